@@ -1,0 +1,76 @@
+"""What forwards the traffic: IPVS in the kernel, or a proxy in user space where the kernel has none.
+
+One Protocol, several technologies, one contract suite (`tests/dataplane/contract.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mesh.diff import Operation
+from mesh.model import Address, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that the data plane refused, and why, in words that end with the remedy."""
+
+    operation: Operation
+    reason: str
+
+
+class DataPlaneError(Exception):
+    """The data plane as a whole does not work: not permitted, not there. The text ends with the remedy."""
+
+
+class DataPlane(Protocol):
+    """Where tables become traffic.
+
+    Everything observed is read from where the traffic flows, never remembered, so that what somebody else
+    changed is seen. What is not ours (outside the VIP pool and the published ports) is neither reported nor
+    touched.
+    """
+
+    @property
+    def name(self) -> str:
+        """`ipvs` or `userspace`."""
+        ...
+
+    async def read(self) -> Table:
+        """What is programmed now, ours alone; an empty `Table` if nothing is.
+
+        Raises `DataPlaneError` if it cannot be read. Never answers an empty table instead of an error.
+        """
+        ...
+
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+        """Run the operations in order; returns those that failed, in order, empty if all went well.
+
+        One failure does not stop the others. To add what exists with the same settings, and to delete what is not
+        there, counts as done: somebody else was quicker. No operations: nothing is done.
+        Raises `DataPlaneError` only if the data plane as a whole is gone.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of sockets. A kernel's data plane keeps forwarding; one in user space ends with the process."""
+        ...
+
+
+class VipInterface(Protocol):
+    """The worker's interface that holds the VIPs, each as a single host address."""
+
+    async def addresses(self) -> frozenset[Address]:
+        """The VIPs that are bound now; empty if the interface does not exist. Raises `DataPlaneError`."""
+        ...
+
+    async def bind(self, address: Address) -> None:
+        """Add an address, making the interface if it is missing; bound already: nothing is done.
+
+        Raises `OSError` with the kernel's reason.
+        """
+        ...
+
+    async def unbind(self, address: Address) -> None:
+        """Remove an address; not there: nothing is done. Raises `OSError` with the kernel's reason."""
+        ...

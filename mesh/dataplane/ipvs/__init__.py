@@ -1,0 +1,1 @@
+"""IPVS over netlink: bytes (codec), the socket (netlink), tables (driver)."""

@@ -1,0 +1,186 @@
+"""Table x Table -> the ordered operations that lead from one to the other.
+
+The kernel has no transactions for IPVS, so the order is the safety. Between any two operations:
+
+* a virtual server is complete before its VIP is bound, and its VIP is unbound before it goes
+  (traffic is attracted only by what is ready, and no longer by what is about to leave);
+* a virtual server that stays keeps a real server throughout if it has one before and after, and one of positive
+  weight if it has one of positive weight before and after: additions and raised weights first, then
+  lowered weights, then deletions;
+* what stays is edited, never deleted and made anew: that would reset its connections and its counters.
+
+`apply` is the meaning of the operations; the fake data plane and the properties in the tests stand on it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from mesh.model import Address, RealKey, Scheduler, Table, VirtualKey, VirtualServer
+
+
+@dataclass(frozen=True, slots=True)
+class AddVirtualServer:
+    """Make a virtual server without real servers. It must not exist."""
+
+    key: VirtualKey
+    scheduler: Scheduler
+    persistence: int
+
+
+@dataclass(frozen=True, slots=True)
+class EditVirtualServer:
+    """Change scheduler and persistence in place; real servers and connections stay. It must exist."""
+
+    key: VirtualKey
+    scheduler: Scheduler
+    persistence: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteVirtualServer:
+    """Delete a virtual server together with its real servers. It must exist."""
+
+    key: VirtualKey
+
+
+@dataclass(frozen=True, slots=True)
+class AddRealServer:
+    """Put a real server behind a virtual server, which must exist and not have it."""
+
+    virtual: VirtualKey
+    real: RealKey
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class EditRealServer:
+    """Change the weight of a real server, which must exist."""
+
+    virtual: VirtualKey
+    real: RealKey
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRealServer:
+    """Take a real server away, which must exist."""
+
+    virtual: VirtualKey
+    real: RealKey
+
+
+@dataclass(frozen=True, slots=True)
+class BindVip:
+    """Let the worker answer to an address."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class UnbindVip:
+    """Let the worker no longer answer to an address."""
+
+    address: Address
+
+
+Operation: TypeAlias = (
+    AddVirtualServer
+    | EditVirtualServer
+    | DeleteVirtualServer
+    | AddRealServer
+    | EditRealServer
+    | DeleteRealServer
+    | BindVip
+    | UnbindVip
+)
+
+
+def diff(observed: Table, desired: Table) -> tuple[Operation, ...]:
+    """The operations that turn `observed` into `desired`, in the order to run them; none if they are equal."""
+    return tuple(_operations(observed, desired))
+
+
+def _operations(observed: Table, desired: Table) -> Iterator[Operation]:
+    before, after = observed.virtual_servers, desired.virtual_servers
+    for address in sorted(observed.vips - desired.vips):
+        yield UnbindVip(address)
+    for key in sorted(after.keys() - before.keys()):
+        server = after[key]
+        yield AddVirtualServer(key, server.scheduler, server.persistence)
+        for real, weight in sorted(server.real_servers.items()):
+            yield AddRealServer(key, real, weight)
+    for key in sorted(after.keys() & before.keys()):
+        if before[key] != after[key]:
+            yield from _edit(key, before[key], after[key])
+    for address in sorted(desired.vips - observed.vips):
+        yield BindVip(address)
+    for key in sorted(before.keys() - after.keys()):
+        yield DeleteVirtualServer(key)
+
+
+def _edit(key: VirtualKey, before: VirtualServer, after: VirtualServer) -> Iterator[Operation]:
+    if (before.scheduler, before.persistence) != (after.scheduler, after.persistence):
+        yield EditVirtualServer(key, after.scheduler, after.persistence)
+    old, new = before.real_servers, after.real_servers
+    changed = sorted(real for real in old.keys() & new.keys() if old[real] != new[real])
+    for real in sorted(new.keys() - old.keys()):
+        yield AddRealServer(key, real, new[real])
+    for real in changed:
+        if new[real] > old[real]:
+            yield EditRealServer(key, real, new[real])
+    for real in changed:
+        if new[real] < old[real]:
+            yield EditRealServer(key, real, new[real])
+    for real in sorted(old.keys() - new.keys()):
+        yield DeleteRealServer(key, real)
+
+
+class RefusedError(Exception):
+    """The operation does not fit the table: what it adds is there, or what it changes is not."""
+
+
+def apply(table: Table, operations: Iterable[Operation]) -> Table:
+    """The table after the operations.
+
+    Raises `RefusedError` where a kernel would refuse: to add what exists, to change or delete what does not.
+    """
+    servers = dict(table.virtual_servers)
+    vips = set(table.vips)
+    for operation in operations:
+        match operation:
+            case BindVip(address):
+                _expect(address not in vips, operation)
+                vips.add(address)
+            case UnbindVip(address):
+                _expect(address in vips, operation)
+                vips.remove(address)
+            case AddVirtualServer(key, scheduler, persistence):
+                _expect(key not in servers, operation)
+                servers[key] = VirtualServer(scheduler, persistence)
+            case EditVirtualServer(key, scheduler, persistence):
+                _expect(key in servers, operation)
+                servers[key] = replace(servers[key], scheduler=scheduler, persistence=persistence)
+            case DeleteVirtualServer(key):
+                _expect(key in servers, operation)
+                del servers[key]
+            case AddRealServer(key, real, weight):
+                _expect(key in servers and real not in servers[key].real_servers, operation)
+                servers[key] = _with(servers[key], real, weight)
+            case EditRealServer(key, real, weight):
+                _expect(key in servers and real in servers[key].real_servers, operation)
+                servers[key] = _with(servers[key], real, weight)
+            case DeleteRealServer(key, real):
+                _expect(key in servers and real in servers[key].real_servers, operation)
+                left = {k: w for k, w in servers[key].real_servers.items() if k != real}
+                servers[key] = replace(servers[key], real_servers=left)
+    return Table(servers, frozenset(vips))
+
+
+def _with(server: VirtualServer, real: RealKey, weight: int) -> VirtualServer:
+    return replace(server, real_servers={**server.real_servers, real: weight})
+
+
+def _expect(fits: bool, operation: Operation) -> None:
+    if not fits:
+        raise RefusedError(operation)

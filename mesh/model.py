@@ -1,0 +1,227 @@
+"""The words of the mesh as frozen values: what labels declare, what the workers share, what the kernel holds.
+
+Nothing here does anything. Every value is immutable, hashable where it serves as a key, and ordered where it is
+listed, so that the functions over them (`labels`, `claims`, `plan`, `diff`) are deterministic.
+
+Addresses are text in canonical form (`10.112.0.7`, `fd00::7`): the edge that first reads one validates it with
+`ipaddress`, everything behind compares strings.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypeAlias
+
+Address: TypeAlias = str
+"""An IPv4 or IPv6 address, canonical text, no port, no prefix length."""
+
+Name: TypeAlias = str
+"""A DNS name, lower case, no trailing dot: `restserver.local`."""
+
+
+class Transport(StrEnum):
+    """What a virtual server listens for."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Scheduler(StrEnum):
+    """How IPVS picks the real server of a new connection: ipvsadm(8), option -s."""
+
+    RR = "rr"
+    WRR = "wrr"
+    LC = "lc"
+    WLC = "wlc"
+    SH = "sh"
+    MH = "mh"
+    SED = "sed"
+    NQ = "nq"
+    DH = "dh"
+
+
+# --------------------------------------------------------------------------------------------- what labels declare
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running container (or `x-endpoints` entry) as a source saw it, its labels not yet understood."""
+
+    id: str
+    """Unique on this worker and stable over a restart of the daemon: `demo/server/127.0.0.11`."""
+    owner: str
+    """The declaration it comes from, `project/service`: instances of one owner are endpoints of one service."""
+    address: Address
+    labels: Mapping[str, str]
+    port: int | None = None
+    """Where the instance is reached if that is not its container port (`127.0.0.11:18080` in `x-endpoints`)."""
+
+
+class ProbeKind(StrEnum):
+    """The ways of asking an endpoint whether it works."""
+
+    HTTP = "http"
+    HTTPS = "https"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The check of every endpoint of a service; times in seconds."""
+
+    kind: ProbeKind
+    port: int | None
+    """The container port to ask; None: the first routed one."""
+    path: str = "/"
+    """Path and query of the request; unused for TCP."""
+    initial_delay: float = 0.0
+    timeout: float = 2.0
+    interval: float = 5.0
+    healthy_threshold: int = 2
+    unhealthy_threshold: int = 3
+    expect_status: tuple[tuple[int, int], ...] = ((200, 399),)
+    """Inclusive ranges of the HTTP status codes that count as healthy."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Route:
+    """One routing name on one port: the VIP listens on `listen_port`, endpoints on `container_port`."""
+
+    name: Name
+    listen_port: int
+    transport: Transport
+    container_port: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Publish:
+    """A published port: a port of every worker's own address that leads to the service."""
+
+    container_port: int
+    transport: Transport
+    port: int | None
+    """None: assigned from the range of the settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is balanced, as its labels declare it."""
+
+    owner: str
+    """`project/service` of the declaration; two owners never share a name."""
+    name: Name
+    """The first routing name; it holds the VIP."""
+    routes: tuple[Route, ...]
+    publishes: tuple[Publish, ...] = ()
+    fixed_vip: Address | None = None
+    scheduler: Scheduler = Scheduler.WRR
+    persistence: int = 0
+    """Client affinity in seconds; 0: none."""
+    probe: Probe | None = None
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """All routing names, the first one first, each once."""
+        return tuple(dict.fromkeys((self.name, *(route.name for route in self.routes))))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One instance of a service, as the workers share it."""
+
+    id: str
+    owner: str
+    """The `Service.owner` it belongs to."""
+    worker: str
+    address: Address
+    port: int | None = None
+    """Where it is reached for every container port; None: the container port itself."""
+    weight: int = 1
+    release: str | None = None
+
+    def port_for(self, container_port: int) -> int:
+        """The port to send to for what the container calls `container_port`."""
+        return self.port if self.port is not None else container_port
+
+
+class Health(StrEnum):
+    """What the probes say of one endpoint. An endpoint whose service has no probe counts as healthy while it runs."""
+
+    STARTING = "starting"
+    """No success yet: it gets no traffic."""
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+# ------------------------------------------------------------------------------------------ what the cluster knows
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the cluster has given away for good."""
+
+    vips: Mapping[Name, Address] = field(default_factory=dict)
+    """Service name -> its VIP."""
+    owners: Mapping[Name, str] = field(default_factory=dict)
+    """Routing name -> the owner that holds it."""
+    ports: Mapping[tuple[Transport, int], tuple[Name, int]] = field(default_factory=dict)
+    """Published (transport, port) -> (service name, container port)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """One immutable picture of what all workers have registered; `plan` reads nothing else of the store."""
+
+    services: tuple[Service, ...] = ()
+    """In order of `owner`."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """In order of `id`."""
+    claims: Claims = field(default_factory=Claims)
+
+
+# --------------------------------------------------------------------------------------------- what the kernel holds
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VirtualKey:
+    """What IPVS calls a virtual service: where clients connect to."""
+
+    address: Address
+    port: int
+    transport: Transport
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.transport}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RealKey:
+    """Where a real server is reached."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualServer:
+    """The settings of a virtual server and the weight of each real server behind it."""
+
+    scheduler: Scheduler = Scheduler.WRR
+    persistence: int = 0
+    """Seconds; 0: none."""
+    real_servers: Mapping[RealKey, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Real server -> weight; weight 0 takes no new connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The whole content of a data plane, as far as it is ours. Empty: nothing is balanced, no VIP is bound."""
+
+    virtual_servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=lambda: MappingProxyType({}))
+    vips: frozenset[Address] = frozenset()
+    """Addresses that this worker answers to."""

@@ -1,0 +1,1 @@
+"""Asking endpoints whether they work: when (schedule), how (http, tcp), and what the answers mean (health)."""

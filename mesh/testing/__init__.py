@@ -1,0 +1,1 @@
+"""Stateful fakes of the Protocols; each passes the contract tests of the real thing."""

@@ -1,0 +1,58 @@
+# Each verb stands alone: it makes the virtual environment it needs. `make run` and `make test` are all a newcomer needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test test-native test-ipvs lint format bench install packages clean
+
+run: install
+	@$(BIN)/vipmesh demo
+
+# `make test` installs what is missing when it may, and says what to install when it may not.
+test: packages $(VENV)/.test
+	$(BIN)/python -m pytest
+	tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs -p no:cacheprovider
+
+test-native: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-ipvs: $(VENV)/.test
+	tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs -p no:cacheprovider
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	@for bench in dns userspace; do $(BIN)/python bench/$$bench.py $(BENCHFLAGS) || exit $$?; done
+
+install: $(VENV)/.install
+
+packages:
+	@tests/install-packages
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("vipmesh needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.install: $(VENV)/.python setup.cfg pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.install
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

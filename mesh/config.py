@@ -1,0 +1,328 @@
+"""The settings: TOML text and environment -> frozen values, or every problem at once.
+
+Each setting is also an environment variable, `VIPMESH_<SECTION>_<KEY>` (`[source.compose] files` is
+`VIPMESH_SOURCE_COMPOSE_FILES`, lists separated by commas), which wins over the file. A key that does not exist is
+an error that names the nearest one, never silence.
+"""
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from mesh.model import Address
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Driver(StrEnum):
+    """Which data plane forwards the traffic."""
+
+    AUTO = "auto"
+    """IPVS where the kernel has it and permits it, else the proxy in user space."""
+    IPVS = "ipvs"
+    USERSPACE = "userspace"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. `problems` has one line for each: where, what, and what to write instead."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an operator can set; `docs/settings.md` lists them with their defaults."""
+
+    node_name: str
+    """This worker's name in the cluster."""
+    node_address: Address | None
+    """The address that published ports listen on and peers reach; None: the one that leads to the default route."""
+    vip_pool: Network
+    publish_ports: range
+    dataplane_driver: Driver
+    dataplane_low_port_offset: int
+    """Added to listen ports below 1024 by the user-space proxy, so that it needs no privilege; 0: not."""
+    dns_listen: tuple[tuple[str, int], ...]
+    dns_domain: str
+    dns_ttl: int
+    """Seconds."""
+    dns_upstream: tuple[tuple[str, int], ...]
+    """Empty: the name servers of /etc/resolv.conf."""
+    source_compose_files: tuple[Path, ...]
+    store_url: str
+    admin_listen: str
+    """`unix:///path` or `HOST:PORT`."""
+
+
+def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
+    """Read the settings from TOML text and the environment; `hostname` is the default of `[node] name`.
+
+    Raises `SettingsError` with every problem found.
+    """
+    problems: list[str] = []
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError((f"{file}: not TOML: {error}",)) from error
+    given = dict(_leaves(tree, ""))
+    problems += [f"{file}: {text}" for text in _unknown(given)]
+    problems += _unknown_variables(environment)
+    values: dict[str, Any] = {"node_name": hostname}
+    for key, setting in SETTINGS.items():
+        variable = variable_of(key)
+        where, raw = (
+            (f"environment variable {variable}", environment[variable])
+            if variable in environment
+            else (
+                f"{file}: {_shown(key)}",
+                given.get(key, setting.default),
+            )
+        )
+        if raw is None:
+            values.setdefault(_attribute(key), None)
+            continue
+        try:
+            values[_attribute(key)] = setting.parse(raw)
+        except ValueError as error:
+            problems.append(f"{where}: {error}; write {setting.example}")
+    if problems:
+        raise SettingsError(tuple(problems))
+    return Settings(**values)
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a setting: `dns.listen` -> `VIPMESH_DNS_LISTEN`."""
+    return "VIPMESH_" + key.replace(".", "_").upper()
+
+
+# ----------------------------------------------------------------------------------------------- one value each
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str) or not raw.strip():
+        raise ValueError(f"{raw!r} is not a text")
+    return raw.strip()
+
+
+def _name(raw: object) -> str:
+    text = _text(raw)
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", text):
+        raise ValueError(f"{text!r} is not a host name")
+    return text
+
+
+def _domain(raw: object) -> str:
+    text = _text(raw).lower().rstrip(".")
+    if len(text) > 200 or not all(re.fullmatch(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", p) for p in text.split(".")):
+        raise ValueError(f"{text!r} is not a domain name")
+    return text
+
+
+def _address(raw: object) -> Address:
+    return str(ipaddress.ip_address(_text(raw)))
+
+
+def _network(raw: object) -> Network:
+    network = ipaddress.ip_network(_text(raw))
+    if network.num_addresses < 8:
+        raise ValueError(f"{network} has room for no more than {max(0, network.num_addresses - 3)} VIPs")
+    return network
+
+
+def _number(low: int, high: int) -> Callable[[object], int]:
+    def parse(raw: object) -> int:
+        if isinstance(raw, str) and re.fullmatch(r"-?[0-9]{1,9}", raw.strip()):
+            raw = int(raw)
+        if not isinstance(raw, int) or isinstance(raw, bool) or not low <= raw <= high:
+            raise ValueError(f"{raw!r} is not a number from {low} to {high}")
+        return raw
+
+    return parse
+
+
+def _port_range(raw: object) -> range:
+    match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", _text(raw))
+    if not match:
+        raise ValueError(f"{raw!r} is not a range of ports")
+    low, high = int(match[1]), int(match[2])
+    if not 1 <= low <= high <= 65535:
+        raise ValueError(f"{raw!r} does not rise from 1 up to at most 65535")
+    return range(low, high + 1)
+
+
+def _driver(raw: object) -> Driver:
+    text = _text(raw)
+    if text not in list(Driver):
+        raise ValueError(f"{text!r} is not a data plane driver")
+    return Driver(text)
+
+
+def _items(raw: object) -> list[str]:
+    if isinstance(raw, str):
+        return [item.strip() for item in raw.split(",") if item.strip()]
+    if not isinstance(raw, list | tuple):
+        raise ValueError(f"{raw!r} is not a list")
+    return [_text(item) for item in raw]
+
+
+def socket_address(text: str, default_port: int | None = None) -> tuple[str, int]:
+    """`127.0.0.1:53`, `[::1]:53`, or without the port if there is a default. Raises ValueError."""
+    match = re.fullmatch(r"\[([0-9A-Fa-f:.%]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:]+)", text)
+    if not match:
+        raise ValueError(f"{text!r} is not ADDRESS:PORT")
+    host = str(ipaddress.ip_address(match[1] or match[3] or match[5]))
+    port = match[2] or match[4]
+    if port is None and default_port is None:
+        raise ValueError(f"{text!r} has no port")
+    number = int(port) if port is not None else default_port
+    if number is None or not 0 <= number <= 65535:
+        raise ValueError(f"{text!r} has a port above 65535")
+    return host, number
+
+
+def _socket_addresses(default_port: int) -> Callable[[object], tuple[tuple[str, int], ...]]:
+    return lambda raw: tuple(socket_address(item, default_port) for item in _items(raw))
+
+
+def _files(raw: object) -> tuple[Path, ...]:
+    return tuple(Path(item) for item in _items(raw))
+
+
+def _store_url(raw: object) -> str:
+    text = _text(raw)
+    if not re.match(r"sqlite:///.", text):
+        raise ValueError(f"{text!r} is not the URL of a store")
+    return text
+
+
+def _listen(raw: object) -> str:
+    text = _text(raw)
+    if text.startswith("unix://"):
+        if not text.startswith("unix:///"):
+            raise ValueError(f"{text!r} is not an absolute path")
+        return text
+    socket_address(text)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How one setting is read, and what a user should see."""
+
+    parse: Callable[[object], object]
+    default: object
+    example: str
+    """What to write, shown after a refusal."""
+    meaning: str
+
+
+SETTINGS: Mapping[str, Setting] = MappingProxyType(
+    {
+        "node.name": Setting(
+            _name, None, 'a host name such as "worker-1"', "this worker's name; default: the host name"
+        ),
+        "node.address": Setting(
+            _address,
+            None,
+            'an address of this host such as "192.0.2.11"',
+            "where published ports listen; default: the address that leads to the default route",
+        ),
+        "vip.pool": Setting(
+            _network, "10.112.0.0/16", 'a network such as "10.112.0.0/16"', "where the VIPs of services are taken from"
+        ),
+        "publish.ports": Setting(
+            _port_range, "30000-32767", '"30000-32767"', "where published ports that ask for `auto` are taken from"
+        ),
+        "dataplane.driver": Setting(
+            _driver,
+            "auto",
+            '"auto", "ipvs" or "userspace"',
+            "what forwards the traffic; `auto` takes IPVS where the kernel has it",
+        ),
+        "dataplane.low_port_offset": Setting(
+            _number(0, 64000),
+            0,
+            "a number such as 8000, or 0",
+            "added to listen ports below 1024 by the user-space proxy, which then needs no privilege",
+        ),
+        "dns.listen": Setting(
+            _socket_addresses(53),
+            "127.0.0.1:53",
+            'addresses such as ["127.0.0.1:53"]',
+            "where the name server answers, over UDP and TCP",
+        ),
+        "dns.domain": Setting(
+            _domain, "mesh.internal", 'a domain such as "mesh.internal"', "the cluster domain: where bare names live"
+        ),
+        "dns.ttl": Setting(_number(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"),
+        "dns.upstream": Setting(
+            _socket_addresses(53),
+            (),
+            'addresses such as ["192.0.2.53"]',
+            "who answers for all other names; default: the name servers of /etc/resolv.conf",
+        ),
+        "source.compose.files": Setting(
+            _files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
+        ),
+        "store.url": Setting(
+            _store_url,
+            "sqlite:////var/lib/vipmesh/store.db",
+            '"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path)',
+            "where claims and endpoints are kept",
+        ),
+        "admin.listen": Setting(
+            _listen,
+            "unix:///run/vipmesh/admin.sock",
+            '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
+            "where `vipmesh status` asks",
+        ),
+    }
+)
+
+
+# ------------------------------------------------------------------------------------------------- unknown keys
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path not in SETTINGS:
+            yield from _leaves(value, path + ".")
+        else:
+            yield path, value
+
+
+def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
+    for key in given:
+        if key not in SETTINGS:
+            yield f"{_shown(key)}: no such setting; {_nearest(key, list(SETTINGS), _shown)}"
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    known = [variable_of(key) for key in SETTINGS]
+    for variable in environment:
+        if variable.startswith("VIPMESH_") and variable not in known:
+            yield f"environment variable {variable}: no such setting; {_nearest(variable, known, str)}"
+
+
+def _nearest(word: str, words: list[str], shown: Callable[[str], str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0)
+    return f"did you mean {shown(near[0])}?"
+
+
+def _shown(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    return f"[{section}] {name}" if section else name
+
+
+def _attribute(key: str) -> str:
+    return key.replace(".", "_")

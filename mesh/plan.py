@@ -1,0 +1,136 @@
+"""Cluster view + health -> what the data plane shall hold and which names shall resolve.
+
+A pure function over one immutable picture: the same picture gives the same plan on every worker. The rules:
+
+* a service without a VIP claim, or whose first name another owner holds, is not programmed at all;
+* a virtual server exists for each (VIP, listen port, transport) as soon as its service has a VIP, with or without
+  endpoints: a client then gets a refusal at once and not a time-out, and the name does not flap;
+* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, always;
+* a published port is a virtual server on each of the worker's own addresses.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from mesh.model import (
+    Address,
+    ClusterView,
+    Endpoint,
+    Health,
+    Name,
+    Probe,
+    RealKey,
+    Service,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What shall be: the whole of it, every time."""
+
+    table: Table
+    names: Mapping[Name, Address]
+    """Routing name -> VIP."""
+
+
+def plan(view: ClusterView, health: Mapping[str, Health], worker_addresses: Iterable[Address] = ()) -> Plan:
+    """The plan for one worker.
+
+    `health` maps endpoint ids to verdicts; an endpoint that is missing there while its service has a probe has not
+    answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports.
+    """
+    endpoints = endpoints_by_owner(view)
+    own = tuple(worker_addresses)
+    servers: dict[VirtualKey, VirtualServer] = {}
+    names: dict[Name, Address] = {}
+    for service in view.services:
+        vip = vip_of(service, view)
+        if vip is None:
+            continue
+        serving = [e for e in endpoints.get(service.owner, ()) if takes_traffic(service, e, health)]
+        for name in held_names(service, view):
+            names[name] = vip
+        for key, container_port in _virtual_keys(service, vip, view, own):
+            servers[key] = _virtual_server(service, key.address, container_port, serving)
+    return Plan(Table(servers, frozenset(names.values())), names)
+
+
+def endpoints_by_owner(view: ClusterView) -> Mapping[str, tuple[Endpoint, ...]]:
+    """The endpoints of each service, by `Service.owner`, in order of id."""
+    grouped: dict[str, list[Endpoint]] = {}
+    for endpoint in view.endpoints:
+        grouped.setdefault(endpoint.owner, []).append(endpoint)
+    return {owner: tuple(group) for owner, group in grouped.items()}
+
+
+def vip_of(service: Service, view: ClusterView) -> Address | None:
+    """The service's VIP, or None while it has none or another owner holds its first name."""
+    if view.claims.owners.get(service.name) != service.owner:
+        return None
+    vip = view.claims.vips.get(service.name)
+    return vip if service.fixed_vip in (None, vip) else None
+
+
+def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
+    """Those of the service's routing names that it holds; another owner may have been first with the rest."""
+    return tuple(name for name in service.names if view.claims.owners.get(name) == service.owner)
+
+
+def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[str, Health]) -> bool:
+    """Whether new connections may go to the endpoint."""
+    return service.probe is None or health.get(endpoint.id) is Health.HEALTHY
+
+
+def probes(view: ClusterView) -> Mapping[str, tuple[Probe, RealKey]]:
+    """What to probe: endpoint id -> the check and where to send it, for services that have one and are in force."""
+    owners = {service.owner: service for service in view.services}
+    wanted: dict[str, tuple[Probe, RealKey]] = {}
+    for endpoint in view.endpoints:
+        service = owners.get(endpoint.owner)
+        if service is None or service.probe is None:
+            continue
+        port = service.probe.port or first_container_port(service)
+        wanted[endpoint.id] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
+    return wanted
+
+
+def first_container_port(service: Service) -> int:
+    """What a probe without a port asks: the first routed container port, else the first published one."""
+    return (service.routes or service.publishes)[0].container_port
+
+
+def published_ports(service: Service, view: ClusterView) -> Iterator[tuple[int, Transport, int]]:
+    """(port, transport, container port) of each published port that the service holds."""
+    for (transport, port), (name, container_port) in sorted(view.claims.ports.items()):
+        if name == service.name and any(
+            (publish.transport, publish.container_port) == (transport, container_port) and publish.port in (None, port)
+            for publish in service.publishes
+        ):
+            yield port, transport, container_port
+
+
+def _virtual_keys(
+    service: Service, vip: Address, view: ClusterView, own: tuple[Address, ...]
+) -> Iterator[tuple[VirtualKey, int]]:
+    held = set(held_names(service, view))
+    for route in service.routes:
+        if route.name in held:
+            yield VirtualKey(vip, route.listen_port, route.transport), route.container_port
+    for port, transport, container_port in published_ports(service, view):
+        for address in own:
+            yield VirtualKey(address, port, transport), container_port
+
+
+def _virtual_server(
+    service: Service, address: Address, container_port: int, serving: Iterable[Endpoint]
+) -> VirtualServer:
+    """Real servers of the other address family are left out: the kernel cannot masquerade between families."""
+    real_servers: dict[RealKey, int] = {}
+    for endpoint in serving:
+        if (":" in endpoint.address) == (":" in address):
+            real_servers[RealKey(endpoint.address, endpoint.port_for(container_port))] = endpoint.weight
+    return VirtualServer(service.scheduler, service.persistence, real_servers)

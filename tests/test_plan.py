@@ -1,0 +1,134 @@
+"""plan: which virtual servers, weights and names a picture of the cluster gives."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.model import (
+    Claims,
+    ClusterView,
+    Endpoint,
+    Health,
+    Probe,
+    ProbeKind,
+    Publish,
+    RealKey,
+    Route,
+    Scheduler,
+    Service,
+    Transport,
+    VirtualKey,
+)
+from mesh.plan import plan, probes
+
+VIP = "10.112.0.7"
+WEB = Service("demo/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
+PROBED = replace(WEB, probe=Probe(ProbeKind.HTTP, port=None))
+CLAIMS = Claims(vips={"web.test": VIP}, owners={"web.test": "demo/web"})
+ONE = Endpoint("a", "demo/web", "w1", "10.2.0.1")
+TWO = Endpoint("b", "demo/web", "w1", "10.2.0.2", weight=3)
+KEY = VirtualKey(VIP, 80, Transport.TCP)
+
+
+def view(service: Service = WEB, *endpoints: Endpoint, claims: Claims = CLAIMS) -> ClusterView:
+    return ClusterView((service,), endpoints, claims)
+
+
+def test_every_endpoint_of_a_service_stands_behind_its_vip() -> None:
+    planned = plan(view(WEB, ONE, TWO), {})
+    assert planned.table.virtual_servers[KEY].real_servers == {
+        RealKey("10.2.0.1", 8080): 1,
+        RealKey("10.2.0.2", 8080): 3,
+    }
+    assert planned.table.vips == {VIP}
+    assert planned.names == {"web.test": VIP}
+
+
+def test_a_service_without_endpoints_keeps_its_virtual_server_and_its_name() -> None:
+    planned = plan(view(WEB), {})
+    assert planned.table.virtual_servers[KEY].real_servers == {}
+    assert planned.names == {"web.test": VIP}
+
+
+def test_an_endpoint_reached_elsewhere_is_sent_to_there() -> None:
+    planned = plan(view(WEB, replace(ONE, port=18080)), {})
+    assert list(planned.table.virtual_servers[KEY].real_servers) == [RealKey("10.2.0.1", 18080)]
+
+
+@pytest.mark.parametrize(
+    ("health", "serving"),
+    [
+        pytest.param({}, False, id="nothing before the first success"),
+        pytest.param({"a": Health.STARTING}, False, id="starting"),
+        pytest.param({"a": Health.HEALTHY}, True, id="healthy"),
+        pytest.param({"a": Health.UNHEALTHY}, False, id="pruned"),
+    ],
+)
+def test_a_probe_decides(health: dict[str, Health], serving: bool) -> None:
+    planned = plan(view(PROBED, ONE), health)
+    assert (RealKey("10.2.0.1", 8080) in planned.table.virtual_servers[KEY].real_servers) is serving
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param(Claims(owners={"web.test": "demo/web"}), id="no VIP yet"),
+        pytest.param(Claims(vips={"web.test": VIP}, owners={"web.test": "other/web"}), id="the name is another's"),
+    ],
+)
+def test_a_service_without_its_claims_is_not_programmed(claims: Claims) -> None:
+    planned = plan(view(WEB, ONE, claims=claims), {})
+    assert (planned.table.virtual_servers, planned.table.vips, planned.names) == ({}, frozenset(), {})
+
+
+def test_a_fixed_vip_that_was_refused_leaves_the_service_out_rather_than_elsewhere() -> None:
+    planned = plan(view(replace(WEB, fixed_vip="10.112.0.99"), ONE), {})
+    assert planned.names == {}
+
+
+def test_only_the_names_that_a_service_holds_are_published() -> None:
+    both = replace(WEB, routes=(*WEB.routes, Route("taken.test", 81, Transport.TCP, 8080)))
+    claims = replace(CLAIMS, owners={**CLAIMS.owners, "taken.test": "other/web"})
+    planned = plan(view(both, ONE, claims=claims), {})
+    assert planned.names == {"web.test": VIP}
+    assert list(planned.table.virtual_servers) == [KEY]
+
+
+def test_a_published_port_listens_on_every_address_of_the_worker() -> None:
+    service = replace(WEB, publishes=(Publish(8080, Transport.TCP, None),))
+    claims = replace(CLAIMS, ports={(Transport.TCP, 30001): ("web.test", 8080), (Transport.TCP, 30002): ("x.test", 1)})
+    planned = plan(view(service, ONE, claims=claims), {}, ["192.0.2.1", "192.0.2.2"])
+    assert sorted(planned.table.virtual_servers) == [
+        KEY,
+        VirtualKey("192.0.2.1", 30001, Transport.TCP),
+        VirtualKey("192.0.2.2", 30001, Transport.TCP),
+    ]
+    assert planned.table.vips == {VIP}, "a worker's own address is not a VIP to bind"
+
+
+def test_a_published_port_that_is_no_longer_asked_for_is_not_served() -> None:
+    claims = replace(CLAIMS, ports={(Transport.TCP, 30001): ("web.test", 8080)})
+    assert list(plan(view(WEB, ONE, claims=claims), {}, ["192.0.2.1"]).table.virtual_servers) == [KEY]
+
+
+def test_endpoints_of_the_other_address_family_are_left_out() -> None:
+    planned = plan(view(WEB, ONE, replace(TWO, address="fd00::2")), {})
+    assert list(planned.table.virtual_servers[KEY].real_servers) == [RealKey("10.2.0.1", 8080)]
+
+
+def test_scheduler_and_persistence_reach_the_virtual_server() -> None:
+    planned = plan(view(replace(WEB, scheduler=Scheduler.LC, persistence=300), ONE), {})
+    server = planned.table.virtual_servers[KEY]
+    assert (server.scheduler, server.persistence) == (Scheduler.LC, 300)
+
+
+def test_a_probe_without_a_port_asks_the_first_routed_container_port() -> None:
+    assert probes(view(PROBED, ONE))["a"][1] == RealKey("10.2.0.1", 8080)
+    assert probes(view(WEB, ONE)) == {}
+
+
+@given(st.permutations([ONE, TWO, replace(ONE, id="c", address="10.2.0.3")]))
+def test_the_order_of_the_picture_does_not_matter(endpoints: list[Endpoint]) -> None:
+    assert plan(view(WEB, *endpoints), {}) == plan(view(WEB, *sorted(endpoints, key=lambda e: e.id)), {})

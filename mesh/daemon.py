@@ -21,8 +21,8 @@ from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes, sysctl
 from mesh.host.interface import LoopbackAddresses, MeshInterface
 from mesh.model import Address, Name, VirtualKey
-from mesh.ownership import Ownership
 from mesh.probes.prober import Prober
+from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler, Site
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
@@ -68,8 +68,8 @@ async def run(
         store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
         stack.push_async_callback(store.close)
         site = _site(settings)
-        owns = Ownership(site.pool, site.addresses)
-        plane, reason = await choose_plane(settings, owns)
+        published = PublishedPorts(site.addresses)
+        plane, reason = await choose_plane(settings, published)
         stack.push_async_callback(plane.close)
         names = NameServer(settings.dns_listen, _zone(settings, {}, serial=0), _forwarder(settings))
         await names.start()
@@ -83,7 +83,7 @@ async def run(
             sources=sources,
             store=store,
             plane=plane,
-            owns=owns,
+            published=published,
             prober=prober,
             publish=_Publisher(settings, names),
             wake=wake,
@@ -113,7 +113,7 @@ async def refuse_overlap(settings: Settings) -> None:
         )
 
 
-async def choose_plane(settings: Settings, owns: Ownership) -> tuple[DataPlane, str]:
+async def choose_plane(settings: Settings, published: PublishedPorts) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`."""
     loopback = settings.vip_pool.is_loopback
     interface: VipInterface = LoopbackAddresses() if loopback else MeshInterface()
@@ -126,7 +126,7 @@ async def choose_plane(settings: Settings, owns: Ownership) -> tuple[DataPlane, 
     if missing is None:
         for key, old, new in await asyncio.to_thread(sysctl.ensure, sysctl.for_ipvs()):
             log.info("sysctl %s: %s -> %s", key, old, new)
-        return ipvs.IpvsDataPlane(settings.vip_pool, interface, owns=owns), "this kernel has IPVS"
+        return ipvs.IpvsDataPlane(settings.vip_pool, interface, published), "this kernel has IPVS"
     if settings.dataplane_driver is Driver.IPVS:
         raise DataPlaneError(f"[dataplane] driver is ipvs, but {missing}")
     return userspace, missing

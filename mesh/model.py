@@ -167,6 +167,8 @@ class Claims:
     """Routing name -> the owner that holds it."""
     ports: Mapping[tuple[Transport, int], tuple[Name, int]] = field(default_factory=dict)
     """Published (transport, port) -> (service name, container port)."""
+    holders: Mapping[Address, Name] = field(default_factory=dict)
+    """Every VIP ever given -> the service name it was given to; one that a service has left stays its own."""
 
 
 @dataclass(frozen=True, slots=True)

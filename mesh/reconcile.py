@@ -20,11 +20,11 @@ from mesh.config import Network
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, diff
 from mesh.model import Address, ClusterView, Health, Instance, Name, RealKey
-from mesh.ownership import Ownership
 from mesh.plan import Plan, plan, probes
 from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
 from mesh.problem import Problem
+from mesh.published import PublishedPorts
 from mesh.register import register
 from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus, services
@@ -53,7 +53,7 @@ class Probes(Protocol):
         """The verdict on each of them; one that has not answered yet is `STARTING`."""
         ...
 
-    def history(self, id: str) -> Sequence[Verdict]:
+    def history(self, key: str) -> Sequence[Verdict]:
         """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
         ...
 
@@ -98,7 +98,7 @@ class Reconciler:
         sources: Sequence[Source],
         store: Store,
         plane: DataPlane,
-        owns: Ownership,
+        published: PublishedPorts,
         prober: Probes,
         publish: Callable[[Mapping[Name, Address]], None],
         wake: asyncio.Event,
@@ -109,7 +109,7 @@ class Reconciler:
         self._store = store
         self._plane = plane
         self._publish = publish
-        self._owns = owns
+        self._published = published
         self._prober = prober
         self._now = Pictures()
         self._names: Mapping[Name, Address] = {}
@@ -199,7 +199,7 @@ class Reconciler:
             self._found("store", broken)
             await self._claim(seen)
             self._now.view = seen
-            self._owns.claims = seen.claims
+            self._published.claims = seen.claims
             self._target(seen)
             self._wake.set()
 

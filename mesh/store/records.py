@@ -1,0 +1,144 @@
+"""The records of the store: which keys there are, and what their values mean.
+
+Values are JSON with a version, `"v": 1`. A reader ignores fields that it does not know, so that workers of two versions
+can share a store while one is rolled out. A record that cannot be understood is a problem to tell, never an exception:
+one broken record must not stop the others.
+
+    claims/services/<name>              {"vip"}                       the VIP of a service, for good
+    claims/vips/<address>               {"name"}                      the same, seen from the address: it is unique
+    claims/names/<routing name>         {"owner"}
+    claims/ports/<transport>/<port>     {"name", "container_port"}
+    workers/<worker>/services/<owner>   a `Service`                   leased
+    workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
+
+Parts between slashes are percent-encoded where they hold a slash or anything odd.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from mesh.model import Address, Claims, ClusterView, Endpoint, Name, Service, Transport
+from mesh.problem import Problem, Severity
+
+VERSION = 1
+
+T = TypeVar("T")
+
+
+class _Vip(msgspec.Struct, frozen=True):
+    vip: Address
+
+
+class _Holder(msgspec.Struct, frozen=True):
+    name: Name
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    owner: str
+
+
+class _Port(msgspec.Struct, frozen=True):
+    name: Name
+    container_port: int
+
+
+def service_claim(name: Name, vip: Address) -> tuple[str, bytes]:
+    """Key and value of the VIP that a service holds."""
+    return _key("claims", "services", name), _value(_Vip(vip))
+
+
+def vip_claim(vip: Address, name: Name) -> tuple[str, bytes]:
+    """Key and value of who holds a VIP."""
+    return _key("claims", "vips", vip), _value(_Holder(name))
+
+
+def name_claim(name: Name, owner: str) -> tuple[str, bytes]:
+    """Key and value of who holds a routing name."""
+    return _key("claims", "names", name), _value(_Owner(owner))
+
+
+def port_claim(transport: Transport, port: int, name: Name, container_port: int) -> tuple[str, bytes]:
+    """Key and value of who holds a published port."""
+    return _key("claims", "ports", transport, str(port)), _value(_Port(name, container_port))
+
+
+def registration(worker: str, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, bytes]:
+    """The leased records of one worker."""
+    records = {_key("workers", worker, "services", service.owner): _value(service) for service in services}
+    return records | {_key("workers", worker, "endpoints", endpoint.id): _value(endpoint) for endpoint in endpoints}
+
+
+def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
+    """The picture that the records give, and what could not be understood."""
+    reading = _Reading()
+    for key in sorted(records):
+        reading.take(key, [unquote(part) for part in key.split("/")], records[key])
+    return reading.view(), tuple(reading.problems)
+
+
+class _Reading:
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._vips: dict[Name, Address] = {}
+        self._owners: dict[Name, str] = {}
+        self._ports: dict[tuple[Transport, int], tuple[Name, int]] = {}
+        self._holders: dict[Address, Name] = {}
+        self._services: dict[str, tuple[str, Service]] = {}
+        self._endpoints: list[Endpoint] = []
+
+    def take(self, key: str, parts: list[str], value: bytes) -> None:
+        try:
+            match parts:
+                case ["claims", "services", name]:
+                    self._vips[name] = _read(value, _Vip).vip
+                case ["claims", "vips", address]:
+                    self._holders[address] = _read(value, _Holder).name
+                case ["claims", "names", name]:
+                    self._owners[name] = _read(value, _Owner).owner
+                case ["claims", "ports", transport, port]:
+                    held = _read(value, _Port)
+                    self._ports[Transport(transport), int(port)] = (held.name, held.container_port)
+                case ["workers", worker, "services", _]:
+                    self._declare(worker, _read(value, Service))
+                case ["workers", _, "endpoints", _]:
+                    self._endpoints.append(_read(value, Endpoint))
+                case _:
+                    pass  # a record of a newer version
+        except (msgspec.MsgspecError, ValueError) as error:
+            self.problems.append(
+                Problem(Severity.ERROR, f"record {key}", f"it cannot be read: {error}", "delete it or write it anew")
+            )
+
+    def _declare(self, worker: str, service: Service) -> None:
+        first_worker, first = self._services.setdefault(service.owner, (worker, service))
+        if first != service:
+            self.problems.append(
+                Problem(
+                    Severity.WARNING,
+                    f"service {service.owner}",
+                    f"worker {worker} declares it otherwise than worker {first_worker}, whose labels count",
+                    "give it the same labels on all workers",
+                )
+            )
+
+    def view(self) -> ClusterView:
+        return ClusterView(
+            tuple(self._services[owner][1] for owner in sorted(self._services)),
+            tuple(sorted(self._endpoints, key=lambda endpoint: endpoint.id)),
+            Claims(self._vips, self._owners, self._ports, self._holders),
+        )
+
+
+def _key(*parts: str) -> str:
+    return "/".join(quote(part, safe="") for part in parts)
+
+
+def _value(record: Any) -> bytes:
+    return msgspec.json.encode({"v": VERSION, **msgspec.to_builtins(record)})
+
+
+def _read(value: bytes, type_: type[T]) -> T:
+    return msgspec.json.decode(value, type=type_)

@@ -1,0 +1,228 @@
+"""The embedded store of a single worker: one SQLite file beside the daemon.
+
+What it has given away must survive a crash of the daemon and of the machine, so every transaction reaches the disk
+before it counts: write-ahead log with `synchronous=FULL` (https://sqlite.org/pragma.html). One connection in a thread
+of its own keeps the disk's pauses away from the event loop. A lock file beside the database keeps a second daemon out.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from mesh.store import Snapshot, StoreError
+
+T = TypeVar("T")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS kv (
+    key TEXT PRIMARY KEY, value BLOB NOT NULL, created INTEGER NOT NULL, modified INTEGER NOT NULL, worker TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL);
+INSERT OR IGNORE INTO meta VALUES (1, 0);
+"""
+
+
+class SqliteStore:
+    """The `Store` in a file. Made by `open`."""
+
+    def __init__(self, path: Path, worker: str) -> None:
+        self._path = path
+        self._worker = worker
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._changed = asyncio.Condition()
+        self._revision = 0
+        self._lock = -1
+        self._database: sqlite3.Connection | None = None
+
+    @classmethod
+    async def open(cls, path: Path, worker: str) -> "SqliteStore":
+        """Open the database, making it and its directory if they are missing. Raises `StoreError`."""
+        store = cls(path, worker)
+        try:
+            await store._run(store._open)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def read(self) -> Snapshot:
+        """See `Store.read`."""
+        return await self._run(self._read)
+
+    async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """See `Store.claim`."""
+        standing = await self._run(lambda: self._claim(records))
+        await self._tell()
+        return standing
+
+    async def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """See `Store.replace`."""
+        done = await self._run(lambda: self._replace(key, old, new))
+        await self._tell()
+        return done
+
+    async def register(self, records: Mapping[str, bytes]) -> None:
+        """See `Store.register`."""
+        await self._run(lambda: self._register(records))
+        await self._tell()
+
+    async def watch(self) -> AsyncIterator[Snapshot]:
+        """See `Store.watch`."""
+        snapshot = await self.read()
+        yield snapshot
+        while True:
+            async with self._changed:
+                while self._revision <= snapshot.revision:
+                    await self._changed.wait()
+            snapshot = await self.read()
+            yield snapshot
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        finally:
+            self._thread.shutdown()
+
+    # --------------------------------------------------------------------------- in the store's thread
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(
+            self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise StoreError(
+                f"store {self._path} is in use by process {pid}; stop that daemon, or set [store] url to another file"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self._database = database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        database.execute("PRAGMA busy_timeout = 2000")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.executescript(_SCHEMA)
+        self._revision = self._read().revision
+
+    def _read(self) -> Snapshot:
+        database = self._open_database()
+        database.execute("BEGIN")
+        try:
+            (revision,) = database.execute("SELECT revision FROM meta").fetchone()
+            return Snapshot(revision, dict(database.execute("SELECT key, value FROM kv ORDER BY key")))
+        finally:
+            database.execute("COMMIT")
+
+    def _claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        with _Transaction(self) as transaction:
+            there = {key: value for key in records if (value := transaction.get(key)) is not None}
+            if all(there.get(key) == value for key, value in records.items()):
+                return {}
+            if not there:
+                for key, value in records.items():
+                    transaction.put(key, value, leased=False)
+            return there
+
+    def _replace(self, key: str, old: bytes, new: bytes) -> bool:
+        with _Transaction(self) as transaction:
+            value = transaction.get(key)
+            if value == old and value != new:
+                transaction.put(key, new, leased=False)
+            return value in (old, new)
+
+    def _register(self, records: Mapping[str, bytes]) -> None:
+        with _Transaction(self) as transaction:
+            there = transaction.registered()
+            for key in there.keys() - records.keys():
+                transaction.delete(key)
+            for key, value in records.items():
+                if there.get(key) != value:
+                    transaction.put(key, value, leased=True)
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _open_database(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise StoreError(f"store {self._path} is closed; restart the daemon")
+        return self._database
+
+    # ------------------------------------------------------------------------------ in the event loop's
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"store {self._path}: {error}; {_remedy(error)}") from error
+        except OSError as error:
+            raise StoreError(
+                f"store {error.filename or self._path}: {error.strerror}; "
+                f"set [store] url to a place that this user may write"
+            ) from error
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+class _Transaction:
+    """One write transaction with one new revision, if it changes anything. Used in the store's thread."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._database = store._open_database()
+        self._revision = 0
+        self._changed = False
+
+    def __enter__(self) -> "_Transaction":
+        self._database.execute("BEGIN IMMEDIATE")
+        (revision,) = self._database.execute("SELECT revision FROM meta").fetchone()
+        self._revision = revision + 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None or not self._changed:
+            self._database.execute("ROLLBACK")
+            return
+        self._database.execute("UPDATE meta SET revision = ?", (self._revision,))
+        self._database.execute("COMMIT")
+        self._store._revision = self._revision
+
+    def get(self, key: str) -> bytes | None:
+        row = self._database.execute("SELECT value FROM kv WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def registered(self) -> dict[str, bytes]:
+        rows = self._database.execute("SELECT key, value FROM kv WHERE worker = ?", (self._store._worker,))
+        return dict(rows)
+
+    def put(self, key: str, value: bytes, *, leased: bool) -> None:
+        self._changed = True
+        self._database.execute(
+            "INSERT INTO kv VALUES (?1, ?2, ?3, ?3, ?4) "
+            "ON CONFLICT (key) DO UPDATE SET value = ?2, modified = ?3, worker = ?4",
+            (key, value, self._revision, self._store._worker if leased else None),
+        )
+
+    def delete(self, key: str) -> None:
+        self._changed = True
+        self._database.execute("DELETE FROM kv WHERE key = ?", (key,))
+
+
+def _remedy(error: sqlite3.DatabaseError) -> str:
+    if isinstance(error, sqlite3.OperationalError):
+        return "see that its directory can be written and that the disk has room"
+    return "it is damaged: put back a copy, or move it away, which gives every service a new VIP"

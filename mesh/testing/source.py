@@ -1,0 +1,38 @@
+"""A source of instances that says what it is told to say."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from mesh.model import Instance
+from mesh.problem import Problem
+
+
+class FakeSource:
+    """Yields each list it is given by `say`; `fall_silent` makes it a source that no longer answers."""
+
+    def __init__(self) -> None:
+        self._lists: asyncio.Queue[tuple[tuple[Instance, ...], tuple[Problem, ...]]] = asyncio.Queue()
+        self._trouble: str | None = None
+
+    def say(self, instances: Sequence[Instance], problems: Sequence[Problem] = ()) -> None:
+        """These run now."""
+        self._trouble = None
+        self._lists.put_nowait((tuple(sorted(instances, key=lambda i: i.id)), tuple(problems)))
+
+    def fall_silent(self, why: str) -> None:
+        """The last list is frozen from now on."""
+        self._trouble = why
+
+    async def watch(self) -> AsyncIterator[tuple[tuple[Instance, ...], tuple[Problem, ...]]]:
+        """See `mesh.sources.Source`."""
+        while True:
+            yield await self._lists.get()
+
+    @property
+    def trouble(self) -> str | None:
+        """See `mesh.sources.Source`."""
+        return self._trouble
+
+    def locate(self, instance: Instance, label: str | None) -> str:
+        """See `mesh.sources.Source`."""
+        return f"fake {instance.id}" + (f" {label}" if label else "")

@@ -1,0 +1,75 @@
+"""The same under the loop of production: real sockets, real time, a short rhythm."""
+
+import asyncio
+import gc
+
+import uvloop
+
+from mesh.model import Health, Probe, ProbeKind
+from mesh.probes.http import check_http
+from mesh.probes.prober import Prober, Target
+from tests.probes.endpoints import TIME_WAIT, closes, endpoint, hangs, says, socket_states, until
+from tests.probes.test_check_tls import trusting
+
+HTTP = Probe(ProbeKind.HTTP, None, timeout=0.2, interval=0.2)
+TCP = Probe(ProbeKind.TCP, None, timeout=0.2, interval=0.2)
+
+
+async def rise_and_fall() -> None:
+    answers = {"script": says(b"HTTP/1.1 200 OK\r\n\r\n")}
+
+    def answer(transport: asyncio.Transport) -> None:
+        answers["script"](transport)
+
+    async with (
+        endpoint(answer) as (port, requests, open_ones),
+        asyncio.TaskGroup() as group,
+    ):
+        changes: list[Health] = []
+        prober = Prober(lambda: changes.append(prober.health()["web"]))
+        targets = {
+            "web": Target(HTTP, "127.0.0.1", port),
+            "port": Target(TCP, "127.0.0.1", port),
+            "nobody": Target(TCP, "127.0.0.1", 1),
+        }
+        prober.watch(targets)
+        task = group.create_task(prober.run())
+        expected = {"web": Health.HEALTHY, "port": Health.HEALTHY, "nobody": Health.STARTING}
+        await until(lambda: prober.health() == expected and len(prober.history("nobody")) >= 2)
+        assert prober.history("nobody")[-1].reason == "refused"
+        answers["script"] = hangs
+        await until(lambda: prober.health()["web"] is Health.UNHEALTHY)
+        assert prober.history("web")[-1].reason == "no answer in 0.2 s"
+        answers["script"] = closes
+        await until(lambda: prober.history("web")[-1].reason == "closed before an answer")
+        answers["script"] = says(b"HTTP/1.1 200 OK\r\n\r\n")
+        await until(lambda: prober.health() == expected)
+        task.cancel()
+        await until(lambda: not open_ones)
+        assert changes[-1] is Health.HEALTHY
+        assert requests
+    assert TIME_WAIT not in socket_states(port)
+
+
+async def tls() -> None:
+    for script, reason in ((says(b"HTTP/1.1 200 OK\r\n\r\n"), "status 200"), (hangs, "no answer in 0.2 s")):
+        async with endpoint(script, tls=True) as (port, _, open_ones):
+            verdict = await check_http("127.0.0.1", port, HTTP, tls=trusting())
+            assert verdict.reason == reason
+        assert not open_ones
+        assert TIME_WAIT not in socket_states(port)
+    async with endpoint(hangs) as (port, _, open_ones):
+        verdict = await check_http("127.0.0.1", port, HTTP, tls=trusting())
+        assert verdict.reason == "no answer in 0.2 s"
+        await until(lambda: not open_ones)
+    assert TIME_WAIT not in socket_states(port)
+
+
+def test_rise_and_fall() -> None:
+    uvloop.run(rise_and_fall())
+    gc.collect()  # what was left open would be warned of now, and a warning is an error
+
+
+def test_tls() -> None:
+    uvloop.run(tls())
+    gc.collect()

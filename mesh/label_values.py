@@ -1,0 +1,258 @@
+"""The grammar of every label value: text -> value, or a refusal that says what to write instead.
+
+People type these by hand into compose files, far from where they take effect. So nothing is guessed: a value is
+either exactly one of the forms of the label reference or it is refused, with the reason and the remedy in it.
+Numbers are matched by pattern before they are converted: `int()` also takes `1_0`, `+5` and digits of other scripts.
+"""
+
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple, TypeAlias
+
+from mesh.model import Address, Name, ProbeKind, Publish, Route, Scheduler, Transport
+
+Pool: TypeAlias = IPv4Network | IPv6Network
+"""The addresses that VIPs are taken from."""
+
+STICKY_DEFAULT = 300
+"""Seconds of client affinity for `true`: ipvsadm(8), option -p."""
+
+_STICKY_MAX = 31 * 86400  # what ipvsadm takes as the longest timeout
+_SECONDS_MIN, _SECONDS_MAX = 0.01, 86400.0  # below: a busy loop; above: no longer a probe
+_RELEASE_MAX = 64
+_PATH_MAX = 2048
+_SHOWN_MAX = 60
+
+_PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?", re.ASCII)
+_DNS_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?", re.ASCII)
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
+_WELL_KNOWN = {"http": 80, "https": 443}
+
+
+class RefusedError(ValueError):
+    """A value that is not taken: `reason` says why, `remedy` what to write instead."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
+def shown(text: str) -> str:
+    """The text in quotes, fit for a message of one line: escaped where it does not print, cut if it is long."""
+    return f'"{printable(text)}"'
+
+
+def printable(text: str) -> str:
+    """The text on one line, without quotes: control characters escaped, cut after 60 characters."""
+    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_SHOWN_MAX])
+    return kept if len(text) <= _SHOWN_MAX else f"{kept}..."
+
+
+def dns_name(text: str, domain: Name) -> Name:
+    """A routing name: RFC 1123 section 2.1 with `_` tolerated, lower case; a bare label gets the domain."""
+    if not text.isascii():
+        raise RefusedError(f"the name {shown(text)} is not ASCII", "write its IDNA form, which begins with xn--")
+    if "*" in text:
+        raise RefusedError(f"the name {shown(text)} is a wildcard", "write every name in full, ; between them")
+    name = text.lower().removesuffix(".")
+    if "." not in name:
+        if name.isdigit():
+            remedy = "write a name; to publish a port use routing.publish.port_<container port>"
+            raise RefusedError(f"{shown(text)} is a number, not a name", remedy)
+        if text.endswith("."):
+            raise RefusedError(f"the name {shown(text)} has no domain", f"write {printable(name)}.{domain}")
+        name = f"{name}.{domain}"
+    for label in name.split("."):
+        _check_dns_label(label, text)
+    if name.rpartition(".")[2].isdigit():
+        raise RefusedError(f"{shown(text)} is an address, not a name", "write a name; a fixed VIP goes to routing.vip")
+    if len(name) > 253:
+        raise RefusedError(f"the name {shown(text)} has {len(name)} characters", "write at most 253")
+    return name
+
+
+def _check_dns_label(label: str, text: str) -> None:
+    if not label:
+        raise RefusedError(f"the name {shown(text)} has an empty part", "write a name such as restserver.local")
+    if len(label) > 63:
+        reason = f"the part {shown(label)} of the name has {len(label)} characters"
+        raise RefusedError(reason, "write at most 63 between two dots")
+    if not _DNS_LABEL.fullmatch(label):
+        remedy = "write letters, digits and hyphens, with no hyphen at either end of a part"
+        raise RefusedError(f"{shown(text)} is not a DNS name", remedy)
+
+
+def port(text: str) -> int:
+    """A port number, 1..65535."""
+    if not _PORT.fullmatch(text) or int(text) > 65535:
+        raise RefusedError(f"{shown(text)} is not a port", "write a number from 1 to 65535")
+    return int(text)
+
+
+def routing_names(text: str, container_port: int, transport: Transport, domain: Name) -> tuple[Route, ...]:
+    """`name[;name...]`, each `[scheme://]name[:listen port]`; in the order written, repetitions included."""
+    parts = [part for part in (part.strip() for part in text.split(";")) if part]
+    if not parts:
+        raise RefusedError("no name is given", f"write one, such as restserver.{domain}")
+    return tuple(_route(part, container_port, transport, domain) for part in parts)
+
+
+def _route(text: str, container_port: int, transport: Transport, domain: Name) -> Route:
+    url = _split(text)
+    if url.scheme not in ("", "http", "https", "tcp", "udp"):
+        remedy = "write the name alone or with http://, https://, tcp:// or udp://"
+        raise RefusedError(f"the scheme {shown(url.scheme + '://')} is not known", remedy)
+    if url.path:
+        reason = f"{shown(text)} has a path, and the mesh routes connections, which have none"
+        raise RefusedError(reason, f"write {printable(text.removesuffix(url.path))}")
+    if url.scheme and (url.scheme == "udp") != (transport is Transport.UDP):
+        label = f"routing.port_{container_port}" + ("/udp" if url.scheme == "udp" else "")
+        raise RefusedError(f"{url.scheme}:// does not fit a label for {transport}", f"put the name under {label}")
+    name = dns_name(url.host, domain)
+    listen = port(url.port) if url.port is not None else _WELL_KNOWN.get(url.scheme, container_port)
+    return Route(name, listen, transport, container_port)
+
+
+class _Url(NamedTuple):
+    scheme: str
+    """Lower case; empty if none is written."""
+    host: str
+    port: str | None
+    path: str
+    """The rest, from the first of `/?#` on."""
+
+
+def _split(text: str) -> _Url:
+    """Take a URL apart without judging the parts: `urlsplit` raises, strips and guesses."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        scheme, rest = "", text
+    end = next((at for at, character in enumerate(rest) if character in "/?#"), len(rest))
+    host, colon, number = rest[:end].partition(":")
+    return _Url(scheme.lower(), host, number if colon else None, rest[end:])
+
+
+def vip(text: str, pool: Pool | None) -> Address:
+    """An address of the pool in canonical form; without a pool, any that a host can have."""
+    try:
+        address: IPv4Address | IPv6Address = ip_address(text)
+    except ValueError:
+        example = str(pool[7]) if pool is not None and pool.num_addresses > 8 else "10.112.0.7"
+        raise RefusedError(f"{shown(text)} is not an address", f"write one such as {example}") from None
+    if address.is_unspecified or address.is_multicast or "%" in text:
+        raise RefusedError(f"{shown(text)} cannot be a VIP", "write the plain unicast address of one host")
+    if pool is not None and address not in pool:
+        raise RefusedError(f"{address} is outside of the VIP pool {pool}", f"write an address in {pool}")
+    return str(address)
+
+
+def publish(text: str, container_port: int, transport: Transport) -> Publish:
+    """A published port by number, or `auto`."""
+    if text.lower() == "auto":
+        return Publish(container_port, transport, None)
+    try:
+        return Publish(container_port, transport, port(text))
+    except RefusedError as refused:
+        raise RefusedError(refused.reason, "write auto or a number from 1 to 65535") from None
+
+
+def scheduler(text: str) -> Scheduler:
+    """A scheduler of IPVS by its short name."""
+    try:
+        return Scheduler(text.lower())
+    except ValueError:
+        known = " ".join(Scheduler)
+        raise RefusedError(f"{shown(text)} is not a scheduler", f"write one of {known}") from None
+
+
+def session_sticky(text: str) -> int:
+    """Seconds of client affinity; `true` is 300, `false` is 0."""
+    match text.lower():
+        case "true":
+            return STICKY_DEFAULT
+        case "false":
+            return 0
+        case _ if _COUNT.fullmatch(text) and int(text) <= _STICKY_MAX:
+            return int(text)
+    raise RefusedError(f"{shown(text)} is not a time", f"write true, false or whole seconds up to {_STICKY_MAX}")
+
+
+def weight(text: str) -> int:
+    """The weight of an endpoint, 0..1000."""
+    return _number(text, 0, 1000)
+
+
+def count(text: str) -> int:
+    """How many probes in a row, 1..1000."""
+    return _number(text, 1, 1000)
+
+
+def _number(text: str, low: int, high: int) -> int:
+    if not _COUNT.fullmatch(text) or not low <= int(text) <= high:
+        raise RefusedError(f"{shown(text)} is out of range", f"write a whole number from {low} to {high}")
+    return int(text)
+
+
+def release(text: str) -> str:
+    """The name of a release: it is shown in metrics and on the command line, so it stays plain."""
+    if len(text) > _RELEASE_MAX or not _RELEASE.fullmatch(text):
+        remedy = f"write up to {_RELEASE_MAX} letters, digits, dots, hyphens or underscores, such as v2"
+        raise RefusedError(f"{shown(text)} is not the name of a release", remedy)
+    return text
+
+
+def delay(text: str) -> float:
+    """Seconds from 0 on, fractions allowed."""
+    return _seconds(text, 0.0)
+
+
+def seconds(text: str) -> float:
+    """Seconds above 0, fractions allowed."""
+    return _seconds(text, _SECONDS_MIN)
+
+
+def _seconds(text: str, low: float) -> float:
+    if not _SECONDS.fullmatch(text) or not low <= float(text) <= _SECONDS_MAX:
+        remedy = f"write the number alone, from {low:g} to {_SECONDS_MAX:g}, such as 2 or 0.5"
+        raise RefusedError(f"{shown(text)} is not a time in seconds", remedy)
+    return float(text)
+
+
+def statuses(text: str) -> tuple[tuple[int, int], ...]:
+    """Inclusive ranges of HTTP status codes, in the order written: `200-399,404`."""
+    ranges = []
+    for part in text.split(","):
+        match = _STATUS.fullmatch(part.strip())
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if low > high:
+            remedy = "write codes or ranges from 100 to 599, such as 200-399,404"
+            raise RefusedError(f"{shown(part.strip())} is not a range of HTTP statuses", remedy)
+        ranges.append((low, high))
+    return tuple(dict.fromkeys(ranges))
+
+
+def probe_url(text: str) -> tuple[ProbeKind, int, str]:
+    """`http://container[:port][/path]`, `https://...` or `tcp://container:port`: the kind, the port and the path."""
+    example = "write one such as http://container:80/health or tcp://container:80"
+    url = _split(text)
+    if url.scheme not in set(ProbeKind):
+        raise RefusedError(f"{shown(text)} is not the URL of a probe", example)
+    kind, path = ProbeKind(url.scheme), url.path
+    if url.host.lower() != "container":
+        reason = f"the host {shown(url.host)} is not asked, the endpoint is"
+        raise RefusedError(reason, "write container for the host: it stands for the endpoint's address")
+    if url.port is None and kind is ProbeKind.TCP:
+        raise RefusedError(f"{shown(text)} has no port", example)
+    asked = port(url.port) if url.port is not None else _WELL_KNOWN[kind]
+    if kind is ProbeKind.TCP:
+        if path:
+            raise RefusedError(f"{shown(text)} has a path, and tcp:// only connects", f"write tcp://container:{asked}")
+        return kind, asked, "/"
+    if "#" in path or not all("!" <= c <= "~" for c in path) or len(path) > _PATH_MAX:
+        remedy = f"write ASCII, percent-encode the rest, no #, at most {_PATH_MAX} characters"
+        raise RefusedError(f"{shown(path)} is not the path of a request", remedy)
+    return kind, asked, path if path.startswith("/") else f"/{path}"

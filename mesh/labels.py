@@ -1,0 +1,147 @@
+"""Container labels -> what the mesh shall do, and what is wrong with them.
+
+The labels are the user's whole interface, so parsing is strict and talkative: a bad label is as if it were absent,
+loudly, and the other labels still count. Nothing raises; every finding is a `Problem`.
+
+Two prefixes mean the same, `aliyun.` (files written for that platform run unchanged) and `mesh.`. What is declared
+does not depend on the order of the labels, since container engines do not keep it: ports are taken in ascending
+order, TCP before UDP. The grammar of the values is in `mesh.label_values`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from mesh import label_values as values
+from mesh.label_sheet import KNOWN, PREFIXES, PUBLISH, ROUTE, TUNING, Sheet, key_of
+from mesh.label_values import Pool, RefusedError
+from mesh.model import Name, Probe, ProbeKind, Publish, Route, Scheduler, Service, Transport
+from mesh.problem import Problem
+
+__all__ = ["KNOWN", "PREFIXES", "Parsed", "key_of", "parse", "port_label"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What the labels of one container say."""
+
+    service: Service | None
+    """None: no label routes to it or publishes it, or none of those could be taken."""
+    weight: int
+    """The endpoint's own weight, 0..1000."""
+    release: str | None
+    problems: tuple[Problem, ...]
+
+
+def parse(labels: Mapping[str, str], *, owner: str, subject: str, domain: Name, pool: Pool | None = None) -> Parsed:
+    """Understand the labels of one container of `owner` (`project/service`).
+
+    `subject` opens every message (`service server`), `domain` completes bare routing names, and a fixed VIP must lie
+    in `pool` if one is given. Labels under other prefixes are not ours and not looked at.
+    """
+    sheet = Sheet(labels, subject)
+    routes = _routes(sheet, domain)
+    publishes = _publishes(sheet)
+    fixed_vip = sheet.take("routing.vip", partial(values.vip, pool=pool), None)
+    scheduler = sheet.take("routing.scheduler", values.scheduler, Scheduler.WRR)
+    persistence = sheet.take("routing.session_sticky", values.session_sticky, 0)
+    weight = sheet.take("routing.weight", values.weight, 1)
+    release = sheet.take("routing.release", values.release, None)
+    probe = _probe(sheet)
+    if not sheet.has_port_labels:
+        sheet.warn_without_service()
+    name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
+    service = None
+    if name is not None:
+        service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe)
+    return Parsed(service, weight, release, tuple(sheet.problems))
+
+
+def port_label(declares: type[Route | Publish], container_port: int, transport: Transport) -> str:
+    """The label, without prefix, that declares the routes to a container port or its publishing."""
+    prefix = ROUTE if declares is Route else PUBLISH
+    return f"{prefix}{container_port}" + ("/udp" if transport is Transport.UDP else "")
+
+
+def _routes(sheet: Sheet, domain: Name) -> tuple[Route, ...]:
+    """The routes of all labels; all names share one VIP, so a listen port of it leads to one container port."""
+    routes: dict[Route, None] = {}
+    leads_to: dict[tuple[int, Transport], int] = {}
+    for label in sheet.ports(ROUTE):
+        grammar = partial(values.routing_names, container_port=label.number, transport=label.transport, domain=domain)
+        found: tuple[Route, ...] = sheet.take(label.name, grammar, ())
+        clash = next((r for r in found if (r.listen_port, r.transport) in leads_to), None)
+        if clash is not None:
+            other = leads_to[clash.listen_port, clash.transport]
+            reason = f"{clash.transport} port {clash.listen_port} of the VIP already leads to container port {other}"
+            free = next(
+                (p for p in (label.number, *range(8080, 65536)) if (p, label.transport) not in leads_to), label.number
+            )
+            sheet.refuse(label.name, reason, f"write another listen port, such as {clash.name}:{free}")
+            continue
+        for route in found:
+            if route in routes:
+                sheet.warn(label.name, f"{route.name}:{route.listen_port} is there twice", "write it once")
+            routes[route] = None
+        leads_to.update({(route.listen_port, route.transport): route.container_port for route in found})
+    return tuple(routes)
+
+
+def _publishes(sheet: Sheet) -> tuple[Publish, ...]:
+    publishes: list[Publish] = []
+    by_hand: dict[tuple[int, Transport], int] = {}
+    for label in sheet.ports(PUBLISH):
+        grammar = partial(values.publish, container_port=label.number, transport=label.transport)
+        publish: Publish | None = sheet.take(label.name, grammar, None)
+        if publish is None:
+            continue
+        if publish.port is not None:
+            other = by_hand.setdefault((publish.port, publish.transport), publish.container_port)
+            if other != publish.container_port:
+                reason = f"{publish.transport} port {publish.port} is already published for container port {other}"
+                sheet.refuse(label.name, reason, "write another number or auto")
+                continue
+        publishes.append(publish)
+    return tuple(publishes)
+
+
+def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:
+    """The name of a service that is published and not routed."""
+    try:
+        return values.dns_name(f"{owner.rpartition('/')[2]}.{domain}", domain)
+    except RefusedError as refused:
+        sheet.refuse(None, refused.reason, f"give it a name with a label {ROUTE}<container port>")
+        return None
+
+
+def _probe(sheet: Sheet) -> Probe | None:
+    if sheet.has("probe.cmd") and sheet.has_port_labels:
+        sheet.warn("probe.cmd", "it needs a container engine as the source, not handled here yet", "write a probe.url")
+    default = Probe(ProbeKind.TCP, None)
+    url = sheet.take("probe.url", values.probe_url, None)
+    initial_delay = sheet.take("probe.initial_delay_seconds", values.delay, default.initial_delay)
+    timeout = sheet.take("probe.timeout_seconds", values.seconds, default.timeout)
+    interval = sheet.take("probe.interval_seconds", values.seconds, default.interval)
+    healthy = sheet.take("probe.healthy_threshold", values.count, default.healthy_threshold)
+    unhealthy = sheet.take("probe.unhealthy_threshold", values.count, default.unhealthy_threshold)
+    expect_status = sheet.take("probe.expect_status", values.statuses, default.expect_status)
+    if url is None:
+        _warn_tuning(sheet)
+        return None
+    kind, port, path = url
+    if timeout > interval:
+        name = "probe.timeout_seconds" if sheet.has("probe.timeout_seconds") else "probe.interval_seconds"
+        reason = f"a probe may take {timeout:g} s, but the next is due after {interval:g} s"
+        sheet.warn(name, reason, "write a timeout that is not above the interval")
+    if kind is ProbeKind.TCP and sheet.has("probe.expect_status"):
+        sheet.warn("probe.expect_status", "it has no effect on a tcp:// probe", "remove it or probe with http://")
+    return Probe(kind, port, path, initial_delay, timeout, interval, healthy, unhealthy, expect_status)
+
+
+def _warn_tuning(sheet: Sheet) -> None:
+    """Without a probe the labels that tune it are idle; a refused URL, or a command, has been told already."""
+    if sheet.has("probe.url") or sheet.has("probe.cmd") or not sheet.has_port_labels:
+        return
+    for name in TUNING:
+        if sheet.has(name):
+            sheet.warn(name, "it has no effect without probe.url", "add a probe.url or remove it")

@@ -1,0 +1,199 @@
+"""YAML text -> a graph of nodes that know their line, and the few ways of reading such nodes.
+
+The graph is read instead of the values, since every message names the line. In it an alias is the same node again,
+so anchors cost nothing until they are followed; `Walk` follows them within a budget. The text is scanned for its
+depth first: the C parser recurses on the C stack and would take the process with it.
+
+Scalars become text as compose makes them (yaml.v3 of Go, then fmt.Sprint): `true` and numbers in their shortest
+form, null is empty, quoted ones are as written.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+
+import yaml
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is not in every build of PyYAML
+_DEPTH_MAX = 100
+_ENTRIES_MAX = 200_000
+_TEXT_MAX = 4 * 2**20
+
+_WORDS = {"true": "true", "True": "true", "TRUE": "true", "false": "false", "False": "false", "FALSE": "false"}
+_WORDS |= dict.fromkeys(("", "~", "null", "Null", "NULL"), "")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})", re.ASCII)
+_RADIX = re.compile(r"([-+]?)0(?:x([0-9a-fA-F]{1,16})|o?([0-7]{1,21})|b([01]{1,64}))", re.ASCII)
+_BASES = {2: 16, 3: 8, 4: 2}  # group of _RADIX -> base
+_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,300}|[0-9]{1,300}(\.[0-9]{0,300})?)([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_STRING = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+_RESOLVER = yaml.resolver.Resolver()
+
+
+class YamlError(ValueError):
+    """A text that is no YAML, or none that is read here. `line` and `column` count from 1; column 0: unknown."""
+
+    def __init__(self, line: int, column: int, reason: str, remedy: str) -> None:
+        super().__init__(f"{line}:{column}: {reason}; {remedy}")
+        self.line = line
+        self.column = column
+        self.reason = reason
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a key of a mapping leads to."""
+
+    line: int
+    """Of the key, where it is written: for what an anchor brought in, there."""
+    node: yaml.Node
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A key that a mapping has twice."""
+
+    key: str
+    first: int
+    second: int
+
+
+def graph(text: str) -> yaml.Node | None:
+    """The root of the one document; None if the text has nothing but comments. Raises `YamlError`."""
+    if len(text) > _TEXT_MAX:
+        raise YamlError(1, 0, f"the file is larger than {_TEXT_MAX // 2**20} MiB", "split it into several files")
+    try:
+        _check_depth(text)
+        root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 0)
+        raise YamlError(line, column, f"not YAML: {reason}", "mend the syntax there or just before") from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise YamlError(line, column, f"not YAML: {error.reason}", "remove the character") from None
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise YamlError(line, 0, "not YAML: half a surrogate pair", "remove the character") from None
+    return root
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEPTH_MAX:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise YamlError(line, 0, f"it is nested more than {_DEPTH_MAX} deep", "write it flatter")
+
+
+def line_of(node: yaml.Node) -> int:
+    """Where the node begins, counted from 1."""
+    return int(node.start_mark.line) + 1
+
+
+def duplicates(root: yaml.Node) -> Iterator[Duplicate]:
+    """The keys that any mapping of the graph has twice."""
+    seen, waiting = set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            waiting.extend(value for _, value in node.value)
+            yield from _twice(node)
+
+
+def _twice(node: yaml.MappingNode) -> Iterator[Duplicate]:
+    first: dict[str, int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        if key.value in first:
+            yield Duplicate(key.value, first[key.value], line_of(key))
+        else:
+            first[key.value] = line_of(key)
+
+
+class Walk:
+    """Reads mappings of one graph, with `<<` followed, within a budget of entries."""
+
+    def __init__(self) -> None:
+        self._left = _ENTRIES_MAX
+        self._merging: set[int] = set()
+
+    def entries(self, node: yaml.MappingNode) -> dict[str, Entry]:
+        """The mapping with its merge keys filled in (yaml.org/type/merge.html): own keys win, earlier ones over later.
+
+        Raises `YamlError` for a key or a merge that cannot be read, and when aliases multiply beyond measure.
+        """
+        if id(node) in self._merging:
+            raise YamlError(line_of(node), 0, "the anchor merges itself", "remove the << that leads back to it")
+        if len(self._merging) > _DEPTH_MAX:
+            raise YamlError(line_of(node), 0, f"more than {_DEPTH_MAX} anchors merge one another", "merge fewer")
+        self._merging.add(id(node))
+        own: dict[str, Entry] = {}
+        merged: dict[str, Entry] = {}
+        for key, value in node.value:
+            self._spend(key)
+            if key.tag == _MERGE:
+                for source in self._sources(value):
+                    for name, entry in self.entries(source).items():
+                        self._spend(key)
+                        merged.setdefault(name, entry)
+            elif isinstance(key, yaml.ScalarNode):
+                own[key.value] = Entry(line_of(key), value)
+            else:
+                raise YamlError(line_of(key), 0, "a key is not text", "write a plain word in front of the colon")
+        self._merging.discard(id(node))
+        return {**merged, **own}
+
+    def items(self, node: yaml.SequenceNode) -> Iterator[yaml.Node]:
+        """The items of a list. Raises `YamlError` like `entries`."""
+        for item in node.value:
+            self._spend(item)
+            yield item
+
+    def _sources(self, node: yaml.Node) -> list[yaml.MappingNode]:
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        mappings = [source for source in sources if isinstance(source, yaml.MappingNode)]
+        if len(mappings) != len(sources):
+            raise YamlError(line_of(node), 0, "<< merges what is not a mapping", "write an alias such as *defaults")
+        return mappings
+
+    def _spend(self, node: yaml.Node) -> None:
+        self._left -= 1
+        if self._left < 0:
+            reason = f"aliases expand to more than {_ENTRIES_MAX} entries"
+            raise YamlError(line_of(node), 0, reason, "write what is meant in full")
+
+
+def text_of(node: yaml.ScalarNode) -> str:
+    """The scalar as the text that compose makes of it."""
+    text: str = node.value
+    if node.style or (node.tag == _STRING and _implicit_tag(text) != _STRING):  # quoted, a block, or with !!str
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    digits = text.replace("_", "")
+    if _INTEGER.fullmatch(digits):
+        return str(int(digits))
+    if radix := _RADIX.fullmatch(digits):
+        return str(int(radix[1] + radix[radix.lastindex or 2], _BASES[radix.lastindex or 2]))
+    if _FLOAT.fullmatch(text) and isfinite(number := float(text)):
+        return str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number)
+    return text
+
+
+def _implicit_tag(text: str) -> str:
+    return str(_RESOLVER.resolve(yaml.ScalarNode, text, (True, False)))  # type: ignore[no-untyped-call]

@@ -1,0 +1,98 @@
+"""Variables in the values of a compose file: `$VAR`, `${VAR}` and the forms with an operator.
+
+Grammar (compose specification, "Interpolation"): `${VAR-x}` x if unset, `${VAR:-x}` x if unset or empty, `${VAR?m}`
+and `${VAR:?m}` an error with the message, `${VAR+x}` and `${VAR:+x}` x if set; `$$` is a dollar sign. x may hold
+variables in turn. Values of variables are not looked into again, so a text grows only as far as it is written.
+"""
+
+import re
+from collections.abc import Mapping
+
+_NEST_MAX = 16
+_DOLLAR = re.compile(r"\$(?:(?P<escaped>\$)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<brace>\{))", re.ASCII)
+_INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:?[-?+])(?P<operand>.*))?", re.ASCII | re.DOTALL)
+
+
+class InterpolationError(ValueError):
+    """A text whose variables cannot be filled in: `reason` says why, `remedy` what to write instead."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
+def interpolate(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """The text with its variables filled in, and the names of those that are not set and have no default.
+
+    An unset variable counts as empty. Raises `InterpolationError`.
+    """
+    unset: dict[str, None] = {}
+    return _expand(text, env, unset, 0), tuple(unset)
+
+
+def _expand(text: str, env: Mapping[str, str], unset: dict[str, None], depth: int) -> str:
+    if depth > _NEST_MAX:
+        raise InterpolationError(
+            f"variables are nested more than {_NEST_MAX} deep", "write fewer ${ inside one another"
+        )
+    parts, at = [], 0
+    while (dollar := text.find("$", at)) >= 0:
+        parts.append(text[at:dollar])
+        match = _DOLLAR.match(text, dollar)
+        if match is None:
+            raise InterpolationError("a $ begins no variable", "write $$ for a dollar sign")
+        at = match.end()
+        if match["escaped"]:
+            parts.append("$")
+        elif match["name"]:
+            parts.append(_value(match["name"], env, unset))
+        else:
+            end = _closing(text, at)
+            parts.append(_braced(text[at:end], env, unset, depth))
+            at = end + 1
+    parts.append(text[at:])
+    return "".join(parts)
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the brace opened before `start` closes."""
+    open_braces, at = 1, start
+    while at < len(text):
+        if text.startswith(("$$", "${"), at):
+            open_braces += text[at + 1] == "{"
+            at += 2
+            continue
+        if text[at] == "}":
+            open_braces -= 1
+            if not open_braces:
+                return at
+        at += 1
+    raise InterpolationError("a ${ is not closed", "write } at its end, or $$ for a dollar sign")
+
+
+def _braced(inside: str, env: Mapping[str, str], unset: dict[str, None], depth: int) -> str:
+    match = _INSIDE.fullmatch(inside)
+    if match is None:
+        raise InterpolationError("what stands in ${ } is not a variable", "write ${VAR}, ${VAR:-default} or $$")
+    name, operator, operand = match["name"], match["operator"], match["operand"]
+    if operator is None:
+        return _value(name, env, unset)
+    present = bool(env.get(name)) if operator.startswith(":") else name in env
+    match operator[-1]:
+        case "+":
+            return _expand(operand, env, unset, depth + 1) if present else ""
+        case "-" if not present:
+            return _expand(operand, env, unset, depth + 1)
+        case "?" if not present:
+            message = _expand(operand, env, unset, depth + 1)
+            raise InterpolationError(
+                f"variable {name} is required{f' ({message})' if message else ''}", f"set {name} or write a default"
+            )
+    return env[name]
+
+
+def _value(name: str, env: Mapping[str, str], unset: dict[str, None]) -> str:
+    if name not in env:
+        unset[name] = None
+    return env.get(name, "")

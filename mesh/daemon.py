@@ -6,6 +6,7 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 
 import asyncio
 import logging
+import platform
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -124,7 +125,7 @@ async def choose_plane(settings: Settings, published: PublishedPorts) -> tuple[D
         return userspace, f"the pool {settings.vip_pool} is on loopback, which IPVS does not forward"
     missing = await ipvs.available()
     if missing is None:
-        for key, old, new in await asyncio.to_thread(sysctl.ensure, sysctl.for_ipvs()):
+        for key, old, new in await asyncio.to_thread(sysctl.ensure, sysctl.router_settings(platform.release())):
             log.info("sysctl %s: %s -> %s", key, old, new)
         return ipvs.IpvsDataPlane(settings.vip_pool, interface, published), "this kernel has IPVS"
     if settings.dataplane_driver is Driver.IPVS:

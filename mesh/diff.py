@@ -27,6 +27,9 @@ class AddVirtualServer:
     scheduler: Scheduler
     persistence: int
 
+    def __str__(self) -> str:
+        return f"add virtual server {self.key}, scheduler {self.scheduler}"
+
 
 @dataclass(frozen=True, slots=True)
 class EditVirtualServer:
@@ -36,12 +39,18 @@ class EditVirtualServer:
     scheduler: Scheduler
     persistence: int
 
+    def __str__(self) -> str:
+        return f"set scheduler {self.scheduler}, persistence {self.persistence} s of {self.key}"
+
 
 @dataclass(frozen=True, slots=True)
 class DeleteVirtualServer:
     """Delete a virtual server together with its real servers. It must exist."""
 
     key: VirtualKey
+
+    def __str__(self) -> str:
+        return f"delete virtual server {self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,9 @@ class AddRealServer:
     real: RealKey
     weight: int
 
+    def __str__(self) -> str:
+        return f"add real server {self.real} to {self.virtual}, weight {self.weight}"
+
 
 @dataclass(frozen=True, slots=True)
 class EditRealServer:
@@ -61,6 +73,9 @@ class EditRealServer:
     real: RealKey
     weight: int
 
+    def __str__(self) -> str:
+        return f"set weight {self.weight} of real server {self.real} of {self.virtual}"
+
 
 @dataclass(frozen=True, slots=True)
 class DeleteRealServer:
@@ -69,6 +84,9 @@ class DeleteRealServer:
     virtual: VirtualKey
     real: RealKey
 
+    def __str__(self) -> str:
+        return f"delete real server {self.real} of {self.virtual}"
+
 
 @dataclass(frozen=True, slots=True)
 class BindVip:
@@ -76,12 +94,18 @@ class BindVip:
 
     address: Address
 
+    def __str__(self) -> str:
+        return f"bind VIP {self.address}"
+
 
 @dataclass(frozen=True, slots=True)
 class UnbindVip:
     """Let the worker no longer answer to an address."""
 
     address: Address
+
+    def __str__(self) -> str:
+        return f"unbind VIP {self.address}"
 
 
 Operation: TypeAlias = (

@@ -1,0 +1,175 @@
+"""The data plane of a worker whose kernel has IPVS: tables to netlink messages and back.
+
+Others may use the same IPVS (keepalived, ipvsadm by hand), so nothing is ever flushed, and what is not ours is neither
+shown nor touched: ours are the virtual servers inside the VIP pool and those that `published` names.
+
+The kernel is read, never remembered.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from mesh.dataplane import DataPlaneError, Failure, VipInterface
+from mesh.dataplane.ipvs import codec
+from mesh.dataplane.ipvs.netlink import IpvsSocket
+from mesh.dataplane.ipvs.translate import Change, as_edit, encode, reason, virtual_key, virtual_server
+from mesh.diff import BindVip, Operation, UnbindVip
+from mesh.model import Address, Table, VirtualKey, VirtualServer
+
+log = logging.getLogger("vipmesh")
+
+
+async def available() -> str | None:
+    """None if this kernel offers IPVS and we may program it; otherwise why not, in one line."""
+    try:
+        ipvs = await IpvsSocket.open()
+        try:
+            await ipvs.dump(codec.get_info(), codec.parse_info)
+        finally:
+            ipvs.close()
+    except DataPlaneError as error:
+        return str(error)
+    return None
+
+
+class IpvsDataPlane:
+    """The `DataPlane` of IPVS. Opens its socket when it is first used, and anew after the data plane was gone."""
+
+    name = "ipvs"
+
+    def __init__(
+        self,
+        pool: IPv4Network | IPv6Network,
+        interface: VipInterface,
+        published: Callable[[VirtualKey], bool] = lambda key: False,
+        tcp_timeout: int = 7200,
+    ) -> None:
+        """`published`: whether a virtual server outside the pool is ours. `tcp_timeout`: seconds.
+
+        IPVS forgets an idle TCP connection after 900 s unless told otherwise; whoever sends on it later is refused.
+        """
+        self._pool = pool
+        self._interface = interface
+        self._published = published
+        self._tcp_timeout = tcp_timeout
+        self._ipvs: IpvsSocket | None = None
+        self._opening = asyncio.Lock()
+
+    def owns(self, key: VirtualKey) -> bool:
+        """Whether a virtual server is ours."""
+        return self._in_pool(key.address) or self._published(key)
+
+    async def read(self) -> Table:
+        """See `DataPlane.read`."""
+        try:
+            bound = await self._interface.addresses()
+        except OSError as error:
+            raise DataPlaneError(f"the VIP interface cannot be read ({error}): see `ip address`") from error
+        async with self._connection() as ipvs:
+            servers = await self._virtual_servers(ipvs)
+        return Table(servers, frozenset(address for address in bound if self._in_pool(address)))
+
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+        """See `DataPlane.apply`."""
+        failures: list[Failure] = []
+        changes: list[Change] = []  # those that may share a datagram
+        for operation in operations:
+            if isinstance(operation, BindVip | UnbindVip):
+                failures += await self._program(changes)
+                changes = []
+                failures += await self._move_vip(operation)
+            else:
+                changes.append(operation)
+        return failures + await self._program(changes)
+
+    async def close(self) -> None:
+        """The kernel keeps forwarding."""
+        if self._ipvs is not None:
+            self._ipvs.close()
+            self._ipvs = None
+
+    def _in_pool(self, address: Address) -> bool:
+        return ip_address(address) in self._pool
+
+    async def _virtual_servers(self, ipvs: IpvsSocket) -> dict[VirtualKey, VirtualServer]:
+        services = await ipvs.dump(codec.get_services(), codec.parse_service)
+        return {
+            service.key: virtual_server(
+                service, await ipvs.dump(codec.get_destinations(service.key), codec.parse_destination)
+            )
+            for service in services
+            if service is not None and self.owns(service.key)
+        }
+
+    async def _program(self, changes: Sequence[Change]) -> list[Failure]:
+        """Those that are not ours are refused; without changes, nothing is opened."""
+        ours = [change for change in changes if self.owns(virtual_key(change))]
+        reasons = iter(await self._reasons(ours) if ours else ())
+        failures = []
+        for change in changes:
+            key = virtual_key(change)
+            reason = next(reasons) if self.owns(key) else self._not_ours(str(key))
+            if reason is not None:
+                failures.append(Failure(change, reason))
+        return failures
+
+    async def _reasons(self, changes: Sequence[Change]) -> list[str | None]:
+        """Why each change failed; None: it did not. What is to be added and exists is edited instead."""
+        async with self._connection() as ipvs:
+            acks = await ipvs.execute([encode(change) for change in changes])
+            existing = [index for index, ack in enumerate(acks) if ack.error == errno.EEXIST]
+            again = await ipvs.execute([encode(as_edit(changes[index])) for index in existing])
+        for index, ack in zip(existing, again, strict=True):
+            acks[index] = ack
+        return [reason(change, ack) for change, ack in zip(changes, acks, strict=True)]
+
+    async def _move_vip(self, operation: BindVip | UnbindVip) -> list[Failure]:
+        if not self._in_pool(operation.address):
+            return [Failure(operation, self._not_ours(operation.address))]
+        try:
+            if isinstance(operation, BindVip):
+                await self._interface.bind(operation.address)
+            else:
+                await self._interface.unbind(operation.address)
+        except OSError as error:
+            return [Failure(operation, _interface_words(operation, error))]
+        return []
+
+    def _not_ours(self, what: str) -> str:
+        return f"{what} is outside the VIP pool {self._pool} and not published: widen the pool or choose another VIP"
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[IpvsSocket]:
+        """The open socket; after an error it is opened anew, since IPVS may have been unloaded and loaded again."""
+        try:
+            async with self._opening:
+                if self._ipvs is None:
+                    self._ipvs = await IpvsSocket.open()
+                    await self._keep_idle_connections(self._ipvs)
+                ipvs = self._ipvs
+            yield ipvs
+        except DataPlaneError:
+            await self.close()
+            raise
+
+    async def _keep_idle_connections(self, ipvs: IpvsSocket) -> None:
+        (timeouts,) = await ipvs.dump(codec.get_config(), codec.parse_timeouts)
+        if timeouts.tcp == self._tcp_timeout:
+            return
+        (ack,) = await ipvs.execute([codec.set_config(codec.Timeouts(tcp=self._tcp_timeout))])
+        if ack.error:
+            log.warning("IPVS TCP timeout stays at %d s: %s", timeouts.tcp, os.strerror(ack.error))
+        else:
+            log.info("IPVS TCP timeout: %d s, was %d s", self._tcp_timeout, timeouts.tcp)
+
+
+def _interface_words(operation: BindVip | UnbindVip, error: OSError) -> str:
+    failed = f"VIP {operation.address} cannot be {'bound' if isinstance(operation, BindVip) else 'unbound'}"
+    if error.errno in {errno.EPERM, errno.EACCES}:
+        return f"{failed}, not permitted: run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
+    return f"{failed}, {error.strerror or error}: see `ip address`"

@@ -1,0 +1,234 @@
+"""One generic netlink socket to IPVS on the event loop: changes in batches, lists whole.
+
+The kernel does all the work of a datagram inside `send`, and queues its answers on this socket's receive buffer. So a
+datagram is what blocks the loop: batches of 32 messages have nearly all of the throughput of larger ones and hold the
+loop up for about 3 ms; between them the loop runs. Every message is acknowledged, so each result is known for sure,
+and a batch is drained before the next one goes out, so the buffer cannot overflow by our doing.
+
+Answers are told apart by sequence number. After a timeout or a cancelled call the socket is replaced: a list that
+nobody reads to its end would make the kernel refuse the next one with EBUSY.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.generic import GenericNetlinkSocket
+from pyroute2.netlink.generic.ipvs import ipvsmsg
+
+from mesh.dataplane import DataPlaneError
+from mesh.dataplane.ipvs.codec import FAMILY_NAME
+from mesh.dataplane.ipvs.wire import Ack, Answer, MalformedError, Reply, Request, pack, unpack
+
+T = TypeVar("T")
+
+BATCH = 32
+_RECEIVE_BUFFER = 4 << 20
+_DATAGRAM = 1 << 17  # the kernel's dump buffers are 32 KiB at most
+_ATTEMPTS = 4  # at a list that keeps changing while it is read
+_NETLINK_GENERIC, _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 16, 270, 10, 11  # linux/netlink.h
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h; beyond net.core.rmem_max, with CAP_NET_ADMIN
+
+_NOT_PERMITTED = "not permitted to program IPVS: run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
+_NO_IPVS = "this kernel offers no IPVS: `modprobe ip_vs` on the host, or install a kernel that has it"
+
+
+class IpvsSocket:
+    """Requests to the IPVS of the network namespace it was opened in. Calls from several tasks take turns."""
+
+    def __init__(self, family: int, patience: float, open_socket: Callable[[], socket.socket] | None = None) -> None:
+        """`open_socket`: makes the non-blocking socket, now and after a failure."""
+        self._open = open_socket or _open
+        self._family = family
+        self._patience = patience
+        self._sequence = 0
+        self._turn = asyncio.Lock()
+        self._socket = self._open()
+
+    @classmethod
+    async def open(cls, patience: float = 10.0) -> "IpvsSocket":
+        """Looks up IPVS, which loads its module where that is possible.
+
+        `patience`: seconds for each batch and each list. Raises `DataPlaneError` if the kernel has no IPVS or we may
+        not use sockets of this kind. That we may not program it shows only at the first request.
+        """
+        return cls(await asyncio.to_thread(_family), patience)
+
+    async def execute(self, requests: Sequence[Request]) -> list[Ack]:
+        """Send changes in order; what each came to, in the same order. One refusal does not stop the others.
+
+        Raises `DataPlaneError` if the kernel does not answer, or refuses us altogether; what was sent before may
+        have happened.
+        """
+        acks: list[Ack] = []
+        async with self._turn:
+            for start in range(0, len(requests), BATCH):
+                acks += await self._execute_batch(requests[start : start + BATCH])
+                await asyncio.sleep(0)
+        return acks
+
+    async def dump(self, request: Request, parse: Callable[[bytes], T]) -> list[T]:
+        """All replies to one question, each parsed; whole, or it raises `DataPlaneError`."""
+        async with self._turn:
+            for _ in range(_ATTEMPTS):
+                replies = await self._dump_once(request, parse)
+                await asyncio.sleep(0)
+                if replies is not None:
+                    return replies
+        raise DataPlaneError("the IPVS tables changed all the time while they were read: try again")
+
+    def close(self) -> None:
+        """The kernel keeps what was programmed. Not while a request is under way: cancel it first."""
+        self._socket.close()
+
+    async def _execute_batch(self, requests: Sequence[Request]) -> list[Ack]:
+        async with self._exchange():
+            first = self._send(requests)
+            acks: dict[int, Ack] = {}
+            while len(acks) < len(requests):
+                for answer in await self._receive():
+                    if isinstance(answer, Ack) and 0 <= answer.sequence - first < len(requests):
+                        acks[answer.sequence] = answer
+            ordered = [acks[first + index] for index in range(len(requests))]
+        for ack in ordered:
+            _refuse_if_not_permitted(ack)
+        return ordered
+
+    async def _dump_once(self, request: Request, parse: Callable[[bytes], T]) -> list[T] | None:
+        replies: list[T] = []
+        interrupted = False
+        async with self._exchange():
+            sequence = self._send([request])
+            while True:
+                for answer in await self._receive():
+                    if answer.sequence != sequence:
+                        continue
+                    interrupted |= answer.interrupted
+                    if isinstance(answer, Reply):
+                        replies.append(parse(answer.body))
+                        continue
+                    _refuse_if_not_permitted(answer)
+                    if answer.error:
+                        raise DataPlaneError(_words(answer))
+                    return None if interrupted else replies
+
+    def _send(self, requests: Sequence[Request]) -> int:
+        """Returns the sequence number of the first; the others follow it."""
+        first = self._sequence + 1
+        self._sequence += len(requests)
+        messages = [pack(request, self._family, first + index) for index, request in enumerate(requests)]
+        self._socket.send(b"".join(messages))
+        return first
+
+    async def _receive(self) -> list[Answer]:
+        try:
+            datagram = self._socket.recv(_DATAGRAM)  # nearly always there since `send`
+        except BlockingIOError:
+            datagram = await self._received_later()
+        return list(unpack(datagram))
+
+    async def _received_later(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        while True:
+            readable = loop.create_future()
+            loop.add_reader(self._socket, _resolve, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(self._socket)
+            try:
+                return self._socket.recv(_DATAGRAM)
+            except BlockingIOError:
+                continue
+
+    @asynccontextmanager
+    async def _exchange(self) -> AsyncIterator[None]:
+        """One question and all of its answers, in time; otherwise the socket is replaced."""
+        complete = False
+        try:
+            with _as_data_plane_error(self._patience):
+                async with asyncio.timeout(self._patience):
+                    yield
+            complete = True
+        finally:
+            if not complete and self._socket.fileno() >= 0:
+                self._socket.close()
+                self._socket = self._open()
+
+
+def _resolve(readable: "asyncio.Future[None]") -> None:
+    if not readable.done():
+        readable.set_result(None)
+
+
+@contextmanager
+def _as_data_plane_error(patience: float) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise DataPlaneError(
+            f"the kernel did not answer about IPVS within {patience:g} s: look into `dmesg`"
+        ) from error
+    except MalformedError as error:
+        raise DataPlaneError(f"the kernel's answer about IPVS is not understood ({error}): report it") from error
+    except OSError as error:
+        if error.errno == errno.ENOBUFS:
+            reason = "the kernel dropped answers about IPVS (ENOBUFS), so some results are unknown: read it again"
+            raise DataPlaneError(reason) from error
+        raise DataPlaneError(f"the netlink socket to IPVS failed ({error.strerror}): try again") from error
+
+
+def _refuse_if_not_permitted(ack: Ack) -> None:
+    if ack.error in {errno.EPERM, errno.EACCES}:
+        raise DataPlaneError(_NOT_PERMITTED)
+
+
+def _words(ack: Ack) -> str:
+    if ack.error == errno.ENOENT:  # of the family: the module was unloaded under us
+        return _NO_IPVS
+    detail = f", {ack.text}" if ack.text else ""
+    return f"the kernel refuses to show its IPVS tables ({os.strerror(ack.error)}{detail}): look into `dmesg`"
+
+
+def _open() -> socket.socket:
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_GENERIC)
+    except OSError as error:
+        reason = (
+            f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK in the sandbox or seccomp profile"
+        )
+        raise DataPlaneError(reason) from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # as far as net.core.rmem_max allows
+    sock.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+    sock.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+    sock.bind((0, 0))
+    return sock
+
+
+def _family() -> int:
+    """The number of IPVS's generic netlink family. Blocks: the kernel may run modprobe.
+
+    pyroute2's class cannot share a thread with a running loop, so this is called in one of its own.
+    """
+    try:
+        generic = GenericNetlinkSocket()
+    except OSError as error:
+        raise DataPlaneError(f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK") from error
+    try:
+        generic.asyncore.module_err_level = "debug"  # that there is none is our caller's to tell, once
+        generic.bind(FAMILY_NAME, ipvsmsg)
+        return int(generic.prid)
+    except NetlinkError as error:
+        if error.code == errno.ENOENT:
+            raise DataPlaneError(_NO_IPVS) from error
+        raise DataPlaneError(f"IPVS cannot be looked up ({os.strerror(error.code)}): {_NOT_PERMITTED}") from error
+    finally:
+        generic.close()

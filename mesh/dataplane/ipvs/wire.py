@@ -1,0 +1,156 @@
+"""Netlink messages and attributes as bytes, from linux/netlink.h and linux/genetlink.h: the envelope of `codec`.
+
+Numbers are in the host's byte order, as in all of netlink. Nothing here has I/O: `netlink` sends what `pack` gives and
+hands what comes back to `unpack`.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+GENERIC_VERSION = 1
+
+U16, U32, PORT = struct.Struct("=H"), struct.Struct("=I"), struct.Struct(">H")
+
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_F_REQUEST, _F_ACK, _F_DUMP = 0x1, 0x4, 0x300
+_F_DUMP_INTERRUPTED, _F_CAPPED, _F_ACK_TLVS = 0x10, 0x100, 0x200  # of answers
+_NESTED, _KIND = 0x8000, 0x3FFF
+_ERROR_TEXT = 1  # NLMSGERR_ATTR_MSG
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
+_GENERIC = struct.Struct("=BBH")  # genlmsghdr: command, version, reserved
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, kind
+_S32 = struct.Struct("=i")
+
+
+class MalformedError(ValueError):
+    """Bytes that are no netlink message: cut short, or with lengths that do not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message without what the socket adds: family and sequence number."""
+
+    command: int
+    body: bytes = b""
+    dump: bool = False
+    """Asks for a list instead of an acknowledgement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The end of a request: of a change, of a list, or a refusal."""
+
+    sequence: int
+    error: int = 0
+    """errno; 0: done."""
+    text: str = ""
+    """The kernel's own words (NETLINK_EXT_ACK), often none."""
+    interrupted: bool = False
+    """A list during which something changed (NLM_F_DUMP_INTR); it may lack entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One entry of a list, or the answer to a question."""
+
+    sequence: int
+    command: int
+    body: bytes
+    interrupted: bool = False
+
+
+Answer: TypeAlias = Ack | Reply
+
+
+def pack(request: Request, family: int, sequence: int) -> bytes:
+    """The whole message; messages may be joined into one datagram."""
+    flags = _F_REQUEST | (_F_DUMP if request.dump else _F_ACK)
+    length = _HEADER.size + _GENERIC.size + len(request.body)
+    header = _HEADER.pack(length, family, flags, sequence, 0)
+    return header + _GENERIC.pack(request.command, GENERIC_VERSION, 0) + request.body
+
+
+def unpack(datagram: bytes) -> Iterator[Answer]:
+    """The answers in a datagram, in order. Raises `MalformedError`."""
+    offset = 0
+    while offset < len(datagram):
+        if len(datagram) - offset < _HEADER.size:
+            raise MalformedError(f"{len(datagram) - offset} bytes are left where a netlink header should be")
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, offset)
+        if not _HEADER.size + 4 <= length <= len(datagram) - offset:
+            raise MalformedError(f"a netlink message of {length} bytes with {len(datagram) - offset} left")
+        payload = datagram[offset + _HEADER.size : offset + length]
+        interrupted = bool(flags & _F_DUMP_INTERRUPTED)
+        if kind == _NLMSG_ERROR:
+            yield Ack(sequence, -_S32.unpack_from(payload)[0], _error_text(payload, flags), interrupted)
+        elif kind == _NLMSG_DONE:
+            yield Ack(sequence, -_S32.unpack_from(payload)[0], "", interrupted)
+        else:
+            yield Reply(sequence, payload[0], payload[_GENERIC.size :], interrupted)
+        offset += _aligned(length)
+
+
+def _error_text(payload: bytes, flags: int) -> str:
+    """NLMSGERR_ATTR_MSG, which follows the refused message's header or, if it was not capped, all of it."""
+    if not flags & _F_ACK_TLVS:
+        return ""
+    copied = _HEADER.size if flags & _F_CAPPED else _aligned(U32.unpack_from(payload, 4)[0])
+    return Attributes(payload[4 + copied :]).text(_ERROR_TEXT)
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute, padded to the next multiple of four."""
+    padding = -len(payload) & 3
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), kind) + payload + bytes(padding)
+
+
+def nest(kind: int, payload: bytes) -> bytes:
+    """An attribute that holds attributes."""
+    return attribute(kind | _NESTED, payload)
+
+
+class Attributes:
+    """The attributes in some bytes, by kind; every way in raises `MalformedError` for what is cut short or missing."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, data: bytes) -> None:
+        self._raw: dict[int, bytes] = {}
+        offset = 0
+        while offset < len(data):
+            if len(data) - offset < _ATTRIBUTE.size:
+                raise MalformedError(f"{len(data) - offset} bytes are left where an attribute should be")
+            length, kind = _ATTRIBUTE.unpack_from(data, offset)
+            if not _ATTRIBUTE.size <= length <= len(data) - offset:
+                raise MalformedError(f"an attribute of {length} bytes with {len(data) - offset} left")
+            self._raw[kind & _KIND] = data[offset + _ATTRIBUTE.size : offset + length]
+            offset += _aligned(length)
+
+    def raw(self, kind: int, size: int = 0) -> bytes:
+        """The bytes of an attribute that must be there with at least so many of them."""
+        value = self._raw.get(kind)
+        if value is None or len(value) < size:
+            raise MalformedError(f"attribute {kind} is {'missing' if value is None else 'too short'}")
+        return value
+
+    def number(self, layout: struct.Struct, kind: int, default: int | None = None) -> int:
+        """The first number of an attribute; the default, if there is one, stands for an attribute that is not there."""
+        if default is not None and kind not in self._raw:
+            return default
+        value: int = layout.unpack_from(self.raw(kind, layout.size))[0]
+        return value
+
+    def text(self, kind: int) -> str:
+        """Up to the first NUL; empty if the attribute is not there."""
+        return self._raw.get(kind, b"").partition(b"\0")[0].decode("ascii", "replace")
+
+    def nested(self, kind: int) -> "Attributes":
+        """The attributes in an attribute."""
+        return Attributes(self.raw(kind))
+
+
+def _aligned(length: int) -> int:
+    return length + 3 & ~3

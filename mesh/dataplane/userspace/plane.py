@@ -1,0 +1,175 @@
+"""Tables -> listening sockets of this process.
+
+What is read back is what really listens: a virtual server whose port could not be taken is missing in `read`, so that
+the next pass tries again. A virtual server may come before its VIP is bound; it then listens from the moment it is.
+"""
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Sequence
+
+from mesh.dataplane import Failure, VipInterface
+from mesh.dataplane.userspace.balance import Balance
+from mesh.dataplane.userspace.tcp import TcpListener
+from mesh.dataplane.userspace.udp import UdpListener
+from mesh.diff import (
+    AddRealServer,
+    AddVirtualServer,
+    BindVip,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    EditRealServer,
+    EditVirtualServer,
+    Operation,
+    UnbindVip,
+)
+from mesh.model import Address, RealKey, Table, Transport, VirtualKey, VirtualServer
+
+_PRIVILEGED = 1024
+
+
+class _Server:
+    """One virtual server."""
+
+    def __init__(self, key: VirtualKey, operation: AddVirtualServer) -> None:
+        self.key = key
+        self.balance = Balance(operation.scheduler, operation.persistence, {})
+        self.listening = False
+        self.listener: TcpListener | UdpListener = (
+            TcpListener(self) if key.transport is Transport.TCP else UdpListener(self)
+        )
+
+    def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
+        return self.balance.pick(client, asyncio.get_running_loop().time(), without)
+
+    def opened(self, real: RealKey) -> None:
+        self.balance.active[real] += 1
+
+    def closed(self, real: RealKey) -> None:
+        self.balance.active[real] -= 1
+
+    def weigh(self, real: RealKey, weight: int | None) -> None:
+        """Set the weight of a real server; None takes it away."""
+        weights = {key: value for key, value in self.balance.weights.items() if key != real}
+        self.balance.weights = weights if weight is None else {**weights, real: weight}
+        if weight is None and isinstance(self.listener, UdpListener):
+            self.listener.end_sessions_of(real)
+
+    def as_read(self) -> VirtualServer:
+        return VirtualServer(self.balance.scheduler, self.balance.persistence, dict(self.balance.weights))
+
+
+class UserspaceDataPlane:
+    """The `DataPlane` of this process. VIPs on 127.0.0.0/8 need no privilege; ports below 1024 need one."""
+
+    name = "userspace"
+
+    def __init__(self, interface: VipInterface, low_port_offset: int = 0) -> None:
+        """`low_port_offset` is added to listen ports below 1024; 0: they are taken as they are."""
+        self._interface = interface
+        self._offset = low_port_offset
+        self._servers: dict[VirtualKey, _Server] = {}
+
+    def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
+        """Where a virtual server is really reached."""
+        return key.address, key.port + (self._offset if key.port < _PRIVILEGED else 0)
+
+    async def read(self) -> Table:
+        """See `DataPlane.read`."""
+        bound = await self._interface.addresses()
+        return Table({key: server.as_read() for key, server in self._servers.items()}, bound)
+
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+        """See `DataPlane.apply`."""
+        failures = []
+        for operation in operations:
+            reason = await self._run(operation)
+            if reason is not None:
+                failures.append(Failure(operation, reason))
+        return failures
+
+    async def close(self) -> None:
+        """The traffic ends with the process."""
+        for key in list(self._servers):
+            await self._delete(key)
+
+    async def _run(self, operation: Operation) -> str | None:
+        """Why it failed; None: it did not."""
+        match operation:
+            case BindVip(address):
+                return await self._bind(address)
+            case UnbindVip(address):
+                return await _interface_does(lambda: self._interface.unbind(address), f"VIP {address} stays bound")
+            case AddVirtualServer(key):
+                return await self._add(key, operation)
+            case EditVirtualServer(key, scheduler, persistence):
+                if key not in self._servers:
+                    return _no_virtual_server(key)
+                self._servers[key].balance.scheduler = scheduler
+                self._servers[key].balance.persistence = persistence
+            case DeleteVirtualServer(key):
+                await self._delete(key)
+            case AddRealServer(key, real, weight) | EditRealServer(key, real, weight):
+                if key not in self._servers:
+                    return _no_virtual_server(key)
+                self._servers[key].weigh(real, weight)
+            case DeleteRealServer(key, real):
+                if key in self._servers:
+                    self._servers[key].weigh(real, None)
+        return None
+
+    async def _add(self, key: VirtualKey, operation: AddVirtualServer) -> str | None:
+        if key in self._servers:
+            return await self._run(EditVirtualServer(key, operation.scheduler, operation.persistence))
+        server = self._servers[key] = _Server(key, operation)
+        return await self._listen(server, waits_for_address=True)
+
+    async def _bind(self, address: Address) -> str | None:
+        failed = await _interface_does(lambda: self._interface.bind(address), f"VIP {address} cannot be bound")
+        if failed is not None:
+            return failed
+        reasons = [
+            reason
+            for server in list(self._servers.values())
+            if server.key.address == address and not server.listening
+            if (reason := await self._listen(server, waits_for_address=False))
+        ]
+        return "; ".join(reasons) or None
+
+    async def _listen(self, server: _Server, *, waits_for_address: bool) -> str | None:
+        """Open the socket. Why it cannot be opened, and then the virtual server is gone, to be added anew."""
+        address, port = self.listening_on(server.key)
+        try:
+            await server.listener.open(address, port)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL and waits_for_address:
+                return None  # the VIP is bound after its virtual servers are complete
+            await self._delete(server.key)
+            return f"{address}:{port} cannot be listened on: {_words(error, port)}"
+        server.listening = True
+        return None
+
+    async def _delete(self, key: VirtualKey) -> None:
+        server = self._servers.pop(key, None)
+        if server is not None:
+            await server.listener.close()
+
+
+async def _interface_does(work: Callable[[], Awaitable[None]], failed: str) -> str | None:
+    try:
+        await work()
+    except OSError as error:
+        return f"{failed}: {error.strerror or error}; run as root, or take [vip] pool from 127.0.0.0/8"
+    return None
+
+
+def _no_virtual_server(key: VirtualKey) -> str:
+    return f"there is no virtual server {key}; the next pass adds it first"
+
+
+def _words(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"the port is taken; `ss -lnp sport = {port}` shows by whom"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "not permitted; give CAP_NET_BIND_SERVICE or set [dataplane] low_port_offset = 8000"
+    return f"{error.strerror}; see `ip address`"

@@ -1,0 +1,75 @@
+"""The kernel's settings that a router of VIPs needs, all of the network namespace we run in.
+
+Only what differs is written, and what was written is logged with the old value, so that it can be undone. In a
+container /proc/sys is often read-only: then the host must have the values already, and the error gives the lines for
+its /etc/sysctl.d.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+log = logging.getLogger("vipmesh")
+
+_REUSE_REPAIRED = (5, 9)
+
+
+class SysctlError(Exception):
+    """Settings that are not as they must be and cannot be changed. The text ends with the remedy."""
+
+
+def router_settings(release: str) -> Mapping[str, int]:
+    """What IPVS with VIPs on a local interface needs on this kernel (`uname -r`): kernel docs, networking/ipvs-sysctl.
+
+    * conntrack: what IPVS translates can be source-translated, so that replies come back by this worker;
+    * expire_nodest_conn, expire_quiescent_template: clients leave a real server that is gone or has weight 0;
+    * conn_reuse_mode: a client that takes a source port again is scheduled anew (1), but kernels before 5.9 drop the
+      first packet of such a connection for a second when conntrack is on, so there it is 0;
+    * arp_ignore, arp_announce: no worker answers for a VIP on the wire, since every worker has it.
+    """
+    version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+    return {
+        "net.ipv4.ip_forward": 1,
+        "net.ipv4.vs.conntrack": 1,
+        "net.ipv4.vs.expire_nodest_conn": 1,
+        "net.ipv4.vs.expire_quiescent_template": 1,
+        "net.ipv4.vs.conn_reuse_mode": int(version >= _REUSE_REPAIRED),
+        "net.ipv4.conf.all.arp_ignore": 1,
+        "net.ipv4.conf.all.arp_announce": 2,
+    }
+
+
+def ensure(settings: Mapping[str, str | int], root: Path = Path("/proc/sys")) -> list[tuple[str, str, str]]:
+    """Make the settings so; returns those that were changed, as (key, old, new).
+
+    All that can be set are set before `SysctlError` names those that cannot.
+    """
+    changed: list[tuple[str, str, str]] = []
+    refused: list[tuple[str, str, str]] = []
+    for key, value in settings.items():
+        path, new = root / key.replace(".", "/"), str(value)
+        try:
+            old = " ".join(path.read_text().split())
+        except OSError as error:
+            refused.append((key, new, f"it cannot be read ({error.strerror})"))
+            continue
+        if old == new:
+            continue
+        try:
+            path.write_text(new)
+        except OSError as error:
+            refused.append((key, new, f"it is {old} and cannot be written ({error.strerror})"))
+            continue
+        log.info("sysctl %s: %s, was %s", key, new, old)
+        changed.append((key, old, new))
+    if refused:
+        raise SysctlError(_words(refused))
+    return changed
+
+
+def _words(refused: list[tuple[str, str, str]]) -> str:
+    reasons = "; ".join(f"{key} must be {new}: {reason}" for key, new, reason in refused)
+    lines = ", ".join(f"`{key} = {new}`" for key, new, _ in refused)
+    modules = " after `modprobe ip_vs`" if any(key.startswith("net.ipv4.vs.") for key, _, _ in refused) else ""
+    return f"{reasons}: on the host, write {lines} to /etc/sysctl.d/60-vipmesh.conf and run `sysctl --system`{modules}"

@@ -1,0 +1,93 @@
+"""A data plane in memory that refuses what a kernel would."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from mesh.dataplane import DataPlaneError, Failure
+from mesh.diff import (
+    AddRealServer,
+    AddVirtualServer,
+    BindVip,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    EditRealServer,
+    EditVirtualServer,
+    Operation,
+    RefusedError,
+    UnbindVip,
+    apply,
+)
+from mesh.model import Table, Transport
+
+
+class FakeDataPlane:
+    """The `DataPlane` of tests. `gone` makes it a plane that no longer answers, with that text."""
+
+    name = "fake"
+
+    def __init__(self, table: Table | None = None) -> None:
+        self.table = table or Table()
+        self.applied = 0
+        """Operations that were carried out, ever."""
+        self.gone: str | None = None
+        self._refusals: list[tuple[Callable[[Operation], bool], str]] = []
+
+    def fail_next(self, predicate: Callable[[Operation], bool], reason: str) -> None:
+        """Refuse the next operation for which the predicate is true, once."""
+        self._refusals.append((predicate, reason))
+
+    async def read(self) -> Table:
+        """See `DataPlane.read`."""
+        self._answer()
+        return self.table
+
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+        """See `DataPlane.apply`."""
+        self._answer()
+        return [Failure(operation, reason) for operation in operations if (reason := self._run(operation))]
+
+    async def close(self) -> None:
+        """See `DataPlane.close`."""
+
+    def dump(self) -> str:
+        """What is programmed, as `ipvsadm -Sn` would print it (ipvsadm(8))."""
+        return "".join(f"{line}\n" for line in self._lines())
+
+    def _answer(self) -> None:
+        if self.gone is not None:
+            raise DataPlaneError(self.gone)
+
+    def _run(self, operation: Operation) -> str | None:
+        for refusal in self._refusals:
+            if refusal[0](operation):
+                self._refusals.remove(refusal)
+                return refusal[1]
+        try:
+            self.table = apply(self.table, [operation])
+        except RefusedError:
+            return self._again(operation)
+        self.applied += 1
+        return None
+
+    def _again(self, operation: Operation) -> str | None:
+        """What is there already is edited, what is gone already is done; the rest is refused."""
+        edit: Operation
+        match operation:
+            case DeleteRealServer() | DeleteVirtualServer() | BindVip() | UnbindVip():
+                return None
+            case AddVirtualServer(key, scheduler, persistence):
+                edit = EditVirtualServer(key, scheduler, persistence)
+            case AddRealServer(virtual, real, weight) if virtual in self.table.virtual_servers:
+                edit = EditRealServer(virtual, real, weight)
+            case _:
+                return "there is no such virtual or real server; add it first"
+        self.table = apply(self.table, [edit])
+        return None
+
+    def _lines(self) -> Iterator[str]:
+        for key, server in sorted(self.table.virtual_servers.items()):
+            flag = "-t" if key.transport is Transport.TCP else "-u"
+            where = f"{flag} {str(key).partition('//')[2]}"
+            sticky = f" -p {server.persistence}" if server.persistence else ""
+            yield f"-A {where} -s {server.scheduler}{sticky}"
+            for real, weight in sorted(server.real_servers.items()):
+                yield f"-a {where} -r {real} -m -w {weight}"

@@ -1,0 +1,206 @@
+"""What every data plane must do; each real one and the fake are a subclass.
+
+`DataPlaneContract` needs a fixture `plane` (fresh and empty) and `vip(n)`, the n-th address of its pool.
+`TrafficContract` adds real connections: a subclass says how to start a real server and how to reach a virtual one, on
+loopback or across network namespaces.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from mesh.dataplane import DataPlane
+from mesh.diff import (
+    AddRealServer,
+    AddVirtualServer,
+    BindVip,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    EditRealServer,
+    EditVirtualServer,
+    Operation,
+    UnbindVip,
+    diff,
+)
+from mesh.model import Address, RealKey, Scheduler, Table, Transport, VirtualKey, VirtualServer
+
+ONE, TWO, THREE = (RealKey(f"10.2.0.{n}", 8080) for n in (1, 2, 3))
+
+
+class DataPlaneContract(ABC):
+    """Programming and reading back."""
+
+    @abstractmethod
+    def vip(self, number: int) -> Address:
+        """The n-th address of the pool, from 1."""
+
+    def key(self, number: int = 1, port: int = 8000, transport: Transport = Transport.TCP) -> VirtualKey:
+        return VirtualKey(self.vip(number), port, transport)
+
+    def table(self, *servers: tuple[VirtualKey, VirtualServer]) -> Table:
+        return Table(dict(servers), frozenset(key.address for key, _ in servers))
+
+    async def reach(self, plane: DataPlane, table: Table) -> None:
+        """Bring the plane there and see that it is."""
+        operations = diff(await plane.read(), table)
+        assert await plane.apply(operations) in ([], ())
+        assert await plane.read() == table
+        assert diff(await plane.read(), table) == ()
+
+    async def test_a_fresh_one_is_empty(self, plane: DataPlane) -> None:
+        assert await plane.read() == Table()
+
+    async def test_what_was_added_is_read_back(self, plane: DataPlane) -> None:
+        servers = VirtualServer(Scheduler.WRR, 0, {ONE: 1, TWO: 3, THREE: 0})
+        await self.reach(plane, self.table((self.key(), servers), (self.key(2), VirtualServer())))
+
+    async def test_udp_and_persistence_are_read_back(self, plane: DataPlane) -> None:
+        udp = self.key(transport=Transport.UDP)
+        table = self.table((udp, VirtualServer(Scheduler.RR, 300, {ONE: 1})), (self.key(), VirtualServer()))
+        await self.reach(plane, table)
+
+    async def test_an_edited_weight_and_scheduler_leave_the_rest(self, plane: DataPlane) -> None:
+        await self.reach(plane, self.table((self.key(), VirtualServer(Scheduler.WRR, 0, {ONE: 1, TWO: 1}))))
+        edits: list[Operation] = [
+            EditRealServer(self.key(), ONE, 7),
+            EditVirtualServer(self.key(), Scheduler.RR, 60),
+        ]
+        assert not await plane.apply(edits)
+        expected = VirtualServer(Scheduler.RR, 60, {ONE: 7, TWO: 1})
+        assert (await plane.read()).virtual_servers == {self.key(): expected}
+
+    async def test_deleting_takes_away_that_and_no_more(self, plane: DataPlane) -> None:
+        await self.reach(
+            plane,
+            self.table((self.key(), VirtualServer(real_servers={ONE: 1, TWO: 1})), (self.key(2), VirtualServer())),
+        )
+        assert not await plane.apply([DeleteRealServer(self.key(), ONE)])
+        assert (await plane.read()).virtual_servers[self.key()].real_servers == {TWO: 1}
+        assert not await plane.apply([UnbindVip(self.vip(1)), DeleteVirtualServer(self.key())])
+        assert await plane.read() == self.table((self.key(2), VirtualServer()))
+
+    async def test_what_is_there_already_or_gone_already_counts_as_done(self, plane: DataPlane) -> None:
+        twice: Sequence[Operation] = [
+            AddVirtualServer(self.key(), Scheduler.WRR, 0),
+            AddRealServer(self.key(), ONE, 2),
+            BindVip(self.vip(1)),
+        ]
+        assert not await plane.apply([*twice, *twice])
+        assert await plane.read() == self.table((self.key(), VirtualServer(real_servers={ONE: 2})))
+        gone: Sequence[Operation] = [
+            DeleteRealServer(self.key(), ONE),
+            UnbindVip(self.vip(1)),
+            DeleteVirtualServer(self.key()),
+        ]
+        assert not await plane.apply([*gone, *gone])
+        assert await plane.read() == Table()
+
+    async def test_to_add_what_exists_brings_it_to_the_new_settings(self, plane: DataPlane) -> None:
+        await self.reach(plane, self.table((self.key(), VirtualServer(real_servers={ONE: 2}))))
+        again: Sequence[Operation] = [AddVirtualServer(self.key(), Scheduler.RR, 0), AddRealServer(self.key(), ONE, 5)]
+        assert not await plane.apply(again)
+        assert (await plane.read()).virtual_servers == {self.key(): VirtualServer(Scheduler.RR, 0, {ONE: 5})}
+
+    async def test_nothing_to_do_does_nothing(self, plane: DataPlane) -> None:
+        assert not await plane.apply([])
+        assert await plane.read() == Table()
+
+    async def test_a_failure_belongs_to_its_operation_and_stops_no_other(self, plane: DataPlane) -> None:
+        orphan = AddRealServer(self.key(9), ONE, 1)
+        failures = await plane.apply(
+            [
+                AddVirtualServer(self.key(), Scheduler.WRR, 0),
+                orphan,
+                AddRealServer(self.key(), TWO, 1),
+                BindVip(self.vip(1)),
+            ]
+        )
+        assert [failure.operation for failure in failures] == [orphan]
+        assert failures[0].reason
+        assert await plane.read() == self.table((self.key(), VirtualServer(real_servers={TWO: 1})))
+
+    @pytest.mark.parametrize("backwards", [False, True])
+    async def test_any_sequence_of_tables_converges(self, plane: DataPlane, backwards: bool) -> None:
+        tables = [
+            self.table((self.key(), VirtualServer(real_servers={ONE: 1}))),
+            self.table((self.key(), VirtualServer(real_servers={ONE: 1, TWO: 5}))),
+            self.table(
+                (self.key(), VirtualServer(Scheduler.RR, 0, {TWO: 1, THREE: 2})), (self.key(2), VirtualServer())
+            ),
+            self.table((self.key(port=8001), VirtualServer(real_servers={ONE: 1}))),
+            Table(),
+            self.table((self.key(3, 8002, Transport.UDP), VirtualServer(real_servers={ONE: 1}))),
+        ]
+        for table in reversed(tables) if backwards else tables:
+            await self.reach(plane, table)
+
+
+class TrafficContract(DataPlaneContract):
+    """Real connections through real virtual servers. The real servers answer with their name."""
+
+    @abstractmethod
+    async def real_server(self, name: str) -> RealKey:
+        """Start a real server for TCP and UDP; it ends with the test."""
+
+    @abstractmethod
+    async def ask_tcp(self, key: VirtualKey) -> str | None:
+        """Who answered a new connection; None: it was refused."""
+
+    @abstractmethod
+    async def open_tcp(self, key: VirtualKey) -> "Connection":
+        """A connection that stays open."""
+
+    @abstractmethod
+    async def ask_udp(self, key: VirtualKey) -> str | None:
+        """Who answered a datagram of a new client; None: nobody did."""
+
+    async def behind(self, plane: DataPlane, key: VirtualKey, weights: dict[RealKey, int]) -> None:
+        await self.reach(plane, self.table((key, VirtualServer(real_servers=weights))))
+
+    async def test_weights_share_the_connections(self, plane: DataPlane) -> None:
+        a, b = await self.real_server("a"), await self.real_server("b")
+        await self.behind(plane, self.key(), {a: 3, b: 1})
+        assert Counter([await self.ask_tcp(self.key()) for _ in range(16)]) == {"a": 12, "b": 4}
+
+    async def test_weight_0_takes_nothing_new_and_keeps_what_is_open(self, plane: DataPlane) -> None:
+        a, b = await self.real_server("a"), await self.real_server("b")
+        await self.behind(plane, self.key(), {a: 1})
+        connection = await self.open_tcp(self.key())
+        assert await connection.echo() == "a"
+        await self.behind(plane, self.key(), {a: 0, b: 1})
+        assert [await self.ask_tcp(self.key()) for _ in range(4)] == ["b"] * 4
+        assert await connection.echo() == "a"
+        await connection.close()
+
+    async def test_what_was_taken_away_takes_nothing_new(self, plane: DataPlane) -> None:
+        a, b = await self.real_server("a"), await self.real_server("b")
+        await self.behind(plane, self.key(), {a: 1, b: 1})
+        assert {await self.ask_tcp(self.key()) for _ in range(4)} == {"a", "b"}
+        await self.behind(plane, self.key(), {b: 1})
+        assert [await self.ask_tcp(self.key()) for _ in range(4)] == ["b"] * 4
+
+    async def test_without_real_servers_a_client_is_refused_at_once(self, plane: DataPlane) -> None:
+        await self.behind(plane, self.key(), {})
+        assert await self.ask_tcp(self.key()) is None
+
+    async def test_datagrams_are_answered(self, plane: DataPlane) -> None:
+        a, b = await self.real_server("a"), await self.real_server("b")
+        key = self.key(transport=Transport.UDP)
+        await self.behind(plane, key, {a: 1, b: 1})
+        assert {await self.ask_udp(key) for _ in range(4)} == {"a", "b"}
+        await self.behind(plane, key, {b: 1})
+        assert [await self.ask_udp(key) for _ in range(4)] == ["b"] * 4
+
+
+class Connection(ABC):
+    """An open connection through a virtual server."""
+
+    @abstractmethod
+    async def echo(self) -> str:
+        """Say something; the name of who answers."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End it."""

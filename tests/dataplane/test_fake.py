@@ -1,0 +1,51 @@
+"""The fake keeps the contract, and does what only a fake can."""
+
+import pytest
+
+from mesh.dataplane import DataPlaneError
+from mesh.diff import AddRealServer, AddVirtualServer, Operation, diff
+from mesh.model import Address, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.testing.dataplane import FakeDataPlane
+from tests.dataplane.contract import ONE, TWO, DataPlaneContract
+
+KEY = VirtualKey("10.112.0.1", 80, Transport.TCP)
+
+
+class TestContract(DataPlaneContract):
+    @pytest.fixture
+    def plane(self) -> FakeDataPlane:
+        return FakeDataPlane()
+
+    def vip(self, number: int) -> Address:
+        return f"10.112.0.{number}"
+
+
+async def test_it_prints_what_ipvsadm_would() -> None:
+    plane = FakeDataPlane()
+    udp = VirtualKey("fd00::1", 53, Transport.UDP)
+    servers = {KEY: VirtualServer(Scheduler.WRR, 60, {TWO: 0, ONE: 3}), udp: VirtualServer(Scheduler.RR)}
+    await plane.apply(diff(Table(), Table(servers)))
+    assert plane.dump() == (
+        "-A -t 10.112.0.1:80 -s wrr -p 60\n"
+        "-a -t 10.112.0.1:80 -r 10.2.0.1:8080 -m -w 3\n"
+        "-a -t 10.112.0.1:80 -r 10.2.0.2:8080 -m -w 0\n"
+        "-A -u [fd00::1]:53 -s rr\n"
+    )
+
+
+async def test_it_fails_once_when_told() -> None:
+    plane = FakeDataPlane()
+    plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "table full")
+    operations: list[Operation] = [AddVirtualServer(KEY, Scheduler.WRR, 0), AddRealServer(KEY, ONE, 1)]
+    (failure,) = await plane.apply(operations)
+    assert (failure.operation, failure.reason) == (operations[1], "table full")
+    assert not await plane.apply(operations)
+
+
+async def test_gone_is_an_error_and_never_an_empty_table() -> None:
+    plane = FakeDataPlane()
+    plane.gone = "unloaded"
+    with pytest.raises(DataPlaneError, match="unloaded"):
+        await plane.read()
+    with pytest.raises(DataPlaneError, match="unloaded"):
+        await plane.apply([])

@@ -1,0 +1,62 @@
+"""Kernel settings: what is written, what is left alone, what is said when it cannot be."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from mesh.host.sysctl import SysctlError, ensure, router_settings
+
+
+def tree(root: Path, **values: str) -> Path:
+    """A /proc/sys in small: `net__ipv4__x="0"` is the key net.ipv4.x."""
+    for key, value in values.items():
+        path = root / key.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    return root
+
+
+def test_only_what_differs_is_written_and_logged_with_its_old_value(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tree(tmp_path, net__ip_forward="0", net__arp_ignore="1")
+    (root / "net/arp_ignore").chmod(0o444)
+
+    with caplog.at_level(logging.INFO, "vipmesh"):
+        changed = ensure({"net.ip_forward": 1, "net.arp_ignore": "1"}, root)
+
+    assert changed == [("net.ip_forward", "0", "1")]
+    assert (root / "net/ip_forward").read_text() == "1"
+    assert caplog.messages == ["sysctl net.ip_forward: 1, was 0"]
+    assert ensure({"net.ip_forward": 1, "net.arp_ignore": "1"}, root) == []
+
+
+def test_values_of_several_words_compare_by_word(tmp_path: Path) -> None:
+    root = tree(tmp_path, net__range="32768\t60999")
+
+    assert ensure({"net.range": "32768 60999"}, root) == []
+
+
+def test_all_that_cannot_be_set_is_named_at_once_and_the_rest_is_set(tmp_path: Path) -> None:
+    root = tree(tmp_path, net__ipv4__free="0", net__ipv4__fits="1")
+    (root / "net/ipv4/fixed").symlink_to("/proc/sys/kernel/ngroups_max")  # not even root may write it
+
+    with pytest.raises(SysctlError) as raised:
+        ensure({"net.ipv4.fixed": 1, "net.ipv4.vs.gone": 1, "net.ipv4.fits": 1, "net.ipv4.free": 1}, root)
+
+    text = str(raised.value)
+    assert "`net.ipv4.fixed = 1`, `net.ipv4.vs.gone = 1` to /etc/sysctl.d/" in text
+    assert "net.ipv4.fixed must be 1: it is 65536 and cannot be written" in text
+    assert "net.ipv4.vs.gone must be 1: it cannot be read (No such file or directory)" in text
+    assert "modprobe ip_vs" in text
+    assert "fits" not in text
+    assert (root / "net/ipv4/free").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("release", "reuse"),
+    [("4.19.0-26-amd64", 0), ("5.8.18", 0), ("5.9.0", 1), ("5.10.0-0.deb10.16-amd64", 1), ("6.1.0-56-amd64", 1)],
+)
+def test_ports_are_reused_by_kernel_version(release: str, reuse: int) -> None:
+    assert router_settings(release)["net.ipv4.vs.conn_reuse_mode"] == reuse

@@ -1,0 +1,273 @@
+"""The control loop over fakes: what follows what, what is adopted, and what stays when a part falls silent."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+import pytest
+
+from mesh.diff import BindVip, DeleteRealServer, diff
+from mesh.model import Address, Instance, Name, ProbeKind, RealKey, Table, Transport, VirtualKey, VirtualServer
+from mesh.probes.prober import Prober
+from mesh.published import PublishedPorts
+from mesh.reconcile import AUDIT, Reconciler, Site
+from mesh.status import Facts
+from mesh.testing.dataplane import FakeDataPlane
+from mesh.testing.probes import FakeCheck
+from mesh.testing.source import FakeSource
+from mesh.testing.store import MemoryCluster, MemoryStore
+
+POOL = ip_network("10.112.0.0/24")
+FACTS = Facts("0", "w1", "fake", "a test")
+PROBED = {"mesh.routing.port_80": "web.test", "mesh.probe.url": "http://container:80"}
+PLAIN = {"mesh.routing.port_80": "web.test"}
+
+
+def instance(last: int, labels: Mapping[str, str] = PLAIN, owner: str = "demo/web") -> Instance:
+    address = f"10.2.0.{last}"
+    return Instance(f"{owner}/{address}", owner, address, labels)
+
+
+@dataclass
+class Bench:
+    """A worker on fakes."""
+
+    plane: FakeDataPlane = field(default_factory=FakeDataPlane)
+    cluster: MemoryCluster = field(default_factory=MemoryCluster)
+    source: FakeSource = field(default_factory=FakeSource)
+    check: FakeCheck = field(default_factory=FakeCheck)
+    zones: list[Mapping[Name, Address]] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Reconciler]:
+        wake = asyncio.Event()
+        prober = Prober(wake.set, dict.fromkeys(ProbeKind, self.check))
+        self.loop = Reconciler(
+            Site("w1", ("192.0.2.1",), "mesh.internal", POOL, range(30000, 30010)),
+            FACTS,
+            sources=[self.source],
+            store=MemoryStore(self.cluster, "w1"),
+            plane=self.plane,
+            published=PublishedPorts(("192.0.2.1",)),
+            prober=prober,
+            publish=self.zones.append,
+            wake=wake,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            parts = [tasks.create_task(self.loop.run()), tasks.create_task(prober.run())]
+            yield self.loop
+            for part in parts:
+                part.cancel()
+
+    async def passes(self, seconds: float = 1.0) -> None:
+        """Let virtual time go by: long enough for any burst, shorter than the audit."""
+        await asyncio.sleep(seconds)
+
+    def real_servers(self) -> dict[str, list[str]]:
+        return {str(key): sorted(map(str, s.real_servers)) for key, s in self.plane.table.virtual_servers.items()}
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.looptime
+class TestTheLoop:
+    async def test_from_instances_to_table_and_zone(self, bench: Bench) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1), instance(2)])
+            await bench.passes()
+            (vip,) = bench.plane.table.vips
+            assert bench.real_servers() == {f"tcp://{vip}:80": ["10.2.0.1:80", "10.2.0.2:80"]}
+            assert bench.zones[-1] == {"web.test": vip}
+            (service,) = loop.status().services
+            assert (service.vip, [e.serving for e in service.endpoints]) == (vip, [True, True])
+
+    async def test_the_name_comes_after_the_vip_and_goes_before_it(self, bench: Bench) -> None:
+        seen: list[tuple[str, bool]] = []
+        bench.zones = _Recorder(bench, seen)
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+            bench.source.say([])
+            await bench.passes()
+        assert seen == [("named", True), ("unnamed", True)], "the VIP is bound whenever the zone changes"
+        assert bench.plane.table == Table()
+
+    async def test_nothing_is_programmed_before_the_store_has_answered(self, bench: Bench) -> None:
+        bench.plane = FakeDataPlane(_table())
+        bench.cluster.out_of_reach = True
+        async with bench.running():
+            bench.source.say([])
+            await bench.passes(3 * AUDIT)
+            assert bench.plane.table == _table()
+
+    async def test_an_empty_list_is_believed_only_from_a_source_that_answered(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+        before = bench.plane.table
+        bench.source = FakeSource()
+        async with bench.running() as loop:
+            bench.source.fall_silent("compose.yaml: broken")
+            await bench.passes(3 * AUDIT)
+            assert bench.plane.table == before
+            assert loop.status().frozen == ("compose.yaml: broken",)
+
+    async def test_a_restart_without_a_change_writes_nothing(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(8)
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+        applied = bench.plane.applied
+        bench.check.set("10.2.0.1", 80, False, "refused")  # not yet three times in a row: what serves goes on serving
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(4)
+            assert bench.plane.applied == applied
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+            await bench.passes(20)
+            assert [*bench.real_servers().values()] == [[]], "the presumption ends with the third failure"
+
+    async def test_what_comes_later_proves_itself_although_its_address_was_adopted(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(8)
+        bench.check.set("10.2.0.1", 80, False, "refused")
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([])
+            await bench.passes()
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes()
+            assert [*bench.real_servers().values()] == [[]]
+
+    async def test_a_probe_lets_in_prunes_and_lets_in_again(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(20)
+            assert [*bench.real_servers().values()] == [[]]
+            for ok, wait in ((True, 6), (False, 20), (True, 20)):
+                bench.check.set("10.2.0.1", 80, ok, "as told")
+                await bench.passes(wait)
+                assert [*bench.real_servers().values()] == [["10.2.0.1:80"] if ok else []]
+
+    async def test_the_audit_mends_what_somebody_changed(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+            wanted = bench.plane.table
+            await bench.plane.apply(diff(wanted, Table()))
+            await bench.passes(AUDIT + 1)
+            assert bench.plane.table == wanted
+
+    async def test_a_burst_becomes_few_passes(self, bench: Bench) -> None:
+        async with bench.running() as loop:
+            for count in range(1, 100):
+                bench.source.say([instance(n) for n in range(1, count + 1)])
+            await bench.passes()
+            assert len(next(iter(bench.real_servers().values()))) == 99
+            assert loop.passes < 10
+
+    async def test_a_refused_operation_is_told_and_tried_again_and_stops_nobody_else(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.plane.fail_next(lambda operation: isinstance(operation, BindVip), "no such device; make mesh0")
+        other = {"mesh.routing.port_80": "other.test"}
+        async with bench.running() as loop:
+            bench.source.say([instance(1), instance(2, other, owner="demo/other")])
+            await bench.passes()
+            assert "no such device; make mesh0" in loop.status().failures[0]
+            assert len(bench.zones[-1]) == 1, "a name whose VIP could not be bound is not given out"
+            assert caplog.text.count("make mesh0") == 1
+            await bench.passes(AUDIT + 1)
+            assert loop.status().failures == ()
+            assert len(bench.zones[-1]) == 2
+
+    async def test_a_data_plane_that_is_gone_freezes_the_zone_and_heals(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            bench.plane.gone = "ip_vs was unloaded; modprobe ip_vs"
+            bench.source.say([])
+            await bench.passes(3 * AUDIT)
+            assert len(bench.zones[-1]) == 1
+            assert loop.status().frozen == ("ip_vs was unloaded; modprobe ip_vs",)
+            assert caplog.text.count("modprobe ip_vs") == 1
+            bench.plane.gone = None
+            await bench.passes(AUDIT + 1)
+            assert bench.zones[-1] == {}
+            assert loop.status().frozen == ()
+
+    async def test_a_store_out_of_reach_freezes_and_merges_afterwards(self, bench: Bench) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            before = bench.plane.table
+            bench.cluster.out_of_reach = True
+            bench.source.say([instance(1), instance(2)])
+            await bench.passes(5)
+            assert bench.plane.table == before
+            assert loop.status().frozen
+            bench.cluster.out_of_reach = False
+            await bench.passes(5)
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80", "10.2.0.2:80"]]
+            assert not loop.status().frozen
+
+    async def test_two_owners_of_one_name_are_a_conflict_that_does_not_flap(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1, owner="demo/web")])
+            await bench.passes()
+            before = bench.plane.table
+            bench.source.say([instance(1, owner="demo/web"), instance(2, owner="demo/another")])
+            await bench.passes(3 * AUDIT)
+            assert bench.plane.table == before
+            refused = {service.owner: service.vip for service in loop.status().services}
+            assert refused["demo/another"] is None
+            assert any("demo/web" in problem and "web.test" in problem for problem in loop.status().problems)
+            assert caplog.text.count("demo/another") <= 2
+
+    async def test_a_bad_label_is_told_with_its_place(self, bench: Bench) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1, {**PLAIN, "mesh.routing.scheduler": "fastest"})])
+            await bench.passes()
+            (problem,) = loop.status().problems
+            assert problem.startswith("fake demo/web/10.2.0.1 mesh.routing.scheduler: error: ")
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+
+
+class _Recorder(list[Mapping[Name, Address]]):
+    """Notes at each change of the zone whether every VIP is bound, as it stands at that moment."""
+
+    def __init__(self, bench: Bench, seen: list[tuple[str, bool]]) -> None:
+        super().__init__()
+        self._bench = bench
+        self._seen = seen
+
+    def append(self, zone: Mapping[Name, Address], /) -> None:
+        if self or zone:
+            self._seen.append(("named" if zone else "unnamed", bool(self._bench.plane.table.vips)))
+        super().append(zone)
+
+
+def _table() -> Table:
+    key = VirtualKey("10.112.0.9", 80, Transport.TCP)
+    return Table({key: VirtualServer(real_servers={RealKey("10.2.0.9", 80): 1})}, frozenset({"10.112.0.9"}))
+
+
+async def test_an_operation_reads_well_in_a_log() -> None:
+    operation = DeleteRealServer(VirtualKey("10.112.0.9", 80, Transport.TCP), RealKey("10.2.0.9", 80))
+    assert str(operation) == "delete real server 10.2.0.9:80 of tcp://10.112.0.9:80"

@@ -1,0 +1,82 @@
+"""status: what people read and what programs get."""
+
+import msgspec
+
+from mesh.model import (
+    Claims,
+    ClusterView,
+    Endpoint,
+    Health,
+    Probe,
+    ProbeKind,
+    Route,
+    Service,
+    Transport,
+)
+from mesh.plan import plan
+from mesh.status import WorkerStatus, render, services
+
+VIEW = ClusterView(
+    services=(
+        Service(
+            "demo/web",
+            "web.test",
+            (Route("web.test", 80, Transport.TCP, 8080), Route("www.test", 80, Transport.TCP, 8080)),
+            probe=Probe(ProbeKind.HTTP, None),
+        ),
+        Service("other/web", "web.test", (Route("web.test", 81, Transport.TCP, 81),)),
+    ),
+    endpoints=(
+        Endpoint("a", "demo/web", "w1", "10.2.0.1", port=18080),
+        Endpoint("b", "demo/web", "w1", "10.2.0.2", weight=3, release="v2"),
+        Endpoint("c", "other/web", "w1", "10.2.0.3"),
+    ),
+    claims=Claims({"web.test": "10.112.0.7"}, {"web.test": "demo/web", "www.test": "demo/web"}),
+)
+HEALTH = {"a": Health.HEALTHY, "b": Health.UNHEALTHY}
+LAST = {"a": "status 200", "b": "refused"}
+
+STATUS = WorkerStatus(
+    version="1.2.3",
+    worker="w1",
+    data_plane="ipvs",
+    data_plane_reason="this kernel has IPVS",
+    dns=("127.0.0.1:53",),
+    services=services(VIEW, HEALTH, plan(VIEW, HEALTH), LAST),
+    problems=("compose.yaml:9: error: name web.test: held by demo/web; choose another name",),
+    failures=("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh",),
+    frozen=("store: gone",),
+)
+
+TEXT = """\
+worker      w1  (vipmesh 1.2.3)
+data plane  ipvs: this kernel has IPVS
+dns         127.0.0.1:53
+frozen      store: gone
+
+web.test  10.112.0.7  1 of 2 endpoints serving  (demo/web)
+  tcp://10.112.0.7:80
+  names: web.test www.test
+  -> 10.2.0.1:18080           healthy    weight 1  last probe: status 200
+  x  10.2.0.2                 unhealthy  weight 3  release v2  last probe: refused
+
+web.test  REFUSED  0 of 1 endpoints serving  (other/web)
+  x  10.2.0.3                 not probed weight 1
+
+problems:
+  compose.yaml:9: error: name web.test: held by demo/web; choose another name
+
+the data plane refused:
+  add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh"""
+
+
+def test_people_read_it_from_the_name_to_the_endpoints_and_what_is_wrong_last() -> None:
+    assert render(STATUS) == TEXT
+
+
+def test_programs_get_the_same_value_back() -> None:
+    assert msgspec.json.decode(msgspec.json.encode(STATUS), type=WorkerStatus) == STATUS
+
+
+def test_a_worker_without_services_says_so() -> None:
+    assert render(WorkerStatus("1", "w", "ipvs", "r", ())).endswith("\n\nno services")

@@ -155,6 +155,9 @@ class Story:
         service = await self._until(lambda service: len(service.virtual_servers) > 0)
         name, url = service.name, self._url(service)
         self._introduce(service, url)
+        everyone = len(self._instances)
+        await self._until(lambda service: _serving(service) == everyone)
+        self._say(f"all {everyone} instances have answered their first probe and serve")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._client(name, url), name="client")
             tasks.create_task(self._account(), name="account")
@@ -164,8 +167,6 @@ class Story:
 
     async def _death_and_return(self, victim: DemoInstance) -> None:
         everyone = len(self._instances)
-        await self._until(lambda service: _serving(service) == everyone)
-        self._say(f"all {everyone} instances have answered their first probe and serve")
         await asyncio.sleep(REPORT)
         await victim.stop()
         died = time.monotonic()

@@ -11,13 +11,13 @@ run: install
 # `make test` installs what is missing when it may, and says what to install when it may not.
 test: packages $(VENV)/.test
 	$(BIN)/python -m pytest
-	tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs -p no:cacheprovider
+	tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs
 
 test-native: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 test-ipvs: $(VENV)/.test
-	tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs -p no:cacheprovider
+	tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -62,7 +62,8 @@ async def run(
 ) -> None:
     """Run a worker until `stop` is set. `started` is called once everything listens.
 
-    Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
+    Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError`, `AdminError` or `SysctlError` before any
+    traffic was touched.
     """
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
@@ -70,7 +71,10 @@ async def run(
         stack.push_async_callback(store.close)
         site = _site(settings)
         published = PublishedPorts(site.addresses)
-        plane, reason = await choose_plane(settings, published)
+        interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
+        if isinstance(interface, MeshInterface):
+            stack.push_async_callback(interface.close)
+        plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
         names = NameServer(settings.dns_listen, _zone(settings, {}, serial=0), _forwarder(settings))
         await names.start()
@@ -92,6 +96,8 @@ async def run(
         api = AdminApi(settings.admin_listen, loop.status)
         await api.start()
         stack.push_async_callback(api.stop)
+        if isinstance(plane, ipvs.IpvsDataPlane):
+            await asyncio.to_thread(sysctl.ensure, sysctl.router_settings(platform.release()))
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
         async with asyncio.TaskGroup() as tasks:
             parts = [
@@ -114,19 +120,15 @@ async def refuse_overlap(settings: Settings) -> None:
         )
 
 
-async def choose_plane(settings: Settings, published: PublishedPorts) -> tuple[DataPlane, str]:
+async def choose_plane(settings: Settings, interface: VipInterface, published: PublishedPorts) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`."""
-    loopback = settings.vip_pool.is_loopback
-    interface: VipInterface = LoopbackAddresses() if loopback else MeshInterface()
     userspace = UserspaceDataPlane(interface, low_port_offset=settings.dataplane_low_port_offset)
     if settings.dataplane_driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
-    if settings.dataplane_driver is Driver.AUTO and loopback:
+    if settings.dataplane_driver is Driver.AUTO and settings.vip_pool.is_loopback:
         return userspace, f"the pool {settings.vip_pool} is on loopback, which IPVS does not forward"
     missing = await ipvs.available()
     if missing is None:
-        for key, old, new in await asyncio.to_thread(sysctl.ensure, sysctl.router_settings(platform.release())):
-            log.info("sysctl %s: %s -> %s", key, old, new)
         return ipvs.IpvsDataPlane(settings.vip_pool, interface, published), "this kernel has IPVS"
     if settings.dataplane_driver is Driver.IPVS:
         raise DataPlaneError(f"[dataplane] driver is ipvs, but {missing}")

@@ -61,7 +61,7 @@ class VipInterface(Protocol):
     """The worker's interface that holds the VIPs, each as a single host address."""
 
     async def addresses(self) -> frozenset[Address]:
-        """The VIPs that are bound now; empty if the interface does not exist. Raises `DataPlaneError`."""
+        """The VIPs that are bound now; empty if the interface does not exist. Raises `OSError`."""
         ...
 
     async def bind(self, address: Address) -> None:

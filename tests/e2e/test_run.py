@@ -20,6 +20,7 @@ services:
   late:
     labels:
       - aliyun.routing.port_80=late:8001
+    x-endpoints: [127.0.0.22]
 """
 
 

@@ -13,7 +13,7 @@ from typing import cast
 from mesh.host.sysctl import ensure, router_settings
 from mesh.model import RealKey, VirtualKey
 from tests.dataplane.contract import Connection
-from tests.netns import Namespace, ip
+from tests.netns import Namespace, ip, run
 
 PORT = 8080
 BACKENDS = {"a": RealKey("10.2.0.1", PORT), "b": RealKey("10.2.0.2", PORT)}
@@ -71,6 +71,11 @@ class Lab:
         """A socket on the client."""
         with self._client.entered():
             return self._keep(socket.socket(socket.AF_INET, kind))
+
+    def on_client(self, *command: str) -> str:
+        """What a command prints on the client; it must succeed."""
+        with self._client.entered():
+            return run(*command)
 
     def _keep(self, sock: socket.socket) -> socket.socket:
         sock.setblocking(False)

@@ -8,7 +8,7 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Sequence
 
-from mesh.dataplane import Failure, VipInterface
+from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.userspace.balance import Balance
 from mesh.dataplane.userspace.tcp import TcpListener
 from mesh.dataplane.userspace.udp import UdpListener
@@ -76,7 +76,10 @@ class UserspaceDataPlane:
 
     async def read(self) -> Table:
         """See `DataPlane.read`."""
-        bound = await self._interface.addresses()
+        try:
+            bound = await self._interface.addresses()
+        except OSError as error:
+            raise DataPlaneError(f"the VIP interface cannot be read ({error}); see `ip address`") from error
         return Table({key: server.as_read() for key, server in self._servers.items()}, bound)
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:

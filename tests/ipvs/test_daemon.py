@@ -1,0 +1,126 @@
+"""The whole daemon on real IPVS: from a compose file to a client's connection, and a restart that nobody notices."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mesh.model import Transport, VirtualKey
+from tests.e2e.programs import eventually, status, vipmesh
+from tests.ipvs.lab import Client, Lab, Servers, ask_tcp
+from tests.netns import run
+
+pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(300)]
+
+SLOW = 120.0
+"""Seconds to start a program: the virtual machine may emulate its processor."""
+
+COMPOSE = """
+name: shop
+services:
+  web:
+    labels:
+      mesh.routing.port_8080: http://web.shop.test
+      mesh.routing.scheduler: rr
+      mesh.probe.url: tcp://container:8080
+      mesh.probe.interval_seconds: "0.5"
+    x-endpoints: [10.2.0.1, 10.2.0.2]
+"""
+
+SETTINGS = """
+[node]
+name = "director"
+[dns]
+listen = ["10.1.0.1:53"]
+upstream = ["10.1.0.2:53"]
+[store]
+url = "sqlite:///{directory}/store.db"
+[admin]
+listen = "unix://{directory}/admin.sock"
+[source.compose]
+files = ["{directory}/compose.yaml"]
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    file = tmp_path / "vipmesh.toml"
+    file.write_text(SETTINGS.format(directory=tmp_path))
+    return file
+
+
+@pytest.fixture
+async def servers(lab: Lab) -> AsyncIterator[Servers]:
+    async with Servers(lab) as servers:
+        yield servers
+
+
+async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
+    lab: Lab, servers: Servers, settings: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        await servers.start(name)
+    admin = f"unix://{tmp_path}/admin.sock"
+
+    async with vipmesh("-v", "run", "-c", str(settings)) as daemon:
+        await daemon.line("data plane ipvs: this kernel has IPVS; dns on 10.1.0.1:53", seconds=SLOW)
+        await daemon.line("10.2.0.2:8080 healthy", seconds=SLOW)
+        shown = await eventually(
+            lambda: status(admin), lambda s: [e["serving"] for e in s["services"][0]["endpoints"]] == [True, True], SLOW
+        )
+        vip = lab.on_client("dig", "@10.1.0.1", "+short", "web.shop.test").strip()
+        assert vip == shown["services"][0]["vip"]
+        web = VirtualKey(vip, 80, Transport.TCP)
+        assert {await ask_tcp(lab, web) for _ in range(4)} == {"a", "b"}
+
+        established = Client(lab)
+        await established.connect(web)
+        served_by = await established.echo()
+        before = run("ipvsadm", "-Sn")
+        await daemon.end(signal.SIGKILL)
+    assert await established.echo() == served_by, "the kernel forwards while no daemon runs"
+
+    async with vipmesh("-v", "run", "-c", str(settings)) as successor:
+        await successor.line("adopted 1 virtual servers with 2 real servers", seconds=SLOW)
+        await eventually(lambda: status(admin), lambda s: bool(s["services"]), SLOW)
+        await asyncio.sleep(2)  # several probes and passes: none of them has anything to do
+        assert run("ipvsadm", "-Sn") == before
+        assert await established.echo() == served_by
+        assert await ask_tcp(lab, web) in {"a", "b"}
+        await established.close()
+        assert await successor.end(signal.SIGTERM) == 0
+        assert "data plane: " not in "".join(successor.output).replace("data plane: adopted", "")
+    assert run("ipvsadm", "-Sn") == before, "stopping the daemon leaves the data plane running"
+
+
+async def test_a_dead_backend_is_pruned_and_a_returned_one_serves_again(
+    lab: Lab, servers: Servers, settings: Path, tmp_path: Path
+) -> None:
+    await servers.start("a")
+    async with Servers(lab) as mortal:
+        await mortal.start("b")
+        async with vipmesh("run", "-c", str(settings)) as daemon:
+            await daemon.line("data plane ipvs", seconds=SLOW)
+            for _ in range(2):
+                await daemon.line("healthy", seconds=SLOW)
+            await mortal.__aexit__()
+            await daemon.line(r"10\.2\.0\.2:8080 unhealthy: refused \(3 of 3\)", seconds=SLOW)
+            shown = await eventually(
+                lambda: status(f"unix://{tmp_path}/admin.sock"),
+                lambda s: [e["serving"] for e in s["services"][0]["endpoints"]] == [True, False],
+                SLOW,
+            )
+            web = VirtualKey(shown["services"][0]["vip"], 80, Transport.TCP)
+            assert [await ask_tcp(lab, web) for _ in range(4)] == ["a"] * 4
+            await mortal.start("b")
+            await daemon.line(r"10\.2\.0\.2:8080 healthy", seconds=SLOW)
+            await eventually(
+                lambda: status(f"unix://{tmp_path}/admin.sock"),
+                lambda s: [e["serving"] for e in s["services"][0]["endpoints"]] == [True, True],
+                SLOW,
+            )
+            assert {await ask_tcp(lab, web) for _ in range(4)} == {"a", "b"}
+            assert await daemon.end() == 0

@@ -38,6 +38,7 @@ class SqliteStore:
         self._revision = 0
         self._lock = -1
         self._database: sqlite3.Connection | None = None
+        self._closed = False
 
     @classmethod
     async def open(cls, path: Path, worker: str) -> "SqliteStore":
@@ -84,6 +85,9 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See `Store.close`."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         finally:
@@ -156,13 +160,14 @@ class SqliteStore:
             self._lock = -1
 
     def _open_database(self) -> sqlite3.Connection:
-        if self._database is None:
-            raise StoreError(f"store {self._path} is closed; restart the daemon")
+        assert self._database is not None, "nothing runs in the thread before `_open` or after `_close`"
         return self._database
 
     # ------------------------------------------------------------------------------ in the event loop's
 
     async def _run(self, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise StoreError(f"store {self._path} is closed; restart the daemon")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.DatabaseError as error:

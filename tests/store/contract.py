@@ -1,0 +1,75 @@
+"""What every store must do; each real one and the fake are a subclass with a fixture `store` (fresh and empty)."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from mesh.store import Snapshot, Store
+
+
+class StoreContract:
+    """One worker's view of a store."""
+
+    async def test_a_new_one_is_empty(self, store: Store) -> None:
+        assert await store.read() == Snapshot(0, {})
+
+    async def test_a_claim_is_granted_once_and_again_to_the_same(self, store: Store) -> None:
+        assert await store.claim({"claims/a": b"1"}) == {}
+        revision = (await store.read()).revision
+        assert await store.claim({"claims/a": b"1"}) == {}, "a repeated attempt succeeds"
+        assert (await store.read()).revision == revision, "and changes nothing"
+        assert await store.claim({"claims/a": b"2"}) == {"claims/a": b"1"}
+        assert (await store.read()).records == {"claims/a": b"1"}
+
+    async def test_a_claim_of_several_is_granted_as_a_whole_or_not_at_all(self, store: Store) -> None:
+        await store.claim({"claims/a": b"1"})
+        assert await store.claim({"claims/a": b"other", "claims/b": b"2"}) == {"claims/a": b"1"}
+        assert (await store.read()).records == {"claims/a": b"1"}
+        assert await store.claim({"claims/a": b"1", "claims/b": b"2"}) == {"claims/a": b"1"}, "half of it is not all"
+
+    async def test_to_replace_needs_the_value_that_is_there(self, store: Store) -> None:
+        await store.claim({"claims/a": b"1"})
+        assert not await store.replace("claims/a", b"0", b"2")
+        assert not await store.replace("claims/none", b"0", b"2")
+        assert await store.replace("claims/a", b"1", b"2")
+        assert await store.replace("claims/a", b"1", b"2"), "it holds the new value already"
+        assert (await store.read()).records == {"claims/a": b"2"}
+
+    async def test_registering_makes_it_exactly_that_and_leaves_claims_alone(self, store: Store) -> None:
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})
+        await store.register({"workers/w1/y": b"Y", "workers/w1/z": b"z"})
+        assert (await store.read()).records == {"claims/a": b"1", "workers/w1/y": b"Y", "workers/w1/z": b"z"}
+        revision = (await store.read()).revision
+        await store.register({"workers/w1/y": b"Y", "workers/w1/z": b"z"})
+        assert (await store.read()).revision == revision
+        await store.register({})
+        assert (await store.read()).records == {"claims/a": b"1"}
+
+    async def test_a_watch_begins_with_what_is_there_and_ends_with_the_last_change(self, store: Store) -> None:
+        await store.claim({"claims/a": b"1"})
+        async with aclosing(_watch(store)) as snapshots, asyncio.timeout(10):
+            assert (await anext(snapshots)).records == {"claims/a": b"1"}
+            waiting = asyncio.ensure_future(anext(snapshots))
+            await store.register({"workers/w1/x": b"x"})
+            assert (await waiting).records == {"claims/a": b"1", "workers/w1/x": b"x"}
+            for number in range(20):
+                await store.register({"workers/w1/x": str(number).encode()})
+            revisions: list[int] = []
+            while not revisions or revisions[-1] < (await store.read()).revision:
+                snapshot = await anext(snapshots)
+                revisions.append(snapshot.revision)
+            assert revisions == sorted(set(revisions))
+            assert snapshot.records["workers/w1/x"] == b"19"
+
+    async def test_several_watch_at_a_time(self, store: Store) -> None:
+        async with aclosing(_watch(store)) as one, aclosing(_watch(store)) as two, asyncio.timeout(10):
+            await anext(one), await anext(two)
+            both = asyncio.gather(anext(one), anext(two))
+            await store.claim({"claims/a": b"1"})
+            assert [dict(snapshot.records) for snapshot in await both] == [{"claims/a": b"1"}] * 2
+
+
+async def _watch(store: Store) -> AsyncGenerator[Snapshot, None]:
+    async for snapshot in store.watch():
+        yield snapshot

@@ -123,10 +123,10 @@ class DemoInstance:
         """Listen. Raises `StartError`."""
         app = web.Application()
         app.router.add_get("/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._instance.address, self.port, shutdown_timeout=0.1).start()
+            await web.TCPSite(self._runner, self._instance.address, self.port).start()
         except OSError as error:
             raise StartError(f"the demo cannot start an instance on {self.name}: {error.strerror}") from error
 

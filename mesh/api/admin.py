@@ -24,7 +24,7 @@ class AdminApi:
         app = web.Application()
         app.router.add_get("/v1/status", self._get_status)
         app.router.add_get("/healthz", self._get_health)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
 
     async def start(self) -> None:
         """Listen. Raises `AdminError`."""
@@ -45,7 +45,7 @@ class AdminApi:
     def _site(self) -> web.BaseSite:
         if not self._listen.startswith("unix://"):
             host, _, port = self._listen.rpartition(":")
-            return web.TCPSite(self._runner, host.strip("[]"), int(port), shutdown_timeout=1)
+            return web.TCPSite(self._runner, host.strip("[]"), int(port))
         path = Path(self._listen.removeprefix("unix://"))
         path.parent.mkdir(parents=True, exist_ok=True)
         return _PrivateSite(self._runner, path)

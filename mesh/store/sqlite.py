@@ -7,6 +7,7 @@ of its own keeps the disk's pauses away from the event loop. A lock file beside 
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,6 +18,11 @@ from typing import TypeVar
 from mesh.store import Snapshot, StoreError
 
 T = TypeVar("T")
+
+log = logging.getLogger("vipmesh")
+
+_RETRY = 1.0
+"""Seconds before a disk that could not be read is asked again."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kv (
@@ -74,13 +80,20 @@ class SqliteStore:
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
-        snapshot = await self.read()
-        yield snapshot
+        seen = -1
         while True:
             async with self._changed:
-                while self._revision <= snapshot.revision:
+                while self._revision <= seen:
                     await self._changed.wait()
-            snapshot = await self.read()
+            try:
+                snapshot = await self.read()
+            except StoreError as error:
+                if self._closed:
+                    raise
+                log.error("%s; what was read last stays in force", error)
+                await asyncio.sleep(_RETRY)
+                continue
+            seen = snapshot.revision
             yield snapshot
 
     async def close(self) -> None:

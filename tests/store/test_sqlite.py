@@ -3,13 +3,14 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from mesh.store import StoreError
+from mesh.store import Snapshot, StoreError
 from mesh.store.sqlite import SqliteStore
 from tests.store.contract import StoreContract
 
@@ -111,3 +112,25 @@ async def test_closed_is_an_error_and_no_hang(tmp_path: Path) -> None:
     await store.close()
     with pytest.raises(StoreError, match="closed"):
         await store.read()
+
+
+async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db", "w1")
+    watch = store.watch()
+    await anext(watch)
+    read, failures = store._read, ["disk I/O error"]
+
+    def failing() -> Snapshot:
+        if failures:
+            raise sqlite3.OperationalError(failures.pop())
+        return read()
+
+    monkeypatch.setattr(store, "_read", failing)
+    monkeypatch.setattr("mesh.store.sqlite._RETRY", 0)
+    await store.claim({"claims/a": b"1"})
+    async with asyncio.timeout(10):
+        assert (await anext(watch)).records == {"claims/a": b"1"}
+    assert "disk I/O error; see that its directory can be written and that the disk has room" in caplog.text
+    await store.close()

@@ -9,15 +9,15 @@ run: install
 	@$(BIN)/vipmesh demo
 
 # `make test` installs what is missing when it may, and says what to install when it may not.
-test: packages $(VENV)/.test
-	$(BIN)/python -m pytest
-	tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs
+test: packages test-native test-ipvs
 
 test-native: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not ipvs'
 
+# Exit status 3 says that something is missing, and what: on a laptop the rest still counts, in CI nothing is skipped.
 test-ipvs: $(VENV)/.test
-	tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs
+	@tests/on-ipvs-kernel $(BIN)/python -m pytest tests/ipvs -m ipvs || \
+	    { status=$$?; [ $$status = 3 ] && [ "$$CI" != true ] && echo 'SKIPPED: the tests on IPVS, see above' || exit $$status; }
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

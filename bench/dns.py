@@ -5,6 +5,7 @@ and slower than either server, so queries per second are its limit, not theirs; 
 server spends on a question, which is what bounds it.
 """
 
+import getpass
 import os
 import random
 import select
@@ -107,7 +108,7 @@ def dnsmasq(cpu: int, directory: Path) -> Iterator[tuple[int, int]]:
         "--conf-file=/dev/null",
         "--no-resolv",
         "--no-hosts",
-        "--no-daemon",
+        f"--user={getpass.getuser()}",
         f"--port={port}",
         "--listen-address=127.0.0.1",
         "--bind-interfaces",

@@ -31,16 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if options.verbose else logging.INFO,
         stream=sys.stderr,
     )
+    status = 0
     try:
-        status: int = options.verb(options)
-    except SettingsError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        return 1
-    except BrokenPipeError:
+        status = options.verb(options)
+    except* SettingsError as group:
+        print(*_leaves(group), sep="\n", file=sys.stderr)
+        status = 1
+    except* BrokenPipeError:
         # The reader left (`vipmesh status | head`): that is its right. Keep the interpreter's last flush quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return status
 
 
@@ -132,7 +131,7 @@ def _foreground(work: Coroutine[Any, Any, None]) -> int:
     return status
 
 
-def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _leaves(error)

@@ -78,22 +78,19 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
     problems += _unknown_variables(environment)
     values: dict[str, Any] = {"node_name": hostname}
     for key, setting in SETTINGS.items():
-        variable = variable_of(key)
-        where, raw = (
-            (f"environment variable {variable}", environment[variable])
-            if variable in environment
-            else (
-                f"{file}: {_shown(key)}",
-                given.get(key, setting.default),
-            )
-        )
+        variable, example = variable_of(key), setting.example
+        if variable in environment:
+            where, raw = f"environment variable {variable}", environment[variable]
+            example = re.sub(r'[]["]', "", example)  # a variable holds the bare text
+        else:
+            where, raw = f"{file}: {_shown(key)}", given.get(key, setting.default)
         if raw is None:
             values.setdefault(_attribute(key), None)
             continue
         try:
             values[_attribute(key)] = setting.parse(raw)
         except ValueError as error:
-            problems.append(f"{where}: {error}; write {setting.example}")
+            problems.append(f"{where}: {error}; write {example}")
     if problems:
         raise SettingsError(tuple(problems))
     return Settings(**values)

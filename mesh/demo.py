@@ -29,7 +29,9 @@ from mesh.plan import first_container_port
 from mesh.sources.compose import ComposeSource
 from mesh.status import ServiceStatus
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "restserver" / "compose.yaml"
+EXAMPLE = Path("examples/restserver/compose.yaml")
+ROOTS = (Path(__file__).resolve().parent.parent, Path(sys.prefix, "share", "vipmesh"))
+"""Where examples are: in a source tree, or where a wheel has put them."""
 
 SETTINGS = """
 [vip]
@@ -55,7 +57,7 @@ REPORT = 5.0
 
 async def run(file: Path | None, environment: Mapping[str, str]) -> None:
     """Run the demo until Ctrl-C or SIGTERM. Raises what `daemon.run` raises, alone or in an exception group."""
-    compose = file or EXAMPLE
+    compose = file or next((root / EXAMPLE for root in ROOTS if (root / EXAMPLE).exists()), EXAMPLE)
     if not compose.exists():
         raise StartError(f"{compose} does not exist; name a compose file: vipmesh demo FILE")
     stop = asyncio.Event()
@@ -72,7 +74,11 @@ async def run(file: Path | None, environment: Mapping[str, str]) -> None:
                 stories: list[asyncio.Task[None]] = []
 
                 def began(running: Running) -> None:
-                    stories.append(tasks.create_task(Story(running, compose, instances).tell(), name="story"))
+                    stories.append(
+                        tasks.create_task(
+                            Story(running, compose, settings.admin_listen, instances).tell(), name="story"
+                        )
+                    )
 
                 await run_daemon(settings, environment, stop, began)
                 for story in stories:
@@ -143,8 +149,9 @@ class DemoInstance:
 class Story:
     """What the demo shows, told as it happens."""
 
-    def __init__(self, running: Running, compose: Path, instances: list[DemoInstance]) -> None:
+    def __init__(self, running: Running, compose: Path, admin: str, instances: list[DemoInstance]) -> None:
         self._running = running
+        self._admin = admin
         self._compose = compose
         self._instances = instances
         self._began = time.monotonic()
@@ -191,7 +198,7 @@ class Story:
         print(f"  {dig}")
         print(f"  curl {url}")
         print(f"  curl http://$({dig} +short):{port}/")
-        print(f"  {Path(sys.executable).with_name('vipmesh')} status --admin 127.0.0.1:9780")
+        print(f"  {Path(sys.executable).with_name('vipmesh')} status --admin {self._admin}")
         if not url.endswith(":80/"):
             print("\n(Port 80 is not free for this user, so the VIP listens on 8000 + 80 here.)")
         print(flush=True)

@@ -105,6 +105,7 @@ def test_all_mistakes_are_told_at_once_and_variables_by_their_name() -> None:
         "environment variable VIPMESH_VIP_POOL: 'ten' does not appear to be an IPv4 or IPv6 network",
         "vipmesh.toml: [dns] ttl: 0 is not a number from 1 to 3600",
     ]
+    assert caught.value.problems[2].endswith("; write a network such as 10.112.0.0/16"), "no quotes in a variable"
 
 
 def test_every_example_in_a_remedy_is_itself_valid() -> None:

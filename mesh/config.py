@@ -79,6 +79,7 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
     values: dict[str, Any] = {"node_name": hostname}
     for key, setting in SETTINGS.items():
         variable, example = variable_of(key), setting.example
+        raw: object
         if variable in environment:
             where, raw = f"environment variable {variable}", environment[variable]
             example = re.sub(r'[]["]', "", example)  # a variable holds the bare text

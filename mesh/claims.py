@@ -111,7 +111,8 @@ class _Deciding:
         self.problems: list[Problem] = []
         self.owners = dict(claims.owners)
         self._vips = dict(claims.vips)
-        self._holders = dict(claims.holders)
+        # either record of a VIP suffices to keep it from others, should one be lost
+        self._holders = {address: name for name, address in claims.vips.items()} | dict(claims.holders)
         self._ports = dict(claims.ports)
         self._pool = pool
         self._range = ports
@@ -141,6 +142,9 @@ class _Deciding:
         other = self._holders.get(service.fixed_vip)
         if ip_address(service.fixed_vip) not in self._pool:
             self._refuse(service, f"the VIP {service.fixed_vip} is outside of the pool {self._pool}", _ANOTHER_VIP)
+        elif not self._is_for_services(service.fixed_vip):
+            reason = f"the VIP {service.fixed_vip} is one of the first two or the last of the pool {self._pool}"
+            self._refuse(service, f"{reason}, which no service gets", _ANOTHER_VIP)
         elif other not in (None, service.name):
             self._refuse(service, f"the VIP {service.fixed_vip} is held by {other}", _ANOTHER_VIP)
         else:
@@ -168,6 +172,10 @@ class _Deciding:
         elif holder != target:
             reason = f"the published {publish.transport} port {publish.port} is held by {holder[0]}"
             self._refuse(service, reason, "publish another port or auto")
+
+    def _is_for_services(self, address: Address) -> bool:
+        """Not the network's own address, the resolver's after it, or the last one (broadcast)."""
+        return 2 <= int(ip_address(address)) - int(self._pool.network_address) <= self._pool.num_addresses - 2
 
     def _choose(self, service: Service) -> None:
         """The first free address after where the name hashes to; the resolver's and the network's own are left out."""

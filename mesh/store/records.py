@@ -1,8 +1,8 @@
 """The records of the store: which keys there are, and what their values mean.
 
 Values are JSON with a version, `"v": 1`. A reader ignores fields that it does not know, so that workers of two versions
-can share a store while one is rolled out. A record that cannot be understood is a problem to tell, never an exception:
-one broken record must not stop the others.
+can share a store while one is rolled out. A record that cannot be understood, or that no kernel could take, is a problem
+to tell, never an exception: one broken record must not stop the others.
 
     claims/services/<name>              {"vip"}                       the VIP of a service, for good
     claims/vips/<address>               {"name"}                      the same, seen from the address: it is unique
@@ -15,6 +15,7 @@ Parts between slashes are percent-encoded where they hold a slash or anything od
 """
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
@@ -93,21 +94,21 @@ class _Reading:
         try:
             match parts:
                 case ["claims", "services", name]:
-                    self._vips[name] = _read(value, _Vip).vip
+                    self._vips[name] = _address(_read(value, _Vip).vip)
                 case ["claims", "vips", address]:
-                    self._holders[address] = _read(value, _Holder).name
+                    self._holders[_address(address)] = _read(value, _Holder).name
                 case ["claims", "names", name]:
                     self._owners[name] = _read(value, _Owner).owner
                 case ["claims", "ports", transport, port]:
                     held = _read(value, _Port)
-                    self._ports[Transport(transport), int(port)] = (held.name, held.container_port)
+                    self._ports[Transport(transport), _port(int(port))] = (held.name, _port(held.container_port))
                 case ["workers", worker, "services", _]:
-                    self._declare(worker, _read(value, Service))
+                    self._declare(worker, _sound_service(_read(value, Service)))
                 case ["workers", _, "endpoints", _]:
-                    self._endpoints.append(_read(value, Endpoint))
+                    self._endpoints.append(_sound_endpoint(_read(value, Endpoint)))
                 case _:
                     pass  # a record of a newer version
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self.problems.append(
                 Problem(Severity.ERROR, f"record {key}", f"it cannot be read: {error}", "delete it or write it anew")
             )
@@ -142,3 +143,32 @@ def _value(record: Any) -> bytes:
 
 def _read(value: bytes, type_: type[T]) -> T:
     return msgspec.json.decode(value, type=type_)
+
+
+def _sound_service(service: Service) -> Service:
+    if service.fixed_vip is not None:
+        _address(service.fixed_vip)
+    for route in service.routes:
+        _port(route.listen_port), _port(route.container_port)
+    for publish in service.publishes:
+        _port(publish.container_port), _port(publish.port or 1)
+    return service
+
+
+def _sound_endpoint(endpoint: Endpoint) -> Endpoint:
+    _address(endpoint.address)
+    _port(endpoint.port or 1)
+    if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
+        raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
+    return endpoint
+
+
+def _address(text: Address) -> Address:
+    ip_address(text)
+    return text
+
+
+def _port(number: int) -> int:
+    if not 1 <= number <= 65535:
+        raise ValueError(f"{number} is not a port from 1 to 65535")
+    return number

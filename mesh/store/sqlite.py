@@ -40,8 +40,7 @@ class SqliteStore:
         self._path = path
         self._worker = worker
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._changed = asyncio.Condition()
-        self._revision = 0
+        self._watchers: set[asyncio.Event] = set()
         self._lock = -1
         self._database: sqlite3.Connection | None = None
         self._closed = False
@@ -63,38 +62,37 @@ class SqliteStore:
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Store.claim`."""
-        standing = await self._run(lambda: self._claim(records))
-        await self._tell()
-        return standing
+        return await self._write(lambda: self._claim(records))
 
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """See `Store.replace`."""
-        done = await self._run(lambda: self._replace(key, old, new))
-        await self._tell()
-        return done
+        return await self._write(lambda: self._replace(key, old, new))
 
     async def register(self, records: Mapping[str, bytes]) -> None:
         """See `Store.register`."""
-        await self._run(lambda: self._register(records))
-        await self._tell()
+        await self._write(lambda: self._register(records))
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
-        seen = -1
-        while True:
-            async with self._changed:
-                while self._revision <= seen:
-                    await self._changed.wait()
-            try:
-                snapshot = await self.read()
-            except StoreError as error:
-                if self._closed:
-                    raise
-                log.error("%s; what was read last stays in force", error)
-                await asyncio.sleep(_RETRY)
-                continue
-            seen = snapshot.revision
-            yield snapshot
+        seen, woken = -1, asyncio.Event()
+        self._watchers.add(woken)
+        try:
+            while True:
+                woken.clear()  # before the read: what changes during it or later is read again
+                try:
+                    snapshot = await self.read()
+                except StoreError as error:
+                    if self._closed:
+                        raise
+                    log.error("%s; what was read last stays in force", error)
+                    await asyncio.sleep(_RETRY)
+                    continue
+                if snapshot.revision > seen:
+                    seen = snapshot.revision
+                    yield snapshot
+                await woken.wait()
+        finally:
+            self._watchers.discard(woken)
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -127,7 +125,7 @@ class SqliteStore:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.executescript(_SCHEMA)
-        self._revision = self._read().revision
+        self._read()  # a damaged file is refused now, not later
 
     def _read(self) -> Snapshot:
         database = self._open_database()
@@ -136,7 +134,7 @@ class SqliteStore:
             (revision,) = database.execute("SELECT revision FROM meta").fetchone()
             return Snapshot(revision, dict(database.execute("SELECT key, value FROM kv ORDER BY key")))
         finally:
-            database.execute("COMMIT")
+            _end(database)
 
     def _claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
         with _Transaction(self) as transaction:
@@ -191,9 +189,20 @@ class SqliteStore:
                 f"set [store] url to a place that this user may write"
             ) from error
 
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    async def _write(self, work: Callable[[], T]) -> T:
+        """Like `_run`, then wake the watchers: from the thread, where the work ends even if the caller is cancelled."""
+        loop = asyncio.get_running_loop()
+
+        def write() -> T:
+            done = work()
+            loop.call_soon_threadsafe(self._wake)
+            return done
+
+        return await self._run(write)
+
+    def _wake(self) -> None:
+        for woken in self._watchers:
+            woken.set()
 
 
 class _Transaction:
@@ -212,20 +221,20 @@ class _Transaction:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None or not self._changed:
-            self._database.execute("ROLLBACK")
-            return
-        self._database.execute("UPDATE meta SET revision = ?", (self._revision,))
-        self._database.execute("COMMIT")
-        self._store._revision = self._revision
+        try:
+            if kind is None and self._changed:
+                self._database.execute("UPDATE meta SET revision = ?", (self._revision,))
+                self._database.execute("COMMIT")
+        finally:
+            _end(self._database)
 
     def get(self, key: str) -> bytes | None:
         row = self._database.execute("SELECT value FROM kv WHERE key = ?", (key,)).fetchone()
         return None if row is None else row[0]
 
     def registered(self) -> dict[str, bytes]:
-        rows = self._database.execute("SELECT key, value FROM kv WHERE worker = ?", (self._store._worker,))
-        return dict(rows)
+        """Whatever is leased: there is no other worker, only former names of this one (a host that was renamed)."""
+        return dict(self._database.execute("SELECT key, value FROM kv WHERE worker IS NOT NULL"))
 
     def put(self, key: str, value: bytes, *, leased: bool) -> None:
         self._changed = True
@@ -240,7 +249,15 @@ class _Transaction:
         self._database.execute("DELETE FROM kv WHERE key = ?", (key,))
 
 
+def _end(database: sqlite3.Connection) -> None:
+    """Leave no transaction open, which would refuse every later one. After some errors SQLite has rolled back itself."""
+    if database.in_transaction:
+        database.execute("ROLLBACK")
+
+
 def _remedy(error: sqlite3.DatabaseError) -> str:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:  # the low byte: the primary result code
+        return "end the other program that has it open for writing"
     if isinstance(error, sqlite3.OperationalError):
         return "see that its directory can be written and that the disk has room"
     return "it is damaged: put back a copy, or move it away, which gives every service a new VIP"

@@ -2,21 +2,41 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 
 from mesh.store import Snapshot, StoreError
 
 
-@dataclass
 class MemoryCluster:
     """What all workers of one test share. Set `out_of_reach` to take the store away from all of them."""
 
-    records: dict[str, bytes] = field(default_factory=dict)
-    registered: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Worker -> its leased keys."""
-    revision: int = 0
-    out_of_reach: bool = False
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    def __init__(self) -> None:
+        self.records: dict[str, bytes] = {}
+        self.registered: dict[str, frozenset[str]] = {}
+        """Worker -> its leased keys."""
+        self.revision = 0
+        self.watchers: set[asyncio.Event] = set()
+        self._out_of_reach = False
+
+    @property
+    def out_of_reach(self) -> bool:
+        """While it is set every call fails and no watch yields; watches go on by themselves afterwards."""
+        return self._out_of_reach
+
+    @out_of_reach.setter
+    def out_of_reach(self, gone: bool) -> None:
+        self._out_of_reach = gone
+        self._wake()
+
+    def write(self, records: dict[str, bytes]) -> None:
+        """Make these the records; a new revision if they are other ones."""
+        if records != self.records:
+            self.records = records
+            self.revision += 1
+            self._wake()
+
+    def _wake(self) -> None:
+        for woken in self.watchers:
+            woken.set()
 
 
 class MemoryStore:
@@ -38,7 +58,7 @@ class MemoryStore:
         if there == dict(records):
             return {}
         if not there:
-            await self._write({**self._cluster.records, **records})
+            self._cluster.write({**self._cluster.records, **records})
         return there
 
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
@@ -46,7 +66,7 @@ class MemoryStore:
         self._reach()
         if self._cluster.records.get(key) not in (old, new):
             return False
-        await self._write({**self._cluster.records, key: new})
+        self._cluster.write({**self._cluster.records, key: new})
         return True
 
     async def register(self, records: Mapping[str, bytes]) -> None:
@@ -55,29 +75,25 @@ class MemoryStore:
         before = self._cluster.registered.get(self._worker, frozenset())
         self._cluster.registered[self._worker] = frozenset(records)
         kept = {key: value for key, value in self._cluster.records.items() if key not in before}
-        await self._write({**kept, **records})
+        self._cluster.write({**kept, **records})
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
-        seen = -1
-        while True:
-            async with self._cluster.changed:
-                while self._cluster.out_of_reach or self._cluster.revision <= seen:
-                    await self._cluster.changed.wait()
-            snapshot = await self.read()
-            seen = snapshot.revision
-            yield snapshot
+        seen, woken = -1, asyncio.Event()
+        self._cluster.watchers.add(woken)
+        try:
+            while True:
+                woken.clear()
+                if not self._cluster.out_of_reach and self._cluster.revision > seen:
+                    snapshot = await self.read()
+                    seen = snapshot.revision
+                    yield snapshot
+                await woken.wait()
+        finally:
+            self._cluster.watchers.discard(woken)
 
     async def close(self) -> None:
         """See `Store.close`."""
-
-    async def _write(self, records: dict[str, bytes]) -> None:
-        if records == self._cluster.records:
-            return
-        self._cluster.records = records
-        self._cluster.revision += 1
-        async with self._cluster.changed:
-            self._cluster.changed.notify_all()
 
     def _reach(self) -> None:
         if self._cluster.out_of_reach:

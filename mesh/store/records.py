@@ -1,8 +1,8 @@
 """The records of the store: which keys there are, and what their values mean.
 
 Values are JSON with a version, `"v": 1`. A reader ignores fields that it does not know, so that workers of two versions
-can share a store while one is rolled out. A record that cannot be understood, or that no kernel could take, is a problem
-to tell, never an exception: one broken record must not stop the others.
+can share a store while one is rolled out. A record that cannot be understood, or that no kernel could take, is a
+problem to tell, never an exception: one broken record must not stop the others.
 
     claims/services/<name>              {"vip"}                       the VIP of a service, for good
     claims/vips/<address>               {"name"}                      the same, seen from the address: it is unique
@@ -148,16 +148,18 @@ def _read(value: bytes, type_: type[T]) -> T:
 def _sound_service(service: Service) -> Service:
     if service.fixed_vip is not None:
         _address(service.fixed_vip)
-    for route in service.routes:
-        _port(route.listen_port), _port(route.container_port)
-    for publish in service.publishes:
-        _port(publish.container_port), _port(publish.port or 1)
+    routed = [port for route in service.routes for port in (route.listen_port, route.container_port)]
+    published = [port for publish in service.publishes for port in (publish.container_port, publish.port)]
+    for port in (*routed, *published):
+        if port is not None:
+            _port(port)
     return service
 
 
 def _sound_endpoint(endpoint: Endpoint) -> Endpoint:
     _address(endpoint.address)
-    _port(endpoint.port or 1)
+    if endpoint.port is not None:
+        _port(endpoint.port)
     if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
         raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
     return endpoint

@@ -250,7 +250,7 @@ class _Transaction:
 
 
 def _end(database: sqlite3.Connection) -> None:
-    """Leave no transaction open, which would refuse every later one. After some errors SQLite has rolled back itself."""
+    """Leave no transaction open: it would refuse every later one. SQLite itself rolls back after some errors only."""
     if database.in_transaction:
         database.execute("ROLLBACK")
 

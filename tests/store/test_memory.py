@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mesh.store import StoreError
+from mesh.store import Snapshot, StoreError
 from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.store.contract import StoreContract
 
@@ -39,3 +39,14 @@ async def test_out_of_reach_every_call_fails_and_the_watch_goes_on_afterwards() 
     waiting = asyncio.ensure_future(anext(watch))
     await store.claim({"claims/a": b"1"})
     assert (await waiting).records == {"claims/a": b"1"}
+
+
+async def test_a_watch_that_begins_while_it_is_out_of_reach_yields_once_it_is_back() -> None:
+    cluster = MemoryCluster()
+    cluster.out_of_reach = True
+    waiting = asyncio.ensure_future(anext(MemoryStore(cluster, "w1").watch()))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    cluster.out_of_reach = False
+    async with asyncio.timeout(10):
+        assert await waiting == Snapshot(0, {})

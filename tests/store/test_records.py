@@ -1,6 +1,9 @@
 """records: what is written is read back, by an older and a newer version too."""
 
+from dataclasses import replace
+
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +88,59 @@ def test_a_broken_record_is_told_and_stops_no_other() -> None:
         "record claims/services/x",
         "record workers/w1/endpoints/x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        pytest.param("claims/services/x", {"vip": "nonsense"}, "'nonsense'", id="a VIP that is no address"),
+        pytest.param("claims/vips/10.1", {"name": "x"}, "'10.1'", id="a holder of no address"),
+        pytest.param("claims/ports/tcp/0", {"name": "x", "container_port": 80}, "0 is not a port", id="port 0"),
+        pytest.param("claims/ports/tcp/x", {"name": "x", "container_port": 80}, "'x'", id="a port in letters"),
+        pytest.param(
+            "claims/ports/tcp/80", {"name": "x", "container_port": 65536}, "65536 is not", id="a port too high"
+        ),
+    ],
+)
+def test_a_claim_that_no_kernel_could_take_is_told(key: str, value: object, reason: str) -> None:
+    seen, (problem,) = view({key: msgspec.json.encode(value)})
+    assert seen == ClusterView()
+    assert problem.subject == f"record {key}"
+    assert reason in problem.reason
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"address": "web"}, {"port": 0}, {"port": 65536}, {"weight": -1}, {"weight": 2**32}],
+    ids=str,
+)
+def test_an_endpoint_that_no_kernel_could_take_is_told_and_left_out(change: dict[str, object]) -> None:
+    ((key, value),) = registration("w1", [], [ENDPOINT]).items()
+    seen, problems = view({key: msgspec.json.encode({**msgspec.json.decode(value), **change})})
+    assert seen.endpoints == ()
+    assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        replace(SERVICE, fixed_vip="web"),
+        replace(SERVICE, routes=(Route("web.test", 0, Transport.TCP, 80),)),
+        replace(SERVICE, routes=(Route("web.test", 80, Transport.TCP, -80),)),
+        replace(SERVICE, publishes=(Publish(80, Transport.TCP, 0),)),
+        replace(SERVICE, publishes=(Publish(70000, Transport.TCP, None),)),
+    ],
+    ids=["VIP", "listen port", "container port", "published port", "published container port"],
+)
+def test_a_service_that_no_kernel_could_take_is_told_and_left_out(broken: Service) -> None:
+    seen, problems = view(registration("w1", [broken], []))
+    assert seen.services == ()
+    assert len(problems) == 1
+
+
+def test_a_value_nested_too_deep_to_read_is_told() -> None:
+    _, problems = view({"workers/w1/endpoints/x": b'{"new":' + b"[" * 100_000 + b"]" * 100_000 + b"}"})
+    assert len(problems) == 1
 
 
 def test_workers_that_declare_a_service_differently_are_told_and_the_first_counts() -> None:

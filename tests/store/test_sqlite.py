@@ -5,7 +5,8 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,12 @@ async def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
             sys.executable, "-c", WRITER, str(path), str(turn), stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
-        async with asyncio.timeout(20):
-            for _ in range(20 * turn + 5):
-                acknowledged.append((await process.stdout.readline()).decode().strip())
-        process.send_signal(signal.SIGKILL)
+        try:
+            async with asyncio.timeout(20):
+                for _ in range(20 * turn + 5):
+                    acknowledged.append((await process.stdout.readline()).decode().strip())
+        finally:
+            process.send_signal(signal.SIGKILL)
         acknowledged += (await process.stdout.read()).decode().split()
         await process.wait()
     store = await SqliteStore.open(path, "w1")
@@ -134,3 +137,82 @@ async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
         assert (await anext(watch)).records == {"claims/a": b"1"}
     assert "disk I/O error; see that its directory can be written and that the disk has room" in caplog.text
     await store.close()
+
+
+async def test_a_renamed_host_leaves_nothing_behind_that_its_old_name_offered(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db", "old-name")
+    await store.claim({"claims/a": b"1"})
+    await store.register({"workers/old-name/x": b"x"})
+    await store.close()
+    store = await SqliteStore.open(tmp_path / "store.db", "new-name")
+    await store.register({"workers/new-name/x": b"x"})
+    assert (await store.read()).records == {"claims/a": b"1", "workers/new-name/x": b"x"}
+    await store.close()
+
+
+async def test_a_change_whose_caller_was_cancelled_is_watched_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db", "w1")
+    watch = store.watch()
+    await anext(watch)
+    claim, begun, go_on = store._claim, asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(10)
+        return claim(records)
+
+    monkeypatch.setattr(store, "_claim", slow)
+    writing = asyncio.ensure_future(store.claim({"claims/a": b"1"}))
+    async with asyncio.timeout(10):
+        await begun.wait()
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        go_on.set()
+        assert (await anext(watch)).records == {"claims/a": b"1"}
+    await store.close()
+
+
+async def test_a_full_disk_is_called_that_and_the_store_works_once_there_is_room(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db", "w1")
+    await _execute(store, "PRAGMA max_page_count = 1")  # it cannot go below what is used: nothing more fits
+    with pytest.raises(StoreError, match="full; see that its directory can be written and that the disk has room"):
+        await store.claim({"claims/a": b"1" * 100_000})
+    assert await store.read() == Snapshot(0, {})
+    await _execute(store, "PRAGMA max_page_count = 1000")
+    assert await store.claim({"claims/a": b"1" * 100_000}) == {}
+    await store.close()
+
+
+async def test_a_transaction_that_fails_at_its_end_is_undone_and_stops_no_later_one(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db", "w1")
+    await _execute(
+        store, "CREATE TEMP TRIGGER failing BEFORE UPDATE ON main.meta BEGIN SELECT RAISE (FAIL, 'torn'); END"
+    )
+    with pytest.raises(StoreError, match="torn"):
+        await store.claim({"claims/a": b"1"})
+    assert await store.read() == Snapshot(0, {})
+    await _execute(store, "DROP TRIGGER failing")
+    assert await store.claim({"claims/a": b"2"}) == {}
+    await store.close()
+
+
+async def test_another_program_that_holds_the_database_is_named_as_the_cause(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db", "w1")
+    await _execute(store, "PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked; end the other program that has it open for writing"):
+        await store.claim({"claims/a": b"1"})
+    other.execute("ROLLBACK")
+    other.close()
+    assert await store.claim({"claims/a": b"1"}) == {}
+    await store.close()
+
+
+async def _execute(store: SqliteStore, statement: str) -> None:
+    database = store._open_database()
+    await store._run(lambda: database.execute(statement).fetchall())

@@ -51,6 +51,8 @@ class Settings:
     dataplane_driver: Driver
     dataplane_low_port_offset: int
     """Added to listen ports below 1024 by the user-space proxy, so that it needs no privilege; 0: not."""
+    dataplane_drain_timeout: int
+    """Seconds."""
     dns_listen: tuple[tuple[str, int], ...]
     dns_domain: str
     dns_ttl: int
@@ -251,6 +253,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             0,
             "a number such as 8000, or 0",
             "added to listen ports below 1024 by the user-space proxy, which then needs no privilege",
+        ),
+        "dataplane.drain_timeout": Setting(
+            _number(0, 86400),
+            30,
+            "a number of seconds such as 30",
+            "how long the connections of a removed endpoint get to finish",
         ),
         "dns.listen": Setting(
             _socket_addresses(53),

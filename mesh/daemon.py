@@ -189,6 +189,7 @@ def _site(settings: Settings) -> Site:
         domain=settings.dns_domain,
         pool=settings.vip_pool,
         publish=settings.publish_ports,
+        drain_timeout=settings.dataplane_drain_timeout,
     )
 
 

@@ -35,6 +35,8 @@ class Plan:
     table: Table
     names: Mapping[Name, Address]
     """Routing name -> VIP."""
+    failed: frozenset[RealKey] = frozenset()
+    """Real servers whose probes failed: their connections are to be reset and not drained."""
 
 
 def plan(view: ClusterView, health: Mapping[str, Health], worker_addresses: Iterable[Address] = ()) -> Plan:
@@ -47,16 +49,20 @@ def plan(view: ClusterView, health: Mapping[str, Health], worker_addresses: Iter
     own = tuple(worker_addresses)
     servers: dict[VirtualKey, VirtualServer] = {}
     names: dict[Name, Address] = {}
+    failed: set[RealKey] = set()
     for service in view.services:
         vip = vip_of(service, view)
         if vip is None:
             continue
-        serving = [e for e in endpoints.get(service.owner, ()) if takes_traffic(service, e, health)]
+        own_endpoints = endpoints.get(service.owner, ())
+        serving = [e for e in own_endpoints if takes_traffic(service, e, health)]
+        unhealthy = [e for e in own_endpoints if health.get(e.id) is Health.UNHEALTHY]
         for name in held_names(service, view):
             names[name] = vip
         for key, container_port in _virtual_keys(service, vip, view, own):
             servers[key] = _virtual_server(service, key.address, container_port, serving)
-    return Plan(Table(servers, frozenset(names.values())), names)
+            failed.update(RealKey(e.address, e.port_for(container_port)) for e in unhealthy)
+    return Plan(Table(servers, frozenset(names.values())), names, frozenset(failed))
 
 
 def endpoints_by_owner(view: ClusterView) -> Mapping[str, tuple[Endpoint, ...]]:

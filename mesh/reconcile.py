@@ -19,7 +19,8 @@ from mesh.claims import wishes
 from mesh.config import Network
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, diff
-from mesh.model import Address, ClusterView, Health, Instance, Name, RealKey
+from mesh.drain import Place, drain, leaving
+from mesh.model import Address, ClusterView, Health, Instance, Name, RealKey, Table
 from mesh.plan import Plan, plan, probes
 from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
@@ -38,6 +39,8 @@ COALESCE = 0.005
 """Seconds that a pass waits for company: a burst of changes becomes one pass."""
 AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
+DRAIN_LOOK = 1.0
+"""Seconds between two looks at whether the last connection of what is draining has ended."""
 RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 
@@ -67,6 +70,8 @@ class Site:
     domain: str
     pool: Network
     publish: range
+    drain_timeout: float
+    """Seconds that the connections of a removed endpoint get to finish."""
 
 
 @dataclass(slots=True)
@@ -114,6 +119,7 @@ class Reconciler:
         self._now = Pictures()
         self._names: Mapping[Name, Address] = {}
         self._adopted: frozenset[RealKey] = frozenset()
+        self._draining: Mapping[Place, float] = {}
         self._wake = wake
         self._register = asyncio.Event()
         self.passes = 0
@@ -228,11 +234,11 @@ class Reconciler:
     async def _keep_programmed(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(AUDIT):
+                async with asyncio.timeout(DRAIN_LOOK if self._draining else AUDIT):
                     await self._wake.wait()
                 await asyncio.sleep(COALESCE)
             except TimeoutError:
-                pass  # nothing happened: this pass is the audit
+                pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             if self._now.view is not None:
                 await self._pass(self._now.view)
@@ -251,7 +257,7 @@ class Reconciler:
 
     async def _program(self, planned: Plan) -> Sequence[Failure]:
         """Names go before their VIP, and come after it: a name never leads where nothing answers."""
-        operations = diff(await self._plane.read(), planned.table)
+        operations = diff(*await self._drained(planned))
         staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
@@ -260,6 +266,22 @@ class Reconciler:
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
         self._show({n: vip for n, vip in planned.names.items() if n in staying or vip not in unbound})
         return failures
+
+    async def _drained(self, planned: Plan) -> tuple[Table, Table]:
+        """What is there, and what shall be now: the plan with what still has to finish."""
+        observed = await self._plane.read()
+        counts = await self._plane.connections() if leaving(observed, planned.table) else {}
+        drained = drain(
+            observed,
+            planned.table,
+            failed=planned.failed,
+            connections=counts,
+            since=self._draining,
+            now=asyncio.get_running_loop().time(),
+            timeout=self._site.drain_timeout,
+        )
+        self._draining = drained.since
+        return observed, drained.table
 
     def _show(self, names: Mapping[Name, Address]) -> None:
         if names != self._names:

@@ -47,7 +47,7 @@ class Bench:
         wake = asyncio.Event()
         prober = Prober(wake.set, dict.fromkeys(ProbeKind, self.check))
         self.loop = Reconciler(
-            Site("w1", ("192.0.2.1",), "mesh.internal", POOL, range(30000, 30010)),
+            Site("w1", ("192.0.2.1",), "mesh.internal", POOL, range(30000, 30010), 30.0),
             FACTS,
             sources=[self.source],
             store=MemoryStore(self.cluster, "w1"),
@@ -168,6 +168,46 @@ class TestTheLoop:
             await bench.plane.apply(diff(wanted, Table()))
             await bench.passes(AUDIT + 1)
             assert bench.plane.table == wanted
+
+    async def test_a_removed_endpoint_drains_until_its_last_connection_has_ended(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1), instance(2)])
+            await bench.passes()
+            (key,) = bench.plane.table.virtual_servers
+            leaving = RealKey("10.2.0.1", 80)
+            bench.plane.active[key, leaving] = 1
+            bench.source.say([instance(2)])
+            await bench.passes(20)
+            assert bench.plane.table.virtual_servers[key].real_servers == {leaving: 0, RealKey("10.2.0.2", 80): 1}
+            bench.plane.active.clear()
+            await bench.passes(2)
+            assert bench.plane.table.virtual_servers[key].real_servers == {RealKey("10.2.0.2", 80): 1}
+
+    async def test_a_removed_service_drains_behind_its_vip_without_its_name_until_the_time_is_up(
+        self, bench: Bench
+    ) -> None:
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+            (key,) = bench.plane.table.virtual_servers
+            bench.plane.active[key, RealKey("10.2.0.1", 80)] = 1
+            bench.source.say([])
+            await bench.passes(29)
+            assert bench.zones[-1] == {}
+            assert bench.plane.table.vips == {key.address}
+            await bench.passes(3)
+            assert bench.plane.table == Table()
+
+    async def test_an_unhealthy_endpoint_goes_at_once_with_its_connections(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(8)
+            (key,) = bench.plane.table.virtual_servers
+            bench.plane.active[key, RealKey("10.2.0.1", 80)] = 7
+            bench.check.set("10.2.0.1", 80, False, "refused")
+            await bench.passes(17)
+            assert bench.plane.table.virtual_servers[key].real_servers == {}
 
     async def test_a_burst_becomes_few_passes(self, bench: Bench) -> None:
         async with bench.running() as loop:

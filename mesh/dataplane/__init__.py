@@ -3,11 +3,12 @@
 One Protocol, several technologies, one contract suite (`tests/dataplane/contract.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.diff import Operation
+from mesh.drain import Place
 from mesh.model import Address, Table
 
 
@@ -49,6 +50,13 @@ class DataPlane(Protocol):
         One failure does not stop the others. To add what exists with the same settings, and to delete what is not
         there, counts as done: somebody else was quicker. No operations: nothing is done.
         Raises `DataPlaneError` only if the data plane as a whole is gone.
+        """
+        ...
+
+    async def connections(self) -> Mapping[Place, int]:
+        """Established connections of each real server behind each virtual server, as far as they can be counted.
+
+        A place that is missing is one that cannot be counted. Raises `DataPlaneError`.
         """
         ...
 

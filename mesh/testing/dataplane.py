@@ -1,6 +1,6 @@
 """A data plane in memory that refuses what a kernel would."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure
 from mesh.diff import (
@@ -16,6 +16,7 @@ from mesh.diff import (
     UnbindVip,
     apply,
 )
+from mesh.drain import Place
 from mesh.model import Table, Transport
 
 
@@ -29,6 +30,8 @@ class FakeDataPlane:
         self.applied = 0
         """Operations that were carried out, ever."""
         self.gone: str | None = None
+        self.active: dict[Place, int] = {}
+        """What `connections` says; a place that is not there has none."""
         self._refusals: list[tuple[Callable[[Operation], bool], str]] = []
 
     def fail_next(self, predicate: Callable[[Operation], bool], reason: str) -> None:
@@ -44,6 +47,12 @@ class FakeDataPlane:
         """See `DataPlane.apply`."""
         self._answer()
         return [Failure(operation, reason) for operation in operations if (reason := self._run(operation))]
+
+    async def connections(self) -> Mapping[Place, int]:
+        """See `DataPlane.connections`."""
+        self._answer()
+        places = [(key, real) for key, server in self.table.virtual_servers.items() for real in server.real_servers]
+        return {place: self.active.get(place, 0) for place in places}
 
     async def close(self) -> None:
         """See `DataPlane.close`."""

@@ -5,6 +5,7 @@
 loopback or across network namespaces.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -184,6 +185,18 @@ class TrafficContract(DataPlaneContract):
     async def test_without_real_servers_a_client_is_refused_at_once(self, plane: DataPlane) -> None:
         await self.behind(plane, self.key(), {})
         assert await self.ask_tcp(self.key()) is None
+
+    async def test_established_connections_are_counted_until_they_end(self, plane: DataPlane) -> None:
+        a, b = await self.real_server("a"), await self.real_server("b")
+        await self.behind(plane, self.key(), {a: 1, b: 0})
+        connection = await self.open_tcp(self.key())
+        assert await connection.echo() == "a"
+        counts = await plane.connections()
+        assert (counts[self.key(), a], counts[self.key(), b]) == (1, 0)
+        await connection.close()
+        async with asyncio.timeout(20):
+            while (await plane.connections())[self.key(), a]:
+                await asyncio.sleep(0.05)  # the end is on the wire; nothing tells when it has been counted
 
     async def test_datagrams_are_answered(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")

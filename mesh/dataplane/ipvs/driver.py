@@ -10,7 +10,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
@@ -19,6 +19,7 @@ from mesh.dataplane.ipvs import codec
 from mesh.dataplane.ipvs.netlink import IpvsSocket
 from mesh.dataplane.ipvs.translate import Change, as_edit, encode, reason, virtual_key, virtual_server
 from mesh.diff import BindVip, Operation, UnbindVip
+from mesh.drain import Place
 from mesh.model import Address, Table, VirtualKey, VirtualServer
 
 log = logging.getLogger("vipmesh")
@@ -87,6 +88,15 @@ class IpvsDataPlane:
                 changes.append(operation)
         return failures + await self._program(changes)
 
+    async def connections(self) -> Mapping[Place, int]:
+        """See `DataPlane.connections`: what IPVS calls active. UDP has no established ones and needs no time."""
+        async with self._connection() as ipvs:
+            return {
+                (service.key, destination.key): destination.active
+                for service, destinations in await self._listing(ipvs)
+                for destination in destinations
+            }
+
     async def close(self) -> None:
         """The kernel keeps forwarding."""
         if self._ipvs is not None:
@@ -97,14 +107,18 @@ class IpvsDataPlane:
         return ip_address(address) in self._pool
 
     async def _virtual_servers(self, ipvs: IpvsSocket) -> dict[VirtualKey, VirtualServer]:
-        services = await ipvs.dump(codec.get_services(), codec.parse_service)
         return {
-            service.key: virtual_server(
-                service, await ipvs.dump(codec.get_destinations(service.key), codec.parse_destination)
-            )
+            service.key: virtual_server(service, destinations) for service, destinations in await self._listing(ipvs)
+        }
+
+    async def _listing(self, ipvs: IpvsSocket) -> list[tuple[codec.Service, list[codec.Destination]]]:
+        """Our virtual servers with what is behind each."""
+        services = await ipvs.dump(codec.get_services(), codec.parse_service)
+        return [
+            (service, await ipvs.dump(codec.get_destinations(service.key), codec.parse_destination))
             for service in services
             if service is not None and self.owns(service.key)
-        }
+        ]
 
     async def _program(self, changes: Sequence[Change]) -> list[Failure]:
         """Those that are not ours are refused; without changes, nothing is opened."""

@@ -6,7 +6,7 @@ the next pass tries again. A virtual server may come before its VIP is bound; it
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.userspace.balance import Balance
@@ -23,6 +23,7 @@ from mesh.diff import (
     Operation,
     UnbindVip,
 )
+from mesh.drain import Place
 from mesh.model import Address, RealKey, Table, Transport, VirtualKey, VirtualServer
 
 _PRIVILEGED = 1024
@@ -90,6 +91,14 @@ class UserspaceDataPlane:
             if reason is not None:
                 failures.append(Failure(operation, reason))
         return failures
+
+    async def connections(self) -> Mapping[Place, int]:
+        """See `DataPlane.connections`; the sessions of UDP end with their real server and need no time."""
+        return {
+            (key, real): server.balance.active[real] if key.transport is Transport.TCP else 0
+            for key, server in self._servers.items()
+            for real in server.balance.weights
+        }
 
     async def close(self) -> None:
         """The traffic ends with the process."""

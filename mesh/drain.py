@@ -1,0 +1,67 @@
+"""Taking real servers away without cutting connections.
+
+A pure function between the plan and the diff. What the plan no longer wants stays for a while at weight 0: it takes no
+new connection, and established ones finish. It goes when it has none left, or when its time is up. A VIP whose virtual
+server is draining stays bound, since packets of its connections still arrive there; its name has left the zone before.
+
+An endpoint that failed its probes is not drained: its connections hang, and the sooner they are reset the better.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from mesh.model import RealKey, Table, VirtualKey
+
+TIMEOUT = 30.0
+"""Seconds that connections get to finish."""
+
+Place: TypeAlias = tuple[VirtualKey, RealKey]
+"""A real server behind one virtual server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What to program now, and what of it is on its way out."""
+
+    table: Table
+    since: Mapping[Place, float]
+    """Draining place -> when it began; to be given to the next call."""
+
+
+def drain(
+    observed: Table,
+    desired: Table,
+    *,
+    failed: Collection[RealKey],
+    connections: Mapping[Place, int],
+    since: Mapping[Place, float],
+    now: float,
+    timeout: float = TIMEOUT,
+) -> Drained:
+    """The desired table with what still has to finish.
+
+    `failed` are real servers that do not answer; `connections` the established ones of each place, where they are
+    known; `since` the result of the last call. `now` is in seconds of any clock that never goes back.
+    """
+    draining = {
+        place: since.get(place, now)
+        for place in leaving(observed, desired)
+        if place[1] not in failed and connections.get(place) != 0 and now < since.get(place, now) + timeout
+    }
+    servers = dict(desired.virtual_servers)
+    for virtual, real in draining:
+        server = servers.get(virtual) or replace(observed.virtual_servers[virtual], real_servers={})
+        servers[virtual] = replace(server, real_servers={**server.real_servers, real: 0})
+    bound = desired.vips | (observed.vips & {virtual.address for virtual, _ in draining})
+    return Drained(Table(servers, bound), draining)
+
+
+def leaving(observed: Table, desired: Table) -> list[Place]:
+    """The real servers that are there and no longer wanted."""
+    return [
+        (key, real)
+        for key, server in sorted(observed.virtual_servers.items())
+        for real in sorted(server.real_servers)
+        if key not in desired.virtual_servers or real not in desired.virtual_servers[key].real_servers
+    ]

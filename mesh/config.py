@@ -45,7 +45,7 @@ class Settings:
     node_name: str
     """This worker's name in the cluster."""
     node_address: Address | None
-    """The address that published ports listen on and peers reach; None: the one that leads to the default route."""
+    """The one address that published ports listen on; None: every address of the host, those that appear later too."""
     vip_pool: Network
     publish_ports: range
     dataplane_driver: Driver
@@ -234,7 +234,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             _address,
             None,
             'an address of this host such as "192.0.2.11"',
-            "where published ports listen; default: the address that leads to the default route",
+            "where published ports listen; default: every address of the host, those that appear later too",
         ),
         "vip.pool": Setting(
             _network, "10.112.0.0/16", 'a network such as "10.112.0.0/16"', "where the VIPs of services are taken from"

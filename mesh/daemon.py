@@ -7,7 +7,6 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 import asyncio
 import logging
 import platform
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes, sysctl
+from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
 from mesh.model import Address, Name, VirtualKey
 from mesh.probes.prober import Prober
@@ -70,7 +70,7 @@ async def run(
         store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
         stack.push_async_callback(store.close)
         site = _site(settings)
-        published = PublishedPorts(site.addresses)
+        published = PublishedPorts()
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
@@ -85,6 +85,7 @@ async def run(
         loop = Reconciler(
             site,
             Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
+            host=HostAddresses(settings.node_address),
             sources=sources,
             store=store,
             plane=plane,
@@ -185,19 +186,8 @@ def _listening_on(plane: DataPlane) -> Callable[[VirtualKey], tuple[Address, int
 def _site(settings: Settings) -> Site:
     return Site(
         worker=settings.node_name,
-        addresses=(settings.node_address or default_address(),),
         domain=settings.dns_domain,
         pool=settings.vip_pool,
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
     )
-
-
-def default_address() -> Address:
-    """The address this host would use towards the default route; 127.0.0.1 without one. Sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])

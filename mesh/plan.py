@@ -6,7 +6,7 @@ A pure function over one immutable picture: the same picture gives the same plan
 * a virtual server exists for each (VIP, listen port, transport) as soon as its service has a VIP, with or without
   endpoints: a client then gets a refusal at once and not a time-out, and the name does not flap;
 * an endpoint whose service has a probe takes part while the probe says healthy; without a probe, always;
-* a published port is a virtual server on each of the worker's own addresses.
+* a published port is a virtual server on each of the worker's own addresses of the VIP's family.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -126,8 +126,9 @@ def _virtual_keys(
     for route in service.routes:
         if route.name in held:
             yield VirtualKey(vip, route.listen_port, route.transport), route.container_port
+    same_family = [address for address in own if (":" in address) == (":" in vip)]
     for port, transport, container_port in published_ports(service, view):
-        for address in own:
+        for address in same_family:
             yield VirtualKey(address, port, transport), container_port
 
 

@@ -9,11 +9,16 @@ from mesh.model import Address, Claims, VirtualKey
 
 
 class PublishedPorts:
-    """A predicate over virtual servers that follows the claims. `claims` is replaced as a whole by the loop."""
+    """A predicate over virtual servers that follows the claims and the worker's addresses."""
 
-    def __init__(self, worker_addresses: Iterable[Address]) -> None:
-        self._addresses = frozenset(worker_addresses)
+    def __init__(self) -> None:
         self.claims = Claims()
+        """Replaced as a whole by the loop."""
+        self._addresses: set[Address] = set()
+
+    def know(self, addresses: Iterable[Address]) -> None:
+        """The worker has these addresses. One that goes leaves virtual servers behind, which are ours to delete."""
+        self._addresses.update(addresses)
 
     def __call__(self, key: VirtualKey) -> bool:
         """Whether this is a published port of ours. Claims are for good, so it stays ours when its service is gone."""

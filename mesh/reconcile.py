@@ -11,7 +11,7 @@ status; nothing is programmed before the store has answered once.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,12 +61,19 @@ class Probes(Protocol):
         ...
 
 
+class Host(Protocol):
+    """The worker's own network, as far as the loop needs it."""
+
+    def watch(self) -> AsyncIterator[frozenset[Address]]:
+        """Yields the worker's addresses at once, and again whenever anything of its network has changed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """What the loop must know of its worker."""
 
     worker: str
-    addresses: tuple[Address, ...]
     domain: str
     pool: Network
     publish: range
@@ -82,6 +89,8 @@ class Pictures:
     """By source. A source that has not answered yet is not there."""
     problems: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By who found them."""
+    addresses: frozenset[Address] | None = None
+    """The worker's own."""
     view: ClusterView | None = None
     plan: Plan | None = None
     failures: tuple[Failure, ...] = ()
@@ -100,6 +109,7 @@ class Reconciler:
         site: Site,
         facts: Facts,
         *,
+        host: Host,
         sources: Sequence[Source],
         store: Store,
         plane: DataPlane,
@@ -110,6 +120,7 @@ class Reconciler:
     ) -> None:
         self._site = site
         self._facts = facts
+        self._host = host
         self._sources = sources
         self._store = store
         self._plane = plane
@@ -130,6 +141,7 @@ class Reconciler:
         async with asyncio.TaskGroup() as tasks:
             for source in self._sources:
                 tasks.create_task(self._follow_source(source), name="source")
+            tasks.create_task(self._follow_host(), name="host")
             tasks.create_task(self._keep_registered(), name="registration")
             tasks.create_task(self._follow_store(), name="store")
             tasks.create_task(self._keep_programmed(), name="data plane")
@@ -229,6 +241,13 @@ class Reconciler:
         )
         self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
 
+    async def _follow_host(self) -> None:
+        """A change of the network may be a new address to publish on, or a VIP that somebody took away: look again."""
+        async for addresses in self._host.watch():
+            self._now.addresses = addresses
+            self._published.know(addresses)
+            self._wake.set()
+
     # ---------------------------------------------------------------------------------- view -> data plane, zone
 
     async def _keep_programmed(self) -> None:
@@ -240,11 +259,11 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
-            if self._now.view is not None:
-                await self._pass(self._now.view)
+            if self._now.view is not None and self._now.addresses is not None:
+                await self._pass(self._now.view, self._now.addresses)
 
-    async def _pass(self, seen: ClusterView) -> None:
-        planned = plan(seen, self._prober.health(), self._site.addresses)
+    async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
+        planned = plan(seen, self._prober.health(), sorted(addresses))
         try:
             failures = await self._program(planned)
         except DataPlaneError as error:

@@ -9,13 +9,14 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.diff import BindVip, DeleteRealServer, diff
+from mesh.diff import BindVip, DeleteRealServer, UnbindVip, diff
 from mesh.model import Address, Instance, Name, ProbeKind, RealKey, Table, Transport, VirtualKey, VirtualServer
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import AUDIT, Reconciler, Site
 from mesh.status import Facts
 from mesh.testing.dataplane import FakeDataPlane
+from mesh.testing.host import FakeHost
 from mesh.testing.probes import FakeCheck
 from mesh.testing.source import FakeSource
 from mesh.testing.store import MemoryCluster, MemoryStore
@@ -39,6 +40,7 @@ class Bench:
     cluster: MemoryCluster = field(default_factory=MemoryCluster)
     source: FakeSource = field(default_factory=FakeSource)
     check: FakeCheck = field(default_factory=FakeCheck)
+    host: FakeHost = field(default_factory=FakeHost)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -47,12 +49,13 @@ class Bench:
         wake = asyncio.Event()
         prober = Prober(wake.set, dict.fromkeys(ProbeKind, self.check))
         self.loop = Reconciler(
-            Site("w1", ("192.0.2.1",), "mesh.internal", POOL, range(30000, 30010), 30.0),
+            Site("w1", "mesh.internal", POOL, range(30000, 30010), 30.0),
             FACTS,
+            host=self.host,
             sources=[self.source],
             store=MemoryStore(self.cluster, "w1"),
             plane=self.plane,
-            published=PublishedPorts(("192.0.2.1",)),
+            published=PublishedPorts(),
             prober=prober,
             publish=self.zones.append,
             wake=wake,
@@ -208,6 +211,33 @@ class TestTheLoop:
             bench.check.set("10.2.0.1", 80, False, "refused")
             await bench.passes(17)
             assert bench.plane.table.virtual_servers[key].real_servers == {}
+
+    async def test_a_published_port_listens_on_addresses_that_appear_later_and_leaves_those_that_go(
+        self, bench: Bench
+    ) -> None:
+        labels = {**PLAIN, "mesh.routing.publish.port_80": "8080"}
+        async with bench.running():
+            bench.source.say([instance(1, labels)])
+            await bench.passes()
+            published = "tcp://192.0.2.1:8080"
+            assert bench.real_servers()[published] == ["10.2.0.1:80"]
+            bench.host.has("192.0.2.1", "198.51.100.7", "2001:db8::1")
+            await bench.passes()
+            assert {*bench.real_servers()} >= {published, "tcp://198.51.100.7:8080"}
+            assert not any("2001" in key for key in bench.real_servers())
+            bench.host.has("198.51.100.7")
+            await bench.passes()
+            assert published not in bench.real_servers()
+
+    async def test_word_of_a_changed_network_mends_before_the_audit(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+            wanted = bench.plane.table
+            await bench.plane.apply([UnbindVip(address) for address in wanted.vips])
+            bench.host.has("192.0.2.1")
+            await bench.passes()
+            assert bench.plane.table == wanted
 
     async def test_a_burst_becomes_few_passes(self, bench: Bench) -> None:
         async with bench.running() as loop:

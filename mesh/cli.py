@@ -117,14 +117,13 @@ def _foreground(work: Coroutine[Any, Any, None]) -> int:
     from mesh.api.admin import AdminError
     from mesh.daemon import StartError
     from mesh.dataplane import DataPlaneError
-    from mesh.host.sysctl import SysctlError
     from mesh.store import StoreError
     from meshdns.server import NameServerError
 
     status = 0
     try:
         uvloop.run(work)
-    except* (StartError, DataPlaneError, StoreError, NameServerError, AdminError, SettingsError, SysctlError) as group:
+    except* (StartError, DataPlaneError, StoreError, NameServerError, AdminError) as group:
         for error in _leaves(group):
             print(f"vipmesh: {error}", file=sys.stderr)
         status = 1

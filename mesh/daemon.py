@@ -6,7 +6,6 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 
 import asyncio
 import logging
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
 from mesh.dataplane.userspace import UserspaceDataPlane
-from mesh.host import routes, sysctl
+from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, Name, VirtualKey
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
@@ -62,8 +62,7 @@ async def run(
 ) -> None:
     """Run a worker until `stop` is set. `started` is called once everything listens.
 
-    Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError`, `AdminError` or `SysctlError` before any
-    traffic was touched.
+    Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
     """
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
@@ -89,6 +88,7 @@ async def run(
             sources=sources,
             store=store,
             plane=plane,
+            upkeep=[RouterSettings()] if isinstance(plane, ipvs.IpvsDataPlane) else [],
             published=published,
             prober=prober,
             publish=_Publisher(settings, names),
@@ -97,8 +97,6 @@ async def run(
         api = AdminApi(settings.admin_listen, loop.status)
         await api.start()
         stack.push_async_callback(api.stop)
-        if isinstance(plane, ipvs.IpvsDataPlane):
-            await asyncio.to_thread(sysctl.ensure, sysctl.router_settings(platform.release()))
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
         async with asyncio.TaskGroup() as tasks:
             parts = [

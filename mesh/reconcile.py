@@ -11,6 +11,7 @@ status; nothing is programmed before the store has answered once.
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,9 +19,10 @@ from typing import Protocol
 from mesh.claims import wishes
 from mesh.config import Network
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, diff
+from mesh.diff import BindVip, Operation, diff
 from mesh.drain import Place, drain, leaving
-from mesh.model import Address, ClusterView, Health, Instance, Name, RealKey, Table
+from mesh.host import HostError
+from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table
 from mesh.plan import Plan, plan, probes
 from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
@@ -41,6 +43,8 @@ AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
 DRAIN_LOOK = 1.0
 """Seconds between two looks at whether the last connection of what is draining has ended."""
+TOLD = 20
+"""Lines in the log for one repair."""
 RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 
@@ -66,6 +70,17 @@ class Host(Protocol):
 
     def watch(self) -> AsyncIterator[frozenset[Address]]:
         """Yields the worker's addresses at once, and again whenever anything of its network has changed."""
+        ...
+
+
+class Upkeep(Protocol):
+    """Something of the host that the data plane stands on: kernel settings, source NAT."""
+
+    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
+        """Set up what is missing or was changed; what that was, a line each, empty if all was well.
+
+        `addresses` are the worker's own. Raises `HostError` for what cannot be mended; the rest is.
+        """
         ...
 
 
@@ -113,6 +128,7 @@ class Reconciler:
         sources: Sequence[Source],
         store: Store,
         plane: DataPlane,
+        upkeep: Sequence[Upkeep] = (),
         published: PublishedPorts,
         prober: Probes,
         publish: Callable[[Mapping[Name, Address]], None],
@@ -124,6 +140,7 @@ class Reconciler:
         self._sources = sources
         self._store = store
         self._plane = plane
+        self._upkeep = upkeep
         self._publish = publish
         self._published = published
         self._prober = prober
@@ -131,9 +148,15 @@ class Reconciler:
         self._names: Mapping[Name, Address] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
+        self._programmed: Table | None = None
+        """What the last pass left behind, if nothing of it failed: who finds it otherwise finds somebody's change."""
+        self._mended_at = -math.inf
+        self._mended_for = Claims()
         self._wake = wake
         self._register = asyncio.Event()
         self.passes = 0
+        self.repairs = 0
+        """What somebody else had changed and was mended, ever."""
 
     async def run(self) -> None:
         """Keep the data plane and the zone at the plan, until cancelled."""
@@ -161,6 +184,7 @@ class Reconciler:
             problems=tuple(line for part in sorted(now.problems) for line in now.problems[part]),
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in now.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
+            repairs=self.repairs,
         )
 
     async def _adopt(self) -> frozenset[RealKey]:
@@ -263,6 +287,7 @@ class Reconciler:
                 await self._pass(self._now.view, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
+        await self._mend(addresses, seen.claims)
         planned = plan(seen, self._prober.health(), sorted(addresses))
         try:
             failures = await self._program(planned)
@@ -274,12 +299,35 @@ class Reconciler:
         self._refused(failures)
         self.passes += 1
 
+    async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
+        """Once in an audit: what the data plane stands on."""
+        now = asyncio.get_running_loop().time()
+        if now < self._mended_at + AUDIT / 2 and claims == self._mended_for:
+            return  # half: the audit itself comes a moment early or late
+        first = self._mended_at == -math.inf
+        self._mended_at, self._mended_for = now, claims
+        for number, part in enumerate(self._upkeep):
+            try:
+                found = await part.mend(addresses, claims)
+            except HostError as error:
+                self._froze(f"host {number}", str(error))
+                continue
+            self._thawed(f"host {number}")
+            for line in found:
+                log.log(logging.INFO if first else logging.WARNING, "%s: %s", "set up" if first else "repaired", line)
+            self.repairs += 0 if first else len(found)
+
     async def _program(self, planned: Plan) -> Sequence[Failure]:
         """Names go before their VIP, and come after it: a name never leads where nothing answers."""
-        operations = diff(*await self._drained(planned))
+        observed, wanted = await self._drained(planned)
+        operations = diff(observed, wanted)
+        repair = wanted == self._programmed
         staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
+        self._programmed = None if failures else wanted
+        if repair:
+            self._repaired(operations)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
@@ -308,6 +356,14 @@ class Reconciler:
             self._publish(names)
 
     # ------------------------------------------------------------------------------------------------ telling
+
+    def _repaired(self, operations: Sequence[Operation]) -> None:
+        """The plan is what it was, and yet there is something to do: somebody else has been here."""
+        self.repairs += len(operations)
+        for operation in operations[:TOLD]:
+            log.warning("repaired: somebody changed the data plane: %s", operation)
+        if len(operations) > TOLD:
+            log.warning("repaired: %d operations more", len(operations) - TOLD)
 
     def _found(self, part: str, problems: Sequence[Problem]) -> None:
         lines = tuple(str(problem) for problem in problems)

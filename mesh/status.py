@@ -61,6 +61,8 @@ class WorkerStatus:
     """What the data plane would not do."""
     frozen: tuple[str, ...] = ()
     """What does not answer, so that its last good state stays in force."""
+    repairs: int = 0
+    """How much of what somebody else had changed was mended since the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
     yield f"worker      {status.worker}  (vipmesh {status.version})"
     yield f"data plane  {status.data_plane}: {status.data_plane_reason}"
     yield f"dns         {', '.join(status.dns)}"
+    if status.repairs:
+        yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
     for line in status.frozen:
         yield f"frozen      {line}"
     for service in status.services:

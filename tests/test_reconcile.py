@@ -10,10 +10,11 @@ from ipaddress import ip_network
 import pytest
 
 from mesh.diff import BindVip, DeleteRealServer, UnbindVip, diff
-from mesh.model import Address, Instance, Name, ProbeKind, RealKey, Table, Transport, VirtualKey, VirtualServer
+from mesh.host import HostError
+from mesh.model import Address, Claims, Instance, Name, ProbeKind, RealKey, Table, Transport, VirtualKey, VirtualServer
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import AUDIT, Reconciler, Site
+from mesh.reconcile import AUDIT, Reconciler, Site, Upkeep
 from mesh.status import Facts
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
@@ -41,6 +42,7 @@ class Bench:
     source: FakeSource = field(default_factory=FakeSource)
     check: FakeCheck = field(default_factory=FakeCheck)
     host: FakeHost = field(default_factory=FakeHost)
+    upkeep: list[Upkeep] = field(default_factory=list)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,6 +57,7 @@ class Bench:
             sources=[self.source],
             store=MemoryStore(self.cluster, "w1"),
             plane=self.plane,
+            upkeep=self.upkeep,
             published=PublishedPorts(),
             prober=prober,
             publish=self.zones.append,
@@ -163,14 +166,58 @@ class TestTheLoop:
                 await bench.passes(wait)
                 assert [*bench.real_servers().values()] == [["10.2.0.1:80"] if ok else []]
 
-    async def test_the_audit_mends_what_somebody_changed(self, bench: Bench) -> None:
-        async with bench.running():
+    async def test_the_audit_mends_what_somebody_changed_and_says_what(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
             bench.source.say([instance(1)])
             await bench.passes()
             wanted = bench.plane.table
             await bench.plane.apply(diff(wanted, Table()))
             await bench.passes(AUDIT + 1)
             assert bench.plane.table == wanted
+            assert loop.status().repairs == 3
+            assert "repaired: somebody changed the data plane: bind VIP" in caplog.text
+            await bench.passes(3 * AUDIT)
+            assert loop.status().repairs == 3
+
+    async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running() as loop:
+            for instances in ([instance(1, PROBED)], [instance(1, PROBED), instance(2, PROBED)], []):
+                bench.source.say(instances)
+                await bench.passes(2 * AUDIT)
+            assert loop.status().repairs == 0
+
+    async def test_what_the_data_plane_stands_on_is_set_up_first_and_mended_at_the_audit(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        findings: list[list[str] | HostError] = [["ip_forward is 1, was 0"], [], ["ip_forward is 1, was 0"]]
+
+        class Settings:
+            async def mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
+                assert addresses == {"192.0.2.1"}
+                found = findings.pop(0) if findings else []
+                if isinstance(found, HostError):
+                    raise found
+                return found
+
+        bench.upkeep = [Settings()]
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            assert "set up: ip_forward is 1, was 0" in caplog.text
+            assert loop.status().repairs == 0
+            await bench.passes(2 * AUDIT)
+            assert caplog.text.count("repaired: ip_forward is 1, was 0") == 1
+            assert loop.status().repairs == 1
+            findings[:] = [HostError("/proc/sys is read-only; write it to /etc/sysctl.d")] * 2
+            await bench.passes(AUDIT + 1)
+            assert loop.status().frozen == ("/proc/sys is read-only; write it to /etc/sysctl.d",)
+            assert bench.plane.table.virtual_servers, "what was programmed goes on"
+            await bench.passes(2 * AUDIT)
+            assert loop.status().frozen == ()
 
     async def test_a_removed_endpoint_drains_until_its_last_connection_has_ended(self, bench: Bench) -> None:
         async with bench.running():

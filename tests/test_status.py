@@ -46,12 +46,14 @@ STATUS = WorkerStatus(
     problems=("compose.yaml:9: error: name web.test: held by demo/web; choose another name",),
     failures=("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh",),
     frozen=("store: gone",),
+    repairs=2,
 )
 
 TEXT = """\
 worker      w1  (vipmesh 1.2.3)
 data plane  ipvs: this kernel has IPVS
 dns         127.0.0.1:53
+repairs     2: somebody else changed what is ours; the log says what
 frozen      store: gone
 
 web.test  10.112.0.7  1 of 2 endpoints serving  (demo/web)

@@ -1,22 +1,32 @@
 """The kernel's settings that a router of VIPs needs, all of the network namespace we run in.
 
-Only what differs is written, and what was written is logged with the old value, so that it can be undone. In a
+Only what differs is written, and what was written is told with the old value, so that it can be undone. In a
 container /proc/sys is often read-only: then the host must have the values already, and the error gives the lines for
 its /etc/sysctl.d.
 """
 
-import logging
+import asyncio
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-log = logging.getLogger("vipmesh")
+from mesh.host import HostError
 
 _REUSE_REPAIRED = (5, 9)
 
 
-class SysctlError(Exception):
+class SysctlError(HostError):
     """Settings that are not as they must be and cannot be changed. The text ends with the remedy."""
+
+
+class RouterSettings:
+    """Keeps the settings of a router of VIPs as they must be."""
+
+    async def mend(self, *_: object) -> list[str]:
+        """Make them so; what was changed, a line each. Raises `SysctlError`."""
+        changed = await asyncio.to_thread(ensure, router_settings(os.uname().release))
+        return [f"sysctl {key} is {new}, was {old}" for key, old, new in changed]
 
 
 def router_settings(release: str) -> Mapping[str, int]:
@@ -61,7 +71,6 @@ def ensure(settings: Mapping[str, str | int], root: Path = Path("/proc/sys")) ->
         except OSError as error:
             refused.append((key, new, f"it is {old} and cannot be written ({error.strerror})"))
             continue
-        log.info("sysctl %s: %s, was %s", key, new, old)
         changed.append((key, old, new))
     if refused:
         raise SysctlError(_words(refused))

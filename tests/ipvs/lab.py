@@ -114,9 +114,13 @@ class Echo:
         self._name = name
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            writer.write(f"{self._name} ".encode() + line)
-        writer.close()
+        try:
+            while line := await reader.readline():
+                writer.write(f"{self._name} ".encode() + line)
+        except ConnectionError:
+            pass  # a probe resets its connection
+        finally:
+            writer.close()
 
 
 class Datagrams(asyncio.DatagramProtocol):

@@ -10,7 +10,7 @@ import pytest
 from mesh.model import Transport, VirtualKey
 from tests.e2e.programs import eventually, status, vipmesh
 from tests.ipvs.lab import Client, Lab, Servers, ask_tcp
-from tests.netns import run
+from tests.netns import ip, run
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(300)]
 
@@ -124,3 +124,42 @@ async def test_a_dead_backend_is_pruned_and_a_returned_one_serves_again(
             )
             assert {await ask_tcp(lab, web) for _ in range(4)} == {"a", "b"}
             assert await daemon.end() == 0
+
+
+async def test_what_somebody_breaks_is_mended_and_told(
+    lab: Lab, servers: Servers, settings: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        await servers.start(name)
+    conntrack = Path("/proc/sys/net/ipv4/vs/conntrack")
+    async with vipmesh("run", "-c", str(settings)) as daemon:
+        await daemon.line("set up: sysctl|data plane ipvs", seconds=SLOW)
+        for _ in range(2):
+            await daemon.line("healthy", seconds=SLOW)
+        shown = await eventually(
+            lambda: status(f"unix://{tmp_path}/admin.sock"),
+            lambda s: [e["serving"] for e in s["services"][0]["endpoints"]] == [True, True],
+            SLOW,
+        )
+        vip = shown["services"][0]["vip"]
+        web = VirtualKey(vip, 80, Transport.TCP)
+        before = run("ipvsadm", "-Sn")
+
+        ip(f"address del {vip}/32 dev mesh0")
+        await daemon.line(f"repaired: somebody changed the data plane: bind VIP {vip}", seconds=5)
+        assert await ask_tcp(lab, web) in {"a", "b"}
+
+        run("ipvsadm", "-C")
+        await daemon.line("repaired: somebody changed the data plane: add virtual server", seconds=20)
+        await daemon.line("repaired: somebody changed the data plane: add real server 10.2.0.2", seconds=20)
+        await eventually(lambda: asyncio.to_thread(run, "ipvsadm", "-Sn"), lambda text: text == before)
+
+        conntrack.write_text("0")
+        await daemon.line("repaired: sysctl net.ipv4.vs.conntrack is 1, was 0", seconds=20)
+        assert conntrack.read_text().strip() == "1"
+
+        ip("link del mesh0")
+        await daemon.line(f"bind VIP {vip}", seconds=5)
+        assert await ask_tcp(lab, web) in {"a", "b"}
+        assert (await status(f"unix://{tmp_path}/admin.sock"))["repairs"] == 6
+        assert await daemon.end() == 0

@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--admin", metavar="ADDRESS", help="ask here: unix:///PATH or HOST:PORT")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(verb=_status)
+
+    teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
+    teardown.add_argument("-c", "--config", type=Path, help="the daemon's settings")
+    teardown.set_defaults(verb=_teardown)
     return parser
 
 
@@ -109,6 +113,23 @@ def _demo(options: argparse.Namespace) -> int:
     # The demo tells its story on standard output; of the daemon's log only what is wrong belongs into it.
     logging.getLogger().setLevel(logging.DEBUG if options.verbose else logging.ERROR)
     return _foreground(demo.run(options.file, os.environ))
+
+
+def _teardown(options: argparse.Namespace) -> int:
+    from mesh.teardown import teardown
+
+    settings = _settings(options.config)
+    failures: list[str] = []
+
+    async def work() -> None:
+        removed, failed = await teardown(settings)
+        print(*removed, f"{len(removed)} removed; claims stay in {settings.store_url}", sep="\n")
+        failures.extend(failed)
+
+    status = _foreground(work())
+    for failure in failures:
+        print(f"vipmesh: {failure}", file=sys.stderr)
+    return 1 if failures else status
 
 
 def _foreground(work: Coroutine[Any, Any, None]) -> int:

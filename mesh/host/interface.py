@@ -49,9 +49,9 @@ class MeshInterface:
         """See `VipInterface.unbind`."""
         await self._run(lambda route: self._unbind(route, address))
 
-    async def remove(self) -> None:
-        """Delete the interface with all its addresses; not there: nothing is done. Raises `OSError`."""
-        await self._run(self._remove)
+    async def remove(self) -> bool:
+        """Delete the interface with all its addresses; False: it was not there. Raises `OSError`."""
+        return await self._run(self._remove)
 
     async def close(self) -> None:
         """Let go of the thread and its socket; the interface stays."""
@@ -95,10 +95,11 @@ class MeshInterface:
             if found == address:  # with whatever prefix length somebody gave it
                 _unless(errno.EADDRNOTAVAIL, route.addr, "delete", index=index, address=address, prefixlen=prefixlen)
 
-    def _remove(self, route: Any) -> None:
+    def _remove(self, route: Any) -> bool:
         index, _ = self._find(route)
         if index is not None:
             _unless(errno.ENODEV, route.link, "delete", index=index)
+        return index is not None
 
     def _find(self, route: Any) -> tuple[int | None, bool]:
         """The interface's index, None if it does not exist, and whether it is up."""

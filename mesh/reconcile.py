@@ -19,9 +19,10 @@ from typing import Protocol
 from mesh.claims import wishes
 from mesh.config import Network
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, Operation, diff
+from mesh.diff import BindVip, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
+from mesh.journal import Journal
 from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table
 from mesh.plan import Plan, plan, probes
 from mesh.probes.health import Verdict
@@ -43,8 +44,6 @@ AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
 DRAIN_LOOK = 1.0
 """Seconds between two looks at whether the last connection of what is draining has ended."""
-TOLD = 20
-"""Lines in the log for one repair."""
 RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 
@@ -102,15 +101,10 @@ class Pictures:
 
     instances: dict[int, tuple[Instance, ...]] = field(default_factory=dict)
     """By source. A source that has not answered yet is not there."""
-    problems: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """By who found them."""
     addresses: frozenset[Address] | None = None
     """The worker's own."""
     view: ClusterView | None = None
     plan: Plan | None = None
-    failures: tuple[Failure, ...] = ()
-    frozen: dict[str, str] = field(default_factory=dict)
-    """By part: why its last picture stays in force."""
 
 
 class Reconciler:
@@ -145,6 +139,7 @@ class Reconciler:
         self._published = published
         self._prober = prober
         self._now = Pictures()
+        self._journal = Journal()
         self._names: Mapping[Name, Address] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
@@ -155,8 +150,6 @@ class Reconciler:
         self._wake = wake
         self._register = asyncio.Event()
         self.passes = 0
-        self.repairs = 0
-        """What somebody else had changed and was mended, ever."""
 
     async def run(self) -> None:
         """Keep the data plane and the zone at the plan, until cancelled."""
@@ -171,9 +164,9 @@ class Reconciler:
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
-        now = self._now
+        now, journal = self._now, self._journal
         last = {e.id: h[-1].reason for e in (now.view or ClusterView()).endpoints if (h := self._prober.history(e.id))}
-        frozen = {**now.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
+        frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         return WorkerStatus(
             version=self._facts.version,
             worker=self._facts.worker,
@@ -181,10 +174,10 @@ class Reconciler:
             data_plane_reason=self._facts.data_plane_reason,
             dns=self._facts.dns,
             services=services(now.view, self._prober.health(), now.plan, last) if now.view and now.plan else (),
-            problems=tuple(line for part in sorted(now.problems) for line in now.problems[part]),
-            failures=tuple(f"{failure.operation}: {failure.reason}" for failure in now.failures),
+            problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
+            failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
-            repairs=self.repairs,
+            repairs=journal.repairs,
         )
 
     async def _adopt(self) -> frozenset[RealKey]:
@@ -192,7 +185,7 @@ class Reconciler:
         try:
             table = await self._plane.read()
         except DataPlaneError as error:
-            self._froze("data plane", str(error))
+            self._journal.froze("data plane", str(error))
             return frozenset()
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
         if found:
@@ -204,7 +197,7 @@ class Reconciler:
     async def _follow_source(self, source: Source) -> None:
         async for instances, problems in source.watch():
             self._now.instances[id(source)] = instances
-            self._found(f"source {id(source)}", problems)
+            self._journal.found(f"source {id(source)}", problems)
             self._register.set()
 
     async def _keep_registered(self) -> None:
@@ -216,15 +209,15 @@ class Reconciler:
                 continue
             instances = [i for s in self._sources for i in self._now.instances[id(s)]]
             offered = register(instances, worker=self._site.worker, domain=self._site.domain, pool=self._site.pool)
-            self._found("labels", tuple(self._located(i, p) for i, p in offered.problems))
+            self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
             try:
                 await self._store.register(registration(self._site.worker, offered.services, offered.endpoints))
             except StoreError as error:
-                self._froze("store", str(error))
+                self._journal.froze("store", str(error))
                 await asyncio.sleep(RETRY)
                 self._register.set()
             else:
-                self._thawed("store")
+                self._journal.thawed("store")
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
@@ -238,7 +231,7 @@ class Reconciler:
     async def _follow_store(self) -> None:
         async for snapshot in self._store.watch():
             seen, broken = view(snapshot.records)
-            self._found("store", broken)
+            self._journal.found("store", broken)
             await self._claim(seen)
             self._now.view = seen
             self._published.claims = seen.claims
@@ -248,11 +241,11 @@ class Reconciler:
     async def _claim(self, seen: ClusterView) -> None:
         """Ask for what the services lack; the store's next snapshot shows what was given."""
         wanted, conflicts = wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
-        self._found("claims", conflicts)
+        self._journal.found("claims", conflicts)
         try:
             await claim(self._store, wanted)
         except StoreError as error:
-            self._froze("store", str(error))
+            self._journal.froze("store", str(error))
 
     def _target(self, seen: ClusterView) -> None:
         own = {endpoint.id for endpoint in seen.endpoints if endpoint.worker == self._site.worker}
@@ -292,11 +285,11 @@ class Reconciler:
         try:
             failures = await self._program(planned)
         except DataPlaneError as error:
-            self._froze("data plane", str(error))
+            self._journal.froze("data plane", str(error))
             return
-        self._thawed("data plane")
+        self._journal.thawed("data plane")
         self._now.plan = planned
-        self._refused(failures)
+        self._journal.refused(failures)
         self.passes += 1
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
@@ -310,12 +303,10 @@ class Reconciler:
             try:
                 found = await part.mend(addresses, claims)
             except HostError as error:
-                self._froze(f"host {number}", str(error))
+                self._journal.froze(f"host {number}", str(error))
                 continue
-            self._thawed(f"host {number}")
-            for line in found:
-                log.log(logging.INFO if first else logging.WARNING, "%s: %s", "set up" if first else "repaired", line)
-            self.repairs += 0 if first else len(found)
+            self._journal.thawed(f"host {number}")
+            self._journal.mended(found, first=first)
 
     async def _program(self, planned: Plan) -> Sequence[Failure]:
         """Names go before their VIP, and come after it: a name never leads where nothing answers."""
@@ -327,7 +318,7 @@ class Reconciler:
         failures = await self._plane.apply(operations) if operations else ()
         self._programmed = None if failures else wanted
         if repair:
-            self._repaired(operations)
+            self._journal.repaired(operations)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
@@ -354,35 +345,3 @@ class Reconciler:
         if names != self._names:
             self._names = names
             self._publish(names)
-
-    # ------------------------------------------------------------------------------------------------ telling
-
-    def _repaired(self, operations: Sequence[Operation]) -> None:
-        """The plan is what it was, and yet there is something to do: somebody else has been here."""
-        self.repairs += len(operations)
-        for operation in operations[:TOLD]:
-            log.warning("repaired: somebody changed the data plane: %s", operation)
-        if len(operations) > TOLD:
-            log.warning("repaired: %d operations more", len(operations) - TOLD)
-
-    def _found(self, part: str, problems: Sequence[Problem]) -> None:
-        lines = tuple(str(problem) for problem in problems)
-        for problem, line in zip(problems, lines, strict=True):
-            if line not in self._now.problems.get(part, ()):
-                log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", line)
-        self._now.problems[part] = lines
-
-    def _refused(self, failures: Sequence[Failure]) -> None:
-        for failure in failures:
-            if failure not in self._now.failures:
-                log.error("data plane: %s: %s", failure.operation, failure.reason)
-        self._now.failures = tuple(failures)
-
-    def _froze(self, part: str, reason: str) -> None:
-        if self._now.frozen.get(part) != reason:
-            log.error("%s: %s; the last good state stays in force", part, reason)
-            self._now.frozen[part] = reason
-
-    def _thawed(self, part: str) -> None:
-        if self._now.frozen.pop(part, None) is not None:
-            log.info("%s answers again", part)

@@ -74,7 +74,7 @@ class Program:
             pass
         pytest.fail(f"no line like {pattern!r} in:\n{''.join(self.output)}")
 
-    async def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
+    async def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
         """Send a signal and wait for the end; the exit status."""
         self._process.send_signal(number)
         async with asyncio.timeout(seconds):
@@ -97,12 +97,15 @@ async def vipmesh(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+    program = Program(process)
     try:
-        yield Program(process)
+        yield program
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            # Reads what is left: asyncio's `wait` alone would wait for a pipe that nobody empties.
+            output, _ = await process.communicate()
+            sys.stdout.write("".join(program.output) + output.decode())  # pytest shows it beside the failure
 
 
 async def status(admin: str) -> dict[str, Any]:

@@ -85,6 +85,8 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
         await established.connect(web)
         served_by = await established.echo()
         before = run("ipvsadm", "-Sn")
+        enough = asyncio.Event()
+        loading = asyncio.ensure_future(load(lab, web, enough))
         await daemon.end(signal.SIGKILL)
     assert await established.echo() == served_by, "the kernel forwards while no daemon runs"
 
@@ -96,6 +98,8 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
         await eventually(lambda: status(admin), lambda s: bool(s["services"]), SLOW)
         await asyncio.sleep(2)  # several probes and passes: none of them has anything to do
         assert run("ipvsadm", "-Sn") == before
+        enough.set()
+        assert await loading > 20, "every connection through the kill and the restart was answered"
         assert await established.echo() == served_by
         assert await ask_tcp(lab, web) in {"a", "b"}
         await established.close()
@@ -108,6 +112,16 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
     assert (code, said.splitlines()[-1].startswith("5 removed; claims stay in sqlite")) == (0, True), said
     assert run("ipvsadm", "-Sn").split() == ["-A", "-t", "10.1.0.1:443", "-s", "rr"], "another's is never touched"
     assert "mesh0" not in run("ip", "link")
+
+
+async def load(lab: Lab, key: VirtualKey, enough: asyncio.Event) -> int:
+    """New connections without a pause until told; how many. Raises for the first one that fails."""
+    count = 0
+    while not enough.is_set():
+        await ask_tcp(lab, key)
+        count += 1
+        await asyncio.sleep(0.02)  # leave some of an emulated processor to the daemon
+    return count
 
 
 async def test_a_dead_backend_is_pruned_and_a_returned_one_serves_again(

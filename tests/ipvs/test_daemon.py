@@ -27,6 +27,7 @@ services:
       mesh.routing.scheduler: rr
       mesh.probe.url: tcp://container:8080
       mesh.probe.interval_seconds: "0.5"
+      mesh.probe.timeout_seconds: "20"  # an emulated processor that is shared may be slow, a refusal comes at once
     x-endpoints: [10.2.0.1, 10.2.0.2]
 """
 

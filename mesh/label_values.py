@@ -9,7 +9,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, TypeAlias
 
-from mesh.model import Address, Name, ProbeKind, Publish, Route, Scheduler, Transport
+from mesh.model import Address, Forwarding, Name, ProbeKind, Publish, Route, Scheduler, SchedulerFlag, Transport
 
 Pool: TypeAlias = IPv4Network | IPv6Network
 """The addresses that VIPs are taken from."""
@@ -103,14 +103,15 @@ def routing_names(text: str, container_port: int, transport: Transport, domain: 
 
 def _route(text: str, container_port: int, transport: Transport, domain: Name) -> Route:
     url = _split(text)
-    if url.scheme not in ("", "http", "https", "tcp", "udp"):
-        remedy = "write the name alone or with http://, https://, tcp:// or udp://"
+    if url.scheme not in ("", "http", "https", *Transport):
+        remedy = "write the name alone or with http://, https://, tcp://, udp:// or sctp://"
         raise RefusedError(f"the scheme {shown(url.scheme + '://')} is not known", remedy)
     if url.path:
         reason = f"{shown(text)} has a path, and the mesh routes connections, which have none"
         raise RefusedError(reason, f"write {printable(text.removesuffix(url.path))}")
-    if url.scheme and (url.scheme == "udp") != (transport is Transport.UDP):
-        label = f"routing.port_{container_port}" + ("/udp" if url.scheme == "udp" else "")
+    meant = Transport(url.scheme) if url.scheme in ("udp", "sctp") else Transport.TCP
+    if url.scheme and meant is not transport:
+        label = f"routing.port_{container_port}" + ("" if meant is Transport.TCP else f"/{meant}")
         raise RefusedError(f"{url.scheme}:// does not fit a label for {transport}", f"put the name under {label}")
     name = dns_name(url.host, domain)
     listen = port(url.port) if url.port is not None else _WELL_KNOWN.get(url.scheme, container_port)
@@ -167,6 +168,28 @@ def scheduler(text: str) -> Scheduler:
     except ValueError:
         known = " ".join(Scheduler)
         raise RefusedError(f"{shown(text)} is not a scheduler", f"write one of {known}") from None
+
+
+def scheduler_flags(text: str) -> frozenset[SchedulerFlag]:
+    """Flags of the hashing schedulers, commas between them."""
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    unknown = next((word for word in words if word not in list(SchedulerFlag)), None)
+    if unknown is not None or not words:
+        raise RefusedError(f"{shown(unknown or text)} is not a flag of a scheduler", "write fallback, port or both")
+    return frozenset(map(SchedulerFlag, words))
+
+
+def forwarding(text: str) -> Forwarding:
+    """How packets get to the endpoint."""
+    try:
+        return Forwarding(text.lower())
+    except ValueError:
+        raise RefusedError(f"{shown(text)} is not a way of forwarding", f"write {' or '.join(Forwarding)}") from None
+
+
+def connections(text: str) -> int:
+    """A threshold of connections, 0..1000000."""
+    return _number(text, 0, 1_000_000)
 
 
 def session_sticky(text: str) -> int:

@@ -5,7 +5,7 @@ loudly, and the other labels still count. Nothing raises; every finding is a `Pr
 
 Two prefixes mean the same, `aliyun.` (files written for that platform run unchanged) and `mesh.`. What is declared
 does not depend on the order of the labels, since container engines do not keep it: ports are taken in ascending
-order, TCP before UDP. The grammar of the values is in `mesh.label_values`.
+order, TCP before UDP before SCTP. The grammar of the values is in `mesh.label_values`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,19 @@ from functools import partial
 from mesh import label_values as values
 from mesh.label_sheet import KNOWN, PREFIXES, PUBLISH, ROUTE, TUNING, Sheet, key_of
 from mesh.label_values import Pool, RefusedError
-from mesh.model import Name, Probe, ProbeKind, Publish, Route, Scheduler, Service, Transport
+from mesh.model import (
+    Forwarding,
+    Name,
+    Probe,
+    ProbeKind,
+    Publish,
+    RealServer,
+    Route,
+    Scheduler,
+    SchedulerFlag,
+    Service,
+    Transport,
+)
 from mesh.problem import Problem
 
 __all__ = ["KNOWN", "PREFIXES", "Parsed", "key_of", "parse", "port_label"]
@@ -27,8 +39,8 @@ class Parsed:
 
     service: Service | None
     """None: no label routes to it or publishes it, or none of those could be taken."""
-    weight: int
-    """The endpoint's own weight, 0..1000."""
+    settings: RealServer
+    """The endpoint's own: its weight (0..1000), its thresholds, the forwarding to it."""
     release: str | None
     problems: tuple[Problem, ...]
 
@@ -44,8 +56,9 @@ def parse(labels: Mapping[str, str], *, owner: str, subject: str, domain: Name, 
     publishes = _publishes(sheet)
     fixed_vip = sheet.take("routing.vip", partial(values.vip, pool=pool), None)
     scheduler = sheet.take("routing.scheduler", values.scheduler, Scheduler.WRR)
+    flags = _scheduler_flags(sheet, scheduler)
     persistence = sheet.take("routing.session_sticky", values.session_sticky, 0)
-    weight = sheet.take("routing.weight", values.weight, 1)
+    settings = _settings(sheet, routes, publishes)
     release = sheet.take("routing.release", values.release, None)
     probe = _probe(sheet)
     if not sheet.has_port_labels:
@@ -53,14 +66,14 @@ def parse(labels: Mapping[str, str], *, owner: str, subject: str, domain: Name, 
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
     service = None
     if name is not None:
-        service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe)
-    return Parsed(service, weight, release, tuple(sheet.problems))
+        service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
+    return Parsed(service, settings, release, tuple(sheet.problems))
 
 
 def port_label(declares: type[Route | Publish], container_port: int, transport: Transport) -> str:
     """The label, without prefix, that declares the routes to a container port or its publishing."""
     prefix = ROUTE if declares is Route else PUBLISH
-    return f"{prefix}{container_port}" + ("/udp" if transport is Transport.UDP else "")
+    return f"{prefix}{container_port}" + ("" if transport is Transport.TCP else f"/{transport}")
 
 
 def _routes(sheet: Sheet, domain: Name) -> tuple[Route, ...]:
@@ -103,6 +116,45 @@ def _publishes(sheet: Sheet) -> tuple[Publish, ...]:
                 continue
         publishes.append(publish)
     return tuple(publishes)
+
+
+def _scheduler_flags(sheet: Sheet, scheduler: Scheduler) -> frozenset[SchedulerFlag]:
+    flags: frozenset[SchedulerFlag] = sheet.take("routing.scheduler_flags", values.scheduler_flags, frozenset())
+    if flags and scheduler not in (Scheduler.SH, Scheduler.MH):
+        reason = f"the scheduler {scheduler} has no flags"
+        sheet.refuse("routing.scheduler_flags", reason, "write routing.scheduler: mh or sh, or remove it")
+        return frozenset()
+    return flags
+
+
+def _settings(sheet: Sheet, routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> RealServer:
+    weight = sheet.take("routing.weight", values.weight, 1)
+    upper = sheet.take("routing.max_connections", values.connections, 0)
+    lower = sheet.take("routing.min_connections", values.connections, 0)
+    if lower and not upper:
+        sheet.warn("routing.min_connections", "it has no effect alone", "add routing.max_connections or remove it")
+        lower = 0
+    elif lower > upper:
+        reason = f"{lower} is above routing.max_connections, {upper}"
+        sheet.refuse("routing.min_connections", reason, "write a smaller number, or remove it for three quarters")
+        lower = 0
+    forwarding = sheet.take("routing.forwarding", values.forwarding, Forwarding.MASQUERADE)
+    if forwarding is not Forwarding.MASQUERADE and (moved := _moved_port(routes, publishes)):
+        reason = f"{forwarding} leaves the port as it is, and {moved}"
+        sheet.refuse("routing.forwarding", reason, "write masquerade, or the same port on both sides")
+        forwarding = Forwarding.MASQUERADE
+    return RealServer(weight, forwarding, upper, lower)
+
+
+def _moved_port(routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> str | None:
+    """A port that clients use and the container does not, in words."""
+    for route in routes:
+        if route.listen_port != route.container_port:
+            return f"port {route.listen_port} leads to container port {route.container_port}"
+    for publish in publishes:
+        if publish.port != publish.container_port:
+            return f"published port {publish.port or 'auto'} leads to container port {publish.container_port}"
+    return None
 
 
 def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:

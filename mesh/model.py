@@ -25,6 +25,8 @@ class Transport(StrEnum):
 
     TCP = "tcp"
     UDP = "udp"
+    SCTP = "sctp"
+    """Where the kernel has it; a proxy in user space has not."""
 
 
 class Scheduler(StrEnum):
@@ -39,6 +41,26 @@ class Scheduler(StrEnum):
     SED = "sed"
     NQ = "nq"
     DH = "dh"
+
+
+class SchedulerFlag(StrEnum):
+    """How the hashing schedulers `sh` and `mh` choose: ipvsadm(8), option -b."""
+
+    FALLBACK = "fallback"
+    """A client whose real server has weight 0 or is overloaded gets another one, instead of a refusal."""
+    PORT = "port"
+    """The client's port counts too: its connections spread, instead of all going to one real server."""
+
+
+class Forwarding(StrEnum):
+    """How a packet gets to the real server: ipvsadm(8), PACKET-FORWARDING METHODS."""
+
+    MASQUERADE = "masquerade"
+    """The destination is rewritten, ports may differ, replies come back through this worker."""
+    TUNNEL = "tunnel"
+    """In an IP-in-IP packet; the real server holds the VIP too and answers the client itself."""
+    DIRECT = "direct"
+    """As it is, on a shared link; the real server holds the VIP too and answers the client itself."""
 
 
 # --------------------------------------------------------------------------------------------- what labels declare
@@ -119,6 +141,7 @@ class Service:
     persistence: int = 0
     """Client affinity in seconds; 0: none."""
     probe: Probe | None = None
+    flags: frozenset[SchedulerFlag] = frozenset()
 
     @property
     def names(self) -> tuple[Name, ...]:
@@ -139,6 +162,11 @@ class Endpoint:
     """Where it is reached for every container port; None: the container port itself."""
     weight: int = 1
     release: str | None = None
+    forwarding: Forwarding = Forwarding.MASQUERADE
+    max_connections: int = 0
+    """With so many it gets no new one; 0: no limit."""
+    min_connections: int = 0
+    """Once full, it gets new ones again below so many; 0: three quarters of `max_connections`."""
 
     def port_for(self, container_port: int) -> int:
         """The port to send to for what the container calls `container_port`."""
@@ -210,14 +238,35 @@ class RealKey:
 
 
 @dataclass(frozen=True, slots=True)
+class RealServer:
+    """The settings of a real server behind one virtual server."""
+
+    weight: int = 1
+    """0 takes no new connection."""
+    forwarding: Forwarding = Forwarding.MASQUERADE
+    upper_threshold: int = 0
+    """Connections at which it takes no new one; 0: no limit."""
+    lower_threshold: int = 0
+    """Connections below which it takes new ones again; 0: three quarters of the upper threshold."""
+
+    def __str__(self) -> str:
+        words = [f"weight {self.weight}"]
+        if self.forwarding is not Forwarding.MASQUERADE:
+            words.append(f"forwarding {self.forwarding}")
+        if self.upper_threshold or self.lower_threshold:
+            words.append(f"thresholds {self.upper_threshold} and {self.lower_threshold}")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualServer:
-    """The settings of a virtual server and the weight of each real server behind it."""
+    """The settings of a virtual server, and the real servers behind it."""
 
     scheduler: Scheduler = Scheduler.WRR
     persistence: int = 0
     """Seconds; 0: none."""
-    real_servers: Mapping[RealKey, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Real server -> weight; weight 0 takes no new connection."""
+    real_servers: Mapping[RealKey, RealServer] = field(default_factory=lambda: MappingProxyType({}))
+    flags: frozenset[SchedulerFlag] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from mesh.model import (
     Name,
     Probe,
     RealKey,
+    RealServer,
     Service,
     Table,
     Transport,
@@ -136,8 +137,11 @@ def _virtual_server(
     service: Service, address: Address, container_port: int, serving: Iterable[Endpoint]
 ) -> VirtualServer:
     """Real servers of the other address family are left out: the kernel cannot masquerade between families."""
-    real_servers: dict[RealKey, int] = {}
-    for endpoint in serving:
-        if (":" in endpoint.address) == (":" in address):
-            real_servers[RealKey(endpoint.address, endpoint.port_for(container_port))] = endpoint.weight
-    return VirtualServer(service.scheduler, service.persistence, real_servers)
+    real_servers = {
+        RealKey(endpoint.address, endpoint.port_for(container_port)): RealServer(
+            endpoint.weight, endpoint.forwarding, endpoint.max_connections, endpoint.min_connections
+        )
+        for endpoint in serving
+        if (":" in endpoint.address) == (":" in address)
+    }
+    return VirtualServer(service.scheduler, service.persistence, real_servers, service.flags)

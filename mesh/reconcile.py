@@ -19,7 +19,7 @@ from typing import Protocol
 from mesh.claims import wishes
 from mesh.config import Network
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, diff
+from mesh.diff import BindVip, Operation, RefusedError, apply, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
@@ -42,8 +42,8 @@ COALESCE = 0.005
 """Seconds that a pass waits for company: a burst of changes becomes one pass."""
 AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
-DRAIN_LOOK = 1.0
-"""Seconds between two looks at whether the last connection of what is draining has ended."""
+LOOK_AGAIN = 1.0
+"""Seconds until the next look at whether what drains has ended, and whether what failed for the first time goes now."""
 RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 
@@ -144,7 +144,8 @@ class Reconciler:
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
-        """What the last pass left behind, if nothing of it failed: who finds it otherwise finds somebody's change."""
+        """What the last pass left behind: who finds it otherwise finds somebody's change."""
+        self._failed_anew = False
         self._mended_at = -math.inf
         self._mended_for = Claims()
         self._wake = wake
@@ -270,7 +271,7 @@ class Reconciler:
     async def _keep_programmed(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(DRAIN_LOOK if self._draining else AUDIT):
+                async with asyncio.timeout(LOOK_AGAIN if self._draining or self._failed_anew else AUDIT):
                     await self._wake.wait()
                 await asyncio.sleep(COALESCE)
             except TimeoutError:
@@ -288,6 +289,7 @@ class Reconciler:
             self._journal.froze("data plane", str(error))
             return
         self._journal.thawed("data plane")
+        self._failed_anew = not set(failures) <= set(self._journal.failures)
         self._now.plan = planned
         self._journal.refused(failures)
         self.passes += 1
@@ -312,18 +314,27 @@ class Reconciler:
         """Names go before their VIP, and come after it: a name never leads where nothing answers."""
         observed, wanted = await self._drained(planned)
         operations = diff(observed, wanted)
-        repair = wanted == self._programmed
         staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
-        self._programmed = None if failures else wanted
-        if repair:
-            self._journal.repaired(operations)
+        self._tell_repairs(observed, operations, failures)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
         self._show({n: vip for n, vip in planned.names.items() if n in staying or vip not in unbound})
         return failures
+
+    def _tell_repairs(self, observed: Table, operations: Sequence[Operation], failures: Sequence[Failure]) -> None:
+        """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
+        refused = {failure.operation for failure in failures}
+        changed = self._programmed is not None and self._programmed != observed
+        restores = set(diff(observed, self._programmed)) if changed and self._programmed else set()
+        self._journal.repaired([o for o in operations if o in restores and o not in refused])
+        try:
+            # A refused one that restores is still owed: when it succeeds later, it is to be told.
+            self._programmed = apply(observed, [o for o in operations if o in restores or o not in refused])
+        except RefusedError:  # somebody else is at it, too; what is left shows the next time it is read
+            self._programmed = None
 
     async def _drained(self, planned: Plan) -> tuple[Table, Table]:
         """What is there, and what shall be now: the plan with what still has to finish."""

@@ -48,8 +48,11 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
                 worker,
                 instance.address,
                 instance.port,
-                parsed.weight,
+                parsed.settings.weight,
                 parsed.release,
+                parsed.settings.forwarding,
+                parsed.settings.upper_threshold,
+                parsed.settings.lower_threshold,
             )
         )
     return Registration(

@@ -15,6 +15,7 @@ from mesh.model import (
     ProbeKind,
     Publish,
     RealKey,
+    RealServer,
     Route,
     Scheduler,
     Service,
@@ -39,8 +40,8 @@ def view(service: Service = WEB, *endpoints: Endpoint, claims: Claims = CLAIMS) 
 def test_every_endpoint_of_a_service_stands_behind_its_vip() -> None:
     planned = plan(view(WEB, ONE, TWO), {})
     assert planned.table.virtual_servers[KEY].real_servers == {
-        RealKey("10.2.0.1", 8080): 1,
-        RealKey("10.2.0.2", 8080): 3,
+        RealKey("10.2.0.1", 8080): RealServer(1),
+        RealKey("10.2.0.2", 8080): RealServer(3),
     }
     assert planned.table.vips == {VIP}
     assert planned.names == {"web.test": VIP}

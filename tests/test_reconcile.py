@@ -9,12 +9,24 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.diff import BindVip, DeleteRealServer, UnbindVip, diff
+from mesh.diff import AddRealServer, BindVip, DeleteRealServer, UnbindVip, diff
 from mesh.host import HostError
-from mesh.model import Address, Claims, Instance, Name, ProbeKind, RealKey, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import (
+    Address,
+    Claims,
+    Instance,
+    Name,
+    ProbeKind,
+    RealKey,
+    RealServer,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import AUDIT, Reconciler, Site, Upkeep
+from mesh.reconcile import AUDIT, LOOK_AGAIN, Reconciler, Site, Upkeep
 from mesh.status import Facts
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
@@ -181,6 +193,38 @@ class TestTheLoop:
             await bench.passes(3 * AUDIT)
             assert loop.status().repairs == 3
 
+    async def test_a_repair_that_fails_is_tried_again_soon_and_told_when_it_is_done(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            before = bench.plane.table
+            bench.plane.table = Table()
+            bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "there is none")
+            await bench.passes(AUDIT)
+            assert bench.plane.table != before
+            assert loop.status().repairs == 2
+            await bench.passes(LOOK_AGAIN)
+            assert bench.plane.table == before
+            assert loop.status().repairs == 3
+            assert "repaired: somebody changed the data plane: add real server 10.2.0.1:80" in caplog.text
+
+    async def test_what_fails_for_good_is_tried_at_each_audit_and_told_once(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            for _ in range(6):
+                bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "no memory")
+            bench.source.say([instance(1)])
+            await bench.passes()
+            await bench.passes(AUDIT)
+            tried = loop.passes
+            await bench.passes(3 * AUDIT)
+            assert loop.passes == tried + 3
+            assert caplog.text.count("no memory") == 1
+            assert loop.status().repairs == 0
+
     async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
         async with bench.running() as loop:
@@ -228,10 +272,13 @@ class TestTheLoop:
             bench.plane.active[key, leaving] = 1
             bench.source.say([instance(2)])
             await bench.passes(20)
-            assert bench.plane.table.virtual_servers[key].real_servers == {leaving: 0, RealKey("10.2.0.2", 80): 1}
+            assert bench.plane.table.virtual_servers[key].real_servers == {
+                leaving: RealServer(0),
+                RealKey("10.2.0.2", 80): RealServer(1),
+            }
             bench.plane.active.clear()
             await bench.passes(2)
-            assert bench.plane.table.virtual_servers[key].real_servers == {RealKey("10.2.0.2", 80): 1}
+            assert bench.plane.table.virtual_servers[key].real_servers == {RealKey("10.2.0.2", 80): RealServer(1)}
 
     async def test_a_removed_service_drains_behind_its_vip_without_its_name_until_the_time_is_up(
         self, bench: Bench
@@ -382,7 +429,7 @@ class _Recorder(list[Mapping[Name, Address]]):
 
 def _table() -> Table:
     key = VirtualKey("10.112.0.9", 80, Transport.TCP)
-    return Table({key: VirtualServer(real_servers={RealKey("10.2.0.9", 80): 1})}, frozenset({"10.112.0.9"}))
+    return Table({key: VirtualServer(real_servers={RealKey("10.2.0.9", 80): RealServer(1)})}, frozenset({"10.112.0.9"}))
 
 
 async def test_an_operation_reads_well_in_a_log() -> None:

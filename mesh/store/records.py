@@ -162,6 +162,9 @@ def _sound_endpoint(endpoint: Endpoint) -> Endpoint:
         _port(endpoint.port)
     if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
         raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
+    for threshold in (endpoint.max_connections, endpoint.min_connections):
+        if not 0 <= threshold < 1 << 32:
+            raise ValueError(f"{threshold} is not a number of connections from 0 to 4294967295")
     return endpoint
 
 

@@ -17,7 +17,10 @@ from mesh.diff import (
     apply,
 )
 from mesh.drain import Place
-from mesh.model import Table, Transport
+from mesh.model import Forwarding, Table, Transport
+
+_FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}
+_METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT: "-g"}
 
 
 class FakeDataPlane:
@@ -83,10 +86,10 @@ class FakeDataPlane:
         match operation:
             case DeleteRealServer() | DeleteVirtualServer() | BindVip() | UnbindVip():
                 return None
-            case AddVirtualServer(key, scheduler, persistence):
-                edit = EditVirtualServer(key, scheduler, persistence)
-            case AddRealServer(virtual, real, weight) if virtual in self.table.virtual_servers:
-                edit = EditRealServer(virtual, real, weight)
+            case AddVirtualServer(key, scheduler, persistence, flags):
+                edit = EditVirtualServer(key, scheduler, persistence, flags)
+            case AddRealServer(virtual, real, settings) if virtual in self.table.virtual_servers:
+                edit = EditRealServer(virtual, real, settings)
             case _:
                 return "there is no such virtual or real server; add it first"
         self.table = apply(self.table, [edit])
@@ -94,9 +97,11 @@ class FakeDataPlane:
 
     def _lines(self) -> Iterator[str]:
         for key, server in sorted(self.table.virtual_servers.items()):
-            flag = "-t" if key.transport is Transport.TCP else "-u"
-            where = f"{flag} {str(key).partition('//')[2]}"
+            where = f"{_FLAGS[key.transport]} {str(key).partition('//')[2]}"
             sticky = f" -p {server.persistence}" if server.persistence else ""
-            yield f"-A {where} -s {server.scheduler}{sticky}"
-            for real, weight in sorted(server.real_servers.items()):
-                yield f"-a {where} -r {real} -m -w {weight}"
+            hashing = ",".join(f"{server.scheduler}-{flag}" for flag in sorted(server.flags))
+            yield f"-A {where} -s {server.scheduler}{sticky}" + (f" -b {hashing}" if hashing else "")
+            for real, settings in sorted(server.real_servers.items(), key=lambda item: item[0]):
+                upper, lower = settings.upper_threshold, settings.lower_threshold
+                limits = f" -x {upper} -y {lower}" if upper or lower else ""
+                yield f"-a {where} -r {real} {_METHODS[settings.forwarding]} -w {settings.weight}{limits}"

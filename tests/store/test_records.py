@@ -78,13 +78,13 @@ def test_a_newer_version_may_say_more() -> None:
 def test_a_broken_record_is_told_and_stops_no_other() -> None:
     records = registration("w1", [SERVICE], [ENDPOINT]) | {
         "claims/services/x": b"{",
-        "claims/ports/sctp/80": b'{"name": "x", "container_port": 80}',
+        "claims/ports/quic/80": b'{"name": "x", "container_port": 80}',
         "workers/w1/endpoints/x": b'{"id": 5}',
     }
     seen, problems = view(records)
     assert seen.endpoints == (ENDPOINT,)
     assert [str(problem).split(": ")[1] for problem in problems] == [
-        "record claims/ports/sctp/80",
+        "record claims/ports/quic/80",
         "record claims/services/x",
         "record workers/w1/endpoints/x",
     ]

@@ -15,15 +15,17 @@ from mesh.model import Address, RealKey, Transport, VirtualKey
 
 FAMILY_NAME = "IPVS"
 
-MASQUERADE = 0
-"""IP_VS_CONN_F_MASQ: the forwarding that rewrites the destination, so that ports may differ."""
+MASQUERADE, TUNNEL, DIRECT = 0, 2, 3
+"""IP_VS_CONN_F_MASQ rewrites the destination, _TUNNEL wraps the packet, _DROUTE sends it as it is to another host."""
 PERSISTENT = 0x0001
 """IP_VS_SVC_F_PERSISTENT: a client stays with its real server."""
+FALLBACK, BY_PORT = 0x0008, 0x0010
+"""IP_VS_SVC_F_SCHED1 and SCHED2, as the schedulers `sh` and `mh` understand them."""
 _HASHED = 0x0002  # set by the kernel on every service it lists
 
 _FORWARDING_MASK = 0x7
 _INFO_VERSION, _INFO_TABLE_SIZE = 1, 2  # IPVS_INFO_ATTR_*
-_PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17}
+_PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}
 _TRANSPORTS = {number: transport for transport, number in _PROTOCOLS.items()}
 _INET, _INET6 = 2, 10
 
@@ -83,6 +85,8 @@ class Destination:
     key: RealKey
     weight: int
     forwarding: int = MASQUERADE
+    upper_threshold: int = 0
+    lower_threshold: int = 0
     active: int = 0
     inactive: int = 0
     persistent: int = 0
@@ -182,6 +186,8 @@ def parse_destination(body: bytes) -> Destination:
         key=RealKey(address, of.number(PORT, _Dst.PORT)),
         weight=of.number(U32, _Dst.WEIGHT),
         forwarding=of.number(U32, _Dst.FWD_METHOD) & _FORWARDING_MASK,
+        upper_threshold=of.number(U32, _Dst.U_THRESH, default=0),
+        lower_threshold=of.number(U32, _Dst.L_THRESH, default=0),
         active=of.number(U32, _Dst.ACTIVE_CONNS, default=0),
         inactive=of.number(U32, _Dst.INACT_CONNS, default=0),
         persistent=of.number(U32, _Dst.PERSIST_CONNS, default=0),
@@ -228,13 +234,15 @@ def _service_key(key: VirtualKey) -> bytes:
 
 
 def _destination(virtual: VirtualKey, destination: Destination) -> bytes:
-    thresholds = attribute(_Dst.U_THRESH, U32.pack(0)) + attribute(_Dst.L_THRESH, U32.pack(0))
+    upper = attribute(_Dst.U_THRESH, U32.pack(destination.upper_threshold))
+    lower = attribute(_Dst.L_THRESH, U32.pack(destination.lower_threshold))
     return nest(_Of.SERVICE, _service_key(virtual)) + nest(
         _Of.DEST,
         _destination_key(destination.key)
         + attribute(_Dst.FWD_METHOD, U32.pack(destination.forwarding))
         + attribute(_Dst.WEIGHT, U32.pack(destination.weight))
-        + thresholds,  # the kernel insists on them
+        + upper
+        + lower,  # the kernel insists on them
     )
 
 

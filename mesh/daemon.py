@@ -24,7 +24,7 @@ from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, Name, VirtualKey
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import Reconciler, Site
+from mesh.reconcile import Reconciler, Site, Upkeep
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
 from mesh.store.sqlite import SqliteStore
@@ -88,7 +88,7 @@ async def run(
             sources=sources,
             store=store,
             plane=plane,
-            upkeep=[RouterSettings()] if isinstance(plane, ipvs.IpvsDataPlane) else [],
+            upkeep=_upkeep(settings, plane),
             published=published,
             prober=prober,
             publish=_Publisher(settings, names),
@@ -132,6 +132,11 @@ async def choose_plane(settings: Settings, interface: VipInterface, published: P
     if settings.dataplane_driver is Driver.IPVS:
         raise DataPlaneError(f"[dataplane] driver is ipvs, but {missing}")
     return userspace, missing
+
+
+def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
+    """What the data plane stands on; a proxy stands on nothing."""
+    return [RouterSettings(ipv6=settings.vip_pool.version == 6)] if isinstance(plane, ipvs.IpvsDataPlane) else []
 
 
 class _Publisher:

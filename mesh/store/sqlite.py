@@ -44,6 +44,7 @@ class SqliteStore:
         self._lock = -1
         self._database: sqlite3.Connection | None = None
         self._closed = False
+        self.trouble: str | None = None
 
     @classmethod
     async def open(cls, path: Path, worker: str) -> "SqliteStore":
@@ -85,14 +86,19 @@ class SqliteStore:
                     if self._closed:
                         raise
                     log.error("%s; what was read last stays in force", error)
+                    self.trouble = str(error)
                     await asyncio.sleep(_RETRY)
                     continue
+                self.trouble = None
                 if snapshot.revision > seen:
                     seen = snapshot.revision
                     yield snapshot
                 await woken.wait()
         finally:
             self._watchers.discard(woken)
+
+    async def run(self) -> None:
+        """See `Store.run`."""
 
     async def close(self) -> None:
         """See `Store.close`."""

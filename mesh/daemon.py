@@ -27,7 +27,7 @@ from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler, Site, Upkeep
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
-from mesh.store.sqlite import SqliteStore
+from mesh.store.opening import open_store
 from meshdns.forward import Forwarder, upstreams_from_resolv_conf
 from meshdns.server import NameServer
 from meshdns.zone import Zone
@@ -66,7 +66,7 @@ async def run(
     """
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
+        store = await open_store(settings)
         stack.push_async_callback(store.close)
         site = _site(settings)
         published = PublishedPorts()
@@ -100,6 +100,7 @@ async def run(
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
         async with asyncio.TaskGroup() as tasks:
             parts = [
+                tasks.create_task(store.run(), name="store"),
                 tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(loop.run(), name="reconciler"),
             ]

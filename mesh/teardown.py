@@ -15,8 +15,8 @@ from mesh.host.addresses import worker_addresses
 from mesh.host.interface import MeshInterface
 from mesh.model import Claims, Table
 from mesh.published import PublishedPorts
+from mesh.store.opening import open_store
 from mesh.store.records import view
-from mesh.store.sqlite import SqliteStore
 
 
 async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
@@ -53,9 +53,9 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
 
 async def _claims(settings: Settings) -> Claims:
     path = Path(settings.store_url.removeprefix("sqlite:///"))
-    if not await asyncio.to_thread(path.exists):
+    if settings.store_url.startswith("sqlite:") and not await asyncio.to_thread(path.exists):
         return Claims()  # no daemon has ever claimed a port here
-    store = await SqliteStore.open(path, settings.node_name)
+    store = await open_store(settings)
     try:
         seen, _ = view((await store.read()).records)
     finally:

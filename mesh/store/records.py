@@ -66,6 +66,11 @@ def port_claim(transport: Transport, port: int, name: Name, container_port: int)
     return _key("claims", "ports", transport, str(port)), _value(_Port(name, container_port))
 
 
+def own_prefixes(worker: str) -> tuple[str, ...]:
+    """Where the leased records of one worker are; nobody else writes there."""
+    return _key("workers", worker) + "/", _key("health", worker) + "/"
+
+
 def registration(worker: str, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, bytes]:
     """The leased records of one worker."""
     records = {_key("workers", worker, "services", service.owner): _value(service) for service in services}

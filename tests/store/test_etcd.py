@@ -1,17 +1,14 @@
 """The cluster's store on real etcd: the contract, and what two workers see of one another."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 import pytest
 
 from mesh.etcd_url import EtcdUrl
-from mesh.store import Snapshot, Store
 from mesh.store.etcd import EtcdStore, Gateway
-from tests.store.contract import StoreContract, watching
+from tests.store.contract import StoreContract
 from tests.store.etcd_server import EtcdServer, etcd
 
 

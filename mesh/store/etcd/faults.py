@@ -25,8 +25,7 @@ _REFUSALS = (
     ("authentication is not enabled", "etcd knows no users: remove [store] user, or etcdctl auth enable"),
     (
         "database space exceeded",
-        "its disk quota is used up: etcdctl compact, defrag and alarm disarm; then run it with "
-        "--auto-compaction-retention=1h",
+        "its disk quota is used up: etcdctl compact, defrag, alarm disarm; run it with --auto-compaction-retention=1h",
     ),
 )
 _TRANSPORT = (
@@ -80,7 +79,7 @@ def of_answer(status: int, payload: bytes) -> StoreError:
         fault = decode(payload, Fault)
     except msgspec.MsgspecError:
         said = payload[:100].decode(errors="replace").strip()
-        if status == 404:  # noqa: PLR2004 - every etcd has /v3, unless its gateway is off
+        if status == 404:
             return UnreachableError(
                 "its JSON gateway is off",
                 "start etcd with --enable-grpc-gateway (with a --config-file: `enable-grpc-gateway: true` in it)",

@@ -21,7 +21,7 @@ import msgspec
 
 from mesh.store.etcd import faults
 from mesh.store.etcd.faults import RefusedError, UnreachableError
-from mesh.store.etcd.wire import Body, StreamMessage, Token, WatchAnswer, decode, encode
+from mesh.store.etcd.wire import Body, Fault, StreamMessage, Token, WatchAnswer, decode, encode
 
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ def _message(line: bytes) -> WatchAnswer:
     if message.result is None:
         raise faults.of_fault(message.error) if message.error else UnreachableError("answers what no etcd does")
     if message.result.canceled and not message.result.compact_revision:
-        raise faults.of_fault(faults.Fault(message.result.cancel_reason or "the watch is cancelled"))
+        raise faults.of_fault(Fault(message.result.cancel_reason or "the watch is cancelled"))
     return message.result
 
 

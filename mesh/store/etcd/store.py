@@ -30,7 +30,7 @@ _RETRY = 0.2
 """Seconds, about, before a watch that ended is opened again."""
 
 
-class _Forgotten(Exception):
+class _ForgottenError(Exception):
     """What is mirrored cannot be followed any further: list again."""
 
 
@@ -53,9 +53,9 @@ class _Mirror:
         return before != kv.value
 
     def apply(self, answer: WatchAnswer) -> bool:
-        """Follow; whether that changes anything. Raises `_Forgotten`."""
+        """Follow; whether that changes anything. Raises `_ForgottenError`."""
         if answer.canceled:
-            raise _Forgotten
+            raise _ForgottenError
         changed = False
         for event in answer.events:
             if event.kv.mod_revision <= self.revision:
@@ -63,7 +63,7 @@ class _Mirror:
             if event.type == "PUT":
                 changed |= self.put(event.kv)
             elif event.kv.key == self._prefix + b"origin":
-                raise _Forgotten
+                raise _ForgottenError
             else:
                 name = event.kv.key.removeprefix(self._prefix).decode(errors="replace")
                 changed |= self._records.pop(name, None) is not None
@@ -159,7 +159,7 @@ class EtcdStore:
                         self._answers()
                         if changed:
                             yield mirror.snapshot()
-            except _Forgotten:
+            except _ForgottenError:
                 mirror = None
             except StoreError as error:
                 self._is_silent(error)
@@ -180,7 +180,8 @@ class EtcdStore:
         }
         async with self._gateway.stream({"create_request": asked}) as stream:
             async for answers in stream:
-                yield any([mirror.apply(answer) for answer in answers])
+                changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
+                yield any(changes)
 
     async def _is_the_same(self, mirror: _Mirror) -> bool:
         """Whether the store still has the history that was followed: asked of its majority, not of one member."""

@@ -30,13 +30,11 @@ class EtcdUrl:
 
 def parse(text: str) -> EtcdUrl:
     """Raises ValueError with what is wrong."""
-    match = re.fullmatch(r"(etcds?)://([^/]*)/?([^?#]*)", text)
+    if "@" in text:
+        raise ValueError("a URL is shown in logs; put the user into [store] user, the password into [store] password")
+    match = re.fullmatch(r"(etcds?)://([^/?#]*)/?([^?#]*)", text)
     if not match:
         raise ValueError(f"{text!r} is not the URL of an etcd cluster")
-    if "@" in match[2]:
-        raise ValueError(
-            "a URL is shown in logs; put the user into [store] user and the password into [store] password"
-        )
     scheme = "https" if match[1] == "etcds" else "http"
     members = tuple(dict.fromkeys(f"{scheme}://{_member(part.strip())}" for part in match[2].split(",")))
     prefix = match[3].strip("/") or "vipmesh"

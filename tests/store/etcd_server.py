@@ -1,5 +1,6 @@
 """Real etcd, one member or several, on ports of loopback that were free: to kill, to freeze, and to bring back."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -8,14 +9,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from mesh.etcd_url import EtcdUrl
+from mesh.store import Snapshot
+from mesh.store.etcd import EtcdStore, Gateway
 
 CI = os.environ.get("CI") == "true"
 _prefixes = itertools.count()
@@ -133,6 +136,7 @@ def etcd(
             if CI:
                 pytest.fail(f"needs {program}: `tests/install-packages`")
             pytest.skip(f"needs {program}; `tests/install-packages` says what to install")
+    directory.mkdir(exist_ok=True)
     scheme = "https" if tls else "http"
     ports = free_ports(2 * members)
     peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
@@ -151,3 +155,34 @@ def etcd(
         yield server
     finally:
         server.stop()
+
+
+@asynccontextmanager
+async def worker(
+    url: EtcdUrl, name: str = "w1", ttl: int = 5, gateway: Gateway | None = None
+) -> AsyncIterator[EtcdStore]:
+    """A store whose lease is kept alive."""
+    store = EtcdStore.at(url, gateway or Gateway(url.members), (f"workers/{name}/", f"health/{name}/"), ttl)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(store.run())
+            yield store
+            keeping.cancel()
+    finally:
+        await store.close()
+
+
+async def until(
+    snapshots: AsyncGenerator[Snapshot, None], holds: Callable[[Mapping[str, bytes]], bool], seconds: float = 20
+) -> Snapshot:
+    """The first snapshot whose records are so."""
+    last: object = "nothing"
+    try:
+        async with asyncio.timeout(seconds):
+            async for snapshot in snapshots:
+                last = snapshot
+                if holds(snapshot.records):
+                    return snapshot
+    except TimeoutError:
+        pass
+    pytest.fail(f"after {seconds} s the last was {last}")

@@ -3,7 +3,7 @@
 Two kinds: a member that is unreachable (another one may do better) and a request that was refused (every member would).
 """
 
-import ssl
+import os
 
 import aiohttp
 import msgspec
@@ -30,6 +30,7 @@ _REFUSALS = (
 )
 _TRANSPORT = (
     ("HTTPS server", "it speaks TLS: write etcds:// in [store] url"),
+    ("Server disconnected", "see its log; if it speaks TLS, write etcds:// in [store] url"),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS: write etcd:// in [store] url"),
     ("record layer failure", "it does not speak TLS: write etcd:// in [store] url"),
     ("alert", "it wants a client certificate that it knows: set [store] cert and key"),
@@ -102,7 +103,9 @@ def of_exception(error: Exception, timeout: float) -> UnreachableError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return UnreachableError(str(error.certificate_error), _remedy("CERTIFICATE_VERIFY_FAILED"))
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    said = str(cause) if isinstance(cause, ssl.SSLError) else getattr(cause, "strerror", None) or str(cause)
+    said = getattr(cause, "strerror", None) or str(cause)
+    if isinstance(cause, ConnectionError) and cause.errno:
+        said = os.strerror(cause.errno)  # asyncio's own text has the address, which is known
     return UnreachableError(said or type(cause).__name__, _remedy(said))
 
 

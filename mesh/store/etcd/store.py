@@ -150,7 +150,7 @@ class EtcdStore:
         while True:
             self._check_open()
             try:
-                if mirror is None or not await self._is_the_same(mirror):
+                if mirror is None:
                     mirror = await self._list()
                     self._answers()
                     yield mirror.snapshot()
@@ -171,7 +171,10 @@ class EtcdStore:
         await self._gateway.close()
 
     async def _follow(self, mirror: _Mirror) -> AsyncGenerator[bool, None]:
-        """Yields once when it is open, and again after whatever has come meanwhile: whether it changed anything."""
+        """Yields after whatever has come since the last look: whether it changed anything.
+
+        Raises `_ForgottenError` if there is another store by now: it would start again with lower revisions.
+        """
         asked = {
             "key": self._prefix,
             "range_end": prefix_end(self._prefix),
@@ -179,6 +182,8 @@ class EtcdStore:
             "progress_notify": True,
         }
         async with self._gateway.stream({"create_request": asked}) as stream:
+            if not await self._is_the_same(mirror):
+                raise _ForgottenError
             async for answers in stream:
                 changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
                 yield any(changes)

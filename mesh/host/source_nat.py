@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from mesh.host import nft
+from mesh import nft
+from mesh.host import HostError
 from mesh.host.networks import read_local_networks
 from mesh.host.routes import Network
 from mesh.model import Address, Claims, Transport
@@ -55,6 +56,12 @@ class SourceNat:
 
     async def mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
         """Make it so; a line if it was not there, or not as it was left. Raises `HostError`."""
+        try:
+            return await self._mend(addresses, claims)
+        except nft.NftError as error:
+            raise HostError(f"source NAT cannot be set up, replies of endpoints elsewhere are lost: {error}") from error
+
+    async def _mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
         found = await read_local_networks(self._pool)
         networks = tuple(dict.fromkeys((*found, *(n for n in self._answering if n.version == self._pool.version))))
         script = render(NatRules(self._pool, networks, tuple(sorted(addresses)), tuple(sorted(claims.ports))))
@@ -70,7 +77,10 @@ class SourceNat:
 
     async def remove(self) -> list[str]:
         """Take the table away, of both families; what was there, a line each. Raises `HostError`."""
-        removed = [family for family in ("ip", "ip6") if await nft.delete(family, TABLE)]
+        try:
+            removed = [family for family in ("ip", "ip6") if await nft.delete(family, TABLE)]
+        except nft.NftError as error:
+            raise HostError(f"the nftables table {TABLE} stays: {error}") from error
         return [f"delete nftables table {family} {TABLE}" for family in removed]
 
 

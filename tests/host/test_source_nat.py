@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.host import HostError
-from mesh.host.nft import refusal
 from mesh.host.source_nat import NatRules, SourceNat, render
 from mesh.model import Claims, Transport
+from mesh.nft import refusal
 from tests.netns import ip, private_network, run
 
 POOL, POOL_6 = ip_network("10.112.0.0/16"), ip_network("fd00:1::/64")
@@ -101,7 +101,7 @@ async def test_it_follows_ports_addresses_and_networks_without_a_word(network: N
 
 async def test_without_nft_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr("mesh.host.nft.BESIDE", "/nonexistent")
+    monkeypatch.setattr("mesh.nft.BESIDE", "/nonexistent")
     with pytest.raises(HostError, match="`apt-get install nftables`"):
         await SourceNat(POOL).mend(OWN, CLAIMS)
 

@@ -1,4 +1,4 @@
-"""The program nft(8), as far as it is needed: run a script as one transaction, list and delete a table.
+"""The program nft(8), as far as source NAT and the nftables data plane need it: run a script, list and delete a table.
 
 A process of its own instead of the library: the same grammar as in the documentation, and nothing blocks the loop.
 """
@@ -6,15 +6,13 @@ A process of its own instead of the library: the same grammar as in the document
 import asyncio
 import os
 
-from mesh.host import HostError
-
 BESIDE = "/usr/sbin:/sbin"
 """Where programs for administrators are, which the path of a service may lack."""
 _PATIENCE = 30.0
 """Seconds for one run; even a large ruleset takes a few."""
 
 
-class NftError(HostError):
+class NftError(Exception):
     """nft cannot be run, or refused. The text ends with the remedy."""
 
 
@@ -27,7 +25,16 @@ async def load(script: str) -> None:
 
 async def listing(family: str, table: str) -> str | None:
     """The table as `nft list table` prints it; None if there is none. Raises `NftError`."""
-    status, printed, trouble = await _run("list", "table", family, table)
+    return await _listing("list", "table", family, table)
+
+
+async def listing_json(family: str, table: str) -> str | None:
+    """The same as JSON: libnftables-json(5). Raises `NftError`."""
+    return await _listing("-j", "list", "table", family, table)
+
+
+async def _listing(*arguments: str) -> str | None:
+    status, printed, trouble = await _run(*arguments)
     if status == 0:
         return printed
     if "No such file or directory" in trouble:

@@ -54,6 +54,8 @@ class Settings:
     """Added to listen ports below 1024 by the user-space proxy, so that it needs no privilege; 0: not."""
     dataplane_drain_timeout: int
     """Seconds."""
+    dataplane_local_networks: tuple[Network, ...]
+    """Whose hosts answer through this worker."""
     dns_listen: tuple[tuple[str, int], ...]
     dns_domain: str
     dns_ttl: int
@@ -146,6 +148,10 @@ def _network(raw: object) -> Network:
     if network.num_addresses < 8:
         raise ValueError(f"{network} has room for no more than {max(0, network.num_addresses - 3)} VIPs")
     return network
+
+
+def _networks(raw: object) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _items(raw))
 
 
 def _number(low: int, high: int) -> Callable[[object], int]:
@@ -275,6 +281,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             30,
             "a number of seconds such as 30",
             "how long the connections of a removed endpoint get to finish",
+        ),
+        "dataplane.local_networks": Setting(
+            _networks,
+            (),
+            'networks such as ["10.5.0.0/24"]',
+            "where hosts have this worker as their default route, beside its containers: they see the client's address",
         ),
         "dns.listen": Setting(
             _socket_addresses(53),

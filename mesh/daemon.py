@@ -20,6 +20,7 @@ from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, Name, VirtualKey
 from mesh.probes.prober import Prober
@@ -137,7 +138,10 @@ async def choose_plane(settings: Settings, interface: VipInterface, published: P
 
 def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
     """What the data plane stands on; a proxy stands on nothing."""
-    return [RouterSettings(ipv6=settings.vip_pool.version == 6)] if isinstance(plane, ipvs.IpvsDataPlane) else []
+    if not isinstance(plane, ipvs.IpvsDataPlane):
+        return []
+    source_nat = SourceNat(settings.vip_pool, settings.dataplane_local_networks)
+    return [RouterSettings(ipv6=settings.vip_pool.version == 6), source_nat]
 
 
 class _Publisher:

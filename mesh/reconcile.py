@@ -20,7 +20,7 @@ from typing import Protocol
 from mesh.claims import wishes
 from mesh.config import Network
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, Operation, RefusedError, apply, changed, diff
+from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
@@ -32,6 +32,7 @@ from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
 from mesh.register import register
+from mesh.repair import account
 from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus, services
 from mesh.store import Store, StoreError
@@ -150,7 +151,7 @@ class Reconciler:
         self._failed_anew = False
         self._reader = Reader()
         self._audited_at = self._mended_at = -math.inf
-        self._mended_for = Claims()
+        self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
         self._wake = wake
         self._register = asyncio.Event()
         self.passes = 0
@@ -304,10 +305,10 @@ class Reconciler:
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
         now = asyncio.get_running_loop().time()
-        if now < self._mended_at + AUDIT / 2 and claims == self._mended_for:
+        if now < self._mended_at + AUDIT / 2 and (addresses, claims) == self._mended_for:
             return  # half: the audit itself comes a moment early or late
         first = self._mended_at == -math.inf
-        self._mended_at, self._mended_for = now, claims
+        self._mended_at, self._mended_for = now, (addresses, claims)
         for number, part in enumerate(self._upkeep):
             try:
                 found = await part.mend(addresses, claims)
@@ -325,7 +326,7 @@ class Reconciler:
         staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
-        self._tell_repairs(keys, observed, operations, failures)
+        await self._tell_repairs(keys, observed, operations, failures)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
@@ -340,7 +341,7 @@ class Reconciler:
             return None
         return await compute(len(wanted.virtual_servers), partial(changed, self._programmed, wanted))
 
-    def _tell_repairs(
+    async def _tell_repairs(
         self,
         keys: frozenset[VirtualKey] | None,
         observed: Table,
@@ -348,16 +349,10 @@ class Reconciler:
         failures: Sequence[Failure],
     ) -> None:
         """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
-        refused = {failure.operation for failure in failures}
-        left = self._programmed if self._programmed is None or keys is None else self._programmed.part(keys)
-        restores = set(diff(observed, left)) if left is not None and left != observed else set()
-        self._journal.repaired([o for o in operations if o in restores and o not in refused])
-        try:
-            # A refused one that restores is still owed: when it succeeds later, it is to be told.
-            now = apply(observed, [o for o in operations if o in restores or o not in refused])
-            self._programmed = now if keys is None or self._programmed is None else self._programmed.changed(keys, now)
-        except RefusedError:  # somebody else is at it, too; what is left shows the next time it is read
-            self._programmed = None
+        refused = frozenset(failure.operation for failure in failures)
+        look = partial(account, self._programmed, keys, observed, operations, refused)
+        repairs, self._programmed = await compute(len(observed.virtual_servers) + len(operations), look)
+        self._journal.repaired(repairs)
 
     async def _drained(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
         """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""

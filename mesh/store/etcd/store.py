@@ -231,7 +231,7 @@ class EtcdStore:
 
     def _answers(self) -> None:
         if self._silent is not None:
-            log.info("store: etcd answers again; it was %s", self._silent)
+            log.info("store: etcd answers again; it did not %s", self._silent)
             self._silent = None
 
     def _is_silent(self, error: StoreError) -> None:
@@ -239,7 +239,7 @@ class EtcdStore:
             error = StoreError(f"etcd: {self._gateway.member}: {error}")
         if self._silent is None:
             now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            self._silent = f"frozen since {now}: {error}"
+            self._silent = f"since {now}: {error}"
             log.error("store: %s; what was read last stays in force", error)
 
     def _check_open(self) -> None:

@@ -88,10 +88,8 @@ class Share:
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
 
-                Of own endpoints there are no verdicts in it: whoever probes knows them.
-
-        `patient`: the first picture waits for the sources if a former life's offer is gone, since the data plane still
-                carries it.
+        Of own endpoints there are no verdicts in it: whoever probes them knows. `patient`: the first picture waits for
+        the sources if a former life's offer is gone, since the data plane still carries it.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(), name="store")

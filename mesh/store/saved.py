@@ -83,11 +83,11 @@ class SavedView:
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
+        saved = await asyncio.to_thread(self._load)
         async with aclosing(_generator(self._store)) as snapshots:
             first = asyncio.ensure_future(anext(snapshots))
             try:
-                await asyncio.wait([first], timeout=PATIENCE)
-                saved = None if first.done() else await asyncio.to_thread(self._load)
+                await asyncio.wait([first], timeout=PATIENCE if saved is not None else None)
                 if saved is not None and not first.done():
                     log.warning("the store is away: starting with what was saved in %s", self._path)
                     self._from_file = True
@@ -96,6 +96,8 @@ class SavedView:
             finally:
                 first.cancel()
                 await asyncio.wait([first])
+            if saved is not None and saved.origin != snapshot.origin and not self._from_file:
+                yield saved  # the store has lost what it knew while this worker was away
             self._from_file = False
             while True:
                 self._newest = snapshot

@@ -141,6 +141,28 @@ async def test_a_lease_that_is_lost_is_regained_at_once(single: EtcdServer) -> N
         assert asyncio.get_running_loop().time() - begun < 1.5, "a third of the TTL and a round trip"
 
 
+async def test_what_somebody_deletes_of_a_worker_is_written_again(single: EtcdServer) -> None:
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        single.ctl("del", f"{url.prefix}workers/w1/x")
+        await until(snapshots, lambda seen: "workers/w1/x" not in seen, seconds=5)
+        await until(snapshots, lambda seen: seen == records, seconds=5)
+
+
+async def test_with_another_daemon_of_the_same_name_there_is_no_contest(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url) as elder, worker(url) as newer, aclosing(watching(elder)) as snapshots:
+        await elder.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})
+        await newer.register({"workers/w1/x": b"other"})
+        await until(snapshots, lambda seen: seen == {"workers/w1/x": b"other"})
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                await anext(snapshots)
+
+
 async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url, ttl=60) as store:

@@ -10,6 +10,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from mesh.store import StoreError
 from mesh.store.etcd.faults import RefusedError
@@ -42,13 +43,30 @@ class Registrations:
         """None: nothing was registered yet, and what a former life left stays."""
         self._there: dict[bytes, KeyValue] | None = None
         """What the store is known to hold; None: it is to be read."""
+        self._there_at = 0
+        """As of which revision."""
         self._writing = asyncio.Lock()
+        self._missed = asyncio.Event()
         self.trouble: str | None = None
 
     async def register(self, records: Mapping[bytes, bytes]) -> None:
         """Make the leased keys exactly these."""
         self._wanted = records
         await self._write()
+
+    def is_own(self, key: bytes) -> bool:
+        """Whether it is below a prefix of this worker."""
+        return key.startswith(self._own)
+
+    def look(self, seen: Mapping[bytes, bytes], revision: int) -> None:
+        """What a watch shows of the own keys. Some that are missing are written again at once: the lease has ended, or
+        somebody deleted them. Anything else there is of another daemon with this name, with which there is no contest.
+        """
+        if self._there is None or self._writing.locked() or revision < self._there_at:
+            return
+        if len(seen) < len(self._there) and all(k in self._there and self._there[k].value == seen[k] for k in seen):
+            self._there = None
+            self._missed.set()
 
     async def keep(self) -> None:
         """Keep the lease alive, and get another one if it is lost; until cancelled."""
@@ -62,7 +80,10 @@ class Registrations:
                 await asyncio.sleep(_RETRY)
             else:
                 self.trouble = None
-                await asyncio.sleep(self._ttl / 3 * random.uniform(0.8, 1))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._ttl / 3 * random.uniform(0.8, 1)):
+                        await self._missed.wait()
+                self._missed.clear()
 
     async def _keep_once(self) -> None:
         lease = self._lease
@@ -120,6 +141,7 @@ class Registrations:
             body: Body = {"key": prefix, "range_end": prefix_end(prefix)}
             answer = await self._gateway.call("kv/range", body, RangeAnswer)
             found |= {kv.key: kv for kv in answer.kvs}
+            self._there_at = answer.header.revision
         return found
 
     async def _take_lease(self, there: Mapping[bytes, KeyValue]) -> None:

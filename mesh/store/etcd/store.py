@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
@@ -72,6 +72,11 @@ class _Mirror:
         elif not answer.created:
             self.revision = max(self.revision, answer.header.revision)  # all up to here was sent
         return changed
+
+    def part(self, belongs: Callable[[bytes], bool]) -> dict[bytes, bytes]:
+        """Some of it, by whole key."""
+        named = ((self._prefix + name.encode(), value) for name, value in self._records.items())
+        return {key: value for key, value in named if belongs(key)}
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.revision, dict(self._records), self.origin.decode(errors="replace"))
@@ -186,6 +191,8 @@ class EtcdStore:
                 raise _ForgottenError
             async for answers in stream:
                 changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
+                if any(self._registrations.is_own(event.kv.key) for answer in answers for event in answer.events):
+                    self._registrations.look(mirror.part(self._registrations.is_own), mirror.revision)
                 yield any(changes)
 
     async def _is_the_same(self, mirror: _Mirror) -> bool:

@@ -54,10 +54,9 @@ class SavedView:
     @property
     def trouble(self) -> str | None:
         """See `Store.trouble`."""
-        trouble = self._store.trouble
-        if trouble and self._from_file:
-            return f"{trouble}; in force is what was saved in {self._path}"
-        return trouble
+        if self._from_file:
+            return f"{self._store.trouble or 'no answer yet'}; in force is what was saved in {self._path}"
+        return self._store.trouble
 
     async def read(self) -> Snapshot:
         """See `Store.read`; from the file if the store is away."""

@@ -16,9 +16,9 @@ from functools import partial
 from typing import TypeAlias
 
 from mesh import __version__
-from mesh.claims import Wish
+from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
 from mesh.journal import Journal
-from mesh.model import Claims, ClusterView, Endpoint, Health, Service
+from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
 from mesh.offload import compute
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
@@ -29,6 +29,10 @@ log = logging.getLogger("vipmesh")
 
 COALESCE = 0.005
 """Seconds that a change waits for company."""
+REST = 4.0
+"""How many times as long as a picture took until the next one: a burst leaves most of the time to others."""
+LONGEST_REST = 1.0
+"""Seconds; only where the machine is overloaded."""
 RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 GRACE = 15.0
@@ -54,6 +58,9 @@ class Share:
         """None: not all sources have answered yet."""
         self._endpoints: tuple[str, ...] = ()
         """Ids of those that are offered."""
+        self._owners: frozenset[str] = frozenset()
+        self._names: frozenset[Name] = frozenset()
+        """Of the services that are offered."""
         self._health: Mapping[str, Health] | None = None
         """None: nothing is probed yet; what a former life said stays."""
         self._registered: dict[str, bytes] = {}
@@ -68,13 +75,18 @@ class Share:
         """For which all wishes were granted."""
         self._waiting: set[str] = set()
         """What the store has not taken yet."""
-        self._write, self._look, self._unclaimed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._write, self._unclaimed = asyncio.Event(), asyncio.Event()
+        self._look, self._taken = asyncio.Event(), asyncio.Event()
 
     def offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
         """This is all that the worker runs."""
         offered = registration(self._worker, services, endpoints)
         if offered != self._offered:
             self._offered = offered
+            self._owners = frozenset(service.owner for service in services)
+            self._names = frozenset(service.name for service in services)
+            self._decided = None
+            self._unclaimed.set()
             self._endpoints = tuple(endpoint.id for endpoint in endpoints)
             self._write.set()
             self._look.set()
@@ -95,12 +107,17 @@ class Share:
             tasks.create_task(self._follow(), name="store")
             tasks.create_task(self._keep_written(), name="registration")
             tasks.create_task(self._keep_claimed(), name="claims")
+            loop = asyncio.get_running_loop()
+            rested = loop.time()
             while True:
                 await self._look.wait()
+                await asyncio.sleep(max(COALESCE, rested - loop.time()))
                 self._look.clear()
+                self._taken.set()
                 if self._snapshot is None or (patient and not self._knows_itself(self._snapshot)):
                     continue
                 patient = False
+                began = loop.time()
                 records = self._overlaid(self._snapshot)
                 seen, broken = await compute(len(records), partial(self._reader.view, records))
                 self._journal.found("store", broken)
@@ -109,6 +126,7 @@ class Share:
                 if seen != self._view:  # what this worker offered itself comes back from the store
                     self._view = seen
                     see(seen)
+                rested = loop.time() + min(LONGEST_REST, REST * (loop.time() - began))
 
     # ------------------------------------------------------------------------------------- store -> picture
 
@@ -119,7 +137,9 @@ class Share:
                 self._lose(before)
             self._snapshot = snapshot
             self._notice_namesake(snapshot)
+            self._taken.clear()
             self._look.set()
+            await self._taken.wait()  # what comes meanwhile is one snapshot
 
     def _lose(self, before: Snapshot) -> None:
         log.error("the store has lost what it knew: it gets all claims back that this worker knows")
@@ -212,7 +232,7 @@ class Share:
                     continue
                 wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
                 self._journal.found("claims", conflicts)
-                refused = await claim(self._store, wanted)
+                refused = await claim(self._store, [wish for wish in wanted if self._is_mine(wish)])
                 self._decided = None if refused else (seen.services, seen.claims)
             except StoreError as error:
                 self._is_refused("claims", error)
@@ -220,6 +240,14 @@ class Share:
                 self._unclaimed.set()
             else:
                 self._is_answered("claims")
+
+    def _is_mine(self, wish: Wish) -> bool:
+        """Whoever runs a service claims for it. All come to the same wishes, and need not all ask."""
+        match wish:
+            case ClaimName(_, owner) | TakeOverName(_, _, owner):
+                return self._offered is None or owner in self._owners
+            case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
+                return self._offered is None or name in self._names
 
     async def _give_back(self) -> None:
         if self._lost is None:

@@ -31,6 +31,8 @@ CONNECT_TIMEOUT = 1.0
 """Seconds."""
 PATIENCE = 4.0
 """Seconds after which the caller is told that no member serves."""
+_LATE = 0.25
+"""Seconds. A timeout that comes so late says that this process was busy, and nothing of the member."""
 _LONGEST_PAUSE = 0.5
 """Seconds between two rounds over all members: several fit in the shortest lease."""
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}  # tcp(7); seconds, times
@@ -98,12 +100,13 @@ class Gateway:
         reasons: dict[str, UnreachableError] = {}
         failures = 0
         while True:
-            member = self.member
+            member, asked = self.member, asyncio.get_running_loop().time()
             try:
                 return await self._authenticated(member, path, body, type_)
             except UnreachableError as error:
                 reasons[member] = error
-            self._leave(member)
+            if asyncio.get_running_loop().time() - asked < REQUEST_TIMEOUT + _LATE:
+                self._leave(member)
             failures += 1
             pause = self._pause(failures)
             if failures >= len(self._members) and asyncio.get_running_loop().time() + pause > deadline:

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from mesh.store import StoreError
 from mesh.store.etcd.faults import RefusedError
@@ -70,9 +69,14 @@ class Registrations:
 
     async def keep(self) -> None:
         """Keep the lease alive, and get another one if it is lost; until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._again_and_again(self._keep_alive), name="lease")
+            tasks.create_task(self._again_and_again(self._keep_written), name="leased keys")
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self._keep_once()
+                await work()
             except StoreError as error:
                 if self.trouble is None:
                     log.warning("lease of this worker: %s", error)
@@ -80,18 +84,22 @@ class Registrations:
                 await asyncio.sleep(_RETRY)
             else:
                 self.trouble = None
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._ttl / 3 * random.uniform(0.8, 1)):
-                        await self._missed.wait()
-                self._missed.clear()
 
-    async def _keep_once(self) -> None:
+    async def _keep_alive(self) -> None:
+        """Beside all writing: that may take long when etcd is busy, and the lease must not end over it."""
         lease = self._lease
         if lease and not await self._is_alive(lease) and self._lease == lease:
             log.warning("the lease of this worker has ended: what it offers is registered anew")
             self._lease, self._there = 0, None
+            self._missed.set()
+        await asyncio.sleep(self._ttl / 3 * random.uniform(0.8, 1))
+
+    async def _keep_written(self) -> None:
+        await self._missed.wait()
         if self._wanted is not None:
             await self._write()
+            if self._there is not None:
+                self._missed.clear()
 
     async def _is_alive(self, lease: int) -> bool:
         answer = await self._gateway.call("lease/keepalive", {"ID": lease}, KeptAlive, within=self._ttl)

@@ -27,6 +27,7 @@ class Driver(StrEnum):
     AUTO = "auto"
     """IPVS where the kernel has it and permits it, else the proxy in user space."""
     IPVS = "ipvs"
+    NFTABLES = "nftables"
     USERSPACE = "userspace"
 
 
@@ -251,8 +252,8 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "dataplane.driver": Setting(
             _driver,
             "auto",
-            '"auto", "ipvs" or "userspace"',
-            "what forwards the traffic; `auto` takes IPVS where the kernel has it",
+            '"auto", "ipvs", "nftables" or "userspace"',
+            "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
         ),
         "dataplane.low_port_offset": Setting(
             _number(0, 64000),

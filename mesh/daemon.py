@@ -21,6 +21,7 @@ from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, Name, VirtualKey
@@ -91,6 +92,7 @@ async def run(
             store=store,
             plane=plane,
             upkeep=_upkeep(settings, plane),
+            listening=None if isinstance(plane, UserspaceDataPlane) else listening,
             published=published,
             prober=prober,
             publish=_Publisher(settings, names),

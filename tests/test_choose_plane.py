@@ -24,6 +24,7 @@ from mesh.published import PublishedPorts
 )
 async def test_the_first_that_works_or_the_one_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
+    *,
     driver: str,
     pool: str,
     no_ipvs: str | None,

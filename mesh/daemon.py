@@ -25,9 +25,10 @@ from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, Name, VirtualKey
+from mesh.parts import Site, Upkeep
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import Reconciler, Site, Upkeep
+from mesh.reconcile import Reconciler
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
 from mesh.store.sqlite import SqliteStore

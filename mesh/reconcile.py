@@ -12,23 +12,21 @@ status; nothing is programmed before the store has answered once.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from mesh.claims import wishes
-from mesh.config import Network
 from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table, Transport, VirtualKey
+from mesh.model import Address, Claims, ClusterView, Instance, Name, RealKey, Table, Transport, VirtualKey
 from mesh.offload import compute
+from mesh.parts import Host, Pictures, Probes, Site, Upkeep
 from mesh.plan import Plan, plan, probes
-from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
@@ -50,65 +48,6 @@ LOOK_AGAIN = 1.0
 """Seconds until the next look at whether what drains has ended, and whether what failed for the first time goes now."""
 RETRY = 1.0
 """Seconds before a store that refused is asked again."""
-
-
-class Probes(Protocol):
-    """The prober, as far as the loop needs it."""
-
-    def watch(self, targets: Mapping[str, Target]) -> None:
-        """Probe exactly these endpoints."""
-        ...
-
-    def health(self) -> Mapping[str, Health]:
-        """The verdict on each of them; one that has not answered yet is `STARTING`."""
-        ...
-
-    def history(self, key: str) -> Sequence[Verdict]:
-        """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
-        ...
-
-
-class Host(Protocol):
-    """The worker's own network, as far as the loop needs it."""
-
-    def watch(self) -> AsyncIterator[frozenset[Address]]:
-        """Yields the worker's addresses at once, and again whenever anything of its network has changed."""
-        ...
-
-
-class Upkeep(Protocol):
-    """Something of the host that the data plane stands on: kernel settings, source NAT."""
-
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
-        """Set up what is missing or was changed; what that was, a line each, empty if all was well.
-
-        `addresses` are the worker's own. Raises `HostError` for what cannot be mended; the rest is.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What the loop must know of its worker."""
-
-    worker: str
-    domain: str
-    pool: Network
-    publish: range
-    drain_timeout: float
-    """Seconds that the connections of a removed endpoint get to finish."""
-
-
-@dataclass(slots=True)
-class Pictures:
-    """The newest of everything; each task replaces its own part as a whole."""
-
-    instances: dict[int, tuple[Instance, ...]] = field(default_factory=dict)
-    """By source. A source that has not answered yet is not there."""
-    addresses: frozenset[Address] | None = None
-    """The worker's own."""
-    view: ClusterView | None = None
-    plan: Plan | None = None
 
 
 class Reconciler:

@@ -90,7 +90,7 @@ def base(pool: Network) -> Base:
             "output": to_services,
             "source-nat": (
                 Rule("fib saddr type local masquerade"),
-                Rule("meta oifkind != { bridge, veth } masquerade"),
+                Rule('meta oifkind != { "bridge", "veth" } masquerade'),
                 Rule(f"add @{LINKS} {{ iif . iif }}"),
                 Rule(f"iif . oif @{LINKS} masquerade"),
             ),

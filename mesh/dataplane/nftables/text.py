@@ -47,7 +47,11 @@ def protocol(value: Json) -> Json:
 def _match(content: Json) -> str:
     unequal = {"==": "", "in": "", "!=": "!= "}[content["op"]]
     left = expression(content["left"])
-    right = protocol(content["right"]) if left == "meta l4proto" else content["right"]
+    right = content["right"]
+    if left == "meta l4proto":
+        right = protocol(right)
+    elif left == "meta oifkind":
+        right = {"set": [f'"{kind}"' for kind in right["set"]]}
     return f"{left} {unequal}{expression(right)}"
 
 

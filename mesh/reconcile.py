@@ -12,19 +12,20 @@ status; nothing is programmed before the store has answered once.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from mesh.claims import wishes
 from mesh.config import Network
+from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table, VirtualKey
+from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table, Transport, VirtualKey
 from mesh.offload import compute
 from mesh.plan import Plan, plan, probes
 from mesh.probes.health import Verdict
@@ -114,6 +115,7 @@ class Reconciler:
     """One worker's loop over its parts. `run()` is all there is to do; `status()` may be asked at any time.
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
+    `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Reconciler:
         store: Store,
         plane: DataPlane,
         upkeep: Sequence[Upkeep] = (),
+        listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None,
         published: PublishedPorts,
         prober: Probes,
         publish: Callable[[Mapping[Name, Address]], None],
@@ -138,6 +141,9 @@ class Reconciler:
         self._store = store
         self._plane = plane
         self._upkeep = upkeep
+        self._listening = listening
+        self._contested: frozenset[tuple[Transport, int]] = frozenset()
+        self._served: frozenset[tuple[Transport, int]] = frozenset()
         self._publish = publish
         self._published = published
         self._prober = prober
@@ -151,7 +157,7 @@ class Reconciler:
         self._failed_anew = False
         self._reader = Reader()
         self._audited_at = self._mended_at = -math.inf
-        self._mended_for = Claims()
+        self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
         self._wake = wake
         self._register = asyncio.Event()
         self.passes = 0
@@ -192,6 +198,7 @@ class Reconciler:
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
             return frozenset()
+        self._served = held(table)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
         if found:
             log.info("adopted %d virtual servers with %d real servers", len(table.virtual_servers), len(found))
@@ -289,7 +296,8 @@ class Reconciler:
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
-        planning = partial(plan, seen, self._prober.health(), sorted(addresses), self._now.plan)
+        served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
+        planning = partial(plan, served, self._prober.health(), sorted(addresses), self._now.plan)
         planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)
@@ -302,13 +310,22 @@ class Reconciler:
         self._journal.refused(failures)
         self.passes += 1
 
+    async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
+        """The published ports to leave to programs of this worker; asked while there is one that is not served."""
+        new = claims.ports.keys() - self._served
+        if self._listening is not None and new:
+            self._contested = contested(claims, await self._listening(), self._served)
+            self._served |= new - self._contested
+            self._journal.found("ports", tuple(told(claims, self._contested)))
+        return self._contested
+
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
         now = asyncio.get_running_loop().time()
-        if now < self._mended_at + AUDIT / 2 and claims == self._mended_for:
+        if now < self._mended_at + AUDIT / 2 and (addresses, claims) == self._mended_for:
             return  # half: the audit itself comes a moment early or late
         first = self._mended_at == -math.inf
-        self._mended_at, self._mended_for = now, claims
+        self._mended_at, self._mended_for = now, (addresses, claims)
         for number, part in enumerate(self._upkeep):
             try:
                 found = await part.mend(addresses, claims)

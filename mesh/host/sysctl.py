@@ -24,9 +24,9 @@ class SysctlError(HostError):
 
 
 class RouterSettings:
-    """Keeps the settings of a router of VIPs as they must be; `ipv6`: of IPv6 VIPs, `ipvs`: those of IPVS too."""
+    """Keeps the settings of a router of VIPs as they must be; `ipv6`: of IPv6 VIPs; `ipvs`: with those of IPVS."""
 
-    def __init__(self, ipv6: bool = False, ipvs: bool = True) -> None:
+    def __init__(self, *, ipv6: bool = False, ipvs: bool = True) -> None:
         self._ipv6 = ipv6
         self._ipvs = ipvs
 
@@ -37,7 +37,7 @@ class RouterSettings:
 
     def _mend(self) -> list[tuple[str, str, str]]:
         kept = ensure(keeping_advertised_routes()) if self._ipv6 else []
-        return kept + ensure(router_settings(os.uname().release, self._ipv6, self._ipvs))
+        return kept + ensure(router_settings(os.uname().release, ipv6=self._ipv6, ipvs=self._ipvs))
 
 
 def keeping_advertised_routes(root: Path = PROC_SYS) -> Mapping[str, int]:
@@ -54,10 +54,8 @@ def keeping_advertised_routes(root: Path = PROC_SYS) -> Mapping[str, int]:
     return {f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra": 2 for name in sorted(heeding)}
 
 
-def router_settings(release: str, ipv6: bool = False, ipvs: bool = True) -> Mapping[str, int]:
-    """What balancing VIPs on a local interface needs on this kernel (`uname -r`): kernel docs, networking/ipvs-sysctl.
-
-    With `ipvs`, what IPVS needs too. The reasons:
+def router_settings(release: str, *, ipv6: bool = False, ipvs: bool = True) -> Mapping[str, int]:
+    """What VIPs on a local interface need on this kernel (`uname -r`): kernel docs, networking/ipvs-sysctl.
 
     * conntrack: what IPVS translates can be source-translated, so that replies come back by this worker;
     * expire_nodest_conn, expire_quiescent_template: clients leave a real server that is gone or has weight 0;
@@ -66,21 +64,18 @@ def router_settings(release: str, ipv6: bool = False, ipvs: bool = True) -> Mapp
     * arp_ignore, arp_announce: no worker answers for a VIP on the wire, since every worker has it.
     """
     version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
-    return {
-        **({"net.ipv6.conf.all.forwarding": 1} if ipv6 else {}),
-        "net.ipv4.ip_forward": 1,
-        **(_ipvs_settings(version) if ipvs else {}),
-        "net.ipv4.conf.all.arp_ignore": 1,
-        "net.ipv4.conf.all.arp_announce": 2,
-    }
-
-
-def _ipvs_settings(version: tuple[int, ...]) -> Mapping[str, int]:
-    return {
+    of_ipvs = {
         "net.ipv4.vs.conntrack": 1,
         "net.ipv4.vs.expire_nodest_conn": 1,
         "net.ipv4.vs.expire_quiescent_template": 1,
         "net.ipv4.vs.conn_reuse_mode": int(version >= _REUSE_REPAIRED),
+    }
+    return {
+        **({"net.ipv6.conf.all.forwarding": 1} if ipv6 else {}),
+        "net.ipv4.ip_forward": 1,
+        **(of_ipvs if ipvs else {}),
+        "net.ipv4.conf.all.arp_ignore": 1,
+        "net.ipv4.conf.all.arp_announce": 2,
     }
 
 

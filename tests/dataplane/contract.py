@@ -43,9 +43,6 @@ ONE, TWO, THREE = (RealKey(f"10.2.0.{n}", 8080) for n in (1, 2, 3))
 class DataPlaneContract(ABC):
     """Programming and reading back."""
 
-    limits = True
-    """Whether a real server can be limited to so many connections."""
-
     @abstractmethod
     def vip(self, number: int) -> Address:
         """The n-th address of the pool, from 1."""
@@ -75,23 +72,11 @@ class DataPlaneContract(ABC):
         table = self.table((udp, VirtualServer(Scheduler.RR, 300, {ONE: RealServer(1)})), (self.key(), VirtualServer()))
         await self.reach(plane, table)
 
-    async def test_scheduler_flags_are_read_back_and_edited(self, plane: DataPlane) -> None:
-        for flags in ({SchedulerFlag.PORT}, set(SchedulerFlag), set()):
-            server = VirtualServer(Scheduler.SH, 0, {ONE: RealServer(1), TWO: RealServer(1)}, frozenset(flags))
-            await self.reach(plane, self.table((self.key(), server)))
-
-    async def test_thresholds_are_read_back_and_edited_or_refused_with_words(self, plane: DataPlane) -> None:
-        await self.reach(plane, self.table((self.key(), VirtualServer(real_servers={TWO: RealServer(1)}))))
-        for upper, lower in ((100, 80), (0, 0), (5, 0)):
+    async def test_scheduler_flags_and_thresholds_are_read_back_and_edited(self, plane: DataPlane) -> None:
+        for flags, upper, lower in (({SchedulerFlag.PORT}, 100, 80), (set(SchedulerFlag), 0, 0), (set(), 5, 0)):
             reals = {ONE: RealServer(1, upper_threshold=upper, lower_threshold=lower), TWO: RealServer(1)}
-            wanted = self.table((self.key(), VirtualServer(real_servers=reals)))
-            if self.limits or not upper:
-                await self.reach(plane, wanted)
-                continue
-            before = await plane.read()
-            (failure,) = await plane.apply(diff(before, wanted))
-            assert "cannot limit the connections" in failure.reason
-            assert await plane.read() == before
+            server = VirtualServer(Scheduler.SH, 0, reals, frozenset(flags))
+            await self.reach(plane, self.table((self.key(), server)))
 
     async def test_an_edited_weight_and_scheduler_leave_the_rest(self, plane: DataPlane) -> None:
         await self.reach(

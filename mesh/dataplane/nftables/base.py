@@ -1,19 +1,7 @@
-"""What all virtual servers share: the map that leads to their chains, the hooks, and the rules for source addresses.
+"""What all virtual servers share: the map that leads to their chains, and the hooks that ask it.
 
-Hooks come ten before the usual priorities, so that we decide before whatever else translates addresses on this host;
-who decides first decides alone. `output` is for connections of the host itself.
-
-**Source addresses.** Replies must come back through this worker, or nobody undoes the translation. They do from an
-endpoint behind a bridge or a veth pair of this worker, as containers are: it keeps seeing the client's address. The
-worker's own address takes its place in three cases, and in no other:
-
-* the client is the host itself: its source address may be a VIP, which every worker has;
-* the endpoint is elsewhere: the way out is no bridge and no veth;
-* the way out is the way in (a container that reaches itself or its neighbour, a client in the endpoint's network): the
-  reply would go there directly. nft cannot compare two interfaces, but it can look for the pair (in, out) in a set into
-  which the rule before puts (in, in).
-
-nft 1.0.6 cannot concatenate the original port, so published ports are recognised by their addresses and their ports.
+The hooks come ten before the usual priority, so that we decide before whatever else translates destinations on this
+host: who decides first decides alone. `output` is for connections of the host itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,14 +10,14 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias
 
 from mesh.dataplane.nftables.service import PROTOCOLS, Rule
-from mesh.model import Address, Transport, VirtualKey
+from mesh.model import VirtualKey
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
 TABLE = "vipmesh_lb"
-SERVICES, LINKS, ADDRESSES = "services", "links", "addresses"
-_BEFORE = 10
-_DESTINATION_NAT, _SOURCE_NAT = -100, 100  # linux/netfilter_ipv4.h
+SERVICES = "services"
+HOOKS = ("prerouting", "output")
+_PRIORITY = -110  # NF_IP_PRI_NAT_DST is -100: linux/netfilter_ipv4.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +33,16 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The fixed part of the table for one pool."""
+    """The fixed part of the table for one address family."""
 
     family: str
     """`ip` or `ip6`, the family of the table and of all that is in it."""
-    objects: Mapping[str, str]
-    """Maps and sets: name -> the data type that nft lists, ` . ` between its parts."""
+    key: str
+    """The data type of the keys in the map of services, as nft lists it."""
     hooks: Mapping[str, Hook]
-    chains: Mapping[str, tuple[Rule, ...]]
+    """By the name of the chain."""
+    rules: tuple[Rule, ...]
+    """What is in each of the hooks."""
 
     @property
     def table(self) -> str:
@@ -60,57 +50,15 @@ class Base:
         return f"{self.family} {TABLE}"
 
 
-def base(pool: Network) -> Base:
-    """The fixed part for a pool."""
-    ip = "ip6" if pool.version == 6 else "ip"
-    address = "ipv6_addr" if pool.version == 6 else "ipv4_addr"
-    to_services = (Rule(f"{ip} daddr . meta l4proto . th dport vmap @{SERVICES}"),)
-    published = (
-        Rule(
-            f"meta l4proto {PROTOCOLS[transport]} ct status dnat ct original {ip} daddr @{ADDRESSES} "
-            f"ct original proto-dst @{ports(transport)} goto source-nat"
-        )
-        for transport in Transport
-    )
+def base(version: int) -> Base:
+    """The fixed part for a version of IP."""
+    ip = "ip6" if version == 6 else "ip"
     return Base(
         ip,
-        {
-            SERVICES: f"{address} . inet_proto . inet_service",
-            LINKS: "iface_index . iface_index",
-            ADDRESSES: address,
-            **{ports(transport): "inet_service" for transport in Transport},
-        },
-        {
-            "prerouting": Hook("prerouting", _DESTINATION_NAT - _BEFORE),
-            "output": Hook("output", _DESTINATION_NAT - _BEFORE),
-            "postrouting": Hook("postrouting", _SOURCE_NAT - _BEFORE),
-        },
-        {
-            "prerouting": to_services,
-            "output": to_services,
-            "source-nat": (
-                Rule("fib saddr type local masquerade"),
-                Rule('meta oifkind != { "bridge", "veth" } masquerade'),
-                Rule(f"add @{LINKS} {{ iif . iif }}"),
-                Rule(f"iif . oif @{LINKS} masquerade"),
-            ),
-            "postrouting": (Rule(f"ct status dnat ct original {ip} daddr {pool} goto source-nat"), *published),
-        },
+        f"{'ipv6_addr' if version == 6 else 'ipv4_addr'} . inet_proto . inet_service",
+        {name: Hook(name, _PRIORITY) for name in HOOKS},
+        (Rule(f"{ip} daddr . meta l4proto . th dport vmap @{SERVICES}"),),
     )
-
-
-def ports(transport: Transport) -> str:
-    """The set of published ports of a transport."""
-    return f"ports-{transport}"
-
-
-def published_elements(keys: Iterable[VirtualKey]) -> dict[str, frozenset[Address | int]]:
-    """What the sets of published addresses and ports hold, for these virtual servers outside of the pool."""
-    elements: dict[str, set[Address | int]] = {ADDRESSES: set(), **{ports(transport): set() for transport in Transport}}
-    for key in keys:
-        elements[ADDRESSES].add(key.address)
-        elements[ports(key.transport)].add(key.port)
-    return {name: frozenset(found) for name, found in elements.items()}
 
 
 def element(key: VirtualKey) -> str:
@@ -124,17 +72,10 @@ def script(wanted: Base, present: Iterable[str]) -> list[str]:
     Elements of the map and the chains of virtual servers stay as they are.
     """
     table = wanted.table
-    lines = [f"add table {table}"]
-    for name, kind in wanted.objects.items():
-        noun, data = ("map", " : verdict") if name == SERVICES else ("set", "")
-        volatile = " flags dynamic,timeout; timeout 60s; size 1024;" if name == LINKS else ""
-        lines.append(f"add {noun} {table} {name} {{ type {kind}{data};{volatile} }}")
-    there = set(present)
-    order = ("source-nat", *wanted.hooks)  # the other chains lead to the first
-    lines += [f"flush chain {table} {name}" for name in order if name in there]
-    lines += [f"delete chain {table} {name}" for name in reversed(order) if name in there]
-    for name in order:
-        hook = wanted.hooks.get(name)
-        lines.append(f"add chain {table} {name}" + (f" {{ {hook} }}" if hook else ""))
-        lines += [f"add rule {table} {name} {rule}" for rule in wanted.chains[name]]
+    lines = [f"add table {table}", f"add map {table} {SERVICES} {{ type {wanted.key} : verdict; }}"]
+    for name in present:
+        lines += [f"flush chain {table} {name}", f"delete chain {table} {name}"]
+    for name, hook in wanted.hooks.items():
+        lines.append(f"add chain {table} {name} {{ {hook} }}")
+        lines += [f"add rule {table} {name} {rule}" for rule in wanted.rules]
     return lines

@@ -5,10 +5,11 @@ small, and what is there before does not matter then. The parts make one transac
 each.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from mesh.dataplane.nftables.base import SERVICES, Base, element, published_elements
+from mesh.dataplane.nftables.base import SERVICES, Base, element
+from mesh.dataplane.nftables.choice import COUNTING
 from mesh.dataplane.nftables.listing import State
 from mesh.dataplane.nftables.service import Chains, chain_name, chains, declaration
 from mesh.diff import (
@@ -20,12 +21,11 @@ from mesh.diff import (
     EditRealServer,
     EditVirtualServer,
     Operation,
+    RefusedError,
     UnbindVip,
+    settle,
 )
-from mesh.model import Forwarding, RealKey, RealServer, VirtualKey, VirtualServer
-
-_NO_FORWARDING = "run on a kernel with IPVS, or write routing.forwarding: masquerade"
-_NO_LIMITS = 'remove routing.max_connections, run on a kernel with IPVS, or set [dataplane] driver = "userspace"'
+from mesh.model import Forwarding, Table, VirtualKey, VirtualServer
 
 
 @dataclass(slots=True)
@@ -38,25 +38,24 @@ class Changes:
     """Index of an operation -> why it cannot be done."""
 
 
-def changes(
-    servers: Mapping[VirtualKey, VirtualServer],
-    operations: Sequence[Operation],
-    foreign: Callable[[VirtualKey], str | None] = lambda key: None,
-) -> Changes:
-    """What the operations, none of them about VIPs, make of the virtual servers.
+def changes(servers: Mapping[VirtualKey, VirtualServer], operations: Sequence[Operation], version: int) -> Changes:
+    """What the operations, none of them about VIPs, make of the virtual servers; `version`: of IP.
 
-    To add what is there edits it, and what is to be deleted and is not there is gone already. `foreign` gives the
-    reason why a virtual server is not ours to change.
+    To add what is there edits it, and what is to be deleted and is not there is gone already.
     """
     result = Changes()
     for index, operation in enumerate(operations):
         key = virtual_key(operation)
         before = result.after[key] if key in result.after else servers.get(key)
-        after = foreign(key) or _changed(before, operation)
-        if isinstance(after, str):
-            result.refused[index] = after
+        reason = _unable(key, operation, version)
+        try:
+            settled = settle(Table({key: before} if before is not None else {}), operation)
+        except RefusedError:
+            reason = reason or f"what {operation} is about is not there: it is added when the table is read again"
+        if reason is not None:
+            result.refused[index] = reason
         else:
-            result.after[key] = after
+            result.after[key] = settled.virtual_servers.get(key)
     return result
 
 
@@ -68,43 +67,29 @@ def virtual_key(operation: Operation) -> VirtualKey:
         case AddRealServer() | EditRealServer() | DeleteRealServer():
             return operation.virtual
         case BindVip() | UnbindVip():
-            raise ValueError(f"{operation} is not about a virtual server")
+            raise TypeError(operation)
 
 
-def _changed(before: VirtualServer | None, operation: Operation) -> VirtualServer | str | None:
-    """The virtual server after the operation, or why it is refused."""
+def shortcomings(operation: Operation) -> Iterator[str]:
+    """What an operation asks for that is done differently here, a line each."""
     match operation:
-        case DeleteVirtualServer():
-            return None
-        case AddVirtualServer(_, scheduler, persistence, flags) if before is None:
-            return VirtualServer(scheduler, persistence, {}, flags)
-        case DeleteRealServer(_, real):
-            return before and replace(before, real_servers=_without(before.real_servers, real))
-    if before is None:
-        return f"there is no virtual server {virtual_key(operation)} here: it is added when the table is read again"
+        case AddVirtualServer(_, scheduler) | EditVirtualServer(_, scheduler) if scheduler in COUNTING:
+            yield f"scheduler {scheduler} looks at the load, which nftables cannot: endpoints take turns"
+        case AddRealServer(_, _, settings) | EditRealServer(_, _, settings) if settings.upper_threshold:
+            yield "routing.max_connections is not enforced by nftables"
+
+
+def _unable(key: VirtualKey, operation: Operation, version: int) -> str | None:
+    if (":" in key.address) != (version == 6):
+        return f"{key} is of another IP version than the VIP pool: choose an address of the pool's"
     match operation:
-        case AddVirtualServer(_, scheduler, persistence, flags) | EditVirtualServer(_, scheduler, persistence, flags):
-            return VirtualServer(scheduler, persistence, before.real_servers, flags)
-        case EditRealServer(key, real, _) if real not in before.real_servers:
-            return f"{real} is not behind {key} here: it is added when the table is read again"
-        case AddRealServer(key, real, settings) | EditRealServer(key, real, settings):
-            refusal = _unable(key, real, settings)
-            return refusal or replace(before, real_servers={**before.real_servers, real: settings})
-    return before
-
-
-def _unable(key: VirtualKey, real: RealKey, settings: RealServer) -> str | None:
-    if settings.forwarding is not Forwarding.MASQUERADE:
-        return f"the nftables data plane cannot do forwarding {settings.forwarding}: {_NO_FORWARDING}"
-    if settings.upper_threshold or settings.lower_threshold:
-        return f"the nftables data plane cannot limit the connections of a real server: {_NO_LIMITS}"
-    if (":" in key.address) != (":" in real.address):
-        return f"nftables cannot send from {key} to {real}: give an address of the same IP version as the VIP"
+        case AddRealServer(_, real, settings) | EditRealServer(_, real, settings):
+            if settings.forwarding is not Forwarding.MASQUERADE:
+                otherwise = "run on a kernel with IPVS, or write routing.forwarding: masquerade"
+                return f"the nftables data plane cannot do forwarding {settings.forwarding}: {otherwise}"
+            if (":" in key.address) != (":" in real.address):
+                return f"{real} is of another IP version than {key}: give it an address of the VIP's"
     return None
-
-
-def _without(reals: Mapping[RealKey, RealServer], gone: RealKey) -> dict[RealKey, RealServer]:
-    return {real: settings for real, settings in reals.items() if real != gone}
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -140,15 +125,3 @@ def _commands(table: str, key: VirtualKey, there: Chains, wanted: Chains, mapped
         yield from (f"add rule {table} {chain} {rule}" for rule in rules)
     if wanted.chains and mapped is None:
         yield f"add element {table} {SERVICES} {{ {element(key)} : goto {name} }}"
-
-
-def published_part(base: Base, state: State, keys: Iterable[VirtualKey]) -> list[str]:
-    """The commands that make the sets of published addresses and ports fit these virtual servers; none if they do."""
-    lines = []
-    for name, elements in published_elements(keys).items():
-        if state.published.get(name, frozenset()) == elements:
-            continue
-        lines.append(f"flush set {base.table} {name}")
-        if elements:
-            lines.append(f"add element {base.table} {name} {{ {', '.join(sorted(map(str, elements)))} }}")
-    return lines

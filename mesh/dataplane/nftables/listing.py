@@ -1,14 +1,14 @@
 """What `nft -j list table` says -> what is programmed."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.dataplane.nftables import text
-from mesh.dataplane.nftables.base import SERVICES, Base, Hook, published_elements
+from mesh.dataplane.nftables.base import SERVICES, Base, Hook
 from mesh.dataplane.nftables.service import ALIEN, TRANSPORTS, Chains, Rule, chain_name, virtual_key, virtual_server
 from mesh.dataplane.nftables.text import Json
-from mesh.model import Address, VirtualKey, VirtualServer
+from mesh.model import VirtualKey, VirtualServer
 
 
 class ListingError(Exception):
@@ -23,8 +23,8 @@ class Listing:
     """Sets and maps: name -> data type."""
     timeouts: dict[str, int] = field(default_factory=dict)
     """Sets whose elements end by themselves: name -> seconds."""
-    elements: dict[str, list[Json]] = field(default_factory=dict)
-    """Of each set and map that has any."""
+    elements: list[Json] = field(default_factory=list)
+    """Of the map of services."""
     hooks: dict[str, Hook] = field(default_factory=dict)
     chains: dict[str, list[Rule]] = field(default_factory=dict)
 
@@ -45,7 +45,8 @@ class Listing:
             case "set" | "map":
                 name, kinds = content["name"], content["type"]
                 self.objects[name] = kinds if isinstance(kinds, str) else " . ".join(kinds)
-                self.elements.setdefault(name, []).extend(content.get("elem", []))
+                if name == SERVICES:
+                    self.elements = content.get("elem", [])
                 if "timeout" in content:
                     self.timeouts[name] = content["timeout"]
             case "chain":
@@ -64,46 +65,41 @@ class State:
 
     intact: bool
     """The fixed part is as it shall be."""
-    base_chains: frozenset[str] = frozenset()
+    hooks: frozenset[str] = frozenset()
     """Those of its chains that are there, in whatever state."""
     servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
     """All whose chain is there. `ALIEN` as persistence: something of it is not as we would write it."""
     found: Mapping[VirtualKey, Chains] = field(default_factory=dict)
     mapped: Mapping[VirtualKey, str] = field(default_factory=dict)
     """What the map of services leads to, by key: the name of a chain, or another verdict as JSON."""
-    published: Mapping[str, frozenset[Address | int]] = field(default_factory=dict)
-    """The elements of the sets of published addresses and ports."""
 
 
 ABSENT = State(intact=False)
 """There is no table."""
 
 
-def state(listing: Listing, wanted: Base, in_pool: Callable[[Address], bool]) -> State:
+def state(listing: Listing, wanted: Base) -> State:
     """What the table that was listed means.
 
-    A virtual server to which no packet finds its way, because its element or a part of the fixed rules was changed, is
-    `ALIEN` like one whose own rules were.
+    A virtual server to which no packet finds its way, because its element or the fixed part was changed, is `ALIEN`
+    like one whose own rules were.
     """
     found = _grouped(listing)
-    mapped = dict(_mapped(listing.elements.get(SERVICES, ())))
-    expected = published_elements(key for key in found if not in_pool(key.address))
-    published = {name: frozenset(listing.elements.get(name, ())) for name in expected}
+    mapped = dict(_mapped(listing.elements))
     intact = _intact(listing, wanted)
     servers: dict[VirtualKey, VirtualServer] = {}
     for key, own in found.items():
         server = virtual_server(key, own)
-        reached = mapped.get(key) == chain_name(key) and (in_pool(key.address) or published == expected)
-        servers[key] = server if intact and reached else replace(server, persistence=ALIEN)
-    there = frozenset(name for name in wanted.chains if name in listing.chains)
-    return State(intact, there, servers, found, mapped, published)
+        reached = intact and mapped.get(key) == chain_name(key)
+        servers[key] = server if reached else replace(server, persistence=ALIEN)
+    return State(intact, frozenset(wanted.hooks.keys() & listing.chains.keys()), servers, found, mapped)
 
 
 def _intact(listing: Listing, wanted: Base) -> bool:
     return (
-        wanted.objects.items() <= listing.objects.items()
+        listing.objects.get(SERVICES) == wanted.key
         and wanted.hooks.items() <= listing.hooks.items()
-        and all(listing.chains.get(name) == list(rules) for name, rules in wanted.chains.items())
+        and all(listing.chains.get(name) == list(wanted.rules) for name in wanted.hooks)
     )
 
 

@@ -1,20 +1,22 @@
 """The data plane of nftables: tables to transactions and back.
 
 The kernel is read, never remembered: what was read last is taken again only while netfilter says that the ruleset is
-still the same one. Every `apply` is one transaction between the VIPs that come and go; if nft refuses it, each virtual
-server gets one of its own, so that a bad one stops no other.
+still the same one. Operations between two VIPs are one transaction; if nft refuses it, each virtual server gets one of
+its own, so that a bad one stops no other.
+
+What cannot be done as IPVS does it is done as near as can be, and said once; what would lead traffic astray is refused.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from ipaddress import ip_address
 
+from mesh import nft
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
-from mesh.dataplane.nftables import nft
-from mesh.dataplane.nftables.base import Network, base, script
-from mesh.dataplane.nftables.changes import Changes, changes, part, published_part, virtual_key
+from mesh.dataplane.nftables.base import TABLE, Network, base, script
+from mesh.dataplane.nftables.changes import Changes, changes, part, shortcomings, virtual_key
 from mesh.dataplane.nftables.listing import ABSENT, Listing, ListingError, State, state
 from mesh.dataplane.nftables.netfilter import NetfilterSocket
 from mesh.dataplane.nftables.sample import sample
@@ -23,45 +25,42 @@ from mesh.diff import BindVip, Operation, UnbindVip
 from mesh.drain import Place
 from mesh.model import Table, Transport, VirtualKey, VirtualServer
 
+log = logging.getLogger("vipmesh")
 
-async def available(pool: Network) -> str | None:
-    """None if this host can balance by nftables and we may program it; otherwise why not, in one line."""
+
+async def available(version: int = 4) -> str | None:
+    """None if this host can balance by nftables and we may program it; otherwise why not, in one line.
+
+    `version`: of IP. Asks nft and the kernel for everything that may be needed, and changes nothing.
+    """
     try:
-        await nft.commit(sample(pool), check=True)
-        netfilter = NetfilterSocket(pool.version)
+        await nft.check("\n".join(sample(version)) + "\n")
+        netfilter = NetfilterSocket(version)
         try:
-            await netfilter.generation()
-            await netfilter.entries([VirtualKey(str(pool[1]), 9, Transport.UDP)])
+            await netfilter.entries([VirtualKey("::" if version == 6 else "0.0.0.0", 9, Transport.UDP)])
         finally:
             await netfilter.close()
-    except DataPlaneError as error:
+    except (nft.NftError, DataPlaneError) as error:
         return str(error)
-    except nft.NftError as error:
-        return f"nft cannot set up what is needed ({error}): install nftables 1.0.2 or newer and a kernel from 5.10"
     return None
 
 
 class NftablesDataPlane:
-    """The `DataPlane` of nftables. Opens its socket when it is first used, and anew after an error."""
+    """The `DataPlane` of nftables, for the address family of the pool; all that is in its table is ours.
+
+    Opens its socket when it is first used, and anew after an error.
+    """
 
     name = "nftables"
 
-    def __init__(
-        self, pool: Network, interface: VipInterface, published: Callable[[VirtualKey], bool] = lambda key: False
-    ) -> None:
-        """`published`: whether a virtual server outside the pool is ours."""
+    def __init__(self, pool: Network, interface: VipInterface) -> None:
         self._pool = pool
         self._interface = interface
-        self._published = published
-        self._in_pool = lru_cache(1 << 16)(lambda address: ip_address(address) in pool)
-        self._base = base(pool)
+        self._base = base(pool.version)
         self._netfilter: NetfilterSocket | None = None
         self._seen: tuple[int, State] | None = None
         """The ruleset's generation that was read last, and what it held."""
-
-    def owns(self, key: VirtualKey) -> bool:
-        """Whether a virtual server is ours."""
-        return self._in_pool(key.address) or self._published(key)
+        self._told: set[str] = set()
 
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """See `DataPlane.read`."""
@@ -70,9 +69,8 @@ class NftablesDataPlane:
         except OSError as error:
             raise DataPlaneError(f"the VIP interface cannot be read ({error}): see `ip address`") from error
         servers = (await self._state()).servers
-        shown = servers.keys() if only is None else servers.keys() & only
-        table = {key: servers[key] for key in shown if self.owns(key)}
-        return Table(table, frozenset(address for address in bound if self._in_pool(address)))
+        table = Table(dict(servers), frozenset(address for address in bound if ip_address(address) in self._pool))
+        return table if only is None else table.part(only)
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
         """See `DataPlane.apply`."""
@@ -101,48 +99,41 @@ class NftablesDataPlane:
     async def close(self) -> None:
         """The kernel keeps forwarding."""
         if self._netfilter is not None:
-            await self._netfilter.close()
-            self._netfilter = None
+            netfilter, self._netfilter = self._netfilter, None
+            await netfilter.close()
 
     async def remove(self) -> bool:
-        """Delete the whole table, and no other; False: there is none. Raises `DataPlaneError`."""
-        if await self._listed() is None:
-            return False
-        await nft.commit([f"delete table {self._base.table}"])
-        return True
+        """Take the whole table away; whether there was one. Raises `NftError`."""
+        return await nft.delete(self._base.family, TABLE)
 
     async def _state(self) -> State:
         async with self._asking() as netfilter:
             generation = await netfilter.generation()
-            if self._seen is None or self._seen[0] != generation:
-                listed = await self._listed()
-                understood = await asyncio.to_thread(self._understand, listed) if listed else ABSENT
-                if await netfilter.generation() != generation:
-                    return understood  # somebody is at it: it was whole when it was listed, and is read anew next time
-                self._seen = generation, understood
-            return self._seen[1]
-
-    async def _listed(self) -> str | None:
-        try:
-            return await nft.listing("table", *self._base.table.split())
-        except nft.NftError as error:
-            raise DataPlaneError(
-                f"nft does not list table {self._base.table} ({error}): see `nft list ruleset`"
-            ) from error
+            if self._seen is not None and self._seen[0] == generation:
+                return self._seen[1]
+            try:
+                listed = await nft.listing_json(self._base.family, TABLE)
+            except nft.NftError as error:
+                raise DataPlaneError(str(error)) from error
+            understood = ABSENT if listed is None else await asyncio.to_thread(self._understand, listed)
+            # somebody may be at it: then this was whole when it was listed, and is read anew next time
+            self._seen = (generation, understood) if await netfilter.generation() == generation else None
+            return understood
 
     def _understand(self, listed: str) -> State:
         try:
-            return state(Listing.of(listed), self._base, self._in_pool)
+            return state(Listing.of(listed), self._base)
         except ListingError as error:
             remedy = f"`nft delete table {self._base.table}` on the host lets it be set up anew"
             raise DataPlaneError(f"what nft lists of our table is not understood ({error}): {remedy}") from error
 
     async def _program(self, operations: Sequence[Operation]) -> list[Failure]:
-        """One transaction. What is not ours is refused; without operations, nothing is read."""
+        """One transaction; without operations, nothing is read."""
         if not operations:
             return []
         before = await self._state()
-        wanted = changes(before.servers, operations, self._not_ours)
+        wanted = changes(before.servers, operations, self._pool.version)
+        self._tell(operation for index, operation in enumerate(operations) if index not in wanted.refused)
         reasons = await self._commit(before, wanted)
         await self._forget(before, wanted, reasons)
         failures = []
@@ -152,82 +143,64 @@ class NftablesDataPlane:
                 failures.append(Failure(operation, reason))
         return failures
 
+    def _tell(self, operations: Iterable[Operation]) -> None:
+        for line in (line for operation in operations for line in shortcomings(operation)):
+            if line not in self._told:
+                self._told.add(line)
+                log.warning("data plane nftables: %s", line)
+
     async def _commit(self, before: State, wanted: Changes) -> dict[VirtualKey, str]:
         """Why each virtual server could not be made so; empty if all could."""
-        fixed = [] if before.intact else script(self._base, before.base_chains)
         parts = {key: part(self._base, before, key, after) for key, after in wanted.after.items()}
         parts = {key: lines for key, lines in parts.items() if lines}
         if not parts:
             return {}
-        published = published_part(self._base, before, self._published_then(before, wanted.after))
+        fixed = [] if before.intact else script(self._base, before.hooks)
         try:
-            await nft.commit([*fixed, *(line for lines in parts.values() for line in lines), *published])
-        except nft.NftError:
-            return await self._commit_each(before, fixed, parts, wanted)
+            await _load([*fixed, *(line for lines in parts.values() for line in lines)])
+        except nft.NftError as error:
+            if len(parts) == 1 and before.intact:
+                return dict.fromkeys(parts, str(error))
+            return await self._commit_each(fixed, parts)
         return {}
 
-    async def _commit_each(
-        self, before: State, fixed: list[str], parts: Mapping[VirtualKey, list[str]], wanted: Changes
-    ) -> dict[VirtualKey, str]:
+    async def _commit_each(self, fixed: Sequence[str], parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, str]:
         """As `_commit`, with a transaction for each virtual server."""
         reasons: dict[VirtualKey, str] = {}
         try:
-            await nft.commit(fixed)
+            await _load(fixed)
         except nft.NftError as error:
             remedy = f"`nft delete table {self._base.table}` lets it be set up anew"
-            return dict.fromkeys(parts, f"nft refuses what all virtual servers stand on ({error}): {remedy}")
+            return dict.fromkeys(parts, f"what all virtual servers stand on cannot be set up ({error}): {remedy}")
         for key, lines in parts.items():
             try:
-                await nft.commit(lines)
+                await _load(lines)
             except nft.NftError as error:
-                reasons[key] = f"nft refuses {key} ({error}): look into `dmesg` and `nft list table {self._base.table}`"
-        done = {key: after for key, after in wanted.after.items() if key not in reasons}
-        await nft.commit(published_part(self._base, before, self._published_then(before, done)))
+                reasons[key] = str(error)
         return reasons
-
-    def _published_then(self, before: State, after: Mapping[VirtualKey, VirtualServer | None]) -> list[VirtualKey]:
-        """The virtual servers outside of the pool, once these have changed."""
-        then = before.servers.keys() - {key for key, server in after.items() if server is None} | {
-            key for key, server in after.items() if server is not None
-        }
-        return [key for key in then if not self._in_pool(key.address)]
 
     async def _forget(self, before: State, wanted: Changes, failed: Collection[VirtualKey]) -> None:
         """Connections to what has left are reset by their next packet, or balanced anew where they can be.
 
-        UDP from before a virtual server existed goes past it for as long as the client keeps sending.
+        Datagrams that were sent before a virtual server existed go past it for as long as their client keeps sending.
         """
-        left: dict[VirtualKey, frozenset[object]] = {}
-        for key, after in wanted.after.items():
-            was = before.servers.get(key)
-            reals = frozenset(after.real_servers if after else ())
-            if key not in failed and (
-                (was is None and after and key.transport is Transport.UDP)
-                or (was is not None and not was.real_servers.keys() <= reals)
-            ):
-                left[key] = reals
+        staying = {
+            key: frozenset(after.real_servers if after else ())
+            for key, after in wanted.after.items()
+            if key not in failed and _may_lead_astray(key, before.servers.get(key), after)
+        }
         async with self._asking() as netfilter:
-            entries = await netfilter.entries(left.keys())
-            await netfilter.forget(
-                [
-                    entry
-                    for entry in entries
-                    if entry.real not in left[entry.virtual]
-                    and (entry.translated or entry.virtual.transport is Transport.UDP)
-                ]
-            )
+            entries = await netfilter.entries(staying.keys())
+            stray = [entry for entry in entries if entry.real not in staying[entry.virtual]]
+            datagrams = Transport.UDP
+            await netfilter.forget([e for e in stray if e.translated or e.virtual.transport is datagrams])
 
     async def _move_vip(self, operation: BindVip | UnbindVip) -> list[Failure]:
-        if not self._in_pool(operation.address):
-            return [Failure(operation, self._outside(operation.address))]
-        reason = await move_vip(self._interface, operation)
+        if ip_address(operation.address) not in self._pool:
+            reason: str | None = f"{operation.address} is outside the VIP pool {self._pool}: widen the pool"
+        else:
+            reason = await move_vip(self._interface, operation)
         return [] if reason is None else [Failure(operation, reason)]
-
-    def _not_ours(self, key: VirtualKey) -> str | None:
-        return None if self.owns(key) else self._outside(str(key))
-
-    def _outside(self, what: str) -> str:
-        return f"{what} is outside the VIP pool {self._pool} and not published: widen the pool or choose another VIP"
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[NetfilterSocket]:
@@ -238,3 +211,14 @@ class NftablesDataPlane:
         except DataPlaneError:
             await self.close()
             raise
+
+
+def _may_lead_astray(key: VirtualKey, before: VirtualServer | None, after: VirtualServer | None) -> bool:
+    """Whether the kernel may know connections that the virtual server no longer leads where they go."""
+    if before is None:
+        return after is not None and key.transport is Transport.UDP
+    return after is None or not before.real_servers.keys() <= after.real_servers.keys()
+
+
+async def _load(lines: Sequence[str]) -> None:
+    await nft.load("\n".join(lines) + "\n")

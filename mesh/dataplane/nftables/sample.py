@@ -1,6 +1,6 @@
 """A table with one of everything that this data plane may ask for, to see whether nft and the kernel can do it."""
 
-from mesh.dataplane.nftables.base import TABLE, Network, base, script
+from mesh.dataplane.nftables.base import TABLE, base, script
 from mesh.dataplane.nftables.changes import part
 from mesh.dataplane.nftables.listing import State
 from mesh.model import RealKey, RealServer, Scheduler, SchedulerFlag, Transport, VirtualKey, VirtualServer
@@ -8,11 +8,12 @@ from mesh.model import RealKey, RealServer, Scheduler, SchedulerFlag, Transport,
 _PORT = SchedulerFlag.PORT
 
 
-def sample(pool: Network) -> list[str]:
+def sample(version: int) -> list[str]:
     """The commands, for a table of another name than ours; to be checked and never to be committed."""
-    fixed = base(pool)
-    address = str(pool[1])
-    one, two = {RealKey(address, 80): RealServer(1)}, {RealKey(address, port): RealServer(200) for port in (80, 81)}
+    fixed = base(version)
+    address = "2001:db8::1" if version == 6 else "192.0.2.1"
+    one = {RealKey(address, 80): RealServer()}
+    two = {RealKey(address, port): RealServer(200) for port in (80, 81)}
     servers = {
         Transport.TCP: (
             VirtualServer(Scheduler.WRR, 0, one),

@@ -7,7 +7,8 @@
     }
 
 The traffic map is where the weights are: the slots of a real server times the unit. What the map cannot say follows
-the rule that decides, where no packet ever comes: the settings, and the weight of real servers that it leaves out.
+the rule that decides, where no packet ever comes: the settings, and of a real server that it leaves out the weight.
+Limits of connections are noted there too, and not enforced.
 
 With persistence, each real server that takes new connections has a chain and a set of clients, both of one name:
 
@@ -35,7 +36,7 @@ PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}  # linux/
 TRANSPORTS = {number: transport for transport, number in PROTOCOLS.items()}
 
 _SETTINGS = re.compile(r"vipmesh 1 (\w+) unit (\d+) persistence (\d+)((?: \w+)*)")
-_WEIGHT = re.compile(r"(.+):(\d+) weight (\d+)")
+_NOTE = re.compile(r"(.+):(\d+) weight (\d+)(?: limits (\d+) (\d+))?")
 _NAME = re.compile(r"(tcp|udp|sctp)-([0-9a-f._]+)-(\d+)")
 _SLOT = re.compile(r"(\d+)(?:-(\d+))? : ([^,}]+)")
 _CLIENTS = 1 << 16
@@ -87,7 +88,7 @@ def chains(key: VirtualKey, server: VirtualServer) -> Chains:
         *(Rule(f"{_ip(key)} saddr @{name} goto {name}") for name in remembered),
         Rule(_decision(key, chosen, sticky=bool(remembered))),
         Rule("return", _settings(server)),
-        *(Rule("return", text) for text in _other_weights(key, server, chosen)),
+        *(Rule("return", text) for text in _notes(server, chosen)),
     )
     others = {name: _client_rules(key, name, real) for name, real in remembered.items()}
     return Chains({chain_name(key): own, **others}, dict.fromkeys(remembered, server.persistence))
@@ -139,12 +140,14 @@ def _settings(server: VirtualServer) -> str:
     return f"vipmesh 1 {server.scheduler} unit {unit(server)} persistence {server.persistence}{flags}"
 
 
-def _other_weights(key: VirtualKey, server: VirtualServer, chosen: Choice | None) -> Iterator[str]:
-    """The weights that slots times unit do not give."""
+def _notes(server: VirtualServer, chosen: Choice | None) -> Iterator[str]:
+    """What slots times unit do not say of a real server."""
     implied = _implied(chosen.runs if chosen else (), unit(server))
     for real, settings in sorted(server.real_servers.items(), key=lambda item: item[0]):
-        if implied.get(real) != settings.weight:
-            yield f"{real.address}:{real.port} weight {settings.weight}"
+        limits = (settings.upper_threshold, settings.lower_threshold)
+        if implied.get(real) != settings.weight or any(limits):
+            noted = f" limits {limits[0]} {limits[1]}" if any(limits) else ""
+            yield f"{real.address}:{real.port} weight {settings.weight}{noted}"
 
 
 def _implied(runs: Sequence[tuple[RealKey, int]], each: int) -> dict[RealKey, int]:
@@ -171,14 +174,15 @@ def _understood(key: VirtualKey, rules: Sequence[Rule]) -> VirtualServer | None:
     if not set(flags) <= set(SchedulerFlag):
         return None
     runs = [run for rule in rules for run in _runs(key, rule.text)]
-    weights = _implied(runs, int(settings[2]))
+    reals = {real: RealServer(weight) for real, weight in _implied(runs, int(settings[2])).items()}
     for rule in rules:
-        if match := _WEIGHT.fullmatch(rule.comment):
-            weights[RealKey(match[1], int(match[2]))] = int(match[3])
+        if match := _NOTE.fullmatch(rule.comment):
+            weight, upper, lower = (int(number or 0) for number in match.groups()[2:])
+            reals[RealKey(match[1], int(match[2]))] = RealServer(weight, upper_threshold=upper, lower_threshold=lower)
     return VirtualServer(
         Scheduler(settings[1]),
         int(settings[3]),
-        {real: RealServer(weight) for real, weight in weights.items()},
+        reals,
         frozenset(SchedulerFlag(flag) for flag in flags),
     )
 

@@ -45,14 +45,9 @@ def protocol(value: Json) -> Json:
 
 
 def _match(content: Json) -> str:
-    unequal = {"==": "", "in": "", "!=": "!= "}[content["op"]]
-    left = expression(content["left"])
-    right = content["right"]
-    if left == "meta l4proto":
-        right = protocol(right)
-    elif left == "meta oifkind":
-        right = {"set": [f'"{kind}"' for kind in right["set"]]}
-    return f"{left} {unequal}{expression(right)}"
+    unequal = {"==": "", "!=": "!= "}[content["op"]]
+    left, right = expression(content["left"]), content["right"]
+    return f"{left} {unequal}{expression(protocol(right) if left == 'meta l4proto' else right)}"
 
 
 def _dnat(content: Json) -> str:
@@ -79,10 +74,6 @@ def _numgen(content: Json) -> str:
     return f"numgen {content['mode']} mod {content['mod']}{offset}"
 
 
-def _ct(content: Json) -> str:
-    return f"ct {content['dir']} {content['key']}" if "dir" in content else f"ct {content['key']}"
-
-
 def _set(content: Json) -> str:
     """Elements in an order of their own: nft lists them as it likes."""
     return "{ " + ", ".join(sorted((_element(element) for element in content), key=_by_number)) + " }"
@@ -105,14 +96,11 @@ def _map(verb: str) -> Callable[[Json], str]:
 
 _EXPRESSIONS: dict[str, Callable[[Json], str]] = {
     "concat": lambda content: " . ".join(expression(part) for part in content),
-    "ct": _ct,
-    "fib": lambda content: f"fib {' . '.join(content['flags'])} {content['result']}",
     "jhash": _jhash,
     "map": _map("map"),
-    "meta": lambda content: content["key"] if content["key"] in {"iif", "oif"} else f"meta {content['key']}",
+    "meta": lambda content: f"meta {content['key']}",
     "numgen": _numgen,
     "payload": lambda content: f"{content['protocol']} {content['field']}",
-    "prefix": lambda content: f"{content['addr']}/{content['len']}",
     "range": lambda content: f"{content[0]}-{content[1]}",
     "set": _set,
 }
@@ -120,7 +108,6 @@ _EXPRESSIONS: dict[str, Callable[[Json], str]] = {
 _STATEMENTS: dict[str, Callable[[Json], str]] = {
     "dnat": _dnat,
     "goto": lambda content: f"goto {content['target']}",
-    "masquerade": lambda content: "masquerade" if content is None else json.dumps(content),
     "match": _match,
     "reject": _reject,
     "return": lambda _: "return",

@@ -88,6 +88,9 @@ def _hashed(key: VirtualKey, server: VirtualServer) -> str:
 
 def _mixed(shares: Mapping[RealKey, int]) -> Iterator[RealKey]:
     """Each as often as its share, as evenly as can be: whoever is furthest behind is next."""
+    if len(set(shares.values())) == 1:
+        yield from shares  # divided by their divisor, all are 1
+        return
     total = sum(shares.values())
     credit = dict.fromkeys(shares, 0)
     for _ in range(total):

@@ -70,6 +70,8 @@ class State:
     servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
     """All whose chain is there. `ALIEN` as persistence: something of it is not as we would write it."""
     found: Mapping[VirtualKey, Chains] = field(default_factory=dict)
+    understood: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
+    """What the chains that were found say by themselves."""
     mapped: Mapping[VirtualKey, str] = field(default_factory=dict)
     """What the map of services leads to, by key: the name of a chain, or another verdict as JSON."""
 
@@ -78,8 +80,8 @@ ABSENT = State(intact=False)
 """There is no table."""
 
 
-def state(listing: Listing, wanted: Base) -> State:
-    """What the table that was listed means.
+def state(listing: Listing, wanted: Base, before: State = ABSENT) -> State:
+    """What the table that was listed means. `before` spares understanding chains again that are still the same.
 
     A virtual server to which no packet finds its way, because its element or the fixed part was changed, is `ALIEN`
     like one whose own rules were.
@@ -87,12 +89,15 @@ def state(listing: Listing, wanted: Base) -> State:
     found = _grouped(listing)
     mapped = dict(_mapped(listing.elements))
     intact = _intact(listing, wanted)
-    servers: dict[VirtualKey, VirtualServer] = {}
-    for key, own in found.items():
-        server = virtual_server(key, own)
-        reached = intact and mapped.get(key) == chain_name(key)
-        servers[key] = server if reached else replace(server, persistence=ALIEN)
-    return State(intact, frozenset(wanted.hooks.keys() & listing.chains.keys()), servers, found, mapped)
+    understood = {
+        key: before.understood[key] if own == before.found.get(key) else virtual_server(key, own)
+        for key, own in found.items()
+    }
+    servers = {
+        key: server if intact and mapped.get(key) == chain_name(key) else replace(server, persistence=ALIEN)
+        for key, server in understood.items()
+    }
+    return State(intact, frozenset(wanted.hooks.keys() & listing.chains.keys()), servers, found, understood, mapped)
 
 
 def _intact(listing: Listing, wanted: Base) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 
 from mesh import nft
@@ -26,6 +27,9 @@ from mesh.drain import Place
 from mesh.model import Table, Transport, VirtualKey, VirtualServer
 
 log = logging.getLogger("vipmesh")
+
+_FEW = 100
+"""Operations that are prepared on the event loop; that takes a few milliseconds."""
 
 
 async def available(version: int = 4) -> str | None:
@@ -58,8 +62,9 @@ class NftablesDataPlane:
         self._interface = interface
         self._base = base(pool.version)
         self._netfilter: NetfilterSocket | None = None
-        self._seen: tuple[int, State] | None = None
-        """The ruleset's generation that was read last, and what it held."""
+        self._generation: int | None = None
+        """The ruleset's when it was read last; None: it changed meanwhile."""
+        self._seen = ABSENT
         self._told: set[str] = set()
 
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
@@ -109,20 +114,21 @@ class NftablesDataPlane:
     async def _state(self) -> State:
         async with self._asking() as netfilter:
             generation = await netfilter.generation()
-            if self._seen is not None and self._seen[0] == generation:
-                return self._seen[1]
+            if self._generation == generation:
+                return self._seen
             try:
                 listed = await nft.listing_json(self._base.family, TABLE)
             except nft.NftError as error:
                 raise DataPlaneError(str(error)) from error
-            understood = ABSENT if listed is None else await asyncio.to_thread(self._understand, listed)
+            understand = partial(self._understand, listed, self._seen)
+            self._seen = await asyncio.to_thread(understand)
             # somebody may be at it: then this was whole when it was listed, and is read anew next time
-            self._seen = (generation, understood) if await netfilter.generation() == generation else None
-            return understood
+            self._generation = generation if await netfilter.generation() == generation else None
+            return self._seen
 
-    def _understand(self, listed: str) -> State:
+    def _understand(self, listed: str | None, before: State) -> State:
         try:
-            return state(Listing.of(listed), self._base)
+            return ABSENT if listed is None else state(Listing.of(listed), self._base, before)
         except ListingError as error:
             remedy = f"`nft delete table {self._base.table}` on the host lets it be set up anew"
             raise DataPlaneError(f"what nft lists of our table is not understood ({error}): {remedy}") from error
@@ -132,9 +138,10 @@ class NftablesDataPlane:
         if not operations:
             return []
         before = await self._state()
-        wanted = changes(before.servers, operations, self._pool.version)
+        prepare = partial(self._prepare, before, operations)
+        wanted, parts = prepare() if len(operations) <= _FEW else await asyncio.to_thread(prepare)
         self._tell(operation for index, operation in enumerate(operations) if index not in wanted.refused)
-        reasons = await self._commit(before, wanted)
+        reasons = await self._commit(before, parts)
         await self._forget(before, wanted, reasons)
         failures = []
         for index, operation in enumerate(operations):
@@ -149,10 +156,14 @@ class NftablesDataPlane:
                 self._told.add(line)
                 log.warning("data plane nftables: %s", line)
 
-    async def _commit(self, before: State, wanted: Changes) -> dict[VirtualKey, str]:
-        """Why each virtual server could not be made so; empty if all could."""
+    def _prepare(self, before: State, operations: Sequence[Operation]) -> tuple[Changes, dict[VirtualKey, list[str]]]:
+        """What the operations come to, and the commands for each virtual server that changes by them."""
+        wanted = changes(before.servers, operations, self._pool.version)
         parts = {key: part(self._base, before, key, after) for key, after in wanted.after.items()}
-        parts = {key: lines for key, lines in parts.items() if lines}
+        return wanted, {key: lines for key, lines in parts.items() if lines}
+
+    async def _commit(self, before: State, parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, str]:
+        """Why each virtual server could not be made so; empty if all could."""
         if not parts:
             return {}
         fixed = [] if before.intact else script(self._base, before.hooks)

@@ -11,7 +11,8 @@ import pytest
 from mesh import nft
 from mesh.dataplane.nftables import NftablesDataPlane
 from mesh.dataplane.nftables.netfilter import NetfilterSocket
-from mesh.diff import diff
+from mesh.dataplane.nftables.service import ALIEN
+from mesh.diff import EditRealServer, diff
 from mesh.host.interface import MeshInterface
 from mesh.model import RealKey, RealServer, Scheduler, SchedulerFlag, Table, Transport, VirtualKey, VirtualServer
 from tests.dataplane.test_nftables import WEB, A, B, lab, want
@@ -136,13 +137,36 @@ async def test_a_change_in_a_large_table_is_one_small_transaction(plane: Nftable
     assert len(loaded) == 1
     key = min(many)
     await want(plane, Table({**many, key: VirtualServer(real_servers={A: RealServer(3), B: RealServer(1)})}))
+    one = {key: VirtualServer(real_servers={A: RealServer(3), B: RealServer(2)})}
     assert len(loaded) == 2
+    with patch("mesh.nft.listing_json", side_effect=AssertionError("one change lists nothing")):
+        assert await plane.apply(diff(await plane.read(one.keys()), Table(one))) == []
+        assert await plane.read(one.keys()) == Table(one)
+    assert await plane.read() == Table({**many, **one})
+    assert len(loaded) == 3
     chosen = "numgen inc mod 4 map { 0-1 : 10.2.0.1 . 8080, 2 : 10.2.0.2 . 8080, 3 : 10.2.0.1 . 8080 }"
     assert loaded[1].splitlines() == [
         f"flush chain ip vipmesh_lb tcp-{key.address}-80",
         f"add rule ip vipmesh_lb tcp-{key.address}-80 meta l4proto 6 dnat ip to {chosen}",
         f'add rule ip vipmesh_lb tcp-{key.address}-80 return comment "vipmesh 1 wrr unit 1 persistence 0"',
     ]
+
+
+async def test_what_somebody_changes_in_between_is_seen(plane: NftablesDataPlane) -> None:
+    await want(plane, web(a=1, b=1))
+    assert await plane.apply([EditRealServer(WEB, A, RealServer(2))]) == []
+    run("nft", "flush chain ip vipmesh_lb tcp-10.112.0.7-80")
+    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == ALIEN
+    await want(plane, web(a=1, b=1))
+    load = nft.load
+
+    async def meddled(script: str) -> None:
+        await load(script)
+        run("nft", "flush chain ip vipmesh_lb prerouting")
+
+    with patch("mesh.nft.load", meddled):
+        assert await plane.apply([EditRealServer(WEB, A, RealServer(2))]) == []
+    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == ALIEN
 
 
 async def test_the_ruleset_is_listed_only_when_somebody_has_changed_it(plane: NftablesDataPlane) -> None:
@@ -173,10 +197,9 @@ async def test_whatever_is_asked_for_is_read_back(lab: Lab, version: int) -> Non
     wanted = Table(
         {VirtualKey(vip.format(1), 8000 + number, next(transports)): server for number, server in enumerate(servers)}
     )
-    interface = MeshInterface()
-    plane = NftablesDataPlane(ip_network("10.112.0.0/16" if version == 4 else "fd00:112::/64"), interface)
+    interface, pool = MeshInterface(), ip_network("10.112.0.0/16" if version == 4 else "fd00:112::/64")
+    plane, other = NftablesDataPlane(pool, interface), NftablesDataPlane(pool, interface)
     await want(plane, wanted)
-    other = NftablesDataPlane(plane._pool, interface)
     assert await other.read() == wanted, "by one that has written nothing"
     await want(plane, Table())
     for part in (plane, other, interface):

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field, replace
 
 from mesh.dataplane.nftables import text
 from mesh.dataplane.nftables.base import SERVICES, Base, Hook
-from mesh.dataplane.nftables.service import ALIEN, TRANSPORTS, Chains, Rule, chain_name, virtual_key, virtual_server
+from mesh.dataplane.nftables.service import (
+    ALIEN,
+    TRANSPORTS,
+    Chains,
+    Rule,
+    chain_name,
+    chains,
+    virtual_key,
+    virtual_server,
+)
 from mesh.dataplane.nftables.text import Json
 from mesh.model import VirtualKey, VirtualServer
 
@@ -93,11 +102,29 @@ def state(listing: Listing, wanted: Base, before: State = ABSENT) -> State:
         key: before.understood[key] if own == before.found.get(key) else virtual_server(key, own)
         for key, own in found.items()
     }
-    servers = {
+    hooks = frozenset(wanted.hooks.keys() & listing.chains.keys())
+    return State(intact, hooks, _in_force(understood, mapped, intact=intact), found, understood, mapped)
+
+
+def committed(before: State, changes: Mapping[VirtualKey, VirtualServer | None], wanted: Base) -> State:
+    """What is programmed after a transaction that made these virtual servers so; None: gone."""
+    kept = before.found.keys() - changes.keys()
+    made = {key: server for key, server in changes.items() if server is not None}
+    found = {key: before.found[key] for key in kept} | {key: chains(key, server) for key, server in made.items()}
+    understood = {key: before.understood[key] for key in kept} | made
+    mapped = {key: to for key, to in before.mapped.items() if key not in changes}
+    mapped |= {key: chain_name(key) for key in made}
+    in_force = _in_force(understood, mapped, intact=True)
+    return State(True, frozenset(wanted.hooks), in_force, found, understood, mapped)
+
+
+def _in_force(
+    understood: Mapping[VirtualKey, VirtualServer], mapped: Mapping[VirtualKey, str], *, intact: bool
+) -> dict[VirtualKey, VirtualServer]:
+    return {
         key: server if intact and mapped.get(key) == chain_name(key) else replace(server, persistence=ALIEN)
         for key, server in understood.items()
     }
-    return State(intact, frozenset(wanted.hooks.keys() & listing.chains.keys()), servers, found, understood, mapped)
 
 
 def _intact(listing: Listing, wanted: Base) -> bool:

@@ -1,8 +1,11 @@
 """The data plane of nftables: tables to transactions and back.
 
 The kernel is read, never remembered: what was read last is taken again only while netfilter says that the ruleset is
-still the same one. Operations between two VIPs are one transaction; if nft refuses it, each virtual server gets one of
-its own, so that a bad one stops no other.
+still the same one. Where just our own transaction has come in between, what it did is added to that, so that one change
+does not cost a listing of everything; the next reading of the whole lists it all the same.
+
+Operations between two VIPs are one transaction; if nft refuses it, each virtual server gets one of its own, so that a
+bad one stops no other.
 
 What cannot be done as IPVS does it is done as near as can be, and said once; what would lead traffic astray is refused.
 """
@@ -18,7 +21,7 @@ from mesh import nft
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.nftables.base import TABLE, Network, base, script
 from mesh.dataplane.nftables.changes import Changes, changes, part, shortcomings, virtual_key
-from mesh.dataplane.nftables.listing import ABSENT, Listing, ListingError, State, state
+from mesh.dataplane.nftables.listing import ABSENT, Listing, ListingError, State, committed, state
 from mesh.dataplane.nftables.netfilter import NetfilterSocket
 from mesh.dataplane.nftables.sample import sample
 from mesh.dataplane.vips import move_vip
@@ -63,8 +66,10 @@ class NftablesDataPlane:
         self._base = base(pool.version)
         self._netfilter: NetfilterSocket | None = None
         self._generation: int | None = None
-        """The ruleset's when it was read last; None: it changed meanwhile."""
+        """The ruleset's that was seen last; None: it changed meanwhile."""
         self._seen = ABSENT
+        self._listed = False
+        """What was seen is what nft has listed, and not what our transactions have made of it."""
         self._told: set[str] = set()
 
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
@@ -73,7 +78,7 @@ class NftablesDataPlane:
             bound = await self._interface.addresses()
         except OSError as error:
             raise DataPlaneError(f"the VIP interface cannot be read ({error}): see `ip address`") from error
-        servers = (await self._state()).servers
+        servers = (await self._state(whole=only is None)).servers
         table = Table(dict(servers), frozenset(address for address in bound if ip_address(address) in self._pool))
         return table if only is None else table.part(only)
 
@@ -111,10 +116,11 @@ class NftablesDataPlane:
         """Take the whole table away; whether there was one. Raises `NftError`."""
         return await nft.delete(self._base.family, TABLE)
 
-    async def _state(self) -> State:
+    async def _state(self, *, whole: bool = False) -> State:
+        """What is programmed; `whole`: as nft lists it."""
         async with self._asking() as netfilter:
             generation = await netfilter.generation()
-            if self._generation == generation:
+            if self._generation == generation and (self._listed or not whole):
                 return self._seen
             try:
                 listed = await nft.listing_json(self._base.family, TABLE)
@@ -124,6 +130,7 @@ class NftablesDataPlane:
             self._seen = await asyncio.to_thread(understand)
             # somebody may be at it: then this was whole when it was listed, and is read anew next time
             self._generation = generation if await netfilter.generation() == generation else None
+            self._listed = True
             return self._seen
 
     def _understand(self, listed: str | None, before: State) -> State:
@@ -142,6 +149,8 @@ class NftablesDataPlane:
         wanted, parts = prepare() if len(operations) <= _FEW else await asyncio.to_thread(prepare)
         self._tell(operation for index, operation in enumerate(operations) if index not in wanted.refused)
         reasons = await self._commit(before, parts)
+        if parts and not reasons:
+            await self._follow(before, wanted)
         await self._forget(before, wanted, reasons)
         failures = []
         for index, operation in enumerate(operations):
@@ -174,6 +183,14 @@ class NftablesDataPlane:
                 return dict.fromkeys(parts, str(error))
             return await self._commit_each(fixed, parts)
         return {}
+
+    async def _follow(self, before: State, wanted: Changes) -> None:
+        """See what our transaction has made of what was seen, if nobody else's has come in between."""
+        async with self._asking() as netfilter:
+            generation = await netfilter.generation()
+        if self._generation is not None and generation == self._generation + 1:
+            self._seen, self._generation = committed(before, wanted.after, self._base), generation
+            self._listed = False
 
     async def _commit_each(self, fixed: Sequence[str], parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, str]:
         """As `_commit`, with a transaction for each virtual server."""

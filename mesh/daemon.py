@@ -137,7 +137,7 @@ async def choose_plane(settings: Settings, interface: VipInterface, published: P
         return ipvs.IpvsDataPlane(pool, interface, published), "this kernel has IPVS"
     if driver is Driver.IPVS:
         raise DataPlaneError(f"[dataplane] driver is ipvs, but {no_ipvs}")
-    no_nftables = await nftables.available()
+    no_nftables = await nftables.available(pool.version)
     if no_nftables is None:
         return nftables.NftablesDataPlane(pool, interface), no_ipvs or "asked for by [dataplane] driver"
     if driver is Driver.NFTABLES:

@@ -35,7 +35,8 @@ async def test_the_first_that_works_or_the_one_that_is_asked_for(
     async def ipvs() -> str | None:
         return no_ipvs
 
-    async def nftables() -> str | None:
+    async def nftables(version: int) -> str | None:
+        assert version == 4
         return no_nftables
 
     monkeypatch.setattr("mesh.dataplane.ipvs.driver.available", ipvs)

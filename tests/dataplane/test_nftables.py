@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 
 from mesh.dataplane import DataPlane, DataPlaneError
-from mesh.dataplane.nftables import NftablesDataPlane
+from mesh.dataplane.nftables import NftablesDataPlane, available
 from mesh.diff import AddRealServer, AddVirtualServer, Operation, diff
 from mesh.host.interface import MeshInterface
 from mesh.model import (
@@ -60,8 +60,10 @@ async def interface(lab: Lab) -> AsyncIterator[MeshInterface]:
 
 
 @pytest.fixture
-def plane(interface: MeshInterface) -> NftablesDataPlane:
-    return NftablesDataPlane(POOL, interface)
+async def plane(interface: MeshInterface) -> AsyncIterator[NftablesDataPlane]:
+    plane = NftablesDataPlane(POOL, interface)
+    yield plane
+    await plane.close()
 
 
 class TestContract(TrafficContract):
@@ -152,6 +154,7 @@ async def test_ipv6(lab: Lab, servers: Servers, interface: MeshInterface) -> Non
     await want(plane, behind(web))
     with pytest.raises(ConnectionRefusedError):
         await ask_tcp(lab, web)
+    await plane.close()
 
 
 async def test_sctp_is_read_back(plane: NftablesDataPlane) -> None:
@@ -177,13 +180,27 @@ async def test_a_published_port_and_the_host_itself(lab: Lab, servers: Servers, 
         pytest.param("flush ruleset", id="all"),
         pytest.param("flush chain ip vipmesh_lb prerouting", id="the way in"),
         pytest.param("delete element ip vipmesh_lb services { 10.112.0.7 . tcp . 80 }", id="the way to the chain"),
-        pytest.param("flush chain ip vipmesh_lb tcp_10.112.0.7_80", id="the chain"),
+        pytest.param("flush chain ip vipmesh_lb tcp-10.112.0.7-80", id="the chain"),
         pytest.param(
-            "flush chain ip vipmesh_lb tcp_10.112.0.7_80; add rule ip vipmesh_lb tcp_10.112.0.7_80 meta l4proto tcp "
-            'dnat to numgen random mod 3 map { 0-1: 10.2.0.1 . 8080, 2: 10.2.0.2 . 8080 } comment "wrr 0 -"',
+            "flush chain ip vipmesh_lb tcp-10.112.0.7-80; add rule ip vipmesh_lb tcp-10.112.0.7-80 meta l4proto tcp "
+            "dnat to numgen random mod 3 map { 0-1: 10.2.0.1 . 8080, 2: 10.2.0.2 . 8080 }; "
+            'add rule ip vipmesh_lb tcp-10.112.0.7-80 return comment "vipmesh 1 wrr unit 1 persistence 0"',
             id="how it chooses",
         ),
-        pytest.param("add element ip vipmesh_lb empty { 10.112.0.7 . tcp . 80 }", id="refused beside"),
+        pytest.param(
+            "flush chain ip vipmesh_lb prerouting; add rule ip vipmesh_lb prerouting counter", id="another way in"
+        ),
+        pytest.param("delete chain ip vipmesh_lb output", id="the way of the host itself"),
+        pytest.param(
+            "delete element ip vipmesh_lb services { 10.112.0.7 . tcp . 80 }; "
+            "add element ip vipmesh_lb services { 10.112.0.7 . tcp . 80 : drop }",
+            id="dropped instead",
+        ),
+        pytest.param(
+            "flush chain ip vipmesh_lb tcp-10.112.0.7-80; add rule ip vipmesh_lb tcp-10.112.0.7-80 counter drop",
+            id="rules that are not ours",
+        ),
+        pytest.param("insert rule ip vipmesh_lb tcp-10.112.0.7-80 ip saddr 10.1.0.2 drop", id="a rule before ours"),
     ],
 )
 async def test_what_somebody_breaks_is_seen_and_mended(
@@ -244,5 +261,8 @@ async def test_errors_without_the_right_or_the_program(
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr("mesh.nft.BESIDE", "/nonexistent")
+    plane = NftablesDataPlane(POOL, interface)
     with pytest.raises(DataPlaneError, match="apt-get install nftables"):
-        await NftablesDataPlane(POOL, interface).read()
+        await plane.read()
+    assert "apt-get install nftables" in (await available() or "")
+    await plane.close()

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from meshdns.zone import Found, Record, Type, Zone
+from meshdns.records import Record, Type
+from meshdns.zone import Found, Zone
 
 UDP_SIZE = 1232
 """Octets of an answer over UDP that pass every path unfragmented; what we offer and the most we send (DNS Flag Day)."""
@@ -70,8 +71,11 @@ class Query:
     edns: Edns | None
 
 
-def answer(packet: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Forward | None:
-    """The answer to one packet; None: it deserves none (it is itself an answer, or too short to have an ID)."""
+def answer(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> bytes | Forward | None:
+    """The answer to one packet; None: it deserves none (it is itself an answer, or too short to have an ID).
+
+    Of several records the one with the number `turn` comes first: who takes the first takes another one each time.
+    """
     if len(packet) < 12 or packet[2] & _QR:
         return None
     if packet[2] & _OPCODE:
@@ -86,7 +90,8 @@ def answer(packet: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Forward |
     found = zone.lookup(query.name, query.type)
     if found is None:
         return Forward(packet)
-    return _respond(query, Rcode.NOERROR if found.exists else Rcode.NXDOMAIN, _limit(query, tcp), found, zone.ttl)
+    rcode = Rcode.NOERROR if found.exists else Rcode.NXDOMAIN
+    return _respond(query, rcode, _limit(query, tcp), found, ttl=zone.ttl, turn=turn)
 
 
 def failure(packet: bytes, rcode: Rcode) -> bytes:
@@ -149,13 +154,16 @@ def _limit(query: Query, tcp: bool) -> int:
     return PLAIN_SIZE if query.edns is None else max(PLAIN_SIZE, min(query.edns.size, UDP_SIZE))
 
 
-def _respond(query: Query, rcode: Rcode, limit: int, found: Found | None = None, ttl: int = 0) -> bytes:
+def _respond(
+    query: Query, rcode: Rcode, limit: int, found: Found | None = None, *, ttl: int = 0, turn: int = 0
+) -> bytes:
     opt = b"" if query.edns is None else _opt(query.edns, rcode)
     room = limit - 12 - len(query.question) - len(opt)
     answers, authority, truncated = 0, 0, False
     body = b""
     if found is not None:
-        body, answers = _answers(found.records, ttl, room)
+        first = turn % len(found.records) if found.records else 0
+        body, answers = _answers(found.records[first:] + found.records[:first], ttl, room)
         truncated = answers < len(found.records)
         soa = b"" if found.records else _soa(query, found, ttl)
         if soa and len(soa) <= room:

@@ -26,7 +26,7 @@ def ours(cpu: int, names: int, *options: str) -> Iterator[Server]:
     """The name server alone."""
     port = free_port()
     script = str(Path(__file__).parent / "dns_server.py")
-    with running(os.environ.get("BPY", sys.executable), script, str(port), str(names), *options, cpu=cpu) as process:
+    with running(sys.executable, script, str(port), str(names), *options, cpu=cpu) as process:
         yield _answering(process.pid, port)
 
 

@@ -26,7 +26,7 @@ from mesh.host import HostError
 from mesh.journal import Journal
 from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table, VirtualKey
 from mesh.offload import compute
-from mesh.plan import Plan, plan, probes
+from mesh.plan import Part, Plan, plan, probes
 from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
 from mesh.problem import Problem
@@ -127,7 +127,7 @@ class Reconciler:
         upkeep: Sequence[Upkeep] = (),
         published: PublishedPorts,
         prober: Probes,
-        publish: Callable[[Mapping[Name, Address]], None],
+        publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
     ) -> None:
         self._site = site
@@ -142,7 +142,7 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
-        self._names: Mapping[Name, Address] = {}
+        self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
@@ -322,14 +322,15 @@ class Reconciler:
         keys = await self._look_at(planned.table)
         observed, wanted = await self._drained(planned, keys)
         operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
-        staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
+        staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
         self._tell_repairs(keys, observed, operations, failures)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        self._show({n: vip for n, vip in planned.names.items() if n in staying or vip not in unbound})
+        parts = planned.parts.values()
+        self._show({n: part for part in parts for n in part.names if n in staying or part.vip not in unbound})
         return failures
 
     async def _look_at(self, wanted: Table) -> frozenset[VirtualKey] | None:
@@ -377,7 +378,7 @@ class Reconciler:
         self._draining = drained.since
         return observed, drained.table
 
-    def _show(self, names: Mapping[Name, Address]) -> None:
+    def _show(self, names: Mapping[Name, Part]) -> None:
         if names != self._names:
             self._names = names
             self._publish(names)

@@ -72,7 +72,7 @@ class Bench:
             upkeep=self.upkeep,
             published=PublishedPorts(),
             prober=prober,
-            publish=self.zones.append,
+            publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
             wake=wake,
         )
         async with asyncio.TaskGroup() as tasks:

@@ -128,7 +128,11 @@ class Draft:
         changed then.
         """
         before = self._services
-        changed = {name: service for name, service in services.items() if before.get(name) != service}
+        changed = {
+            name: service
+            for name, service in services.items()
+            if (known := before.get(name)) is not service and known != service
+        }
         made = {name: list(records(name, service)) for name, service in changed.items()}
         leaving = [name for name in before if name not in services or name in changed]
         touched: set[bytes] = set()

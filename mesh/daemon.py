@@ -6,9 +6,11 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
@@ -21,7 +23,8 @@ from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
 from mesh.host.sysctl import RouterSettings
-from mesh.model import Address, Name, VirtualKey
+from mesh.model import Address, VirtualKey
+from mesh.naming import Names
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler, Site, Upkeep
@@ -30,7 +33,8 @@ from mesh.status import Facts, WorkerStatus
 from mesh.store.sqlite import SqliteStore
 from meshdns.forward import Forwarder, upstreams_from_resolv_conf
 from meshdns.server import NameServer
-from meshdns.zone import Zone
+from meshdns.service import reverse_domains
+from meshdns.zone import Draft
 
 log = logging.getLogger("vipmesh")
 
@@ -75,7 +79,8 @@ async def run(
             stack.push_async_callback(interface.close)
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
-        names = NameServer(settings.dns_listen, _zone(settings, {}, serial=0), _forwarder(settings))
+        draft = _draft(settings)
+        names = NameServer(settings.dns_listen, draft.update({})[0], _forwarder(settings))
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
@@ -91,7 +96,7 @@ async def run(
             upkeep=_upkeep(settings, plane),
             published=published,
             prober=prober,
-            publish=_Publisher(settings, names),
+            publish=_publisher(draft, names),
             wake=wake,
         )
         api = AdminApi(settings.admin_listen, loop.status)
@@ -139,23 +144,15 @@ def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
     return [RouterSettings(ipv6=settings.vip_pool.version == 6)] if isinstance(plane, ipvs.IpvsDataPlane) else []
 
 
-class _Publisher:
-    """Names -> the zone that is answered, each time with a higher serial."""
-
-    def __init__(self, settings: Settings, names: NameServer) -> None:
-        self._settings = settings
-        self._names = names
-        self._serial = 0
-
-    def __call__(self, names: Mapping[Name, Address]) -> None:
-        self._serial += 1
-        self._names.replace(_zone(self._settings, names, self._serial))
+def _draft(settings: Settings) -> Draft:
+    """The zone without services yet. Its serial is of the start: nobody copies the zone, and so nobody compares."""
+    domains = [settings.dns_domain, *reverse_domains(settings.vip_pool)]
+    return Draft(domains, ttl=settings.dns_ttl, serial=int(time.time()))
 
 
-def _zone(settings: Settings, names: Mapping[Name, Address], serial: int) -> Zone:
-    return Zone.build(
-        {name: (vip,) for name, vip in names.items()}, [settings.dns_domain], ttl=settings.dns_ttl, serial=serial
-    )
+def _publisher(draft: Draft, names: NameServer) -> Names:
+    draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
+    return Names(lambda services: names.replace(*draft.update(services)))
 
 
 def _forwarder(settings: Settings) -> Forwarder:

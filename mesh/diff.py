@@ -163,6 +163,12 @@ def _edit(key: VirtualKey, before: VirtualServer, after: VirtualServer) -> Itera
         yield DeleteRealServer(key, real)
 
 
+def changed(before: Table, after: Table) -> frozenset[VirtualKey]:
+    """The virtual servers that are not the same in both."""
+    old, new = before.virtual_servers, after.virtual_servers
+    return frozenset(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
 class RefusedError(Exception):
     """The operation does not fit the table: what it adds is there, or what it changes is not."""
 

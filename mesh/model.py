@@ -7,7 +7,7 @@ Addresses are text in canonical form (`10.112.0.7`, `fd00::7`): the edge that fi
 `ipaddress`, everything behind compares strings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -276,3 +276,12 @@ class Table:
     virtual_servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=lambda: MappingProxyType({}))
     vips: frozenset[Address] = frozenset()
     """Addresses that this worker answers to."""
+
+    def part(self, keys: Collection[VirtualKey]) -> "Table":
+        """The same with these virtual servers alone, as far as they exist."""
+        return Table({key: self.virtual_servers[key] for key in keys if key in self.virtual_servers}, self.vips)
+
+    def changed(self, keys: Collection[VirtualKey], part: "Table") -> "Table":
+        """The same with these virtual servers, and the VIPs, as the part has them."""
+        others = {key: server for key, server in self.virtual_servers.items() if key not in keys}
+        return Table(others | dict(part.virtual_servers), part.vips)

@@ -14,17 +14,19 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from mesh.claims import wishes
 from mesh.config import Network
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, Operation, RefusedError, apply, diff
+from mesh.diff import BindVip, Operation, RefusedError, apply, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table
-from mesh.plan import Plan, plan, probes
+from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table, VirtualKey
+from mesh.offload import compute
+from mesh.plan import Part, Plan, plan, probes
 from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
 from mesh.problem import Problem
@@ -34,7 +36,7 @@ from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus, services
 from mesh.store import Store, StoreError
 from mesh.store.claiming import claim
-from mesh.store.records import registration, view
+from mesh.store.records import Reader, registration
 
 log = logging.getLogger("vipmesh")
 
@@ -125,7 +127,7 @@ class Reconciler:
         upkeep: Sequence[Upkeep] = (),
         published: PublishedPorts,
         prober: Probes,
-        publish: Callable[[Mapping[Name, Address]], None],
+        publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
     ) -> None:
         self._site = site
@@ -140,13 +142,14 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
-        self._names: Mapping[Name, Address] = {}
+        self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
         """What the last pass left behind: who finds it otherwise finds somebody's change."""
         self._failed_anew = False
-        self._mended_at = -math.inf
+        self._reader = Reader()
+        self._audited_at = self._mended_at = -math.inf
         self._mended_for = Claims()
         self._wake = wake
         self._register = asyncio.Event()
@@ -209,7 +212,9 @@ class Reconciler:
             if len(self._now.instances) < len(self._sources):
                 continue
             instances = [i for s in self._sources for i in self._now.instances[id(s)]]
-            offered = register(instances, worker=self._site.worker, domain=self._site.domain, pool=self._site.pool)
+            site = self._site
+            understand = partial(register, instances, worker=site.worker, domain=site.domain, pool=site.pool)
+            offered = await compute(len(instances), understand)
             self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
             try:
                 await self._store.register(registration(self._site.worker, offered.services, offered.endpoints))
@@ -231,7 +236,7 @@ class Reconciler:
 
     async def _follow_store(self) -> None:
         async for snapshot in self._store.watch():
-            seen, broken = view(snapshot.records)
+            seen, broken = await compute(len(snapshot.records), partial(self._reader.view, snapshot.records))
             self._journal.found("store", broken)
             await self._claim(seen)
             self._now.view = seen
@@ -241,7 +246,8 @@ class Reconciler:
 
     async def _claim(self, seen: ClusterView) -> None:
         """Ask for what the services lack; the store's next snapshot shows what was given."""
-        wanted, conflicts = wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
+        decide = partial(wishes, seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
+        wanted, conflicts = await compute(len(seen.services), decide)
         self._journal.found("claims", conflicts)
         try:
             await claim(self._store, wanted)
@@ -282,7 +288,8 @@ class Reconciler:
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
-        planned = plan(seen, self._prober.health(), sorted(addresses))
+        planning = partial(plan, seen, self._prober.health(), sorted(addresses), self._now.plan)
+        planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)
         except DataPlaneError as error:
@@ -312,37 +319,56 @@ class Reconciler:
 
     async def _program(self, planned: Plan) -> Sequence[Failure]:
         """Names go before their VIP, and come after it: a name never leads where nothing answers."""
-        observed, wanted = await self._drained(planned)
-        operations = diff(observed, wanted)
-        staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
+        keys = await self._look_at(planned.table)
+        observed, wanted = await self._drained(planned, keys)
+        operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
+        staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
-        self._tell_repairs(observed, operations, failures)
+        self._tell_repairs(keys, observed, operations, failures)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        self._show({n: vip for n, vip in planned.names.items() if n in staying or vip not in unbound})
+        parts = planned.parts.values()
+        self._show({n: part for part in parts for n in part.names if n in staying or part.vip not in unbound})
         return failures
 
-    def _tell_repairs(self, observed: Table, operations: Sequence[Operation], failures: Sequence[Failure]) -> None:
+    async def _look_at(self, wanted: Table) -> frozenset[VirtualKey] | None:
+        """What to read of the data plane: what shall change, and in an audit everything (None)."""
+        now = asyncio.get_running_loop().time()
+        if self._programmed is None or self._journal.failures or now >= self._audited_at + AUDIT / 2:
+            self._audited_at = now
+            return None
+        return await compute(len(wanted.virtual_servers), partial(changed, self._programmed, wanted))
+
+    def _tell_repairs(
+        self,
+        keys: frozenset[VirtualKey] | None,
+        observed: Table,
+        operations: Sequence[Operation],
+        failures: Sequence[Failure],
+    ) -> None:
         """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
         refused = {failure.operation for failure in failures}
-        changed = self._programmed is not None and self._programmed != observed
-        restores = set(diff(observed, self._programmed)) if changed and self._programmed else set()
+        left = self._programmed if self._programmed is None or keys is None else self._programmed.part(keys)
+        restores = set(diff(observed, left)) if left is not None and left != observed else set()
         self._journal.repaired([o for o in operations if o in restores and o not in refused])
         try:
             # A refused one that restores is still owed: when it succeeds later, it is to be told.
-            self._programmed = apply(observed, [o for o in operations if o in restores or o not in refused])
+            now = apply(observed, [o for o in operations if o in restores or o not in refused])
+            self._programmed = now if keys is None or self._programmed is None else self._programmed.changed(keys, now)
         except RefusedError:  # somebody else is at it, too; what is left shows the next time it is read
             self._programmed = None
 
-    async def _drained(self, planned: Plan) -> tuple[Table, Table]:
-        """What is there, and what shall be now: the plan with what still has to finish."""
-        observed = await self._plane.read()
-        counts = await self._plane.connections() if leaving(observed, planned.table) else {}
+    async def _drained(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
+        """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""
+        observed = await self._plane.read(keys)
+        desired = planned.table if keys is None else planned.table.part(keys)
+        going = leaving(observed, desired)
+        counts = await self._plane.connections({virtual for virtual, _ in going}) if going else {}
         drained = drain(
             observed,
-            planned.table,
+            desired,
             failed=planned.failed,
             connections=counts,
             since=self._draining,
@@ -352,7 +378,7 @@ class Reconciler:
         self._draining = drained.since
         return observed, drained.table
 
-    def _show(self, names: Mapping[Name, Address]) -> None:
+    def _show(self, names: Mapping[Name, Part]) -> None:
         if names != self._names:
             self._names = names
             self._publish(names)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.config import Network
-from mesh.labels import parse
+from mesh.labels import Parsed, parse
 from mesh.model import Endpoint, Instance, Name, Service
 from mesh.problem import Problem, Severity
 
@@ -31,9 +31,14 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
     services: dict[str, tuple[Instance, Service]] = {}
     endpoints: list[Endpoint] = []
     problems: dict[tuple[str, Problem], Instance] = {}
+    understood: dict[tuple[str, frozenset[tuple[str, str]]], Parsed] = {}
     for instance in sorted(instances, key=lambda instance: instance.id):
         subject = f"service {instance.owner.rpartition('/')[2]}"
-        parsed = parse(instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool)
+        alike = (instance.owner, frozenset(instance.labels.items()))  # most instances of an owner have the same labels
+        parsed = understood.get(alike) or parse(
+            instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool
+        )
+        understood[alike] = parsed
         for problem in parsed.problems:
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:

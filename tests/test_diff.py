@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.diff import AddVirtualServer, DeleteVirtualServer, RefusedError, apply, diff
+from mesh.diff import AddVirtualServer, DeleteVirtualServer, RefusedError, apply, changed, diff
 from mesh.model import (
     Forwarding,
     RealKey,
@@ -41,6 +41,14 @@ TABLES = st.builds(
 @given(TABLES, TABLES)
 def test_it_leads_to_the_desired_table(before: Table, after: Table) -> None:
     assert apply(before, diff(before, after)) == after
+
+
+@given(TABLES, TABLES)
+def test_to_change_what_differs_is_to_change_all(before: Table, after: Table) -> None:
+    keys = changed(before, after)
+    part = apply(before.part(keys), diff(before.part(keys), after.part(keys)))
+    assert before.changed(keys, part) == after
+    assert changed(after, after) == frozenset()
 
 
 @given(TABLES)

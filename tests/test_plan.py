@@ -133,3 +133,30 @@ def test_a_probe_without_a_port_asks_the_first_routed_container_port() -> None:
 @given(st.permutations([ONE, TWO, replace(ONE, id="c", address="10.2.0.3")]))
 def test_the_order_of_the_picture_does_not_matter(endpoints: list[Endpoint]) -> None:
     assert plan(view(WEB, *endpoints), {}) == plan(view(WEB, *sorted(endpoints, key=lambda e: e.id)), {})
+
+
+PICTURES = st.builds(
+    view,
+    st.sampled_from(
+        [WEB, PROBED, replace(WEB, scheduler=Scheduler.LC, publishes=(Publish(8080, Transport.TCP, None),))]
+    ),
+    st.sampled_from([ONE, replace(ONE, weight=9)]),
+    claims=st.sampled_from(
+        [CLAIMS, replace(CLAIMS, owners={}), replace(CLAIMS, ports={(Transport.TCP, 30001): ("web.test", 8080)})]
+    ),
+)
+HEALTH = st.sampled_from([{}, {"a": Health.HEALTHY}, {"a": Health.UNHEALTHY}])
+INPUTS = st.tuples(PICTURES, HEALTH, st.sampled_from([[], ["192.0.2.1"]]))
+
+
+@given(INPUTS, INPUTS)
+def test_what_is_taken_over_from_an_earlier_plan_is_what_would_be_planned_anew(
+    first: tuple[ClusterView, dict[str, Health], list[str]], now: tuple[ClusterView, dict[str, Health], list[str]]
+) -> None:
+    assert plan(*now, plan(*first)) == plan(*now)
+
+
+def test_the_part_of_a_service_of_which_nothing_has_changed_is_taken_over() -> None:
+    before = plan(view(WEB, ONE), {})
+    after = plan(view(replace(WEB), replace(ONE)), {}, (), before)
+    assert after.table.virtual_servers[KEY] is before.table.virtual_servers[KEY]

@@ -72,7 +72,7 @@ class Bench:
             upkeep=self.upkeep,
             published=PublishedPorts(),
             prober=prober,
-            publish=self.zones.append,
+            publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
             wake=wake,
         )
         async with asyncio.TaskGroup() as tasks:
@@ -192,6 +192,20 @@ class TestTheLoop:
             assert "repaired: somebody changed the data plane: bind VIP" in caplog.text
             await bench.passes(3 * AUDIT)
             assert loop.status().repairs == 3
+
+    async def test_between_audits_only_what_shall_change_is_read(self, bench: Bench) -> None:
+        async with bench.running():
+            other = {"mesh.routing.port_80": "other.local"}
+            bench.source.say([instance(1), instance(2, other, "demo/other")])
+            await bench.passes(AUDIT + 1)
+            asked = bench.plane.asked
+            asked.clear()
+            bench.source.say([instance(1), instance(2, other, "demo/other"), instance(3, other, "demo/other")])
+            await bench.passes(0.1)
+            (grown,) = [key for key, reals in bench.real_servers().items() if len(reals) == 2]
+            assert [[str(key) for key in keys or ()] for keys in asked] == [[grown]]
+            await bench.passes(AUDIT)
+            assert asked[-1] is None
 
     async def test_a_repair_that_fails_is_tried_again_soon_and_told_when_it_is_done(
         self, bench: Bench, caplog: pytest.LogCaptureFixture

@@ -166,9 +166,9 @@ def _respond(
         first = turn % len(found.records) if found.records else 0
         body, answers = _answers(found.records[first:] + found.records[:first], ttl, room)
         truncated = answers < len(found.records)
-        soa = b"" if found.records else _soa(query, found, ttl)
-        if soa and len(soa) <= room:
-            body, authority = soa, 1
+        negative = b"" if found.records else soa(query.name, found, ttl)
+        if negative and len(negative) <= room:
+            body, authority = negative, 1
     high = _QR | (_AA if found is not None else 0) | (_TC if truncated else 0) | query.flags[0] & (_OPCODE | _RD)
     low = _RA | query.flags[1] & _CD | rcode & 0xF
     header = _HEADER.pack(query.id, high, low, 1, answers, authority, 1 if opt else 0)
@@ -186,9 +186,9 @@ def _answers(records: Sequence[Record], ttl: int, room: int) -> tuple[bytes, int
     return body, len(records)
 
 
-def _soa(query: Query, found: Found, ttl: int) -> bytes:
+def soa(name: bytes, found: Found, ttl: int) -> bytes:
     """The authority record of a negative answer; its name points into the question (RFC 1035, section 4.1.4)."""
-    pointer = 0xC000 | (12 + len(query.name) - len(found.apex))
+    pointer = 0xC000 | (12 + len(name) - len(found.apex))
     return struct.pack("!HHHIH", pointer, Type.SOA, _IN, ttl, len(found.soa.data)) + found.soa.data
 
 

@@ -23,6 +23,8 @@ LONGEST = 1024
 """Octets of a question; a longer one is cut, and said to be malformed."""
 ROOM = 1280
 """Octets of an answer."""
+QUESTION, ANSWER = LONGEST + 64, ROOM + 64
+"""Octets from one slot to the next: an odd number of cache lines, so that slots do not compete for the same ones."""
 
 ADDRESS = 32
 """Octets per slot for a socket address: 16 (ip(7)) or 28 (ipv6(7)), aligned."""
@@ -72,8 +74,9 @@ def available() -> bool:
 class Batch:
     """The buffers of one non-blocking UDP socket, which stays the caller's.
 
-    After `receive()` slot k holds a question of `lengths()[k]` octets at `questions[k * LONGEST:]`. An answer is
-    written to `answers[k * ROOM:]` with its length in `sizes[2 * k + 1]`, and goes out with `send`.
+    After `receive()` slot k holds a question of `lengths()[k]` octets at `questions[k * QUESTION:]`. An answer is
+    written to `answers[k * ANSWER:]` with its length in `sizes[k]`, gets the question's ID by `copy_ids`, and goes out
+    with `send`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -84,15 +87,17 @@ class Batch:
         self._fd = ctypes.c_int(sock.fileno())
         self._slots = ctypes.c_uint(SLOTS)
         self._flags = ctypes.c_int(socket.MSG_DONTWAIT)
-        self.questions = mmap.mmap(-1, SLOTS * LONGEST)
-        self.answers = mmap.mmap(-1, SLOTS * ROOM)
+        self.questions = mmap.mmap(-1, SLOTS * QUESTION)
+        self.answers = mmap.mmap(-1, SLOTS * ANSWER)
         self._addresses = mmap.mmap(-1, SLOTS * ADDRESS)
         self._control = mmap.mmap(-1, SLOTS * _CONTROL)
         headers, vectors = ([mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (_Header, _Vector))
         self._received, self._sent = ((_Header * SLOTS).from_buffer(part) for part in headers)
         self._in, self._out = ((_Vector * SLOTS).from_buffer(part) for part in vectors)
         self._wire()
-        self.sizes = memoryview(vectors[1]).cast("L")
+        self.sizes = memoryview(vectors[1]).cast("L")[1::2]
+        self._asked = memoryview(self.questions).cast("H")[:: QUESTION // 2]
+        self._answered = memoryview(self.answers).cast("H")[:: ANSWER // 2]
         self._words = memoryview(headers[0]).cast("I")
         self._hosts = memoryview(self._addresses)
         self._hosts = self._hosts.cast("Q") if self._v6 else self._hosts.cast("I")
@@ -109,6 +114,10 @@ class Batch:
     def lengths(self, count: int) -> list[int]:
         """Of each question; a longer one than fits has `LONGEST`, and lacks its end."""
         return self._words[_LENGTHS][:count].tolist()
+
+    def copy_ids(self) -> None:
+        """Give every answer the ID of its question."""
+        self._answered[:] = self._asked
 
     def hosts(self, count: int) -> list[int] | list[tuple[int, int]]:
         """A number (IPv4) or a pair of them (IPv6) for each peer's address, only to be compared."""
@@ -151,8 +160,8 @@ class Batch:
             for part in (self.questions, self.answers, self._addresses, self._control)
         )
         for slot in range(SLOTS):
-            self._in[slot] = _Vector(questions + slot * LONGEST, LONGEST)
-            self._out[slot] = _Vector(answers + slot * ROOM, 0)
+            self._in[slot] = _Vector(questions + slot * QUESTION, LONGEST)
+            self._out[slot] = _Vector(answers + slot * ANSWER, 0)
             for header, vector in (
                 (self._received[slot].message, self._in),
                 (self._sent[slot].message, self._out),

@@ -124,11 +124,11 @@ class NameServer:
         return self._answer(packet, host, self._answers_tcp)
 
     def count(self, answered: int) -> None:
-        """So many were answered by look-up."""
+        """So many were answered from `answers`."""
         self.counters.answered += answered
 
-    def forward(self, question: Forward, send: Callable[[bytes], None]) -> None:
-        """Send what an upstream says, once it does."""
+    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> None:
+        """Send what an upstream says to a client's question, once it does."""
 
         async def work() -> None:
             send(await self._forwarder.resolve(question.packet))

@@ -59,25 +59,29 @@ class Service:
 def records(name: str, service: Service) -> Iterator[tuple[bytes, tuple[Record, ...]]]:
     """Each wire name that comes with a service, and its records; the name of the service comes first.
 
-    A name without records exists all the same: `tasks` while no endpoint takes traffic. Raises ValueError for a name
-    or an address that is none.
+    A name without records exists all the same: `tasks` while no endpoint takes traffic. What comes with a name so long
+    that there is no room below it is left out. Raises ValueError for a name or an address that is none.
     """
     target = wire(name)
     yield target, (*map(address, service.addresses), *_about(service.about))
+    yield from ((place, found) for place, found in _below(target, service) if len(place) <= 255)
+    if service.canonical:
+        for each in service.addresses:
+            yield wire(ipaddress.ip_address(each).reverse_pointer), (pointer(target),)
+
+
+def _below(target: bytes, service: Service) -> Iterator[tuple[bytes, tuple[Record, ...]]]:
     if service.endpoints:
-        yield wire(f"{TASKS}.{name}"), tuple(address(e.address) for e in service.endpoints if e.serving)
+        yield wire(TASKS)[:-1] + target, tuple(address(e.address) for e in service.endpoints if e.serving)
     labelled: dict[str, list[Endpoint]] = {}
     for endpoint in service.endpoints:
         if endpoint.label != TASKS:
             labelled.setdefault(endpoint.label, []).append(endpoint)
     for label, group in labelled.items():
         told = (record for endpoint in group for record in _about(endpoint.about))
-        yield wire(f"{label}.{name}"), (*(address(e.address) for e in group), *told)
+        yield wire(label)[:-1] + target, (*(address(e.address) for e in group), *told)
     for port in service.ports:
-        yield wire(f"_{port.number}._{port.transport}.{name}"), (srv(0, 0, port.number, target),)
-    if service.canonical:
-        for each in service.addresses:
-            yield wire(ipaddress.ip_address(each).reverse_pointer), (pointer(target),)
+        yield wire(f"_{port.number}._{port.transport}")[:-1] + target, (srv(0, 0, port.number, target),)
 
 
 def _about(words: tuple[str, ...]) -> tuple[Record, ...]:

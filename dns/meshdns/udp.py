@@ -36,12 +36,12 @@ class Served(Protocol):
         """Any question from anybody."""
         ...
 
-    def forward(self, question: Forward, send: Callable[[bytes], None]) -> None:
+    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> None:
         """Have it answered by an upstream, later."""
         ...
 
     def count(self, answered: int) -> None:
-        """So many were answered by look-up."""
+        """So many were answered from `answers`."""
         ...
 
 
@@ -74,22 +74,25 @@ class BatchServer:
     def _answer(self, count: int) -> None:
         """One batch: look up, write, send. This is the path that has to be fast; the rest is in `_think`."""
         part = self._batch
-        questions, answers, sizes = part.questions, part.answers, part.sizes
         served = self._known.issuperset(part.hosts(count)) or self._meet(count)
-        ready = self._server.answers.ready.get if served else _nothing
-        unanswered = []
+        known = self._server.answers
+        ready, beside = (known.ready.get, known.beside) if served else (_nothing, _nothing)
+        questions, answers, sizes = part.questions, part.answers, part.sizes
         thought = 0
+        unanswered = []
         for slot, length, start, place in zip(_SLOTS, part.lengths(count), _STARTS, _PLACES, strict=False):
-            body = ready(questions[start + 2 : start + length])
-            if body is None:
+            key = questions[start + 2 : start + length]
+            said = ready(key) or beside(key)
+            if said is None:
                 thought += 1
-                body = self._think(slot, questions[start : start + length])
-                if body is None:
+                said = self._think(slot, questions[start : start + length])
+                if said is None:
                     unanswered.append(slot)
-                    continue
-            size = len(body) + 2
-            answers[place : place + size] = questions[start : start + 2] + body
-            sizes[2 * slot + 1] = size
+                    said = b""
+            size = len(said)
+            answers[place : place + size] = said
+            sizes[slot] = size
+        part.copy_ids()
         self._server.count(count - thought)
         first = 0
         for slot in unanswered:
@@ -112,15 +115,15 @@ class BatchServer:
         return served
 
     def _think(self, slot: int, packet: bytes) -> bytes | None:
-        """The answer without its ID; None: there is none now, or it has gone out by itself."""
+        """The answer to a question that was not known; None: there is none now, or it has gone out by itself."""
         peer = self._batch.peer(slot)
         said = self._server.answer_udp(packet, peer[0])
         if isinstance(said, Forward):
-            self._server.forward(said, self._sender(slot, peer))
+            self._server.forward(said, peer[0], self._sender(slot, peer))
         elif said is not None and len(said) > batch.ROOM:
             self._sender(slot, peer)(said)
-        elif said is not None:
-            return said[2:]
+        else:
+            return said
         return None
 
     def _sender(self, slot: int, peer: Peer) -> Callable[[bytes], None]:
@@ -135,8 +138,8 @@ class BatchServer:
 
 
 _SLOTS = range(batch.SLOTS)
-_STARTS = tuple(slot * batch.LONGEST for slot in _SLOTS)
-_PLACES = tuple(slot * batch.ROOM for slot in _SLOTS)
+_STARTS = tuple(slot * batch.QUESTION for slot in _SLOTS)
+_PLACES = tuple(slot * batch.ANSWER for slot in _SLOTS)
 
 
 def _nothing(_: bytes) -> None:
@@ -158,7 +161,7 @@ class PlainServer(asyncio.DatagramProtocol):
         """One question."""
         said = self._server.answer_udp(data, addr[0])
         if isinstance(said, Forward):
-            self._server.forward(said, lambda reply: self._send(reply, addr))
+            self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
         elif said is not None:
             self._send(said, addr)
 

@@ -10,12 +10,14 @@ made by `Draft`, which keeps what it is made of, so that the next one costs as m
 of the dictionaries.
 """
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshdns.records import Record, Type, address, authority, name_server, suffixes, wire
 from meshdns.service import Service, records
 
+_POINTERS = tuple(struct.pack("!H", 0xC000 | 12 + at) for at in range(256))
 _REVERSE = (wire("in-addr.arpa"), wire("ip6.arpa"))
 
 __all__ = ["Draft", "Found", "Record", "Type", "Zone", "suffixes", "wire"]
@@ -45,6 +47,8 @@ class Zone:
     """Names with records and all their parents (RFC 8020): how many names are at or below each."""
     _authority: Mapping[bytes, tuple[Record, Record]]
     """SOA and NS by apex."""
+    _soas: Mapping[bytes, bytes]
+    """The SOA by apex, as it stands behind its name in a negative answer."""
 
     @classmethod
     def build(
@@ -69,6 +73,25 @@ class Zone:
             return Found(name in self._existing or name == apex, _of_type(here, qtype), apex, own[0])
         return None
 
+    def missing(self, name: bytes) -> bytes | None:
+        """The SOA record for an answer that there is no such name; None: there is, or it is not ours, or no name.
+
+        For a lower-case name without a zero octet but the last. The record's own name points to the apex in the
+        question (RFC 1035, section 4.1.4). This is the path of every search domain, so it looks at each label once.
+        """
+        if name in self._existing:
+            return None
+        at, end = 0, len(name) - 1
+        while at < end:
+            soa = self._soas.get(name[at:])
+            if soa is not None:
+                return _POINTERS[at] + soa if at else None
+            length = name[at]
+            if length > 63:
+                return None
+            at += length + 1
+        return None
+
 
 class Draft:
     """What a zone is made of, from one zone to the next. Not for two threads at a time; the zones are."""
@@ -89,6 +112,7 @@ class Draft:
         self._records: dict[bytes, tuple[Record, ...]] = {}
         self._existing: dict[bytes, int] = {}
         self._authority: dict[bytes, tuple[Record, Record]] = {}
+        self._soas: dict[bytes, bytes] = {}
         self._settled_for: frozenset[bytes] | None = None
         self._settle_apexes()
 
@@ -104,7 +128,11 @@ class Draft:
         changed then.
         """
         before = self._services
-        changed = {name: service for name, service in services.items() if before.get(name) != service}
+        changed = {
+            name: service
+            for name, service in services.items()
+            if (known := before.get(name)) is not service and known != service
+        }
         made = {name: list(records(name, service)) for name, service in changed.items()}
         leaving = [name for name in before if name not in services or name in changed]
         touched: set[bytes] = set()
@@ -118,7 +146,7 @@ class Draft:
                 self._put(name, place, found, given=not number)
         self._services = dict(services)
         moved = self._settle_apexes()
-        zone = Zone(self._ttl, self._serial, dict(self._records), dict(self._existing), self._authority)
+        zone = Zone(self._ttl, self._serial, dict(self._records), dict(self._existing), self._authority, self._soas)
         return zone, None if moved else frozenset(touched)
 
     def _put(self, owner: str, place: bytes, found: tuple[Record, ...] | None, *, given: bool) -> None:
@@ -172,7 +200,12 @@ class Draft:
         wanted = [*_apexes(self._domains, self._outside)]
         gone = self._authority.keys() - set(wanted)
         self._authority = {apex: authority(apex, self._home or apex, self._ttl, self._serial) for apex in wanted}
+        self._soas = {apex: _negative(self._ttl, soa) for apex, (soa, _) in self._authority.items()}
         return any(apex in self._existing for apex in gone)
+
+
+def _negative(ttl: int, soa: Record) -> bytes:
+    return struct.pack("!HHIH", soa.type, 1, ttl, len(soa.data)) + soa.data
 
 
 def _apexes(domains: Iterable[bytes], names: Iterable[bytes]) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ Parts between slashes are percent-encoded where they hold a slash or anything od
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -74,10 +74,77 @@ def registration(worker: str, services: Iterable[Service], endpoints: Iterable[E
 
 def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
     """The picture that the records give, and what could not be understood."""
-    reading = _Reading()
-    for key in sorted(records):
-        reading.take(key, [unquote(part) for part in key.split("/")], records[key])
-    return reading.view(), tuple(reading.problems)
+    return Reader().view(records)
+
+
+class Reader:
+    """Makes one picture after another. A record that has not changed is not decoded again and stays the same object."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[bytes, _Fact | Problem | None]] = {}
+
+    def view(self, records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
+        """See `view`."""
+        known, self._known = self._known, {}
+        reading = _Reading()
+        for key in sorted(records):
+            value = records[key]
+            before = known.get(key)
+            decoded = before if before is not None and before[0] == value else (value, _decode(key, value))
+            self._known[key] = decoded
+            reading.take(decoded[1])
+        return reading.view(), tuple(reading.problems)
+
+
+class _HeldVip(NamedTuple):
+    name: Name
+    vip: Address
+
+
+class _Held(NamedTuple):
+    vip: Address
+    name: Name
+
+
+class _OwnedName(NamedTuple):
+    name: Name
+    owner: str
+
+
+class _HeldPort(NamedTuple):
+    port: tuple[Transport, int]
+    leads_to: tuple[Name, int]
+
+
+class _Declared(NamedTuple):
+    worker: str
+    service: Service
+
+
+_Fact: TypeAlias = _HeldVip | _Held | _OwnedName | _HeldPort | _Declared | Endpoint
+"""What one record says."""
+
+
+def _decode(key: str, value: bytes) -> _Fact | Problem | None:
+    """None: a record of a newer version."""
+    try:
+        match [unquote(part) for part in key.split("/")]:
+            case ["claims", "services", name]:
+                return _HeldVip(name, _address(_read(value, _Vip).vip))
+            case ["claims", "vips", address]:
+                return _Held(_address(address), _read(value, _Holder).name)
+            case ["claims", "names", name]:
+                return _OwnedName(name, _read(value, _Owner).owner)
+            case ["claims", "ports", transport, port]:
+                held = _read(value, _Port)
+                return _HeldPort((Transport(transport), _port(int(port))), (held.name, _port(held.container_port)))
+            case ["workers", worker, "services", _]:
+                return _Declared(worker, _sound_service(_read(value, Service)))
+            case ["workers", _, "endpoints", _]:
+                return _sound_endpoint(_read(value, Endpoint))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return Problem(Severity.ERROR, f"record {key}", f"it cannot be read: {error}", "delete it or write it anew")
+    return None
 
 
 class _Reading:
@@ -90,28 +157,24 @@ class _Reading:
         self._services: dict[str, tuple[str, Service]] = {}
         self._endpoints: list[Endpoint] = []
 
-    def take(self, key: str, parts: list[str], value: bytes) -> None:
-        try:
-            match parts:
-                case ["claims", "services", name]:
-                    self._vips[name] = _address(_read(value, _Vip).vip)
-                case ["claims", "vips", address]:
-                    self._holders[_address(address)] = _read(value, _Holder).name
-                case ["claims", "names", name]:
-                    self._owners[name] = _read(value, _Owner).owner
-                case ["claims", "ports", transport, port]:
-                    held = _read(value, _Port)
-                    self._ports[Transport(transport), _port(int(port))] = (held.name, _port(held.container_port))
-                case ["workers", worker, "services", _]:
-                    self._declare(worker, _sound_service(_read(value, Service)))
-                case ["workers", _, "endpoints", _]:
-                    self._endpoints.append(_sound_endpoint(_read(value, Endpoint)))
-                case _:
-                    pass  # a record of a newer version
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            self.problems.append(
-                Problem(Severity.ERROR, f"record {key}", f"it cannot be read: {error}", "delete it or write it anew")
-            )
+    def take(self, fact: _Fact | Problem | None) -> None:
+        match fact:
+            case Endpoint():
+                self._endpoints.append(fact)
+            case _HeldVip(name, vip):
+                self._vips[name] = vip
+            case _Held(vip, name):
+                self._holders[vip] = name
+            case _OwnedName(name, owner):
+                self._owners[name] = owner
+            case _HeldPort(port, leads_to):
+                self._ports[port] = leads_to
+            case _Declared(worker, service):
+                self._declare(worker, service)
+            case Problem():
+                self.problems.append(fact)
+            case None:
+                pass
 
     def _declare(self, worker: str, service: Service) -> None:
         first_worker, first = self._services.setdefault(service.owner, (worker, service))

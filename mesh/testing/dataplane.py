@@ -1,6 +1,6 @@
 """A data plane in memory that refuses what a kernel would."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure
 from mesh.diff import (
@@ -17,7 +17,7 @@ from mesh.diff import (
     apply,
 )
 from mesh.drain import Place
-from mesh.model import Forwarding, Table, Transport
+from mesh.model import Forwarding, Table, Transport, VirtualKey
 
 _FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}
 _METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT: "-g"}
@@ -32,6 +32,8 @@ class FakeDataPlane:
         self.table = table or Table()
         self.applied = 0
         """Operations that were carried out, ever."""
+        self.asked: list[Collection[VirtualKey] | None] = []
+        """What each `read` was about."""
         self.gone: str | None = None
         self.active: dict[Place, int] = {}
         """What `connections` says; a place that is not there has none."""
@@ -41,20 +43,22 @@ class FakeDataPlane:
         """Refuse the next operation for which the predicate is true, once."""
         self._refusals.append((predicate, reason))
 
-    async def read(self) -> Table:
+    async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """See `DataPlane.read`."""
+        self.asked.append(only)
         self._answer()
-        return self.table
+        return self.table if only is None else self.table.part(only)
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
         """See `DataPlane.apply`."""
         self._answer()
         return [Failure(operation, reason) for operation in operations if (reason := self._run(operation))]
 
-    async def connections(self) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
         """See `DataPlane.connections`."""
         self._answer()
-        places = [(key, real) for key, server in self.table.virtual_servers.items() for real in server.real_servers]
+        servers = (self.table if only is None else self.table.part(only)).virtual_servers
+        places = [(key, real) for key, server in servers.items() for real in server.real_servers]
         return {place: self.active.get(place, 0) for place in places}
 
     async def close(self) -> None:

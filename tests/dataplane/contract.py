@@ -130,6 +130,17 @@ class DataPlaneContract(ABC):
             self.key(): VirtualServer(Scheduler.RR, 0, {ONE: RealServer(5)})
         }
 
+    async def test_a_part_is_read_like_the_whole(self, plane: DataPlane) -> None:
+        server = VirtualServer(Scheduler.RR, 0, {ONE: RealServer(2)})
+        await self.reach(plane, self.table((self.key(), server), (self.key(2), VirtualServer())))
+        assert await plane.read([self.key(), self.key(3)]) == Table(
+            {self.key(): server}, frozenset({self.vip(1), self.vip(2)})
+        )
+        assert await plane.read([]) == Table({}, frozenset({self.vip(1), self.vip(2)}))
+        assert await plane.connections([self.key(2), self.key(3)]) == {}
+        many = [self.key(1, port) for port in range(9000, 9200)]
+        assert (await plane.read([*many, self.key()])).virtual_servers == {self.key(): server}
+
     async def test_nothing_to_do_does_nothing(self, plane: DataPlane) -> None:
         assert not await plane.apply([])
         assert await plane.read() == Table()

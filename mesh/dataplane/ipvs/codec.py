@@ -121,6 +121,11 @@ def get_services() -> Request:
     return Request(Command.GET_SERVICE, dump=True)
 
 
+def get_service(key: VirtualKey) -> Request:
+    """That one; the reply is for `parse_service`. Refused with ESRCH if there is none."""
+    return Request(Command.GET_SERVICE, nest(_Of.SERVICE, _service_key(key)))
+
+
 def new_destination(virtual: VirtualKey, destination: Destination) -> Request:
     """Refused with EEXIST if it is there, ESRCH without the service, EINVAL if the address is no unicast one."""
     return Request(Command.NEW_DEST, _destination(virtual, destination))

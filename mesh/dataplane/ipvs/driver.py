@@ -10,7 +10,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
@@ -20,7 +20,10 @@ from mesh.dataplane.ipvs.netlink import IpvsSocket
 from mesh.dataplane.ipvs.translate import Change, as_edit, encode, reason, virtual_key, virtual_server
 from mesh.diff import BindVip, Operation, UnbindVip
 from mesh.drain import Place
-from mesh.model import Address, Table, VirtualKey, VirtualServer
+from mesh.model import Address, Table, VirtualKey
+
+_FEW = 64
+"""Up to so many virtual servers are asked for one by one; more are picked from the whole list."""
 
 log = logging.getLogger("vipmesh")
 
@@ -65,14 +68,17 @@ class IpvsDataPlane:
         """Whether a virtual server is ours."""
         return self._in_pool(key.address) or self._published(key)
 
-    async def read(self) -> Table:
+    async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """See `DataPlane.read`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
             raise DataPlaneError(f"the VIP interface cannot be read ({error}): see `ip address`") from error
         async with self._connection() as ipvs:
-            servers = await self._virtual_servers(ipvs)
+            servers = {
+                service.key: virtual_server(service, destinations)
+                for service, destinations in await self._listing(ipvs, only)
+            }
         return Table(servers, frozenset(address for address in bound if self._in_pool(address)))
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
@@ -88,12 +94,12 @@ class IpvsDataPlane:
                 changes.append(operation)
         return failures + await self._program(changes)
 
-    async def connections(self) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
         """See `DataPlane.connections`: what IPVS calls active. UDP has no established ones and needs no time."""
         async with self._connection() as ipvs:
             return {
                 (service.key, destination.key): destination.active
-                for service, destinations in await self._listing(ipvs)
+                for service, destinations in await self._listing(ipvs, only)
                 for destination in destinations
             }
 
@@ -106,18 +112,20 @@ class IpvsDataPlane:
     def _in_pool(self, address: Address) -> bool:
         return ip_address(address) in self._pool
 
-    async def _virtual_servers(self, ipvs: IpvsSocket) -> dict[VirtualKey, VirtualServer]:
-        return {
-            service.key: virtual_server(service, destinations) for service, destinations in await self._listing(ipvs)
-        }
-
-    async def _listing(self, ipvs: IpvsSocket) -> list[tuple[codec.Service, list[codec.Destination]]]:
+    async def _listing(
+        self, ipvs: IpvsSocket, only: Collection[VirtualKey] | None
+    ) -> list[tuple[codec.Service, list[codec.Destination]]]:
         """Our virtual servers with what is behind each."""
-        services = await ipvs.dump(codec.get_services(), codec.parse_service)
+        if only is None or len(only) > _FEW:
+            services = await ipvs.dump(codec.get_services(), codec.parse_service)
+        else:
+            asked = [codec.get_service(key) for key in only]
+            found = [await ipvs.dump(request, codec.parse_service, absent=errno.ESRCH) for request in asked]
+            services = [service for services in found for service in services]
         return [
             (service, await ipvs.dump(codec.get_destinations(service.key), codec.parse_destination))
             for service in services
-            if service is not None and self.owns(service.key)
+            if service is not None and self.owns(service.key) and (only is None or service.key in only)
         ]
 
     async def _program(self, changes: Sequence[Change]) -> list[Failure]:

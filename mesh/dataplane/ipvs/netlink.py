@@ -72,11 +72,14 @@ class IpvsSocket:
                 await asyncio.sleep(0)
         return acks
 
-    async def dump(self, request: Request, parse: Callable[[bytes], T]) -> list[T]:
-        """All replies to one question, each parsed; whole, or it raises `DataPlaneError`."""
+    async def dump(self, request: Request, parse: Callable[[bytes], T], absent: int = 0) -> list[T]:
+        """All replies to one question, each parsed; whole, or it raises `DataPlaneError`.
+
+        `absent`: the errno by which the kernel says that what was asked about is not there; then there are none.
+        """
         async with self._turn:
             for _ in range(_ATTEMPTS):
-                replies = await self._dump_once(request, parse)
+                replies = await self._dump_once(request, parse, absent)
                 await asyncio.sleep(0)
                 if replies is not None:
                     return replies
@@ -99,7 +102,7 @@ class IpvsSocket:
             _refuse_if_not_permitted(ack)
         return ordered
 
-    async def _dump_once(self, request: Request, parse: Callable[[bytes], T]) -> list[T] | None:
+    async def _dump_once(self, request: Request, parse: Callable[[bytes], T], absent: int) -> list[T] | None:
         replies: list[T] = []
         interrupted = False
         async with self._exchange():
@@ -113,6 +116,8 @@ class IpvsSocket:
                         replies.append(parse(answer.body))
                         continue
                     _refuse_if_not_permitted(answer)
+                    if answer.error and answer.error == absent:
+                        return []
                     if answer.error:
                         raise DataPlaneError(_words(answer))
                     return None if interrupted else replies

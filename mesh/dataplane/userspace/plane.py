@@ -6,7 +6,7 @@ the next pass tries again. A virtual server may come before its VIP is bound; it
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.userspace.balance import Balance
@@ -76,13 +76,14 @@ class UserspaceDataPlane:
         """Where a virtual server is really reached."""
         return key.address, key.port + (self._offset if key.port < _PRIVILEGED else 0)
 
-    async def read(self) -> Table:
+    async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """See `DataPlane.read`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
             raise DataPlaneError(f"the VIP interface cannot be read ({error}); see `ip address`") from error
-        return Table({key: server.as_read() for key, server in self._servers.items()}, bound)
+        shown = self._servers if only is None else only
+        return Table({key: self._servers[key].as_read() for key in shown if key in self._servers}, bound)
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
         """See `DataPlane.apply`."""
@@ -93,11 +94,12 @@ class UserspaceDataPlane:
                 failures.append(Failure(operation, reason))
         return failures
 
-    async def connections(self) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
         """See `DataPlane.connections`; the sessions of UDP end with their real server and need no time."""
         return {
             (key, real): server.balance.active[real] if key.transport is Transport.TCP else 0
             for key, server in self._servers.items()
+            if only is None or key in only
             for real in server.balance.real_servers
         }
 

@@ -31,10 +31,12 @@ from mesh.reconcile import Reconciler, Site, Upkeep
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
 from mesh.store.sqlite import SqliteStore
-from meshdns.forward import Forwarder, upstreams_from_resolv_conf
+from meshdns.access import LOCAL
+from meshdns.forward import Forwarder
 from meshdns.server import NameServer
 from meshdns.service import reverse_domains
-from meshdns.zone import Draft
+from meshdns.upstreams import Upstreams
+from meshdns.zone import Draft, Zone
 
 log = logging.getLogger("vipmesh")
 
@@ -80,7 +82,7 @@ async def run(
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
         draft = _draft(settings)
-        names = NameServer(settings.dns_listen, draft.update({})[0], _forwarder(settings))
+        names = _name_server(settings, draft.update({})[0])
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
@@ -155,11 +157,10 @@ def _publisher(draft: Draft, names: NameServer) -> Names:
     return Names(lambda services: names.replace(*draft.update(services)))
 
 
-def _forwarder(settings: Settings) -> Forwarder:
-    upstream: Sequence[tuple[str, int]] = settings.dns_upstream
-    if not upstream and RESOLV_CONF.exists():
-        upstream = upstreams_from_resolv_conf(RESOLV_CONF.read_text(), exclude=settings.dns_listen)
-    return Forwarder(upstream)
+def _name_server(settings: Settings, zone: Zone) -> NameServer:
+    upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
+    forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
+    return NameServer(settings.dns_listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
 
 
 def _sources(settings: Settings, environment: Mapping[str, str]) -> list[ComposeSource]:

@@ -66,7 +66,12 @@ class Exchange:
     """Starts at once; `done` is called once, with None if nobody has said anything in time."""
 
     def __init__(
-        self, key: bytes, upstreams: Sequence[Upstream], ways: Ways, patience: Patience, done: Callable[[Reply | None], None]
+        self,
+        key: bytes,
+        upstreams: Sequence[Upstream],
+        ways: Ways,
+        patience: Patience,
+        done: Callable[[Reply | None], None],
     ) -> None:
         self.key = key
         self._question = key[1:]

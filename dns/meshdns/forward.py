@@ -98,7 +98,7 @@ class Forwarder:
         self._under_way: dict[bytes, _UnderWay] = {}
         self._tick: asyncio.TimerHandle | None = None
         self.ready: dict[bytes, bytes] = {}
-        """Answers over UDP with ID 0, by the octets of a question behind its ID; for this second. Always the same dictionary."""
+        """Answers over UDP with ID 0, by a question without its ID, for this second. It stays the same dictionary."""
         self.counters = ForwardCounters()
 
     def start(self, listen: Sequence[Address]) -> None:
@@ -106,10 +106,6 @@ class Forwarder:
         self._upstreams.leave_out(own_addresses(listen))
         self._upstreams.look(asyncio.get_running_loop().time())
         self._loops.look(self._upstreams.all())
-
-    def forget_ready(self) -> None:
-        """Names have become own: nothing that was looked up is to be used again."""
-        self.ready.clear()
 
     def ask(self, packet: bytes, query: Query, host: str, send: Send, *, tcp: bool = False) -> bytes | None:
         """The answer to a client's question, if there is one now; else `send` gets it within 4.5 s.
@@ -219,7 +215,7 @@ class Forwarder:
             each.send(self._instead(each.query, key, now, None, tcp=each.tcp))
 
     def _instead(self, query: Query, key: bytes, now: float, reply: Reply | None, *, tcp: bool) -> bytes:
-        """What a client gets when there is no answer: what was known before, or what the upstreams said, or SERVFAIL."""
+        """What a client gets without an answer: what was known before, or what the upstreams said, or SERVFAIL."""
         known = self._cache.stale(key, now)
         if known is not None:
             self.counters.stale += 1

@@ -8,6 +8,7 @@ octets, whatever the client offers, so that nobody is flooded by way of us.
 
 import struct
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 
 from meshdns.answer import PLAIN_SIZE, TCP_SIZE, UDP_SIZE, Query, Rcode
 from meshdns.records import Type
@@ -87,43 +88,37 @@ def read(packet: bytes, question: bytes) -> Reply | None:
 
 def _records(packet: bytes, start: int, rcode: int, question: bytes) -> Reply | None:
     qtype = question[-4] << 8 | question[-3]
-    kept = []
+    kept = [0, 0, 0]
     ttls: list[int] = []
     body = bytearray(packet[start:])
     least, negative, answered = LONGEST, None, False
     at = end = start
-    for section, count in enumerate(struct.unpack_from("!HHH", packet, 6)):
-        number = 0
-        for number in range(1, count + 1):  # noqa: B007  how many were kept
-            at = _after_name(packet, at)
-            kind, _, ttl, length = _RECORD.unpack_from(packet, at)
-            if kind == Type.OPT:
-                rcode |= ttl >> 20 & 0xFF0
-                number -= 1
-                break
-            ttls.append(at + 4 - start)
-            at += 10 + length
-            if at > len(packet):
-                return None
-            if ttl > LONGEST:
-                ttl = 0 if ttl >> 31 else LONGEST  # RFC 2181, section 8
-            if section == 1 and kind == Type.SOA and length >= 22:
-                (minimum,) = _LONG.unpack_from(packet, at - 4)
-                negative = ttl = min(ttl, minimum, LONGEST_NEGATIVE)
-            elif section == 0 and kind == qtype:
-                answered = True
-            least = min(least, ttl)
-            _LONG.pack_into(body, ttls[-1], ttl)
-            end = at
-        kept.append(number)
-        if number < count:
-            # Records behind the OPT record would point to the wrong places without it; additional ones are optional.
+    counts = struct.unpack_from("!HHH", packet, 6)
+    for section in chain.from_iterable(map(repeat, range(3), counts)):
+        at = _after_name(packet, at)
+        kind, _, ttl, length = _RECORD.unpack_from(packet, at)
+        if kind == Type.OPT:
+            rcode |= ttl >> 20 & 0xFF0
             if section < 2:
                 return None
-            break
+            break  # what is behind it would point to the wrong places without it, and is optional
+        ttls.append(at + 4 - start)
+        at += 10 + length
+        if at > len(packet):
+            return None
+        kept[section] += 1
+        if ttl > LONGEST:
+            ttl = 0 if ttl >> 31 else LONGEST  # RFC 2181, section 8
+        if section == 1 and kind == Type.SOA and length >= 22:
+            (minimum,) = _LONG.unpack_from(packet, at - 4)
+            negative = ttl = min(ttl, minimum, LONGEST_NEGATIVE)
+        elif section == 0 and kind == qtype:
+            answered = True
+        least = min(least, ttl)
+        _LONG.pack_into(body, ttls[-1], ttl)
+        end = at
     lifetime = _lifetime(rcode, answered or qtype == Type.ANY, negative, least if ttls else 0)
-    answers, authority, additional = kept
-    return Reply(rcode, (answers, authority, additional), bytes(body[: end - start]), tuple(ttls), lifetime)
+    return Reply(rcode, (kept[0], kept[1], kept[2]), bytes(body[: end - start]), tuple(ttls), lifetime)
 
 
 def _lifetime(rcode: int, answered: bool, negative: int | None, least: int) -> int:

@@ -9,11 +9,12 @@ are answered as ever.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from meshdns.access import Shares
 from meshdns.answer import Query, Rcode
 from meshdns.cache import Cache
-from meshdns.exchange import REFUSALS, Exchange, Patience
+from meshdns.exchange import REFUSALS, Exchange, Patience, Ways
 from meshdns.lines import Lines
 from meshdns.loops import LoopWatch, own_addresses
 from meshdns.message import (
@@ -39,6 +40,14 @@ READY = 4096
 READY_SIZE = 1232
 
 Send = Callable[[bytes], None]
+
+
+class Network(Ways, Protocol):
+    """What a forwarder asks over: `lines`, except in tests."""
+
+    async def close(self) -> None:
+        """As `Lines.close`."""
+        ...
 
 
 @dataclass(slots=True)
@@ -87,13 +96,13 @@ class Forwarder:
         patience: Patience | None = None,
         outstanding: int = OUTSTANDING,
         share: int | None = None,
-        ways: Lines | None = None,
+        ways: Network | None = None,
     ) -> None:
         self._upstreams = upstreams if isinstance(upstreams, Upstreams) else Upstreams(upstreams)
         self._cache = Cache() if cache is None else cache
         self._patience = patience or Patience()
         self._shares = Shares(outstanding, share or max(1, outstanding // SHARE))
-        self._ways = ways or Lines()
+        self._ways: Network = ways or Lines()
         self._loops = LoopWatch(self._ways)
         self._under_way: dict[bytes, _UnderWay] = {}
         self._tick: asyncio.TimerHandle | None = None

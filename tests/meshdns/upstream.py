@@ -20,6 +20,8 @@ class Upstream(asyncio.DatagramProtocol):
     def __init__(self, reply: Reply, over_tcp: Reply | None = None) -> None:
         self.reply = reply
         self.over_tcp = over_tcp
+        self.loops: Reply = says("NXDOMAIN")
+        """What it says when it is asked for a name that finds loops."""
         self.packets: list[bytes] = []
         self.asked: list[DNSRecord] = []
         """Without questions about loops."""
@@ -34,7 +36,8 @@ class Upstream(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         query = DNSRecord.parse(data)
         if query.q.qtype == QTYPE.HINFO:
-            self.transport.sendto(says("NXDOMAIN")(query), addr)
+            if (said := self.loops(query)) is not None:
+                self.transport.sendto(said, addr)
             return
         self.packets.append(data)
         self.asked.append(query)

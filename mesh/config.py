@@ -89,18 +89,18 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
         variable, example = variable_of(key), setting.example
         raw: object
         if variable in environment:
-            where, raw = f"environment variable {variable}", environment[variable]
+            where, raw = f"environment variable {variable}:", environment[variable]
             example = re.sub(r'[]["]', "", example)  # a variable holds the bare text
         else:
             raw = given.get(key, setting.default)
-            where = f"{file}: [{key}]" if isinstance(raw, dict) else f"{file}: {_shown(key)}"
+            where = f"{file}: [{key}]" if isinstance(raw, dict) else f"{file}: {_shown(key)}:"
         if raw is None:
             values.setdefault(_attribute(key), None)
             continue
         try:
             values[_attribute(key)] = setting.parse(raw)
         except ValueError as error:
-            problems.append(f"{where}: {error}; write {example}")
+            problems.append(f"{where} {error}; write {example}")
     if problems:
         raise SettingsError(tuple(problems))
     settings = Settings(**values)
@@ -328,7 +328,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "dns.allow": Setting(
             _networks,
             (),
-            'networks such as ["127.0.0.0/8", "192.0.2.0/24"]',
+            'networks such as ["192.0.2.0/24"]',
             "whose questions are answered; default: private, shared, loopback and link-local networks",
         ),
         "dns.outstanding": Setting(

@@ -18,7 +18,6 @@ from meshdns.answer import Rcode
 from meshdns.message import Reply, asked, read
 from meshdns.upstreams import Address, Upstream
 
-
 REFUSALS = frozenset((Rcode.FORMERR, Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED))
 """What is no answer to the question."""
 

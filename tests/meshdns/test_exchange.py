@@ -68,12 +68,12 @@ class Network:
 
 def gone(_: DNSRecord) -> None:
     """ICMP says that nobody listens."""
-    return None
+    return
 
 
 def mute(_: DNSRecord) -> None:
     """Nothing ever comes."""
-    return None
+    return
 
 
 def old(query: DNSRecord) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from dnslib import QTYPE, RCODE, RR, A, DNSRecord
+from dnslib import QTYPE, RCODE, A, DNSRecord
 
 from meshdns.cache import Cache
 from meshdns.exchange import Patience
@@ -82,12 +82,15 @@ class TestAsking:
             assert str((await resolve(forwarder, PACKET)).rr[0].rdata) == "192.0.2.1"
 
     async def test_an_answer_from_elsewhere_is_not_heard(self) -> None:
-        async with upstream(silent) as server, upstream(silent) as elsewhere:
-            async with forwarding(server, patience=BRIEF) as forwarder:
-                answer = asyncio.ensure_future(resolve(forwarder, PACKET))
-                await server.first.wait()
-                elsewhere.transport.sendto(good(server.asked[0]), server.peers[0])
-                assert (await answer).header.rcode == RCODE.SERVFAIL
+        async with (
+            upstream(silent) as server,
+            upstream(silent) as elsewhere,
+            forwarding(server, patience=BRIEF) as forwarder,
+        ):
+            answer = asyncio.ensure_future(resolve(forwarder, PACKET))
+            await server.first.wait()
+            elsewhere.transport.sendto(good(server.asked[0]), server.peers[0])
+            assert (await answer).header.rcode == RCODE.SERVFAIL
 
     @pytest.mark.parametrize("tcp", [False, True])
     async def test_what_udp_cuts_off_comes_whole_over_tcp(self, tcp: bool) -> None:

@@ -82,7 +82,8 @@ async def test_a_loop_that_begins_later_is_found_when_questions_come_back(caplog
     async with upstream(good) as server, serving(0, server.address) as (name_server, upstreams, forwarder):
 
         async def forward(query: DNSRecord) -> None:
-            await asyncio.to_thread(query.send, *name_server.addresses[0], timeout=5)
+            host, port = name_server.addresses[0]
+            await asyncio.to_thread(query.send, host, port, timeout=5)
 
         tasks: list[asyncio.Task[None]] = []
 

@@ -95,7 +95,7 @@ def address(host: str, ttl: int) -> Callable[[DNSRecord], bytes]:
     return reply
 
 
-def many(count: int) -> Reply:
+def many(count: int) -> Callable[[DNSRecord], bytes]:
     """So many addresses: 100 do not fit into a datagram."""
 
     def reply(query: DNSRecord) -> bytes:

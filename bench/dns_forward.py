@@ -7,6 +7,7 @@ forwarder spends on a question. One that is asked each time has a TTL of 0, so t
 import getpass
 import os
 import random
+import socket
 import statistics
 import sys
 import time
@@ -14,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from dns_load import blast
+from dns_peers import Server
 from dnslib import DNSRecord
 
-from dns_load import blast
-from dns_peers import Server, free_port
 from harness import Row, cores, cpu_seconds, main, need, ratio, running, scratch
 
 NAMES = 2000
@@ -73,6 +74,14 @@ def dnsmasq(cpu: int, asked: int) -> Iterator[Server]:
     with running(need("dnsmasq", "dnsmasq-base"), *options, cpu=cpu) as process:
         _await_answer(port)
         yield process.pid, port
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free for UDP and TCP."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        return int(tcp.getsockname()[1])
 
 
 def _await_answer(port: int) -> None:

@@ -170,15 +170,19 @@ class Exchange:
         here.ended = True
         here.upstream.answered()
         if reply.rcode not in REFUSALS:
-            now = self._loop.time()
-            overtaken = {each.upstream for each in self._tries if not each.ended and each.began < here.began}
-            for slow in overtaken - {here.upstream}:
-                slow.failed(now)
+            if len(self._tries) > 1:
+                self._overtake(here)
             self._finish(reply)
             return
         if self._last is None:
             self._last = reply
         self._next_after_failure()
+
+    def _overtake(self, here: _Try) -> None:
+        """Those who were asked before and are still silent are slow."""
+        slow = {each.upstream for each in self._tries if not each.ended and each.began < here.began}
+        for upstream in slow - {here.upstream}:
+            upstream.failed(self._loop.time())
 
     def _unreachable(self, here: _Try) -> None:
         if self._done is None or here.ended:

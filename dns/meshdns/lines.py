@@ -76,6 +76,9 @@ class _Line:
         self.born = born
         self.closed = False
         self._waiting: dict[bytes, Callable[[bytes | None], bool]] = {}
+        octets = secrets.token_bytes(2 * (SHARED + 8))
+        self._ids = list({octets[at : at + 2] for at in range(0, len(octets), 2)})
+        """For as many questions as it takes, each another one; a few are twice the same by chance."""
         self._all = all_open
         self._loop = asyncio.get_running_loop()
         family, _, _, _, to = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
@@ -89,9 +92,7 @@ class _Line:
         all_open.add(self)
 
     def ask(self, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
-        ident = secrets.token_bytes(2)
-        while ident in self._waiting:
-            ident = secrets.token_bytes(2)
+        ident = self._ids.pop()
         self.uses += 1
         self._waiting[ident] = heard
         try:

@@ -24,6 +24,7 @@ STALE_ANSWER, PROHIBITED, NO_REACHABLE_AUTHORITY = 3, 18, 22
 """Extended errors: RFC 8914."""
 
 _QR, _TC, _RD, _RA, _CD, _DO = 0x80, 0x02, 0x01, 0x80, 0x10, 0x8000
+_OPT, _SOA = int(Type.OPT), int(Type.SOA)
 _RECORD = struct.Struct("!HHIH")
 _LONG = struct.Struct("!I")
 
@@ -61,9 +62,7 @@ def asked(key: bytes, *, edns: bool = True) -> bytes:
     flags = bytes((key[0] & _RD, key[0] & _CD))
     if not edns:
         return flags + b"\0\1\0\0\0\0\0\0" + key[1:]
-    dnssec_ok = _DO if key[0] & 2 else 0
-    opt = struct.pack("!BHHBBHH", 0, Type.OPT, UDP_SIZE, 0, 0, dnssec_ok, 0)
-    return flags + b"\0\1\0\0\0\0\0\1" + key[1:] + opt
+    return flags + b"\0\1\0\0\0\0\0\1" + key[1:] + (_OPT_SECURE if key[0] & 2 else _OPT_PLAIN)
 
 
 def read(packet: bytes, question: bytes) -> Reply | None:
@@ -95,9 +94,9 @@ def _records(packet: bytes, start: int, rcode: int, question: bytes) -> Reply | 
     at = end = start
     counts = struct.unpack_from("!HHH", packet, 6)
     for section in chain.from_iterable(map(repeat, range(3), counts)):
-        at = _after_name(packet, at)
+        at = at + 2 if packet[at] == 0xC0 and packet[at + 1] < at else _after_name(packet, at)
         kind, _, ttl, length = _RECORD.unpack_from(packet, at)
-        if kind == Type.OPT:
+        if kind == _OPT:
             rcode |= ttl >> 20 & 0xFF0
             if section < 2:
                 return None
@@ -109,11 +108,11 @@ def _records(packet: bytes, start: int, rcode: int, question: bytes) -> Reply | 
         kept[section] += 1
         if ttl > LONGEST:
             ttl = 0 if ttl >> 31 else LONGEST  # RFC 2181, section 8
-        if section == 1 and kind == Type.SOA and length >= 22:
+        if section == 0:
+            answered |= kind == qtype
+        elif section == 1 and kind == _SOA and length >= 22:
             (minimum,) = _LONG.unpack_from(packet, at - 4)
             negative = ttl = min(ttl, minimum, LONGEST_NEGATIVE)
-        elif section == 0 and kind == qtype:
-            answered = True
         least = min(least, ttl)
         _LONG.pack_into(body, ttls[-1], ttl)
         end = at
@@ -203,3 +202,6 @@ def _opt(dnssec_ok: bool, rcode: int, error: int | None) -> bytes:
     option = b"" if error is None else struct.pack("!HHH", 15, 2, error)
     flags = _DO if dnssec_ok else 0
     return struct.pack("!BHHBBHH", 0, Type.OPT, UDP_SIZE, rcode >> 4, 0, flags, len(option)) + option
+
+
+_OPT_PLAIN, _OPT_SECURE = _opt(False, 0, None), _opt(True, 0, None)

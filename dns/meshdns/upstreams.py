@@ -49,8 +49,9 @@ class Upstream:
         """It is there."""
         if self.failures >= SILENT:
             log.info("dns: upstream %s answers again", self)
-        self.failures = 0
-        self.aside_until = 0.0
+        if self.failures:
+            self.failures = 0
+            self.aside_until = 0.0
 
     def failed(self, now: float) -> None:
         """It was silent for too long, or not there at all."""

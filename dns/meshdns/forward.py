@@ -26,6 +26,7 @@ from meshdns.message import (
     stale,
     write,
 )
+from meshdns.ready import Ready
 from meshdns.records import Type
 from meshdns.upstreams import Address, Upstreams
 
@@ -35,9 +36,6 @@ SHARE = 4
 """One source has at most one of so many parts of them."""
 PATIENCE_STALE = 1.8
 """Seconds after which a client gets what was known before (RFC 8767, section 5)."""
-READY = 4096
-"""Answers that are kept as they go out, until the second is over."""
-READY_SIZE = 1232
 
 Send = Callable[[bytes], None]
 
@@ -105,9 +103,7 @@ class Forwarder:
         self._ways: Network = ways or Lines()
         self._loops = LoopWatch(self._ways)
         self._under_way: dict[bytes, _UnderWay] = {}
-        self._tick: asyncio.TimerHandle | None = None
-        self.ready: dict[bytes, bytes] = {}
-        """Answers over UDP with ID 0, by a question without its ID, for this second. It stays the same dictionary."""
+        self.ready = Ready(self._cache)
         self.counters = ForwardCounters()
 
     def start(self, listen: Sequence[Address]) -> None:
@@ -130,7 +126,7 @@ class Forwarder:
             self.counters.cached += 1
             said = write(query, *known, tcp=tcp)
             if not tcp:
-                self._make_ready(packet, query, said, now)
+                self.ready.keep(packet, query, key, said)
             return said
         if self._loops.recognise(query.name):
             return write(query, Reply(Rcode.REFUSED), 0, tcp=tcp, error=PROHIBITED)
@@ -165,8 +161,7 @@ class Forwarder:
             under_way.exchange.close()
             self._done(key, None)
         self._loops.close()
-        if self._tick is not None:
-            self._tick.cancel()
+        self.ready.close()
         await self._ways.close()
 
     # ---------------------------------------------------------------------------------------------- under way
@@ -232,20 +227,3 @@ class Forwarder:
         if reply is None or reply.truncated:
             reply = Reply(Rcode.SERVFAIL)
         return write(query, reply, 0, tcp=tcp, error=NO_REACHABLE_AUTHORITY)
-
-    # -------------------------------------------------------------------------------------- ready for a second
-
-    def _make_ready(self, packet: bytes, query: Query, said: bytes, now: float) -> None:
-        """Keep an answer as it goes out; not for those who ask differently each time, as with cookies."""
-        if len(said) > READY_SIZE or len(packet) - 12 - len(query.question) not in (0, 11):
-            return
-        if len(self.ready) >= READY:
-            self.ready.clear()
-        if self._tick is None:
-            self._tick = asyncio.get_running_loop().call_at(int(now) + 1, self._next_second)
-        self.ready[packet[2:]] = b"\0\0" + said[2:]
-
-    def _next_second(self) -> None:
-        """All TTLs have stepped down."""
-        self._tick = None
-        self.ready.clear()

@@ -76,7 +76,7 @@ class NameServer:
         """Answer from this zone from the next question on. `touched` is what `Draft.update` says; None: anything."""
         self.answers.replace(zone, touched)
         self._answers_tcp.replace(zone, touched)
-        self.forwarded.clear()  # a name in there may have become own
+        self.forwarded.forget()  # a name in there may have become own
 
     async def _serve(self, host: str, port: int) -> tuple[str, int]:
         udp, tcp = bind(host, port)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from meshdns import batch
 from meshdns.answer import Forward
+from meshdns.ready import Ready
 from meshdns.table import Answers
 
 Peer: TypeAlias = tuple[Any, ...]
@@ -27,8 +28,8 @@ class Served(Protocol):
 
     answers: Answers
     """What can be looked up at once, for hosts that are served."""
-    forwarded: dict[bytes, bytes]
-    """The same for other names: answers with ID 0, by questions without their ID."""
+    forwarded: Ready
+    """The same for other names."""
 
     def allows(self, host: str) -> bool:
         """Whether a client is served."""
@@ -79,7 +80,7 @@ class BatchServer:
         served = self._known.issuperset(part.hosts(count)) or self._meet(count)
         known = self._server.answers
         ready, beside = (known.ready.get, known.beside) if served else (_nothing, _nothing)
-        forwarded = self._server.forwarded.get if served else _nothing
+        forwarded = self._server.forwarded.__getitem__ if served else _nothing
         questions, answers, sizes = part.questions, part.answers, part.sizes
         thought = 0
         unanswered = []

@@ -84,8 +84,8 @@ async def test_every_type_of_every_own_name_is_answered_here() -> None:
             assert said.header.aa
         host, port = server.addresses[0]
         for name in OWN:
-            for qtype in ("A", "AAAA", "MX", "TYPE65", "ANY"):
-                code, output = await call("dig", f"@{host}", "-p", str(port), "+time=3", "+tries=1", name, qtype)
+            for word in ("A", "AAAA", "MX", "TYPE65", "ANY"):
+                code, output = await call("dig", f"@{host}", "-p", str(port), "+time=3", "+tries=1", name, word)
                 assert code == 0
                 assert "flags: qr aa" in output, output
         assert outside.asked == outside.asked_tcp == [], "not one of them went out"

@@ -79,6 +79,7 @@ async def upstream(reply: Reply, over_tcp: Reply | None = None, *, tcp: bool = T
         transport.close()
         if listening is not None:
             listening.close()
+        await asyncio.sleep(0)  # the loop's turn in which they really close
 
 
 def good(query: DNSRecord) -> bytes:

@@ -211,4 +211,5 @@ class Exchange:
         for each in self._tries:
             if each.cancel is not None:
                 each.cancel()
+                each.cancel = None  # which knows this try: no work for the garbage collector
         self._tries = []

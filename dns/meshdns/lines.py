@@ -11,6 +11,8 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 from meshdns.upstreams import Address
 
@@ -81,7 +83,7 @@ class _Line:
         """For as many questions as it takes, each another one; a few are twice the same by chance."""
         self._all = all_open
         self._loop = asyncio.get_running_loop()
-        family, _, _, _, to = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
+        family, to = _where(address)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             self._socket.connect(to)
@@ -136,6 +138,12 @@ class _Line:
             del self._waiting[ident]
         if not self._waiting:
             self.close()
+
+
+@lru_cache(256)
+def _where(address: Address) -> tuple[int, tuple[Any, ...]]:
+    family, _, _, _, to = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
+    return family, to
 
 
 async def _exchange(address: Address, question: bytes) -> bytes | None:

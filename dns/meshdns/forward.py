@@ -102,15 +102,17 @@ class Forwarder:
         self._shares = Shares(outstanding, share or max(1, outstanding // SHARE))
         self._ways: Network = ways or Lines()
         self._loops = LoopWatch(self._ways)
+        self._looked = True
+        """Whether loops were looked for since the start; without a name server around it there is none to find."""
         self._under_way: dict[bytes, _UnderWay] = {}
         self.ready = Ready(self._cache)
         self.counters = ForwardCounters()
 
     def start(self, listen: Sequence[Address]) -> None:
-        """The name server listens on these addresses: never ask them, and find out who leads back to them."""
+        """The name server listens on these addresses: never ask them."""
         self._upstreams.leave_out(own_addresses(listen))
         self._upstreams.look(asyncio.get_running_loop().time())
-        self._loops.look(self._upstreams.all())
+        self._looked = False
 
     def ask(self, packet: bytes, query: Query, host: str, send: Send, *, tcp: bool = False) -> bytes | None:
         """The answer to a client's question, if there is one now; else `send` gets it within 4.5 s.
@@ -168,7 +170,9 @@ class Forwarder:
 
     def _begin(self, key: bytes, waiting: _Waiting, now: float) -> bytes | None:
         query = waiting.query
-        if self._upstreams.look(now):
+        if self._upstreams.look(now) or not self._looked:
+            # Not before there is something to ask: who forwards nothing sends nothing.
+            self._looked = True
             self._loops.look(self._upstreams.all())
         upstreams = self._upstreams.for_name(query.name, now)
         if not upstreams:

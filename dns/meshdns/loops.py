@@ -2,8 +2,9 @@
 
 One that is our own address is found by looking. One that forwards to us, by itself or by way of others, is found by
 asking it for a name that nobody else can know: if somebody asks us for that name, the loop is closed, and the upstream
-is left alone until such a question does not come back any more. Asked are all upstreams at the start and when they
-change, and again when a question comes from elsewhere while it is under way, which is what a loop looks like.
+is left alone until such a question does not come back any more. All upstreams are asked with the first question that is
+forwarded and when they change, and again when a question comes from elsewhere while it is under way: that is what a
+loop looks like.
 """
 
 import asyncio

@@ -303,7 +303,6 @@ class TestStale:
             known = forwarder.ready[PACKET[2:]]
             ready.append(None if known is None else DNSRecord.parse(known).rr[0].ttl)
             seen.append((await resolve(forwarder, PACKET)).rr[0].ttl)
-            assert DNSRecord.parse(forwarder.ready[PACKET[2:]] or b"").rr[0].ttl == seen[-1] or seen[-1] == 4
             await asyncio.sleep(1)
         assert seen == [4, 3, 2, 1, 4, 3, 2, 1]
         assert ready == [None, None, 2, 1, None, None, 2, 1], "written anew each second, never a second too long"

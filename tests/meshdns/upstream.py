@@ -10,6 +10,7 @@ from dnslib import QTYPE, RCODE, RR, SOA, A, DNSRecord
 
 from meshdns.answer import parse
 from meshdns.forward import Forwarder
+from meshdns.listen import bind
 
 Reply: TypeAlias = Callable[[DNSRecord], bytes | None]
 
@@ -68,11 +69,14 @@ class Upstream(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def upstream(reply: Reply, over_tcp: Reply | None = None, *, tcp: bool = True) -> AsyncIterator[Upstream]:
+    udp_socket, tcp_socket = bind("127.0.0.1", 0)
     loop = asyncio.get_running_loop()
-    transport, server = await loop.create_datagram_endpoint(
-        lambda: Upstream(reply, over_tcp), local_addr=("127.0.0.1", 0)
-    )
-    listening = await asyncio.start_server(server.converse, *server.address) if tcp else None
+    transport, server = await loop.create_datagram_endpoint(lambda: Upstream(reply, over_tcp), sock=udp_socket)
+    listening = None
+    if tcp:
+        listening = await asyncio.start_server(server.converse, sock=tcp_socket)
+    else:
+        tcp_socket.close()
     try:
         yield server
     finally:

@@ -26,7 +26,7 @@ from mesh.journal import Journal
 from mesh.model import Address, Claims, ClusterView, Instance, Name, RealKey, Table, Transport, VirtualKey
 from mesh.offload import compute
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
-from mesh.plan import Plan, plan, probes
+from mesh.plan import Part, Plan, plan, probes
 from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
@@ -70,7 +70,7 @@ class Reconciler:
         listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None,
         published: PublishedPorts,
         prober: Probes,
-        publish: Callable[[Mapping[Name, Address]], None],
+        publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
     ) -> None:
         self._site = site
@@ -88,7 +88,7 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
-        self._names: Mapping[Name, Address] = {}
+        self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
@@ -279,14 +279,15 @@ class Reconciler:
         keys = await self._look_at(planned.table)
         observed, wanted = await self._drained(planned, keys)
         operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
-        staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
+        staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
         await self._tell_repairs(keys, observed, operations, failures)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        self._show({n: vip for n, vip in planned.names.items() if n in staying or vip not in unbound})
+        parts = planned.parts.values()
+        self._show({n: part for part in parts for n in part.names if n in staying or part.vip not in unbound})
         return failures
 
     async def _look_at(self, wanted: Table) -> frozenset[VirtualKey] | None:
@@ -328,7 +329,7 @@ class Reconciler:
         self._draining = drained.since
         return observed, drained.table
 
-    def _show(self, names: Mapping[Name, Address]) -> None:
+    def _show(self, names: Mapping[Name, Part]) -> None:
         if names != self._names:
             self._names = names
             self._publish(names)

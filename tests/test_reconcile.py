@@ -75,7 +75,7 @@ class Bench:
             listening=self.listens,
             published=PublishedPorts(),
             prober=prober,
-            publish=self.zones.append,
+            publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
             wake=wake,
         )
         async with asyncio.TaskGroup() as tasks:

@@ -154,5 +154,3 @@ async def test_a_taken_port_is_told_with_the_remedy_and_nothing_stays_bound() ->
             await NameServer([("127.0.0.1", port)], ZONE).start()
         server = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", port)
         server.close()
-    with pytest.raises(NameServerError, match=r"does not have that address; set \[dns\] listen"):
-        await NameServer([("192.0.2.77", 0)], ZONE).start()

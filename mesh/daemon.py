@@ -25,6 +25,7 @@ from mesh.host.interface import LoopbackAddresses, MeshInterface
 from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, VirtualKey
 from mesh.naming import Names
+from mesh.offload import answer_promptly
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler, Site, Upkeep
@@ -34,6 +35,7 @@ from mesh.store.sqlite import SqliteStore
 from meshdns.forward import Forwarder, upstreams_from_resolv_conf
 from meshdns.server import NameServer
 from meshdns.service import reverse_domains
+from meshdns.thread import ThreadedServer
 from meshdns.zone import Draft
 
 log = logging.getLogger("vipmesh")
@@ -68,6 +70,7 @@ async def run(
 
     Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
     """
+    answer_promptly()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
@@ -80,7 +83,8 @@ async def run(
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
         draft = _draft(settings)
-        names = NameServer(settings.dns_listen, draft.update({})[0], _forwarder(settings))
+        empty = draft.update({})[0]
+        names = ThreadedServer(lambda: NameServer(settings.dns_listen, empty, _forwarder(settings)))
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
@@ -150,7 +154,7 @@ def _draft(settings: Settings) -> Draft:
     return Draft(domains, ttl=settings.dns_ttl, serial=int(time.time()))
 
 
-def _publisher(draft: Draft, names: NameServer) -> Names:
+def _publisher(draft: Draft, names: ThreadedServer) -> Names:
     draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
     return Names(lambda services: names.replace(*draft.update(services)))
 

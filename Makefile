@@ -31,6 +31,7 @@ format: $(VENV)/.lint
 
 bench: install
 	@for bench in dns userspace; do $(BIN)/python bench/$$bench.py $(BENCHFLAGS) || exit $$?; done
+	@IPVS_KERNEL_SECONDS=3600 tests/on-ipvs-kernel $(BIN)/python bench/ipvs.py $(BENCHFLAGS)
 
 install: $(VENV)/.install
 

@@ -14,9 +14,10 @@ import uvloop
 from mesh.model import Instance
 from mesh.naming import Names
 from mesh.offload import answer_promptly
+from mesh.parts import Site
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import Reconciler, Site
+from mesh.reconcile import Reconciler
 from mesh.status import Facts
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost

@@ -27,6 +27,7 @@ class Driver(StrEnum):
     AUTO = "auto"
     """IPVS where the kernel has it and permits it, else the proxy in user space."""
     IPVS = "ipvs"
+    NFTABLES = "nftables"
     USERSPACE = "userspace"
 
 
@@ -53,6 +54,8 @@ class Settings:
     """Added to listen ports below 1024 by the user-space proxy, so that it needs no privilege; 0: not."""
     dataplane_drain_timeout: int
     """Seconds."""
+    dataplane_local_networks: tuple[Network, ...]
+    """Whose hosts answer through this worker."""
     dns_listen: tuple[tuple[str, int], ...]
     dns_domain: str
     dns_ttl: int
@@ -136,6 +139,10 @@ def _network(raw: object) -> Network:
     if network.num_addresses < 8:
         raise ValueError(f"{network} has room for no more than {max(0, network.num_addresses - 3)} VIPs")
     return network
+
+
+def _networks(raw: object) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _items(raw))
 
 
 def _number(low: int, high: int) -> Callable[[object], int]:
@@ -245,8 +252,8 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "dataplane.driver": Setting(
             _driver,
             "auto",
-            '"auto", "ipvs" or "userspace"',
-            "what forwards the traffic; `auto` takes IPVS where the kernel has it",
+            '"auto", "ipvs", "nftables" or "userspace"',
+            "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
         ),
         "dataplane.low_port_offset": Setting(
             _number(0, 64000),
@@ -259,6 +266,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             30,
             "a number of seconds such as 30",
             "how long the connections of a removed endpoint get to finish",
+        ),
+        "dataplane.local_networks": Setting(
+            _networks,
+            (),
+            'networks such as ["10.5.0.0/24"]',
+            "where hosts have this worker as their default route, beside its containers: they see the client's address",
         ),
         "dns.listen": Setting(
             _socket_addresses(53),

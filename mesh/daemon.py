@@ -36,11 +36,13 @@ from mesh.reconcile import Reconciler
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
 from mesh.store.sqlite import SqliteStore
-from meshdns.forward import Forwarder, upstreams_from_resolv_conf
+from meshdns.access import LOCAL
+from meshdns.forward import Forwarder
 from meshdns.server import NameServer
 from meshdns.service import reverse_domains
 from meshdns.thread import ThreadedServer
-from meshdns.zone import Draft
+from meshdns.upstreams import Upstreams
+from meshdns.zone import Draft, Zone
 
 log = logging.getLogger("vipmesh")
 
@@ -88,7 +90,7 @@ async def run(
         stack.push_async_callback(plane.close)
         draft = _draft(settings)
         empty = draft.update({})[0]
-        names = ThreadedServer(lambda: NameServer(settings.dns_listen, empty, _forwarder(settings)))
+        names = ThreadedServer(lambda: _name_server(settings, empty))
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
@@ -173,11 +175,10 @@ def _publisher(draft: Draft, names: ThreadedServer) -> Names:
     return Names(lambda services: names.replace(*draft.update(services)))
 
 
-def _forwarder(settings: Settings) -> Forwarder:
-    upstream: Sequence[tuple[str, int]] = settings.dns_upstream
-    if not upstream and RESOLV_CONF.exists():
-        upstream = upstreams_from_resolv_conf(RESOLV_CONF.read_text(), exclude=settings.dns_listen)
-    return Forwarder(upstream)
+def _name_server(settings: Settings, zone: Zone) -> NameServer:
+    upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
+    forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
+    return NameServer(settings.dns_listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
 
 
 def _sources(settings: Settings, environment: Mapping[str, str]) -> list[ComposeSource]:

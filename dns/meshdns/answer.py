@@ -44,6 +44,7 @@ class Forward:
     """The question is well formed and about a name that is not ours: an upstream may answer it."""
 
     packet: bytes
+    query: "Query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def answer(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> by
         return _respond(query, Rcode.REFUSED, PLAIN_SIZE)
     found = zone.lookup(query.name, query.type)
     if found is None:
-        return Forward(packet)
+        return Forward(packet, query)
     rcode = Rcode.NOERROR if found.exists else Rcode.NXDOMAIN
     return _respond(query, rcode, _limit(query, tcp), found, ttl=zone.ttl, turn=turn)
 

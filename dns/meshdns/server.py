@@ -1,12 +1,10 @@
 """The name server: sockets around `answer`, one zone for all of them, swapped in one assignment."""
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeAlias, TypeVar
 
+from meshdns.access import LOCAL, Network, within
 from meshdns.answer import Forward, Rcode, failure
 from meshdns.forward import Forwarder
 from meshdns.listen import NameServerError, bind
@@ -16,26 +14,6 @@ from meshdns.udp import BatchServer, PlainServer, serve
 from meshdns.zone import Zone
 
 __all__ = ["LOCAL", "Counters", "NameServer", "NameServerError"]
-
-T = TypeVar("T")
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-LOCAL: tuple[Network, ...] = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "127.0.0.0/8",
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "100.64.0.0/10",
-        "169.254.0.0/16",
-        "::1/128",
-        "fc00::/7",
-        "fe80::/10",
-    )
-)
-"""Private, shared, loopback and link-local networks (RFC 1918, 6598, 3927, 4193): an open resolver is a weapon."""
 
 
 @dataclass(slots=True)
@@ -65,11 +43,12 @@ class NameServer:
         self.answers = Answers(zone)
         """What is known over UDP."""
         self._answers_tcp = Answers(zone, tcp=True)
-        self._forwarder = forwarder or Forwarder(())
-        self._allows = lru_cache(4096)(lambda host: _within(host, allowed))
+        self._forwarder = forwarder or Forwarder()
+        self.forwarded = self._forwarder.ready
+        """What upstreams said over UDP a moment ago, by the question without its ID."""
+        self._allows = within(allowed)
         self._udp: list[BatchServer | PlainServer] = []
         self._tcp: list[tuple[asyncio.Server, TcpServer]] = []
-        self._forwarding: set[asyncio.Task[Any]] = set()
         self.counters = Counters()
         self.addresses: tuple[tuple[str, int], ...] = ()
         """Where it really listens, after `start`: port 0 became a number."""
@@ -81,6 +60,7 @@ class NameServer:
         except BaseException:
             await self.stop()
             raise
+        self._forwarder.start(self.addresses)
 
     async def stop(self) -> None:
         """Close the sockets and end what is under way."""
@@ -89,9 +69,6 @@ class NameServer:
         for server, connections in self._tcp:
             server.close()
             connections.stop()
-        for task in self._forwarding:
-            task.cancel()
-        await asyncio.gather(*self._forwarding, return_exceptions=True)
         await self._forwarder.close()
         self._udp, self._tcp = [], []
 
@@ -99,6 +76,7 @@ class NameServer:
         """Answer from this zone from the next question on. `touched` is what `Draft.update` says; None: anything."""
         self.answers.replace(zone, touched)
         self._answers_tcp.replace(zone, touched)
+        self.forwarded.forget()  # a name in there may have become own
 
     async def _serve(self, host: str, port: int) -> tuple[str, int]:
         udp, tcp = bind(host, port)
@@ -127,40 +105,30 @@ class NameServer:
         """So many were answered from `answers`."""
         self.counters.answered += answered
 
-    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> None:
-        """Send what an upstream says to a client's question, once it does."""
+    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> bytes | None:
+        """What is known of another name; None: `send` gets it from an upstream."""
+        return self._forwarder.ask(question.packet, question.query, host, send)
 
-        async def work() -> None:
-            send(await self._forwarder.resolve(question.packet))
-
-        self._keep(asyncio.get_running_loop().create_task(work(), name="dns forward"))
-
-    def forward_tcp(self, question: Forward) -> "asyncio.Task[bytes]":
-        """What an upstream says."""
-        resolving = self._forwarder.resolve(question.packet, tcp=True)
-        return self._keep(asyncio.get_running_loop().create_task(resolving, name="dns forward"))
+    def forward_tcp(self, question: Forward, host: str) -> "asyncio.Future[bytes]":
+        """What is known of another name, or what an upstream says."""
+        return self._forwarder.resolve(question.packet, question.query, host, tcp=True)
 
     def _answer(self, packet: bytes, host: str, answers: Answers) -> bytes | Forward | None:
+        if not self._allows(host):
+            return self._refuse(packet)
         said = answers.ask(packet)
         if said is None:
             self.counters.dropped += 1
-        elif not self._allows(host):
-            self.counters.refused += 1
-            return failure(packet, Rcode.REFUSED)
         elif isinstance(said, Forward):
             self.counters.forwarded += 1
         else:
             self.counters.answered += 1
         return said
 
-    def _keep(self, task: "asyncio.Task[T]") -> "asyncio.Task[T]":
-        self._forwarding.add(task)
-        task.add_done_callback(self._forwarding.discard)
-        return task
-
-
-def _within(host: str, networks: Sequence[Network]) -> bool:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)
+    def _refuse(self, packet: bytes) -> bytes | None:
+        """As many octets as were asked, and no thought about what they mean."""
+        if len(packet) < 12 or packet[2] & 0x80:
+            self.counters.dropped += 1
+            return None
+        self.counters.refused += 1
+        return failure(packet, Rcode.REFUSED)

@@ -30,7 +30,7 @@ class Served(Protocol):
         """Any question from anybody."""
         ...
 
-    def forward_tcp(self, question: Forward) -> "asyncio.Task[bytes]":
+    def forward_tcp(self, question: Forward, host: str) -> "asyncio.Future[bytes]":
         """Have it answered by an upstream."""
         ...
 
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._host = ""
         self._rest = b""
-        self._under_way: set[asyncio.Task[bytes]] = set()
+        self._under_way: set[asyncio.Future[bytes]] = set()
         self._unread = False
         """Whether the client does not read what it asked for."""
         self._ended = False
@@ -191,11 +191,11 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _forward(self, question: Forward) -> None:
-        task = self._server.forward_tcp(question)
+        task = self._server.forward_tcp(question, self._host)
         self._under_way.add(task)
         task.add_done_callback(self._forwarded)
 
-    def _forwarded(self, task: "asyncio.Task[bytes]") -> None:
+    def _forwarded(self, task: "asyncio.Future[bytes]") -> None:
         self._under_way.discard(task)
         if task.cancelled() or self._transport.is_closing():
             return

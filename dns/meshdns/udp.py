@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from meshdns import batch
 from meshdns.answer import Forward
+from meshdns.ready import Ready
 from meshdns.table import Answers
 
 Peer: TypeAlias = tuple[Any, ...]
@@ -27,6 +28,8 @@ class Served(Protocol):
 
     answers: Answers
     """What can be looked up at once, for hosts that are served."""
+    forwarded: Ready
+    """The same for other names."""
 
     def allows(self, host: str) -> bool:
         """Whether a client is served."""
@@ -36,8 +39,8 @@ class Served(Protocol):
         """Any question from anybody."""
         ...
 
-    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> None:
-        """Have it answered by an upstream, later."""
+    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> bytes | None:
+        """The answer if it is known; None: `send` gets it later."""
         ...
 
     def count(self, answered: int) -> None:
@@ -77,12 +80,13 @@ class BatchServer:
         served = self._known.issuperset(part.hosts(count)) or self._meet(count)
         known = self._server.answers
         ready, beside = (known.ready.get, known.beside) if served else (_nothing, _nothing)
+        forwarded = self._server.forwarded.__getitem__ if served else _nothing
         questions, answers, sizes = part.questions, part.answers, part.sizes
         thought = 0
         unanswered = []
         for slot, length, start, place in zip(_SLOTS, part.lengths(count), _STARTS, _PLACES, strict=False):
             key = questions[start + 2 : start + length]
-            said = ready(key) or beside(key)
+            said = ready(key) or forwarded(key) or beside(key)
             if said is None:
                 thought += 1
                 said = self._think(slot, questions[start : start + length])
@@ -119,12 +123,11 @@ class BatchServer:
         peer = self._batch.peer(slot)
         said = self._server.answer_udp(packet, peer[0])
         if isinstance(said, Forward):
-            self._server.forward(said, peer[0], self._sender(slot, peer))
-        elif said is not None and len(said) > batch.ROOM:
+            return self._server.forward(said, peer[0], self._sender(slot, peer))
+        if said is not None and len(said) > batch.ROOM:
             self._sender(slot, peer)(said)
-        else:
-            return said
-        return None
+            return None
+        return said
 
     def _sender(self, slot: int, peer: Peer) -> Callable[[bytes], None]:
         way_back = self._batch.way_back(slot)
@@ -161,8 +164,8 @@ class PlainServer(asyncio.DatagramProtocol):
         """One question."""
         said = self._server.answer_udp(data, addr[0])
         if isinstance(said, Forward):
-            self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
-        elif said is not None:
+            said = self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
+        if said is not None:
             self._send(said, addr)
 
     def error_received(self, exc: Exception) -> None:

@@ -1,5 +1,6 @@
 """service: which names and records a service brings with it."""
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -111,6 +112,19 @@ def test_a_service_outside_that_goes_leaves_its_parent_to_those_below() -> None:
     assert touched is None
     assert dig("x.b.a.local", "A", known) == ["NXDOMAIN"]
     assert dig("a.local", "A", known) == ["FOREIGN"]
+
+
+def test_the_empty_name_above_a_port_goes_with_the_last_port() -> None:
+    draft = Draft(["test"])
+    answers = Answers(draft.update({"web.test": WEB})[0])
+    packet = bytes(DNSRecord.question("_udp.web.test", "SRV").pack())
+    codes = []
+    for ports in (WEB.ports, (Port(80, "tcp"),), WEB.ports):
+        answers.replace(*draft.update({"web.test": replace(WEB, ports=ports)}))
+        said = answers.ask(packet)
+        assert isinstance(said, bytes)
+        codes.append(said[3] & 15)
+    assert codes == [0, 3, 0]
 
 
 def test_what_is_wrong_changes_nothing() -> None:

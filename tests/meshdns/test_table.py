@@ -71,10 +71,14 @@ def limit(packet: bytes, tcp: bool) -> int:
     return max(512, min(opt[0].edns_len, 1232)) if opt else 512
 
 
+def forwarded(said: object, packet: bytes) -> bool:
+    return isinstance(said, Forward) and said.packet == packet
+
+
 def agree(said: bytes | Forward | None, packet: bytes, zone: Zone, expected: DNSRecord | None, *, tcp: bool) -> None:
     """Octet by octet, once both are written by dnslib; the records of a set may come in any order, or in part."""
     if expected is None:
-        assert said == Forward(packet)
+        assert forwarded(said, packet)
         return
     assert isinstance(said, bytes)
     assert len(said) <= limit(packet, tcp)
@@ -203,7 +207,7 @@ class TestBounds:
     def test_an_upstreams_name_is_never_kept(self) -> None:
         answers = Answers(Draft(["test"]).update({})[0])
         packet = question("example.com")
-        assert answers.ask(packet) == Forward(packet)
+        assert forwarded(answers.ask(packet), packet)
         assert len(answers) == 0
 
 

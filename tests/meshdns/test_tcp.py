@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from meshdns.answer import Forward
+from meshdns.answer import Forward, Query
 from meshdns.tcp import PIPELINED, TcpServer
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -26,12 +26,12 @@ class Served:
         self.asked += 1
         assert host == "127.0.0.1"
         if packet.startswith(b"far"):
-            return Forward(packet)
+            return Forward(packet, Query(0, (0, 0), packet, packet, 1, 1, None))
         if packet == b"nothing":
             return None
         return packet.upper() if packet != b"big" else bytes(60_000)
 
-    def forward_tcp(self, question: Forward) -> "asyncio.Task[bytes]":
+    def forward_tcp(self, question: Forward, host: str) -> "asyncio.Task[bytes]":
         async def work() -> bytes:
             self.under_way += 1
             self.most = max(self.most, self.under_way)

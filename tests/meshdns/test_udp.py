@@ -5,7 +5,7 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -38,14 +38,19 @@ async def running(host: str, forwarder: Forwarder | None = None, zone: Zone = ZO
 
 
 async def ask(host: str, port: int, packet: bytes = question()) -> bytes:
-    """The answer, if it comes from where it was asked: a connected socket takes no other."""
+    """The answer, if it comes from where it was asked: a connected socket takes no other.
+
+    Asked again a few times, as every resolver does: a new IPv6 address has its route a moment later.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as client:
-        client.setblocking(False)
-        client.connect((host, port))
-        client.send(packet)
-        async with asyncio.timeout(3):
-            return await asyncio.get_running_loop().sock_recv(client, 4096)
+    for _ in range(20):
+        with socket.socket(family, socket.SOCK_DGRAM) as client, suppress(OSError):
+            client.setblocking(False)
+            client.connect((host, port))
+            client.send(packet)
+            async with asyncio.timeout(0.3):
+                return await asyncio.get_running_loop().sock_recv(client, 4096)
+    pytest.fail(f"no answer from {host}")
 
 
 def address_in(said: bytes) -> str:

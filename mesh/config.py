@@ -235,10 +235,6 @@ def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
     return MappingProxyType(found)
 
 
-def _networks(raw: object) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(item) for item in _items(raw))
-
-
 def _files(raw: object) -> tuple[Path, ...]:
     return tuple(Path(item) for item in _items(raw))
 

@@ -28,6 +28,7 @@ from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, VirtualKey
 from mesh.naming import Names
+from mesh.offload import answer_promptly
 from mesh.parts import Site, Upkeep
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
@@ -39,6 +40,7 @@ from meshdns.access import LOCAL
 from meshdns.forward import Forwarder
 from meshdns.server import NameServer
 from meshdns.service import reverse_domains
+from meshdns.thread import ThreadedServer
 from meshdns.upstreams import Upstreams
 from meshdns.zone import Draft, Zone
 
@@ -74,6 +76,7 @@ async def run(
 
     Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
     """
+    answer_promptly()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
@@ -86,7 +89,8 @@ async def run(
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
         draft = _draft(settings)
-        names = _name_server(settings, draft.update({})[0])
+        empty = draft.update({})[0]
+        names = ThreadedServer(lambda: _name_server(settings, empty))
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
@@ -166,7 +170,7 @@ def _draft(settings: Settings) -> Draft:
     return Draft(domains, ttl=settings.dns_ttl, serial=int(time.time()))
 
 
-def _publisher(draft: Draft, names: NameServer) -> Names:
+def _publisher(draft: Draft, names: ThreadedServer) -> Names:
     draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
     return Names(lambda services: names.replace(*draft.update(services)))
 

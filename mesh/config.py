@@ -151,6 +151,10 @@ def _network(raw: object) -> Network:
     return network
 
 
+def _networks(raw: object) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _items(raw))
+
+
 def _number(low: int, high: int) -> Callable[[object], int]:
     def parse(raw: object) -> int:
         if isinstance(raw, str) and re.fullmatch(r"-?[0-9]{1,9}", raw.strip()):

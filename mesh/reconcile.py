@@ -12,23 +12,21 @@ status; nothing is programmed before the store has answered once.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from mesh.claims import wishes
-from mesh.config import Network
 from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table, Transport, VirtualKey
+from mesh.model import Address, Claims, ClusterView, Instance, Name, RealKey, Table, Transport, VirtualKey
 from mesh.offload import compute
-from mesh.plan import Plan, plan, probes
-from mesh.probes.health import Verdict
+from mesh.parts import Host, Pictures, Probes, Site, Upkeep
+from mesh.plan import Part, Plan, plan, probes
 from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
@@ -52,65 +50,6 @@ RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 
 
-class Probes(Protocol):
-    """The prober, as far as the loop needs it."""
-
-    def watch(self, targets: Mapping[str, Target]) -> None:
-        """Probe exactly these endpoints."""
-        ...
-
-    def health(self) -> Mapping[str, Health]:
-        """The verdict on each of them; one that has not answered yet is `STARTING`."""
-        ...
-
-    def history(self, key: str) -> Sequence[Verdict]:
-        """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
-        ...
-
-
-class Host(Protocol):
-    """The worker's own network, as far as the loop needs it."""
-
-    def watch(self) -> AsyncIterator[frozenset[Address]]:
-        """Yields the worker's addresses at once, and again whenever anything of its network has changed."""
-        ...
-
-
-class Upkeep(Protocol):
-    """Something of the host that the data plane stands on: kernel settings, source NAT."""
-
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
-        """Set up what is missing or was changed; what that was, a line each, empty if all was well.
-
-        `addresses` are the worker's own. Raises `HostError` for what cannot be mended; the rest is.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What the loop must know of its worker."""
-
-    worker: str
-    domain: str
-    pool: Network
-    publish: range
-    drain_timeout: float
-    """Seconds that the connections of a removed endpoint get to finish."""
-
-
-@dataclass(slots=True)
-class Pictures:
-    """The newest of everything; each task replaces its own part as a whole."""
-
-    instances: dict[int, tuple[Instance, ...]] = field(default_factory=dict)
-    """By source. A source that has not answered yet is not there."""
-    addresses: frozenset[Address] | None = None
-    """The worker's own."""
-    view: ClusterView | None = None
-    plan: Plan | None = None
-
-
 class Reconciler:
     """One worker's loop over its parts. `run()` is all there is to do; `status()` may be asked at any time.
 
@@ -131,7 +70,7 @@ class Reconciler:
         listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None,
         published: PublishedPorts,
         prober: Probes,
-        publish: Callable[[Mapping[Name, Address]], None],
+        publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
     ) -> None:
         self._site = site
@@ -149,7 +88,7 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
-        self._names: Mapping[Name, Address] = {}
+        self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
@@ -340,14 +279,15 @@ class Reconciler:
         keys = await self._look_at(planned.table)
         observed, wanted = await self._drained(planned, keys)
         operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
-        staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
+        staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
         await self._tell_repairs(keys, observed, operations, failures)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        self._show({n: vip for n, vip in planned.names.items() if n in staying or vip not in unbound})
+        parts = planned.parts.values()
+        self._show({n: part for part in parts for n in part.names if n in staying or part.vip not in unbound})
         return failures
 
     async def _look_at(self, wanted: Table) -> frozenset[VirtualKey] | None:
@@ -389,7 +329,7 @@ class Reconciler:
         self._draining = drained.since
         return observed, drained.table
 
-    def _show(self, names: Mapping[Name, Address]) -> None:
+    def _show(self, names: Mapping[Name, Part]) -> None:
         if names != self._names:
             self._names = names
             self._publish(names)

@@ -24,9 +24,10 @@ from mesh.model import (
     VirtualKey,
     VirtualServer,
 )
+from mesh.parts import Site, Upkeep
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import AUDIT, LOOK_AGAIN, Reconciler, Site, Upkeep
+from mesh.reconcile import AUDIT, LOOK_AGAIN, Reconciler
 from mesh.status import Facts
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
@@ -74,7 +75,7 @@ class Bench:
             listening=self.listens,
             published=PublishedPorts(),
             prober=prober,
-            publish=self.zones.append,
+            publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
             wake=wake,
         )
         async with asyncio.TaskGroup() as tasks:

@@ -182,10 +182,12 @@ class _Run:
             if not sum(self._take(fd) for fd in fds):
                 time.sleep(0.00005)
         self._load.seconds = now - begun
+        gap = self._load.gap
         time.sleep(0.1)
         for fd in fds:
             while self._take(fd):
                 pass
+        self._load.gap = gap
         self._load.lost = asked - self._load.answers
         return self._done()
 

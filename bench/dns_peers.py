@@ -114,10 +114,11 @@ PEERS: dict[str, Callable[[int, int, Path], AbstractContextManager[Server]]] = {
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free for UDP."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
+    """A port of 127.0.0.1 that is free for UDP and TCP."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        return int(tcp.getsockname()[1])
 
 
 def _zone_file(directory: Path, names: int) -> None:

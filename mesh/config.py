@@ -27,6 +27,7 @@ class Driver(StrEnum):
     AUTO = "auto"
     """IPVS where the kernel has it and permits it, else the proxy in user space."""
     IPVS = "ipvs"
+    NFTABLES = "nftables"
     USERSPACE = "userspace"
 
 
@@ -53,6 +54,8 @@ class Settings:
     """Added to listen ports below 1024 by the user-space proxy, so that it needs no privilege; 0: not."""
     dataplane_drain_timeout: int
     """Seconds."""
+    dataplane_local_networks: tuple[Network, ...]
+    """Whose hosts answer through this worker."""
     dns_listen: tuple[tuple[str, int], ...]
     dns_domain: str
     dns_ttl: int
@@ -148,6 +151,10 @@ def _network(raw: object) -> Network:
     return network
 
 
+def _networks(raw: object) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _items(raw))
+
+
 def _number(low: int, high: int) -> Callable[[object], int]:
     def parse(raw: object) -> int:
         if isinstance(raw, str) and re.fullmatch(r"-?[0-9]{1,9}", raw.strip()):
@@ -232,10 +239,6 @@ def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
     return MappingProxyType(found)
 
 
-def _networks(raw: object) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(item) for item in _items(raw))
-
-
 def _files(raw: object) -> tuple[Path, ...]:
     return tuple(Path(item) for item in _items(raw))
 
@@ -288,8 +291,8 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "dataplane.driver": Setting(
             _driver,
             "auto",
-            '"auto", "ipvs" or "userspace"',
-            "what forwards the traffic; `auto` takes IPVS where the kernel has it",
+            '"auto", "ipvs", "nftables" or "userspace"',
+            "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
         ),
         "dataplane.low_port_offset": Setting(
             _number(0, 64000),
@@ -302,6 +305,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             30,
             "a number of seconds such as 30",
             "how long the connections of a removed endpoint get to finish",
+        ),
+        "dataplane.local_networks": Setting(
+            _networks,
+            (),
+            'networks such as ["10.5.0.0/24"]',
+            "where hosts have this worker as their default route, beside its containers: they see the client's address",
         ),
         "dns.listen": Setting(
             _socket_addresses(53),

@@ -18,16 +18,21 @@ from mesh.api.admin import AdminApi
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
+from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.listening import listening
+from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, VirtualKey
 from mesh.naming import Names
+from mesh.offload import answer_promptly
+from mesh.parts import Site, Upkeep
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import Reconciler, Site, Upkeep
+from mesh.reconcile import Reconciler
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
 from mesh.store.sqlite import SqliteStore
@@ -35,6 +40,7 @@ from meshdns.access import LOCAL
 from meshdns.forward import Forwarder
 from meshdns.server import NameServer
 from meshdns.service import reverse_domains
+from meshdns.thread import ThreadedServer
 from meshdns.upstreams import Upstreams
 from meshdns.zone import Draft, Zone
 
@@ -70,6 +76,7 @@ async def run(
 
     Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
     """
+    answer_promptly()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
@@ -82,7 +89,8 @@ async def run(
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
         draft = _draft(settings)
-        names = _name_server(settings, draft.update({})[0])
+        empty = draft.update({})[0]
+        names = ThreadedServer(lambda: _name_server(settings, empty))
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
@@ -96,6 +104,7 @@ async def run(
             store=store,
             plane=plane,
             upkeep=_upkeep(settings, plane),
+            listening=None if isinstance(plane, UserspaceDataPlane) else listening,
             published=published,
             prober=prober,
             publish=_publisher(draft, names),
@@ -128,22 +137,31 @@ async def refuse_overlap(settings: Settings) -> None:
 
 async def choose_plane(settings: Settings, interface: VipInterface, published: PublishedPorts) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`."""
+    driver, pool = settings.dataplane_driver, settings.vip_pool
     userspace = UserspaceDataPlane(interface, low_port_offset=settings.dataplane_low_port_offset)
-    if settings.dataplane_driver is Driver.USERSPACE:
+    if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
-    if settings.dataplane_driver is Driver.AUTO and settings.vip_pool.is_loopback:
-        return userspace, f"the pool {settings.vip_pool} is on loopback, which IPVS does not forward"
-    missing = await ipvs.available()
-    if missing is None:
-        return ipvs.IpvsDataPlane(settings.vip_pool, interface, published), "this kernel has IPVS"
-    if settings.dataplane_driver is Driver.IPVS:
-        raise DataPlaneError(f"[dataplane] driver is ipvs, but {missing}")
-    return userspace, missing
+    if driver is Driver.AUTO and pool.is_loopback:
+        return userspace, f"the pool {pool} is on loopback, which the kernel does not forward"
+    no_ipvs = await ipvs.available() if driver is not Driver.NFTABLES else None
+    if no_ipvs is None and driver is not Driver.NFTABLES:
+        return ipvs.IpvsDataPlane(pool, interface, published), "this kernel has IPVS"
+    if driver is Driver.IPVS:
+        raise DataPlaneError(f"[dataplane] driver is ipvs, but {no_ipvs}")
+    no_nftables = await nftables.available(pool.version)
+    if no_nftables is None:
+        return nftables.NftablesDataPlane(pool, interface), no_ipvs or "asked for by [dataplane] driver"
+    if driver is Driver.NFTABLES:
+        raise DataPlaneError(f"[dataplane] driver is nftables, but {no_nftables}")
+    return userspace, f"{no_ipvs}; {no_nftables}"
 
 
 def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
     """What the data plane stands on; a proxy stands on nothing."""
-    return [RouterSettings(ipv6=settings.vip_pool.version == 6)] if isinstance(plane, ipvs.IpvsDataPlane) else []
+    if isinstance(plane, UserspaceDataPlane):
+        return []
+    router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=isinstance(plane, ipvs.IpvsDataPlane))
+    return [router, SourceNat(settings.vip_pool, settings.dataplane_local_networks)]
 
 
 def _draft(settings: Settings) -> Draft:
@@ -152,7 +170,7 @@ def _draft(settings: Settings) -> Draft:
     return Draft(domains, ttl=settings.dns_ttl, serial=int(time.time()))
 
 
-def _publisher(draft: Draft, names: NameServer) -> Names:
+def _publisher(draft: Draft, names: ThreadedServer) -> Names:
     draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
     return Names(lambda services: names.replace(*draft.update(services)))
 

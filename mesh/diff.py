@@ -210,6 +210,26 @@ def apply(table: Table, operations: Iterable[Operation]) -> Table:
     return Table(servers, frozenset(vips))
 
 
+def settle(table: Table, operation: Operation) -> Table:
+    """The table after one operation, where it counts as done that somebody else was quicker.
+
+    What is to be added and is there is edited, what is to be deleted and is not there is left. Raises `RefusedError`
+    for what remains: to change what is not there.
+    """
+    try:
+        return apply(table, [operation])
+    except RefusedError:
+        match operation:
+            case DeleteRealServer() | DeleteVirtualServer() | BindVip() | UnbindVip():
+                return table
+            case AddVirtualServer(key, scheduler, persistence, flags):
+                return apply(table, [EditVirtualServer(key, scheduler, persistence, flags)])
+            case AddRealServer(virtual, real, settings):
+                return apply(table, [EditRealServer(virtual, real, settings)])
+            case _:
+                raise
+
+
 def _with(server: VirtualServer, real: RealKey, settings: RealServer) -> VirtualServer:
     return replace(server, real_servers={**server.real_servers, real: settings})
 

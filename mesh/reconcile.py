@@ -12,26 +12,26 @@ status; nothing is programmed before the store has answered once.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from mesh.claims import wishes
-from mesh.config import Network
+from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, Operation, RefusedError, apply, changed, diff
+from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table, VirtualKey
+from mesh.model import Address, Claims, ClusterView, Instance, Name, RealKey, Table, Transport, VirtualKey
 from mesh.offload import compute
+from mesh.parts import Host, Pictures, Probes, Site, Upkeep
 from mesh.plan import Part, Plan, plan, probes
-from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
 from mesh.register import register
+from mesh.repair import account
 from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus, services
 from mesh.store import Store, StoreError
@@ -50,69 +50,11 @@ RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 
 
-class Probes(Protocol):
-    """The prober, as far as the loop needs it."""
-
-    def watch(self, targets: Mapping[str, Target]) -> None:
-        """Probe exactly these endpoints."""
-        ...
-
-    def health(self) -> Mapping[str, Health]:
-        """The verdict on each of them; one that has not answered yet is `STARTING`."""
-        ...
-
-    def history(self, key: str) -> Sequence[Verdict]:
-        """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
-        ...
-
-
-class Host(Protocol):
-    """The worker's own network, as far as the loop needs it."""
-
-    def watch(self) -> AsyncIterator[frozenset[Address]]:
-        """Yields the worker's addresses at once, and again whenever anything of its network has changed."""
-        ...
-
-
-class Upkeep(Protocol):
-    """Something of the host that the data plane stands on: kernel settings, source NAT."""
-
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
-        """Set up what is missing or was changed; what that was, a line each, empty if all was well.
-
-        `addresses` are the worker's own. Raises `HostError` for what cannot be mended; the rest is.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What the loop must know of its worker."""
-
-    worker: str
-    domain: str
-    pool: Network
-    publish: range
-    drain_timeout: float
-    """Seconds that the connections of a removed endpoint get to finish."""
-
-
-@dataclass(slots=True)
-class Pictures:
-    """The newest of everything; each task replaces its own part as a whole."""
-
-    instances: dict[int, tuple[Instance, ...]] = field(default_factory=dict)
-    """By source. A source that has not answered yet is not there."""
-    addresses: frozenset[Address] | None = None
-    """The worker's own."""
-    view: ClusterView | None = None
-    plan: Plan | None = None
-
-
 class Reconciler:
     """One worker's loop over its parts. `run()` is all there is to do; `status()` may be asked at any time.
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
+    `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
     """
 
     def __init__(
@@ -125,6 +67,7 @@ class Reconciler:
         store: Store,
         plane: DataPlane,
         upkeep: Sequence[Upkeep] = (),
+        listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None,
         published: PublishedPorts,
         prober: Probes,
         publish: Callable[[Mapping[Name, Part]], None],
@@ -137,6 +80,9 @@ class Reconciler:
         self._store = store
         self._plane = plane
         self._upkeep = upkeep
+        self._listening = listening
+        self._contested: frozenset[tuple[Transport, int]] = frozenset()
+        self._served: frozenset[tuple[Transport, int]] = frozenset()
         self._publish = publish
         self._published = published
         self._prober = prober
@@ -150,7 +96,7 @@ class Reconciler:
         self._failed_anew = False
         self._reader = Reader()
         self._audited_at = self._mended_at = -math.inf
-        self._mended_for = Claims()
+        self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
         self._wake = wake
         self._register = asyncio.Event()
         self.passes = 0
@@ -191,6 +137,7 @@ class Reconciler:
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
             return frozenset()
+        self._served = held(table)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
         if found:
             log.info("adopted %d virtual servers with %d real servers", len(table.virtual_servers), len(found))
@@ -288,7 +235,8 @@ class Reconciler:
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
-        planning = partial(plan, seen, self._prober.health(), sorted(addresses), self._now.plan)
+        served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
+        planning = partial(plan, served, self._prober.health(), sorted(addresses), self._now.plan)
         planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)
@@ -301,13 +249,22 @@ class Reconciler:
         self._journal.refused(failures)
         self.passes += 1
 
+    async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
+        """The published ports to leave to programs of this worker; asked while there is one that is not served."""
+        new = claims.ports.keys() - self._served
+        if self._listening is not None and new:
+            self._contested = contested(claims, await self._listening(), self._served)
+            self._served |= new - self._contested
+            self._journal.found("ports", tuple(told(claims, self._contested)))
+        return self._contested
+
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
         now = asyncio.get_running_loop().time()
-        if now < self._mended_at + AUDIT / 2 and claims == self._mended_for:
+        if now < self._mended_at + AUDIT / 2 and (addresses, claims) == self._mended_for:
             return  # half: the audit itself comes a moment early or late
         first = self._mended_at == -math.inf
-        self._mended_at, self._mended_for = now, claims
+        self._mended_at, self._mended_for = now, (addresses, claims)
         for number, part in enumerate(self._upkeep):
             try:
                 found = await part.mend(addresses, claims)
@@ -325,7 +282,7 @@ class Reconciler:
         staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
-        self._tell_repairs(keys, observed, operations, failures)
+        await self._tell_repairs(keys, observed, operations, failures)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
@@ -341,7 +298,7 @@ class Reconciler:
             return None
         return await compute(len(wanted.virtual_servers), partial(changed, self._programmed, wanted))
 
-    def _tell_repairs(
+    async def _tell_repairs(
         self,
         keys: frozenset[VirtualKey] | None,
         observed: Table,
@@ -349,16 +306,10 @@ class Reconciler:
         failures: Sequence[Failure],
     ) -> None:
         """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
-        refused = {failure.operation for failure in failures}
-        left = self._programmed if self._programmed is None or keys is None else self._programmed.part(keys)
-        restores = set(diff(observed, left)) if left is not None and left != observed else set()
-        self._journal.repaired([o for o in operations if o in restores and o not in refused])
-        try:
-            # A refused one that restores is still owed: when it succeeds later, it is to be told.
-            now = apply(observed, [o for o in operations if o in restores or o not in refused])
-            self._programmed = now if keys is None or self._programmed is None else self._programmed.changed(keys, now)
-        except RefusedError:  # somebody else is at it, too; what is left shows the next time it is read
-            self._programmed = None
+        refused = frozenset(failure.operation for failure in failures)
+        look = partial(account, self._programmed, keys, observed, operations, refused)
+        repairs, self._programmed = await compute(len(observed.virtual_servers) + len(operations), look)
+        self._journal.repaired(repairs)
 
     async def _drained(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
         """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""

@@ -10,17 +10,21 @@ from pathlib import Path
 
 from mesh.config import Settings
 from mesh.dataplane.ipvs import driver as ipvs
+from mesh.dataplane.nftables import NftablesDataPlane
 from mesh.diff import diff
+from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
 from mesh.host.interface import MeshInterface
+from mesh.host.source_nat import SourceNat
 from mesh.model import Claims, Table
+from mesh.nft import NftError
 from mesh.published import PublishedPorts
 from mesh.store.records import view
 from mesh.store.sqlite import SqliteStore
 
 
 async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
-    """Remove virtual servers in the VIP pool and on published ports, and the interface `mesh0`.
+    """Remove virtual servers in the VIP pool and on published ports, source NAT, and the interface `mesh0`.
 
     Returns what was removed and what could not be, a line each. Raises `StoreError` while a daemon runs, whose work
     this would undo only for a moment, and `DataPlaneError`.
@@ -42,6 +46,11 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
             removed += [str(operation) for operation in operations if operation not in refused]
         if await interface.remove():
             removed.append(f"delete interface {interface.name}")
+        if await NftablesDataPlane(settings.vip_pool, interface).remove():
+            removed.append("delete nftables table vipmesh_lb")
+        removed += await SourceNat(settings.vip_pool).remove()
+    except (HostError, NftError) as error:
+        failed.append(str(error))
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EACCES):
             raise

@@ -26,6 +26,7 @@ def test_the_defaults() -> None:
         dataplane_driver=Driver.AUTO,
         dataplane_low_port_offset=0,
         dataplane_drain_timeout=30,
+        dataplane_local_networks=(),
         dns_listen=(("127.0.0.1", 53),),
         dns_domain="mesh.internal",
         dns_ttl=5,

@@ -183,7 +183,8 @@ def _tell_address_asked(sock: socket.socket, v6: bool) -> None:
 
 
 def _calls() -> tuple[Callable[..., int], Callable[..., int]]:
-    libc = ctypes.CDLL(None, use_errno=True)
+    # Without giving the interpreter away: neither call waits, and to get it back from a busy thread would take longer.
+    libc = ctypes.PyDLL(None, use_errno=True)
     receive, send = libc.recvmmsg, libc.sendmmsg
     receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
     send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]

@@ -113,6 +113,7 @@ class Draft:
         self._existing: dict[bytes, int] = {}
         self._authority: dict[bytes, tuple[Record, Record]] = {}
         self._soas: dict[bytes, bytes] = {}
+        self._touched: set[bytes] = set()
         self._settled_for: frozenset[bytes] | None = None
         self._settle_apexes()
 
@@ -135,22 +136,21 @@ class Draft:
         }
         made = {name: list(records(name, service)) for name, service in changed.items()}
         leaving = [name for name in before if name not in services or name in changed]
-        touched: set[bytes] = set()
+        self._touched = set()
         for name in leaving:
             for number, (place, _) in enumerate(records(name, before[name])):
-                touched.add(place)
                 self._put(name, place, None, given=not number)
         for name, parts in made.items():
             for number, (place, found) in enumerate(parts):
-                touched.add(place)
                 self._put(name, place, found, given=not number)
         self._services = dict(services)
         moved = self._settle_apexes()
         zone = Zone(self._ttl, self._serial, dict(self._records), dict(self._existing), self._authority, self._soas)
-        return zone, None if moved else frozenset(touched)
+        return zone, None if moved else frozenset(self._touched)
 
     def _put(self, owner: str, place: bytes, found: tuple[Record, ...] | None, *, given: bool) -> None:
         """Say what a service has at a wire name; None: nothing any more."""
+        self._touched.add(place)
         if not given:
             brought = self._brought.setdefault(place, {})
             brought.pop(owner, None)
@@ -185,11 +185,13 @@ class Draft:
 
     def _count(self, place: bytes, step: int) -> None:
         for suffix in suffixes(place):
-            count = self._existing.get(suffix, 0) + step
-            if count:
-                self._existing[suffix] = count
+            before = self._existing.get(suffix, 0)
+            if before + step:
+                self._existing[suffix] = before + step
             else:
                 del self._existing[suffix]
+            if not before or not before + step:
+                self._touched.add(suffix)  # a name without records that is there now, or no longer
 
     def _settle_apexes(self) -> bool:
         """Whether an apex has gone that still has names: their negative answers are now another's."""

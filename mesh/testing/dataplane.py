@@ -4,17 +4,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure
 from mesh.diff import (
-    AddRealServer,
-    AddVirtualServer,
-    BindVip,
-    DeleteRealServer,
-    DeleteVirtualServer,
-    EditRealServer,
-    EditVirtualServer,
     Operation,
     RefusedError,
-    UnbindVip,
-    apply,
+    settle,
 )
 from mesh.drain import Place
 from mesh.model import Forwarding, Table, Transport, VirtualKey
@@ -78,25 +70,11 @@ class FakeDataPlane:
                 self._refusals.remove(refusal)
                 return refusal[1]
         try:
-            self.table = apply(self.table, [operation])
+            after = settle(self.table, operation)
         except RefusedError:
-            return self._again(operation)
-        self.applied += 1
-        return None
-
-    def _again(self, operation: Operation) -> str | None:
-        """What is there already is edited, what is gone already is done; the rest is refused."""
-        edit: Operation
-        match operation:
-            case DeleteRealServer() | DeleteVirtualServer() | BindVip() | UnbindVip():
-                return None
-            case AddVirtualServer(key, scheduler, persistence, flags):
-                edit = EditVirtualServer(key, scheduler, persistence, flags)
-            case AddRealServer(virtual, real, settings) if virtual in self.table.virtual_servers:
-                edit = EditRealServer(virtual, real, settings)
-            case _:
-                return "there is no such virtual or real server; add it first"
-        self.table = apply(self.table, [edit])
+            return "there is no such virtual or real server; add it first"
+        self.applied += after != self.table
+        self.table = after
         return None
 
     def _lines(self) -> Iterator[str]:

@@ -27,7 +27,7 @@ PATIENCE = 20.0
 class Lab:
     """Made in the director's namespace, which the caller has entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ipvs: bool = True) -> None:
         self._client = Namespace()
         self._backends = {name: Namespace() for name in BACKENDS}
         self._sockets: list[socket.socket] = []
@@ -60,7 +60,7 @@ class Lab:
                 "route add default via 10.2.0.254",
                 "route add default via fd00:2::254",
             )
-        ensure(router_settings(os.uname().release, ipv6=True))
+        ensure(router_settings(os.uname().release, ipv6=True, ipvs=ipvs))
 
     def close(self) -> None:
         for sock in self._sockets:
@@ -98,6 +98,23 @@ class Lab:
         """What a command prints on a backend; it must succeed."""
         with self._backends[name].entered():
             return run(*command)
+
+    def add_elsewhere(self) -> RealKey:
+        """A backend `c` on another network, whose default route leads past the director: 10.3.0.1 by 10.3.0.254."""
+        there = self._backends["c"] = Namespace()
+        ip(
+            f"link add ec type veth peer name e0 netns {there.path}",
+            "address add 10.3.0.254/24 dev ec",
+            "link set ec up",
+            "route add default via 10.3.0.9 dev ec",  # what this host itself uses as its way out is no container's
+        )
+        there.ip("address add 10.3.0.1/24 dev e0", "link set e0 up", "link set lo up")
+        return RealKey("10.3.0.1", PORT)
+
+    def on_backend_socket(self, name: str) -> socket.socket:
+        """A TCP socket of a backend, to be a client itself."""
+        with self._backends[name].entered():
+            return self._keep(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
 
     def join_client_to_bridge(self) -> None:
         """Let backends answer the client past the director, as they do when they are not masqueraded."""

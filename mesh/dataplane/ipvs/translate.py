@@ -8,6 +8,7 @@ right.
 import errno
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TypeAlias
 
 from mesh.dataplane.ipvs import codec
@@ -102,10 +103,10 @@ def _destination(key: RealKey, settings: RealServer) -> codec.Destination:
     )
 
 
-def _real_server(found: codec.Destination) -> RealServer:
-    forwarding = _FORWARDINGS.get(found.forwarding)
-    weight = found.weight if forwarding is not None else ALIEN
-    return RealServer(weight, forwarding or Forwarding.MASQUERADE, found.upper_threshold, found.lower_threshold)
+@lru_cache(256)  # most real servers have the same few settings
+def _real_server(weight: int, method: int, upper: int, lower: int) -> RealServer:
+    forwarding = _FORWARDINGS.get(method)
+    return RealServer(weight if forwarding else ALIEN, forwarding or Forwarding.MASQUERADE, upper, lower)
 
 
 def virtual_server(service: codec.Service, destinations: Iterable[codec.Destination]) -> VirtualServer:
@@ -119,7 +120,10 @@ def virtual_server(service: codec.Service, destinations: Iterable[codec.Destinat
     return VirtualServer(
         scheduler,
         ALIEN if not ours else service.timeout if persistent else 0,
-        {found.key: _real_server(found) for found in destinations},
+        {
+            found.key: _real_server(found.weight, found.forwarding, found.upper_threshold, found.lower_threshold)
+            for found in destinations
+        },
         frozenset(flag for flag, bit in _FLAGS.items() if chosen & bit),
     )
 
@@ -140,5 +144,7 @@ def reason(change: Change, ack: Ack) -> str | None:
             return f"{change.real} is not behind {change.virtual} in IPVS: it is added when the table is read again"
         case ((AddRealServer() | EditRealServer()), errno.EINVAL):
             return f"IPVS cannot send to {change.real}: give a unicast address of the same IP version as the VIP"
+        case _, errno.ENOMEM:
+            return f"the kernel has no memory left to {change}: free some on this host; it is tried again at the audit"
     detail = f" ({ack.text})" if ack.text else ""
     return f"IPVS refuses {change}: {os.strerror(ack.error)}{detail}; look into `dmesg`"

@@ -10,12 +10,13 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from mesh import etcd_url
 from mesh.model import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -70,6 +71,15 @@ class Settings:
     """Questions about other names that may be under way at a time."""
     source_compose_files: tuple[Path, ...]
     store_url: str
+    store_user: str | None
+    store_password: str | None = field(repr=False)
+    store_ca: Path | None
+    """Whom to trust; None: what the host trusts."""
+    store_cert: Path | None
+    store_key: Path | None
+    store_lease_ttl: int
+    """Seconds that what a worker offers outlives its last sign of life."""
+    store_saved_view: Path
     admin_listen: str
     """`unix:///path` or `HOST:PORT`."""
 
@@ -239,13 +249,19 @@ def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
     return MappingProxyType(found)
 
 
+def _file(raw: object) -> Path:
+    return Path(_text(raw))
+
+
 def _files(raw: object) -> tuple[Path, ...]:
     return tuple(Path(item) for item in _items(raw))
 
 
 def _store_url(raw: object) -> str:
     text = _text(raw)
-    if not re.match(r"sqlite:///.", text):
+    if re.match(r"etcds?:", text):
+        etcd_url.parse(text)
+    elif not re.match(r"sqlite:///.", text):
         raise ValueError(f"{text!r} is not the URL of a store")
     return text
 
@@ -352,8 +368,34 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "store.url": Setting(
             _store_url,
             "sqlite:////var/lib/vipmesh/store.db",
-            '"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path)',
-            "where claims and endpoints are kept",
+            f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE}',
+            "where claims and endpoints are kept: a file for a single worker, etcd for a cluster",
+        ),
+        "store.user": Setting(_text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
+        "store.password": Setting(_text, None, "a text", "the password of the user of etcd"),
+        "store.ca": Setting(
+            _file,
+            None,
+            'a path such as "/etc/vipmesh/etcd-ca.pem"',
+            "who signed etcd's certificates; default: the host's",
+        ),
+        "store.cert": Setting(
+            _file, None, 'a path such as "/etc/vipmesh/etcd.pem"', "this worker's certificate for etcd; its CN is empty"
+        ),
+        "store.key": Setting(
+            _file, None, 'a path such as "/etc/vipmesh/etcd.key"', "its private key; default: in the same file"
+        ),
+        "store.lease_ttl": Setting(
+            _number(2, 600),
+            5,
+            "a number of seconds such as 5",
+            "how long what a worker offers outlives its last sign of life",
+        ),
+        "store.saved_view": Setting(
+            _file,
+            "/var/lib/vipmesh/view.json",
+            '"/var/lib/vipmesh/view.json"',
+            "where the last view of the cluster is kept for a start while etcd is away",
         ),
         "admin.listen": Setting(
             _listen,

@@ -35,7 +35,7 @@ from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
-from mesh.store.sqlite import SqliteStore
+from mesh.store.opening import open_store
 from meshdns.access import LOCAL
 from meshdns.forward import Forwarder
 from meshdns.server import NameServer
@@ -79,7 +79,7 @@ async def run(
     answer_promptly()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
+        store = await open_store(settings)
         stack.push_async_callback(store.close)
         site = _site(settings)
         published = PublishedPorts()
@@ -116,6 +116,7 @@ async def run(
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
         async with asyncio.TaskGroup() as tasks:
             parts = [
+                tasks.create_task(store.run(), name="store"),
                 tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(loop.run(), name="reconciler"),
             ]

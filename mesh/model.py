@@ -16,6 +16,9 @@ from typing import TypeAlias
 Address: TypeAlias = str
 """An IPv4 or IPv6 address, canonical text, no port, no prefix length."""
 
+EndpointKey: TypeAlias = tuple[str, str]
+"""(worker, `Endpoint.id`): ids are unique on their worker only."""
+
 Name: TypeAlias = str
 """A DNS name, lower case, no trailing dot: `restserver.local`."""
 
@@ -168,6 +171,11 @@ class Endpoint:
     min_connections: int = 0
     """Once full, it gets new ones again below so many; 0: three quarters of `max_connections`."""
 
+    @property
+    def key(self) -> EndpointKey:
+        """What it is called in the whole cluster."""
+        return self.worker, self.id
+
     def port_for(self, container_port: int) -> int:
         """The port to send to for what the container calls `container_port`."""
         return self.port if self.port is not None else container_port
@@ -206,8 +214,10 @@ class ClusterView:
     services: tuple[Service, ...] = ()
     """In order of `owner`."""
     endpoints: tuple[Endpoint, ...] = ()
-    """In order of `id`."""
+    """In order of `id`, and of `worker` where that is the same."""
     claims: Claims = field(default_factory=Claims)
+    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What each worker last said of its own endpoints; who is missing has not answered its probes yet."""
 
 
 # --------------------------------------------------------------------------------------------- what the kernel holds

@@ -17,6 +17,7 @@ from mesh.model import (
     Address,
     ClusterView,
     Endpoint,
+    EndpointKey,
     Health,
     Name,
     Probe,
@@ -75,13 +76,13 @@ class Plan:
 
 def plan(
     view: ClusterView,
-    health: Mapping[str, Health],
+    health: Mapping[EndpointKey, Health],
     worker_addresses: Iterable[Address] = (),
     before: Plan | None = None,
 ) -> Plan:
     """The plan for one worker.
 
-    `health` maps endpoint ids to verdicts; an endpoint that is missing there while its service has a probe has not
+    `health` has the verdict on each endpoint; one that is missing there while its service has a probe has not
     answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. From an earlier
     plan, `before`, the parts of services of which nothing has changed are taken over: that only saves time.
     """
@@ -95,7 +96,7 @@ def plan(
         if vip is None:
             continue
         group = endpoints.get(service.owner, ())
-        verdicts = tuple(health.get(endpoint.id) for endpoint in group)
+        verdicts = tuple(health.get(endpoint.key) for endpoint in group)
         held = held_names(service, view)
         grounds = Grounds(service, vip, held, ports.get(service.name, ()), own, group, verdicts)
         part = known.get(service.owner)
@@ -140,21 +141,21 @@ def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
     return tuple(name for name in service.names if view.claims.owners.get(name) == service.owner)
 
 
-def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[str, Health]) -> bool:
+def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
     """Whether new connections may go to the endpoint."""
-    return service.probe is None or health.get(endpoint.id) is Health.HEALTHY
+    return service.probe is None or health.get(endpoint.key) is Health.HEALTHY
 
 
-def probes(view: ClusterView) -> Mapping[str, tuple[Probe, RealKey]]:
-    """What to probe: endpoint id -> the check and where to send it, for services that have one and are in force."""
+def probes(view: ClusterView) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
+    """What to probe: endpoint -> the check and where to send it, for services that have one and are in force."""
     owners = {service.owner: service for service in view.services}
-    wanted: dict[str, tuple[Probe, RealKey]] = {}
+    wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
     for endpoint in view.endpoints:
         service = owners.get(endpoint.owner)
         if service is None or service.probe is None:
             continue
         port = service.probe.port or first_container_port(service)
-        wanted[endpoint.id] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
+        wanted[endpoint.key] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
     return wanted
 
 

@@ -16,14 +16,26 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mesh.claims import wishes
+from mesh.claims import Wish, wishes
 from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, Instance, Name, RealKey, Table, Transport, VirtualKey
+from mesh.model import (
+    Address,
+    Claims,
+    ClusterView,
+    EndpointKey,
+    Health,
+    Instance,
+    Name,
+    RealKey,
+    Table,
+    Transport,
+    VirtualKey,
+)
 from mesh.offload import compute
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
 from mesh.plan import Part, Plan, plan, probes
@@ -32,11 +44,10 @@ from mesh.problem import Problem
 from mesh.published import PublishedPorts
 from mesh.register import register
 from mesh.repair import account
+from mesh.share import Share
 from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus, services
-from mesh.store import Store, StoreError
-from mesh.store.claiming import claim
-from mesh.store.records import Reader, registration
+from mesh.store import Store
 
 log = logging.getLogger("vipmesh")
 
@@ -46,8 +57,6 @@ AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
 LOOK_AGAIN = 1.0
 """Seconds until the next look at whether what drains has ended, and whether what failed for the first time goes now."""
-RETRY = 1.0
-"""Seconds before a store that refused is asked again."""
 
 
 class Reconciler:
@@ -88,13 +97,13 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
+        self._share = Share(site.worker, store, self._journal, self._decide)
         self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
         """What the last pass left behind: who finds it otherwise finds somebody's change."""
         self._failed_anew = False
-        self._reader = Reader()
         self._audited_at = self._mended_at = -math.inf
         self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
         self._wake = wake
@@ -115,15 +124,18 @@ class Reconciler:
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
         now, journal = self._now, self._journal
-        last = {e.id: h[-1].reason for e in (now.view or ClusterView()).endpoints if (h := self._prober.history(e.id))}
+        own = [e for e in (now.view or ClusterView()).endpoints if e.worker == self._site.worker]
+        last = {e.key: h[-1].reason for e in own if (h := self._prober.history(e.id))}
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
+        if self._store.trouble:
+            frozen["store"] = self._store.trouble
         return WorkerStatus(
             version=self._facts.version,
             worker=self._facts.worker,
             data_plane=self._facts.data_plane,
             data_plane_reason=self._facts.data_plane_reason,
             dns=self._facts.dns,
-            services=services(now.view, self._prober.health(), now.plan, last) if now.view and now.plan else (),
+            services=services(now.view, self._health(now.view), now.plan, last) if now.view and now.plan else (),
             problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
@@ -163,14 +175,7 @@ class Reconciler:
             understand = partial(register, instances, worker=site.worker, domain=site.domain, pool=site.pool)
             offered = await compute(len(instances), understand)
             self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
-            try:
-                await self._store.register(registration(self._site.worker, offered.services, offered.endpoints))
-            except StoreError as error:
-                self._journal.froze("store", str(error))
-                await asyncio.sleep(RETRY)
-                self._register.set()
-            else:
-                self._journal.thawed("store")
+            self._share.offer(offered.services, offered.endpoints)
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
@@ -182,32 +187,23 @@ class Reconciler:
     # --------------------------------------------------------------------------------- store -> claims, view
 
     async def _follow_store(self) -> None:
-        async for snapshot in self._store.watch():
-            seen, broken = await compute(len(snapshot.records), partial(self._reader.view, snapshot.records))
-            self._journal.found("store", broken)
-            await self._claim(seen)
-            self._now.view = seen
-            self._published.claims = seen.claims
-            self._target(seen)
-            self._wake.set()
+        await self._share.run(self._see, patient=bool(self._adopted and self._sources))
 
-    async def _claim(self, seen: ClusterView) -> None:
-        """Ask for what the services lack; the store's next snapshot shows what was given."""
-        decide = partial(wishes, seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
-        wanted, conflicts = await compute(len(seen.services), decide)
-        self._journal.found("claims", conflicts)
-        try:
-            await claim(self._store, wanted)
-        except StoreError as error:
-            self._journal.froze("store", str(error))
+    def _see(self, seen: ClusterView) -> None:
+        self._now.view = seen
+        self._published.claims = seen.claims
+        self._target(seen)
+        self._wake.set()
+
+    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
+        return wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
 
     def _target(self, seen: ClusterView) -> None:
-        own = {endpoint.id for endpoint in seen.endpoints if endpoint.worker == self._site.worker}
         self._prober.watch(
             {
                 id: Target(probe, real.address, real.port, presumed_healthy=real in self._adopted)
-                for id, (probe, real) in probes(seen).items()
-                if id in own
+                for (worker, id), (probe, real) in probes(seen).items()
+                if worker == self._site.worker
             }
         )
         self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
@@ -230,13 +226,14 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
+            self._share.judge(self._prober.health())
             if self._now.view is not None and self._now.addresses is not None:
                 await self._pass(self._now.view, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
         served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
-        planning = partial(plan, served, self._prober.health(), sorted(addresses), self._now.plan)
+        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan)
         planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)
@@ -257,6 +254,12 @@ class Reconciler:
             self._served |= new - self._contested
             self._journal.found("ports", tuple(told(claims, self._contested)))
         return self._contested
+
+    def _health(self, seen: ClusterView) -> Mapping[EndpointKey, Health]:
+        """What the other workers say of their endpoints, and this one's probes of its own."""
+        own = self._site.worker
+        others = {key: health for key, health in seen.health.items() if key[0] != own}
+        return others | {(own, id): health for id, health in self._prober.health().items()}
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""

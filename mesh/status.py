@@ -6,7 +6,7 @@ A pure function over what the daemon knows; `vipmesh status` renders the same va
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mesh.model import Address, ClusterView, Health, Name
+from mesh.model import Address, ClusterView, EndpointKey, Health, Name
 from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, vip_of
 
 
@@ -77,9 +77,9 @@ class Facts:
 
 
 def services(
-    view: ClusterView, health: Mapping[str, Health], planned: Plan, last_probe: Mapping[str, str]
+    view: ClusterView, health: Mapping[EndpointKey, Health], planned: Plan, last_probe: Mapping[EndpointKey, str]
 ) -> tuple[ServiceStatus, ...]:
-    """The services in order of their name; `last_probe` maps endpoint ids to words."""
+    """The services in order of their name; `last_probe` has words on each endpoint that this worker probes."""
     endpoints = endpoints_by_owner(view)
     found = []
     for service in view.services:
@@ -93,9 +93,9 @@ def services(
                 port=endpoint.port,
                 weight=endpoint.weight,
                 release=endpoint.release,
-                health=health.get(endpoint.id, Health.STARTING).value if service.probe else "not probed",
+                health=health.get(endpoint.key, Health.STARTING).value if service.probe else "not probed",
                 serving=vip is not None and takes_traffic(service, endpoint, health),
-                last_probe=last_probe.get(endpoint.id),
+                last_probe=last_probe.get(endpoint.key),
             )
             for endpoint in endpoints.get(service.owner, ())
         )

@@ -1,8 +1,9 @@
-"""Wishes -> transactions of the store."""
+"""Wishes -> transactions of the store; and what a store that lost its disks is given back."""
 
 from collections.abc import Iterable
 
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
+from mesh.model import Claims
 from mesh.store import Store, records
 
 
@@ -14,6 +15,25 @@ async def claim(store: Store, wishes: Iterable[Wish]) -> bool:
     refused = False
     for wish in wishes:
         refused |= not await _claim(store, wish)
+    return refused
+
+
+async def restore(store: Store, claims: Claims) -> int:
+    """Claim again what was given away; how much another service has got meanwhile, which keeps it.
+
+    Raises `StoreError` if the store is out of reach: try again.
+    """
+    given = [dict([records.name_claim(name, owner)]) for name, owner in claims.owners.items()]
+    for name, vip in claims.vips.items():
+        given.append(dict([records.service_claim(name, vip), records.vip_claim(vip, name)]))
+    for vip, name in claims.holders.items():
+        if claims.vips.get(name) != vip:
+            given.append(dict([records.vip_claim(vip, name)]))
+    for (transport, port), (name, container_port) in claims.ports.items():
+        given.append(dict([records.port_claim(transport, port, name, container_port)]))
+    refused = 0
+    for both in given:
+        refused += bool(await store.claim(both))
     return refused
 
 

@@ -38,9 +38,9 @@ PATIENCE = 30.0
 def traffic(rounds: int, sizes: Sequence[int], table: Callable[[int, int], Table]) -> list[Row]:
     """The rows for tables of so many services."""
     rows: list[Row] = []
-    with _network() as (client, _server):
+    with network() as (client, _server):
         for size in sizes:
-            wanted = _with_backend(table(size, 2))
+            wanted = with_backend(table(size, 2))
             rows += _rows(size, _measured(rounds, client, wanted))
     return rows
 
@@ -66,9 +66,9 @@ def _measured(rounds: int, client: Namespace, wanted: Table) -> dict[str, dict[s
             if way == "hand-made":
                 peers.ipvsadm(wanted)
             with client.entered():
-                _connections(target, 20)  # the first ones fill caches
-                figures["connections"][way].append(CONNECTIONS / _connections(target, CONNECTIONS))
-                figures["MB of bulk"][way].append(BULK / 1e6 / _bulk(target))
+                connections(target, 20)  # the first ones fill caches
+                figures["connections"][way].append(CONNECTIONS / connections(target, CONNECTIONS))
+                figures["MB of bulk"][way].append(BULK / 1e6 / bulk(target))
             peers.flush()
     return figures
 
@@ -82,7 +82,7 @@ async def _program(wanted: Table) -> None:
     await interface.close()
 
 
-def _with_backend(filler: Table) -> Table:
+def with_backend(filler: Table) -> Table:
     """The table and one service more, before the backend."""
     key = VirtualKey("10.127.0.1", 80, Transport.TCP)
     server = VirtualServer(Scheduler.RR, 0, {BACKEND: RealServer()})
@@ -90,7 +90,7 @@ def _with_backend(filler: Table) -> Table:
     return Table({**others, key: server}, frozenset({key.address}))
 
 
-def _connections(target: tuple[str, int], count: int) -> float:
+def connections(target: tuple[str, int], count: int) -> float:
     """Seconds for so many connections, one question and one answer each; reset, so that no port is left waiting."""
     start = time.perf_counter()
     for _ in range(count):
@@ -101,7 +101,7 @@ def _connections(target: tuple[str, int], count: int) -> float:
     return time.perf_counter() - start
 
 
-def _bulk(target: tuple[str, int]) -> float:
+def bulk(target: tuple[str, int]) -> float:
     """Seconds for drawing `BULK` octets over one connection."""
     start = time.perf_counter()
     with socket.create_connection(target, PATIENCE) as sock:
@@ -115,7 +115,8 @@ def _bulk(target: tuple[str, int]) -> float:
 
 
 @contextmanager
-def _network() -> Iterator[tuple[Namespace, BaseProcess]]:
+def network() -> Iterator[tuple[Namespace, BaseProcess]]:
+    """The client's namespace and the backend's server, around the namespace that the caller is in."""
     client, backend = Namespace(), Namespace()
     ip(
         "link set lo up",

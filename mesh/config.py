@@ -28,6 +28,7 @@ class Driver(StrEnum):
     AUTO = "auto"
     """IPVS where the kernel has it and permits it, else the proxy in user space."""
     IPVS = "ipvs"
+    NFTABLES = "nftables"
     USERSPACE = "userspace"
 
 
@@ -62,6 +63,12 @@ class Settings:
     """Seconds."""
     dns_upstream: tuple[tuple[str, int], ...]
     """Empty: the name servers of /etc/resolv.conf."""
+    dns_forward: Mapping[str, tuple[tuple[str, int], ...]]
+    """Who answers for the names in a domain."""
+    dns_allow: tuple[Network, ...]
+    """Whose questions are answered; empty: those of private, shared, loopback and link-local networks."""
+    dns_outstanding: int
+    """Questions about other names that may be under way at a time."""
     source_compose_files: tuple[Path, ...]
     store_url: str
     store_user: str | None
@@ -95,20 +102,24 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
         variable, example = variable_of(key), setting.example
         raw: object
         if variable in environment:
-            where, raw = f"environment variable {variable}", environment[variable]
+            where, raw = f"environment variable {variable}:", environment[variable]
             example = re.sub(r'[]["]', "", example)  # a variable holds the bare text
         else:
-            where, raw = f"{file}: {_shown(key)}", given.get(key, setting.default)
+            raw = given.get(key, setting.default)
+            where = f"{file}: [{key}]" if isinstance(raw, dict) else f"{file}: {_shown(key)}:"
         if raw is None:
             values.setdefault(_attribute(key), None)
             continue
         try:
             values[_attribute(key)] = setting.parse(raw)
         except ValueError as error:
-            problems.append(f"{where}: {error}; write {example}")
+            problems.append(f"{where} {error}; write {example}")
     if problems:
         raise SettingsError(tuple(problems))
-    return Settings(**values)
+    settings = Settings(**values)
+    if contradictions := tuple(f"{file}: {text}" for text in _contradictions(settings)):
+        raise SettingsError(contradictions)
+    return settings
 
 
 def variable_of(key: str) -> str:
@@ -209,6 +220,35 @@ def _socket_addresses(default_port: int) -> Callable[[object], tuple[tuple[str, 
     return lambda raw: tuple(socket_address(item, default_port) for item in _items(raw))
 
 
+def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
+    """A table of domains; in a variable `corp.example=10.1.1.1,10.1.1.2,lab.example=10.2.2.2:5353`."""
+    given: dict[str, list[str]] = {}
+    if isinstance(raw, dict):
+        # A domain without quotes is a table in a table to TOML, and means the same to people.
+        given = {domain: _items(servers) for domain, servers in _leaves(raw, "")}
+    else:
+        domain = ""
+        for item in _items(raw):
+            before, equals, server = item.rpartition("=")
+            domain = before.strip() if equals else domain
+            if not domain:
+                raise ValueError(f"{item!r} has no domain")
+            given.setdefault(domain, []).extend([server.strip()] if server.strip() else [])
+    found: dict[str, tuple[tuple[str, int], ...]] = {}
+    for text, servers in given.items():
+        domain = _domain(text)
+        try:
+            addresses = tuple(dict.fromkeys(socket_address(server, 53) for server in servers))
+        except ValueError as error:
+            raise ValueError(f'"{domain}": {error}') from error
+        if not addresses:
+            raise ValueError(f'"{domain}" has no server')
+        if domain in found:
+            raise ValueError(f'"{domain}" stands there twice')
+        found[domain] = addresses
+    return MappingProxyType(found)
+
+
 def _file(raw: object) -> Path:
     return Path(_text(raw))
 
@@ -267,8 +307,8 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "dataplane.driver": Setting(
             _driver,
             "auto",
-            '"auto", "ipvs" or "userspace"',
-            "what forwards the traffic; `auto` takes IPVS where the kernel has it",
+            '"auto", "ipvs", "nftables" or "userspace"',
+            "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
         ),
         "dataplane.low_port_offset": Setting(
             _number(0, 64000),
@@ -303,6 +343,24 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             (),
             'addresses such as ["192.0.2.53"]',
             "who answers for all other names; default: the name servers of /etc/resolv.conf",
+        ),
+        "dns.forward": Setting(
+            _domain_servers,
+            (),
+            '"corp.example" = ["10.1.1.1"]',
+            "who answers for the names in a domain, the longest domain first",
+        ),
+        "dns.allow": Setting(
+            _networks,
+            (),
+            'networks such as ["192.0.2.0/24"]',
+            "whose questions are answered; default: private, shared, loopback and link-local networks",
+        ),
+        "dns.outstanding": Setting(
+            _number(16, 65536),
+            1024,
+            "a number of questions such as 1024",
+            "how many questions about other names may be under way at a time; a quarter of them for one client",
         ),
         "source.compose.files": Setting(
             _files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
@@ -347,6 +405,23 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         ),
     }
 )
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """What is right by itself but not together."""
+    places = [("[dns] upstream", settings.dns_upstream)]
+    for domain, servers in settings.dns_forward.items():
+        if f".{domain}".endswith(f".{settings.dns_domain}"):
+            yield (
+                f'[dns.forward] "{domain}": names in the cluster domain {settings.dns_domain} are answered here and '
+                "never forwarded; take it out, or choose another [dns] domain"
+            )
+        places.append((f'[dns.forward] "{domain}"', servers))
+    for place, servers in places:
+        for host, port in set(servers) & set(settings.dns_listen):
+            yield (
+                f"{place}: {host}:{port} is this name server itself, see [dns] listen; write the address of another one"
+            )
 
 
 # ------------------------------------------------------------------------------------------------- unknown keys

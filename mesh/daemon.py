@@ -6,9 +6,11 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
@@ -16,22 +18,31 @@ from mesh.api.admin import AdminApi
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
+from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
-from mesh.model import Address, Name, VirtualKey
+from mesh.model import Address, VirtualKey
+from mesh.naming import Names
+from mesh.offload import answer_promptly
+from mesh.parts import Site, Upkeep
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import Reconciler, Site, Upkeep
+from mesh.reconcile import Reconciler
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
 from mesh.store.opening import open_store
-from meshdns.forward import Forwarder, upstreams_from_resolv_conf
+from meshdns.access import LOCAL
+from meshdns.forward import Forwarder
 from meshdns.server import NameServer
-from meshdns.zone import Zone
+from meshdns.service import reverse_domains
+from meshdns.thread import ThreadedServer
+from meshdns.upstreams import Upstreams
+from meshdns.zone import Draft, Zone
 
 log = logging.getLogger("vipmesh")
 
@@ -65,6 +76,7 @@ async def run(
 
     Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
     """
+    answer_promptly()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
@@ -76,7 +88,9 @@ async def run(
             stack.push_async_callback(interface.close)
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
-        names = NameServer(settings.dns_listen, _zone(settings, {}, serial=0), _forwarder(settings))
+        draft = _draft(settings)
+        empty = draft.update({})[0]
+        names = ThreadedServer(lambda: _name_server(settings, empty))
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
@@ -90,9 +104,10 @@ async def run(
             store=store,
             plane=plane,
             upkeep=_upkeep(settings, plane),
+            listening=None if isinstance(plane, UserspaceDataPlane) else listening,
             published=published,
             prober=prober,
-            publish=_Publisher(settings, names),
+            publish=_publisher(draft, names),
             wake=wake,
         )
         api = AdminApi(settings.admin_listen, loop.status)
@@ -123,51 +138,48 @@ async def refuse_overlap(settings: Settings) -> None:
 
 async def choose_plane(settings: Settings, interface: VipInterface, published: PublishedPorts) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`."""
+    driver, pool = settings.dataplane_driver, settings.vip_pool
     userspace = UserspaceDataPlane(interface, low_port_offset=settings.dataplane_low_port_offset)
-    if settings.dataplane_driver is Driver.USERSPACE:
+    if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
-    if settings.dataplane_driver is Driver.AUTO and settings.vip_pool.is_loopback:
-        return userspace, f"the pool {settings.vip_pool} is on loopback, which IPVS does not forward"
-    missing = await ipvs.available()
-    if missing is None:
-        return ipvs.IpvsDataPlane(settings.vip_pool, interface, published), "this kernel has IPVS"
-    if settings.dataplane_driver is Driver.IPVS:
-        raise DataPlaneError(f"[dataplane] driver is ipvs, but {missing}")
-    return userspace, missing
+    if driver is Driver.AUTO and pool.is_loopback:
+        return userspace, f"the pool {pool} is on loopback, which the kernel does not forward"
+    no_ipvs = await ipvs.available() if driver is not Driver.NFTABLES else None
+    if no_ipvs is None and driver is not Driver.NFTABLES:
+        return ipvs.IpvsDataPlane(pool, interface, published), "this kernel has IPVS"
+    if driver is Driver.IPVS:
+        raise DataPlaneError(f"[dataplane] driver is ipvs, but {no_ipvs}")
+    no_nftables = await nftables.available(pool.version)
+    if no_nftables is None:
+        return nftables.NftablesDataPlane(pool, interface), no_ipvs or "asked for by [dataplane] driver"
+    if driver is Driver.NFTABLES:
+        raise DataPlaneError(f"[dataplane] driver is nftables, but {no_nftables}")
+    return userspace, f"{no_ipvs}; {no_nftables}"
 
 
 def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
     """What the data plane stands on; a proxy stands on nothing."""
-    if not isinstance(plane, ipvs.IpvsDataPlane):
+    if isinstance(plane, UserspaceDataPlane):
         return []
-    source_nat = SourceNat(settings.vip_pool, settings.dataplane_local_networks)
-    return [RouterSettings(ipv6=settings.vip_pool.version == 6), source_nat]
+    router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=isinstance(plane, ipvs.IpvsDataPlane))
+    return [router, SourceNat(settings.vip_pool, settings.dataplane_local_networks)]
 
 
-class _Publisher:
-    """Names -> the zone that is answered, each time with a higher serial."""
-
-    def __init__(self, settings: Settings, names: NameServer) -> None:
-        self._settings = settings
-        self._names = names
-        self._serial = 0
-
-    def __call__(self, names: Mapping[Name, Address]) -> None:
-        self._serial += 1
-        self._names.replace(_zone(self._settings, names, self._serial))
+def _draft(settings: Settings) -> Draft:
+    """The zone without services yet. Its serial is of the start: nobody copies the zone, and so nobody compares."""
+    domains = [settings.dns_domain, *reverse_domains(settings.vip_pool)]
+    return Draft(domains, ttl=settings.dns_ttl, serial=int(time.time()))
 
 
-def _zone(settings: Settings, names: Mapping[Name, Address], serial: int) -> Zone:
-    return Zone.build(
-        {name: (vip,) for name, vip in names.items()}, [settings.dns_domain], ttl=settings.dns_ttl, serial=serial
-    )
+def _publisher(draft: Draft, names: ThreadedServer) -> Names:
+    draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
+    return Names(lambda services: names.replace(*draft.update(services)))
 
 
-def _forwarder(settings: Settings) -> Forwarder:
-    upstream: Sequence[tuple[str, int]] = settings.dns_upstream
-    if not upstream and RESOLV_CONF.exists():
-        upstream = upstreams_from_resolv_conf(RESOLV_CONF.read_text(), exclude=settings.dns_listen)
-    return Forwarder(upstream)
+def _name_server(settings: Settings, zone: Zone) -> NameServer:
+    upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
+    forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
+    return NameServer(settings.dns_listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
 
 
 def _sources(settings: Settings, environment: Mapping[str, str]) -> list[ComposeSource]:

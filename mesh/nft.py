@@ -23,6 +23,13 @@ async def load(script: str) -> None:
         raise NftError(refusal(trouble))
 
 
+async def check(script: str) -> None:
+    """Whether nft would take the script; nothing is changed. Raises `NftError`."""
+    status, _, trouble = await _run("-c", "-f", "-", given=script)
+    if status:
+        raise NftError(refusal(trouble))
+
+
 async def listing(family: str, table: str) -> str | None:
     """The table as `nft list table` prints it; None if there is none. Raises `NftError`."""
     return await _listing("list", "table", family, table)
@@ -51,22 +58,26 @@ async def delete(family: str, table: str) -> bool:
 
 
 async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "nft",
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{BESIDE}"},
-        )
-    except FileNotFoundError as error:
-        raise NftError("there is no program nft: `apt-get install nftables`") from error
-    except OSError as error:
-        raise NftError(f"nft cannot be run ({error.strerror}): see `which nft`") from error
+    # A file in memory and not a pipe: nft may end before it has read anything, and then there is nobody to write to.
+    with os.fdopen(os.memfd_create("nft"), "w+b") as script:
+        script.write(given.encode())
+        script.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "nft",
+                *arguments,
+                stdin=script,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{BESIDE}"},
+            )
+        except FileNotFoundError as error:
+            raise NftError("there is no program nft: `apt-get install nftables`") from error
+        except OSError as error:
+            raise NftError(f"nft cannot be run ({error.strerror}): see `which nft`") from error
     try:
         async with asyncio.timeout(_PATIENCE):
-            printed, trouble = await process.communicate(given.encode())
+            printed, trouble = await process.communicate()
     except TimeoutError as error:
         raise NftError(f"nft did not end within {_PATIENCE:g} s: look into `dmesg`") from error
     finally:

@@ -12,22 +12,33 @@ status; nothing is programmed before the store has answered once.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from mesh.claims import Wish, wishes
-from mesh.config import Network
+from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, EndpointKey, Health, Instance, Name, RealKey, Table, VirtualKey
+from mesh.model import (
+    Address,
+    Claims,
+    ClusterView,
+    EndpointKey,
+    Health,
+    Instance,
+    Name,
+    RealKey,
+    Table,
+    Transport,
+    VirtualKey,
+)
 from mesh.offload import compute
-from mesh.plan import Plan, plan, probes
-from mesh.probes.health import Verdict
+from mesh.parts import Host, Pictures, Probes, Site, Upkeep
+from mesh.plan import Part, Plan, plan, probes
 from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
@@ -48,69 +59,11 @@ LOOK_AGAIN = 1.0
 """Seconds until the next look at whether what drains has ended, and whether what failed for the first time goes now."""
 
 
-class Probes(Protocol):
-    """The prober, as far as the loop needs it."""
-
-    def watch(self, targets: Mapping[str, Target]) -> None:
-        """Probe exactly these endpoints."""
-        ...
-
-    def health(self) -> Mapping[str, Health]:
-        """The verdict on each of them; one that has not answered yet is `STARTING`."""
-        ...
-
-    def history(self, key: str) -> Sequence[Verdict]:
-        """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
-        ...
-
-
-class Host(Protocol):
-    """The worker's own network, as far as the loop needs it."""
-
-    def watch(self) -> AsyncIterator[frozenset[Address]]:
-        """Yields the worker's addresses at once, and again whenever anything of its network has changed."""
-        ...
-
-
-class Upkeep(Protocol):
-    """Something of the host that the data plane stands on: kernel settings, source NAT."""
-
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
-        """Set up what is missing or was changed; what that was, a line each, empty if all was well.
-
-        `addresses` are the worker's own. Raises `HostError` for what cannot be mended; the rest is.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What the loop must know of its worker."""
-
-    worker: str
-    domain: str
-    pool: Network
-    publish: range
-    drain_timeout: float
-    """Seconds that the connections of a removed endpoint get to finish."""
-
-
-@dataclass(slots=True)
-class Pictures:
-    """The newest of everything; each task replaces its own part as a whole."""
-
-    instances: dict[int, tuple[Instance, ...]] = field(default_factory=dict)
-    """By source. A source that has not answered yet is not there."""
-    addresses: frozenset[Address] | None = None
-    """The worker's own."""
-    view: ClusterView | None = None
-    plan: Plan | None = None
-
-
 class Reconciler:
     """One worker's loop over its parts. `run()` is all there is to do; `status()` may be asked at any time.
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
+    `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
     """
 
     def __init__(
@@ -123,9 +76,10 @@ class Reconciler:
         store: Store,
         plane: DataPlane,
         upkeep: Sequence[Upkeep] = (),
+        listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None,
         published: PublishedPorts,
         prober: Probes,
-        publish: Callable[[Mapping[Name, Address]], None],
+        publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
     ) -> None:
         self._site = site
@@ -135,13 +89,16 @@ class Reconciler:
         self._store = store
         self._plane = plane
         self._upkeep = upkeep
+        self._listening = listening
+        self._contested: frozenset[tuple[Transport, int]] = frozenset()
+        self._served: frozenset[tuple[Transport, int]] = frozenset()
         self._publish = publish
         self._published = published
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
         self._share = Share(site.worker, store, self._journal, self._decide)
-        self._names: Mapping[Name, Address] = {}
+        self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
@@ -192,6 +149,7 @@ class Reconciler:
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
             return frozenset()
+        self._served = held(table)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
         if found:
             log.info("adopted %d virtual servers with %d real servers", len(table.virtual_servers), len(found))
@@ -274,7 +232,8 @@ class Reconciler:
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
-        planning = partial(plan, seen, self._health(seen), sorted(addresses), self._now.plan)
+        served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
+        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan)
         planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)
@@ -286,6 +245,15 @@ class Reconciler:
         self._now.plan = planned
         self._journal.refused(failures)
         self.passes += 1
+
+    async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
+        """The published ports to leave to programs of this worker; asked while there is one that is not served."""
+        new = claims.ports.keys() - self._served
+        if self._listening is not None and new:
+            self._contested = contested(claims, await self._listening(), self._served)
+            self._served |= new - self._contested
+            self._journal.found("ports", tuple(told(claims, self._contested)))
+        return self._contested
 
     def _health(self, seen: ClusterView) -> Mapping[EndpointKey, Health]:
         """What the other workers say of their endpoints, and this one's probes of its own."""
@@ -314,14 +282,15 @@ class Reconciler:
         keys = await self._look_at(planned.table)
         observed, wanted = await self._drained(planned, keys)
         operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
-        staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
+        staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
         await self._tell_repairs(keys, observed, operations, failures)
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        self._show({n: vip for n, vip in planned.names.items() if n in staying or vip not in unbound})
+        parts = planned.parts.values()
+        self._show({n: part for part in parts for n in part.names if n in staying or part.vip not in unbound})
         return failures
 
     async def _look_at(self, wanted: Table) -> frozenset[VirtualKey] | None:
@@ -363,7 +332,7 @@ class Reconciler:
         self._draining = drained.since
         return observed, drained.table
 
-    def _show(self, names: Mapping[Name, Address]) -> None:
+    def _show(self, names: Mapping[Name, Part]) -> None:
         if names != self._names:
             self._names = names
             self._publish(names)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from mesh.config import Settings
 from mesh.dataplane.ipvs import driver as ipvs
+from mesh.dataplane.nftables import NftablesDataPlane
 from mesh.diff import diff
 from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
 from mesh.host.interface import MeshInterface
 from mesh.host.source_nat import SourceNat
 from mesh.model import Claims, Table
+from mesh.nft import NftError
 from mesh.published import PublishedPorts
 from mesh.store.opening import open_store
 from mesh.store.records import view
@@ -42,10 +44,12 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
             failed += [f"{failure.operation}: {failure.reason}" for failure in failures]
             refused = {failure.operation for failure in failures}
             removed += [str(operation) for operation in operations if operation not in refused]
-        removed += await SourceNat(settings.vip_pool).remove()
         if await interface.remove():
             removed.append(f"delete interface {interface.name}")
-    except HostError as error:
+        if await NftablesDataPlane(settings.vip_pool, interface).remove():
+            removed.append("delete nftables table vipmesh_lb")
+        removed += await SourceNat(settings.vip_pool).remove()
+    except (HostError, NftError) as error:
         failed.append(str(error))
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EACCES):

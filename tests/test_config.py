@@ -1,6 +1,7 @@
 """config: defaults, file, environment, and what a user is told about each mistake."""
 
 import re
+import tomllib
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def test_the_defaults() -> None:
         dns_domain="mesh.internal",
         dns_ttl=5,
         dns_upstream=(),
+        dns_forward={},
+        dns_allow=(),
+        dns_outstanding=1024,
         source_compose_files=(),
         store_url="sqlite:////var/lib/vipmesh/store.db",
         store_user=None,
@@ -55,6 +59,11 @@ def test_file_and_environment_say_the_same_thing() -> None:
         listen = ["127.0.0.1:5353", "[::1]"]
         ttl = 30
         upstream = "192.0.2.53, 192.0.2.54:5300"
+        allow = ["127.0.0.0/8", "fd00::/8"]
+        outstanding = 99
+        [dns.forward]
+        "corp.example" = ["10.1.1.1", "[fd00::1]:5353"]
+        Lab.example = "10.2.2.2"
         [source.compose]
         files = ["a.yaml", "b.yaml"]
         """
@@ -66,10 +75,17 @@ def test_file_and_environment_say_the_same_thing() -> None:
         VIPMESH_DNS_LISTEN="127.0.0.1:5353,[::1]",
         VIPMESH_DNS_TTL="30",
         VIPMESH_DNS_UPSTREAM="192.0.2.53,192.0.2.54:5300",
+        VIPMESH_DNS_ALLOW="127.0.0.0/8,fd00::/8",
+        VIPMESH_DNS_OUTSTANDING="99",
+        VIPMESH_DNS_FORWARD="corp.example=10.1.1.1, [fd00::1]:5353, lab.example=10.2.2.2",
         VIPMESH_SOURCE_COMPOSE_FILES="a.yaml,b.yaml",
         HOME="/root",
     )
     assert file.dns_listen == (("127.0.0.1", 5353), ("::1", 53))
+    assert file.dns_forward == {
+        "corp.example": (("10.1.1.1", 53), ("fd00::1", 5353)),
+        "lab.example": (("10.2.2.2", 53),),
+    }
 
 
 def test_the_environment_wins_over_the_file() -> None:
@@ -98,6 +114,26 @@ def test_the_environment_wins_over_the_file() -> None:
         ("[node]\naddress = 'here'", r"\[node\] address: 'here' does not appear to be an IPv4 or IPv6 address"),
         ("[node]\nname = 'a b'", r"'a b' is not a host name"),
         ("[dns]\ndomain = 'a..b'", r"'a..b' is not a domain name"),
+        (
+            "[dns.forward]\n'corp.example' = ['10.1.1']",
+            r"""vipmesh.toml: \[dns.forward\] "corp.example": .*'10.1.1'.*; write "corp.example" = \["10.1.1.1"\]""",
+        ),
+        ("[dns.forward]\n'corp.example' = ['x']", r'"corp.example": \'x\' is not ADDRESS:PORT'),
+        ("[dns.forward]\n'corp.example' = []", r'"corp.example" has no server; write'),
+        ("[dns.forward]\n'corp..example' = ['10.1.1.1']", r"'corp..example' is not a domain name"),
+        ("[dns.forward]\n'A.x' = ['10.1.1.1']\n'a.x' = ['10.1.1.2']", r'"a.x" stands there twice'),
+        ("[dns]\nforward = ['10.1.1.1']", r"\[dns\] forward: '10.1.1.1' has no domain; write \"corp.example\" ="),
+        (
+            "[dns.forward]\n'web.mesh.internal' = ['10.1.1.1']",
+            r'\[dns.forward\] "web.mesh.internal": names in the cluster domain mesh.internal are answered here',
+        ),
+        (
+            "[dns.forward]\n'corp.example' = ['127.0.0.1']",
+            r'\[dns.forward\] "corp.example": 127.0.0.1:53 is this name server itself.*; write',
+        ),
+        ("[dns]\nupstream = ['127.0.0.1']", r"\[dns\] upstream: 127.0.0.1:53 is this name server itself"),
+        ("[dns]\nallow = ['10.0.0.1/8']", r"\[dns\] allow: .*has host bits set; write networks such as"),
+        ("[dns]\noutstanding = 1", r"1 is not a number from 16 to 65536"),
         ("[dns\nttl = 1", r"vipmesh.toml: not TOML: .*line 1"),
     ],
 )
@@ -122,6 +158,9 @@ def test_all_mistakes_are_told_at_once_and_variables_by_their_name() -> None:
 
 def test_every_example_in_a_remedy_is_itself_valid() -> None:
     for key, setting in SETTINGS.items():
+        if " = " in setting.example:
+            setting.parse(tomllib.loads(setting.example))
+            continue
         quoted = re.findall(r'\["[^\]]+"\]|"[^"]+"|\b\d+\b', setting.example)
         for example in quoted:
             value = [example.strip('[]"')] if example.startswith("[") else example.strip('"')

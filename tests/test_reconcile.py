@@ -24,9 +24,10 @@ from mesh.model import (
     VirtualKey,
     VirtualServer,
 )
+from mesh.parts import Site, Upkeep
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import AUDIT, LOOK_AGAIN, Reconciler, Site, Upkeep
+from mesh.reconcile import AUDIT, LOOK_AGAIN, Reconciler
 from mesh.status import Facts
 from mesh.store.records import view
 from mesh.testing.dataplane import FakeDataPlane
@@ -56,6 +57,7 @@ class Bench:
     check: FakeCheck = field(default_factory=FakeCheck)
     host: FakeHost = field(default_factory=FakeHost)
     upkeep: list[Upkeep] = field(default_factory=list)
+    listening: set[tuple[Transport, int]] = field(default_factory=set)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -71,9 +73,10 @@ class Bench:
             store=MemoryStore(self.cluster, "w1"),
             plane=self.plane,
             upkeep=self.upkeep,
+            listening=self.listens,
             published=PublishedPorts(),
             prober=prober,
-            publish=self.zones.append,
+            publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
             wake=wake,
         )
         async with asyncio.TaskGroup() as tasks:
@@ -81,6 +84,9 @@ class Bench:
             yield self.loop
             for part in parts:
                 part.cancel()
+
+    async def listens(self) -> set[tuple[Transport, int]]:
+        return self.listening
 
     async def passes(self, seconds: float = 1.0) -> None:
         """Let virtual time go by: long enough for any burst, shorter than the audit."""
@@ -247,6 +253,21 @@ class TestTheLoop:
                 bench.source.say(instances)
                 await bench.passes(2 * AUDIT)
             assert loop.status().repairs == 0
+
+    async def test_a_port_that_a_program_of_the_worker_listens_on_is_left_to_it(self, bench: Bench) -> None:
+        bench.listening = {(Transport.TCP, 30022)}
+        published = {f"mesh.routing.publish.port_{port}": str(30000 + port) for port in (22, 80)}
+        async with bench.running() as loop:
+            bench.source.say([instance(1, {**PLAIN, **published})])
+            await bench.passes()
+            assert "tcp://192.0.2.1:30080" in bench.real_servers()
+            assert "tcp://192.0.2.1:30022" not in bench.real_servers()
+            assert any("tcp port 30022 is not published here" in problem for problem in loop.status().problems)
+
+            bench.listening = {(Transport.TCP, 30080)}
+            await bench.passes(AUDIT)
+            assert {"tcp://192.0.2.1:30022", "tcp://192.0.2.1:30080"} < set(bench.real_servers()), "who is served stays"
+            assert loop.status().problems == ()
 
     async def test_what_the_data_plane_stands_on_is_set_up_first_and_mended_at_the_audit(
         self, bench: Bench, caplog: pytest.LogCaptureFixture

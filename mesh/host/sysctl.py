@@ -24,10 +24,11 @@ class SysctlError(HostError):
 
 
 class RouterSettings:
-    """Keeps the settings of a router of VIPs as they must be; `ipv6`: of IPv6 VIPs."""
+    """Keeps the settings of a router of VIPs as they must be; `ipv6`: of IPv6 VIPs; `ipvs`: with those of IPVS."""
 
-    def __init__(self, ipv6: bool = False) -> None:
+    def __init__(self, *, ipv6: bool = False, ipvs: bool = True) -> None:
         self._ipv6 = ipv6
+        self._ipvs = ipvs
 
     async def mend(self, *_: object) -> list[str]:
         """Make them so; what was changed, a line each. Raises `SysctlError`."""
@@ -36,7 +37,7 @@ class RouterSettings:
 
     def _mend(self) -> list[tuple[str, str, str]]:
         kept = ensure(keeping_advertised_routes()) if self._ipv6 else []
-        return kept + ensure(router_settings(os.uname().release, self._ipv6))
+        return kept + ensure(router_settings(os.uname().release, ipv6=self._ipv6, ipvs=self._ipvs))
 
 
 def keeping_advertised_routes(root: Path = PROC_SYS) -> Mapping[str, int]:
@@ -53,8 +54,8 @@ def keeping_advertised_routes(root: Path = PROC_SYS) -> Mapping[str, int]:
     return {f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra": 2 for name in sorted(heeding)}
 
 
-def router_settings(release: str, ipv6: bool = False) -> Mapping[str, int]:
-    """What IPVS with VIPs on a local interface needs on this kernel (`uname -r`): kernel docs, networking/ipvs-sysctl.
+def router_settings(release: str, *, ipv6: bool = False, ipvs: bool = True) -> Mapping[str, int]:
+    """What VIPs on a local interface need on this kernel (`uname -r`): kernel docs, networking/ipvs-sysctl.
 
     * conntrack: what IPVS translates can be source-translated, so that replies come back by this worker;
     * expire_nodest_conn, expire_quiescent_template: clients leave a real server that is gone or has weight 0;
@@ -63,13 +64,16 @@ def router_settings(release: str, ipv6: bool = False) -> Mapping[str, int]:
     * arp_ignore, arp_announce: no worker answers for a VIP on the wire, since every worker has it.
     """
     version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
-    return {
-        **({"net.ipv6.conf.all.forwarding": 1} if ipv6 else {}),
-        "net.ipv4.ip_forward": 1,
+    of_ipvs = {
         "net.ipv4.vs.conntrack": 1,
         "net.ipv4.vs.expire_nodest_conn": 1,
         "net.ipv4.vs.expire_quiescent_template": 1,
         "net.ipv4.vs.conn_reuse_mode": int(version >= _REUSE_REPAIRED),
+    }
+    return {
+        **({"net.ipv6.conf.all.forwarding": 1} if ipv6 else {}),
+        "net.ipv4.ip_forward": 1,
+        **(of_ipvs if ipvs else {}),
         "net.ipv4.conf.all.arp_ignore": 1,
         "net.ipv4.conf.all.arp_announce": 2,
     }

@@ -145,7 +145,9 @@ def test_what_counts_as_done(change: Change, error: int) -> None:
             Ack(1, errno.EINVAL),
             "give a unicast address of the same IP version",
         ),
-        (DeleteVirtualServer(WEB), Ack(1, errno.ENOMEM, "so it says"), "Cannot allocate memory (so it says)"),
+        (AddVirtualServer(WEB, Scheduler.RR, 0), Ack(1, errno.ENOMEM), "no memory left to add virtual server"),
+        (AddVirtualServer(WEB, Scheduler.RR, 0), Ack(1, errno.EPROTONOSUPPORT), "was built without that protocol"),
+        (DeleteVirtualServer(WEB), Ack(1, errno.EBUSY, "so it says"), "busy (so it says); look into `dmesg`"),
     ],
 )
 def test_reasons(change: Change, ack: Ack, words: str) -> None:

@@ -27,7 +27,7 @@ PATIENCE = 20.0
 class Lab:
     """Made in the director's namespace, which the caller has entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ipvs: bool = True) -> None:
         self._client = Namespace()
         self._backends = {name: Namespace() for name in BACKENDS}
         self._sockets: list[socket.socket] = []
@@ -60,7 +60,7 @@ class Lab:
                 "route add default via 10.2.0.254",
                 "route add default via fd00:2::254",
             )
-        ensure(router_settings(os.uname().release, ipv6=True))
+        ensure(router_settings(os.uname().release, ipv6=True, ipvs=ipvs))
 
     def close(self) -> None:
         for sock in self._sockets:

@@ -20,6 +20,7 @@ from mesh.dataplane.ipvs import codec
 from mesh.dataplane.ipvs.listing import DestinationParser
 from mesh.dataplane.ipvs.netlink import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.translate import Change, as_edit, encode, reason, virtual_key, virtual_server
+from mesh.dataplane.vips import move_vip
 from mesh.diff import BindVip, Operation, UnbindVip
 from mesh.drain import Place
 from mesh.model import Table, VirtualKey
@@ -159,14 +160,8 @@ class IpvsDataPlane:
     async def _move_vip(self, operation: BindVip | UnbindVip) -> list[Failure]:
         if not self._in_pool(operation.address):
             return [Failure(operation, self._not_ours(operation.address))]
-        try:
-            if isinstance(operation, BindVip):
-                await self._interface.bind(operation.address)
-            else:
-                await self._interface.unbind(operation.address)
-        except OSError as error:
-            return [Failure(operation, _interface_words(operation, error))]
-        return []
+        reason = await move_vip(self._interface, operation)
+        return [] if reason is None else [Failure(operation, reason)]
 
     def _not_ours(self, what: str) -> str:
         return f"{what} is outside the VIP pool {self._pool} and not published: widen the pool or choose another VIP"
@@ -194,10 +189,3 @@ class IpvsDataPlane:
             log.warning("IPVS TCP timeout stays at %d s: %s", timeouts.tcp, os.strerror(ack.error))
         else:
             log.info("IPVS TCP timeout: %d s, was %d s", self._tcp_timeout, timeouts.tcp)
-
-
-def _interface_words(operation: BindVip | UnbindVip, error: OSError) -> str:
-    failed = f"VIP {operation.address} cannot be {'bound' if isinstance(operation, BindVip) else 'unbound'}"
-    if error.errno in {errno.EPERM, errno.EACCES}:
-        return f"{failed}, not permitted: run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
-    return f"{failed}, {error.strerror or error}: see `ip address`"

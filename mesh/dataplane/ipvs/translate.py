@@ -144,5 +144,7 @@ def reason(change: Change, ack: Ack) -> str | None:
             return f"{change.real} is not behind {change.virtual} in IPVS: it is added when the table is read again"
         case ((AddRealServer() | EditRealServer()), errno.EINVAL):
             return f"IPVS cannot send to {change.real}: give a unicast address of the same IP version as the VIP"
+        case _, errno.ENOMEM:
+            return f"the kernel has no memory left to {change}: free some on this host; it is tried again at the audit"
     detail = f" ({ack.text})" if ack.text else ""
     return f"IPVS refuses {change}: {os.strerror(ack.error)}{detail}; look into `dmesg`"

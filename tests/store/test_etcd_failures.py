@@ -141,6 +141,17 @@ async def test_a_lease_that_is_lost_is_regained_at_once(single: EtcdServer) -> N
         assert asyncio.get_running_loop().time() - begun < 1.5, "a third of the TTL and a round trip"
 
 
+async def test_a_lease_is_kept_alive_while_writing_takes_long(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url, ttl=2) as store:
+        await store.register({"workers/w1/x": b"x"})
+        before = (await store.read()).revision
+        async with store._registrations._writing:  # as a write holds it that is tried again and again
+            await asyncio.sleep(5)
+        after = await store.read()
+        assert (after.revision, set(after.records)) == (before, {"workers/w1/x"})
+
+
 async def test_what_somebody_deletes_of_a_worker_is_written_again(single: EtcdServer) -> None:
     url = single.fresh()
     records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}

@@ -5,7 +5,8 @@ A pure function over one immutable picture: the same picture gives the same plan
 * a service without a VIP claim, or whose first name another owner holds, is not programmed at all;
 * a virtual server exists for each (VIP, listen port, transport) as soon as its service has a VIP, with or without
   endpoints: a client then gets a refusal at once and not a time-out, and the name does not flap;
-* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, always;
+* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, while its engine does
+  not say otherwise; one that drains does not;
 * a published port is a virtual server on each of the worker's own addresses of the VIP's family.
 """
 
@@ -56,12 +57,12 @@ def plan(view: ClusterView, health: Mapping[str, Health], worker_addresses: Iter
             continue
         own_endpoints = endpoints.get(service.owner, ())
         serving = [e for e in own_endpoints if takes_traffic(service, e, health)]
-        unhealthy = [e for e in own_endpoints if health.get(e.id) is Health.UNHEALTHY]
+        unhealthy = [e for e in own_endpoints if verdict(service, e, health) is Health.UNHEALTHY]
         for name in held_names(service, view):
             names[name] = vip
         for key, container_port in _virtual_keys(service, vip, view, own):
-            servers[key] = _virtual_server(service, key.address, container_port, serving)
-            failed.update(RealKey(e.address, e.port_for(container_port)) for e in unhealthy)
+            servers[key] = _virtual_server(service, key, container_port, serving)
+            failed.update(real_key(e, container_port, key.transport) for e in unhealthy)
     return Plan(Table(servers, frozenset(names.values())), names, frozenset(failed))
 
 
@@ -88,7 +89,22 @@ def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
 
 def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[str, Health]) -> bool:
     """Whether new connections may go to the endpoint."""
-    return service.probe is None or health.get(endpoint.id) is Health.HEALTHY
+    return endpoint.drain is None and verdict(service, endpoint, health) in (None, Health.HEALTHY)
+
+
+def verdict(service: Service, endpoint: Endpoint, health: Mapping[str, Health]) -> Health | None:
+    """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
+    return endpoint.health if service.probe is None else health.get(endpoint.id, Health.STARTING)
+
+
+def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
+    """Where a virtual server for a container port sends to."""
+    return RealKey(endpoint.address, endpoint.port_for(container_port, transport))
+
+
+def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
+    """Everywhere that the service's virtual servers may send to for this endpoint."""
+    return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
 
 
 def probes(view: ClusterView) -> Mapping[str, tuple[Probe, RealKey]]:
@@ -133,11 +149,11 @@ def _virtual_keys(
 
 
 def _virtual_server(
-    service: Service, address: Address, container_port: int, serving: Iterable[Endpoint]
+    service: Service, key: VirtualKey, container_port: int, serving: Iterable[Endpoint]
 ) -> VirtualServer:
     """Real servers of the other address family are left out: the kernel cannot masquerade between families."""
     real_servers: dict[RealKey, int] = {}
     for endpoint in serving:
-        if (":" in endpoint.address) == (":" in address):
-            real_servers[RealKey(endpoint.address, endpoint.port_for(container_port))] = endpoint.weight
+        if (":" in endpoint.address) == (":" in key.address):
+            real_servers[real_key(endpoint, container_port, key.transport)] = endpoint.weight
     return VirtualServer(service.scheduler, service.persistence, real_servers)

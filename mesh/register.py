@@ -50,6 +50,9 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
                 instance.port,
                 parsed.weight,
                 parsed.release,
+                instance.host_ports,
+                instance.health,
+                instance.drain,
             )
         )
     return Registration(

@@ -23,6 +23,8 @@ from mesh.diff import BindVip, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
+from mesh.leaving import Leaving
+from mesh.local import up_to_date
 from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table
 from mesh.plan import Plan, plan, probes
 from mesh.probes.health import Verdict
@@ -110,7 +112,8 @@ class Pictures:
 class Reconciler:
     """One worker's loop over its parts. `run()` is all there is to do; `status()` may be asked at any time.
 
-    `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
+    `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers;
+    `leaving` knows what operators want drained, and is told what each pass has left in the data plane.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Reconciler:
         prober: Probes,
         publish: Callable[[Mapping[Name, Address]], None],
         wake: asyncio.Event,
+        leaving: Leaving | None = None,
     ) -> None:
         self._site = site
         self._facts = facts
@@ -145,9 +149,13 @@ class Reconciler:
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
         """What the last pass left behind, if nothing of it failed: who finds it otherwise finds somebody's change."""
+        self._left = Table()
+        """What the last pass wanted to leave behind."""
         self._mended_at = -math.inf
         self._mended_for = Claims()
         self._wake = wake
+        self._leaving = leaving or Leaving()
+        self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
         self.passes = 0
 
@@ -164,8 +172,8 @@ class Reconciler:
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
-        now, journal = self._now, self._journal
-        last = {e.id: h[-1].reason for e in (now.view or ClusterView()).endpoints if (h := self._prober.history(e.id))}
+        now, journal, seen = self._now, self._journal, self._seen()
+        last = {e.id: h[-1].reason for e in (seen or ClusterView()).endpoints if (h := self._prober.history(e.id))}
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         return WorkerStatus(
             version=self._facts.version,
@@ -173,7 +181,7 @@ class Reconciler:
             data_plane=self._facts.data_plane,
             data_plane_reason=self._facts.data_plane_reason,
             dns=self._facts.dns,
-            services=services(now.view, self._prober.health(), now.plan, last) if now.view and now.plan else (),
+            services=services(seen, self._prober.health(), now.plan, last) if seen and now.plan else (),
             problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
@@ -198,16 +206,19 @@ class Reconciler:
         async for instances, problems in source.watch():
             self._now.instances[id(source)] = instances
             self._journal.found(f"source {id(source)}", problems)
-            self._register.set()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._register.set()
+        self._wake.set()  # what leaves does not wait for the store
 
     async def _keep_registered(self) -> None:
         """Offer what all sources run. Until each has answered once, what was offered last stays."""
         while True:
             await self._register.wait()
             self._register.clear()
-            if len(self._now.instances) < len(self._sources):
+            if (instances := self._instances()) is None:
                 continue
-            instances = [i for s in self._sources for i in self._now.instances[id(s)]]
             offered = register(instances, worker=self._site.worker, domain=self._site.domain, pool=self._site.pool)
             self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
             try:
@@ -219,9 +230,20 @@ class Reconciler:
             else:
                 self._journal.thawed("store")
 
+    def _instances(self) -> list[Instance] | None:
+        """What runs on this worker; None until every source has answered once."""
+        if len(self._now.instances) < len(self._sources):
+            return None
+        return self._leaving.marked(i for source in self._sources for i in self._now.instances[id(source)])
+
+    def _seen(self) -> ClusterView | None:
+        """The newest picture; None until the store has answered once."""
+        view, instances = self._now.view, self._instances()
+        return view if view is None or instances is None else up_to_date(view, self._site.worker, instances)
+
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
-            if instance in self._now.instances[id(source)]:
+            if any(instance.id == known.id for known in self._now.instances[id(source)]):
                 where = source.locate(instance, problem.label)
                 return Problem(problem.severity, problem.subject, problem.reason, problem.remedy, problem.label, where)
         return problem
@@ -276,8 +298,8 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
-            if self._now.view is not None and self._now.addresses is not None:
-                await self._pass(self._now.view, self._now.addresses)
+            if (seen := self._seen()) is not None and self._now.addresses is not None:
+                await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
@@ -291,6 +313,7 @@ class Reconciler:
         self._now.plan = planned
         self._journal.refused(failures)
         self.passes += 1
+        self._leaving.passed(seen, self._left)
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
@@ -317,6 +340,7 @@ class Reconciler:
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
         self._programmed = None if failures else wanted
+        self._left = wanted
         if repair:
             self._journal.repaired(operations)
         for operation in operations:

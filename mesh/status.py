@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mesh.model import Address, ClusterView, Health, Name
-from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, vip_of
+from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, verdict, vip_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class EndpointStatus:
     """Whether new connections go to it."""
     last_probe: str | None
     """What the last probe found, in words."""
+    drain: str | None = None
+    """Why it takes no new connection: `asked`, `stopping`, `paused`; None: it does not drain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,10 @@ def services(
                 port=endpoint.port,
                 weight=endpoint.weight,
                 release=endpoint.release,
-                health=health.get(endpoint.id, Health.STARTING).value if service.probe else "not probed",
+                health=verdict(service, endpoint, health) or "not probed",
                 serving=vip is not None and takes_traffic(service, endpoint, health),
                 last_probe=last_probe.get(endpoint.id),
+                drain=endpoint.drain,
             )
             for endpoint in endpoints.get(service.owner, ())
         )
@@ -147,8 +150,11 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     port = f":{endpoint.port}" if endpoint.port is not None else ""
     mark = "->" if endpoint.serving else "x "
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
+    if endpoint.drain:
+        words.append(f"drains: {endpoint.drain}")
     if endpoint.release:
         words.append(f"release {endpoint.release}")
     if endpoint.last_probe:
         words.append(f"last probe: {endpoint.last_probe}")
+    words.append(endpoint.id.rpartition("/")[2]) if endpoint.address not in endpoint.id else None
     return "  ".join(words)

@@ -86,6 +86,12 @@ class DockerSource:
         ids = [found for id, found in self._good.containers.items() if len(name) >= 12 and id.startswith(name)]
         return ids[0] if len(ids) == 1 else None
 
+    def forgive(self, instance_id: str) -> None:
+        """Forget that the instance was sent a signal that should end it: it went on running."""
+        for id, found in self._good.containers.items():
+            if found == instance_id and self._stopping.pop(id, None) is not None:
+                self.touch()
+
     async def watch(self) -> AsyncGenerator[tuple[tuple[Instance, ...], tuple[Problem, ...]], None]:
         """See `Source.watch`."""
         told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None

@@ -69,12 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(verb=_status)
 
-    for name, help, what in (
+    for name, does, what in (
         ("drain", "send no new connections to endpoints; returns when their last ones have ended", "ENDPOINT"),
         ("undrain", "let endpoints take connections again", "ENDPOINT"),
         ("stop", "drain containers, then stop them", "CONTAINER"),
     ):
-        verb = verbs.add_parser(name, help=help)
+        verb = verbs.add_parser(name, help=does)
         verb.add_argument("names", nargs="+", metavar=what, help="a container by name or id, or an endpoint's id")
         verb.add_argument("-c", "--config", type=Path, help="the daemon's settings, for the address of its admin API")
         verb.add_argument("--admin", metavar="ADDRESS", help="ask here: unix:///PATH or HOST:PORT")

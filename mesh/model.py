@@ -91,6 +91,8 @@ class Instance:
     """What its engine says of it; None: the engine does not check it."""
     drain: Drain | None = None
     """Why it shall take no new connection; None: it takes them."""
+    name: str | None = None
+    """What people call it, if that is not its id: the container's name."""
     runs_commands: bool = False
     """Whether commands can be run inside it, as `probe.cmd` asks."""
 
@@ -188,6 +190,8 @@ class Endpoint:
     """What its engine says of it, for services without a probe of their own; None: nothing."""
     drain: Drain | None = None
     """Why it takes no new connection; None: it takes them."""
+    name: str | None = None
+    """What people call it, if that is not its id: the container's name."""
 
     def port_for(self, container_port: int, transport: Transport = Transport.TCP) -> int:
         """The port to send to for what the container calls `container_port`."""

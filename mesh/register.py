@@ -53,6 +53,7 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
                 instance.host_ports,
                 instance.health,
                 instance.drain,
+                instance.name,
             )
         )
     return Registration(

@@ -29,6 +29,8 @@ class EndpointStatus:
     """What the last probe found, in words."""
     drain: str | None = None
     """Why it takes no new connection: `asked`, `stopping`, `paused`; None: it does not drain."""
+    name: str | None = None
+    """What people call it, the container's name; None: as its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def services(
                 serving=vip is not None and takes_traffic(service, endpoint, health),
                 last_probe=last_probe.get(endpoint.id),
                 drain=endpoint.drain,
+                name=endpoint.name,
             )
             for endpoint in endpoints.get(service.owner, ())
         )
@@ -150,11 +153,12 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     port = f":{endpoint.port}" if endpoint.port is not None else ""
     mark = "->" if endpoint.serving else "x "
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
+    if endpoint.name:
+        words.append(endpoint.name)
     if endpoint.drain:
         words.append(f"drains: {endpoint.drain}")
     if endpoint.release:
         words.append(f"release {endpoint.release}")
     if endpoint.last_probe:
         words.append(f"last probe: {endpoint.last_probe}")
-    words.append(endpoint.id.rpartition("/")[2]) if endpoint.address not in endpoint.id else None
     return "  ".join(words)

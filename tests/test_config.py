@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config import SETTINGS, Driver, Settings, SettingsError, load, variable_of
+from mesh.config import SETTINGS, Driver, EndpointAddress, Settings, SettingsError, load, variable_of
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -30,6 +30,8 @@ def test_the_defaults() -> None:
         dns_ttl=5,
         dns_upstream=(),
         source_compose_files=(),
+        source_docker_socket=None,
+        source_docker_endpoint_address=EndpointAddress.AUTO,
         store_url="sqlite:////var/lib/vipmesh/store.db",
         admin_listen="unix:///run/vipmesh/admin.sock",
     )

@@ -21,7 +21,18 @@ import aiodocker
 
 from mesh.model import Drain, Health, Instance
 from mesh.problem import Problem
-from mesh.sources.docker_api import FAILURES, Events, connected, containers, drivers, ending, events, own_address, words
+from mesh.sources.docker_api import (
+    ANSWER,
+    FAILURES,
+    Events,
+    connected,
+    containers,
+    drivers,
+    ending,
+    events,
+    own_address,
+    words,
+)
 from mesh.sources.docker_containers import Known, Listing, Rules, health_of, is_labelled, read
 from mesh.sources.docker_events import EVENTS, Ending, Meaning, meaning
 from mesh.sources.docker_json import Event, Listed
@@ -51,11 +62,21 @@ class DockerSource:
     stop signal: somebody has to send it a real one when it is drained.
     """
 
-    def __init__(self, url: str, rules: Rules, *, on_drain: DrainFirst | None = None, relist: float = RELIST) -> None:
+    def __init__(
+        self,
+        url: str,
+        rules: Rules,
+        *,
+        on_drain: DrainFirst | None = None,
+        relist: float = RELIST,
+        answer: float = ANSWER,
+    ) -> None:
+        """`relist` and `answer` are in seconds: between two lists, and until the engine counts as gone."""
         self._url = url
         self._rules = rules
         self._on_drain = on_drain
         self._relist = relist
+        self._answer = answer
         self._trouble: str | None = None
         self._good = Listing()
         self._touched = asyncio.Event()
@@ -116,7 +137,7 @@ class DockerSource:
     async def _follow(self) -> AsyncGenerator[Listing, None]:
         """Yields what runs, and again when it may have changed, until the engine is gone. Raises `FAILURES`."""
         self._forget()
-        async with connected(self._url) as docker:
+        async with connected(self._url, self._answer) as docker:
             began = time.time()  # the engine's clock, too: it runs on this host
             past = await self._signals(docker, began)
             yield await self._list(docker)
@@ -210,7 +231,7 @@ class DockerSource:
         return self._good
 
     def _fail(self, error: Exception) -> None:
-        reason = f"docker engine at {self._url}: {words(error)}"
+        reason = f"docker engine at {self._url}: {words(error, self._answer)}"
         if reason != self._trouble:
             log.error("%s; the last list stays in force", reason)
         self._trouble = reason

@@ -14,8 +14,8 @@ from mesh.model import Address
 from mesh.sources.docker_events import Ending, ending_of
 from mesh.sources.docker_json import Event, Inspected, Listed, Network
 
-ANSWER = aiohttp.ClientTimeout(total=10)
-"""The engine gets this long for an answer; events have all the time there is."""
+ANSWER = 10.0
+"""Seconds that the engine gets for an answer; events have all the time there is."""
 
 FAILURES = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError)
 """What an engine that is gone, restarts, hangs or answers nonsense makes of a call."""
@@ -24,9 +24,9 @@ _FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "N
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[aiodocker.Docker]:
+async def connected(url: str, answer: float = ANSWER) -> AsyncIterator[aiodocker.Docker]:
     """A client of the engine; nothing is asked yet."""
-    docker = aiodocker.Docker(url, timeout=ANSWER)
+    docker = aiodocker.Docker(url, timeout=aiohttp.ClientTimeout(total=answer))
     try:
         yield docker
     finally:
@@ -100,15 +100,17 @@ async def events(docker: aiodocker.Docker, *, filters: str, **span: float) -> As
         await asyncio.gather(request, return_exceptions=True)
 
 
-def words(error: BaseException) -> str:
+def words(error: BaseException, answer: float = ANSWER) -> str:
     """What is wrong with the engine, and what to do."""
     text = str(error) or type(error).__name__
     if "Permission denied" in text:
         return "permission denied; run as root or in the group docker"
     if isinstance(error, aiodocker.DockerError) and error.status == 900:
         return "it does not answer; start it, or set [source.docker] socket"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "it ended the stream of its events"
     if isinstance(error, TimeoutError):
-        return f"no answer in {ANSWER.total:g} s; see its log"
+        return f"no answer in {answer:g} s; see its log"
     if isinstance(error, msgspec.MsgspecError):
         return f"it answered what is not understood ({text}); is it a Docker engine of API 1.41 or later?"
     return text

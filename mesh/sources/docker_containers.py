@@ -139,7 +139,9 @@ def _instance(
         health = Health.HEALTHY  # the engine was restarted and begins to count anew; the process is the same
     drain = Drain.PAUSED if container.state == "paused" else known.drains.get(container.id)
     id = f"{owner}/{container.id[:12]}"
-    found = Instance(id, owner, address, labels, None, host_ports, health, drain, runs_commands=True)
+    found = Instance(
+        id, owner, address, labels, None, host_ports, health, drain, name_of(container), runs_commands=True
+    )
     return found, ()
 
 
@@ -163,7 +165,7 @@ def _declared(container: Listed, labels: Mapping[str, str], domain: Name) -> tup
         owner = f"{project}/{service}"
         return owner, parse(labels, owner=owner, subject=f"service {service}", domain=domain)
     name = name_of(container)
-    parsed = parse(labels, owner=f"docker/{name}", subject=f"container {name}", domain=domain)
+    parsed = parse(labels, owner=f"docker/{name}", subject=f"service {name}", domain=domain)
     if parsed.service is not None and parsed.service.routes:
         return f"docker/{parsed.service.name}", parsed
     return f"docker/{name}", parsed

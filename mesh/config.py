@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from mesh import etcd_url
 from mesh.model import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Driver(StrEnum):
@@ -30,6 +31,16 @@ class Driver(StrEnum):
     IPVS = "ipvs"
     NFTABLES = "nftables"
     USERSPACE = "userspace"
+
+
+class EndpointAddress(StrEnum):
+    """At which address the endpoints of a container engine are reached."""
+
+    AUTO = "auto"
+    """The container's where all workers can reach it, else the worker's."""
+    CONTAINER = "container"
+    HOST = "host"
+    """The worker's, at the port that it publishes for the container's."""
 
 
 class SettingsError(Exception):
@@ -70,6 +81,9 @@ class Settings:
     dns_outstanding: int
     """Questions about other names that may be under way at a time."""
     source_compose_files: tuple[Path, ...]
+    source_docker_socket: str | None
+    """`unix:///path` or `tcp://HOST:PORT`; None: no engine is asked."""
+    source_docker_endpoint_address: EndpointAddress
     store_url: str
     store_user: str | None
     store_password: str | None = field(repr=False)
@@ -186,11 +200,14 @@ def _port_range(raw: object) -> range:
     return range(low, high + 1)
 
 
-def _driver(raw: object) -> Driver:
-    text = _text(raw)
-    if text not in list(Driver):
-        raise ValueError(f"{text!r} is not a data plane driver")
-    return Driver(text)
+def _one_of(kind: type[Choice], called: str) -> Callable[[object], Choice]:
+    def parse(raw: object) -> Choice:
+        text = _text(raw)
+        if text not in list(kind):
+            raise ValueError(f"{text!r} is not {called}")
+        return kind(text)
+
+    return parse
 
 
 def _items(raw: object) -> list[str]:
@@ -266,6 +283,13 @@ def _store_url(raw: object) -> str:
     return text
 
 
+def _engine(raw: object) -> str:
+    text = _text(raw)
+    if not re.fullmatch(r"unix:///.+|tcp://[^/:\s]+:[0-9]{1,5}", text):
+        raise ValueError(f"{text!r} is not the address of a container engine")
+    return text
+
+
 def _listen(raw: object) -> str:
     text = _text(raw)
     if text.startswith("unix://"):
@@ -305,7 +329,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             _port_range, "30000-32767", '"30000-32767"', "where published ports that ask for `auto` are taken from"
         ),
         "dataplane.driver": Setting(
-            _driver,
+            _one_of(Driver, "a data plane driver"),
             "auto",
             '"auto", "ipvs", "nftables" or "userspace"',
             "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
@@ -364,6 +388,19 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         ),
         "source.compose.files": Setting(
             _files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
+        ),
+        "source.docker.socket": Setting(
+            _engine,
+            None,
+            '"unix:///var/run/docker.sock"',
+            "the Docker engine whose labelled containers are the instances; default: none is asked",
+        ),
+        "source.docker.endpoint_address": Setting(
+            _one_of(EndpointAddress, "an address of endpoints"),
+            "auto",
+            '"auto", "container" or "host"',
+            "where endpoints are reached: at the container's address, at the worker's and the published port, or "
+            "`auto`: the container's where every worker can reach it",
         ),
         "store.url": Setting(
             _store_url,

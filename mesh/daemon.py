@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.admin import AdminApi
+from mesh.api.admin import AdminApi, RefusalError
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
@@ -26,7 +26,8 @@ from mesh.host.interface import LoopbackAddresses, MeshInterface
 from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
-from mesh.model import Address, VirtualKey
+from mesh.leaving import Leaving
+from mesh.model import Address, Endpoint, VirtualKey
 from mesh.naming import Names
 from mesh.offload import answer_promptly
 from mesh.parts import Site, Upkeep
@@ -34,8 +35,14 @@ from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler
 from mesh.sources.compose import ComposeSource
+from mesh.sources.docker import DockerSource
+from mesh.sources.docker_containers import Rules
+from mesh.sources.docker_engine import DockerEngine
 from mesh.status import Facts, WorkerStatus
+from mesh.stopping import Engine, Stopping
+from mesh.store import Store, StoreError
 from mesh.store.opening import open_store
+from mesh.store.records import view
 from meshdns.access import LOCAL
 from meshdns.forward import Forwarder
 from meshdns.server import NameServer
@@ -95,7 +102,9 @@ async def run(
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
         prober = Prober(wake.set)
-        sources = _sources(settings, environment)
+        leaving = Leaving()
+        leaving.adopt(await own_endpoints(store, settings.node_name))
+        sources, stopping = _sources(settings, environment, leaving)
         loop = Reconciler(
             site,
             Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
@@ -109,8 +118,9 @@ async def run(
             prober=prober,
             publish=_publisher(draft, names),
             wake=wake,
+            leaving=leaving,
         )
-        api = AdminApi(settings.admin_listen, loop.status)
+        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs())
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
@@ -119,6 +129,7 @@ async def run(
                 tasks.create_task(store.run(), name="store"),
                 tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(loop.run(), name="reconciler"),
+                tasks.create_task(stopping.run(), name="stopping"),
             ]
             started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane)))
             await stop.wait()
@@ -182,14 +193,44 @@ def _name_server(settings: Settings, zone: Zone) -> NameServer:
     return NameServer(settings.dns_listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
 
 
-def _sources(settings: Settings, environment: Mapping[str, str]) -> list[ComposeSource]:
-    if not settings.source_compose_files:
-        log.warning("no source of instances: set [source.compose] files; what was registered before stays in force")
+def _sources(
+    settings: Settings, environment: Mapping[str, str], leaving: Leaving
+) -> tuple[list[ComposeSource | DockerSource], Stopping]:
+    sources: list[ComposeSource | DockerSource] = []
+    engines: list[Engine] = []
+    stopping = Stopping(leaving, engines, settings.dataplane_drain_timeout)
+    if settings.source_compose_files:
+        sources.append(ComposeSource(settings.source_compose_files, env=environment))
+    if settings.source_docker_socket is not None:
+        rules = Rules(
+            domain=settings.dns_domain,
+            endpoint_address=settings.source_docker_endpoint_address,
+            alone=settings.store_url.startswith("sqlite:"),
+            worker=settings.node_address,
+            version=settings.vip_pool.version,
+        )
+        docker = DockerSource(settings.source_docker_socket, rules, on_drain=stopping.signalled)
+        sources.append(docker)
+        engines.append(DockerEngine(settings.source_docker_socket, docker, RefusalError))
+    if not sources:
+        log.warning(
+            "no source of instances: set [source.docker] socket or [source.compose] files; "
+            "what was registered before stays in force"
+        )
+    return sources, stopping
+
+
+async def own_endpoints(store: Store, worker: str) -> list[Endpoint]:
+    """What this worker has registered before; nothing if the store does not answer."""
+    try:
+        seen, _ = view((await store.read()).records)
+    except StoreError as error:
+        log.warning("store: %s; drains that were asked for before the start are not known", error)
         return []
-    return [ComposeSource(settings.source_compose_files, env=environment)]
+    return [endpoint for endpoint in seen.endpoints if endpoint.worker == worker]
 
 
-def _reload(sources: Sequence[ComposeSource]) -> Callable[[], None]:
+def _reload(sources: Sequence[ComposeSource | DockerSource]) -> Callable[[], None]:
     def reload() -> None:
         for source in sources:
             source.touch()

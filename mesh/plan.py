@@ -5,7 +5,8 @@ A pure function over one immutable picture: the same picture gives the same plan
 * a service without a VIP claim, or whose first name another owner holds, is not programmed at all;
 * a virtual server exists for each (VIP, listen port, transport) as soon as its service has a VIP, with or without
   endpoints: a client then gets a refusal at once and not a time-out, and the name does not flap;
-* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, always;
+* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, while its engine does
+  not say otherwise; one that drains does not;
 * a published port is a virtual server on each of the worker's own addresses of the VIP's family.
 """
 
@@ -110,13 +111,13 @@ def plan(
 def _part(grounds: Grounds) -> Part:
     service, vip, names, *_ = grounds
     judged = list(zip(grounds.endpoints, grounds.verdicts, strict=True))
-    serving = [e for e, verdict in judged if service.probe is None or verdict is Health.HEALTHY]
-    unhealthy = [e for e, verdict in judged if verdict is Health.UNHEALTHY]
+    serving = [e for e, probed in judged if e.drain is None and said(service, e, probed) in {None, Health.HEALTHY}]
+    unhealthy = [e for e, probed in judged if said(service, e, probed) is Health.UNHEALTHY]
     servers: dict[VirtualKey, VirtualServer] = {}
     failed: set[RealKey] = set()
     for key, container_port in _virtual_keys(grounds):
-        servers[key] = _virtual_server(service, key.address, container_port, serving)
-        failed.update(RealKey(e.address, e.port_for(container_port)) for e in unhealthy)
+        servers[key] = _virtual_server(service, key, container_port, serving)
+        failed.update(real_key(e, container_port, key.transport) for e in unhealthy)
     return Part(grounds, vip, names, servers, frozenset(failed))
 
 
@@ -143,7 +144,27 @@ def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
 
 def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
     """Whether new connections may go to the endpoint."""
-    return service.probe is None or health.get(endpoint.key) is Health.HEALTHY
+    return endpoint.drain is None and verdict(service, endpoint, health) in (None, Health.HEALTHY)
+
+
+def verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
+    """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
+    return said(service, endpoint, health.get(endpoint.key))
+
+
+def said(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
+    """The same, of one endpoint, from what the probes say of it (None: nothing yet)."""
+    return endpoint.health if service.probe is None else probed or Health.STARTING
+
+
+def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
+    """Where a virtual server for a container port sends to."""
+    return RealKey(endpoint.address, endpoint.port_for(container_port, transport))
+
+
+def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
+    """Everywhere that the service's virtual servers may send to for this endpoint."""
+    return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
 
 
 def probes(view: ClusterView) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
@@ -188,14 +209,14 @@ def _virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
 
 
 def _virtual_server(
-    service: Service, address: Address, container_port: int, serving: Iterable[Endpoint]
+    service: Service, key: VirtualKey, container_port: int, serving: Iterable[Endpoint]
 ) -> VirtualServer:
     """Real servers of the other address family are left out: the kernel cannot masquerade between families."""
     real_servers = {
-        RealKey(endpoint.address, endpoint.port_for(container_port)): RealServer(
+        real_key(endpoint, container_port, key.transport): RealServer(
             endpoint.weight, endpoint.forwarding, endpoint.max_connections, endpoint.min_connections
         )
         for endpoint in serving
-        if (":" in endpoint.address) == (":" in address)
+        if (":" in endpoint.address) == (":" in key.address)
     }
     return VirtualServer(service.scheduler, service.persistence, real_servers, service.flags)

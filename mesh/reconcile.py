@@ -23,6 +23,8 @@ from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
+from mesh.leaving import Leaving
+from mesh.local import up_to_date
 from mesh.model import (
     Address,
     Claims,
@@ -64,6 +66,7 @@ class Reconciler:
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
     `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
+    `leaving` knows what operators want drained, and is told what each pass has left in the data plane.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Reconciler:
         prober: Probes,
         publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
+        leaving: Leaving | None = None,
     ) -> None:
         self._site = site
         self._facts = facts
@@ -106,7 +110,11 @@ class Reconciler:
         self._failed_anew = False
         self._audited_at = self._mended_at = -math.inf
         self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
+        self._left = Table()
+        """What the last pass wanted to leave behind."""
         self._wake = wake
+        self._leaving = leaving or Leaving()
+        self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
         self.passes = 0
 
@@ -123,8 +131,8 @@ class Reconciler:
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
-        now, journal = self._now, self._journal
-        own = [e for e in (now.view or ClusterView()).endpoints if e.worker == self._site.worker]
+        now, journal, seen = self._now, self._journal, self._seen()
+        own = [e for e in (seen or ClusterView()).endpoints if e.worker == self._site.worker]
         last = {e.key: h[-1].reason for e in own if (h := self._prober.history(e.id))}
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         if self._store.trouble:
@@ -135,7 +143,7 @@ class Reconciler:
             data_plane=self._facts.data_plane,
             data_plane_reason=self._facts.data_plane_reason,
             dns=self._facts.dns,
-            services=services(now.view, self._health(now.view), now.plan, last) if now.view and now.plan else (),
+            services=services(seen, self._health(seen), now.plan, last) if seen and now.plan else (),
             problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
@@ -161,25 +169,39 @@ class Reconciler:
         async for instances, problems in source.watch():
             self._now.instances[id(source)] = instances
             self._journal.found(f"source {id(source)}", problems)
-            self._register.set()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._register.set()
+        self._wake.set()  # what leaves does not wait for the store
 
     async def _keep_registered(self) -> None:
         """Offer what all sources run. Until each has answered once, what was offered last stays."""
         while True:
             await self._register.wait()
             self._register.clear()
-            if len(self._now.instances) < len(self._sources):
+            if (instances := self._instances()) is None:
                 continue
-            instances = [i for s in self._sources for i in self._now.instances[id(s)]]
             site = self._site
             understand = partial(register, instances, worker=site.worker, domain=site.domain, pool=site.pool)
             offered = await compute(len(instances), understand)
             self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
             self._share.offer(offered.services, offered.endpoints)
 
+    def _instances(self) -> list[Instance] | None:
+        """What runs on this worker; None until every source has answered once."""
+        if len(self._now.instances) < len(self._sources):
+            return None
+        return self._leaving.marked(i for source in self._sources for i in self._now.instances[id(source)])
+
+    def _seen(self) -> ClusterView | None:
+        """The newest picture; None until the store has answered once."""
+        view, instances = self._now.view, self._instances()
+        return view if view is None or instances is None else up_to_date(view, self._site.worker, instances)
+
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
-            if instance in self._now.instances[id(source)]:
+            if any(instance.id == known.id for known in self._now.instances[id(source)]):
                 where = source.locate(instance, problem.label)
                 return Problem(problem.severity, problem.subject, problem.reason, problem.remedy, problem.label, where)
         return problem
@@ -227,8 +249,8 @@ class Reconciler:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             self._share.judge(self._prober.health())
-            if self._now.view is not None and self._now.addresses is not None:
-                await self._pass(self._now.view, self._now.addresses)
+            if (seen := self._seen()) is not None and self._now.addresses is not None:
+                await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
@@ -245,6 +267,7 @@ class Reconciler:
         self._now.plan = planned
         self._journal.refused(failures)
         self.passes += 1
+        self._leaving.passed(seen, self._left)
 
     async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
         """The published ports to leave to programs of this worker; asked while there is one that is not served."""
@@ -286,6 +309,7 @@ class Reconciler:
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
         await self._tell_repairs(keys, observed, operations, failures)
+        self._left = self._programmed if self._programmed is not None else wanted
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}

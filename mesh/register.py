@@ -58,6 +58,10 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
                 parsed.settings.forwarding,
                 parsed.settings.upper_threshold,
                 parsed.settings.lower_threshold,
+                instance.host_ports,
+                instance.health,
+                instance.drain,
+                instance.name,
             )
         )
     return Registration(

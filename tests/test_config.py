@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config import SETTINGS, Driver, Settings, SettingsError, load, variable_of
+from mesh.config import SETTINGS, Driver, EndpointAddress, Settings, SettingsError, load, variable_of
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -35,6 +35,8 @@ def test_the_defaults() -> None:
         dns_allow=(),
         dns_outstanding=1024,
         source_compose_files=(),
+        source_docker_socket=None,
+        source_docker_endpoint_address=EndpointAddress.AUTO,
         store_url="sqlite:////var/lib/vipmesh/store.db",
         store_user=None,
         store_password=None,

@@ -268,6 +268,8 @@ def _sound_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
     _address(endpoint.address)
     if endpoint.port is not None:
         _port(endpoint.port)
+    for mapped in endpoint.host_ports:
+        _port(mapped.port)
     if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
         raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
     for threshold in (endpoint.max_connections, endpoint.min_connections):

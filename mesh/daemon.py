@@ -23,6 +23,7 @@ from mesh.host.interface import LoopbackAddresses, MeshInterface
 from mesh.host.sysctl import RouterSettings
 from mesh.leaving import Leaving
 from mesh.model import Address, Endpoint, Name, VirtualKey
+from mesh.probes.command import CommandCheck
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler, Site
@@ -30,6 +31,7 @@ from mesh.sources.compose import ComposeSource
 from mesh.sources.docker import DockerSource
 from mesh.sources.docker_containers import Rules
 from mesh.sources.docker_engine import DockerEngine
+from mesh.sources.docker_exec import DockerExec
 from mesh.status import Facts, WorkerStatus
 from mesh.stopping import Engine, Stopping
 from mesh.store import Store, StoreError
@@ -86,7 +88,8 @@ async def run(
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
-        prober = Prober(wake.set)
+        engine = settings.source_docker_socket
+        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
         leaving = Leaving()
         leaving.adopt(await own_endpoints(store, settings.node_name))
         sources, stopping = _sources(settings, environment, leaving)

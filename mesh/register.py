@@ -33,7 +33,10 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
     problems: dict[tuple[str, Problem], Instance] = {}
     for instance in sorted(instances, key=lambda instance: instance.id):
         subject = f"service {instance.owner.rpartition('/')[2]}"
-        parsed = parse(instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool)
+        commands = instance.runs_commands
+        parsed = parse(
+            instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool, commands=commands
+        )
         for problem in parsed.problems:
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:

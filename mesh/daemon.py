@@ -31,6 +31,7 @@ from mesh.model import Address, Endpoint, VirtualKey
 from mesh.naming import Names
 from mesh.offload import answer_promptly
 from mesh.parts import Site, Upkeep
+from mesh.probes.command import CommandCheck
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler
@@ -38,6 +39,7 @@ from mesh.sources.compose import ComposeSource
 from mesh.sources.docker import DockerSource
 from mesh.sources.docker_containers import Rules
 from mesh.sources.docker_engine import DockerEngine
+from mesh.sources.docker_exec import DockerExec
 from mesh.status import Facts, WorkerStatus
 from mesh.stopping import Engine, Stopping
 from mesh.store import Store, StoreError
@@ -101,7 +103,8 @@ async def run(
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
-        prober = Prober(wake.set)
+        engine = settings.source_docker_socket
+        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
         leaving = Leaving()
         leaving.adopt(await own_endpoints(store, settings.node_name))
         sources, stopping = _sources(settings, environment, leaving)

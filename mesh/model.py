@@ -128,6 +128,8 @@ class ProbeKind(StrEnum):
     HTTP = "http"
     HTTPS = "https"
     TCP = "tcp"
+    COMMAND = "command"
+    """A command inside the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class Probe:
     unhealthy_threshold: int = 3
     expect_status: tuple[tuple[int, int], ...] = ((200, 399),)
     """Inclusive ranges of the HTTP status codes that count as healthy."""
+    command: str = ""
+    """What to run, for a shell; for COMMAND only."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -21,6 +21,7 @@ OUTPUT = 4096
 TO_START = 10.0
 """Seconds that the engine gets to start a command and to say how it ended; none of it is the endpoint's time."""
 
+_STDOUT = 1
 _MOMENT = 0.02
 _SHELL = "/bin/sh"
 _RUN = (_SHELL, "-c", 'echo $$; eval "$1"', "sh")
@@ -67,21 +68,25 @@ async def _run(
         process = await container.exec(list(command))
         stream = process.start(detach=False)
         await stream.__aenter__()
-    output = bytearray()
+    number, output = b"", bytearray()
     try:
         async with asyncio.timeout(seconds):
             while (message := await stream.read_out()) is not None:
-                output += message.data[: OUTPUT - len(output)]
+                data = message.data
+                if message.stream == _STDOUT and not number.endswith(b"\n"):  # errors may come before it
+                    line, end, data = data.partition(b"\n")
+                    number += line + end
+                output += data[: OUTPUT - len(output)]
     except TimeoutError:
         if may_hang:
-            await _end(container, bytes(output))
+            await _end(container, number)
         raise _TooLongError from None
     finally:
         await stream.close()
     async with asyncio.timeout(TO_START):
         status = await _status(process)
-    number, _, said = bytes(output).partition(b"\n")
-    return status, (said if number.isdigit() else bytes(output)).decode(errors="replace")
+    said = output if number.strip().isdigit() else number + output
+    return status, bytes(said).decode(errors="replace")
 
 
 async def _status(process: Exec) -> int:
@@ -93,9 +98,9 @@ async def _status(process: Exec) -> int:
         await asyncio.sleep(_MOMENT)
 
 
-async def _end(container: aiodocker.containers.DockerContainer, output: bytes) -> None:
-    """Kill the process group that a command began."""
-    number = output.partition(b"\n")[0].decode(errors="replace")
+async def _end(container: aiodocker.containers.DockerContainer, line: bytes) -> None:
+    """Kill the process group that a command began; the line has its number."""
+    number = line.strip().decode(errors="replace")
     if not number.isdecimal():
         log.warning("a command in %s has not begun in its time, and cannot be ended", container.id[:12])
         return

@@ -27,6 +27,7 @@ from mesh.probes.command import CommandCheck
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler, Site
+from mesh.resolver import PORT, prepare, resolver_of
 from mesh.sources.compose import ComposeSource
 from mesh.sources.docker import DockerSource
 from mesh.sources.docker_containers import Rules
@@ -38,7 +39,7 @@ from mesh.store import Store, StoreError
 from mesh.store.records import view
 from mesh.store.sqlite import SqliteStore
 from meshdns.forward import Forwarder, upstreams_from_resolv_conf
-from meshdns.server import NameServer
+from meshdns.server import NameServer, NameServerError
 from meshdns.zone import Zone
 
 log = logging.getLogger("vipmesh")
@@ -77,15 +78,20 @@ async def run(
     async with AsyncExitStack() as stack:
         store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
         stack.push_async_callback(store.close)
-        site = _site(settings)
         published = PublishedPorts()
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
-        names = NameServer(settings.dns_listen, _zone(settings, {}, serial=0), _forwarder(settings))
-        await names.start()
+        resolver = await prepare(interface, resolver_of(settings))
+        listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, PORT))
+        names = NameServer(listen, _zone(settings, {}, serial=0), _forwarder(settings, listen))
+        try:
+            await names.start()
+        except NameServerError as error:
+            or_off = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
+            raise NameServerError(f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
         engine = settings.source_docker_socket
@@ -94,7 +100,7 @@ async def run(
         leaving.adopt(await own_endpoints(store, settings.node_name))
         sources, stopping = _sources(settings, environment, leaving)
         loop = Reconciler(
-            site,
+            _site(settings, resolver),
             Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
             host=HostAddresses(settings.node_address),
             sources=sources,
@@ -167,10 +173,10 @@ def _zone(settings: Settings, names: Mapping[Name, Address], serial: int) -> Zon
     )
 
 
-def _forwarder(settings: Settings) -> Forwarder:
+def _forwarder(settings: Settings, listen: Sequence[tuple[str, int]]) -> Forwarder:
     upstream: Sequence[tuple[str, int]] = settings.dns_upstream
     if not upstream and RESOLV_CONF.exists():
-        upstream = upstreams_from_resolv_conf(RESOLV_CONF.read_text(), exclude=settings.dns_listen)
+        upstream = upstreams_from_resolv_conf(RESOLV_CONF.read_text(), exclude=listen)
     return Forwarder(upstream)
 
 
@@ -225,11 +231,12 @@ def _listening_on(plane: DataPlane) -> Callable[[VirtualKey], tuple[Address, int
     return lambda key: (key.address, key.port)
 
 
-def _site(settings: Settings) -> Site:
+def _site(settings: Settings, resolver: Address | None) -> Site:
     return Site(
         worker=settings.node_name,
         domain=settings.dns_domain,
         pool=settings.vip_pool,
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
+        resolver=resolver,
     )

@@ -40,11 +40,17 @@ class Plan:
     """Real servers whose probes failed: their connections are to be reset and not drained."""
 
 
-def plan(view: ClusterView, health: Mapping[str, Health], worker_addresses: Iterable[Address] = ()) -> Plan:
+def plan(
+    view: ClusterView,
+    health: Mapping[str, Health],
+    worker_addresses: Iterable[Address] = (),
+    resolver: Address | None = None,
+) -> Plan:
     """The plan for one worker.
 
     `health` maps endpoint ids to verdicts; an endpoint that is missing there while its service has a probe has not
-    answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports.
+    answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports; `resolver` is bound
+    beside the VIPs.
     """
     endpoints = endpoints_by_owner(view)
     own = tuple(worker_addresses)
@@ -63,7 +69,8 @@ def plan(view: ClusterView, health: Mapping[str, Health], worker_addresses: Iter
         for key, container_port in _virtual_keys(service, vip, view, own):
             servers[key] = _virtual_server(service, key, container_port, serving)
             failed.update(real_key(e, container_port, key.transport) for e in unhealthy)
-    return Plan(Table(servers, frozenset(names.values())), names, frozenset(failed))
+    bound = frozenset(names.values()) | (frozenset() if resolver is None else {resolver})
+    return Plan(Table(servers, bound), names, frozenset(failed))
 
 
 def endpoints_by_owner(view: ClusterView) -> Mapping[str, tuple[Endpoint, ...]]:

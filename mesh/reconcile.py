@@ -95,6 +95,8 @@ class Site:
     publish: range
     drain_timeout: float
     """Seconds that the connections of a removed endpoint get to finish."""
+    resolver: Address | None = None
+    """Where the name server answers on the interface of the VIPs."""
 
 
 @dataclass(slots=True)
@@ -303,7 +305,7 @@ class Reconciler:
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
-        planned = plan(seen, self._prober.health(), sorted(addresses))
+        planned = plan(seen, self._prober.health(), sorted(addresses), self._site.resolver)
         try:
             failures = await self._program(planned)
         except DataPlaneError as error:

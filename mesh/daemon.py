@@ -62,6 +62,8 @@ class Running:
     """Read the sources again now."""
     listening_on: Callable[[VirtualKey], tuple[Address, int]]
     """Where a virtual server is really reached: its own address and port unless a port offset is set."""
+    is_alive: Callable[[], bool] = lambda: True
+    """Whether the control loop still comes round."""
 
 
 async def run(
@@ -123,7 +125,7 @@ async def run(
                 tasks.create_task(loop.run(), name="reconciler"),
                 tasks.create_task(stopping.run(), name="stopping"),
             ]
-            started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane)))
+            started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane), loop.is_alive))
             await stop.wait()
             for part in parts:
                 part.cancel()

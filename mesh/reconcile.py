@@ -153,6 +153,7 @@ class Reconciler:
         """What the last pass left behind, if nothing of it failed: who finds it otherwise finds somebody's change."""
         self._left = Table()
         """What the last pass wanted to leave behind."""
+        self._looked_at = math.inf
         self._mended_at = -math.inf
         self._mended_for = Claims()
         self._wake = wake
@@ -189,6 +190,10 @@ class Reconciler:
             frozen=tuple(frozen[part] for part in sorted(frozen)),
             repairs=journal.repairs,
         )
+
+    def is_alive(self) -> bool:
+        """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""
+        return asyncio.get_running_loop().time() < self._looked_at + 4 * AUDIT
 
     async def _adopt(self) -> frozenset[RealKey]:
         """Real servers that already carry traffic: their endpoints are presumed healthy until a probe says other."""
@@ -300,6 +305,7 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
+            self._looked_at = asyncio.get_running_loop().time()
             if (seen := self._seen()) is not None and self._now.addresses is not None:
                 await self._pass(seen, self._now.addresses)
 

@@ -5,12 +5,10 @@ Exit status: 0 done; 1 the answer is no (`check` found an error, the daemon coul
 """
 
 import argparse
-import asyncio
 import http.client
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
@@ -99,22 +97,10 @@ def _settings(path: Path | None) -> Settings:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mesh import daemon
-
-    settings = _settings(options.config)
-    environment = dict(os.environ)
+    from mesh.serve import Service
 
     async def work() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        await daemon.run(
-            settings,
-            environment,
-            stop,
-            lambda running: loop.add_signal_handler(signal.SIGHUP, running.reload),
-        )
+        await Service(lambda: _settings(options.config), dict(os.environ)).run()
 
     return _foreground(work())
 

@@ -72,6 +72,8 @@ class Settings:
     dns_domain: str
     dns_ttl: int
     """Seconds."""
+    dns_resolver: str
+    """`auto`, `off`, or an address: where containers ask, on the interface of the VIPs."""
     dns_upstream: tuple[tuple[str, int], ...]
     """Empty: the name servers of /etc/resolv.conf."""
     dns_forward: Mapping[str, tuple[tuple[str, int], ...]]
@@ -283,6 +285,11 @@ def _store_url(raw: object) -> str:
     return text
 
 
+def _resolver(raw: object) -> str:
+    text = _text(raw)
+    return text if text in ("auto", "off") else _address(text)
+
+
 def _engine(raw: object) -> str:
     text = _text(raw)
     if not re.fullmatch(r"unix:///.+|tcp://[^/:\s]+:[0-9]{1,5}", text):
@@ -362,6 +369,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             _domain, "mesh.internal", 'a domain such as "mesh.internal"', "the cluster domain: where bare names live"
         ),
         "dns.ttl": Setting(_number(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"),
+        "dns.resolver": Setting(
+            _resolver,
+            "auto",
+            '"auto", "off" or an address of the VIP pool',
+            "where containers ask, on port 53 of every worker; `auto`: the first address of the VIP pool",
+        ),
         "dns.upstream": Setting(
             _socket_addresses(53),
             (),

@@ -35,6 +35,7 @@ from mesh.probes.command import CommandCheck
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler
+from mesh.resolver import PORT, prepare, resolver_of
 from mesh.sources.compose import ComposeSource
 from mesh.sources.docker import DockerSource
 from mesh.sources.docker_containers import Rules
@@ -47,7 +48,7 @@ from mesh.store.opening import open_store
 from mesh.store.records import view
 from meshdns.access import LOCAL
 from meshdns.forward import Forwarder
-from meshdns.server import NameServer
+from meshdns.server import NameServer, NameServerError
 from meshdns.service import reverse_domains
 from meshdns.thread import ThreadedServer
 from meshdns.upstreams import Upstreams
@@ -73,6 +74,8 @@ class Running:
     """Read the sources again now."""
     listening_on: Callable[[VirtualKey], tuple[Address, int]]
     """Where a virtual server is really reached: its own address and port unless a port offset is set."""
+    is_alive: Callable[[], bool] = lambda: True
+    """Whether the control loop still comes round."""
 
 
 async def run(
@@ -90,17 +93,22 @@ async def run(
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
         stack.push_async_callback(store.close)
-        site = _site(settings)
         published = PublishedPorts()
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
+        resolver = await prepare(interface, resolver_of(settings))
+        listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, PORT))
         draft = _draft(settings)
         empty = draft.update({})[0]
-        names = ThreadedServer(lambda: _name_server(settings, empty))
-        await names.start()
+        names = ThreadedServer(lambda: _name_server(settings, listen, empty))
+        try:
+            await names.start()
+        except NameServerError as error:
+            or_off = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
+            raise NameServerError(f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
         engine = settings.source_docker_socket
@@ -109,7 +117,7 @@ async def run(
         leaving.adopt(await own_endpoints(store, settings.node_name))
         sources, stopping = _sources(settings, environment, leaving)
         loop = Reconciler(
-            site,
+            _site(settings, resolver),
             Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
             host=HostAddresses(settings.node_address),
             sources=sources,
@@ -134,7 +142,7 @@ async def run(
                 tasks.create_task(loop.run(), name="reconciler"),
                 tasks.create_task(stopping.run(), name="stopping"),
             ]
-            started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane)))
+            started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane), loop.is_alive))
             await stop.wait()
             for part in parts:
                 part.cancel()
@@ -190,10 +198,10 @@ def _publisher(draft: Draft, names: ThreadedServer) -> Names:
     return Names(lambda services: names.replace(*draft.update(services)))
 
 
-def _name_server(settings: Settings, zone: Zone) -> NameServer:
+def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zone) -> NameServer:
     upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
     forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
-    return NameServer(settings.dns_listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
+    return NameServer(listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
 
 
 def _sources(
@@ -247,11 +255,12 @@ def _listening_on(plane: DataPlane) -> Callable[[VirtualKey], tuple[Address, int
     return lambda key: (key.address, key.port)
 
 
-def _site(settings: Settings) -> Site:
+def _site(settings: Settings, resolver: Address | None) -> Site:
     return Site(
         worker=settings.node_name,
         domain=settings.dns_domain,
         pool=settings.vip_pool,
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
+        resolver=resolver,
     )

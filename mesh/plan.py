@@ -80,12 +80,14 @@ def plan(
     health: Mapping[EndpointKey, Health],
     worker_addresses: Iterable[Address] = (),
     before: Plan | None = None,
+    resolver: Address | None = None,
 ) -> Plan:
     """The plan for one worker.
 
     `health` has the verdict on each endpoint; one that is missing there while its service has a probe has not
     answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. From an earlier
     plan, `before`, the parts of services of which nothing has changed are taken over: that only saves time.
+    `resolver` is bound beside the VIPs.
     """
     endpoints = endpoints_by_owner(view)
     ports = _published_ports(view)
@@ -105,7 +107,8 @@ def plan(
     names = {name: part.vip for part in parts.values() for name in part.names}
     servers = {key: server for part in parts.values() for key, server in part.virtual_servers.items()}
     failed = frozenset(real for part in parts.values() for real in part.failed)
-    return Plan(Table(servers, frozenset(names.values())), names, failed, parts)
+    bound = frozenset(names.values()) | (frozenset() if resolver is None else {resolver})
+    return Plan(Table(servers, bound), names, failed, parts)
 
 
 def _part(grounds: Grounds) -> Part:

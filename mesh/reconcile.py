@@ -112,6 +112,7 @@ class Reconciler:
         self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
         self._left = Table()
         """What the last pass wanted to leave behind."""
+        self._looked_at = math.inf
         self._wake = wake
         self._leaving = leaving or Leaving()
         self._leaving.on_change = self._look_again
@@ -149,6 +150,10 @@ class Reconciler:
             frozen=tuple(frozen[part] for part in sorted(frozen)),
             repairs=journal.repairs,
         )
+
+    def is_alive(self) -> bool:
+        """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""
+        return asyncio.get_running_loop().time() < self._looked_at + 4 * AUDIT
 
     async def _adopt(self) -> frozenset[RealKey]:
         """Real servers that already carry traffic: their endpoints are presumed healthy until a probe says other."""
@@ -249,13 +254,14 @@ class Reconciler:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             self._share.judge(self._prober.health())
+            self._looked_at = asyncio.get_running_loop().time()
             if (seen := self._seen()) is not None and self._now.addresses is not None:
                 await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
         served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
-        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan)
+        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan, self._site.resolver)
         planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)

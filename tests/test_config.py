@@ -30,6 +30,7 @@ def test_the_defaults() -> None:
         dns_listen=(("127.0.0.1", 53),),
         dns_domain="mesh.internal",
         dns_ttl=5,
+        dns_resolver="auto",
         dns_upstream=(),
         dns_forward={},
         dns_allow=(),

@@ -18,12 +18,28 @@ from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 
-from tests.netns import Namespace
+from tests.netns import Namespace, run
 
 IMAGE = "mesh-test:1"
 PROGRAMS = ("dockerd", "docker", "containerd", "runc", "iptables")
 BUSYBOX = Path("/bin/busybox")
-_APPLETS = ("sh", "sleep", "httpd", "cat", "echo", "kill", "test", "rm", "touch", "ps", "nc", "wget", "true", "false")
+_APPLETS = (
+    "sh",
+    "sleep",
+    "httpd",
+    "cat",
+    "echo",
+    "kill",
+    "test",
+    "rm",
+    "touch",
+    "ps",
+    "nc",
+    "wget",
+    "nslookup",
+    "true",
+    "false",
+)
 _SUBNET = "172.29.0.1/24"
 
 
@@ -145,6 +161,11 @@ class Engine:
         """Run a container of the image, by default a web server on port 80; its id."""
         flags = [flag for key, value in labels.items() for flag in ("--label", f"{key}={value}")]
         return self.docker("run", "-d", "--name", name, *flags, *options, IMAGE, *command)
+
+    def namespace_output(self, *command: str) -> str:
+        """What a command prints that runs in the engine's namespace; it must succeed."""
+        with self.namespace.entered():
+            return run(*command)
 
     def remove_all(self) -> None:
         """Remove every container and every network that a test made."""

@@ -20,6 +20,7 @@ from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, Name, VirtualKey
 from mesh.probes.prober import Prober
@@ -88,7 +89,7 @@ async def run(
             sources=sources,
             store=store,
             plane=plane,
-            upkeep=[RouterSettings()] if isinstance(plane, ipvs.IpvsDataPlane) else [],
+            upkeep=[RouterSettings(), SourceNat(settings.vip_pool)] if isinstance(plane, ipvs.IpvsDataPlane) else [],
             published=published,
             prober=prober,
             publish=_Publisher(settings, names),

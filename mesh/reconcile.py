@@ -146,7 +146,7 @@ class Reconciler:
         self._programmed: Table | None = None
         """What the last pass left behind, if nothing of it failed: who finds it otherwise finds somebody's change."""
         self._mended_at = -math.inf
-        self._mended_for = Claims()
+        self._mended_for: tuple[frozenset[Address], Claims] = frozenset(), Claims()
         self._wake = wake
         self._register = asyncio.Event()
         self.passes = 0
@@ -295,10 +295,10 @@ class Reconciler:
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
         now = asyncio.get_running_loop().time()
-        if now < self._mended_at + AUDIT / 2 and claims == self._mended_for:
+        if now < self._mended_at + AUDIT / 2 and (addresses, claims) == self._mended_for:
             return  # half: the audit itself comes a moment early or late
         first = self._mended_at == -math.inf
-        self._mended_at, self._mended_for = now, claims
+        self._mended_at, self._mended_for = now, (addresses, claims)
         for number, part in enumerate(self._upkeep):
             try:
                 found = await part.mend(addresses, claims)

@@ -11,8 +11,10 @@ from pathlib import Path
 from mesh.config import Settings
 from mesh.dataplane.ipvs import driver as ipvs
 from mesh.diff import diff
+from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
 from mesh.host.interface import MeshInterface
+from mesh.host.source_nat import TABLE, SourceNat
 from mesh.model import Claims, Table
 from mesh.published import PublishedPorts
 from mesh.store.records import view
@@ -20,7 +22,7 @@ from mesh.store.sqlite import SqliteStore
 
 
 async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
-    """Remove virtual servers in the VIP pool and on published ports, and the interface `mesh0`.
+    """Remove virtual servers in the VIP pool and on published ports, source NAT, and the interface `mesh0`.
 
     Returns what was removed and what could not be, a line each. Raises `StoreError` while a daemon runs, whose work
     this would undo only for a moment, and `DataPlaneError`.
@@ -40,6 +42,7 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
             failed += [f"{failure.operation}: {failure.reason}" for failure in failures]
             refused = {failure.operation for failure in failures}
             removed += [str(operation) for operation in operations if operation not in refused]
+            await _remove_source_nat(SourceNat(settings.vip_pool), removed, failed)
         if await interface.remove():
             removed.append(f"delete interface {interface.name}")
     except OSError as error:
@@ -49,6 +52,13 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
     finally:
         await interface.close()
     return removed, failed
+
+
+async def _remove_source_nat(source_nat: SourceNat, removed: list[str], failed: list[str]) -> None:
+    try:
+        removed += [f"delete nftables table {family} {TABLE}" for family in await source_nat.remove()]
+    except HostError as error:
+        failed.append(f"delete nftables table {TABLE}: {error}")
 
 
 async def _claims(settings: Settings) -> Claims:

@@ -77,7 +77,7 @@ def _overlaps(pool: Network, own_interface: str) -> list[str]:
     with IPRoute() as route:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
         addresses = [
-            HostAddress(_interface_address(found), names.get(found["index"], "?"))
+            HostAddress(interface_address(found), names.get(found["index"], "?"))
             for found in route.get_addr(family=family)
         ]
         routes = [
@@ -87,7 +87,8 @@ def _overlaps(pool: Network, own_interface: str) -> list[str]:
     return overlapping(pool, own_interface, addresses, routes)
 
 
-def _interface_address(found: Any) -> IPv4Interface | IPv6Interface:
+def interface_address(found: Any) -> IPv4Interface | IPv6Interface:
+    """An entry of `IPRoute.get_addr` with its prefix length."""
     return ip_interface(f"{found.get_attr('IFA_LOCAL') or found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}")
 
 

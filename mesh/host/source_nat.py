@@ -80,8 +80,8 @@ def render(rules: NatRules) -> str:
         "\t}",
         "\tchain source {",
         f'\t\tfib saddr type local {nat} comment "host: its own connections"',
-        f'\t\t{ip} daddr != @local_networks {nat} comment "elsewhere: endpoints in no network of ours"',
-        f'\t\t{ip} saddr . {ip} daddr @hairpins {nat} comment "hairpin: client and endpoint in one network"',
+        f'\t\t{ip} daddr != @local_networks {nat} comment "elsewhere: no network of ours"',
+        f'\t\t{ip} saddr . {ip} daddr @hairpins {nat} comment "hairpin: within one network"',
         "\t}",
         "}",
     ]

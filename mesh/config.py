@@ -46,6 +46,8 @@ class Settings:
     """This worker's name in the cluster."""
     node_address: Address | None
     """The one address that published ports listen on; None: every address of the host, those that appear later too."""
+    node_local_networks: tuple[Network, ...] | None
+    """Whose hosts have this worker for a gateway, so that their clients' addresses are kept; None: found out."""
     vip_pool: Network
     publish_ports: range
     dataplane_driver: Driver
@@ -136,6 +138,10 @@ def _network(raw: object) -> Network:
     if network.num_addresses < 8:
         raise ValueError(f"{network} has room for no more than {max(0, network.num_addresses - 3)} VIPs")
     return network
+
+
+def _networks(raw: object) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _items(raw))
 
 
 def _number(low: int, high: int) -> Callable[[object], int]:
@@ -235,6 +241,13 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             None,
             'an address of this host such as "192.0.2.11"',
             "where published ports listen; default: every address of the host, those that appear later too",
+        ),
+        "node.local_networks": Setting(
+            _networks,
+            None,
+            'networks such as ["172.17.0.0/16"]',
+            "whose hosts have this worker for a gateway, so that endpoints see their clients' own addresses; "
+            "default: the networks of bridges for containers",
         ),
         "vip.pool": Setting(
             _network, "10.112.0.0/16", 'a network such as "10.112.0.0/16"', "where the VIPs of services are taken from"

@@ -25,7 +25,7 @@ from mesh.host.sysctl import RouterSettings
 from mesh.model import Address, Name, VirtualKey
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import Reconciler, Site
+from mesh.reconcile import Reconciler, Site, Upkeep
 from mesh.sources.compose import ComposeSource
 from mesh.status import Facts, WorkerStatus
 from mesh.store.sqlite import SqliteStore
@@ -89,7 +89,7 @@ async def run(
             sources=sources,
             store=store,
             plane=plane,
-            upkeep=[RouterSettings(), SourceNat(settings.vip_pool)] if isinstance(plane, ipvs.IpvsDataPlane) else [],
+            upkeep=_upkeep(settings) if isinstance(plane, ipvs.IpvsDataPlane) else [],
             published=published,
             prober=prober,
             publish=_Publisher(settings, names),
@@ -166,6 +166,10 @@ def _sources(settings: Settings, environment: Mapping[str, str]) -> list[Compose
         log.warning("no source of instances: set [source.compose] files; what was registered before stays in force")
         return []
     return [ComposeSource(settings.source_compose_files, env=environment)]
+
+
+def _upkeep(settings: Settings) -> list[Upkeep]:
+    return [RouterSettings(), SourceNat(settings.vip_pool, settings.node_local_networks)]
 
 
 def _reload(sources: Sequence[ComposeSource]) -> Callable[[], None]:

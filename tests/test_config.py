@@ -20,6 +20,7 @@ def test_the_defaults() -> None:
     assert settings == Settings(
         node_name="w1",
         node_address=None,
+        node_local_networks=None,
         vip_pool=ip_network("10.112.0.0/16"),
         publish_ports=range(30000, 32768),
         dataplane_driver=Driver.AUTO,
@@ -41,6 +42,7 @@ def test_file_and_environment_say_the_same_thing() -> None:
         [node]
         name = "w9"
         address = "192.0.2.9"
+        local_networks = ["172.17.0.0/16", "fd00:5::/64"]
         [vip]
         pool = "fd00:112::/64"
         [dns]
@@ -54,6 +56,7 @@ def test_file_and_environment_say_the_same_thing() -> None:
     assert file == read(
         VIPMESH_NODE_NAME="w9",
         VIPMESH_NODE_ADDRESS="192.0.2.9",
+        VIPMESH_NODE_LOCAL_NETWORKS="172.17.0.0/16, fd00:5::/64",
         VIPMESH_VIP_POOL="fd00:112::/64",
         VIPMESH_DNS_LISTEN="127.0.0.1:5353,[::1]",
         VIPMESH_DNS_TTL="30",
@@ -61,7 +64,13 @@ def test_file_and_environment_say_the_same_thing() -> None:
         VIPMESH_SOURCE_COMPOSE_FILES="a.yaml,b.yaml",
         HOME="/root",
     )
+    assert file.node_local_networks == (ip_network("172.17.0.0/16"), ip_network("fd00:5::/64"))
     assert file.dns_listen == (("127.0.0.1", 5353), ("::1", 53))
+
+
+def test_no_network_is_something_else_than_networks_that_are_found_out() -> None:
+    assert read("[node]\nlocal_networks = []").node_local_networks == ()
+    assert read(VIPMESH_NODE_LOCAL_NETWORKS="").node_local_networks == ()
 
 
 def test_the_environment_wins_over_the_file() -> None:
@@ -85,6 +94,7 @@ def test_the_environment_wins_over_the_file() -> None:
         ("[store]\nurl = 'mysql://x'", r"\[store\] url: 'mysql://x' is not the URL of a store; write \"sqlite:"),
         ("[admin]\nlisten = 'unix://relative'", r"not an absolute path"),
         ("[node]\naddress = 'here'", r"\[node\] address: 'here' does not appear to be an IPv4 or IPv6 address"),
+        ("[node]\nlocal_networks = ['10.2.0.1/24']", r"10.2.0.1/24 has host bits set; write networks such as"),
         ("[node]\nname = 'a b'", r"'a b' is not a host name"),
         ("[dns]\ndomain = 'a..b'", r"'a..b' is not a domain name"),
         ("[dns\nttl = 1", r"vipmesh.toml: not TOML: .*line 1"),

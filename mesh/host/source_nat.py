@@ -126,21 +126,20 @@ class SourceNat:
     def __init__(
         self,
         pool: Network,
-        local_networks: Callable[[], Coroutine[Any, Any, frozenset[Network]]] = networks.read,
+        local_networks: Iterable[Network] | None = None,
+        find: Callable[[], Coroutine[Any, Any, frozenset[Network]]] = networks.read,
     ) -> None:
+        """`local_networks` are whose hosts answer through this worker; None: found out at every audit."""
         self._pool = pool
-        self._local_networks = local_networks
+        self._local_networks = None if local_networks is None else frozenset(local_networks)
+        self._find = find
         self._script = ""
         self._left: Listing | None = None
         """What the last writing left behind; None: not known."""
 
     async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
         """See `Upkeep.mend`. A table that changes because the claims or the networks did is no repair."""
-        try:
-            local = await self._local_networks()
-        except OSError as error:
-            raise HostError(f"the container networks of this host cannot be read: {error}") from error
-        rules = NatRules(self._pool, addresses, local, frozenset(claims.ports))
+        rules = NatRules(self._pool, addresses, await self._local(), frozenset(claims.ports))
         script, known = render(rules), self._left
         found = await _read(rules.family)
         if found == known and script == self._script:
@@ -152,6 +151,16 @@ class SourceNat:
             raise HostError(f"nftables table {rules.family} {TABLE} went away as soon as it was made: who deletes it?")
         self._left, self._script = left, script
         return differences(rules.family, found, left if known is None else known)
+
+    async def _local(self) -> frozenset[Network]:
+        if self._local_networks is not None:
+            return self._local_networks
+        try:
+            return await self._find()
+        except OSError as error:
+            raise HostError(
+                f"the container networks of this host cannot be read: {error}; name them in [node] local_networks"
+            ) from error
 
     async def remove(self) -> list[str]:
         """Delete our tables of both families and nothing else; the families of those that there were.

@@ -124,26 +124,26 @@ class TestRender:
 class TestMend:
     @pytest.mark.parametrize(("pool", "family"), [(POOL, "ip"), (POOL6, "ip6")], ids=["v4", "v6"])
     async def test_it_is_set_up_once_and_then_found_as_it_must_be(self, pool: Network, family: str) -> None:
-        nat = SourceNat(pool, Networks())
+        nat = SourceNat(pool, find=Networks())
         assert await nat.mend(ADDRESSES, CLAIMS) == [f"nftables table {family} vipmesh is there, was missing"]
         assert await nat.mend(ADDRESSES, CLAIMS) == []
         assert "masquerade" in run("nft", "list", "table", family, "vipmesh")
 
     async def test_a_restart_finds_nothing_to_tell(self) -> None:
-        await SourceNat(POOL, Networks()).mend(ADDRESSES, CLAIMS)
+        await SourceNat(POOL, find=Networks()).mend(ADDRESSES, CLAIMS)
         before = run("nft", "list", "ruleset")
-        assert await SourceNat(POOL, Networks()).mend(ADDRESSES, CLAIMS) == []
+        assert await SourceNat(POOL, find=Networks()).mend(ADDRESSES, CLAIMS) == []
         assert run("nft", "list", "ruleset") == before
 
     async def test_what_changed_while_no_daemon_ran_is_told(self) -> None:
-        await SourceNat(POOL, Networks()).mend(ADDRESSES, CLAIMS)
+        await SourceNat(POOL, find=Networks()).mend(ADDRESSES, CLAIMS)
         run("nft", "flush", "set", "ip", "vipmesh", "published_tcp")
-        found = await SourceNat(POOL, Networks()).mend(ADDRESSES, CLAIMS)
+        found = await SourceNat(POOL, find=Networks()).mend(ADDRESSES, CLAIMS)
         assert found == ["nftables set ip vipmesh published_tcp is as it must be, was changed"]
 
     async def test_claims_addresses_and_networks_are_followed_and_are_no_repair(self) -> None:
         networks = Networks()
-        nat = SourceNat(POOL, networks)
+        nat = SourceNat(POOL, find=networks)
         await nat.mend(frozenset(), Claims())
         assert await nat.mend(ADDRESSES, CLAIMS) == []
         networks.now = LOCAL | {ip_network("10.3.0.0/24")}
@@ -193,7 +193,7 @@ class TestMend:
         ],
     )
     async def test_what_somebody_changes_is_mended_and_told(self, command: str, lines: list[str]) -> None:
-        nat = SourceNat(POOL, Networks())
+        nat = SourceNat(POOL, find=Networks())
         await nat.mend(ADDRESSES, CLAIMS)
         before = run("nft", "list", "ruleset")
         run("nft", command)
@@ -205,16 +205,22 @@ class TestMend:
 
     async def test_counted_packets_are_no_change(self) -> None:
         ip("link add v0 type veth peer name v1", "address add 10.3.0.1/24 dev v0", "link set v0 up", "link set v1 up")
-        nat = SourceNat(ip_network("10.3.0.0/25"), Networks())
+        nat = SourceNat(ip_network("10.3.0.0/25"), find=Networks())
         await nat.mend(frozenset(), Claims())
         run("nft", TRANSLATE)
         run("bash", "-c", "echo > /dev/udp/10.3.0.7/9")
         assert "counter packets 1" in run("nft", "list", "chain", "ip", "vipmesh", "source")
         assert await nat.mend(frozenset(), Claims()) == []
 
+    async def test_networks_that_the_settings_name_are_not_found_out(self) -> None:
+        await SourceNat(POOL, [ip_network("10.9.0.0/24")], find=Networks()).mend(ADDRESSES, CLAIMS)
+        listed = run("nft", "list", "set", "ip", "vipmesh", "local_networks")
+        assert "10.9.0.0/24" in listed
+        assert "10.2.0.0/24" not in listed
+
     async def test_networks_that_cannot_be_read_leave_the_table_as_it_is(self) -> None:
         networks = Networks()
-        nat = SourceNat(POOL, networks)
+        nat = SourceNat(POOL, find=networks)
         await nat.mend(ADDRESSES, CLAIMS)
         networks.now = OSError("netlink is full")
         with pytest.raises(HostError, match="container networks of this host cannot be read: netlink is full"):
@@ -230,7 +236,7 @@ class TestOthers:
         run("nft", "-f", "-", given=self.FOREIGN)
         run("nft", "add table inet vipmesh; add table ip vipmesh_lb")
         before = run("nft", "list", "ruleset")
-        nat = SourceNat(POOL, Networks())
+        nat = SourceNat(POOL, find=Networks())
         await nat.mend(ADDRESSES, CLAIMS)
         assert before in run("nft", "list", "ruleset")
         assert await nat.remove() == ["ip"]
@@ -238,8 +244,8 @@ class TestOthers:
 
     async def test_teardown_removes_both_families_and_knows_when_there_is_none(self) -> None:
         for pool in (POOL, POOL6):
-            await SourceNat(pool, Networks()).mend(ADDRESSES, CLAIMS)
-        nat = SourceNat(POOL, Networks())
+            await SourceNat(pool, find=Networks()).mend(ADDRESSES, CLAIMS)
+        nat = SourceNat(POOL, find=Networks())
         assert await nat.remove() == ["ip", "ip6"]
         assert not run("nft", "list", "ruleset")
         assert await nat.remove() == []

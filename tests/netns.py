@@ -5,6 +5,7 @@ A socket belongs to the namespace its thread was in when it was made, and stays 
 
 import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,12 @@ def private_network() -> Iterator[None]:
         ip("link set lo up")
         yield
     namespace.close()
+
+
+def need(program: str, package: str) -> None:
+    """Skips where the program is missing, with what to install."""
+    if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
+        pytest.skip(f"needs {program}: apt-get install {package}")
 
 
 def ip(*commands: str) -> None:

@@ -8,13 +8,14 @@ import pytest
 
 from mesh.host import nft as subject
 from mesh.host.nft import NftError, run, table
-from tests.netns import private_network
+from tests.netns import need, private_network
 
 TABLE = "table ip mine { chain c { counter; }; }"
 
 
 @pytest.fixture
-def network(nft: str) -> Iterator[None]:
+def network() -> Iterator[None]:
+    need("nft", "nftables")
     with private_network():
         yield
 

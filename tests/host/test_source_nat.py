@@ -12,7 +12,7 @@ from mesh.host.nft import table
 from mesh.host.routes import Network
 from mesh.host.source_nat import NatRules, SourceNat, render
 from mesh.model import Claims, Transport
-from tests.netns import ip, private_network, run
+from tests.netns import ip, need, private_network, run
 
 POOL = ip_network("10.112.0.0/16")
 POOL6 = ip_network("fd00:112::/64")
@@ -22,7 +22,8 @@ LOCAL = frozenset([ip_network("10.2.0.0/24"), ip_network("fd00:2::/64")])
 
 
 @pytest.fixture
-def network(nft: str) -> Iterator[None]:
+def network() -> Iterator[None]:
+    need("nft", "nftables")
     with private_network():
         yield
 
@@ -115,6 +116,7 @@ class TestRender:
     def test_nft_takes_every_script(
         self, networks: frozenset[tuple[object, int]], ports: frozenset[tuple[Transport, int]]
     ) -> None:
+        need("nft", "nftables")
         local = frozenset(ip_network(f"{address}/{prefix}", strict=False) for address, prefix in networks)
         with private_network():
             run("nft", "-f", "-", given=render(NatRules(POOL, ADDRESSES, local, ports)))

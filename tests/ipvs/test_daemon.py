@@ -110,9 +110,10 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
 
     run("ipvsadm", "-A", "-t", "10.1.0.1:443", "-s", "rr")
     code, said = await call(*VIPMESH, "teardown", "-c", str(settings), seconds=SLOW)
-    assert (code, said.splitlines()[-1].startswith("5 removed; claims stay in sqlite")) == (0, True), said
+    assert (code, said.splitlines()[-1].startswith("6 removed; claims stay in sqlite")) == (0, True), said
     assert run("ipvsadm", "-Sn").split() == ["-A", "-t", "10.1.0.1:443", "-s", "rr"], "another's is never touched"
     assert "mesh0" not in run("ip", "link")
+    assert not run("nft", "list", "ruleset")
 
 
 async def load(lab: Lab, key: VirtualKey, enough: asyncio.Event) -> int:
@@ -186,8 +187,12 @@ async def test_what_somebody_breaks_is_mended_and_told(
         await daemon.line("repaired: sysctl net.ipv4.vs.conntrack is 1, was 0", seconds=20)
         assert conntrack.read_text().strip() == "1"
 
+        run("nft", "flush", "ruleset")
+        await daemon.line("repaired: nftables table ip vipmesh is there, was missing", seconds=20)
+        assert "30080" in run("nft", "list", "set", "ip", "vipmesh", "published_tcp")
+
         ip("link del mesh0")
         await daemon.line(f"bind VIP {vip}", seconds=5)
         assert await ask_tcp(lab, web) in {"a", "b"}
-        assert (await status(f"unix://{tmp_path}/admin.sock"))["repairs"] == 12
+        assert (await status(f"unix://{tmp_path}/admin.sock"))["repairs"] == 13
         assert await daemon.end() == 0

@@ -1,211 +1,197 @@
-"""Source NAT on real IPVS: each rule is needed for what it is there for, and costs no client its address elsewhere.
+"""Source NAT on real IPVS: each rule is needed for what it is there for, and elsewhere clients keep their address."""
 
-    client 10.1.0.2 -- 10.1.0.1 worker 10.2.0.254 -- bridge -- a 10.2.0.1, b 10.2.0.2: default route by the worker
-                                |                          `-- shut 10.2.0.3: no default route
-                                `- 10.3.0.254 -- abroad 10.3.0.3: no route by the worker
-
-One lab for all: every test asks the same service, whose one endpoint it chooses. Endpoints answer with the address they
-see their client at.
-"""
-
-import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import cast
+from pathlib import Path
 
 import pytest
 
 from mesh.host.source_nat import SourceNat
 from mesh.model import Address, Claims, Transport
-from tests.ipvs.lab import PORT, Lab
-from tests.netns import Namespace, ip, private_network, run
+from tests.ipvs.source_nat_lab import (
+    A6,
+    ABROAD,
+    ABROAD6,
+    ADDRESSES,
+    CLIENT,
+    CLIENT6,
+    HERE,
+    PUBLISHED,
+    SHUT,
+    TO_PUBLISHED,
+    TO_PUBLISHED6,
+    TO_VIP,
+    TO_VIP6,
+    A,
+    Asking,
+    B,
+    Places,
+    Where,
+    ask,
+    lead_to,
+    lost,
+)
+from tests.netns import need, private_network, run
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
 
-VIP, PUBLISHED = "10.112.0.7", 30080
-CLIENT, A, B, SHUT, ABROAD, HERE = "10.1.0.2", "10.2.0.1", "10.2.0.2", "10.2.0.3", "10.3.0.3", "10.1.0.1"
-TO_VIP, TO_PUBLISHED = (VIP, 80), (HERE, PUBLISHED)
-POOL = ip_network("10.112.0.0/16")
-CLAIMS = Claims(ports={(Transport.TCP, PUBLISHED): ("web.shop.test", 80), (Transport.UDP, PUBLISHED): ("x.test", 80)})
-ADDRESSES = frozenset([HERE, "10.2.0.254", "10.3.0.254"])
-LOST = 4.0
-"""Seconds without an answer that count as never: a second try of TCP comes after one."""
-PATIENCE = 20.0
-
-
-class World(Lab):
-    """The lab, an endpoint that is shut in and one abroad; whoever is asked answers with the client's address."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._there = {A: self._backends["a"], B: self._backends["b"], SHUT: Namespace(), ABROAD: Namespace()}
-        self._there[CLIENT] = self._client
-        ip(
-            f"link add es type veth peer name e0 netns {self._there[SHUT].path}",
-            "link set es master br0",
-            "link set es up",
-            f"link add u1 type veth peer name e0 netns {self._there[ABROAD].path}",
-            "address add 10.3.0.254/24 dev u1",
-            "link set u1 up",
-            "link add mesh0 type dummy",
-            f"address add {VIP}/32 dev mesh0",
-            "link set mesh0 up",
-        )
-        for address in (SHUT, ABROAD):
-            self._there[address].ip(f"address add {address}/24 dev e0", "link set e0 up", "link set lo up")
-
-    def close(self) -> None:
-        super().close()
-        self._there[SHUT].close()
-        self._there[ABROAD].close()
-
-    def socket_at(self, address: Address, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-        """A socket on one of the hosts; the worker's own too."""
-        if address not in self._there:
-            return socket.socket(socket.AF_INET, kind)
-        with self._there[address].entered():
-            return socket.socket(socket.AF_INET, kind)
+CLAIMS = Claims(ports={(transport, PUBLISHED): ("web.shop.test", 80) for transport in Transport})
+CHANGED = "nftables chain {} vipmesh source is as it must be, was changed"
+VIP_AND_PUBLISHED = pytest.mark.parametrize("where", [TO_VIP, TO_PUBLISHED], ids=["vip", "published"])
+KINDS = pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+DOCS = Path(__file__).parent.parent.parent / "docs" / "source-nat.md"
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def places() -> Iterator[Places]:
+    """One lab for all: every test asks the same service, whose one endpoint it chooses."""
+    need("nft", "nftables")
     with private_network():
-        world = World()
-        yield world
-        world.close()
+        places = Places()
+        yield places
+        places.close()
 
 
 @pytest.fixture
-async def servers(world: World) -> AsyncIterator[None]:
-    loop = asyncio.get_running_loop()
-    started: list[asyncio.Server | asyncio.DatagramTransport] = []
-    for address in (A, B, SHUT, ABROAD, HERE):
-        stream, datagrams = world.socket_at(address), world.socket_at(address, socket.SOCK_DGRAM)
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for sock in (stream, datagrams):
-            sock.setblocking(False)
-            sock.bind((address, PORT))
-        started.append(await asyncio.start_server(tell, sock=stream))
-        started.append((await loop.create_datagram_endpoint(Teller, sock=datagrams))[0])
-    yield
-    for one in started:
-        one.close()
+async def lab(places: Places) -> AsyncIterator[Places]:
+    async with places.telling():
+        yield places
 
 
 @pytest.fixture
-async def nat(servers: None) -> AsyncIterator[SourceNat]:
+async def nat(lab: Places) -> AsyncIterator[SourceNat]:
     """Source NAT as the daemon sets it up."""
-    nat = SourceNat(POOL)
+    nat = SourceNat(ip_network("10.112.0.0/16"))
     await nat.mend(ADDRESSES, CLAIMS)
     yield nat
     await nat.remove()
 
 
-async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(writer.get_extra_info("peername")[0].encode())
-    writer.close()
+def delete_rule(chain: str, text: str, table: str = "ip vipmesh") -> None:
+    """Exactly the one rule that has this in it."""
+    lines = run("nft", "-a", "list", "chain", *table.split(), chain).splitlines()
+    (handle,) = [line.rpartition("handle ")[2] for line in lines if text in line]
+    run("nft", "delete", "rule", *table.split(), chain, "handle", handle)
 
 
-class Teller(asyncio.DatagramProtocol):
-    """Answers every datagram with the address it came from."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From where to where, and what the endpoint sees with the rule that it needs."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._transport.sendto(addr[0].encode(), addr)
-
-
-def lead_to(endpoint: Address) -> None:
-    """VIP and published port have this one endpoint."""
-    table = [f"-{kind} {host}:{port}" for kind in "tu" for host, port in (TO_VIP, TO_PUBLISHED)]
-    lines = [line for key in table for line in (f"-A {key} -s rr", f"-a {key} -r {endpoint}:{PORT} -m")]
-    run("ipvsadm", "-C")
-    run("ipvsadm", "-R", given="\n".join(lines) + "\n")
+    rule: str
+    client: Address
+    endpoint: Address
+    seen: Address
 
 
-async def ask(
-    world: World,
-    source: Address,
-    where: tuple[Address, int],
-    kind: socket.SocketKind = socket.SOCK_STREAM,
-    patience: float = PATIENCE,
-) -> Address:
-    """At which address the endpoint sees a client on `source`. Raises TimeoutError or OSError."""
-    loop = asyncio.get_running_loop()
-    with world.socket_at(source, kind) as sock:
-        sock.setblocking(False)
-        async with asyncio.timeout(patience):
-            await loop.sock_connect(sock, where)
-            if kind is socket.SOCK_DGRAM:
-                await loop.sock_sendall(sock, b"?")
-            return (await loop.sock_recv(sock, 100)).decode()
-
-
-async def lost(world: World, source: Address, where: tuple[Address, int]) -> bool:
-    """Whether a client on `source` gets no answer."""
-    try:
-        await ask(world, source, where, patience=LOST)
-    except (TimeoutError, OSError):
-        return True
-    return False
-
-
-def delete_rule(comment: str) -> None:
-    """Exactly the rule whose comment begins so."""
-    lines = run("nft", "-a", "list", "chain", "ip", "vipmesh", "source").splitlines()
-    (handle,) = [line.rpartition("handle ")[2] for line in lines if f'comment "{comment}' in line]
-    run("nft", "delete", "rule", "ip", "vipmesh", "source", "handle", handle)
-
-
-@pytest.mark.parametrize("where", [TO_VIP, TO_PUBLISHED], ids=["vip", "published"])
+@VIP_AND_PUBLISHED
 @pytest.mark.parametrize(
-    ("rule", "source", "endpoint", "seen"),
+    "path",
     [
-        pytest.param("elsewhere", CLIENT, ABROAD, "10.3.0.254", id="elsewhere"),
-        pytest.param("hairpin", A, A, "10.2.0.254", id="hairpin-itself"),
-        pytest.param("hairpin", A, B, "10.2.0.254", id="hairpin-neighbour"),
+        pytest.param(Way("elsewhere", CLIENT, ABROAD, "10.3.0.254"), id="elsewhere"),
+        pytest.param(Way("elsewhere", ABROAD, ABROAD, "10.3.0.254"), id="elsewhere-in-one-network"),
+        pytest.param(Way("hairpin", A, A, "10.2.0.254"), id="hairpin-itself"),
+        pytest.param(Way("hairpin", A, B, "10.2.0.254"), id="hairpin-neighbour"),
+        pytest.param(Way("host", HERE, SHUT, "10.2.0.254"), id="host"),
     ],
 )
-async def test_without_its_rule_the_reply_is_lost(
-    world: World, nat: SourceNat, rule: str, source: Address, endpoint: Address, where: tuple[Address, int], seen: str
+async def test_without_its_rule_the_reply_is_lost(lab: Places, nat: SourceNat, path: Way, where: Where) -> None:
+    lead_to(path.endpoint)
+    assert await ask(lab, path.client, where) == path.seen
+    assert await ask(lab, path.client, where, socket.SOCK_DGRAM) == path.seen
+
+    delete_rule("source", f'comment "{path.rule}: ')
+    assert await lost(lab, path.client, where)
+
+    assert await nat.mend(ADDRESSES, CLAIMS) == [CHANGED.format("ip")]
+    assert await ask(lab, path.client, where) == path.seen
+
+
+@KINDS
+@VIP_AND_PUBLISHED
+@pytest.mark.parametrize(
+    ("endpoint", "client"),
+    [
+        pytest.param(A, CLIENT, id="a container"),
+        pytest.param(HERE, CLIENT, id="the worker itself"),
+        pytest.param(HERE, A, id="a container asks the worker itself"),
+        pytest.param(A, ABROAD, id="a host of another network"),
+    ],
+)
+@pytest.mark.usefixtures("nat")
+async def test_a_client_keeps_its_address_where_the_reply_comes_back(
+    lab: Places, endpoint: Address, client: Address, where: Where, kind: socket.SocketKind
 ) -> None:
     lead_to(endpoint)
-    assert await ask(world, source, where) == seen
-    assert await ask(world, source, where, socket.SOCK_DGRAM) == seen
-
-    delete_rule(rule)
-    assert await lost(world, source, where)
-
-    assert await nat.mend(ADDRESSES, CLAIMS) == ["nftables chain ip vipmesh source is as it must be, was changed"]
-    assert await ask(world, source, where) == seen
+    assert await ask(lab, client, where, kind) == client
 
 
-async def test_the_host_itself(world: World, nat: SourceNat) -> None:
-    lead_to(SHUT)
-    assert await ask(world, HERE, TO_VIP) == "10.2.0.254"
+@KINDS
+@VIP_AND_PUBLISHED
+@pytest.mark.usefixtures("nat")
+async def test_the_host_reaches_endpoints_anywhere(lab: Places, where: Where, kind: socket.SocketKind) -> None:
+    for endpoint, seen in ((A, "10.2.0.254"), (ABROAD, "10.3.0.254"), (HERE, where[0])):
+        lead_to(endpoint)
+        assert await ask(lab, HERE, where, kind) == seen
 
-    delete_rule("host")
-    assert await lost(world, HERE, TO_VIP)
 
+async def test_networks_that_the_settings_name_decide(lab: Places) -> None:
+    nat = SourceNat(ip_network("10.112.0.0/16"), [])
     await nat.mend(ADDRESSES, CLAIMS)
-    assert await ask(world, HERE, TO_VIP) == "10.2.0.254"
-    for endpoint, seen in ((A, "10.2.0.254"), (ABROAD, "10.3.0.254"), (HERE, None)):
+    lead_to(A)
+    assert await ask(lab, CLIENT, TO_VIP) == "10.2.0.254"
+    await nat.remove()
+
+
+@pytest.mark.parametrize("where", [TO_VIP6, TO_PUBLISHED6], ids=["vip", "published"])
+async def test_ipv6(lab: Places, where: Where) -> None:
+    nat = SourceNat(ip_network("fd00:112::/64"))
+    await nat.mend(ADDRESSES, CLAIMS)
+    lead_to(A6)
+    assert await ask(lab, CLIENT6, where) == CLIENT6
+    assert await ask(lab, A6, where) == "fd00:2::fe"
+    lead_to(ABROAD6)
+    assert await ask(lab, CLIENT6, where, socket.SOCK_DGRAM) == "fd00:3::fe"
+    assert await ask(lab, CLIENT6, where) == "fd00:3::fe"
+    delete_rule("source", 'comment "elsewhere: ', "ip6 vipmesh")
+    assert await lost(lab, CLIENT6, where)
+    assert await nat.mend(ADDRESSES, CLAIMS) == [CHANGED.format("ip6")]
+    assert await nat.remove() == ["ip6"]
+
+
+async def test_connections_outlive_a_flushed_ruleset(lab: Places, nat: SourceNat) -> None:
+    for endpoint, seen in ((A, CLIENT), (ABROAD, "10.3.0.254")):
         lead_to(endpoint)
-        for where in (TO_VIP, TO_PUBLISHED):
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                try:
-                    print("SEEN", endpoint, where, kind, await ask(world, HERE, where, kind, 6))
-                except (TimeoutError, OSError) as e:
-                    print("LOST", endpoint, where, kind, e)
+        established = Asking(lab, CLIENT)
+        await established.connect(TO_VIP)
+        assert await established.seen_at() == seen
+        run("nft", "flush", "ruleset")
+        assert await nat.mend(ADDRESSES, CLAIMS) == ["nftables table ip vipmesh is there, was missing"]
+        assert await established.seen_at() == seen
+        established.close()
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
-@pytest.mark.parametrize("where", [TO_VIP, TO_PUBLISHED], ids=["vip", "published"])
-async def test_the_clients_address_is_kept_where_the_reply_comes_back(
-    world: World, nat: SourceNat, where: tuple[Address, int], kind: socket.SocketKind
+@pytest.mark.parametrize(
+    ("chain", "rule"),
+    [("input", "ip daddr 10.112.0.0/16"), ("output", "ct original ip daddr"), ("forward", "ct state")],
+)
+@pytest.mark.usefixtures("nat")
+async def test_the_firewall_of_the_docs_lets_it_through_and_each_of_its_lines_counts(
+    lab: Places, chain: str, rule: str
 ) -> None:
-    for endpoint in (A, HERE):
-        lead_to(endpoint)
-        assert await ask(world, CLIENT, where, kind) == CLIENT
+    (firewall,) = re.findall(r"```nft\n(table inet filter \{.*?)```", DOCS.read_text(), re.S)
+    run("nft", "-f", "-", given=firewall)
+    try:
+        lead_to(A)
+        assert await ask(lab, CLIENT, TO_VIP) == CLIENT
+        assert await ask(lab, CLIENT, TO_PUBLISHED) == CLIENT
+        lead_to(ABROAD)
+        assert await ask(lab, CLIENT, TO_VIP, socket.SOCK_DGRAM) == "10.3.0.254"
+        assert await ask(lab, CLIENT, TO_PUBLISHED) == "10.3.0.254"
+        delete_rule(chain, rule, "inet filter")
+        assert await lost(lab, CLIENT, TO_VIP)
+    finally:
+        run("nft", "delete", "table", "inet", "filter")

@@ -219,6 +219,26 @@ class TestTheLoop:
             await bench.passes(2 * AUDIT)
             assert loop.status().frozen == ()
 
+    async def test_what_the_data_plane_stands_on_follows_the_addresses_at_once(self, bench: Bench) -> None:
+        told: list[frozenset[Address]] = []
+
+        class SourceNat:
+            async def mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
+                told.append(addresses)
+                return []
+
+        bench.upkeep = [SourceNat()]
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+            told.clear()
+            bench.host.has("192.0.2.1")
+            await bench.passes()
+            assert told == [], "nothing new, and no audit yet"
+            bench.host.has("192.0.2.1", "192.0.2.2")
+            await bench.passes()
+            assert told == [frozenset(["192.0.2.1", "192.0.2.2"])]
+
     async def test_a_removed_endpoint_drains_until_its_last_connection_has_ended(self, bench: Bench) -> None:
         async with bench.running():
             bench.source.say([instance(1), instance(2)])

@@ -8,13 +8,13 @@ import uvloop
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.diff import diff
 from mesh.host.interface import LoopbackAddresses
-from mesh.model import RealKey, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
 
 
 async def serve(address: str, port: int, reals: list[int]) -> None:
     """Until the process is ended."""
     key = VirtualKey(address, port, Transport.TCP)
-    server = VirtualServer(real_servers={RealKey("127.0.0.1", real): 1 for real in reals})
+    server = VirtualServer(real_servers={RealKey("127.0.0.1", real): RealServer(1) for real in reals})
     plane = UserspaceDataPlane(LoopbackAddresses())
     failures = await plane.apply(diff(Table(), Table({key: server}, frozenset([address]))))
     if failures:

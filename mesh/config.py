@@ -10,15 +10,17 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+from mesh import etcd_url
 from mesh.model import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Driver(StrEnum):
@@ -27,7 +29,18 @@ class Driver(StrEnum):
     AUTO = "auto"
     """IPVS where the kernel has it and permits it, else the proxy in user space."""
     IPVS = "ipvs"
+    NFTABLES = "nftables"
     USERSPACE = "userspace"
+
+
+class EndpointAddress(StrEnum):
+    """At which address the endpoints of a container engine are reached."""
+
+    AUTO = "auto"
+    """The container's where all workers can reach it, else the worker's."""
+    CONTAINER = "container"
+    HOST = "host"
+    """The worker's, at the port that it publishes for the container's."""
 
 
 class SettingsError(Exception):
@@ -46,8 +59,6 @@ class Settings:
     """This worker's name in the cluster."""
     node_address: Address | None
     """The one address that published ports listen on; None: every address of the host, those that appear later too."""
-    node_local_networks: tuple[Network, ...] | None
-    """Whose hosts have this worker for a gateway, so that their clients' addresses are kept; None: found out."""
     vip_pool: Network
     publish_ports: range
     dataplane_driver: Driver
@@ -55,14 +66,34 @@ class Settings:
     """Added to listen ports below 1024 by the user-space proxy, so that it needs no privilege; 0: not."""
     dataplane_drain_timeout: int
     """Seconds."""
+    dataplane_local_networks: tuple[Network, ...]
+    """Whose hosts answer through this worker."""
     dns_listen: tuple[tuple[str, int], ...]
     dns_domain: str
     dns_ttl: int
     """Seconds."""
     dns_upstream: tuple[tuple[str, int], ...]
     """Empty: the name servers of /etc/resolv.conf."""
+    dns_forward: Mapping[str, tuple[tuple[str, int], ...]]
+    """Who answers for the names in a domain."""
+    dns_allow: tuple[Network, ...]
+    """Whose questions are answered; empty: those of private, shared, loopback and link-local networks."""
+    dns_outstanding: int
+    """Questions about other names that may be under way at a time."""
     source_compose_files: tuple[Path, ...]
+    source_docker_socket: str | None
+    """`unix:///path` or `tcp://HOST:PORT`; None: no engine is asked."""
+    source_docker_endpoint_address: EndpointAddress
     store_url: str
+    store_user: str | None
+    store_password: str | None = field(repr=False)
+    store_ca: Path | None
+    """Whom to trust; None: what the host trusts."""
+    store_cert: Path | None
+    store_key: Path | None
+    store_lease_ttl: int
+    """Seconds that what a worker offers outlives its last sign of life."""
+    store_saved_view: Path
     admin_listen: str
     """`unix:///path` or `HOST:PORT`."""
 
@@ -85,20 +116,24 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
         variable, example = variable_of(key), setting.example
         raw: object
         if variable in environment:
-            where, raw = f"environment variable {variable}", environment[variable]
+            where, raw = f"environment variable {variable}:", environment[variable]
             example = re.sub(r'[]["]', "", example)  # a variable holds the bare text
         else:
-            where, raw = f"{file}: {_shown(key)}", given.get(key, setting.default)
+            raw = given.get(key, setting.default)
+            where = f"{file}: [{key}]" if isinstance(raw, dict) else f"{file}: {_shown(key)}:"
         if raw is None:
             values.setdefault(_attribute(key), None)
             continue
         try:
             values[_attribute(key)] = setting.parse(raw)
         except ValueError as error:
-            problems.append(f"{where}: {error}; write {example}")
+            problems.append(f"{where} {error}; write {example}")
     if problems:
         raise SettingsError(tuple(problems))
-    return Settings(**values)
+    settings = Settings(**values)
+    if contradictions := tuple(f"{file}: {text}" for text in _contradictions(settings)):
+        raise SettingsError(contradictions)
+    return settings
 
 
 def variable_of(key: str) -> str:
@@ -165,11 +200,14 @@ def _port_range(raw: object) -> range:
     return range(low, high + 1)
 
 
-def _driver(raw: object) -> Driver:
-    text = _text(raw)
-    if text not in list(Driver):
-        raise ValueError(f"{text!r} is not a data plane driver")
-    return Driver(text)
+def _one_of(kind: type[Choice], called: str) -> Callable[[object], Choice]:
+    def parse(raw: object) -> Choice:
+        text = _text(raw)
+        if text not in list(kind):
+            raise ValueError(f"{text!r} is not {called}")
+        return kind(text)
+
+    return parse
 
 
 def _items(raw: object) -> list[str]:
@@ -199,14 +237,56 @@ def _socket_addresses(default_port: int) -> Callable[[object], tuple[tuple[str, 
     return lambda raw: tuple(socket_address(item, default_port) for item in _items(raw))
 
 
+def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
+    """A table of domains; in a variable `corp.example=10.1.1.1,10.1.1.2,lab.example=10.2.2.2:5353`."""
+    given: dict[str, list[str]] = {}
+    if isinstance(raw, dict):
+        # A domain without quotes is a table in a table to TOML, and means the same to people.
+        given = {domain: _items(servers) for domain, servers in _leaves(raw, "")}
+    else:
+        domain = ""
+        for item in _items(raw):
+            before, equals, server = item.rpartition("=")
+            domain = before.strip() if equals else domain
+            if not domain:
+                raise ValueError(f"{item!r} has no domain")
+            given.setdefault(domain, []).extend([server.strip()] if server.strip() else [])
+    found: dict[str, tuple[tuple[str, int], ...]] = {}
+    for text, servers in given.items():
+        domain = _domain(text)
+        try:
+            addresses = tuple(dict.fromkeys(socket_address(server, 53) for server in servers))
+        except ValueError as error:
+            raise ValueError(f'"{domain}": {error}') from error
+        if not addresses:
+            raise ValueError(f'"{domain}" has no server')
+        if domain in found:
+            raise ValueError(f'"{domain}" stands there twice')
+        found[domain] = addresses
+    return MappingProxyType(found)
+
+
+def _file(raw: object) -> Path:
+    return Path(_text(raw))
+
+
 def _files(raw: object) -> tuple[Path, ...]:
     return tuple(Path(item) for item in _items(raw))
 
 
 def _store_url(raw: object) -> str:
     text = _text(raw)
-    if not re.match(r"sqlite:///.", text):
+    if re.match(r"etcds?:", text):
+        etcd_url.parse(text)
+    elif not re.match(r"sqlite:///.", text):
         raise ValueError(f"{text!r} is not the URL of a store")
+    return text
+
+
+def _engine(raw: object) -> str:
+    text = _text(raw)
+    if not re.fullmatch(r"unix:///.+|tcp://[^/:\s]+:[0-9]{1,5}", text):
+        raise ValueError(f"{text!r} is not the address of a container engine")
     return text
 
 
@@ -242,13 +322,6 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             'an address of this host such as "192.0.2.11"',
             "where published ports listen; default: every address of the host, those that appear later too",
         ),
-        "node.local_networks": Setting(
-            _networks,
-            None,
-            'networks such as ["172.17.0.0/16"]',
-            "whose hosts have this worker for a gateway, so that endpoints see their clients' own addresses; "
-            "default: the networks of bridges for containers",
-        ),
         "vip.pool": Setting(
             _network, "10.112.0.0/16", 'a network such as "10.112.0.0/16"', "where the VIPs of services are taken from"
         ),
@@ -256,10 +329,10 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             _port_range, "30000-32767", '"30000-32767"', "where published ports that ask for `auto` are taken from"
         ),
         "dataplane.driver": Setting(
-            _driver,
+            _one_of(Driver, "a data plane driver"),
             "auto",
-            '"auto", "ipvs" or "userspace"',
-            "what forwards the traffic; `auto` takes IPVS where the kernel has it",
+            '"auto", "ipvs", "nftables" or "userspace"',
+            "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
         ),
         "dataplane.low_port_offset": Setting(
             _number(0, 64000),
@@ -272,6 +345,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             30,
             "a number of seconds such as 30",
             "how long the connections of a removed endpoint get to finish",
+        ),
+        "dataplane.local_networks": Setting(
+            _networks,
+            (),
+            'networks such as ["10.5.0.0/24"]',
+            "where hosts have this worker as their default route, beside its containers: they see the client's address",
         ),
         "dns.listen": Setting(
             _socket_addresses(53),
@@ -289,14 +368,71 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             'addresses such as ["192.0.2.53"]',
             "who answers for all other names; default: the name servers of /etc/resolv.conf",
         ),
+        "dns.forward": Setting(
+            _domain_servers,
+            (),
+            '"corp.example" = ["10.1.1.1"]',
+            "who answers for the names in a domain, the longest domain first",
+        ),
+        "dns.allow": Setting(
+            _networks,
+            (),
+            'networks such as ["192.0.2.0/24"]',
+            "whose questions are answered; default: private, shared, loopback and link-local networks",
+        ),
+        "dns.outstanding": Setting(
+            _number(16, 65536),
+            1024,
+            "a number of questions such as 1024",
+            "how many questions about other names may be under way at a time; a quarter of them for one client",
+        ),
         "source.compose.files": Setting(
             _files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
+        ),
+        "source.docker.socket": Setting(
+            _engine,
+            None,
+            '"unix:///var/run/docker.sock"',
+            "the Docker engine whose labelled containers are the instances; default: none is asked",
+        ),
+        "source.docker.endpoint_address": Setting(
+            _one_of(EndpointAddress, "an address of endpoints"),
+            "auto",
+            '"auto", "container" or "host"',
+            "where endpoints are reached: at the container's address, at the worker's and the published port, or "
+            "`auto`: the container's where every worker can reach it",
         ),
         "store.url": Setting(
             _store_url,
             "sqlite:////var/lib/vipmesh/store.db",
-            '"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path)',
-            "where claims and endpoints are kept",
+            f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE}',
+            "where claims and endpoints are kept: a file for a single worker, etcd for a cluster",
+        ),
+        "store.user": Setting(_text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
+        "store.password": Setting(_text, None, "a text", "the password of the user of etcd"),
+        "store.ca": Setting(
+            _file,
+            None,
+            'a path such as "/etc/vipmesh/etcd-ca.pem"',
+            "who signed etcd's certificates; default: the host's",
+        ),
+        "store.cert": Setting(
+            _file, None, 'a path such as "/etc/vipmesh/etcd.pem"', "this worker's certificate for etcd; its CN is empty"
+        ),
+        "store.key": Setting(
+            _file, None, 'a path such as "/etc/vipmesh/etcd.key"', "its private key; default: in the same file"
+        ),
+        "store.lease_ttl": Setting(
+            _number(2, 600),
+            5,
+            "a number of seconds such as 5",
+            "how long what a worker offers outlives its last sign of life",
+        ),
+        "store.saved_view": Setting(
+            _file,
+            "/var/lib/vipmesh/view.json",
+            '"/var/lib/vipmesh/view.json"',
+            "where the last view of the cluster is kept for a start while etcd is away",
         ),
         "admin.listen": Setting(
             _listen,
@@ -306,6 +442,23 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         ),
     }
 )
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """What is right by itself but not together."""
+    places = [("[dns] upstream", settings.dns_upstream)]
+    for domain, servers in settings.dns_forward.items():
+        if f".{domain}".endswith(f".{settings.dns_domain}"):
+            yield (
+                f'[dns.forward] "{domain}": names in the cluster domain {settings.dns_domain} are answered here and '
+                "never forwarded; take it out, or choose another [dns] domain"
+            )
+        places.append((f'[dns.forward] "{domain}"', servers))
+    for place, servers in places:
+        for host, port in set(servers) & set(settings.dns_listen):
+            yield (
+                f"{place}: {host}:{port} is this name server itself, see [dns] listen; write the address of another one"
+            )
 
 
 # ------------------------------------------------------------------------------------------------- unknown keys

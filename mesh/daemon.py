@@ -6,32 +6,52 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.admin import AdminApi
+from mesh.api.admin import AdminApi, RefusalError
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
+from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
-from mesh.model import Address, Name, VirtualKey
+from mesh.leaving import Leaving
+from mesh.model import Address, Endpoint, VirtualKey
+from mesh.naming import Names
+from mesh.offload import answer_promptly
+from mesh.parts import Site, Upkeep
+from mesh.probes.command import CommandCheck
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import Reconciler, Site, Upkeep
+from mesh.reconcile import Reconciler
 from mesh.sources.compose import ComposeSource
+from mesh.sources.docker import DockerSource
+from mesh.sources.docker_containers import Rules
+from mesh.sources.docker_engine import DockerEngine
+from mesh.sources.docker_exec import DockerExec
 from mesh.status import Facts, WorkerStatus
-from mesh.store.sqlite import SqliteStore
-from meshdns.forward import Forwarder, upstreams_from_resolv_conf
+from mesh.stopping import Engine, Stopping
+from mesh.store import Store, StoreError
+from mesh.store.opening import open_store
+from mesh.store.records import view
+from meshdns.access import LOCAL
+from meshdns.forward import Forwarder
 from meshdns.server import NameServer
-from meshdns.zone import Zone
+from meshdns.service import reverse_domains
+from meshdns.thread import ThreadedServer
+from meshdns.upstreams import Upstreams
+from meshdns.zone import Draft, Zone
 
 log = logging.getLogger("vipmesh")
 
@@ -65,9 +85,10 @@ async def run(
 
     Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
     """
+    answer_promptly()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
+        store = await open_store(settings)
         stack.push_async_callback(store.close)
         site = _site(settings)
         published = PublishedPorts()
@@ -76,12 +97,17 @@ async def run(
             stack.push_async_callback(interface.close)
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
-        names = NameServer(settings.dns_listen, _zone(settings, {}, serial=0), _forwarder(settings))
+        draft = _draft(settings)
+        empty = draft.update({})[0]
+        names = ThreadedServer(lambda: _name_server(settings, empty))
         await names.start()
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
-        prober = Prober(wake.set)
-        sources = _sources(settings, environment)
+        engine = settings.source_docker_socket
+        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
+        leaving = Leaving()
+        leaving.adopt(await own_endpoints(store, settings.node_name))
+        sources, stopping = _sources(settings, environment, leaving)
         loop = Reconciler(
             site,
             Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
@@ -89,20 +115,24 @@ async def run(
             sources=sources,
             store=store,
             plane=plane,
-            upkeep=_upkeep(settings) if isinstance(plane, ipvs.IpvsDataPlane) else [],
+            upkeep=_upkeep(settings, plane),
+            listening=None if isinstance(plane, UserspaceDataPlane) else listening,
             published=published,
             prober=prober,
-            publish=_Publisher(settings, names),
+            publish=_publisher(draft, names),
             wake=wake,
+            leaving=leaving,
         )
-        api = AdminApi(settings.admin_listen, loop.status)
+        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs())
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
         async with asyncio.TaskGroup() as tasks:
             parts = [
+                tasks.create_task(store.run(), name="store"),
                 tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(loop.run(), name="reconciler"),
+                tasks.create_task(stopping.run(), name="stopping"),
             ]
             started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane)))
             await stop.wait()
@@ -122,57 +152,88 @@ async def refuse_overlap(settings: Settings) -> None:
 
 async def choose_plane(settings: Settings, interface: VipInterface, published: PublishedPorts) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`."""
+    driver, pool = settings.dataplane_driver, settings.vip_pool
     userspace = UserspaceDataPlane(interface, low_port_offset=settings.dataplane_low_port_offset)
-    if settings.dataplane_driver is Driver.USERSPACE:
+    if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
-    if settings.dataplane_driver is Driver.AUTO and settings.vip_pool.is_loopback:
-        return userspace, f"the pool {settings.vip_pool} is on loopback, which IPVS does not forward"
-    missing = await ipvs.available()
-    if missing is None:
-        return ipvs.IpvsDataPlane(settings.vip_pool, interface, published), "this kernel has IPVS"
-    if settings.dataplane_driver is Driver.IPVS:
-        raise DataPlaneError(f"[dataplane] driver is ipvs, but {missing}")
-    return userspace, missing
+    if driver is Driver.AUTO and pool.is_loopback:
+        return userspace, f"the pool {pool} is on loopback, which the kernel does not forward"
+    no_ipvs = await ipvs.available() if driver is not Driver.NFTABLES else None
+    if no_ipvs is None and driver is not Driver.NFTABLES:
+        return ipvs.IpvsDataPlane(pool, interface, published), "this kernel has IPVS"
+    if driver is Driver.IPVS:
+        raise DataPlaneError(f"[dataplane] driver is ipvs, but {no_ipvs}")
+    no_nftables = await nftables.available(pool.version)
+    if no_nftables is None:
+        return nftables.NftablesDataPlane(pool, interface), no_ipvs or "asked for by [dataplane] driver"
+    if driver is Driver.NFTABLES:
+        raise DataPlaneError(f"[dataplane] driver is nftables, but {no_nftables}")
+    return userspace, f"{no_ipvs}; {no_nftables}"
 
 
-class _Publisher:
-    """Names -> the zone that is answered, each time with a higher serial."""
-
-    def __init__(self, settings: Settings, names: NameServer) -> None:
-        self._settings = settings
-        self._names = names
-        self._serial = 0
-
-    def __call__(self, names: Mapping[Name, Address]) -> None:
-        self._serial += 1
-        self._names.replace(_zone(self._settings, names, self._serial))
-
-
-def _zone(settings: Settings, names: Mapping[Name, Address], serial: int) -> Zone:
-    return Zone.build(
-        {name: (vip,) for name, vip in names.items()}, [settings.dns_domain], ttl=settings.dns_ttl, serial=serial
-    )
-
-
-def _forwarder(settings: Settings) -> Forwarder:
-    upstream: Sequence[tuple[str, int]] = settings.dns_upstream
-    if not upstream and RESOLV_CONF.exists():
-        upstream = upstreams_from_resolv_conf(RESOLV_CONF.read_text(), exclude=settings.dns_listen)
-    return Forwarder(upstream)
-
-
-def _sources(settings: Settings, environment: Mapping[str, str]) -> list[ComposeSource]:
-    if not settings.source_compose_files:
-        log.warning("no source of instances: set [source.compose] files; what was registered before stays in force")
+def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
+    """What the data plane stands on; a proxy stands on nothing."""
+    if isinstance(plane, UserspaceDataPlane):
         return []
-    return [ComposeSource(settings.source_compose_files, env=environment)]
+    router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=isinstance(plane, ipvs.IpvsDataPlane))
+    return [router, SourceNat(settings.vip_pool, settings.dataplane_local_networks)]
 
 
-def _upkeep(settings: Settings) -> list[Upkeep]:
-    return [RouterSettings(), SourceNat(settings.vip_pool, settings.node_local_networks)]
+def _draft(settings: Settings) -> Draft:
+    """The zone without services yet. Its serial is of the start: nobody copies the zone, and so nobody compares."""
+    domains = [settings.dns_domain, *reverse_domains(settings.vip_pool)]
+    return Draft(domains, ttl=settings.dns_ttl, serial=int(time.time()))
 
 
-def _reload(sources: Sequence[ComposeSource]) -> Callable[[], None]:
+def _publisher(draft: Draft, names: ThreadedServer) -> Names:
+    draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
+    return Names(lambda services: names.replace(*draft.update(services)))
+
+
+def _name_server(settings: Settings, zone: Zone) -> NameServer:
+    upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
+    forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
+    return NameServer(settings.dns_listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
+
+
+def _sources(
+    settings: Settings, environment: Mapping[str, str], leaving: Leaving
+) -> tuple[list[ComposeSource | DockerSource], Stopping]:
+    sources: list[ComposeSource | DockerSource] = []
+    engines: list[Engine] = []
+    stopping = Stopping(leaving, engines, settings.dataplane_drain_timeout)
+    if settings.source_compose_files:
+        sources.append(ComposeSource(settings.source_compose_files, env=environment))
+    if settings.source_docker_socket is not None:
+        rules = Rules(
+            domain=settings.dns_domain,
+            endpoint_address=settings.source_docker_endpoint_address,
+            alone=settings.store_url.startswith("sqlite:"),
+            worker=settings.node_address,
+            version=settings.vip_pool.version,
+        )
+        docker = DockerSource(settings.source_docker_socket, rules, on_drain=stopping.signalled)
+        sources.append(docker)
+        engines.append(DockerEngine(settings.source_docker_socket, docker, RefusalError))
+    if not sources:
+        log.warning(
+            "no source of instances: set [source.docker] socket or [source.compose] files; "
+            "what was registered before stays in force"
+        )
+    return sources, stopping
+
+
+async def own_endpoints(store: Store, worker: str) -> list[Endpoint]:
+    """What this worker has registered before; nothing if the store does not answer."""
+    try:
+        seen, _ = view((await store.read()).records)
+    except StoreError as error:
+        log.warning("store: %s; drains that were asked for before the start are not known", error)
+        return []
+    return [endpoint for endpoint in seen.endpoints if endpoint.worker == worker]
+
+
+def _reload(sources: Sequence[ComposeSource | DockerSource]) -> Callable[[], None]:
     def reload() -> None:
         for source in sources:
             source.touch()

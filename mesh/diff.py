@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from mesh.model import Address, RealKey, Scheduler, Table, VirtualKey, VirtualServer
+from mesh.model import Address, RealKey, RealServer, Scheduler, SchedulerFlag, Table, VirtualKey, VirtualServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class AddVirtualServer:
     key: VirtualKey
     scheduler: Scheduler
     persistence: int
+    flags: frozenset[SchedulerFlag] = frozenset()
 
     def __str__(self) -> str:
         return f"add virtual server {self.key}, scheduler {self.scheduler}"
@@ -33,14 +34,16 @@ class AddVirtualServer:
 
 @dataclass(frozen=True, slots=True)
 class EditVirtualServer:
-    """Change scheduler and persistence in place; real servers and connections stay. It must exist."""
+    """Change the settings in place; real servers and connections stay. It must exist."""
 
     key: VirtualKey
     scheduler: Scheduler
     persistence: int
+    flags: frozenset[SchedulerFlag] = frozenset()
 
     def __str__(self) -> str:
-        return f"set scheduler {self.scheduler}, persistence {self.persistence} s of {self.key}"
+        flags = "".join(f", {flag}" for flag in sorted(self.flags))
+        return f"set scheduler {self.scheduler}{flags}, persistence {self.persistence} s of {self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +62,22 @@ class AddRealServer:
 
     virtual: VirtualKey
     real: RealKey
-    weight: int
+    settings: RealServer
 
     def __str__(self) -> str:
-        return f"add real server {self.real} to {self.virtual}, weight {self.weight}"
+        return f"add real server {self.real} to {self.virtual}, {self.settings}"
 
 
 @dataclass(frozen=True, slots=True)
 class EditRealServer:
-    """Change the weight of a real server, which must exist."""
+    """Change the settings of a real server, which must exist; its connections stay."""
 
     virtual: VirtualKey
     real: RealKey
-    weight: int
+    settings: RealServer
 
     def __str__(self) -> str:
-        return f"set weight {self.weight} of real server {self.real} of {self.virtual}"
+        return f"set {self.settings} of real server {self.real} of {self.virtual}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +134,9 @@ def _operations(observed: Table, desired: Table) -> Iterator[Operation]:
         yield UnbindVip(address)
     for key in sorted(after.keys() - before.keys()):
         server = after[key]
-        yield AddVirtualServer(key, server.scheduler, server.persistence)
-        for real, weight in sorted(server.real_servers.items()):
-            yield AddRealServer(key, real, weight)
+        yield AddVirtualServer(key, server.scheduler, server.persistence, server.flags)
+        for real in sorted(server.real_servers):
+            yield AddRealServer(key, real, server.real_servers[real])
     for key in sorted(after.keys() & before.keys()):
         if before[key] != after[key]:
             yield from _edit(key, before[key], after[key])
@@ -144,20 +147,26 @@ def _operations(observed: Table, desired: Table) -> Iterator[Operation]:
 
 
 def _edit(key: VirtualKey, before: VirtualServer, after: VirtualServer) -> Iterator[Operation]:
-    if (before.scheduler, before.persistence) != (after.scheduler, after.persistence):
-        yield EditVirtualServer(key, after.scheduler, after.persistence)
+    if replace(before, real_servers=after.real_servers) != after:
+        yield EditVirtualServer(key, after.scheduler, after.persistence, after.flags)
     old, new = before.real_servers, after.real_servers
     changed = sorted(real for real in old.keys() & new.keys() if old[real] != new[real])
     for real in sorted(new.keys() - old.keys()):
         yield AddRealServer(key, real, new[real])
     for real in changed:
-        if new[real] > old[real]:
+        if new[real].weight > old[real].weight:
             yield EditRealServer(key, real, new[real])
     for real in changed:
-        if new[real] < old[real]:
+        if new[real].weight <= old[real].weight:
             yield EditRealServer(key, real, new[real])
     for real in sorted(old.keys() - new.keys()):
         yield DeleteRealServer(key, real)
+
+
+def changed(before: Table, after: Table) -> frozenset[VirtualKey]:
+    """The virtual servers that are not the same in both."""
+    old, new = before.virtual_servers, after.virtual_servers
+    return frozenset(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 
 
 class RefusedError(Exception):
@@ -179,30 +188,50 @@ def apply(table: Table, operations: Iterable[Operation]) -> Table:
             case UnbindVip(address):
                 _expect(address in vips, operation)
                 vips.remove(address)
-            case AddVirtualServer(key, scheduler, persistence):
+            case AddVirtualServer(key, scheduler, persistence, flags):
                 _expect(key not in servers, operation)
-                servers[key] = VirtualServer(scheduler, persistence)
-            case EditVirtualServer(key, scheduler, persistence):
+                servers[key] = VirtualServer(scheduler, persistence, flags=flags)
+            case EditVirtualServer(key, scheduler, persistence, flags):
                 _expect(key in servers, operation)
-                servers[key] = replace(servers[key], scheduler=scheduler, persistence=persistence)
+                servers[key] = VirtualServer(scheduler, persistence, servers[key].real_servers, flags)
             case DeleteVirtualServer(key):
                 _expect(key in servers, operation)
                 del servers[key]
-            case AddRealServer(key, real, weight):
+            case AddRealServer(key, real, settings):
                 _expect(key in servers and real not in servers[key].real_servers, operation)
-                servers[key] = _with(servers[key], real, weight)
-            case EditRealServer(key, real, weight):
+                servers[key] = _with(servers[key], real, settings)
+            case EditRealServer(key, real, settings):
                 _expect(key in servers and real in servers[key].real_servers, operation)
-                servers[key] = _with(servers[key], real, weight)
+                servers[key] = _with(servers[key], real, settings)
             case DeleteRealServer(key, real):
                 _expect(key in servers and real in servers[key].real_servers, operation)
-                left = {k: w for k, w in servers[key].real_servers.items() if k != real}
+                left = {k: s for k, s in servers[key].real_servers.items() if k != real}
                 servers[key] = replace(servers[key], real_servers=left)
     return Table(servers, frozenset(vips))
 
 
-def _with(server: VirtualServer, real: RealKey, weight: int) -> VirtualServer:
-    return replace(server, real_servers={**server.real_servers, real: weight})
+def settle(table: Table, operation: Operation) -> Table:
+    """The table after one operation, where it counts as done that somebody else was quicker.
+
+    What is to be added and is there is edited, what is to be deleted and is not there is left. Raises `RefusedError`
+    for what remains: to change what is not there.
+    """
+    try:
+        return apply(table, [operation])
+    except RefusedError:
+        match operation:
+            case DeleteRealServer() | DeleteVirtualServer() | BindVip() | UnbindVip():
+                return table
+            case AddVirtualServer(key, scheduler, persistence, flags):
+                return apply(table, [EditVirtualServer(key, scheduler, persistence, flags)])
+            case AddRealServer(virtual, real, settings):
+                return apply(table, [EditRealServer(virtual, real, settings)])
+            case _:
+                raise
+
+
+def _with(server: VirtualServer, real: RealKey, settings: RealServer) -> VirtualServer:
+    return replace(server, real_servers={**server.real_servers, real: settings})
 
 
 def _expect(fits: bool, operation: Operation) -> None:

@@ -51,8 +51,10 @@ def drain(
     }
     servers = dict(desired.virtual_servers)
     for virtual, real in draining:
-        server = servers.get(virtual) or replace(observed.virtual_servers[virtual], real_servers={})
-        servers[virtual] = replace(server, real_servers={**server.real_servers, real: 0})
+        there = observed.virtual_servers[virtual]
+        server = servers.get(virtual) or replace(there, real_servers={})
+        quiet = replace(there.real_servers[real], weight=0)
+        servers[virtual] = replace(server, real_servers={**server.real_servers, real: quiet})
     bound = desired.vips | (observed.vips & {virtual.address for virtual, _ in draining})
     return Drained(Table(servers, bound), draining)
 

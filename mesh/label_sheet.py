@@ -19,7 +19,17 @@ PREFIXES = ("aliyun.", "mesh.")
 """They mean the same: the compatibility prefix and the neutral one."""
 
 ROUTE, PUBLISH = "routing.port_", "routing.publish.port_"
-SERVICE = ("routing.vip", "routing.scheduler", "routing.session_sticky", "routing.weight", "routing.release")
+SERVICE = (
+    "routing.vip",
+    "routing.scheduler",
+    "routing.scheduler_flags",
+    "routing.session_sticky",
+    "routing.weight",
+    "routing.max_connections",
+    "routing.min_connections",
+    "routing.forwarding",
+    "routing.release",
+)
 PROBE = ("probe.url", "probe.cmd")
 TUNING = (
     "probe.initial_delay_seconds",
@@ -38,7 +48,8 @@ NOT_YET = {
 """Labels that are recognised and not handled -> what the user does instead."""
 
 PORT = "<container port>"
-KNOWN = (f"{ROUTE}{PORT}[/udp]", f"{PUBLISH}{PORT}[/udp]", *SERVICE, *PROBE, *TUNING, *NOT_YET)
+TRANSPORTS = "[/<transport>]"
+KNOWN = (f"{ROUTE}{PORT}{TRANSPORTS}", f"{PUBLISH}{PORT}{TRANSPORTS}", *SERVICE, *PROBE, *TUNING, *NOT_YET)
 """Every label of the reference, without prefix."""
 
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
@@ -47,14 +58,20 @@ _SCALAR = frozenset({*SERVICE, *PROBE, *TUNING})
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class PortLabel:
-    """A label that names a container port; in order of the port, TCP before UDP."""
+    """A label that names a container port; in order of the port, then TCP, UDP, SCTP."""
 
     number: int
     transport: Transport
     name: str
     """Without prefix."""
+
+    def __lt__(self, other: "PortLabel") -> bool:
+        return self._rank() < other._rank()
+
+    def _rank(self) -> tuple[int, int, str]:
+        return self.number, list(Transport).index(self.transport), self.name
 
 
 def name_of(key: str) -> str | None:
@@ -160,16 +177,17 @@ def _prefix(key: str) -> str:
 def _transport(suffix: str | None) -> Transport:
     if suffix is None:
         return Transport.TCP
-    if suffix != Transport.UDP:
-        raise RefusedError(f"{shown('/' + suffix)} is not a transport", "write the number alone or with /udp")
-    return Transport.UDP
+    if suffix not in (Transport.UDP, Transport.SCTP):
+        raise RefusedError(f"{shown('/' + suffix)} is not a transport", "write the number alone or with /udp or /sctp")
+    return Transport(suffix)
 
 
 def _nearest(name: str, key: str) -> str:
     """The remedy for an unknown label: the known one that is spelt most like it."""
     number = re.search(r"[1-9][0-9]{0,4}", name, re.ASCII)
-    port = f"{number[0] if number else PORT}{'/udp' if name.endswith('/udp') else ''}"
-    candidates = [known.replace(f"{PORT}[/udp]", port) for known in KNOWN if "*" not in known]
+    suffix = next((f"/{t}" for t in (Transport.UDP, Transport.SCTP) if name.endswith(f"/{t}")), "")
+    port = f"{number[0] if number else PORT}{suffix}"
+    candidates = [known.replace(f"{PORT}{TRANSPORTS}", port) for known in KNOWN if "*" not in known]
     near = difflib.get_close_matches(name[:100], candidates, n=1)
     if near:
         return f"write {_prefix(key)}{near[0]} if that is meant"

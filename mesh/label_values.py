@@ -9,7 +9,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, TypeAlias
 
-from mesh.model import Address, Name, ProbeKind, Publish, Route, Scheduler, Transport
+from mesh.model import Address, Forwarding, Name, ProbeKind, Publish, Route, Scheduler, SchedulerFlag, Transport
 
 Pool: TypeAlias = IPv4Network | IPv6Network
 """The addresses that VIPs are taken from."""
@@ -20,6 +20,7 @@ STICKY_DEFAULT = 300
 _STICKY_MAX = 31 * 86400  # what ipvsadm takes as the longest timeout
 _SECONDS_MIN, _SECONDS_MAX = 0.01, 86400.0  # below: a busy loop; above: no longer a probe
 _RELEASE_MAX = 64
+_COMMAND_MAX = 4000
 _PATH_MAX = 2048
 _SHOWN_MAX = 60
 
@@ -103,14 +104,15 @@ def routing_names(text: str, container_port: int, transport: Transport, domain: 
 
 def _route(text: str, container_port: int, transport: Transport, domain: Name) -> Route:
     url = _split(text)
-    if url.scheme not in ("", "http", "https", "tcp", "udp"):
-        remedy = "write the name alone or with http://, https://, tcp:// or udp://"
+    if url.scheme not in ("", "http", "https", *Transport):
+        remedy = "write the name alone or with http://, https://, tcp://, udp:// or sctp://"
         raise RefusedError(f"the scheme {shown(url.scheme + '://')} is not known", remedy)
     if url.path:
         reason = f"{shown(text)} has a path, and the mesh routes connections, which have none"
         raise RefusedError(reason, f"write {printable(text.removesuffix(url.path))}")
-    if url.scheme and (url.scheme == "udp") != (transport is Transport.UDP):
-        label = f"routing.port_{container_port}" + ("/udp" if url.scheme == "udp" else "")
+    meant = Transport(url.scheme) if url.scheme in ("udp", "sctp") else Transport.TCP
+    if url.scheme and meant is not transport:
+        label = f"routing.port_{container_port}" + ("" if meant is Transport.TCP else f"/{meant}")
         raise RefusedError(f"{url.scheme}:// does not fit a label for {transport}", f"put the name under {label}")
     name = dns_name(url.host, domain)
     listen = port(url.port) if url.port is not None else _WELL_KNOWN.get(url.scheme, container_port)
@@ -167,6 +169,28 @@ def scheduler(text: str) -> Scheduler:
     except ValueError:
         known = " ".join(Scheduler)
         raise RefusedError(f"{shown(text)} is not a scheduler", f"write one of {known}") from None
+
+
+def scheduler_flags(text: str) -> frozenset[SchedulerFlag]:
+    """Flags of the hashing schedulers, commas between them."""
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    unknown = next((word for word in words if word not in list(SchedulerFlag)), None)
+    if unknown is not None or not words:
+        raise RefusedError(f"{shown(unknown or text)} is not a flag of a scheduler", "write fallback, port or both")
+    return frozenset(map(SchedulerFlag, words))
+
+
+def forwarding(text: str) -> Forwarding:
+    """How packets get to the endpoint."""
+    try:
+        return Forwarding(text.lower())
+    except ValueError:
+        raise RefusedError(f"{shown(text)} is not a way of forwarding", f"write {' or '.join(Forwarding)}") from None
+
+
+def connections(text: str) -> int:
+    """A threshold of connections, 0..1000000."""
+    return _number(text, 0, 1_000_000)
 
 
 def session_sticky(text: str) -> int:
@@ -239,7 +263,7 @@ def probe_url(text: str) -> tuple[ProbeKind, int, str]:
     """`http://container[:port][/path]`, `https://...` or `tcp://container:port`: the kind, the port and the path."""
     example = "write one such as http://container:80/health or tcp://container:80"
     url = _split(text)
-    if url.scheme not in set(ProbeKind):
+    if url.scheme not in {ProbeKind.HTTP, ProbeKind.HTTPS, ProbeKind.TCP}:
         raise RefusedError(f"{shown(text)} is not the URL of a probe", example)
     kind, path = ProbeKind(url.scheme), url.path
     if url.host.lower() != "container":
@@ -256,3 +280,10 @@ def probe_url(text: str) -> tuple[ProbeKind, int, str]:
         remedy = f"write ASCII, percent-encode the rest, no #, at most {_PATH_MAX} characters"
         raise RefusedError(f"{shown(path)} is not the path of a request", remedy)
     return kind, asked, path if path.startswith("/") else f"/{path}"
+
+
+def probe_cmd(text: str) -> str:
+    """A command for a shell, as long as the engine's API takes it."""
+    if not text or "\0" in text or len(text) > _COMMAND_MAX:
+        raise RefusedError(f"{shown(text)} is not a command", f"write one of at most {_COMMAND_MAX} characters")
+    return text

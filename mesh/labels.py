@@ -5,7 +5,7 @@ loudly, and the other labels still count. Nothing raises; every finding is a `Pr
 
 Two prefixes mean the same, `aliyun.` (files written for that platform run unchanged) and `mesh.`. What is declared
 does not depend on the order of the labels, since container engines do not keep it: ports are taken in ascending
-order, TCP before UDP. The grammar of the values is in `mesh.label_values`.
+order, TCP before UDP before SCTP. The grammar of the values is in `mesh.label_values`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,19 @@ from functools import partial
 from mesh import label_values as values
 from mesh.label_sheet import KNOWN, PREFIXES, PUBLISH, ROUTE, TUNING, Sheet, key_of
 from mesh.label_values import Pool, RefusedError
-from mesh.model import Name, Probe, ProbeKind, Publish, Route, Scheduler, Service, Transport
+from mesh.model import (
+    Forwarding,
+    Name,
+    Probe,
+    ProbeKind,
+    Publish,
+    RealServer,
+    Route,
+    Scheduler,
+    SchedulerFlag,
+    Service,
+    Transport,
+)
 from mesh.problem import Problem
 
 __all__ = ["KNOWN", "PREFIXES", "Parsed", "key_of", "parse", "port_label"]
@@ -27,40 +39,50 @@ class Parsed:
 
     service: Service | None
     """None: no label routes to it or publishes it, or none of those could be taken."""
-    weight: int
-    """The endpoint's own weight, 0..1000."""
+    settings: RealServer
+    """The endpoint's own: its weight (0..1000), its thresholds, the forwarding to it."""
     release: str | None
     problems: tuple[Problem, ...]
 
 
-def parse(labels: Mapping[str, str], *, owner: str, subject: str, domain: Name, pool: Pool | None = None) -> Parsed:
+def parse(
+    labels: Mapping[str, str],
+    *,
+    owner: str,
+    subject: str,
+    domain: Name,
+    pool: Pool | None = None,
+    commands: bool = True,
+) -> Parsed:
     """Understand the labels of one container of `owner` (`project/service`).
 
     `subject` opens every message (`service server`), `domain` completes bare routing names, and a fixed VIP must lie
-    in `pool` if one is given. Labels under other prefixes are not ours and not looked at.
+    in `pool` if one is given. `commands`: whether commands can be run inside it. Labels under other prefixes are not
+    ours and not looked at.
     """
     sheet = Sheet(labels, subject)
     routes = _routes(sheet, domain)
     publishes = _publishes(sheet)
     fixed_vip = sheet.take("routing.vip", partial(values.vip, pool=pool), None)
     scheduler = sheet.take("routing.scheduler", values.scheduler, Scheduler.WRR)
+    flags = _scheduler_flags(sheet, scheduler)
     persistence = sheet.take("routing.session_sticky", values.session_sticky, 0)
-    weight = sheet.take("routing.weight", values.weight, 1)
+    settings = _settings(sheet, routes, publishes)
     release = sheet.take("routing.release", values.release, None)
-    probe = _probe(sheet)
+    probe = _probe(sheet, commands)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
     service = None
     if name is not None:
-        service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe)
-    return Parsed(service, weight, release, tuple(sheet.problems))
+        service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
+    return Parsed(service, settings, release, tuple(sheet.problems))
 
 
 def port_label(declares: type[Route | Publish], container_port: int, transport: Transport) -> str:
     """The label, without prefix, that declares the routes to a container port or its publishing."""
     prefix = ROUTE if declares is Route else PUBLISH
-    return f"{prefix}{container_port}" + ("/udp" if transport is Transport.UDP else "")
+    return f"{prefix}{container_port}" + ("" if transport is Transport.TCP else f"/{transport}")
 
 
 def _routes(sheet: Sheet, domain: Name) -> tuple[Route, ...]:
@@ -105,6 +127,45 @@ def _publishes(sheet: Sheet) -> tuple[Publish, ...]:
     return tuple(publishes)
 
 
+def _scheduler_flags(sheet: Sheet, scheduler: Scheduler) -> frozenset[SchedulerFlag]:
+    flags: frozenset[SchedulerFlag] = sheet.take("routing.scheduler_flags", values.scheduler_flags, frozenset())
+    if flags and scheduler not in (Scheduler.SH, Scheduler.MH):
+        reason = f"the scheduler {scheduler} has no flags"
+        sheet.refuse("routing.scheduler_flags", reason, "write routing.scheduler: mh or sh, or remove it")
+        return frozenset()
+    return flags
+
+
+def _settings(sheet: Sheet, routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> RealServer:
+    weight = sheet.take("routing.weight", values.weight, 1)
+    upper = sheet.take("routing.max_connections", values.connections, 0)
+    lower = sheet.take("routing.min_connections", values.connections, 0)
+    if lower and not upper:
+        sheet.warn("routing.min_connections", "it has no effect alone", "add routing.max_connections or remove it")
+        lower = 0
+    elif lower > upper:
+        reason = f"{lower} is above routing.max_connections, {upper}"
+        sheet.refuse("routing.min_connections", reason, "write a smaller number, or remove it for three quarters")
+        lower = 0
+    forwarding = sheet.take("routing.forwarding", values.forwarding, Forwarding.MASQUERADE)
+    if forwarding is not Forwarding.MASQUERADE and (moved := _moved_port(routes, publishes)):
+        reason = f"{forwarding} leaves the port as it is, and {moved}"
+        sheet.refuse("routing.forwarding", reason, "write masquerade, or the same port on both sides")
+        forwarding = Forwarding.MASQUERADE
+    return RealServer(weight, forwarding, upper, lower)
+
+
+def _moved_port(routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> str | None:
+    """A port that clients use and the container does not, in words."""
+    for route in routes:
+        if route.listen_port != route.container_port:
+            return f"port {route.listen_port} leads to container port {route.container_port}"
+    for publish in publishes:
+        if publish.port != publish.container_port:
+            return f"published port {publish.port or 'auto'} leads to container port {publish.container_port}"
+    return None
+
+
 def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:
     """The name of a service that is published and not routed."""
     try:
@@ -114,28 +175,36 @@ def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:
         return None
 
 
-def _probe(sheet: Sheet) -> Probe | None:
-    if sheet.has("probe.cmd") and sheet.has_port_labels:
-        sheet.warn("probe.cmd", "it needs a container engine as the source, not handled here yet", "write a probe.url")
+def _probe(sheet: Sheet, commands: bool) -> Probe | None:
     default = Probe(ProbeKind.TCP, None)
     url = sheet.take("probe.url", values.probe_url, None)
+    command: str | None = sheet.take("probe.cmd", values.probe_cmd, None)
+    if command is not None and sheet.has_port_labels and not commands:
+        sheet.warn(
+            "probe.cmd", "it is run by a container engine, and no engine runs this endpoint", "write a probe.url"
+        )
+        command = None
+    if command is not None and url is not None:
+        sheet.warn("probe.cmd", "it has no effect beside probe.url", "keep one of them")
     initial_delay = sheet.take("probe.initial_delay_seconds", values.delay, default.initial_delay)
     timeout = sheet.take("probe.timeout_seconds", values.seconds, default.timeout)
     interval = sheet.take("probe.interval_seconds", values.seconds, default.interval)
     healthy = sheet.take("probe.healthy_threshold", values.count, default.healthy_threshold)
     unhealthy = sheet.take("probe.unhealthy_threshold", values.count, default.unhealthy_threshold)
     expect_status = sheet.take("probe.expect_status", values.statuses, default.expect_status)
-    if url is None:
+    if url is None and command is None:
         _warn_tuning(sheet)
         return None
-    kind, port, path = url
+    kind, port, path = url or (ProbeKind.COMMAND, None, default.path)
     if timeout > interval:
         name = "probe.timeout_seconds" if sheet.has("probe.timeout_seconds") else "probe.interval_seconds"
         reason = f"a probe may take {timeout:g} s, but the next is due after {interval:g} s"
         sheet.warn(name, reason, "write a timeout that is not above the interval")
-    if kind is ProbeKind.TCP and sheet.has("probe.expect_status"):
-        sheet.warn("probe.expect_status", "it has no effect on a tcp:// probe", "remove it or probe with http://")
-    return Probe(kind, port, path, initial_delay, timeout, interval, healthy, unhealthy, expect_status)
+    if kind in (ProbeKind.TCP, ProbeKind.COMMAND) and sheet.has("probe.expect_status"):
+        what = "a tcp:// probe" if kind is ProbeKind.TCP else "a command"
+        sheet.warn("probe.expect_status", f"it has no effect on {what}", "remove it or probe with http://")
+    asked = command if url is None and command is not None else default.command
+    return Probe(kind, port, path, initial_delay, timeout, interval, healthy, unhealthy, expect_status, asked)
 
 
 def _warn_tuning(sheet: Sheet) -> None:

@@ -7,7 +7,7 @@ Addresses are text in canonical form (`10.112.0.7`, `fd00::7`): the edge that fi
 `ipaddress`, everything behind compares strings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -15,6 +15,9 @@ from typing import TypeAlias
 
 Address: TypeAlias = str
 """An IPv4 or IPv6 address, canonical text, no port, no prefix length."""
+
+EndpointKey: TypeAlias = tuple[str, str]
+"""(worker, `Endpoint.id`): ids are unique on their worker only."""
 
 Name: TypeAlias = str
 """A DNS name, lower case, no trailing dot: `restserver.local`."""
@@ -25,6 +28,8 @@ class Transport(StrEnum):
 
     TCP = "tcp"
     UDP = "udp"
+    SCTP = "sctp"
+    """Where the kernel has it; a proxy in user space has not."""
 
 
 class Scheduler(StrEnum):
@@ -41,7 +46,56 @@ class Scheduler(StrEnum):
     DH = "dh"
 
 
+class SchedulerFlag(StrEnum):
+    """How the hashing schedulers `sh` and `mh` choose: ipvsadm(8), option -b."""
+
+    FALLBACK = "fallback"
+    """A client whose real server has weight 0 or is overloaded gets another one, instead of a refusal."""
+    PORT = "port"
+    """The client's port counts too: its connections spread, instead of all going to one real server."""
+
+
+class Forwarding(StrEnum):
+    """How a packet gets to the real server: ipvsadm(8), PACKET-FORWARDING METHODS."""
+
+    MASQUERADE = "masquerade"
+    """The destination is rewritten, ports may differ, replies come back through this worker."""
+    TUNNEL = "tunnel"
+    """In an IP-in-IP packet; the real server holds the VIP too and answers the client itself."""
+    DIRECT = "direct"
+    """As it is, on a shared link; the real server holds the VIP too and answers the client itself."""
+
+
 # --------------------------------------------------------------------------------------------- what labels declare
+
+
+class Health(StrEnum):
+    """What is known of one endpoint. An endpoint that nobody probes counts as healthy while it runs."""
+
+    STARTING = "starting"
+    """No success yet: it gets no traffic."""
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class Drain(StrEnum):
+    """Why an endpoint that runs takes no new connection."""
+
+    ASKED = "asked"
+    """An operator said so."""
+    STOPPING = "stopping"
+    """Its engine was told to stop it."""
+    PAUSED = "paused"
+    """It is frozen and will come back as it was."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HostPort:
+    """A port of the worker that leads to a container port."""
+
+    transport: Transport
+    container_port: int
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +110,16 @@ class Instance:
     labels: Mapping[str, str]
     port: int | None = None
     """Where the instance is reached if that is not its container port (`127.0.0.11:18080` in `x-endpoints`)."""
+    host_ports: tuple[HostPort, ...] = ()
+    """Where single container ports are reached, when `address` is the worker's and not the container's."""
+    health: Health | None = None
+    """What its engine says of it; None: the engine does not check it."""
+    drain: Drain | None = None
+    """Why it shall take no new connection; None: it takes them."""
+    name: str | None = None
+    """What people call it, if that is not its id: the container's name."""
+    runs_commands: bool = False
+    """Whether commands can be run inside it, as `probe.cmd` asks."""
 
 
 class ProbeKind(StrEnum):
@@ -64,6 +128,8 @@ class ProbeKind(StrEnum):
     HTTP = "http"
     HTTPS = "https"
     TCP = "tcp"
+    COMMAND = "command"
+    """A command inside the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +148,8 @@ class Probe:
     unhealthy_threshold: int = 3
     expect_status: tuple[tuple[int, int], ...] = ((200, 399),)
     """Inclusive ranges of the HTTP status codes that count as healthy."""
+    command: str = ""
+    """What to run, for a shell; for COMMAND only."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -119,6 +187,13 @@ class Service:
     persistence: int = 0
     """Client affinity in seconds; 0: none."""
     probe: Probe | None = None
+    flags: frozenset[SchedulerFlag] = frozenset()
+
+    @property
+    def declared(self) -> frozenset[tuple[Transport, int]]:
+        """The container ports that clients are led to."""
+        ports = [(route.transport, route.container_port) for route in self.routes]
+        return frozenset([*ports, *((publish.transport, publish.container_port) for publish in self.publishes)])
 
     @property
     def names(self) -> tuple[Name, ...]:
@@ -139,19 +214,31 @@ class Endpoint:
     """Where it is reached for every container port; None: the container port itself."""
     weight: int = 1
     release: str | None = None
+    forwarding: Forwarding = Forwarding.MASQUERADE
+    max_connections: int = 0
+    """With so many it gets no new one; 0: no limit."""
+    min_connections: int = 0
+    """Once full, it gets new ones again below so many; 0: three quarters of `max_connections`."""
+    host_ports: tuple[HostPort, ...] = ()
+    """Where single container ports are reached; goes before `port`."""
+    health: Health | None = None
+    """What its engine says of it, for services without a probe of their own; None: nothing."""
+    drain: Drain | None = None
+    """Why it takes no new connection; None: it takes them."""
+    name: str | None = None
+    """What people call it, if that is not its id: the container's name."""
 
-    def port_for(self, container_port: int) -> int:
+    @property
+    def key(self) -> EndpointKey:
+        """What it is called in the whole cluster."""
+        return self.worker, self.id
+
+    def port_for(self, container_port: int, transport: Transport = Transport.TCP) -> int:
         """The port to send to for what the container calls `container_port`."""
+        for mapped in self.host_ports:
+            if (mapped.transport, mapped.container_port) == (transport, container_port):
+                return mapped.port
         return self.port if self.port is not None else container_port
-
-
-class Health(StrEnum):
-    """What the probes say of one endpoint. An endpoint whose service has no probe counts as healthy while it runs."""
-
-    STARTING = "starting"
-    """No success yet: it gets no traffic."""
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
 
 
 # ------------------------------------------------------------------------------------------ what the cluster knows
@@ -178,8 +265,10 @@ class ClusterView:
     services: tuple[Service, ...] = ()
     """In order of `owner`."""
     endpoints: tuple[Endpoint, ...] = ()
-    """In order of `id`."""
+    """In order of `id`, and of `worker` where that is the same."""
     claims: Claims = field(default_factory=Claims)
+    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What each worker last said of its own endpoints; who is missing has not answered its probes yet."""
 
 
 # --------------------------------------------------------------------------------------------- what the kernel holds
@@ -210,14 +299,35 @@ class RealKey:
 
 
 @dataclass(frozen=True, slots=True)
+class RealServer:
+    """The settings of a real server behind one virtual server."""
+
+    weight: int = 1
+    """0 takes no new connection."""
+    forwarding: Forwarding = Forwarding.MASQUERADE
+    upper_threshold: int = 0
+    """Connections at which it takes no new one; 0: no limit."""
+    lower_threshold: int = 0
+    """Connections below which it takes new ones again; 0: three quarters of the upper threshold."""
+
+    def __str__(self) -> str:
+        words = [f"weight {self.weight}"]
+        if self.forwarding is not Forwarding.MASQUERADE:
+            words.append(f"forwarding {self.forwarding}")
+        if self.upper_threshold or self.lower_threshold:
+            words.append(f"thresholds {self.upper_threshold} and {self.lower_threshold}")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualServer:
-    """The settings of a virtual server and the weight of each real server behind it."""
+    """The settings of a virtual server, and the real servers behind it."""
 
     scheduler: Scheduler = Scheduler.WRR
     persistence: int = 0
     """Seconds; 0: none."""
-    real_servers: Mapping[RealKey, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Real server -> weight; weight 0 takes no new connection."""
+    real_servers: Mapping[RealKey, RealServer] = field(default_factory=lambda: MappingProxyType({}))
+    flags: frozenset[SchedulerFlag] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,3 +337,12 @@ class Table:
     virtual_servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=lambda: MappingProxyType({}))
     vips: frozenset[Address] = frozenset()
     """Addresses that this worker answers to."""
+
+    def part(self, keys: Collection[VirtualKey]) -> "Table":
+        """The same with these virtual servers alone, as far as they exist."""
+        return Table({key: self.virtual_servers[key] for key in keys if key in self.virtual_servers}, self.vips)
+
+    def changed(self, keys: Collection[VirtualKey], part: "Table") -> "Table":
+        """The same with these virtual servers, and the VIPs, as the part has them."""
+        others = {key: server for key, server in self.virtual_servers.items() if key not in keys}
+        return Table(others | dict(part.virtual_servers), part.vips)

@@ -5,27 +5,61 @@ A pure function over one immutable picture: the same picture gives the same plan
 * a service without a VIP claim, or whose first name another owner holds, is not programmed at all;
 * a virtual server exists for each (VIP, listen port, transport) as soon as its service has a VIP, with or without
   endpoints: a client then gets a refusal at once and not a time-out, and the name does not flap;
-* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, always;
+* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, while its engine does
+  not say otherwise; one that drains does not;
 * a published port is a virtual server on each of the worker's own addresses of the VIP's family.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
 from mesh.model import (
     Address,
     ClusterView,
     Endpoint,
+    EndpointKey,
     Health,
     Name,
     Probe,
     RealKey,
+    RealServer,
     Service,
     Table,
     Transport,
     VirtualKey,
     VirtualServer,
 )
+
+_Port: TypeAlias = tuple[int, Transport, int]
+"""Published port, transport, container port."""
+
+
+class Grounds(NamedTuple):
+    """All that the plan of one service follows from."""
+
+    service: Service
+    vip: Address
+    names: tuple[Name, ...]
+    """Those it holds."""
+    ports: tuple[_Port, ...]
+    """Those it holds."""
+    own: tuple[Address, ...]
+    """The worker's addresses."""
+    endpoints: tuple[Endpoint, ...]
+    verdicts: tuple[Health | None, ...]
+    """Of each endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one service adds to the plan."""
+
+    grounds: Grounds
+    vip: Address
+    names: tuple[Name, ...]
+    virtual_servers: Mapping[VirtualKey, VirtualServer]
+    failed: frozenset[RealKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +71,54 @@ class Plan:
     """Routing name -> VIP."""
     failed: frozenset[RealKey] = frozenset()
     """Real servers whose probes failed: their connections are to be reset and not drained."""
+    parts: Mapping[str, Part] = field(default_factory=dict, repr=False, compare=False)
+    """By `Service.owner`."""
 
 
-def plan(view: ClusterView, health: Mapping[str, Health], worker_addresses: Iterable[Address] = ()) -> Plan:
+def plan(
+    view: ClusterView,
+    health: Mapping[EndpointKey, Health],
+    worker_addresses: Iterable[Address] = (),
+    before: Plan | None = None,
+) -> Plan:
     """The plan for one worker.
 
-    `health` maps endpoint ids to verdicts; an endpoint that is missing there while its service has a probe has not
-    answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports.
+    `health` has the verdict on each endpoint; one that is missing there while its service has a probe has not
+    answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. From an earlier
+    plan, `before`, the parts of services of which nothing has changed are taken over: that only saves time.
     """
     endpoints = endpoints_by_owner(view)
+    ports = _published_ports(view)
+    known = before.parts if before is not None else {}
     own = tuple(worker_addresses)
-    servers: dict[VirtualKey, VirtualServer] = {}
-    names: dict[Name, Address] = {}
-    failed: set[RealKey] = set()
+    parts: dict[str, Part] = {}
     for service in view.services:
         vip = vip_of(service, view)
         if vip is None:
             continue
-        own_endpoints = endpoints.get(service.owner, ())
-        serving = [e for e in own_endpoints if takes_traffic(service, e, health)]
-        unhealthy = [e for e in own_endpoints if health.get(e.id) is Health.UNHEALTHY]
-        for name in held_names(service, view):
-            names[name] = vip
-        for key, container_port in _virtual_keys(service, vip, view, own):
-            servers[key] = _virtual_server(service, key.address, container_port, serving)
-            failed.update(RealKey(e.address, e.port_for(container_port)) for e in unhealthy)
-    return Plan(Table(servers, frozenset(names.values())), names, frozenset(failed))
+        group = endpoints.get(service.owner, ())
+        verdicts = tuple(health.get(endpoint.key) for endpoint in group)
+        held = held_names(service, view)
+        grounds = Grounds(service, vip, held, ports.get(service.name, ()), own, group, verdicts)
+        part = known.get(service.owner)
+        parts[service.owner] = part if part is not None and part.grounds == grounds else _part(grounds)
+    names = {name: part.vip for part in parts.values() for name in part.names}
+    servers = {key: server for part in parts.values() for key, server in part.virtual_servers.items()}
+    failed = frozenset(real for part in parts.values() for real in part.failed)
+    return Plan(Table(servers, frozenset(names.values())), names, failed, parts)
+
+
+def _part(grounds: Grounds) -> Part:
+    service, vip, names, *_ = grounds
+    judged = list(zip(grounds.endpoints, grounds.verdicts, strict=True))
+    serving = [e for e, probed in judged if e.drain is None and said(service, e, probed) in {None, Health.HEALTHY}]
+    unhealthy = [e for e, probed in judged if said(service, e, probed) is Health.UNHEALTHY]
+    servers: dict[VirtualKey, VirtualServer] = {}
+    failed: set[RealKey] = set()
+    for key, container_port in _virtual_keys(grounds):
+        servers[key] = _virtual_server(service, key, container_port, serving)
+        failed.update(real_key(e, container_port, key.transport) for e in unhealthy)
+    return Part(grounds, vip, names, servers, frozenset(failed))
 
 
 def endpoints_by_owner(view: ClusterView) -> Mapping[str, tuple[Endpoint, ...]]:
@@ -86,21 +142,41 @@ def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
     return tuple(name for name in service.names if view.claims.owners.get(name) == service.owner)
 
 
-def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[str, Health]) -> bool:
+def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
     """Whether new connections may go to the endpoint."""
-    return service.probe is None or health.get(endpoint.id) is Health.HEALTHY
+    return endpoint.drain is None and verdict(service, endpoint, health) in (None, Health.HEALTHY)
 
 
-def probes(view: ClusterView) -> Mapping[str, tuple[Probe, RealKey]]:
-    """What to probe: endpoint id -> the check and where to send it, for services that have one and are in force."""
+def verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
+    """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
+    return said(service, endpoint, health.get(endpoint.key))
+
+
+def said(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
+    """The same, of one endpoint, from what the probes say of it (None: nothing yet)."""
+    return endpoint.health if service.probe is None else probed or Health.STARTING
+
+
+def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
+    """Where a virtual server for a container port sends to."""
+    return RealKey(endpoint.address, endpoint.port_for(container_port, transport))
+
+
+def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
+    """Everywhere that the service's virtual servers may send to for this endpoint."""
+    return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
+
+
+def probes(view: ClusterView) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
+    """What to probe: endpoint -> the check and where to send it, for services that have one and are in force."""
     owners = {service.owner: service for service in view.services}
-    wanted: dict[str, tuple[Probe, RealKey]] = {}
+    wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
     for endpoint in view.endpoints:
         service = owners.get(endpoint.owner)
         if service is None or service.probe is None:
             continue
         port = service.probe.port or first_container_port(service)
-        wanted[endpoint.id] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
+        wanted[endpoint.key] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
     return wanted
 
 
@@ -109,35 +185,38 @@ def first_container_port(service: Service) -> int:
     return (service.routes or service.publishes)[0].container_port
 
 
-def published_ports(service: Service, view: ClusterView) -> Iterator[tuple[int, Transport, int]]:
-    """(port, transport, container port) of each published port that the service holds."""
+def _published_ports(view: ClusterView) -> Mapping[Name, tuple[_Port, ...]]:
+    """The published ports that each service name holds."""
+    held: dict[Name, list[_Port]] = {}
     for (transport, port), (name, container_port) in sorted(view.claims.ports.items()):
-        if name == service.name and any(
+        held.setdefault(name, []).append((port, transport, container_port))
+    return {name: tuple(ports) for name, ports in held.items()}
+
+
+def _virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
+    service, vip = grounds.service, grounds.vip
+    for route in service.routes:
+        if route.name in grounds.names:
+            yield VirtualKey(vip, route.listen_port, route.transport), route.container_port
+    same_family = [address for address in grounds.own if (":" in address) == (":" in vip)]
+    for port, transport, container_port in grounds.ports:
+        if any(
             (publish.transport, publish.container_port) == (transport, container_port) and publish.port in (None, port)
             for publish in service.publishes
         ):
-            yield port, transport, container_port
-
-
-def _virtual_keys(
-    service: Service, vip: Address, view: ClusterView, own: tuple[Address, ...]
-) -> Iterator[tuple[VirtualKey, int]]:
-    held = set(held_names(service, view))
-    for route in service.routes:
-        if route.name in held:
-            yield VirtualKey(vip, route.listen_port, route.transport), route.container_port
-    same_family = [address for address in own if (":" in address) == (":" in vip)]
-    for port, transport, container_port in published_ports(service, view):
-        for address in same_family:
-            yield VirtualKey(address, port, transport), container_port
+            for address in same_family:
+                yield VirtualKey(address, port, transport), container_port
 
 
 def _virtual_server(
-    service: Service, address: Address, container_port: int, serving: Iterable[Endpoint]
+    service: Service, key: VirtualKey, container_port: int, serving: Iterable[Endpoint]
 ) -> VirtualServer:
     """Real servers of the other address family are left out: the kernel cannot masquerade between families."""
-    real_servers: dict[RealKey, int] = {}
-    for endpoint in serving:
-        if (":" in endpoint.address) == (":" in address):
-            real_servers[RealKey(endpoint.address, endpoint.port_for(container_port))] = endpoint.weight
-    return VirtualServer(service.scheduler, service.persistence, real_servers)
+    real_servers = {
+        real_key(endpoint, container_port, key.transport): RealServer(
+            endpoint.weight, endpoint.forwarding, endpoint.max_connections, endpoint.min_connections
+        )
+        for endpoint in serving
+        if (":" in endpoint.address) == (":" in key.address)
+    }
+    return VirtualServer(service.scheduler, service.persistence, real_servers, service.flags)

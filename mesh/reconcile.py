@@ -12,29 +12,44 @@ status; nothing is programmed before the store has answered once.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
-from mesh.claims import wishes
-from mesh.config import Network
+from mesh.claims import Wish, wishes
+from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, diff
+from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, Health, Instance, Name, RealKey, Table
-from mesh.plan import Plan, plan, probes
-from mesh.probes.health import Verdict
+from mesh.leaving import Leaving
+from mesh.local import up_to_date
+from mesh.model import (
+    Address,
+    Claims,
+    ClusterView,
+    EndpointKey,
+    Health,
+    Instance,
+    Name,
+    RealKey,
+    Table,
+    Transport,
+    VirtualKey,
+)
+from mesh.offload import compute
+from mesh.parts import Host, Pictures, Probes, Site, Upkeep
+from mesh.plan import Part, Plan, plan, probes
 from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
 from mesh.register import register
+from mesh.repair import account
+from mesh.share import Share
 from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus, services
-from mesh.store import Store, StoreError
-from mesh.store.claiming import claim
-from mesh.store.records import registration, view
+from mesh.store import Store
 
 log = logging.getLogger("vipmesh")
 
@@ -42,75 +57,16 @@ COALESCE = 0.005
 """Seconds that a pass waits for company: a burst of changes becomes one pass."""
 AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
-DRAIN_LOOK = 1.0
-"""Seconds between two looks at whether the last connection of what is draining has ended."""
-RETRY = 1.0
-"""Seconds before a store that refused is asked again."""
-
-
-class Probes(Protocol):
-    """The prober, as far as the loop needs it."""
-
-    def watch(self, targets: Mapping[str, Target]) -> None:
-        """Probe exactly these endpoints."""
-        ...
-
-    def health(self) -> Mapping[str, Health]:
-        """The verdict on each of them; one that has not answered yet is `STARTING`."""
-        ...
-
-    def history(self, key: str) -> Sequence[Verdict]:
-        """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
-        ...
-
-
-class Host(Protocol):
-    """The worker's own network, as far as the loop needs it."""
-
-    def watch(self) -> AsyncIterator[frozenset[Address]]:
-        """Yields the worker's addresses at once, and again whenever anything of its network has changed."""
-        ...
-
-
-class Upkeep(Protocol):
-    """Something of the host that the data plane stands on: kernel settings, source NAT."""
-
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
-        """Set up what is missing or was changed; what that was, a line each, empty if all was well.
-
-        `addresses` are the worker's own. Raises `HostError` for what cannot be mended; the rest is.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What the loop must know of its worker."""
-
-    worker: str
-    domain: str
-    pool: Network
-    publish: range
-    drain_timeout: float
-    """Seconds that the connections of a removed endpoint get to finish."""
-
-
-@dataclass(slots=True)
-class Pictures:
-    """The newest of everything; each task replaces its own part as a whole."""
-
-    instances: dict[int, tuple[Instance, ...]] = field(default_factory=dict)
-    """By source. A source that has not answered yet is not there."""
-    addresses: frozenset[Address] | None = None
-    """The worker's own."""
-    view: ClusterView | None = None
-    plan: Plan | None = None
+LOOK_AGAIN = 1.0
+"""Seconds until the next look at whether what drains has ended, and whether what failed for the first time goes now."""
 
 
 class Reconciler:
     """One worker's loop over its parts. `run()` is all there is to do; `status()` may be asked at any time.
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
+    `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
+    `leaving` knows what operators want drained, and is told what each pass has left in the data plane.
     """
 
     def __init__(
@@ -123,10 +79,12 @@ class Reconciler:
         store: Store,
         plane: DataPlane,
         upkeep: Sequence[Upkeep] = (),
+        listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None,
         published: PublishedPorts,
         prober: Probes,
-        publish: Callable[[Mapping[Name, Address]], None],
+        publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
+        leaving: Leaving | None = None,
     ) -> None:
         self._site = site
         self._facts = facts
@@ -135,19 +93,28 @@ class Reconciler:
         self._store = store
         self._plane = plane
         self._upkeep = upkeep
+        self._listening = listening
+        self._contested: frozenset[tuple[Transport, int]] = frozenset()
+        self._served: frozenset[tuple[Transport, int]] = frozenset()
         self._publish = publish
         self._published = published
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
-        self._names: Mapping[Name, Address] = {}
+        self._share = Share(site.worker, store, self._journal, self._decide)
+        self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
-        """What the last pass left behind, if nothing of it failed: who finds it otherwise finds somebody's change."""
-        self._mended_at = -math.inf
-        self._mended_for: tuple[frozenset[Address], Claims] = frozenset(), Claims()
+        """What the last pass left behind: who finds it otherwise finds somebody's change."""
+        self._failed_anew = False
+        self._audited_at = self._mended_at = -math.inf
+        self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
+        self._left = Table()
+        """What the last pass wanted to leave behind."""
         self._wake = wake
+        self._leaving = leaving or Leaving()
+        self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
         self.passes = 0
 
@@ -164,16 +131,19 @@ class Reconciler:
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
-        now, journal = self._now, self._journal
-        last = {e.id: h[-1].reason for e in (now.view or ClusterView()).endpoints if (h := self._prober.history(e.id))}
+        now, journal, seen = self._now, self._journal, self._seen()
+        own = [e for e in (seen or ClusterView()).endpoints if e.worker == self._site.worker]
+        last = {e.key: h[-1].reason for e in own if (h := self._prober.history(e.id))}
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
+        if self._store.trouble:
+            frozen["store"] = self._store.trouble
         return WorkerStatus(
             version=self._facts.version,
             worker=self._facts.worker,
             data_plane=self._facts.data_plane,
             data_plane_reason=self._facts.data_plane_reason,
             dns=self._facts.dns,
-            services=services(now.view, self._prober.health(), now.plan, last) if now.view and now.plan else (),
+            services=services(seen, self._health(seen), now.plan, last) if seen and now.plan else (),
             problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
@@ -187,6 +157,7 @@ class Reconciler:
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
             return frozenset()
+        self._served = held(table)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
         if found:
             log.info("adopted %d virtual servers with %d real servers", len(table.virtual_servers), len(found))
@@ -198,30 +169,39 @@ class Reconciler:
         async for instances, problems in source.watch():
             self._now.instances[id(source)] = instances
             self._journal.found(f"source {id(source)}", problems)
-            self._register.set()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._register.set()
+        self._wake.set()  # what leaves does not wait for the store
 
     async def _keep_registered(self) -> None:
         """Offer what all sources run. Until each has answered once, what was offered last stays."""
         while True:
             await self._register.wait()
             self._register.clear()
-            if len(self._now.instances) < len(self._sources):
+            if (instances := self._instances()) is None:
                 continue
-            instances = [i for s in self._sources for i in self._now.instances[id(s)]]
-            offered = register(instances, worker=self._site.worker, domain=self._site.domain, pool=self._site.pool)
+            site = self._site
+            understand = partial(register, instances, worker=site.worker, domain=site.domain, pool=site.pool)
+            offered = await compute(len(instances), understand)
             self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
-            try:
-                await self._store.register(registration(self._site.worker, offered.services, offered.endpoints))
-            except StoreError as error:
-                self._journal.froze("store", str(error))
-                await asyncio.sleep(RETRY)
-                self._register.set()
-            else:
-                self._journal.thawed("store")
+            self._share.offer(offered.services, offered.endpoints)
+
+    def _instances(self) -> list[Instance] | None:
+        """What runs on this worker; None until every source has answered once."""
+        if len(self._now.instances) < len(self._sources):
+            return None
+        return self._leaving.marked(i for source in self._sources for i in self._now.instances[id(source)])
+
+    def _seen(self) -> ClusterView | None:
+        """The newest picture; None until the store has answered once."""
+        view, instances = self._now.view, self._instances()
+        return view if view is None or instances is None else up_to_date(view, self._site.worker, instances)
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
-            if instance in self._now.instances[id(source)]:
+            if any(instance.id == known.id for known in self._now.instances[id(source)]):
                 where = source.locate(instance, problem.label)
                 return Problem(problem.severity, problem.subject, problem.reason, problem.remedy, problem.label, where)
         return problem
@@ -229,31 +209,23 @@ class Reconciler:
     # --------------------------------------------------------------------------------- store -> claims, view
 
     async def _follow_store(self) -> None:
-        async for snapshot in self._store.watch():
-            seen, broken = view(snapshot.records)
-            self._journal.found("store", broken)
-            await self._claim(seen)
-            self._now.view = seen
-            self._published.claims = seen.claims
-            self._target(seen)
-            self._wake.set()
+        await self._share.run(self._see, patient=bool(self._adopted and self._sources))
 
-    async def _claim(self, seen: ClusterView) -> None:
-        """Ask for what the services lack; the store's next snapshot shows what was given."""
-        wanted, conflicts = wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
-        self._journal.found("claims", conflicts)
-        try:
-            await claim(self._store, wanted)
-        except StoreError as error:
-            self._journal.froze("store", str(error))
+    def _see(self, seen: ClusterView) -> None:
+        self._now.view = seen
+        self._published.claims = seen.claims
+        self._target(seen)
+        self._wake.set()
+
+    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
+        return wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
 
     def _target(self, seen: ClusterView) -> None:
-        own = {endpoint.id for endpoint in seen.endpoints if endpoint.worker == self._site.worker}
         self._prober.watch(
             {
                 id: Target(probe, real.address, real.port, presumed_healthy=real in self._adopted)
-                for id, (probe, real) in probes(seen).items()
-                if id in own
+                for (worker, id), (probe, real) in probes(seen).items()
+                if worker == self._site.worker
             }
         )
         self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
@@ -270,27 +242,47 @@ class Reconciler:
     async def _keep_programmed(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(DRAIN_LOOK if self._draining else AUDIT):
+                async with asyncio.timeout(LOOK_AGAIN if self._draining or self._failed_anew else AUDIT):
                     await self._wake.wait()
                 await asyncio.sleep(COALESCE)
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
-            if self._now.view is not None and self._now.addresses is not None:
-                await self._pass(self._now.view, self._now.addresses)
+            self._share.judge(self._prober.health())
+            if (seen := self._seen()) is not None and self._now.addresses is not None:
+                await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
-        planned = plan(seen, self._prober.health(), sorted(addresses))
+        served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
+        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan)
+        planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
             return
         self._journal.thawed("data plane")
+        self._failed_anew = not set(failures) <= set(self._journal.failures)
         self._now.plan = planned
         self._journal.refused(failures)
         self.passes += 1
+        self._leaving.passed(seen, self._left)
+
+    async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
+        """The published ports to leave to programs of this worker; asked while there is one that is not served."""
+        new = claims.ports.keys() - self._served
+        if self._listening is not None and new:
+            self._contested = contested(claims, await self._listening(), self._served)
+            self._served |= new - self._contested
+            self._journal.found("ports", tuple(told(claims, self._contested)))
+        return self._contested
+
+    def _health(self, seen: ClusterView) -> Mapping[EndpointKey, Health]:
+        """What the other workers say of their endpoints, and this one's probes of its own."""
+        own = self._site.worker
+        others = {key: health for key, health in seen.health.items() if key[0] != own}
+        return others | {(own, id): health for id, health in self._prober.health().items()}
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
@@ -310,28 +302,51 @@ class Reconciler:
 
     async def _program(self, planned: Plan) -> Sequence[Failure]:
         """Names go before their VIP, and come after it: a name never leads where nothing answers."""
-        observed, wanted = await self._drained(planned)
-        operations = diff(observed, wanted)
-        repair = wanted == self._programmed
-        staying = {name: vip for name, vip in self._names.items() if planned.names.get(name) == vip}
+        keys = await self._look_at(planned.table)
+        observed, wanted = await self._drained(planned, keys)
+        operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
+        staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
-        self._programmed = None if failures else wanted
-        if repair:
-            self._journal.repaired(operations)
+        await self._tell_repairs(keys, observed, operations, failures)
+        self._left = self._programmed if self._programmed is not None else wanted
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        self._show({n: vip for n, vip in planned.names.items() if n in staying or vip not in unbound})
+        parts = planned.parts.values()
+        self._show({n: part for part in parts for n in part.names if n in staying or part.vip not in unbound})
         return failures
 
-    async def _drained(self, planned: Plan) -> tuple[Table, Table]:
-        """What is there, and what shall be now: the plan with what still has to finish."""
-        observed = await self._plane.read()
-        counts = await self._plane.connections() if leaving(observed, planned.table) else {}
+    async def _look_at(self, wanted: Table) -> frozenset[VirtualKey] | None:
+        """What to read of the data plane: what shall change, and in an audit everything (None)."""
+        now = asyncio.get_running_loop().time()
+        if self._programmed is None or self._journal.failures or now >= self._audited_at + AUDIT / 2:
+            self._audited_at = now
+            return None
+        return await compute(len(wanted.virtual_servers), partial(changed, self._programmed, wanted))
+
+    async def _tell_repairs(
+        self,
+        keys: frozenset[VirtualKey] | None,
+        observed: Table,
+        operations: Sequence[Operation],
+        failures: Sequence[Failure],
+    ) -> None:
+        """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
+        refused = frozenset(failure.operation for failure in failures)
+        look = partial(account, self._programmed, keys, observed, operations, refused)
+        repairs, self._programmed = await compute(len(observed.virtual_servers) + len(operations), look)
+        self._journal.repaired(repairs)
+
+    async def _drained(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
+        """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""
+        observed = await self._plane.read(keys)
+        desired = planned.table if keys is None else planned.table.part(keys)
+        going = leaving(observed, desired)
+        counts = await self._plane.connections({virtual for virtual, _ in going}) if going else {}
         drained = drain(
             observed,
-            planned.table,
+            desired,
             failed=planned.failed,
             connections=counts,
             since=self._draining,
@@ -341,7 +356,7 @@ class Reconciler:
         self._draining = drained.since
         return observed, drained.table
 
-    def _show(self, names: Mapping[Name, Address]) -> None:
+    def _show(self, names: Mapping[Name, Part]) -> None:
         if names != self._names:
             self._names = names
             self._publish(names)

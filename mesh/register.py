@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.config import Network
-from mesh.labels import parse
+from mesh.labels import Parsed, parse
 from mesh.model import Endpoint, Instance, Name, Service
 from mesh.problem import Problem, Severity
 
@@ -31,9 +31,15 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
     services: dict[str, tuple[Instance, Service]] = {}
     endpoints: list[Endpoint] = []
     problems: dict[tuple[str, Problem], Instance] = {}
+    understood: dict[tuple[str, bool, frozenset[tuple[str, str]]], Parsed] = {}
     for instance in sorted(instances, key=lambda instance: instance.id):
         subject = f"service {instance.owner.rpartition('/')[2]}"
-        parsed = parse(instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool)
+        commands = instance.runs_commands
+        alike = (instance.owner, commands, frozenset(instance.labels.items()))  # of most instances of an owner
+        parsed = understood.get(alike) or parse(
+            instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool, commands=commands
+        )
+        understood[alike] = parsed
         for problem in parsed.problems:
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:
@@ -48,8 +54,15 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
                 worker,
                 instance.address,
                 instance.port,
-                parsed.weight,
+                parsed.settings.weight,
                 parsed.release,
+                parsed.settings.forwarding,
+                parsed.settings.upper_threshold,
+                parsed.settings.lower_threshold,
+                instance.host_ports,
+                instance.health,
+                instance.drain,
+                instance.name,
             )
         )
     return Registration(

@@ -10,15 +10,17 @@ from pathlib import Path
 
 from mesh.config import Settings
 from mesh.dataplane.ipvs import driver as ipvs
+from mesh.dataplane.nftables import NftablesDataPlane
 from mesh.diff import diff
 from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
 from mesh.host.interface import MeshInterface
-from mesh.host.source_nat import TABLE, SourceNat
+from mesh.host.source_nat import SourceNat
 from mesh.model import Claims, Table
+from mesh.nft import NftError
 from mesh.published import PublishedPorts
+from mesh.store.opening import open_store
 from mesh.store.records import view
-from mesh.store.sqlite import SqliteStore
 
 
 async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
@@ -42,9 +44,13 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
             failed += [f"{failure.operation}: {failure.reason}" for failure in failures]
             refused = {failure.operation for failure in failures}
             removed += [str(operation) for operation in operations if operation not in refused]
-            await _remove_source_nat(SourceNat(settings.vip_pool), removed, failed)
         if await interface.remove():
             removed.append(f"delete interface {interface.name}")
+        if await NftablesDataPlane(settings.vip_pool, interface).remove():
+            removed.append("delete nftables table vipmesh_lb")
+        removed += await SourceNat(settings.vip_pool).remove()
+    except (HostError, NftError) as error:
+        failed.append(str(error))
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EACCES):
             raise
@@ -54,18 +60,11 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
     return removed, failed
 
 
-async def _remove_source_nat(source_nat: SourceNat, removed: list[str], failed: list[str]) -> None:
-    try:
-        removed += [f"delete nftables table {family} {TABLE}" for family in await source_nat.remove()]
-    except HostError as error:
-        failed.append(f"delete nftables table {TABLE}: {error}")
-
-
 async def _claims(settings: Settings) -> Claims:
     path = Path(settings.store_url.removeprefix("sqlite:///"))
-    if not await asyncio.to_thread(path.exists):
+    if settings.store_url.startswith("sqlite:") and not await asyncio.to_thread(path.exists):
         return Claims()  # no daemon has ever claimed a port here
-    store = await SqliteStore.open(path, settings.node_name)
+    store = await open_store(settings)
     try:
         seen, _ = view((await store.read()).records)
     finally:

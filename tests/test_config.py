@@ -1,12 +1,13 @@
 """config: defaults, file, environment, and what a user is told about each mistake."""
 
 import re
+import tomllib
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from mesh.config import SETTINGS, Driver, Settings, SettingsError, load, variable_of
+from mesh.config import SETTINGS, Driver, EndpointAddress, Settings, SettingsError, load, variable_of
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -20,18 +21,30 @@ def test_the_defaults() -> None:
     assert settings == Settings(
         node_name="w1",
         node_address=None,
-        node_local_networks=None,
         vip_pool=ip_network("10.112.0.0/16"),
         publish_ports=range(30000, 32768),
         dataplane_driver=Driver.AUTO,
         dataplane_low_port_offset=0,
         dataplane_drain_timeout=30,
+        dataplane_local_networks=(),
         dns_listen=(("127.0.0.1", 53),),
         dns_domain="mesh.internal",
         dns_ttl=5,
         dns_upstream=(),
+        dns_forward={},
+        dns_allow=(),
+        dns_outstanding=1024,
         source_compose_files=(),
+        source_docker_socket=None,
+        source_docker_endpoint_address=EndpointAddress.AUTO,
         store_url="sqlite:////var/lib/vipmesh/store.db",
+        store_user=None,
+        store_password=None,
+        store_ca=None,
+        store_cert=None,
+        store_key=None,
+        store_lease_ttl=5,
+        store_saved_view=Path("/var/lib/vipmesh/view.json"),
         admin_listen="unix:///run/vipmesh/admin.sock",
     )
 
@@ -42,13 +55,17 @@ def test_file_and_environment_say_the_same_thing() -> None:
         [node]
         name = "w9"
         address = "192.0.2.9"
-        local_networks = ["172.17.0.0/16", "fd00:5::/64"]
         [vip]
         pool = "fd00:112::/64"
         [dns]
         listen = ["127.0.0.1:5353", "[::1]"]
         ttl = 30
         upstream = "192.0.2.53, 192.0.2.54:5300"
+        allow = ["127.0.0.0/8", "fd00::/8"]
+        outstanding = 99
+        [dns.forward]
+        "corp.example" = ["10.1.1.1", "[fd00::1]:5353"]
+        Lab.example = "10.2.2.2"
         [source.compose]
         files = ["a.yaml", "b.yaml"]
         """
@@ -56,21 +73,21 @@ def test_file_and_environment_say_the_same_thing() -> None:
     assert file == read(
         VIPMESH_NODE_NAME="w9",
         VIPMESH_NODE_ADDRESS="192.0.2.9",
-        VIPMESH_NODE_LOCAL_NETWORKS="172.17.0.0/16, fd00:5::/64",
         VIPMESH_VIP_POOL="fd00:112::/64",
         VIPMESH_DNS_LISTEN="127.0.0.1:5353,[::1]",
         VIPMESH_DNS_TTL="30",
         VIPMESH_DNS_UPSTREAM="192.0.2.53,192.0.2.54:5300",
+        VIPMESH_DNS_ALLOW="127.0.0.0/8,fd00::/8",
+        VIPMESH_DNS_OUTSTANDING="99",
+        VIPMESH_DNS_FORWARD="corp.example=10.1.1.1, [fd00::1]:5353, lab.example=10.2.2.2",
         VIPMESH_SOURCE_COMPOSE_FILES="a.yaml,b.yaml",
         HOME="/root",
     )
-    assert file.node_local_networks == (ip_network("172.17.0.0/16"), ip_network("fd00:5::/64"))
     assert file.dns_listen == (("127.0.0.1", 5353), ("::1", 53))
-
-
-def test_no_network_is_something_else_than_networks_that_are_found_out() -> None:
-    assert read("[node]\nlocal_networks = []").node_local_networks == ()
-    assert read(VIPMESH_NODE_LOCAL_NETWORKS="").node_local_networks == ()
+    assert file.dns_forward == {
+        "corp.example": (("10.1.1.1", 53), ("fd00::1", 5353)),
+        "lab.example": (("10.2.2.2", 53),),
+    }
 
 
 def test_the_environment_wins_over_the_file() -> None:
@@ -92,11 +109,33 @@ def test_the_environment_wins_over_the_file() -> None:
         ("[publish]\nports = '32767-30000'", r"does not rise"),
         ("[dataplane]\ndriver = 'iptables'", r"'iptables' is not a data plane driver; write \"auto\""),
         ("[store]\nurl = 'mysql://x'", r"\[store\] url: 'mysql://x' is not the URL of a store; write \"sqlite:"),
+        ("[store]\nurl = 'etcd://a:1,b:x/p'", r"'b:x' is not HOST:PORT; write .*\"etcd://host1:2379,"),
+        ("[store]\nurl = 'etcd://me:secret@a:1/p'", r"url: a URL is shown in logs; put the user into \[store\] user"),
+        ("[store]\nlease_ttl = 1", r"\[store\] lease_ttl: 1 is not a number from 2 to 600"),
         ("[admin]\nlisten = 'unix://relative'", r"not an absolute path"),
         ("[node]\naddress = 'here'", r"\[node\] address: 'here' does not appear to be an IPv4 or IPv6 address"),
-        ("[node]\nlocal_networks = ['10.2.0.1/24']", r"10.2.0.1/24 has host bits set; write networks such as"),
         ("[node]\nname = 'a b'", r"'a b' is not a host name"),
         ("[dns]\ndomain = 'a..b'", r"'a..b' is not a domain name"),
+        (
+            "[dns.forward]\n'corp.example' = ['10.1.1']",
+            r"""vipmesh.toml: \[dns.forward\] "corp.example": .*'10.1.1'.*; write "corp.example" = \["10.1.1.1"\]""",
+        ),
+        ("[dns.forward]\n'corp.example' = ['x']", r'"corp.example": \'x\' is not ADDRESS:PORT'),
+        ("[dns.forward]\n'corp.example' = []", r'"corp.example" has no server; write'),
+        ("[dns.forward]\n'corp..example' = ['10.1.1.1']", r"'corp..example' is not a domain name"),
+        ("[dns.forward]\n'A.x' = ['10.1.1.1']\n'a.x' = ['10.1.1.2']", r'"a.x" stands there twice'),
+        ("[dns]\nforward = ['10.1.1.1']", r"\[dns\] forward: '10.1.1.1' has no domain; write \"corp.example\" ="),
+        (
+            "[dns.forward]\n'web.mesh.internal' = ['10.1.1.1']",
+            r'\[dns.forward\] "web.mesh.internal": names in the cluster domain mesh.internal are answered here',
+        ),
+        (
+            "[dns.forward]\n'corp.example' = ['127.0.0.1']",
+            r'\[dns.forward\] "corp.example": 127.0.0.1:53 is this name server itself.*; write',
+        ),
+        ("[dns]\nupstream = ['127.0.0.1']", r"\[dns\] upstream: 127.0.0.1:53 is this name server itself"),
+        ("[dns]\nallow = ['10.0.0.1/8']", r"\[dns\] allow: .*has host bits set; write networks such as"),
+        ("[dns]\noutstanding = 1", r"1 is not a number from 16 to 65536"),
         ("[dns\nttl = 1", r"vipmesh.toml: not TOML: .*line 1"),
     ],
 )
@@ -121,6 +160,9 @@ def test_all_mistakes_are_told_at_once_and_variables_by_their_name() -> None:
 
 def test_every_example_in_a_remedy_is_itself_valid() -> None:
     for key, setting in SETTINGS.items():
+        if " = " in setting.example:
+            setting.parse(tomllib.loads(setting.example))
+            continue
         quoted = re.findall(r'\["[^\]]+"\]|"[^"]+"|\b\d+\b', setting.example)
         for example in quoted:
             value = [example.strip('[]"')] if example.startswith("[") else example.strip('"')

@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.diff import AddVirtualServer, DeleteVirtualServer, RefusedError, apply, diff
-from mesh.model import RealKey, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.diff import AddVirtualServer, DeleteVirtualServer, RefusedError, apply, changed, diff
+from mesh.model import (
+    Forwarding,
+    RealKey,
+    RealServer,
+    Scheduler,
+    SchedulerFlag,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
 
 ADDRESSES = ["10.112.0.1", "10.112.0.2", "10.112.0.3"]
 REALS = [RealKey(f"10.2.0.{n}", 80) for n in range(1, 5)]
@@ -15,7 +25,12 @@ SERVERS = st.builds(
     VirtualServer,
     st.sampled_from([Scheduler.RR, Scheduler.WRR]),
     st.sampled_from([0, 60]),
-    st.dictionaries(st.sampled_from(REALS), st.integers(0, 2), max_size=4),
+    st.dictionaries(
+        st.sampled_from(REALS),
+        st.builds(RealServer, st.integers(0, 2), st.sampled_from(Forwarding), st.sampled_from([0, 9])),
+        max_size=4,
+    ),
+    st.frozensets(st.sampled_from(SchedulerFlag)),
 )
 TABLES = st.builds(
     Table, st.dictionaries(KEYS, SERVERS, max_size=5), st.frozensets(st.sampled_from(ADDRESSES), max_size=3)
@@ -26,6 +41,14 @@ TABLES = st.builds(
 @given(TABLES, TABLES)
 def test_it_leads_to_the_desired_table(before: Table, after: Table) -> None:
     assert apply(before, diff(before, after)) == after
+
+
+@given(TABLES, TABLES)
+def test_to_change_what_differs_is_to_change_all(before: Table, after: Table) -> None:
+    keys = changed(before, after)
+    part = apply(before.part(keys), diff(before.part(keys), after.part(keys)))
+    assert before.changed(keys, part) == after
+    assert changed(after, after) == frozenset()
 
 
 @given(TABLES)
@@ -43,8 +66,8 @@ def test_what_stays_keeps_a_real_server_all_the_way(before: Table, after: Table)
             now = table.virtual_servers[key].real_servers
             if all(ends):
                 assert now, f"{key} has no real server after {operation}"
-            if all(any(weights.values()) for weights in ends):
-                assert any(now.values()), f"{key} has only weight 0 after {operation}"
+            if all(any(real.weight for real in reals.values()) for reals in ends):
+                assert any(real.weight for real in now.values()), f"{key} has only weight 0 after {operation}"
 
 
 @given(TABLES, TABLES)
@@ -82,7 +105,9 @@ def test_apply_refuses_what_a_kernel_would() -> None:
 
 
 def test_a_new_service_reads_in_the_order_of_its_effects() -> None:
-    table = Table({KEY: VirtualServer(real_servers={REALS[1]: 3, REALS[0]: 1})}, frozenset([KEY.address]))
+    table = Table(
+        {KEY: VirtualServer(real_servers={REALS[1]: RealServer(3), REALS[0]: RealServer(1)})}, frozenset([KEY.address])
+    )
     assert [str(operation) for operation in diff(Table(), table)] == [
         "add virtual server tcp://10.112.0.1:80, scheduler wrr",
         "add real server 10.2.0.1:80 to tcp://10.112.0.1:80, weight 1",
@@ -92,8 +117,16 @@ def test_a_new_service_reads_in_the_order_of_its_effects() -> None:
 
 
 def test_a_change_raises_before_it_lowers_and_lowers_before_it_deletes() -> None:
-    before = Table({KEY: VirtualServer(real_servers={REALS[0]: 1, REALS[1]: 5, REALS[2]: 1})})
-    after = Table({KEY: VirtualServer(Scheduler.RR, 60, {REALS[0]: 2, REALS[1]: 1, REALS[3]: 1})})
+    before = Table(
+        {KEY: VirtualServer(real_servers={REALS[0]: RealServer(1), REALS[1]: RealServer(5), REALS[2]: RealServer(1)})}
+    )
+    after = Table(
+        {
+            KEY: VirtualServer(
+                Scheduler.RR, 60, {REALS[0]: RealServer(2), REALS[1]: RealServer(1), REALS[3]: RealServer(1)}
+            )
+        }
+    )
     assert [str(operation) for operation in diff(before, after)] == [
         "set scheduler rr, persistence 60 s of tcp://10.112.0.1:80",
         "add real server 10.2.0.4:80 to tcp://10.112.0.1:80, weight 1",

@@ -5,7 +5,7 @@ from hypothesis import given
 
 from mesh.diff import apply, diff
 from mesh.drain import Drained, Place, drain
-from mesh.model import RealKey, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
 from tests.test_diff import TABLES
 
 KEY = VirtualKey("10.112.0.1", 80, Transport.TCP)
@@ -13,7 +13,8 @@ A, B = RealKey("10.2.0.1", 80), RealKey("10.2.0.2", 80)
 
 
 def table(*reals: tuple[RealKey, int]) -> Table:
-    return Table({KEY: VirtualServer(real_servers=dict(reals))}, frozenset([KEY.address]))
+    servers = {real: RealServer(weight, upper_threshold=9) for real, weight in reals}
+    return Table({KEY: VirtualServer(real_servers=servers)}, frozenset([KEY.address]))
 
 
 def step(

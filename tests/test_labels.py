@@ -8,7 +8,18 @@ import pytest
 
 from mesh.label_values import shown
 from mesh.labels import KNOWN, PREFIXES, Parsed, key_of, parse, port_label
-from mesh.model import Probe, ProbeKind, Publish, Route, Scheduler, Service, Transport
+from mesh.model import (
+    Forwarding,
+    Probe,
+    ProbeKind,
+    Publish,
+    RealServer,
+    Route,
+    Scheduler,
+    SchedulerFlag,
+    Service,
+    Transport,
+)
 from mesh.problem import Problem, Severity
 
 POOL = IPv4Network("10.112.0.0/16")
@@ -53,7 +64,7 @@ def test_the_labels_of_the_first_example() -> None:
 
 @pytest.mark.parametrize("labels", [{}, {"maintainer": "me"}, {"mesh": "x", "aliyunx.routing.port_80": "a.local"}])
 def test_without_labels_of_ours_there_is_no_service_and_no_problem(labels: dict[str, str]) -> None:
-    assert read(labels) == Parsed(None, 1, None, ())
+    assert read(labels) == Parsed(None, RealServer(), None, ())
 
 
 @pytest.mark.parametrize(
@@ -99,13 +110,14 @@ def test_routing_names(label: str, value: str, routes: list[tuple[str, int, Tran
         ("port_80", "bücher.local", "is not ASCII", "xn--"),
         ("port_80", "a" * 64, "has 64 characters", "at most 63"),
         ("port_80", ".".join(["a" * 60] * 5), "has 304 characters", "at most 253"),
-        ("port_80", "ftp://a", 'the scheme "ftp://" is not known', "http://, https://, tcp:// or udp://"),
+        ("port_80", "ftp://a", 'the scheme "ftp://" is not known', "http://, https://, tcp://, udp:// or sctp://"),
         ("port_80", "udp://a", "udp:// does not fit a label for tcp", "routing.port_80/udp"),
         ("port_53/udp", "tcp://a", "tcp:// does not fit a label for udp", "put the name under routing.port_53"),
         ("port_53/udp", "http://a", "http:// does not fit a label for udp", "put the name under routing.port_53"),
         ("port_x", "a", '"x" is not a port', "from 1 to 65535 after port_"),
         ("port_080", "a", '"080" is not a port', "from 1 to 65535 after port_"),
-        ("port_80/sctp", "a", '"/sctp" is not a transport', "alone or with /udp"),
+        ("port_80/quic", "a", '"/quic" is not a transport', "alone or with /udp or /sctp"),
+        ("port_53/sctp", "udp://a", "udp:// does not fit a label for sctp", "put the name under routing.port_53/udp"),
         ("publish.port_80", "yes", '"yes" is not a port', "auto or a number"),
         ("publish.port_0", "auto", '"0" is not a port', "after port_"),
         ("publish.port_80", "70000", "is not a port", "auto or a number"),
@@ -129,6 +141,7 @@ def test_a_refused_port_label_says_why_and_what_to_write(label: str, value: str,
         ("publish.port_80/udp", "5353", {"publishes": (Publish(80, UDP, 5353),)}),
         ("publish.port_9090", "19090", {"publishes": (Publish(9090, TCP, 19090),)}),
         *[("scheduler", str(s), {"scheduler": s}) for s in Scheduler],
+        ("publish.port_80/sctp", "2905", {"publishes": (Publish(80, Transport.SCTP, 2905),)}),
         ("session_sticky", "true", {"persistence": 300}),
         ("session_sticky", "60", {"persistence": 60}),
         ("session_sticky", "False", {"persistence": 0}),
@@ -151,6 +164,11 @@ def test_labels_of_the_service(label: str, value: str, expected: dict[str, objec
         ("routing.scheduler", "random", '"random" is not a scheduler', "rr wrr lc wlc sh mh sed nq dh"),
         ("routing.session_sticky", "yes", "is not a time", "true, false or whole seconds"),
         ("routing.session_sticky", "2678401", "is not a time", "up to 2678400"),
+        ("routing.scheduler_flags", "ports", '"ports" is not a flag of a scheduler', "write fallback, port or both"),
+        ("routing.scheduler_flags", ",", "is not a flag of a scheduler", "write fallback, port or both"),
+        ("routing.scheduler_flags", "port", "the scheduler wrr has no flags", "write routing.scheduler: mh or sh"),
+        ("routing.forwarding", "nat", '"nat" is not a way', "write masquerade or tunnel or direct"),
+        ("routing.max_connections", "many", "is out of range", "from 0 to 1000000"),
         ("routing.weight", "1001", "is out of range", "from 0 to 1000"),
         ("routing.weight", "-1", "is out of range", "from 0 to 1000"),
         ("routing.weight", "9" * 5000, "is out of range", "from 0 to 1000"),
@@ -171,7 +189,7 @@ def test_labels_of_the_service(label: str, value: str, expected: dict[str, objec
 def test_a_refused_label_is_as_if_absent(label: str, value: str, reason: str, remedy: str) -> None:
     parsed = read({**NAMED, f"mesh.{label}": value})
     (problem,) = parsed.problems
-    assert (parsed.service, parsed.weight, parsed.release) == (service_of(NAMED), 1, None)
+    assert (parsed.service, parsed.settings, parsed.release) == (service_of(NAMED), RealServer(), None)
     assert (problem.severity, problem.label) == (Severity.ERROR, f"mesh.{label}")
     assert reason in problem.reason
     assert remedy in problem.remedy
@@ -179,7 +197,7 @@ def test_a_refused_label_is_as_if_absent(label: str, value: str, reason: str, re
 
 def test_weight_and_release_belong_to_the_endpoint() -> None:
     parsed = read({**NAMED, "mesh.routing.weight": "0", "mesh.routing.release": "v1.2-rc_3"})
-    assert (parsed.weight, parsed.release, parsed.problems) == (0, "v1.2-rc_3", ())
+    assert (parsed.settings, parsed.release, parsed.problems) == (RealServer(0), "v1.2-rc_3", ())
     assert parsed.service == service_of(NAMED)
 
 
@@ -263,10 +281,38 @@ def test_what_is_not_handled_yet_is_said(label: str) -> None:
     assert (problem.severity, problem.reason) == (Severity.WARNING, "it is not handled yet")
 
 
-def test_a_command_as_probe_is_not_handled_yet() -> None:
-    problem = only_problem({**NAMED, "mesh.probe.cmd": "true", "mesh.probe.timeout_seconds": "1"})
+def test_a_command_as_probe() -> None:
+    labels = {**NAMED, "mesh.probe.cmd": "test -e /ready && true", "mesh.probe.timeout_seconds": "1"}
+    assert service_of(labels).probe == Probe(ProbeKind.COMMAND, None, timeout=1.0, command="test -e /ready && true")
+
+
+def test_a_command_is_refused_where_nothing_could_run_it() -> None:
+    labels = {**NAMED, "mesh.probe.cmd": "true", "mesh.probe.timeout_seconds": "1"}
+    parsed = parse(labels, owner="demo/server", subject="service server", domain="local", commands=False)
+    (problem,) = parsed.problems
     assert (problem.severity, problem.label) == (Severity.WARNING, "mesh.probe.cmd")
-    assert "needs a container engine" in problem.reason
+    assert "it is run by a container engine" in problem.reason
+    assert parsed.service is not None
+    assert parsed.service.probe is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "severity", "says"),
+    [
+        ({"mesh.probe.cmd": "x" * 4001}, Severity.ERROR, "is not a command"),
+        ({"mesh.probe.cmd": " "}, Severity.ERROR, "is not a command"),
+        (
+            {"mesh.probe.cmd": "true", "mesh.probe.url": "http://container"},
+            Severity.WARNING,
+            "no effect beside probe.url",
+        ),
+        ({"mesh.probe.cmd": "true", "mesh.probe.expect_status": "200"}, Severity.WARNING, "no effect on a command"),
+        ({"mesh.probe.url": "command://container"}, Severity.ERROR, "is not the URL of a probe"),
+    ],
+)
+def test_mistakes_with_commands(labels: dict[str, str], severity: Severity, says: str) -> None:
+    problem = only_problem({**NAMED, **labels})
+    assert (problem.severity, says in problem.reason) == (severity, True), problem
 
 
 def test_tuning_without_a_probe_has_no_effect() -> None:
@@ -302,6 +348,50 @@ def test_a_status_is_not_expected_of_tcp() -> None:
     assert (problem.severity, problem.label) == (Severity.WARNING, "mesh.probe.expect_status")
 
 
+def test_thresholds_and_forwarding_belong_to_the_endpoint() -> None:
+    labels = {"routing.max_connections": "100", "routing.min_connections": "80", "routing.forwarding": "Direct"}
+    parsed = read({**NAMED, **{f"mesh.{key}": value for key, value in labels.items()}})
+    assert (parsed.settings, parsed.problems) == (RealServer(1, Forwarding.DIRECT, 100, 80), ())
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower", "severity", "reason"),
+    [
+        pytest.param(None, "5", Severity.WARNING, "no effect alone", id="no upper"),
+        pytest.param("4", "5", Severity.ERROR, "5 is above routing.max_connections, 4", id="crossed"),
+    ],
+)
+def test_a_lower_threshold_needs_an_upper_one(upper: str | None, lower: str, severity: Severity, reason: str) -> None:
+    there = {"mesh.routing.max_connections": upper} if upper else {}
+    parsed = read({**NAMED, **there, "mesh.routing.min_connections": lower})
+    (problem,) = parsed.problems
+    assert (problem.severity, problem.label) == (severity, "mesh.routing.min_connections")
+    assert reason in problem.reason
+    assert parsed.settings.lower_threshold == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "reason"),
+    [
+        ("port_8080", "web.local:81", "port 81 leads to container port 8080"),
+        ("publish.port_80", "auto", "published port auto leads to container port 80"),
+    ],
+)
+@pytest.mark.parametrize("forwarding", ["direct", "tunnel"])
+def test_only_masquerading_moves_ports(forwarding: str, label: str, value: str, reason: str) -> None:
+    parsed = read({**NAMED, f"mesh.routing.{label}": value, "mesh.routing.forwarding": forwarding})
+    (problem,) = parsed.problems
+    assert (problem.severity, problem.label) == (Severity.ERROR, "mesh.routing.forwarding")
+    assert reason in problem.reason
+    assert parsed.settings.forwarding is Forwarding.MASQUERADE
+
+
+def test_flags_of_the_hashing_schedulers() -> None:
+    service = service_of({**NAMED, "mesh.routing.scheduler": "mh", "mesh.routing.scheduler_flags": "Port, fallback"})
+    assert service is not None
+    assert service.flags == {SchedulerFlag.PORT, SchedulerFlag.FALLBACK}
+
+
 def test_both_prefixes_with_the_same_value_are_fine() -> None:
     labels = {f"{prefix}routing.port_80{tcp}": " web" for prefix in PREFIXES for tcp in ("", "/tcp")}
     assert service_of(labels) == service_of(NAMED)
@@ -310,7 +400,7 @@ def test_both_prefixes_with_the_same_value_are_fine() -> None:
 def test_both_prefixes_with_different_values_count_as_neither() -> None:
     parsed = read({**NAMED, "mesh.routing.weight": "5", "aliyun.routing.weight": "6"})
     (problem,) = parsed.problems
-    assert parsed.weight == 1
+    assert parsed.settings.weight == 1
     assert problem.severity is Severity.ERROR
     assert "aliyun.routing.weight" in problem.subject
     assert "mesh.routing.weight" in problem.reason

@@ -38,7 +38,8 @@ pieces = st.lists(st.sampled_from([*VALUES, ";", ":", "://", "/", ".", "-", "con
 @given(st.dictionaries(keys, anything | pieces, max_size=12), st.text())
 def test_no_labels_raise_and_what_is_accepted_is_sound(labels: dict[str, str], owner: str) -> None:
     parsed = parse(labels, owner=owner, subject="service s", domain="local", pool=POOL)
-    assert 0 <= parsed.weight <= 1000
+    assert 0 <= parsed.settings.weight <= 1000
+    assert 0 <= parsed.settings.lower_threshold <= parsed.settings.upper_threshold <= 1_000_000
     for problem in parsed.problems:
         assert str(problem).isprintable()
         assert problem.label is None or problem.label in labels
@@ -49,7 +50,7 @@ def test_no_labels_raise_and_what_is_accepted_is_sound(labels: dict[str, str], o
 @given(st.dictionaries(keys, pieces, max_size=12))
 def test_the_order_of_labels_changes_nothing_that_is_declared(labels: dict[str, str]) -> None:
     there, back = read(labels), read(dict(reversed(labels.items())))
-    assert (there.service, there.weight, there.release) == (back.service, back.weight, back.release)
+    assert (there.service, there.settings, there.release) == (back.service, back.settings, back.release)
 
 
 def assert_sound(service: Service) -> None:

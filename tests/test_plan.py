@@ -10,11 +10,13 @@ from mesh.model import (
     Claims,
     ClusterView,
     Endpoint,
+    EndpointKey,
     Health,
     Probe,
     ProbeKind,
     Publish,
     RealKey,
+    RealServer,
     Route,
     Scheduler,
     Service,
@@ -39,8 +41,8 @@ def view(service: Service = WEB, *endpoints: Endpoint, claims: Claims = CLAIMS) 
 def test_every_endpoint_of_a_service_stands_behind_its_vip() -> None:
     planned = plan(view(WEB, ONE, TWO), {})
     assert planned.table.virtual_servers[KEY].real_servers == {
-        RealKey("10.2.0.1", 8080): 1,
-        RealKey("10.2.0.2", 8080): 3,
+        RealKey("10.2.0.1", 8080): RealServer(1),
+        RealKey("10.2.0.2", 8080): RealServer(3),
     }
     assert planned.table.vips == {VIP}
     assert planned.names == {"web.test": VIP}
@@ -67,7 +69,7 @@ def test_an_endpoint_reached_elsewhere_is_sent_to_there() -> None:
     ],
 )
 def test_a_probe_decides(health: dict[str, Health], serving: bool) -> None:
-    planned = plan(view(PROBED, ONE), health)
+    planned = plan(view(PROBED, ONE), {("w1", id): verdict for id, verdict in health.items()})
     assert (RealKey("10.2.0.1", 8080) in planned.table.virtual_servers[KEY].real_servers) is serving
 
 
@@ -125,10 +127,38 @@ def test_scheduler_and_persistence_reach_the_virtual_server() -> None:
 
 
 def test_a_probe_without_a_port_asks_the_first_routed_container_port() -> None:
-    assert probes(view(PROBED, ONE))["a"][1] == RealKey("10.2.0.1", 8080)
+    assert probes(view(PROBED, ONE))["w1", "a"][1] == RealKey("10.2.0.1", 8080)
     assert probes(view(WEB, ONE)) == {}
 
 
 @given(st.permutations([ONE, TWO, replace(ONE, id="c", address="10.2.0.3")]))
 def test_the_order_of_the_picture_does_not_matter(endpoints: list[Endpoint]) -> None:
     assert plan(view(WEB, *endpoints), {}) == plan(view(WEB, *sorted(endpoints, key=lambda e: e.id)), {})
+
+
+PICTURES = st.builds(
+    view,
+    st.sampled_from(
+        [WEB, PROBED, replace(WEB, scheduler=Scheduler.LC, publishes=(Publish(8080, Transport.TCP, None),))]
+    ),
+    st.sampled_from([ONE, replace(ONE, weight=9)]),
+    claims=st.sampled_from(
+        [CLAIMS, replace(CLAIMS, owners={}), replace(CLAIMS, ports={(Transport.TCP, 30001): ("web.test", 8080)})]
+    ),
+)
+HEALTH = st.sampled_from([{}, {("w1", "a"): Health.HEALTHY}, {("w1", "a"): Health.UNHEALTHY}])
+INPUTS = st.tuples(PICTURES, HEALTH, st.sampled_from([[], ["192.0.2.1"]]))
+
+
+@given(INPUTS, INPUTS)
+def test_what_is_taken_over_from_an_earlier_plan_is_what_would_be_planned_anew(
+    first: tuple[ClusterView, dict[EndpointKey, Health], list[str]],
+    now: tuple[ClusterView, dict[EndpointKey, Health], list[str]],
+) -> None:
+    assert plan(*now, plan(*first)) == plan(*now)
+
+
+def test_the_part_of_a_service_of_which_nothing_has_changed_is_taken_over() -> None:
+    before = plan(view(WEB, ONE), {})
+    after = plan(view(replace(WEB), replace(ONE)), {}, (), before)
+    assert after.table.virtual_servers[KEY] is before.table.virtual_servers[KEY]

@@ -9,13 +9,27 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.diff import BindVip, DeleteRealServer, UnbindVip, diff
+from mesh.diff import AddRealServer, BindVip, DeleteRealServer, UnbindVip, diff
 from mesh.host import HostError
-from mesh.model import Address, Claims, Instance, Name, ProbeKind, RealKey, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import (
+    Address,
+    Claims,
+    Instance,
+    Name,
+    ProbeKind,
+    RealKey,
+    RealServer,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
+from mesh.parts import Site, Upkeep
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
-from mesh.reconcile import AUDIT, Reconciler, Site, Upkeep
+from mesh.reconcile import AUDIT, LOOK_AGAIN, Reconciler
 from mesh.status import Facts
+from mesh.store.records import view
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.probes import FakeCheck
@@ -43,6 +57,7 @@ class Bench:
     check: FakeCheck = field(default_factory=FakeCheck)
     host: FakeHost = field(default_factory=FakeHost)
     upkeep: list[Upkeep] = field(default_factory=list)
+    listening: set[tuple[Transport, int]] = field(default_factory=set)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,9 +73,10 @@ class Bench:
             store=MemoryStore(self.cluster, "w1"),
             plane=self.plane,
             upkeep=self.upkeep,
+            listening=self.listens,
             published=PublishedPorts(),
             prober=prober,
-            publish=self.zones.append,
+            publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
             wake=wake,
         )
         async with asyncio.TaskGroup() as tasks:
@@ -68,6 +84,9 @@ class Bench:
             yield self.loop
             for part in parts:
                 part.cancel()
+
+    async def listens(self) -> set[tuple[Transport, int]]:
+        return self.listening
 
     async def passes(self, seconds: float = 1.0) -> None:
         """Let virtual time go by: long enough for any burst, shorter than the audit."""
@@ -102,7 +121,7 @@ class TestTheLoop:
             await bench.passes()
             bench.source.say([])
             await bench.passes()
-        assert seen == [("named", True), ("unnamed", True)], "the VIP is bound whenever the zone changes"
+        assert list(dict.fromkeys(seen)) == [("named", True), ("unnamed", True)], "bound whenever the zone changes"
         assert bench.plane.table == Table()
 
     async def test_nothing_is_programmed_before_the_store_has_answered(self, bench: Bench) -> None:
@@ -181,6 +200,52 @@ class TestTheLoop:
             await bench.passes(3 * AUDIT)
             assert loop.status().repairs == 3
 
+    async def test_between_audits_only_what_shall_change_is_read(self, bench: Bench) -> None:
+        async with bench.running():
+            other = {"mesh.routing.port_80": "other.local"}
+            bench.source.say([instance(1), instance(2, other, "demo/other")])
+            await bench.passes(AUDIT + 1)
+            asked = bench.plane.asked
+            asked.clear()
+            bench.source.say([instance(1), instance(2, other, "demo/other"), instance(3, other, "demo/other")])
+            await bench.passes(0.1)
+            (grown,) = [key for key, reals in bench.real_servers().items() if len(reals) == 2]
+            assert [[str(key) for key in keys or ()] for keys in asked if keys != frozenset()] == [[grown]]
+            await bench.passes(AUDIT)
+            assert asked[-1] is None
+
+    async def test_a_repair_that_fails_is_tried_again_soon_and_told_when_it_is_done(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            before = bench.plane.table
+            bench.plane.table = Table()
+            bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "there is none")
+            await bench.passes(AUDIT)
+            assert bench.plane.table != before
+            assert loop.status().repairs == 2
+            await bench.passes(LOOK_AGAIN)
+            assert bench.plane.table == before
+            assert loop.status().repairs == 3
+            assert "repaired: somebody changed the data plane: add real server 10.2.0.1:80" in caplog.text
+
+    async def test_what_fails_for_good_is_tried_at_each_audit_and_told_once(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            for _ in range(6):
+                bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "no memory")
+            bench.source.say([instance(1)])
+            await bench.passes()
+            await bench.passes(AUDIT)
+            tried = loop.passes
+            await bench.passes(3 * AUDIT)
+            assert loop.passes == tried + 3
+            assert caplog.text.count("no memory") == 1
+            assert loop.status().repairs == 0
+
     async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
         async with bench.running() as loop:
@@ -188,6 +253,21 @@ class TestTheLoop:
                 bench.source.say(instances)
                 await bench.passes(2 * AUDIT)
             assert loop.status().repairs == 0
+
+    async def test_a_port_that_a_program_of_the_worker_listens_on_is_left_to_it(self, bench: Bench) -> None:
+        bench.listening = {(Transport.TCP, 30022)}
+        published = {f"mesh.routing.publish.port_{port}": str(30000 + port) for port in (22, 80)}
+        async with bench.running() as loop:
+            bench.source.say([instance(1, {**PLAIN, **published})])
+            await bench.passes()
+            assert "tcp://192.0.2.1:30080" in bench.real_servers()
+            assert "tcp://192.0.2.1:30022" not in bench.real_servers()
+            assert any("tcp port 30022 is not published here" in problem for problem in loop.status().problems)
+
+            bench.listening = {(Transport.TCP, 30080)}
+            await bench.passes(AUDIT)
+            assert {"tcp://192.0.2.1:30022", "tcp://192.0.2.1:30080"} < set(bench.real_servers()), "who is served stays"
+            assert loop.status().problems == ()
 
     async def test_what_the_data_plane_stands_on_is_set_up_first_and_mended_at_the_audit(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
@@ -219,26 +299,6 @@ class TestTheLoop:
             await bench.passes(2 * AUDIT)
             assert loop.status().frozen == ()
 
-    async def test_what_the_data_plane_stands_on_follows_the_addresses_at_once(self, bench: Bench) -> None:
-        told: list[frozenset[Address]] = []
-
-        class SourceNat:
-            async def mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
-                told.append(addresses)
-                return []
-
-        bench.upkeep = [SourceNat()]
-        async with bench.running():
-            bench.source.say([instance(1)])
-            await bench.passes()
-            told.clear()
-            bench.host.has("192.0.2.1")
-            await bench.passes()
-            assert told == [], "nothing new, and no audit yet"
-            bench.host.has("192.0.2.1", "192.0.2.2")
-            await bench.passes()
-            assert told == [frozenset(["192.0.2.1", "192.0.2.2"])]
-
     async def test_a_removed_endpoint_drains_until_its_last_connection_has_ended(self, bench: Bench) -> None:
         async with bench.running():
             bench.source.say([instance(1), instance(2)])
@@ -248,10 +308,13 @@ class TestTheLoop:
             bench.plane.active[key, leaving] = 1
             bench.source.say([instance(2)])
             await bench.passes(20)
-            assert bench.plane.table.virtual_servers[key].real_servers == {leaving: 0, RealKey("10.2.0.2", 80): 1}
+            assert bench.plane.table.virtual_servers[key].real_servers == {
+                leaving: RealServer(0),
+                RealKey("10.2.0.2", 80): RealServer(1),
+            }
             bench.plane.active.clear()
             await bench.passes(2)
-            assert bench.plane.table.virtual_servers[key].real_servers == {RealKey("10.2.0.2", 80): 1}
+            assert bench.plane.table.virtual_servers[key].real_servers == {RealKey("10.2.0.2", 80): RealServer(1)}
 
     async def test_a_removed_service_drains_behind_its_vip_without_its_name_until_the_time_is_up(
         self, bench: Bench
@@ -347,20 +410,26 @@ class TestTheLoop:
             assert bench.zones[-1] == {}
             assert loop.status().frozen == ()
 
-    async def test_a_store_out_of_reach_freezes_and_merges_afterwards(self, bench: Bench) -> None:
+    async def test_a_store_out_of_reach_freezes_the_others_and_merges_afterwards(self, bench: Bench) -> None:
         async with bench.running() as loop:
             bench.source.say([instance(1)])
             await bench.passes()
-            before = bench.plane.table
+            before = dict(bench.cluster.records)
             bench.cluster.out_of_reach = True
-            bench.source.say([instance(1), instance(2)])
+            new = instance(3, {"mesh.routing.port_80": "new.test"}, owner="demo/new")
+            bench.source.say([instance(2), new])
             await bench.passes(5)
-            assert bench.plane.table == before
-            assert loop.status().frozen
+            assert [*bench.real_servers().values()] == [["10.2.0.2:80"]], "its own endpoints it knows itself"
+            assert set(bench.zones[-1]) == {"web.test"}, "without the store no VIP is given away"
+            assert bench.cluster.records == before
+            assert loop.status().frozen == ("the store is out of reach; bring it back",)
             bench.cluster.out_of_reach = False
             await bench.passes(5)
-            assert [*bench.real_servers().values()] == [["10.2.0.1:80", "10.2.0.2:80"]]
+            assert sorted(bench.real_servers().values()) == [["10.2.0.2:80"], ["10.2.0.3:80"]]
+            assert set(bench.zones[-1]) == {"web.test", "new.test"}
             assert not loop.status().frozen
+            seen, _ = view(bench.cluster.records)
+            assert [endpoint.address for endpoint in seen.endpoints] == ["10.2.0.3", "10.2.0.2"]
 
     async def test_two_owners_of_one_name_are_a_conflict_that_does_not_flap(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
@@ -402,7 +471,7 @@ class _Recorder(list[Mapping[Name, Address]]):
 
 def _table() -> Table:
     key = VirtualKey("10.112.0.9", 80, Transport.TCP)
-    return Table({key: VirtualServer(real_servers={RealKey("10.2.0.9", 80): 1})}, frozenset({"10.112.0.9"}))
+    return Table({key: VirtualServer(real_servers={RealKey("10.2.0.9", 80): RealServer(1)})}, frozenset({"10.112.0.9"}))
 
 
 async def test_an_operation_reads_well_in_a_log() -> None:

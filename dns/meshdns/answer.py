@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from meshdns.zone import Found, Record, Type, Zone
+from meshdns.records import Record, Type
+from meshdns.zone import Found, Zone
 
 UDP_SIZE = 1232
 """Octets of an answer over UDP that pass every path unfragmented; what we offer and the most we send (DNS Flag Day)."""
@@ -43,6 +44,7 @@ class Forward:
     """The question is well formed and about a name that is not ours: an upstream may answer it."""
 
     packet: bytes
+    query: "Query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,11 @@ class Query:
     edns: Edns | None
 
 
-def answer(packet: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Forward | None:
-    """The answer to one packet; None: it deserves none (it is itself an answer, or too short to have an ID)."""
+def answer(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> bytes | Forward | None:
+    """The answer to one packet; None: it deserves none (it is itself an answer, or too short to have an ID).
+
+    Of several records the one with the number `turn` comes first: who takes the first takes another one each time.
+    """
     if len(packet) < 12 or packet[2] & _QR:
         return None
     if packet[2] & _OPCODE:
@@ -85,8 +90,9 @@ def answer(packet: bytes, zone: Zone, *, tcp: bool = False) -> bytes | Forward |
         return _respond(query, Rcode.REFUSED, PLAIN_SIZE)
     found = zone.lookup(query.name, query.type)
     if found is None:
-        return Forward(packet)
-    return _respond(query, Rcode.NOERROR if found.exists else Rcode.NXDOMAIN, _limit(query, tcp), found, zone.ttl)
+        return Forward(packet, query)
+    rcode = Rcode.NOERROR if found.exists else Rcode.NXDOMAIN
+    return _respond(query, rcode, _limit(query, tcp), found, ttl=zone.ttl, turn=turn)
 
 
 def failure(packet: bytes, rcode: Rcode) -> bytes:
@@ -149,17 +155,20 @@ def _limit(query: Query, tcp: bool) -> int:
     return PLAIN_SIZE if query.edns is None else max(PLAIN_SIZE, min(query.edns.size, UDP_SIZE))
 
 
-def _respond(query: Query, rcode: Rcode, limit: int, found: Found | None = None, ttl: int = 0) -> bytes:
+def _respond(
+    query: Query, rcode: Rcode, limit: int, found: Found | None = None, *, ttl: int = 0, turn: int = 0
+) -> bytes:
     opt = b"" if query.edns is None else _opt(query.edns, rcode)
     room = limit - 12 - len(query.question) - len(opt)
     answers, authority, truncated = 0, 0, False
     body = b""
     if found is not None:
-        body, answers = _answers(found.records, ttl, room)
+        first = turn % len(found.records) if found.records else 0
+        body, answers = _answers(found.records[first:] + found.records[:first], ttl, room)
         truncated = answers < len(found.records)
-        soa = b"" if found.records else _soa(query, found, ttl)
-        if soa and len(soa) <= room:
-            body, authority = soa, 1
+        negative = b"" if found.records else soa(query.name, found, ttl)
+        if negative and len(negative) <= room:
+            body, authority = negative, 1
     high = _QR | (_AA if found is not None else 0) | (_TC if truncated else 0) | query.flags[0] & (_OPCODE | _RD)
     low = _RA | query.flags[1] & _CD | rcode & 0xF
     header = _HEADER.pack(query.id, high, low, 1, answers, authority, 1 if opt else 0)
@@ -177,9 +186,9 @@ def _answers(records: Sequence[Record], ttl: int, room: int) -> tuple[bytes, int
     return body, len(records)
 
 
-def _soa(query: Query, found: Found, ttl: int) -> bytes:
+def soa(name: bytes, found: Found, ttl: int) -> bytes:
     """The authority record of a negative answer; its name points into the question (RFC 1035, section 4.1.4)."""
-    pointer = 0xC000 | (12 + len(query.name) - len(found.apex))
+    pointer = 0xC000 | (12 + len(name) - len(found.apex))
     return struct.pack("!HHHIH", pointer, Type.SOA, _IN, ttl, len(found.soa.data)) + found.soa.data
 
 

@@ -1,25 +1,159 @@
-"""Questions over UDP: one socket per address, so that an answer leaves from the address that was asked."""
+"""Questions over UDP: one socket per address, so that an answer leaves from the address that was asked.
+
+Where the kernel can, datagrams come and go by the dozen (`batch`), and questions that were seen before are answered
+from a dictionary without a further thought. Elsewhere asyncio's own datagram protocol does the same, slower.
+"""
 
 import asyncio
+import socket
 from collections.abc import Callable
-from typing import Any, TypeAlias, cast
+from contextlib import suppress
+from typing import Any, Protocol, TypeAlias, cast
 
+from meshdns import batch
 from meshdns.answer import Forward
+from meshdns.ready import Ready
+from meshdns.table import Answers
 
 Peer: TypeAlias = tuple[Any, ...]
-"""A socket address as asyncio gives it: host and port first."""
+"""A socket address as the socket module writes it: host and port first."""
+TURNS = 4
+"""Batches per wake-up; then others on the event loop have their turn."""
+HOSTS = 4096
+"""Clients that are known to be served; when more come, all are asked about anew."""
 
 
-class UdpServer(asyncio.DatagramProtocol):
-    """Answers what `answer` can at once; hands the rest to `forward` together with the way back."""
+class Served(Protocol):
+    """Who answers: the name server, as far as a transport needs it."""
 
-    def __init__(
-        self,
-        answer: Callable[[bytes, str], bytes | Forward | None],
-        forward: Callable[[Forward, Callable[[bytes], None]], None],
-    ) -> None:
-        self._answer = answer
-        self._forward = forward
+    answers: Answers
+    """What can be looked up at once, for hosts that are served."""
+    forwarded: Ready
+    """The same for other names."""
+
+    def allows(self, host: str) -> bool:
+        """Whether a client is served."""
+        ...
+
+    def answer_udp(self, packet: bytes, host: str) -> bytes | Forward | None:
+        """Any question from anybody."""
+        ...
+
+    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> bytes | None:
+        """The answer if it is known; None: `send` gets it later."""
+        ...
+
+    def count(self, answered: int) -> None:
+        """So many were answered from `answers`."""
+        ...
+
+
+class BatchServer:
+    """One bound socket; it is closed by `close`."""
+
+    def __init__(self, sock: socket.socket, server: Served) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._server = server
+        self._batch = batch.Batch(sock)
+        self._known: set[int] | set[tuple[int, int]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._drain)
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _drain(self) -> None:
+        for _ in range(TURNS):
+            count = self._batch.receive()
+            if count <= 0:
+                return
+            self._answer(count)
+            if count < batch.SLOTS:
+                return
+
+    def _answer(self, count: int) -> None:
+        """One batch: look up, write, send. This is the path that has to be fast; the rest is in `_think`."""
+        part = self._batch
+        served = self._known.issuperset(part.hosts(count)) or self._meet(count)
+        known = self._server.answers
+        ready, beside = (known.ready.get, known.beside) if served else (_nothing, _nothing)
+        forwarded = self._server.forwarded.__getitem__ if served else _nothing
+        questions, answers, sizes = part.questions, part.answers, part.sizes
+        thought = 0
+        unanswered = []
+        for slot, length, start, place in zip(_SLOTS, part.lengths(count), _STARTS, _PLACES, strict=False):
+            key = questions[start + 2 : start + length]
+            said = ready(key) or forwarded(key) or beside(key)
+            if said is None:
+                thought += 1
+                said = self._think(slot, questions[start : start + length])
+                if said is None:
+                    unanswered.append(slot)
+                    said = b""
+            size = len(said)
+            answers[place : place + size] = said
+            sizes[slot] = size
+        part.copy_ids()
+        self._server.count(count - thought)
+        first = 0
+        for slot in unanswered:
+            part.send(first, slot)
+            first = slot + 1
+        part.send(first, count)
+
+    def _meet(self, count: int) -> bool:
+        """Ask about clients that were not seen yet: whether all are to be served. If not, nothing is looked up."""
+        if len(self._known) > HOSTS:
+            self._known.clear()
+        known = cast(set[Any], self._known)
+        served = True
+        for slot, host in enumerate(self._batch.hosts(count)):
+            if host not in known:
+                if self._server.allows(self._batch.peer(slot)[0]):
+                    known.add(host)
+                else:
+                    served = False
+        return served
+
+    def _think(self, slot: int, packet: bytes) -> bytes | None:
+        """The answer to a question that was not known; None: there is none now, or it has gone out by itself."""
+        peer = self._batch.peer(slot)
+        said = self._server.answer_udp(packet, peer[0])
+        if isinstance(said, Forward):
+            return self._server.forward(said, peer[0], self._sender(slot, peer))
+        if said is not None and len(said) > batch.ROOM:
+            self._sender(slot, peer)(said)
+            return None
+        return said
+
+    def _sender(self, slot: int, peer: Peer) -> Callable[[bytes], None]:
+        way_back = self._batch.way_back(slot)
+
+        def send(reply: bytes) -> None:
+            if self._socket.fileno() >= 0:
+                with suppress(OSError):  # the peer is gone, or the kernel has no room: it asks again or it does not
+                    self._socket.sendmsg([reply], way_back, 0, peer)
+
+        return send
+
+
+_SLOTS = range(batch.SLOTS)
+_STARTS = tuple(slot * batch.QUESTION for slot in _SLOTS)
+_PLACES = tuple(slot * batch.ANSWER for slot in _SLOTS)
+
+
+def _nothing(_: bytes) -> None:
+    return None
+
+
+class PlainServer(asyncio.DatagramProtocol):
+    """One bound socket of asyncio's. Bound to all addresses, its answers may leave from another one than was asked."""
+
+    def __init__(self, server: Served) -> None:
+        self._server = server
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -28,15 +162,30 @@ class UdpServer(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Peer) -> None:
         """One question."""
-        said = self._answer(data, addr[0])
+        said = self._server.answer_udp(data, addr[0])
         if isinstance(said, Forward):
-            self._forward(said, lambda reply: self._send(reply, addr))
-        elif said is not None:
+            said = self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
+        if said is not None:
             self._send(said, addr)
 
     def error_received(self, exc: Exception) -> None:
         """A client that has gone away (ICMP port unreachable) is no trouble of ours: it asks again or it does not."""
 
+    def close(self) -> None:
+        """Answer no more."""
+        if self._transport is not None:
+            self._transport.close()
+
     def _send(self, reply: bytes, peer: Peer) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.sendto(reply, peer)
+
+
+async def serve(sock: socket.socket, server: Served, *, plain: bool | None = None) -> BatchServer | PlainServer:
+    """Answer on a bound socket, which is theirs from now on. `plain`: without batches; None: if there are none."""
+    if plain is None:
+        plain = not batch.available()
+    if not plain:
+        return BatchServer(sock, server)
+    _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(lambda: PlainServer(server), sock=sock)
+    return protocol

@@ -1,39 +1,26 @@
-"""What the name server knows: own names and their addresses, as one immutable value that is swapped as a whole.
+"""What the name server knows: own names and their records, as one immutable value that is swapped as a whole.
 
 Own is every name at or below an apex: the domains that were given, and each name outside of them. Nothing own ever
 leaves for an upstream, whatever its type: a query for the AAAA record of an IPv4-only name is answered with "no such
 data", never with "no such name", since resolvers that ask for both addresses take the latter for the whole name
 (RFC 2308, section 2).
 
-Names are kept in wire form (RFC 1035, section 3.1), lower case, so that an answer is a dictionary look-up.
+Names are kept in wire form (RFC 1035, section 3.1), lower case, so that an answer is a dictionary look-up. A zone is
+made by `Draft`, which keeps what it is made of, so that the next one costs as much as what has changed, beside a copy
+of the dictionaries.
 """
 
-import ipaddress
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
+from meshdns.records import Record, Type, address, authority, name_server, suffixes, wire
+from meshdns.service import Service, records
 
-class Type(IntEnum):
-    """Record types that the server treats on their own (IANA, DNS parameters)."""
+_POINTERS = tuple(struct.pack("!H", 0xC000 | 12 + at) for at in range(256))
+_REVERSE = (wire("in-addr.arpa"), wire("ip6.arpa"))
 
-    A = 1
-    NS = 2
-    SOA = 6
-    AAAA = 28
-    OPT = 41
-    IXFR = 251
-    AXFR = 252
-    ANY = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One resource record of a name; its TTL is the zone's."""
-
-    type: int
-    data: bytes
+__all__ = ["Draft", "Found", "Record", "Type", "Zone", "suffixes", "wire"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +37,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """Made by `build`. Nothing of it changes afterwards."""
+    """Made by `Draft`, or by `build`. Nothing of it changes afterwards."""
 
     ttl: int
     """Seconds, of every record and of every negative answer."""
     serial: int
     _records: Mapping[bytes, tuple[Record, ...]]
-    _existing: frozenset[bytes]
-    """Names with records, and the empty names between them and their apex (RFC 8020)."""
-    _soas: Mapping[bytes, Record]
-    """By apex."""
+    _existing: Mapping[bytes, int]
+    """Names with records and all their parents (RFC 8020): how many names are at or below each."""
+    _authority: Mapping[bytes, tuple[Record, Record]]
+    """SOA and NS by apex."""
+    _soas: Mapping[bytes, bytes]
+    """The SOA by apex, as it stands behind its name in a negative answer."""
 
     @classmethod
     def build(
@@ -69,43 +58,156 @@ class Zone:
 
         Raises ValueError for a name or an address that is none.
         """
-        records = {wire(name): tuple(_address(text) for text in texts) for name, texts in addresses.items()}
-        roots = [wire(domain) for domain in domains]
-        soas = {apex: _soa(apex, ttl, serial) for apex in _apexes(roots, records)}
-        existing = {suffix for name in records for suffix in _up_to(name, soas)} | soas.keys()
-        return cls(ttl, serial, records, frozenset(existing), soas)
+        draft = Draft(domains, ttl=ttl, serial=serial)
+        return draft.update({name: Service(tuple(texts)) for name, texts in addresses.items()})[0]
 
     def lookup(self, name: bytes, qtype: int) -> Found | None:
         """What to answer for a lower-case wire name; None: it is not ours."""
         for apex in suffixes(name):
-            soa = self._soas.get(apex)
-            if soa is None:
+            own = self._authority.get(apex)
+            if own is None:
                 continue
             here = self._records.get(name, ())
             if name == apex:
-                here = (soa, *here)
-            return Found(name in self._existing, _of_type(here, qtype), apex, soa)
+                here = (*own, *here)
+            return Found(name in self._existing or name == apex, _of_type(here, qtype), apex, own[0])
+        return None
+
+    def missing(self, name: bytes) -> bytes | None:
+        """The SOA record for an answer that there is no such name; None: there is, or it is not ours, or no name.
+
+        For a lower-case name without a zero octet but the last. The record's own name points to the apex in the
+        question (RFC 1035, section 4.1.4). This is the path of every search domain, so it looks at each label once.
+        """
+        if name in self._existing:
+            return None
+        at, end = 0, len(name) - 1
+        while at < end:
+            soa = self._soas.get(name[at:])
+            if soa is not None:
+                return _POINTERS[at] + soa if at else None
+            length = name[at]
+            if length > 63:
+                return None
+            at += length + 1
         return None
 
 
-def wire(name: str) -> bytes:
-    """`a.b` -> `\\x01a\\x01b\\x00`, lower case (RFC 1035, section 3.1). Raises ValueError if it is not a DNS name."""
-    try:
-        labels = [label.encode("ascii") for label in name.lower().removesuffix(".").split(".")]
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name!r} is not ASCII: write its IDNA form, xn--...") from error
-    encoded = b"".join(bytes((len(label),)) + label for label in labels if len(label) < 64) + b"\0"
-    if not all(0 < len(label) < 64 for label in labels) or len(encoded) > 255:
-        raise ValueError(f"{name!r} is not a DNS name: labels have 1 to 63 octets, all of it at most 253")
-    return encoded
+class Draft:
+    """What a zone is made of, from one zone to the next. Not for two threads at a time; the zones are."""
+
+    def __init__(self, domains: Iterable[str] = (), *, ttl: int = 5, serial: int = 1) -> None:
+        """`domains` are own as a whole; the name server's own name is `ns` in the first. Raises ValueError."""
+        self._ttl = ttl
+        self._serial = serial
+        self._domains = dict.fromkeys(wire(domain) for domain in domains).keys()
+        self._home = next(iter(self._domains), None)
+        self._services: dict[str, Service] = {}
+        self._given: dict[bytes, tuple[Record, ...]] = {}
+        """Of the services' own names: they come before those that other services bring with them."""
+        self._brought: dict[bytes, dict[str, tuple[Record, ...]]] = {}
+        """Of names that come with services, by service."""
+        self._outside: set[bytes] = set()
+        """Names that no given domain holds: services' own, and those of their addresses."""
+        self._records: dict[bytes, tuple[Record, ...]] = {}
+        self._existing: dict[bytes, int] = {}
+        self._authority: dict[bytes, tuple[Record, Record]] = {}
+        self._soas: dict[bytes, bytes] = {}
+        self._touched: set[bytes] = set()
+        self._settled_for: frozenset[bytes] | None = None
+        self._settle_apexes()
+
+    def serve_at(self, addresses: Sequence[str]) -> None:
+        """Where the name server answers: the addresses of its own name, from the next zone on."""
+        if self._home is not None:
+            self._put("", name_server(self._home), tuple(map(address, addresses)), given=False)
+
+    def update(self, services: Mapping[str, Service]) -> tuple[Zone, frozenset[bytes] | None]:
+        """The zone of exactly these services, and the wire names whose answers may differ from the last zone's.
+
+        None instead of names: any of them may. Raises ValueError for a name or an address that is none; nothing has
+        changed then.
+        """
+        before = self._services
+        changed = {
+            name: service
+            for name, service in services.items()
+            if (known := before.get(name)) is not service and known != service
+        }
+        made = {name: list(records(name, service)) for name, service in changed.items()}
+        leaving = [name for name in before if name not in services or name in changed]
+        self._touched = set()
+        for name in leaving:
+            for number, (place, _) in enumerate(records(name, before[name])):
+                self._put(name, place, None, given=not number)
+        for name, parts in made.items():
+            for number, (place, found) in enumerate(parts):
+                self._put(name, place, found, given=not number)
+        self._services = dict(services)
+        moved = self._settle_apexes()
+        zone = Zone(self._ttl, self._serial, dict(self._records), dict(self._existing), self._authority, self._soas)
+        return zone, None if moved else frozenset(self._touched)
+
+    def _put(self, owner: str, place: bytes, found: tuple[Record, ...] | None, *, given: bool) -> None:
+        """Say what a service has at a wire name; None: nothing any more."""
+        self._touched.add(place)
+        if not given:
+            brought = self._brought.setdefault(place, {})
+            brought.pop(owner, None)
+            if found is not None:
+                brought[owner] = found
+            if not brought:
+                del self._brought[place]
+        elif found is None:
+            self._given.pop(place, None)
+        else:
+            self._given[place] = found
+        self._show(place)
+        stands_alone = place in self._given or (place in self._brought and place.endswith(_REVERSE))
+        if stands_alone and self._domains.isdisjoint(suffixes(place)):
+            self._outside.add(place)
+        else:
+            self._outside.discard(place)
+
+    def _show(self, place: bytes) -> None:
+        if place in self._given:
+            now: tuple[Record, ...] | None = self._given[place]
+        elif place in self._brought:
+            now = tuple(record for part in self._brought[place].values() for record in part)
+        else:
+            now = None
+        if (now is None) == (place in self._records):
+            self._count(place, -1 if now is None else 1)
+        if now is None:
+            self._records.pop(place, None)
+        else:
+            self._records[place] = now
+
+    def _count(self, place: bytes, step: int) -> None:
+        for suffix in suffixes(place):
+            before = self._existing.get(suffix, 0)
+            if before + step:
+                self._existing[suffix] = before + step
+            else:
+                del self._existing[suffix]
+            if not before or not before + step:
+                self._touched.add(suffix)  # a name without records that is there now, or no longer
+
+    def _settle_apexes(self) -> bool:
+        """Whether an apex has gone that still has names: their negative answers are now another's."""
+        outside = frozenset(self._outside)
+        if outside == self._settled_for:
+            return False
+        self._settled_for = outside
+        wanted = [*_apexes(self._domains, self._outside)]
+        gone = self._authority.keys() - set(wanted)
+        self._authority = {apex: authority(apex, self._home or apex, self._ttl, self._serial) for apex in wanted}
+        self._soas = {apex: _negative(self._ttl, soa) for apex, (soa, _) in self._authority.items()}
+        return any(apex in self._existing for apex in gone)
 
 
-def suffixes(name: bytes) -> Iterator[bytes]:
-    """A wire name, then each of its parents, without the root."""
-    start = 0
-    while name[start]:
-        yield name[start:]
-        start += name[start] + 1
+def _negative(ttl: int, soa: Record) -> bytes:
+    return struct.pack("!HHIH", soa.type, 1, ttl, len(soa.data)) + soa.data
 
 
 def _apexes(domains: Iterable[bytes], names: Iterable[bytes]) -> Iterator[bytes]:
@@ -117,28 +219,8 @@ def _apexes(domains: Iterable[bytes], names: Iterable[bytes]) -> Iterator[bytes]
             yield candidate
 
 
-def _up_to(name: bytes, apexes: Mapping[bytes, Record]) -> Iterator[bytes]:
-    for suffix in suffixes(name):
-        yield suffix
-        if suffix in apexes:
-            return
-
-
 def _of_type(records: tuple[Record, ...], qtype: int) -> tuple[Record, ...]:
-    if qtype == Type.ANY and records:
-        qtype = records[-1].type  # one RRset is a whole answer to ANY: RFC 8482, section 4.1
+    if qtype == Type.ANY and records:  # one RRset is a whole answer: RFC 8482, section 4.1
+        held = {record.type for record in records}
+        qtype = next((kind for kind in (Type.A, Type.AAAA) if kind in held), records[0].type)
     return tuple(record for record in records if record.type == qtype)
-
-
-def _address(text: str) -> Record:
-    address = ipaddress.ip_address(text)
-    return Record(Type.A if address.version == 4 else Type.AAAA, address.packed)
-
-
-def _soa(apex: bytes, ttl: int, serial: int) -> Record:
-    """RFC 1035, section 3.3.13. The last number is how long a negative answer may be kept (RFC 2308, section 4)."""
-    refresh, retry, expire = 3600, 600, 86400
-    times = struct.pack("!5I", serial & 0xFFFFFFFF, refresh, retry, expire, ttl)
-    # An apex near 255 octets has no room for a name below it: it is then its own server's name.
-    server, mailbox = (label + apex if len(apex) < 240 else apex for label in (b"\x02ns", b"\x0ahostmaster"))
-    return Record(Type.SOA, server + mailbox + times)

@@ -3,13 +3,13 @@
 One Protocol, several technologies, one contract suite (`tests/dataplane/contract.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.diff import Operation
 from mesh.drain import Place
-from mesh.model import Address, Table
+from mesh.model import Address, Table, VirtualKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,10 @@ class DataPlane(Protocol):
         """`ipvs` or `userspace`."""
         ...
 
-    async def read(self) -> Table:
+    async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """What is programmed now, ours alone; an empty `Table` if nothing is.
 
+        With `only`, of the virtual servers just these, as far as they exist; always all VIPs.
         Raises `DataPlaneError` if it cannot be read. Never answers an empty table instead of an error.
         """
         ...
@@ -53,9 +54,10 @@ class DataPlane(Protocol):
         """
         ...
 
-    async def connections(self) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
         """Established connections of each real server behind each virtual server, as far as they can be counted.
 
+        With `only`, of these virtual servers.
         A place that is missing is one that cannot be counted. Raises `DataPlaneError`.
         """
         ...

@@ -1,86 +1,79 @@
-"""Which networks hold containers of this worker: those whose hosts answer through it, whoever asked them.
+"""The networks whose hosts answer through this worker: those of its containers.
 
-Only for an endpoint in such a network may the client's address be kept; everywhere else a reply would take another way
-back. A mistake is not symmetric: taking a container network for foreign costs the client's address, taking a foreign
-one for ours loses the replies. So a network counts only if all of this says that its hosts can have no other router:
+An endpoint there has this worker as its default route, so that its replies come back without help. On a network that
+the worker shares with others (the underlay, a bridge that has the host's own uplink as a port) hosts have a default
+route of their own, and replies would go past it.
 
-* it is on a bridge, and the worker has an address in it, which is what its containers have for a gateway;
-* every port of that bridge is a virtual link to something on this host (veth, tap): a bridge with a network card, a
-  VLAN or a tunnel as a port reaches other machines, and those have a router of their own;
-* no route of the worker has a gateway on that bridge: where the worker's own router is, or another worker, is underlay.
-
-`container_networks` decides over plain values; `read` asks the kernel.
+`local_networks` decides over plain values; `read_local_networks` reads them from the kernel.
 """
 
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from pyroute2 import IPRoute
 
-from mesh.host.routes import HostAddress, Network, interface_address
+from mesh.host.routes import MAIN_TABLE, Network, destination, output
 
-_ON_THIS_HOST = frozenset(["veth", "tun", "dummy"])
-"""Kinds of links whose other end is on this host; a tap of a virtual machine is a `tun`."""
-_LOCAL_TABLE = 255  # RT_TABLE_LOCAL, linux/rtnetlink.h
+_CONTAINER_LINKS = frozenset({"bridge", "veth"})
+"""Kinds of links that containers are attached to (IFLA_INFO_KIND): by a bridge, or each by a pair of its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """An interface of this host."""
+class LinkRoute:
+    """A route, and the kind of link that it leads to."""
 
-    name: str
-    kind: str | None
-    """As `ip -d link` shows it: bridge, veth, vxlan; None: a network card."""
-    bridge: str | None = None
-    """The name of the bridge that it is a port of."""
+    network: Network
+    link: int
+    """Its index."""
+    kind: str
+    """`bridge`, `veth`, ...; empty for hardware."""
+    gateway: bool
+    """Whether it leads to a router on that link."""
 
 
-def container_networks(
-    links: Iterable[Link], addresses: Iterable[HostAddress], uplinks: frozenset[str], own_interface: str
-) -> frozenset[Network]:
-    """The networks whose hosts can have no other router than this worker. `uplinks` are interfaces with a gateway."""
-    known = tuple(links)
-    stretched = {link.bridge for link in known if link.kind not in _ON_THIS_HOST}
-    bridges = {link.name for link in known if link.kind == "bridge"} - stretched - uplinks - {own_interface}
-    networks = (entry.address.network for entry in addresses if entry.interface in bridges)
-    return frozenset(
-        network for network in networks if network.prefixlen < network.max_prefixlen and not network.is_link_local
+def local_networks(routes: Iterable[LinkRoute], pool: Network) -> tuple[Network, ...]:
+    """The directly attached networks of links for containers, in order, without those that lie in the VIP pool.
+
+    A link on which this host itself uses a router is no such link: it is the way out.
+    """
+    every = tuple(routes)
+    ways_out = {route.link for route in every if route.gateway}
+    found = {
+        route.network
+        for route in every
+        if not route.gateway and route.kind in _CONTAINER_LINKS and route.link not in ways_out
+    }
+    return tuple(
+        network
+        for network in sorted(found, key=lambda network: (int(network.network_address), network.prefixlen))
+        if network.version == pool.version and not network.overlaps(pool) and not network.is_link_local
     )
 
 
-async def read(own_interface: str = "mesh0") -> frozenset[Network]:
-    """The container networks of this host, now. Raises `OSError` if the kernel cannot be asked."""
-    return await asyncio.to_thread(_read, own_interface)
+async def read_local_networks(pool: Network) -> tuple[Network, ...]:
+    """Those of this host now, of the pool's address family. Raises `OSError` if the kernel cannot be asked."""
+    return await asyncio.to_thread(_read, pool)
 
 
-def _read(own_interface: str) -> frozenset[Network]:
+def _read(pool: Network) -> tuple[Network, ...]:
+    family = 10 if pool.version == 6 else 2  # AF_INET6, AF_INET
     with IPRoute() as route:
-        found = route.get_links()
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in found}
-        links = [Link(names[link["index"]], _kind(link), names.get(link.get_attr("IFLA_MASTER"))) for link in found]
-        addresses = [
-            HostAddress(interface_address(entry), names.get(entry["index"], "?")) for entry in route.get_addr()
-        ]
-        uplinks = frozenset(names[index] for entry in route.get_routes() for index in _uplinks(entry) if index in names)
-    return container_networks(links, addresses, uplinks, own_interface)
+        kinds = {link["index"]: _kind(link) for link in route.get_links()}
+        return local_networks(
+            (
+                LinkRoute(
+                    destination(found, pool.version),
+                    link,
+                    kinds.get(link, ""),
+                    found.get_attr("RTA_GATEWAY") is not None or found.get_attr("RTA_MULTIPATH") is not None,
+                )
+                for found in route.get_routes(family=family, table=MAIN_TABLE)
+                if (link := output(found)) is not None
+            ),
+            pool,
+        )
 
 
-def _kind(link: Any) -> str | None:
-    info = link.get_attr("IFLA_LINKINFO")
-    return info.get_attr("IFLA_INFO_KIND") if info is not None else None
-
-
-def _uplinks(route: Any) -> list[int]:
-    """The interfaces by which this route leads to a gateway."""
-    if route.get_attr("RTA_TABLE") == _LOCAL_TABLE:
-        return []
-    hops = route.get_attr("RTA_MULTIPATH") or []
-    found = [hop["oif"] for hop in hops if _has_gateway(hop)]
-    output = route.get_attr("RTA_OIF")
-    return [*found, output] if output is not None and _has_gateway(route) else found
-
-
-def _has_gateway(entry: Any) -> bool:
-    return entry.get_attr("RTA_GATEWAY") is not None or entry.get_attr("RTA_VIA") is not None
+def _kind(link: object) -> str:
+    return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")  # type: ignore[attr-defined]

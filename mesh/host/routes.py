@@ -14,7 +14,7 @@ from pyroute2 import IPRoute
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _LOOPBACK = ip_network("127.0.0.0/8")
-_MAIN_TABLE = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
+MAIN_TABLE = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 _AF_INET, _AF_INET6 = 2, 10
 
 
@@ -77,27 +77,27 @@ def _overlaps(pool: Network, own_interface: str) -> list[str]:
     with IPRoute() as route:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
         addresses = [
-            HostAddress(interface_address(found), names.get(found["index"], "?"))
+            HostAddress(_interface_address(found), names.get(found["index"], "?"))
             for found in route.get_addr(family=family)
         ]
         routes = [
-            HostRoute(_destination(found, pool.version), names.get(_output(found), ""))
-            for found in route.get_routes(family=family, table=_MAIN_TABLE)
+            HostRoute(destination(found, pool.version), names.get(output(found), ""))
+            for found in route.get_routes(family=family, table=MAIN_TABLE)
         ]
     return overlapping(pool, own_interface, addresses, routes)
 
 
-def interface_address(found: Any) -> IPv4Interface | IPv6Interface:
-    """An entry of `IPRoute.get_addr` with its prefix length."""
+def _interface_address(found: Any) -> IPv4Interface | IPv6Interface:
     return ip_interface(f"{found.get_attr('IFA_LOCAL') or found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}")
 
 
-def _destination(found: Any, version: int) -> Network:
+def destination(found: Any, version: int) -> Network:
+    """Where a route of the kernel's list leads; the default route leads everywhere."""
     anywhere = "::" if version == 6 else "0.0.0.0"
     return ip_network(f"{found.get_attr('RTA_DST') or anywhere}/{found['dst_len']}")
 
 
-def _output(found: Any) -> int | None:
+def output(found: Any) -> int | None:
     """The interface's index; of a route with several next hops, the first one's."""
     index: int | None = found.get_attr("RTA_OIF")
     if index is not None:

@@ -1,23 +1,18 @@
 """A data plane in memory that refuses what a kernel would."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure
 from mesh.diff import (
-    AddRealServer,
-    AddVirtualServer,
-    BindVip,
-    DeleteRealServer,
-    DeleteVirtualServer,
-    EditRealServer,
-    EditVirtualServer,
     Operation,
     RefusedError,
-    UnbindVip,
-    apply,
+    settle,
 )
 from mesh.drain import Place
-from mesh.model import Table, Transport
+from mesh.model import Forwarding, Table, Transport, VirtualKey
+
+_FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}
+_METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT: "-g"}
 
 
 class FakeDataPlane:
@@ -29,6 +24,8 @@ class FakeDataPlane:
         self.table = table or Table()
         self.applied = 0
         """Operations that were carried out, ever."""
+        self.asked: list[Collection[VirtualKey] | None] = []
+        """What each `read` was about."""
         self.gone: str | None = None
         self.active: dict[Place, int] = {}
         """What `connections` says; a place that is not there has none."""
@@ -38,20 +35,22 @@ class FakeDataPlane:
         """Refuse the next operation for which the predicate is true, once."""
         self._refusals.append((predicate, reason))
 
-    async def read(self) -> Table:
+    async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """See `DataPlane.read`."""
+        self.asked.append(only)
         self._answer()
-        return self.table
+        return self.table if only is None else self.table.part(only)
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
         """See `DataPlane.apply`."""
         self._answer()
         return [Failure(operation, reason) for operation in operations if (reason := self._run(operation))]
 
-    async def connections(self) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
         """See `DataPlane.connections`."""
         self._answer()
-        places = [(key, real) for key, server in self.table.virtual_servers.items() for real in server.real_servers]
+        servers = (self.table if only is None else self.table.part(only)).virtual_servers
+        places = [(key, real) for key, server in servers.items() for real in server.real_servers]
         return {place: self.active.get(place, 0) for place in places}
 
     async def close(self) -> None:
@@ -71,32 +70,20 @@ class FakeDataPlane:
                 self._refusals.remove(refusal)
                 return refusal[1]
         try:
-            self.table = apply(self.table, [operation])
+            after = settle(self.table, operation)
         except RefusedError:
-            return self._again(operation)
-        self.applied += 1
-        return None
-
-    def _again(self, operation: Operation) -> str | None:
-        """What is there already is edited, what is gone already is done; the rest is refused."""
-        edit: Operation
-        match operation:
-            case DeleteRealServer() | DeleteVirtualServer() | BindVip() | UnbindVip():
-                return None
-            case AddVirtualServer(key, scheduler, persistence):
-                edit = EditVirtualServer(key, scheduler, persistence)
-            case AddRealServer(virtual, real, weight) if virtual in self.table.virtual_servers:
-                edit = EditRealServer(virtual, real, weight)
-            case _:
-                return "there is no such virtual or real server; add it first"
-        self.table = apply(self.table, [edit])
+            return "there is no such virtual or real server; add it first"
+        self.applied += after != self.table
+        self.table = after
         return None
 
     def _lines(self) -> Iterator[str]:
         for key, server in sorted(self.table.virtual_servers.items()):
-            flag = "-t" if key.transport is Transport.TCP else "-u"
-            where = f"{flag} {str(key).partition('//')[2]}"
+            where = f"{_FLAGS[key.transport]} {str(key).partition('//')[2]}"
             sticky = f" -p {server.persistence}" if server.persistence else ""
-            yield f"-A {where} -s {server.scheduler}{sticky}"
-            for real, weight in sorted(server.real_servers.items()):
-                yield f"-a {where} -r {real} -m -w {weight}"
+            hashing = ",".join(f"{server.scheduler}-{flag}" for flag in sorted(server.flags))
+            yield f"-A {where} -s {server.scheduler}{sticky}" + (f" -b {hashing}" if hashing else "")
+            for real, settings in sorted(server.real_servers.items(), key=lambda item: item[0]):
+                upper, lower = settings.upper_threshold, settings.lower_threshold
+                limits = f" -x {upper} -y {lower}" if upper or lower else ""
+                yield f"-a {where} -r {real} {_METHODS[settings.forwarding]} -w {settings.weight}{limits}"

@@ -25,7 +25,17 @@ from mesh.diff import (
     UnbindVip,
     diff,
 )
-from mesh.model import Address, RealKey, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import (
+    Address,
+    RealKey,
+    RealServer,
+    Scheduler,
+    SchedulerFlag,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
 
 ONE, TWO, THREE = (RealKey(f"10.2.0.{n}", 8080) for n in (1, 2, 3))
 
@@ -54,42 +64,53 @@ class DataPlaneContract(ABC):
         assert await plane.read() == Table()
 
     async def test_what_was_added_is_read_back(self, plane: DataPlane) -> None:
-        servers = VirtualServer(Scheduler.WRR, 0, {ONE: 1, TWO: 3, THREE: 0})
+        servers = VirtualServer(Scheduler.WRR, 0, {ONE: RealServer(1), TWO: RealServer(3), THREE: RealServer(0)})
         await self.reach(plane, self.table((self.key(), servers), (self.key(2), VirtualServer())))
 
     async def test_udp_and_persistence_are_read_back(self, plane: DataPlane) -> None:
         udp = self.key(transport=Transport.UDP)
-        table = self.table((udp, VirtualServer(Scheduler.RR, 300, {ONE: 1})), (self.key(), VirtualServer()))
+        table = self.table((udp, VirtualServer(Scheduler.RR, 300, {ONE: RealServer(1)})), (self.key(), VirtualServer()))
         await self.reach(plane, table)
 
+    async def test_scheduler_flags_and_thresholds_are_read_back_and_edited(self, plane: DataPlane) -> None:
+        for flags, upper, lower in (({SchedulerFlag.PORT}, 100, 80), (set(SchedulerFlag), 0, 0), (set(), 5, 0)):
+            reals = {ONE: RealServer(1, upper_threshold=upper, lower_threshold=lower), TWO: RealServer(1)}
+            server = VirtualServer(Scheduler.SH, 0, reals, frozenset(flags))
+            await self.reach(plane, self.table((self.key(), server)))
+
     async def test_an_edited_weight_and_scheduler_leave_the_rest(self, plane: DataPlane) -> None:
-        await self.reach(plane, self.table((self.key(), VirtualServer(Scheduler.WRR, 0, {ONE: 1, TWO: 1}))))
+        await self.reach(
+            plane, self.table((self.key(), VirtualServer(Scheduler.WRR, 0, {ONE: RealServer(1), TWO: RealServer(1)})))
+        )
         edits: list[Operation] = [
-            EditRealServer(self.key(), ONE, 7),
+            EditRealServer(self.key(), ONE, RealServer(7)),
             EditVirtualServer(self.key(), Scheduler.RR, 60),
         ]
         assert not await plane.apply(edits)
-        expected = VirtualServer(Scheduler.RR, 60, {ONE: 7, TWO: 1})
+        expected = VirtualServer(Scheduler.RR, 60, {ONE: RealServer(7), TWO: RealServer(1)})
         assert (await plane.read()).virtual_servers == {self.key(): expected}
 
     async def test_deleting_takes_away_that_and_no_more(self, plane: DataPlane) -> None:
         await self.reach(
             plane,
-            self.table((self.key(), VirtualServer(real_servers={ONE: 1, TWO: 1})), (self.key(2), VirtualServer())),
+            self.table(
+                (self.key(), VirtualServer(real_servers={ONE: RealServer(1), TWO: RealServer(1)})),
+                (self.key(2), VirtualServer()),
+            ),
         )
         assert not await plane.apply([DeleteRealServer(self.key(), ONE)])
-        assert (await plane.read()).virtual_servers[self.key()].real_servers == {TWO: 1}
+        assert (await plane.read()).virtual_servers[self.key()].real_servers == {TWO: RealServer(1)}
         assert not await plane.apply([UnbindVip(self.vip(1)), DeleteVirtualServer(self.key())])
         assert await plane.read() == self.table((self.key(2), VirtualServer()))
 
     async def test_what_is_there_already_or_gone_already_counts_as_done(self, plane: DataPlane) -> None:
         twice: Sequence[Operation] = [
             AddVirtualServer(self.key(), Scheduler.WRR, 0),
-            AddRealServer(self.key(), ONE, 2),
+            AddRealServer(self.key(), ONE, RealServer(2)),
             BindVip(self.vip(1)),
         ]
         assert not await plane.apply([*twice, *twice])
-        assert await plane.read() == self.table((self.key(), VirtualServer(real_servers={ONE: 2})))
+        assert await plane.read() == self.table((self.key(), VirtualServer(real_servers={ONE: RealServer(2)})))
         gone: Sequence[Operation] = [
             DeleteRealServer(self.key(), ONE),
             UnbindVip(self.vip(1)),
@@ -99,40 +120,57 @@ class DataPlaneContract(ABC):
         assert await plane.read() == Table()
 
     async def test_to_add_what_exists_brings_it_to_the_new_settings(self, plane: DataPlane) -> None:
-        await self.reach(plane, self.table((self.key(), VirtualServer(real_servers={ONE: 2}))))
-        again: Sequence[Operation] = [AddVirtualServer(self.key(), Scheduler.RR, 0), AddRealServer(self.key(), ONE, 5)]
+        await self.reach(plane, self.table((self.key(), VirtualServer(real_servers={ONE: RealServer(2)}))))
+        again: Sequence[Operation] = [
+            AddVirtualServer(self.key(), Scheduler.RR, 0),
+            AddRealServer(self.key(), ONE, RealServer(5)),
+        ]
         assert not await plane.apply(again)
-        assert (await plane.read()).virtual_servers == {self.key(): VirtualServer(Scheduler.RR, 0, {ONE: 5})}
+        assert (await plane.read()).virtual_servers == {
+            self.key(): VirtualServer(Scheduler.RR, 0, {ONE: RealServer(5)})
+        }
+
+    async def test_a_part_is_read_like_the_whole(self, plane: DataPlane) -> None:
+        server = VirtualServer(Scheduler.RR, 0, {ONE: RealServer(2)})
+        await self.reach(plane, self.table((self.key(), server), (self.key(2), VirtualServer())))
+        assert await plane.read([self.key(), self.key(3)]) == Table(
+            {self.key(): server}, frozenset({self.vip(1), self.vip(2)})
+        )
+        assert await plane.read([]) == Table({}, frozenset({self.vip(1), self.vip(2)}))
+        assert await plane.connections([self.key(2), self.key(3)]) == {}
+        many = [self.key(1, port) for port in range(9000, 9200)]
+        assert (await plane.read([*many, self.key()])).virtual_servers == {self.key(): server}
 
     async def test_nothing_to_do_does_nothing(self, plane: DataPlane) -> None:
         assert not await plane.apply([])
         assert await plane.read() == Table()
 
     async def test_a_failure_belongs_to_its_operation_and_stops_no_other(self, plane: DataPlane) -> None:
-        orphan = AddRealServer(self.key(9), ONE, 1)
+        orphan = AddRealServer(self.key(9), ONE, RealServer(1))
         failures = await plane.apply(
             [
                 AddVirtualServer(self.key(), Scheduler.WRR, 0),
                 orphan,
-                AddRealServer(self.key(), TWO, 1),
+                AddRealServer(self.key(), TWO, RealServer(1)),
                 BindVip(self.vip(1)),
             ]
         )
         assert [failure.operation for failure in failures] == [orphan]
         assert failures[0].reason
-        assert await plane.read() == self.table((self.key(), VirtualServer(real_servers={TWO: 1})))
+        assert await plane.read() == self.table((self.key(), VirtualServer(real_servers={TWO: RealServer(1)})))
 
     @pytest.mark.parametrize("backwards", [False, True])
     async def test_any_sequence_of_tables_converges(self, plane: DataPlane, backwards: bool) -> None:
         tables = [
-            self.table((self.key(), VirtualServer(real_servers={ONE: 1}))),
-            self.table((self.key(), VirtualServer(real_servers={ONE: 1, TWO: 5}))),
+            self.table((self.key(), VirtualServer(real_servers={ONE: RealServer(1)}))),
+            self.table((self.key(), VirtualServer(real_servers={ONE: RealServer(1), TWO: RealServer(5)}))),
             self.table(
-                (self.key(), VirtualServer(Scheduler.RR, 0, {TWO: 1, THREE: 2})), (self.key(2), VirtualServer())
+                (self.key(), VirtualServer(Scheduler.RR, 0, {TWO: RealServer(1), THREE: RealServer(2)})),
+                (self.key(2), VirtualServer()),
             ),
-            self.table((self.key(port=8001), VirtualServer(real_servers={ONE: 1}))),
+            self.table((self.key(port=8001), VirtualServer(real_servers={ONE: RealServer(1)}))),
             Table(),
-            self.table((self.key(3, 8002, Transport.UDP), VirtualServer(real_servers={ONE: 1}))),
+            self.table((self.key(3, 8002, Transport.UDP), VirtualServer(real_servers={ONE: RealServer(1)}))),
         ]
         for table in reversed(tables) if backwards else tables:
             await self.reach(plane, table)
@@ -158,7 +196,8 @@ class TrafficContract(DataPlaneContract):
         """Who answered a datagram of a new client; None: nobody did."""
 
     async def behind(self, plane: DataPlane, key: VirtualKey, weights: dict[RealKey, int]) -> None:
-        await self.reach(plane, self.table((key, VirtualServer(real_servers=weights))))
+        reals = {real: RealServer(weight) for real, weight in weights.items()}
+        await self.reach(plane, self.table((key, VirtualServer(real_servers=reals))))
 
     async def test_weights_share_the_connections(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")

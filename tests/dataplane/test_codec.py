@@ -147,7 +147,7 @@ def test_connection_counts_are_read() -> None:
     "inner",
     [
         pytest.param(attribute(1, b"\x02\0") + attribute(5, struct.pack("=I", 77)), id="of a firewall mark"),
-        pytest.param(attribute(1, b"\x02\0") + attribute(2, struct.pack("=H", 132)), id="SCTP"),
+        pytest.param(attribute(1, b"\x02\0") + attribute(2, struct.pack("=H", 50)), id="of no port"),
     ],
 )
 def test_a_service_that_no_key_can_name_is_none(inner: bytes) -> None:

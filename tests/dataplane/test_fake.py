@@ -4,7 +4,7 @@ import pytest
 
 from mesh.dataplane import DataPlaneError
 from mesh.diff import AddRealServer, AddVirtualServer, Operation, diff
-from mesh.model import Address, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import Address, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
 from mesh.testing.dataplane import FakeDataPlane
 from tests.dataplane.contract import ONE, TWO, DataPlaneContract
 
@@ -23,7 +23,10 @@ class TestContract(DataPlaneContract):
 async def test_it_prints_what_ipvsadm_would() -> None:
     plane = FakeDataPlane()
     udp = VirtualKey("fd00::1", 53, Transport.UDP)
-    servers = {KEY: VirtualServer(Scheduler.WRR, 60, {TWO: 0, ONE: 3}), udp: VirtualServer(Scheduler.RR)}
+    servers = {
+        KEY: VirtualServer(Scheduler.WRR, 60, {TWO: RealServer(0), ONE: RealServer(3)}),
+        udp: VirtualServer(Scheduler.RR),
+    }
     await plane.apply(diff(Table(), Table(servers)))
     assert plane.dump() == (
         "-A -t 10.112.0.1:80 -s wrr -p 60\n"
@@ -36,7 +39,7 @@ async def test_it_prints_what_ipvsadm_would() -> None:
 async def test_it_fails_once_when_told() -> None:
     plane = FakeDataPlane()
     plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "table full")
-    operations: list[Operation] = [AddVirtualServer(KEY, Scheduler.WRR, 0), AddRealServer(KEY, ONE, 1)]
+    operations: list[Operation] = [AddVirtualServer(KEY, Scheduler.WRR, 0), AddRealServer(KEY, ONE, RealServer(1))]
     (failure,) = await plane.apply(operations)
     assert (failure.operation, failure.reason) == (operations[1], "table full")
     assert not await plane.apply(operations)

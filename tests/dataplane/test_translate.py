@@ -4,7 +4,16 @@ import errno
 
 import pytest
 
-from mesh.dataplane.ipvs.codec import PERSISTENT, Destination, Service
+from mesh.dataplane.ipvs.codec import (
+    BY_PORT,
+    DIRECT,
+    FALLBACK,
+    MASQUERADE,
+    PERSISTENT,
+    TUNNEL,
+    Destination,
+    Service,
+)
 from mesh.dataplane.ipvs.translate import ALIEN, Change, as_edit, encode, reason, virtual_server
 from mesh.dataplane.ipvs.wire import Ack
 from mesh.diff import (
@@ -16,11 +25,20 @@ from mesh.diff import (
     EditVirtualServer,
     diff,
 )
-from mesh.model import RealKey, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import (
+    Forwarding,
+    RealKey,
+    RealServer,
+    Scheduler,
+    SchedulerFlag,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
 
 WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 BACKEND = RealKey("10.2.0.1", 8080)
-TUNNEL = 2
 
 
 @pytest.mark.parametrize(
@@ -32,6 +50,16 @@ TUNNEL = 2
         pytest.param(Service(WEB, "lblc"), VirtualServer(Scheduler.WRR, ALIEN), id="a scheduler that is not ours"),
         pytest.param(
             Service(WEB, "lblc", PERSISTENT, 300), VirtualServer(Scheduler.WRR, ALIEN), id="such a one, persistent"
+        ),
+        pytest.param(
+            Service(WEB, "mh", FALLBACK | BY_PORT | PERSISTENT, 60),
+            VirtualServer(Scheduler.MH, 60, flags=frozenset(SchedulerFlag)),
+            id="the flags of mh",
+        ),
+        pytest.param(
+            Service(WEB, "wlc", FALLBACK),
+            VirtualServer(Scheduler.WLC, ALIEN, flags=frozenset({SchedulerFlag.FALLBACK})),
+            id="flags that its scheduler does not have",
         ),
         pytest.param(Service(WEB, "rr", 4), VirtualServer(Scheduler.RR, ALIEN), id="one packet scheduling"),
         pytest.param(
@@ -45,11 +73,26 @@ def test_virtual_servers(service: Service, expected: VirtualServer) -> None:
     assert virtual_server(service, ()) == expected
 
 
-def test_a_real_server_that_is_not_masqueraded_is_set_right() -> None:
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (MASQUERADE, RealServer(3, Forwarding.MASQUERADE, 100, 80)),
+        (TUNNEL, RealServer(3, Forwarding.TUNNEL, 100, 80)),
+        (DIRECT, RealServer(3, Forwarding.DIRECT, 100, 80)),
+        (1, RealServer(ALIEN, Forwarding.MASQUERADE, 100, 80)),
+    ],
+    ids=["masquerade", "tunnel", "direct", "on this host, which no plan asks for"],
+)
+def test_real_servers(method: int, expected: RealServer) -> None:
+    found = virtual_server(Service(WEB, "wrr"), [Destination(BACKEND, 3, method, 100, 80, active=3)])
+    assert found.real_servers == {BACKEND: expected}
+
+
+def test_another_forwarding_is_set_right() -> None:
     found = virtual_server(Service(WEB, "wrr"), [Destination(BACKEND, 1, TUNNEL, active=3)])
 
-    assert diff(Table({WEB: found}), Table({WEB: VirtualServer(real_servers={BACKEND: 1})})) == (
-        EditRealServer(WEB, BACKEND, 1),
+    assert diff(Table({WEB: found}), Table({WEB: VirtualServer(real_servers={BACKEND: RealServer(1)})})) == (
+        EditRealServer(WEB, BACKEND, RealServer(1)),
     )
 
 
@@ -63,7 +106,7 @@ def test_settings_that_no_plan_asks_for_are_set_right() -> None:
     ("addition", "edit"),
     [
         (AddVirtualServer(WEB, Scheduler.RR, 5), EditVirtualServer(WEB, Scheduler.RR, 5)),
-        (AddRealServer(WEB, BACKEND, 3), EditRealServer(WEB, BACKEND, 3)),
+        (AddRealServer(WEB, BACKEND, RealServer(3)), EditRealServer(WEB, BACKEND, RealServer(3))),
     ],
 )
 def test_an_addition_and_its_edit_differ_in_the_command_alone(addition: Change, edit: Change) -> None:
@@ -91,10 +134,20 @@ def test_what_counts_as_done(change: Change, error: int) -> None:
         (AddVirtualServer(WEB, Scheduler.MH, 0), Ack(1, errno.ENOENT), "`modprobe ip_vs_mh`"),
         (EditVirtualServer(WEB, Scheduler.SH, 0), Ack(1, errno.ENOENT), "`modprobe ip_vs_sh`"),
         (EditVirtualServer(WEB, Scheduler.SH, 0), Ack(1, errno.ESRCH), "no virtual server tcp://10.112.0.7:80"),
-        (AddRealServer(WEB, BACKEND, 1), Ack(1, errno.ESRCH), "no virtual server tcp://10.112.0.7:80"),
-        (EditRealServer(WEB, BACKEND, 1), Ack(1, errno.ENOENT), "10.2.0.1:8080 is not behind tcp://10.112.0.7:80"),
-        (AddRealServer(WEB, BACKEND, 1), Ack(1, errno.EINVAL), "give a unicast address of the same IP version"),
-        (DeleteVirtualServer(WEB), Ack(1, errno.ENOMEM, "so it says"), "Cannot allocate memory (so it says)"),
+        (AddRealServer(WEB, BACKEND, RealServer(1)), Ack(1, errno.ESRCH), "no virtual server tcp://10.112.0.7:80"),
+        (
+            EditRealServer(WEB, BACKEND, RealServer(1)),
+            Ack(1, errno.ENOENT),
+            "10.2.0.1:8080 is not behind tcp://10.112.0.7:80",
+        ),
+        (
+            AddRealServer(WEB, BACKEND, RealServer(1)),
+            Ack(1, errno.EINVAL),
+            "give a unicast address of the same IP version",
+        ),
+        (AddVirtualServer(WEB, Scheduler.RR, 0), Ack(1, errno.ENOMEM), "no memory left to add virtual server"),
+        (AddVirtualServer(WEB, Scheduler.RR, 0), Ack(1, errno.EPROTONOSUPPORT), "was built without that protocol"),
+        (DeleteVirtualServer(WEB), Ack(1, errno.EBUSY, "so it says"), "busy (so it says); look into `dmesg`"),
     ],
 )
 def test_reasons(change: Change, ack: Ack, words: str) -> None:

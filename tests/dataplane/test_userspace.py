@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -13,9 +14,9 @@ import uvloop
 
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.dataplane.userspace.udp import UdpListener
-from mesh.diff import AddVirtualServer, BindVip, diff
+from mesh.diff import AddRealServer, AddVirtualServer, BindVip, diff
 from mesh.host.interface import LoopbackAddresses
-from mesh.model import Address, RealKey, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import Address, Forwarding, RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
 from tests.dataplane.contract import Connection, TrafficContract
 from tests.e2e.programs import free_port
 
@@ -93,7 +94,7 @@ KEY = VirtualKey("127.112.0.1", 8000, Transport.TCP)
 
 
 def behind(*reals: RealKey, key: VirtualKey = KEY, scheduler: Scheduler = Scheduler.WRR) -> Table:
-    return Table({key: VirtualServer(scheduler, 0, dict.fromkeys(reals, 1))}, frozenset([key.address]))
+    return Table({key: VirtualServer(scheduler, 0, dict.fromkeys(reals, RealServer(1)))}, frozenset([key.address]))
 
 
 async def ask(address: str, port: int) -> str | None:
@@ -244,6 +245,20 @@ async def test_a_taken_port_is_told_and_taken_once_it_is_free(plane: UserspaceDa
         assert KEY not in (await plane.read()).virtual_servers
     assert not await plane.apply(diff(await plane.read(), wanted))
     assert await ask(KEY.address, KEY.port) == "a"
+
+
+async def test_what_a_proxy_cannot_do_is_refused_with_words(plane: UserspaceDataPlane) -> None:
+    sctp = replace(KEY, transport=Transport.SCTP)
+    failures = await plane.apply(
+        [
+            AddVirtualServer(sctp, Scheduler.RR, 0),
+            AddVirtualServer(KEY, Scheduler.RR, 0),
+            AddRealServer(KEY, RealKey("127.0.0.1", 9), RealServer(1, Forwarding.DIRECT)),
+        ]
+    )
+    assert "cannot do SCTP" in failures[0].reason
+    assert "write routing.forwarding: masquerade" in failures[1].reason
+    assert (await plane.read()).virtual_servers == {KEY: VirtualServer(Scheduler.RR)}
 
 
 async def test_a_vip_that_comes_after_its_virtual_server(servers: RealServers) -> None:

@@ -26,7 +26,7 @@ def free_port() -> int:
         return int(tcp.getsockname()[1])
 
 
-async def call(*command: str, seconds: float = 15) -> tuple[int, str]:
+async def call(*command: str, seconds: float = 60) -> tuple[int, str]:
     """Exit status and output (both streams) of a command that ends by itself."""
     try:
         process = await asyncio.create_subprocess_exec(

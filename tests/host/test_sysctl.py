@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.host.sysctl import SysctlError, ensure, router_settings
+from mesh.host.sysctl import SysctlError, ensure, keeping_advertised_routes, router_settings
 
 
 def tree(root: Path, **values: str) -> Path:
@@ -47,6 +47,33 @@ def test_all_that_cannot_be_set_is_named_at_once_and_the_rest_is_set(tmp_path: P
     assert "modprobe ip_vs" in text
     assert "fits" not in text
     assert (root / "net/ipv4/free").read_text() == "1"
+
+
+def test_a_slash_in_a_key_is_a_dot_in_a_name(tmp_path: Path) -> None:
+    root = tree(tmp_path, net__conf__eth0__accept_ra="1")
+    (root / "net/conf/eth0").rename(root / "net/conf/eth0.100")
+
+    assert ensure({"net.conf.eth0/100.accept_ra": 2}, root) == [("net.conf.eth0/100.accept_ra", "1", "2")]
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "kept"),
+    [
+        pytest.param("0", {"net.ipv6.conf.eth0.accept_ra": 2}, id="a host that begins to forward"),
+        pytest.param("1", {}, id="a router already"),
+    ],
+)
+def test_routes_by_advertisement_are_kept(tmp_path: Path, forwarding: str, kept: dict[str, int]) -> None:
+    conf = {"all__forwarding": forwarding, "eth0__accept_ra": "1", "eth1__accept_ra": "0", "eth2__accept_ra": "2"}
+    root = tree(tmp_path, **{f"net__ipv6__conf__{key}": value for key, value in conf.items()})
+
+    assert keeping_advertised_routes(root) == kept
+    assert keeping_advertised_routes(tmp_path / "without IPv6") == {}
+
+
+def test_ipv6_is_forwarded_for_ipv6_vips_only() -> None:
+    assert "net.ipv6.conf.all.forwarding" not in router_settings("6.1.0")
+    assert router_settings("6.1.0", ipv6=True)["net.ipv6.conf.all.forwarding"] == 1
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from mesh.diff import (
     diff,
 )
 from mesh.host.interface import MeshInterface
-from mesh.model import RealKey, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
 from tests.netns import ip, run
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
@@ -59,9 +59,9 @@ async def plane(interface: MeshInterface) -> AsyncIterator[IpvsDataPlane]:
 async def test_ipvsadm_sees_what_was_wanted(plane: IpvsDataPlane) -> None:
     wanted = Table(
         {
-            WEB: VirtualServer(Scheduler.WRR, 0, {B1: 3, B2: 0}),
-            NAMES: VirtualServer(Scheduler.SH, 300, {RealKey("10.2.0.1", 53): 1000}),
-            PUBLISHED: VirtualServer(Scheduler.WLC, 0, {B1: 1}),
+            WEB: VirtualServer(Scheduler.WRR, 0, {B1: RealServer(3), B2: RealServer(0)}),
+            NAMES: VirtualServer(Scheduler.SH, 300, {RealKey("10.2.0.1", 53): RealServer(1000)}),
+            PUBLISHED: VirtualServer(Scheduler.WLC, 0, {B1: RealServer(1)}),
         },
         frozenset({WEB.address, NAMES.address}),
     )
@@ -86,7 +86,9 @@ async def test_ipvsadm_sees_what_was_wanted(plane: IpvsDataPlane) -> None:
 async def test_ipv6_is_programmed_alike(interface: MeshInterface) -> None:
     plane = IpvsDataPlane(ip_network("fd00:1::/64"), interface)
     key = VirtualKey("fd00:1::7", 80, Transport.TCP)
-    wanted = Table({key: VirtualServer(Scheduler.RR, 60, {RealKey("fd00:2::1", 8080): 2})}, frozenset({key.address}))
+    wanted = Table(
+        {key: VirtualServer(Scheduler.RR, 60, {RealKey("fd00:2::1", 8080): RealServer(2)})}, frozenset({key.address})
+    )
 
     assert await plane.apply(diff(await plane.read(), wanted)) == []
 
@@ -130,11 +132,11 @@ async def test_each_failure_is_of_its_operation_and_the_others_are_done(plane: I
     broadcast = RealKey("255.255.255.255", 80)
     operations: list[Operation] = [
         AddVirtualServer(GONE, unknown, 0),
-        AddRealServer(GONE, B1, 1),
+        AddRealServer(GONE, B1, RealServer(1)),
         AddVirtualServer(WEB, Scheduler.RR, 0),
-        AddRealServer(WEB, broadcast, 1),
-        AddRealServer(WEB, B1, 1),
-        EditRealServer(WEB, B2, 1),
+        AddRealServer(WEB, broadcast, RealServer(1)),
+        AddRealServer(WEB, B1, RealServer(1)),
+        EditRealServer(WEB, B2, RealServer(1)),
         EditVirtualServer(NAMES, Scheduler.RR, 0),
         BindVip(WEB.address),
     ]
@@ -154,17 +156,23 @@ async def test_each_failure_is_of_its_operation_and_the_others_are_done(plane: I
         strict=True,
     ):
         assert words in failure.reason
-    assert await plane.read() == Table({WEB: VirtualServer(Scheduler.RR, 0, {B1: 1})}, frozenset({WEB.address}))
+    assert await plane.read() == Table(
+        {WEB: VirtualServer(Scheduler.RR, 0, {B1: RealServer(1)})}, frozenset({WEB.address})
+    )
 
 
 async def test_adding_what_is_there_and_deleting_what_is_not_is_done(plane: IpvsDataPlane) -> None:
-    add: list[Operation] = [AddVirtualServer(WEB, Scheduler.RR, 0), AddRealServer(WEB, B1, 1), BindVip(WEB.address)]
+    add: list[Operation] = [
+        AddVirtualServer(WEB, Scheduler.RR, 0),
+        AddRealServer(WEB, B1, RealServer(1)),
+        BindVip(WEB.address),
+    ]
     remove: list[Operation] = [UnbindVip(WEB.address), DeleteRealServer(WEB, B1), DeleteVirtualServer(WEB)]
 
     assert await plane.apply(add + add) == []
     assert saved() == ["-A -t 10.112.0.7:80 -s rr", "-a -t 10.112.0.7:80 -r 10.2.0.1:8080 -m -w 1"]
 
-    other: list[Operation] = [AddVirtualServer(WEB, Scheduler.WLC, 60), AddRealServer(WEB, B1, 5)]
+    other: list[Operation] = [AddVirtualServer(WEB, Scheduler.WLC, 60), AddRealServer(WEB, B1, RealServer(5))]
     assert await plane.apply(other) == []
     assert saved() == ["-A -t 10.112.0.7:80 -s wlc -p 60", "-a -t 10.112.0.7:80 -r 10.2.0.1:8080 -m -w 5"]
 
@@ -174,13 +182,13 @@ async def test_adding_what_is_there_and_deleting_what_is_not_is_done(plane: Ipvs
 
 async def test_what_somebody_set_otherwise_is_set_right(plane: IpvsDataPlane) -> None:
     same_port = RealKey("10.2.0.1", 80)  # all that ipvsadm lets one tunnel to
-    wanted = Table({WEB: VirtualServer(Scheduler.WRR, 0, {same_port: 1})})
+    wanted = Table({WEB: VirtualServer(Scheduler.WRR, 0, {same_port: RealServer(1)})})
     await plane.apply(diff(Table(), wanted))
     run("ipvsadm", "-E", "-t", "10.112.0.7:80", "-s", "lblc")
     run("ipvsadm", "-e", "-t", "10.112.0.7:80", "-r", "10.2.0.1:80", "-i", "-w", "1")
 
     operations = diff(await plane.read(), wanted)
-    assert operations == (EditVirtualServer(WEB, Scheduler.WRR, 0), EditRealServer(WEB, same_port, 1))
+    assert operations == (EditVirtualServer(WEB, Scheduler.WRR, 0), EditRealServer(WEB, same_port, RealServer(1)))
     assert await plane.apply(operations) == []
 
     assert await plane.read() == wanted
@@ -200,7 +208,9 @@ async def test_idle_connections_are_kept_for_hours(plane: IpvsDataPlane, caplog:
 def test_thousands_of_real_servers_under_uvloop(network: None) -> None:
     servers = {
         VirtualKey(f"10.112.{number // 250}.{number % 250 + 1}", 80, Transport.TCP): VirtualServer(
-            Scheduler.WRR, 0, {RealKey(f"10.2.{number // 250}.{host + 1}", 8080): host + 1 for host in range(10)}
+            Scheduler.WRR,
+            0,
+            {RealKey(f"10.2.{number // 250}.{host + 1}", 8080): RealServer(host + 1) for host in range(10)},
         )
         for number in range(300)
     }

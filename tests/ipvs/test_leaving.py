@@ -8,7 +8,7 @@ import pytest
 
 from mesh.diff import diff
 from mesh.drain import drain
-from mesh.model import RealKey, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import RealServer, Table, Transport, VirtualKey, VirtualServer
 from tests.ipvs.lab import BACKENDS, PATIENCE, Client, Lab, Servers, ask_tcp, name_in
 from tests.ipvs.test_traffic import WEB, Worker
 
@@ -20,7 +20,7 @@ A, B = BACKENDS["a"], BACKENDS["b"]
 
 def behind(key: VirtualKey, **weights: int) -> Table:
     """A virtual server before the backends that are named."""
-    reals: dict[RealKey, int] = {BACKENDS[name]: weight for name, weight in weights.items()}
+    reals = {BACKENDS[name]: RealServer(weight) for name, weight in weights.items()}
     return Table({key: VirtualServer(real_servers=reals)}, frozenset({key.address}))
 
 

@@ -1,197 +1,151 @@
-"""Source NAT on real IPVS: each rule is needed for what it is there for, and elsewhere clients keep their address."""
+"""Source NAT on real IPVS: each of its three cases works with its rule and not without; nobody else is rewritten."""
 
-import re
+import asyncio
+import json
 import socket
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
-from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mesh.dataplane.ipvs.driver import IpvsDataPlane
+from mesh.diff import diff
+from mesh.host.interface import MeshInterface
 from mesh.host.source_nat import SourceNat
-from mesh.model import Address, Claims, Transport
-from tests.ipvs.source_nat_lab import (
-    A6,
-    ABROAD,
-    ABROAD6,
-    ADDRESSES,
-    CLIENT,
-    CLIENT6,
-    HERE,
-    PUBLISHED,
-    SHUT,
-    TO_PUBLISHED,
-    TO_PUBLISHED6,
-    TO_VIP,
-    TO_VIP6,
-    A,
-    Asking,
-    B,
-    Places,
-    Where,
-    ask,
-    lead_to,
-    lost,
-)
-from tests.netns import need, private_network, run
+from mesh.model import Claims, Forwarding, RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
+from tests.ipvs.lab import BACKENDS, PATIENCE, PORT, Lab
+from tests.netns import run
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
 
-CLAIMS = Claims(ports={(transport, PUBLISHED): ("web.shop.test", 80) for transport in Transport})
-CHANGED = "nftables chain {} vipmesh source is as it must be, was changed"
-VIP_AND_PUBLISHED = pytest.mark.parametrize("where", [TO_VIP, TO_PUBLISHED], ids=["vip", "published"])
-KINDS = pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
-DOCS = Path(__file__).parent.parent.parent / "docs" / "source-nat.md"
+POOL = ip_network("10.112.0.0/16")
+WEB = VirtualKey("10.112.0.7", PORT, Transport.TCP)
+OWN = "10.1.0.1"
+PUBLISHED = VirtualKey(OWN, 30080, Transport.TCP)
+CLAIMS = Claims(ports={(Transport.TCP, PUBLISHED.port): ("web.local", PORT)})
+CLIENT = "10.1.0.2"
+BRIDGE = "10.2.0.254"
+MOMENT = 2.0
+"""Seconds in which a connection that works is made, and one that cannot work has not been."""
 
 
-@pytest.fixture(scope="module")
-def places() -> Iterator[Places]:
-    """One lab for all: every test asks the same service, whose one endpoint it chooses."""
-    need("nft", "nftables")
-    with private_network():
-        places = Places()
-        yield places
-        places.close()
+class Peers:
+    """Backends that answer a connection with the address it came from."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self, name: str) -> None:
+        self._servers.append(await asyncio.start_server(_whoever, sock=self._lab.listen(name)))
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+async def _whoever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(writer.get_extra_info("peername")[0].encode())
+    writer.close()
+
+
+class Worker:
+    """IPVS and source NAT, as a daemon holds them."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.interface = MeshInterface()
+        self.plane = IpvsDataPlane(POOL, self.interface, lambda key: key == PUBLISHED)
+        self.nat = SourceNat(POOL)
+
+    async def serve(self, backend: RealKey, forwarding: Forwarding = Forwarding.MASQUERADE) -> None:
+        """The VIP and the published port lead to this backend alone."""
+        reals = {backend: RealServer(1, forwarding)}
+        table = Table(dict.fromkeys((WEB, PUBLISHED), VirtualServer(real_servers=reals)), frozenset({WEB.address}))
+        assert await self.plane.apply(diff(await self.plane.read(), table)) == []
+        await self.nat.mend(frozenset({OWN, BRIDGE}), CLAIMS)
+
+    async def close(self) -> None:
+        await self.plane.close()
+        await self.interface.close()
 
 
 @pytest.fixture
-async def lab(places: Places) -> AsyncIterator[Places]:
-    async with places.telling():
-        yield places
+async def worker(lab: Lab) -> AsyncIterator[Worker]:
+    peers = Peers(lab)
+    for name in BACKENDS:
+        await peers.start(name)
+    worker = Worker(lab)
+    yield worker
+    await worker.close()
+    await peers.close()
 
 
-@pytest.fixture
-async def nat(lab: Places) -> AsyncIterator[SourceNat]:
-    """Source NAT as the daemon sets it up."""
-    nat = SourceNat(ip_network("10.112.0.0/16"))
-    await nat.mend(ADDRESSES, CLAIMS)
-    yield nat
-    await nat.remove()
+async def seen_from(sock: socket.socket, key: VirtualKey, seconds: float = PATIENCE) -> str:
+    """The address that the backend sees. Raises `TimeoutError` if no answer comes back."""
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    with sock:
+        async with asyncio.timeout(seconds):
+            await loop.sock_connect(sock, (key.address, key.port))
+            return (await loop.sock_recv(sock, 100)).decode()
 
 
-def delete_rule(chain: str, text: str, table: str = "ip vipmesh") -> None:
-    """Exactly the one rule that has this in it."""
-    lines = run("nft", "-a", "list", "chain", *table.split(), chain).splitlines()
-    (handle,) = [line.rpartition("handle ")[2] for line in lines if text in line]
-    run("nft", "delete", "rule", *table.split(), chain, "handle", handle)
+def delete_rules(comment: str) -> None:
+    """Take the rules of one kind out of our table."""
+    listed: list[dict[str, Any]] = json.loads(run("nft", "-j", "list", "table", "ip", "vipmesh"))["nftables"]
+    handles = [entry["rule"]["handle"] for entry in listed if entry.get("rule", {}).get("comment") == comment]
+    assert handles
+    for handle in handles:
+        run("nft", "delete", "rule", "ip", "vipmesh", "translated", "handle", str(handle))
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """From where to where, and what the endpoint sees with the rule that it needs."""
-
-    rule: str
-    client: Address
-    endpoint: Address
-    seen: Address
+async def test_a_client_elsewhere_and_a_container_here_keep_the_clients_address(lab: Lab, worker: Worker) -> None:
+    await worker.serve(BACKENDS["a"])
+    assert await seen_from(lab.client(), WEB) == CLIENT
+    assert await seen_from(lab.client(), PUBLISHED) == CLIENT
 
 
-@VIP_AND_PUBLISHED
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(Way("elsewhere", CLIENT, ABROAD, "10.3.0.254"), id="elsewhere"),
-        pytest.param(Way("elsewhere", ABROAD, ABROAD, "10.3.0.254"), id="elsewhere-in-one-network"),
-        pytest.param(Way("hairpin", A, A, "10.2.0.254"), id="hairpin-itself"),
-        pytest.param(Way("hairpin", A, B, "10.2.0.254"), id="hairpin-neighbour"),
-        pytest.param(Way("host", HERE, SHUT, "10.2.0.254"), id="host"),
-    ],
-)
-async def test_without_its_rule_the_reply_is_lost(lab: Places, nat: SourceNat, path: Way, where: Where) -> None:
-    lead_to(path.endpoint)
-    assert await ask(lab, path.client, where) == path.seen
-    assert await ask(lab, path.client, where, socket.SOCK_DGRAM) == path.seen
+@pytest.mark.parametrize("key", [WEB, PUBLISHED], ids=["VIP", "published port"])
+async def test_an_endpoint_elsewhere_needs_its_rule(lab: Lab, worker: Worker, key: VirtualKey) -> None:
+    backend = lab.add_elsewhere()
+    peers = Peers(lab)
+    await peers.start("c")
+    await worker.serve(backend)
+    assert await seen_from(lab.client(), key) == "10.3.0.254"
 
-    delete_rule("source", f'comment "{path.rule}: ')
-    assert await lost(lab, path.client, where)
-
-    assert await nat.mend(ADDRESSES, CLAIMS) == [CHANGED.format("ip")]
-    assert await ask(lab, path.client, where) == path.seen
+    delete_rules("endpoints elsewhere")
+    with pytest.raises((TimeoutError, OSError)):
+        await seen_from(lab.client(), key, MOMENT)
+    assert await worker.nat.mend(frozenset({OWN, BRIDGE}), CLAIMS) == ["nftables table ip vipmesh was changed"]
+    assert await seen_from(lab.client(), key) == "10.3.0.254"
+    await peers.close()
 
 
-@KINDS
-@VIP_AND_PUBLISHED
-@pytest.mark.parametrize(
-    ("endpoint", "client"),
-    [
-        pytest.param(A, CLIENT, id="a container"),
-        pytest.param(HERE, CLIENT, id="the worker itself"),
-        pytest.param(HERE, A, id="a container asks the worker itself"),
-        pytest.param(A, ABROAD, id="a host of another network"),
-    ],
-)
-@pytest.mark.usefixtures("nat")
-async def test_a_client_keeps_its_address_where_the_reply_comes_back(
-    lab: Places, endpoint: Address, client: Address, where: Where, kind: socket.SocketKind
-) -> None:
-    lead_to(endpoint)
-    assert await ask(lab, client, where, kind) == client
+@pytest.mark.parametrize("to", ["a", "b"], ids=["to itself", "to its neighbour"])
+async def test_a_container_that_asks_the_vip_needs_its_rule(lab: Lab, worker: Worker, to: str) -> None:
+    await worker.serve(BACKENDS[to])
+    assert await seen_from(lab.on_backend_socket("a"), WEB) == BRIDGE
+
+    delete_rules("hairpin")
+    with pytest.raises((TimeoutError, OSError)):
+        await seen_from(lab.on_backend_socket("a"), WEB, MOMENT)
 
 
-@KINDS
-@VIP_AND_PUBLISHED
-@pytest.mark.usefixtures("nat")
-async def test_the_host_reaches_endpoints_anywhere(lab: Places, where: Where, kind: socket.SocketKind) -> None:
-    for endpoint, seen in ((A, "10.2.0.254"), (ABROAD, "10.3.0.254"), (HERE, where[0])):
-        lead_to(endpoint)
-        assert await ask(lab, HERE, where, kind) == seen
+async def test_the_host_itself_needs_its_rule(lab: Lab, worker: Worker) -> None:
+    lab.on_backend("a", "ip", "route", "delete", "default")  # as in a container on an internal network
+    await worker.serve(BACKENDS["a"])
+    assert await seen_from(socket.socket(), WEB) == BRIDGE
+    assert await seen_from(socket.socket(), PUBLISHED) == BRIDGE
+
+    delete_rules("the host itself")
+    with pytest.raises((TimeoutError, OSError)):
+        await seen_from(socket.socket(), WEB, MOMENT)
 
 
-async def test_networks_that_the_settings_name_decide(lab: Places) -> None:
-    nat = SourceNat(ip_network("10.112.0.0/16"), [])
-    await nat.mend(ADDRESSES, CLAIMS)
-    lead_to(A)
-    assert await ask(lab, CLIENT, TO_VIP) == "10.2.0.254"
-    await nat.remove()
-
-
-@pytest.mark.parametrize("where", [TO_VIP6, TO_PUBLISHED6], ids=["vip", "published"])
-async def test_ipv6(lab: Places, where: Where) -> None:
-    nat = SourceNat(ip_network("fd00:112::/64"))
-    await nat.mend(ADDRESSES, CLAIMS)
-    lead_to(A6)
-    assert await ask(lab, CLIENT6, where) == CLIENT6
-    assert await ask(lab, A6, where) == "fd00:2::fe"
-    lead_to(ABROAD6)
-    assert await ask(lab, CLIENT6, where, socket.SOCK_DGRAM) == "fd00:3::fe"
-    assert await ask(lab, CLIENT6, where) == "fd00:3::fe"
-    delete_rule("source", 'comment "elsewhere: ', "ip6 vipmesh")
-    assert await lost(lab, CLIENT6, where)
-    assert await nat.mend(ADDRESSES, CLAIMS) == [CHANGED.format("ip6")]
-    assert await nat.remove() == ["ip6"]
-
-
-async def test_connections_outlive_a_flushed_ruleset(lab: Places, nat: SourceNat) -> None:
-    for endpoint, seen in ((A, CLIENT), (ABROAD, "10.3.0.254")):
-        lead_to(endpoint)
-        established = Asking(lab, CLIENT)
-        await established.connect(TO_VIP)
-        assert await established.seen_at() == seen
-        run("nft", "flush", "ruleset")
-        assert await nat.mend(ADDRESSES, CLAIMS) == ["nftables table ip vipmesh is there, was missing"]
-        assert await established.seen_at() == seen
-        established.close()
-
-
-@pytest.mark.parametrize(
-    ("chain", "rule"),
-    [("input", "ip daddr 10.112.0.0/16"), ("output", "ct original ip daddr"), ("forward", "ct state")],
-)
-@pytest.mark.usefixtures("nat")
-async def test_the_firewall_of_the_docs_lets_it_through_and_each_of_its_lines_counts(
-    lab: Places, chain: str, rule: str
-) -> None:
-    (firewall,) = re.findall(r"```nft\n(table inet filter \{.*?)```", DOCS.read_text(), re.S)
-    run("nft", "-f", "-", given=firewall)
-    try:
-        lead_to(A)
-        assert await ask(lab, CLIENT, TO_VIP) == CLIENT
-        assert await ask(lab, CLIENT, TO_PUBLISHED) == CLIENT
-        lead_to(ABROAD)
-        assert await ask(lab, CLIENT, TO_VIP, socket.SOCK_DGRAM) == "10.3.0.254"
-        assert await ask(lab, CLIENT, TO_PUBLISHED) == "10.3.0.254"
-        delete_rule(chain, rule, "inet filter")
-        assert await lost(lab, CLIENT, TO_VIP)
-    finally:
-        run("nft", "delete", "table", "inet", "filter")
+async def test_direct_forwarding_is_left_alone(lab: Lab, worker: Worker) -> None:
+    lab.join_client_to_bridge()
+    lab.on_backend("a", "ip", "address", "add", f"{WEB.address}/32", "dev", "lo")
+    await worker.serve(BACKENDS["a"], Forwarding.DIRECT)
+    assert await seen_from(lab.client(), WEB) == CLIENT

@@ -9,7 +9,7 @@ import pytest
 from mesh.dataplane.ipvs.driver import IpvsDataPlane
 from mesh.diff import diff
 from mesh.host.interface import MeshInterface
-from mesh.model import Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
 from tests.ipvs.lab import BACKENDS, Client, Lab, Servers, ask_tcp
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
@@ -39,7 +39,8 @@ class Worker:
 def web(scheduler: Scheduler = Scheduler.RR, persistence: int = 0) -> Table:
     """The web VIP before both backends."""
     return Table(
-        {WEB: VirtualServer(scheduler, persistence, dict.fromkeys(BACKENDS.values(), 1))}, frozenset({WEB.address})
+        {WEB: VirtualServer(scheduler, persistence, dict.fromkeys(BACKENDS.values(), RealServer(1)))},
+        frozenset({WEB.address}),
     )
 
 

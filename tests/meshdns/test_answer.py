@@ -67,7 +67,9 @@ def test_case_comes_back_as_it_came() -> None:
 
 def test_other_names_are_forwarded_as_they_came() -> None:
     packet = question("example.com")
-    assert answer(packet, ZONE) == Forward(packet)
+    said = answer(packet, ZONE)
+    assert isinstance(said, Forward)
+    assert said.packet == packet
 
 
 @pytest.mark.parametrize(("rd", "cd"), [(0, 0), (1, 0), (0, 1), (1, 1)])
@@ -165,7 +167,9 @@ def test_what_deserves_no_answer_gets_none(packet: bytes) -> None:
 
 def test_a_name_of_255_octets_is_a_name() -> None:
     packet = PLAIN[:12] + (b"\x3f" + b"x" * 63) * 3 + b"\x3d" + b"x" * 61 + b"\0\0\1\0\1"
-    assert answer(packet, ZONE) == Forward(packet)
+    said = answer(packet, ZONE)
+    assert isinstance(said, Forward)
+    assert said.packet == packet
 
 
 def test_a_failure_brings_the_question_back() -> None:

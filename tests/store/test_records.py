@@ -21,7 +21,7 @@ from mesh.model import (
     Transport,
 )
 from mesh.store.claiming import claim
-from mesh.store.records import name_claim, port_claim, registration, service_claim, view, vip_claim
+from mesh.store.records import Reader, name_claim, port_claim, registration, service_claim, view, vip_claim
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 SERVICE = Service(
@@ -78,13 +78,13 @@ def test_a_newer_version_may_say_more() -> None:
 def test_a_broken_record_is_told_and_stops_no_other() -> None:
     records = registration("w1", [SERVICE], [ENDPOINT]) | {
         "claims/services/x": b"{",
-        "claims/ports/sctp/80": b'{"name": "x", "container_port": 80}',
+        "claims/ports/quic/80": b'{"name": "x", "container_port": 80}',
         "workers/w1/endpoints/x": b'{"id": 5}',
     }
     seen, problems = view(records)
     assert seen.endpoints == (ENDPOINT,)
     assert [str(problem).split(": ")[1] for problem in problems] == [
-        "record claims/ports/sctp/80",
+        "record claims/ports/quic/80",
         "record claims/services/x",
         "record workers/w1/endpoints/x",
     ]
@@ -176,3 +176,25 @@ async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
         {(Transport.TCP, 30001): ("web.test", 80)},
         {"10.112.0.9": "web.test", "10.112.0.10": "web.test"},
     )
+
+
+RECORDS = st.dictionaries(
+    st.sampled_from([f"workers/w{n}/{kind}/x" for n in range(3) for kind in ("services", "endpoints")]),
+    st.sampled_from(
+        [*registration("w1", [SERVICE, replace(SERVICE, persistence=0)], [ENDPOINT]).values(), b"{", b"{}"]
+    ),
+)
+
+
+@given(st.lists(RECORDS, max_size=4))
+def test_a_reader_gives_the_same_picture_as_a_fresh_one(pictures: list[dict[str, bytes]]) -> None:
+    reader = Reader()
+    for records in pictures:
+        assert reader.view(records) == view(records)
+
+
+def test_a_record_that_has_not_changed_stays_the_same_object() -> None:
+    reader = Reader()
+    records = registration("w1", [SERVICE], [ENDPOINT])
+    (before, _), (after, _) = reader.view(records), reader.view(dict(records))
+    assert after.endpoints[0] is before.endpoints[0]

@@ -8,26 +8,35 @@ datagram. Netlink numbers are in the host's byte order; ports, addresses and the
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv6Address
+from typing import NamedTuple, TypeAlias
 
 from mesh.dataplane.ipvs.wire import PORT, U16, U32, Attributes, Request, attribute, nest
 from mesh.model import Address, RealKey, Transport, VirtualKey
 
 FAMILY_NAME = "IPVS"
 
-MASQUERADE = 0
-"""IP_VS_CONN_F_MASQ: the forwarding that rewrites the destination, so that ports may differ."""
+MASQUERADE, TUNNEL, DIRECT = 0, 2, 3
+"""IP_VS_CONN_F_MASQ rewrites the destination, _TUNNEL wraps the packet, _DROUTE sends it as it is to another host."""
 PERSISTENT = 0x0001
 """IP_VS_SVC_F_PERSISTENT: a client stays with its real server."""
+FALLBACK, BY_PORT = 0x0008, 0x0010
+"""IP_VS_SVC_F_SCHED1 and SCHED2, as the schedulers `sh` and `mh` understand them."""
 _HASHED = 0x0002  # set by the kernel on every service it lists
 
-_FORWARDING_MASK = 0x7
+FORWARDING_MASK = 0x7
 _INFO_VERSION, _INFO_TABLE_SIZE = 1, 2  # IPVS_INFO_ATTR_*
-_PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17}
+_PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}
 _TRANSPORTS = {number: transport for transport, number in _PROTOCOLS.items()}
 _INET, _INET6 = 2, 10
 
 _FLAGS = struct.Struct("=II")  # struct ip_vs_flags: the flags, and which of them are meant
+
+# Attributes that always come together, packed at once: length and kind of each, its value, its padding.
+_KEY = struct.Struct("=HHH2x HHH2x HH16s HH2s2x")  # of a service: family, protocol, address, port
+_DESTINATION_KEY = struct.Struct("=HHH2x HH16s HH2s2x")  # family, address, port
+_SETTINGS = struct.Struct("=HHI HHI HHI HHI")  # of a destination: forwarding, weight, the thresholds
 
 
 class Command(IntEnum):
@@ -55,10 +64,18 @@ class _Svc(IntEnum):  # IPVS_SVC_ATTR_*
     AF, PROTOCOL, ADDR, PORT, FWMARK, SCHED_NAME, FLAGS, TIMEOUT, NETMASK = range(1, 10)
 
 
-class _Dst(IntEnum):  # IPVS_DEST_ATTR_*
+class DestinationAttribute(IntEnum):
+    """IPVS_DEST_ATTR_*."""
+
     ADDR, PORT, FWD_METHOD, WEIGHT, U_THRESH, L_THRESH, ACTIVE_CONNS, INACT_CONNS, PERSIST_CONNS, _STATS, AF = range(
         1, 12
     )
+
+
+_Dst: TypeAlias = DestinationAttribute
+"""Short, for its use here."""
+COUNTS = (_Dst.U_THRESH, _Dst.L_THRESH, _Dst.ACTIVE_CONNS, _Dst.INACT_CONNS, _Dst.PERSIST_CONNS)
+"""What an old kernel may not tell; then it is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +93,14 @@ class Service:
     """How many bits of a client's address count for persistence; None: all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """A real server as IPVS keeps it; the connection counts are only read."""
 
     key: RealKey
     weight: int
     forwarding: int = MASQUERADE
+    upper_threshold: int = 0
+    lower_threshold: int = 0
     active: int = 0
     inactive: int = 0
     persistent: int = 0
@@ -115,6 +133,11 @@ def delete_service(key: VirtualKey) -> Request:
 def get_services() -> Request:
     """All of them; each reply is for `parse_service`."""
     return Request(Command.GET_SERVICE, dump=True)
+
+
+def get_service(key: VirtualKey) -> Request:
+    """That one; the reply is for `parse_service`. Refused with ESRCH if there is none."""
+    return Request(Command.GET_SERVICE, nest(_Of.SERVICE, _service_key(key)))
 
 
 def new_destination(virtual: VirtualKey, destination: Destination) -> Request:
@@ -166,7 +189,7 @@ def parse_service(body: bytes) -> Service | None:
     else:
         bits, prefix = 128, of.number(U32, _Svc.NETMASK)
     return Service(
-        key=VirtualKey(_parse_address(of.raw(_Svc.ADDR, 16), family), of.number(PORT, _Svc.PORT), transport),
+        key=VirtualKey(parse_address(of.raw(_Svc.ADDR, 16), family), of.number(PORT, _Svc.PORT), transport),
         scheduler=of.text(_Svc.SCHED_NAME),
         flags=of.number(U32, _Svc.FLAGS) & ~_HASHED,
         timeout=of.number(U32, _Svc.TIMEOUT),
@@ -177,14 +200,11 @@ def parse_service(body: bytes) -> Service | None:
 def parse_destination(body: bytes) -> Destination:
     """One real server, with its connection counts."""
     of = Attributes(body).nested(_Of.DEST)
-    address = _parse_address(of.raw(_Dst.ADDR, 16), of.number(U16, _Dst.AF))
     return Destination(
-        key=RealKey(address, of.number(PORT, _Dst.PORT)),
-        weight=of.number(U32, _Dst.WEIGHT),
-        forwarding=of.number(U32, _Dst.FWD_METHOD) & _FORWARDING_MASK,
-        active=of.number(U32, _Dst.ACTIVE_CONNS, default=0),
-        inactive=of.number(U32, _Dst.INACT_CONNS, default=0),
-        persistent=of.number(U32, _Dst.PERSIST_CONNS, default=0),
+        RealKey(parse_address(of.raw(_Dst.ADDR, 16), of.number(U16, _Dst.AF)), of.number(PORT, _Dst.PORT)),
+        of.number(U32, _Dst.WEIGHT),
+        of.number(U32, _Dst.FWD_METHOD) & FORWARDING_MASK,
+        *(of.number(U32, kind, default=0) for kind in COUNTS),
     )
 
 
@@ -217,38 +237,32 @@ def _service(service: Service) -> bytes:
     )
 
 
+@lru_cache(4096)  # a service is named again with each of its destinations
 def _service_key(key: VirtualKey) -> bytes:
     family, packed = _address(key.address)
-    return (
-        attribute(_Svc.AF, U16.pack(family))
-        + attribute(_Svc.PROTOCOL, U16.pack(_PROTOCOLS[key.transport]))
-        + attribute(_Svc.ADDR, packed)
-        + attribute(_Svc.PORT, PORT.pack(key.port))
-    )
+    protocol, port = _PROTOCOLS[key.transport], PORT.pack(key.port)
+    return _KEY.pack(6, _Svc.AF, family, 6, _Svc.PROTOCOL, protocol, 20, _Svc.ADDR, packed, 6, _Svc.PORT, port)
 
 
 def _destination(virtual: VirtualKey, destination: Destination) -> bytes:
-    thresholds = attribute(_Dst.U_THRESH, U32.pack(0)) + attribute(_Dst.L_THRESH, U32.pack(0))
-    return nest(_Of.SERVICE, _service_key(virtual)) + nest(
-        _Of.DEST,
-        _destination_key(destination.key)
-        + attribute(_Dst.FWD_METHOD, U32.pack(destination.forwarding))
-        + attribute(_Dst.WEIGHT, U32.pack(destination.weight))
-        + thresholds,  # the kernel insists on them
-    )
+    settings = _SETTINGS.pack(
+        8, _Dst.FWD_METHOD, destination.forwarding, 8, _Dst.WEIGHT, destination.weight,
+        8, _Dst.U_THRESH, destination.upper_threshold, 8, _Dst.L_THRESH, destination.lower_threshold,
+    )  # fmt: skip  # the kernel insists on the thresholds
+    return nest(_Of.SERVICE, _service_key(virtual)) + nest(_Of.DEST, _destination_key(destination.key) + settings)
 
 
 def _destination_key(key: RealKey) -> bytes:
     family, packed = _address(key.address)
-    return (
-        attribute(_Dst.AF, U16.pack(family)) + attribute(_Dst.ADDR, packed) + attribute(_Dst.PORT, PORT.pack(key.port))
-    )
+    return _DESTINATION_KEY.pack(6, _Dst.AF, family, 20, _Dst.ADDR, packed, 6, _Dst.PORT, PORT.pack(key.port))
 
 
 def _address(text: Address) -> tuple[int, bytes]:
-    address = ip_address(text)
-    return (_INET6 if address.version == 6 else _INET), address.packed.ljust(16, b"\0")
+    if ":" in text:
+        return _INET6, IPv6Address(text).packed
+    return _INET, bytes(map(int, text.split("."))).ljust(16, b"\0")
 
 
-def _parse_address(packed: bytes, family: int) -> Address:
-    return str(IPv6Address(packed[:16]) if family == _INET6 else IPv4Address(packed[:4]))
+def parse_address(packed: bytes, family: int) -> Address:
+    """The text of an address as IPVS packs it, in 16 octets for either family (AF_INET, AF_INET6)."""
+    return str(IPv6Address(packed[:16])) if family == _INET6 else ".".join(map(str, packed[:4]))

@@ -10,17 +10,23 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.ipvs import codec
-from mesh.dataplane.ipvs.netlink import IpvsSocket
+from mesh.dataplane.ipvs.listing import DestinationParser
+from mesh.dataplane.ipvs.netlink import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.translate import Change, as_edit, encode, reason, virtual_key, virtual_server
+from mesh.dataplane.vips import move_vip
 from mesh.diff import BindVip, Operation, UnbindVip
 from mesh.drain import Place
-from mesh.model import Address, Table, VirtualKey, VirtualServer
+from mesh.model import Table, VirtualKey
+
+_FEW = 64
+"""Up to so many virtual servers are asked for one by one; more are picked from the whole list."""
 
 log = logging.getLogger("vipmesh")
 
@@ -58,6 +64,8 @@ class IpvsDataPlane:
         self._interface = interface
         self._published = published
         self._tcp_timeout = tcp_timeout
+        self._in_pool = lru_cache(1 << 16)(lambda address: ip_address(address) in pool)
+        self._parse = DestinationParser()
         self._ipvs: IpvsSocket | None = None
         self._opening = asyncio.Lock()
 
@@ -65,35 +73,41 @@ class IpvsDataPlane:
         """Whether a virtual server is ours."""
         return self._in_pool(key.address) or self._published(key)
 
-    async def read(self) -> Table:
+    async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """See `DataPlane.read`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
             raise DataPlaneError(f"the VIP interface cannot be read ({error}): see `ip address`") from error
         async with self._connection() as ipvs:
-            servers = await self._virtual_servers(ipvs)
+            servers = {
+                service.key: virtual_server(service, destinations)
+                for service, destinations in await self._listing(ipvs, only)
+            }
         return Table(servers, frozenset(address for address in bound if self._in_pool(address)))
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
         """See `DataPlane.apply`."""
         failures: list[Failure] = []
-        changes: list[Change] = []  # those that may share a datagram
+        changes: list[Change] = []  # those that share a datagram
         for operation in operations:
             if isinstance(operation, BindVip | UnbindVip):
                 failures += await self._program(changes)
                 changes = []
                 failures += await self._move_vip(operation)
-            else:
-                changes.append(operation)
+                continue
+            changes.append(operation)
+            if len(changes) == BATCH:
+                failures += await self._program(changes)
+                changes = []
         return failures + await self._program(changes)
 
-    async def connections(self) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
         """See `DataPlane.connections`: what IPVS calls active. UDP has no established ones and needs no time."""
         async with self._connection() as ipvs:
             return {
                 (service.key, destination.key): destination.active
-                for service, destinations in await self._listing(ipvs)
+                for service, destinations in await self._listing(ipvs, only)
                 for destination in destinations
             }
 
@@ -103,22 +117,23 @@ class IpvsDataPlane:
             self._ipvs.close()
             self._ipvs = None
 
-    def _in_pool(self, address: Address) -> bool:
-        return ip_address(address) in self._pool
-
-    async def _virtual_servers(self, ipvs: IpvsSocket) -> dict[VirtualKey, VirtualServer]:
-        return {
-            service.key: virtual_server(service, destinations) for service, destinations in await self._listing(ipvs)
-        }
-
-    async def _listing(self, ipvs: IpvsSocket) -> list[tuple[codec.Service, list[codec.Destination]]]:
+    async def _listing(
+        self, ipvs: IpvsSocket, only: Collection[VirtualKey] | None
+    ) -> list[tuple[codec.Service, list[codec.Destination]]]:
         """Our virtual servers with what is behind each."""
-        services = await ipvs.dump(codec.get_services(), codec.parse_service)
-        return [
-            (service, await ipvs.dump(codec.get_destinations(service.key), codec.parse_destination))
+        if only is None or len(only) > _FEW:
+            services = await ipvs.dump(codec.get_services(), codec.parse_service)
+        else:
+            asked = [codec.get_service(key) for key in only]
+            found = await ipvs.dump_each(asked, codec.parse_service, absent=errno.ESRCH)
+            services = [service for services in found for service in services]
+        ours = [
+            service
             for service in services
-            if service is not None and self.owns(service.key)
+            if service is not None and self.owns(service.key) and (only is None or service.key in only)
         ]
+        asked = [codec.get_destinations(service.key) for service in ours]
+        return list(zip(ours, await ipvs.dump_each(asked, self._parse), strict=True))
 
     async def _program(self, changes: Sequence[Change]) -> list[Failure]:
         """Those that are not ours are refused; without changes, nothing is opened."""
@@ -145,14 +160,8 @@ class IpvsDataPlane:
     async def _move_vip(self, operation: BindVip | UnbindVip) -> list[Failure]:
         if not self._in_pool(operation.address):
             return [Failure(operation, self._not_ours(operation.address))]
-        try:
-            if isinstance(operation, BindVip):
-                await self._interface.bind(operation.address)
-            else:
-                await self._interface.unbind(operation.address)
-        except OSError as error:
-            return [Failure(operation, _interface_words(operation, error))]
-        return []
+        reason = await move_vip(self._interface, operation)
+        return [] if reason is None else [Failure(operation, reason)]
 
     def _not_ours(self, what: str) -> str:
         return f"{what} is outside the VIP pool {self._pool} and not published: widen the pool or choose another VIP"
@@ -180,10 +189,3 @@ class IpvsDataPlane:
             log.warning("IPVS TCP timeout stays at %d s: %s", timeouts.tcp, os.strerror(ack.error))
         else:
             log.info("IPVS TCP timeout: %d s, was %d s", self._tcp_timeout, timeouts.tcp)
-
-
-def _interface_words(operation: BindVip | UnbindVip, error: OSError) -> str:
-    failed = f"VIP {operation.address} cannot be {'bound' if isinstance(operation, BindVip) else 'unbound'}"
-    if error.errno in {errno.EPERM, errno.EACCES}:
-        return f"{failed}, not permitted: run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
-    return f"{failed}, {error.strerror or error}: see `ip address`"

@@ -13,8 +13,8 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 BATCH = 32
 _RECEIVE_BUFFER = 4 << 20
+_SLICE = 0.002  # seconds
 _DATAGRAM = 1 << 17  # the kernel's dump buffers are 32 KiB at most
 _ATTEMPTS = 4  # at a list that keeps changing while it is read
 _NETLINK_GENERIC, _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 16, 270, 10, 11  # linux/netlink.h
@@ -54,8 +55,8 @@ class IpvsSocket:
     async def open(cls, patience: float = 10.0) -> "IpvsSocket":
         """Looks up IPVS, which loads its module where that is possible.
 
-        `patience`: seconds for each batch and each list. Raises `DataPlaneError` if the kernel has no IPVS or we may
-        not use sockets of this kind. That we may not program it shows only at the first request.
+        `patience`: seconds of silence after which an answer is given up. Raises `DataPlaneError` if the kernel has no
+        IPVS or we may not use sockets of this kind. That we may not program it shows only at the first request.
         """
         return cls(await asyncio.to_thread(_family), patience)
 
@@ -72,22 +73,35 @@ class IpvsSocket:
                 await asyncio.sleep(0)
         return acks
 
-    async def dump(self, request: Request, parse: Callable[[bytes], T]) -> list[T]:
-        """All replies to one question, each parsed; whole, or it raises `DataPlaneError`."""
+    async def dump(self, request: Request, parse: Callable[[bytes], T], absent: int = 0) -> list[T]:
+        """All replies to one question, each parsed; whole, or it raises `DataPlaneError`.
+
+        `absent`: the errno by which the kernel says that what was asked about is not there; then there are none.
+        """
+        (replies,) = await self.dump_each([request], parse, absent)
+        return replies
+
+    async def dump_each(
+        self, requests: Sequence[Request], parse: Callable[[bytes], T], absent: int = 0
+    ) -> list[list[T]]:
+        """What `dump` gives for each of many questions; the loop gets its turn every few milliseconds."""
+        loop = asyncio.get_running_loop()
+        found = []
         async with self._turn:
-            for _ in range(_ATTEMPTS):
-                replies = await self._dump_once(request, parse)
-                await asyncio.sleep(0)
-                if replies is not None:
-                    return replies
-        raise DataPlaneError("the IPVS tables changed all the time while they were read: try again")
+            began = loop.time()
+            for request in requests:
+                found.append(await self._dump_whole(request, parse, absent))
+                if loop.time() > began + _SLICE:
+                    await asyncio.sleep(0)
+                    began = loop.time()
+        return found
 
     def close(self) -> None:
         """The kernel keeps what was programmed. Not while a request is under way: cancel it first."""
         self._socket.close()
 
     async def _execute_batch(self, requests: Sequence[Request]) -> list[Ack]:
-        async with self._exchange():
+        with self._exchange():
             first = self._send(requests)
             acks: dict[int, Ack] = {}
             while len(acks) < len(requests):
@@ -99,10 +113,18 @@ class IpvsSocket:
             _refuse_if_not_permitted(ack)
         return ordered
 
-    async def _dump_once(self, request: Request, parse: Callable[[bytes], T]) -> list[T] | None:
+    async def _dump_whole(self, request: Request, parse: Callable[[bytes], T], absent: int) -> list[T]:
+        for _ in range(_ATTEMPTS):
+            replies = await self._dump_once(request, parse, absent)
+            if replies is not None:
+                return replies
+            await asyncio.sleep(0)
+        raise DataPlaneError("the IPVS tables changed all the time while they were read: try again")
+
+    async def _dump_once(self, request: Request, parse: Callable[[bytes], T], absent: int) -> list[T] | None:
         replies: list[T] = []
         interrupted = False
-        async with self._exchange():
+        with self._exchange():
             sequence = self._send([request])
             while True:
                 for answer in await self._receive():
@@ -113,6 +135,8 @@ class IpvsSocket:
                         replies.append(parse(answer.body))
                         continue
                     _refuse_if_not_permitted(answer)
+                    if answer.error and answer.error == absent:
+                        return []
                     if answer.error:
                         raise DataPlaneError(_words(answer))
                     return None if interrupted else replies
@@ -129,7 +153,8 @@ class IpvsSocket:
         try:
             datagram = self._socket.recv(_DATAGRAM)  # nearly always there since `send`
         except BlockingIOError:
-            datagram = await self._received_later()
+            async with asyncio.timeout(self._patience):
+                datagram = await self._received_later()
         return list(unpack(datagram))
 
     async def _received_later(self) -> bytes:
@@ -146,14 +171,13 @@ class IpvsSocket:
             except BlockingIOError:
                 continue
 
-    @asynccontextmanager
-    async def _exchange(self) -> AsyncIterator[None]:
-        """One question and all of its answers, in time; otherwise the socket is replaced."""
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """One question and all of its answers; if something goes wrong in between, the socket is replaced."""
         complete = False
         try:
             with _as_data_plane_error(self._patience):
-                async with asyncio.timeout(self._patience):
-                    yield
+                yield
             complete = True
         finally:
             if not complete and self._socket.fileno() >= 0:

@@ -22,6 +22,8 @@ _ERROR_TEXT = 1  # NLMSGERR_ATTR_MSG
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
 _GENERIC = struct.Struct("=BBH")  # genlmsghdr: command, version, reserved
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, kind
+ATTRIBUTE_HEADER = _ATTRIBUTE.size
+"""Octets before the payload of an attribute."""
 _S32 = struct.Struct("=i")
 
 
@@ -112,22 +114,25 @@ def nest(kind: int, payload: bytes) -> bytes:
     return attribute(kind | _NESTED, payload)
 
 
+def positions(data: bytes, offset: int = 0) -> Iterator[tuple[int, int, int]]:
+    """Kind, start and size of the payload of each attribute from an offset on. Raises `MalformedError`."""
+    while offset < len(data):
+        if len(data) - offset < _ATTRIBUTE.size:
+            raise MalformedError(f"{len(data) - offset} bytes are left where an attribute should be")
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if not _ATTRIBUTE.size <= length <= len(data) - offset:
+            raise MalformedError(f"an attribute of {length} bytes with {len(data) - offset} left")
+        yield kind & _KIND, offset + _ATTRIBUTE.size, length - _ATTRIBUTE.size
+        offset += _aligned(length)
+
+
 class Attributes:
     """The attributes in some bytes, by kind; every way in raises `MalformedError` for what is cut short or missing."""
 
     __slots__ = ("_raw",)
 
     def __init__(self, data: bytes) -> None:
-        self._raw: dict[int, bytes] = {}
-        offset = 0
-        while offset < len(data):
-            if len(data) - offset < _ATTRIBUTE.size:
-                raise MalformedError(f"{len(data) - offset} bytes are left where an attribute should be")
-            length, kind = _ATTRIBUTE.unpack_from(data, offset)
-            if not _ATTRIBUTE.size <= length <= len(data) - offset:
-                raise MalformedError(f"an attribute of {length} bytes with {len(data) - offset} left")
-            self._raw[kind & _KIND] = data[offset + _ATTRIBUTE.size : offset + length]
-            offset += _aligned(length)
+        self._raw = {kind: data[start : start + size] for kind, start, size in positions(data)}
 
     def raw(self, kind: int, size: int = 0) -> bytes:
         """The bytes of an attribute that must be there with at least so many of them."""

@@ -6,7 +6,7 @@ the next pass tries again. A virtual server may come before its VIP is bound; it
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.userspace.balance import Balance
@@ -24,7 +24,7 @@ from mesh.diff import (
     UnbindVip,
 )
 from mesh.drain import Place
-from mesh.model import Address, RealKey, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import Address, Forwarding, RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
 
 _PRIVILEGED = 1024
 
@@ -34,7 +34,7 @@ class _Server:
 
     def __init__(self, key: VirtualKey, operation: AddVirtualServer) -> None:
         self.key = key
-        self.balance = Balance(operation.scheduler, operation.persistence, {})
+        self.balance = Balance(operation.scheduler, operation.persistence, flags=operation.flags)
         self.listening = False
         self.listener: TcpListener | UdpListener = (
             TcpListener(self) if key.transport is Transport.TCP else UdpListener(self)
@@ -49,15 +49,16 @@ class _Server:
     def closed(self, real: RealKey) -> None:
         self.balance.active[real] -= 1
 
-    def weigh(self, real: RealKey, weight: int | None) -> None:
-        """Set the weight of a real server; None takes it away."""
-        weights = {key: value for key, value in self.balance.weights.items() if key != real}
-        self.balance.weights = weights if weight is None else {**weights, real: weight}
-        if weight is None and isinstance(self.listener, UdpListener):
+    def put(self, real: RealKey, settings: RealServer | None) -> None:
+        """Set up a real server; None takes it away."""
+        others = {key: value for key, value in self.balance.real_servers.items() if key != real}
+        self.balance.real_servers = others if settings is None else {**others, real: settings}
+        if settings is None and isinstance(self.listener, UdpListener):
             self.listener.end_sessions_of(real)
 
     def as_read(self) -> VirtualServer:
-        return VirtualServer(self.balance.scheduler, self.balance.persistence, dict(self.balance.weights))
+        balance = self.balance
+        return VirtualServer(balance.scheduler, balance.persistence, dict(balance.real_servers), balance.flags)
 
 
 class UserspaceDataPlane:
@@ -75,13 +76,14 @@ class UserspaceDataPlane:
         """Where a virtual server is really reached."""
         return key.address, key.port + (self._offset if key.port < _PRIVILEGED else 0)
 
-    async def read(self) -> Table:
+    async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """See `DataPlane.read`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
             raise DataPlaneError(f"the VIP interface cannot be read ({error}); see `ip address`") from error
-        return Table({key: server.as_read() for key, server in self._servers.items()}, bound)
+        shown = self._servers if only is None else only
+        return Table({key: self._servers[key].as_read() for key in shown if key in self._servers}, bound)
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
         """See `DataPlane.apply`."""
@@ -92,12 +94,13 @@ class UserspaceDataPlane:
                 failures.append(Failure(operation, reason))
         return failures
 
-    async def connections(self) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
         """See `DataPlane.connections`; the sessions of UDP end with their real server and need no time."""
         return {
             (key, real): server.balance.active[real] if key.transport is Transport.TCP else 0
             for key, server in self._servers.items()
-            for real in server.balance.weights
+            if only is None or key in only
+            for real in server.balance.real_servers
         }
 
     async def close(self) -> None:
@@ -114,25 +117,29 @@ class UserspaceDataPlane:
                 return await _interface_does(lambda: self._interface.unbind(address), f"VIP {address} stays bound")
             case AddVirtualServer(key):
                 return await self._add(key, operation)
-            case EditVirtualServer(key, scheduler, persistence):
+            case EditVirtualServer(key, scheduler, persistence, flags):
                 if key not in self._servers:
                     return _no_virtual_server(key)
-                self._servers[key].balance.scheduler = scheduler
-                self._servers[key].balance.persistence = persistence
+                balance = self._servers[key].balance
+                balance.scheduler, balance.persistence, balance.flags = scheduler, persistence, flags
             case DeleteVirtualServer(key):
                 await self._delete(key)
-            case AddRealServer(key, real, weight) | EditRealServer(key, real, weight):
+            case AddRealServer(key, real, settings) | EditRealServer(key, real, settings):
                 if key not in self._servers:
                     return _no_virtual_server(key)
-                self._servers[key].weigh(real, weight)
+                if settings.forwarding is not Forwarding.MASQUERADE:
+                    return _not_by_a_proxy(f"forwarding {settings.forwarding}", "write routing.forwarding: masquerade")
+                self._servers[key].put(real, settings)
             case DeleteRealServer(key, real):
                 if key in self._servers:
-                    self._servers[key].weigh(real, None)
+                    self._servers[key].put(real, None)
         return None
 
     async def _add(self, key: VirtualKey, operation: AddVirtualServer) -> str | None:
         if key in self._servers:
-            return await self._run(EditVirtualServer(key, operation.scheduler, operation.persistence))
+            return await self._run(EditVirtualServer(key, operation.scheduler, operation.persistence, operation.flags))
+        if key.transport is Transport.SCTP:
+            return _not_by_a_proxy("SCTP", "remove the port from the labels")
         server = self._servers[key] = _Server(key, operation)
         return await self._listen(server, waits_for_address=True)
 
@@ -177,6 +184,10 @@ async def _interface_does(work: Callable[[], Awaitable[None]], failed: str) -> s
 
 def _no_virtual_server(key: VirtualKey) -> str:
     return f"there is no virtual server {key}; the next pass adds it first"
+
+
+def _not_by_a_proxy(what: str, otherwise: str) -> str:
+    return f"the user-space data plane cannot do {what}: run on a kernel with IPVS, or {otherwise}"
 
 
 def _words(error: OSError, port: int) -> str:

@@ -1,0 +1,112 @@
+"""A whole worker for the bench: PORT SERVICES CHANGES [loop], over a source, a store and a data plane in memory.
+
+Every service has two endpoints with an HTTP probe each, against one server in a process of its own; `CHANGES` endpoints
+come or go per second. The names are nNNN.bench.test. With `loop` the name server is on the event loop of the rest.
+"""
+
+import asyncio
+import sys
+from ipaddress import ip_address, ip_network
+from typing import cast
+
+import uvloop
+
+from mesh.model import Instance
+from mesh.naming import Names
+from mesh.offload import answer_promptly
+from mesh.parts import Site
+from mesh.probes.prober import Prober
+from mesh.published import PublishedPorts
+from mesh.reconcile import Reconciler
+from mesh.status import Facts
+from mesh.testing.dataplane import FakeDataPlane
+from mesh.testing.host import FakeHost
+from mesh.testing.source import FakeSource
+from mesh.testing.store import MemoryCluster, MemoryStore
+from meshdns.server import NameServer
+from meshdns.thread import ThreadedServer
+from meshdns.zone import Draft
+
+POOL = ip_network("10.112.0.0/12")
+TICK = 0.05
+
+
+def _instances(services: int, backend: int) -> list[list[Instance]]:
+    """Three of each service; the third is the one that comes and goes."""
+    found = []
+    for number in range(services):
+        labels = {
+            "mesh.routing.port_80": f"n{number}.bench.test",
+            "mesh.probe.url": "http://container:80/",
+            "mesh.probe.interval_seconds": "5",
+        }
+        addresses = [str(ip_address("127.1.0.0") + number * 4 + last) for last in (1, 2, 3)]
+        owner = f"s/n{number}"
+        found.append([Instance(f"{owner}/{address}", owner, address, labels, backend) for address in addresses])
+    return found
+
+
+async def serve_probes() -> None:
+    """The instances: one server for all of them; its port goes to standard output, and it ends with standard input."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    class Instances(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self._transport = cast(asyncio.Transport, transport)
+
+        def data_received(self, data: bytes) -> None:
+            self._transport.write(answer)
+
+    server = await asyncio.get_running_loop().create_server(Instances, "0.0.0.0", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)  # until the worker is gone
+
+
+async def serve(port: int, services: int, changes: int, *, threaded: bool) -> None:
+    """Until the process is ended."""
+    draft = Draft(["bench.test"])
+    empty = draft.update({})[0]
+    names: NameServer | ThreadedServer
+    if threaded:
+        names = ThreadedServer(lambda: NameServer([("127.0.0.1", port)], empty))
+    else:
+        names = NameServer([("127.0.0.1", port)], empty)
+    await names.start()
+    wake = asyncio.Event()
+    prober = Prober(wake.set)
+    source = FakeSource()
+    loop = Reconciler(
+        Site("w1", "bench.test", POOL, range(30000, 30010), 0.0),
+        Facts("0", "w1", "memory", "a bench"),
+        host=FakeHost(),
+        sources=[source],
+        store=MemoryStore(MemoryCluster(), "w1"),
+        plane=FakeDataPlane(),
+        published=PublishedPorts(),
+        prober=prober,
+        publish=Names(lambda found: names.replace(*draft.update(found))),
+        wake=wake,
+    )
+    command = (sys.executable, __file__, "probes")
+    pipe = asyncio.subprocess.PIPE
+    instances = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    assert instances.stdout is not None
+    backend = int(await instances.stdout.readline())
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(prober.run())
+        tasks.create_task(loop.run())
+        all_of_them = _instances(services, backend)
+        first, step = 0, int(changes * TICK / 2)
+        while True:
+            there = range(first, first + step)
+            source.say([i for n, group in enumerate(all_of_them) for i in (group if n in there else group[:2])])
+            first = (first + step) % max(1, services - step)
+            await asyncio.sleep(TICK if step else 3600)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "probes":
+        uvloop.run(serve_probes())
+    else:
+        answer_promptly()
+        uvloop.run(serve(*map(int, sys.argv[1:4]), threaded=sys.argv[4:] != ["loop"]))

@@ -1,0 +1,87 @@
+"""Sockets where the name server answers: one for UDP and one for TCP at each address.
+
+An address that the host does not have yet, such as that of a container bridge that the engine makes later, is listened
+on all the same (IP_FREEBIND, ip(7)), and told in the log, since it may be a slip of the pen too. Port 0 takes a port
+that is free for both.
+"""
+
+import errno
+import logging
+import socket
+import sys
+
+log = logging.getLogger("vipmesh")
+
+BUFFER = 4 << 20
+"""Octets of questions that may wait while others are answered; the kernel gives what net.core.rmem_max allows."""
+_FREEBIND, _FREEBIND6 = 15, 78  # linux/in.h, linux/in6.h
+_TRIES = 16
+
+
+class NameServerError(Exception):
+    """The server cannot listen where it was told to. The text ends with the remedy."""
+
+
+def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A UDP and a TCP socket, bound and not blocking; TCP listens. Raises `NameServerError`; then none is open."""
+    for left in reversed(range(_TRIES)):
+        try:
+            tcp = _bound(socket.SOCK_STREAM, host, port)
+            try:
+                return _bound(socket.SOCK_DGRAM, host, tcp.getsockname()[1]), tcp
+            except OSError as error:
+                tcp.close()
+                if port or not left or error.errno != errno.EADDRINUSE:
+                    raise
+        except OSError as error:
+            raise NameServerError(f"dns: cannot listen on {host}:{port}: {_words(error)}") from error
+    raise AssertionError
+
+
+def _bound(kind: socket.SocketKind, host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)[0]
+    sock = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # an address is one address
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        _bind_soon(sock, address)
+        if kind == socket.SOCK_STREAM:
+            sock.listen(128)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_soon(sock: socket.socket, address: tuple[str | int, ...] | tuple[int, bytes]) -> None:
+    try:
+        sock.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL or sys.platform != "linux":
+            raise
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _FREEBIND6, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)
+        sock.bind(address)
+        if sock.type == socket.SOCK_STREAM:
+            log.warning("dns: this host does not have the address %s yet; it is served once it does", address[0])
+
+
+def _words(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            "the port is taken, often by systemd-resolved, dnsmasq or avahi-daemon; "
+            "stop that (`ss -lnp` shows it) or set [dns] listen to another address"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "not permitted; give CAP_NET_BIND_SERVICE or set [dns] listen to a port above 1023"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this host does not have that address; set [dns] listen to one that `ip address` shows"
+    return f"{error.strerror}; set [dns] listen to another address"

@@ -1,0 +1,90 @@
+"""Names and records in wire form: RFC 1035, section 3. Pure; made once, when the zone changes, never per question."""
+
+import ipaddress
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Type(IntEnum):
+    """Record types that the server treats on their own (IANA, DNS parameters)."""
+
+    A = 1
+    NS = 2
+    SOA = 6
+    PTR = 12
+    TXT = 16
+    AAAA = 28
+    SRV = 33
+    OPT = 41
+    IXFR = 251
+    AXFR = 252
+    ANY = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One resource record of a name; its TTL is the zone's."""
+
+    type: int
+    data: bytes
+
+
+def wire(name: str) -> bytes:
+    """`a.b` -> `\\x01a\\x01b\\x00`, lower case (RFC 1035, section 3.1). Raises ValueError if it is not a DNS name."""
+    try:
+        labels = [label.encode("ascii") for label in name.lower().removesuffix(".").split(".")]
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name!r} is not ASCII: write its IDNA form, xn--...") from error
+    encoded = b"".join(bytes((len(label),)) + label for label in labels if len(label) < 64) + b"\0"
+    if not all(0 < len(label) < 64 for label in labels) or len(encoded) > 255:
+        raise ValueError(f"{name!r} is not a DNS name: labels have 1 to 63 octets, all of it at most 253")
+    return encoded
+
+
+def suffixes(name: bytes) -> Iterator[bytes]:
+    """A wire name, then each of its parents, without the root."""
+    start = 0
+    while name[start]:
+        yield name[start:]
+        start += name[start] + 1
+
+
+def address(text: str) -> Record:
+    """A or AAAA. Raises ValueError for what is no address."""
+    parsed = ipaddress.ip_address(text)
+    return Record(Type.A if parsed.version == 4 else Type.AAAA, parsed.packed)
+
+
+def pointer(target: bytes) -> Record:
+    """PTR to a wire name."""
+    return Record(Type.PTR, target)
+
+
+def srv(priority: int, weight: int, port: int, target: bytes) -> Record:
+    """SRV to a wire name, which is never compressed (RFC 2782)."""
+    return Record(Type.SRV, struct.pack("!HHH", priority, weight, port) + target)
+
+
+def text(words: Sequence[str]) -> Record:
+    """TXT with a string per word, each cut to the 255 octets that a string can have (RFC 1035, section 3.3.14)."""
+    strings = [word.encode()[:255] for word in words]
+    return Record(Type.TXT, b"".join(bytes((len(string),)) + string for string in strings))
+
+
+def name_server(apex: bytes) -> bytes:
+    """The wire name of the server of an apex; one near 255 octets has no room below it and is its own server."""
+    return b"\x02ns" + apex if len(apex) < 240 else apex
+
+
+def authority(apex: bytes, home: bytes, ttl: int, serial: int) -> tuple[Record, Record]:
+    """SOA and NS of an apex; `home` is the domain that the server's own name is in.
+
+    RFC 1035, section 3.3.13. The last number is how long a negative answer may be kept (RFC 2308, section 4).
+    """
+    refresh, retry, expire = 3600, 600, 86400
+    times = struct.pack("!5I", serial & 0xFFFFFFFF, refresh, retry, expire, ttl)
+    server = name_server(home)
+    mailbox = b"\x0ahostmaster" + home if len(home) < 240 else home
+    return Record(Type.SOA, server + mailbox + times), Record(Type.NS, server)

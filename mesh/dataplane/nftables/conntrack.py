@@ -1,0 +1,126 @@
+"""Connection tracking's netlink messages as bytes: linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h, nf_tables.h.
+
+A connection to a virtual server is an entry whose original direction leads to the virtual server; its replies come from
+the real server.
+"""
+
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from mesh.dataplane.ipvs.wire import PORT, U32, Attributes, MalformedError, attribute, nest
+from mesh.dataplane.nftables.service import PROTOCOLS, TRANSPORTS
+from mesh.model import RealKey, Transport, VirtualKey
+
+GENERATION = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
+
+_F_REQUEST, _F_ACK, _F_DUMP = 0x1, 0x4, 0x300
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
+_FAMILY_HEADER = struct.Struct("=BBH")  # nfgenmsg: family, version, resource
+_INET, _INET6 = 2, 10
+BIG = struct.Struct(">I")
+
+_ORIGINAL, _REPLY, _STATUS, _PROTOCOL_INFO, _ID, _ZONE, _FILTER = 1, 2, 3, 4, 12, 18, 25  # CTA_*
+_IP, _PROTO = 1, 2  # CTA_TUPLE_*
+_SOURCE_4, _DESTINATION_4, _SOURCE_6, _DESTINATION_6 = 1, 2, 3, 4  # CTA_IP_*
+_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
+_FILTER_ORIGINAL, _FILTER_REPLY = 1, 2  # CTA_FILTER_*
+_BY_DESTINATION = 1 << 1 | 1 << 3 | 1 << 5  # address, protocol and port: net/netfilter/nf_internals.h
+_TRANSLATED = 1 << 5  # IPS_DST_NAT
+_INFO_TCP, _INFO_SCTP, _STATE = 1, 3, 1  # CTA_PROTOINFO_*, and the state in both
+_OPEN = {
+    Transport.TCP: {2, 3, 4, 5},  # linux/nf_conntrack_tcp.h: from SYN_RECV until both sides have said FIN
+    Transport.SCTP: {3, 4, 5, 6},  # nf_conntrack_sctp.h: from COOKIE_ECHOED until both have said SHUTDOWN
+}
+_INFO = {Transport.TCP: _INFO_TCP, Transport.SCTP: _INFO_SCTP}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tracked connection to something that may be a virtual server."""
+
+    virtual: VirtualKey
+    real: RealKey
+    """Who answers: the real server, or the virtual server itself where nothing was translated."""
+    translated: bool
+    open: bool
+    """Established and not ended by both sides; never for UDP, which has no end."""
+    handle: bytes
+    """The attributes that name the entry to the kernel."""
+
+
+def family_of(version: int) -> int:
+    """The address family in the kernel's numbers, of IP version 4 or 6."""
+    return _INET6 if version == 6 else _INET
+
+
+def request(kind: int, family: int, sequence: int, body: bytes = b"", flags: int = 0) -> bytes:
+    """A whole message."""
+    length = _HEADER.size + _FAMILY_HEADER.size + len(body)
+    return _HEADER.pack(length, kind, _F_REQUEST | flags, sequence, 0) + _FAMILY_HEADER.pack(family, 0, 0) + body
+
+
+def list_all(family: int, sequence: int) -> bytes:
+    """Ask for all entries."""
+    return request(_GET, family, sequence, flags=_F_DUMP)
+
+
+def list_of(key: VirtualKey, sequence: int) -> bytes:
+    """Ask for the entries of one virtual server; kernels before 5.8 answer with all."""
+    address = ip_address(key.address)
+    kind = _DESTINATION_6 if address.version == 6 else _DESTINATION_4
+    original = nest(_IP, attribute(kind, address.packed)) + nest(
+        _PROTO,
+        attribute(_NUMBER, bytes([PROTOCOLS[key.transport]])) + attribute(_DESTINATION_PORT, PORT.pack(key.port)),
+    )
+    by = attribute(_FILTER_ORIGINAL, U32.pack(_BY_DESTINATION)) + attribute(_FILTER_REPLY, U32.pack(0))
+    return request(
+        _GET, family_of(address.version), sequence, nest(_ORIGINAL, original) + nest(_FILTER, by), flags=_F_DUMP
+    )
+
+
+def delete(entry: Entry, sequence: int) -> bytes:
+    """Forget one entry; the next packet of the connection is the first of a new one."""
+    family = _INET6 if ":" in entry.virtual.address else _INET
+    return request(_DELETE, family, sequence, entry.handle, flags=_F_ACK)
+
+
+def parse(body: bytes, only: Collection[VirtualKey]) -> Entry | None:
+    """One entry of a list, if it belongs to one of these virtual servers. Raises `MalformedError`."""
+    found = Attributes(body)
+    original = found.nested(_ORIGINAL)
+    protocol = original.nested(_PROTO)
+    transport = TRANSPORTS.get(protocol.raw(_NUMBER, 1)[0])
+    if transport is None:
+        return None
+    address = _address(original, _DESTINATION_4, _DESTINATION_6)
+    key = VirtualKey(address, protocol.number(PORT, _DESTINATION_PORT), transport)
+    if key not in only:
+        return None
+    reply = found.nested(_REPLY)
+    real = RealKey(_address(reply, _SOURCE_4, _SOURCE_6), reply.nested(_PROTO).number(PORT, _SOURCE_PORT))
+    translated = bool(found.number(BIG, _STATUS) & _TRANSLATED)
+    handle = nest(_ORIGINAL, found.raw(_ORIGINAL)) + attribute(_ID, found.raw(_ID, 4))
+    if found.number(PORT, _ZONE, 0):
+        handle += attribute(_ZONE, found.raw(_ZONE))
+    return Entry(key, real, translated, _open(found, transport), handle)
+
+
+def _address(tuples: Attributes, kind_4: int, kind_6: int) -> str:
+    addresses = tuples.nested(_IP)
+    try:
+        return str(ip_address(addresses.raw(kind_4, 4)))
+    except MalformedError:
+        return str(ip_address(addresses.raw(kind_6, 16)))
+
+
+def _open(found: Attributes, transport: Transport) -> bool:
+    if transport not in _INFO:
+        return False
+    try:
+        state = found.nested(_PROTOCOL_INFO).nested(_INFO[transport]).raw(_STATE, 1)[0]
+    except MalformedError:
+        return False  # the kernel gives no state for one that is about to go
+    return state in _OPEN[transport]

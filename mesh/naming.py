@@ -1,0 +1,72 @@
+"""Plan -> what the name server shall know. Pure, but for the cache of `Names`.
+
+The plan takes over the parts of services of which nothing has changed, and so does this: what a part becomes is made
+once.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from mesh.model import Endpoint, Health, Name
+from mesh.plan import Part, said
+from meshdns import service as dns
+
+
+class Names:
+    """Parts of the plan by name -> services of the zone, handed on to `publish` each time."""
+
+    def __init__(self, publish: Callable[[Mapping[str, dns.Service]], None]) -> None:
+        self._publish = publish
+        self._made: dict[Name, tuple[Part, dns.Service]] = {}
+
+    def __call__(self, names: Mapping[Name, Part]) -> None:
+        """The names that shall resolve, all of them, and what each leads to."""
+        before, self._made = self._made, {}
+        for name, part in names.items():
+            known = before.get(name)
+            self._made[name] = known if known is not None and known[0] is part else (part, named(name, part))
+        self._publish({name: service for name, (_, service) in self._made.items()})
+
+
+def named(name: Name, part: Part) -> dns.Service:
+    """What one of a service's names leads to."""
+    grounds = part.grounds
+    endpoints = tuple(
+        _endpoint(endpoint, said(grounds.service, endpoint, probed))
+        for endpoint, probed in zip(grounds.endpoints, grounds.verdicts, strict=True)
+    )
+    serving = sum(endpoint.serving for endpoint in endpoints)
+    return dns.Service(
+        addresses=(part.vip,),
+        endpoints=endpoints,
+        ports=tuple(
+            sorted({dns.Port(r.listen_port, r.transport.value) for r in grounds.service.routes if r.name == name})
+        ),
+        about=(
+            f"owner={grounds.service.owner}",
+            f"state={'serving' if serving else 'unhealthy' if endpoints else 'empty'}",
+            f"serving={serving}/{len(endpoints)}",
+        ),
+        canonical=name == part.names[0],
+    )
+
+
+def _endpoint(endpoint: Endpoint, verdict: Health | None) -> dns.Endpoint:
+    about = [
+        f"worker={endpoint.worker}",
+        f"health={verdict.value if verdict is not None else 'not probed'}",
+        f"weight={endpoint.weight}",
+    ]
+    if endpoint.port is not None:
+        about.append(f"port={endpoint.port}")
+    if endpoint.release:
+        about.append(f"release={endpoint.release}")
+    if endpoint.drain is not None:
+        about.append("draining")
+    serving = endpoint.drain is None and verdict in {None, Health.HEALTHY}
+    return dns.Endpoint(label(endpoint.id), endpoint.address, serving, tuple(about))
+
+
+def label(id: str) -> str:
+    """The last part of an endpoint's id as one label: `demo/web/10.2.0.1` -> `10-2-0-1`."""
+    return re.sub(r"[^a-z0-9]+", "-", id.rpartition("/")[2].lower())[:63].strip("-") or "endpoint"

@@ -1,0 +1,97 @@
+"""The program nft(8), as far as source NAT and the nftables data plane need it: run a script, list and delete a table.
+
+A process of its own instead of the library: the same grammar as in the documentation, and nothing blocks the loop.
+"""
+
+import asyncio
+import os
+
+BESIDE = "/usr/sbin:/sbin"
+"""Where programs for administrators are, which the path of a service may lack."""
+_PATIENCE = 30.0
+"""Seconds for one run; even a large ruleset takes a few."""
+
+
+class NftError(Exception):
+    """nft cannot be run, or refused. The text ends with the remedy."""
+
+
+async def load(script: str) -> None:
+    """All of the script or nothing of it. Raises `NftError`."""
+    status, _, trouble = await _run("-f", "-", given=script)
+    if status:
+        raise NftError(refusal(trouble))
+
+
+async def check(script: str) -> None:
+    """Whether nft would take the script; nothing is changed. Raises `NftError`."""
+    status, _, trouble = await _run("-c", "-f", "-", given=script)
+    if status:
+        raise NftError(refusal(trouble))
+
+
+async def listing(family: str, table: str) -> str | None:
+    """The table as `nft list table` prints it; None if there is none. Raises `NftError`."""
+    return await _listing("list", "table", family, table)
+
+
+async def listing_json(family: str, table: str) -> str | None:
+    """The same as JSON: libnftables-json(5). Raises `NftError`."""
+    return await _listing("-j", "list", "table", family, table)
+
+
+async def _listing(*arguments: str) -> str | None:
+    status, printed, trouble = await _run(*arguments)
+    if status == 0:
+        return printed
+    if "No such file or directory" in trouble:
+        return None
+    raise NftError(refusal(trouble))
+
+
+async def delete(family: str, table: str) -> bool:
+    """Whether there was such a table; then it is gone. Raises `NftError`."""
+    if await listing(family, table) is None:
+        return False
+    await load(f"delete table {family} {table}\n")
+    return True
+
+
+async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
+    # A file in memory and not a pipe: nft may end before it has read anything, and then there is nobody to write to.
+    with os.fdopen(os.memfd_create("nft"), "w+b") as script:
+        script.write(given.encode())
+        script.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "nft",
+                *arguments,
+                stdin=script,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{BESIDE}"},
+            )
+        except FileNotFoundError as error:
+            raise NftError("there is no program nft: `apt-get install nftables`") from error
+        except OSError as error:
+            raise NftError(f"nft cannot be run ({error.strerror}): see `which nft`") from error
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            printed, trouble = await process.communicate()
+    except TimeoutError as error:
+        raise NftError(f"nft did not end within {_PATIENCE:g} s: look into `dmesg`") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode or 0, printed.decode(), trouble.decode()
+
+
+def refusal(trouble: str) -> str:
+    """Why nft failed, from what it printed, ending with the remedy."""
+    first = next((line.strip() for line in trouble.splitlines() if line.strip()), "no reason is given")
+    if "Operation not permitted" in trouble:
+        return f"nft is not permitted ({first}): run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
+    if "Operation not supported" in trouble or "Could not process rule" in trouble:
+        return f"nft refuses ({first}): `modprobe -a nf_tables nft_ct nft_masq nft_fib_inet`"
+    return f"nft refuses: {first}"

@@ -1,0 +1,200 @@
+"""tcp: several questions on a connection, and nobody who can use the server up."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from meshdns.answer import Forward, Query
+from meshdns.tcp import PIPELINED, TcpServer
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Served:
+    """`far...` is for the upstream, which answers once `release` is set; `big` has 60,000 octets."""
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+        self.under_way = 0
+        self.most = 0
+        self.asked = 0
+
+    def answer_tcp(self, packet: bytes, host: str) -> bytes | Forward | None:
+        self.asked += 1
+        assert host == "127.0.0.1"
+        if packet.startswith(b"far"):
+            return Forward(packet, Query(0, (0, 0), packet, packet, 1, 1, None))
+        if packet == b"nothing":
+            return None
+        return packet.upper() if packet != b"big" else bytes(60_000)
+
+    def forward_tcp(self, question: Forward, host: str) -> "asyncio.Task[bytes]":
+        async def work() -> bytes:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await self.release.wait()
+            self.under_way -= 1
+            return question.packet.upper()
+
+        return asyncio.get_running_loop().create_task(work())
+
+
+@asynccontextmanager
+async def serving(served: Served, **options: float) -> AsyncIterator[int]:
+    connections = TcpServer(served, **options)  # type: ignore[arg-type]
+    server = await asyncio.get_running_loop().create_server(connections.connection, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        connections.stop()
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Streams]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+def framed(*packets: bytes) -> bytes:
+    return b"".join(struct.pack("!H", len(packet)) + packet for packet in packets)
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(3):
+        (length,) = struct.unpack("!H", await reader.readexactly(2))
+        return await reader.readexactly(length)
+
+
+async def gone(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(3):
+        try:
+            return await reader.read() == b""
+        except ConnectionResetError:
+            return True
+
+
+async def test_what_comes_in_one_segment_is_answered_in_one_write_in_order() -> None:
+    async with serving(Served()) as port, connected(port) as (reader, writer):
+        writer.write(framed(b"a", b"nothing", b"", b"c"))
+        async with asyncio.timeout(3):
+            assert await reader.readexactly(8) == framed(b"A", b"", b"C")
+
+
+async def test_an_upstream_that_is_slow_holds_up_nothing_else() -> None:
+    served = Served()
+    async with serving(served) as port, connected(port) as (reader, writer):
+        writer.write(framed(b"far", b"near"))
+        assert await answer(reader) == b"NEAR"
+        served.release.set()
+        assert await answer(reader) == b"FAR"
+
+
+async def test_a_client_has_so_many_questions_at_the_upstreams_and_no_more() -> None:
+    served = Served()
+    async with serving(served) as port, connected(port) as (reader, writer):
+        writer.write(framed(*[b"far"] * (3 * PIPELINED)))
+        async with asyncio.timeout(3):
+            while served.under_way < PIPELINED:
+                await asyncio.sleep(0)
+        served.release.set()
+        assert [await answer(reader) for _ in range(3 * PIPELINED)] == [b"FAR"] * (3 * PIPELINED)
+        assert served.most <= PIPELINED
+
+
+async def test_a_client_that_ends_its_side_gets_what_is_under_way_and_then_the_end() -> None:
+    served = Served()
+    async with serving(served) as port, connected(port) as (reader, writer):
+        writer.write(framed(b"far"))
+        writer.write_eof()
+        async with asyncio.timeout(3):
+            while not served.under_way:
+                await asyncio.sleep(0)
+        served.release.set()
+        assert await answer(reader) == b"FAR"
+        assert await gone(reader)
+
+
+async def test_an_idle_connection_is_closed_and_one_that_asks_is_not() -> None:
+    async with serving(Served(), idle=0.3) as port, connected(port) as idle, connected(port) as busy:
+        end = asyncio.get_running_loop().time() + 0.8
+        while asyncio.get_running_loop().time() < end:
+            busy[1].write(framed(b"a"))
+            assert await answer(busy[0]) == b"A"
+            await asyncio.sleep(0.05)
+        assert idle[0].at_eof() or await gone(idle[0])
+
+
+async def test_half_a_question_is_idleness() -> None:
+    async with serving(Served(), idle=0.2) as port, connected(port) as (reader, writer):
+        writer.write(b"\xff\xffhalf of it")
+        assert await gone(reader)
+
+
+async def ask_on(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(framed(b"a"))
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_does_not_read_is_not_read_from_and_closed() -> None:
+    served = Served()
+    async with serving(served, idle=0.5) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        questions = 2000
+        writer.write(framed(*[b"big"] * questions))
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectionError):
+                await ask_on(writer)
+        assert 0 < served.asked < questions / 4, "60 kB each: it stopped when the kernel took no more"
+        writer.transport.abort()
+        del reader
+
+
+async def test_a_client_that_reads_late_gets_everything() -> None:
+    async with serving(Served()) as port, connected(port) as (reader, writer):
+        writer.write(framed(*[b"big"] * 200))
+        await asyncio.sleep(0.2)
+        assert [len(await answer(reader)) for _ in range(200)] == [60_000] * 200
+
+
+async def test_one_too_many_takes_the_place_of_the_one_that_is_idle_for_longest() -> None:
+    async with serving(Served(), connections=2) as port, connected(port) as first, connected(port) as second:
+        for reader, writer in (first, second, first):
+            writer.write(framed(b"a"))
+            await answer(reader)
+        async with connected(port) as third:
+            third[1].write(framed(b"a"))
+            assert await answer(third[0]) == b"A"
+            assert await gone(second[0])
+            first[1].write(framed(b"a"))
+            assert await answer(first[0]) == b"A"
+
+
+async def test_if_none_is_idle_the_new_one_is_turned_away() -> None:
+    served = Served()
+    async with serving(served, connections=1) as port, connected(port) as busy:
+        busy[1].write(framed(b"far"))
+        async with asyncio.timeout(3):
+            while not served.under_way:
+                await asyncio.sleep(0)
+        async with connected(port) as new:
+            assert await gone(new[0])
+        served.release.set()
+        assert await answer(busy[0]) == b"FAR"
+
+
+async def test_stopping_ends_what_is_open() -> None:
+    async with serving(Served()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(framed(b"a"))
+        assert await answer(reader) == b"A"
+    assert await gone(reader)
+    writer.close()

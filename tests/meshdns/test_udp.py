@@ -1,0 +1,217 @@
+"""udp, batch, listen: real sockets; the answer leaves from the address asked, whatever comes in."""
+
+import asyncio
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import uvloop
+from dnslib import DNSRecord
+
+from meshdns import batch, udp
+from meshdns.forward import Forwarder
+from meshdns.server import NameServer
+from meshdns.zone import Zone
+from tests.netns import ip, private_network
+
+ZONE = Zone.build({"web.test": ["10.112.0.7"]}, ["test"])
+RUN: list[Any] = [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")]
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+def question(name: str = "web.test", ident: int = 1) -> bytes:
+    return struct.pack("!H", ident) + bytes(DNSRecord.question(name).pack())[2:]
+
+
+@asynccontextmanager
+async def running(host: str, forwarder: Forwarder | None = None, zone: Zone = ZONE) -> AsyncIterator[NameServer]:
+    server = NameServer([(host, 0)], zone, forwarder)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def ask(host: str, port: int, packet: bytes = question()) -> bytes:
+    """The answer, if it comes from where it was asked: a connected socket takes no other.
+
+    Asked again a few times, as every resolver does: a new IPv6 address has its route a moment later.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(20):
+        with socket.socket(family, socket.SOCK_DGRAM) as client, suppress(OSError):
+            client.setblocking(False)
+            client.connect((host, port))
+            client.send(packet)
+            async with asyncio.timeout(0.3):
+                return await asyncio.get_running_loop().sock_recv(client, 4096)
+    pytest.fail(f"no answer from {host}")
+
+
+def address_in(said: bytes) -> str:
+    return str(DNSRecord.parse(said).rr[0].rdata)
+
+
+@pytest.mark.parametrize("run", RUN)
+@pytest.mark.parametrize(
+    ("listen", "addresses"),
+    [("0.0.0.0", ["127.0.0.1", "10.9.0.1", "10.9.0.2"]), ("::", ["::1", "fd09::1", "fd09::2"])],
+    ids=["IPv4", "IPv6"],
+)
+def test_bound_to_all_addresses_it_answers_from_the_one_asked_and_from_later_ones(
+    run: Run, listen: str, addresses: list[str]
+) -> None:
+    length = 128 if ":" in listen else 32
+
+    async def work() -> None:
+        far = Zone.build({"far.example": ["192.0.2.1"]})
+        async with (
+            running("127.0.0.1", zone=far) as upstream,
+            running(listen, Forwarder(upstream.addresses)) as server,
+        ):
+            port = server.addresses[0][1]
+            for address in addresses:
+                if address not in ("127.0.0.1", "::1"):
+                    ip(f"addr add {address}/{length} dev lo" + (" nodad" if length == 128 else ""))
+                for name, expected in (("web.test", "10.112.0.7"), ("far.example", "192.0.2.1")):
+                    assert address_in(await ask(address, port, question(name))) == expected
+
+    with private_network():
+        run(work())
+
+
+@pytest.mark.parametrize("address", ["10.9.0.7", "fd09::7"])
+def test_an_address_that_comes_later_is_served_once_it_does(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with running(address) as server:
+            assert f"does not have the address {address} yet" in caplog.text
+            ip(f"addr add {address}/{128 if ':' in address else 32} dev lo" + (" nodad" if ":" in address else ""))
+            assert address_in(await ask(address, server.addresses[0][1])) == "10.112.0.7"
+            reader, writer = await asyncio.open_connection(address, server.addresses[0][1])
+            writer.write(struct.pack("!H", len(question())) + question())
+            (length,) = struct.unpack("!H", await reader.readexactly(2))
+            assert address_in(await reader.readexactly(length)) == "10.112.0.7"
+            writer.close()
+            await writer.wait_closed()
+
+    with private_network():
+        asyncio.run(work())
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["batches", "plain"])
+async def test_each_of_a_flood_is_answered_under_its_own_id(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than fit a batch; known ones, unknown ones, such that deserve no answer, and such that break the rules."""
+    if plain:
+        monkeypatch.setattr(batch, "available", lambda: False)
+    pick = random.Random(1)
+    async with running("127.0.0.1") as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            client.setblocking(False)
+            client.connect(server.addresses[0])
+            expected = {}
+            for ident in range(200):
+                kind = pick.randrange(5)
+                packet = question(["web.test", "no.test", "WEB.test", "web.test", "x" * 60 + ".test"][kind], ident)
+                if kind == 3:
+                    packet = pick.choice([packet[:11], packet[:2] + b"\x81" + packet[3:], b"", packet + bytes(3000)])
+                if len(packet) > 1000:
+                    expected[ident] = 1
+                elif kind != 3:
+                    expected[ident] = [0, 3, 0, 0, 3][kind]
+                client.send(packet)
+            said: dict[int, int] = {}
+            async with asyncio.timeout(5):
+                while len(said) < len(expected):
+                    await asyncio.sleep(0)
+                    try:
+                        packet = client.recv(4096)
+                    except BlockingIOError:
+                        continue
+                    said[struct.unpack("!H", packet[:2])[0]] = packet[3] & 15
+        assert said == expected
+        counters = server.counters
+        assert (counters.answered, counters.dropped) == (len(expected), 200 - len(expected))
+
+
+async def test_a_stranger_in_the_same_batch_is_refused_and_the_others_are_not() -> None:
+    class Half(NameServer):
+        def allows(self, host: str) -> bool:
+            return host != "127.0.0.2" and super().allows(host)
+
+        def answer_udp(self, packet: bytes, host: str) -> Any:
+            return super().answer_udp(packet, host if host != "127.0.0.2" else "8.8.8.8")
+
+    server = Half([("127.0.0.1", 0)], ZONE)
+    await server.start()
+    clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+    for number, client in enumerate(clients, start=1):
+        client.bind((f"127.0.0.{number}", 0))
+        client.setblocking(False)
+    for _ in range(3):
+        for client in clients:
+            client.sendto(question(), server.addresses[0])
+    codes: list[list[int]] = [[], []]
+    async with asyncio.timeout(5):
+        while sum(map(len, codes)) < 6:
+            await asyncio.sleep(0)
+            for client, seen in zip(clients, codes, strict=True):
+                try:
+                    seen.append(client.recv(512)[3] & 15)
+                except BlockingIOError:
+                    continue
+    for client in clients:
+        client.close()
+    await server.stop()
+    assert codes == [[0, 0, 0], [5, 5, 5]]
+    assert server.counters.refused == 3
+
+
+async def test_a_peer_that_cannot_be_reached_takes_no_answer_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sendmmsg stops at the first that fails: here the second of three, as if its route were gone."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        part = batch.Batch(sock)
+        clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+        for client in clients:
+            client.settimeout(2)
+            client.bind(("127.0.0.1", 0))
+            client.sendto(b"12", sock.getsockname())
+        while (got := part.receive()) != 3:
+            assert got <= 0
+        for slot in range(3):
+            part.answers[slot * batch.ANSWER : slot * batch.ANSWER + 3] = b"abc"
+            part.sizes[slot] = 3
+        part.sizes[1] = 1 << 20  # EMSGSIZE
+        part.send(0, 3)
+        assert [clients[n].recv(9) for n in (0, 2)] == [b"abc", b"abc"]
+        for client in clients:
+            client.close()
+
+
+def test_more_clients_than_are_remembered_are_all_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp, "HOSTS", 2)
+
+    async def work() -> None:
+        async with running("127.0.0.1") as server:
+            for number in range(1, 8):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.bind((f"127.0.0.{number}", 0))
+                    client.sendto(question(), server.addresses[0])
+                    client.settimeout(0)
+                    async with asyncio.timeout(3):
+                        while True:
+                            await asyncio.sleep(0)
+                            try:
+                                assert address_in(client.recv(512)) == "10.112.0.7"
+                                break
+                            except BlockingIOError:
+                                continue
+
+    asyncio.run(work())

@@ -195,8 +195,8 @@ class SourceNatContract(ABC):
             assert await established.seen_at() == seen
             established.close()
 
-    async def lets_through(self, lab: Places, worker: Worker, chain: str, rule: str) -> None:
-        """The firewall of the docs does, and not without this rule."""
+    async def lets_through(self, lab: Places, worker: Worker, rule: tuple[str, str], needed_for: Where) -> None:
+        """The firewall of the docs does, and not without this rule, which is given by its chain and a part of it."""
         (firewall,) = re.findall(r"```nft\n(table inet filter \{.*?)```", DOCS.read_text(), re.S)
         run("nft", "-f", "-", given=firewall)
         try:
@@ -206,7 +206,7 @@ class SourceNatContract(ABC):
             await worker.lead_to(ABROAD)
             assert await ask(lab, CLIENT, TO_VIP, socket.SOCK_DGRAM) == "10.3.0.254"
             assert await ask(lab, CLIENT, TO_PUBLISHED) == "10.3.0.254"
-            delete_rule(chain, rule, "inet filter")
-            assert await lost(lab, CLIENT, TO_VIP)
+            delete_rule(*rule, "inet filter")
+            assert await lost(lab, CLIENT, needed_for)
         finally:
             run("nft", "delete", "table", "inet", "filter")

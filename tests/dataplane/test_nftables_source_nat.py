@@ -11,8 +11,8 @@ from mesh.host.interface import MeshInterface
 from mesh.host.routes import Network
 from tests.dataplane.source_nat_contract import SourceNatContract, Worker
 from tests.e2e.programs import CI
-from tests.ipvs.places import Places
-from tests.netns import private_network
+from tests.ipvs.places import TO_PUBLISHED, TO_VIP, A, B, Places, Where, ask, filter_bridged, lost
+from tests.netns import ip, private_network
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,31 @@ class TestNftables(SourceNatContract):
     def plane(self, pool: Network, interface: MeshInterface) -> DataPlane:
         return NftablesDataPlane(pool, interface)
 
-    @pytest.mark.parametrize("rule", ["ct state", "ct original ip daddr"])
-    async def test_the_firewall_of_the_docs(self, lab: Places, worker: Worker, rule: str) -> None:
-        await self.lets_through(lab, worker, "forward", rule)
+    @pytest.mark.parametrize(
+        ("rule", "needed_for"),
+        [
+            pytest.param(("forward", '"nftables: VIPs"'), TO_VIP, id="vip"),
+            pytest.param(("forward", '"nftables: published ports"'), TO_PUBLISHED, id="published"),
+        ],
+    )
+    async def test_the_firewall_of_the_docs(
+        self, lab: Places, worker: Worker, rule: tuple[str, str], needed_for: Where
+    ) -> None:
+        await self.lets_through(lab, worker, rule, needed_for)
+
+    async def test_a_container_asks_itself_where_bridged_packets_are_filtered(
+        self, lab: Places, worker: Worker
+    ) -> None:
+        """As on hosts with Docker: then the bridge sends it back by its port only if that is told to."""
+        if not filter_bridged("1"):
+            pytest.skip("needs the module br_netfilter: modprobe br_netfilter")
+        try:
+            await worker.lead_to(A)
+            assert await lost(lab, A, TO_VIP)
+            ip("link set dev ea type bridge_slave hairpin on")
+            assert await ask(lab, A, TO_VIP) == "10.2.0.254"
+            ip("link set dev ea type bridge_slave hairpin off")
+            await worker.lead_to(B)
+            assert await ask(lab, A, TO_VIP) == "10.2.0.254"
+        finally:
+            filter_bridged("0")

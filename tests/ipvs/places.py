@@ -96,15 +96,17 @@ class Places(Lab):
             one.close()
 
 
-def filter_bridged(value: str) -> None:
+def filter_bridged(value: str) -> bool:
     """Whether packets from one port of a bridge to another pass nftables' `ip`, as they do where Docker runs: 0 or 1.
 
-    The module br_netfilter is in some kernels and not in others, and on at first where it is.
+    The module br_netfilter is in some kernels and not in others, and on at first where it is. False: it is not.
     """
-    for version in ("ip", "ip6"):
-        setting = Path(f"/proc/sys/net/bridge/bridge-nf-call-{version}tables")
-        if setting.exists():
-            setting.write_text(value)
+    settings = [Path(f"/proc/sys/net/bridge/bridge-nf-call-{version}tables") for version in ("ip", "ip6")]
+    if not settings[0].exists():
+        return False
+    for setting in settings:
+        setting.write_text(value)
+    return True
 
 
 class Asking:

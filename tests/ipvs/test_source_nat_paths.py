@@ -10,7 +10,7 @@ from mesh.dataplane.ipvs.driver import IpvsDataPlane
 from mesh.host.interface import MeshInterface
 from mesh.host.routes import Network
 from tests.dataplane.source_nat_contract import SourceNatContract, Worker
-from tests.ipvs.places import Places
+from tests.ipvs.places import TO_PUBLISHED, TO_VIP, Places, Where
 from tests.netns import private_network
 
 
@@ -31,8 +31,15 @@ class TestIpvs(SourceNatContract):
         return IpvsDataPlane(pool, interface, lambda key: ip_address(key.address) not in pool)
 
     @pytest.mark.parametrize(
-        ("chain", "rule"),
-        [("input", "ip daddr 10.112.0.0/16"), ("output", "ct original ip daddr"), ("forward", "ct state")],
+        ("rule", "needed_for"),
+        [
+            pytest.param(("input", '"VIPs"'), TO_VIP, id="request"),
+            pytest.param(("output", '"VIPs"'), TO_VIP, id="request with its new destination"),
+            pytest.param(("output", '"published ports"'), TO_PUBLISHED, id="the same to a published port"),
+            pytest.param(("forward", "ct state"), TO_PUBLISHED, id="reply"),
+        ],
     )
-    async def test_the_firewall_of_the_docs(self, lab: Places, worker: Worker, chain: str, rule: str) -> None:
-        await self.lets_through(lab, worker, chain, rule)
+    async def test_the_firewall_of_the_docs(
+        self, lab: Places, worker: Worker, rule: tuple[str, str], needed_for: Where
+    ) -> None:
+        await self.lets_through(lab, worker, rule, needed_for)

@@ -13,7 +13,6 @@ import itertools
 import statistics
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 
 from deploy_load import Outcome, loaded
@@ -24,6 +23,8 @@ from harness import MissingError, Row, main, need, ratio, running, scratch
 from mesh.testing.namespace import Namespace
 from tests.docker.engine import Engine, missing
 
+REST = 1.0
+"""Seconds; HAProxy asks three times meanwhile."""
 SERVICE = tuple(f"web-{number}" for number in range(1, 5))
 DRAIN_SIGNAL = ("--stop-signal", "CONT", "--stop-timeout", "25")
 
@@ -52,9 +53,10 @@ def run_container(engine: Engine, name: str, *options: str) -> None:
 
 
 async def replaced(engine: Engine, count: int, replace: Replace) -> None:
-    """So many containers, one after the other."""
+    """So many containers, one after the other, and a second of rest after each."""
     for name in itertools.islice(itertools.cycle(SERVICE), count):
         await replace(engine, name)
+        await asyncio.sleep(REST)
 
 
 async def ours(engine: Engine, directory: Path, count: int, way: str) -> Outcome:
@@ -95,7 +97,6 @@ async def haproxy(engine: Engine, directory: Path, count: int) -> Outcome:
         await engine.adocker("stop", name)
         await engine.adocker("rm", name)
         await asyncio.to_thread(run_container, engine, name, "--network", NETWORK, "--ip", addresses[name])
-        await asyncio.sleep(1)  # three of its checks
 
     with running(*engine.inside, program, "-q", "-db", "-f", str(configuration)) as proxy:
         await asyncio.sleep(1)
@@ -116,7 +117,7 @@ async def published(engine: Engine, count: int) -> Outcome:
             await engine.adocker("stop", "web-1")
             await engine.adocker("rm", "web-1")
             await asyncio.to_thread(run_container, engine, "web-1", *options)
-            await asyncio.sleep(1)
+            await asyncio.sleep(REST)
     await asyncio.to_thread(engine.remove_all)
     return outcome
 
@@ -172,9 +173,10 @@ def run(quick: bool) -> Sequence[Row]:
     """All rows, on an engine that is gone afterwards."""
     if reason := missing():
         raise MissingError(reason)
-    with scratch() as directory, closing(Namespace()) as namespace:
+    with scratch() as directory:
+        namespace = Namespace()
         namespace.ip("link set lo up")
-        engine = Engine(namespace)
+        engine = Engine(namespace)  # closes it
         try:
             engine.start()
             engine.import_image()

@@ -26,17 +26,17 @@ IDLE = 30.0
 
 
 def answers(engine: Engine, host: str) -> bool:
-    """Whether a new connection gets an answer, within a tenth of a second."""
+    """Whether a new connection gets an answer, within half a second."""
     with engine.namespace.entered():
         sock = socket.socket()
     with sock:
         sock.setblocking(False)
         if sock.connect_ex((host, 80)) not in (0, errno.EINPROGRESS):
             return False
-        if not select.select([], [sock], [], 0.1)[1] or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if not select.select([], [sock], [], 0.5)[1] or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return False
         sock.send(b"GET / HTTP/1.0\r\n\r\n")
-        if not select.select([sock], [], [], 0.1)[0]:
+        if not select.select([sock], [], [], 0.5)[0]:
             return False
         try:
             return sock.recv(4096).startswith(b"HTTP/1")

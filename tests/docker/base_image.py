@@ -23,6 +23,7 @@ _NEEDED = (
     "aiohttp",
     "dnslib",
     "msgspec",
+    "prometheus-client",
     "pyroute2",
     "PyYAML",
     "python-dotenv",

@@ -96,6 +96,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def family(pid: int) -> list[int]:
+    """A process and all that it has started."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += family(int(child))
+    return found
+
+
 def ratio(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, str]:
     """The median of the rounds' ratios, and the least and the greatest one."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]

@@ -36,7 +36,8 @@ def _check_services(file: ComposeFile, project: str, domain: Name, pool: Pool | 
     claims: dict[object, _Claim] = {}
     for name, declared in file.services.items():
         subject = f"service {printable(name)}"
-        parsed = parse(declared.labels, owner=f"{project}/{name}", subject=subject, domain=domain, pool=pool)
+        owner, commands = f"{project}/{name}", not declared.endpoints
+        parsed = parse(declared.labels, owner=owner, subject=subject, domain=domain, pool=pool, commands=commands)
         for problem in parsed.problems:
             yield replace(problem, where=declared.label_where.get(problem.label or "", declared.where))
         for claim in _claims(declared, parsed.service) if parsed.service is not None else ():

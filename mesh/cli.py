@@ -5,15 +5,14 @@ Exit status: 0 done; 1 the answer is no (`check` found an error, the daemon coul
 """
 
 import argparse
-import asyncio
 import http.client
 import json
 import logging
 import os
-import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +67,17 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(verb=_status)
 
+    for name, does, what in (
+        ("drain", "send no new connections to endpoints; returns when their last ones have ended", "ENDPOINT"),
+        ("undrain", "let endpoints take connections again", "ENDPOINT"),
+        ("stop", "drain containers, then stop them", "CONTAINER"),
+    ):
+        verb = verbs.add_parser(name, help=does)
+        verb.add_argument("names", nargs="+", metavar=what, help="a container by name or id, or an endpoint's id")
+        verb.add_argument("-c", "--config", type=Path, help="the daemon's settings, for the address of its admin API")
+        verb.add_argument("--admin", metavar="ADDRESS", help="ask here: unix:///PATH or HOST:PORT")
+        verb.set_defaults(verb=partial(_change, name))
+
     teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
     teardown.add_argument("-c", "--config", type=Path, help="the daemon's settings")
     teardown.set_defaults(verb=_teardown)
@@ -87,22 +97,10 @@ def _settings(path: Path | None) -> Settings:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mesh import daemon
-
-    settings = _settings(options.config)
-    environment = dict(os.environ)
+    from mesh.serve import Service
 
     async def work() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        await daemon.run(
-            settings,
-            environment,
-            stop,
-            lambda running: loop.add_signal_handler(signal.SIGHUP, running.reload),
-        )
+        await Service(lambda: _settings(options.config), dict(os.environ)).run()
 
     return _foreground(work())
 
@@ -180,12 +178,7 @@ def _status(options: argparse.Namespace) -> int:
     try:
         body = _ask(listen, "/v1/status")
     except (OSError, http.client.HTTPException) as error:
-        print(
-            f"vipmesh: no daemon answers on {listen}: {error}; start it with `vipmesh run`, "
-            f"or name its [admin] listen with --admin",
-            file=sys.stderr,
-        )
-        return 1
+        return _no_answer(listen, error)
     if options.json:
         print(json.dumps(json.loads(body), indent=2))
         return 0
@@ -195,6 +188,35 @@ def _status(options: argparse.Namespace) -> int:
 
     print(render(msgspec.json.decode(body, type=WorkerStatus)))
     return 0
+
+
+def _change(verb: str, options: argparse.Namespace) -> int:
+    """One after the other, so that two endpoints of a service are never gone at once."""
+    listen = options.admin or _settings(options.config).admin_listen
+    for name in options.names:
+        try:
+            answer = json.loads(_ask(listen, f"/v1/{verb}", timeout=_PATIENCE, given={"name": name}))
+        except (OSError, http.client.HTTPException) as error:
+            return _no_answer(listen, error)
+        if "error" in answer:
+            print(f"vipmesh: {answer['error']}", file=sys.stderr)
+            return 1
+        print(f"{answer['endpoint']}: {_DONE[verb]}")
+    return 0
+
+
+_DONE = {"drain": "drained", "undrain": "takes connections", "stop": "drained and stopped"}
+_PATIENCE = 86400.0
+"""Seconds: a drain takes as long as the daemon's drain timeout, and a stop as long as the container's."""
+
+
+def _no_answer(listen: str, error: Exception) -> int:
+    print(
+        f"vipmesh: no daemon answers on {listen}: {error}; start it with `vipmesh run`, "
+        f"or name its [admin] listen with --admin",
+        file=sys.stderr,
+    )
+    return 1
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -211,17 +233,20 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _ask(listen: str, path: str, timeout: float = 5.0) -> bytes:
-    """The body of the answer. Raises OSError or HTTPException; a status other than 200 is an HTTPException."""
+def _ask(listen: str, path: str, timeout: float = 5.0, given: Mapping[str, str] | None = None) -> bytes:
+    """The body of the answer to a GET, or to a POST of what is given.
+
+    Raises OSError or HTTPException; a status other than 200, and 409 for a refusal, is an HTTPException.
+    """
     connection = (
         _UnixConnection(listen.removeprefix("unix://"), timeout)
         if listen.startswith("unix://")
         else http.client.HTTPConnection(listen, timeout=timeout)
     )
     try:
-        connection.request("GET", path)
+        connection.request("GET" if given is None else "POST", path, None if given is None else json.dumps(given))
         answer = connection.getresponse()
-        if answer.status != http.client.OK:
+        if answer.status not in (http.client.OK, http.client.CONFLICT):
             raise http.client.HTTPException(f"status {answer.status}")
         return answer.read()
     finally:

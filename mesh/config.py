@@ -10,15 +10,17 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+from mesh import etcd_url
 from mesh.model import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Driver(StrEnum):
@@ -29,6 +31,16 @@ class Driver(StrEnum):
     IPVS = "ipvs"
     NFTABLES = "nftables"
     USERSPACE = "userspace"
+
+
+class EndpointAddress(StrEnum):
+    """At which address the endpoints of a container engine are reached."""
+
+    AUTO = "auto"
+    """The container's where all workers can reach it, else the worker's."""
+    CONTAINER = "container"
+    HOST = "host"
+    """The worker's, at the port that it publishes for the container's."""
 
 
 class SettingsError(Exception):
@@ -60,6 +72,8 @@ class Settings:
     dns_domain: str
     dns_ttl: int
     """Seconds."""
+    dns_resolver: str
+    """`auto`, `off`, or an address: where containers ask, on the interface of the VIPs."""
     dns_upstream: tuple[tuple[str, int], ...]
     """Empty: the name servers of /etc/resolv.conf."""
     dns_forward: Mapping[str, tuple[tuple[str, int], ...]]
@@ -69,7 +83,19 @@ class Settings:
     dns_outstanding: int
     """Questions about other names that may be under way at a time."""
     source_compose_files: tuple[Path, ...]
+    source_docker_socket: str | None
+    """`unix:///path` or `tcp://HOST:PORT`; None: no engine is asked."""
+    source_docker_endpoint_address: EndpointAddress
     store_url: str
+    store_user: str | None
+    store_password: str | None = field(repr=False)
+    store_ca: Path | None
+    """Whom to trust; None: what the host trusts."""
+    store_cert: Path | None
+    store_key: Path | None
+    store_lease_ttl: int
+    """Seconds that what a worker offers outlives its last sign of life."""
+    store_saved_view: Path
     admin_listen: str
     """`unix:///path` or `HOST:PORT`."""
 
@@ -176,11 +202,14 @@ def _port_range(raw: object) -> range:
     return range(low, high + 1)
 
 
-def _driver(raw: object) -> Driver:
-    text = _text(raw)
-    if text not in list(Driver):
-        raise ValueError(f"{text!r} is not a data plane driver")
-    return Driver(text)
+def _one_of(kind: type[Choice], called: str) -> Callable[[object], Choice]:
+    def parse(raw: object) -> Choice:
+        text = _text(raw)
+        if text not in list(kind):
+            raise ValueError(f"{text!r} is not {called}")
+        return kind(text)
+
+    return parse
 
 
 def _items(raw: object) -> list[str]:
@@ -239,14 +268,32 @@ def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
     return MappingProxyType(found)
 
 
+def _file(raw: object) -> Path:
+    return Path(_text(raw))
+
+
 def _files(raw: object) -> tuple[Path, ...]:
     return tuple(Path(item) for item in _items(raw))
 
 
 def _store_url(raw: object) -> str:
     text = _text(raw)
-    if not re.match(r"sqlite:///.", text):
+    if re.match(r"etcds?:", text):
+        etcd_url.parse(text)
+    elif not re.match(r"sqlite:///.", text):
         raise ValueError(f"{text!r} is not the URL of a store")
+    return text
+
+
+def _resolver(raw: object) -> str:
+    text = _text(raw)
+    return text if text in ("auto", "off") else _address(text)
+
+
+def _engine(raw: object) -> str:
+    text = _text(raw)
+    if not re.fullmatch(r"unix:///.+|tcp://[^/:\s]+:[0-9]{1,5}", text):
+        raise ValueError(f"{text!r} is not the address of a container engine")
     return text
 
 
@@ -289,7 +336,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             _port_range, "30000-32767", '"30000-32767"', "where published ports that ask for `auto` are taken from"
         ),
         "dataplane.driver": Setting(
-            _driver,
+            _one_of(Driver, "a data plane driver"),
             "auto",
             '"auto", "ipvs", "nftables" or "userspace"',
             "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
@@ -322,6 +369,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             _domain, "mesh.internal", 'a domain such as "mesh.internal"', "the cluster domain: where bare names live"
         ),
         "dns.ttl": Setting(_number(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"),
+        "dns.resolver": Setting(
+            _resolver,
+            "auto",
+            '"auto", "off" or an address of the VIP pool',
+            "where containers ask, on port 53 of every worker; `auto`: the first address of the VIP pool",
+        ),
         "dns.upstream": Setting(
             _socket_addresses(53),
             (),
@@ -349,11 +402,50 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "source.compose.files": Setting(
             _files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
         ),
+        "source.docker.socket": Setting(
+            _engine,
+            None,
+            '"unix:///var/run/docker.sock"',
+            "the Docker engine whose labelled containers are the instances; default: none is asked",
+        ),
+        "source.docker.endpoint_address": Setting(
+            _one_of(EndpointAddress, "an address of endpoints"),
+            "auto",
+            '"auto", "container" or "host"',
+            "where endpoints are reached: at the container's address, at the worker's and the published port, or "
+            "`auto`: the container's where every worker can reach it",
+        ),
         "store.url": Setting(
             _store_url,
             "sqlite:////var/lib/vipmesh/store.db",
-            '"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path)',
-            "where claims and endpoints are kept",
+            f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE}',
+            "where claims and endpoints are kept: a file for a single worker, etcd for a cluster",
+        ),
+        "store.user": Setting(_text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
+        "store.password": Setting(_text, None, "a text", "the password of the user of etcd"),
+        "store.ca": Setting(
+            _file,
+            None,
+            'a path such as "/etc/vipmesh/etcd-ca.pem"',
+            "who signed etcd's certificates; default: the host's",
+        ),
+        "store.cert": Setting(
+            _file, None, 'a path such as "/etc/vipmesh/etcd.pem"', "this worker's certificate for etcd; its CN is empty"
+        ),
+        "store.key": Setting(
+            _file, None, 'a path such as "/etc/vipmesh/etcd.key"', "its private key; default: in the same file"
+        ),
+        "store.lease_ttl": Setting(
+            _number(2, 600),
+            5,
+            "a number of seconds such as 5",
+            "how long what a worker offers outlives its last sign of life",
+        ),
+        "store.saved_view": Setting(
+            _file,
+            "/var/lib/vipmesh/view.json",
+            '"/var/lib/vipmesh/view.json"',
+            "where the last view of the cluster is kept for a start while etcd is away",
         ),
         "admin.listen": Setting(
             _listen,

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.admin import AdminApi
+from mesh.api.admin import AdminApi, RefusalError
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
@@ -26,19 +26,29 @@ from mesh.host.interface import LoopbackAddresses, MeshInterface
 from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
-from mesh.model import Address, VirtualKey
+from mesh.leaving import Leaving
+from mesh.model import Address, Endpoint, VirtualKey
 from mesh.naming import Names
 from mesh.offload import answer_promptly
 from mesh.parts import Site, Upkeep
+from mesh.probes.command import CommandCheck
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler
+from mesh.resolver import PORT, prepare, resolver_of
 from mesh.sources.compose import ComposeSource
+from mesh.sources.docker import DockerSource
+from mesh.sources.docker_containers import Rules
+from mesh.sources.docker_engine import DockerEngine
+from mesh.sources.docker_exec import DockerExec
 from mesh.status import Facts, WorkerStatus
-from mesh.store.sqlite import SqliteStore
+from mesh.stopping import Engine, Stopping
+from mesh.store import Store, StoreError
+from mesh.store.opening import open_store
+from mesh.store.records import view
 from meshdns.access import LOCAL
 from meshdns.forward import Forwarder
-from meshdns.server import NameServer
+from meshdns.server import NameServer, NameServerError
 from meshdns.service import reverse_domains
 from meshdns.thread import ThreadedServer
 from meshdns.upstreams import Upstreams
@@ -64,6 +74,8 @@ class Running:
     """Read the sources again now."""
     listening_on: Callable[[VirtualKey], tuple[Address, int]]
     """Where a virtual server is really reached: its own address and port unless a port offset is set."""
+    is_alive: Callable[[], bool] = lambda: True
+    """Whether the control loop still comes round."""
 
 
 async def run(
@@ -79,25 +91,33 @@ async def run(
     answer_promptly()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
+        store = await open_store(settings)
         stack.push_async_callback(store.close)
-        site = _site(settings)
         published = PublishedPorts()
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
         plane, reason = await choose_plane(settings, interface, published)
         stack.push_async_callback(plane.close)
+        resolver = await prepare(interface, resolver_of(settings))
+        listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, PORT))
         draft = _draft(settings)
         empty = draft.update({})[0]
-        names = ThreadedServer(lambda: _name_server(settings, empty))
-        await names.start()
+        names = ThreadedServer(lambda: _name_server(settings, listen, empty))
+        try:
+            await names.start()
+        except NameServerError as error:
+            or_off = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
+            raise NameServerError(f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
         wake = asyncio.Event()
-        prober = Prober(wake.set)
-        sources = _sources(settings, environment)
+        engine = settings.source_docker_socket
+        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
+        leaving = Leaving()
+        leaving.adopt(await own_endpoints(store, settings.node_name))
+        sources, stopping = _sources(settings, environment, leaving)
         loop = Reconciler(
-            site,
+            _site(settings, resolver),
             Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
             host=HostAddresses(settings.node_address),
             sources=sources,
@@ -109,17 +129,20 @@ async def run(
             prober=prober,
             publish=_publisher(draft, names),
             wake=wake,
+            leaving=leaving,
         )
-        api = AdminApi(settings.admin_listen, loop.status)
+        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs())
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
         async with asyncio.TaskGroup() as tasks:
             parts = [
+                tasks.create_task(store.run(), name="store"),
                 tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(loop.run(), name="reconciler"),
+                tasks.create_task(stopping.run(), name="stopping"),
             ]
-            started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane)))
+            started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane), loop.is_alive))
             await stop.wait()
             for part in parts:
                 part.cancel()
@@ -175,20 +198,50 @@ def _publisher(draft: Draft, names: ThreadedServer) -> Names:
     return Names(lambda services: names.replace(*draft.update(services)))
 
 
-def _name_server(settings: Settings, zone: Zone) -> NameServer:
+def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zone) -> NameServer:
     upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
     forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
-    return NameServer(settings.dns_listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
+    return NameServer(listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
 
 
-def _sources(settings: Settings, environment: Mapping[str, str]) -> list[ComposeSource]:
-    if not settings.source_compose_files:
-        log.warning("no source of instances: set [source.compose] files; what was registered before stays in force")
+def _sources(
+    settings: Settings, environment: Mapping[str, str], leaving: Leaving
+) -> tuple[list[ComposeSource | DockerSource], Stopping]:
+    sources: list[ComposeSource | DockerSource] = []
+    engines: list[Engine] = []
+    stopping = Stopping(leaving, engines, settings.dataplane_drain_timeout)
+    if settings.source_compose_files:
+        sources.append(ComposeSource(settings.source_compose_files, env=environment))
+    if settings.source_docker_socket is not None:
+        rules = Rules(
+            domain=settings.dns_domain,
+            endpoint_address=settings.source_docker_endpoint_address,
+            alone=settings.store_url.startswith("sqlite:"),
+            worker=settings.node_address,
+            version=settings.vip_pool.version,
+        )
+        docker = DockerSource(settings.source_docker_socket, rules, on_drain=stopping.signalled)
+        sources.append(docker)
+        engines.append(DockerEngine(settings.source_docker_socket, docker, RefusalError))
+    if not sources:
+        log.warning(
+            "no source of instances: set [source.docker] socket or [source.compose] files; "
+            "what was registered before stays in force"
+        )
+    return sources, stopping
+
+
+async def own_endpoints(store: Store, worker: str) -> list[Endpoint]:
+    """What this worker has registered before; nothing if the store does not answer."""
+    try:
+        seen, _ = view((await store.read()).records)
+    except StoreError as error:
+        log.warning("store: %s; drains that were asked for before the start are not known", error)
         return []
-    return [ComposeSource(settings.source_compose_files, env=environment)]
+    return [endpoint for endpoint in seen.endpoints if endpoint.worker == worker]
 
 
-def _reload(sources: Sequence[ComposeSource]) -> Callable[[], None]:
+def _reload(sources: Sequence[ComposeSource | DockerSource]) -> Callable[[], None]:
     def reload() -> None:
         for source in sources:
             source.touch()
@@ -202,11 +255,12 @@ def _listening_on(plane: DataPlane) -> Callable[[VirtualKey], tuple[Address, int
     return lambda key: (key.address, key.port)
 
 
-def _site(settings: Settings) -> Site:
+def _site(settings: Settings, resolver: Address | None) -> Site:
     return Site(
         worker=settings.node_name,
         domain=settings.dns_domain,
         pool=settings.vip_pool,
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
+        resolver=resolver,
     )

@@ -20,6 +20,7 @@ STICKY_DEFAULT = 300
 _STICKY_MAX = 31 * 86400  # what ipvsadm takes as the longest timeout
 _SECONDS_MIN, _SECONDS_MAX = 0.01, 86400.0  # below: a busy loop; above: no longer a probe
 _RELEASE_MAX = 64
+_COMMAND_MAX = 4000
 _PATH_MAX = 2048
 _SHOWN_MAX = 60
 
@@ -262,7 +263,7 @@ def probe_url(text: str) -> tuple[ProbeKind, int, str]:
     """`http://container[:port][/path]`, `https://...` or `tcp://container:port`: the kind, the port and the path."""
     example = "write one such as http://container:80/health or tcp://container:80"
     url = _split(text)
-    if url.scheme not in set(ProbeKind):
+    if url.scheme not in {ProbeKind.HTTP, ProbeKind.HTTPS, ProbeKind.TCP}:
         raise RefusedError(f"{shown(text)} is not the URL of a probe", example)
     kind, path = ProbeKind(url.scheme), url.path
     if url.host.lower() != "container":
@@ -279,3 +280,10 @@ def probe_url(text: str) -> tuple[ProbeKind, int, str]:
         remedy = f"write ASCII, percent-encode the rest, no #, at most {_PATH_MAX} characters"
         raise RefusedError(f"{shown(path)} is not the path of a request", remedy)
     return kind, asked, path if path.startswith("/") else f"/{path}"
+
+
+def probe_cmd(text: str) -> str:
+    """A command for a shell, as long as the engine's API takes it."""
+    if not text or "\0" in text or len(text) > _COMMAND_MAX:
+        raise RefusedError(f"{shown(text)} is not a command", f"write one of at most {_COMMAND_MAX} characters")
+    return text

@@ -45,11 +45,20 @@ class Parsed:
     problems: tuple[Problem, ...]
 
 
-def parse(labels: Mapping[str, str], *, owner: str, subject: str, domain: Name, pool: Pool | None = None) -> Parsed:
+def parse(
+    labels: Mapping[str, str],
+    *,
+    owner: str,
+    subject: str,
+    domain: Name,
+    pool: Pool | None = None,
+    commands: bool = True,
+) -> Parsed:
     """Understand the labels of one container of `owner` (`project/service`).
 
     `subject` opens every message (`service server`), `domain` completes bare routing names, and a fixed VIP must lie
-    in `pool` if one is given. Labels under other prefixes are not ours and not looked at.
+    in `pool` if one is given. `commands`: whether commands can be run inside it. Labels under other prefixes are not
+    ours and not looked at.
     """
     sheet = Sheet(labels, subject)
     routes = _routes(sheet, domain)
@@ -60,7 +69,7 @@ def parse(labels: Mapping[str, str], *, owner: str, subject: str, domain: Name, 
     persistence = sheet.take("routing.session_sticky", values.session_sticky, 0)
     settings = _settings(sheet, routes, publishes)
     release = sheet.take("routing.release", values.release, None)
-    probe = _probe(sheet)
+    probe = _probe(sheet, commands)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
@@ -166,28 +175,36 @@ def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:
         return None
 
 
-def _probe(sheet: Sheet) -> Probe | None:
-    if sheet.has("probe.cmd") and sheet.has_port_labels:
-        sheet.warn("probe.cmd", "it needs a container engine as the source, not handled here yet", "write a probe.url")
+def _probe(sheet: Sheet, commands: bool) -> Probe | None:
     default = Probe(ProbeKind.TCP, None)
     url = sheet.take("probe.url", values.probe_url, None)
+    command: str | None = sheet.take("probe.cmd", values.probe_cmd, None)
+    if command is not None and sheet.has_port_labels and not commands:
+        sheet.warn(
+            "probe.cmd", "it is run by a container engine, and no engine runs this endpoint", "write a probe.url"
+        )
+        command = None
+    if command is not None and url is not None:
+        sheet.warn("probe.cmd", "it has no effect beside probe.url", "keep one of them")
     initial_delay = sheet.take("probe.initial_delay_seconds", values.delay, default.initial_delay)
     timeout = sheet.take("probe.timeout_seconds", values.seconds, default.timeout)
     interval = sheet.take("probe.interval_seconds", values.seconds, default.interval)
     healthy = sheet.take("probe.healthy_threshold", values.count, default.healthy_threshold)
     unhealthy = sheet.take("probe.unhealthy_threshold", values.count, default.unhealthy_threshold)
     expect_status = sheet.take("probe.expect_status", values.statuses, default.expect_status)
-    if url is None:
+    if url is None and command is None:
         _warn_tuning(sheet)
         return None
-    kind, port, path = url
+    kind, port, path = url or (ProbeKind.COMMAND, None, default.path)
     if timeout > interval:
         name = "probe.timeout_seconds" if sheet.has("probe.timeout_seconds") else "probe.interval_seconds"
         reason = f"a probe may take {timeout:g} s, but the next is due after {interval:g} s"
         sheet.warn(name, reason, "write a timeout that is not above the interval")
-    if kind is ProbeKind.TCP and sheet.has("probe.expect_status"):
-        sheet.warn("probe.expect_status", "it has no effect on a tcp:// probe", "remove it or probe with http://")
-    return Probe(kind, port, path, initial_delay, timeout, interval, healthy, unhealthy, expect_status)
+    if kind in (ProbeKind.TCP, ProbeKind.COMMAND) and sheet.has("probe.expect_status"):
+        what = "a tcp:// probe" if kind is ProbeKind.TCP else "a command"
+        sheet.warn("probe.expect_status", f"it has no effect on {what}", "remove it or probe with http://")
+    asked = command if url is None and command is not None else default.command
+    return Probe(kind, port, path, initial_delay, timeout, interval, healthy, unhealthy, expect_status, asked)
 
 
 def _warn_tuning(sheet: Sheet) -> None:

@@ -16,6 +16,9 @@ from typing import TypeAlias
 Address: TypeAlias = str
 """An IPv4 or IPv6 address, canonical text, no port, no prefix length."""
 
+EndpointKey: TypeAlias = tuple[str, str]
+"""(worker, `Endpoint.id`): ids are unique on their worker only."""
+
 Name: TypeAlias = str
 """A DNS name, lower case, no trailing dot: `restserver.local`."""
 
@@ -66,6 +69,35 @@ class Forwarding(StrEnum):
 # --------------------------------------------------------------------------------------------- what labels declare
 
 
+class Health(StrEnum):
+    """What is known of one endpoint. An endpoint that nobody probes counts as healthy while it runs."""
+
+    STARTING = "starting"
+    """No success yet: it gets no traffic."""
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class Drain(StrEnum):
+    """Why an endpoint that runs takes no new connection."""
+
+    ASKED = "asked"
+    """An operator said so."""
+    STOPPING = "stopping"
+    """Its engine was told to stop it."""
+    PAUSED = "paused"
+    """It is frozen and will come back as it was."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class HostPort:
+    """A port of the worker that leads to a container port."""
+
+    transport: Transport
+    container_port: int
+    port: int
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One running container (or `x-endpoints` entry) as a source saw it, its labels not yet understood."""
@@ -78,6 +110,16 @@ class Instance:
     labels: Mapping[str, str]
     port: int | None = None
     """Where the instance is reached if that is not its container port (`127.0.0.11:18080` in `x-endpoints`)."""
+    host_ports: tuple[HostPort, ...] = ()
+    """Where single container ports are reached, when `address` is the worker's and not the container's."""
+    health: Health | None = None
+    """What its engine says of it; None: the engine does not check it."""
+    drain: Drain | None = None
+    """Why it shall take no new connection; None: it takes them."""
+    name: str | None = None
+    """What people call it, if that is not its id: the container's name."""
+    runs_commands: bool = False
+    """Whether commands can be run inside it, as `probe.cmd` asks."""
 
 
 class ProbeKind(StrEnum):
@@ -86,6 +128,8 @@ class ProbeKind(StrEnum):
     HTTP = "http"
     HTTPS = "https"
     TCP = "tcp"
+    COMMAND = "command"
+    """A command inside the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +148,8 @@ class Probe:
     unhealthy_threshold: int = 3
     expect_status: tuple[tuple[int, int], ...] = ((200, 399),)
     """Inclusive ranges of the HTTP status codes that count as healthy."""
+    command: str = ""
+    """What to run, for a shell; for COMMAND only."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -144,6 +190,12 @@ class Service:
     flags: frozenset[SchedulerFlag] = frozenset()
 
     @property
+    def declared(self) -> frozenset[tuple[Transport, int]]:
+        """The container ports that clients are led to."""
+        ports = [(route.transport, route.container_port) for route in self.routes]
+        return frozenset([*ports, *((publish.transport, publish.container_port) for publish in self.publishes)])
+
+    @property
     def names(self) -> tuple[Name, ...]:
         """All routing names, the first one first, each once."""
         return tuple(dict.fromkeys((self.name, *(route.name for route in self.routes))))
@@ -167,19 +219,26 @@ class Endpoint:
     """With so many it gets no new one; 0: no limit."""
     min_connections: int = 0
     """Once full, it gets new ones again below so many; 0: three quarters of `max_connections`."""
+    host_ports: tuple[HostPort, ...] = ()
+    """Where single container ports are reached; goes before `port`."""
+    health: Health | None = None
+    """What its engine says of it, for services without a probe of their own; None: nothing."""
+    drain: Drain | None = None
+    """Why it takes no new connection; None: it takes them."""
+    name: str | None = None
+    """What people call it, if that is not its id: the container's name."""
 
-    def port_for(self, container_port: int) -> int:
+    @property
+    def key(self) -> EndpointKey:
+        """What it is called in the whole cluster."""
+        return self.worker, self.id
+
+    def port_for(self, container_port: int, transport: Transport = Transport.TCP) -> int:
         """The port to send to for what the container calls `container_port`."""
+        for mapped in self.host_ports:
+            if (mapped.transport, mapped.container_port) == (transport, container_port):
+                return mapped.port
         return self.port if self.port is not None else container_port
-
-
-class Health(StrEnum):
-    """What the probes say of one endpoint. An endpoint whose service has no probe counts as healthy while it runs."""
-
-    STARTING = "starting"
-    """No success yet: it gets no traffic."""
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
 
 
 # ------------------------------------------------------------------------------------------ what the cluster knows
@@ -206,8 +265,10 @@ class ClusterView:
     services: tuple[Service, ...] = ()
     """In order of `owner`."""
     endpoints: tuple[Endpoint, ...] = ()
-    """In order of `id`."""
+    """In order of `id`, and of `worker` where that is the same."""
     claims: Claims = field(default_factory=Claims)
+    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What each worker last said of its own endpoints; who is missing has not answered its probes yet."""
 
 
 # --------------------------------------------------------------------------------------------- what the kernel holds

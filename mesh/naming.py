@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from mesh.model import Endpoint, Health, Name
-from mesh.plan import Part
+from mesh.plan import Part, said
 from meshdns import service as dns
 
 
@@ -32,8 +32,8 @@ def named(name: Name, part: Part) -> dns.Service:
     """What one of a service's names leads to."""
     grounds = part.grounds
     endpoints = tuple(
-        _endpoint(endpoint, verdict, probed=grounds.service.probe is not None)
-        for endpoint, verdict in zip(grounds.endpoints, grounds.verdicts, strict=True)
+        _endpoint(endpoint, said(grounds.service, endpoint, probed))
+        for endpoint, probed in zip(grounds.endpoints, grounds.verdicts, strict=True)
     )
     serving = sum(endpoint.serving for endpoint in endpoints)
     return dns.Service(
@@ -51,17 +51,19 @@ def named(name: Name, part: Part) -> dns.Service:
     )
 
 
-def _endpoint(endpoint: Endpoint, verdict: Health | None, *, probed: bool) -> dns.Endpoint:
+def _endpoint(endpoint: Endpoint, verdict: Health | None) -> dns.Endpoint:
     about = [
         f"worker={endpoint.worker}",
-        f"health={(verdict or Health.STARTING).value if probed else 'not probed'}",
+        f"health={verdict.value if verdict is not None else 'not probed'}",
         f"weight={endpoint.weight}",
     ]
     if endpoint.port is not None:
         about.append(f"port={endpoint.port}")
     if endpoint.release:
         about.append(f"release={endpoint.release}")
-    serving = not probed or verdict is Health.HEALTHY
+    if endpoint.drain is not None:
+        about.append("draining")
+    serving = endpoint.drain is None and verdict in {None, Health.HEALTHY}
     return dns.Endpoint(label(endpoint.id), endpoint.address, serving, tuple(about))
 
 

@@ -60,6 +60,8 @@ class Site:
     publish: range
     drain_timeout: float
     """Seconds that the connections of a removed endpoint get to finish."""
+    resolver: Address | None = None
+    """Where the name server answers on the interface of the VIPs."""
 
 
 @dataclass(slots=True)

@@ -5,7 +5,8 @@ A pure function over one immutable picture: the same picture gives the same plan
 * a service without a VIP claim, or whose first name another owner holds, is not programmed at all;
 * a virtual server exists for each (VIP, listen port, transport) as soon as its service has a VIP, with or without
   endpoints: a client then gets a refusal at once and not a time-out, and the name does not flap;
-* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, always;
+* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, while its engine does
+  not say otherwise; one that drains does not;
 * a published port is a virtual server on each of the worker's own addresses of the VIP's family.
 """
 
@@ -17,6 +18,7 @@ from mesh.model import (
     Address,
     ClusterView,
     Endpoint,
+    EndpointKey,
     Health,
     Name,
     Probe,
@@ -75,15 +77,17 @@ class Plan:
 
 def plan(
     view: ClusterView,
-    health: Mapping[str, Health],
+    health: Mapping[EndpointKey, Health],
     worker_addresses: Iterable[Address] = (),
     before: Plan | None = None,
+    resolver: Address | None = None,
 ) -> Plan:
     """The plan for one worker.
 
-    `health` maps endpoint ids to verdicts; an endpoint that is missing there while its service has a probe has not
+    `health` has the verdict on each endpoint; one that is missing there while its service has a probe has not
     answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. From an earlier
     plan, `before`, the parts of services of which nothing has changed are taken over: that only saves time.
+    `resolver` is bound beside the VIPs.
     """
     endpoints = endpoints_by_owner(view)
     ports = _published_ports(view)
@@ -95,7 +99,7 @@ def plan(
         if vip is None:
             continue
         group = endpoints.get(service.owner, ())
-        verdicts = tuple(health.get(endpoint.id) for endpoint in group)
+        verdicts = tuple(health.get(endpoint.key) for endpoint in group)
         held = held_names(service, view)
         grounds = Grounds(service, vip, held, ports.get(service.name, ()), own, group, verdicts)
         part = known.get(service.owner)
@@ -103,19 +107,20 @@ def plan(
     names = {name: part.vip for part in parts.values() for name in part.names}
     servers = {key: server for part in parts.values() for key, server in part.virtual_servers.items()}
     failed = frozenset(real for part in parts.values() for real in part.failed)
-    return Plan(Table(servers, frozenset(names.values())), names, failed, parts)
+    bound = frozenset(names.values()) | (frozenset() if resolver is None else {resolver})
+    return Plan(Table(servers, bound), names, failed, parts)
 
 
 def _part(grounds: Grounds) -> Part:
     service, vip, names, *_ = grounds
     judged = list(zip(grounds.endpoints, grounds.verdicts, strict=True))
-    serving = [e for e, verdict in judged if service.probe is None or verdict is Health.HEALTHY]
-    unhealthy = [e for e, verdict in judged if verdict is Health.UNHEALTHY]
+    serving = [e for e, probed in judged if e.drain is None and said(service, e, probed) in {None, Health.HEALTHY}]
+    unhealthy = [e for e, probed in judged if said(service, e, probed) is Health.UNHEALTHY]
     servers: dict[VirtualKey, VirtualServer] = {}
     failed: set[RealKey] = set()
     for key, container_port in _virtual_keys(grounds):
-        servers[key] = _virtual_server(service, key.address, container_port, serving)
-        failed.update(RealKey(e.address, e.port_for(container_port)) for e in unhealthy)
+        servers[key] = _virtual_server(service, key, container_port, serving)
+        failed.update(real_key(e, container_port, key.transport) for e in unhealthy)
     return Part(grounds, vip, names, servers, frozenset(failed))
 
 
@@ -140,21 +145,41 @@ def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
     return tuple(name for name in service.names if view.claims.owners.get(name) == service.owner)
 
 
-def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[str, Health]) -> bool:
+def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
     """Whether new connections may go to the endpoint."""
-    return service.probe is None or health.get(endpoint.id) is Health.HEALTHY
+    return endpoint.drain is None and verdict(service, endpoint, health) in (None, Health.HEALTHY)
 
 
-def probes(view: ClusterView) -> Mapping[str, tuple[Probe, RealKey]]:
-    """What to probe: endpoint id -> the check and where to send it, for services that have one and are in force."""
+def verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
+    """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
+    return said(service, endpoint, health.get(endpoint.key))
+
+
+def said(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
+    """The same, of one endpoint, from what the probes say of it (None: nothing yet)."""
+    return endpoint.health if service.probe is None else probed or Health.STARTING
+
+
+def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
+    """Where a virtual server for a container port sends to."""
+    return RealKey(endpoint.address, endpoint.port_for(container_port, transport))
+
+
+def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
+    """Everywhere that the service's virtual servers may send to for this endpoint."""
+    return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
+
+
+def probes(view: ClusterView) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
+    """What to probe: endpoint -> the check and where to send it, for services that have one and are in force."""
     owners = {service.owner: service for service in view.services}
-    wanted: dict[str, tuple[Probe, RealKey]] = {}
+    wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
     for endpoint in view.endpoints:
         service = owners.get(endpoint.owner)
         if service is None or service.probe is None:
             continue
         port = service.probe.port or first_container_port(service)
-        wanted[endpoint.id] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
+        wanted[endpoint.key] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
     return wanted
 
 
@@ -187,14 +212,14 @@ def _virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
 
 
 def _virtual_server(
-    service: Service, address: Address, container_port: int, serving: Iterable[Endpoint]
+    service: Service, key: VirtualKey, container_port: int, serving: Iterable[Endpoint]
 ) -> VirtualServer:
     """Real servers of the other address family are left out: the kernel cannot masquerade between families."""
     real_servers = {
-        RealKey(endpoint.address, endpoint.port_for(container_port)): RealServer(
+        real_key(endpoint, container_port, key.transport): RealServer(
             endpoint.weight, endpoint.forwarding, endpoint.max_connections, endpoint.min_connections
         )
         for endpoint in serving
-        if (":" in endpoint.address) == (":" in address)
+        if (":" in endpoint.address) == (":" in key.address)
     }
     return VirtualServer(service.scheduler, service.persistence, real_servers, service.flags)

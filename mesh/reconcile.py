@@ -16,14 +16,28 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mesh.claims import wishes
+from mesh.claims import Wish, wishes
 from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
-from mesh.model import Address, Claims, ClusterView, Instance, Name, RealKey, Table, Transport, VirtualKey
+from mesh.leaving import Leaving
+from mesh.local import up_to_date
+from mesh.model import (
+    Address,
+    Claims,
+    ClusterView,
+    EndpointKey,
+    Health,
+    Instance,
+    Name,
+    RealKey,
+    Table,
+    Transport,
+    VirtualKey,
+)
 from mesh.offload import compute
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
 from mesh.plan import Part, Plan, plan, probes
@@ -32,11 +46,10 @@ from mesh.problem import Problem
 from mesh.published import PublishedPorts
 from mesh.register import register
 from mesh.repair import account
+from mesh.share import Share
 from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus, services
-from mesh.store import Store, StoreError
-from mesh.store.claiming import claim
-from mesh.store.records import Reader, registration
+from mesh.store import Store
 
 log = logging.getLogger("vipmesh")
 
@@ -46,8 +59,6 @@ AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
 LOOK_AGAIN = 1.0
 """Seconds until the next look at whether what drains has ended, and whether what failed for the first time goes now."""
-RETRY = 1.0
-"""Seconds before a store that refused is asked again."""
 
 
 class Reconciler:
@@ -55,6 +66,7 @@ class Reconciler:
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
     `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
+    `leaving` knows what operators want drained, and is told what each pass has left in the data plane.
     """
 
     def __init__(
@@ -72,6 +84,7 @@ class Reconciler:
         prober: Probes,
         publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
+        leaving: Leaving | None = None,
     ) -> None:
         self._site = site
         self._facts = facts
@@ -88,16 +101,21 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
+        self._share = Share(site.worker, store, self._journal, self._decide)
         self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
         """What the last pass left behind: who finds it otherwise finds somebody's change."""
         self._failed_anew = False
-        self._reader = Reader()
         self._audited_at = self._mended_at = -math.inf
         self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
+        self._left = Table()
+        """What the last pass wanted to leave behind."""
+        self._looked_at = math.inf
         self._wake = wake
+        self._leaving = leaving or Leaving()
+        self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
         self.passes = 0
 
@@ -114,21 +132,28 @@ class Reconciler:
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
-        now, journal = self._now, self._journal
-        last = {e.id: h[-1].reason for e in (now.view or ClusterView()).endpoints if (h := self._prober.history(e.id))}
+        now, journal, seen = self._now, self._journal, self._seen()
+        own = [e for e in (seen or ClusterView()).endpoints if e.worker == self._site.worker]
+        last = {e.key: h[-1].reason for e in own if (h := self._prober.history(e.id))}
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
+        if self._store.trouble:
+            frozen["store"] = self._store.trouble
         return WorkerStatus(
             version=self._facts.version,
             worker=self._facts.worker,
             data_plane=self._facts.data_plane,
             data_plane_reason=self._facts.data_plane_reason,
             dns=self._facts.dns,
-            services=services(now.view, self._prober.health(), now.plan, last) if now.view and now.plan else (),
+            services=services(seen, self._health(seen), now.plan, last) if seen and now.plan else (),
             problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
             repairs=journal.repairs,
         )
+
+    def is_alive(self) -> bool:
+        """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""
+        return asyncio.get_running_loop().time() < self._looked_at + 4 * AUDIT
 
     async def _adopt(self) -> frozenset[RealKey]:
         """Real servers that already carry traffic: their endpoints are presumed healthy until a probe says other."""
@@ -149,32 +174,39 @@ class Reconciler:
         async for instances, problems in source.watch():
             self._now.instances[id(source)] = instances
             self._journal.found(f"source {id(source)}", problems)
-            self._register.set()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._register.set()
+        self._wake.set()  # what leaves does not wait for the store
 
     async def _keep_registered(self) -> None:
         """Offer what all sources run. Until each has answered once, what was offered last stays."""
         while True:
             await self._register.wait()
             self._register.clear()
-            if len(self._now.instances) < len(self._sources):
+            if (instances := self._instances()) is None:
                 continue
-            instances = [i for s in self._sources for i in self._now.instances[id(s)]]
             site = self._site
             understand = partial(register, instances, worker=site.worker, domain=site.domain, pool=site.pool)
             offered = await compute(len(instances), understand)
             self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
-            try:
-                await self._store.register(registration(self._site.worker, offered.services, offered.endpoints))
-            except StoreError as error:
-                self._journal.froze("store", str(error))
-                await asyncio.sleep(RETRY)
-                self._register.set()
-            else:
-                self._journal.thawed("store")
+            self._share.offer(offered.services, offered.endpoints)
+
+    def _instances(self) -> list[Instance] | None:
+        """What runs on this worker; None until every source has answered once."""
+        if len(self._now.instances) < len(self._sources):
+            return None
+        return self._leaving.marked(i for source in self._sources for i in self._now.instances[id(source)])
+
+    def _seen(self) -> ClusterView | None:
+        """The newest picture; None until the store has answered once."""
+        view, instances = self._now.view, self._instances()
+        return view if view is None or instances is None else up_to_date(view, self._site.worker, instances)
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
-            if instance in self._now.instances[id(source)]:
+            if any(instance.id == known.id for known in self._now.instances[id(source)]):
                 where = source.locate(instance, problem.label)
                 return Problem(problem.severity, problem.subject, problem.reason, problem.remedy, problem.label, where)
         return problem
@@ -182,32 +214,23 @@ class Reconciler:
     # --------------------------------------------------------------------------------- store -> claims, view
 
     async def _follow_store(self) -> None:
-        async for snapshot in self._store.watch():
-            seen, broken = await compute(len(snapshot.records), partial(self._reader.view, snapshot.records))
-            self._journal.found("store", broken)
-            await self._claim(seen)
-            self._now.view = seen
-            self._published.claims = seen.claims
-            self._target(seen)
-            self._wake.set()
+        await self._share.run(self._see, patient=bool(self._adopted and self._sources))
 
-    async def _claim(self, seen: ClusterView) -> None:
-        """Ask for what the services lack; the store's next snapshot shows what was given."""
-        decide = partial(wishes, seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
-        wanted, conflicts = await compute(len(seen.services), decide)
-        self._journal.found("claims", conflicts)
-        try:
-            await claim(self._store, wanted)
-        except StoreError as error:
-            self._journal.froze("store", str(error))
+    def _see(self, seen: ClusterView) -> None:
+        self._now.view = seen
+        self._published.claims = seen.claims
+        self._target(seen)
+        self._wake.set()
+
+    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
+        return wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
 
     def _target(self, seen: ClusterView) -> None:
-        own = {endpoint.id for endpoint in seen.endpoints if endpoint.worker == self._site.worker}
         self._prober.watch(
             {
                 id: Target(probe, real.address, real.port, presumed_healthy=real in self._adopted)
-                for id, (probe, real) in probes(seen).items()
-                if id in own
+                for (worker, id), (probe, real) in probes(seen).items()
+                if worker == self._site.worker
             }
         )
         self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
@@ -230,13 +253,15 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
-            if self._now.view is not None and self._now.addresses is not None:
-                await self._pass(self._now.view, self._now.addresses)
+            self._share.judge(self._prober.health())
+            self._looked_at = asyncio.get_running_loop().time()
+            if (seen := self._seen()) is not None and self._now.addresses is not None:
+                await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
         served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
-        planning = partial(plan, served, self._prober.health(), sorted(addresses), self._now.plan)
+        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan, self._site.resolver)
         planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)
@@ -248,6 +273,7 @@ class Reconciler:
         self._now.plan = planned
         self._journal.refused(failures)
         self.passes += 1
+        self._leaving.passed(seen, self._left)
 
     async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
         """The published ports to leave to programs of this worker; asked while there is one that is not served."""
@@ -257,6 +283,12 @@ class Reconciler:
             self._served |= new - self._contested
             self._journal.found("ports", tuple(told(claims, self._contested)))
         return self._contested
+
+    def _health(self, seen: ClusterView) -> Mapping[EndpointKey, Health]:
+        """What the other workers say of their endpoints, and this one's probes of its own."""
+        own = self._site.worker
+        others = {key: health for key, health in seen.health.items() if key[0] != own}
+        return others | {(own, id): health for id, health in self._prober.health().items()}
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
@@ -283,6 +315,7 @@ class Reconciler:
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
         await self._tell_repairs(keys, observed, operations, failures)
+        self._left = self._programmed if self._programmed is not None else wanted
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}

@@ -31,12 +31,13 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
     services: dict[str, tuple[Instance, Service]] = {}
     endpoints: list[Endpoint] = []
     problems: dict[tuple[str, Problem], Instance] = {}
-    understood: dict[tuple[str, frozenset[tuple[str, str]]], Parsed] = {}
+    understood: dict[tuple[str, bool, frozenset[tuple[str, str]]], Parsed] = {}
     for instance in sorted(instances, key=lambda instance: instance.id):
         subject = f"service {instance.owner.rpartition('/')[2]}"
-        alike = (instance.owner, frozenset(instance.labels.items()))  # most instances of an owner have the same labels
+        commands = instance.runs_commands
+        alike = (instance.owner, commands, frozenset(instance.labels.items()))  # of most instances of an owner
         parsed = understood.get(alike) or parse(
-            instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool
+            instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool, commands=commands
         )
         understood[alike] = parsed
         for problem in parsed.problems:
@@ -58,6 +59,10 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
                 parsed.settings.forwarding,
                 parsed.settings.upper_threshold,
                 parsed.settings.lower_threshold,
+                instance.host_ports,
+                instance.health,
+                instance.drain,
+                instance.name,
             )
         )
     return Registration(

@@ -6,8 +6,8 @@ A pure function over what the daemon knows; `vipmesh status` renders the same va
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mesh.model import Address, ClusterView, Health, Name
-from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, vip_of
+from mesh.model import Address, ClusterView, EndpointKey, Health, Name
+from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, verdict, vip_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class EndpointStatus:
     """Whether new connections go to it."""
     last_probe: str | None
     """What the last probe found, in words."""
+    drain: str | None = None
+    """Why it takes no new connection: `asked`, `stopping`, `paused`; None: it does not drain."""
+    name: str | None = None
+    """What people call it, the container's name; None: as its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,9 @@ class Facts:
 
 
 def services(
-    view: ClusterView, health: Mapping[str, Health], planned: Plan, last_probe: Mapping[str, str]
+    view: ClusterView, health: Mapping[EndpointKey, Health], planned: Plan, last_probe: Mapping[EndpointKey, str]
 ) -> tuple[ServiceStatus, ...]:
-    """The services in order of their name; `last_probe` maps endpoint ids to words."""
+    """The services in order of their name; `last_probe` has words on each endpoint that this worker probes."""
     endpoints = endpoints_by_owner(view)
     found = []
     for service in view.services:
@@ -93,9 +97,11 @@ def services(
                 port=endpoint.port,
                 weight=endpoint.weight,
                 release=endpoint.release,
-                health=health.get(endpoint.id, Health.STARTING).value if service.probe else "not probed",
+                health=verdict(service, endpoint, health) or "not probed",
                 serving=vip is not None and takes_traffic(service, endpoint, health),
-                last_probe=last_probe.get(endpoint.id),
+                last_probe=last_probe.get(endpoint.key),
+                drain=endpoint.drain,
+                name=endpoint.name,
             )
             for endpoint in endpoints.get(service.owner, ())
         )
@@ -147,6 +153,10 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     port = f":{endpoint.port}" if endpoint.port is not None else ""
     mark = "->" if endpoint.serving else "x "
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
+    if endpoint.name:
+        words.append(endpoint.name)
+    if endpoint.drain:
+        words.append(f"drains: {endpoint.drain}")
     if endpoint.release:
         words.append(f"release {endpoint.release}")
     if endpoint.last_probe:

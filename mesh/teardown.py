@@ -19,8 +19,8 @@ from mesh.host.source_nat import SourceNat
 from mesh.model import Claims, Table
 from mesh.nft import NftError
 from mesh.published import PublishedPorts
+from mesh.store.opening import open_store
 from mesh.store.records import view
-from mesh.store.sqlite import SqliteStore
 
 
 async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
@@ -62,9 +62,9 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
 
 async def _claims(settings: Settings) -> Claims:
     path = Path(settings.store_url.removeprefix("sqlite:///"))
-    if not await asyncio.to_thread(path.exists):
+    if settings.store_url.startswith("sqlite:") and not await asyncio.to_thread(path.exists):
         return Claims()  # no daemon has ever claimed a port here
-    store = await SqliteStore.open(path, settings.node_name)
+    store = await open_store(settings)
     try:
         seen, _ = view((await store.read()).records)
     finally:

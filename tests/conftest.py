@@ -6,10 +6,15 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # looptime asks the policy for its loop around every test, those without a loop as well; up to Python 3.13 the first ask
 # in the main thread makes one, which nobody closes. Once told that there is none, the policy makes none.
 asyncio.set_event_loop(None)
+
+# Other work on the machine is no failure of a property; pytest's own timeout ends what hangs.
+settings.register_profile("vipmesh", deadline=None)
+settings.load_profile("vipmesh")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config import SETTINGS, Driver, Settings, SettingsError, load, variable_of
+from mesh.config import SETTINGS, Driver, EndpointAddress, Settings, SettingsError, load, variable_of
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -30,12 +30,22 @@ def test_the_defaults() -> None:
         dns_listen=(("127.0.0.1", 53),),
         dns_domain="mesh.internal",
         dns_ttl=5,
+        dns_resolver="auto",
         dns_upstream=(),
         dns_forward={},
         dns_allow=(),
         dns_outstanding=1024,
         source_compose_files=(),
+        source_docker_socket=None,
+        source_docker_endpoint_address=EndpointAddress.AUTO,
         store_url="sqlite:////var/lib/vipmesh/store.db",
+        store_user=None,
+        store_password=None,
+        store_ca=None,
+        store_cert=None,
+        store_key=None,
+        store_lease_ttl=5,
+        store_saved_view=Path("/var/lib/vipmesh/view.json"),
         admin_listen="unix:///run/vipmesh/admin.sock",
     )
 
@@ -100,6 +110,9 @@ def test_the_environment_wins_over_the_file() -> None:
         ("[publish]\nports = '32767-30000'", r"does not rise"),
         ("[dataplane]\ndriver = 'iptables'", r"'iptables' is not a data plane driver; write \"auto\""),
         ("[store]\nurl = 'mysql://x'", r"\[store\] url: 'mysql://x' is not the URL of a store; write \"sqlite:"),
+        ("[store]\nurl = 'etcd://a:1,b:x/p'", r"'b:x' is not HOST:PORT; write .*\"etcd://host1:2379,"),
+        ("[store]\nurl = 'etcd://me:secret@a:1/p'", r"url: a URL is shown in logs; put the user into \[store\] user"),
+        ("[store]\nlease_ttl = 1", r"\[store\] lease_ttl: 1 is not a number from 2 to 600"),
         ("[admin]\nlisten = 'unix://relative'", r"not an absolute path"),
         ("[node]\naddress = 'here'", r"\[node\] address: 'here' does not appear to be an IPv4 or IPv6 address"),
         ("[node]\nname = 'a b'", r"'a b' is not a host name"),

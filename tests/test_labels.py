@@ -281,10 +281,38 @@ def test_what_is_not_handled_yet_is_said(label: str) -> None:
     assert (problem.severity, problem.reason) == (Severity.WARNING, "it is not handled yet")
 
 
-def test_a_command_as_probe_is_not_handled_yet() -> None:
-    problem = only_problem({**NAMED, "mesh.probe.cmd": "true", "mesh.probe.timeout_seconds": "1"})
+def test_a_command_as_probe() -> None:
+    labels = {**NAMED, "mesh.probe.cmd": "test -e /ready && true", "mesh.probe.timeout_seconds": "1"}
+    assert service_of(labels).probe == Probe(ProbeKind.COMMAND, None, timeout=1.0, command="test -e /ready && true")
+
+
+def test_a_command_is_refused_where_nothing_could_run_it() -> None:
+    labels = {**NAMED, "mesh.probe.cmd": "true", "mesh.probe.timeout_seconds": "1"}
+    parsed = parse(labels, owner="demo/server", subject="service server", domain="local", commands=False)
+    (problem,) = parsed.problems
     assert (problem.severity, problem.label) == (Severity.WARNING, "mesh.probe.cmd")
-    assert "needs a container engine" in problem.reason
+    assert "it is run by a container engine" in problem.reason
+    assert parsed.service is not None
+    assert parsed.service.probe is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "severity", "says"),
+    [
+        ({"mesh.probe.cmd": "x" * 4001}, Severity.ERROR, "is not a command"),
+        ({"mesh.probe.cmd": " "}, Severity.ERROR, "is not a command"),
+        (
+            {"mesh.probe.cmd": "true", "mesh.probe.url": "http://container"},
+            Severity.WARNING,
+            "no effect beside probe.url",
+        ),
+        ({"mesh.probe.cmd": "true", "mesh.probe.expect_status": "200"}, Severity.WARNING, "no effect on a command"),
+        ({"mesh.probe.url": "command://container"}, Severity.ERROR, "is not the URL of a probe"),
+    ],
+)
+def test_mistakes_with_commands(labels: dict[str, str], severity: Severity, says: str) -> None:
+    problem = only_problem({**NAMED, **labels})
+    assert (problem.severity, says in problem.reason) == (severity, True), problem
 
 
 def test_tuning_without_a_probe_has_no_effect() -> None:

@@ -20,7 +20,8 @@ TWO = Endpoint("demo/web/10.2.0.2:8080", "demo/web", "w2", "10.2.0.2", port=8080
 
 def part(service: Service = WEB, *endpoints: Endpoint, health: Mapping[str, Health] | None = None) -> Part:
     view = ClusterView((service,), endpoints, CLAIMS)
-    return plan(view, health or {}).parts["demo/web"]
+    verdicts = {e.key: verdict for e in endpoints if (verdict := (health or {}).get(e.id))}
+    return plan(view, verdicts).parts["demo/web"]
 
 
 def test_a_service_in_full() -> None:

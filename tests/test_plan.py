@@ -10,6 +10,7 @@ from mesh.model import (
     Claims,
     ClusterView,
     Endpoint,
+    EndpointKey,
     Health,
     Probe,
     ProbeKind,
@@ -68,7 +69,7 @@ def test_an_endpoint_reached_elsewhere_is_sent_to_there() -> None:
     ],
 )
 def test_a_probe_decides(health: dict[str, Health], serving: bool) -> None:
-    planned = plan(view(PROBED, ONE), health)
+    planned = plan(view(PROBED, ONE), {("w1", id): verdict for id, verdict in health.items()})
     assert (RealKey("10.2.0.1", 8080) in planned.table.virtual_servers[KEY].real_servers) is serving
 
 
@@ -126,7 +127,7 @@ def test_scheduler_and_persistence_reach_the_virtual_server() -> None:
 
 
 def test_a_probe_without_a_port_asks_the_first_routed_container_port() -> None:
-    assert probes(view(PROBED, ONE))["a"][1] == RealKey("10.2.0.1", 8080)
+    assert probes(view(PROBED, ONE))["w1", "a"][1] == RealKey("10.2.0.1", 8080)
     assert probes(view(WEB, ONE)) == {}
 
 
@@ -145,13 +146,14 @@ PICTURES = st.builds(
         [CLAIMS, replace(CLAIMS, owners={}), replace(CLAIMS, ports={(Transport.TCP, 30001): ("web.test", 8080)})]
     ),
 )
-HEALTH = st.sampled_from([{}, {"a": Health.HEALTHY}, {"a": Health.UNHEALTHY}])
+HEALTH = st.sampled_from([{}, {("w1", "a"): Health.HEALTHY}, {("w1", "a"): Health.UNHEALTHY}])
 INPUTS = st.tuples(PICTURES, HEALTH, st.sampled_from([[], ["192.0.2.1"]]))
 
 
 @given(INPUTS, INPUTS)
 def test_what_is_taken_over_from_an_earlier_plan_is_what_would_be_planned_anew(
-    first: tuple[ClusterView, dict[str, Health], list[str]], now: tuple[ClusterView, dict[str, Health], list[str]]
+    first: tuple[ClusterView, dict[EndpointKey, Health], list[str]],
+    now: tuple[ClusterView, dict[EndpointKey, Health], list[str]],
 ) -> None:
     assert plan(*now, plan(*first)) == plan(*now)
 

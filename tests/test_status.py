@@ -33,8 +33,8 @@ VIEW = ClusterView(
     ),
     claims=Claims({"web.test": "10.112.0.7"}, {"web.test": "demo/web", "www.test": "demo/web"}),
 )
-HEALTH = {"a": Health.HEALTHY, "b": Health.UNHEALTHY}
-LAST = {"a": "status 200", "b": "refused"}
+HEALTH = {("w1", "a"): Health.HEALTHY, ("w1", "b"): Health.UNHEALTHY}
+LAST = {("w1", "a"): "status 200", ("w1", "b"): "refused"}
 
 STATUS = WorkerStatus(
     version="1.2.3",

@@ -2,8 +2,10 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
@@ -15,14 +17,30 @@ class AdminError(Exception):
     """The API cannot listen where it was told to. The text ends with the remedy."""
 
 
-class AdminApi:
-    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns."""
+Verb = Callable[[str], Awaitable[str]]
+"""Does something to the endpoint or container that is named; returns the endpoint's id. Raises `RefusalError`."""
 
-    def __init__(self, listen: str, status: Callable[[], WorkerStatus]) -> None:
+
+class RefusalError(Exception):
+    """A verb cannot be carried out: what, why and what to do."""
+
+
+class AdminApi:
+    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns.
+
+    `POST /v1/VERB` with `{"name": ...}` carries out one of `verbs`; the answer comes when it is done,
+    `{"endpoint": ...}` or, with status 409, `{"error": ...}`.
+    """
+
+    def __init__(
+        self, listen: str, status: Callable[[], WorkerStatus], verbs: Mapping[str, Verb] = MappingProxyType({})
+    ) -> None:
         self._listen = listen
         self._status = status
         app = web.Application()
         app.router.add_get("/v1/status", self._get_status)
+        for name, verb in verbs.items():
+            app.router.add_post(f"/v1/{name}", partial(_carry_out, verb))
         app.router.add_get("/healthz", self._get_health)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
 
@@ -55,6 +73,21 @@ class AdminApi:
 
     async def _get_health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
+
+
+async def _carry_out(verb: Verb, request: web.Request) -> web.Response:
+    try:
+        asked = msgspec.json.decode(await request.read(), type=_Asked)
+    except msgspec.MsgspecError as error:
+        return web.json_response({"error": f'{error}; send {{"name": "..."}}'}, status=400)
+    try:
+        return web.json_response({"endpoint": await verb(asked.name)})
+    except RefusalError as refusal:
+        return web.json_response({"error": str(refusal)}, status=409)
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    name: str
 
 
 class _PrivateSite(web.UnixSite):

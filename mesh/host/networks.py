@@ -1,54 +1,80 @@
 """The networks whose hosts answer through this worker: those of its containers.
 
 An endpoint there has this worker as its default route, so that its replies come back without help. On a network that
-the worker shares with others (the underlay, a bridge that has the host's own uplink as a port) hosts have a default
-route of their own, and replies would go past it.
+the worker shares with other machines (the underlay) hosts have a default route of their own, and replies would go past
+it. A mistake is not symmetric: a container network taken for foreign costs the client's address, a foreign one taken
+for the containers' loses the replies. So a network counts only if nothing speaks against it:
+
+* it is on a bridge, all of whose ports are virtual links to something on this host: a network card, a VLAN or a tunnel
+  as a port reaches other machines. Or it is a single address behind a veth pair: one container with a route of its own.
+  A whole network behind a veth pair is what a worker sees that is itself a container;
+* no route of this host, of any table or address family, has a gateway on that link: where its own router is, or another
+  worker, is a way out.
 
 `local_networks` decides over plain values; `read_local_networks` reads them from the kernel.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pyroute2 import IPRoute
 
-from mesh.host.routes import MAIN_TABLE, Network, destination, output
+from mesh.host.routes import MAIN_TABLE, Network, destination
 
-_CONTAINER_LINKS = frozenset({"bridge", "veth"})
-"""Kinds of links that containers are attached to (IFLA_INFO_KIND): by a bridge, or each by a pair of its own."""
+_ON_THIS_HOST = frozenset({"veth", "tun", "dummy"})
+"""Kinds of ports (IFLA_INFO_KIND) that end on this host; the tap of a virtual machine is a `tun`."""
+_LOCAL_TABLE = 255  # RT_TABLE_LOCAL, linux/rtnetlink.h
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface of this host."""
+
+    kind: str
+    """`bridge`, `veth`, ...; empty for hardware."""
+    bridge: int | None = None
+    """The index of the bridge that it is a port of."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRoute:
-    """A route, and the kind of link that it leads to."""
+    """A route, or one of its next hops."""
 
     network: Network
     link: int
-    """Its index."""
-    kind: str
-    """`bridge`, `veth`, ...; empty for hardware."""
-    gateway: bool
+    """The index of the link that it leads to."""
+    gateway: bool = False
     """Whether it leads to a router on that link."""
 
 
-def local_networks(routes: Iterable[LinkRoute], pool: Network) -> tuple[Network, ...]:
+def local_networks(links: Mapping[int, Link], routes: Iterable[LinkRoute], pool: Network) -> tuple[Network, ...]:
     """The directly attached networks of links for containers, in order, without those that lie in the VIP pool.
 
-    A link on which this host itself uses a router is no such link: it is the way out.
+    `links` are by index. Only networks of the pool's address family are returned; gateways of both families count.
     """
     every = tuple(routes)
     ways_out = {route.link for route in every if route.gateway}
+    stretched = {link.bridge for link in links.values() if link.kind not in _ON_THIS_HOST}
     found = {
         route.network
         for route in every
-        if not route.gateway and route.kind in _CONTAINER_LINKS and route.link not in ways_out
+        if route.link not in ways_out | stretched and _for_containers(links.get(route.link), route.network)
     }
     return tuple(
         network
-        for network in sorted(found, key=lambda network: (int(network.network_address), network.prefixlen))
-        if network.version == pool.version and not network.overlaps(pool) and not network.is_link_local
+        for network in sorted(
+            (network for network in found if network.version == pool.version),
+            key=lambda network: (int(network.network_address), network.prefixlen),
+        )
+        if not network.overlaps(pool) and not network.is_link_local
     )
+
+
+def _for_containers(link: Link | None, network: Network) -> bool:
+    single = network.prefixlen == network.max_prefixlen
+    return link is not None and (link.kind == "bridge" or (link.kind == "veth" and single))
 
 
 async def read_local_networks(pool: Network) -> tuple[Network, ...]:
@@ -57,23 +83,31 @@ async def read_local_networks(pool: Network) -> tuple[Network, ...]:
 
 
 def _read(pool: Network) -> tuple[Network, ...]:
-    family = 10 if pool.version == 6 else 2  # AF_INET6, AF_INET
     with IPRoute() as route:
-        kinds = {link["index"]: _kind(link) for link in route.get_links()}
-        return local_networks(
-            (
-                LinkRoute(
-                    destination(found, pool.version),
-                    link,
-                    kinds.get(link, ""),
-                    found.get_attr("RTA_GATEWAY") is not None or found.get_attr("RTA_MULTIPATH") is not None,
-                )
-                for found in route.get_routes(family=family, table=MAIN_TABLE)
-                if (link := output(found)) is not None
-            ),
-            pool,
-        )
+        links = {link["index"]: Link(_kind(link), link.get_attr("IFLA_MASTER")) for link in route.get_links()}
+        routes = [
+            hop
+            for version, family in ((4, 2), (6, 10))  # AF_INET, AF_INET6
+            for found in route.get_routes(family=family)
+            if found.get_attr("RTA_TABLE") != _LOCAL_TABLE
+            for hop in _hops(found, version)
+            if hop.gateway or found.get_attr("RTA_TABLE") == MAIN_TABLE
+        ]
+    return local_networks(links, routes, pool)
 
 
-def _kind(link: object) -> str:
-    return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")  # type: ignore[attr-defined]
+def _hops(found: Any, version: int) -> Iterator[LinkRoute]:
+    network, link = destination(found, version), found.get_attr("RTA_OIF")
+    if link is not None:
+        yield LinkRoute(network, link, _has_gateway(found))
+    for hop in found.get_attr("RTA_MULTIPATH") or ():
+        yield LinkRoute(network, hop["oif"], _has_gateway(hop))
+
+
+def _has_gateway(found: Any) -> bool:
+    """RTA_VIA: the gateway is of the other address family (RFC 5549)."""
+    return found.get_attr("RTA_GATEWAY") is not None or found.get_attr("RTA_VIA") is not None
+
+
+def _kind(link: Any) -> str:
+    return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")

@@ -36,6 +36,14 @@ class Check(Protocol):
         ...
 
 
+class Commands(Protocol):
+    """The way of asking that goes through a container engine."""
+
+    def __call__(self, key: str, probe: Probe, /) -> Coroutine[None, None, Verdict | None]:
+        """As `Check`, of an endpoint by its id; None: it could not be asked, which says nothing about it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """An endpoint and how to ask it."""
@@ -76,9 +84,12 @@ class Prober:
         on_change: Callable[[], None],
         checks: Mapping[ProbeKind, Check] | None = None,
         max_in_flight: int = 256,
+        commands: Commands | None = None,
     ) -> None:
+        """`commands` answers for `ProbeKind.COMMAND`; without it such targets stay as they are."""
         self._on_change = on_change
         self._checks = network_checks() if checks is None else checks
+        self._commands = commands
         self._room = max_in_flight
         self._wheel = Wheel()
         self._watched: dict[str, _Watched] = {}
@@ -178,9 +189,11 @@ class Prober:
 
     async def _ask(self, watched: _Watched) -> None:
         asked = watched.target
-        verdict = await self._checks[asked.probe.kind](asked.address, asked.port, asked.probe)
+        verdict = await self._question(watched.key, asked)
         now = asyncio.get_running_loop().time()
-        if watched.target.probe == asked.probe:  # otherwise it answers what is no longer the question
+        if (
+            verdict is not None and watched.target.probe == asked.probe
+        ):  # otherwise it answers what is no longer the question
             watched.state, transition = observe(watched.state, verdict, asked.probe, now)
             if transition is not None:
                 self._tell(watched, transition)
@@ -188,6 +201,11 @@ class Prober:
         self._wheel.add(watched.key, watched.due)
         if watched.due < self._asleep_until:
             self._wake.set()
+
+    async def _question(self, key: str, asked: Target) -> Verdict | None:
+        if asked.probe.kind is not ProbeKind.COMMAND:
+            return await self._checks[asked.probe.kind](asked.address, asked.port, asked.probe)
+        return await self._commands(key, asked.probe) if self._commands is not None else None
 
     def _tell(self, watched: _Watched, transition: Transition) -> None:
         level = logging.INFO if transition.after is Health.HEALTHY else logging.WARNING

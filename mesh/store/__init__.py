@@ -19,6 +19,8 @@ class Snapshot:
 
     revision: int
     records: Mapping[str, bytes]
+    origin: str = ""
+    """Which life of the store this is. Another one than before: it lost what it knew, or a backup was put back."""
 
 
 class Store(Protocol):
@@ -28,7 +30,7 @@ class Store(Protocol):
     """
 
     async def read(self) -> Snapshot:
-        """Everything. A new store: revision 0 and no records."""
+        """Everything. A new store: no records."""
         ...
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -56,6 +58,15 @@ class Store(Protocol):
 
         Never ends by itself. Goes on by itself after the store was away.
         """
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last picture is frozen, in one line; None while the store answers."""
+        ...
+
+    async def run(self) -> None:
+        """Keep what was registered alive; goes beside everything else, until cancelled. Returns if there is no need."""
         ...
 
     async def close(self) -> None:

@@ -1,9 +1,17 @@
-"""Wishes -> transactions of the store."""
+"""Wishes -> transactions of the store; and what a store that lost its disks is given back."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TypeVar
 
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
-from mesh.store import Store, records
+from mesh.model import Claims
+from mesh.store import Store, StoreError, records
+
+T = TypeVar("T")
+
+AT_A_TIME = 16
+"""Transactions in flight: they touch different keys, and each waits for the disks of a majority."""
 
 
 async def claim(store: Store, wishes: Iterable[Wish]) -> bool:
@@ -11,10 +19,45 @@ async def claim(store: Store, wishes: Iterable[Wish]) -> bool:
 
     Raises `StoreError` if the store is out of reach; what was granted until then stays granted.
     """
-    refused = False
-    for wish in wishes:
-        refused |= not await _claim(store, wish)
-    return refused
+    return not all(await _all([_claim(store, wish) for wish in wishes]))
+
+
+async def restore(store: Store, claims: Claims) -> int:
+    """Claim again what was given away; how much another service has got meanwhile, which keeps it.
+
+    Raises `StoreError` if the store is out of reach: try again.
+    """
+    given = [dict([records.name_claim(name, owner)]) for name, owner in claims.owners.items()]
+    for name, vip in claims.vips.items():
+        given.append(dict([records.service_claim(name, vip), records.vip_claim(vip, name)]))
+    for vip, name in claims.holders.items():
+        if claims.vips.get(name) != vip:
+            given.append(dict([records.vip_claim(vip, name)]))
+    for (transport, port), (name, container_port) in claims.ports.items():
+        given.append(dict([records.port_claim(transport, port, name, container_port)]))
+    return sum(map(bool, await _all([store.claim(both) for both in given])))
+
+
+async def _all(asked: Sequence[Coroutine[None, None, T]]) -> list[T]:
+    """What they answer; a few at a time. Raises the first exception, once none of them goes on."""
+    room = asyncio.Semaphore(AT_A_TIME)
+    failed: list[BaseException] = []
+
+    async def ask(one: Coroutine[None, None, T]) -> T | None:
+        async with room:
+            if failed:
+                one.close()
+                return None
+            try:
+                return await one
+            except StoreError as error:
+                failed.append(error)
+                return None
+
+    answers = await asyncio.gather(*map(ask, asked))
+    if failed:
+        raise failed[0]
+    return [answer for answer in answers if answer is not None]
 
 
 async def _claim(store: Store, wish: Wish) -> bool:

@@ -10,6 +10,8 @@ problem to tell, never an exception: one broken record must not stop the others.
     claims/ports/<transport>/<port>     {"name", "container_port"}
     workers/<worker>/services/<owner>   a `Service`                   leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
+    workers/<worker>/daemon             {"version", "session"}        leased; written last: the rest is there
+    health/<worker>/<id>                {"health"}                    leased; what its worker's probes say
 
 Parts between slashes are percent-encoded where they hold a slash or anything odd.
 """
@@ -21,7 +23,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from mesh.model import Address, Claims, ClusterView, Endpoint, Name, Service, Transport
+from mesh.model import Address, Claims, ClusterView, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.problem import Problem, Severity
 
 VERSION = 1
@@ -46,6 +48,15 @@ class _Port(msgspec.Struct, frozen=True):
     container_port: int
 
 
+class _Daemon(msgspec.Struct, frozen=True):
+    version: str
+    session: str
+
+
+class _Verdict(msgspec.Struct, frozen=True):
+    health: Health
+
+
 def service_claim(name: Name, vip: Address) -> tuple[str, bytes]:
     """Key and value of the VIP that a service holds."""
     return _key("claims", "services", name), _value(_Vip(vip))
@@ -66,10 +77,31 @@ def port_claim(transport: Transport, port: int, name: Name, container_port: int)
     return _key("claims", "ports", transport, str(port)), _value(_Port(name, container_port))
 
 
+def own_prefixes(worker: str) -> tuple[str, ...]:
+    """Where the leased records of one worker are; nobody else writes there."""
+    return _key("workers", worker) + "/", _key("health", worker) + "/"
+
+
 def registration(worker: str, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, bytes]:
     """The leased records of one worker."""
     records = {_key("workers", worker, "services", service.owner): _value(service) for service in services}
     return records | {_key("workers", worker, "endpoints", endpoint.id): _value(endpoint) for endpoint in endpoints}
+
+
+def daemon(worker: str, version: str, session: str) -> tuple[str, bytes]:
+    """Key and value of the daemon itself; `session` is another one after each start."""
+    return _key("workers", worker, "daemon"), _value(_Daemon(version, session))
+
+
+def verdict(worker: str, id: str, health: Health) -> tuple[str, bytes]:
+    """Key and value of what a worker's probes say of one of its endpoints."""
+    return _key("health", worker, id), _value(_Verdict(health))
+
+
+def worker_of(key: str) -> str | None:
+    """Whose leased record it is, percent-encoded; None: a claim."""
+    kind, _, rest = key.partition("/")
+    return rest.partition("/")[0] if kind in ("workers", "health") else None
 
 
 def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
@@ -121,7 +153,12 @@ class _Declared(NamedTuple):
     service: Service
 
 
-_Fact: TypeAlias = _HeldVip | _Held | _OwnedName | _HeldPort | _Declared | Endpoint
+class _Judged(NamedTuple):
+    endpoint: EndpointKey
+    health: Health
+
+
+_Fact: TypeAlias = _HeldVip | _Held | _OwnedName | _HeldPort | _Declared | _Judged | Endpoint
 """What one record says."""
 
 
@@ -140,8 +177,10 @@ def _decode(key: str, value: bytes) -> _Fact | Problem | None:
                 return _HeldPort((Transport(transport), _port(int(port))), (held.name, _port(held.container_port)))
             case ["workers", worker, "services", _]:
                 return _Declared(worker, _sound_service(_read(value, Service)))
-            case ["workers", _, "endpoints", _]:
-                return _sound_endpoint(_read(value, Endpoint))
+            case ["workers", worker, "endpoints", id]:
+                return _sound_endpoint(_read(value, Endpoint), (worker, id))
+            case ["health", worker, id]:
+                return _Judged((worker, id), _read(value, _Verdict).health)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return Problem(Severity.ERROR, f"record {key}", f"it cannot be read: {error}", "delete it or write it anew")
     return None
@@ -156,11 +195,14 @@ class _Reading:
         self._holders: dict[Address, Name] = {}
         self._services: dict[str, tuple[str, Service]] = {}
         self._endpoints: list[Endpoint] = []
+        self._health: dict[EndpointKey, Health] = {}
 
     def take(self, fact: _Fact | Problem | None) -> None:
         match fact:
             case Endpoint():
                 self._endpoints.append(fact)
+            case _Judged(key, health):
+                self._health[key] = health
             case _HeldVip(name, vip):
                 self._vips[name] = vip
             case _Held(vip, name):
@@ -191,8 +233,9 @@ class _Reading:
     def view(self) -> ClusterView:
         return ClusterView(
             tuple(self._services[owner][1] for owner in sorted(self._services)),
-            tuple(sorted(self._endpoints, key=lambda endpoint: endpoint.id)),
+            tuple(sorted(self._endpoints, key=lambda endpoint: (endpoint.id, endpoint.worker))),
             Claims(self._vips, self._owners, self._ports, self._holders),
+            self._health,
         )
 
 
@@ -219,10 +262,14 @@ def _sound_service(service: Service) -> Service:
     return service
 
 
-def _sound_endpoint(endpoint: Endpoint) -> Endpoint:
+def _sound_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
+    if endpoint.key != key:
+        raise ValueError(f"it is about endpoint {endpoint.id} of worker {endpoint.worker}")
     _address(endpoint.address)
     if endpoint.port is not None:
         _port(endpoint.port)
+    for mapped in endpoint.host_ports:
+        _port(mapped.port)
     if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
         raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
     for threshold in (endpoint.max_connections, endpoint.min_connections):

@@ -6,7 +6,6 @@ of its own keeps the disk's pauses away from the event loop. A lock file beside 
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import sqlite3
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mesh.store import Snapshot, StoreError
+from mesh.store.lock import lock
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ class SqliteStore:
         self._lock = -1
         self._database: sqlite3.Connection | None = None
         self._closed = False
+        self.trouble: str | None = None
 
     @classmethod
     async def open(cls, path: Path, worker: str) -> "SqliteStore":
@@ -85,14 +86,19 @@ class SqliteStore:
                     if self._closed:
                         raise
                     log.error("%s; what was read last stays in force", error)
+                    self.trouble = str(error)
                     await asyncio.sleep(_RETRY)
                     continue
+                self.trouble = None
                 if snapshot.revision > seen:
                     seen = snapshot.revision
                     yield snapshot
                 await woken.wait()
         finally:
             self._watchers.discard(woken)
+
+    async def run(self) -> None:
+        """See `Store.run`."""
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -107,19 +113,7 @@ class SqliteStore:
     # --------------------------------------------------------------------------- in the store's thread
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(
-            self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise StoreError(
-                f"store {self._path} is in use by process {pid}; stop that daemon, or set [store] url to another file"
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self._lock = lock(self._path, "stop that daemon, or set [store] url to another file")
         self._database = database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA busy_timeout = 2000")
         database.execute("PRAGMA journal_mode = WAL")

@@ -14,8 +14,14 @@ class MemoryCluster:
         self.registered: dict[str, frozenset[str]] = {}
         """Worker -> its leased keys."""
         self.revision = 0
+        self.origin = ""
         self.watchers: set[asyncio.Event] = set()
         self._out_of_reach = False
+
+    def expire(self, worker: str) -> None:
+        """The worker's lease has ended."""
+        gone = self.registered.pop(worker, frozenset())
+        self.write({key: value for key, value in self.records.items() if key not in gone})
 
     @property
     def out_of_reach(self) -> bool:
@@ -26,6 +32,12 @@ class MemoryCluster:
     def out_of_reach(self, gone: bool) -> None:
         self._out_of_reach = gone
         self._wake()
+
+    def lose_everything(self) -> None:
+        """All of its disks are replaced by empty ones."""
+        self.registered = {}
+        self.origin += "again"
+        self.write({})
 
     def write(self, records: dict[str, bytes]) -> None:
         """Make these the records; a new revision if they are other ones."""
@@ -46,10 +58,18 @@ class MemoryStore:
         self._cluster = cluster
         self._worker = worker
 
+    @property
+    def trouble(self) -> str | None:
+        """See `Store.trouble`."""
+        return "the store is out of reach; bring it back" if self._cluster.out_of_reach else None
+
+    async def run(self) -> None:
+        """See `Store.run`. What is registered here stays until the test expires it."""
+
     async def read(self) -> Snapshot:
         """See `Store.read`."""
         self._reach()
-        return Snapshot(self._cluster.revision, dict(sorted(self._cluster.records.items())))
+        return Snapshot(self._cluster.revision, dict(sorted(self._cluster.records.items())), self._cluster.origin)
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Store.claim`."""

@@ -114,7 +114,7 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
 
     run("ipvsadm", "-A", "-t", "10.1.0.1:443", "-s", "rr")
     code, said = await call(*VIPMESH, "teardown", "-c", str(settings), seconds=SLOW)
-    assert (code, said.splitlines()[-1].startswith("6 removed; claims stay in sqlite")) == (0, True), said
+    assert (code, said.splitlines()[-1].startswith("7 removed; claims stay in sqlite")) == (0, True), said
     assert run("ipvsadm", "-Sn").split() == ["-A", "-t", "10.1.0.1:443", "-s", "rr"], "another's is never touched"
     assert "mesh0" not in run("ip", "link")
     assert "vipmesh" not in run("nft", "list", "ruleset")
@@ -198,5 +198,5 @@ async def test_what_somebody_breaks_is_mended_and_told(
         ip("link del mesh0")
         await daemon.line(f"bind VIP {vip}", seconds=5)
         assert await ask_tcp(lab, web) in {"a", "b"}
-        assert (await status(f"unix://{tmp_path}/admin.sock"))["repairs"] == 13
+        assert (await status(f"unix://{tmp_path}/admin.sock"))["repairs"] == 14
         assert await daemon.end() == 0

@@ -1,0 +1,21 @@
+# vipmesh as a container on the host's network; deploy/compose.yaml runs it.
+#
+# BASE is any image with Python 3.11 or later and pip. A base that holds the dependencies already builds without a
+# network: --build-arg BASE=my-base --build-arg PIP_OPTIONS="--no-index --no-build-isolation"
+ARG BASE=python:3.12-slim
+
+FROM ${BASE} AS build
+ARG PIP_OPTIONS=""
+COPY . /src
+RUN python3 -m venv --system-site-packages --without-pip /opt/vipmesh \
+ && python3 -m pip --python /opt/vipmesh/bin/python3 install --no-cache-dir --no-compile ${PIP_OPTIONS} /src
+
+FROM ${BASE}
+COPY --from=build /opt/vipmesh /opt/vipmesh
+ENV PATH=/opt/vipmesh/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+VOLUME /var/lib/vipmesh
+# Ends with the daemon: what is in the kernel goes on forwarding.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["vipmesh", "status", "--json"]
+ENTRYPOINT ["vipmesh"]
+CMD ["run"]

@@ -1,0 +1,54 @@
+"""`etcd://h1:2379,h2:2379,[fd00::3]:2379/vipmesh` -> where to ask, and under which prefix the keys are.
+
+`etcds://` is the same over TLS. The port is 2379 and the prefix `vipmesh` unless written. User and password have
+settings of their own: a URL is shown in logs.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+EXAMPLE = '"etcd://host1:2379,host2:2379,host3:2379/vipmesh", or etcds:// for TLS'
+
+_PORT = 2379
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdUrl:
+    """Any of the members may be asked."""
+
+    members: tuple[str, ...]
+    """`http://h1:2379`: the client URL of each."""
+    prefix: str
+    """`/vipmesh/`."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether the members are asked over TLS."""
+        return self.members[0].startswith("https:")
+
+
+def parse(text: str) -> EtcdUrl:
+    """Raises ValueError with what is wrong."""
+    if "@" in text:
+        raise ValueError("a URL is shown in logs; put the user into [store] user, the password into [store] password")
+    match = re.fullmatch(r"(etcds?)://([^/?#]*)/?([^?#]*)", text)
+    if not match:
+        raise ValueError(f"{text!r} is not the URL of an etcd cluster")
+    scheme = "https" if match[1] == "etcds" else "http"
+    members = tuple(dict.fromkeys(f"{scheme}://{_member(part.strip())}" for part in match[2].split(",")))
+    prefix = match[3].strip("/") or "vipmesh"
+    if not re.fullmatch(r"[A-Za-z0-9._/-]+", prefix):
+        raise ValueError(f"{prefix!r} has characters that are not letters, digits or any of . _ / -")
+    return EtcdUrl(members, f"/{prefix}/")
+
+
+def _member(text: str) -> str:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?", text)
+    if not match:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    port = int(match[3] or _PORT)
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{text!r} has no port from 1 to 65535")
+    host = f"[{ipaddress.IPv6Address(match[1])}]" if match[1] else match[2]
+    return f"{host}:{port}"

@@ -1,0 +1,271 @@
+"""What this worker and the others tell one another over the store.
+
+Of its own endpoints a worker knows more than the store: what it offers, and what its probes say, counts for itself at
+once, whether the store answers, is away, or has just ended its lease. The others see it as soon as it is written. While
+the store is away the newest offer waits; only that one is written afterwards.
+
+A store that comes back with another `origin` has lost what it knew. It is given the claims of the last picture back
+before anything new is claimed, and until the other workers have registered anew they are taken to be where they were.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
+
+from mesh import __version__
+from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
+from mesh.journal import Journal
+from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
+from mesh.offload import compute
+from mesh.problem import Problem, Severity
+from mesh.store import Snapshot, Store, StoreError
+from mesh.store.claiming import claim, restore
+from mesh.store.records import Reader, daemon, own_prefixes, registration, verdict, worker_of
+
+log = logging.getLogger("vipmesh")
+
+COALESCE = 0.005
+"""Seconds that a change waits for company."""
+REST = 4.0
+"""How many times as long as a picture took until the next one: a burst leaves most of the time to others."""
+LONGEST_REST = 1.0
+"""Seconds; only where the machine is overloaded."""
+RETRY = 1.0
+"""Seconds before a store that refused is asked again."""
+GRACE = 15.0
+"""Seconds that workers get to register anew with a store that lost what it knew."""
+
+Decide: TypeAlias = Callable[[ClusterView], tuple[tuple[Wish, ...], tuple[Problem, ...]]]
+"""What the services of a picture lack, and who was refused what."""
+
+
+class Share:
+    """Of one worker. `offer` and `judge` may be called with the same again."""
+
+    def __init__(self, worker: str, store: Store, journal: Journal, decide: Decide) -> None:
+        self._worker = worker
+        self._store = store
+        self._journal = journal
+        self._decide = decide
+        self._own = own_prefixes(worker)
+        self._daemon = daemon(worker, __version__, uuid.uuid4().hex)
+        self._reader = Reader()
+        self._snapshot: Snapshot | None = None
+        self._offered: dict[str, bytes] | None = None
+        """None: not all sources have answered yet."""
+        self._endpoints: tuple[str, ...] = ()
+        """Ids of those that are offered."""
+        self._owners: frozenset[str] = frozenset()
+        self._names: frozenset[Name] = frozenset()
+        """Of the services that are offered."""
+        self._health: Mapping[str, Health] | None = None
+        """None: nothing is probed yet; what a former life said stays."""
+        self._registered: dict[str, bytes] = {}
+        self._seen_myself = False
+        self._view: ClusterView | None = None
+        self._former: Mapping[str, bytes] = {}
+        """The last picture of a store that was lost."""
+        self._lost: Claims | None = None
+        """What it has to be given back."""
+        self._forgetting: asyncio.TimerHandle | None = None
+        self._decided: tuple[tuple[Service, ...], Claims] | None = None
+        """For which all wishes were granted."""
+        self._waiting: set[str] = set()
+        """What the store has not taken yet."""
+        self._write, self._unclaimed = asyncio.Event(), asyncio.Event()
+        self._look, self._taken = asyncio.Event(), asyncio.Event()
+
+    def offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
+        """This is all that the worker runs."""
+        offered = registration(self._worker, services, endpoints)
+        if offered != self._offered:
+            self._offered = offered
+            self._owners = frozenset(service.owner for service in services)
+            self._names = frozenset(service.name for service in services)
+            self._decided = None
+            self._unclaimed.set()
+            self._endpoints = tuple(endpoint.id for endpoint in endpoints)
+            self._write.set()
+            self._look.set()
+
+    def judge(self, health: Mapping[str, Health]) -> None:
+        """This is what the probes say of all of its endpoints that have one, by id."""
+        if health != self._health:
+            self._health = health
+            self._write.set()
+
+    async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
+        """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
+
+        Of own endpoints there are no verdicts in it: whoever probes them knows. `patient`: the first picture waits for
+        the sources if a former life's offer is gone, since the data plane still carries it.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(), name="store")
+            tasks.create_task(self._keep_written(), name="registration")
+            tasks.create_task(self._keep_claimed(), name="claims")
+            loop = asyncio.get_running_loop()
+            rested = loop.time()
+            while True:
+                await self._look.wait()
+                await asyncio.sleep(max(COALESCE, rested - loop.time()))
+                self._look.clear()
+                self._taken.set()
+                if self._snapshot is None or (patient and not self._knows_itself(self._snapshot)):
+                    continue
+                patient = False
+                began = loop.time()
+                records = self._overlaid(self._snapshot)
+                seen, broken = await compute(len(records), partial(self._reader.view, records))
+                self._journal.found("store", broken)
+                self._unclaimed.set()
+                self._write.set()
+                if seen != self._view:  # what this worker offered itself comes back from the store
+                    self._view = seen
+                    see(seen)
+                rested = loop.time() + min(LONGEST_REST, REST * (loop.time() - began))
+
+    # ------------------------------------------------------------------------------------- store -> picture
+
+    async def _follow(self) -> None:
+        async for snapshot in self._store.watch():
+            before = self._snapshot
+            if before is not None and before.origin != snapshot.origin:
+                self._lose(before)
+            self._snapshot = snapshot
+            self._notice_namesake(snapshot)
+            self._taken.clear()
+            self._look.set()
+            await self._taken.wait()  # what comes meanwhile is one snapshot
+
+    def _lose(self, before: Snapshot) -> None:
+        log.error("the store has lost what it knew: it gets all claims back that this worker knows")
+        self._former = {**self._former, **before.records}
+        self._lost = self._lost or (self._view or ClusterView()).claims
+        self._registered = {}
+        self._seen_myself = False
+        self._forget_later()
+        self._unclaimed.set()
+
+    def _forget_later(self) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(GRACE, self._forget)
+
+    def _forget(self) -> None:
+        if self._lost is not None:
+            self._forget_later()  # it does not even have its claims back
+            return
+        self._former = {}
+        self._look.set()
+
+    def _overlaid(self, snapshot: Snapshot) -> dict[str, bytes]:
+        back = {worker_of(key) for key in snapshot.records} if self._former else set()
+        former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
+        records = {**former, **snapshot.records}
+        if self._offered is None:
+            return records
+        return {key: value for key, value in records.items() if not key.startswith(self._own)} | self._offered
+
+    def _knows_itself(self, snapshot: Snapshot) -> bool:
+        return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
+
+    def _notice_namesake(self, snapshot: Snapshot) -> None:
+        """Two daemons with one name would undo one another's work: the elder leaves the name to the newer."""
+        key, mine = self._daemon
+        there = snapshot.records.get(key)
+        if there == mine:
+            self._seen_myself = True
+        elif self._seen_myself and there is not None:
+            remedy = "give each worker another [node] name and restart this one"
+            reason = f"another daemon runs with the name {self._worker}; what this one runs is not offered any more"
+            self._journal.found("name", [Problem(Severity.ERROR, f"worker {self._worker}", reason, remedy)])
+
+    # ------------------------------------------------------------------------------------------ offer -> store
+
+    async def _keep_written(self) -> None:
+        while True:
+            await self._write.wait()
+            await asyncio.sleep(COALESCE)
+            self._write.clear()
+            records = self._records()
+            if records is None or records == self._registered or self._journal.problems.get("name"):
+                continue
+            try:
+                await self._store.register(records)
+            except StoreError as error:
+                self._is_refused("registration", error)
+                await asyncio.sleep(RETRY)
+                self._write.set()
+            else:
+                self._registered = records
+                self._is_answered("registration")
+
+    def _records(self) -> dict[str, bytes] | None:
+        """All that shall be under this worker's lease; None: not to be said yet."""
+        if self._offered is None or self._snapshot is None:
+            return None
+        if self._health is None:  # of a former life, until the probes have begun
+            said = {k: v for k, v in self._snapshot.records.items() if k.startswith(self._own[1])}
+        else:
+            said = dict(
+                verdict(self._worker, id, self._health[id])
+                for id in self._endpoints
+                if self._health.get(id) in (Health.HEALTHY, Health.UNHEALTHY)
+            )
+        return self._offered | said | dict([self._daemon])
+
+    # --------------------------------------------------------------------------------------- picture -> claims
+
+    async def _keep_claimed(self) -> None:
+        """Ask for what the services lack; the store's next snapshot shows what was given."""
+        while True:
+            await self._unclaimed.wait()
+            self._unclaimed.clear()
+            seen = self._view or ClusterView()
+            try:
+                await self._give_back()
+                if (seen.services, seen.claims) == self._decided:
+                    continue
+                wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
+                self._journal.found("claims", conflicts)
+                refused = await claim(self._store, [wish for wish in wanted if self._is_mine(wish)])
+                self._decided = None if refused else (seen.services, seen.claims)
+            except StoreError as error:
+                self._is_refused("claims", error)
+                await asyncio.sleep(RETRY)
+                self._unclaimed.set()
+            else:
+                self._is_answered("claims")
+
+    def _is_mine(self, wish: Wish) -> bool:
+        """Whoever runs a service claims for it. All come to the same wishes, and need not all ask."""
+        match wish:
+            case ClaimName(_, owner) | TakeOverName(_, _, owner):
+                return self._offered is None or owner in self._owners
+            case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
+                return self._offered is None or name in self._names
+
+    async def _give_back(self) -> None:
+        if self._lost is None:
+            return
+        lost = self._lost
+        refused = await restore(self._store, lost)
+        if refused:
+            log.error("%d claims could not be given back to the store: others have them by now", refused)
+        if self._lost is lost:
+            self._lost = None
+
+    # ------------------------------------------------------------------------------------------- the journal
+
+    def _is_refused(self, what: str, error: StoreError) -> None:
+        self._waiting.add(what)
+        self._journal.froze("store", str(error))
+
+    def _is_answered(self, what: str) -> None:
+        self._waiting.discard(what)
+        if not self._waiting:
+            self._journal.thawed("store")

@@ -1,0 +1,254 @@
+"""The `Store` of a cluster on etcd (v3.4 and newer).
+
+A watch lists once, then follows from that revision on: over failed members, lost connections and elections. Only if
+etcd has forgotten the revisions in between (compaction), or is not the store that it was (its disks are lost, a backup
+was restored), everything is listed again; whoever watches compares whole pictures anyway.
+
+Which life of the store it is says a key of its own, `origin`, that the first worker writes and that no record shows.
+"""
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from datetime import datetime
+
+from mesh.etcd_url import EtcdUrl
+from mesh.store import Snapshot, StoreError
+from mesh.store.etcd.faults import RefusedError, UnreachableError
+from mesh.store.etcd.gateway import Gateway
+from mesh.store.etcd.lease import Registrations
+from mesh.store.etcd.wire import Body, KeyValue, RangeAnswer, TransactionAnswer, WatchAnswer, prefix_end
+
+log = logging.getLogger("vipmesh")
+
+_PAGE = 2000
+"""Keys in one answer: each comes well within the request timeout."""
+_RETRY = 0.2
+"""Seconds, about, before a watch that ended is opened again."""
+
+
+class _ForgottenError(Exception):
+    """What is mirrored cannot be followed any further: list again."""
+
+
+class _Mirror:
+    """What the store holds as of one revision."""
+
+    def __init__(self, prefix: bytes, origin: bytes) -> None:
+        self._prefix = prefix
+        self._records: dict[str, bytes] = {}
+        self.origin = origin
+        self.revision = 0
+
+    def put(self, kv: KeyValue) -> bool:
+        """Whether that changes anything."""
+        if kv.key == self._prefix + b"origin":
+            return False
+        name = kv.key.removeprefix(self._prefix).decode(errors="replace")
+        before = self._records.get(name)
+        self._records[name] = kv.value
+        return before != kv.value
+
+    def apply(self, answer: WatchAnswer) -> bool:
+        """Follow; whether that changes anything. Raises `_ForgottenError`."""
+        if answer.canceled:
+            raise _ForgottenError
+        changed = False
+        for event in answer.events:
+            if event.kv.mod_revision <= self.revision:
+                continue
+            if event.type == "PUT":
+                changed |= self.put(event.kv)
+            elif event.kv.key == self._prefix + b"origin":
+                raise _ForgottenError
+            else:
+                name = event.kv.key.removeprefix(self._prefix).decode(errors="replace")
+                changed |= self._records.pop(name, None) is not None
+        if answer.events:
+            self.revision = max(self.revision, answer.events[-1].kv.mod_revision)
+        elif not answer.created:
+            self.revision = max(self.revision, answer.header.revision)  # all up to here was sent
+        return changed
+
+    def part(self, belongs: Callable[[bytes], bool]) -> dict[bytes, bytes]:
+        """Some of it, by whole key."""
+        named = ((self._prefix + name.encode(), value) for name, value in self._records.items())
+        return {key: value for key, value in named if belongs(key)}
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.revision, dict(self._records), self.origin.decode(errors="replace"))
+
+
+class EtcdStore:
+    """To be made in the event loop; `run` goes beside everything else."""
+
+    def __init__(self, gateway: Gateway, prefix: str, own: tuple[str, ...], lease_ttl: int) -> None:
+        """`prefix` and `own` end with a slash: where all keys are, and below it, where this worker alone writes."""
+        self._gateway = gateway
+        self._prefix = prefix.encode()
+        self._registrations = Registrations(gateway, tuple(self._prefix + part.encode() for part in own), lease_ttl)
+        self._silent: str | None = None
+        self._closed = False
+
+    @classmethod
+    def at(cls, url: EtcdUrl, gateway: Gateway, own: tuple[str, ...], lease_ttl: int) -> "EtcdStore":
+        """Below the URL's prefix."""
+        return cls(gateway, url.prefix, own, lease_ttl)
+
+    @property
+    def trouble(self) -> str | None:
+        """See `Store.trouble`."""
+        return self._silent or self._registrations.trouble
+
+    async def run(self) -> None:
+        """See `Store.run`."""
+        await self._registrations.keep()
+
+    async def read(self) -> Snapshot:
+        """See `Store.read`."""
+        self._check_open()
+        return (await self._list()).snapshot()
+
+    async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """See `Store.claim`."""
+        self._check_open()
+        wanted = {self._prefix + name.encode(): value for name, value in records.items()}
+        answer = await self._transaction(
+            {
+                "compare": [{"key": key, "target": "CREATE", "create_revision": 0} for key in wanted],
+                "success": [{"request_put": {"key": key, "value": value}} for key, value in wanted.items()],
+                "failure": [{"request_range": {"key": key}} for key in wanted],
+            }
+        )
+        if answer.succeeded:
+            return {}
+        there = {kv.key: kv.value for kv in answer.found}
+        if there == wanted:
+            return {}  # an earlier attempt whose answer was lost, or another worker with the same wish
+        return {key.removeprefix(self._prefix).decode(): value for key, value in there.items()}
+
+    async def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """See `Store.replace`."""
+        self._check_open()
+        where = self._prefix + key.encode()
+        put = [{"request_put": {"key": where, "value": new}}] if old != new else []
+        answer = await self._transaction(
+            {
+                "compare": [{"key": where, "target": "VALUE", "value": old}],
+                "success": put,
+                "failure": [{"request_range": {"key": where}}],
+            }
+        )
+        return answer.succeeded or [kv.value for kv in answer.found] == [new]
+
+    async def register(self, records: Mapping[str, bytes]) -> None:
+        """See `Store.register`."""
+        self._check_open()
+        await self._registrations.register({self._prefix + name.encode(): value for name, value in records.items()})
+
+    async def watch(self) -> AsyncIterator[Snapshot]:
+        """See `Store.watch`."""
+        mirror: _Mirror | None = None
+        while True:
+            self._check_open()
+            try:
+                if mirror is None:
+                    mirror = await self._list()
+                    self._answers()
+                    yield mirror.snapshot()
+                async with aclosing(self._follow(mirror)) as following:
+                    async for changed in following:
+                        self._answers()
+                        if changed:
+                            yield mirror.snapshot()
+            except _ForgottenError:
+                mirror = None
+            except StoreError as error:
+                self._is_silent(error)
+                await asyncio.sleep(_RETRY * random.uniform(0.5, 1))
+
+    async def close(self) -> None:
+        """See `Store.close`. The lease lives on for its time: a daemon that comes back takes it over."""
+        self._closed = True
+        await self._gateway.close()
+
+    async def _follow(self, mirror: _Mirror) -> AsyncGenerator[bool, None]:
+        """Yields after whatever has come since the last look: whether it changed anything.
+
+        Raises `_ForgottenError` if there is another store by now: it would start again with lower revisions.
+        """
+        asked = {
+            "key": self._prefix,
+            "range_end": prefix_end(self._prefix),
+            "start_revision": mirror.revision + 1,
+            "progress_notify": True,
+        }
+        async with self._gateway.stream({"create_request": asked}) as stream:
+            if not await self._is_the_same(mirror):
+                raise _ForgottenError
+            async for answers in stream:
+                changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
+                if any(self._registrations.is_own(event.kv.key) for answer in answers for event in answer.events):
+                    self._registrations.look(mirror.part(self._registrations.is_own), mirror.revision)
+                yield any(changes)
+
+    async def _is_the_same(self, mirror: _Mirror) -> bool:
+        """Whether the store still has the history that was followed: asked of its majority, not of one member."""
+        answer = await self._range({"key": self._prefix + b"origin"})
+        return [kv.value for kv in answer.kvs] == [mirror.origin] and answer.header.revision >= mirror.revision
+
+    async def _list(self) -> _Mirror:
+        """All keys as of one revision."""
+        mirror = _Mirror(self._prefix, await self._origin())
+        body: Body = {"key": self._prefix, "range_end": prefix_end(self._prefix), "limit": _PAGE}
+        while True:
+            try:
+                answer = await self._range(body)
+            except RefusedError as error:
+                if not error.is_compacted:
+                    raise
+                return await self._list()
+            mirror.revision = mirror.revision or answer.header.revision
+            for kv in answer.kvs:
+                mirror.put(kv)
+            if not answer.more:
+                return mirror
+            body |= {"key": answer.kvs[-1].key + b"\0", "revision": mirror.revision}
+
+    async def _origin(self) -> bytes:
+        """Which life of the store this is; the first to ask decides."""
+        where, mine = self._prefix + b"origin", uuid.uuid4().hex.encode()
+        answer = await self._transaction(
+            {
+                "compare": [{"key": where, "target": "CREATE", "create_revision": 0}],
+                "success": [{"request_put": {"key": where, "value": mine}}],
+                "failure": [{"request_range": {"key": where}}],
+            }
+        )
+        return mine if answer.succeeded else answer.found[0].value
+
+    async def _range(self, body: Body) -> RangeAnswer:
+        return await self._gateway.call("kv/range", body, RangeAnswer)
+
+    async def _transaction(self, body: Body) -> TransactionAnswer:
+        return await self._gateway.call("kv/txn", body, TransactionAnswer)
+
+    def _answers(self) -> None:
+        if self._silent is not None:
+            log.info("store: etcd answers again; it did not %s", self._silent)
+            self._silent = None
+
+    def _is_silent(self, error: StoreError) -> None:
+        if isinstance(error, UnreachableError):
+            error = StoreError(f"etcd: {self._gateway.member}: {error}")
+        if self._silent is None:
+            now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+            self._silent = f"since {now}: {error}"
+            log.error("store: %s; what was read last stays in force", error)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed; restart the daemon")

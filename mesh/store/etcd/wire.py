@@ -1,0 +1,124 @@
+"""The messages of etcd's v3 API as its JSON gateway writes them.
+
+Source: etcd's `api/etcdserverpb/rpc.proto`. 64-bit numbers come as text, bytes as base64, and whatever is zero, false
+or empty is left out. Only the fields that are read are here.
+"""
+
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+Body: TypeAlias = dict[str, Any]
+"""A request."""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """Of every answer."""
+
+    revision: int = 0
+    """Of the whole store, as of the answer."""
+
+
+class KeyValue(msgspec.Struct, frozen=True):
+    """A key, its value, and the lease it lives under (0: for good)."""
+
+    key: bytes
+    value: bytes = b""
+    mod_revision: int = 0
+    lease: int = 0
+
+
+class RangeAnswer(msgspec.Struct, frozen=True):
+    """Of `kv/range`."""
+
+    header: Header = Header()
+    kvs: tuple[KeyValue, ...] = ()
+    more: bool = False
+
+
+class OperationAnswer(msgspec.Struct, frozen=True):
+    """Of one operation in a transaction; only ranges are read."""
+
+    response_range: RangeAnswer | None = None
+
+
+class TransactionAnswer(msgspec.Struct, frozen=True):
+    """Of `kv/txn`."""
+
+    header: Header = Header()
+    succeeded: bool = False
+    responses: tuple[OperationAnswer, ...] = ()
+
+    @property
+    def found(self) -> list[KeyValue]:
+        """What the ranges of the branch that was taken have found."""
+        return [kv for answer in self.responses if answer.response_range for kv in answer.response_range.kvs]
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """Of `lease/grant`, and inside of `lease/keepalive`; a TTL of 0: there is no such lease."""
+
+    id: int = msgspec.field(default=0, name="ID")
+    ttl: int = msgspec.field(default=0, name="TTL")
+
+
+class KeptAlive(msgspec.Struct, frozen=True):
+    """Of `lease/keepalive`: a stream with one message."""
+
+    result: Lease = Lease()
+
+
+class Token(msgspec.Struct, frozen=True):
+    """Of `auth/authenticate`."""
+
+    token: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A change of one key."""
+
+    kv: KeyValue
+    type: str = "PUT"
+    """Or `DELETE`."""
+
+
+class WatchAnswer(msgspec.Struct, frozen=True):
+    """What happened in one revision or in several; always whole revisions."""
+
+    header: Header = Header()
+    created: bool = False
+    canceled: bool = False
+    compact_revision: int = 0
+    cancel_reason: str = ""
+    events: tuple[Event, ...] = ()
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What is answered instead, with a status of 400 or more. `code`: grpc/codes."""
+
+    message: str = ""
+    code: int = 2
+
+
+class StreamMessage(msgspec.Struct, frozen=True):
+    """One line of a watch."""
+
+    result: WatchAnswer | None = None
+    error: Fault | None = None
+
+
+def encode(body: Body) -> bytes:
+    """A request."""
+    return msgspec.json.encode(body)
+
+
+def decode(payload: bytes, type_: type[T]) -> T:
+    """An answer. Raises `msgspec.MsgspecError`."""
+    return msgspec.json.decode(payload, type=type_, strict=False)  # numbers may be text
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The first key behind all keys with this prefix, which ends with a byte below 255."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])

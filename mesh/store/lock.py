@@ -1,0 +1,25 @@
+"""A lock file keeps a second daemon out of what only one may write."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from mesh.store import StoreError
+
+
+def lock(path: Path, remedy: str) -> int:
+    """Take the lock beside `path`, making its directory if it is missing; closing the returned file gives it back.
+
+    Raises `StoreError`, with `remedy`, if another process has it. The file may stay when the daemon is gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(file, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(file)
+        raise StoreError(f"store {path} is in use by process {pid}; {remedy}") from None
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file

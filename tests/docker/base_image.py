@@ -1,0 +1,106 @@
+"""A base image for the Dockerfile, made of this machine's own Python: no registry is asked, no package index either.
+
+It holds the interpreter with its standard library, the shared libraries that they need, busybox as the shell, and the
+packages that vipmesh and its installation need, as they are in the environment of the tests.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import IO
+
+from tests.docker.engine import BUSYBOX
+
+_NEEDED = (
+    "aiodocker",
+    "aiohttp",
+    "dnslib",
+    "msgspec",
+    "pyroute2",
+    "PyYAML",
+    "python-dotenv",
+    "uvloop",
+    "pip",
+    "setuptools",
+    "wheel",
+)
+_LEFT_OUT = {
+    "__pycache__",
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "site-packages",
+    "dist-packages",
+    "ensurepip",
+    "lib2to3",
+}
+_APPLETS = ("sh", "cat", "ls", "mkdir", "rm", "ln", "cp")
+
+
+def write(out: IO[bytes]) -> None:
+    """The image's root file system as a tar archive."""
+    executable = Path(os.path.realpath(sys.executable))
+    standard = Path(sysconfig.get_paths()["stdlib"])
+    site = standard / "site-packages"
+    found: dict[str, Path] = {str(executable): executable}
+    for folder, folders, names in os.walk(standard):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith("config-")]
+        found.update({f"{folder}/{name}": Path(folder, name) for name in names if not name.endswith((".pyc", ".a"))})
+    for name in _closure():
+        for file in distribution(name).files or ():
+            path = Path(str(file.locate()))
+            if ".." not in file.parts and path.is_file() and "__pycache__" not in file.parts:
+                found[f"{site}/{file}"] = path
+    for library in _libraries([path for path in found.values() if path == executable or ".so" in path.name]):
+        found[str(library)] = library
+    with tarfile.open(fileobj=out, mode="w|") as tar:
+        # All of them: the engine makes those that are missing, for root with all its capabilities alone.
+        parents = {str(parent).lstrip("/") for inside in found for parent in Path(inside).parents} - {""}
+        for name in sorted(parents | {"bin", "etc", "run", "tmp", "usr", "usr/bin", "var"}):
+            mode = 0o1777 if name == "tmp" else 0o755
+            folder_info = tarfile.TarInfo(name)
+            folder_info.type, folder_info.mode = tarfile.DIRTYPE, mode
+            tar.addfile(folder_info)
+        for inside, path in sorted(found.items()):
+            tar.add(os.path.realpath(path), inside.lstrip("/"), recursive=False, filter=_plain)
+        tar.add(BUSYBOX, "bin/busybox", filter=_plain)
+        for link, target in [("usr/bin/python3", str(executable)), *((f"bin/{name}", "busybox") for name in _APPLETS)]:
+            link_info = tarfile.TarInfo(link)
+            link_info.type, link_info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link_info)
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Root's, and readable by everybody: a root without capabilities is nobody in particular."""
+    info.uid = info.gid = 0
+    info.uname = info.gname = "root"
+    info.mode |= 0o444
+    return info
+
+
+def _closure() -> set[str]:
+    """The packages with what they require, as far as it is installed."""
+    todo, found = list(_NEEDED), set[str]()
+    while todo:
+        name = todo.pop()
+        try:
+            required = distribution(name).requires or []
+        except PackageNotFoundError:
+            continue
+        if name not in found:
+            found.add(name)
+            todo += [re.split(r"[^A-Za-z0-9._-]", text)[0] for text in required if "extra ==" not in text]
+    return found
+
+
+def _libraries(files: list[Path]) -> Iterator[Path]:
+    """The shared libraries that these files are linked with."""
+    listed = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
+    yield from {Path(path) for path in re.findall(r"(?:=> |^\t)(/\S+)", listed, re.MULTILINE)}

@@ -4,6 +4,7 @@ import asyncio
 import random
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,6 +16,7 @@ from dnslib import EDNS0, DNSRecord
 from meshdns import batch, udp
 from meshdns.block import block
 from meshdns.forward import Forwarder
+from meshdns.listen import bind
 from meshdns.server import NameServer
 from meshdns.zone import Zone
 from tests.netns import ip, private_network
@@ -220,6 +222,18 @@ def test_an_answer_too_long_for_the_way_is_cut_and_never_fragmented(edns: bool, 
 
     with private_network():
         asyncio.run(work())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the host's limit holds")
+def test_thousands_of_questions_wait_while_the_server_is_at_something_else() -> None:
+    """More than the host's usual limit lets through, some 250."""
+    with private_network():
+        udp_socket, tcp_socket = bind("127.0.0.1", 0)
+        with udp_socket, tcp_socket, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for _ in range(4000):
+                client.sendto(question(), udp_socket.getsockname())
+            for _ in range(4000):
+                assert udp_socket.recv(512) == question()  # BlockingIOError if it was lost
 
 
 def test_more_clients_than_are_remembered_are_all_served(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,8 @@ class Settings:
     store_saved_view: Path
     admin_listen: str
     """`unix:///path` or `HOST:PORT`."""
+    metrics_services: int
+    """How many services have series of their own."""
 
 
 def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
@@ -452,6 +454,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             "unix:///run/vipmesh/admin.sock",
             '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
             "where `vipmesh status` asks",
+        ),
+        "metrics.services": Setting(
+            _number(0, 100_000),
+            1000,
+            "a number of services such as 1000",
+            "how many services have series of their own in the metrics, the first ones by name",
         ),
     }
 )

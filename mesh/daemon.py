@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.leaving import Leaving
+from mesh.metrics import Measured
 from mesh.model import Address, Endpoint, VirtualKey
 from mesh.naming import Names
 from mesh.offload import answer_promptly
@@ -133,7 +134,7 @@ async def run(
             wake=wake,
             leaving=leaving,
         )
-        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs())
+        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs(), _measure(settings, loop, prober, names))
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
@@ -203,6 +204,17 @@ async def _former(
     if isinstance(plane, nftables.NftablesDataPlane):
         return [IpvsServers(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
     return [NftablesRules(taken_over)]
+
+
+def _measure(settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer) -> Callable[[], Measured]:
+    return lambda: Measured(
+        loop.observe(),
+        loop.figures.copy(),
+        prober.figures(),
+        asdict(names.counters),
+        asdict(names.forward_counters),
+        settings.metrics_services,
+    )
 
 
 def _draft(settings: Settings) -> Draft:

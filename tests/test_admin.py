@@ -6,9 +6,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.api.admin import AdminApi, AdminError
-from mesh.status import WorkerStatus
+from mesh.metrics import Measured
+from mesh.observed import Observed
+from mesh.status import Facts, WorkerStatus
 from tests.e2e.programs import free_port
 
 STATUS = WorkerStatus("1", "w1", "fake", "a test", ("127.0.0.1:53",))
@@ -33,6 +36,18 @@ async def test_on_a_unix_socket_that_only_the_owner_may_use(tmp_path: Path) -> N
     again = AdminApi(f"unix://{path}", lambda: STATUS)
     await again.start()
     await again.stop()
+
+
+async def test_metrics_have_the_worker_and_its_process(tmp_path: Path) -> None:
+    measured = Measured(Observed(Facts("1", "w1", "fake", "a test")))
+    api = AdminApi(f"unix://{tmp_path}/admin.sock", lambda: STATUS, measure=lambda: measured)
+    await api.start()
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(f"{tmp_path}/admin.sock")) as session:
+        async with session.get("http://vipmesh/metrics") as answer:
+            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            families = {f.name for f in text_string_to_metric_families(await answer.text())}
+    await api.stop()
+    assert {"vipmesh_info", "vipmesh_passes", "process_resident_memory_bytes", "process_open_fds"} <= families
 
 
 async def test_over_tcp_and_a_taken_port_is_told() -> None:

@@ -47,6 +47,7 @@ def test_the_defaults() -> None:
         store_lease_ttl=5,
         store_saved_view=Path("/var/lib/vipmesh/view.json"),
         admin_listen="unix:///run/vipmesh/admin.sock",
+        metrics_services=1000,
     )
 
 

@@ -10,6 +10,8 @@ from types import MappingProxyType
 import msgspec
 from aiohttp import web
 
+from mesh.api.metrics import Metrics
+from mesh.metrics import Measured
 from mesh.status import WorkerStatus
 
 
@@ -26,14 +28,19 @@ class RefusalError(Exception):
 
 
 class AdminApi:
-    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns.
+    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns, and
+    `GET /metrics` has what `measure` gives in Prometheus' text format.
 
     `POST /v1/VERB` with `{"name": ...}` carries out one of `verbs`; the answer comes when it is done,
     `{"endpoint": ...}` or, with status 409, `{"error": ...}`.
     """
 
     def __init__(
-        self, listen: str, status: Callable[[], WorkerStatus], verbs: Mapping[str, Verb] = MappingProxyType({})
+        self,
+        listen: str,
+        status: Callable[[], WorkerStatus],
+        verbs: Mapping[str, Verb] = MappingProxyType({}),
+        measure: Callable[[], Measured] | None = None,
     ) -> None:
         self._listen = listen
         self._status = status
@@ -42,6 +49,8 @@ class AdminApi:
         for name, verb in verbs.items():
             app.router.add_post(f"/v1/{name}", partial(_carry_out, verb))
         app.router.add_get("/healthz", self._get_health)
+        if measure is not None:
+            app.router.add_get("/metrics", Metrics(measure).get)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
 
     async def start(self) -> None:

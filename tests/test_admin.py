@@ -42,10 +42,10 @@ async def test_metrics_have_the_worker_and_its_process(tmp_path: Path) -> None:
     measured = Measured(Observed(Facts("1", "w1", "fake", "a test")))
     api = AdminApi(f"unix://{tmp_path}/admin.sock", lambda: STATUS, measure=lambda: measured)
     await api.start()
-    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(f"{tmp_path}/admin.sock")) as session:
-        async with session.get("http://vipmesh/metrics") as answer:
-            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-            families = {f.name for f in text_string_to_metric_families(await answer.text())}
+    there = aiohttp.UnixConnector(f"{tmp_path}/admin.sock")
+    async with aiohttp.ClientSession(connector=there) as session, session.get("http://vipmesh/metrics") as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        families = {f.name for f in text_string_to_metric_families(await answer.text())}
     await api.stop()
     assert {"vipmesh_info", "vipmesh_passes", "process_resident_memory_bytes", "process_open_fds"} <= families
 

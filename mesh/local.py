@@ -22,7 +22,8 @@ def up_to_date(view: ClusterView, worker: str, instances: Iterable[Instance]) ->
         if endpoint.worker != worker:
             endpoints.append(endpoint)
         elif (instance := here.get(endpoint.id)) is not None:
-            endpoints.append(replace(endpoint, drain=instance.drain, health=instance.health))
+            same = (endpoint.drain, endpoint.health) == (instance.drain, instance.health)
+            endpoints.append(endpoint if same else replace(endpoint, drain=instance.drain, health=instance.health))
     return replace(view, endpoints=tuple(endpoints))
 
 

@@ -136,6 +136,41 @@ def pace(port: int, packets: Sequence[bytes], seconds: float, rate: float, *, so
     return _Run(port, packets, sockets).open(seconds, rate)
 
 
+def converse(port: int, packets: Sequence[bytes], seconds: float, *, connections: int = 4, window: int = 64) -> Load:
+    """Over TCP: on each connection `window` questions at a time, and the next when all of these are answered."""
+    load = Load()
+    streams = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    for each in streams:
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    groups = [packets[at : at + window] for at in range(0, len(packets) - window, window)]
+    written = [b"".join(struct.pack("!H", len(packet)) + packet for packet in group) for group in groups]
+    begun = time.perf_counter()
+    turn = 0
+    while (now := time.perf_counter()) < begun + seconds:
+        for each in streams:
+            each.sendall(written[turn % len(written)])
+            turn += 1
+        for each in streams:
+            _read(each, window)
+            load.answers += window
+    load.seconds = now - begun
+    for each in streams:
+        each.close()
+    return load
+
+
+def _read(stream: socket.socket, count: int) -> None:
+    """That many answers."""
+    rest = b""
+    while count:
+        rest += stream.recv(65536)
+        at = 0
+        while count and len(rest) - at >= 2 and len(rest) - at - 2 >= (length := rest[at] << 8 | rest[at + 1]):
+            at += 2 + length
+            count -= 1
+        rest = rest[at:]
+
+
 class _Run:
     def __init__(self, port: int, packets: Sequence[bytes], sockets: int) -> None:
         self._sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(sockets)]

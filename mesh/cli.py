@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mesh import __version__
 from mesh.config import Settings, SettingsError, load
@@ -63,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--admin", metavar="ADDRESS", help="ask here: unix:///PATH or HOST:PORT")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(verb=_status)
+
+    explain = verbs.add_parser("explain", help="show the way of a request, and why what is not in the way is not")
+    explain.add_argument("asked", metavar="NAME|VIP|PORT|CONTAINER", help="also a URL, an endpoint or PROJECT/SERVICE")
+    explain.add_argument("-c", "--config", type=Path, help="the daemon's settings, for the address of its admin API")
+    explain.add_argument("--admin", metavar="ADDRESS", help="ask here: unix:///PATH or HOST:PORT")
+    explain.add_argument("--json", action="store_true", help="for programs")
+    explain.set_defaults(verb=_explain)
 
     for name, does, what in (
         ("drain", "send no new connections to endpoints; returns when their last ones have ended", "ENDPOINT"),
@@ -186,6 +194,21 @@ def _status(options: argparse.Namespace) -> int:
 
     print(render(msgspec.json.decode(body, type=WorkerStatus)))
     return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    listen = options.admin or _settings(options.config).admin_listen
+    try:
+        body = _ask(listen, f"/v1/explain?of={quote(options.asked, safe='')}")
+    except (OSError, http.client.HTTPException) as error:
+        return _no_answer(listen, error)
+    import msgspec
+
+    from mesh.explanation import Explanation, render
+
+    explanation = msgspec.json.decode(body, type=Explanation)
+    print(json.dumps(json.loads(body), indent=2) if options.json else render(explanation))
+    return 0 if explanation.works else 1
 
 
 def _change(verb: str, options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.userspace import UserspaceDataPlane
+from mesh.explain import explain
+from mesh.explanation import Explanation
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
@@ -30,7 +33,7 @@ from mesh.leaving import Leaving
 from mesh.metrics import Measured
 from mesh.model import Address, Endpoint, VirtualKey
 from mesh.naming import Names
-from mesh.offload import answer_promptly
+from mesh.offload import answer_promptly, compute
 from mesh.parts import Site, Upkeep
 from mesh.predecessor import IpvsServers, NftablesRules
 from mesh.probes.command import CommandCheck
@@ -134,7 +137,8 @@ async def run(
             wake=wake,
             leaving=leaving,
         )
-        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs(), _measure(settings, loop, prober, names))
+        measure = _measure(settings, loop, prober, names)
+        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs(), measure, partial(_explain, loop))
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
@@ -204,6 +208,12 @@ async def _former(
     if isinstance(plane, nftables.NftablesDataPlane):
         return [IpvsServers(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
     return [NftablesRules(taken_over)]
+
+
+async def _explain(loop: Reconciler, asked: str) -> Explanation:
+    evidence = loop.evidence()
+    view = evidence.observed.view
+    return await compute(0 if view is None else len(view.endpoints), partial(explain, asked, evidence))
 
 
 def _measure(settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer) -> Callable[[], Measured]:

@@ -22,6 +22,7 @@ from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
+from mesh.evidence import Evidence
 from mesh.figures import LoopFigures, kind_of
 from mesh.host import HostError
 from mesh.journal import Journal
@@ -159,6 +160,19 @@ class Reconciler:
             len(self._draining),
         )
 
+    def evidence(self) -> Evidence:
+        """All that `explain` goes by, now."""
+        return Evidence(
+            self.observe(),
+            self._site.domain,
+            tuple(problem for part in sorted(self._journal.told) for problem in self._journal.told[part]),
+            {id: history for id in self._prober.health() if (history := self._prober.history(id))},
+            self._contested,
+            {name: part.vip for name, part in self._names.items()},
+            self._left,
+            asyncio.get_running_loop().time(),
+        )
+
     @property
     def passes(self) -> int:
         """How many came to their end."""
@@ -221,8 +235,8 @@ class Reconciler:
         for source in self._sources:
             if any(instance.id == known.id for known in self._now.instances[id(source)]):
                 where = source.locate(instance, problem.label)
-                return Problem(problem.severity, problem.subject, problem.reason, problem.remedy, problem.label, where)
-        return problem
+                return replace(problem, where=where, owner=instance.owner)
+        return replace(problem, owner=instance.owner)
 
     # --------------------------------------------------------------------------------- store -> claims, view
 

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from mesh.api.metrics import Metrics
+from mesh.explanation import Explanation
 from mesh.metrics import Measured
 from mesh.status import WorkerStatus
 
@@ -23,13 +24,17 @@ Verb = Callable[[str], Awaitable[str]]
 """Does something to the endpoint or container that is named; returns the endpoint's id. Raises `RefusalError`."""
 
 
+Explain = Callable[[str], Awaitable[Explanation]]
+"""The way of a request to what is asked: a name, VIP, port or container."""
+
+
 class RefusalError(Exception):
     """A verb cannot be carried out: what, why and what to do."""
 
 
 class AdminApi:
-    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns, and
-    `GET /metrics` has what `measure` gives in Prometheus' text format.
+    """`GET /v1/status` is the worker's status as JSON, `GET /v1/explain?of=NAME` what `explain` answers, `GET /healthz`
+    says `ok` while the daemon's loop turns, and `GET /metrics` has what `measure` gives in Prometheus' text format.
 
     `POST /v1/VERB` with `{"name": ...}` carries out one of `verbs`; the answer comes when it is done,
     `{"endpoint": ...}` or, with status 409, `{"error": ...}`.
@@ -41,6 +46,7 @@ class AdminApi:
         status: Callable[[], WorkerStatus],
         verbs: Mapping[str, Verb] = MappingProxyType({}),
         measure: Callable[[], Measured] | None = None,
+        explain: Explain | None = None,
     ) -> None:
         self._listen = listen
         self._status = status
@@ -48,6 +54,8 @@ class AdminApi:
         app.router.add_get("/v1/status", self._get_status)
         for name, verb in verbs.items():
             app.router.add_post(f"/v1/{name}", partial(_carry_out, verb))
+        if explain is not None:
+            app.router.add_get("/v1/explain", partial(_get_explanation, explain))
         app.router.add_get("/healthz", self._get_health)
         if measure is not None:
             app.router.add_get("/metrics", Metrics(measure).get)
@@ -82,6 +90,13 @@ class AdminApi:
 
     async def _get_health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
+
+
+async def _get_explanation(explain: Explain, request: web.Request) -> web.Response:
+    asked = request.query.get("of", "")
+    if not asked:
+        return web.json_response({"error": "what is to be explained is missing; ask /v1/explain?of=NAME"}, status=400)
+    return web.Response(body=msgspec.json.encode(await explain(asked)), content_type="application/json")
 
 
 async def _carry_out(verb: Verb, request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.admin import AdminApi, RefusalError
+from mesh.api.admin import AdminApi, Entrance, RefusalError
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
@@ -134,7 +134,8 @@ async def run(
             wake=wake,
             leaving=leaving,
         )
-        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs(), _measure(settings, loop, prober, names))
+        measure = _measure(settings, loop, prober, names)
+        api = AdminApi(_entrance(settings), loop.observe, stopping.verbs(), measure)
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
@@ -204,6 +205,17 @@ async def _former(
     if isinstance(plane, nftables.NftablesDataPlane):
         return [IpvsServers(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
     return [NftablesRules(taken_over)]
+
+
+def _entrance(settings: Settings) -> Entrance:
+    return Entrance(
+        settings.admin_listen,
+        settings.admin_tcp,
+        settings.admin_token_file,
+        settings.admin_cert,
+        settings.admin_key,
+        settings.admin_client_ca,
+    )
 
 
 def _measure(settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer) -> Callable[[], Measured]:

@@ -85,6 +85,9 @@ async def mesh(engine: Engine, directory: Path) -> AsyncIterator[Mesh]:
             assert time.monotonic() < deadline, log.read_text()
             await asyncio.sleep(0.05)
         yield Mesh(process.pid, admin)
+    except BaseException:
+        sys.stderr.write(log.read_text()[-8000:])
+        raise
     finally:
         if process.returncode is None:
             process.terminate()

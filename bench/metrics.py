@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from harness import Row, main, need, ratio, scratch
-from mesh.api.admin import AdminApi
+from mesh.api.admin import AdminApi, Entrance
 from mesh.census import census
 from mesh.metrics import Measured, exposition
 from mesh.model import Claims, ClusterView, Endpoint, Instance, Route, Service, Transport
-from mesh.observed import Observed, worker_status
+from mesh.observed import Observed
 from mesh.offload import answer_promptly
 from mesh.plan import plan
 from mesh.status import Facts
@@ -73,7 +73,7 @@ def seconds(work: object) -> float:
 
 async def stalls(measured: Measured, directory: Path, rounds: int) -> tuple[list[float], list[float]]:
     """The longest sleep beyond its time, in seconds, while each scrape was under way; and while nothing was."""
-    api = AdminApi(f"unix://{directory}/admin.sock", lambda: worker_status(measured.observed), measure=lambda: measured)
+    api = AdminApi(Entrance(f"unix://{directory}/admin.sock"), lambda: measured.observed, measure=lambda: measured)
     await api.start()
     scrape = ("curl", "-sf", "--unix-socket", f"{directory}/admin.sock", "-o", "/dev/null", "http://localhost/metrics")
     scraped, idle = [], []

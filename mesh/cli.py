@@ -14,6 +14,7 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -182,7 +183,7 @@ def _check(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     listen = options.admin or _settings(options.config).admin_listen
     try:
-        body = _ask(listen, "/v1/status")
+        body = _ask(listen, "/v1/status", headers=_proof(options, listen))
     except (OSError, http.client.HTTPException) as error:
         return _no_answer(listen, error)
     if options.json:
@@ -199,7 +200,7 @@ def _status(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     listen = options.admin or _settings(options.config).admin_listen
     try:
-        body = _ask(listen, f"/v1/explain?of={quote(options.asked, safe='')}")
+        body = _ask(listen, f"/v1/explain?of={quote(options.asked, safe='')}", headers=_proof(options, listen))
     except (OSError, http.client.HTTPException) as error:
         return _no_answer(listen, error)
     import msgspec
@@ -214,9 +215,10 @@ def _explain(options: argparse.Namespace) -> int:
 def _change(verb: str, options: argparse.Namespace) -> int:
     """One after the other, so that two endpoints of a service are never gone at once."""
     listen = options.admin or _settings(options.config).admin_listen
+    proof = _proof(options, listen)
     for name in options.names:
         try:
-            answer = json.loads(_ask(listen, f"/v1/{verb}", timeout=_PATIENCE, given={"name": name}))
+            answer = json.loads(_ask(listen, f"/v1/{verb}", _PATIENCE, {"name": name}, proof))
         except (OSError, http.client.HTTPException) as error:
             return _no_answer(listen, error)
         if "error" in answer:
@@ -254,7 +256,24 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _ask(listen: str, path: str, timeout: float = 5.0, given: Mapping[str, str] | None = None) -> bytes:
+def _proof(options: argparse.Namespace, listen: str) -> Mapping[str, str]:
+    """What to send along over TCP: the token of the settings. Raises SettingsError."""
+    file = None if listen.startswith("unix://") else _settings(options.config).admin_token_file
+    if file is None:
+        return {}
+    try:
+        return {"Authorization": f"Bearer {file.read_text().strip()}"}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError((f"[admin] token_file {file}: cannot be read: {error}",)) from error
+
+
+def _ask(
+    listen: str,
+    path: str,
+    timeout: float = 5.0,
+    given: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
     """The body of the answer to a GET, or to a POST of what is given.
 
     Raises OSError or HTTPException; a status other than 200, and 409 for a refusal, is an HTTPException.
@@ -265,7 +284,9 @@ def _ask(listen: str, path: str, timeout: float = 5.0, given: Mapping[str, str] 
         else http.client.HTTPConnection(listen, timeout=timeout)
     )
     try:
-        connection.request("GET" if given is None else "POST", path, None if given is None else json.dumps(given))
+        connection.request(
+            "GET" if given is None else "POST", path, None if given is None else json.dumps(given), headers
+        )
         answer = connection.getresponse()
         if answer.status not in (http.client.OK, http.client.CONFLICT):
             raise http.client.HTTPException(f"status {answer.status}")

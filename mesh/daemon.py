@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.admin import AdminApi, RefusalError
+from mesh.api.admin import AdminApi, Entrance, RefusalError
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
@@ -138,7 +138,8 @@ async def run(
             leaving=leaving,
         )
         measure = _measure(settings, loop, prober, names)
-        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs(), measure, partial(_explain, loop))
+        explained = partial(_explain, loop)
+        api = AdminApi(_entrance(settings), loop.observe, stopping.verbs(), measure, explained)
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
@@ -212,8 +213,18 @@ async def _former(
 
 async def _explain(loop: Reconciler, asked: str) -> Explanation:
     evidence = loop.evidence()
-    view = evidence.observed.view
-    return await compute(0 if view is None else len(view.endpoints), partial(explain, asked, evidence))
+    return await compute(evidence.observed.size, partial(explain, asked, evidence))
+
+
+def _entrance(settings: Settings) -> Entrance:
+    return Entrance(
+        settings.admin_listen,
+        settings.admin_tcp,
+        settings.admin_token_file,
+        settings.admin_cert,
+        settings.admin_key,
+        settings.admin_client_ca,
+    )
 
 
 def _measure(settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer) -> Callable[[], Measured]:

@@ -41,6 +41,11 @@ class Observed:
     """Real servers that are on their way out."""
 
     @property
+    def size(self) -> int:
+        """How many things there are to look at."""
+        return 0 if self.view is None else len(self.view.services) + len(self.view.endpoints)
+
+    @property
     def newest(self) -> ClusterView | None:
         """The picture of the cluster with the own endpoints as they are now."""
         if self.view is None or self.instances is None:

@@ -129,9 +129,9 @@ class Batch:
         self._ends = memoryview(self.answers).cast("L")[SIZE // LENGTH - 1 :: SIZE // LENGTH]
         self._asked = memoryview(self.questions).cast("H")[:: QUESTION // 2]
         self._answered = memoryview(self.answers).cast("H")[:: SIZE // 2]
-        self._words = memoryview(headers[0]).cast("I")
+        self._lengths = memoryview(headers[0]).cast("I")[_LENGTHS]
         self._hosts = memoryview(self._addresses)
-        self._hosts = self._hosts.cast("Q") if self._v6 else self._hosts.cast("I")
+        self._hosts = self._hosts.cast("Q") if self._v6 else self._hosts.cast("I")[1::8]
         self._interfaces = memoryview(self._control).cast("I")[4 :: _CONTROL // 4]
         self._receive, self._send = _calls()
 
@@ -144,12 +144,12 @@ class Batch:
 
     def keys(self, count: int) -> Iterator[bytes]:
         """Each question without its ID; a longer one than fits lacks its end."""
-        return map(self.questions.__getitem__, map(getitem, _KEYS, self._words[_LENGTHS][:count].tolist()))
+        return map(self.questions.__getitem__, map(getitem, _KEYS, self._lengths[:count].tolist()))
 
     def question(self, slot: int) -> bytes:
         """One question."""
         start = slot * QUESTION
-        return self.questions[start : start + self._words[_LENGTHS][slot]]
+        return self.questions[start : start + self._lengths[slot]]
 
     def answer(self, blocks: Sequence[bytes]) -> None:
         """Put the answers of the first slots in place, each with the ID of its question."""
@@ -171,7 +171,7 @@ class Batch:
         """A number (IPv4) or a pair of them (IPv6) for each peer's address, only to be compared."""
         if self._v6:
             return list(zip(self._hosts[1::4][:count].tolist(), self._hosts[2::4][:count].tolist(), strict=True))
-        return self._hosts[1::8][:count].tolist()
+        return self._hosts[:count].tolist()
 
     def peer(self, slot: int) -> tuple[str, int] | tuple[str, int, int, int]:
         """Who sent the question in a slot, as the socket module writes it."""

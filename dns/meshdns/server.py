@@ -41,7 +41,7 @@ class NameServer:
     ) -> None:
         self._listen = tuple(listen)
         self._forwarder = forwarder or Forwarder()
-        self.answers = Answers(zone, others=self._forwarder.ready.__getitem__)
+        self.answers = Answers(zone, self._forwarder.ready)
         """What is known over UDP."""
         self._answers_tcp = Answers(zone, tcp=True)
         self._allows = within(allowed)

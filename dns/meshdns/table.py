@@ -14,8 +14,9 @@ The oldest goes first when a store is full. Answers from upstreams are never kep
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import cycle
+from typing import Protocol
 
 from meshdns.answer import Forward, Rcode, answer
 from meshdns.block import block, plain
@@ -33,94 +34,100 @@ LARGEST = 1232
 _AA, _TC, _RCODE = 0x04, 0x02, 0xF
 
 
+class Others(Protocol):
+    """What is ready for names that are not ours: `ready.Ready`."""
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """A block, if there is one at once."""
+        ...
+
+    def __getitem__(self, key: bytes, /) -> bytes | None:
+        """A block, if there is one after a little work."""
+        ...
+
+
+class _Nothing(dict[bytes, None]):
+    def __missing__(self, key: bytes) -> None:
+        return None
+
+
 class Known(OrderedDict[bytes, bytes]):
     """Blocks by key. `known[...]` finds what is elsewhere too, and is None for what is not known."""
 
-    def __init__(self, elsewhere: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, zone: Zone, others: Others | None = None) -> None:
         super().__init__()
-        self._elsewhere = elsewhere
+        self._others: Others = _Nothing() if others is None else others
+        self.turning: OrderedDict[bytes, cycle[bytes]] = OrderedDict()
+        self.odd: OrderedDict[bytes, bytes] = OrderedDict()
+        self.missing = Missing(zone)
 
     def __missing__(self, key: bytes) -> bytes | None:
-        return self._elsewhere(key)
+        return self._others.get(key) or self.beside(key) or self._others[key]
+
+    def beside(self, key: bytes) -> bytes | None:
+        """What is known of the zone and is not in here."""
+        turns = self.turning.get(key)
+        if turns is not None:
+            return next(turns)
+        return self.odd.get(key) or self.missing.answer(key)
 
 
 class Answers:
     """The zone's answers over one transport, as blocks. Not for two threads at a time."""
 
     def __init__(
-        self,
-        zone: Zone,
-        *,
-        tcp: bool = False,
-        room: int = ROOM,
-        odd: int = ODD,
-        others: Callable[[bytes], bytes | None] = lambda _: None,
+        self, zone: Zone, others: Others | None = None, *, tcp: bool = False, room: int = ROOM, odd: int = ODD
     ) -> None:
-        """`others`: what is ready for names that are not ours; only `ready` gives it out."""
         self._zone = zone
         self._tcp = tcp
         self._room = room
         self._odd_room = odd
         self._turn = 0
-        self._others = others
-        self.ready = Known(self._elsewhere)
-        self._turning: OrderedDict[bytes, cycle[bytes]] = OrderedDict()
-        self._odd: OrderedDict[bytes, bytes] = OrderedDict()
-        self._missing = Missing(zone)
+        self.ready = Known(zone, others)
         self._keys: dict[bytes, set[bytes]] = {}
-        """The keys in `ready` and `_turning`, by name."""
+        """The keys in `ready` and `ready.turning`, by name."""
 
     def replace(self, zone: Zone, touched: Iterable[bytes] | None = None) -> None:
         """Answer from this zone. `touched`: the lower-case wire names whose answers may differ; None: any."""
         self._zone = zone
-        self._missing.replace(zone)
-        self._odd.clear()
+        self.ready.missing.replace(zone)
+        self.ready.odd.clear()
         if touched is None:
             self.ready.clear()
-            self._turning.clear()
+            self.ready.turning.clear()
             self._keys.clear()
             return
         for name in touched:
             for key in self._keys.pop(name, ()):
                 self.ready.pop(key, None)
-                self._turning.pop(key, None)
+                self.ready.turning.pop(key, None)
 
     def ask(self, packet: bytes) -> bytes | Forward | None:
         """As `answer`."""
         key = packet[2:]
-        known = self.ready.get(key) or self._beside(key)
+        known = self.ready.get(key) or self.ready.beside(key)
         if known is not None:
             return packet[:2] + plain(known)[2:]
         self._turn += 1
         said = answer(packet, self._zone, tcp=self._tcp, turn=self._turn)
         if isinstance(said, bytes) and said[2] & _AA and not said[2] & _TC and said[3] & _RCODE == Rcode.NXDOMAIN:
-            self._missing.learn(key, said)
+            self.ready.missing.learn(key, said)
         elif isinstance(said, bytes) and said[2] & _AA and len(said) <= LARGEST:
             self._keep(packet, block(b"\0\0" + said[2:]), several=said[6:8] > b"\0\1")
         return said
 
     def __len__(self) -> int:
-        return len(self.ready) + len(self._turning) + len(self._odd)
-
-    def _elsewhere(self, key: bytes) -> bytes | None:
-        return self._others(key) or self._beside(key)
-
-    def _beside(self, key: bytes) -> bytes | None:
-        """What is known of the zone and not in `ready`."""
-        turns = self._turning.get(key)
-        if turns is not None:
-            return next(turns)
-        return self._odd.get(key) or self._missing.answer(key)
+        return len(self.ready) + len(self.ready.turning) + len(self.ready.odd)
 
     def _keep(self, packet: bytes, said: bytes, *, several: bool) -> None:
         key = packet[2:]
         name = _canonical(packet)
         if name is None:
             if not several:
-                insert(self._odd, key, said, self._odd_room)
+                insert(self.ready.odd, key, said, self._odd_room)
             return
         if several:
-            gone = insert(self._turning, key, self._turns(packet, name), self._odd_room)
+            gone = insert(self.ready.turning, key, self._turns(packet, name), self._odd_room)
         else:
             gone = insert(self.ready, key, said, self._room)
         if gone is not None:

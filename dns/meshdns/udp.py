@@ -59,22 +59,35 @@ class BatchServer:
         self._batch = batch.Batch(sock)
         self._ready: Callable[[bytes], bytes | None] = server.answers.ready.__getitem__
         self._known: set[int] | set[tuple[int, int]] = set()
+        self._next: asyncio.Handle | None = None
+        """While there is more to do than in one turn; a socket that nobody waits for costs less to send on (epoll)."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._drain)
 
     def close(self) -> None:
         """Answer no more."""
         self._loop.remove_reader(self._socket)
+        if self._next is not None:
+            self._next.cancel()
         self._socket.close()
 
     def _drain(self) -> None:
         for _ in range(TURNS):
             count = self._batch.receive()
-            if count <= 0:
-                return
-            self._answer(count)
+            if count > 0:
+                self._answer(count)
             if count < batch.SLOTS:
+                self._await()
                 return
+        if self._next is None:
+            self._loop.remove_reader(self._socket)
+        self._next = self._loop.call_soon(self._drain)
+
+    def _await(self) -> None:
+        """Come back when there is something."""
+        if self._next is not None:
+            self._next = None
+            self._loop.add_reader(self._socket, self._drain)
 
     def _answer(self, count: int) -> None:
         """One batch: look up, write, send. This is the path that has to be fast; the rest is in `_think`."""

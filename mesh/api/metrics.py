@@ -25,7 +25,5 @@ class Metrics:
     async def get(self, _: web.Request) -> web.Response:
         """The text."""
         measured = self._measure()
-        view = measured.observed.view
-        size = 0 if view is None else len(view.services) + len(view.endpoints)
-        body = await compute(size, lambda: exposition(measured) + generate_latest(self._process))
+        body = await compute(measured.observed.size, lambda: exposition(measured) + generate_latest(self._process))
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})

@@ -5,10 +5,10 @@ be slow, or gone. So each pass looks at the cluster's picture with the own endpo
 traffic away is taken from here; what appears goes through the store, which gives it a VIP and a name. Pure.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from mesh.model import ClusterView, Instance
+from mesh.model import ClusterView, EndpointKey, Health, Instance
 
 
 def up_to_date(view: ClusterView, worker: str, instances: Iterable[Instance]) -> ClusterView:
@@ -22,5 +22,12 @@ def up_to_date(view: ClusterView, worker: str, instances: Iterable[Instance]) ->
         if endpoint.worker != worker:
             endpoints.append(endpoint)
         elif (instance := here.get(endpoint.id)) is not None:
-            endpoints.append(replace(endpoint, drain=instance.drain, health=instance.health))
+            same = (endpoint.drain, endpoint.health) == (instance.drain, instance.health)
+            endpoints.append(endpoint if same else replace(endpoint, drain=instance.drain, health=instance.health))
     return replace(view, endpoints=tuple(endpoints))
+
+
+def health_of(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:
+    """What the other workers say of their endpoints, and this one's probes (by endpoint id) of its own."""
+    others = {key: health for key, health in view.health.items() if key[0] != worker}
+    return others | {(worker, id): health for id, health in probed.items()}

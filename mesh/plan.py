@@ -118,7 +118,7 @@ def _part(grounds: Grounds) -> Part:
     unhealthy = [e for e, probed in judged if said(service, e, probed) is Health.UNHEALTHY]
     servers: dict[VirtualKey, VirtualServer] = {}
     failed: set[RealKey] = set()
-    for key, container_port in _virtual_keys(grounds):
+    for key, container_port in virtual_keys(grounds):
         servers[key] = _virtual_server(service, key, container_port, serving)
         failed.update(real_key(e, container_port, key.transport) for e in unhealthy)
     return Part(grounds, vip, names, servers, frozenset(failed))
@@ -196,7 +196,8 @@ def _published_ports(view: ClusterView) -> Mapping[Name, tuple[_Port, ...]]:
     return {name: tuple(ports) for name, ports in held.items()}
 
 
-def _virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
+def virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
+    """The virtual servers of a service, each with the container port that it leads to."""
     service, vip = grounds.service, grounds.vip
     for route in service.routes:
         if route.name in grounds.names:

@@ -12,6 +12,7 @@ status; nothing is programmed before the store has answered once.
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,10 +22,12 @@ from mesh.contested import contested, held, told, without
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
+from mesh.evidence import Evidence
+from mesh.figures import LoopFigures, kind_of
 from mesh.host import HostError
 from mesh.journal import Journal
 from mesh.leaving import Leaving
-from mesh.local import up_to_date
+from mesh.local import health_of, up_to_date
 from mesh.model import (
     Address,
     Claims,
@@ -38,6 +41,7 @@ from mesh.model import (
     Transport,
     VirtualKey,
 )
+from mesh.observed import Observed, worker_status
 from mesh.offload import compute
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
 from mesh.plan import Part, Plan, plan, probes
@@ -48,7 +52,7 @@ from mesh.register import register
 from mesh.repair import account
 from mesh.share import Share
 from mesh.sources import Source
-from mesh.status import Facts, WorkerStatus, services
+from mesh.status import Facts, WorkerStatus
 from mesh.store import Store
 
 log = logging.getLogger("vipmesh")
@@ -117,7 +121,7 @@ class Reconciler:
         self._leaving = leaving or Leaving()
         self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
-        self.passes = 0
+        self.figures = LoopFigures()
 
     async def run(self) -> None:
         """Keep the data plane and the zone at the plan, until cancelled."""
@@ -132,24 +136,47 @@ class Reconciler:
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
-        now, journal, seen = self._now, self._journal, self._seen()
-        own = [e for e in (seen or ClusterView()).endpoints if e.worker == self._site.worker]
-        last = {e.key: h[-1].reason for e in own if (h := self._prober.history(e.id))}
+        return worker_status(self.observe())
+
+    def observe(self) -> Observed:
+        """This moment, for whoever tells of it later."""
+        now, journal, probed = self._now, self._journal, self._prober.health()
+        instances = self._instances()
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         if self._store.trouble:
             frozen["store"] = self._store.trouble
-        return WorkerStatus(
-            version=self._facts.version,
-            worker=self._facts.worker,
-            data_plane=self._facts.data_plane,
-            data_plane_reason=self._facts.data_plane_reason,
-            dns=self._facts.dns,
-            services=services(seen, self._health(seen), now.plan, last) if seen and now.plan else (),
-            problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
-            failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
-            frozen=tuple(frozen[part] for part in sorted(frozen)),
-            repairs=journal.repairs,
+        return Observed(
+            self._facts,
+            now.view,
+            None if instances is None else tuple(instances),
+            probed,
+            {id: history[-1].reason for id in probed if (history := self._prober.history(id))},
+            now.plan,
+            dict(journal.problems),
+            dict(journal.errors),
+            tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
+            frozen,
+            journal.repairs,
+            len(self._draining),
         )
+
+    def evidence(self) -> Evidence:
+        """All that `explain` goes by, now."""
+        return Evidence(
+            self.observe(),
+            self._site.domain,
+            tuple(problem for part in sorted(self._journal.told) for problem in self._journal.told[part]),
+            {id: history for id in self._prober.health() if (history := self._prober.history(id))},
+            self._contested,
+            {name: part.vip for name, part in self._names.items()},
+            self._left,
+            asyncio.get_running_loop().time(),
+        )
+
+    @property
+    def passes(self) -> int:
+        """How many came to their end."""
+        return self.figures.passes
 
     def is_alive(self) -> bool:
         """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""
@@ -208,8 +235,8 @@ class Reconciler:
         for source in self._sources:
             if any(instance.id == known.id for known in self._now.instances[id(source)]):
                 where = source.locate(instance, problem.label)
-                return Problem(problem.severity, problem.subject, problem.reason, problem.remedy, problem.label, where)
-        return problem
+                return replace(problem, where=where, owner=instance.owner)
+        return replace(problem, owner=instance.owner)
 
     # --------------------------------------------------------------------------------- store -> claims, view
 
@@ -255,10 +282,13 @@ class Reconciler:
             self._wake.clear()
             self._share.judge(self._prober.health())
             self._looked_at = asyncio.get_running_loop().time()
+            self.figures.looked_at = time.time()
             if (seen := self._seen()) is not None and self._now.addresses is not None:
                 await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         await self._mend(addresses, seen.claims)
         served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
         planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan, self._site.resolver)
@@ -267,13 +297,15 @@ class Reconciler:
             failures = await self._program(planned)
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
+            self.figures.stalls += 1
             return
         self._journal.thawed("data plane")
         self._failed_anew = not set(failures) <= set(self._journal.failures)
         self._now.plan = planned
         self._journal.refused(failures)
-        self.passes += 1
         self._leaving.passed(seen, self._left)
+        self.figures.passes += 1
+        self.figures.pass_seconds.observe(loop.time() - began)
 
     async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
         """The published ports to leave to programs of this worker; asked while there is one that is not served."""
@@ -285,10 +317,7 @@ class Reconciler:
         return self._contested
 
     def _health(self, seen: ClusterView) -> Mapping[EndpointKey, Health]:
-        """What the other workers say of their endpoints, and this one's probes of its own."""
-        own = self._site.worker
-        others = {key: health for key, health in seen.health.items() if key[0] != own}
-        return others | {(own, id): health for id, health in self._prober.health().items()}
+        return health_of(seen, self._site.worker, self._prober.health())
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
@@ -314,6 +343,8 @@ class Reconciler:
         staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
+        self.figures.operations.update(kind_of(operation) for operation in operations)
+        self.figures.refusals.update(kind_of(failure.operation) for failure in failures)
         await self._tell_repairs(keys, observed, operations, failures)
         self._left = self._programmed if self._programmed is not None else wanted
         for operation in operations:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from meshdns.access import LOCAL, Network, within
 from meshdns.answer import Forward, Rcode, failure
-from meshdns.forward import Forwarder
+from meshdns.forward import ForwardCounters, Forwarder
 from meshdns.listen import NameServerError, bind
 from meshdns.table import Answers
 from meshdns.tcp import TcpServer
@@ -50,6 +50,11 @@ class NameServer:
         self.counters = Counters()
         self.addresses: tuple[tuple[str, int], ...] = ()
         """Where it really listens, after `start`: port 0 became a number."""
+
+    @property
+    def forward_counters(self) -> ForwardCounters:
+        """What became of the questions about other names."""
+        return self._forwarder.counters
 
     async def start(self) -> None:
         """Bind every address. Raises `NameServerError`; then none is bound."""

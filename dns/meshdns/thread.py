@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
+from meshdns.forward import ForwardCounters
 from meshdns.server import Counters, NameServer
 from meshdns.zone import Zone
 
@@ -44,6 +45,11 @@ class ThreadedServer:
     def counters(self) -> Counters:
         """What became of the questions, a moment ago."""
         return self._server.counters
+
+    @property
+    def forward_counters(self) -> ForwardCounters:
+        """What became of the questions about other names, a moment ago."""
+        return self._server.forward_counters
 
     async def start(self) -> None:
         """Bind every address. Raises `NameServerError`; then none is bound."""

@@ -13,7 +13,7 @@ from itertools import compress
 from operator import not_
 from typing import Any, Protocol, TypeAlias, cast
 
-from meshdns import batch
+from meshdns import batch, mmsg
 from meshdns.answer import Forward, cut
 from meshdns.block import block
 from meshdns.table import Answers
@@ -192,7 +192,7 @@ class PlainServer(asyncio.DatagramProtocol):
 async def serve(sock: socket.socket, server: Served, *, plain: bool | None = None) -> BatchServer | PlainServer:
     """Answer on a bound socket, which is theirs from now on. `plain`: without batches; None: if there are none."""
     if plain is None:
-        plain = not batch.available()
+        plain = not mmsg.available()
     if not plain:
         return BatchServer(sock, server)
     _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(lambda: PlainServer(server), sock=sock)

@@ -16,8 +16,8 @@ import ctypes
 import errno
 import mmap
 import socket
-import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from operator import getitem
 
 from meshdns.answer import cut
@@ -141,23 +141,23 @@ class Batch:
             return list(zip(self._hosts[1::4][:count].tolist(), self._hosts[2::4][:count].tolist(), strict=True))
         return self._hosts[:count].tolist()
 
-    def peer(self, slot: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    def host(self, slot: int) -> str:
         """Who sent the question in a slot, as the socket module writes it."""
         raw = self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS]
-        (port,) = struct.unpack_from("!H", raw, 2)
-        if not self._v6:
-            return socket.inet_ntoa(raw[4:8]), port
-        (flow,) = struct.unpack_from("!I", raw, 4)
-        (scope,) = struct.unpack_from("=I", raw, 24)
-        return socket.inet_ntop(socket.AF_INET6, raw[8:24]), port, flow, scope
+        return _host6(raw[8:24]) if self._v6 else _host(raw[4:8])
 
-    def way_back(self, slot: int) -> list[tuple[int, int, bytes]]:
-        """What a later answer has to be sent with so that it leaves from the address asked: sendmsg's `ancdata`."""
-        if not self._everywhere:
-            return []
-        raw = self._control[slot * _CONTROL : (slot + 1) * _CONTROL]
-        length, level, kind = struct.unpack_from("@Nii", raw)  # cmsg(3)
-        return [(level, kind, raw[16:length])]
+    def way_back(self, slot: int) -> bytes:
+        """What `put` needs for a later answer to the question in a slot."""
+        address = self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS]
+        return address + self._control[slot * _CONTROL : (slot + 1) * _CONTROL] if self._everywhere else address
+
+    def put(self, slot: int, question: bytes, way_back: bytes) -> None:
+        """Make a question of earlier, of another batch of the same socket, that of a slot again."""
+        self.questions[slot * QUESTION : slot * QUESTION + len(question)] = question
+        self._lengths[slot] = len(question)
+        self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS] = way_back[:ADDRESS]
+        if self._everywhere:
+            self._control[slot * _CONTROL : (slot + 1) * _CONTROL] = way_back[ADDRESS:]
 
     def send(self, first: int, end: int) -> None:
         """Send the answers of these slots."""
@@ -209,6 +209,10 @@ class Batch:
                 if self._everywhere:
                     header.control = control + slot * _CONTROL
                     header.control_length = 40 if self._v6 else 32
+
+
+_host = lru_cache(4096)(socket.inet_ntoa)
+_host6 = lru_cache(4096)(partial(socket.inet_ntop, socket.AF_INET6))
 
 
 def _tell_address_asked(sock: socket.socket, v6: bool) -> None:

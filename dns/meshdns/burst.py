@@ -12,7 +12,8 @@ import socket
 from collections.abc import Sequence
 from itertools import accumulate
 
-from meshdns.mmsg import Header, Vector, available, calls
+from meshdns import mmsg
+from meshdns.mmsg import Header, Vector, calls
 
 SLOTS = 32
 """Datagrams per call."""
@@ -25,7 +26,7 @@ _SIZE = ctypes.sizeof(Header)
 
 def burst() -> "Burst | OneByOne":
     """What the host can do."""
-    return Burst() if available() else OneByOne()
+    return Burst() if mmsg.available() else OneByOne()
 
 
 class OneByOne:

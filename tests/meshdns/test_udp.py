@@ -147,8 +147,8 @@ async def test_a_stranger_in_the_same_batch_is_refused_and_the_others_are_not() 
         def allows(self, host: str) -> bool:
             return host != "127.0.0.2" and super().allows(host)
 
-        def answer_udp(self, packet: bytes, host: str) -> Any:
-            return super().answer_udp(packet, host if host != "127.0.0.2" else "8.8.8.8")
+        def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> Any:
+            return super().answer_udp(packet, host if host != "127.0.0.2" else "8.8.8.8", looked=looked)
 
     server = Half([("127.0.0.1", 0)], ZONE)
     await server.start()

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 from dnslib import EDNS0, DNSRecord
 
-from meshdns import batch, udp
+from meshdns import batch, mmsg, udp
 from meshdns.block import block
 from meshdns.forward import Forwarder
 from meshdns.listen import bind
@@ -110,7 +110,7 @@ def test_an_address_that_comes_later_is_served_once_it_does(address: str, caplog
 async def test_each_of_a_flood_is_answered_under_its_own_id(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than fit a batch; known ones, unknown ones, such that deserve no answer, and such that break the rules."""
     if plain:
-        monkeypatch.setattr(batch, "available", lambda: False)
+        monkeypatch.setattr(mmsg, "available", lambda: False)
     pick = random.Random(1)
     async with running("127.0.0.1") as server:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -147,8 +147,8 @@ async def test_a_stranger_in_the_same_batch_is_refused_and_the_others_are_not() 
         def allows(self, host: str) -> bool:
             return host != "127.0.0.2" and super().allows(host)
 
-        def answer_udp(self, packet: bytes, host: str) -> Any:
-            return super().answer_udp(packet, host if host != "127.0.0.2" else "8.8.8.8")
+        def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> Any:
+            return super().answer_udp(packet, host if host != "127.0.0.2" else "8.8.8.8", looked=looked)
 
     server = Half([("127.0.0.1", 0)], ZONE)
     await server.start()

@@ -164,8 +164,8 @@ class DockerSource:
     async def _signals(self, docker: aiodocker.Docker, now: float) -> list[Event]:
         """The last minutes' signals to containers that have not started anew since: stops that are under way."""
         last: dict[str, list[Event]] = {}
-        async with events(docker, since=now - HISTORY, until=now, filters=_SIGNALS) as past:
-            for event in await past.all():
+        async with asyncio.timeout(self._answer), events(docker, since=now - HISTORY, until=now, filters=_SIGNALS) as p:
+            for event in await p.all():
                 known = last.setdefault(event.actor.id, [])
                 known.append(event) if event.action == "kill" else known.clear()
         return [event for signals in last.values() for event in signals]

@@ -10,7 +10,7 @@ A pure function over one immutable picture: the same picture gives the same plan
 * a published port is a virtual server on each of the worker's own addresses of the VIP's family.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -44,6 +44,8 @@ class Grounds(NamedTuple):
     """Those it holds."""
     ports: tuple[_Port, ...]
     """Those it holds."""
+    contested: frozenset[tuple[Transport, int]]
+    """Those of them that a program of the worker listens on."""
     own: tuple[Address, ...]
     """The worker's addresses."""
     endpoints: tuple[Endpoint, ...]
@@ -59,6 +61,8 @@ class Part:
     vip: Address
     names: tuple[Name, ...]
     virtual_servers: Mapping[VirtualKey, VirtualServer]
+    published: Mapping[tuple[Transport, int], VirtualServer]
+    """What its published ports lead to on every worker, wherever this one serves them."""
     failed: frozenset[RealKey]
 
 
@@ -80,14 +84,16 @@ def plan(
     health: Mapping[EndpointKey, Health],
     worker_addresses: Iterable[Address] = (),
     before: Plan | None = None,
+    *,
     resolver: Address | None = None,
+    contested: Collection[tuple[Transport, int]] = (),
 ) -> Plan:
     """The plan for one worker.
 
     `health` has the verdict on each endpoint; one that is missing there while its service has a probe has not
     answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. From an earlier
     plan, `before`, the parts of services of which nothing has changed are taken over: that only saves time.
-    `resolver` is bound beside the VIPs.
+    `resolver` is bound beside the VIPs. `contested` are published ports to leave to programs of this worker.
     """
     endpoints = endpoints_by_owner(view)
     ports = _published_ports(view)
@@ -101,7 +107,9 @@ def plan(
         group = endpoints.get(service.owner, ())
         verdicts = tuple(health.get(endpoint.key) for endpoint in group)
         held = held_names(service, view)
-        grounds = Grounds(service, vip, held, ports.get(service.name, ()), own, group, verdicts)
+        published = ports.get(service.name, ())
+        left = frozenset((transport, port) for port, transport, _ in published if (transport, port) in contested)
+        grounds = Grounds(service, vip, held, published, left, own, group, verdicts)
         part = known.get(service.owner)
         parts[service.owner] = part if part is not None and part.grounds == grounds else _part(grounds)
     names = {name: part.vip for part in parts.values() for name in part.names}
@@ -116,12 +124,22 @@ def _part(grounds: Grounds) -> Part:
     judged = list(zip(grounds.endpoints, grounds.verdicts, strict=True))
     serving = [e for e, probed in judged if e.drain is None and said(service, e, probed) in {None, Health.HEALTHY}]
     unhealthy = [e for e, probed in judged if said(service, e, probed) is Health.UNHEALTHY]
-    servers: dict[VirtualKey, VirtualServer] = {}
-    failed: set[RealKey] = set()
-    for key, container_port in _virtual_keys(grounds):
-        servers[key] = _virtual_server(service, key, container_port, serving)
-        failed.update(real_key(e, container_port, key.transport) for e in unhealthy)
-    return Part(grounds, vip, names, servers, frozenset(failed))
+    routed = {
+        VirtualKey(vip, route.listen_port, route.transport): route.container_port
+        for route in service.routes
+        if route.name in names
+    }
+    published = {(transport, port): container_port for port, transport, container_port in _published(grounds)}
+    same_family = [address for address in grounds.own if (":" in address) == (":" in vip)]
+    family = ":" in vip
+    servers = {key: _virtual_server(service, key.transport, port, family, serving) for key, port in routed.items()}
+    everywhere = {key: _virtual_server(service, key[0], port, family, serving) for key, port in published.items()}
+    for (transport, port), server in everywhere.items():
+        if (transport, port) not in grounds.contested:
+            servers |= {VirtualKey(address, port, transport): server for address in same_family}
+    ports = {(key.transport, port) for key, port in routed.items()} | {(key[0], p) for key, p in published.items()}
+    failed = frozenset(real_key(endpoint, port, transport) for endpoint in unhealthy for transport, port in ports)
+    return Part(grounds, vip, names, servers, everywhere, failed)
 
 
 def endpoints_by_owner(view: ClusterView) -> Mapping[str, tuple[Endpoint, ...]]:
@@ -196,30 +214,25 @@ def _published_ports(view: ClusterView) -> Mapping[Name, tuple[_Port, ...]]:
     return {name: tuple(ports) for name, ports in held.items()}
 
 
-def _virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
-    service, vip = grounds.service, grounds.vip
-    for route in service.routes:
-        if route.name in grounds.names:
-            yield VirtualKey(vip, route.listen_port, route.transport), route.container_port
-    same_family = [address for address in grounds.own if (":" in address) == (":" in vip)]
+def _published(grounds: Grounds) -> Iterator[_Port]:
+    """Of the ports that the service holds those that it still declares."""
     for port, transport, container_port in grounds.ports:
         if any(
             (publish.transport, publish.container_port) == (transport, container_port) and publish.port in (None, port)
-            for publish in service.publishes
+            for publish in grounds.service.publishes
         ):
-            for address in same_family:
-                yield VirtualKey(address, port, transport), container_port
+            yield port, transport, container_port
 
 
 def _virtual_server(
-    service: Service, key: VirtualKey, container_port: int, serving: Iterable[Endpoint]
+    service: Service, transport: Transport, container_port: int, ipv6: bool, serving: Iterable[Endpoint]
 ) -> VirtualServer:
     """Real servers of the other address family are left out: the kernel cannot masquerade between families."""
     real_servers = {
-        real_key(endpoint, container_port, key.transport): RealServer(
+        real_key(endpoint, container_port, transport): RealServer(
             endpoint.weight, endpoint.forwarding, endpoint.max_connections, endpoint.min_connections
         )
         for endpoint in serving
-        if (":" in endpoint.address) == (":" in key.address)
+        if (":" in endpoint.address) == ipv6
     }
     return VirtualServer(service.scheduler, service.persistence, real_servers, service.flags)

@@ -13,13 +13,13 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from mesh.claims import Wish, wishes
-from mesh.contested import contested, held, told, without
+from mesh.contested import contested, held, told
 from mesh.dataplane import DataPlane, DataPlaneError, Failure
 from mesh.diff import BindVip, Operation, changed, diff
+from mesh.digest import TableDigest
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
@@ -117,6 +117,7 @@ class Reconciler:
         self._leaving = leaving or Leaving()
         self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
+        self._digest = TableDigest()
         self.passes = 0
 
     async def run(self) -> None:
@@ -149,6 +150,7 @@ class Reconciler:
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
             repairs=journal.repairs,
+            digest=self._digest(now.plan) if now.plan else None,
         )
 
     def is_alive(self) -> bool:
@@ -260,8 +262,9 @@ class Reconciler:
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
-        served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
-        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan, self._site.resolver)
+        left, own = await self._contest(seen.claims), sorted(addresses)
+        resolver = self._site.resolver
+        planning = partial(plan, seen, self._health(seen), own, self._now.plan, resolver=resolver, contested=left)
         planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)

@@ -67,6 +67,8 @@ class WorkerStatus:
     """What does not answer, so that its last good state stays in force."""
     repairs: int = 0
     """How much of what somebody else had changed was mended since the start."""
+    digest: str | None = None
+    """Of what all workers must agree on (`mesh.digest`); None: nothing is planned yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
     yield f"worker      {status.worker}  (vipmesh {status.version})"
     yield f"data plane  {status.data_plane}: {status.data_plane_reason}"
     yield f"dns         {', '.join(status.dns)}"
+    if status.digest is not None:
+        yield f"digest      {status.digest}"
     if status.repairs:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
     for line in status.frozen:

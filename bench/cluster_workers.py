@@ -20,7 +20,6 @@ import uvloop
 from harness import cpu_seconds
 from mesh.dataplane import Failure
 from mesh.diff import AddRealServer, DeleteRealServer, Operation
-from mesh.digest import digest
 from mesh.etcd_url import EtcdUrl
 from mesh.model import Health, Instance
 from mesh.naming import Names

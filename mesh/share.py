@@ -23,7 +23,8 @@ from mesh.offload import compute
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
-from mesh.store.records import Reader, daemon, own_prefixes, registration, verdict, worker_of
+from mesh.store.reader import Reader
+from mesh.store.records import daemon, own_prefixes, registration, verdict, worker_of
 
 log = logging.getLogger("vipmesh")
 

@@ -27,8 +27,8 @@ from mesh.model import (
     Transport,
 )
 from mesh.plan import plan
+from mesh.store.reader import Reader
 from mesh.store.records import (
-    Reader,
     name_claim,
     port_claim,
     registration,

@@ -22,7 +22,8 @@ from hashlib import blake2b
 import msgspec
 
 from mesh.model import RealKey, RealServer, Transport, VirtualServer
-from mesh.plan import Part, Plan
+from mesh.plan import Plan
+from mesh.service_plan import Part
 
 BITS = 48
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from mesh.model import Endpoint, Health, Name
-from mesh.plan import Part, said
+from mesh.service_plan import Part, said
 from meshdns import service as dns
 
 

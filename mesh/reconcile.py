@@ -13,6 +13,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from mesh.claims import Wish, wishes
@@ -24,28 +25,30 @@ from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
 from mesh.leaving import Leaving
-from mesh.local import up_to_date
+from mesh.local import own_endpoints, up_to_date
 from mesh.model import (
     Address,
     Claims,
     ClusterView,
-    EndpointKey,
-    Health,
+    Endpoint,
     Instance,
     Name,
     RealKey,
+    Service,
     Table,
     Transport,
     VirtualKey,
 )
 from mesh.offload import compute
+from mesh.pace import Pace
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
-from mesh.plan import Part, Plan, plan, probes
+from mesh.plan import Plan, effort, plan, probes, touched
 from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
 from mesh.register import register
 from mesh.repair import account
+from mesh.service_plan import Part
 from mesh.share import Share
 from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus, services
@@ -53,8 +56,8 @@ from mesh.store import Store
 
 log = logging.getLogger("vipmesh")
 
-COALESCE = 0.005
-"""Seconds that a pass waits for company: a burst of changes becomes one pass."""
+REST, LONGEST_REST = 1.0, 0.5
+"""How many times as long as a pass took until the next one, and how many seconds at most."""
 AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
 LOOK_AGAIN = 1.0
@@ -107,6 +110,8 @@ class Reconciler:
         self._draining: Mapping[Place, float] = {}
         self._programmed: Table | None = None
         """What the last pass left behind: who finds it otherwise finds somebody's change."""
+        self._owed: frozenset[VirtualKey] = frozenset()
+        """What of it was not as planned: what drains, and what was refused."""
         self._failed_anew = False
         self._audited_at = self._mended_at = -math.inf
         self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
@@ -118,6 +123,10 @@ class Reconciler:
         self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
         self._digest = TableDigest()
+        self._pace = Pace(REST, LONGEST_REST)
+        self._own: tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]] = ((), ())
+        """All endpoints of the newest picture, and those of them that are this worker's."""
+        self._probed: tuple[tuple[Service, ...], tuple[Endpoint, ...]] | None = None
         self.passes = 0
 
     async def run(self) -> None:
@@ -134,8 +143,7 @@ class Reconciler:
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
         now, journal, seen = self._now, self._journal, self._seen()
-        own = [e for e in (seen or ClusterView()).endpoints if e.worker == self._site.worker]
-        last = {e.key: h[-1].reason for e in own if (h := self._prober.history(e.id))}
+        last = {e.key: h[-1].reason for e in self._own[1] if (h := self._prober.history(e.id))}
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         if self._store.trouble:
             frozen["store"] = self._store.trouble
@@ -145,7 +153,7 @@ class Reconciler:
             data_plane=self._facts.data_plane,
             data_plane_reason=self._facts.data_plane_reason,
             dns=self._facts.dns,
-            services=services(seen, self._health(seen), now.plan, last) if seen and now.plan else (),
+            services=services(seen, seen.health, now.plan, last) if seen and now.plan else (),
             problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
@@ -203,8 +211,12 @@ class Reconciler:
 
     def _seen(self) -> ClusterView | None:
         """The newest picture; None until the store has answered once."""
-        view, instances = self._now.view, self._instances()
-        return view if view is None or instances is None else up_to_date(view, self._site.worker, instances)
+        view = self._now.view
+        if view is None:
+            return None
+        if view.endpoints is not self._own[0]:
+            self._own = view.endpoints, own_endpoints(view, self._site.worker)
+        return up_to_date(view, self._own[1], self._instances(), self._prober.health())
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
@@ -228,11 +240,14 @@ class Reconciler:
         return wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
 
     def _target(self, seen: ClusterView) -> None:
+        if (seen.services, seen.endpoints) == self._probed:
+            return
+        self._probed = seen.services, seen.endpoints
+        own = own_endpoints(seen, self._site.worker)
         self._prober.watch(
             {
                 id: Target(probe, real.address, real.port, presumed_healthy=real in self._adopted)
-                for (worker, id), (probe, real) in probes(seen).items()
-                if worker == self._site.worker
+                for (_, id), (probe, real) in probes(replace(seen, endpoints=own)).items()
             }
         )
         self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
@@ -251,21 +266,22 @@ class Reconciler:
             try:
                 async with asyncio.timeout(LOOK_AGAIN if self._draining or self._failed_anew else AUDIT):
                     await self._wake.wait()
-                await asyncio.sleep(COALESCE)
+                await self._pace.wait()
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             self._share.judge(self._prober.health())
             self._looked_at = asyncio.get_running_loop().time()
-            if (seen := self._seen()) is not None and self._now.addresses is not None:
-                await self._pass(seen, self._now.addresses)
+            with self._pace.work():
+                if (seen := self._seen()) is not None and self._now.addresses is not None:
+                    await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)
         left, own = await self._contest(seen.claims), sorted(addresses)
         resolver = self._site.resolver
-        planning = partial(plan, seen, self._health(seen), own, self._now.plan, resolver=resolver, contested=left)
-        planned = await compute(len(seen.endpoints), planning)
+        planning = partial(plan, seen, seen.health, own, self._now.plan, resolver=resolver, contested=left)
+        planned = await compute(effort(seen, self._now.plan), planning)
         try:
             failures = await self._program(planned)
         except DataPlaneError as error:
@@ -287,12 +303,6 @@ class Reconciler:
             self._journal.found("ports", tuple(told(claims, self._contested)))
         return self._contested
 
-    def _health(self, seen: ClusterView) -> Mapping[EndpointKey, Health]:
-        """What the other workers say of their endpoints, and this one's probes of its own."""
-        own = self._site.worker
-        others = {key: health for key, health in seen.health.items() if key[0] != own}
-        return others | {(own, id): health for id, health in self._prober.health().items()}
-
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
         now = asyncio.get_running_loop().time()
@@ -311,28 +321,42 @@ class Reconciler:
 
     async def _program(self, planned: Plan) -> Sequence[Failure]:
         """Names go before their VIP, and come after it: a name never leads where nothing answers."""
-        keys = await self._look_at(planned.table)
+        keys = self._look_at(planned)
         observed, wanted = await self._drained(planned, keys)
         operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
-        staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
+        before, staying = self._now.plan, self._names
+        if before is None or planned.names is not before.names:
+            staying = {name: part for name, part in staying.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
         await self._tell_repairs(keys, observed, operations, failures)
+        self._owed = await self._still_owed(planned.table, keys)
         self._left = self._programmed if self._programmed is not None else wanted
         for operation in operations:
             log.debug("data plane: %s", operation)
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        parts = planned.parts.values()
-        self._show({n: part for part in parts for n in part.names if n in staying or part.vip not in unbound})
+        names = planned.by_name
+        if unbound:
+            names = {name: part for name, part in names.items() if name in staying or part.vip not in unbound}
+        self._show(names)
         return failures
 
-    async def _look_at(self, wanted: Table) -> frozenset[VirtualKey] | None:
+    def _look_at(self, planned: Plan) -> frozenset[VirtualKey] | None:
         """What to read of the data plane: what shall change, and in an audit everything (None)."""
-        now = asyncio.get_running_loop().time()
-        if self._programmed is None or self._journal.failures or now >= self._audited_at + AUDIT / 2:
+        now, before = asyncio.get_running_loop().time(), self._now.plan
+        if before is None or self._programmed is None or self._journal.failures or now >= self._audited_at + AUDIT / 2:
             self._audited_at = now
             return None
-        return await compute(len(wanted.virtual_servers), partial(changed, self._programmed, wanted))
+        return self._owed | touched(before, planned)
+
+    async def _still_owed(self, wanted: Table, keys: frozenset[VirtualKey] | None) -> frozenset[VirtualKey]:
+        """Of these virtual servers, or of all: those that are not as planned."""
+        left = self._programmed
+        if left is None:
+            return frozenset()  # the next pass looks at all of them
+        if keys is None:
+            return await compute(len(wanted.virtual_servers), partial(changed, left, wanted))
+        return changed(left.part(keys), wanted.part(keys))
 
     async def _tell_repairs(
         self,

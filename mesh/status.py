@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mesh.model import Address, ClusterView, EndpointKey, Health, Name
-from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, verdict, vip_of
+from mesh.plan import Plan, held_names, takes_traffic, verdict, vip_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,6 @@ def services(
     view: ClusterView, health: Mapping[EndpointKey, Health], planned: Plan, last_probe: Mapping[EndpointKey, str]
 ) -> tuple[ServiceStatus, ...]:
     """The services in order of their name; `last_probe` has words on each endpoint that this worker probes."""
-    endpoints = endpoints_by_owner(view)
     found = []
     for service in view.services:
         vip = vip_of(service, view)
@@ -105,7 +104,7 @@ def services(
                 drain=endpoint.drain,
                 name=endpoint.name,
             )
-            for endpoint in endpoints.get(service.owner, ())
+            for endpoint in (view.groups[service.owner].endpoints if service.owner in view.groups else ())
         )
         names = held_names(service, view) if vip else ()
         found.append(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from mesh.config import Network
 from mesh.model import Health, Instance, Name
 from mesh.parts import Site
-from mesh.plan import Part
 from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler
+from mesh.service_plan import Part
 from mesh.status import Facts
 from mesh.store import Store
 from mesh.testing.dataplane import FakeDataPlane

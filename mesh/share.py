@@ -11,7 +11,7 @@ before anything new is claimed, and until the other workers have registered anew
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeAlias
 
@@ -20,6 +20,7 @@ from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, W
 from mesh.journal import Journal
 from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
 from mesh.offload import compute
+from mesh.pace import Pace
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
@@ -28,12 +29,11 @@ from mesh.store.records import daemon, own_prefixes, registration, verdict, work
 
 log = logging.getLogger("vipmesh")
 
-COALESCE = 0.005
-"""Seconds that a change waits for company."""
-REST = 4.0
-"""How many times as long as a picture took until the next one: a burst leaves most of the time to others."""
-LONGEST_REST = 1.0
-"""Seconds; only where the machine is overloaded."""
+REST, LONGEST_REST = 4.0, 1.0
+"""How many times as long as a picture took until the next one, and how many seconds at most: a burst leaves most of the
+time to others."""
+WRITE_REST = 1.0
+"""The same for what is written: as long as the store took for it."""
 RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 GRACE = 15.0
@@ -54,6 +54,9 @@ class Share:
         self._own = own_prefixes(worker)
         self._daemon = daemon(worker, __version__, uuid.uuid4().hex)
         self._reader = Reader()
+        self._behind: set[str] | None = None
+        """Keys that the reader has not been told of; None: it is to look at all of them."""
+        self._picture, self._writing = Pace(REST, LONGEST_REST), Pace(WRITE_REST, LONGEST_REST)
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
         """None: not all sources have answered yet."""
@@ -83,6 +86,7 @@ class Share:
         """This is all that the worker runs."""
         offered = registration(self._worker, services, endpoints)
         if offered != self._offered:
+            self._are_behind(None if self._offered is None else _differing(self._offered, offered))
             self._offered = offered
             self._owners = frozenset(service.owner for service in services)
             self._names = frozenset(service.name for service in services)
@@ -101,33 +105,43 @@ class Share:
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
 
-        Of own endpoints there are no verdicts in it: whoever probes them knows. `patient`: the first picture waits for
-        the sources if a former life's offer is gone, since the data plane still carries it.
+        Of own endpoints it has the verdicts that were written last: whoever probes them knows better. `patient`: the
+        first picture waits for the sources if a former life's offer is gone, since the data plane still carries it.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(), name="store")
             tasks.create_task(self._keep_written(), name="registration")
             tasks.create_task(self._keep_claimed(), name="claims")
-            loop = asyncio.get_running_loop()
-            rested = loop.time()
             while True:
                 await self._look.wait()
-                await asyncio.sleep(max(COALESCE, rested - loop.time()))
+                await self._picture.wait()
                 self._look.clear()
                 self._taken.set()
                 if self._snapshot is None or (patient and not self._knows_itself(self._snapshot)):
                     continue
                 patient = False
-                began = loop.time()
-                records = self._overlaid(self._snapshot)
-                seen, broken = await compute(len(records), partial(self._reader.view, records))
-                self._journal.found("store", broken)
-                self._unclaimed.set()
-                self._write.set()
+                with self._picture.work():
+                    seen = await self._seen(self._snapshot)
+                if self._decided != (seen.services, seen.claims):
+                    self._unclaimed.set()
+                if self._health is None:
+                    self._write.set()
                 if seen != self._view:  # what this worker offered itself comes back from the store
                     self._view = seen
                     see(seen)
-                rested = loop.time() + min(LONGEST_REST, REST * (loop.time() - began))
+
+    async def _seen(self, snapshot: Snapshot) -> ClusterView:
+        behind, self._behind = self._behind, set()
+        if behind is None or self._former:
+            records = self._overlaid(snapshot)
+            self._behind = None if self._former else self._behind
+            read = partial(self._reader.view, records)
+            seen, broken = await compute(len(records), read)
+        else:
+            changes = {key: self._record(key, snapshot) for key in behind}
+            seen, broken = await compute(len(changes), partial(self._reader.follow, changes))
+        self._journal.found("store", broken)
+        return seen
 
     # ------------------------------------------------------------------------------------- store -> picture
 
@@ -136,6 +150,9 @@ class Share:
             before = self._snapshot
             if before is not None and before.origin != snapshot.origin:
                 self._lose(before)
+            self._are_behind(snapshot.changed)
+            if before is None:
+                self._write.set()
             self._snapshot = snapshot
             self._notice_namesake(snapshot)
             self._taken.clear()
@@ -149,7 +166,9 @@ class Share:
         self._registered = {}
         self._seen_myself = False
         self._forget_later()
+        self._are_behind(None)
         self._unclaimed.set()
+        self._write.set()
 
     def _forget_later(self) -> None:
         if self._forgetting is not None:
@@ -161,6 +180,7 @@ class Share:
             self._forget_later()  # it does not even have its claims back
             return
         self._former = {}
+        self._are_behind(None)
         self._look.set()
 
     def _overlaid(self, snapshot: Snapshot) -> dict[str, bytes]:
@@ -169,7 +189,19 @@ class Share:
         records = {**former, **snapshot.records}
         if self._offered is None:
             return records
-        return {key: value for key, value in records.items() if not key.startswith(self._own)} | self._offered
+        return {key: value for key, value in records.items() if not key.startswith(self._own[0])} | self._offered
+
+    def _record(self, key: str, snapshot: Snapshot) -> bytes | None:
+        """As `_overlaid` has it."""
+        overlaid = self._offered is not None and key.startswith(self._own[0])
+        return (self._offered or {}).get(key) if overlaid else snapshot.records.get(key)
+
+    def _are_behind(self, keys: Iterable[str] | None) -> None:
+        """The reader has to look at these, or (None) at all."""
+        if keys is None or self._behind is None:
+            self._behind = None
+        else:
+            self._behind.update(keys)
 
     def _knows_itself(self, snapshot: Snapshot) -> bool:
         return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
@@ -190,13 +222,14 @@ class Share:
     async def _keep_written(self) -> None:
         while True:
             await self._write.wait()
-            await asyncio.sleep(COALESCE)
+            await self._writing.wait()
             self._write.clear()
             records = self._records()
             if records is None or records == self._registered or self._journal.problems.get("name"):
                 continue
             try:
-                await self._store.register(records)
+                with self._writing.work():
+                    await self._store.register(records)
             except StoreError as error:
                 self._is_refused("registration", error)
                 await asyncio.sleep(RETRY)
@@ -270,3 +303,7 @@ class Share:
         self._waiting.discard(what)
         if not self._waiting:
             self._journal.thawed("store")
+
+
+def _differing(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> set[str]:
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}

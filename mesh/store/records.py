@@ -17,6 +17,7 @@ Parts between slashes are percent-encoded where they hold a slash or anything od
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -75,7 +76,7 @@ def daemon(worker: str, version: str, session: str) -> tuple[str, bytes]:
 
 def verdict(worker: str, id: str, health: Health) -> tuple[str, bytes]:
     """Key and value of what a worker's probes say of one of its endpoints."""
-    return key("health", worker, id), _value(VerdictRecord(health))
+    return key("health", worker, id), _health(health)
 
 
 def worker_of(key: str) -> str | None:
@@ -87,6 +88,11 @@ def worker_of(key: str) -> str | None:
 def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
     """The picture that the records give, and what could not be understood."""
     return Reader().view(records)
+
+
+@cache
+def _health(health: Health) -> bytes:
+    return _value(VerdictRecord(health))
 
 
 def _value(record: Any) -> bytes:

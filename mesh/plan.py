@@ -59,6 +59,8 @@ class Plan:
     """By `Service.owner`."""
     by_name: Mapping[Name, Part] = field(default_factory=dict, repr=False, compare=False)
     """By routing name."""
+    count: int = field(default=0, repr=False, compare=False)
+    """Of the virtual servers of all parts."""
     sight: Sight | None = field(default=None, repr=False, compare=False)
 
 
@@ -106,18 +108,17 @@ def effort(view: ClusterView, before: Plan | None) -> int:
     known = before.sight.view if before is not None and before.sight is not None else None
     if known is None or view.services is not known.services or view.claims is not known.claims:
         return len(view.endpoints) + len(view.services)
-    return sum(len(g.endpoints) for owner, g in view.groups.items() if g is not known.groups.get(owner))
+    get = known.groups.get
+    return sum([len(group.endpoints) for owner, group in view.groups.items() if group is not get(owner)])
 
 
 def touched(before: Plan, after: Plan) -> set[VirtualKey]:
     """The virtual servers that may not be the same in both."""
-    found: set[VirtualKey] = set()
-    for owner in before.parts.keys() | after.parts.keys():
-        old, new = before.parts.get(owner), after.parts.get(owner)
-        if old is not new:
-            found.update(old.virtual_servers if old is not None else ())
-            found.update(new.virtual_servers if new is not None else ())
-    return found
+    old, new = before.parts, after.parts
+    owners = [owner for owner, part in new.items() if part is not old.get(owner)]
+    parts = [part for owner in owners for part in (new[owner], old.get(owner)) if part is not None]
+    parts += [old[owner] for owner in old.keys() - new.keys()]
+    return {key for part in parts for key in part.virtual_servers}
 
 
 def _indexed(view: ClusterView, before: Plan | None) -> tuple[Mapping[str, Service], Mapping[Name, _Ports]]:
@@ -140,7 +141,7 @@ def _suspects(before: Plan, sight: Sight) -> Set[str] | None:
     if sight.health is not sight.view.health or last.health is not last.view.health:
         return None  # the groups of the views know nothing of it
     groups, old = sight.view.groups, last.view.groups
-    return {owner for owner, group in groups.items() if group is not old.get(owner)} | (old.keys() - groups.keys())
+    return {*[o for o, group in groups.items() if group is not old.get(o)], *(old.keys() - groups.keys())}
 
 
 def _grounds(owner: str, sight: Sight) -> Grounds | None:
@@ -173,14 +174,19 @@ def _with_parts(before: Plan, changed: Mapping[str, Part | None]) -> Plan:
     for part in new.values():
         servers.update(part.virtual_servers)
         by_name.update(dict.fromkeys(part.names, part))
-    if len(servers) != sum(len(part.virtual_servers) for part in parts.values()):  # two claims of one VIP or port
+    count = before.count + _count(new.values()) - _count(gone)
+    if len(servers) != count:  # two claims of one VIP or port
         servers = {key: server for owner in sorted(parts) for key, server in parts[owner].virtual_servers.items()}
     same = [(part.names, part.vip) for part in gone] == [(part.names, part.vip) for part in new.values()]
     names = before.names if same else {name: part.vip for name, part in by_name.items()}
     failed = before.failed
     if {real for part in gone for real in part.failed} != {real for part in new.values() for real in part.failed}:
         failed = frozenset(real for part in parts.values() for real in part.failed)
-    return Plan(Table(servers, before.table.vips), names, failed, parts, by_name)
+    return Plan(Table(servers, before.table.vips), names, failed, parts, by_name, count)
+
+
+def _count(parts: Iterable[Part]) -> int:
+    return sum(len(part.virtual_servers) for part in parts)
 
 
 def vip_of(service: Service, view: ClusterView) -> Address | None:

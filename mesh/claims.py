@@ -114,6 +114,7 @@ class _Deciding:
         # either record of a VIP suffices to keep it from others, should one be lost
         self._holders = {address: name for name, address in claims.vips.items()} | dict(claims.holders)
         self._ports = dict(claims.ports)
+        self._published = {(transport, target) for (transport, _), target in claims.ports.items()}
         self._pool = pool
         self._range = ports
 
@@ -157,13 +158,8 @@ class _Deciding:
 
     def port(self, service: Service, publish: Publish) -> None:
         target = (service.name, publish.container_port)
-        mine = [
-            port
-            for (transport, port), holder in self._ports.items()
-            if (transport, holder) == (publish.transport, target)
-        ]
         if publish.port is None:
-            if not mine:
+            if (publish.transport, target) not in self._published:
                 self._choose_port(service, publish)
             return
         holder = self._ports.get((publish.transport, publish.port))
@@ -209,6 +205,7 @@ class _Deciding:
     def _give_port(self, service: Service, publish: Publish, port: int) -> None:
         self._wish(ClaimPort(publish.transport, port, service.name, publish.container_port))
         self._ports[publish.transport, port] = (service.name, publish.container_port)
+        self._published.add((publish.transport, (service.name, publish.container_port)))
 
     def _wish(self, wish: Wish) -> None:
         self.wishes.append(wish)

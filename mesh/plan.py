@@ -104,20 +104,19 @@ def plan(
 
 
 def effort(view: ClusterView, before: Plan | None) -> int:
-    """About how many endpoints `plan` will look at."""
-    known = before.sight.view if before is not None and before.sight is not None else None
-    if known is None or view.services is not known.services or view.claims is not known.claims:
+    """About how many services and endpoints `plan` will look at."""
+    if before is None or before.sight is None:
         return len(view.endpoints) + len(view.services)
-    get = known.groups.get
-    return sum([len(group.endpoints) for owner, group in view.groups.items() if group is not get(owner)])
+    known = before.sight.view
+    changed = _not_the_same(known.groups, view.groups)
+    looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
+    return looked_at + (0 if view.services is known.services and view.claims is known.claims else len(view.services))
 
 
 def touched(before: Plan, after: Plan) -> set[VirtualKey]:
     """The virtual servers that may not be the same in both."""
     old, new = before.parts, after.parts
-    owners = [owner for owner, part in new.items() if part is not old.get(owner)]
-    parts = [part for owner in owners for part in (new[owner], old.get(owner)) if part is not None]
-    parts += [old[owner] for owner in old.keys() - new.keys()]
+    parts = [part for owner in _not_the_same(old, new) for part in (old.get(owner), new.get(owner)) if part is not None]
     return {key for part in parts for key in part.virtual_servers}
 
 
@@ -136,12 +135,23 @@ def _suspects(before: Plan, sight: Sight) -> Set[str] | None:
     last = before.sight
     if last is None or (sight.own, sight.contested) != (last.own, last.contested):
         return None
-    if sight.services is not last.services or sight.view.claims is not last.view.claims:
-        return None
     if sight.health is not sight.view.health or last.health is not last.view.health:
         return None  # the groups of the views know nothing of it
-    groups, old = sight.view.groups, last.view.groups
-    return {*[o for o, group in groups.items() if group is not old.get(o)], *(old.keys() - groups.keys())}
+    found = _not_the_same(last.view.groups, sight.view.groups)
+    if sight.services is not last.services:
+        found |= _not_the_same(last.services, sight.services)
+    old, new = last.view.claims, sight.view.claims
+    if new is not old:
+        found |= {owner for _, owner in old.owners.items() ^ new.owners.items()}
+        names = {name for name, _ in old.vips.items() ^ new.vips.items()}
+        names |= {name for _, (name, _) in old.ports.items() ^ new.ports.items()}
+        found |= {service.owner for service in sight.view.services if service.name in names} if names else set()
+    return found
+
+
+def _not_the_same(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
+    """The keys of what is not the same object in both."""
+    return {*[key for key, value in new.items() if value is not old.get(key)], *(old.keys() - new.keys())}
 
 
 def _grounds(owner: str, sight: Sight) -> Grounds | None:

@@ -56,7 +56,8 @@ class Share:
         self._reader = Reader()
         self._behind: set[str] | None = None
         """Keys that the reader has not been told of; None: it is to look at all of them."""
-        self._picture, self._writing = Pace(REST, LONGEST_REST), Pace(WRITE_REST, LONGEST_REST)
+        self._picture, self._claiming = Pace(REST, LONGEST_REST), Pace(REST, LONGEST_REST)
+        self._writing = Pace(WRITE_REST, LONGEST_REST)
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
         """None: not all sources have answered yet."""
@@ -258,13 +259,15 @@ class Share:
         """Ask for what the services lack; the store's next snapshot shows what was given."""
         while True:
             await self._unclaimed.wait()
+            await self._claiming.wait()
             self._unclaimed.clear()
             seen = self._view or ClusterView()
             try:
                 await self._give_back()
                 if (seen.services, seen.claims) == self._decided:
                     continue
-                wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
+                with self._claiming.work():
+                    wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
                 self._journal.found("claims", conflicts)
                 refused = await claim(self._store, [wish for wish in wanted if self._is_mine(wish)])
                 self._decided = None if refused else (seen.services, seen.claims)

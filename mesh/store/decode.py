@@ -126,7 +126,10 @@ def _fact(parts: list[str], value: bytes) -> Fact | None:
             return OwnedName(name, _read(value, OwnerRecord).owner)
         case ["claims", "ports", transport, port]:
             held = _read(value, PortRecord)
-            return HeldPort((Transport(transport), _port(int(port))), (held.name, _port(held.container_port)))
+            number = _port(int(port))
+            if port != str(number):
+                raise ValueError(f"two keys would mean the same; port {number} is written {number}")
+            return HeldPort((Transport(transport), number), (held.name, _port(held.container_port)))
         case ["workers", worker, "services", _]:
             return Declared(worker, _sound_service(_read(value, Service)))
         case ["workers", worker, "endpoints", id]:

@@ -39,7 +39,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[bytes, Fact | Problem | None]] = {}
-        self._claimed: dict[str, _Claim] = {}
+        self._claims = _Claims()
         self._declared: dict[str, dict[str, Declared]] = {}
         """By owner and key."""
         self._first: dict[str, Service] = {}
@@ -100,7 +100,7 @@ class Reader:
             case None:
                 pass
             case _:
-                self._claimed[where] = fact
+                self._claims.take(fact)
 
     def _drop(self, where: str, fact: Fact | Problem | None) -> None:
         self._touch(where, fact)
@@ -118,7 +118,7 @@ class Reader:
             case None:
                 pass
             case _:
-                del self._claimed[where]
+                self._claims.drop(fact)
 
     def _touch(self, where: str, fact: Fact | Problem | None) -> None:
         touched = self._touched
@@ -143,9 +143,7 @@ class Reader:
 
     def _picture(self) -> ClusterView:
         touched, before = self._touched, self._view
-        claims = before.claims
-        if touched.claims and (anew := _claims(fact for _, fact in sorted(self._claimed.items()))) != claims:
-            claims = anew
+        claims = self._claims.picture(before.claims) if touched.claims else before.claims
         services = self._services() if touched.owners else before.services
         if touched.problems or touched.owners:
             told = {**self._broken, **{k: p for each in self._conflicts.values() for k, p in each.items()}}
@@ -216,22 +214,40 @@ class _Touched:
         self.judged: set[_Place] = set()
 
 
-def _claims(facts: Iterable[_Claim]) -> Claims:
-    vips: dict[Name, Address] = {}
-    owners: dict[Name, str] = {}
-    ports: dict[tuple[Transport, int], tuple[Name, int]] = {}
-    holders: dict[Address, Name] = {}
-    for fact in facts:
-        match fact:
+class _Claims:
+    """What they are now. Each is one record's: `decode` knows one spelling of a key."""
+
+    def __init__(self) -> None:
+        self._vips: dict[Name, Address] = {}
+        self._owners: dict[Name, str] = {}
+        self._ports: dict[tuple[Transport, int], tuple[Name, int]] = {}
+        self._holders: dict[Address, Name] = {}
+
+    def take(self, claim: _Claim) -> None:
+        match claim:
             case HeldVip(name, vip):
-                vips[name] = vip
+                self._vips[name] = vip
             case Held(vip, name):
-                holders[vip] = name
+                self._holders[vip] = name
             case OwnedName(name, owner):
-                owners[name] = owner
+                self._owners[name] = owner
             case HeldPort(port, leads_to):
-                ports[port] = leads_to
-    return Claims(vips, owners, ports, holders)
+                self._ports[port] = leads_to
+
+    def drop(self, claim: _Claim) -> None:
+        match claim:
+            case HeldVip(name, _):
+                del self._vips[name]
+            case Held(vip, _):
+                del self._holders[vip]
+            case OwnedName(name, _):
+                del self._owners[name]
+            case HeldPort(port, _):
+                del self._ports[port]
+
+    def picture(self, before: Claims) -> Claims:
+        now = Claims(dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders))
+        return before if now == before else now
 
 
 def _conflict(first: Declared, other: Declared) -> Problem:

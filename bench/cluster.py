@@ -91,7 +91,7 @@ def settle(children: list[Child], endpoints: int, within: float = 300) -> tuple[
             return time.monotonic() - began, {row[0] for row in shown}
         if time.monotonic() - began > within:
             raise RuntimeError(f"after {within} s the workers carry {sorted({row[2] for row in shown})} real servers")
-        time.sleep(0.2)
+        time.sleep(1)
 
 
 def converge(children: list[Child], turns: int) -> list[float]:
@@ -118,11 +118,15 @@ def converge(children: list[Child], turns: int) -> list[float]:
 def bare(children: list[Child], turns: int) -> list[float]:
     """The same from a put until the last of as many bare watches has it."""
     took = []
+    for child in children:
+        child.ask("listen", True)
     for turn in range(turns):
         key = f"{turn}-{random.random()}"
         began = random.choice(children).ask("put", key, b'{"v":1,"health":"unhealthy"}')
         took.append(_last(children, began, "arrived", key))
         time.sleep(PACE * random.uniform(0.5, 1.5))
+    for child in children:
+        child.ask("listen", False)
     return took
 
 

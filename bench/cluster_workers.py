@@ -60,10 +60,12 @@ class Bare:
     gateway: Gateway
     prefix: bytes
     arrived: dict[bytes, list[float]] = field(default_factory=dict)
+    open: int = 0
 
     async def watch(self) -> None:
         asked: Body = {"key": self.prefix, "range_end": prefix_end(self.prefix)}
         async with self.gateway.stream({"create_request": asked}) as stream:
+            self.open += 1
             async for answers in stream:
                 now = time.monotonic()
                 for answer in answers:
@@ -84,6 +86,8 @@ class Process:
 
     workers: dict[str, FakeWorker]
     bare: Bare
+    tasks: asyncio.TaskGroup
+    watches: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def answer(self, verb: str, *arguments: Any) -> Any:
         return await getattr(self, verb)(*arguments)
@@ -92,6 +96,14 @@ class Process:
         began = time.monotonic()
         self.workers[worker].finds(dict.fromkeys(ids, Health(health)))
         return began
+
+    async def listen(self, on: bool) -> None:
+        """Open as many bare watches as there are workers, or close them."""
+        for watch in self.watches:
+            watch.cancel()
+        self.watches = [self.tasks.create_task(self.bare.watch()) for _ in self.workers] if on else []
+        while on and self.bare.open < len(self.workers):
+            await asyncio.sleep(0.05)
 
     async def put(self, key: str, value: bytes) -> float:
         return await self.bare.put(key, value)
@@ -116,7 +128,7 @@ class Process:
         """Of each worker: its digest, its passes, its real servers."""
         return {
             name: (
-                worker.loop.status().digest,
+                worker.loop.digest(),
                 worker.loop.passes,
                 sum(len(server.real_servers) for server in worker.plane.table.virtual_servers.values()),
             )
@@ -145,13 +157,12 @@ async def _serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instanc
         gateway = Gateway(url.members)
         stack.push_async_callback(gateway.close)
         bare = Bare(gateway, url.prefix.rstrip("/").encode() + b"-bare/")
-        process = Process(workers, bare)
         async with asyncio.TaskGroup() as tasks:
+            process = Process(workers, bare, tasks)
             running = [tasks.create_task(worker.run()) for worker in workers.values()]
-            running += [tasks.create_task(bare.watch()) for _ in workers]
             while (asked := await loop.run_in_executor(None, pipe.recv)) is not None:
                 pipe.send(await process.answer(*asked))
-            for task in running:
+            for task in (*running, *process.watches):
                 task.cancel()
 
 

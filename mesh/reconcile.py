@@ -122,7 +122,7 @@ class Reconciler:
         self._leaving = leaving or Leaving()
         self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
-        self._digest = TableDigest()
+        self._word = TableDigest()
         self._pace = Pace(REST, LONGEST_REST)
         self._own: tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]] = ((), ())
         """All endpoints of the newest picture, and those of them that are this worker's."""
@@ -158,8 +158,12 @@ class Reconciler:
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
             repairs=journal.repairs,
-            digest=self._digest(now.plan) if now.plan else None,
+            digest=self.digest(),
         )
+
+    def digest(self) -> str | None:
+        """Of what was planned last; None: nothing yet."""
+        return None if self._now.plan is None else self._word(self._now.plan)
 
     def is_alive(self) -> bool:
         """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""

@@ -6,7 +6,7 @@ A pure function over what the daemon knows; `vipmesh status` renders the same va
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mesh.model import Address, ClusterView, EndpointKey, Health, Name
+from mesh.model import Address, ClusterView, EndpointKey, Health, Name, VirtualKey
 from mesh.plan import Plan, held_names, takes_traffic, verdict, vip_of
 
 
@@ -87,9 +87,12 @@ def services(
 ) -> tuple[ServiceStatus, ...]:
     """The services in order of their name; `last_probe` has words on each endpoint that this worker probes."""
     found = []
+    at: dict[Address, list[VirtualKey]] = {}
+    for key in planned.table.virtual_servers:
+        at.setdefault(key.address, []).append(key)
     for service in view.services:
         vip = vip_of(service, view)
-        keys = [key for key in planned.table.virtual_servers if key.address == vip]
+        keys = at.get(vip, []) if vip is not None else []
         rows = tuple(
             EndpointStatus(
                 id=endpoint.id,

@@ -1,7 +1,8 @@
 """Wishes -> transactions of the store; and what a store that lost its disks is given back."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
@@ -19,7 +20,7 @@ async def claim(store: Store, wishes: Iterable[Wish]) -> bool:
 
     Raises `StoreError` if the store is out of reach; what was granted until then stays granted.
     """
-    return not all(await _all([_claim(store, wish) for wish in wishes]))
+    return not all(await _all([partial(_claim, store, wish) for wish in wishes]))
 
 
 async def restore(store: Store, claims: Claims) -> int:
@@ -35,21 +36,20 @@ async def restore(store: Store, claims: Claims) -> int:
             given.append(dict([records.vip_claim(vip, name)]))
     for (transport, port), (name, container_port) in claims.ports.items():
         given.append(dict([records.port_claim(transport, port, name, container_port)]))
-    return sum(map(bool, await _all([store.claim(both) for both in given])))
+    return sum(map(bool, await _all([partial(store.claim, both) for both in given])))
 
 
-async def _all(asked: Sequence[Coroutine[None, None, T]]) -> list[T]:
+async def _all(asked: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     """What they answer; a few at a time. Raises the first exception, once none of them goes on."""
     room = asyncio.Semaphore(AT_A_TIME)
     failed: list[BaseException] = []
 
-    async def ask(one: Coroutine[None, None, T]) -> T | None:
+    async def ask(one: Callable[[], Awaitable[T]]) -> T | None:
         async with room:
             if failed:
-                one.close()
                 return None
             try:
-                return await one
+                return await one()
             except StoreError as error:
                 failed.append(error)
                 return None

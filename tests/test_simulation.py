@@ -22,6 +22,8 @@ def simulated(seed: int, havoc: Havoc = HAVOC, *, workers: int = 20, services: i
 def test_after_all_faults_every_table_is_the_same_and_every_claim_unique(seed: int) -> None:
     simulation = simulated(seed)
     assert wrong(simulation) == []
+    claims = sum(key.startswith("claims/") for key in simulation.cluster.records)
+    assert simulation.counts.requests["claim"] > claims, "several asked for one at the same instant"
     pictures = [w.witness.pictures for w in simulation.workers.values() if w.witness is not None and w.alive]
     assert len(set(pictures)) > 1, "each in its own portions"
     assert sum(pictures) > 100

@@ -12,6 +12,8 @@ from mesh.store.records import view
 from mesh.testing.simulated import Worker
 from mesh.testing.simulation import TTL, Simulation
 
+TOGETHER = 0.1
+"""Seconds within which all workers start, as after a power cut: many ask for one claim at the same instant."""
 QUIET = 3 * TTL
 """Seconds without faults at the end: time to mend everything."""
 
@@ -56,7 +58,7 @@ def wreak(simulation: Simulation, havoc: Havoc) -> None:
     begins = simulation.now
     chance, workers = simulation.random, list(simulation.workers.values())
     for worker in workers:
-        simulation.later(chance.uniform(0, 2), f"start {worker.name}", partial(simulation.start, worker))
+        simulation.later(chance.uniform(0, TOGETHER), f"start {worker.name}", partial(simulation.start, worker))
 
     def some_time() -> float:
         return chance.uniform(TTL, havoc.seconds - TTL)

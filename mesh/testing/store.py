@@ -86,6 +86,7 @@ class MemoryStore:
     def __init__(self, cluster: MemoryCluster, worker: str) -> None:
         self._cluster = cluster
         self._worker = worker
+        self._wanted: Mapping[str, bytes] | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -93,7 +94,20 @@ class MemoryStore:
         return "the store is out of reach; bring it back" if self._cluster.out_of_reach else None
 
     async def run(self) -> None:
-        """See `Store.run`. What is registered here stays until the test expires it."""
+        """See `Store.run`: what was registered is registered again when the test has expired it."""
+        woken = asyncio.Event()
+        self._cluster.watchers.add(woken)
+        try:
+            while True:
+                await woken.wait()
+                woken.clear()
+                await asyncio.sleep(0)  # whoever waits for the change comes first
+                if self._wanted is not None and self._worker not in self._cluster.registered:
+                    if self._cluster.out_of_reach:
+                        continue  # the return wakes all
+                    await self.register(self._wanted)
+        finally:
+            self._cluster.watchers.discard(woken)
 
     async def read(self) -> Snapshot:
         """See `Store.read`."""
@@ -121,6 +135,7 @@ class MemoryStore:
     async def register(self, records: Mapping[str, bytes]) -> None:
         """See `Store.register`."""
         self._reach()
+        self._wanted = dict(records)
         before = self._cluster.registered.get(self._worker, frozenset())
         self._cluster.registered[self._worker] = frozenset(records)
         self._cluster.change({**dict.fromkeys(before - records.keys()), **records})

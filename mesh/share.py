@@ -148,17 +148,20 @@ class Share:
 
     async def _follow(self) -> None:
         async for snapshot in self._store.watch():
-            before = self._snapshot
-            if before is not None and before.origin != snapshot.origin:
-                self._lose(before)
-            self._are_behind(snapshot.changed)
-            if before is None:
-                self._write.set()
-            self._snapshot = snapshot
-            self._notice_namesake(snapshot)
-            self._taken.clear()
-            self._look.set()
+            self._take(snapshot)
+            del snapshot  # they are large: keep the newest alone
             await self._taken.wait()  # what comes meanwhile is one snapshot
+
+    def _take(self, snapshot: Snapshot) -> None:
+        before, self._snapshot = self._snapshot, snapshot
+        if before is None:
+            self._write.set()
+        elif before.origin != snapshot.origin:
+            self._lose(before)
+        self._are_behind(snapshot.changed)
+        self._notice_namesake(snapshot)
+        self._taken.clear()
+        self._look.set()
 
     def _lose(self, before: Snapshot) -> None:
         log.error("the store has lost what it knew: it gets all claims back that this worker knows")

@@ -11,6 +11,8 @@ from mesh.sources.docker_api import FAILURES, connected, words
 
 _GONE = frozenset({404, 409})
 """No such container; it does not run."""
+_STOPPED = 3600.0
+"""Seconds; a container ends when it has ended, or when its own stop timeout is over and the engine kills it."""
 
 
 class DockerEngine:
@@ -33,7 +35,7 @@ class DockerEngine:
     async def stop(self, endpoint: str) -> None:
         """Stop the container; returns when it has stopped."""
         try:
-            async with connected(self._url) as docker:
+            async with connected(self._url, _STOPPED) as docker:
                 await docker.containers.container(_container(endpoint)).stop()
         except FAILURES as error:
             raise self._failure(

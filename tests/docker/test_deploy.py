@@ -115,3 +115,12 @@ async def test_a_healthcheck_of_the_container_is_its_probe(engine: Engine, tmp_p
         assert sorted(e["health"] for e in shown) == ["healthy", "unhealthy"]
         await engine.adocker("exec", "web-1", "rm", "/tmp/ill")
         await mesh.serving(*NAMES[:2])
+
+
+async def test_a_container_that_waits_to_be_killed_is_stopped_all_the_same(engine: Engine, tmp_path: Path) -> None:
+    """As the first process of a container it ignores SIGTERM; that takes longer than any other answer of the engine."""
+    await asyncio.to_thread(engine.run, "web-1", "--stop-timeout", "11", labels=LABELS)
+    async with worker(engine, tmp_path) as mesh:
+        await mesh.serving("web-1")
+        assert "drained and stopped" in await mesh.vipmesh("stop", "web-1")
+        assert await engine.adocker("inspect", "-f", "{{.State.ExitCode}}", "web-1") == "137"

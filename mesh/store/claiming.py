@@ -8,6 +8,7 @@ from typing import TypeVar
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
 from mesh.model import Claims
 from mesh.store import Store, StoreError, records
+from mesh.store.decode import decode
 
 T = TypeVar("T")
 
@@ -66,14 +67,28 @@ async def _claim(store: Store, wish: Wish) -> bool:
             both = dict([records.service_claim(name, address), records.vip_claim(address, name)])
             return not await store.claim(both)
         case MoveVip(name, old, new):
-            if await store.claim(dict([records.vip_claim(new, name)])):
+            if await _in_the_way(store, records.vip_claim(new, name)) is not None:
                 return False
-            key, before = records.service_claim(name, old)
-            return await store.replace(key, before, records.service_claim(name, new)[1])
+            return await _change(store, records.service_claim(name, old), records.service_claim(name, new))
         case ClaimName(name, owner):
             return not await store.claim(dict([records.name_claim(name, owner)]))
         case TakeOverName(name, old_owner, owner):
-            key, before = records.name_claim(name, old_owner)
-            return await store.replace(key, before, records.name_claim(name, owner)[1])
+            return await _change(store, records.name_claim(name, old_owner), records.name_claim(name, owner))
         case ClaimPort(transport, port, name, container_port):
             return not await store.claim(dict([records.port_claim(transport, port, name, container_port)]))
+
+
+async def _change(store: Store, before: tuple[str, bytes], after: tuple[str, bytes]) -> bool:
+    """Make one record of a claim the other, if it still says what it said; a newer version may have written more."""
+    key, _ = before
+    there = await _in_the_way(store, after)
+    if there is None:
+        return True
+    return decode(key, there) == decode(*before) and await store.replace(key, there, after[1])
+
+
+async def _in_the_way(store: Store, record: tuple[str, bytes]) -> bytes | None:
+    """What the key of a claim holds instead; None: it says this now."""
+    key, _ = record
+    there = (await store.claim(dict([record]))).get(key)
+    return None if there is None or decode(key, there) == decode(*record) else there

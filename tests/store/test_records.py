@@ -181,6 +181,45 @@ async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("held", "wish", "then"),
+    [
+        pytest.param(
+            [name_claim("web.test", "demo/web")],
+            TakeOverName("web.test", "demo/web", "new/web"),
+            Claims(owners={"web.test": "new/web"}),
+            id="a name",
+        ),
+        pytest.param(
+            [service_claim("web.test", "10.112.0.9"), vip_claim("10.112.0.9", "web.test")],
+            MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
+            Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.9": "web.test", "10.112.0.10": "web.test"}),
+            id="a VIP",
+        ),
+        pytest.param(
+            [service_claim("web.test", "10.112.0.9"), vip_claim("10.112.0.10", "web.test")],
+            MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
+            Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.10": "web.test"}),
+            id="a VIP that was its own before",
+        ),
+    ],
+)
+async def test_claims_of_a_newer_version_pass_on(held: list[tuple[str, bytes]], wish: Wish, then: Claims) -> None:
+    cluster = MemoryCluster()
+    store = MemoryStore(cluster, "w1")
+    cluster.write({key: msgspec.json.encode({**msgspec.json.decode(v), "v": 2, "since": "today"}) for key, v in held})
+    assert not await claim(store, [wish])
+    assert view(cluster.records)[0].claims == then
+    assert not await claim(store, [wish]), "once more is no harm"
+
+
+async def test_a_claim_that_has_gone_to_a_third_one_is_not_taken_over() -> None:
+    cluster = MemoryCluster()
+    cluster.write(dict([name_claim("web.test", "third/web")]))
+    assert await claim(MemoryStore(cluster, "w1"), [TakeOverName("web.test", "demo/web", "new/web")])
+    assert view(cluster.records)[0].claims.owners == {"web.test": "third/web"}
+
+
 def _variants() -> dict[str, list[bytes]]:
     """Keys of every kind, each with some of the values that it may have: sound ones, and such as nobody can read."""
     found: dict[str, list[bytes]] = {}

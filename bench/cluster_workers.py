@@ -1,18 +1,19 @@
-"""Some of the workers of `cluster.py`, in a process of their own: the daemon's control loop on etcd, over fake data planes.
+"""Some of the workers of `cluster.py`, in a process of their own: the daemon's control loop on etcd, over fake planes.
 
-Everything between a verdict of a probe and the operations for the kernel is what the daemon does. Times are of
-CLOCK_MONOTONIC, which all processes of a machine share.
+Everything between a verdict of a probe and the operations for the kernel is what the daemon does, names included. Times
+are of CLOCK_MONOTONIC, which all processes of a machine share.
 """
 
 import asyncio
 import gc
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -32,12 +33,12 @@ from mesh.testing.worker import FakeWorker, Field
 from meshdns.zone import Draft
 
 FIELD = Field(ip_network("10.112.0.0/16"))
-LEASE = 30
+LEASE = 600
 """Seconds: nobody is lost here, however busy the machine is."""
 
 
 class TimedPlane(FakeDataPlane):
-    """Notes when an endpoint came and went."""
+    """Notes when an endpoint came and went last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +53,11 @@ class TimedPlane(FakeDataPlane):
                 self.seen[operation.real.address, isinstance(operation, AddRealServer)] = now
         return failures
 
+    @property
+    def carried(self) -> int:
+        """Real servers."""
+        return sum(len(server.real_servers) for server in self.table.virtual_servers.values())
+
 
 @dataclass
 class Bare:
@@ -63,110 +69,108 @@ class Bare:
     open: int = 0
 
     async def watch(self) -> None:
+        """One of them, until cancelled."""
         asked: Body = {"key": self.prefix, "range_end": prefix_end(self.prefix)}
         async with self.gateway.stream({"create_request": asked}) as stream:
             self.open += 1
-            async for answers in stream:
-                now = time.monotonic()
-                for answer in answers:
-                    for event in answer.events:
-                        self.arrived.setdefault(event.kv.key, []).append(now)
+            try:
+                async for answers in stream:
+                    now = time.monotonic()
+                    for answer in answers:
+                        for event in answer.events:
+                            self.arrived.setdefault(event.kv.key, []).append(now)
+            finally:
+                self.open -= 1
 
-    async def put(self, key: str, value: bytes) -> float:
-        """A write of the kind that a worker makes; when it began."""
+    async def put(self, keys: Sequence[str], value: bytes) -> float:
+        """Writes in one transaction, as a worker makes them; when it began."""
         began = time.monotonic()
-        put = {"request_put": {"key": self.prefix + key.encode(), "value": value}}
-        await self.gateway.call("kv/txn", {"success": [put]}, TransactionAnswer)
+        puts = [{"request_put": {"key": self.prefix + key.encode(), "value": value}} for key in keys]
+        await self.gateway.call("kv/txn", {"success": puts}, TransactionAnswer)
         return began
 
 
 @dataclass
 class Process:
-    """What one process is asked; answers go back through the pipe."""
+    """What the parent may ask; each verb is a method."""
 
     workers: dict[str, FakeWorker]
+    planes: dict[str, TimedPlane]
     bare: Bare
     tasks: asyncio.TaskGroup
     watches: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def answer(self, verb: str, *arguments: Any) -> Any:
-        return await getattr(self, verb)(*arguments)
-
     async def finds(self, worker: str, ids: Sequence[str], health: str) -> float:
+        """A worker's probes have new verdicts; when that was."""
         began = time.monotonic()
         self.workers[worker].finds(dict.fromkeys(ids, Health(health)))
         return began
 
-    async def listen(self, on: bool) -> None:
-        """Open as many bare watches as there are workers, or close them."""
+    async def seen(self, address: str, up: bool, since: float) -> list[float]:
+        """When each worker had taken an endpoint in or out, of those that have."""
+        times = [plane.seen.get((address, up), 0.0) for plane in self.planes.values()]
+        return [at for at in times if at >= since]
+
+    async def carried(self) -> list[tuple[int, str | None, int]]:
+        """Of each worker: its real servers, its digest, its passes."""
+        return [(self.planes[n].carried, w.loop.digest(), w.loop.passes) for n, w in self.workers.items()]
+
+    async def listen(self, count: int) -> None:
+        """Have so many bare watches."""
         for watch in self.watches:
             watch.cancel()
-        self.watches = [self.tasks.create_task(self.bare.watch()) for _ in self.workers] if on else []
-        while on and self.bare.open < len(self.workers):
+        self.watches = [self.tasks.create_task(self.bare.watch()) for _ in range(count)]
+        while self.bare.open != count:
             await asyncio.sleep(0.05)
 
-    async def put(self, key: str, value: bytes) -> float:
-        return await self.bare.put(key, value)
+    async def put(self, keys: Sequence[str], value: bytes) -> float:
+        """See `Bare.put`."""
+        return await self.bare.put(keys, value)
 
     async def arrived(self, key: str) -> list[float]:
-        return self.bare.arrived.pop(self.bare.prefix + key.encode(), [])
+        """When each bare watch had this one."""
+        return self.bare.arrived.get(self.bare.prefix + key.encode(), [])
 
-    async def seen(self, address: str, up: bool) -> dict[str, float]:
-        planes = {name: worker.plane for name, worker in self.workers.items()}
-        return {
-            name: p.seen[address, up]
-            for name, p in planes.items()
-            if isinstance(p, TimedPlane) and (address, up) in p.seen
-        }
-
-    async def forget(self) -> None:
-        for worker in self.workers.values():
-            assert isinstance(worker.plane, TimedPlane)
-            worker.plane.seen.clear()
-
-    async def digests(self) -> dict[str, tuple[str | None, int, int]]:
-        """Of each worker: its digest, its passes, its real servers."""
-        return {
-            name: (
-                worker.loop.digest(),
-                worker.loop.passes,
-                sum(len(server.real_servers) for server in worker.plane.table.virtual_servers.values()),
-            )
-            for name, worker in self.workers.items()
-        }
-
-    async def used(self) -> tuple[float, int]:
-        """CPU seconds so far, and resident bytes."""
+    async def used(self) -> tuple[float, float]:
+        """CPU seconds so far, and resident megabytes."""
         gc.collect()
-        with open("/proc/self/statm") as file:
-            pages = int(file.read().split()[1])
-        return cpu_seconds(os.getpid()), pages * os.sysconf("SC_PAGE_SIZE")
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return cpu_seconds(os.getpid()), pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def _serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]]) -> None:
+async def _serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]], bare_prefix: str) -> None:
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
-        workers = {}
+        workers, planes = {}, {}
         for name, instances in offered.items():
             store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE)
             stack.push_async_callback(store.close)
-            draft = Draft(["test", "mesh.internal"])
-            publish = Names(lambda services, draft=draft: draft.update(services))  # type: ignore[misc]
-            workers[name] = FakeWorker(name, store, FIELD, plane=TimedPlane(), publish=publish)
+            planes[name] = TimedPlane()
+            workers[name] = FakeWorker(name, store, FIELD, plane=planes[name], publish=_names())
             workers[name].runs(instances)
         gateway = Gateway(url.members)
         stack.push_async_callback(gateway.close)
-        bare = Bare(gateway, url.prefix.rstrip("/").encode() + b"-bare/")
         async with asyncio.TaskGroup() as tasks:
-            process = Process(workers, bare, tasks)
+            process = Process(workers, planes, Bare(gateway, bare_prefix.encode()), tasks)
             running = [tasks.create_task(worker.run()) for worker in workers.values()]
             while (asked := await loop.run_in_executor(None, pipe.recv)) is not None:
-                pipe.send(await process.answer(*asked))
+                verb, *arguments = asked
+                pipe.send(await getattr(process, verb)(*arguments))
             for task in (*running, *process.watches):
                 task.cancel()
 
 
-def serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]]) -> None:
+def _names() -> Callable[[Any], None]:
+    """The zone, made as the daemon makes it."""
+    draft = Draft(["test", "mesh.internal"])
+    return Names(lambda services: _discard(draft.update(services)))
+
+
+def _discard(_: object) -> None:
+    pass
+
+
+def serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]], bare_prefix: str) -> None:
     """The life of the process; ends when None comes through the pipe."""
     answer_promptly()
-    uvloop.run(_serve(pipe, url, offered))
+    uvloop.run(_serve(pipe, url, offered, bare_prefix))

@@ -90,9 +90,7 @@ def main() -> int:
     options = parser.parse_args()
     results = []
     if not options.json:
-        print(
-            "| workers | endpoints | records | MB | requests | of them claims | events told | MB | trace | wrong | took |"
-        )
+        print("| workers | endpoints | records | MB | requests | claims of them | told | MB | trace | wrong | took |")
         print("|---|---|---|---|---|---|---|---|---|---|---|")
     for size in QUICK if options.quick else FULL:
         result = simulate(size, options.seed, options.verdicts)

@@ -3,10 +3,11 @@
 import asyncio
 import multiprocessing
 import random
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -46,7 +47,7 @@ class Child:
 @contextmanager
 def etcd(directory: Path) -> Iterator[tuple[EtcdUrl, int]]:
     """One member, with its defaults, on the disk of this machine; where it is, and its pid."""
-    client, peer = "http://127.0.0.1:23791", "http://127.0.0.1:23801"
+    client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports())
     command = [need("etcd", "etcd-server"), "--data-dir", str(directory), "--log-level", "error", "--logger", "zap"]
     command += ["--listen-client-urls", client, "--advertise-client-urls", client]
     command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
@@ -59,6 +60,13 @@ def etcd(directory: Path) -> Iterator[tuple[EtcdUrl, int]]:
                 raise RuntimeError("etcd does not start")
             time.sleep(0.1)
         yield EtcdUrl((client,), "/bench/"), process.pid
+
+
+def _free_ports() -> tuple[int, int]:
+    with closing(socket.socket()) as one, closing(socket.socket()) as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ wishes; the store's transactions decide a race, and whoever lost reads again and
 * A service that is gone keeps its VIP and its ports: when it comes back, its clients find it where it was.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import ip_address
@@ -85,6 +85,15 @@ def wishes(
     for publish, service in sorted(wanted, key=lambda pair: pair[0].port is None):
         deciding.port(service, publish)
     return tuple(deciding.wishes), tuple(deciding.problems)
+
+
+def is_of(wish: Wish, owners: Collection[str], names: Collection[Name]) -> bool:
+    """Whether it is for one of these services, known by owner and by name."""
+    match wish:
+        case ClaimName(_, owner) | TakeOverName(_, _, owner):
+            return owner in owners
+        case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
+            return name in names
 
 
 def apply(claims: Claims, granted: Iterable[Wish]) -> Claims:

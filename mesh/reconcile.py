@@ -18,10 +18,8 @@ from functools import partial
 
 from mesh.claims import Wish, wishes
 from mesh.contested import contested, held, told
-from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, Operation, changed, diff
+from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.digest import TableDigest
-from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
 from mesh.leaving import Leaving
@@ -35,19 +33,17 @@ from mesh.model import (
     Name,
     RealKey,
     Service,
-    Table,
     Transport,
-    VirtualKey,
 )
 from mesh.offload import compute
 from mesh.pace import Pace
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
-from mesh.plan import Plan, effort, plan, probes, touched
+from mesh.plan import effort, plan, probes
 from mesh.probes.prober import Target
 from mesh.problem import Problem
+from mesh.programming import Programming
 from mesh.published import PublishedPorts
 from mesh.register import register
-from mesh.repair import account
 from mesh.service_plan import Part
 from mesh.share import Share
 from mesh.sources import Source
@@ -99,24 +95,16 @@ class Reconciler:
         self._listening = listening
         self._contested: frozenset[tuple[Transport, int]] = frozenset()
         self._served: frozenset[tuple[Transport, int]] = frozenset()
-        self._publish = publish
         self._published = published
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
         self._share = Share(site.worker, store, self._journal, self._decide)
-        self._names: Mapping[Name, Part] = {}
+        self._programming = Programming(plane, publish, self._journal, audit=AUDIT, drain_timeout=site.drain_timeout)
         self._adopted: frozenset[RealKey] = frozenset()
-        self._draining: Mapping[Place, float] = {}
-        self._programmed: Table | None = None
-        """What the last pass left behind: who finds it otherwise finds somebody's change."""
-        self._owed: frozenset[VirtualKey] = frozenset()
-        """What of it was not as planned: what drains, and what was refused."""
         self._failed_anew = False
-        self._audited_at = self._mended_at = -math.inf
+        self._mended_at = -math.inf
         self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
-        self._left = Table()
-        """What the last pass wanted to leave behind."""
         self._looked_at = math.inf
         self._wake = wake
         self._leaving = leaving or Leaving()
@@ -268,7 +256,7 @@ class Reconciler:
     async def _keep_programmed(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(LOOK_AGAIN if self._draining or self._failed_anew else AUDIT):
+                async with asyncio.timeout(LOOK_AGAIN if self._programming.draining or self._failed_anew else AUDIT):
                     await self._wake.wait()
                 await self._pace.wait()
             except TimeoutError:
@@ -287,7 +275,7 @@ class Reconciler:
         planning = partial(plan, seen, seen.health, own, self._now.plan, resolver=resolver, contested=left)
         planned = await compute(effort(seen, self._now.plan), planning)
         try:
-            failures = await self._program(planned)
+            failures = await self._programming.program(planned)
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
             return
@@ -296,7 +284,7 @@ class Reconciler:
         self._now.plan = planned
         self._journal.refused(failures)
         self.passes += 1
-        self._leaving.passed(seen, self._left)
+        self._leaving.passed(seen, self._programming.left)
 
     async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
         """The published ports to leave to programs of this worker; asked while there is one that is not served."""
@@ -322,78 +310,3 @@ class Reconciler:
                 continue
             self._journal.thawed(f"host {number}")
             self._journal.mended(found, first=first)
-
-    async def _program(self, planned: Plan) -> Sequence[Failure]:
-        """Names go before their VIP, and come after it: a name never leads where nothing answers."""
-        keys = self._look_at(planned)
-        observed, wanted = await self._drained(planned, keys)
-        operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
-        before, staying = self._now.plan, self._names
-        if before is None or planned.names is not before.names:
-            staying = {name: part for name, part in staying.items() if planned.names.get(name) == part.vip}
-        self._show(staying)
-        failures = await self._plane.apply(operations) if operations else ()
-        await self._tell_repairs(keys, observed, operations, failures)
-        self._owed = await self._still_owed(planned.table, keys)
-        self._left = self._programmed if self._programmed is not None else wanted
-        for operation in operations:
-            log.debug("data plane: %s", operation)
-        unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        names = planned.by_name
-        if unbound:
-            names = {name: part for name, part in names.items() if name in staying or part.vip not in unbound}
-        self._show(names)
-        return failures
-
-    def _look_at(self, planned: Plan) -> frozenset[VirtualKey] | None:
-        """What to read of the data plane: what shall change, and in an audit everything (None)."""
-        now, before = asyncio.get_running_loop().time(), self._now.plan
-        if before is None or self._programmed is None or self._journal.failures or now >= self._audited_at + AUDIT / 2:
-            self._audited_at = now
-            return None
-        return self._owed | touched(before, planned)
-
-    async def _still_owed(self, wanted: Table, keys: frozenset[VirtualKey] | None) -> frozenset[VirtualKey]:
-        """Of these virtual servers, or of all: those that are not as planned."""
-        left = self._programmed
-        if left is None:
-            return frozenset()  # the next pass looks at all of them
-        if keys is None:
-            return await compute(len(wanted.virtual_servers), partial(changed, left, wanted))
-        return changed(left.part(keys), wanted.part(keys))
-
-    async def _tell_repairs(
-        self,
-        keys: frozenset[VirtualKey] | None,
-        observed: Table,
-        operations: Sequence[Operation],
-        failures: Sequence[Failure],
-    ) -> None:
-        """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
-        refused = frozenset(failure.operation for failure in failures)
-        look = partial(account, self._programmed, keys, observed, operations, refused)
-        repairs, self._programmed = await compute(len(observed.virtual_servers) + len(operations), look)
-        self._journal.repaired(repairs)
-
-    async def _drained(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
-        """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""
-        observed = await self._plane.read(keys)
-        desired = planned.table if keys is None else planned.table.part(keys)
-        going = leaving(observed, desired)
-        counts = await self._plane.connections({virtual for virtual, _ in going}) if going else {}
-        drained = drain(
-            observed,
-            desired,
-            failed=planned.failed,
-            connections=counts,
-            since=self._draining,
-            now=asyncio.get_running_loop().time(),
-            timeout=self._site.drain_timeout,
-        )
-        self._draining = drained.since
-        return observed, drained.table
-
-    def _show(self, names: Mapping[Name, Part]) -> None:
-        if names != self._names:
-            self._names = names
-            self._publish(names)

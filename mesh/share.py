@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeAlias
 
 from mesh import __version__
-from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
+from mesh.claims import Wish, is_of
 from mesh.journal import Journal
 from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
 from mesh.offload import compute
@@ -283,11 +283,7 @@ class Share:
 
     def _is_mine(self, wish: Wish) -> bool:
         """Whoever runs a service claims for it. All come to the same wishes, and need not all ask."""
-        match wish:
-            case ClaimName(_, owner) | TakeOverName(_, _, owner):
-                return self._offered is None or owner in self._owners
-            case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
-                return self._offered is None or name in self._names
+        return self._offered is None or is_of(wish, self._owners, self._names)
 
     async def _give_back(self) -> None:
         if self._lost is None:

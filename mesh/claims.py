@@ -220,7 +220,7 @@ class _Deciding:
         self.wishes.append(wish)
 
     def _refuse(self, service: Service, reason: str, remedy: str) -> None:
-        self.problems.append(Problem(Severity.ERROR, f"service {service.owner}", reason, remedy))
+        self.problems.append(Problem(Severity.ERROR, f"service {service.owner}", reason, remedy, owner=service.owner))
 
 
 _ANOTHER_VIP = "write another address or remove the label routing.vip"

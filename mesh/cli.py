@@ -14,7 +14,9 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from mesh import __version__
 from mesh.config import Settings, SettingsError, load
@@ -63,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--admin", metavar="ADDRESS", help="ask here: unix:///PATH or HOST:PORT")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(verb=_status)
+
+    explain = verbs.add_parser("explain", help="show the way of a request, and why what is not in the way is not")
+    explain.add_argument("asked", metavar="NAME|VIP|PORT|CONTAINER", help="also a URL, an endpoint or PROJECT/SERVICE")
+    explain.add_argument("-c", "--config", type=Path, help="the daemon's settings, for the address of its admin API")
+    explain.add_argument("--admin", metavar="ADDRESS", help="ask here: unix:///PATH or HOST:PORT")
+    explain.add_argument("--json", action="store_true", help="for programs")
+    explain.set_defaults(verb=_explain)
 
     for name, does, what in (
         ("drain", "send no new connections to endpoints; returns when their last ones have ended", "ENDPOINT"),
@@ -174,7 +183,7 @@ def _check(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     listen = options.admin or _settings(options.config).admin_listen
     try:
-        body = _ask(listen, "/v1/status")
+        body = _ask(listen, "/v1/status", headers=_proof(options, listen))
     except (OSError, http.client.HTTPException) as error:
         return _no_answer(listen, error)
     if options.json:
@@ -188,12 +197,28 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(options: argparse.Namespace) -> int:
+    listen = options.admin or _settings(options.config).admin_listen
+    try:
+        body = _ask(listen, f"/v1/explain?of={quote(options.asked, safe='')}", headers=_proof(options, listen))
+    except (OSError, http.client.HTTPException) as error:
+        return _no_answer(listen, error)
+    import msgspec
+
+    from mesh.explanation import Explanation, render
+
+    explanation = msgspec.json.decode(body, type=Explanation)
+    print(json.dumps(json.loads(body), indent=2) if options.json else render(explanation))
+    return 0 if explanation.works else 1
+
+
 def _change(verb: str, options: argparse.Namespace) -> int:
     """One after the other, so that two endpoints of a service are never gone at once."""
     listen = options.admin or _settings(options.config).admin_listen
+    proof = _proof(options, listen)
     for name in options.names:
         try:
-            answer = json.loads(_ask(listen, f"/v1/{verb}", timeout=_PATIENCE, given={"name": name}))
+            answer = json.loads(_ask(listen, f"/v1/{verb}", _PATIENCE, {"name": name}, proof))
         except (OSError, http.client.HTTPException) as error:
             return _no_answer(listen, error)
         if "error" in answer:
@@ -231,7 +256,24 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _ask(listen: str, path: str, timeout: float = 5.0, given: Mapping[str, str] | None = None) -> bytes:
+def _proof(options: argparse.Namespace, listen: str) -> Mapping[str, str]:
+    """What to send along over TCP: the token of the settings. Raises SettingsError."""
+    file = None if listen.startswith("unix://") else _settings(options.config).admin_token_file
+    if file is None:
+        return {}
+    try:
+        return {"Authorization": f"Bearer {file.read_text().strip()}"}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError((f"[admin] token_file {file}: cannot be read: {error}",)) from error
+
+
+def _ask(
+    listen: str,
+    path: str,
+    timeout: float = 5.0,
+    given: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
     """The body of the answer to a GET, or to a POST of what is given.
 
     Raises OSError or HTTPException; a status other than 200, and 409 for a refusal, is an HTTPException.
@@ -242,7 +284,9 @@ def _ask(listen: str, path: str, timeout: float = 5.0, given: Mapping[str, str] 
         else http.client.HTTPConnection(listen, timeout=timeout)
     )
     try:
-        connection.request("GET" if given is None else "POST", path, None if given is None else json.dumps(given))
+        connection.request(
+            "GET" if given is None else "POST", path, None if given is None else json.dumps(given), headers
+        )
         answer = connection.getresponse()
         if answer.status not in (http.client.OK, http.client.CONFLICT):
             raise http.client.HTTPException(f"status {answer.status}")

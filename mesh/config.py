@@ -98,6 +98,16 @@ class Settings:
     store_saved_view: Path
     admin_listen: str
     """`unix:///path` or `HOST:PORT`."""
+    admin_tcp: str | None
+    """`HOST:PORT`, beside `admin_listen`."""
+    admin_token_file: Path | None
+    admin_cert: Path | None
+    admin_key: Path | None
+    """None: in the file of the certificate."""
+    admin_client_ca: Path | None
+    """Who signs the certificates of clients; None: they need none."""
+    metrics_services: int
+    """How many services have series of their own."""
 
 
 def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
@@ -307,6 +317,12 @@ def _listen(raw: object) -> str:
     return text
 
 
+def _tcp(raw: object) -> str:
+    text = _text(raw)
+    socket_address(text)
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """How one setting is read, and what a user should see."""
@@ -453,6 +469,39 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
             "where `vipmesh status` asks",
         ),
+        "admin.tcp": Setting(
+            _tcp,
+            None,
+            'an address such as "192.0.2.11:9780"',
+            "where the page and Prometheus ask, beside `listen`; default: nowhere",
+        ),
+        "admin.token_file": Setting(
+            _file,
+            None,
+            'a path such as "/etc/vipmesh/admin.token"',
+            "a file with the token that clients over TCP bring",
+        ),
+        "admin.cert": Setting(
+            _file,
+            None,
+            'a path such as "/etc/vipmesh/admin.pem"',
+            "this worker's certificate for clients over TCP; default: they talk in the clear",
+        ),
+        "admin.key": Setting(
+            _file, None, 'a path such as "/etc/vipmesh/admin.key"', "its private key; default: in the same file"
+        ),
+        "admin.client_ca": Setting(
+            _file,
+            None,
+            'a path such as "/etc/vipmesh/clients-ca.pem"',
+            "who signs the certificates of clients over TCP, which then need no token",
+        ),
+        "metrics.services": Setting(
+            _number(0, 100_000),
+            1000,
+            "a number of services such as 1000",
+            "how many services have series of their own in the metrics, the first ones by name",
+        ),
     }
 )
 
@@ -472,6 +521,19 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             yield (
                 f"{place}: {host}:{port} is this name server itself, see [dns] listen; write the address of another one"
             )
+    yield from _open_doors(settings)
+
+
+def _open_doors(settings: Settings) -> Iterator[str]:
+    """The admin API drains and stops containers: over TCP nobody may do that who has not proved who he is."""
+    over_tcp = settings.admin_tcp or (None if settings.admin_listen.startswith("unix:") else settings.admin_listen)
+    if over_tcp and settings.admin_token_file is None and settings.admin_client_ca is None:
+        yield (
+            f"[admin] {'tcp' if settings.admin_tcp else 'listen'}: whoever reaches {over_tcp} could drain and stop "
+            "containers; set [admin] token_file, or client_ca and cert, or listen on a unix socket alone"
+        )
+    if settings.admin_client_ca is not None and settings.admin_cert is None:
+        yield "[admin] client_ca: certificates of clients need one of this worker; set [admin] cert"
 
 
 # ------------------------------------------------------------------------------------------------- unknown keys

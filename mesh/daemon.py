@@ -9,17 +9,20 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.admin import AdminApi, RefusalError
+from mesh.api.admin import AdminApi, Entrance, RefusalError
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.userspace import UserspaceDataPlane
+from mesh.explain import explain
+from mesh.explanation import Explanation
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
@@ -27,9 +30,10 @@ from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.leaving import Leaving
+from mesh.metrics import Measured
 from mesh.model import Address, Endpoint, VirtualKey
 from mesh.naming import Names
-from mesh.offload import answer_promptly
+from mesh.offload import answer_promptly, compute
 from mesh.parts import Site, Upkeep
 from mesh.predecessor import IpvsServers, NftablesRules
 from mesh.probes.command import CommandCheck
@@ -133,7 +137,9 @@ async def run(
             wake=wake,
             leaving=leaving,
         )
-        api = AdminApi(settings.admin_listen, loop.status, stopping.verbs())
+        measure = _measure(settings, loop, prober, names)
+        explained = partial(_explain, loop)
+        api = AdminApi(_entrance(settings), loop.observe, stopping.verbs(), measure, explained)
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
@@ -203,6 +209,33 @@ async def _former(
     if isinstance(plane, nftables.NftablesDataPlane):
         return [IpvsServers(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
     return [NftablesRules(taken_over)]
+
+
+async def _explain(loop: Reconciler, asked: str) -> Explanation:
+    evidence = loop.evidence()
+    return await compute(evidence.observed.size, partial(explain, asked, evidence))
+
+
+def _entrance(settings: Settings) -> Entrance:
+    return Entrance(
+        settings.admin_listen,
+        settings.admin_tcp,
+        settings.admin_token_file,
+        settings.admin_cert,
+        settings.admin_key,
+        settings.admin_client_ca,
+    )
+
+
+def _measure(settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer) -> Callable[[], Measured]:
+    return lambda: Measured(
+        loop.observe(),
+        loop.figures.copy(),
+        prober.figures(),
+        asdict(names.counters),
+        asdict(names.forward_counters),
+        settings.metrics_services,
+    )
 
 
 def _draft(settings: Settings) -> Draft:

@@ -7,6 +7,7 @@ it needs root, a kernel feature or another server, and nothing is left behind.
 
 import asyncio
 import ipaddress
+import secrets
 import signal
 import socket
 import sys
@@ -44,7 +45,9 @@ listen = ["127.0.0.1:5353"]
 [store]
 url = "sqlite:///{directory}/store.db"
 [admin]
-listen = "127.0.0.1:9780"
+listen = "unix://{directory}/admin.sock"
+tcp = "127.0.0.1:9780"
+token_file = "{directory}/token"
 [source.compose]
 files = ["{file}"]
 """
@@ -65,6 +68,7 @@ async def run(file: Path | None, environment: Mapping[str, str]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="vipmesh-demo-") as directory:
         text = SETTINGS.format(offset=_port_offset(), directory=directory, file=compose)
+        _make_token(Path(directory, "token"))
         settings = load(text, environment, hostname="demo", file="demo")
         instances = [DemoInstance(instance) for instance in _listed(compose, environment)]
         try:
@@ -87,6 +91,11 @@ async def run(file: Path | None, environment: Mapping[str, str]) -> None:
             for instance in instances:
                 await instance.stop()
     print("\nThe demo has ended; nothing of it is left.")
+
+
+def _make_token(file: Path) -> None:
+    file.touch(0o600)
+    file.write_text(secrets.token_hex(16))
 
 
 def _port_offset() -> int:

@@ -24,6 +24,10 @@ class Journal:
 
     problems: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """What was refused or ignored, by who found it."""
+    told: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
+    """The same problems as values."""
+    errors: dict[str, int] = field(default_factory=dict)
+    """How many of the problems that each part finds are errors; the others are warnings."""
     failures: tuple[Failure, ...] = ()
     """What the data plane would not do in the last pass."""
     frozen: dict[str, str] = field(default_factory=dict)
@@ -38,6 +42,8 @@ class Journal:
             if line not in self.problems.get(part, ()):
                 log.log(logging.ERROR if problem.severity is Severity.ERROR else logging.WARNING, "%s", line)
         self.problems[part] = lines
+        self.told[part] = tuple(problems)
+        self.errors[part] = sum(problem.severity is Severity.ERROR for problem in problems)
 
     def refused(self, failures: Sequence[Failure]) -> None:
         """These are all the operations that the data plane refuses now."""

@@ -76,3 +76,9 @@ def _with(
         kept = (changed.get(endpoint.key, endpoint) for endpoint in view.endpoints)
         endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
     return ClusterView.grouped(view.services, endpoints, view.claims, health, groups)
+
+
+def health_of(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:
+    """What the other workers say of their endpoints, and this one's probes (by endpoint id) of its own."""
+    others = {key: health for key, health in view.health.items() if key[0] != worker}
+    return others | {(worker, id): health for id, health in probed.items()}

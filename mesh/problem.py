@@ -31,6 +31,8 @@ class Problem:
     """The label's full key, if the problem is with one label."""
     where: str | None = None
     """`FILE:LINE` or the container, filled in by whoever knows it."""
+    owner: str | None = None
+    """The `Service.owner` it is about, filled in by whoever knows it."""
 
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""

@@ -13,6 +13,7 @@ from functools import partial
 from mesh.dataplane import DataPlane, Failure
 from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
+from mesh.figures import LoopFigures, kind_of
 from mesh.journal import Journal
 from mesh.model import Name, Table, VirtualKey
 from mesh.offload import compute
@@ -31,6 +32,7 @@ class Programming:
         plane: DataPlane,
         publish: Callable[[Mapping[Name, Part]], None],
         journal: Journal,
+        figures: LoopFigures,
         *,
         audit: float,
         drain_timeout: float,
@@ -39,16 +41,18 @@ class Programming:
         """What is on its way out, and since when."""
         self.left = Table()
         """What the last pass wanted to leave behind."""
+        self.names: Mapping[Name, Part] = {}
+        """What resolves now."""
         self._plane = plane
         self._publish = publish
         self._journal = journal
+        self._figures = figures
         self._audit = audit
         self._drain_timeout = drain_timeout
         self._plan: Plan | None = None
         """What was programmed last."""
         self._refused = False
         """Whether some of it was not done."""
-        self._names: Mapping[Name, Part] = {}
         self._programmed: Table | None = None
         """What the last pass left behind: who finds it otherwise finds somebody's change."""
         self._owed: frozenset[VirtualKey] = frozenset()
@@ -63,11 +67,13 @@ class Programming:
         keys = self._look_at(planned)
         observed, wanted = await self._drained(planned, keys)
         operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
-        before, staying = self._plan, self._names
+        before, staying = self._plan, self.names
         if before is None or planned.names is not before.names:
             staying = {name: part for name, part in staying.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
+        self._figures.operations.update(kind_of(operation) for operation in operations)
+        self._figures.refusals.update(kind_of(failure.operation) for failure in failures)
         await self._tell_repairs(keys, observed, operations, failures)
         self._owed = await self._still_owed(planned.table, keys)
         self.left = self._programmed if self._programmed is not None else wanted
@@ -130,6 +136,6 @@ class Programming:
         return observed, drained.table
 
     def _show(self, names: Mapping[Name, Part]) -> None:
-        if names != self._names:
-            self._names = names
+        if names != self.names:
+            self.names = names
             self._publish(names)

@@ -12,6 +12,7 @@ status; nothing is programmed before the store has answered once.
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,8 @@ from mesh.claims import Wish, wishes
 from mesh.contested import contested, held, told
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.digest import TableDigest
+from mesh.evidence import Evidence
+from mesh.figures import LoopFigures
 from mesh.host import HostError
 from mesh.journal import Journal
 from mesh.leaving import Leaving
@@ -35,6 +38,7 @@ from mesh.model import (
     Service,
     Transport,
 )
+from mesh.observed import Observed, worker_status
 from mesh.offload import compute
 from mesh.pace import Pace
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
@@ -47,7 +51,7 @@ from mesh.register import register
 from mesh.service_plan import Part
 from mesh.share import Share
 from mesh.sources import Source
-from mesh.status import Facts, WorkerStatus, services
+from mesh.status import Facts, WorkerStatus
 from mesh.store import Store
 
 log = logging.getLogger("vipmesh")
@@ -100,7 +104,10 @@ class Reconciler:
         self._now = Pictures()
         self._journal = Journal()
         self._share = Share(site.worker, store, self._journal, self._decide)
-        self._programming = Programming(plane, publish, self._journal, audit=AUDIT, drain_timeout=site.drain_timeout)
+        self.figures = LoopFigures()
+        self._programming = Programming(
+            plane, publish, self._journal, self.figures, audit=AUDIT, drain_timeout=site.drain_timeout
+        )
         self._adopted: frozenset[RealKey] = frozenset()
         self._failed_anew = False
         self._mended_at = -math.inf
@@ -115,7 +122,6 @@ class Reconciler:
         self._own: tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]] = ((), ())
         """All endpoints of the newest picture, and those of them that are this worker's."""
         self._probed: tuple[tuple[Service, ...], tuple[Endpoint, ...]] | None = None
-        self.passes = 0
 
     async def run(self) -> None:
         """Keep the data plane and the zone at the plan, until cancelled."""
@@ -130,24 +136,48 @@ class Reconciler:
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
-        now, journal, seen = self._now, self._journal, self._seen()
-        last = {e.key: h[-1].reason for e in self._own[1] if (h := self._prober.history(e.id))}
+        return worker_status(self.observe())
+
+    def observe(self) -> Observed:
+        """This moment, for whoever tells of it later."""
+        now, journal, probed = self._now, self._journal, self._prober.health()
+        instances = self._instances()
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         if self._store.trouble:
             frozen["store"] = self._store.trouble
-        return WorkerStatus(
-            version=self._facts.version,
-            worker=self._facts.worker,
-            data_plane=self._facts.data_plane,
-            data_plane_reason=self._facts.data_plane_reason,
-            dns=self._facts.dns,
-            services=services(seen, seen.health, now.plan, last) if seen and now.plan else (),
-            problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
-            failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
-            frozen=tuple(frozen[part] for part in sorted(frozen)),
-            repairs=journal.repairs,
-            digest=self.digest(),
+        return Observed(
+            self._facts,
+            now.view,
+            None if instances is None else tuple(instances),
+            probed,
+            {id: history[-1].reason for id in probed if (history := self._prober.history(id))},
+            now.plan,
+            dict(journal.problems),
+            dict(journal.errors),
+            tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
+            frozen,
+            journal.repairs,
+            len(self._programming.draining),
+            self.digest(),
         )
+
+    def evidence(self) -> Evidence:
+        """All that `explain` goes by, now."""
+        return Evidence(
+            self.observe(),
+            self._site.domain,
+            tuple(problem for part in sorted(self._journal.told) for problem in self._journal.told[part]),
+            {id: history for id in self._prober.health() if (history := self._prober.history(id))},
+            self._contested,
+            {name: part.vip for name, part in self._programming.names.items()},
+            self._programming.left,
+            asyncio.get_running_loop().time(),
+        )
+
+    @property
+    def passes(self) -> int:
+        """How many came to their end."""
+        return self.figures.passes
 
     def digest(self) -> str | None:
         """Of what was planned last; None: nothing yet."""
@@ -214,8 +244,8 @@ class Reconciler:
         for source in self._sources:
             if any(instance.id == known.id for known in self._now.instances[id(source)]):
                 where = source.locate(instance, problem.label)
-                return Problem(problem.severity, problem.subject, problem.reason, problem.remedy, problem.label, where)
-        return problem
+                return replace(problem, where=where, owner=instance.owner)
+        return replace(problem, owner=instance.owner)
 
     # --------------------------------------------------------------------------------- store -> claims, view
 
@@ -264,11 +294,14 @@ class Reconciler:
             self._wake.clear()
             self._share.judge(self._prober.health())
             self._looked_at = asyncio.get_running_loop().time()
+            self.figures.looked_at = time.time()
             with self._pace.work():
                 if (seen := self._seen()) is not None and self._now.addresses is not None:
                     await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         await self._mend(addresses, seen.claims)
         left, own = await self._contest(seen.claims), sorted(addresses)
         resolver = self._site.resolver
@@ -278,13 +311,15 @@ class Reconciler:
             failures = await self._programming.program(planned)
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
+            self.figures.stalls += 1
             return
         self._journal.thawed("data plane")
         self._failed_anew = not set(failures) <= set(self._journal.failures)
         self._now.plan = planned
         self._journal.refused(failures)
-        self.passes += 1
         self._leaving.passed(seen, self._programming.left)
+        self.figures.passes += 1
+        self.figures.pass_seconds.observe(loop.time() - began)
 
     async def _contest(self, claims: Claims) -> frozenset[tuple[Transport, int]]:
         """The published ports to leave to programs of this worker; asked while there is one that is not served."""

@@ -67,22 +67,32 @@ def part_of(grounds: Grounds) -> Part:
     judged = list(zip(grounds.endpoints, grounds.verdicts, strict=True))
     serving = [e for e, probed in judged if e.drain is None and said(service, e, probed) in {None, Health.HEALTHY}]
     unhealthy = [e for e, probed in judged if said(service, e, probed) is Health.UNHEALTHY]
-    routed = {
-        VirtualKey(vip, route.listen_port, route.transport): route.container_port
-        for route in service.routes
-        if route.name in names
+    everywhere = {
+        (transport, port): _virtual_server(service, transport, container_port, ":" in vip, serving)
+        for port, transport, container_port in _published(grounds)
     }
-    published = {(transport, port): container_port for port, transport, container_port in _published(grounds)}
-    same_family = [address for address in grounds.own if (":" in address) == (":" in vip)]
-    family = ":" in vip
-    servers = {key: _virtual_server(service, key.transport, port, family, serving) for key, port in routed.items()}
-    everywhere = {key: _virtual_server(service, key[0], port, family, serving) for key, port in published.items()}
-    for (transport, port), server in everywhere.items():
-        if (transport, port) not in grounds.contested:
-            servers |= {VirtualKey(address, port, transport): server for address in same_family}
-    ports = {(key.transport, port) for key, port in routed.items()} | {(key[0], p) for key, p in published.items()}
+    servers: dict[VirtualKey, VirtualServer] = {}
+    for key, container_port in virtual_keys(grounds):
+        if key.address == vip:
+            servers[key] = _virtual_server(service, key.transport, container_port, ":" in vip, serving)
+        else:
+            servers[key] = everywhere[key.transport, key.port]
+    ports = {(route.transport, route.container_port) for route in service.routes if route.name in names}
+    ports |= {(transport, container_port) for _, transport, container_port in _published(grounds)}
     failed = frozenset(real_key(endpoint, port, transport) for endpoint in unhealthy for transport, port in ports)
     return Part(grounds, vip, names, servers, everywhere, failed)
+
+
+def virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
+    """The virtual servers of a service, each with the container port that it leads to."""
+    for route in grounds.service.routes:
+        if route.name in grounds.names:
+            yield VirtualKey(grounds.vip, route.listen_port, route.transport), route.container_port
+    same_family = [address for address in grounds.own if (":" in address) == (":" in grounds.vip)]
+    for port, transport, container_port in _published(grounds):
+        if (transport, port) not in grounds.contested:
+            for address in same_family:
+                yield VirtualKey(address, port, transport), container_port
 
 
 def said(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:

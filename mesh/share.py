@@ -11,7 +11,7 @@ before anything new is claimed, and until the other workers have registered anew
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
@@ -21,10 +21,10 @@ from mesh.journal import Journal
 from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
 from mesh.offload import compute
 from mesh.pace import Pace
+from mesh.picture import Picture
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
-from mesh.store.reader import Reader
 from mesh.store.records import daemon, own_prefixes, registration, verdict, worker_of
 
 log = logging.getLogger("vipmesh")
@@ -53,10 +53,8 @@ class Share:
         self._decide = decide
         self._own = own_prefixes(worker)
         self._daemon = daemon(worker, __version__, uuid.uuid4().hex)
-        self._reader = Reader()
-        self._behind: set[str] | None = None
-        """Keys that the reader has not been told of; None: it is to look at all of them."""
-        self._picture, self._claiming = Pace(REST, LONGEST_REST), Pace(REST, LONGEST_REST)
+        self._picture = Picture(self._own[0])
+        self._looking, self._claiming = Pace(REST, LONGEST_REST), Pace(REST, LONGEST_REST)
         self._writing = Pace(WRITE_REST, LONGEST_REST)
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
@@ -87,7 +85,7 @@ class Share:
         """This is all that the worker runs."""
         offered = registration(self._worker, services, endpoints)
         if offered != self._offered:
-            self._are_behind(None if self._offered is None else _differing(self._offered, offered))
+            self._picture.offered(self._offered, offered)
             self._offered = offered
             self._owners = frozenset(service.owner for service in services)
             self._names = frozenset(service.name for service in services)
@@ -115,14 +113,17 @@ class Share:
             tasks.create_task(self._keep_claimed(), name="claims")
             while True:
                 await self._look.wait()
-                await self._picture.wait()
+                await self._looking.wait()
                 self._look.clear()
                 self._taken.set()
                 if self._snapshot is None or (patient and not self._knows_itself(self._snapshot)):
                     continue
                 patient = False
-                with self._picture.work():
-                    seen = await self._seen(self._snapshot)
+                with self._looking.work():
+                    seen, broken = await self._picture.look(
+                        self._snapshot, self._offered, self._remains(self._snapshot)
+                    )
+                self._journal.found("store", broken)
                 if self._decided != (seen.services, seen.claims):
                     self._unclaimed.set()
                 if self._health is None:
@@ -130,19 +131,6 @@ class Share:
                 if seen != self._view:  # what this worker offered itself comes back from the store
                     self._view = seen
                     see(seen)
-
-    async def _seen(self, snapshot: Snapshot) -> ClusterView:
-        behind, self._behind = self._behind, set()
-        if behind is None or self._former:
-            records = self._overlaid(snapshot)
-            self._behind = None if self._former else self._behind
-            read = partial(self._reader.view, records)
-            seen, broken = await compute(len(records), read)
-        else:
-            changes = {key: self._record(key, snapshot) for key in behind}
-            seen, broken = await compute(len(changes), partial(self._reader.follow, changes))
-        self._journal.found("store", broken)
-        return seen
 
     # ------------------------------------------------------------------------------------- store -> picture
 
@@ -158,7 +146,7 @@ class Share:
             self._write.set()
         elif before.origin != snapshot.origin:
             self._lose(before)
-        self._are_behind(snapshot.changed)
+        self._picture.changed(snapshot.changed)
         self._notice_namesake(snapshot)
         self._taken.clear()
         self._look.set()
@@ -170,7 +158,7 @@ class Share:
         self._registered = {}
         self._seen_myself = False
         self._forget_later()
-        self._are_behind(None)
+        self._picture.changed(None)
         self._unclaimed.set()
         self._write.set()
 
@@ -184,28 +172,13 @@ class Share:
             self._forget_later()  # it does not even have its claims back
             return
         self._former = {}
-        self._are_behind(None)
+        self._picture.changed(None)
         self._look.set()
 
-    def _overlaid(self, snapshot: Snapshot) -> dict[str, bytes]:
+    def _remains(self, snapshot: Snapshot) -> dict[str, bytes]:
+        """Of a store that was lost: what the workers offered that have not registered anew yet, and all claims."""
         back = {worker_of(key) for key in snapshot.records} if self._former else set()
-        former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
-        records = {**former, **snapshot.records}
-        if self._offered is None:
-            return records
-        return {key: value for key, value in records.items() if not key.startswith(self._own[0])} | self._offered
-
-    def _record(self, key: str, snapshot: Snapshot) -> bytes | None:
-        """As `_overlaid` has it."""
-        overlaid = self._offered is not None and key.startswith(self._own[0])
-        return (self._offered or {}).get(key) if overlaid else snapshot.records.get(key)
-
-    def _are_behind(self, keys: Iterable[str] | None) -> None:
-        """The reader has to look at these, or (None) at all."""
-        if keys is None or self._behind is None:
-            self._behind = None
-        else:
-            self._behind.update(keys)
+        return {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
 
     def _knows_itself(self, snapshot: Snapshot) -> bool:
         return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
@@ -305,7 +278,3 @@ class Share:
         self._waiting.discard(what)
         if not self._waiting:
             self._journal.thawed("store")
-
-
-def _differing(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> set[str]:
-    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}

@@ -47,6 +47,12 @@ def test_the_defaults() -> None:
         store_lease_ttl=5,
         store_saved_view=Path("/var/lib/vipmesh/view.json"),
         admin_listen="unix:///run/vipmesh/admin.sock",
+        admin_tcp=None,
+        admin_token_file=None,
+        admin_cert=None,
+        admin_key=None,
+        admin_client_ca=None,
+        metrics_services=1000,
     )
 
 
@@ -114,6 +120,13 @@ def test_the_environment_wins_over_the_file() -> None:
         ("[store]\nurl = 'etcd://me:secret@a:1/p'", r"url: a URL is shown in logs; put the user into \[store\] user"),
         ("[store]\nlease_ttl = 1", r"\[store\] lease_ttl: 1 is not a number from 2 to 600"),
         ("[admin]\nlisten = 'unix://relative'", r"not an absolute path"),
+        ("[admin]\ntcp = 'unix:///run/a.sock'", r"not ADDRESS:PORT; write an address such as"),
+        (
+            "[admin]\ntcp = '192.0.2.1:9780'",
+            r"\[admin\] tcp: whoever reaches 192.0.2.1:9780 could .*set \[admin\] token_file",
+        ),
+        ("[admin]\nlisten = '127.0.0.1:9780'", r"\[admin\] listen: whoever reaches 127.0.0.1:9780 could"),
+        ("[admin]\ntcp = '192.0.2.1:9780'\nclient_ca = 'ca.pem'", r"client_ca: .*; set \[admin\] cert"),
         ("[node]\naddress = 'here'", r"\[node\] address: 'here' does not appear to be an IPv4 or IPv6 address"),
         ("[node]\nname = 'a b'", r"'a b' is not a host name"),
         ("[dns]\ndomain = 'a..b'", r"'a..b' is not a domain name"),

@@ -244,6 +244,9 @@ class TestTheLoop:
             await bench.passes(3 * AUDIT)
             assert loop.passes == tried + 3
             assert caplog.text.count("no memory") == 1
+            assert loop.figures.refusals["add_real_server"] == loop.figures.operations["add_real_server"] > 3
+            assert loop.figures.operations["bind_vip"] == 1
+            assert sum(loop.figures.pass_seconds.counts) == loop.passes
             assert loop.status().repairs == 0
 
     async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
@@ -405,6 +408,7 @@ class TestTheLoop:
             assert len(bench.zones[-1]) == 1
             assert loop.status().frozen == ("ip_vs was unloaded; modprobe ip_vs",)
             assert caplog.text.count("modprobe ip_vs") == 1
+            assert loop.figures.stalls > 0
             bench.plane.gone = None
             await bench.passes(AUDIT + 1)
             assert bench.zones[-1] == {}

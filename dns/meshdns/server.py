@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from meshdns.access import LOCAL, Network, within
 from meshdns.answer import Forward, Rcode, failure
-from meshdns.forward import Forwarder
+from meshdns.forward import ForwardCounters, Forwarder
 from meshdns.listen import NameServerError, bind
 from meshdns.table import Answers
 from meshdns.tcp import TcpServer
@@ -51,6 +51,11 @@ class NameServer:
         self.addresses: tuple[tuple[str, int], ...] = ()
         """Where it really listens, after `start`: port 0 became a number."""
 
+    @property
+    def forward_counters(self) -> ForwardCounters:
+        """What became of the questions about other names."""
+        return self._forwarder.counters
+
     async def start(self) -> None:
         """Bind every address. Raises `NameServerError`; then none is bound."""
         try:
@@ -91,8 +96,10 @@ class NameServer:
         """Whether a client is served."""
         return self._allows(host)
 
-    def answer_udp(self, packet: bytes, host: str) -> bytes | Forward | None:
-        """What to say to a packet from a host."""
+    def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | Forward | None:
+        """What to say to a packet from a host. `looked`: it is not known; the host is served."""
+        if looked:
+            return self._counted(self.answers.think(packet))
         return self._answer(packet, host, self.answers)
 
     def answer_tcp(self, packet: bytes, host: str) -> bytes | Forward | None:
@@ -114,7 +121,9 @@ class NameServer:
     def _answer(self, packet: bytes, host: str, answers: Answers) -> bytes | Forward | None:
         if not self._allows(host):
             return self._refuse(packet)
-        said = answers.ask(packet)
+        return self._counted(answers.ask(packet))
+
+    def _counted(self, said: bytes | Forward | None) -> bytes | Forward | None:
         if said is None:
             self.counters.dropped += 1
         elif isinstance(said, Forward):

@@ -1,107 +1,214 @@
-"""The admin API: what `vipmesh status` asks, on a unix socket unless the operator wants TCP."""
+"""The admin API: what `vipmesh status`, Prometheus and the page ask. `openapi.yaml` beside this file describes it."""
 
 import errno
+import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
+from aiohttp.typedefs import Handler
 
-from mesh.metrics import render
-from mesh.status import WorkerStatus
+from mesh.api.access import Token, TokenError, guard, refused
+from mesh.api.explaining import Explain, get_explanation
+from mesh.api.metrics import Metrics
+from mesh.api.verbs import RefusalError, Verb, carry_out
+from mesh.config import socket_address
+from mesh.metrics import Measured
+from mesh.observed import Observed, worker_status
+from mesh.offload import compute
+
+__all__ = ["AdminApi", "AdminError", "Entrance", "RefusalError", "Verb"]
+
+log = logging.getLogger("vipmesh")
+
+LARGEST = 64 << 10
+"""Octets of a request's body."""
+HEADERS = MappingProxyType(
+    {
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+)
+"""Of every answer: nobody keeps it, guesses what it is, or takes it into a page of another origin."""
 
 
 class AdminError(Exception):
     """The API cannot listen where it was told to. The text ends with the remedy."""
 
 
-Verb = Callable[[str], Awaitable[str]]
-"""Does something to the endpoint or container that is named; returns the endpoint's id. Raises `RefusalError`."""
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where the API listens, and how those prove themselves who come over TCP."""
 
-
-class RefusalError(Exception):
-    """A verb cannot be carried out: what, why and what to do."""
+    listen: str
+    """`unix:///PATH` or `HOST:PORT`."""
+    tcp: str | None = None
+    """`HOST:PORT`, beside `listen`."""
+    token_file: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    """None: in the file of the certificate."""
+    client_ca: Path | None = None
+    """Who signs the certificates of clients."""
 
 
 class AdminApi:
-    """`GET /v1/status` is the worker's status as JSON, `GET /metrics` the same in numbers, for Prometheus;
-    `GET /healthz` says `ok` while the daemon's loop turns.
+    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns, and
+    `GET /metrics` has what `measure` gives in Prometheus' text format.
 
     `POST /v1/VERB` with `{"name": ...}` carries out one of `verbs`; the answer comes when it is done,
     `{"endpoint": ...}` or, with status 409, `{"error": ...}`.
     """
 
     def __init__(
-        self, listen: str, status: Callable[[], WorkerStatus], verbs: Mapping[str, Verb] = MappingProxyType({})
+        self,
+        entrance: Entrance,
+        observe: Callable[[], Observed],
+        verbs: Mapping[str, Verb] = MappingProxyType({}),
+        measure: Callable[[], Measured] | None = None,
+        explain: Explain | None = None,
     ) -> None:
-        self._listen = listen
-        self._status = status
-        app = web.Application()
-        app.router.add_get("/v1/status", self._get_status)
-        for name, verb in verbs.items():
-            app.router.add_post(f"/v1/{name}", partial(_carry_out, verb))
-        app.router.add_get("/healthz", self._get_health)
-        app.router.add_get("/metrics", self._get_metrics)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        """`observe` and `measure` are called in the loop's thread, and give what nobody changes any more."""
+        self._entrance = entrance
+        self._observe = observe
+        self._verbs = verbs
+        self._metrics = Metrics(measure or (lambda: Measured(observe())))
+        self._explain = explain
+        self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Listen. Raises `AdminError`."""
-        await self._runner.setup()
+        """Listen. Raises `AdminError`; then it listens nowhere."""
+        entrance = self._entrance
         try:
-            await self._site().start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise AdminError(
-                f"admin API: cannot listen on {self._listen}: {error.strerror}; "
-                f"set [admin] listen to a {'free port' if error.errno == errno.EADDRINUSE else 'place you may write'}"
-            ) from error
+            token = Token(entrance.token_file) if entrance.token_file is not None else None
+            tls = _tls(entrance)
+        except (TokenError, OSError) as error:
+            raise AdminError(f"admin API: {error}") from error
+        self._runner = web.AppRunner(self._app(token), access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        for listen in filter(None, (entrance.listen, entrance.tcp)):
+            try:
+                await _site(self._runner, listen, tls).start()
+            except OSError as error:
+                await self.stop()
+                raise AdminError(
+                    f"admin API: cannot listen on {listen}: {error.strerror}; set [admin] "
+                    f"{'listen' if listen == entrance.listen else 'tcp'} to a "
+                    f"{'free port' if error.errno == errno.EADDRINUSE else 'place you may write'}"
+                ) from error
+            if tls is None and not listen.startswith("unix://") and not _is_loopback(listen):
+                log.warning("admin API: the token goes to %s in the clear: set [admin] cert", listen)
 
     async def stop(self) -> None:
-        """Close the socket and end the requests under way."""
-        await self._runner.cleanup()
+        """Close the sockets and end the requests under way."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
 
-    def _site(self) -> web.BaseSite:
-        if not self._listen.startswith("unix://"):
-            host, _, port = self._listen.rpartition(":")
-            return web.TCPSite(self._runner, host.strip("[]"), int(port))
-        path = Path(self._listen.removeprefix("unix://"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _PrivateSite(self._runner, path)
+    def routes(self) -> list[web.AbstractRoute]:
+        """All that it answers, while it listens."""
+        return list(self._runner.app.router.routes()) if self._runner is not None else []
+
+    def _app(self, token: Token | None) -> web.Application:
+        app = web.Application(middlewares=[_in_words, guard(token, _is_open)], client_max_size=LARGEST)
+        app.on_response_prepare.append(_complete)
+        app.router.add_get("/healthz", _get_health)
+        app.router.add_get("/metrics", self._metrics.get)
+        app.router.add_get("/v1/openapi.yaml", _get_description)
+        app.router.add_get("/v1/status", self._get_status)
+        if self._explain is not None:
+            app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
+        for name, verb in self._verbs.items():
+            app.router.add_post(f"/v1/{name}", partial(carry_out, name, verb))
+        return app
 
     async def _get_status(self, _: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(self._status()), content_type="application/json")
-
-    async def _get_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=render(self._status()), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def _get_health(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        observed = self._observe()
+        body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed)))
+        return web.Response(body=body, content_type="application/json")
 
 
-async def _carry_out(verb: Verb, request: web.Request) -> web.Response:
+async def _get_health(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _get_description(_: web.Request) -> web.Response:
+    return web.Response(body=_DESCRIPTION, content_type="application/yaml")
+
+
+_DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
+_OPEN = frozenset({"/", "/healthz", "/v1/openapi.yaml"})
+
+
+def _is_open(path: str) -> bool:
+    """Whether it holds no secret."""
+    return path in _OPEN or path.startswith("/page/")
+
+
+@web.middleware
+async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What aiohttp refuses by itself, as the API refuses."""
     try:
-        asked = msgspec.json.decode(await request.read(), type=_Asked)
-    except msgspec.MsgspecError as error:
-        return web.json_response({"error": f'{error}; send {{"name": "..."}}'}, status=400)
+        return await handler(request)
+    except web.HTTPNotFound:
+        return refused(404, "there is nothing here; /v1/openapi.yaml says what there is")
+    except web.HTTPMethodNotAllowed as error:
+        return refused(405, f"this takes {' or '.join(sorted(error.allowed_methods))}")
+    except web.HTTPRequestEntityTooLarge:
+        return refused(413, f"a request has {LARGEST} octets at most")
+
+
+async def _complete(_: web.Request, answer: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        answer.headers.setdefault(name, value)
+
+
+def _tls(entrance: Entrance) -> ssl.SSLContext | None:
+    """Raises OSError, with the file's name in its words."""
+    if entrance.cert is None:
+        return None
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        return web.json_response({"endpoint": await verb(asked.name)})
-    except RefusalError as refusal:
-        return web.json_response({"error": str(refusal)}, status=409)
+        tls.load_cert_chain(entrance.cert, entrance.key)
+        if entrance.client_ca is not None:
+            tls.load_verify_locations(entrance.client_ca)
+            tls.verify_mode = ssl.CERT_REQUIRED if entrance.token_file is None else ssl.CERT_OPTIONAL
+    except OSError as error:  # SSLError is one
+        named = ", ".join(str(file) for file in (entrance.cert, entrance.key, entrance.client_ca) if file is not None)
+        raise OSError(
+            f"{error.strerror or error} in one of {named}; [admin] cert, key and client_ca are PEM"
+        ) from error
+    return tls
 
 
-class _Asked(msgspec.Struct, frozen=True):
-    name: str
+def _site(runner: web.AppRunner, listen: str, tls: ssl.SSLContext | None) -> web.BaseSite:
+    if not listen.startswith("unix://"):
+        host, port = socket_address(listen)
+        return web.TCPSite(runner, host, port, ssl_context=tls)
+    path = Path(listen.removeprefix("unix://"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _PrivateSite(runner, path)
+
+
+def _is_loopback(listen: str) -> bool:
+    return ip_address(socket_address(listen)[0]).is_loopback
 
 
 class _PrivateSite(web.UnixSite):
-    """A unix socket that only its owner may use from the moment it exists: it tells all of the configuration."""
+    """A unix socket that its owner and group may use, from the moment it exists: it tells and does everything."""
 
     async def start(self) -> None:
-        previous = os.umask(0o177)
+        previous = os.umask(0o117)
         try:
             await super().start()
         finally:

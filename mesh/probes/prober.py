@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from mesh.figures import ProbeFigures
 from mesh.model import Address, Health, Probe, ProbeKind, RealKey
 from mesh.probes.health import PRESUMED_HEALTHY, State, Transition, Verdict, observe
 from mesh.probes.http import check_http
@@ -90,7 +91,7 @@ class Prober:
         self._on_change = on_change
         self._checks = network_checks() if checks is None else checks
         self._commands = commands
-        self._room = max_in_flight
+        self._most = self._room = max_in_flight
         self._wheel = Wheel()
         self._watched: dict[str, _Watched] = {}
         self._queue: deque[_Watched] = deque()
@@ -98,6 +99,7 @@ class Prober:
         self._wake = asyncio.Event()
         self._asleep_until = math.inf
         self._changed = False
+        self._figures = ProbeFigures()
 
     def watch(self, targets: Mapping[str, Target]) -> None:
         """Make these, by endpoint id, the whole set; the same set again changes nothing.
@@ -125,6 +127,11 @@ class Prober:
         """The last verdicts of a target, oldest first; empty if there is none yet or it is not watched."""
         watched = self._watched.get(key)
         return watched.state.history if watched is not None else ()
+
+    def figures(self) -> ProbeFigures:
+        """What became of the checks so far, and how many there are now."""
+        self._figures.in_flight, self._figures.waiting = self._most - self._room, len(self._queue)
+        return self._figures.copy()
 
     async def run(self) -> None:
         """Ask until cancelled; to be run once.
@@ -193,6 +200,9 @@ class Prober:
         if self._watched.get(watched.key) is not watched:
             return  # dropped while the answer was on its way: too late for the cancellation to stop it
         now = asyncio.get_running_loop().time()
+        if verdict is not None:
+            self._figures.verdicts[asked.probe.kind, verdict.ok] += 1
+            self._figures.seconds.observe(verdict.duration)
         if (
             verdict is not None and watched.target.probe == asked.probe
         ):  # otherwise it answers what is no longer the question

@@ -79,6 +79,18 @@ async def test_the_first_success_makes_a_starting_endpoint_healthy() -> None:
         assert subject.changes == [{"a": Health.HEALTHY}]
 
 
+async def test_checks_are_counted_by_what_they_found() -> None:
+    async with running({"a": A, "b": B}, max_in_flight=1) as subject:
+        subject.answer(A, False, duration=0.25)
+        subject.answer(B, True, duration=0.25)
+        before = subject.prober.figures()
+        await asyncio.sleep(20)
+        found = subject.prober.figures()
+    assert sum(before.verdicts.values()) == 0, "it was a copy"
+    assert found.verdicts[ProbeKind.HTTP, False] == len(subject.times(A)) - found.in_flight > 2
+    assert found.seconds.total == pytest.approx(0.25 * found.verdicts.total())
+
+
 async def test_thresholds_set_the_time_to_fall_and_to_rise(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with running({"server-1": replace(A, presumed_healthy=True)}) as subject:

@@ -1,0 +1,169 @@
+"""Who may ask the admin API, and who it was.
+
+On the unix socket the file's mode decides: whoever may open it may do everything. Over TCP anybody can connect, so
+each request there brings a token, or its connection a client certificate. Only what holds no secret is open: the files
+of the page, the description of the API, and whether the daemon lives.
+
+A browser is asked into it by any site that it visits. A page elsewhere cannot read what is answered here, but it could
+send a `drain`, or give its own name the address of this worker and then read everything (DNS rebinding). So a write
+that a browser sends on behalf of another origin is refused, and on the socket, where no secret is asked for, so is
+every `Host` that a stranger could own.
+"""
+
+import hmac
+import json
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+log = logging.getLogger("vipmesh")
+
+LEAST = 16
+"""Characters of a token."""
+
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid; unix(7)
+
+
+class TokenError(Exception):
+    """The token cannot be used. The text ends with the remedy."""
+
+
+class Token:
+    """A secret in a file. A file that changes counts at the next request; one that is gone leaves the last token."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises `TokenError`."""
+        self._file = file
+        self._stamp = self._now()
+        self._secret = self._read()
+
+    def accepts(self, header: str) -> bool:
+        """Whether an `Authorization` header has it (RFC 6750)."""
+        try:
+            if self._now() != self._stamp:
+                self._stamp, self._secret = self._now(), self._read()
+        except TokenError as error:
+            log.warning("admin API: the token stays as it was: %s", error)
+        scheme, _, given = header.partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._secret)
+
+    def _now(self) -> tuple[int, int]:
+        try:
+            found = self._file.stat()
+        except OSError as error:
+            raise TokenError(f"{self._file}: {error.strerror}; write a token: {_MAKE} > {self._file}") from error
+        return found.st_mtime_ns, found.st_ino
+
+    def _read(self) -> bytes:
+        try:
+            secret = self._file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenError(f"{self._file}: {error}; write a token: {_MAKE} > {self._file}") from error
+        if len(secret) < LEAST or not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise TokenError(
+                f"{self._file}: a token is {LEAST} characters or more, in one line, without spaces; {_MAKE} makes one"
+            )
+        if self._file.stat().st_mode & 0o007:
+            log.warning("admin API: %s can be read by everybody on this host: chmod 640", self._file)
+        return secret.encode()
+
+
+_MAKE = "`openssl rand -hex 32`"
+
+
+def guard(token: Token | None, open_paths: Callable[[str], bool]) -> Middleware:
+    """The middleware. Without a token a client certificate is the only way over TCP."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        refusal = _refusal(request, token, open_paths)
+        if refusal is None:
+            return await handler(request)
+        if refusal.status == web.HTTPUnauthorized.status_code:
+            log.warning("admin API: %s %s by %s refused: no token", request.method, shown(request.path), asker(request))
+        return refusal
+
+    return check
+
+
+def _refusal(request: web.Request, token: Token | None, open_paths: Callable[[str], bool]) -> web.StreamResponse | None:
+    """None: it may go on."""
+    if request.method not in ("GET", "HEAD") and _from_elsewhere(request):
+        return refused(403, "a page of another origin may not write here; use the command line, or this API's own page")
+    if on_socket(request):
+        host = urlsplit(f"//{request.host}").hostname or ""
+        if "." in host and not _is_address(host):
+            return refused(403, f"Host {host[:100]!r} may be anybody's; ask for localhost")
+        return None
+    if open_paths(request.path) or _certified(request):
+        return None
+    if token is not None and token.accepts(request.headers.get("Authorization", "")):
+        return None
+    answer = refused(401, "say who you are: Authorization: Bearer TOKEN, with what is in [admin] token_file")
+    answer.headers["WWW-Authenticate"] = 'Bearer realm="vipmesh"'
+    return answer
+
+
+def refused(status: int, reason: str) -> web.Response:
+    """An answer that says why there is no other."""
+    return web.json_response({"error": reason}, status=status)
+
+
+def on_socket(request: web.Request) -> bool:
+    """Whether it came over the unix socket."""
+    return _socket(request).family == socket.AF_UNIX
+
+
+def asker(request: web.Request) -> str:
+    """Who asks, in words: as far as the kernel, the certificate or the address tell."""
+    if on_socket(request):
+        pid, uid, _ = _CREDENTIALS.unpack(
+            _socket(request).getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        return f"uid {uid} (pid {pid})"
+    name = _certified(request)
+    return f"{name} at {request.remote}" if name else f"{request.remote}"
+
+
+def shown(text: str) -> str:
+    """What a stranger wrote, for a line of the log: in quotes, of bounded length, without control characters."""
+    return json.dumps(text if len(text) <= 200 else f"{text[:200]}...")
+
+
+def _socket(request: web.Request) -> socket.socket:
+    if request.transport is None:
+        raise web.HTTPBadRequest(text="the connection is gone")
+    found: socket.socket = request.transport.get_extra_info("socket")
+    return found
+
+
+def _certified(request: web.Request) -> str | None:
+    """The subject of a client certificate, which the TLS layer has verified; None: there is none."""
+    certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+    if not certificate:
+        return None
+    names = dict(pair for part in certificate.get("subject", ()) for pair in part)
+    return shown(str(names.get("commonName", "a certificate without a name")))
+
+
+def _from_elsewhere(request: web.Request) -> bool:
+    """Whether a browser says that another origin's page asks (Fetch, section 3.2; Fetch Metadata)."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return True
+    origin = request.headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc != request.host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

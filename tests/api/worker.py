@@ -1,0 +1,53 @@
+"""What the tests of the API share: a worker on paper, and clients of both kinds."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from mesh.api.admin import AdminApi, Entrance, RefusalError
+from mesh.evidence import Evidence
+from mesh.explain import explain
+from mesh.explanation import Explanation
+from mesh.observed import Observed
+from tests.test_metrics import OBSERVED
+
+TOKEN = "0123456789abcdef"
+
+
+async def drain(name: str) -> str:
+    """Knows one container."""
+    if name != "web-1":
+        raise RefusalError(f"no container {name!r}")
+    return "demo/web-1"
+
+
+VERBS = dict.fromkeys(("drain", "undrain", "stop"), drain)
+
+
+def socket_of(directory: Path) -> Entrance:
+    return Entrance(f"unix://{directory}/admin.sock")
+
+
+@asynccontextmanager
+async def serving(entrance: Entrance, observed: Observed = OBSERVED) -> AsyncIterator[AdminApi]:
+    """The API, over while the block runs."""
+
+    async def explained(asked: str) -> Explanation:
+        return explain(asked, Evidence(observed, "test"))
+
+    api = AdminApi(entrance, lambda: observed, VERBS, explain=explained)
+    await api.start()
+    try:
+        yield api
+    finally:
+        await api.stop()
+
+
+@asynccontextmanager
+async def client(directory: Path) -> AsyncIterator[aiohttp.ClientSession]:
+    """Over the unix socket."""
+    there = aiohttp.UnixConnector(str(directory / "admin.sock"))
+    async with aiohttp.ClientSession("http://localhost", connector=there) as session:
+        yield session

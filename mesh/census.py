@@ -7,7 +7,7 @@ from enum import StrEnum
 from mesh.local import health_of
 from mesh.model import Health, Name
 from mesh.observed import Observed
-from mesh.plan import endpoints_by_owner, verdict, vip_of
+from mesh.plan import verdict, vip_of
 
 
 class ServiceState(StrEnum):
@@ -68,12 +68,11 @@ def census(observed: Observed) -> Census:
     if view is None or observed.plan is None:
         return Census()
     health = health_of(view, observed.facts.worker, observed.probed)
-    endpoints = endpoints_by_owner(view)
     services: Counter[ServiceState] = Counter()
     states: Counter[EndpointState] = Counter()
     rows = []
     for service in view.services:
-        group = endpoints.get(service.owner, ())
+        group = view.groups[service.owner].endpoints if service.owner in view.groups else ()
         if vip_of(service, view) is None:
             services[ServiceState.REFUSED] += 1
             states[EndpointState.REFUSED] += len(group)

@@ -9,7 +9,7 @@ wishes; the store's transactions decide a race, and whoever lost reads again and
 * A service that is gone keeps its VIP and its ports: when it comes back, its clients find it where it was.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import ip_address
@@ -87,6 +87,15 @@ def wishes(
     return tuple(deciding.wishes), tuple(deciding.problems)
 
 
+def is_of(wish: Wish, owners: Collection[str], names: Collection[Name]) -> bool:
+    """Whether it is for one of these services, known by owner and by name."""
+    match wish:
+        case ClaimName(_, owner) | TakeOverName(_, _, owner):
+            return owner in owners
+        case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
+            return name in names
+
+
 def apply(claims: Claims, granted: Iterable[Wish]) -> Claims:
     """The claims after all of the wishes were granted."""
     vips, owners, ports = dict(claims.vips), dict(claims.owners), dict(claims.ports)
@@ -114,6 +123,7 @@ class _Deciding:
         # either record of a VIP suffices to keep it from others, should one be lost
         self._holders = {address: name for name, address in claims.vips.items()} | dict(claims.holders)
         self._ports = dict(claims.ports)
+        self._published = {(transport, target) for (transport, _), target in claims.ports.items()}
         self._pool = pool
         self._range = ports
 
@@ -157,13 +167,8 @@ class _Deciding:
 
     def port(self, service: Service, publish: Publish) -> None:
         target = (service.name, publish.container_port)
-        mine = [
-            port
-            for (transport, port), holder in self._ports.items()
-            if (transport, holder) == (publish.transport, target)
-        ]
         if publish.port is None:
-            if not mine:
+            if (publish.transport, target) not in self._published:
                 self._choose_port(service, publish)
             return
         holder = self._ports.get((publish.transport, publish.port))
@@ -209,6 +214,7 @@ class _Deciding:
     def _give_port(self, service: Service, publish: Publish, port: int) -> None:
         self._wish(ClaimPort(publish.transport, port, service.name, publish.container_port))
         self._ports[publish.transport, port] = (service.name, publish.container_port)
+        self._published.add((publish.transport, (service.name, publish.container_port)))
 
     def _wish(self, wish: Wish) -> None:
         self.wishes.append(wish)

@@ -5,7 +5,6 @@ service here stays with it: a program that comes later is the one that is in the
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
 from mesh.model import Claims, Table, Transport
 from mesh.problem import Problem, Severity
@@ -21,13 +20,6 @@ def contested(
 ) -> frozenset[tuple[Transport, int]]:
     """The claimed ports that programs of this worker listen on and that are not served here yet."""
     return frozenset(port for port in claims.ports if port in listening and port not in serving)
-
-
-def without(claims: Claims, ports: Collection[tuple[Transport, int]]) -> Claims:
-    """The claims as far as this worker serves them."""
-    if not ports:
-        return claims
-    return replace(claims, ports={port: of for port, of in claims.ports.items() if port not in ports})
 
 
 def told(claims: Claims, ports: Collection[tuple[Transport, int]]) -> Iterator[Problem]:

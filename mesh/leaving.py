@@ -5,11 +5,11 @@ data plane: its last connection has ended, or the drain timeout is over.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from mesh.model import ClusterView, Drain, Endpoint, Instance, Table
-from mesh.plan import real_keys
+from mesh.service_plan import real_keys
 
 
 class Leaving:
@@ -19,8 +19,8 @@ class Leaving:
         self.on_change: Callable[[], None] = lambda: None
         """Called after something was asked for."""
         self._asked: set[str] = set()
-        self._busy: Collection[str] = ()
-        self._there: Collection[str] = ()
+        self._left = (ClusterView(), Table())
+        """What the last pass has seen, and what it has left."""
         self._passed = asyncio.Event()
 
     def adopt(self, endpoints: Iterable[Endpoint]) -> None:
@@ -46,15 +46,7 @@ class Leaving:
 
     def passed(self, view: ClusterView, table: Table) -> None:
         """A pass over this view has left this table in the data plane."""
-        used = {real for server in table.virtual_servers.values() for real in server.real_servers}
-        services = {service.owner: service for service in view.services}
-        busy = set()
-        for endpoint in view.endpoints:
-            service = services.get(endpoint.owner)
-            carries = service is not None and not used.isdisjoint(real_keys(service, endpoint))
-            if endpoint.drain is None or carries:
-                busy.add(endpoint.id)
-        self._busy, self._there = busy, {endpoint.id for endpoint in view.endpoints}
+        self._left = (view, table)
         self._passed.set()
         self._passed = asyncio.Event()
 
@@ -62,10 +54,20 @@ class Leaving:
         """Return when a pass still to come shows the endpoint gone, or draining and without traffic."""
         while True:
             await self._passed.wait()
-            if endpoint not in self._busy:
+            if not self._is_busy(endpoint):
                 return
 
     async def until_gone(self, endpoint: str) -> None:
         """Return when the last pass, or one still to come, does not know the endpoint."""
-        while endpoint in self._there:
+        while any(known.id == endpoint for known in self._left[0].endpoints):
             await self._passed.wait()
+
+    def _is_busy(self, endpoint: str) -> bool:
+        """Whether it takes connections, or has some left."""
+        view, table = self._left
+        known = [each for each in view.endpoints if each.id == endpoint]
+        if any(each.drain is None for each in known):
+            return True
+        services = {service.owner: service for service in view.services}
+        reals = {real for e in known if e.owner in services for real in real_keys(services[e.owner], e)}
+        return any(not reals.isdisjoint(server.real_servers) for server in table.virtual_servers.values())

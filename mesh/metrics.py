@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mesh.census import Census, EndpointState, Row, ServiceState, census
+from mesh.digest import as_number
 from mesh.exposition import Family, Kind, Sample, lines
 from mesh.figures import OPERATIONS, LoopFigures, ProbeFigures
 from mesh.model import Health, ProbeKind
@@ -90,6 +91,12 @@ def _table(scrape: _Scrape) -> tuple[int, int]:
     return len(servers), sum(len(server.real_servers) for server in servers.values())
 
 
+def _digest(scrape: _Scrape) -> Iterator[Sample]:
+    digest = scrape.measured.observed.digest
+    if digest is not None:
+        yield (), as_number(digest)
+
+
 def _names(scrape: _Scrape) -> int:
     plan = scrape.measured.observed.plan
     return len(plan.names) if plan is not None else 0
@@ -159,6 +166,10 @@ TABLE: tuple[tuple[Family, _Read], ...] = (
     ),
     (Family("vipmesh_virtual_servers", _G, "Virtual servers of the last plan."), _one(lambda s: _table(s)[0])),
     (Family("vipmesh_real_servers", _G, "Real servers of the last plan."), _one(lambda s: _table(s)[1])),
+    (
+        Family("vipmesh_table_digest", _G, "What all workers must agree on, as a number: equal numbers, equal tables."),
+        _digest,
+    ),
     (
         Family("vipmesh_draining_real_servers", _G, "Real servers that wait for their last connections."),
         _one(lambda s: s.measured.observed.draining),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from mesh.model import Endpoint, Health, Name
-from mesh.plan import Part, said
+from mesh.service_plan import Part, said
 from meshdns import service as dns
 
 
@@ -17,15 +17,18 @@ class Names:
 
     def __init__(self, publish: Callable[[Mapping[str, dns.Service]], None]) -> None:
         self._publish = publish
-        self._made: dict[Name, tuple[Part, dns.Service]] = {}
+        self._parts: Mapping[Name, Part] = {}
+        self._made: dict[Name, dns.Service] = {}
 
     def __call__(self, names: Mapping[Name, Part]) -> None:
         """The names that shall resolve, all of them, and what each leads to."""
-        before, self._made = self._made, {}
-        for name, part in names.items():
-            known = before.get(name)
-            self._made[name] = known if known is not None and known[0] is part else (part, named(name, part))
-        self._publish({name: service for name, (_, service) in self._made.items()})
+        made, before = dict(self._made), self._parts
+        for name in before.keys() - names.keys():
+            del made[name]
+        for name, part in [(name, part) for name, part in names.items() if part is not before.get(name)]:
+            made[name] = named(name, part)
+        self._parts, self._made = names, made
+        self._publish(made)
 
 
 def named(name: Name, part: Part) -> dns.Service:

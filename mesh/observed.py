@@ -7,7 +7,7 @@ gives away its pictures, which nobody changes, and whoever asked works on them i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mesh.local import health_of, up_to_date
+from mesh.local import health_of, own_endpoints, up_to_date
 from mesh.model import ClusterView, Health, Instance
 from mesh.plan import Plan
 from mesh.status import Facts, WorkerStatus, services
@@ -39,6 +39,8 @@ class Observed:
     repairs: int = 0
     draining: int = 0
     """Real servers that are on their way out."""
+    digest: str | None = None
+    """Of the plan."""
 
     @property
     def size(self) -> int:
@@ -48,9 +50,9 @@ class Observed:
     @property
     def newest(self) -> ClusterView | None:
         """The picture of the cluster with the own endpoints as they are now."""
-        if self.view is None or self.instances is None:
-            return self.view
-        return up_to_date(self.view, self.facts.worker, self.instances)
+        if self.view is None:
+            return None
+        return up_to_date(self.view, own_endpoints(self.view, self.facts.worker), self.instances, self.probed)
 
 
 def worker_status(observed: Observed) -> WorkerStatus:
@@ -73,4 +75,5 @@ def worker_status(observed: Observed) -> WorkerStatus:
         failures=observed.failures,
         frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
         repairs=observed.repairs,
+        digest=observed.digest,
     )

@@ -3,15 +3,11 @@
 A pure function over one immutable picture: the same picture gives the same plan on every worker. The rules:
 
 * a service without a VIP claim, or whose first name another owner holds, is not programmed at all;
-* a virtual server exists for each (VIP, listen port, transport) as soon as its service has a VIP, with or without
-  endpoints: a client then gets a refusal at once and not a time-out, and the name does not flap;
-* an endpoint whose service has a probe takes part while the probe says healthy; without a probe, while its engine does
-  not say otherwise; one that drains does not;
-* a published port is a virtual server on each of the worker's own addresses of the VIP's family.
+* what one service adds is in `mesh.service_plan`; parts of which nothing has changed are taken over from the last plan.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 from mesh.model import (
@@ -19,47 +15,35 @@ from mesh.model import (
     ClusterView,
     Endpoint,
     EndpointKey,
+    Group,
     Health,
     Name,
     Probe,
     RealKey,
-    RealServer,
     Service,
     Table,
     Transport,
     VirtualKey,
-    VirtualServer,
 )
+from mesh.service_plan import Grounds, Part, PublishedPort, part_of, said
 
-_Port: TypeAlias = tuple[int, Transport, int]
-"""Published port, transport, container port."""
+_Ports: TypeAlias = tuple[PublishedPort, ...]
+
+_NOBODY = Group((), ())
 
 
-class Grounds(NamedTuple):
-    """All that the plan of one service follows from."""
+class Sight(NamedTuple):
+    """All that a plan follows from."""
 
-    service: Service
-    vip: Address
-    names: tuple[Name, ...]
-    """Those it holds."""
-    ports: tuple[_Port, ...]
-    """Those it holds."""
+    view: ClusterView
+    health: Mapping[EndpointKey, Health]
     own: tuple[Address, ...]
-    """The worker's addresses."""
-    endpoints: tuple[Endpoint, ...]
-    verdicts: tuple[Health | None, ...]
-    """Of each endpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one service adds to the plan."""
-
-    grounds: Grounds
-    vip: Address
-    names: tuple[Name, ...]
-    virtual_servers: Mapping[VirtualKey, VirtualServer]
-    failed: frozenset[RealKey]
+    contested: frozenset[tuple[Transport, int]]
+    resolver: Address | None
+    services: Mapping[str, Service]
+    """By owner."""
+    ports: Mapping[Name, _Ports]
+    """The published ports that each service name holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +57,11 @@ class Plan:
     """Real servers whose probes failed: their connections are to be reset and not drained."""
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False, compare=False)
     """By `Service.owner`."""
+    by_name: Mapping[Name, Part] = field(default_factory=dict, repr=False, compare=False)
+    """By routing name."""
+    count: int = field(default=0, repr=False, compare=False)
+    """Of the virtual servers of all parts."""
+    sight: Sight | None = field(default=None, repr=False, compare=False)
 
 
 def plan(
@@ -80,56 +69,134 @@ def plan(
     health: Mapping[EndpointKey, Health],
     worker_addresses: Iterable[Address] = (),
     before: Plan | None = None,
+    *,
     resolver: Address | None = None,
+    contested: Collection[tuple[Transport, int]] = (),
 ) -> Plan:
     """The plan for one worker.
 
     `health` has the verdict on each endpoint; one that is missing there while its service has a probe has not
     answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. From an earlier
-    plan, `before`, the parts of services of which nothing has changed are taken over: that only saves time.
-    `resolver` is bound beside the VIPs.
+    plan, `before`, what has not changed is taken over: that only saves time, most of it where both views come from one
+    reader and `health` is the view's own. `resolver` is bound beside the VIPs. `contested` are published ports to leave
+    to programs of this worker.
     """
-    endpoints = endpoints_by_owner(view)
-    ports = _published_ports(view)
-    known = before.parts if before is not None else {}
     own = tuple(worker_addresses)
-    parts: dict[str, Part] = {}
-    for service in view.services:
-        vip = vip_of(service, view)
-        if vip is None:
-            continue
-        group = endpoints.get(service.owner, ())
-        verdicts = tuple(health.get(endpoint.key) for endpoint in group)
-        held = held_names(service, view)
-        grounds = Grounds(service, vip, held, ports.get(service.name, ()), own, group, verdicts)
-        part = known.get(service.owner)
-        parts[service.owner] = part if part is not None and part.grounds == grounds else _part(grounds)
-    names = {name: part.vip for part in parts.values() for name in part.names}
-    servers = {key: server for part in parts.values() for key, server in part.virtual_servers.items()}
-    failed = frozenset(real for part in parts.values() for real in part.failed)
-    bound = frozenset(names.values()) | (frozenset() if resolver is None else {resolver})
-    return Plan(Table(servers, bound), names, failed, parts)
+    sight = Sight(view, health, own, frozenset(contested), resolver, *_indexed(view, before))
+    owners = _suspects(before, sight) if before is not None else None
+    if before is None or owners is None:
+        before = Plan(Table(), {}) if before is None else before
+        owners = sight.services.keys() | before.parts.keys()
+    changed: dict[str, Part | None] = {}
+    for owner in sorted(owners):
+        known = before.parts.get(owner)
+        grounds = _grounds(owner, sight)
+        if grounds is None:
+            if known is not None:
+                changed[owner] = None
+        elif known is None or known.grounds != grounds:
+            changed[owner] = part_of(grounds)
+    made = _with_parts(before, changed)
+    vips = before.table.vips
+    if made.names is not before.names or before.sight is None or before.sight.resolver != resolver:
+        vips = frozenset(made.names.values()) | (frozenset() if resolver is None else {resolver})
+    return replace(made, table=Table(made.table.virtual_servers, vips), sight=sight)
 
 
-def _part(grounds: Grounds) -> Part:
-    service, vip, names, *_ = grounds
-    judged = list(zip(grounds.endpoints, grounds.verdicts, strict=True))
-    serving = [e for e, probed in judged if e.drain is None and said(service, e, probed) in {None, Health.HEALTHY}]
-    unhealthy = [e for e, probed in judged if said(service, e, probed) is Health.UNHEALTHY]
-    servers: dict[VirtualKey, VirtualServer] = {}
-    failed: set[RealKey] = set()
-    for key, container_port in virtual_keys(grounds):
-        servers[key] = _virtual_server(service, key, container_port, serving)
-        failed.update(real_key(e, container_port, key.transport) for e in unhealthy)
-    return Part(grounds, vip, names, servers, frozenset(failed))
+def effort(view: ClusterView, before: Plan | None) -> int:
+    """About how many services and endpoints `plan` will look at."""
+    if before is None or before.sight is None:
+        return len(view.endpoints) + len(view.services)
+    known = before.sight.view
+    changed = _not_the_same(known.groups, view.groups)
+    looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
+    return looked_at + (0 if view.services is known.services and view.claims is known.claims else len(view.services))
 
 
-def endpoints_by_owner(view: ClusterView) -> Mapping[str, tuple[Endpoint, ...]]:
-    """The endpoints of each service, by `Service.owner`, in order of id."""
-    grouped: dict[str, list[Endpoint]] = {}
-    for endpoint in view.endpoints:
-        grouped.setdefault(endpoint.owner, []).append(endpoint)
-    return {owner: tuple(group) for owner, group in grouped.items()}
+def touched(before: Plan, after: Plan) -> set[VirtualKey]:
+    """The virtual servers that may not be the same in both."""
+    old, new = before.parts, after.parts
+    parts = [part for owner in _not_the_same(old, new) for part in (old.get(owner), new.get(owner)) if part is not None]
+    return {key for part in parts for key in part.virtual_servers}
+
+
+def _indexed(view: ClusterView, before: Plan | None) -> tuple[Mapping[str, Service], Mapping[Name, _Ports]]:
+    """The services by owner, and the published ports that each service name holds."""
+    last = before.sight if before is not None else None
+    if last is None:
+        return {service.owner: service for service in view.services}, _published_ports(view)
+    same = last.view.services is view.services
+    services = last.services if same else {service.owner: service for service in view.services}
+    return services, last.ports if last.view.claims is view.claims else _published_ports(view)
+
+
+def _suspects(before: Plan, sight: Sight) -> Set[str] | None:
+    """The owners of services whose part may be another one; None: any."""
+    last = before.sight
+    if last is None or (sight.own, sight.contested) != (last.own, last.contested):
+        return None
+    if sight.health is not sight.view.health or last.health is not last.view.health:
+        return None  # the groups of the views know nothing of it
+    found = _not_the_same(last.view.groups, sight.view.groups)
+    if sight.services is not last.services:
+        found |= _not_the_same(last.services, sight.services)
+    old, new = last.view.claims, sight.view.claims
+    if new is not old:
+        found |= {owner for _, owner in old.owners.items() ^ new.owners.items()}
+        names = {name for name, _ in old.vips.items() ^ new.vips.items()}
+        names |= {name for _, (name, _) in old.ports.items() ^ new.ports.items()}
+        found |= {service.owner for service in sight.view.services if service.name in names} if names else set()
+    return found
+
+
+def _not_the_same(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
+    """The keys of what is not the same object in both."""
+    return {*[key for key, value in new.items() if value is not old.get(key)], *(old.keys() - new.keys())}
+
+
+def _grounds(owner: str, sight: Sight) -> Grounds | None:
+    """Of one service; None: it is not programmed at all."""
+    service = sight.services.get(owner)
+    vip = vip_of(service, sight.view) if service is not None else None
+    if service is None or vip is None:
+        return None
+    group = sight.view.groups.get(owner) or _NOBODY
+    if sight.health is not sight.view.health:
+        group = Group(group.endpoints, tuple(sight.health.get(endpoint.key) for endpoint in group.endpoints))
+    ports = sight.ports.get(service.name, ())
+    left = frozenset((transport, port) for port, transport, _ in ports if (transport, port) in sight.contested)
+    return Grounds(service, vip, held_names(service, sight.view), ports, left, sight.own, *group)
+
+
+def _with_parts(before: Plan, changed: Mapping[str, Part | None]) -> Plan:
+    """The plan with these parts instead of those it had of the same services; None: it has none any more."""
+    if not changed:
+        return before
+    parts, servers, by_name = dict(before.parts), dict(before.table.virtual_servers), dict(before.by_name)
+    gone = [part for owner in changed if (part := parts.pop(owner, None)) is not None]
+    new = {owner: part for owner, part in changed.items() if part is not None}
+    parts |= new
+    for part in gone:
+        for key in part.virtual_servers:
+            servers.pop(key, None)
+        for name in part.names:
+            by_name.pop(name, None)
+    for part in new.values():
+        servers.update(part.virtual_servers)
+        by_name.update(dict.fromkeys(part.names, part))
+    count = before.count + _count(new.values()) - _count(gone)
+    if len(servers) != count:  # two claims of one VIP or port
+        servers = {key: server for owner in sorted(parts) for key, server in parts[owner].virtual_servers.items()}
+    same = [(part.names, part.vip) for part in gone] == [(part.names, part.vip) for part in new.values()]
+    names = before.names if same else {name: part.vip for name, part in by_name.items()}
+    failed = before.failed
+    if {real for part in gone for real in part.failed} != {real for part in new.values() for real in part.failed}:
+        failed = frozenset(real for part in parts.values() for real in part.failed)
+    return Plan(Table(servers, before.table.vips), names, failed, parts, by_name, count)
+
+
+def _count(parts: Iterable[Part]) -> int:
+    return sum(len(part.virtual_servers) for part in parts)
 
 
 def vip_of(service: Service, view: ClusterView) -> Address | None:
@@ -155,21 +222,6 @@ def verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, H
     return said(service, endpoint, health.get(endpoint.key))
 
 
-def said(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
-    """The same, of one endpoint, from what the probes say of it (None: nothing yet)."""
-    return endpoint.health if service.probe is None else probed or Health.STARTING
-
-
-def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
-    """Where a virtual server for a container port sends to."""
-    return RealKey(endpoint.address, endpoint.port_for(container_port, transport))
-
-
-def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
-    """Everywhere that the service's virtual servers may send to for this endpoint."""
-    return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
-
-
 def probes(view: ClusterView) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
     """What to probe: endpoint -> the check and where to send it, for services that have one and are in force."""
     owners = {service.owner: service for service in view.services}
@@ -188,39 +240,9 @@ def first_container_port(service: Service) -> int:
     return (service.routes or service.publishes)[0].container_port
 
 
-def _published_ports(view: ClusterView) -> Mapping[Name, tuple[_Port, ...]]:
+def _published_ports(view: ClusterView) -> Mapping[Name, _Ports]:
     """The published ports that each service name holds."""
-    held: dict[Name, list[_Port]] = {}
+    held: dict[Name, list[PublishedPort]] = {}
     for (transport, port), (name, container_port) in sorted(view.claims.ports.items()):
         held.setdefault(name, []).append((port, transport, container_port))
     return {name: tuple(ports) for name, ports in held.items()}
-
-
-def virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
-    """The virtual servers of a service, each with the container port that it leads to."""
-    service, vip = grounds.service, grounds.vip
-    for route in service.routes:
-        if route.name in grounds.names:
-            yield VirtualKey(vip, route.listen_port, route.transport), route.container_port
-    same_family = [address for address in grounds.own if (":" in address) == (":" in vip)]
-    for port, transport, container_port in grounds.ports:
-        if any(
-            (publish.transport, publish.container_port) == (transport, container_port) and publish.port in (None, port)
-            for publish in service.publishes
-        ):
-            for address in same_family:
-                yield VirtualKey(address, port, transport), container_port
-
-
-def _virtual_server(
-    service: Service, key: VirtualKey, container_port: int, serving: Iterable[Endpoint]
-) -> VirtualServer:
-    """Real servers of the other address family are left out: the kernel cannot masquerade between families."""
-    real_servers = {
-        real_key(endpoint, container_port, key.transport): RealServer(
-            endpoint.weight, endpoint.forwarding, endpoint.max_connections, endpoint.min_connections
-        )
-        for endpoint in serving
-        if (":" in endpoint.address) == (":" in key.address)
-    }
-    return VirtualServer(service.scheduler, service.persistence, real_servers, service.flags)

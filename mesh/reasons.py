@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from mesh.evidence import Evidence
 from mesh.explanation import Cause, Reason
 from mesh.model import Drain, Endpoint, EndpointKey, Health, Probe, ProbeKind, RealKey, Service
-from mesh.plan import real_keys, said
 from mesh.probes.health import Verdict
+from mesh.service_plan import real_keys, said
 
 _DRAINS = {
     Drain.ASKED: ("an operator drains it", "`vipmesh undrain {}` ends that"),

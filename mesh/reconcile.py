@@ -18,38 +18,37 @@ from dataclasses import replace
 from functools import partial
 
 from mesh.claims import Wish, wishes
-from mesh.contested import contested, held, told, without
-from mesh.dataplane import DataPlane, DataPlaneError, Failure
-from mesh.diff import BindVip, Operation, changed, diff
-from mesh.drain import Place, drain, leaving
+from mesh.contested import contested, held, told
+from mesh.dataplane import DataPlane, DataPlaneError
+from mesh.digest import TableDigest
 from mesh.evidence import Evidence
-from mesh.figures import LoopFigures, kind_of
+from mesh.figures import LoopFigures
 from mesh.host import HostError
 from mesh.journal import Journal
 from mesh.leaving import Leaving
-from mesh.local import health_of, up_to_date
+from mesh.local import own_endpoints, up_to_date
 from mesh.model import (
     Address,
     Claims,
     ClusterView,
-    EndpointKey,
-    Health,
+    Endpoint,
     Instance,
     Name,
     RealKey,
-    Table,
+    Service,
     Transport,
-    VirtualKey,
 )
 from mesh.observed import Observed, worker_status
 from mesh.offload import compute
+from mesh.pace import Pace
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
-from mesh.plan import Part, Plan, plan, probes
+from mesh.plan import effort, plan, probes
 from mesh.probes.prober import Target
 from mesh.problem import Problem
+from mesh.programming import Programming
 from mesh.published import PublishedPorts
 from mesh.register import register
-from mesh.repair import account
+from mesh.service_plan import Part
 from mesh.share import Share
 from mesh.sources import Source
 from mesh.status import Facts, WorkerStatus
@@ -57,8 +56,8 @@ from mesh.store import Store
 
 log = logging.getLogger("vipmesh")
 
-COALESCE = 0.005
-"""Seconds that a pass waits for company: a burst of changes becomes one pass."""
+REST, LONGEST_REST = 1.0, 0.5
+"""How many times as long as a pass took until the next one, and how many seconds at most."""
 AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
 LOOK_AGAIN = 1.0
@@ -100,28 +99,29 @@ class Reconciler:
         self._listening = listening
         self._contested: frozenset[tuple[Transport, int]] = frozenset()
         self._served: frozenset[tuple[Transport, int]] = frozenset()
-        self._publish = publish
         self._published = published
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
         self._share = Share(site.worker, store, self._journal, self._decide)
-        self._names: Mapping[Name, Part] = {}
+        self.figures = LoopFigures()
+        self._programming = Programming(
+            plane, publish, self._journal, self.figures, audit=AUDIT, drain_timeout=site.drain_timeout
+        )
         self._adopted: frozenset[RealKey] = frozenset()
-        self._draining: Mapping[Place, float] = {}
-        self._programmed: Table | None = None
-        """What the last pass left behind: who finds it otherwise finds somebody's change."""
         self._failed_anew = False
-        self._audited_at = self._mended_at = -math.inf
+        self._mended_at = -math.inf
         self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
-        self._left = Table()
-        """What the last pass wanted to leave behind."""
         self._looked_at = math.inf
         self._wake = wake
         self._leaving = leaving or Leaving()
         self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
-        self.figures = LoopFigures()
+        self._word = TableDigest()
+        self._pace = Pace(REST, LONGEST_REST)
+        self._own: tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]] = ((), ())
+        """All endpoints of the newest picture, and those of them that are this worker's."""
+        self._probed: tuple[tuple[Service, ...], tuple[Endpoint, ...]] | None = None
 
     async def run(self) -> None:
         """Keep the data plane and the zone at the plan, until cancelled."""
@@ -157,7 +157,8 @@ class Reconciler:
             tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen,
             journal.repairs,
-            len(self._draining),
+            len(self._programming.draining),
+            self.digest(),
         )
 
     def evidence(self) -> Evidence:
@@ -168,8 +169,8 @@ class Reconciler:
             tuple(problem for part in sorted(self._journal.told) for problem in self._journal.told[part]),
             {id: history for id in self._prober.health() if (history := self._prober.history(id))},
             self._contested,
-            {name: part.vip for name, part in self._names.items()},
-            self._left,
+            {name: part.vip for name, part in self._programming.names.items()},
+            self._programming.left,
             asyncio.get_running_loop().time(),
         )
 
@@ -177,6 +178,10 @@ class Reconciler:
     def passes(self) -> int:
         """How many came to their end."""
         return self.figures.passes
+
+    def digest(self) -> str | None:
+        """Of what was planned last; None: nothing yet."""
+        return None if self._now.plan is None else self._word(self._now.plan)
 
     def is_alive(self) -> bool:
         """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""
@@ -228,8 +233,12 @@ class Reconciler:
 
     def _seen(self) -> ClusterView | None:
         """The newest picture; None until the store has answered once."""
-        view, instances = self._now.view, self._instances()
-        return view if view is None or instances is None else up_to_date(view, self._site.worker, instances)
+        view = self._now.view
+        if view is None:
+            return None
+        if view.endpoints is not self._own[0]:
+            self._own = view.endpoints, own_endpoints(view, self._site.worker)
+        return up_to_date(view, self._own[1], self._instances(), self._prober.health())
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
@@ -253,11 +262,14 @@ class Reconciler:
         return wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
 
     def _target(self, seen: ClusterView) -> None:
+        if (seen.services, seen.endpoints) == self._probed:
+            return
+        self._probed = seen.services, seen.endpoints
+        own = own_endpoints(seen, self._site.worker)
         self._prober.watch(
             {
                 id: Target(probe, real.address, real.port, presumed_healthy=real in self._adopted)
-                for (worker, id), (probe, real) in probes(seen).items()
-                if worker == self._site.worker
+                for (_, id), (probe, real) in probes(replace(seen, endpoints=own)).items()
             }
         )
         self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
@@ -274,27 +286,29 @@ class Reconciler:
     async def _keep_programmed(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(LOOK_AGAIN if self._draining or self._failed_anew else AUDIT):
+                async with asyncio.timeout(LOOK_AGAIN if self._programming.draining or self._failed_anew else AUDIT):
                     await self._wake.wait()
-                await asyncio.sleep(COALESCE)
+                await self._pace.wait()
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             self._share.judge(self._prober.health())
             self._looked_at = asyncio.get_running_loop().time()
             self.figures.looked_at = time.time()
-            if (seen := self._seen()) is not None and self._now.addresses is not None:
-                await self._pass(seen, self._now.addresses)
+            with self._pace.work():
+                if (seen := self._seen()) is not None and self._now.addresses is not None:
+                    await self._pass(seen, self._now.addresses)
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._mend(addresses, seen.claims)
-        served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
-        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan, self._site.resolver)
-        planned = await compute(len(seen.endpoints), planning)
+        left, own = await self._contest(seen.claims), sorted(addresses)
+        resolver = self._site.resolver
+        planning = partial(plan, seen, seen.health, own, self._now.plan, resolver=resolver, contested=left)
+        planned = await compute(effort(seen, self._now.plan), planning)
         try:
-            failures = await self._program(planned)
+            failures = await self._programming.program(planned)
         except DataPlaneError as error:
             self._journal.froze("data plane", str(error))
             self.figures.stalls += 1
@@ -303,7 +317,7 @@ class Reconciler:
         self._failed_anew = not set(failures) <= set(self._journal.failures)
         self._now.plan = planned
         self._journal.refused(failures)
-        self._leaving.passed(seen, self._left)
+        self._leaving.passed(seen, self._programming.left)
         self.figures.passes += 1
         self.figures.pass_seconds.observe(loop.time() - began)
 
@@ -315,9 +329,6 @@ class Reconciler:
             self._served |= new - self._contested
             self._journal.found("ports", tuple(told(claims, self._contested)))
         return self._contested
-
-    def _health(self, seen: ClusterView) -> Mapping[EndpointKey, Health]:
-        return health_of(seen, self._site.worker, self._prober.health())
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""
@@ -334,66 +345,3 @@ class Reconciler:
                 continue
             self._journal.thawed(f"host {number}")
             self._journal.mended(found, first=first)
-
-    async def _program(self, planned: Plan) -> Sequence[Failure]:
-        """Names go before their VIP, and come after it: a name never leads where nothing answers."""
-        keys = await self._look_at(planned.table)
-        observed, wanted = await self._drained(planned, keys)
-        operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
-        staying = {name: part for name, part in self._names.items() if planned.names.get(name) == part.vip}
-        self._show(staying)
-        failures = await self._plane.apply(operations) if operations else ()
-        self.figures.operations.update(kind_of(operation) for operation in operations)
-        self.figures.refusals.update(kind_of(failure.operation) for failure in failures)
-        await self._tell_repairs(keys, observed, operations, failures)
-        self._left = self._programmed if self._programmed is not None else wanted
-        for operation in operations:
-            log.debug("data plane: %s", operation)
-        unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
-        parts = planned.parts.values()
-        self._show({n: part for part in parts for n in part.names if n in staying or part.vip not in unbound})
-        return failures
-
-    async def _look_at(self, wanted: Table) -> frozenset[VirtualKey] | None:
-        """What to read of the data plane: what shall change, and in an audit everything (None)."""
-        now = asyncio.get_running_loop().time()
-        if self._programmed is None or self._journal.failures or now >= self._audited_at + AUDIT / 2:
-            self._audited_at = now
-            return None
-        return await compute(len(wanted.virtual_servers), partial(changed, self._programmed, wanted))
-
-    async def _tell_repairs(
-        self,
-        keys: frozenset[VirtualKey] | None,
-        observed: Table,
-        operations: Sequence[Operation],
-        failures: Sequence[Failure],
-    ) -> None:
-        """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
-        refused = frozenset(failure.operation for failure in failures)
-        look = partial(account, self._programmed, keys, observed, operations, refused)
-        repairs, self._programmed = await compute(len(observed.virtual_servers) + len(operations), look)
-        self._journal.repaired(repairs)
-
-    async def _drained(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
-        """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""
-        observed = await self._plane.read(keys)
-        desired = planned.table if keys is None else planned.table.part(keys)
-        going = leaving(observed, desired)
-        counts = await self._plane.connections({virtual for virtual, _ in going}) if going else {}
-        drained = drain(
-            observed,
-            desired,
-            failed=planned.failed,
-            connections=counts,
-            since=self._draining,
-            now=asyncio.get_running_loop().time(),
-            timeout=self._site.drain_timeout,
-        )
-        self._draining = drained.since
-        return observed, drained.table
-
-    def _show(self, names: Mapping[Name, Part]) -> None:
-        if names != self._names:
-            self._names = names
-            self._publish(names)

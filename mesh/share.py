@@ -16,23 +16,24 @@ from functools import partial
 from typing import TypeAlias
 
 from mesh import __version__
-from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
+from mesh.claims import Wish, is_of
 from mesh.journal import Journal
 from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
 from mesh.offload import compute
+from mesh.pace import Pace
+from mesh.picture import Picture
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
-from mesh.store.records import Reader, daemon, own_prefixes, registration, verdict, worker_of
+from mesh.store.records import daemon, own_prefixes, registration, verdict, worker_of
 
 log = logging.getLogger("vipmesh")
 
-COALESCE = 0.005
-"""Seconds that a change waits for company."""
-REST = 4.0
-"""How many times as long as a picture took until the next one: a burst leaves most of the time to others."""
-LONGEST_REST = 1.0
-"""Seconds; only where the machine is overloaded."""
+REST, LONGEST_REST = 4.0, 1.0
+"""How many times as long as a picture took until the next one, and how many seconds at most: a burst leaves most of the
+time to others."""
+WRITE_REST = 1.0
+"""The same for what is written: as long as the store took for it."""
 RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 GRACE = 15.0
@@ -52,7 +53,9 @@ class Share:
         self._decide = decide
         self._own = own_prefixes(worker)
         self._daemon = daemon(worker, __version__, uuid.uuid4().hex)
-        self._reader = Reader()
+        self._picture = Picture(self._own[0])
+        self._looking, self._claiming = Pace(REST, LONGEST_REST), Pace(REST, LONGEST_REST)
+        self._writing = Pace(WRITE_REST, LONGEST_REST)
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
         """None: not all sources have answered yet."""
@@ -82,6 +85,7 @@ class Share:
         """This is all that the worker runs."""
         offered = registration(self._worker, services, endpoints)
         if offered != self._offered:
+            self._picture.offered(self._offered, offered)
             self._offered = offered
             self._owners = frozenset(service.owner for service in services)
             self._names = frozenset(service.name for service in services)
@@ -100,33 +104,33 @@ class Share:
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
 
-        Of own endpoints there are no verdicts in it: whoever probes them knows. `patient`: the first picture waits for
-        the sources if a former life's offer is gone, since the data plane still carries it.
+        Of own endpoints it has the verdicts that were written last: whoever probes them knows better. `patient`: the
+        first picture waits for the sources if a former life's offer is gone, since the data plane still carries it.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(), name="store")
             tasks.create_task(self._keep_written(), name="registration")
             tasks.create_task(self._keep_claimed(), name="claims")
-            loop = asyncio.get_running_loop()
-            rested = loop.time()
             while True:
                 await self._look.wait()
-                await asyncio.sleep(max(COALESCE, rested - loop.time()))
+                await self._looking.wait()
                 self._look.clear()
                 self._taken.set()
                 if self._snapshot is None or (patient and not self._knows_itself(self._snapshot)):
                     continue
                 patient = False
-                began = loop.time()
-                records = self._overlaid(self._snapshot)
-                seen, broken = await compute(len(records), partial(self._reader.view, records))
+                with self._looking.work():
+                    seen, broken = await self._picture.look(
+                        self._snapshot, self._offered, self._remains(self._snapshot)
+                    )
                 self._journal.found("store", broken)
-                self._unclaimed.set()
-                self._write.set()
+                if self._decided != (seen.services, seen.claims):
+                    self._unclaimed.set()
+                if self._health is None:
+                    self._write.set()
                 if seen != self._view:  # what this worker offered itself comes back from the store
                     self._view = seen
                     see(seen)
-                rested = loop.time() + min(LONGEST_REST, REST * (loop.time() - began))
 
     # ------------------------------------------------------------------------------------- store -> picture
 
@@ -138,8 +142,11 @@ class Share:
 
     def _take(self, snapshot: Snapshot) -> None:
         before, self._snapshot = self._snapshot, snapshot
-        if before is not None and before.origin != snapshot.origin:
+        if before is None:
+            self._write.set()
+        elif before.origin != snapshot.origin:
             self._lose(before)
+        self._picture.changed(snapshot.changed)
         self._notice_namesake(snapshot)
         self._taken.clear()
         self._look.set()
@@ -151,7 +158,9 @@ class Share:
         self._registered = {}
         self._seen_myself = False
         self._forget_later()
+        self._picture.changed(None)
         self._unclaimed.set()
+        self._write.set()
 
     def _forget_later(self) -> None:
         if self._forgetting is not None:
@@ -163,15 +172,13 @@ class Share:
             self._forget_later()  # it does not even have its claims back
             return
         self._former = {}
+        self._picture.changed(None)
         self._look.set()
 
-    def _overlaid(self, snapshot: Snapshot) -> dict[str, bytes]:
+    def _remains(self, snapshot: Snapshot) -> dict[str, bytes]:
+        """Of a store that was lost: what the workers offered that have not registered anew yet, and all claims."""
         back = {worker_of(key) for key in snapshot.records} if self._former else set()
-        former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
-        records = {**former, **snapshot.records}
-        if self._offered is None:
-            return records
-        return {key: value for key, value in records.items() if not key.startswith(self._own)} | self._offered
+        return {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
 
     def _knows_itself(self, snapshot: Snapshot) -> bool:
         return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
@@ -192,13 +199,14 @@ class Share:
     async def _keep_written(self) -> None:
         while True:
             await self._write.wait()
-            await asyncio.sleep(COALESCE)
+            await self._writing.wait()
             self._write.clear()
             records = self._records()
             if records is None or records == self._registered or self._journal.problems.get("name"):
                 continue
             try:
-                await self._store.register(records)
+                with self._writing.work():
+                    await self._store.register(records)
             except StoreError as error:
                 self._is_refused("registration", error)
                 await asyncio.sleep(RETRY)
@@ -227,13 +235,15 @@ class Share:
         """Ask for what the services lack; the store's next snapshot shows what was given."""
         while True:
             await self._unclaimed.wait()
+            await self._claiming.wait()
             self._unclaimed.clear()
             seen = self._view or ClusterView()
             try:
                 await self._give_back()
                 if (seen.services, seen.claims) == self._decided:
                     continue
-                wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
+                with self._claiming.work():
+                    wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
                 self._journal.found("claims", conflicts)
                 refused = await claim(self._store, [wish for wish in wanted if self._is_mine(wish)])
                 self._decided = None if refused else (seen.services, seen.claims)
@@ -246,11 +256,7 @@ class Share:
 
     def _is_mine(self, wish: Wish) -> bool:
         """Whoever runs a service claims for it. All come to the same wishes, and need not all ask."""
-        match wish:
-            case ClaimName(_, owner) | TakeOverName(_, _, owner):
-                return self._offered is None or owner in self._owners
-            case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
-                return self._offered is None or name in self._names
+        return self._offered is None or is_of(wish, self._owners, self._names)
 
     async def _give_back(self) -> None:
         if self._lost is None:

@@ -6,8 +6,8 @@ A pure function over what the daemon knows; `vipmesh status` renders the same va
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mesh.model import Address, ClusterView, EndpointKey, Health, Name
-from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, verdict, vip_of
+from mesh.model import Address, ClusterView, EndpointKey, Health, Name, VirtualKey
+from mesh.plan import Plan, held_names, takes_traffic, verdict, vip_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class WorkerStatus:
     """What does not answer, so that its last good state stays in force."""
     repairs: int = 0
     """How much of what somebody else had changed was mended since the start."""
+    digest: str | None = None
+    """Of what all workers must agree on (`mesh.digest`); None: nothing is planned yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,13 @@ def services(
     view: ClusterView, health: Mapping[EndpointKey, Health], planned: Plan, last_probe: Mapping[EndpointKey, str]
 ) -> tuple[ServiceStatus, ...]:
     """The services in order of their name; `last_probe` has words on each endpoint that this worker probes."""
-    endpoints = endpoints_by_owner(view)
     found = []
+    at: dict[Address, list[VirtualKey]] = {}
+    for key in planned.table.virtual_servers:
+        at.setdefault(key.address, []).append(key)
     for service in view.services:
         vip = vip_of(service, view)
-        keys = [key for key in planned.table.virtual_servers if key.address == vip]
+        keys = at.get(vip, []) if vip is not None else []
         rows = tuple(
             EndpointStatus(
                 id=endpoint.id,
@@ -103,7 +107,7 @@ def services(
                 drain=endpoint.drain,
                 name=endpoint.name,
             )
-            for endpoint in endpoints.get(service.owner, ())
+            for endpoint in (view.groups[service.owner].endpoints if service.owner in view.groups else ())
         )
         names = held_names(service, view) if vip else ()
         found.append(
@@ -121,6 +125,8 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
     yield f"worker      {status.worker}  (vipmesh {status.version})"
     yield f"data plane  {status.data_plane}: {status.data_plane_reason}"
     yield f"dns         {', '.join(status.dns)}"
+    if status.digest is not None:
+        yield f"digest      {status.digest}"
     if status.repairs:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
     for line in status.frozen:

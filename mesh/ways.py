@@ -24,8 +24,9 @@ from mesh.model import (
     Transport,
     VirtualKey,
 )
-from mesh.plan import endpoints_by_owner, probes, real_key, takes_traffic, vip_of, virtual_keys
+from mesh.plan import probes, takes_traffic, vip_of
 from mesh.reasons import endpoint_reasons, last_probe, question
+from mesh.service_plan import real_key, virtual_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Ways:
         worker = evidence.observed.facts.worker
         self._health: Mapping[EndpointKey, Health] = health_of(view, worker, evidence.observed.probed)
         self._asked = probes(view)
-        self.endpoints = endpoints_by_owner(view)
+        self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
 
     def of(self, service: Service, place: Place) -> Way:
         """The way through a service, as far as it is asked for."""

@@ -73,6 +73,7 @@ OBSERVED = Observed(
     frozen={"store": "it is away", "source 0": "gone", "source 1": "gone"},
     repairs=7,
     draining=2,
+    digest="fedcba987654",
 )
 
 
@@ -106,6 +107,7 @@ def test_what_is_seen_is_counted() -> None:
         "vipmesh_problems{error,ports}": 0,
         "vipmesh_data_plane_refusals": 1,
         "vipmesh_draining_real_servers": 2,
+        "vipmesh_table_digest": 0xFEDCBA987654,
         "vipmesh_virtual_servers": 3,
         "vipmesh_real_servers": 2,
         "vipmesh_dns_names": 3,

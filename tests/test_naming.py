@@ -7,7 +7,8 @@ import pytest
 
 from mesh.model import Claims, ClusterView, Endpoint, Health, Probe, ProbeKind, Route, Service, Transport
 from mesh.naming import Names, label, named
-from mesh.plan import Part, plan
+from mesh.plan import plan
+from mesh.service_plan import Part
 from meshdns import service as dns
 
 VIP = "10.112.0.7"

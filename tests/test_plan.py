@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.diff import changed
 from mesh.model import (
     Claims,
     ClusterView,
+    Drain,
     Endpoint,
     EndpointKey,
     Health,
@@ -23,7 +25,9 @@ from mesh.model import (
     Transport,
     VirtualKey,
 )
-from mesh.plan import plan, probes
+from mesh.plan import effort, plan, probes, touched
+from mesh.store.reader import Reader
+from mesh.store.records import name_claim, port_claim, registration, service_claim, verdict
 
 VIP = "10.112.0.7"
 WEB = Service("demo/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
@@ -156,6 +160,58 @@ def test_what_is_taken_over_from_an_earlier_plan_is_what_would_be_planned_anew(
     now: tuple[ClusterView, dict[EndpointKey, Health], list[str]],
 ) -> None:
     assert plan(*now, plan(*first)) == plan(*now)
+
+
+def _records() -> dict[str, list[bytes]]:
+    """Keys of every kind that a plan follows from, each with some of the values that it may have."""
+    published = replace(WEB, publishes=(Publish(8080, Transport.TCP, None),))
+    rival = Service("other/web", "web.test", (Route("web.test", 80, Transport.TCP, 80),))
+    second = Route("www.test", 80, Transport.TCP, 80)
+    services = [WEB, PROBED, published, rival, replace(WEB, routes=(*WEB.routes, second))]
+    endpoints = [ONE, replace(ONE, weight=5), replace(ONE, owner="other/web"), TWO, replace(TWO, drain=Drain.ASKED)]
+    records = [pair for service in services for pair in registration("w1", [service], []).items()]
+    records += [pair for endpoint in endpoints for pair in registration("w1", [], [endpoint]).items()]
+    records += [verdict("w1", id, health) for id in "ab" for health in (Health.HEALTHY, Health.UNHEALTHY)]
+    records += [service_claim("web.test", vip) for vip in (VIP, "10.112.0.8", "fd00::7")]
+    records += [name_claim(name, owner) for name in ("web.test", "www.test") for owner in ("demo/web", "other/web")]
+    records += [port_claim(Transport.TCP, 30000 + n, "web.test", 8080) for n in range(2)]
+    return {key: [value for other, value in records if other == key] for key, _ in records}
+
+
+STORED = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in _records().items()})
+SITES = st.tuples(
+    st.sampled_from([(), ("192.0.2.1",), ("192.0.2.1", "192.0.2.2")]),
+    st.sampled_from([None, "10.112.0.1"]),
+    st.sampled_from([frozenset(), frozenset([(Transport.TCP, 30000)])]),
+)
+
+
+@given(st.lists(st.tuples(STORED, SITES), min_size=2, max_size=5))
+def test_a_plan_that_follows_the_store_is_what_would_be_planned_anew(
+    stored: list[tuple[dict[str, bytes], tuple[tuple[str, ...], str | None, frozenset[tuple[Transport, int]]]]],
+) -> None:
+    reader, before = Reader(), None
+    for records, (own, resolver, contested) in stored:
+        seen, _ = reader.view(records)
+        now = plan(seen, seen.health, own, before, resolver=resolver, contested=contested)
+        anew = plan(replace(seen), dict(seen.health), own, resolver=resolver, contested=contested)
+        assert (now, now.parts, now.by_name) == (anew, anew.parts, anew.by_name)
+        if before is not None:
+            assert changed(before.table, now.table) <= touched(before, now)
+            assert effort(seen, before) >= len(now.parts.keys() - before.parts.keys())
+        before = now
+
+
+def test_two_services_that_claim_one_vip_are_planned_as_if_anew() -> None:
+    """No worker gives one VIP twice; a hand in the store may."""
+    shop = Service("demo/shop", "shop.test", (Route("shop.test", 80, Transport.TCP, 80),))
+    owners = {"web.test": "demo/web", "shop.test": "demo/shop"}
+    both = ClusterView((shop, WEB), (ONE,), Claims({"web.test": VIP, "shop.test": VIP}, owners))
+    one = replace(both, claims=Claims({"web.test": VIP}, owners))
+    other = replace(both, claims=Claims({"shop.test": VIP}, owners))
+    for first in (both, one, other):
+        for then in (both, one, other):
+            assert plan(then, then.health, (), plan(first, first.health)) == plan(then, then.health)
 
 
 def test_the_part_of_a_service_of_which_nothing_has_changed_is_taken_over() -> None:

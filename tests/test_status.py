@@ -47,12 +47,14 @@ STATUS = WorkerStatus(
     failures=("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh",),
     frozen=("store: gone",),
     repairs=2,
+    digest="0123456789ab",
 )
 
 TEXT = """\
 worker      w1  (vipmesh 1.2.3)
 data plane  ipvs: this kernel has IPVS
 dns         127.0.0.1:53
+digest      0123456789ab
 repairs     2: somebody else changed what is ours; the log says what
 frozen      store: gone
 

@@ -135,7 +135,7 @@ class Draft:
             if (known := before.get(name)) is not service and known != service
         }
         made = {name: list(records(name, service)) for name, service in changed.items()}
-        leaving = [name for name in before if name not in services or name in changed]
+        leaving = [*(before.keys() - services.keys()), *(name for name in changed if name in before)]
         self._touched = set()
         for name in leaving:
             for number, (place, _) in enumerate(records(name, before[name])):

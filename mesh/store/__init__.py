@@ -21,6 +21,8 @@ class Snapshot:
     records: Mapping[str, bytes]
     origin: str = ""
     """Which life of the store this is. Another one than before: it lost what it knew, or a backup was put back."""
+    changed: frozenset[str] | None = None
+    """The keys that may differ from the last snapshot of the same watch; None: any of them."""
 
 
 class Store(Protocol):

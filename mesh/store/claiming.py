@@ -1,12 +1,14 @@
 """Wishes -> transactions of the store; and what a store that lost its disks is given back."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
 from mesh.model import Claims
 from mesh.store import Store, StoreError, records
+from mesh.store.decode import decode
 
 T = TypeVar("T")
 
@@ -19,7 +21,7 @@ async def claim(store: Store, wishes: Iterable[Wish]) -> bool:
 
     Raises `StoreError` if the store is out of reach; what was granted until then stays granted.
     """
-    return not all(await _all([_claim(store, wish) for wish in wishes]))
+    return not all(await _all([partial(_claim, store, wish) for wish in wishes]))
 
 
 async def restore(store: Store, claims: Claims) -> int:
@@ -35,21 +37,20 @@ async def restore(store: Store, claims: Claims) -> int:
             given.append(dict([records.vip_claim(vip, name)]))
     for (transport, port), (name, container_port) in claims.ports.items():
         given.append(dict([records.port_claim(transport, port, name, container_port)]))
-    return sum(map(bool, await _all([store.claim(both) for both in given])))
+    return sum(map(bool, await _all([partial(store.claim, both) for both in given])))
 
 
-async def _all(asked: Sequence[Coroutine[None, None, T]]) -> list[T]:
+async def _all(asked: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     """What they answer; a few at a time. Raises the first exception, once none of them goes on."""
     room = asyncio.Semaphore(AT_A_TIME)
     failed: list[BaseException] = []
 
-    async def ask(one: Coroutine[None, None, T]) -> T | None:
+    async def ask(one: Callable[[], Awaitable[T]]) -> T | None:
         async with room:
             if failed:
-                one.close()
                 return None
             try:
-                return await one
+                return await one()
             except StoreError as error:
                 failed.append(error)
                 return None
@@ -66,14 +67,28 @@ async def _claim(store: Store, wish: Wish) -> bool:
             both = dict([records.service_claim(name, address), records.vip_claim(address, name)])
             return not await store.claim(both)
         case MoveVip(name, old, new):
-            if await store.claim(dict([records.vip_claim(new, name)])):
+            if await _in_the_way(store, records.vip_claim(new, name)) is not None:
                 return False
-            key, before = records.service_claim(name, old)
-            return await store.replace(key, before, records.service_claim(name, new)[1])
+            return await _change(store, records.service_claim(name, old), records.service_claim(name, new))
         case ClaimName(name, owner):
             return not await store.claim(dict([records.name_claim(name, owner)]))
         case TakeOverName(name, old_owner, owner):
-            key, before = records.name_claim(name, old_owner)
-            return await store.replace(key, before, records.name_claim(name, owner)[1])
+            return await _change(store, records.name_claim(name, old_owner), records.name_claim(name, owner))
         case ClaimPort(transport, port, name, container_port):
             return not await store.claim(dict([records.port_claim(transport, port, name, container_port)]))
+
+
+async def _change(store: Store, before: tuple[str, bytes], after: tuple[str, bytes]) -> bool:
+    """Make one record of a claim the other, if it still says what it said; a newer version may have written more."""
+    key, _ = before
+    there = await _in_the_way(store, after)
+    if there is None:
+        return True
+    return decode(key, there) == decode(*before) and await store.replace(key, there, after[1])
+
+
+async def _in_the_way(store: Store, record: tuple[str, bytes]) -> bytes | None:
+    """What the key of a claim holds instead; None: it says this now."""
+    key, _ = record
+    there = (await store.claim(dict([record]))).get(key)
+    return None if there is None or decode(key, there) == decode(*record) else there

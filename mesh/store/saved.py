@@ -7,6 +7,7 @@ from then on the store alone counts. The file is replaced as a whole, so that a 
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -22,6 +23,9 @@ PATIENCE = 3.0
 """Seconds that a starting worker waits for the store before it takes what was saved."""
 SAVE_AFTER = 2.0
 """Seconds between two writes at least: a burst of changes is saved once."""
+SAVE_REST, LONGEST_REST = 20.0, 60.0
+"""How many times as long as a write took until the next one, and how many seconds at most: a large view is saved less
+often."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -123,11 +127,12 @@ class SavedView:
             self._dirty.clear()
             snapshot = self._newest
             assert snapshot is not None, "it is set before the event"
+            began = time.monotonic()
             try:
                 await asyncio.to_thread(self._save, snapshot)
             except OSError as error:
                 log.error("%s", _cannot_be_written(self._path, error))
-            await asyncio.sleep(SAVE_AFTER)
+            await asyncio.sleep(max(SAVE_AFTER, min(LONGEST_REST, SAVE_REST * (time.monotonic() - began))))
 
     # ------------------------------------------------------------------------------------------- in a thread
 

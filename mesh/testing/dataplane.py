@@ -6,6 +6,7 @@ from mesh.dataplane import DataPlaneError, Failure
 from mesh.diff import (
     Operation,
     RefusedError,
+    apply,
     settle,
 )
 from mesh.drain import Place
@@ -44,6 +45,15 @@ class FakeDataPlane:
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
         """See `DataPlane.apply`."""
         self._answer()
+        if not self._refusals:
+            try:
+                after = apply(self.table, operations)
+            except RefusedError:
+                pass  # somebody was quicker: one by one then
+            else:
+                self.applied += len(operations)
+                self.table = after
+                return ()
         return [Failure(operation, reason) for operation in operations if (reason := self._run(operation))]
 
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:

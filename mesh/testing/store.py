@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 from mesh.store import Snapshot, StoreError
 
@@ -10,18 +11,35 @@ class MemoryCluster:
     """What all workers of one test share. Set `out_of_reach` to take the store away from all of them."""
 
     def __init__(self) -> None:
-        self.records: dict[str, bytes] = {}
         self.registered: dict[str, frozenset[str]] = {}
         """Worker -> its leased keys."""
         self.revision = 0
         self.origin = ""
         self.watchers: set[asyncio.Event] = set()
+        self._records: dict[str, bytes] = {}
+        self._changes: list[frozenset[str]] = []
+        """Of each revision."""
+        self._shown: tuple[int, dict[str, bytes]] = (0, {})
         self._out_of_reach = False
+
+    @property
+    def records(self) -> dict[str, bytes]:
+        """All of them; not to be changed."""
+        if self._shown[0] != self.revision:
+            self._shown = self.revision, dict(self._records)
+        return self._shown[1]
+
+    def changed_since(self, revision: int) -> frozenset[str]:
+        """The keys that may differ from what they were at that revision."""
+        return frozenset().union(*self._changes[revision:])
+
+    def get(self, key: str) -> bytes | None:
+        """One record."""
+        return self._records.get(key)
 
     def expire(self, worker: str) -> None:
         """The worker's lease has ended."""
-        gone = self.registered.pop(worker, frozenset())
-        self.write({key: value for key, value in self.records.items() if key not in gone})
+        self.change(dict.fromkeys(self.registered.pop(worker, frozenset())))
 
     @property
     def out_of_reach(self) -> bool:
@@ -39,12 +57,23 @@ class MemoryCluster:
         self.origin += "again"
         self.write({})
 
-    def write(self, records: dict[str, bytes]) -> None:
+    def write(self, records: Mapping[str, bytes]) -> None:
         """Make these the records; a new revision if they are other ones."""
-        if records != self.records:
-            self.records = records
-            self.revision += 1
-            self._wake()
+        self.change({**dict.fromkeys(self._records.keys() - records.keys()), **records})
+
+    def change(self, changes: Mapping[str, bytes | None]) -> None:
+        """Make these records so, None: gone; a new revision if they are other ones."""
+        real = {key: value for key, value in changes.items() if self._records.get(key) != value}
+        if not real:
+            return
+        for key, value in real.items():
+            if value is None:
+                del self._records[key]
+            else:
+                self._records[key] = value
+        self._changes.append(frozenset(real))
+        self.revision += 1
+        self._wake()
 
     def _wake(self) -> None:
         for woken in self.watchers:
@@ -57,6 +86,7 @@ class MemoryStore:
     def __init__(self, cluster: MemoryCluster, worker: str) -> None:
         self._cluster = cluster
         self._worker = worker
+        self._wanted: Mapping[str, bytes] | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -64,38 +94,51 @@ class MemoryStore:
         return "the store is out of reach; bring it back" if self._cluster.out_of_reach else None
 
     async def run(self) -> None:
-        """See `Store.run`. What is registered here stays until the test expires it."""
+        """See `Store.run`: what was registered is registered again when the test has expired it."""
+        woken = asyncio.Event()
+        self._cluster.watchers.add(woken)
+        try:
+            while True:
+                await woken.wait()
+                woken.clear()
+                await asyncio.sleep(0)  # whoever waits for the change comes first
+                if self._wanted is not None and self._worker not in self._cluster.registered:
+                    if self._cluster.out_of_reach:
+                        continue  # the return wakes all
+                    await self.register(self._wanted)
+        finally:
+            self._cluster.watchers.discard(woken)
 
     async def read(self) -> Snapshot:
         """See `Store.read`."""
         self._reach()
-        return Snapshot(self._cluster.revision, dict(sorted(self._cluster.records.items())), self._cluster.origin)
+        return Snapshot(self._cluster.revision, self._cluster.records, self._cluster.origin)
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Store.claim`."""
         self._reach()
-        there = {key: self._cluster.records[key] for key in records if key in self._cluster.records}
+        there = {key: value for key in records if (value := self._cluster.get(key)) is not None}
         if there == dict(records):
             return {}
         if not there:
-            self._cluster.write({**self._cluster.records, **records})
+            self._cluster.change(records)
         return there
 
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """See `Store.replace`."""
         self._reach()
-        if self._cluster.records.get(key) not in (old, new):
+        if self._cluster.get(key) not in (old, new):
             return False
-        self._cluster.write({**self._cluster.records, key: new})
+        self._cluster.change({key: new})
         return True
 
     async def register(self, records: Mapping[str, bytes]) -> None:
         """See `Store.register`."""
         self._reach()
+        self._wanted = dict(records)
         before = self._cluster.registered.get(self._worker, frozenset())
         self._cluster.registered[self._worker] = frozenset(records)
-        kept = {key: value for key, value in self._cluster.records.items() if key not in before}
-        self._cluster.write({**kept, **records})
+        self._cluster.change({**dict.fromkeys(before - records.keys()), **records})
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
@@ -106,6 +149,8 @@ class MemoryStore:
                 woken.clear()
                 if not self._cluster.out_of_reach and self._cluster.revision > seen:
                     snapshot = await self.read()
+                    if seen >= 0:
+                        snapshot = replace(snapshot, changed=self._cluster.changed_since(seen))
                     seen = snapshot.revision
                     yield snapshot
                 await woken.wait()

@@ -62,6 +62,19 @@ class StoreContract:
             assert revisions == sorted(set(revisions))
             assert snapshot.records["workers/w1/x"] == b"19"
 
+    async def test_a_watch_names_no_fewer_keys_than_have_changed(self, store: Store) -> None:
+        await store.claim({"claims/a": b"1"})
+        async with aclosing(watching(store)) as snapshots, asyncio.timeout(10):
+            before = await anext(snapshots)
+            assert before.changed is None, "there was none before"
+            for number in range(20):
+                await store.register({"workers/w1/x": str(number).encode(), f"workers/w1/{number % 3}": b""})
+            while before.revision < (await store.read()).revision:
+                snapshot = await anext(snapshots)
+                differ = {k for k, _ in dict(before.records).items() ^ dict(snapshot.records).items()}
+                assert snapshot.changed is None or differ <= snapshot.changed
+                before = snapshot
+
     async def test_several_watch_at_a_time(self, store: Store) -> None:
         async with aclosing(watching(store)) as one, aclosing(watching(store)) as two, asyncio.timeout(10):
             await anext(one), await anext(two)

@@ -1,5 +1,6 @@
 """records: what is written is read back, by an older and a newer version too."""
 
+import random
 from dataclasses import replace
 
 import msgspec
@@ -12,6 +13,7 @@ from mesh.model import (
     Claims,
     ClusterView,
     Endpoint,
+    Health,
     Probe,
     ProbeKind,
     Publish,
@@ -21,7 +23,8 @@ from mesh.model import (
     Transport,
 )
 from mesh.store.claiming import claim
-from mesh.store.records import Reader, name_claim, port_claim, registration, service_claim, view, vip_claim
+from mesh.store.reader import Reader
+from mesh.store.records import name_claim, port_claim, registration, service_claim, verdict, view, vip_claim
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 SERVICE = Service(
@@ -178,19 +181,131 @@ async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
     )
 
 
-RECORDS = st.dictionaries(
-    st.sampled_from([f"workers/w{n}/{kind}/x" for n in range(3) for kind in ("services", "endpoints")]),
-    st.sampled_from(
-        [*registration("w1", [SERVICE, replace(SERVICE, persistence=0)], [ENDPOINT]).values(), b"{", b"{}"]
-    ),
+@pytest.mark.parametrize(
+    ("held", "wish", "then"),
+    [
+        pytest.param(
+            [name_claim("web.test", "demo/web")],
+            TakeOverName("web.test", "demo/web", "new/web"),
+            Claims(owners={"web.test": "new/web"}),
+            id="a name",
+        ),
+        pytest.param(
+            [service_claim("web.test", "10.112.0.9"), vip_claim("10.112.0.9", "web.test")],
+            MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
+            Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.9": "web.test", "10.112.0.10": "web.test"}),
+            id="a VIP",
+        ),
+        pytest.param(
+            [service_claim("web.test", "10.112.0.9"), vip_claim("10.112.0.10", "web.test")],
+            MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
+            Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.10": "web.test"}),
+            id="a VIP that was its own before",
+        ),
+    ],
 )
+async def test_claims_of_a_newer_version_pass_on(held: list[tuple[str, bytes]], wish: Wish, then: Claims) -> None:
+    cluster = MemoryCluster()
+    store = MemoryStore(cluster, "w1")
+    cluster.write({key: msgspec.json.encode({**msgspec.json.decode(v), "v": 2, "since": "today"}) for key, v in held})
+    assert not await claim(store, [wish])
+    assert view(cluster.records)[0].claims == then
+    assert not await claim(store, [wish]), "once more is no harm"
+
+
+async def test_a_claim_that_has_gone_to_a_third_one_is_not_taken_over() -> None:
+    cluster = MemoryCluster()
+    cluster.write(dict([name_claim("web.test", "third/web")]))
+    assert await claim(MemoryStore(cluster, "w1"), [TakeOverName("web.test", "demo/web", "new/web")])
+    assert view(cluster.records)[0].claims.owners == {"web.test": "third/web"}
+
+
+def _variants() -> dict[str, list[bytes]]:
+    """Keys of every kind, each with some of the values that it may have: sound ones, and such as nobody can read."""
+    found: dict[str, list[bytes]] = {}
+    for worker in ("w1", "w2", "w3"):
+        services = [SERVICE, replace(SERVICE, persistence=0), replace(SERVICE, owner="demo/other", name="other.test")]
+        for service in services:
+            for where, value in registration(worker, [service], []).items():
+                found.setdefault(where, []).append(value)
+        for id in ("a", "b", "c/d"):
+            for weight, owner in ((1, "demo/web"), (2, "demo/web"), (1, "demo/other")):
+                endpoint = replace(ENDPOINT, id=id, worker=worker, weight=weight, owner=owner)
+                for where, value in registration(worker, [], [endpoint]).items():
+                    found.setdefault(where, []).append(value)
+            for health in (Health.HEALTHY, Health.UNHEALTHY):
+                where, value = verdict(worker, id, health)
+                found.setdefault(where, []).append(value)
+    for name, vip in (("web.test", "10.112.0.9"), ("other.test", "10.112.0.9"), ("web.test", "10.112.0.8")):
+        for where, value in (
+            service_claim(name, vip),
+            vip_claim(vip, name),
+            name_claim(name, f"demo/{vip}"),
+            port_claim(Transport.TCP, 30001, name, 80),
+        ):
+            found.setdefault(where, []).append(value)
+    found["claims/ports/tcp/030001"] = [port_claim(Transport.TCP, 1, "odd.test", 80)[1]]
+    found["health/w1/%61"] = [verdict("w1", "a", Health.HEALTHY)[1]]
+    found["something/else"] = [b"whatever"]
+    return {where: [*values, b"{", b"{}"] for where, values in found.items()}
+
+
+RECORDS = st.fixed_dictionaries({}, optional={where: st.sampled_from(v) for where, v in _variants().items()})
 
 
 @given(st.lists(RECORDS, max_size=4))
 def test_a_reader_gives_the_same_picture_as_a_fresh_one(pictures: list[dict[str, bytes]]) -> None:
     reader = Reader()
     for records in pictures:
-        assert reader.view(records) == view(records)
+        seen, problems = reader.view(records)
+        fresh, told = view(records)
+        assert (seen, problems) == (fresh, told)
+        assert seen.groups == fresh.groups == replace(seen).groups, "replace: found out from the endpoints"
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_a_reader_that_is_told_of_changes_alone_gives_it_too(
+    pictures: list[dict[str, bytes]], order: random.Random
+) -> None:
+    reader, records = Reader(), dict[str, bytes]()
+    for wanted in pictures:
+        changes = [*wanted.items(), *((where, None) for where in records.keys() - wanted.keys())]
+        order.shuffle(changes)
+        cut = order.randint(0, len(changes))
+        reader.follow(dict(changes[:cut]))
+        assert reader.follow(dict(changes[cut:])) == view(wanted)
+        records = wanted
+
+
+def test_many_endpoints_that_come_and_go_at_once_are_in_order() -> None:
+    endpoints = [replace(ENDPOINT, id=f"e{number * 7 % 200:03}", worker="w1") for number in range(200)]
+    reader, records = Reader(), registration("w1", [], endpoints)
+    reader.view(registration("w1", [], endpoints[:3]))
+    seen, _ = reader.view(records)
+    assert [endpoint.id for endpoint in seen.endpoints] == [f"e{number:03}" for number in range(200)]
+    seen, _ = reader.view(registration("w1", [], endpoints[:120]))
+    assert seen.endpoints == tuple(sorted(endpoints[:120], key=lambda endpoint: endpoint.id))
+
+
+def test_what_a_changed_record_does_not_touch_stays_the_same_object() -> None:
+    other = replace(ENDPOINT, id="x", owner="demo/other")
+    records = registration("w1", [SERVICE], [ENDPOINT, other]) | dict([service_claim("web.test", "10.112.0.9")])
+    reader = Reader()
+    before, _ = reader.view(records)
+    after, _ = reader.view(records | dict([verdict("w1", ENDPOINT.id, Health.HEALTHY)]))
+    assert after.groups["demo/web"].verdicts == (Health.HEALTHY,)
+    assert after.groups["demo/other"] is before.groups["demo/other"]
+    assert after.endpoints is before.endpoints
+    assert after.services is before.services
+    assert after.claims is before.claims
+
+
+def test_two_spellings_of_a_key_are_not_two_records() -> None:
+    key, value = verdict("w1", "a", Health.HEALTHY)
+    seen, (problem,) = view({key: value, "health/w1/%61": value})
+    assert seen.health == {("w1", "a"): Health.HEALTHY}
+    assert problem.subject == "record health/w1/%61"
+    assert "this one is written health/w1/a" in problem.reason
 
 
 def test_a_record_that_has_not_changed_stays_the_same_object() -> None:

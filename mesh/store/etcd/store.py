@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
@@ -20,7 +20,8 @@ from mesh.store import Snapshot, StoreError
 from mesh.store.etcd.faults import RefusedError, UnreachableError
 from mesh.store.etcd.gateway import Gateway
 from mesh.store.etcd.lease import Registrations
-from mesh.store.etcd.wire import Body, KeyValue, RangeAnswer, TransactionAnswer, WatchAnswer, prefix_end
+from mesh.store.etcd.mirror import ForgottenError, Mirror
+from mesh.store.etcd.wire import Body, RangeAnswer, TransactionAnswer, prefix_end
 
 log = logging.getLogger("vipmesh")
 
@@ -28,58 +29,6 @@ _PAGE = 2000
 """Keys in one answer: each comes well within the request timeout."""
 _RETRY = 0.2
 """Seconds, about, before a watch that ended is opened again."""
-
-
-class _ForgottenError(Exception):
-    """What is mirrored cannot be followed any further: list again."""
-
-
-class _Mirror:
-    """What the store holds as of one revision."""
-
-    def __init__(self, prefix: bytes, origin: bytes) -> None:
-        self._prefix = prefix
-        self._records: dict[str, bytes] = {}
-        self.origin = origin
-        self.revision = 0
-
-    def put(self, kv: KeyValue) -> bool:
-        """Whether that changes anything."""
-        if kv.key == self._prefix + b"origin":
-            return False
-        name = kv.key.removeprefix(self._prefix).decode(errors="replace")
-        before = self._records.get(name)
-        self._records[name] = kv.value
-        return before != kv.value
-
-    def apply(self, answer: WatchAnswer) -> bool:
-        """Follow; whether that changes anything. Raises `_ForgottenError`."""
-        if answer.canceled:
-            raise _ForgottenError
-        changed = False
-        for event in answer.events:
-            if event.kv.mod_revision <= self.revision:
-                continue
-            if event.type == "PUT":
-                changed |= self.put(event.kv)
-            elif event.kv.key == self._prefix + b"origin":
-                raise _ForgottenError
-            else:
-                name = event.kv.key.removeprefix(self._prefix).decode(errors="replace")
-                changed |= self._records.pop(name, None) is not None
-        if answer.events:
-            self.revision = max(self.revision, answer.events[-1].kv.mod_revision)
-        elif not answer.created:
-            self.revision = max(self.revision, answer.header.revision)  # all up to here was sent
-        return changed
-
-    def part(self, belongs: Callable[[bytes], bool]) -> dict[bytes, bytes]:
-        """Some of it, by whole key."""
-        named = ((self._prefix + name.encode(), value) for name, value in self._records.items())
-        return {key: value for key, value in named if belongs(key)}
-
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.revision, dict(self._records), self.origin.decode(errors="replace"))
 
 
 class EtcdStore:
@@ -151,7 +100,7 @@ class EtcdStore:
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
-        mirror: _Mirror | None = None
+        mirror: Mirror | None = None
         while True:
             self._check_open()
             try:
@@ -164,7 +113,7 @@ class EtcdStore:
                         self._answers()
                         if changed:
                             yield mirror.snapshot()
-            except _ForgottenError:
+            except ForgottenError:
                 mirror = None
             except StoreError as error:
                 self._is_silent(error)
@@ -175,10 +124,10 @@ class EtcdStore:
         self._closed = True
         await self._gateway.close()
 
-    async def _follow(self, mirror: _Mirror) -> AsyncGenerator[bool, None]:
+    async def _follow(self, mirror: Mirror) -> AsyncGenerator[bool, None]:
         """Yields after whatever has come since the last look: whether it changed anything.
 
-        Raises `_ForgottenError` if there is another store by now: it would start again with lower revisions.
+        Raises `ForgottenError` if there is another store by now: it would start again with lower revisions.
         """
         asked = {
             "key": self._prefix,
@@ -188,21 +137,21 @@ class EtcdStore:
         }
         async with self._gateway.stream({"create_request": asked}) as stream:
             if not await self._is_the_same(mirror):
-                raise _ForgottenError
+                raise ForgottenError
             async for answers in stream:
                 changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
                 if any(self._registrations.is_own(event.kv.key) for answer in answers for event in answer.events):
-                    self._registrations.look(mirror.part(self._registrations.is_own), mirror.revision)
+                    self._registrations.look(mirror.own, mirror.revision)
                 yield any(changes)
 
-    async def _is_the_same(self, mirror: _Mirror) -> bool:
+    async def _is_the_same(self, mirror: Mirror) -> bool:
         """Whether the store still has the history that was followed: asked of its majority, not of one member."""
         answer = await self._range({"key": self._prefix + b"origin"})
         return [kv.value for kv in answer.kvs] == [mirror.origin] and answer.header.revision >= mirror.revision
 
-    async def _list(self) -> _Mirror:
+    async def _list(self) -> Mirror:
         """All keys as of one revision."""
-        mirror = _Mirror(self._prefix, await self._origin())
+        mirror = Mirror(self._prefix, await self._origin(), self._registrations.is_own)
         body: Body = {"key": self._prefix, "range_end": prefix_end(self._prefix), "limit": _PAGE}
         while True:
             try:

@@ -1,0 +1,147 @@
+"""What the parent of `cluster.py` does with its processes: an etcd, some workers each, questions to all of them."""
+
+import asyncio
+import multiprocessing
+import random
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from cluster_workers import FIELD, LEASE, serve
+
+from harness import need, running
+from mesh.claims import wishes
+from mesh.etcd_url import EtcdUrl
+from mesh.model import Health, Instance
+from mesh.register import register
+from mesh.store.claiming import claim
+from mesh.store.etcd import EtcdStore, Gateway
+from mesh.store.etcd.wire import TransactionAnswer
+from mesh.store.records import own_prefixes, registration, verdict, view
+
+WITHIN = 300.0
+"""Seconds for whatever is waited for."""
+
+
+@dataclass
+class Child:
+    """A process with some of the workers."""
+
+    pipe: Connection
+    process: BaseProcess
+    offered: dict[str, list[Instance]]
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        """See `cluster_workers.Process`."""
+        self.pipe.send((verb, *arguments))
+        return self.pipe.recv()
+
+
+@contextmanager
+def etcd(directory: Path) -> Iterator[tuple[EtcdUrl, int]]:
+    """One member, with its defaults, on the disk of this machine; where it is, and its pid."""
+    client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports())
+    command = [need("etcd", "etcd-server"), "--data-dir", str(directory), "--log-level", "error", "--logger", "zap"]
+    command += ["--listen-client-urls", client, "--advertise-client-urls", client]
+    command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+    command += ["--initial-cluster", f"default={peer}"]
+    with running(*command) as process:
+        asked = [need("curl", "curl"), "-sf", f"{client}/health"]
+        deadline = time.monotonic() + 20
+        while subprocess.run(asked, check=False, capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError("etcd does not start")
+            time.sleep(0.1)
+        yield EtcdUrl((client,), "/bench/"), process.pid
+
+
+def _free_ports() -> tuple[int, int]:
+    with closing(socket.socket()) as one, closing(socket.socket()) as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+@contextmanager
+def workers(url: EtcdUrl, offered: list[dict[str, list[Instance]]], bare_prefix: str) -> Iterator[list[Child]]:
+    """A process for each part."""
+    context = multiprocessing.get_context("spawn")
+    children = []
+    for part in offered:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, url, part, bare_prefix))
+        process.start()
+        children.append(Child(ours, process, part))
+    try:
+        yield children
+    finally:
+        for child in children:
+            if child.process.is_alive():
+                child.pipe.send(None)
+                child.process.join(10)
+            if child.process.is_alive():
+                child.process.kill()
+
+
+def settle(children: list[Child], count: int) -> tuple[float, int]:
+    """Wait until all workers carry so many real servers with one digest; how long that took, and all their passes."""
+    began = time.monotonic()
+    while True:
+        rows = [row for child in children for row in child.ask("carried")]
+        if {row[0] for row in rows} == {count} and len({row[1] for row in rows}) == 1:
+            return time.monotonic() - began, sum(row[2] for row in rows)
+        if time.monotonic() - began > WITHIN:
+            raise RuntimeError(f"after {WITHIN:g} s the workers carry {sorted({row[0] for row in rows})}, not {count}")
+        time.sleep(0.1)
+
+
+def last(children: list[Child], began: float, counts: list[int], verb: str, *arguments: Any) -> float:
+    """Seconds until all have it; the pauses between the looks let them work."""
+    while True:
+        time.sleep(0.05)
+        times: list[list[float]] = [child.ask(verb, *arguments) for child in children]
+        if [len(each) for each in times] == counts:
+            return max(max(each) for each in times if each) - began
+        if time.monotonic() - began > WITHIN:
+            raise RuntimeError(f"{verb} {arguments}: {[len(each) for each in times]} of {counts} after {WITHIN:g} s")
+
+
+async def offer(url: EtcdUrl, placed: dict[str, list[Instance]]) -> list[str]:
+    """All that these workers would have written, claims included, without any of them; their endpoints' health keys."""
+    keys: list[str] = []
+    for name, instances in placed.items():
+        store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE)
+        offered = register(instances, worker=name, domain="mesh.internal", pool=FIELD.pool)
+        said = dict(verdict(name, endpoint.id, Health.HEALTHY) for endpoint in offered.endpoints)
+        await store.register(registration(name, offered.services, offered.endpoints) | said)
+        keys += said
+        seen, _ = view((await store.read()).records)
+        await claim(store, wishes(seen.services, seen.claims, pool=FIELD.pool, ports=FIELD.ports)[0])
+        await store.close()
+    return keys
+
+
+async def churn(url: EtcdUrl, keys: list[str], rate: float, seconds: float) -> int:
+    """Change the health of some endpoint so many times a second; how many times it was done."""
+    gateway = Gateway(url.members)
+    loop = asyncio.get_running_loop()
+    began, done, healthy = loop.time(), 0, dict.fromkeys(keys, True)
+    try:
+        while (due := began + done / rate) < began + seconds:
+            await asyncio.sleep(due - loop.time())
+            key = random.choice(keys)
+            healthy[key] = not healthy[key]
+            _, value = verdict("", "", Health.HEALTHY if healthy[key] else Health.UNHEALTHY)
+            put = {"request_put": {"key": (url.prefix + key).encode(), "value": value}}
+            await gateway.call("kv/txn", {"success": [put]}, TransactionAnswer)
+            done += 1
+    finally:
+        await gateway.close()
+    return done

@@ -1,0 +1,79 @@
+"""What etcd holds below a prefix, followed event by event.
+
+Whoever watches gets whole snapshots, and with each the keys that have changed since the last one: at ten thousand
+records nobody wants to look for them.
+"""
+
+from collections.abc import Callable
+
+from mesh.store import Snapshot
+from mesh.store.etcd.wire import KeyValue, WatchAnswer
+
+
+class ForgottenError(Exception):
+    """What is mirrored cannot be followed any further: list again."""
+
+
+class Mirror:
+    """As of one revision."""
+
+    def __init__(self, prefix: bytes, origin: bytes, is_own: Callable[[bytes], bool]) -> None:
+        """`is_own` knows the keys of this worker."""
+        self._prefix = prefix
+        self._records: dict[str, bytes] = {}
+        self._is_own = is_own
+        self._changed: set[str] | None = None
+        """Since the last snapshot; None: there was none."""
+        self.origin = origin
+        self.revision = 0
+        self.own: dict[bytes, bytes] = {}
+        """Those of this worker, by whole key."""
+
+    def put(self, kv: KeyValue) -> bool:
+        """Whether that changes anything."""
+        if kv.key == self._prefix + b"origin":
+            return False
+        name = kv.key.removeprefix(self._prefix).decode(errors="replace")
+        if self._is_own(kv.key):
+            self.own[kv.key] = kv.value
+        if self._records.get(name) == kv.value:
+            return False
+        self._records[name] = kv.value
+        self._note(name)
+        return True
+
+    def apply(self, answer: WatchAnswer) -> bool:
+        """Follow; whether that changes anything. Raises `ForgottenError`."""
+        if answer.canceled:
+            raise ForgottenError
+        changed = False
+        for event in answer.events:
+            if event.kv.mod_revision <= self.revision:
+                continue
+            if event.type == "PUT":
+                changed |= self.put(event.kv)
+            elif event.kv.key == self._prefix + b"origin":
+                raise ForgottenError
+            else:
+                changed |= self._delete(event.kv.key)
+        if answer.events:
+            self.revision = max(self.revision, answer.events[-1].kv.mod_revision)
+        elif not answer.created:
+            self.revision = max(self.revision, answer.header.revision)  # all up to here was sent
+        return changed
+
+    def snapshot(self) -> Snapshot:
+        """What is there, and what has changed since the last call."""
+        changed, self._changed = self._changed, set()
+        keys = None if changed is None else frozenset(changed)
+        return Snapshot(self.revision, dict(self._records), self.origin.decode(errors="replace"), keys)
+
+    def _delete(self, key: bytes) -> bool:
+        name = key.removeprefix(self._prefix).decode(errors="replace")
+        self.own.pop(key, None)
+        self._note(name)
+        return self._records.pop(name, None) is not None
+
+    def _note(self, name: str) -> None:
+        if self._changed is not None:
+            self._changed.add(name)

@@ -1,0 +1,259 @@
+"""The records of the store -> one picture after another, each made from what has changed since the last.
+
+Among ten thousand endpoints a verdict changes; to look at all records for it would take tens of milliseconds on every
+worker, and that is what the change would wait for. So the reader keeps what the records said and puts right what a
+changed record touches. Whatever a picture has in common with the last one is the same object in both: the plan, the
+probes and the names compare by identity first. Whichever way a picture is reached, it is the same picture. Pure.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from mesh.model import (
+    Address,
+    Claims,
+    ClusterView,
+    Endpoint,
+    EndpointKey,
+    Group,
+    Health,
+    Name,
+    Service,
+    Transport,
+    group,
+)
+from mesh.problem import Problem, Severity
+from mesh.store.decode import Declared, Fact, Held, HeldPort, HeldVip, Judged, OwnedName, decode
+
+_Claim: TypeAlias = HeldVip | Held | OwnedName | HeldPort
+_Place: TypeAlias = tuple[str, str]
+"""Id and worker of an endpoint: what pictures are ordered by."""
+
+_FEW = 50
+"""So many endpoints that come and go are sorted in one by one; with more of them all are sorted anew."""
+
+
+class Reader:
+    """Of one store. A record that has not changed is not decoded again and stays the same object."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[bytes, Fact | Problem | None]] = {}
+        self._claims = _Claims()
+        self._declared: dict[str, dict[str, Declared]] = {}
+        """By owner and key."""
+        self._first: dict[str, Service] = {}
+        """By owner: the declaration that counts."""
+        self._broken: dict[str, Problem] = {}
+        self._conflicts: dict[str, dict[str, Problem]] = {}
+        """By owner and key."""
+        self._endpoints: dict[_Place, Endpoint] = {}
+        self._order: list[_Place] = []
+        self._ordered: list[Endpoint] = []
+        self._members: dict[str, dict[_Place, Endpoint]] = {}
+        """By owner."""
+        self._health: dict[EndpointKey, Health] = {}
+        self._groups: dict[str, Group] = {}
+        self._view = ClusterView.grouped((), (), Claims(), {}, {})
+        self._problems: tuple[Problem, ...] = ()
+        self._touched = _Touched()
+
+    def view(self, records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
+        """The picture of exactly these records, and what could not be understood."""
+        known = self._known
+        changes: dict[str, bytes | None] = {k: v for k, v in records.items() if k not in known or known[k][0] != v}
+        return self.follow(changes | dict.fromkeys(known.keys() - records.keys()))
+
+    def follow(self, changes: Mapping[str, bytes | None]) -> tuple[ClusterView, tuple[Problem, ...]]:
+        """The picture after these records have become what is given here; None: there is no such record any more."""
+        for where, value in changes.items():
+            before = self._known.get(where)
+            if (None if before is None else before[0]) == value:
+                continue
+            if before is not None:
+                del self._known[where]
+                self._drop(where, before[1])
+            if value is not None:
+                fact = decode(where, value)
+                self._known[where] = (value, fact)
+                self._take(where, fact)
+        if self._touched.anything:
+            self._view = self._picture()
+            self._touched = _Touched()
+        return self._view, self._problems
+
+    # --------------------------------------------------------------------------------------- one record at a time
+
+    def _take(self, where: str, fact: Fact | Problem | None) -> None:
+        self._touch(where, fact)
+        match fact:
+            case Endpoint():
+                place = (fact.id, fact.worker)
+                self._endpoints[place] = fact
+                self._members.setdefault(fact.owner, {})[place] = fact
+            case Judged(key, health):
+                self._health[key] = health
+            case Declared(_, service):
+                self._declared.setdefault(service.owner, {})[where] = fact
+            case Problem():
+                self._broken[where] = fact
+            case None:
+                pass
+            case _:
+                self._claims.take(fact)
+
+    def _drop(self, where: str, fact: Fact | Problem | None) -> None:
+        self._touch(where, fact)
+        match fact:
+            case Endpoint():
+                place = (fact.id, fact.worker)
+                del self._endpoints[place]
+                del self._members[fact.owner][place]
+            case Judged(key, _):
+                del self._health[key]
+            case Declared(_, service):
+                del self._declared[service.owner][where]
+            case Problem():
+                del self._broken[where]
+            case None:
+                pass
+            case _:
+                self._claims.drop(fact)
+
+    def _touch(self, where: str, fact: Fact | Problem | None) -> None:
+        touched = self._touched
+        touched.anything = True
+        match fact:
+            case Endpoint():
+                touched.places.add((fact.id, fact.worker))
+                touched.groups.add(fact.owner)
+            case Judged((worker, id), _):
+                touched.health = True
+                touched.judged.add((id, worker))
+            case Declared(_, service):
+                touched.owners.add(service.owner)
+            case Problem():
+                touched.problems = True
+            case None:
+                pass
+            case _:
+                touched.claims = True
+
+    # -------------------------------------------------------------------------------------- what follows from them
+
+    def _picture(self) -> ClusterView:
+        touched, before = self._touched, self._view
+        claims = self._claims.picture(before.claims) if touched.claims else before.claims
+        services = self._services() if touched.owners else before.services
+        if touched.problems or touched.owners:
+            told = {**self._broken, **{k: p for each in self._conflicts.values() for k, p in each.items()}}
+            self._problems = tuple(told[where] for where in sorted(told))
+        endpoints = self._endpoints_in_order() if touched.places else before.endpoints
+        health = dict(self._health) if touched.health else before.health
+        owners = touched.groups | {self._endpoints[place].owner for place in touched.judged if place in self._endpoints}
+        groups = self._grouped(owners) if owners else before.groups
+        return ClusterView.grouped(services, endpoints, claims, health, groups)
+
+    def _services(self) -> tuple[Service, ...]:
+        for owner in self._touched.owners:
+            declared = self._declared[owner]
+            self._conflicts.pop(owner, None)
+            if not declared:
+                del self._declared[owner]
+                self._first.pop(owner, None)
+                continue
+            first = declared[min(declared)]
+            if self._first.get(owner) != first.service:
+                self._first[owner] = first.service
+            conflicts = {w: _conflict(first, d) for w, d in declared.items() if d.service != first.service}
+            if conflicts:
+                self._conflicts[owner] = conflicts
+        services = tuple(self._first[owner] for owner in sorted(self._first))
+        return self._view.services if services == self._view.services else services
+
+    def _endpoints_in_order(self) -> tuple[Endpoint, ...]:
+        if len(self._touched.places) > _FEW:
+            self._order = sorted(self._endpoints)
+            self._ordered = [self._endpoints[place] for place in self._order]
+            return tuple(self._ordered)
+        for place in self._touched.places:
+            at = bisect_left(self._order, place)
+            known = at < len(self._order) and self._order[at] == place
+            if place not in self._endpoints:
+                if known:
+                    del self._order[at]
+                    del self._ordered[at]
+            elif known:
+                self._ordered[at] = self._endpoints[place]
+            else:
+                self._order.insert(at, place)
+                self._ordered.insert(at, self._endpoints[place])
+        return tuple(self._ordered)
+
+    def _grouped(self, owners: Iterable[str]) -> Mapping[str, Group]:
+        for owner in owners:
+            members = self._members[owner]
+            if members:
+                self._groups[owner] = group((members[place] for place in sorted(members)), self._health)
+            else:
+                del self._members[owner]
+                self._groups.pop(owner, None)
+        return dict(self._groups)
+
+
+class _Touched:
+    """What the next picture has to be made anew of."""
+
+    def __init__(self) -> None:
+        self.anything = self.claims = self.health = self.problems = False
+        self.owners: set[str] = set()
+        """Of services."""
+        self.places: set[_Place] = set()
+        self.groups: set[str] = set()
+        """Owners of endpoints that came, went or changed."""
+        self.judged: set[_Place] = set()
+
+
+class _Claims:
+    """What they are now. Each is one record's: `decode` knows one spelling of a key."""
+
+    def __init__(self) -> None:
+        self._vips: dict[Name, Address] = {}
+        self._owners: dict[Name, str] = {}
+        self._ports: dict[tuple[Transport, int], tuple[Name, int]] = {}
+        self._holders: dict[Address, Name] = {}
+
+    def take(self, claim: _Claim) -> None:
+        match claim:
+            case HeldVip(name, vip):
+                self._vips[name] = vip
+            case Held(vip, name):
+                self._holders[vip] = name
+            case OwnedName(name, owner):
+                self._owners[name] = owner
+            case HeldPort(port, leads_to):
+                self._ports[port] = leads_to
+
+    def drop(self, claim: _Claim) -> None:
+        match claim:
+            case HeldVip(name, _):
+                del self._vips[name]
+            case Held(vip, _):
+                del self._holders[vip]
+            case OwnedName(name, _):
+                del self._owners[name]
+            case HeldPort(port, _):
+                del self._ports[port]
+
+    def picture(self, before: Claims) -> Claims:
+        now = Claims(dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders))
+        return before if now == before else now
+
+
+def _conflict(first: Declared, other: Declared) -> Problem:
+    return Problem(
+        Severity.WARNING,
+        f"service {first.service.owner}",
+        f"worker {other.worker} declares it otherwise than worker {first.worker}, whose labels count",
+        "give it the same labels on all workers",
+    )

@@ -1,0 +1,116 @@
+"""A whole worker on fakes: the real control loop over a store that the test shares among several of them."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mesh.config import Network
+from mesh.model import Health, Instance, Name
+from mesh.parts import Site
+from mesh.probes.health import Verdict
+from mesh.probes.prober import Target
+from mesh.published import PublishedPorts
+from mesh.reconcile import Reconciler
+from mesh.service_plan import Part
+from mesh.status import Facts
+from mesh.store import Store
+from mesh.testing.dataplane import FakeDataPlane
+from mesh.testing.host import FakeHost
+from mesh.testing.source import FakeSource
+
+
+class ToldProbes:
+    """A prober that asks nobody: each endpoint is `first` until it is told otherwise."""
+
+    def __init__(self, wake: Callable[[], None], first: Health = Health.HEALTHY) -> None:
+        self._wake = wake
+        self._first = first
+        self._watched: tuple[str, ...] = ()
+        self._told: dict[str, Health] = {}
+
+    def tell(self, health: Mapping[str, Health]) -> None:
+        """What the probes of these endpoints say from now on."""
+        self._told |= health
+        self._wake()
+
+    def watch(self, targets: Mapping[str, Target]) -> None:
+        """See `mesh.parts.Probes`."""
+        if tuple(targets) != self._watched:
+            self._watched = tuple(targets)
+            self._wake()
+
+    def health(self) -> Mapping[str, Health]:
+        """See `mesh.parts.Probes`."""
+        return {id: self._told.get(id, self._first) for id in self._watched}
+
+    def history(self, key: str) -> Sequence[Verdict]:
+        """See `mesh.parts.Probes`."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Where the workers of one test stand."""
+
+    pool: Network
+    ports: range = range(30000, 32000)
+    drain_timeout: float = 30.0
+
+
+class FakeWorker:
+    """One worker. `run` is its life; it may be cancelled and another one started on the same store and data plane."""
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        field: Field,
+        *,
+        plane: FakeDataPlane | None = None,
+        publish: Callable[[Mapping[Name, Part]], None] = lambda _: None,
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.plane = plane or FakeDataPlane()
+        self.source = FakeSource()
+        wake = asyncio.Event()
+        self.probes = ToldProbes(wake.set)
+        self.loop = Reconciler(
+            Site(name, "mesh.internal", field.pool, field.ports, field.drain_timeout),
+            Facts("0", name, "fake", "a test"),
+            host=FakeHost(),
+            sources=[self.source],
+            store=store,
+            plane=self.plane,
+            published=PublishedPorts(),
+            prober=self.probes,
+            publish=publish,
+            wake=wake,
+        )
+
+    def runs(self, instances: Iterable[Instance]) -> None:
+        """These run on it now."""
+        self.source.say(tuple(instances))
+
+    def finds(self, health: Mapping[str, Health]) -> None:
+        """This is what its probes say of these endpoints from now on."""
+        self.probes.tell(health)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.store.run(), name="store")
+            tasks.create_task(self.loop.run(), name="reconciler")
+
+
+def spread(services: int, copies: int, workers: int) -> list[list[Instance]]:
+    """What each worker runs: each of so many services has a copy on so many workers, all of them probed."""
+    placed: list[list[Instance]] = [[] for _ in range(workers)]
+    for number in range(services):
+        owner = f"shop/s{number}"
+        labels = {"mesh.routing.port_80": f"s{number}.test", "mesh.probe.url": "tcp://container:80"}
+        for copy in range(copies):
+            worker, last = (number * copies + copy) % workers, number * copies + copy
+            address = f"10.{16 + last // 65025}.{last // 255 % 255}.{1 + last % 255}"
+            placed[worker].append(Instance(f"{owner}/{address}", owner, address, labels))
+    return placed

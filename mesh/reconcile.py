@@ -44,6 +44,7 @@ from mesh.plan import Part, Plan, plan, probes
 from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
+from mesh.reach import Reach
 from mesh.register import register
 from mesh.repair import account
 from mesh.share import Share
@@ -66,7 +67,8 @@ class Reconciler:
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
     `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
-    `leaving` knows what operators want drained, and is told what each pass has left in the data plane.
+    `leaving` knows what operators want drained, and is told what each pass has left in the data plane. `reach` asks the
+    other workers.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Reconciler:
         publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
         leaving: Leaving | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self._site = site
         self._facts = facts
@@ -101,7 +104,8 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
-        self._share = Share(site.worker, store, self._journal, self._decide)
+        self._share = Share(site.worker, store, self._journal, self._decide, site.listens)
+        self._reach = reach or Reach(wake.set)
         self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
@@ -129,6 +133,7 @@ class Reconciler:
             tasks.create_task(self._keep_registered(), name="registration")
             tasks.create_task(self._follow_store(), name="store")
             tasks.create_task(self._keep_programmed(), name="data plane")
+            tasks.create_task(self._reach.run(self), name="other workers")
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
@@ -150,6 +155,14 @@ class Reconciler:
             frozen=tuple(frozen[part] for part in sorted(frozen)),
             repairs=journal.repairs,
         )
+
+    def workers(self) -> Mapping[str, RealKey]:
+        """See `Others.workers`."""
+        return self._share.workers()
+
+    def view(self) -> ClusterView:
+        """See `Others.view`."""
+        return self._now.view or ClusterView()
 
     def is_alive(self) -> bool:
         """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""
@@ -202,7 +215,9 @@ class Reconciler:
     def _seen(self) -> ClusterView | None:
         """The newest picture; None until the store has answered once."""
         view, instances = self._now.view, self._instances()
-        return view if view is None or instances is None else up_to_date(view, self._site.worker, instances)
+        if view is not None and instances is not None:
+            view = up_to_date(view, self._site.worker, instances)
+        return view if view is None else self._reach.withheld(view, self._health(view))
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
@@ -254,6 +269,7 @@ class Reconciler:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             self._share.judge(self._prober.health())
+            self._journal.found("peers", self._reach.problems())
             self._looked_at = asyncio.get_running_loop().time()
             if (seen := self._seen()) is not None and self._now.addresses is not None:
                 await self._pass(seen, self._now.addresses)

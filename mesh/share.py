@@ -18,11 +18,12 @@ from typing import TypeAlias
 from mesh import __version__
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
 from mesh.journal import Journal
-from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
+from mesh.model import Claims, ClusterView, Endpoint, Health, Name, RealKey, Service
 from mesh.offload import compute
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
+from mesh.store.presence import presences
 from mesh.store.records import Reader, daemon, own_prefixes, registration, verdict, worker_of
 
 log = logging.getLogger("vipmesh")
@@ -45,13 +46,17 @@ Decide: TypeAlias = Callable[[ClusterView], tuple[tuple[Wish, ...], tuple[Proble
 class Share:
     """Of one worker. `offer` and `judge` may be called with the same again."""
 
-    def __init__(self, worker: str, store: Store, journal: Journal, decide: Decide) -> None:
+    def __init__(
+        self, worker: str, store: Store, journal: Journal, decide: Decide, listens: RealKey | None = None
+    ) -> None:
+        """`listens`: where the other workers may ask whether this one is there."""
         self._worker = worker
         self._store = store
         self._journal = journal
         self._decide = decide
         self._own = own_prefixes(worker)
-        self._daemon = daemon(worker, __version__, uuid.uuid4().hex)
+        self._daemon = daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
+        self._present: Mapping[str, RealKey] = {}
         self._reader = Reader()
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
@@ -97,6 +102,10 @@ class Share:
             self._health = health
             self._write.set()
 
+    def workers(self) -> Mapping[str, RealKey]:
+        """Where the daemons of the other workers answer."""
+        return self._present
+
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
 
@@ -136,6 +145,7 @@ class Share:
             if before is not None and before.origin != snapshot.origin:
                 self._lose(before)
             self._snapshot = snapshot
+            self._present = {w: real for w, real in presences(snapshot.records).items() if w != self._worker}
             self._notice_namesake(snapshot)
             self._taken.clear()
             self._look.set()

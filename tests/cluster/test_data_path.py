@@ -27,7 +27,7 @@ SLOW = 240.0
 
 
 async def test_every_place_reaches_the_endpoints_of_every_worker(lab: Lab, workers: list[Worker], driver: str) -> None:
-    async with all_running(workers):
+    async with all_running(workers, at_once=driver != "ipvs"):
         await agree(workers, seconds=SLOW)
         vips = {await worker.vip() for worker in workers}
         assert len(vips) == 1

@@ -1,6 +1,7 @@
 """The daemons of the lab: real processes, each in its worker's namespace, with settings and a compose file."""
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -60,8 +61,10 @@ class Worker:
         self.directory = directory / self.name
         self.directory.mkdir()
         self.program: Program | None = None
+        self._driver = "nftables"
 
     def configure(self, *, driver: str, store: str, ttl: int = 5, patience: float = 0.5, more: str = "") -> None:
+        self._driver = driver
         settings = SETTINGS.format(number=self.number, driver=driver, directory=self.directory, store=store, ttl=ttl)
         (self.directory / "vipmesh.toml").write_text(settings + more)
         self.offer(COMPOSE.format(endpoints=", ".join(self.containers()), patience=patience))
@@ -103,9 +106,14 @@ class Worker:
         return serving(await self.status())
 
     async def programmed(self) -> frozenset[str]:
-        """The addresses of containers that its kernel sends new connections to; another plane's table is empty."""
-        listed = await self.lab.run(self.name, "nft", "list", "ruleset")
-        return frozenset(address for address in CONTAINERS.values() if f"{address} . 8080" in listed)
+        """The addresses of containers that its kernel sends new connections to."""
+        if self._driver == "ipvs":
+            listed = await self.lab.run(self.name, "ipvsadm", "-Sn")
+            found = re.findall(r"-r ([0-9.]+):8080 -m -w [1-9]", listed)
+        else:
+            listed = await self.lab.run(self.name, "nft", "list", "ruleset")
+            found = re.findall(r"([0-9.]+) \. 8080", listed)
+        return frozenset(found)
 
     async def vip(self) -> str | None:
         shown = await self.status()
@@ -120,10 +128,10 @@ ALL = frozenset(CONTAINERS.values())
 
 
 async def agree(workers: Sequence[Worker], expected: frozenset[str] = ALL, seconds: float = 30) -> None:
-    """Until all of them send to exactly these."""
+    """Until the kernels of all of them send to exactly these."""
 
     async def each() -> list[frozenset[str]]:
-        return [await worker.serving() for worker in workers]
+        return [await worker.programmed() for worker in workers]
 
     await eventually(each, lambda seen: all(one == expected for one in seen), seconds)
 
@@ -137,8 +145,11 @@ async def seconds_until(worker: Worker, holds: Callable[[frozenset[str]], bool],
 
 
 @asynccontextmanager
-async def all_running(workers: Sequence[Worker]) -> AsyncIterator[None]:
+async def all_running(workers: Sequence[Worker], *, at_once: bool = True) -> AsyncIterator[None]:
+    """`at_once`: else each when the one before it has programmed its kernel."""
     async with AsyncExitStack() as stack:
         for worker in workers:
             await stack.enter_async_context(worker.running())
+            if not at_once:
+                await eventually(worker.programmed, bool, 240)
         yield

@@ -1,0 +1,168 @@
+"""Which endpoints of other workers are out of reach, as this worker finds it out by itself. Pure.
+
+A worker that loses its power leaves the store when its lease ends, seconds later; while the store is away, never. So
+the workers ask one another as well, in rounds, and every worker decides for itself: what matters is whether its own
+packets arrive. Traffic is taken away only on double evidence:
+
+* the other worker has answered before and now misses `ENOUGH` rounds in a row. A refusal is a miss as well: its daemon
+  is gone, and nobody judges its endpoints any more;
+* the endpoint, which is asked from the first such miss on, misses as many. So a daemon that is restarted, or a firewall
+  that shuts the port between the workers, costs nothing: the endpoints still answer.
+
+The first answer of either brings the endpoint back.
+
+Who is alone must not take that for everybody else's end. A worker is isolated in a round in which it reaches no
+majority of the hosts that it knows, itself included: the other workers and the members of the store. It then takes
+nothing from a service that would be left without an endpoint; where something that it reaches remains, that serves.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+from mesh.model import Address, ClusterView, Drain, Endpoint, EndpointKey, Health, RealKey, Service, Transport
+from mesh.plan import first_container_port, takes_traffic
+from mesh.problem import Problem, Severity
+
+ENOUGH = 3
+"""Rounds in a row without an answer: one lost packet proves nothing."""
+
+
+class Answer(StrEnum):
+    """What came of one question."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    """The host is there, and nothing listens."""
+    SILENT = "no answer"
+
+
+class Place(NamedTuple):
+    """Where an endpoint is asked."""
+
+    real: RealKey
+    datagrams: bool
+    """It has no port for connections: a refusal is all that can be had, and is an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The answers of one round. Who is not there was not asked, or this worker was too busy to listen."""
+
+    workers: Mapping[str, Answer] = field(default_factory=dict)
+    hosts: Mapping[Address, Answer] = field(default_factory=dict)
+    """Of every other host that was asked for anything, by address; the best answer of each."""
+    endpoints: Mapping[EndpointKey, Answer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the rounds so far have shown. Begins empty."""
+
+    misses: Mapping[str, int] = field(default_factory=dict)
+    """Rounds in a row that a worker has missed; of those that have answered once."""
+    endpoints: Mapping[EndpointKey, int] = field(default_factory=dict)
+    """The same of the endpoints of workers that miss rounds."""
+    reached: int = 0
+    """Hosts that answered in the last round, refusals included."""
+    hosts: int = 0
+    """Hosts that were asked in it."""
+
+    @property
+    def isolated(self) -> bool:
+        """Whether this worker reaches no majority, itself included."""
+        return 2 * (1 + self.reached) <= 1 + self.hosts
+
+    @property
+    def doubtful(self) -> frozenset[str]:
+        """Workers that have missed the last round: their endpoints are to be asked in the next one."""
+        return frozenset(worker for worker, missed in self.misses.items() if missed)
+
+    @property
+    def lost(self) -> frozenset[EndpointKey]:
+        """Endpoints that are out of reach, and so are their workers."""
+        gone = {worker for worker, missed in self.misses.items() if missed >= ENOUGH}
+        return frozenset(key for key, missed in self.endpoints.items() if missed >= ENOUGH and key[0] in gone)
+
+
+def observe(known: Known, seen: Round, workers: Collection[str]) -> Known:
+    """After one more round; of workers that are no longer among `workers` nothing is kept."""
+    misses = {worker: missed for worker, missed in known.misses.items() if worker in workers}
+    for worker, answer in seen.workers.items():
+        if answer is Answer.ANSWERED:
+            misses[worker] = 0
+        elif worker in misses:
+            misses[worker] += 1
+    endpoints = {key: missed for key, missed in known.endpoints.items() if misses.get(key[0])}
+    for key, answer in seen.endpoints.items():
+        if misses.get(key[0]):
+            endpoints[key] = 0 if answer is Answer.ANSWERED else endpoints.get(key, 0) + 1
+    reached = sum(answer is not Answer.SILENT for answer in seen.hosts.values())
+    return Known(misses, endpoints, reached, len(seen.hosts))
+
+
+def places(view: ClusterView, workers: Collection[str]) -> dict[EndpointKey, Place]:
+    """Where to ask the endpoints of these workers: at the port of their probe, else at the first one for clients."""
+    services = {service.owner: service for service in view.services}
+    found = {}
+    for endpoint in view.endpoints:
+        if endpoint.worker in workers and (service := services.get(endpoint.owner)) is not None:
+            found[endpoint.key] = _place(service, endpoint)
+    return found
+
+
+def withhold(
+    view: ClusterView, health: Mapping[EndpointKey, Health], lost: Collection[EndpointKey], *, isolated: bool
+) -> ClusterView:
+    """The view in which endpoints that are lost take no new connection; the view itself if there are none."""
+    if not lost:
+        return view
+    spared = _left_without(view, health, lost) if isolated else frozenset()
+    endpoints = tuple(
+        replace(e, drain=e.drain or Drain.UNREACHABLE) if e.key in lost and e.owner not in spared else e
+        for e in view.endpoints
+    )
+    return replace(view, endpoints=endpoints)
+
+
+def problems(known: Known) -> list[Problem]:
+    """What an operator is told."""
+    found = []
+    if known.lost and known.isolated:
+        reason = "it reaches less than half of the other workers and of the store's members: it may be cut off itself"
+        remedy = "see to its network; services without another endpoint keep those that it does not reach"
+        found.append(Problem(Severity.WARNING, "this worker", reason, remedy))
+    for worker in sorted({worker for worker, _ in known.lost}):
+        reason = "it does not answer this worker, nor do endpoints of it, which get no new connection from here"
+        remedy = "see that it runs and is connected; they are back with their first answer"
+        found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
+    return found
+
+
+def _left_without(
+    view: ClusterView, health: Mapping[EndpointKey, Health], lost: Collection[EndpointKey]
+) -> frozenset[str]:
+    """Owners of services that only lost endpoints serve."""
+    services = {service.owner: service for service in view.services}
+    remaining = {
+        e.owner
+        for e in view.endpoints
+        if e.key not in lost and e.owner in services and takes_traffic(services[e.owner], e, health)
+    }
+    return frozenset(services) - remaining
+
+
+def _place(service: Service, endpoint: Endpoint) -> Place:
+    transports = _transports(service)
+    port = service.probe.port if service.probe is not None else None
+    if port is None:
+        streams = [number for transport, number in transports if transport is Transport.TCP]
+        port = streams[0] if streams else first_container_port(service)
+    datagrams = service.probe is None and all(transport is not Transport.TCP for transport, _ in transports)
+    return Place(RealKey(endpoint.address, endpoint.port_for(port)), datagrams)
+
+
+def _transports(service: Service) -> Iterable[tuple[Transport, int]]:
+    routed = [(route.transport, route.container_port) for route in service.routes]
+    return [*routed, *((publish.transport, publish.container_port) for publish in service.publishes)]

@@ -11,6 +11,10 @@ packets arrive. Traffic is taken away only on double evidence:
 
 The first answer of either brings the endpoint back.
 
+It goes the other way round as well: a worker that the store has lost (its lease has ended: etcd stood still, or the way
+there is cut) while it answers the others is there, and its endpoints stay. Nobody tells any more how they are, so they
+are asked in its place.
+
 Who is alone must not take that for everybody else's end. A worker is isolated in a round in which it reaches no
 majority of the hosts that it knows, itself included: the other workers and the members of the store. It then takes
 nothing from a service that would be left without an endpoint; where something that it reaches remains, that serves.
@@ -74,32 +78,43 @@ class Known:
         """Whether this worker reaches no majority, itself included."""
         return 2 * (1 + self.reached) <= 1 + self.hosts
 
+    unleased: frozenset[str] = frozenset()
+    """Workers that the store has lost."""
+
     @property
     def doubtful(self) -> frozenset[str]:
-        """Workers that have missed the last round: their endpoints are to be asked in the next one."""
-        return frozenset(worker for worker, missed in self.misses.items() if missed)
+        """Workers whose endpoints are to be asked in the next round: they missed the last one, or are unleased."""
+        return self.unleased | {worker for worker, missed in self.misses.items() if missed}
 
     @property
     def lost(self) -> frozenset[EndpointKey]:
-        """Endpoints that are out of reach, and so are their workers."""
-        gone = {worker for worker, missed in self.misses.items() if missed >= ENOUGH}
+        """Endpoints that are out of reach, and nobody judges them."""
+        gone = self.unleased | {worker for worker, missed in self.misses.items() if missed >= ENOUGH}
         return frozenset(key for key, missed in self.endpoints.items() if missed >= ENOUGH and key[0] in gone)
 
+    def answers(self, worker: str) -> bool:
+        """Whether it has answered lately."""
+        return self.misses.get(worker, ENOUGH) < ENOUGH
 
-def observe(known: Known, seen: Round, workers: Collection[str]) -> Known:
-    """After one more round; of workers that are no longer among `workers` nothing is kept."""
+
+def observe(known: Known, seen: Round, workers: Collection[str], unleased: Collection[str] = ()) -> Known:
+    """After one more round; of workers that are no longer among `workers` nothing is kept.
+
+    `unleased`: those among them that the store has lost.
+    """
     misses = {worker: missed for worker, missed in known.misses.items() if worker in workers}
     for worker, answer in seen.workers.items():
         if answer is Answer.ANSWERED:
             misses[worker] = 0
         elif worker in misses:
             misses[worker] += 1
-    endpoints = {key: missed for key, missed in known.endpoints.items() if misses.get(key[0])}
+    lost = frozenset(unleased)
+    endpoints = {key: m for key, m in known.endpoints.items() if key[0] in lost or misses.get(key[0])}
     for key, answer in seen.endpoints.items():
-        if misses.get(key[0]):
+        if key[0] in lost or misses.get(key[0]):
             endpoints[key] = 0 if answer is Answer.ANSWERED else endpoints.get(key, 0) + 1
     reached = sum(answer is not Answer.SILENT for answer in seen.hosts.values())
-    return Known(misses, endpoints, reached, len(seen.hosts))
+    return Known(misses, endpoints, reached, len(seen.hosts), lost)
 
 
 def places(view: ClusterView, workers: Collection[str]) -> dict[EndpointKey, Place]:
@@ -133,7 +148,12 @@ def problems(known: Known) -> list[Problem]:
         reason = "it reaches less than half of the other workers and of the store's members: it may be cut off itself"
         remedy = "see to its network; services without another endpoint keep those that it does not reach"
         found.append(Problem(Severity.WARNING, "this worker", reason, remedy))
-    for worker in sorted({worker for worker, _ in known.lost}):
+    for worker in sorted(known.unleased):
+        if known.answers(worker):
+            reason = "its lease in the store has ended, but it answers: its endpoints stay, and are asked from here"
+            remedy = "see that it reaches the store"
+            found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
+    for worker in sorted({worker for worker, _ in known.lost if not known.answers(worker)}):
         reason = "it does not answer this worker, nor do endpoints of it, which get no new connection from here"
         remedy = "see that it runs and is connected; they are back with their first answer"
         found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))

@@ -43,7 +43,7 @@ async def present(settings: Settings) -> Presence:
     if place is None:
         return Presence(witnesses=witnesses)
     try:
-        return Presence(place, witnesses, await listen(place))
+        return Presence(place, witnesses, await listen(place, settings.node_name))
     except OSError as error:
         reason = f"cannot listen on {place} for the other workers: {error.strerror or error}"
         if settings.peers_listen != "auto":

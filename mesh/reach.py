@@ -1,8 +1,8 @@
 """Asks the other workers, round after round, whether they are there; what follows is decided in `peers`.
 
-A question is a connection that is closed at once: that it is accepted, or refused, is all that is asked. Of other
-workers' endpoints only those are asked whose worker missed the last round, so that in quiet times the cost does not
-depend on how many there are.
+A question is a connection that is closed at once: that it is accepted, or refused, is all that is asked. A worker says
+its name first, since an address may be another's by now. Of other workers' endpoints only those are asked that nobody
+else judges, so that in quiet times the cost does not depend on how many there are.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ RATE = 200
 AT_A_TIME = 256
 """Questions in flight."""
 
-Question: TypeAlias = Callable[[RealKey], Awaitable[Answer | None]]
-"""Asks one place; None: this worker could not ask."""
+Question: TypeAlias = Callable[[RealKey, str | None], Awaitable[Answer | None]]
+"""Asks one place, for a worker if one is named; None: this worker could not ask."""
 
 
 class Others(Protocol):
@@ -39,18 +39,25 @@ class Others(Protocol):
         """Where each of them answers."""
         ...
 
+    def unleased(self) -> Collection[str]:
+        """Those among them that the store has lost."""
+        ...
+
     def view(self) -> ClusterView:
         """Their endpoints are in it."""
         ...
 
 
-async def ask(real: RealKey) -> Answer | None:
+async def ask(real: RealKey, worker: str | None) -> Answer | None:
     """A `Question`, by TCP."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     try:
         async with asyncio.timeout(TIMEOUT):
-            (await connect(real.address, real.port)).close()
+            sock = await connect(real.address, real.port)
+            with sock:
+                if worker is not None and await loop.sock_recv(sock, 1000) != _greeting(worker):
+                    return Answer.REFUSED
     except TimeoutError:
         return Answer.SILENT if loop.time() - begun < TIMEOUT + LATE else None
     except (ConnectionRefusedError, ConnectionResetError):
@@ -75,6 +82,10 @@ class Reach:
         self._question = question
         self._known = Known()
 
+    def answers(self, worker: str) -> bool:
+        """Whether a worker has answered lately."""
+        return self._known.answers(worker)
+
     def problems(self) -> list[Problem]:
         """What an operator is told of it now."""
         return problems(self._known)
@@ -91,43 +102,55 @@ class Reach:
             workers = others.workers()
             asked = places(others.view(), self._known.doubtful) if self._known.doubtful else {}
             before = self._known
-            self._known = observe(before, await self._round(workers, asked), workers.keys())
-            if (self._known.lost, self._known.isolated) != (before.lost, before.isolated):
+            seen = await self._round(workers, asked)
+            self._known = observe(before, seen, workers.keys(), others.unleased())
+            if self._follows(self._known) != self._follows(before):
                 self._wake()
             await asyncio.sleep(max(EVERY, len(workers) / RATE) - (loop.time() - begun))
+
+    @staticmethod
+    def _follows(known: Known) -> object:
+        """What has consequences."""
+        return known.lost, known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
 
     async def _round(self, workers: Mapping[str, RealKey], asked: Mapping[EndpointKey, Place]) -> Round:
         if not workers:
             return Round()
         hosts = {*workers.values(), *self._witnesses}
-        answers = await self._ask_all(hosts | {place.real for place in asked.values()})
+        names = {real: worker for worker, real in workers.items()}
+        answers = await self._ask_all({real: names.get(real) for real in [*hosts, *(p.real for p in asked.values())]})
         endpoints = {key: _of(place, answers[place.real]) for key, place in asked.items() if place.real in answers}
         by_worker = {worker: answers[real] for worker, real in workers.items() if real in answers}
         return Round(by_worker, _by_address(answers, hosts), endpoints)
 
-    async def _ask_all(self, places: Iterable[RealKey]) -> dict[RealKey, Answer]:
+    async def _ask_all(self, places: Mapping[RealKey, str | None]) -> dict[RealKey, Answer]:
         answers: dict[RealKey, Answer] = {}
         room = asyncio.Semaphore(AT_A_TIME)
 
-        async def ask_one(real: RealKey) -> None:
+        async def ask_one(real: RealKey, worker: str | None) -> None:
             async with room:
-                answer = await self._question(real)
+                answer = await self._question(real, worker)
             if answer is not None:
                 answers[real] = answer
 
         async with asyncio.TaskGroup() as tasks:
-            for real in places:
-                tasks.create_task(ask_one(real), name=f"ask {real}")
+            for real, worker in places.items():
+                tasks.create_task(ask_one(real, worker), name=f"ask {real}")
         return answers
 
 
-async def listen(real: RealKey) -> asyncio.Server:
-    """Be there for the others. Raises `OSError`."""
-    return await asyncio.start_server(_hang_up, real.address, real.port)
+async def listen(real: RealKey, worker: str) -> asyncio.Server:
+    """Be there for the others, under this name. Raises `OSError`."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_greeting(worker))
+        writer.close()
+
+    return await asyncio.start_server(greet, real.address, real.port)
 
 
-async def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
+def _greeting(worker: str) -> bytes:
+    return f"vipmesh {worker}\n".encode()
 
 
 def _of(place: Place, answer: Answer) -> Answer:

@@ -104,8 +104,10 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
-        self._share = Share(site.worker, store, self._journal, self._decide, site.listens)
         self._reach = reach or Reach(wake.set)
+        self._share = Share(
+            site.worker, store, self._journal, self._decide, listens=site.listens, answers=self._reach.answers
+        )
         self._names: Mapping[Name, Part] = {}
         self._adopted: frozenset[RealKey] = frozenset()
         self._draining: Mapping[Place, float] = {}
@@ -159,6 +161,10 @@ class Reconciler:
     def workers(self) -> Mapping[str, RealKey]:
         """See `Others.workers`."""
         return self._share.workers()
+
+    def unleased(self) -> Collection[str]:
+        """See `Others.unleased`."""
+        return self._share.unleased()
 
     def view(self) -> ClusterView:
         """See `Others.view`."""
@@ -269,6 +275,7 @@ class Reconciler:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             self._share.judge(self._prober.health())
+            self._share.review()
             self._journal.found("peers", self._reach.problems())
             self._looked_at = asyncio.get_running_loop().time()
             if (seen := self._seen()) is not None and self._now.addresses is not None:

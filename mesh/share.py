@@ -11,7 +11,7 @@ before anything new is claimed, and until the other workers have registered anew
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TypeAlias
 
@@ -23,7 +23,7 @@ from mesh.offload import compute
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
-from mesh.store.presence import presences
+from mesh.store.presence import Unleased
 from mesh.store.records import Reader, daemon, own_prefixes, registration, verdict, worker_of
 
 log = logging.getLogger("vipmesh")
@@ -47,16 +47,24 @@ class Share:
     """Of one worker. `offer` and `judge` may be called with the same again."""
 
     def __init__(
-        self, worker: str, store: Store, journal: Journal, decide: Decide, listens: RealKey | None = None
+        self,
+        worker: str,
+        store: Store,
+        journal: Journal,
+        decide: Decide,
+        *,
+        listens: RealKey | None = None,
+        answers: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`listens`: where the other workers may ask whether this one is there."""
+        """`listens`: where the other workers may ask whether this one is there; `answers`: whether another one is."""
         self._worker = worker
         self._store = store
         self._journal = journal
         self._decide = decide
         self._own = own_prefixes(worker)
         self._daemon = daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
-        self._present: Mapping[str, RealKey] = {}
+        self._answers = answers
+        self._unleased = Unleased()
         self._reader = Reader()
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
@@ -104,7 +112,16 @@ class Share:
 
     def workers(self) -> Mapping[str, RealKey]:
         """Where the daemons of the other workers answer."""
-        return self._present
+        return self._unleased.workers
+
+    def unleased(self) -> Collection[str]:
+        """Those of them whose lease has ended while they answered, and that are still taken to be there."""
+        return self._unleased.records.keys()
+
+    def review(self) -> None:
+        """Another worker answers, or does not any more."""
+        if self._unleased.records:
+            self._look.set()
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
@@ -127,6 +144,7 @@ class Share:
                     continue
                 patient = False
                 began = loop.time()
+                self._unleased = self._unleased.only(self._answers)
                 records = self._overlaid(self._snapshot)
                 seen, broken = await compute(len(records), partial(self._reader.view, records))
                 self._journal.found("store", broken)
@@ -145,7 +163,7 @@ class Share:
             if before is not None and before.origin != snapshot.origin:
                 self._lose(before)
             self._snapshot = snapshot
-            self._present = {w: real for w, real in presences(snapshot.records).items() if w != self._worker}
+            self._unleased = self._unleased.after(snapshot, before, self._worker)
             self._notice_namesake(snapshot)
             self._taken.clear()
             self._look.set()
@@ -175,7 +193,7 @@ class Share:
     def _overlaid(self, snapshot: Snapshot) -> dict[str, bytes]:
         back = {worker_of(key) for key in snapshot.records} if self._former else set()
         former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
-        records = {**former, **snapshot.records}
+        records = {**former, **self._unleased.all_records(), **snapshot.records}
         if self._offered is None:
             return records
         return {key: value for key, value in records.items() if not key.startswith(self._own)} | self._offered

@@ -76,7 +76,27 @@ class TestWhatIsLost:
 
     def test_a_worker_whose_lease_has_ended_is_forgotten(self) -> None:
         known = after(WELL, *[seen(A, S, S)] * 9)
-        assert observe(known, Round(), ["w2"]) == Known({"w2": 0}, {}, 0, 0)
+        assert observe(known, Round(), ["w2"]) == Known({"w2": 0})
+
+
+class TestALeaseThatHasEnded:
+    def test_its_endpoints_are_asked_although_the_worker_answers(self) -> None:
+        known = observe(after(WELL), seen(A, A), ["w2", "w3"], ["w3"])
+        assert known.doubtful == {"w3"}
+        assert known.answers("w3")
+        for _ in range(ENOUGH - 1):
+            known = observe(known, seen(A, A, R), ["w2", "w3"], ["w3"])
+        assert known.lost == frozenset()
+        known = observe(known, seen(A, A, R), ["w2", "w3"], ["w3"])
+        assert known.lost == {("w3", "e")}
+        assert [problem.subject for problem in problems(known)] == ["worker w3"]
+        known = observe(known, seen(A, A), ["w2", "w3"])
+        assert known.lost == frozenset(), "it is back in the store, and judges them itself"
+
+    def test_who_never_answered_or_answers_no_more_is_not_there(self) -> None:
+        assert not Known().answers("w3")
+        assert after(WELL, *[seen(A, R)] * (ENOUGH - 1)).answers("w3")
+        assert not after(WELL, *[seen(A, R)] * ENOUGH).answers("w3")
 
 
 @pytest.mark.parametrize(

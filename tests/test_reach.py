@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -25,16 +25,21 @@ class Net:
     present: dict[str, RealKey] = field(default_factory=lambda: {"w2": W2, "w3": W3})
     silent: set[RealKey] = field(default_factory=set)
     busy: bool = False
+    lost_leases: set[str] = field(default_factory=set)
     asked: list[RealKey] = field(default_factory=list)
 
     def workers(self) -> Mapping[str, RealKey]:
         return self.present
 
+    def unleased(self) -> Collection[str]:
+        return self.lost_leases
+
     def view(self) -> ClusterView:
         return ClusterView((WEB,), tuple(Endpoint("e", "shop/web", w, real.address) for w, real in ENDPOINTS.items()))
 
-    async def question(self, real: RealKey) -> Answer | None:
+    async def question(self, real: RealKey, worker: str | None) -> Answer | None:
         self.asked.append(real)
+        assert worker == {W2: "w2", W3: "w3"}.get(real) or len(self.present) > 2
         if self.busy:
             return None
         if real in self.silent:
@@ -99,6 +104,21 @@ class TestRounds:
             assert net.open(reach) == ["w2", "w3"]
             assert reach.problems() == []
 
+    async def test_the_endpoints_of_a_worker_that_the_store_has_lost_are_asked_in_its_place(self) -> None:
+        net = Net()
+        async with net.running() as reach:
+            await asyncio.sleep(1.1)
+            net.lost_leases = {"w3"}
+            await net.woken.wait()
+            assert (net.open(reach), reach.answers("w3")) == (["w2", "w3"], True)
+            assert [problem.subject for problem in reach.problems()] == ["worker w3"]
+            net.silent = {ENDPOINTS["w3"]}
+            await asyncio.sleep(2.5)
+            assert (net.open(reach), reach.answers("w3")) == (["w2"], True)
+            net.silent = {W3}
+            await asyncio.sleep(2.5)
+            assert (net.open(reach), reach.answers("w3")) == (["w2", "w3"], False), "it is dropped as a whole"
+
     async def test_many_workers_are_asked_more_seldom(self) -> None:
         net = Net({f"w{number}": RealKey(f"10.1.{number % 250}.{number // 250}", 9781) for number in range(5 * RATE)})
         async with net.running():
@@ -113,13 +133,18 @@ class TestRounds:
 
 
 class TestTheQuestion:
-    async def test_a_worker_that_listens_answers(self) -> None:
-        server = await listen(RealKey("127.0.0.1", 0))
-        port = server.sockets[0].getsockname()[1]
-        assert [await ask(RealKey("127.0.0.1", port)) for _ in range(3)] == [Answer.ANSWERED] * 3
+    async def test_a_worker_answers_under_its_own_name_alone(self) -> None:
+        server = await listen(RealKey("127.0.0.1", 0), "w2")
+        real = RealKey("127.0.0.1", server.sockets[0].getsockname()[1])
+        assert [await ask(real, worker) for worker in ("w2", None, "w3", "w2")] == [
+            Answer.ANSWERED,
+            Answer.ANSWERED,
+            Answer.REFUSED,
+            Answer.ANSWERED,
+        ]
         server.close()
         await server.wait_closed()
-        assert await ask(RealKey("127.0.0.1", port)) is Answer.REFUSED
+        assert await ask(real, "w2") is Answer.REFUSED
 
     async def test_no_answer_and_a_process_that_was_too_busy_to_see_one(self) -> None:
         with socket.socket() as full, ExitStack() as waiting:
@@ -130,7 +155,7 @@ class TestTheQuestion:
                 sock = waiting.enter_context(socket.socket())
                 sock.setblocking(False)
                 sock.connect_ex(place)
-            assert await ask(RealKey(*place)) is Answer.SILENT
-            asking = asyncio.ensure_future(ask(RealKey(*place)))
+            assert await ask(RealKey(*place), None) is Answer.SILENT
+            asking = asyncio.ensure_future(ask(RealKey(*place), None))
             asyncio.get_running_loop().call_later(0.1, time.sleep, TIMEOUT + 0.5)
             assert await asking is None

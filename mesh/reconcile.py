@@ -274,12 +274,17 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
-            self._share.judge(self._prober.health())
-            self._share.review()
-            self._journal.found("peers", self._reach.problems())
+            self._tell_and_hear()
             self._looked_at = asyncio.get_running_loop().time()
             if (seen := self._seen()) is not None and self._now.addresses is not None:
                 await self._pass(seen, self._now.addresses)
+
+    def _tell_and_hear(self) -> None:
+        """Of the probes to the others; not before there are any, or what a former life said would be taken back."""
+        if self._now.view is not None:
+            self._share.judge(self._prober.health())
+        self._share.review()
+        self._journal.found("peers", self._reach.problems())
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         await self._mend(addresses, seen.claims)

@@ -161,6 +161,33 @@ class TestTheLoop:
             await bench.passes(20)
             assert [*bench.real_servers().values()] == [[]], "the presumption ends with the third failure"
 
+    async def test_a_restart_takes_back_no_verdict_although_the_store_is_slow(self, bench: Bench) -> None:
+        """The others would send nothing to the endpoint until it is probed anew."""
+        bench.check.set("10.2.0.1", 80, ok=True, reason="status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(6)
+        verdict = "health/w1/demo%2Fweb%2F10.2.0.1"
+        assert verdict in bench.cluster.records
+        before, write = dict(bench.cluster.records), bench.cluster.write
+        missing: list[bool] = []
+
+        def watched(records: dict[str, bytes]) -> None:
+            missing.append(verdict not in records)
+            write(records)
+
+        bench.cluster.write = watched  # type: ignore[method-assign]  # to see all that is ever written
+        bench.cluster.out_of_reach = True
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(1)
+            bench.cluster.out_of_reach = False
+            await bench.passes(20)
+        assert missing
+        assert not any(missing)
+        assert before.keys() == bench.cluster.records.keys()
+
     async def test_what_comes_later_proves_itself_although_its_address_was_adopted(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
         async with bench.running():

@@ -62,7 +62,6 @@ async def workers(lab: Lab, store: str, driver: str, ttl: int, tmp_path: Path) -
         pytest.skip("needs a kernel with IPVS: `make test-ipvs`, or tests/on-ipvs-kernel CMD")
     workers = [Worker(lab, tmp_path, number) for number in WORKERS]
     for worker in workers:
-        # the processor of a virtual machine may be emulated
-        worker.configure(driver=driver, store=store, ttl=ttl, patience=3 if driver == "ipvs" else 0.5)
+        worker.configure(driver=driver, store=store, ttl=ttl)
     async with lab.answering():
         yield workers

@@ -63,7 +63,7 @@ class Worker:
         self.program: Program | None = None
         self._driver = "nftables"
 
-    def configure(self, *, driver: str, store: str, ttl: int = 5, patience: float = 0.5, more: str = "") -> None:
+    def configure(self, *, driver: str, store: str, ttl: int = 5, patience: float = 2, more: str = "") -> None:
         self._driver = driver
         settings = SETTINGS.format(number=self.number, driver=driver, directory=self.directory, store=store, ttl=ttl)
         (self.directory / "vipmesh.toml").write_text(settings + more)
@@ -115,6 +115,11 @@ class Worker:
             found = re.findall(r"([0-9.]+) \. 8080", listed)
         return frozenset(found)
 
+    async def greeted(self) -> int:
+        """How often others have asked whether it is there."""
+        listed = await self.lab.run(self.name, "nstat", "-asz", "TcpPassiveOpens")
+        return sum(int(number) for number in re.findall(r"TcpPassiveOpens +([0-9]+)", listed))
+
     async def vip(self) -> str | None:
         shown = await self.status()
         return next((s["vip"] for s in shown.get("services", ()) if s["name"] == NAME), None)
@@ -134,6 +139,15 @@ async def agree(workers: Sequence[Worker], expected: frozenset[str] = ALL, secon
         return [await worker.programmed() for worker in workers]
 
     await eventually(each, lambda seen: all(one == expected for one in seen), seconds)
+
+
+async def met(workers: Sequence[Worker]) -> None:
+    """Until each has asked the others at least once, as their own kernels count the connections."""
+
+    async def each() -> list[int]:
+        return [await worker.greeted() for worker in workers]
+
+    await eventually(each, lambda counts: min(counts) >= 2 * len(workers))
 
 
 async def seconds_until(worker: Worker, holds: Callable[[frozenset[str]], bool], limit: float = 20) -> float:

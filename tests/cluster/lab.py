@@ -37,6 +37,7 @@ class Lab:
         self._places = {name: Namespace() for name in ("client", "etcd", *CONTAINERS)}
         self._places |= {f"w{number}": Namespace() for number in WORKERS}
         filter_bridged("0")
+        self._answering: dict[str, tuple[asyncio.Server, asyncio.DatagramTransport]] = {}
         ip("link add under type bridge", "link set under up")
         for name, address in (("client", CLIENT), ("etcd", ETCD), *((f"w{n}", underlay(n)) for n in WORKERS)):
             self._plug(name, address)
@@ -124,13 +125,18 @@ class Lab:
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
         """All containers answer."""
-        started = [await self.start(name) for name in CONTAINERS]
+        for name in CONTAINERS:
+            await self.start(name)
         yield
-        for server, datagrams in started:
-            server.close()
-            datagrams.close()
+        for name in list(self._answering):
+            self.stop(name)
 
-    async def start(self, name: str) -> tuple[asyncio.Server, asyncio.DatagramTransport]:
+    def stop(self, name: str) -> None:
+        """One container refuses."""
+        for one in self._answering.pop(name):
+            one.close()
+
+    async def start(self, name: str) -> None:
         """One container answers."""
         stream, datagrams = self.socket(name), self.socket(name, socket.SOCK_DGRAM)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -138,7 +144,8 @@ class Lab:
             sock.bind(("", PORT))
         server = await asyncio.start_server(Echo(name), sock=stream)
         loop = asyncio.get_running_loop()
-        return server, (await loop.create_datagram_endpoint(lambda: Datagrams(name), sock=datagrams))[0]
+        transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(name), sock=datagrams)
+        self._answering[name] = (server, transport)
 
     def close(self) -> None:
         for namespace in self._places.values():

@@ -1,6 +1,7 @@
 """The daemons of the lab: real processes, each in its worker's namespace, with settings and a compose file."""
 
 import asyncio
+import json
 import re
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -67,15 +68,15 @@ class Worker:
         self._driver = driver
         settings = SETTINGS.format(number=self.number, driver=driver, directory=self.directory, store=store, ttl=ttl)
         (self.directory / "vipmesh.toml").write_text(settings + more)
-        self.offer(COMPOSE.format(endpoints=", ".join(self.containers()), patience=patience))
+        self.offer(self.containers(), patience=patience)
 
     def containers(self) -> list[str]:
         return [address for name, address in CONTAINERS.items() if name.startswith(str(self.number))]
 
-    def offer(self, compose: str) -> None:
-        """This is what the worker runs from now on."""
+    def offer(self, endpoints: Sequence[str], more: str = "", patience: float = 2) -> None:
+        """This is what the worker runs from now on: endpoints of the service, and `more` services."""
         new = self.directory / "compose.new"
-        new.write_text(compose)
+        new.write_text(COMPOSE.format(endpoints=", ".join(endpoints), patience=patience) + more)
         new.replace(self.directory / "compose.yaml")
 
     @asynccontextmanager
@@ -120,9 +121,19 @@ class Worker:
         listed = await self.lab.run(self.name, "nstat", "-asz", "TcpPassiveOpens")
         return sum(int(number) for number in re.findall(r"TcpPassiveOpens +([0-9]+)", listed))
 
-    async def vip(self) -> str | None:
+    async def vip(self, name: str = NAME) -> str | None:
         shown = await self.status()
-        return next((s["vip"] for s in shown.get("services", ()) if s["name"] == NAME), None)
+        return next((s["vip"] for s in shown.get("services", ()) if s["name"] == name), None)
+
+    async def saved(self) -> dict[str, str]:
+        """The records of the last view on its disk."""
+        file = self.directory / "view.json"
+        records: dict[str, str] = json.loads(file.read_text())["records"] if file.exists() else {}
+        return records
+
+    async def resolve(self, name: str = NAME) -> str:
+        """What its name server answers."""
+        return (await self.lab.run(self.name, "dig", "+time=1", "+tries=3", "@127.0.0.1", "+short", name)).strip()
 
 
 def serving(shown: dict[str, Any]) -> frozenset[str]:

@@ -75,8 +75,12 @@ class Worker:
 
     def offer(self, endpoints: Sequence[str], more: str = "", patience: float = 2) -> None:
         """This is what the worker runs from now on: endpoints of the service, and `more` services."""
+        self.run_compose(COMPOSE.format(endpoints=", ".join(endpoints), patience=patience) + more)
+
+    def run_compose(self, text: str) -> None:
+        """This is its compose file from now on."""
         new = self.directory / "compose.new"
-        new.write_text(COMPOSE.format(endpoints=", ".join(endpoints), patience=patience) + more)
+        new.write_text(text)
         new.replace(self.directory / "compose.yaml")
 
     @asynccontextmanager

@@ -27,7 +27,17 @@ def ours(cpu: int, names: int, *options: str) -> Iterator[Server]:
     port = free_port()
     script = str(Path(__file__).parent / "dns_server.py")
     with running(sys.executable, script, str(port), str(names), *options, cpu=cpu) as process:
-        yield _answering(process.pid, port)
+        yield answering(process.pid, port)
+
+
+@contextmanager
+def changing(cpu: int, services: int, changes: int) -> Iterator[Server]:
+    """A worker over a source and a data plane in memory, once all its services are there and probed."""
+    port = free_port()
+    script = str(Path(__file__).parent / "dns_daemon.py")
+    with running(sys.executable, script, str(port), str(services), str(changes), cpu=cpu) as process:
+        pid, port = answering(process.pid, port, f"tasks.n{services - 1}.bench.test", None)
+        yield pid, port
 
 
 @contextmanager
@@ -52,7 +62,7 @@ def dnsmasq(cpu: int, names: int, directory: Path) -> Iterator[Server]:
         "--log-facility=/dev/null",
     ]
     with running(need("dnsmasq", "dnsmasq-base"), *options, cpu=cpu) as process:
-        yield _answering(process.pid, port)
+        yield answering(process.pid, port)
 
 
 @contextmanager
@@ -68,7 +78,7 @@ def knot(cpu: int, names: int, directory: Path) -> Iterator[Server]:
         f"zone:\n  - domain: bench.test\n    storage: {directory}\n    file: zone\n    zonefile-sync: -1\n"
     )
     with running(need("knotd", "knot"), "-c", str(config), cpu=cpu) as process:
-        yield _answering(process.pid, port)
+        yield answering(process.pid, port)
 
 
 @contextmanager
@@ -83,8 +93,8 @@ def nsd(cpu: int, names: int, directory: Path) -> Iterator[Server]:
         f"  zonelistfile: {directory}/list\n  rrl-ratelimit: 0\n  tcp-query-count: 0\n"
         f"remote-control:\n  control-enable: no\nzone:\n  name: bench.test\n  zonefile: zone\n"
     )
-    with running(need("nsd", "nsd"), "-d", "-c", str(config), cpu=cpu) as process:
-        yield _answering(process.pid, port)
+    with running(need("nsd", "nsd"), "-d", "-c", str(config), cpu=cpu, quiet=True) as process:
+        yield answering(process.pid, port)
 
 
 @contextmanager
@@ -101,8 +111,8 @@ def unbound(cpu: int, names: int, directory: Path) -> Iterator[Server]:
         f'  local-data: "bench.test. 5 IN SOA ns.bench.test. admin.bench.test. 1 3600 600 86400 5"\n'
         f"remote-control:\n  control-enable: no\n"
     )
-    with running(need("unbound", "unbound"), "-d", "-c", str(config), cpu=cpu) as process:
-        yield _answering(process.pid, port)
+    with running(need("unbound", "unbound"), "-d", "-c", str(config), cpu=cpu, quiet=True) as process:
+        yield answering(process.pid, port)
 
 
 PEERS: dict[str, Callable[[int, int, Path], AbstractContextManager[Server]]] = {
@@ -128,15 +138,15 @@ def _zone_file(directory: Path, names: int) -> None:
     )
 
 
-def _answering(pid: int, port: int) -> Server:
-    """Once it answers, and answers right."""
-    for _ in range(200):
+def answering(pid: int, port: int, name: str = "n1.bench.test", expected: str | None = address(1)) -> Server:
+    """Once it answers, and answers right (None: anything)."""
+    for _ in range(600):
         try:
-            said = DNSRecord.parse(DNSRecord.question("n1.bench.test", QTYPE[1]).send("127.0.0.1", port, timeout=0.1))
+            said = DNSRecord.parse(DNSRecord.question(name, QTYPE[1]).send("127.0.0.1", port, timeout=0.1))
         except OSError:
             time.sleep(0.05)
         else:
-            if [str(record.rdata) for record in said.rr] == [address(1)]:
+            if said.rr and expected in (None, str(said.rr[0].rdata)):
                 return pid, port
             time.sleep(0.05)
     raise RuntimeError(f"no right answer on port {port}")

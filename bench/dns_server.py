@@ -1,4 +1,7 @@
-"""The name server alone, for the bench: PORT NAMES, answering nNNN.bench.test."""
+"""The name server alone, for the bench: PORT NAMES [swap], answering nNNN.bench.test.
+
+With `swap` every name gets another address once a second.
+"""
 
 import asyncio
 import sys
@@ -6,18 +9,30 @@ import sys
 import uvloop
 from dns_peers import address
 
+from mesh.offload import answer_promptly
 from meshdns.server import NameServer
-from meshdns.zone import Zone
+from meshdns.service import Service
+from meshdns.thread import ThreadedServer
+from meshdns.zone import Draft
 
 
-async def serve(port: int, names: int) -> None:
+async def serve(port: int, names: int, *, swap: bool) -> None:
     """Until the process is ended."""
-    zone = Zone.build({f"n{n}.bench.test": [address(n)] for n in range(names)}, ["bench.test"])
-    await NameServer([("127.0.0.1", port)], zone).start()
-    await asyncio.get_running_loop().create_future()
+    draft = Draft(["bench.test"])
+
+    def services(turn: int) -> dict[str, Service]:
+        return {f"n{n}.bench.test": Service((address(n + turn),)) for n in range(names)}
+
+    zone, _ = draft.update(services(0))
+    server = ThreadedServer(lambda: NameServer([("127.0.0.1", port)], zone))
+    await server.start()
+    turn = 0
+    while True:
+        await asyncio.sleep(1 if swap else 3600)
+        turn += 1
+        server.replace(*draft.update(services(turn)))
 
 
 if __name__ == "__main__":
-    if sys.argv[3:] == ["asyncio"]:
-        asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))
-    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    answer_promptly()
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]), swap=sys.argv[3:] == ["swap"]))

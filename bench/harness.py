@@ -96,6 +96,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def family(pid: int) -> list[int]:
+    """A process and all that it has started."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += family(int(child))
+    return found
+
+
 def ratio(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, str]:
     """The median of the rounds' ratios, and the least and the greatest one."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
@@ -103,9 +112,15 @@ def ratio(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, str]:
 
 
 @contextmanager
-def running(*command: str, cpu: int | None = None, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A server as a process of its own, pinned to one core if asked; ended, by pid, when the block ends."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=cwd)
+def running(
+    *command: str, cpu: int | None = None, cwd: Path | None = None, quiet: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server as a process of its own, pinned to one core if asked; ended, by pid, when the block ends.
+
+    `quiet`: what it says on standard error is not shown.
+    """
+    errors = subprocess.DEVNULL if quiet else None
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, cwd=cwd)
     if cpu is not None:
         os.sched_setaffinity(process.pid, {cpu})
     try:

@@ -18,6 +18,7 @@ from typing import Any
 
 from mesh import __version__
 from mesh.config import Settings, SettingsError, load
+from mesh.logs import log_to
 
 DEFAULT_FILE = Path("/etc/vipmesh.toml")
 
@@ -25,11 +26,7 @@ DEFAULT_FILE = Path("/etc/vipmesh.toml")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s",
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        stream=sys.stderr,
-    )
+    log_to(sys.stderr.fileno(), verbose=options.verbose)
     status = 0
     try:
         status = options.verb(options)
@@ -109,7 +106,8 @@ def _demo(options: argparse.Namespace) -> int:
     from mesh import demo
 
     # The demo tells its story on standard output; of the daemon's log only what is wrong belongs into it.
-    logging.getLogger().setLevel(logging.DEBUG if options.verbose else logging.ERROR)
+    if not options.verbose:
+        logging.getLogger().setLevel(logging.ERROR)
     return _foreground(demo.run(options.file, os.environ))
 
 

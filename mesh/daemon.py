@@ -31,6 +31,7 @@ from mesh.model import Address, Endpoint, RealKey, VirtualKey
 from mesh.naming import Names
 from mesh.offload import answer_promptly
 from mesh.parts import Site, Upkeep
+from mesh.predecessor import IpvsServers, NftablesRules
 from mesh.present import Presence, PresenceError, present
 from mesh.probes.command import CommandCheck
 from mesh.probes.prober import Prober
@@ -119,6 +120,7 @@ async def run(
         leaving = Leaving()
         leaving.adopt(await own_endpoints(store, settings.node_name))
         sources, stopping = _sources(settings, environment, leaving)
+        former = await _former(settings, plane, interface, published, lambda: loop.passes > 0)
         loop = Reconciler(
             _site(settings, resolver, presence.listens),
             Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
@@ -126,7 +128,7 @@ async def run(
             sources=sources,
             store=store,
             plane=plane,
-            upkeep=_upkeep(settings, plane),
+            upkeep=[*_upkeep(settings, plane), *former],
             listening=None if isinstance(plane, UserspaceDataPlane) else listening,
             published=published,
             prober=prober,
@@ -189,6 +191,22 @@ def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
         return []
     router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=isinstance(plane, ipvs.IpvsDataPlane))
     return [router, SourceNat(settings.vip_pool, settings.dataplane_local_networks)]
+
+
+async def _former(
+    settings: Settings,
+    plane: DataPlane,
+    interface: VipInterface,
+    published: PublishedPorts,
+    taken_over: Callable[[], bool],
+) -> list[Upkeep]:
+    """What another data plane may have left; a pool on loopback never had one in the kernel."""
+    pool = settings.vip_pool
+    if pool.is_loopback or await nftables.available(pool.version) is not None:
+        return []
+    if isinstance(plane, nftables.NftablesDataPlane):
+        return [IpvsServers(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
+    return [NftablesRules(taken_over)]
 
 
 def _draft(settings: Settings) -> Draft:

@@ -160,11 +160,11 @@ class Reconciler:
 
     def workers(self) -> Mapping[str, RealKey]:
         """See `Others.workers`."""
-        return self._share.workers()
+        return self._share.others.workers
 
     def unleased(self) -> Collection[str]:
         """See `Others.unleased`."""
-        return self._share.unleased()
+        return self._share.others.records.keys()
 
     def view(self) -> ClusterView:
         """See `Others.view`."""

@@ -11,7 +11,7 @@ before anything new is claimed, and until the other workers have registered anew
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
@@ -64,7 +64,8 @@ class Share:
         self._own = own_prefixes(worker)
         self._daemon = daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
         self._answers = answers
-        self._unleased = Unleased()
+        self.others = Unleased()
+        """The other workers: those in the store, and those whose lease has ended while they answered."""
         self._reader = Reader()
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
@@ -110,17 +111,9 @@ class Share:
             self._health = health
             self._write.set()
 
-    def workers(self) -> Mapping[str, RealKey]:
-        """Where the daemons of the other workers answer."""
-        return self._unleased.workers
-
-    def unleased(self) -> Collection[str]:
-        """Those of them whose lease has ended while they answered, and that are still taken to be there."""
-        return self._unleased.records.keys()
-
     def review(self) -> None:
         """Another worker answers, or does not any more."""
-        if self._unleased.records:
+        if self.others.records:
             self._look.set()
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
@@ -144,7 +137,7 @@ class Share:
                     continue
                 patient = False
                 began = loop.time()
-                self._unleased = self._unleased.only(self._answers)
+                self.others = self.others.only(self._answers)
                 records = self._overlaid(self._snapshot)
                 seen, broken = await compute(len(records), partial(self._reader.view, records))
                 self._journal.found("store", broken)
@@ -159,15 +152,18 @@ class Share:
 
     async def _follow(self) -> None:
         async for snapshot in self._store.watch():
-            before = self._snapshot
-            if before is not None and before.origin != snapshot.origin:
-                self._lose(before)
-            self._snapshot = snapshot
-            self._unleased = self._unleased.after(snapshot, before, self._worker)
-            self._notice_namesake(snapshot)
-            self._taken.clear()
-            self._look.set()
+            self._take(snapshot)
+            del snapshot  # they are large: keep the newest alone
             await self._taken.wait()  # what comes meanwhile is one snapshot
+
+    def _take(self, snapshot: Snapshot) -> None:
+        before, self._snapshot = self._snapshot, snapshot
+        if before is not None and before.origin != snapshot.origin:
+            self._lose(before)
+        self.others = self.others.after(snapshot, before, self._worker)
+        self._notice_namesake(snapshot)
+        self._taken.clear()
+        self._look.set()
 
     def _lose(self, before: Snapshot) -> None:
         log.error("the store has lost what it knew: it gets all claims back that this worker knows")
@@ -193,7 +189,7 @@ class Share:
     def _overlaid(self, snapshot: Snapshot) -> dict[str, bytes]:
         back = {worker_of(key) for key in snapshot.records} if self._former else set()
         former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
-        records = {**former, **self._unleased.all_records(), **snapshot.records}
+        records = {**former, **self.others.all_records(), **snapshot.records}
         if self._offered is None:
             return records
         return {key: value for key, value in records.items() if not key.startswith(self._own)} | self._offered

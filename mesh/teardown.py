@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mesh.config import Settings
 from mesh.dataplane.ipvs import driver as ipvs
-from mesh.dataplane.nftables import NftablesDataPlane
+from mesh.dataplane.nftables import plane as nftables
 from mesh.diff import diff
 from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
@@ -46,8 +46,7 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
             removed += [str(operation) for operation in operations if operation not in refused]
         if await interface.remove():
             removed.append(f"delete interface {interface.name}")
-        if await NftablesDataPlane(settings.vip_pool, interface).remove():
-            removed.append("delete nftables table vipmesh_lb")
+        removed += [f"delete nftables table {table}" for table in await nftables.remove()]
         removed += await SourceNat(settings.vip_pool).remove()
     except (HostError, NftError) as error:
         failed.append(str(error))

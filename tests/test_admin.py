@@ -26,6 +26,9 @@ async def test_on_a_unix_socket_that_only_the_owner_may_use(tmp_path: Path) -> N
             assert (await answer.json())["worker"] == "w1"
         async with session.get("http://vipmesh/healthz") as answer:
             assert (answer.status, await answer.text()) == (200, "ok\n")
+        async with session.get("http://vipmesh/metrics") as answer:
+            assert answer.content_type == "text/plain"
+            assert 'worker="w1"' in await answer.text()
         async with session.get("http://vipmesh/v1/nothing") as answer:
             assert answer.status == 404
     await api.stop()

@@ -20,6 +20,7 @@ PLAIN_SIZE = 512
 TCP_SIZE = 65535
 
 _HEADER = struct.Struct("!HBBHHHH")
+_COUNTS = struct.Struct("!HHHH")
 _QR, _AA, _TC, _RD = 0x80, 0x04, 0x02, 0x01
 _OPCODE = 0x78
 _RA, _CD = 0x80, 0x10
@@ -102,6 +103,16 @@ def failure(packet: bytes, rcode: Rcode) -> bytes:
         return _respond(query, rcode, PLAIN_SIZE)
     opcode_and_rd = packet[2] & (_OPCODE | _RD)
     return packet[:2] + bytes((_QR | opcode_and_rd, _RA | rcode)) + bytes(8)
+
+
+def cut(packet: bytes, said: bytes) -> bytes:
+    """The answer to a question without its records, and the word that there are some: they come over TCP."""
+    query = parse(packet)
+    if query is None:
+        return said
+    opt = b"" if query.edns is None else _opt(query.edns, Rcode.NOERROR)
+    counts = _COUNTS.pack(1, 0, 0, 1 if opt else 0)
+    return said[:2] + bytes((said[2] | _TC, said[3])) + counts + query.question + opt
 
 
 def parse(packet: bytes) -> Query | None:

@@ -1,4 +1,4 @@
-"""Cached answers as they go out, for transports that look up before they think.
+"""Cached answers as they go out, in blocks, for transports that look up before they think.
 
 The octets of a question behind its ID decide its answer, as long as no TTL has stepped down: for the rest of a second.
 Then the answer is written anew, which takes no parsing, since what the octets mean is remembered.
@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import replace
 
 from meshdns.answer import Query
+from meshdns.block import block
 from meshdns.cache import Cache
 from meshdns.message import write
 
@@ -18,7 +19,7 @@ LARGEST = 1232
 
 
 class Ready(dict[bytes, bytes | None]):
-    """Answers over UDP with ID 0, by a question without its ID; `ready[...]` is None for what is not known."""
+    """Answers over UDP as blocks with ID 0, by a question without its ID; `ready[...]` is None for an unknown one."""
 
     def __init__(self, cache: Cache) -> None:
         super().__init__()
@@ -56,15 +57,14 @@ class Ready(dict[bytes, bytes | None]):
         if known is None:
             del self._meaning[question]
             return None
-        said = write(query, *known, tcp=False)
-        self._put(question, said)
-        return said
+        return self._put(question, write(query, *known, tcp=False))
 
-    def _put(self, question: bytes, said: bytes) -> None:
+    def _put(self, question: bytes, said: bytes) -> bytes:
         if self._tick is None:
             self._loop = asyncio.get_running_loop()
             self._tick = self._loop.call_at(int(self._loop.time()) + 1, self._next_second)
-        self[question] = said
+        self[question] = whole = block(said)
+        return whole
 
     def _next_second(self) -> None:
         """All TTLs have stepped down."""

@@ -40,12 +40,10 @@ class NameServer:
         allowed: Sequence[Network] = LOCAL,
     ) -> None:
         self._listen = tuple(listen)
-        self.answers = Answers(zone)
+        self._forwarder = forwarder or Forwarder()
+        self.answers = Answers(zone, self._forwarder.ready)
         """What is known over UDP."""
         self._answers_tcp = Answers(zone, tcp=True)
-        self._forwarder = forwarder or Forwarder()
-        self.forwarded = self._forwarder.ready
-        """What upstreams said over UDP a moment ago, by the question without its ID."""
         self._allows = within(allowed)
         self._udp: list[BatchServer | PlainServer] = []
         self._tcp: list[tuple[asyncio.Server, TcpServer]] = []
@@ -76,7 +74,7 @@ class NameServer:
         """Answer from this zone from the next question on. `touched` is what `Draft.update` says; None: anything."""
         self.answers.replace(zone, touched)
         self._answers_tcp.replace(zone, touched)
-        self.forwarded.forget()  # a name in there may have become own
+        self._forwarder.ready.forget()  # a name in there may have become own
 
     async def _serve(self, host: str, port: int) -> tuple[str, int]:
         udp, tcp = bind(host, port)

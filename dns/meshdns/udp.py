@@ -5,14 +5,17 @@ from a dictionary without a further thought. Elsewhere asyncio's own datagram pr
 """
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import compress
+from operator import not_
 from typing import Any, Protocol, TypeAlias, cast
 
 from meshdns import batch
-from meshdns.answer import Forward
-from meshdns.ready import Ready
+from meshdns.answer import Forward, cut
+from meshdns.block import block
 from meshdns.table import Answers
 
 Peer: TypeAlias = tuple[Any, ...]
@@ -28,8 +31,6 @@ class Served(Protocol):
 
     answers: Answers
     """What can be looked up at once, for hosts that are served."""
-    forwarded: Ready
-    """The same for other names."""
 
     def allows(self, host: str) -> bool:
         """Whether a client is served."""
@@ -56,47 +57,54 @@ class BatchServer:
         self._socket = sock
         self._server = server
         self._batch = batch.Batch(sock)
+        self._ready: Callable[[bytes], bytes | None] = server.answers.ready.__getitem__
         self._known: set[int] | set[tuple[int, int]] = set()
+        self._next: asyncio.Handle | None = None
+        """While there is more to do than in one turn; a socket that nobody waits for costs less to send on (epoll)."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._drain)
 
     def close(self) -> None:
         """Answer no more."""
         self._loop.remove_reader(self._socket)
+        if self._next is not None:
+            self._next.cancel()
         self._socket.close()
 
     def _drain(self) -> None:
         for _ in range(TURNS):
             count = self._batch.receive()
-            if count <= 0:
-                return
-            self._answer(count)
+            if count > 0:
+                self._answer(count)
             if count < batch.SLOTS:
+                self._await()
                 return
+        if self._next is None:
+            self._loop.remove_reader(self._socket)
+        self._next = self._loop.call_soon(self._drain)
+
+    def _await(self) -> None:
+        """Come back when there is something."""
+        if self._next is not None:
+            self._next = None
+            self._loop.add_reader(self._socket, self._drain)
 
     def _answer(self, count: int) -> None:
         """One batch: look up, write, send. This is the path that has to be fast; the rest is in `_think`."""
         part = self._batch
-        served = self._known.issuperset(part.hosts(count)) or self._meet(count)
-        known = self._server.answers
-        ready, beside = (known.ready.get, known.beside) if served else (_nothing, _nothing)
-        forwarded = self._server.forwarded.__getitem__ if served else _nothing
-        questions, answers, sizes = part.questions, part.answers, part.sizes
-        thought = 0
-        unanswered = []
-        for slot, length, start, place in zip(_SLOTS, part.lengths(count), _STARTS, _PLACES, strict=False):
-            key = questions[start + 2 : start + length]
-            said = ready(key) or forwarded(key) or beside(key)
-            if said is None:
+        if self._known.issuperset(part.hosts(count)) or self._meet(count):
+            found = list(map(self._ready, part.keys(count)))
+        else:
+            found = [None] * count
+        thought, unanswered = 0, []
+        if not all(found):
+            for slot in compress(_SLOTS, map(not_, found)):
                 thought += 1
-                said = self._think(slot, questions[start : start + length])
+                said = self._think(slot, part.question(slot))
                 if said is None:
                     unanswered.append(slot)
-                    said = b""
-            size = len(said)
-            answers[place : place + size] = said
-            sizes[slot] = size
-        part.copy_ids()
+                found[slot] = block(said or b"")
+        part.answer(cast(list[bytes], found))
         self._server.count(count - thought)
         first = 0
         for slot in unanswered:
@@ -123,30 +131,30 @@ class BatchServer:
         peer = self._batch.peer(slot)
         said = self._server.answer_udp(packet, peer[0])
         if isinstance(said, Forward):
-            return self._server.forward(said, peer[0], self._sender(slot, peer))
+            return self._server.forward(said, peer[0], self._sender(slot, peer, packet))
         if said is not None and len(said) > batch.ROOM:
-            self._sender(slot, peer)(said)
+            self._sender(slot, peer, packet)(said)
             return None
         return said
 
-    def _sender(self, slot: int, peer: Peer) -> Callable[[bytes], None]:
+    def _sender(self, slot: int, peer: Peer, packet: bytes) -> Callable[[bytes], None]:
         way_back = self._batch.way_back(slot)
 
         def send(reply: bytes) -> None:
-            if self._socket.fileno() >= 0:
-                with suppress(OSError):  # the peer is gone, or the kernel has no room: it asks again or it does not
+            if self._socket.fileno() < 0:
+                return
+            with suppress(OSError):  # the peer is gone, or the kernel has no room: it asks again or it does not
+                try:
                     self._socket.sendmsg([reply], way_back, 0, peer)
+                except OSError as error:
+                    if error.errno != errno.EMSGSIZE:
+                        raise
+                    self._socket.sendmsg([cut(packet, reply)], way_back, 0, peer)
 
         return send
 
 
 _SLOTS = range(batch.SLOTS)
-_STARTS = tuple(slot * batch.QUESTION for slot in _SLOTS)
-_PLACES = tuple(slot * batch.ANSWER for slot in _SLOTS)
-
-
-def _nothing(_: bytes) -> None:
-    return None
 
 
 class PlainServer(asyncio.DatagramProtocol):

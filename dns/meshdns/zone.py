@@ -43,7 +43,7 @@ class Zone:
     """Seconds, of every record and of every negative answer."""
     serial: int
     _records: Mapping[bytes, tuple[Record, ...]]
-    _existing: Mapping[bytes, int]
+    existing: Mapping[bytes, int]
     """Names with records and all their parents (RFC 8020): how many names are at or below each."""
     _authority: Mapping[bytes, tuple[Record, Record]]
     """SOA and NS by apex."""
@@ -70,7 +70,7 @@ class Zone:
             here = self._records.get(name, ())
             if name == apex:
                 here = (*own, *here)
-            return Found(name in self._existing or name == apex, _of_type(here, qtype), apex, own[0])
+            return Found(name in self.existing or name == apex, _of_type(here, qtype), apex, own[0])
         return None
 
     def missing(self, name: bytes) -> bytes | None:
@@ -79,7 +79,7 @@ class Zone:
         For a lower-case name without a zero octet but the last. The record's own name points to the apex in the
         question (RFC 1035, section 4.1.4). This is the path of every search domain, so it looks at each label once.
         """
-        if name in self._existing:
+        if name in self.existing:
             return None
         at, end = 0, len(name) - 1
         while at < end:

@@ -9,7 +9,9 @@ from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from mesh.metrics import render
 from mesh.status import WorkerStatus
 
 
@@ -26,7 +28,8 @@ class RefusalError(Exception):
 
 
 class AdminApi:
-    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns.
+    """`GET /v1/status` is the worker's status as JSON, `GET /metrics` the same in numbers, for Prometheus;
+    `GET /healthz` says `ok` while the daemon's loop turns.
 
     `POST /v1/VERB` with `{"name": ...}` carries out one of `verbs`; the answer comes when it is done,
     `{"endpoint": ...}` or, with status 409, `{"error": ...}`.
@@ -42,6 +45,7 @@ class AdminApi:
         for name, verb in verbs.items():
             app.router.add_post(f"/v1/{name}", partial(_carry_out, verb))
         app.router.add_get("/healthz", self._get_health)
+        app.router.add_get("/metrics", self._get_metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
 
     async def start(self) -> None:
@@ -70,6 +74,9 @@ class AdminApi:
 
     async def _get_status(self, _: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self._status()), content_type="application/json")
+
+    async def _get_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=render(self._status()), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _get_health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

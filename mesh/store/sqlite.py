@@ -93,6 +93,7 @@ class SqliteStore:
                 if snapshot.revision > seen:
                     seen = snapshot.revision
                     yield snapshot
+                del snapshot  # it is large, and the wait may be long
                 await woken.wait()
         finally:
             self._watchers.discard(woken)

@@ -1,11 +1,12 @@
 """A base image for the Dockerfile, made of this machine's own Python: no registry is asked, no package index either.
 
-It holds the interpreter with its standard library, the shared libraries that they need, busybox as the shell, and the
-packages that vipmesh and its installation need, as they are in the environment of the tests.
+It holds the interpreter with its standard library, nft, the shared libraries that they need, busybox as the shell, and
+the packages that vipmesh and its installation need, as they are in the environment of the tests.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +23,7 @@ _NEEDED = (
     "aiohttp",
     "dnslib",
     "msgspec",
+    "prometheus-client",
     "pyroute2",
     "PyYAML",
     "python-dotenv",
@@ -58,7 +60,11 @@ def write(out: IO[bytes]) -> None:
             path = Path(str(file.locate()))
             if ".." not in file.parts and path.is_file() and "__pycache__" not in file.parts:
                 found[f"{site}/{file}"] = path
-    for library in _libraries([path for path in found.values() if path == executable or ".so" in path.name]):
+    nft = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert nft is not None, "needs nft: apt-get install nftables"
+    found["/usr/sbin/nft"] = Path(nft)
+    programs = (executable, Path(nft))
+    for library in _libraries([path for path in found.values() if path in programs or ".so" in path.name]):
         found[str(library)] = library
     with tarfile.open(fileobj=out, mode="w|") as tar:
         # All of them: the engine makes those that are missing, for root with all its capabilities alone.

@@ -71,6 +71,11 @@ class Engine:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What goes before a command that shall run in the engine's namespace, with nothing in between."""
+        return "nsenter", f"--net={self.namespace.path}"
+
     def start(self, *options: str) -> None:
         """Start it, again if it was ended, with the containers that it had; returns when it answers."""
         (self.directory / "docker.pid").unlink(missing_ok=True)

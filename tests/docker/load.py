@@ -27,6 +27,7 @@ class Load:
         self.done[kind] += 1
         if problem is not None:
             self.failures.append(f"{time.time():.3f} {kind}: {problem}")
+            await asyncio.sleep(0.1)  # refusals come at once: who is refused does not ask as fast as he can
 
     async def _get(self, path: str) -> bytes:
         reader, writer = await asyncio.open_connection(*self._place)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.docker.engine import Engine
 from tests.docker.worker import worker
-from tests.e2e.programs import eventually, status
+from tests.e2e.programs import call, eventually, status
 
 GOOD = {"mesh.routing.port_80": "good.test"}
 HOSTILE = {
@@ -46,6 +46,10 @@ async def test_each_is_refused_with_a_reason_and_the_good_one_serves(engine: Eng
         )
         assert not any("\x1b" in problem or "\n" in problem for problem in shown["problems"])
         assert all(len(problem) < 600 for problem in shown["problems"])
+        _, said = await call(
+            "curl", "-s", "--unix-socket", mesh.admin.removeprefix("unix://"), "http://vipmesh/metrics"
+        )
+        assert f"vipmesh_problems {len(shown['problems'])}.0" in said
         services = {service["owner"]: service for service in shown["services"]}
         assert services["docker/good.test"]["vip"] == vip
         assert [e["name"] for e in services["docker/good.test"]["endpoints"] if e["serving"]] == ["good"]

@@ -46,6 +46,13 @@ def image(engine: Engine) -> Iterator[str]:
     engine.docker("image", "prune", "-f")
 
 
+def remove_what_it_left(engine: Engine) -> None:
+    if "mesh0" in engine.namespace_output("ip", "-brief", "link"):
+        engine.namespace.ip("link delete mesh0")
+    for table in re.findall(r"table (ip vipmesh\S*)", engine.namespace_output("nft", "list", "tables")):
+        engine.namespace_output("nft", "delete", "table", *table.split())
+
+
 @pytest.mark.timeout(240)
 async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, image: str) -> None:
     for name in ("server-1", "server-2"):
@@ -56,7 +63,7 @@ async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, i
         *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--cap-add", "NET_BIND_SERVICE"),
         *("--security-opt", "no-new-privileges", "-v", f"{engine.directory}:/host/run:ro"),
         *("-e", "VIPMESH_SOURCE_DOCKER_SOCKET=unix:///host/run/docker.sock", "-e", "VIPMESH_NODE_NAME=w1"),
-        *("-e", "VIPMESH_DATAPLANE_DRIVER=userspace", image),
+        *("-e", "VIPMESH_DATAPLANE_DRIVER=nftables", image),
     )
 
     async def fetch() -> str:
@@ -84,5 +91,4 @@ async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, i
         assert await engine.adocker("inspect", "-f", "{{.State.ExitCode}}", "mesh") == "0"
     finally:
         sys.stdout.write(await shown())  # pytest shows it beside a failure
-        if "mesh0" in engine.namespace_output("ip", "-brief", "link"):
-            engine.namespace.ip("link delete mesh0")
+        remove_what_it_left(engine)

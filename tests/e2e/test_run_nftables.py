@@ -119,7 +119,7 @@ async def test_from_labels_to_a_connection_that_outlives_the_daemon(
 
     code, said = await call(*VIPMESH, "teardown", "-c", str(settings))
     assert code == 0, said
-    assert "delete nftables table vipmesh_lb" in said
+    assert "delete nftables table ip vipmesh_lb" in said
     assert "vipmesh" not in run("nft", "list", "ruleset")
     assert "mesh0" not in run("ip", "link")
     await established.close()

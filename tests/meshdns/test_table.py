@@ -222,13 +222,28 @@ def test_a_missing_name_that_appears_is_there_at_once() -> None:
     assert first_address(answers.ask(question("web.test"))) == "10.112.0.7"
 
 
+def test_a_name_that_appears_beside_missing_ones_is_there_in_any_case() -> None:
+    """Its first label is as long as one that was asked for below the same name."""
+    draft = Draft(["test"])
+    answers = Answers(draft.update({})[0])
+    for name in ("abc.test", "abd.test", "abe.test"):
+        answers.ask(question(name))
+    answers.replace(*draft.update({"web.test": WEB}))
+    for name in ("abf.test", "abg.test"):
+        answers.ask(question(name))
+    for name in ("web.test", "WEB.test", "weB.test"):
+        assert first_address(answers.ask(question(name))) == "10.112.0.7"
+
+
 @given(st.binary(max_size=80), st.sampled_from(["web.test", "nope.test", "x.nope.test"]))
 def test_octets_that_are_almost_a_known_question_get_what_would_be_computed(noise: bytes, name: str) -> None:
     """The parts for missing names must not be taken where the name only looks like one."""
     zone = Draft(["test"]).update({"web.test": WEB})[0]
     answers = Answers(zone)
-    answers.ask(question("other.test"))
+    for other in ("other.test", "some.test", "abc.test", "y.nope.test"):
+        answers.ask(question(other))
     packet = question(name)
+    assert answers.ask(packet) == answer(packet, zone)
     for at in (12, 13, len(packet) - 5):
         odd = packet[:at] + noise + packet[at:]
         assert answers.ask(odd) == answer(odd, zone)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from dnslib import DNSRecord
+from dnslib import EDNS0, DNSRecord
 
 from meshdns import batch, udp
+from meshdns.block import block
 from meshdns.forward import Forwarder
 from meshdns.server import NameServer
 from meshdns.zone import Zone
@@ -172,27 +173,53 @@ async def test_a_stranger_in_the_same_batch_is_refused_and_the_others_are_not() 
     assert server.counters.refused == 3
 
 
-async def test_a_peer_that_cannot_be_reached_takes_no_answer_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """sendmmsg stops at the first that fails: here the second of three, as if its route were gone."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+def test_a_peer_that_cannot_be_reached_takes_no_answer_from_the_others() -> None:
+    """sendmmsg stops at the first that fails: here the second of three, whose address has gone."""
+    with private_network(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)
         part = batch.Batch(sock)
+        ip("addr add 10.9.0.1/32 dev lo")
         clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
-        for client in clients:
+        for client, host in zip(clients, ("127.0.0.1", "10.9.0.1", "127.0.0.1"), strict=True):
             client.settimeout(2)
-            client.bind(("127.0.0.1", 0))
-            client.sendto(b"12", sock.getsockname())
+            client.bind((host, 0))
+            client.sendto(question(), sock.getsockname())
         while (got := part.receive()) != 3:
             assert got <= 0
-        for slot in range(3):
-            part.answers[slot * batch.ANSWER : slot * batch.ANSWER + 3] = b"abc"
-            part.sizes[slot] = 3
-        part.sizes[1] = 1 << 20  # EMSGSIZE
+        ip("addr del 10.9.0.1/32 dev lo")
+        part.answer([block(b"--abc")] * 3)
         part.send(0, 3)
-        assert [clients[n].recv(9) for n in (0, 2)] == [b"abc", b"abc"]
+        assert [clients[n].recv(9) for n in (0, 2)] == [b"\0\1abc", b"\0\1abc"]
         for client in clients:
             client.close()
+
+
+@pytest.mark.parametrize("edns", [False, True])
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_an_answer_too_long_for_the_way_is_cut_and_never_fragmented(edns: bool, forwarded: bool) -> None:
+    """Known in a batch, or from an upstream; whole again over TCP, and over a wider way."""
+    many = Zone.build({"web.test": [f"10.112.1.{n}" for n in range(60)]}, ["test"])
+    record = DNSRecord.question("web.test")
+    if edns:
+        record.add_ar(EDNS0(udp_len=1232))
+    packet = bytes(record.pack())
+
+    async def work() -> None:
+        async with running("127.0.0.1", zone=many) as upstream:
+            forwarder = Forwarder(upstream.addresses) if forwarded else None
+            async with running("127.0.0.1", forwarder, zone=Zone.build({}) if forwarded else many) as server:
+                port = server.addresses[0][1]
+                for mtu, whole in ((65536, edns), (552, False), (65536, edns)):
+                    ip(f"link set lo mtu {mtu}")
+                    for _ in range(2):
+                        said = DNSRecord.parse(await ask("127.0.0.1", port, packet))
+                        assert (len(said.rr) == 60) == whole
+                        assert (said.header.tc, said.q.qname, len(said.ar)) == (int(not whole), "web.test", int(edns))
+                        assert said.header.id == record.header.id
+
+    with private_network():
+        asyncio.run(work())
 
 
 def test_more_clients_than_are_remembered_are_all_served(monkeypatch: pytest.MonkeyPatch) -> None:

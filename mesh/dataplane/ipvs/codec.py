@@ -60,8 +60,14 @@ class _Of(IntEnum):  # IPVS_CMD_ATTR_*
     SERVICE, DEST, _DAEMON, TIMEOUT_TCP, TIMEOUT_TCP_FIN, TIMEOUT_UDP = range(1, 7)
 
 
-class _Svc(IntEnum):  # IPVS_SVC_ATTR_*
-    AF, PROTOCOL, ADDR, PORT, FWMARK, SCHED_NAME, FLAGS, TIMEOUT, NETMASK = range(1, 10)
+class ServiceAttribute(IntEnum):
+    """IPVS_SVC_ATTR_*."""
+
+    AF, PROTOCOL, ADDR, PORT, FWMARK, SCHED_NAME, FLAGS, TIMEOUT, NETMASK, STATS = range(1, 11)
+
+
+_Svc: TypeAlias = ServiceAttribute
+"""Short, for its use here."""
 
 
 class DestinationAttribute(IntEnum):

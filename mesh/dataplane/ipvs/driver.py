@@ -17,7 +17,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.ipvs import codec
-from mesh.dataplane.ipvs.listing import DestinationParser
+from mesh.dataplane.ipvs.listing import DestinationParser, ServiceParser
 from mesh.dataplane.ipvs.netlink import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.translate import Change, as_edit, encode, reason, virtual_key, virtual_server
 from mesh.dataplane.vips import move_vip
@@ -65,7 +65,7 @@ class IpvsDataPlane:
         self._published = published
         self._tcp_timeout = tcp_timeout
         self._in_pool = lru_cache(1 << 16)(lambda address: ip_address(address) in pool)
-        self._parse = DestinationParser()
+        self._parse_service, self._parse_destination = ServiceParser(), DestinationParser()
         self._ipvs: IpvsSocket | None = None
         self._opening = asyncio.Lock()
 
@@ -122,7 +122,7 @@ class IpvsDataPlane:
     ) -> list[tuple[codec.Service, list[codec.Destination]]]:
         """Our virtual servers with what is behind each."""
         if only is None or len(only) > _FEW:
-            services = await ipvs.dump(codec.get_services(), codec.parse_service)
+            services = await ipvs.dump(codec.get_services(), self._parse_service)
         else:
             asked = [codec.get_service(key) for key in only]
             found = await ipvs.dump_each(asked, codec.parse_service, absent=errno.ESRCH)
@@ -133,7 +133,7 @@ class IpvsDataPlane:
             if service is not None and self.owns(service.key) and (only is None or service.key in only)
         ]
         asked = [codec.get_destinations(service.key) for service in ours]
-        return list(zip(ours, await ipvs.dump_each(asked, self._parse), strict=True))
+        return list(zip(ours, await ipvs.dump_each(asked, self._parse_destination), strict=True))
 
     async def _program(self, changes: Sequence[Change]) -> list[Failure]:
         """Those that are not ours are refused; without changes, nothing is opened."""

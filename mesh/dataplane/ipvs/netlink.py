@@ -23,7 +23,7 @@ from pyroute2.netlink.generic.ipvs import ipvsmsg
 
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.ipvs.codec import FAMILY_NAME
-from mesh.dataplane.ipvs.wire import Ack, Answer, MalformedError, Reply, Request, pack, unpack
+from mesh.dataplane.ipvs.wire import Ack, MalformedError, Reply, Request, entries, pack, unpack
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class IpvsSocket:
             first = self._send(requests)
             acks: dict[int, Ack] = {}
             while len(acks) < len(requests):
-                for answer in await self._receive():
+                for answer in unpack(await self._receive()):
                     if isinstance(answer, Ack) and 0 <= answer.sequence - first < len(requests):
                         acks[answer.sequence] = answer
             ordered = [acks[first + index] for index in range(len(requests))]
@@ -127,7 +127,12 @@ class IpvsSocket:
         with self._exchange():
             sequence = self._send([request])
             while True:
-                for answer in await self._receive():
+                datagram = await self._receive()
+                bodies = entries(datagram, sequence)
+                if bodies is not None:
+                    replies += map(parse, bodies)
+                    continue
+                for answer in unpack(datagram):
                     if answer.sequence != sequence:
                         continue
                     interrupted |= answer.interrupted
@@ -149,13 +154,12 @@ class IpvsSocket:
         self._socket.send(b"".join(messages))
         return first
 
-    async def _receive(self) -> list[Answer]:
+    async def _receive(self) -> bytes:
         try:
-            datagram = self._socket.recv(_DATAGRAM)  # nearly always there since `send`
+            return self._socket.recv(_DATAGRAM)  # nearly always there since `send`
         except BlockingIOError:
             async with asyncio.timeout(self._patience):
-                datagram = await self._received_later()
-        return list(unpack(datagram))
+                return await self._received_later()
 
     async def _received_later(self) -> bytes:
         loop = asyncio.get_running_loop()

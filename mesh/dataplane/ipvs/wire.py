@@ -95,6 +95,26 @@ def unpack(datagram: bytes) -> Iterator[Answer]:
         offset += _aligned(length)
 
 
+def entries(datagram: bytes, sequence: int) -> list[bytes] | None:
+    """The bodies of a datagram that is nothing but entries of this one list, all of the same length; None: it is not.
+
+    As `unpack` gives them, at a fraction of the cost: the kernel writes the same header before each entry.
+    """
+    header = datagram[: _HEADER.size]
+    if len(header) < _HEADER.size:
+        return None
+    length, kind, flags, asked, _ = _HEADER.unpack(header)
+    if kind in (_NLMSG_ERROR, _NLMSG_DONE) or flags & _F_DUMP_INTERRUPTED or asked != sequence:
+        return None
+    if length < _HEADER.size + _GENERIC.size or length & 3 or len(datagram) % length:
+        return None
+    starts = range(0, len(datagram), length)
+    if any(datagram[at : at + _HEADER.size] != header for at in starts):
+        return None
+    skipped = _HEADER.size + _GENERIC.size
+    return [datagram[at + skipped : at + length] for at in starts]
+
+
 def _error_text(payload: bytes, flags: int) -> str:
     """NLMSGERR_ATTR_MSG, which follows the refused message's header or, if it was not capped, all of it."""
     if not flags & _F_ACK_TLVS:

@@ -52,6 +52,11 @@ async def available(version: int = 4) -> str | None:
     return None
 
 
+async def remove() -> list[str]:
+    """Take away the tables of this data plane, of either address family; those that were there. Raises `NftError`."""
+    return [f"{family} {TABLE}" for family in ("ip", "ip6") if await nft.delete(family, TABLE)]
+
+
 class NftablesDataPlane:
     """The `DataPlane` of nftables, for the address family of the pool; all that is in its table is ours.
 
@@ -111,10 +116,6 @@ class NftablesDataPlane:
         if self._netfilter is not None:
             netfilter, self._netfilter = self._netfilter, None
             await netfilter.close()
-
-    async def remove(self) -> bool:
-        """Take the whole table away; whether there was one. Raises `NftError`."""
-        return await nft.delete(self._base.family, TABLE)
 
     async def _state(self, *, whole: bool = False) -> State:
         """What is programmed; `whole`: as nft lists it."""

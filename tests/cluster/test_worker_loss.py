@@ -24,19 +24,25 @@ class TestOthersNotice:
         """Long: whatever happens meanwhile is not by the lease."""
         return 60
 
-    async def test_a_worker_without_power_is_out_before_its_lease_ends(
-        self, lab: Lab, workers: list[Worker], server: EtcdServer
+    @pytest.mark.parametrize("store_is_away", [False, True], ids=["before-its-lease-ends", "while-etcd-is-away"])
+    async def test_a_worker_without_power_is_out(
+        self, lab: Lab, workers: list[Worker], server: EtcdServer, store_is_away: bool
     ) -> None:
         first, second, third = workers
         async with all_running(workers):
             await agree(workers)
             await met(workers)
+            if store_is_away:
+                server.stop()
             ways = [Way(place, worker.address, PUBLISHED) for worker in (first, second) for place in ("client", "2a")]
             async with load(lab, ways) as counted:
                 await third.power_off()
                 await asyncio.gather(*(seconds_until(w, lambda seen: seen == ALL - ON_W3) for w in (first, second)))
                 out = asyncio.get_running_loop().time()
-                assert "/workers/w3/endpoints" in server.ctl("get", "--prefix", "--keys-only", "/vipmesh/"), "leased"
+                if not store_is_away:
+                    assert "/workers/w3/endpoints" in server.ctl("get", "--prefix", "--keys-only", "/vipmesh/"), (
+                        "leased"
+                    )
                 assert [p for p in (await first.status())["problems"] if "worker w3: it does not answer" in p]
                 drains = {e["worker"]: e["drain"] for e in (await first.status())["services"][0]["endpoints"]}
                 assert drains == {"w1": None, "w2": None, "w3": "unreachable"}

@@ -13,17 +13,16 @@ from tests.cluster.workers import (
     NAME,
     PUBLISHED,
     PUBLISHED_UDP,
+    SLOW,
     Worker,
     agree,
     all_running,
 )
 
 pytestmark = [
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1700),
     pytest.mark.parametrize("driver", ["nftables", pytest.param("ipvs", marks=pytest.mark.ipvs)]),
 ]
-SLOW = 240.0
-"""Seconds until all daemons agree: the virtual machine may emulate its processor."""
 
 
 async def test_every_place_reaches_the_endpoints_of_every_worker(lab: Lab, workers: list[Worker], driver: str) -> None:

@@ -14,6 +14,9 @@ import aiohttp
 from tests.cluster.lab import CONTAINERS, Lab, underlay
 from tests.e2e.programs import Program, eventually, vipmesh
 
+SLOW = 600.0
+"""Seconds for what a virtual machine does that emulates its processor: there a daemon alone starts for minutes."""
+
 PUBLISHED, PUBLISHED_UDP, LISTEN, LISTEN_UDP = 30080, 30053, 80, 5353
 NAME = "web.shop.test"
 
@@ -180,5 +183,5 @@ async def all_running(workers: Sequence[Worker], *, at_once: bool = True) -> Asy
         for worker in workers:
             await stack.enter_async_context(worker.running())
             if not at_once:
-                await eventually(worker.programmed, bool, 240)
+                await eventually(worker.programmed, bool, SLOW)
         yield

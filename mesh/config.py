@@ -96,6 +96,8 @@ class Settings:
     store_lease_ttl: int
     """Seconds that what a worker offers outlives its last sign of life."""
     store_saved_view: Path
+    peers_listen: str
+    """`auto`, `off`, or `ADDRESS:PORT`."""
     admin_listen: str
     """`unix:///path` or `HOST:PORT`."""
     admin_tcp: str | None
@@ -323,6 +325,15 @@ def _tcp(raw: object) -> str:
     return text
 
 
+def _peers(raw: object) -> str:
+    text = _text(raw)
+    if text not in ("auto", "off"):
+        host, _ = socket_address(text)
+        if ipaddress.ip_address(host).is_unspecified:
+            raise ValueError(f"{text!r} is no address that other workers can ask")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """How one setting is read, and what a user should see."""
@@ -462,6 +473,13 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             "/var/lib/vipmesh/view.json",
             '"/var/lib/vipmesh/view.json"',
             "where the last view of the cluster is kept for a start while etcd is away",
+        ),
+        "peers.listen": Setting(
+            _peers,
+            "auto",
+            '"auto", "off" or an address and port such as "192.0.2.11:9781"',
+            "where this worker answers the others over TCP, so that its loss is noticed before its lease ends; `auto`: "
+            "port 9781 of `[node] address`, else of the address from which it reaches the store",
         ),
         "admin.listen": Setting(
             _listen,

@@ -31,14 +31,16 @@ from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.leaving import Leaving
 from mesh.metrics import Measured
-from mesh.model import Address, Endpoint, VirtualKey
+from mesh.model import Address, Endpoint, RealKey, VirtualKey
 from mesh.naming import Names
 from mesh.offload import answer_promptly, compute
 from mesh.parts import Site, Upkeep
 from mesh.predecessor import IpvsServers, NftablesRules
+from mesh.present import Presence, PresenceError, present
 from mesh.probes.command import CommandCheck
 from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
+from mesh.reach import Reach
 from mesh.reconcile import Reconciler
 from mesh.resolver import PORT, prepare, resolver_of
 from mesh.sources.compose import ComposeSource
@@ -115,6 +117,7 @@ async def run(
             or_off = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
             raise NameServerError(f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
+        presence = await _present(settings, stack)
         wake = asyncio.Event()
         engine = settings.source_docker_socket
         prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
@@ -123,7 +126,7 @@ async def run(
         sources, stopping = _sources(settings, environment, leaving)
         former = await _former(settings, plane, interface, published, lambda: loop.passes > 0)
         loop = Reconciler(
-            _site(settings, resolver),
+            _site(settings, resolver, presence.listens),
             Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
             host=HostAddresses(settings.node_address),
             sources=sources,
@@ -136,6 +139,7 @@ async def run(
             publish=_publisher(draft, names),
             wake=wake,
             leaving=leaving,
+            reach=Reach(wake.set, presence.witnesses),
         )
         measure = _measure(settings, loop, prober, names)
         explained = partial(_explain, loop)
@@ -306,7 +310,18 @@ def _listening_on(plane: DataPlane) -> Callable[[VirtualKey], tuple[Address, int
     return lambda key: (key.address, key.port)
 
 
-def _site(settings: Settings, resolver: Address | None) -> Site:
+async def _present(settings: Settings, stack: AsyncExitStack) -> Presence:
+    try:
+        presence = await present(settings)
+    except PresenceError as error:
+        raise StartError(str(error)) from error
+    if presence.server is not None:
+        stack.callback(presence.server.close)
+        log.info("the other workers ask for this one on %s", presence.listens)
+    return presence
+
+
+def _site(settings: Settings, resolver: Address | None, listens: RealKey | None) -> Site:
     return Site(
         worker=settings.node_name,
         domain=settings.dns_domain,
@@ -314,4 +329,5 @@ def _site(settings: Settings, resolver: Address | None) -> Site:
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
         resolver=resolver,
+        listens=listens,
     )

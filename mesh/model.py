@@ -90,6 +90,8 @@ class Drain(StrEnum):
     """Its engine was told to stop it."""
     PAUSED = "paused"
     """It is frozen and will come back as it was."""
+    UNREACHABLE = "unreachable"
+    """This worker does not reach it; what each finds out for itself and tells nobody."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

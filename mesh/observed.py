@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mesh.local import health_of, own_endpoints, up_to_date
-from mesh.model import ClusterView, Health, Instance
+from mesh.model import ClusterView, EndpointKey, Health, Instance
+from mesh.peers import withhold
 from mesh.plan import Plan
 from mesh.status import Facts, WorkerStatus, services
 
@@ -41,6 +42,10 @@ class Observed:
     """Real servers that are on their way out."""
     digest: str | None = None
     """Of the plan."""
+    lost: frozenset[EndpointKey] = frozenset()
+    """Endpoints that this worker does not reach."""
+    isolated: bool = False
+    """Whether it takes that to be its own fault."""
 
     @property
     def size(self) -> int:
@@ -49,10 +54,11 @@ class Observed:
 
     @property
     def newest(self) -> ClusterView | None:
-        """The picture of the cluster with the own endpoints as they are now."""
+        """The picture of the cluster with the own endpoints as they are now, and without what is out of reach."""
         if self.view is None:
             return None
-        return up_to_date(self.view, own_endpoints(self.view, self.facts.worker), self.instances, self.probed)
+        own = own_endpoints(self.view, self.facts.worker)
+        return withhold(up_to_date(self.view, own, self.instances, self.probed), self.lost, isolated=self.isolated)
 
 
 def worker_status(observed: Observed) -> WorkerStatus:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.config import Network
-from mesh.model import Address, Claims, ClusterView, Health, Instance
+from mesh.model import Address, Claims, ClusterView, Health, Instance, RealKey
 from mesh.plan import Plan
 from mesh.probes.health import Verdict
 from mesh.probes.prober import Target
@@ -62,6 +62,8 @@ class Site:
     """Seconds that the connections of a removed endpoint get to finish."""
     resolver: Address | None = None
     """Where the name server answers on the interface of the VIPs."""
+    listens: RealKey | None = None
+    """Where this worker answers the others."""
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """What all workers offer, as one of them sees it: the records of the store, with its own offer over them.
 
-Of its own offer a worker knows more than the store does. What remains of a store that was lost stands under all of it.
+Of its own offer a worker knows more than the store does. What remains of a store that was lost, and of workers whose
+lease has ended while they answer, stands under all of it.
 The reader is told of what has changed; only where nobody can say what that is does it look at everything.
 """
 

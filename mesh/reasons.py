@@ -15,6 +15,7 @@ _DRAINS = {
     Drain.ASKED: ("an operator drains it", "`vipmesh undrain {}` ends that"),
     Drain.STOPPING: ("its container is being stopped", None),
     Drain.PAUSED: ("its container is paused", "unpause it"),
+    Drain.UNREACHABLE: ("this worker reaches neither it nor its worker", "see that its worker runs and is connected"),
 }
 
 

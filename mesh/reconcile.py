@@ -47,6 +47,7 @@ from mesh.probes.prober import Target
 from mesh.problem import Problem
 from mesh.programming import Programming
 from mesh.published import PublishedPorts
+from mesh.reach import Reach
 from mesh.register import register
 from mesh.service_plan import Part
 from mesh.share import Share
@@ -69,7 +70,8 @@ class Reconciler:
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
     `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
-    `leaving` knows what operators want drained, and is told what each pass has left in the data plane.
+    `leaving` knows what operators want drained, and is told what each pass has left in the data plane. `reach` asks the
+    other workers.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Reconciler:
         publish: Callable[[Mapping[Name, Part]], None],
         wake: asyncio.Event,
         leaving: Leaving | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self._site = site
         self._facts = facts
@@ -103,7 +106,10 @@ class Reconciler:
         self._prober = prober
         self._now = Pictures()
         self._journal = Journal()
-        self._share = Share(site.worker, store, self._journal, self._decide)
+        self._reach = reach or Reach(wake.set)
+        self._share = Share(
+            site.worker, store, self._journal, self._decide, listens=site.listens, answers=self._reach.answers
+        )
         self.figures = LoopFigures()
         self._programming = Programming(
             plane, publish, self._journal, self.figures, audit=AUDIT, drain_timeout=site.drain_timeout
@@ -133,6 +139,7 @@ class Reconciler:
             tasks.create_task(self._keep_registered(), name="registration")
             tasks.create_task(self._follow_store(), name="store")
             tasks.create_task(self._keep_programmed(), name="data plane")
+            tasks.create_task(self._reach.run(self), name="other workers")
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
@@ -159,6 +166,7 @@ class Reconciler:
             journal.repairs,
             len(self._programming.draining),
             self.digest(),
+            *self._reach.lost,
         )
 
     def evidence(self) -> Evidence:
@@ -182,6 +190,18 @@ class Reconciler:
     def digest(self) -> str | None:
         """Of what was planned last; None: nothing yet."""
         return None if self._now.plan is None else self._word(self._now.plan)
+
+    def workers(self) -> Mapping[str, RealKey]:
+        """See `Others.workers`."""
+        return self._share.others.workers
+
+    def unleased(self) -> Collection[str]:
+        """See `Others.unleased`."""
+        return self._share.others.records.keys()
+
+    def view(self) -> ClusterView:
+        """See `Others.view`."""
+        return self._now.view or ClusterView()
 
     def is_alive(self) -> bool:
         """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""
@@ -238,7 +258,7 @@ class Reconciler:
             return None
         if view.endpoints is not self._own[0]:
             self._own = view.endpoints, own_endpoints(view, self._site.worker)
-        return up_to_date(view, self._own[1], self._instances(), self._prober.health())
+        return self._reach.withheld(up_to_date(view, self._own[1], self._instances(), self._prober.health()))
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
@@ -292,12 +312,19 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
-            self._share.judge(self._prober.health())
+            self._tell_and_hear()
             self._looked_at = asyncio.get_running_loop().time()
             self.figures.looked_at = time.time()
             with self._pace.work():
                 if (seen := self._seen()) is not None and self._now.addresses is not None:
                     await self._pass(seen, self._now.addresses)
+
+    def _tell_and_hear(self) -> None:
+        """Of the probes to the others; not before there are any, or what a former life said would be taken back."""
+        if self._now.view is not None:
+            self._share.judge(self._prober.health())
+        self._share.review()
+        self._journal.found("peers", self._reach.problems())
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         loop = asyncio.get_running_loop()

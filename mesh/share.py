@@ -11,20 +11,21 @@ before anything new is claimed, and until the other workers have registered anew
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeAlias
 
 from mesh import __version__
 from mesh.claims import Wish, is_of
 from mesh.journal import Journal
-from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
+from mesh.model import Claims, ClusterView, Endpoint, Health, Name, RealKey, Service
 from mesh.offload import compute
 from mesh.pace import Pace
 from mesh.picture import Picture
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
+from mesh.store.presence import Unleased
 from mesh.store.records import daemon, own_prefixes, registration, verdict, worker_of
 
 log = logging.getLogger("vipmesh")
@@ -46,13 +47,26 @@ Decide: TypeAlias = Callable[[ClusterView], tuple[tuple[Wish, ...], tuple[Proble
 class Share:
     """Of one worker. `offer` and `judge` may be called with the same again."""
 
-    def __init__(self, worker: str, store: Store, journal: Journal, decide: Decide) -> None:
+    def __init__(
+        self,
+        worker: str,
+        store: Store,
+        journal: Journal,
+        decide: Decide,
+        *,
+        listens: RealKey | None = None,
+        answers: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`listens`: where the other workers may ask whether this one is there; `answers`: whether another one is."""
         self._worker = worker
         self._store = store
         self._journal = journal
         self._decide = decide
         self._own = own_prefixes(worker)
-        self._daemon = daemon(worker, __version__, uuid.uuid4().hex)
+        self._daemon = daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
+        self._answers = answers
+        self.others = Unleased()
+        """The other workers: those in the store, and those whose lease has ended while they answered."""
         self._picture = Picture(self._own[0])
         self._looking, self._claiming = Pace(REST, LONGEST_REST), Pace(REST, LONGEST_REST)
         self._writing = Pace(WRITE_REST, LONGEST_REST)
@@ -101,6 +115,11 @@ class Share:
             self._health = health
             self._write.set()
 
+    def review(self) -> None:
+        """Another worker answers, or does not any more."""
+        if self.others.records:
+            self._look.set()
+
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
 
@@ -119,6 +138,7 @@ class Share:
                 if self._snapshot is None or (patient and not self._knows_itself(self._snapshot)):
                     continue
                 patient = False
+                self.others = self.others.only(self._answers)
                 with self._looking.work():
                     seen, broken = await self._picture.look(
                         self._snapshot, self._offered, self._remains(self._snapshot)
@@ -146,6 +166,8 @@ class Share:
             self._write.set()
         elif before.origin != snapshot.origin:
             self._lose(before)
+        if _tells_of_daemons(snapshot.changed):
+            self.others = self.others.after(snapshot, before, self._worker)
         self._picture.changed(snapshot.changed)
         self._notice_namesake(snapshot)
         self._taken.clear()
@@ -176,9 +198,12 @@ class Share:
         self._look.set()
 
     def _remains(self, snapshot: Snapshot) -> dict[str, bytes]:
-        """Of a store that was lost: what the workers offered that have not registered anew yet, and all claims."""
+        """What counts where the store has nothing: of one that was lost, what the workers offered that have not
+        registered anew yet, and all claims; and what they offered whose lease has ended while they answer.
+        """
         back = {worker_of(key) for key in snapshot.records} if self._former else set()
-        return {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
+        former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
+        return former | self.others.all_records()
 
     def _knows_itself(self, snapshot: Snapshot) -> bool:
         return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
@@ -278,3 +303,7 @@ class Share:
         self._waiting.discard(what)
         if not self._waiting:
             self._journal.thawed("store")
+
+
+def _tells_of_daemons(changed: Iterable[str] | None) -> bool:
+    return changed is None or any(key.endswith("/daemon") for key in changed)

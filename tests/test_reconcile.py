@@ -161,6 +161,33 @@ class TestTheLoop:
             await bench.passes(20)
             assert [*bench.real_servers().values()] == [[]], "the presumption ends with the third failure"
 
+    async def test_a_restart_takes_back_no_verdict_although_the_store_is_slow(self, bench: Bench) -> None:
+        """The others would send nothing to the endpoint until it is probed anew."""
+        bench.check.set("10.2.0.1", 80, ok=True, reason="status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(6)
+        verdict = "health/w1/demo%2Fweb%2F10.2.0.1"
+        assert verdict in bench.cluster.records
+        before, change = dict(bench.cluster.records), bench.cluster.change
+        missing: list[bool] = []
+
+        def watched(changes: Mapping[str, bytes | None]) -> None:
+            change(changes)
+            missing.append(verdict not in bench.cluster.records)
+
+        bench.cluster.change = watched  # type: ignore[method-assign]  # to see all that is ever written
+        bench.cluster.out_of_reach = True
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(1)
+            bench.cluster.out_of_reach = False
+            await bench.passes(20)
+        assert missing
+        assert not any(missing)
+        assert before.keys() == bench.cluster.records.keys()
+
     async def test_what_comes_later_proves_itself_although_its_address_was_adopted(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
         async with bench.running():
@@ -223,7 +250,7 @@ class TestTheLoop:
             before = bench.plane.table
             bench.plane.table = Table()
             bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "there is none")
-            await bench.passes(AUDIT)
+            await bench.passes(AUDIT - LOOK_AGAIN / 2)
             assert bench.plane.table != before
             assert loop.status().repairs == 2
             await bench.passes(LOOK_AGAIN)

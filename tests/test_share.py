@@ -12,7 +12,7 @@ import pytest
 
 from mesh.claims import Wish, wishes
 from mesh.journal import Journal
-from mesh.model import ClusterView, Endpoint, Health, Route, Service, Transport
+from mesh.model import ClusterView, Endpoint, Health, RealKey, Route, Service, Transport
 from mesh.plan import vip_of
 from mesh.problem import Problem
 from mesh.share import GRACE, Share
@@ -36,9 +36,15 @@ class Worker:
     name: str
     journal: Journal = field(default_factory=Journal)
     views: list[ClusterView] = field(default_factory=list)
+    met: set[str] = field(default_factory=set)
+    """Workers that answer it."""
 
     def __post_init__(self) -> None:
-        self.share = Share(self.name, MemoryStore(self.cluster, self.name), self.journal, self._decide)
+        listens = RealKey(f"10.1.0.{self.name[1:]}", 9781)
+        store = MemoryStore(self.cluster, self.name)
+        self.share = Share(
+            self.name, store, self.journal, self._decide, listens=listens, answers=lambda worker: worker in self.met
+        )
 
     def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
         return wishes(seen.services, seen.claims, pool=POOL, ports=range(30000, 30010))

@@ -19,7 +19,7 @@ from mesh.probes.health import Verdict
 RESET = struct.pack("ii", 1, 0)
 """`struct linger`: on, no time: close sends RST and forgets the connection."""
 
-_OURS = frozenset(
+OURS = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES)
 )
 """What the worker lacks or forbids: the endpoint was not even asked."""
@@ -77,4 +77,4 @@ def explain(error: OSError) -> str:
     if error.errno is None or error.errno <= 0:
         return str(error)
     words = os.strerror(error.errno).lower()
-    return f"this worker cannot ask: {words}" if error.errno in _OURS else words
+    return f"this worker cannot ask: {words}" if error.errno in OURS else words

@@ -45,6 +45,7 @@ class DaemonRecord(msgspec.Struct, frozen=True):
 
     version: str
     session: str
+    listens: str | None = None
 
 
 class VerdictRecord(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ problem to tell, never an exception: one broken record must not stop the others.
     claims/ports/<transport>/<port>     {"name", "container_port"}
     workers/<worker>/services/<owner>   a `Service`                   leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
-    workers/<worker>/daemon             {"version", "session"}        leased; written last: the rest is there
+    workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last: the rest is there
     health/<worker>/<id>                {"health"}                    leased; what its worker's probes say
 
 Parts between slashes are percent-encoded where they hold a slash or anything odd.
@@ -69,9 +69,9 @@ def registration(worker: str, services: Iterable[Service], endpoints: Iterable[E
     return records | {key("workers", worker, "endpoints", endpoint.id): _value(endpoint) for endpoint in endpoints}
 
 
-def daemon(worker: str, version: str, session: str) -> tuple[str, bytes]:
-    """Key and value of the daemon itself; `session` is another one after each start."""
-    return key("workers", worker, "daemon"), _value(DaemonRecord(version, session))
+def daemon(worker: str, version: str, session: str, listens: str | None = None) -> tuple[str, bytes]:
+    """Key and value of the daemon itself: `session` is another one after each start, `listens` where it answers."""
+    return key("workers", worker, "daemon"), _value(DaemonRecord(version, session, listens))
 
 
 def verdict(worker: str, id: str, health: Health) -> tuple[str, bytes]:

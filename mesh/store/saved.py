@@ -45,6 +45,8 @@ class SavedView:
         self._newest: Snapshot | None = None
         self._dirty = asyncio.Event()
         self._from_file = False
+        self._waited = False
+        """The store was given its time already: a start must not wait twice."""
 
     @classmethod
     async def open(cls, store: Store, path: Path) -> "SavedView":
@@ -64,12 +66,14 @@ class SavedView:
 
     async def read(self) -> Snapshot:
         """See `Store.read`; from the file if the store is away."""
-        try:
+        saved = await asyncio.to_thread(self._load)
+        if saved is None:
             return await self._store.read()
-        except StoreError:
-            saved = await asyncio.to_thread(self._load)
-            if saved is None:
-                raise
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._store.read()
+        except (StoreError, TimeoutError):
+            self._waited = True
             return saved
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -90,7 +94,8 @@ class SavedView:
         async with aclosing(_generator(self._store)) as snapshots:
             first = asyncio.ensure_future(anext(snapshots))
             try:
-                await asyncio.wait([first], timeout=PATIENCE if saved is not None else None)
+                patience = 0 if self._waited else PATIENCE
+                await asyncio.wait([first], timeout=None if saved is None else patience)
                 if saved is not None and not first.done():
                     log.warning("the store is away: starting with what was saved in %s", self._path)
                     self._from_file = True

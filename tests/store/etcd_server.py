@@ -72,6 +72,8 @@ class EtcdServer:
     directory: Path
     tls: Sequence[str] = field(default=())
     """What etcdctl needs to be let in."""
+    inside: Sequence[str] = field(default=())
+    """What to put before a command that shall run where the members run."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -103,7 +105,15 @@ class EtcdServer:
     def ctl(self, *arguments: str, given: str = "") -> str:
         """What etcdctl prints."""
         done = subprocess.run(
-            ["etcdctl", "--endpoints", ",".join(self.urls), "--command-timeout=3s", *self.tls, *arguments],
+            [
+                *self.inside,
+                "etcdctl",
+                "--endpoints",
+                ",".join(self.urls),
+                "--command-timeout=3s",
+                *self.tls,
+                *arguments,
+            ],
             env={**os.environ, "ETCDCTL_API": "3"},
             input=given,
             capture_output=True,
@@ -128,9 +138,18 @@ class EtcdServer:
 
 @contextmanager
 def etcd(
-    directory: Path, members: int = 1, options: Sequence[str] = (), tls: Sequence[str] = ()
+    directory: Path,
+    members: int = 1,
+    options: Sequence[str] = (),
+    tls: Sequence[str] = (),
+    *,
+    host: str = "127.0.0.1",
+    inside: Sequence[str] = (),
 ) -> Iterator[EtcdServer]:
-    """A running cluster; with less patience than the default, so that tests are short."""
+    """A running cluster; with less patience than the default, so that tests are short.
+
+    `inside` goes before its commands, to run them where another host's address is.
+    """
     for program in ("etcd", "etcdctl"):
         if shutil.which(program) is None:
             if CI:
@@ -138,18 +157,18 @@ def etcd(
             pytest.skip(f"needs {program}; `tests/install-packages` says what to install")
     directory.mkdir(exist_ok=True)
     scheme = "https" if tls else "http"
-    ports = free_ports(2 * members)
-    peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
+    ports = list(range(2379, 2379 + 2 * members)) if inside else free_ports(2 * members)
+    peers = [f"http://{host}:{port}" for port in ports[members:]]
     cluster = ",".join(f"m{number}={peer}" for number, peer in enumerate(peers))
     made = []
     for number, peer in enumerate(peers):
-        url = f"{scheme}://127.0.0.1:{ports[number]}"
-        command = ["etcd", "--name", f"m{number}", "--data-dir", str(directory / f"m{number}")]
+        url = f"{scheme}://{host}:{ports[number]}"
+        command = [*inside, "etcd", "--name", f"m{number}", "--data-dir", str(directory / f"m{number}")]
         command += ["--listen-client-urls", url, "--advertise-client-urls", url]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster]
         command += ["--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "warn", *options]
         made.append(Member(command, url, directory / f"m{number}.log"))
-    server = EtcdServer(made, directory, tls)
+    server = EtcdServer(made, directory, tls, inside)
     try:
         server.start()
         yield server

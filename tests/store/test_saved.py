@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.store import StoreError
-from mesh.store.saved import SavedView
+from mesh.store import Snapshot, StoreError
+from mesh.store.saved import PATIENCE, SavedView
 from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.store.contract import StoreContract, watching
 
@@ -81,6 +81,25 @@ async def test_a_store_that_is_away_is_replaced_until_it_answers(
         cluster.write({"claims/a": b"1", "claims/b": b"2"})
         assert (await anext(snapshots)).records == {"claims/a": b"1", "claims/b": b"2"}
         assert store.trouble is None
+
+
+@pytest.mark.looptime
+async def test_a_start_waits_for_the_store_once(
+    cluster: MemoryCluster, path: Path, written: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read first, and then watched, comes from the file after the patience for one of them."""
+
+    async def hang(_: MemoryStore) -> Snapshot:
+        await asyncio.sleep(60)
+        raise StoreError("no answer; start it")
+
+    monkeypatch.setattr(MemoryStore, "read", hang)
+    async with saving(cluster, path) as store:
+        begun = asyncio.get_running_loop().time()
+        assert "claims/a" in (await store.read()).records
+        async with aclosing(watching(store)) as snapshots:
+            assert "claims/a" in (await anext(snapshots)).records
+        assert asyncio.get_running_loop().time() - begun == pytest.approx(PATIENCE, abs=0.1)
 
 
 async def test_a_store_that_was_lost_meanwhile_shows_by_its_origin(

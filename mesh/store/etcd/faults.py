@@ -102,6 +102,8 @@ def of_exception(error: Exception, timeout: float) -> UnreachableError:
         return UnreachableError(f"no answer within {timeout:g} s")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return UnreachableError(str(error.certificate_error), _remedy("CERTIFICATE_VERIFY_FAILED"))
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return UnreachableError("hung up within an answer")
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     said = getattr(cause, "strerror", None) or str(cause)
     if isinstance(cause, ConnectionError) and cause.errno:

@@ -1,0 +1,53 @@
+"""At which address of this host the others reach it: the one from which it reaches the store.
+
+Routing answers that without a packet: a UDP socket that is connected has chosen its source address (connect(2)).
+"""
+
+import asyncio
+import socket
+from collections.abc import Collection, Iterable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from mesh.model import Address, RealKey
+
+_ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+"""Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the default route is taken."""
+
+
+async def resolved(urls: Iterable[str]) -> list[RealKey]:
+    """Addresses and ports of URLs, in their order; those that do not resolve now are left out."""
+    loop = asyncio.get_running_loop()
+    found = []
+    for url in urls:
+        parts = urlsplit(url)
+        try:
+            answers = await loop.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        except socket.gaierror:
+            continue
+        found += [RealKey(str(place[0]), int(place[1])) for *_, place in answers[:1]]
+    return found
+
+
+def own_address(towards: Iterable[RealKey]) -> Address | None:
+    """The source address on the way to the first of these that is not on loopback, or to the default route."""
+    for place in [*towards, *(RealKey(address, 9) for address in _ELSEWHERE.values())]:
+        source = source_address(place)
+        if source is not None and not ip_address(source).is_loopback:
+            return source
+    return None
+
+
+def elsewhere(places: Iterable[RealKey], own: Collection[Address]) -> tuple[RealKey, ...]:
+    """Those that are not on this host."""
+    return tuple(p for p in places if p.address not in own and not ip_address(p.address).is_loopback)
+
+
+def source_address(place: RealKey) -> Address | None:
+    """From where packets to it are sent; None: there is no route."""
+    with socket.socket(socket.AF_INET6 if ":" in place.address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((place.address, place.port))
+        except OSError:
+            return None
+        return str(ip_address(sock.getsockname()[0].partition("%")[0]))

@@ -1,0 +1,194 @@
+"""Which endpoints of other workers are out of reach, as this worker finds it out by itself. Pure.
+
+A worker that loses its power leaves the store when its lease ends, seconds later; while the store is away, never. So
+the workers ask one another as well, in rounds, and every worker decides for itself: what matters is whether its own
+packets arrive. Traffic is taken away only on double evidence:
+
+* the other worker has answered before and now misses `ENOUGH` rounds in a row. A refusal is a miss as well: its daemon
+  is gone, and nobody judges its endpoints any more;
+* the endpoint, which is asked from the first such miss on, misses as many. So a daemon that is restarted, or a firewall
+  that shuts the port between the workers, costs nothing: the endpoints still answer.
+
+The first answer of either brings the endpoint back.
+
+It goes the other way round as well: a worker that the store has lost (its lease has ended: etcd stood still, or the way
+there is cut) while it answers the others is there, and its endpoints stay. Nobody tells any more how they are, so they
+are asked in its place.
+
+Who is alone must not take that for everybody else's end. A worker is isolated in a round in which it reaches no
+majority of the hosts that it knows, itself included: the other workers and the members of the store. It then takes
+nothing from a service that would be left without an endpoint; where something that it reaches remains, that serves.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+from mesh.model import Address, ClusterView, Drain, Endpoint, EndpointKey, RealKey, Service, Transport, group
+from mesh.plan import first_container_port, takes_traffic
+from mesh.problem import Problem, Severity
+
+ENOUGH = 3
+"""Rounds in a row without an answer: one lost packet proves nothing."""
+
+
+class Answer(StrEnum):
+    """What came of one question."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    """The host is there, and nothing listens."""
+    SILENT = "no answer"
+
+
+class Place(NamedTuple):
+    """Where an endpoint is asked."""
+
+    real: RealKey
+    datagrams: bool
+    """It has no port for connections: a refusal is all that can be had, and is an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The answers of one round. Who is not there was not asked, or this worker was too busy to listen."""
+
+    workers: Mapping[str, Answer] = field(default_factory=dict)
+    hosts: Mapping[Address, Answer] = field(default_factory=dict)
+    """Of every other host that was asked for anything, by address; the best answer of each."""
+    endpoints: Mapping[EndpointKey, Answer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the rounds so far have shown. Begins empty."""
+
+    misses: Mapping[str, int] = field(default_factory=dict)
+    """Rounds in a row that a worker has missed; of those that have answered once."""
+    endpoints: Mapping[EndpointKey, int] = field(default_factory=dict)
+    """The same of the endpoints of workers that miss rounds."""
+    reached: int = 0
+    """Hosts that answered in the last round, refusals included."""
+    hosts: int = 0
+    """Hosts that were asked in it."""
+
+    @property
+    def isolated(self) -> bool:
+        """Whether this worker reaches no majority, itself included."""
+        return 2 * (1 + self.reached) <= 1 + self.hosts
+
+    unleased: frozenset[str] = frozenset()
+    """Workers that the store has lost."""
+
+    @property
+    def doubtful(self) -> frozenset[str]:
+        """Workers whose endpoints are to be asked in the next round: they missed the last one, or are unleased."""
+        return self.unleased | {worker for worker, missed in self.misses.items() if missed}
+
+    @property
+    def lost(self) -> frozenset[EndpointKey]:
+        """Endpoints that are out of reach, and nobody judges them."""
+        gone = self.unleased | {worker for worker, missed in self.misses.items() if missed >= ENOUGH}
+        return frozenset(key for key, missed in self.endpoints.items() if missed >= ENOUGH and key[0] in gone)
+
+    def answers(self, worker: str) -> bool:
+        """Whether it has answered lately."""
+        return self.misses.get(worker, ENOUGH) < ENOUGH
+
+
+def observe(known: Known, seen: Round, workers: Collection[str], unleased: Collection[str] = ()) -> Known:
+    """After one more round; of workers that are no longer among `workers` nothing is kept.
+
+    `unleased`: those among them that the store has lost.
+    """
+    misses = {worker: missed for worker, missed in known.misses.items() if worker in workers}
+    for worker, answer in seen.workers.items():
+        if answer is Answer.ANSWERED:
+            misses[worker] = 0
+        elif worker in misses:
+            misses[worker] += 1
+    lost = frozenset(unleased)
+    endpoints = {key: m for key, m in known.endpoints.items() if key[0] in lost or misses.get(key[0])}
+    for key, answer in seen.endpoints.items():
+        if key[0] in lost or misses.get(key[0]):
+            endpoints[key] = 0 if answer is Answer.ANSWERED else endpoints.get(key, 0) + 1
+    reached = sum(answer is not Answer.SILENT for answer in seen.hosts.values())
+    return Known(misses, endpoints, reached, len(seen.hosts), lost)
+
+
+def places(view: ClusterView, workers: Collection[str]) -> dict[EndpointKey, Place]:
+    """Where to ask the endpoints of these workers: at the port of their probe, else at the first one for clients."""
+    services = {service.owner: service for service in view.services}
+    found = {}
+    for endpoint in view.endpoints:
+        if endpoint.worker in workers and (service := services.get(endpoint.owner)) is not None:
+            found[endpoint.key] = _place(service, endpoint)
+    return found
+
+
+def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool) -> ClusterView:
+    """The view in which endpoints that are lost take no new connection; the view itself if there are none."""
+    owners = {endpoint.owner for endpoint in view.endpoints if endpoint.key in lost} if lost else set()
+    if isolated:
+        owners -= _left_without(view, owners, lost)
+    if not owners:
+        return view
+
+    def marked(endpoint: Endpoint) -> Endpoint:
+        if endpoint.owner not in owners or endpoint.key not in lost:
+            return endpoint
+        return replace(endpoint, drain=endpoint.drain or Drain.UNREACHABLE)
+
+    groups = dict(view.groups)
+    for owner in owners:
+        groups[owner] = group(map(marked, groups[owner].endpoints), view.health)
+    endpoints = tuple(map(marked, view.endpoints))
+    return ClusterView.grouped(view.services, endpoints, view.claims, view.health, groups)
+
+
+def problems(known: Known) -> list[Problem]:
+    """What an operator is told."""
+    found = []
+    if known.lost and known.isolated:
+        reason = "it reaches less than half of the other workers and of the store's members: it may be cut off itself"
+        remedy = "see to its network; services without another endpoint keep those that it does not reach"
+        found.append(Problem(Severity.WARNING, "this worker", reason, remedy))
+    for worker in sorted(known.unleased):
+        if known.answers(worker):
+            reason = "its lease in the store has ended, but it answers: its endpoints stay, and are asked from here"
+            remedy = "see that it reaches the store"
+            found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
+    for worker in sorted({worker for worker, _ in known.lost if not known.answers(worker)}):
+        reason = "it does not answer this worker, nor do endpoints of it, which get no new connection from here"
+        remedy = "see that it runs and is connected; they are back with their first answer"
+        found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
+    return found
+
+
+def _left_without(view: ClusterView, owners: Collection[str], lost: Collection[EndpointKey]) -> set[str]:
+    """Owners among these of services that only lost endpoints serve."""
+    services = {service.owner: service for service in view.services}
+    return {
+        owner
+        for owner in owners
+        if owner not in services
+        or not any(
+            e.key not in lost and takes_traffic(services[owner], e, view.health) for e in view.groups[owner].endpoints
+        )
+    }
+
+
+def _place(service: Service, endpoint: Endpoint) -> Place:
+    transports = _transports(service)
+    port = service.probe.port if service.probe is not None else None
+    if port is None:
+        streams = [number for transport, number in transports if transport is Transport.TCP]
+        port = streams[0] if streams else first_container_port(service)
+    datagrams = service.probe is None and all(transport is not Transport.TCP for transport, _ in transports)
+    return Place(RealKey(endpoint.address, endpoint.port_for(port)), datagrams)
+
+
+def _transports(service: Service) -> Iterable[tuple[Transport, int]]:
+    routed = [(route.transport, route.container_port) for route in service.routes]
+    return [*routed, *((publish.transport, publish.container_port) for publish in service.publishes)]

@@ -1,0 +1,90 @@
+"""A worker loses its power, or its daemon alone: when its endpoints are out everywhere, and when they stay."""
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.cluster.lab import CONTAINERS, Lab
+from tests.cluster.load import Way, load
+from tests.cluster.workers import ALL, PUBLISHED, Worker, agree, all_running, met, seconds_until
+from tests.e2e.programs import eventually
+from tests.store.etcd_server import EtcdServer
+
+pytestmark = pytest.mark.timeout(120)
+
+ON_W3 = frozenset(address for name, address in CONTAINERS.items() if name.startswith("3"))
+BUSY = 4.0
+"""Seconds that a machine with other work may stand still. What it takes on one of its own is in docs/cluster.md."""
+
+
+class TestOthersNotice:
+    @pytest.fixture
+    def ttl(self) -> int:
+        """Long: whatever happens meanwhile is not by the lease."""
+        return 60
+
+    @pytest.mark.parametrize("store_is_away", [False, True], ids=["before-its-lease-ends", "while-etcd-is-away"])
+    async def test_a_worker_without_power_is_out(
+        self, lab: Lab, workers: list[Worker], server: EtcdServer, store_is_away: bool
+    ) -> None:
+        first, second, third = workers
+        async with all_running(workers):
+            await agree(workers)
+            await met(workers)
+            if store_is_away:
+                server.stop()
+            ways = [Way(place, worker.address, PUBLISHED) for worker in (first, second) for place in ("client", "2a")]
+            async with load(lab, ways) as counted:
+                await third.power_off()
+                await asyncio.gather(*(seconds_until(w, lambda seen: seen == ALL - ON_W3) for w in (first, second)))
+                out = asyncio.get_running_loop().time()
+                if not store_is_away:
+                    assert "/workers/w3/endpoints" in server.ctl("get", "--prefix", "--keys-only", "/vipmesh/"), (
+                        "leased"
+                    )
+                assert [p for p in (await first.status())["problems"] if "worker w3: it does not answer" in p]
+                drains = {e["worker"]: e["drain"] for e in (await first.status())["services"][0]["endpoints"]}
+                assert drains == {"w1": None, "w2": None, "w3": "unreachable"}
+                await asyncio.sleep(1)
+            assert [failure for failure in counted.failures if failure[0] > out] == []
+            assert counted.since(out) == {"1a", "1b", "2a", "2b"}
+
+    async def test_a_daemon_that_is_killed_and_comes_back_loses_nothing(self, lab: Lab, workers: list[Worker]) -> None:
+        """The others see its port refuse for seconds, and its endpoints answer."""
+        first, third = workers[0], workers[2]
+        ways = [Way("client", first.address, PUBLISHED), Way("2a", third.address, PUBLISHED)]
+        async with all_running(workers[:2]), third.running() as program:
+            await agree(workers)
+            await met(workers)
+            async with load(lab, ways) as counted:
+                await program.end(signal.SIGKILL)
+                until = asyncio.get_running_loop().time() + 3
+                while asyncio.get_running_loop().time() < until:
+                    assert await first.programmed() == ALL
+                async with third.running():
+                    await eventually(third.status, bool)
+                    for _ in range(10):
+                        assert [await worker.programmed() for worker in workers] == [ALL] * 3
+                        await asyncio.sleep(0.1)
+            assert counted.failures == []
+            assert counted.answers.keys() == CONTAINERS.keys()
+            assert (await first.status())["problems"] == []
+
+
+class TestTheLeaseAlone:
+    @pytest.fixture
+    def ttl(self) -> int:
+        return 3
+
+    async def test_a_worker_without_power_is_out_with_its_lease(
+        self, workers: list[Worker], store: str, ttl: int
+    ) -> None:
+        first, second, third = workers
+        third.configure(driver="nftables", store=store, ttl=ttl, more='[peers]\nlisten = "off"\n')
+        async with all_running(workers):
+            await agree(workers)
+            await third.power_off()
+            took = await asyncio.gather(*(seconds_until(w, lambda seen: seen == ALL - ON_W3) for w in (first, second)))
+            assert max(took) < ttl + 0.5 + BUSY
+            assert (await first.status())["problems"] == []

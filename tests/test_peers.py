@@ -1,0 +1,269 @@
+"""Which endpoints of other workers are out of reach: the rule over rounds, as tables and as properties."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.model import (
+    ClusterView,
+    Drain,
+    Endpoint,
+    EndpointKey,
+    Health,
+    HostPort,
+    Probe,
+    ProbeKind,
+    Publish,
+    RealKey,
+    Route,
+    Service,
+    Transport,
+)
+from mesh.peers import ENOUGH, Answer, Known, Place, Round, observe, places, problems, withhold
+from mesh.plan import takes_traffic
+
+A, R, S = Answer.ANSWERED, Answer.REFUSED, Answer.SILENT
+WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
+ENDPOINTS = {worker: (worker, "e") for worker in ("w2", "w3", "w4")}
+
+
+def after(*rounds: Round, workers: Sequence[str] = ("w2", "w3")) -> Known:
+    known = Known()
+    for one in rounds:
+        known = observe(known, one, workers)
+    return known
+
+
+def seen(w2: Answer, w3: Answer, endpoint: Answer | None = None) -> Round:
+    """By the first of three workers; `endpoint` is on the third."""
+    hosts = {"10.1.0.2": w2, "10.1.0.3": w3}
+    return Round({"w2": w2, "w3": w3}, hosts, {} if endpoint is None else {("w3", "e"): endpoint})
+
+
+WELL = seen(A, A)
+
+
+class TestWhatIsLost:
+    def test_a_worker_without_power_and_its_endpoints_after_enough_rounds(self) -> None:
+        known = after(WELL, seen(A, S), *[seen(A, S, S)] * ENOUGH)
+        assert known.lost == {("w3", "e")}
+        assert after(WELL, seen(A, S), *[seen(A, S, S)] * (ENOUGH - 1)).lost == frozenset()
+
+    def test_a_daemon_that_is_away_costs_nothing_while_the_endpoints_answer(self) -> None:
+        assert after(WELL, seen(A, R), *[seen(A, R, A)] * 9).lost == frozenset()
+
+    def test_endpoints_that_refuse_while_no_daemon_judges_them(self) -> None:
+        assert after(WELL, seen(A, R), *[seen(A, R, R)] * ENOUGH).lost == {("w3", "e")}
+
+    def test_a_firewall_between_the_daemons_costs_nothing(self) -> None:
+        assert after(WELL, seen(A, S), *[seen(A, S, A)] * 9).lost == frozenset()
+
+    def test_who_never_answered_is_not_suspected(self) -> None:
+        assert after(*[seen(A, S, S)] * 9).lost == frozenset()
+
+    @pytest.mark.parametrize("back", [seen(A, A), seen(A, S, A)], ids=["worker", "endpoint"])
+    def test_the_first_answer_of_either_brings_it_back(self, back: Round) -> None:
+        known = after(WELL, *[seen(A, S, S)] * 9)
+        assert known.lost
+        assert observe(known, back, ["w2", "w3"]).lost == frozenset()
+
+    def test_a_round_in_which_nobody_could_be_asked_proves_nothing(self) -> None:
+        known = after(WELL, *[seen(A, S, S)] * (ENOUGH - 1))
+        assert observe(known, Round(), ["w2", "w3"]).lost == frozenset()
+        assert observe(known, Round(), ["w2", "w3"]).misses == known.misses
+
+    def test_a_worker_whose_lease_has_ended_is_forgotten(self) -> None:
+        known = after(WELL, *[seen(A, S, S)] * 9)
+        assert observe(known, Round(), ["w2"]) == Known({"w2": 0})
+
+
+class TestALeaseThatHasEnded:
+    def test_its_endpoints_are_asked_although_the_worker_answers(self) -> None:
+        known = observe(after(WELL), seen(A, A), ["w2", "w3"], ["w3"])
+        assert known.doubtful == {"w3"}
+        assert known.answers("w3")
+        for _ in range(ENOUGH - 1):
+            known = observe(known, seen(A, A, R), ["w2", "w3"], ["w3"])
+        assert known.lost == frozenset()
+        known = observe(known, seen(A, A, R), ["w2", "w3"], ["w3"])
+        assert known.lost == {("w3", "e")}
+        assert [problem.subject for problem in problems(known)] == ["worker w3"]
+        known = observe(known, seen(A, A), ["w2", "w3"])
+        assert known.lost == frozenset(), "it is back in the store, and judges them itself"
+
+    def test_who_never_answered_or_answers_no_more_is_not_there(self) -> None:
+        assert not Known().answers("w3")
+        assert after(WELL, *[seen(A, R)] * (ENOUGH - 1)).answers("w3")
+        assert not after(WELL, *[seen(A, R)] * ENOUGH).answers("w3")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "isolated"),
+    [
+        ({}, False),
+        ({"w2": A, "w3": A}, False),
+        ({"w2": A, "w3": S}, False),
+        ({"w2": R, "w3": S}, False),
+        ({"w2": S, "w3": S}, True),
+        ({"w2": S}, True),
+        ({"w2": S, "etcd": A}, False),
+        ({"w2": S, "etcd": R}, False),
+        ({"w2": S, "w3": S, "w4": A}, True),
+        ({"w2": S, "w3": S, "w4": A, "w5": A}, False),
+    ],
+)
+def test_a_majority_of_the_hosts_counts_itself_and_those_that_refuse(
+    hosts: Mapping[str, Answer], isolated: bool
+) -> None:
+    assert observe(Known(), Round(hosts=hosts), ()).isolated is isolated
+
+
+def endpoint(worker: str, owner: str = "shop/web", **more: object) -> Endpoint:
+    return Endpoint("e", owner, worker, f"10.2.0.{worker[1:]}", **more)  # type: ignore[arg-type]  # of the test
+
+
+def view(*workers: str) -> ClusterView:
+    return ClusterView((WEB,), tuple(endpoint(worker) for worker in workers))
+
+
+def open_to(view: ClusterView) -> list[str]:
+    return [e.worker for e in view.endpoints if e.drain is None]
+
+
+class TestWithholding:
+    def test_a_lost_endpoint_takes_no_new_connection_and_says_why(self) -> None:
+        withheld = withhold(view("w1", "w2"), {("w2", "e")}, isolated=False)
+        assert [e.drain for e in withheld.endpoints] == [None, Drain.UNREACHABLE]
+
+    def test_the_groups_of_other_services_stay_the_same_objects(self) -> None:
+        two = ClusterView((WEB,), (endpoint("w1"), endpoint("w2"), endpoint("w1", "shop/db")))
+        withheld = withhold(two, {("w2", "e")}, isolated=False)
+        assert withheld.groups["shop/db"] is two.groups["shop/db"]
+        assert withheld.groups == replace(withheld).groups, "as made from its endpoints"
+
+    def test_a_drain_that_was_asked_for_stays_what_it_is(self) -> None:
+        asked = ClusterView((WEB,), (endpoint("w2", drain=Drain.ASKED),))
+        assert withhold(asked, {("w2", "e")}, isolated=False) == asked
+
+    def test_an_isolated_worker_leaves_no_service_without_an_endpoint(self) -> None:
+        lost = {("w2", "e"), ("w3", "e")}
+        assert open_to(withhold(view("w2", "w3"), lost, isolated=True)) == ["w2", "w3"]
+        assert open_to(withhold(view("w2", "w3"), lost, isolated=False)) == []
+        assert open_to(withhold(view("w1", "w2", "w3"), lost, isolated=True)) == ["w1"]
+
+    def test_an_own_endpoint_that_fails_its_probe_does_not_count_as_one_left(self) -> None:
+        probed = Service("shop/web", "web.test", WEB.routes, probe=Probe(ProbeKind.TCP, None))
+        health = {("w1", "e"): Health.UNHEALTHY, ("w2", "e"): Health.HEALTHY}
+        both = ClusterView((probed,), (endpoint("w1"), endpoint("w2")), health=health)
+        assert withhold(both, {("w2", "e")}, isolated=True) == both
+
+    def test_nothing_lost_is_the_same_object(self) -> None:
+        there = view("w1")
+        assert withhold(there, frozenset(), isolated=False) is there
+
+
+@pytest.mark.parametrize(
+    ("service", "of", "asked"),
+    [
+        (WEB, endpoint("w2"), Place(RealKey("10.2.0.2", 8080), False)),
+        (WEB, endpoint("w2", port=18080), Place(RealKey("10.2.0.2", 18080), False)),
+        (
+            WEB,
+            endpoint("w2", host_ports=(HostPort(Transport.TCP, 8080, 40080),)),
+            Place(RealKey("10.2.0.2", 40080), False),
+        ),
+        (
+            Service("shop/web", "web.test", WEB.routes, probe=Probe(ProbeKind.HTTP, 9000)),
+            endpoint("w2"),
+            Place(RealKey("10.2.0.2", 9000), False),
+        ),
+        (
+            Service("shop/web", "d.test", (Route("d.test", 53, Transport.UDP, 5353),)),
+            endpoint("w2"),
+            Place(RealKey("10.2.0.2", 5353), True),
+        ),
+        (
+            Service(
+                "shop/web",
+                "d.test",
+                (Route("d.test", 53, Transport.UDP, 5353),),
+                (Publish(8080, Transport.TCP, None),),
+            ),
+            endpoint("w2"),
+            Place(RealKey("10.2.0.2", 8080), False),
+        ),
+    ],
+    ids=["routed", "port", "host-port", "probe", "datagrams", "published"],
+)
+def test_where_an_endpoint_is_asked(service: Service, of: Endpoint, asked: Place) -> None:
+    there = ClusterView((service,), (endpoint("w1"), of))
+    assert places(there, {"w2"}) == {("w2", "e"): asked}
+
+
+def test_what_an_operator_is_told_does_not_change_from_round_to_round() -> None:
+    told = {tuple(map(str, problems(after(WELL, *[seen(A, S, S)] * rounds)))) for rounds in range(ENOUGH, 9)}
+    assert len(told) == 1
+    ((line,),) = told
+    assert "worker w3" in line
+    alone = problems(after(WELL, *[seen(S, S, S)] * ENOUGH))
+    assert [problem.subject for problem in alone] == ["this worker", "worker w3"]
+
+
+# ----------------------------------------------------------------------------------------------- properties
+
+answers = st.sampled_from(Answer)
+workers = ("w2", "w3", "w4")
+
+
+@st.composite
+def rounds(draw: st.DrawFn) -> Round:
+    hosts = {worker: draw(answers) for worker in workers if draw(st.booleans())}
+    asked: dict[EndpointKey, Answer] = {key: draw(answers) for key in ENDPOINTS.values() if draw(st.booleans())}
+    return Round(hosts, dict(hosts), asked)
+
+
+@given(st.lists(rounds(), max_size=12))
+def test_only_what_misses_enough_rounds_in_a_row_is_lost_and_its_worker_too(history: list[Round]) -> None:
+    known = after(*history, workers=workers)
+    for worker, id in known.lost:
+        to_worker = [one.workers[worker] for one in history if worker in one.workers]
+        assert Answer.ANSWERED in to_worker
+        assert Answer.ANSWERED not in to_worker[-ENOUGH:]
+        assert len(to_worker) > ENOUGH
+        to_endpoint = [one.endpoints[worker, id] for one in history if (worker, id) in one.endpoints]
+        assert Answer.ANSWERED not in to_endpoint[-ENOUGH:]
+        assert len(to_endpoint) >= ENOUGH
+
+
+@given(st.lists(rounds(), max_size=12))
+def test_an_answer_of_all_brings_everything_back(history: list[Round]) -> None:
+    known = after(*history, Round(dict.fromkeys(workers, A)), workers=workers)
+    assert known.lost == frozenset()
+    assert known.doubtful == frozenset()
+
+
+@given(
+    st.sets(st.sampled_from([*ENDPOINTS.values(), ("w1", "e")])),
+    st.sets(st.sampled_from([*ENDPOINTS.values()])),
+    st.lists(st.sampled_from(["shop/web", "shop/db"]), min_size=4, max_size=4),
+    st.booleans(),
+)
+def test_isolated_no_service_loses_its_last_endpoint(
+    there: set[EndpointKey], lost: set[EndpointKey], owners: list[str], isolated: bool
+) -> None:
+    services = (Service("shop/db", "db.test", (Route("db.test", 80, Transport.TCP, 80),)), WEB)
+    endpoints = tuple(endpoint(worker, owner) for (worker, _), owner in zip(sorted(there), owners, strict=False))
+    before = ClusterView(services, endpoints)
+    withheld = withhold(before, lost, isolated=isolated)
+    for service in services:
+        had = {e.key for e in before.endpoints if e.owner == service.owner}
+        has = {e.key for e in withheld.endpoints if e.owner == service.owner and takes_traffic(service, e, {})}
+        assert had - lost <= has, "what is not lost is left alone"
+        if isolated:
+            assert bool(has) == bool(had)
+            assert has in (had, had - lost)
+        else:
+            assert has == had - lost

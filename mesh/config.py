@@ -17,9 +17,22 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from mesh import etcd_url
+from mesh.errors import SettingsError
 from mesh.model import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+__all__ = [
+    "SETTINGS",
+    "Driver",
+    "EndpointAddress",
+    "Network",
+    "Settings",
+    "SettingsError",
+    "load",
+    "socket_address",
+    "variable_of",
+]
+
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
@@ -41,14 +54,6 @@ class EndpointAddress(StrEnum):
     CONTAINER = "container"
     HOST = "host"
     """The worker's, at the port that it publishes for the container's."""
-
-
-class SettingsError(Exception):
-    """The settings cannot be used. `problems` has one line for each: where, what, and what to write instead."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ async def run(
         former = await _former(settings, plane, interface, published, lambda: loop.passes > 0)
         loop = Reconciler(
             _site(settings, resolver),
-            Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
+            _facts(settings, plane, reason, names.addresses),
             host=HostAddresses(settings.node_address),
             sources=sources,
             store=store,
@@ -225,6 +225,11 @@ def _entrance(settings: Settings) -> Entrance:
         settings.admin_key,
         settings.admin_client_ca,
     )
+
+
+def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> Facts:
+    listens = tuple(f"{host}:{port}" for host, port in dns)
+    return Facts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
 
 
 def _measure(settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer) -> Callable[[], Measured]:

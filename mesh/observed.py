@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from mesh.local import health_of, up_to_date
 from mesh.model import ClusterView, Health, Instance
 from mesh.plan import Plan
-from mesh.status import Facts, WorkerStatus, services
+from mesh.status import Facts, WorkerStatus, services, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +73,6 @@ def worker_status(observed: Observed) -> WorkerStatus:
         failures=observed.failures,
         frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
         repairs=observed.repairs,
+        store=facts.store,
+        workers=workers(facts.worker, known),
     )

@@ -3,7 +3,7 @@
 A pure function over what the daemon knows; `vipmesh status` renders the same value that the admin API serves.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mesh.model import Address, ClusterView, EndpointKey, Health, Name
@@ -48,6 +48,16 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One worker of the cluster, by what it runs."""
+
+    name: str
+    endpoints: int
+    serving: int
+    """Of them, how many take new connections."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """The whole answer of `vipmesh status --json`."""
 
@@ -67,6 +77,10 @@ class WorkerStatus:
     """What does not answer, so that its last good state stays in force."""
     repairs: int = 0
     """How much of what somebody else had changed was mended since the start."""
+    store: str = ""
+    """Where claims and endpoints are kept."""
+    workers: tuple[WorkerRow, ...] = ()
+    """This one, and those that run endpoints, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,8 @@ class Facts:
     data_plane: str
     data_plane_reason: str
     dns: tuple[str, ...] = field(default=())
+    store: str = ""
+    """Where claims and endpoints are kept: a URL without secrets."""
 
 
 def services(
@@ -112,6 +128,15 @@ def services(
     return tuple(sorted(found, key=lambda row: (row.name, row.owner)))
 
 
+def workers(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
+    """Who runs the endpoints of these services, and the own worker."""
+    serves: dict[str, list[bool]] = {own: []}
+    for row in rows:
+        for endpoint in row.endpoints:
+            serves.setdefault(endpoint.worker, []).append(endpoint.serving)
+    return tuple(WorkerRow(name, len(found), sum(found)) for name, found in sorted(serves.items()))
+
+
 def render(status: WorkerStatus) -> str:
     """The text for people."""
     return "\n".join(_lines(status))
@@ -121,6 +146,11 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
     yield f"worker      {status.worker}  (vipmesh {status.version})"
     yield f"data plane  {status.data_plane}: {status.data_plane_reason}"
     yield f"dns         {', '.join(status.dns)}"
+    if status.store:
+        yield f"store       {status.store}"
+    if len(status.workers) > 1:
+        rows = (f"{row.name} {row.serving} of {row.endpoints}" for row in status.workers)
+        yield f"workers     {', '.join(rows)} endpoints serving"
     if status.repairs:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
     for line in status.frozen:

@@ -24,6 +24,7 @@ from mesh.config import socket_address
 from mesh.metrics import Measured
 from mesh.observed import Observed, worker_status
 from mesh.offload import compute
+from mesh.status import render
 
 __all__ = ["AdminApi", "AdminError", "Entrance", "RefusalError", "Verb"]
 
@@ -132,8 +133,11 @@ class AdminApi:
             app.router.add_post(f"/v1/{name}", partial(carry_out, name, verb))
         return app
 
-    async def _get_status(self, _: web.Request) -> web.Response:
+    async def _get_status(self, request: web.Request) -> web.Response:
         observed = self._observe()
+        if request.headers.get("Accept") == "text/plain":  # `vipmesh status`, which then need not load all of this
+            text = await compute(observed.size, lambda: render(worker_status(observed)))
+            return web.Response(text=f"{text}\n")
         body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed)))
         return web.Response(body=body, content_type="application/json")
 

@@ -60,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
     _json(check)
     check.set_defaults(of="files")
 
+    doctor = verbs.add_parser(
+        "doctor", help="look at this host for what stands in the daemon's way, and how to mend it"
+    )
+    _config(doctor, "the settings that the daemon shall run with")
+    _json(doctor)
+    doctor.set_defaults(of="doctor")
+
     status = verbs.add_parser("status", help="show what a running daemon does")
     _asks(status)
     status.set_defaults(of="show")

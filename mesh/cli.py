@@ -30,9 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _unusable(options: argparse.Namespace, error: str) -> int:
-    if getattr(options, "json", False):
-        from mesh.verbs.tell import failed
+    from mesh.verbs.tell import failed
 
-        return failed(options, error)
-    print(error, file=sys.stderr)
-    return 1
+    return failed(options, error, among="VM3", default="VM302")

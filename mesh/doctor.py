@@ -14,6 +14,21 @@ from mesh.examined import Examined, Listener, Module
 _OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose, or run as root"
 
 
+CODES = {
+    "vip pool": "VM801",
+    "store": "VM802",
+    "data plane": "VM803",
+    "capabilities": "VM804",
+    "kernel settings": "VM805",
+    "dns port": "VM806",
+    "published ports": "VM807",
+    "resolver": "VM808",
+    "container engine": "VM809",
+    "clock": "VM810",
+}
+"""What a finding is about -> its code."""
+
+
 class Level(StrEnum):
     """How bad it is."""
 
@@ -34,8 +49,13 @@ class Finding:
     mend: str | None = None
     """The line that mends it: a command, or what to write where."""
 
+    @property
+    def code(self) -> str | None:
+        """Where `docs/errors.md` says more; None: it is well."""
+        return None if self.level is Level.OK else CODES[self.about]
+
     def __str__(self) -> str:
-        line = f"{self.level:<8} {self.about}: {self.found}"
+        line = f"{self.level:<8} {self.about}: {self.found}" + (f" [{self.code}]" if self.code else "")
         return line if self.mend is None else f"{line}\n         mend: {self.mend}"
 
 

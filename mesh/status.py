@@ -6,6 +6,7 @@ A pure function over what the daemon knows; `vipmesh status` renders the same va
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mesh.codes import coded
 from mesh.model import Address, ClusterView, EndpointKey, Health, Name
 from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, verdict, vip_of
 
@@ -154,7 +155,7 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
     if status.repairs:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
     for line in status.frozen:
-        yield f"frozen      {line}"
+        yield f"frozen      {coded(line)}"
     for service in status.services:
         serving = sum(endpoint.serving for endpoint in service.endpoints)
         yield ""
@@ -175,7 +176,7 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
         if lines:
             yield ""
             yield f"{title}:"
-            yield from (f"  {line}" for line in lines)
+            yield from (f"  {coded(line)}" for line in lines)
 
 
 def _endpoint_line(endpoint: EndpointStatus) -> str:

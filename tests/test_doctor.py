@@ -292,9 +292,10 @@ async def test_as_a_program_sees_it(tmp_path: Path) -> None:
     code, output = await call(*VIPMESH, "doctor", "--json", "-c", str(settings))
     diagnosis = msgspec.json.decode(output, type=Diagnosis)
     assert (code, diagnosis.errors) == (1, 1)
-    (error,) = (finding for finding in diagnosis.findings if finding.level is ERROR)
+    (error,) = (finding for finding in diagnosis.findings if finding.level == ERROR)
     assert (error.about, "127.0.0.1:1" in error.found) == ("store", True)
     code, text = await call(*VIPMESH, "doctor", "-c", str(settings))
     assert code == 1
     assert "error    store: http://127.0.0.1:1: " in text
+    assert " [VM802]\n" in text
     assert "\n         mend: see that http://127.0.0.1:1 can be used from here" in text

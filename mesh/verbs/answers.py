@@ -13,6 +13,8 @@ class Failed:
 
     error: str
     """What, why, and what to do instead; a line for each thing that is wrong."""
+    codes: tuple[str, ...] = ()
+    """Where `docs/errors.md` says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Changed:
     """Ids of the endpoints, in the order in which they were named."""
     error: str | None = None
     """Why the next one was not; those after it were not tried."""
+    code: str | None = None
+    """Where `docs/errors.md` says more of the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Found:
     reason: str
     remedy: str
     """What to write instead."""
+    code: str | None
+    """Where `docs/errors.md` says more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import argparse
 import json
 from functools import partial
 
+from mesh.codes import code_of
 from mesh.verbs.answers import Changed
 from mesh.verbs.ask import Daemon, NoAnswerError
 from mesh.verbs.tell import as_json, failed
@@ -30,7 +31,7 @@ def _change(verb: str, options: argparse.Namespace) -> int:
         if not options.json:
             print(f"{answer['endpoint']}: {_DONE[verb]}", flush=True)
     if options.json:
-        as_json(Changed(verb, tuple(done), error))
+        as_json(Changed(verb, tuple(done), error, code_of(error or "")))
         return 0 if error is None else 1
     return 0 if error is None else failed(options, error)
 

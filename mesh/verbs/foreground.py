@@ -68,7 +68,7 @@ def _until_done(options: argparse.Namespace, work: Coroutine[Any, Any, None]) ->
     try:
         uvloop.run(work)
     except* (StartError, DataPlaneError, StoreError, NameServerError, AdminError) as group:
-        status = failed(options, "\nvipmesh: ".join(map(str, leaves(group))))
+        status = failed(options, "\n".join(map(str, leaves(group))))
     return status
 
 

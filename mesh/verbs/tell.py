@@ -11,12 +11,19 @@ def as_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def failed(options: argparse.Namespace, error: str) -> int:
-    """Say what is wrong, where the reader looks for it; the exit status."""
+def failed(options: argparse.Namespace, error: str, *, among: str = "VM", default: str | None = None) -> int:
+    """Say what is wrong, a line for each thing, where the reader looks for it; the exit status.
+
+    `among`: the beginning of the codes that come into question; `default`: the code if none of them fits.
+    """
+    from mesh.codes import code_of, coded
+
     if getattr(options, "json", False):
         from mesh.verbs.answers import Failed
 
-        as_json(Failed(error))
+        codes = [code_of(line, among) or default for line in error.splitlines()]
+        as_json(Failed(error, tuple(code for code in codes if code is not None)))
     else:
-        print(f"vipmesh: {error}", file=sys.stderr)
+        for line in error.splitlines():
+            print(f"vipmesh: {coded(line, among, default)}", file=sys.stderr)
     return 1

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from mesh import etcd_url
 from mesh.errors import SettingsError
+from mesh.log_lines import Format
 from mesh.model import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -111,6 +112,7 @@ class Settings:
     """None: in the file of the certificate."""
     admin_client_ca: Path | None
     """Who signs the certificates of clients; None: they need none."""
+    log_format: Format
     metrics_services: int
     """How many services have series of their own."""
 
@@ -500,6 +502,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             None,
             'a path such as "/etc/vipmesh/clients-ca.pem"',
             "who signs the certificates of clients over TCP, which then need no token",
+        ),
+        "log.format": Setting(
+            _one_of(Format, "a format of the log"),
+            "text",
+            '"text", "logfmt" or "json"',
+            "how a line of the log looks: for people, or for programs",
         ),
         "metrics.services": Setting(
             _number(0, 100_000),

@@ -189,6 +189,7 @@ ADMIN: Table = {
 }
 LOG: Table = {
     "VM701": ("Lines of the log were lost", ("log lines were lost",)),
+    "VM702": ("Lines of the log were left out", ("lines like the next one were left out",)),
 }
 
 DOCTOR: Table = {

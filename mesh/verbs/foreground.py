@@ -11,9 +11,10 @@ import uvloop
 
 from mesh import demo as demonstration
 from mesh.api.admin import AdminError
+from mesh.config import Settings
 from mesh.daemon import StartError
 from mesh.dataplane import DataPlaneError
-from mesh.logs import log_to
+from mesh.logs import log_to, shape_log
 from mesh.serve import Service
 from mesh.store import StoreError
 from mesh.teardown import teardown as take_away
@@ -27,8 +28,13 @@ def run(options: argparse.Namespace) -> int:
     """The daemon, until it is told to end. Exit status 1: it cannot start."""
     log_to(sys.stderr.fileno(), verbose=options.verbose)
 
+    def read() -> Settings:
+        known = settings(options.config)
+        shape_log(known.log_format, [known.store_password] if known.store_password else [])
+        return known
+
     async def work() -> None:
-        await Service(lambda: settings(options.config), dict(os.environ)).run()
+        await Service(read, dict(os.environ)).run()
 
     return _until_done(options, work())
 

@@ -6,35 +6,25 @@ core. CPU time per question is what bounds a server, and it is the figure that n
 
 import os
 import random
+import signal
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 
+from dns_forward import forwarded
 from dns_load import Load, blast, converse, pace
 from dns_peers import PEERS, Server, changing, ours
+from dns_rounds import compare, per_core
 from dns_worker import daemon
 from dnslib import DNSRecord
 
-from harness import Row, cores, cpu_seconds, family, main, ratio, scratch
+from harness import Row, cores, main, ratio, scratch
 
 NAMES = 2000
 SERVICES = 1000
 GOALS = {"NSD": 1.0, "Knot": 1.05, "unbound": 1.0, "dnsmasq": 1.7}
-
-
-@dataclass
-class Rounds:
-    """What was measured of one server."""
-
-    rates: list[float] = field(default_factory=list)
-    costs: list[float] = field(default_factory=list)
-    """CPU microseconds per answer."""
-
-    def words(self) -> str:
-        """The medians."""
-        return f"{statistics.median(self.costs):.2f} us, {statistics.median(self.rates) / 1000:.0f}k/s"
 
 
 def questions(names: int, *, odd: bool = True) -> list[bytes]:
@@ -49,36 +39,6 @@ def questions(names: int, *, odd: bool = True) -> list[bytes]:
             name = f"x{pick.randrange(10**9)}.bench.test"
         asked.append(bytes(DNSRecord.question(name, kind).pack()))
     return asked
-
-
-def compare(servers: Mapping[str, Server], rounds: int, ask: Callable[[Server], Load]) -> dict[str, Rounds]:
-    """Each server in each round, in random order; all of them warm."""
-    found = {name: Rounds() for name in servers}
-    for server in servers.values():
-        ask(server)
-    for _ in range(rounds):
-        for name in random.sample(sorted(servers), len(servers)):
-            pids = family(servers[name][0])
-            before = sum(map(cpu_seconds, pids))
-            load = ask(servers[name])
-            used = sum(map(cpu_seconds, pids)) - before
-            found[name].rates.append(load.rate)
-            found[name].costs.append(used / load.answers * 1e6)
-    return found
-
-
-def per_core(name: str, us: Rounds, peer: str, them: Rounds, goal: float) -> Row:
-    """Queries per CPU second."""
-    value, spread = ratio([1 / cost for cost in us.costs], [1 / cost for cost in them.costs])
-    return Row(
-        f"{name} queries per CPU second beside {peer}",
-        us.words(),
-        them.words(),
-        value,
-        spread,
-        f">= {goal}",
-        value >= goal,
-    )
 
 
 def own_names(rounds: int, seconds: float, cpu: int) -> list[Row]:
@@ -119,20 +79,32 @@ def sizes(rounds: int, seconds: float, cpu: int) -> list[Row]:
 
 
 def while_it_changes(rounds: int, seconds: float, cpu: int) -> list[Row]:
-    """The slowest of a hundred answers at half load: a worker at rest, and one with a thousand changes per second."""
+    """The slowest of a hundred answers at half load: of one worker, at rest and with a thousand changes per second."""
     packets = questions(SERVICES)
-    with changing(cpu, SERVICES, 0) as rest, changing(cpu, SERVICES, 1000) as busy:
-        half = blast(rest[1], packets, seconds).rate / 2
-        found: dict[Server, list[Load]] = {rest: [], busy: []}
+    rest: list[Load] = []
+    busy: list[Load] = []
+    with changing(cpu, SERVICES, 1000) as (pid, port):
+        half = blast(port, packets, seconds).rate / 2
         for _ in range(rounds):
-            for each in random.sample([rest, busy], 2):
-                found[each].append(pace(each[1], packets, seconds, half))
-    us, them = ([load.quantile(0.99) for load in found[each]] for each in (busy, rest))
-    lost = sum(load.lost for load in found[busy]) / sum(load.answers + load.lost for load in found[busy])
+            for found in random.sample([rest, busy], 2):
+                with toggled(pid) if found is busy else nullcontext():
+                    found.append(pace(port, packets, seconds, half))
+    us, them = ([load.quantile(0.99) for load in found] for found in (busy, rest))
+    lost = sum(load.lost for load in busy) / sum(load.answers + load.lost for load in busy)
     value, spread = ratio(us, them)
     name = f"p99 at half load ({half / 1000:.0f}k/s) while 1,000 endpoints/s change, beside itself at rest"
-    words = f"{statistics.median(us) / 1000:.1f} ms, {lost:.1%} lost"
-    return [Row(name, words, f"{statistics.median(them) / 1000:.1f} ms", value, spread, "<= 2", value <= 2)]
+    words = f"{statistics.median(us) / 1000:.2f} ms, {lost:.1%} lost"
+    return [Row(name, words, f"{statistics.median(them) / 1000:.2f} ms", value, spread, "<= 2", value <= 2)]
+
+
+@contextmanager
+def toggled(pid: int) -> Iterator[None]:
+    """A worker whose endpoints change, for a while."""
+    os.kill(pid, signal.SIGUSR1)
+    time.sleep(0.5)
+    yield
+    os.kill(pid, signal.SIGUSR1)
+    time.sleep(1.0)
 
 
 def swaps(rounds: int, seconds: float, cpu: int) -> list[Row]:
@@ -155,7 +127,14 @@ def run(quick: bool) -> list[Row]:
     rounds, seconds = (5, 0.5) if quick else (15, 2.0)
     server_cpu, load_cpu = cores()
     os.sched_setaffinity(0, {load_cpu})
-    parts: Sequence[Callable[[int, float, int], list[Row]]] = (own_names, over_tcp, sizes, while_it_changes, swaps)
+    parts: Sequence[Callable[[int, float, int], list[Row]]] = (
+        own_names,
+        over_tcp,
+        while_it_changes,
+        swaps,
+        sizes,
+        forwarded,
+    )
     return [row for part in parts for row in part(rounds, seconds, server_cpu)]
 
 

@@ -1,10 +1,12 @@
 """A whole worker for the bench: PORT SERVICES CHANGES [loop], over a source, a store and a data plane in memory.
 
-Every service has two endpoints with an HTTP probe each, against one server in a process of its own; `CHANGES` endpoints
-come or go per second. The names are nNNN.bench.test. With `loop` the name server is on the event loop of the rest.
+Every service has two endpoints with an HTTP probe each, against one server in a process of its own. From one SIGUSR1 to
+the next `CHANGES` endpoints come or go per second. The names are nNNN.bench.test. With `loop` the name server is on the
+event loop of the rest.
 """
 
 import asyncio
+import signal
 import sys
 from ipaddress import ip_address, ip_network
 from typing import cast
@@ -92,6 +94,9 @@ async def serve(port: int, services: int, changes: int, *, threaded: bool) -> No
     instances = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     assert instances.stdout is not None
     backend = int(await instances.stdout.readline())
+    changing = asyncio.Event()
+    toggle = lambda: changing.clear() if changing.is_set() else changing.set()  # noqa: E731
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, toggle)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(prober.run())
         tasks.create_task(loop.run())
@@ -101,7 +106,8 @@ async def serve(port: int, services: int, changes: int, *, threaded: bool) -> No
             there = range(first, first + step)
             source.say([i for n, group in enumerate(all_of_them) for i in (group if n in there else group[:2])])
             first = (first + step) % max(1, services - step)
-            await asyncio.sleep(TICK if step else 3600)
+            await asyncio.sleep(TICK)
+            await changing.wait()
 
 
 if __name__ == "__main__":

@@ -1,29 +1,30 @@
-"""Forwarding beside dnsmasq: names of others, answered from the cache, and asked of an upstream each time.
+"""Forwarding beside dnsmasq and unbound: names of others, answered from the cache, and asked of an upstream each time.
 
-Both forward to the same upstream, which answers at once, on the core of the load. What counts is the CPU time that a
-forwarder spends on a question. One that is asked each time has a TTL of 0, so that neither keeps it.
+All forward to the same upstream, which answers at once, on the core of the load. What counts is the CPU time that a
+forwarder spends on a question. One that is asked each time has a TTL of 0, so that nobody keeps it.
 """
 
 import getpass
-import os
 import random
-import socket
-import statistics
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-from dns_load import blast
-from dns_peers import Server
+from dns_load import Load, blast
+from dns_peers import Server, answering, free_port
+from dns_rounds import compare, per_core
 from dnslib import DNSRecord
 
-from harness import Row, cores, cpu_seconds, main, need, ratio, running, scratch
+from harness import Row, need, running, scratch
 
 NAMES = 2000
 WINDOW = 32
-"""Questions in flight on each of four sockets: within what both let one client have under way."""
+"""Questions in flight on each of four sockets: within what all of them let one client have under way."""
+GOALS = {("c", "dnsmasq"): 1.0, ("c", "unbound"): 1.0, ("x", "dnsmasq"): 0.5, ("x", "unbound"): 0.5}
+WORDS = {"c": "from the cache", "x": "asked each time"}
+_HERE = Path(__file__).parent
 
 
 def questions(letter: str, count: int) -> list[bytes]:
@@ -33,27 +34,48 @@ def questions(letter: str, count: int) -> list[bytes]:
     return [bytes(DNSRecord.question(pick.choice(names)).pack()) for _ in range(count)]
 
 
+def forwarded(rounds: int, seconds: float, cpu: int) -> list[Row]:
+    """Both kinds of questions."""
+    rows = []
+    with ExitStack() as stack:
+        asked = stack.enter_context(upstream())
+        peers = {"ours": ours, "dnsmasq": dnsmasq, "unbound": unbound}
+        servers = {
+            name: stack.enter_context(peer(cpu, asked, stack.enter_context(scratch()))) for name, peer in peers.items()
+        }
+        for letter, words in WORDS.items():
+            packets = questions(letter, 50_000)
+            found = compare(servers, rounds, partial(_blast, packets, seconds))
+            rows += [
+                per_core(f"names of others, {words}:", found["ours"], peer, found[peer], GOALS[letter, peer])
+                for peer in ("dnsmasq", "unbound")
+            ]
+    return rows
+
+
+def _blast(packets: list[bytes], seconds: float, server: Server) -> Load:
+    return blast(server[1], packets, seconds, window=WINDOW)
+
+
 @contextmanager
-def upstream(cpu: int) -> Iterator[int]:
-    """Its port."""
+def upstream() -> Iterator[int]:
+    """Its port; on the core of the load."""
     port = free_port()
-    with running(sys.executable, str(Path(__file__).parent / "dns_upstream.py"), str(port), cpu=cpu):
-        _await_answer(port)
+    with running(sys.executable, str(_HERE / "dns_upstream.py"), str(port)) as process:
+        _answering(process.pid, port)
         yield port
 
 
 @contextmanager
-def ours(cpu: int, asked: int) -> Iterator[Server]:
+def ours(cpu: int, asked: int, directory: Path) -> Iterator[Server]:
     """The name server alone."""
     port = free_port()
-    script = str(Path(__file__).parent / "dns_forwarder.py")
-    with running(sys.executable, script, str(port), str(asked), cpu=cpu) as process:
-        _await_answer(port)
-        yield process.pid, port
+    with running(sys.executable, str(_HERE / "dns_forwarder.py"), str(port), str(asked), cpu=cpu) as process:
+        yield _answering(process.pid, port)
 
 
 @contextmanager
-def dnsmasq(cpu: int, asked: int) -> Iterator[Server]:
+def dnsmasq(cpu: int, asked: int, directory: Path) -> Iterator[Server]:
     """A cache that holds all names, and room for all questions of the load."""
     port = free_port()
     options = [
@@ -72,70 +94,25 @@ def dnsmasq(cpu: int, asked: int) -> Iterator[Server]:
         "--log-facility=/dev/null",
     ]
     with running(need("dnsmasq", "dnsmasq-base"), *options, cpu=cpu) as process:
-        _await_answer(port)
-        yield process.pid, port
+        yield _answering(process.pid, port)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free for UDP and TCP."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        udp.bind(tcp.getsockname())
-        return int(tcp.getsockname()[1])
-
-
-def _await_answer(port: int) -> None:
-    for _ in range(200):
-        try:
-            said = DNSRecord.parse(DNSRecord.question("c1.bench.test").send("127.0.0.1", port, timeout=0.1))
-        except OSError:
-            time.sleep(0.05)
-        else:
-            if [str(record.rdata) for record in said.rr] == ["192.0.2.1"]:
-                return
-            time.sleep(0.05)
-    raise RuntimeError(f"no right answer on port {port}")
-
-
-def run(quick: bool) -> list[Row]:
-    """Both stay up; the rounds ask one of them at a time, in random order."""
-    rounds, seconds = (5, 1.0) if quick else (15, 3.0)
-    server_cpu, load_cpu = cores()
-    os.sched_setaffinity(0, {load_cpu})
-    rows = []
-    with scratch(), upstream(load_cpu) as asked, ours(server_cpu, asked) as us, dnsmasq(server_cpu, asked) as them:
-        for letter, words, goal in (("c", "from the cache", 1.0), ("x", "asked each time", 0.5)):
-            packets = questions(letter, 50_000)
-            found: dict[Server, list[tuple[float, float]]] = {us: [], them: []}
-            for each in (us, them):
-                blast(each[1], packets, 0.5, window=WINDOW)  # warm
-            for _ in range(rounds):
-                for each in random.sample([us, them], 2):
-                    before = cpu_seconds(each[0])
-                    load = blast(each[1], packets, seconds, window=WINDOW)
-                    used = cpu_seconds(each[0]) - before
-                    found[each].append((load.rate, used / load.answers * 1e6))
-            rows.append(_row(words, found[us], found[them], goal))
-    return rows
-
-
-def _row(words: str, us: Sequence[tuple[float, float]], them: Sequence[tuple[float, float]], goal: float) -> Row:
-    per_core, spread = ratio([1 / cost for _, cost in us], [1 / cost for _, cost in them])
-    return Row(
-        f"names of others, {words}: queries per CPU second beside dnsmasq",
-        _words(us),
-        _words(them),
-        per_core,
-        spread,
-        f">= {goal}",
-        per_core >= goal,
+@contextmanager
+def unbound(cpu: int, asked: int, directory: Path) -> Iterator[Server]:
+    """Forwarding everything, without DNSSEC; room for all questions of the load."""
+    port = free_port()
+    config = directory / "unbound.conf"
+    config.write_text(
+        f'server:\n  username: ""\n  chroot: ""\n  directory: "{directory}"\n  pidfile: "{directory}/unbound.pid"\n'
+        f"  interface: 127.0.0.1\n  port: {port}\n  num-threads: 1\n  do-daemonize: no\n  use-syslog: no\n"
+        f'  so-rcvbuf: 4m\n  so-sndbuf: 4m\n  module-config: "iterator"\n  access-control: 127.0.0.0/8 allow\n'
+        f"  do-not-query-localhost: no\n  outgoing-range: 2048\n  num-queries-per-thread: 1024\n"
+        f'  local-zone: "test." nodefault\nforward-zone:\n  name: "."\n  forward-addr: 127.0.0.1@{asked}\n'
+        f"remote-control:\n  control-enable: no\n"
     )
+    with running(need("unbound", "unbound"), "-d", "-c", str(config), cpu=cpu, quiet=True) as process:
+        yield _answering(process.pid, port)
 
 
-def _words(rounds: Sequence[tuple[float, float]]) -> str:
-    rate, cost = (statistics.median(column) for column in zip(*rounds, strict=True))
-    return f"{cost:.1f} us CPU/query ({rate / 1000:.1f}k queries/s asked)"
-
-
-if __name__ == "__main__":
-    sys.exit(main(run, "Queries per CPU second of the name server as a forwarder, beside dnsmasq."))
+def _answering(pid: int, port: int) -> Server:
+    return answering(pid, port, "c1.bench.test", "192.0.2.1")

@@ -5,6 +5,7 @@ import sys
 
 import uvloop
 
+from mesh.offload import answer_promptly
 from meshdns.forward import Forwarder
 from meshdns.server import NameServer
 from meshdns.zone import Zone
@@ -18,4 +19,5 @@ async def serve(port: int, upstream: int) -> None:
 
 
 if __name__ == "__main__":
+    answer_promptly()
     uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))

@@ -243,12 +243,9 @@ class _Run:
             if not sum(self._take(fd) for fd in fds):
                 time.sleep(0.00005)
         self._load.seconds = now - begun
-        gap = self._load.gap
-        time.sleep(0.1)
-        for fd in fds:
-            while self._take(fd):
-                pass
-        self._load.gap = gap
+        while time.perf_counter() < begun + seconds + 0.2 and self._load.answers < asked:
+            for fd in fds:
+                self._take(fd)
         self._load.lost = asked - self._load.answers
         return self._done()
 

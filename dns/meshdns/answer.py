@@ -7,8 +7,8 @@ never raise. RFC 1035 section 4 is the format, RFC 6891 EDNS, RFC 2308 negative 
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from meshdns.records import Record, Type
 from meshdns.zone import Found, Zone
@@ -21,11 +21,13 @@ TCP_SIZE = 65535
 
 _HEADER = struct.Struct("!HBBHHHH")
 _COUNTS = struct.Struct("!HHHH")
+_TYPE_AND_CLASS = struct.Struct("!HH")
 _QR, _AA, _TC, _RD = 0x80, 0x04, 0x02, 0x01
 _OPCODE = 0x78
 _RA, _CD = 0x80, 0x10
 _DO = 0x8000
 _IN, _ANY_CLASS = 1, 255
+_TRANSFERS = (int(Type.AXFR), int(Type.IXFR))
 
 
 class Rcode(IntEnum):
@@ -40,16 +42,14 @@ class Rcode(IntEnum):
     BADVERS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(NamedTuple):
     """The question is well formed and about a name that is not ours: an upstream may answer it."""
 
     packet: bytes
     query: "Query"
 
 
-@dataclass(frozen=True, slots=True)
-class Edns:
+class Edns(NamedTuple):
     """The OPT record of a question: RFC 6891, section 6.1."""
 
     version: int
@@ -57,9 +57,8 @@ class Edns:
     dnssec_ok: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A question that could be read."""
+class Query(NamedTuple):
+    """A question that could be read. A tuple, since one is made for each question that is forwarded."""
 
     id: int
     flags: tuple[int, int]
@@ -87,7 +86,7 @@ def answer(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> by
         return failure(packet, Rcode.FORMERR)
     if query.edns is not None and query.edns.version:
         return _respond(query, Rcode.BADVERS, PLAIN_SIZE)
-    if query.class_ not in (_IN, _ANY_CLASS) or query.type in (Type.AXFR, Type.IXFR):
+    if query.class_ not in (_IN, _ANY_CLASS) or query.type in _TRANSFERS:
         return _respond(query, Rcode.REFUSED, PLAIN_SIZE)
     found = zone.lookup(query.name, query.type)
     if found is None:
@@ -122,14 +121,13 @@ def parse(packet: bytes) -> Query | None:
         if questions != 1 or answers or authority:
             return None
         end = _end_of_name(packet, 12)
-        qtype, qclass = struct.unpack_from("!HH", packet, end)
-        question = packet[12 : end + 4]
-        edns, rest = _additional(packet, end + 4, additional)
+        qtype, qclass = _TYPE_AND_CLASS.unpack_from(packet, end)
+        edns, rest = _additional(packet, end + 4, additional) if additional else ((), end + 4)
     except (IndexError, struct.error):
         return None
     if rest != len(packet) or len(edns) > 1:
         return None
-    name = packet[12:end].lower()
+    question, name = packet[12 : end + 4], packet[12:end].lower()
     return Query(ident, (high, low), question, name, qtype, qclass, edns[0] if edns else None)
 
 
@@ -145,7 +143,7 @@ def _end_of_name(packet: bytes, start: int) -> int:
     return at + 1
 
 
-def _additional(packet: bytes, start: int, count: int) -> tuple[list[Edns], int]:
+def _additional(packet: bytes, start: int, count: int) -> tuple[Sequence[Edns], int]:
     """The OPT records among the additional ones, and where these end. Others, such as signatures, are passed over."""
     found = []
     at = start

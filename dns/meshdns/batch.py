@@ -16,13 +16,13 @@ import ctypes
 import errno
 import mmap
 import socket
-import struct
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from operator import getitem
 
 from meshdns.answer import cut
 from meshdns.block import LENGTH, SIZE, plain
+from meshdns.mmsg import Header, Vector, calls
 
 SLOTS = 64
 """Datagrams per call; 16 to 256 differ by nothing that can be measured."""
@@ -42,41 +42,9 @@ _PASSING = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
 """The kernel has no room now: what is left is dropped, as the network might. Other errors are of one datagram."""
 
 
-class _Vector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _Message(ctypes.Structure):
-    """struct msghdr: recvmsg(2)."""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint32),
-        ("vectors", ctypes.c_void_p),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Header(ctypes.Structure):
-    """struct mmsghdr: recvmmsg(2)."""
-
-    _fields_ = (("message", _Message), ("length", ctypes.c_uint32))
-
-
-_SIZE = ctypes.sizeof(_Header)
-_LENGTHS = slice(_Header.length.offset // 4, None, _SIZE // 4)
+_SIZE = ctypes.sizeof(Header)
+_LENGTHS = slice(Header.length.offset // 4, None, _SIZE // 4)
 _ANY_INTERFACE = memoryview(bytes(4 * SLOTS)).cast("I")
-
-
-def available() -> bool:
-    """Whether this kernel and C library have the calls, with the layout that is wired here."""
-    if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
-        return False
-    libc = ctypes.CDLL(None)
-    return hasattr(libc, "recvmmsg") and hasattr(libc, "sendmmsg")
 
 
 class _Keys(dict[int, slice]):
@@ -116,9 +84,9 @@ class Batch:
         self._long = mmap.mmap(-1, SLOTS * ROOM)
         self._addresses = mmap.mmap(-1, SLOTS * ADDRESS)
         self._control = mmap.mmap(-1, SLOTS * _CONTROL)
-        headers, vectors = ([mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (_Header, _Vector))
-        self._received, self._sent = ((_Header * SLOTS).from_buffer(part) for part in headers)
-        self._in, self._out = ((_Vector * SLOTS).from_buffer(part) for part in vectors)
+        headers, vectors = ([mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (Header, Vector))
+        self._received, self._sent = ((Header * SLOTS).from_buffer(part) for part in headers)
+        self._in, self._out = ((Vector * SLOTS).from_buffer(part) for part in vectors)
         self._long_place = 0
         self._wire()
         places = memoryview(vectors[1]).cast("L")
@@ -133,7 +101,7 @@ class Batch:
         self._hosts = memoryview(self._addresses)
         self._hosts = self._hosts.cast("Q") if self._v6 else self._hosts.cast("I")[1::8]
         self._interfaces = memoryview(self._control).cast("I")[4 :: _CONTROL // 4]
-        self._receive, self._send = _calls()
+        self._receive, self._send = calls()
 
     def receive(self) -> int:
         """Fetch what is there: how many; 0 or less if none."""
@@ -173,23 +141,23 @@ class Batch:
             return list(zip(self._hosts[1::4][:count].tolist(), self._hosts[2::4][:count].tolist(), strict=True))
         return self._hosts[:count].tolist()
 
-    def peer(self, slot: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    def host(self, slot: int) -> str:
         """Who sent the question in a slot, as the socket module writes it."""
         raw = self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS]
-        (port,) = struct.unpack_from("!H", raw, 2)
-        if not self._v6:
-            return socket.inet_ntoa(raw[4:8]), port
-        (flow,) = struct.unpack_from("!I", raw, 4)
-        (scope,) = struct.unpack_from("=I", raw, 24)
-        return socket.inet_ntop(socket.AF_INET6, raw[8:24]), port, flow, scope
+        return _host6(raw[8:24]) if self._v6 else _host(raw[4:8])
 
-    def way_back(self, slot: int) -> list[tuple[int, int, bytes]]:
-        """What a later answer has to be sent with so that it leaves from the address asked: sendmsg's `ancdata`."""
-        if not self._everywhere:
-            return []
-        raw = self._control[slot * _CONTROL : (slot + 1) * _CONTROL]
-        length, level, kind = struct.unpack_from("@Nii", raw)  # cmsg(3)
-        return [(level, kind, raw[16:length])]
+    def way_back(self, slot: int) -> bytes:
+        """What `put` needs for a later answer to the question in a slot."""
+        address = self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS]
+        return address + self._control[slot * _CONTROL : (slot + 1) * _CONTROL] if self._everywhere else address
+
+    def put(self, slot: int, question: bytes, way_back: bytes) -> None:
+        """Make a question of earlier, of another batch of the same socket, that of a slot again."""
+        self.questions[slot * QUESTION : slot * QUESTION + len(question)] = question
+        self._lengths[slot] = len(question)
+        self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS] = way_back[:ADDRESS]
+        if self._everywhere:
+            self._control[slot * _CONTROL : (slot + 1) * _CONTROL] = way_back[ADDRESS:]
 
     def send(self, first: int, end: int) -> None:
         """Send the answers of these slots."""
@@ -228,19 +196,23 @@ class Batch:
             for part in (self.questions, self.answers, self._long, self._addresses, self._control)
         )
         for slot in range(SLOTS):
-            self._in[slot] = _Vector(questions + slot * QUESTION, LONGEST)
-            self._out[slot] = _Vector(answers + slot * SIZE, 0)
+            self._in[slot] = Vector(questions + slot * QUESTION, LONGEST)
+            self._out[slot] = Vector(answers + slot * SIZE, 0)
             for header, vector in (
                 (self._received[slot].message, self._in),
                 (self._sent[slot].message, self._out),
             ):
                 header.name = addresses + slot * ADDRESS
                 header.name_length = 28 if self._v6 else 16
-                header.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(_Vector)
+                header.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(Vector)
                 header.vector_count = 1
                 if self._everywhere:
                     header.control = control + slot * _CONTROL
                     header.control_length = 40 if self._v6 else 32
+
+
+_host = lru_cache(4096)(socket.inet_ntoa)
+_host6 = lru_cache(4096)(partial(socket.inet_ntop, socket.AF_INET6))
 
 
 def _tell_address_asked(sock: socket.socket, v6: bool) -> None:
@@ -248,12 +220,3 @@ def _tell_address_asked(sock: socket.socket, v6: bool) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, _RECVPKTINFO6, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IP, _PKTINFO4, 1)
-
-
-def _calls() -> tuple[Callable[..., int], Callable[..., int]]:
-    # Without giving the interpreter away: neither call waits, and to get it back from a busy thread would take longer.
-    libc = ctypes.PyDLL(None, use_errno=True)
-    receive, send = libc.recvmmsg, libc.sendmmsg
-    receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
-    send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
-    return receive, send

@@ -62,7 +62,22 @@ class _Try:
 
 
 class Exchange:
-    """Starts at once; `done` is called once, with None if nobody has said anything in time."""
+    """Starts at once; `done` is called once with the key, and with None if nobody has said anything in time."""
+
+    __slots__ = (
+        "_began",
+        "_done",
+        "_last",
+        "_loop",
+        "_most",
+        "_patience",
+        "_question",
+        "_timer",
+        "_tries",
+        "_upstreams",
+        "_ways",
+        "key",
+    )
 
     def __init__(
         self,
@@ -70,14 +85,14 @@ class Exchange:
         upstreams: Sequence[Upstream],
         ways: Ways,
         patience: Patience,
-        done: Callable[[Reply | None], None],
+        done: Callable[[bytes, Reply | None], None],
     ) -> None:
         self.key = key
         self._question = key[1:]
         self._upstreams = upstreams
         self._ways = ways
         self._patience = patience
-        self._done: Callable[[Reply | None], None] | None = done
+        self._done: Callable[[bytes, Reply | None], None] | None = done
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._most = max(patience.tries, len(upstreams))
@@ -87,8 +102,15 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Ask the first upstream."""
-        self._try_next()
+        """Ask the first upstream. Nearly always that is all: it has to be cheap."""
+        upstream = self._upstreams[0]
+        here = _Try(upstream, self._began)
+        self._tries.append(here)
+        self._send(here)
+        if upstream.failures and upstream.on_trial(self._began) and len(self._upstreams) > 1:
+            self._try_next()
+        elif self._done is not None:
+            self._timer = self._loop.call_at(self._began + self._patience.first, self._try_next)
 
     def close(self) -> None:
         """End it; `done` is not called."""
@@ -110,10 +132,7 @@ class Exchange:
             here = _Try(upstream, now)
             self._tries.append(here)
             self._send(here)
-            if upstream.on_trial(now) and len(self._tries) == 1 and len(self._upstreams) > 1:
-                self._try_next()
-            else:
-                self._set_timer()
+            self._set_timer()
         else:
             self._set_timer()
 
@@ -167,7 +186,7 @@ class Exchange:
     def _judge(self, here: _Try, reply: Reply) -> None:
         if self._done is None or here.ended:
             return
-        here.ended = True
+        here.ended, here.cancel = True, None
         here.upstream.answered()
         if reply.rcode not in REFUSALS:
             if len(self._tries) > 1:
@@ -203,7 +222,7 @@ class Exchange:
         done, self._done = self._done, None
         self._end()
         if done is not None:
-            done(reply)
+            done(self.key, reply)
 
     def _end(self) -> None:
         if self._timer is not None:

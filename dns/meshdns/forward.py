@@ -178,7 +178,7 @@ class Forwarder:
         if not upstreams:
             self._shares.give(waiting.host)
             return write(query, Reply(Rcode.REFUSED), 0, tcp=waiting.tcp, error=PROHIBITED)
-        exchange = Exchange(key, upstreams, self._ways, self._patience, lambda reply: self._done(key, reply))
+        exchange = Exchange(key, upstreams, self._ways, self._patience, self._done)
         under_way = self._under_way[key] = _UnderWay(exchange, [waiting])
         if self._cache.stale(key, now) is not None:
             loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 A forged answer has to hit the source port and the ID of a question (RFC 5452). Each socket is connected, so that the
 kernel drops what comes from elsewhere and tells when nobody listens, and has a port of the kernel's choice. A question
 alone gets a socket of its own; only in a burst up to `SHARED` questions of the same moment use one, since making a
-socket costs as much as all the rest.
+socket costs as much as all the rest. What is asked in one turn of the event loop goes out at its end, together.
 """
 
 import asyncio
@@ -14,15 +14,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from meshdns.burst import Burst, OneByOne, burst
 from meshdns.upstreams import Address
 
 SHARED = 32
 """Questions of one socket."""
 MOMENT = 1.0
 """Seconds after which a socket takes no more questions."""
-TAKEN = 16
-"""Answers that are taken from a socket per turn of the loop."""
-_SIZE = 4096
 
 
 class Lines:
@@ -32,6 +30,7 @@ class Lines:
         self._current: dict[Address, _Line] = {}
         self._open: set[_Line] = set()
         self._connections: set[asyncio.Task[None]] = set()
+        self._burst = burst()
 
     def ask(self, address: Address, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
         """Send a question, given without its ID; what comes back with the same ID is `heard`, until that says True.
@@ -41,7 +40,7 @@ class Lines:
         now = asyncio.get_running_loop().time()
         line = self._current.get(address)
         if line is None or line.closed or line.uses >= SHARED or now - line.born > MOMENT:
-            line = _Line(address, now, self._open)
+            line = _Line(address, now, self._open, self._burst)
             self._current[address] = line
         return line.ask(question, heard)
 
@@ -73,7 +72,7 @@ class Lines:
 
 
 class _Line:
-    def __init__(self, address: Address, born: float, all_open: "set[_Line]") -> None:
+    def __init__(self, address: Address, born: float, all_open: "set[_Line]", both_ways: Burst | OneByOne) -> None:
         self.uses = 0
         self.born = born
         self.closed = False
@@ -82,6 +81,8 @@ class _Line:
         self._ids = list({octets[at : at + 2] for at in range(0, len(octets), 2)})
         """For as many questions as it takes, each another one; a few are twice the same by chance."""
         self._all = all_open
+        self._burst = both_ways
+        self._unsent: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         family, to = _where(address)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -97,13 +98,9 @@ class _Line:
         ident = self._ids.pop()
         self.uses += 1
         self._waiting[ident] = heard
-        try:
-            self._socket.send(ident + question)
-        except BlockingIOError:
-            pass  # no room in the kernel now: as good as lost on the way
-        except OSError:
-            self._end(ident, heard)
-            raise
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(ident + question)
         return lambda: self._end(ident, heard)
 
     def close(self) -> None:
@@ -113,25 +110,32 @@ class _Line:
             self._socket.close()
             self._all.discard(self)
 
-    def _readable(self) -> None:
-        for _ in range(TAKEN):
-            if self.closed:
-                return
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if not self.closed:
             try:
-                packet = self._socket.recv(_SIZE)
-            except BlockingIOError:
-                return
+                self._burst.send(self._socket, unsent)
             except OSError:
-                # ICMP says that nobody listens there: to whichever question that was, the others will hear the same.
-                waiting, self._waiting = list(self._waiting.values()), {}
-                self.close()
-                for heard in waiting:
-                    heard(None)
-                return
+                self._broken()
+
+    def _readable(self) -> None:
+        try:
+            packets = self._burst.receive(self._socket)
+        except OSError:
+            self._broken()
+            return
+        for packet in packets:
             ident = packet[:2]
-            heard_by = self._waiting.get(ident)
-            if heard_by is not None and heard_by(packet):
-                self._end(ident, heard_by)
+            heard = self._waiting.get(ident)
+            if heard is not None and heard(packet):
+                self._end(ident, heard)
+
+    def _broken(self) -> None:
+        """ICMP says that nobody listens there: to whichever question that was, the others will hear the same."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        self.close()
+        for heard in waiting:
+            heard(None)
 
     def _end(self, ident: bytes, heard: Callable[[bytes | None], bool]) -> None:
         if self._waiting.get(ident) is heard:  # the ID may have gone on to another question

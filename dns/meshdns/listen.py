@@ -13,8 +13,10 @@ import sys
 log = logging.getLogger("vipmesh")
 
 BUFFER = 4 << 20
-"""Octets of questions that may wait while others are answered; the kernel gives what net.core.rmem_max allows."""
+"""Octets of questions that may wait while others are answered; the kernel counts some 800 for each. What is above
+net.core.rmem_max takes CAP_NET_ADMIN."""
 _FREEBIND, _FREEBIND6 = 15, 78  # linux/in.h, linux/in6.h
+_FORCED = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # asm-generic/socket.h SO_SNDBUFFORCE, SO_RCVBUFFORCE
 _TRIES = 16
 
 
@@ -48,8 +50,7 @@ def _bound(kind: socket.SocketKind, host: str, port: int) -> socket.socket:
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+            _give_room(sock)
         _bind_soon(sock, address)
         if kind == socket.SOCK_STREAM:
             sock.listen(128)
@@ -57,6 +58,14 @@ def _bound(kind: socket.SocketKind, host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _give_room(sock: socket.socket) -> None:
+    for option, forced in _FORCED.items():
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, forced if sys.platform == "linux" else option, BUFFER)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
 
 
 def _bind_soon(sock: socket.socket, address: tuple[str | int, ...] | tuple[int, bytes]) -> None:

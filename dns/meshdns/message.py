@@ -7,8 +7,8 @@ octets, whatever the client offers, so that nobody is flooded by way of us.
 """
 
 import struct
-from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from meshdns.answer import PLAIN_SIZE, TCP_SIZE, UDP_SIZE, Query, Rcode
 from meshdns.records import Type
@@ -24,14 +24,16 @@ STALE_ANSWER, PROHIBITED, NO_REACHABLE_AUTHORITY = 3, 18, 22
 """Extended errors: RFC 8914."""
 
 _QR, _TC, _RD, _RA, _CD, _DO = 0x80, 0x02, 0x01, 0x80, 0x10, 0x8000
-_OPT, _SOA = int(Type.OPT), int(Type.SOA)
+_OPT, _SOA, _ANY = int(Type.OPT), int(Type.SOA), int(Type.ANY)
+_NOERROR, _NXDOMAIN = int(Rcode.NOERROR), int(Rcode.NXDOMAIN)
+_HEADER = struct.Struct("!HBBHHHH")
+_SECTIONS = struct.Struct("!HHH")
 _RECORD = struct.Struct("!HHIH")
 _LONG = struct.Struct("!I")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What an upstream said, for any client."""
+class Reply(NamedTuple):
+    """What an upstream said, for any client. A tuple, since one is made for each answer."""
 
     rcode: int
     counts: tuple[int, int, int] = (0, 0, 0)
@@ -89,42 +91,56 @@ def _records(packet: bytes, start: int, rcode: int, question: bytes) -> Reply | 
     qtype = question[-4] << 8 | question[-3]
     kept = [0, 0, 0]
     ttls: list[int] = []
-    body = bytearray(packet[start:])
+    changed: list[tuple[int, int]] = []
+    """Where a TTL stands that is kept as another one, and which."""
     least, negative, answered = LONGEST, None, False
     at = end = start
-    counts = struct.unpack_from("!HHH", packet, 6)
-    for section in chain.from_iterable(map(repeat, range(3), counts)):
-        at = at + 2 if packet[at] == 0xC0 and packet[at + 1] < at else _after_name(packet, at)
-        kind, _, ttl, length = _RECORD.unpack_from(packet, at)
-        if kind == _OPT:
-            rcode |= ttl >> 20 & 0xFF0
-            if section < 2:
-                return None
-            break  # what is behind it would point to the wrong places without it, and is optional
-        ttls.append(at + 4 - start)
-        at += 10 + length
-        if at > len(packet):
-            return None
-        kept[section] += 1
-        if ttl > LONGEST:
-            ttl = 0 if ttl >> 31 else LONGEST  # RFC 2181, section 8
-        if section == 0:
-            answered |= kind == qtype
-        elif section == 1 and kind == _SOA and length >= 22:
-            (minimum,) = _LONG.unpack_from(packet, at - 4)
-            negative = ttl = min(ttl, minimum, LONGEST_NEGATIVE)
-        least = min(least, ttl)
-        _LONG.pack_into(body, ttls[-1], ttl)
-        end = at
-    lifetime = _lifetime(rcode, answered or qtype == Type.ANY, negative, least if ttls else 0)
-    return Reply(rcode, (kept[0], kept[1], kept[2]), bytes(body[: end - start]), tuple(ttls), lifetime)
+    for section, count in enumerate(_SECTIONS.unpack_from(packet, 6)):
+        for _ in range(count):
+            at = at + 2 if packet[at] == 0xC0 and packet[at + 1] < at else _after_name(packet, at)
+            kind, _, ttl, length = _RECORD.unpack_from(packet, at)
+            if kind == _OPT:
+                rcode |= ttl >> 20 & 0xFF0
+                if section < 2:
+                    return None
+                break  # what is behind it would point to the wrong places without it, and is optional
+            place = at + 4 - start
+            ttls.append(place)
+            at += 10 + length
+            kept[section] += 1
+            told = ttl
+            if ttl > LONGEST:
+                ttl = 0 if ttl >> 31 else LONGEST  # RFC 2181, section 8
+            if section == 0:
+                answered |= kind == qtype
+            elif section == 1 and kind == _SOA and length >= 22:
+                (minimum,) = _LONG.unpack_from(packet, at - 4)
+                negative = ttl = min(ttl, minimum, LONGEST_NEGATIVE)
+            least = min(least, ttl)
+            if ttl != told:
+                changed.append((place, ttl))
+            end = at
+    if end > len(packet):
+        return None
+    body = packet[start:end]
+    if changed:
+        body = _with_ttls(body, changed)
+    lifetime = _lifetime(rcode, answered or qtype == _ANY, negative, least if ttls else 0)
+    return Reply(rcode, (kept[0], kept[1], kept[2]), body, tuple(ttls), lifetime)
+
+
+def _with_ttls(body: bytes, ttls: Iterable[tuple[int, int]]) -> bytes:
+    changed = bytearray(body)
+    for at, ttl in ttls:
+        _LONG.pack_into(changed, at, ttl)
+    return bytes(changed)
 
 
 def _lifetime(rcode: int, answered: bool, negative: int | None, least: int) -> int:
     """RFC 2308, section 5: without a SOA record "there is none" is not kept; nor is what is no answer at all."""
-    if rcode == Rcode.NOERROR and answered:
+    if rcode == _NOERROR and answered:
         return least
-    if rcode in (Rcode.NOERROR, Rcode.NXDOMAIN) and negative is not None:
+    if rcode in (_NOERROR, _NXDOMAIN) and negative is not None:
         return least
     return 0
 
@@ -156,18 +172,14 @@ def write(query: Query, reply: Reply, elapsed: int, *, tcp: bool, error: int | N
     """The answer for a client, `elapsed` seconds after it came. `error`: an extended error, if the client has EDNS."""
     body = reply.body
     if elapsed and body:
-        counted = bytearray(body)
-        for at in reply.ttls:
-            _LONG.pack_into(counted, at, max(0, _LONG.unpack_from(body, at)[0] - elapsed))
-        body = bytes(counted)
+        body = _with_ttls(body, [(at, max(0, _LONG.unpack_from(body, at)[0] - elapsed)) for at in reply.ttls])
     opt = b"" if query.edns is None else _opt(query.edns.dnssec_ok, reply.rcode, error)
     counts, truncated = reply.counts, reply.truncated
     room = limit(query, tcp) - 12 - len(query.question) - len(opt)
     if len(body) > room:
         body, counts, truncated = _cut(reply, body, room)
     rcode = reply.rcode & 0xF if query.edns is not None or reply.rcode < 16 else Rcode.SERVFAIL
-    header = struct.pack(
-        "!HBBHHHH",
+    header = _HEADER.pack(
         query.id,
         _QR | query.flags[0] & _RD | (_TC if truncated else 0),
         _RA | query.flags[1] & _CD | rcode,
@@ -181,10 +193,7 @@ def write(query: Query, reply: Reply, elapsed: int, *, tcp: bool, error: int | N
 
 def stale(reply: Reply) -> Reply:
     """The same past its time: each record for `STALE_TTL` seconds."""
-    body = bytearray(reply.body)
-    for at in reply.ttls:
-        _LONG.pack_into(body, at, STALE_TTL)
-    return replace(reply, body=bytes(body))
+    return reply._replace(body=_with_ttls(reply.body, [(at, STALE_TTL) for at in reply.ttls]))
 
 
 def _cut(reply: Reply, body: bytes, room: int) -> tuple[bytes, tuple[int, int, int], bool]:

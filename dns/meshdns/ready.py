@@ -5,7 +5,6 @@ Then the answer is written anew, which takes no parsing, since what the octets m
 """
 
 import asyncio
-from dataclasses import replace
 
 from meshdns.answer import Query
 from meshdns.block import block
@@ -34,7 +33,7 @@ class Ready(dict[bytes, bytes | None]):
             return
         if len(self._meaning) >= ROOM:
             self.forget()
-        self._meaning[packet[2:]] = replace(query, id=0), key
+        self._meaning[packet[2:]] = query._replace(id=0), key
         self._put(packet[2:], b"\0\0" + said[2:])
 
     def forget(self) -> None:

@@ -96,8 +96,10 @@ class NameServer:
         """Whether a client is served."""
         return self._allows(host)
 
-    def answer_udp(self, packet: bytes, host: str) -> bytes | Forward | None:
-        """What to say to a packet from a host."""
+    def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | Forward | None:
+        """What to say to a packet from a host. `looked`: it is not known; the host is served."""
+        if looked:
+            return self._counted(self.answers.think(packet))
         return self._answer(packet, host, self.answers)
 
     def answer_tcp(self, packet: bytes, host: str) -> bytes | Forward | None:
@@ -119,7 +121,9 @@ class NameServer:
     def _answer(self, packet: bytes, host: str, answers: Answers) -> bytes | Forward | None:
         if not self._allows(host):
             return self._refuse(packet)
-        said = answers.ask(packet)
+        return self._counted(answers.ask(packet))
+
+    def _counted(self, said: bytes | Forward | None) -> bytes | Forward | None:
         if said is None:
             self.counters.dropped += 1
         elif isinstance(said, Forward):

@@ -106,13 +106,17 @@ class Answers:
         """As `answer`."""
         key = packet[2:]
         known = self.ready.get(key) or self.ready.beside(key)
-        if known is not None:
-            return packet[:2] + plain(known)[2:]
+        return self.think(packet) if known is None else packet[:2] + plain(known)[2:]
+
+    def think(self, packet: bytes) -> bytes | Forward | None:
+        """The same for what is not known; then it is, if it can be kept."""
         self._turn += 1
         said = answer(packet, self._zone, tcp=self._tcp, turn=self._turn)
-        if isinstance(said, bytes) and said[2] & _AA and not said[2] & _TC and said[3] & _RCODE == Rcode.NXDOMAIN:
-            self.ready.missing.learn(key, said)
-        elif isinstance(said, bytes) and said[2] & _AA and len(said) <= LARGEST:
+        if not isinstance(said, bytes):
+            return said
+        if said[2] & _AA and not said[2] & _TC and said[3] & _RCODE == Rcode.NXDOMAIN:
+            self.ready.missing.learn(packet[2:], said)
+        elif said[2] & _AA and len(said) <= LARGEST:
             self._keep(packet, block(b"\0\0" + said[2:]), several=said[6:8] > b"\0\1")
         return said
 

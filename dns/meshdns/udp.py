@@ -5,16 +5,14 @@ from a dictionary without a further thought. Elsewhere asyncio's own datagram pr
 """
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import compress
 from operator import not_
 from typing import Any, Protocol, TypeAlias, cast
 
-from meshdns import batch
-from meshdns.answer import Forward, cut
+from meshdns import batch, mmsg
+from meshdns.answer import Forward
 from meshdns.block import block
 from meshdns.table import Answers
 
@@ -36,8 +34,8 @@ class Served(Protocol):
         """Whether a client is served."""
         ...
 
-    def answer_udp(self, packet: bytes, host: str) -> bytes | Forward | None:
-        """Any question from anybody."""
+    def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | Forward | None:
+        """Any question from anybody. `looked`: it is from a host that is served, and not in `answers`."""
         ...
 
     def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> bytes | None:
@@ -57,6 +55,10 @@ class BatchServer:
         self._socket = sock
         self._server = server
         self._batch = batch.Batch(sock)
+        self._later = batch.Batch(sock)
+        """For answers that come from upstreams."""
+        self._late: list[tuple[bytes, bytes, bytes]] = []
+        """Question, the way back, answer."""
         self._ready: Callable[[bytes], bytes | None] = server.answers.ready.__getitem__
         self._known: set[int] | set[tuple[int, int]] = set()
         self._next: asyncio.Handle | None = None
@@ -92,15 +94,13 @@ class BatchServer:
     def _answer(self, count: int) -> None:
         """One batch: look up, write, send. This is the path that has to be fast; the rest is in `_think`."""
         part = self._batch
-        if self._known.issuperset(part.hosts(count)) or self._meet(count):
-            found = list(map(self._ready, part.keys(count)))
-        else:
-            found = [None] * count
+        looked = self._known.issuperset(part.hosts(count)) or self._meet(count)
+        found: list[bytes | None] = list(map(self._ready, part.keys(count))) if looked else [None] * count
         thought, unanswered = 0, []
         if not all(found):
             for slot in compress(_SLOTS, map(not_, found)):
                 thought += 1
-                said = self._think(slot, part.question(slot))
+                said = self._think(slot, looked)
                 if said is None:
                     unanswered.append(slot)
                 found[slot] = block(said or b"")
@@ -120,38 +120,41 @@ class BatchServer:
         served = True
         for slot, host in enumerate(self._batch.hosts(count)):
             if host not in known:
-                if self._server.allows(self._batch.peer(slot)[0]):
+                if self._server.allows(self._batch.host(slot)):
                     known.add(host)
                 else:
                     served = False
         return served
 
-    def _think(self, slot: int, packet: bytes) -> bytes | None:
-        """The answer to a question that was not known; None: there is none now, or it has gone out by itself."""
-        peer = self._batch.peer(slot)
-        said = self._server.answer_udp(packet, peer[0])
+    def _think(self, slot: int, looked: bool) -> bytes | None:
+        """The answer to a question that was not known; None: there is none now."""
+        packet, host = self._batch.question(slot), self._batch.host(slot)
+        said = self._server.answer_udp(packet, host, looked=looked)
         if isinstance(said, Forward):
-            return self._server.forward(said, peer[0], self._sender(slot, peer, packet))
-        if said is not None and len(said) > batch.ROOM:
-            self._sender(slot, peer, packet)(said)
-            return None
+            return self._server.forward(said, host, self._sender(slot, packet))
         return said
 
-    def _sender(self, slot: int, peer: Peer, packet: bytes) -> Callable[[bytes], None]:
+    def _sender(self, slot: int, packet: bytes) -> Callable[[bytes], None]:
         way_back = self._batch.way_back(slot)
 
         def send(reply: bytes) -> None:
-            if self._socket.fileno() < 0:
-                return
-            with suppress(OSError):  # the peer is gone, or the kernel has no room: it asks again or it does not
-                try:
-                    self._socket.sendmsg([reply], way_back, 0, peer)
-                except OSError as error:
-                    if error.errno != errno.EMSGSIZE:
-                        raise
-                    self._socket.sendmsg([cut(packet, reply)], way_back, 0, peer)
+            if not self._late:
+                self._loop.call_soon(self._send_late)
+            self._late.append((packet, way_back, reply))
 
         return send
+
+    def _send_late(self) -> None:
+        """What has been answered in one turn of the event loop."""
+        late, self._late = self._late, []
+        if self._socket.fileno() < 0:
+            return
+        for first in range(0, len(late), batch.SLOTS):
+            part = late[first : first + batch.SLOTS]
+            for slot, (packet, way_back, _) in enumerate(part):
+                self._later.put(slot, packet, way_back)
+            self._later.answer([block(reply) for _, _, reply in part])
+            self._later.send(0, len(part))
 
 
 _SLOTS = range(batch.SLOTS)
@@ -192,7 +195,7 @@ class PlainServer(asyncio.DatagramProtocol):
 async def serve(sock: socket.socket, server: Served, *, plain: bool | None = None) -> BatchServer | PlainServer:
     """Answer on a bound socket, which is theirs from now on. `plain`: without batches; None: if there are none."""
     if plain is None:
-        plain = not batch.available()
+        plain = not mmsg.available()
     if not plain:
         return BatchServer(sock, server)
     _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(lambda: PlainServer(server), sock=sock)

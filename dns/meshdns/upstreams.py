@@ -125,15 +125,15 @@ class Upstreams:
         self._seen = seen
         return self._use([address for address in name_servers(text) if not self._is_own(address)])
 
-    def for_name(self, name: bytes, now: float) -> list[Upstream]:
+    def for_name(self, name: bytes, now: float) -> Sequence[Upstream]:
         """Whom to ask about a lower-case wire name, the likeliest first; those who loop are not asked."""
         mine = self._default
         if self._by_domain:
             mine = next((self._by_domain[each] for each in suffixes(name) if each in self._by_domain), mine)
-        usable = [each for each in mine if not each.looping]
-        if any(each.aside_until for each in usable):
-            usable.sort(key=lambda each: each.aside(now))
-        return usable
+        for each in mine:
+            if each.looping or each.aside_until:
+                return sorted((each for each in mine if not each.looping), key=lambda each: each.aside(now))
+        return mine
 
     def _use(self, addresses: Sequence[Address]) -> bool:
         if not addresses:

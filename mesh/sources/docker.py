@@ -48,7 +48,8 @@ HISTORY = 300.0
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Seconds between two tries to reach an engine that does not answer: doubled from the first to the last."""
 
-_FILTERS = json.dumps({"type": ["container", "network"], "event": EVENTS})
+FILTERS = json.dumps({"type": ["container", "network"], "event": EVENTS})
+"""Of the stream. The rest stays in the engine: each run of a HEALTHCHECK tells of itself three times."""
 _SIGNALS = json.dumps({"type": ["container"], "event": ["start", "kill", "die"]})
 
 DrainFirst = Callable[[str, str | None, float], None]
@@ -141,7 +142,7 @@ class DockerSource:
             began = time.time()  # the engine's clock, too: it runs on this host
             past = await self._signals(docker, began)
             yield await self._list(docker)
-            async with events(docker, since=began, filters=_FILTERS) as self._events:
+            async with events(docker, since=began, filters=FILTERS) as self._events:
                 batch, wait = past, SETTLE
                 while True:
                     meanings = {self._take(event) for event in batch}
@@ -164,8 +165,8 @@ class DockerSource:
     async def _signals(self, docker: aiodocker.Docker, now: float) -> list[Event]:
         """The last minutes' signals to containers that have not started anew since: stops that are under way."""
         last: dict[str, list[Event]] = {}
-        async with events(docker, since=now - HISTORY, until=now, filters=_SIGNALS) as past:
-            for event in await past.all():
+        async with asyncio.timeout(self._answer), events(docker, since=now - HISTORY, until=now, filters=_SIGNALS) as p:
+            for event in await p.all():
                 known = last.setdefault(event.actor.id, [])
                 known.append(event) if event.action == "kill" else known.clear()
         return [event for signals in last.values() for event in signals]

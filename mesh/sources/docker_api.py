@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aiodocker
@@ -20,7 +20,23 @@ ANSWER = 10.0
 FAILURES = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError)
 """What an engine that is gone, restarts, hangs or answers nonsense makes of a call."""
 
+_SURPRISES = (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
+"""What the client makes of an answer that has not the form it takes for granted."""
+
 _FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "NetworkSettings")
+
+
+class NonsenseError(ValueError):
+    """The answer is none of a Docker engine: another program listens there."""
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Around calls of the client, and nothing of ours: what it stumbles over is the engine's, a `NonsenseError`."""
+    try:
+        yield
+    except _SURPRISES as error:
+        raise NonsenseError(f"{type(error).__name__}: {error}") from error
 
 
 @asynccontextmanager
@@ -35,19 +51,24 @@ async def connected(url: str, answer: float = ANSWER) -> AsyncIterator[aiodocker
 
 async def containers(docker: aiodocker.Docker) -> list[Listed]:
     """The containers that run, paused ones included. Raises `FAILURES`."""
-    found = await docker.containers.list()
+    with understood():
+        found = await docker.containers.list()
     return [msgspec.convert({name: one[name] for name in _FIELDS if name in one}, Listed) for one in found]
 
 
 async def drivers(docker: aiodocker.Docker) -> dict[str, str]:
     """Network name -> its driver. Raises `FAILURES`."""
-    return {network.name: network.driver for network in msgspec.convert(await docker.networks.list(), list[Network])}
+    with understood():
+        found = await docker.networks.list()
+    return {network.name: network.driver for network in msgspec.convert(found, list[Network])}
 
 
 async def ending(docker: aiodocker.Docker, id: str) -> Ending | None:
     """How a container wants to be stopped; None: it is gone. Raises `FAILURES`."""
     try:
-        return ending_of(msgspec.convert(await docker.containers.container(id).show(), Inspected))
+        with understood():
+            shown = await docker.containers.container(id).show()
+        return ending_of(msgspec.convert(shown, Inspected))
     except aiodocker.DockerError as error:
         if error.status != 404:
             raise
@@ -71,7 +92,7 @@ class Events:
         while not found or not self._heard.empty():
             raw = await self._heard.get()
             if raw is None:
-                await self._request
+                self._ended()
                 raise aiohttp.ClientPayloadError("the stream of events ended")
             if not raw:
                 break
@@ -83,8 +104,14 @@ class Events:
         found = []
         while (raw := await self._heard.get()) is not None:
             found.append(msgspec.convert(raw, Event))
-        await self._request
+        self._ended()
         return found
+
+    def _ended(self) -> None:
+        """Raises what ended the request, if anything did; one that goes on has said `null`, which ends nothing."""
+        if self._request.done():
+            with understood():
+                self._request.result()
 
 
 @asynccontextmanager
@@ -111,7 +138,7 @@ def words(error: BaseException, answer: float = ANSWER) -> str:
         return "it ended the stream of its events"
     if isinstance(error, TimeoutError):
         return f"no answer in {answer:g} s; see its log"
-    if isinstance(error, msgspec.MsgspecError):
+    if isinstance(error, (NonsenseError, msgspec.MsgspecError, aiohttp.ContentTypeError)):
         return f"it answered what is not understood ({text}); is it a Docker engine of API 1.41 or later?"
     return text
 

@@ -30,7 +30,7 @@ EVENTS = (
     "connect",
     "disconnect",
 )
-"""What is asked for. The rest stays in the engine: each run of a HEALTHCHECK tells of itself three times."""
+"""What is asked for."""
 
 
 class Meaning(Enum):

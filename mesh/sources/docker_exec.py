@@ -1,7 +1,8 @@
 """Commands inside containers, by the engine's exec.
 
 The engine has no time-out for them and no way to end them. So the command runs under a shell that first says its own
-number, as a process group of its own; when its time is over, a second exec kills the group.
+number, as a process group of its own, and when the command is done ends what it left in the background. When its time
+is over, or nobody wants to know any more, a second exec kills the group.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import aiodocker
 import msgspec
 from aiodocker.execs import Exec
 
-from mesh.sources.docker_api import FAILURES, connected
+from mesh.sources.docker_api import FAILURES, connected, understood
 
 log = logging.getLogger("vipmesh")
 
@@ -24,7 +25,8 @@ TO_START = 10.0
 _STDOUT = 1
 _MOMENT = 0.02
 _SHELL = "/bin/sh"
-_RUN = (_SHELL, "-c", 'echo $$; eval "$1"', "sh")
+_RUN = (_SHELL, "-c", 'echo $$; (eval "$1"); status=$?; trap "" TERM; kill -TERM "-$$" 2>/dev/null; exit $status', "sh")
+"""In a shell of its own within the shell: a command may call `exit`."""
 _KILL = (_SHELL, "-c", 'kill -9 "-$1"', "sh")
 
 
@@ -65,9 +67,10 @@ async def _run(
     container: aiodocker.containers.DockerContainer, command: Sequence[str], seconds: float, *, may_hang: bool = True
 ) -> tuple[int, str] | None:
     async with asyncio.timeout(TO_START):
-        process = await container.exec(list(command))
-        stream = process.start(detach=False)
-        await stream.__aenter__()
+        with understood():
+            process = await container.exec(list(command))
+            stream = process.start(detach=False)
+            await stream.__aenter__()
     number, output = b"", bytearray()
     try:
         async with asyncio.timeout(seconds):
@@ -81,6 +84,10 @@ async def _run(
         if may_hang:
             await _end(container, number)
         raise _TooLongError from None
+    except asyncio.CancelledError:
+        if may_hang:
+            await _end(container, number)
+        raise
     finally:
         await stream.close()
     async with asyncio.timeout(TO_START):
@@ -92,7 +99,9 @@ async def _run(
 async def _status(process: Exec) -> int:
     """How it ended; its output ends a moment before the engine knows that."""
     while True:
-        status = msgspec.convert(await process.inspect(), _Status).exit_code
+        with understood():
+            shown = await process.inspect()
+        status = msgspec.convert(shown, _Status).exit_code
         if status is not None:
             return status
         await asyncio.sleep(_MOMENT)

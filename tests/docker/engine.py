@@ -85,7 +85,7 @@ class Engine:
                     "dockerd",
                     *("--data-root", self.directory / "data", "--exec-root", self.directory / "exec"),
                     *("-H", self.url, "--pidfile", self.directory / "docker.pid"),
-                    *("--bip", _SUBNET, "--storage-driver", "vfs", "--log-level", "warn"),
+                    *("--bip", _SUBNET, "--log-level", "warn"),
                     *options,
                 ],
                 stdin=subprocess.DEVNULL,

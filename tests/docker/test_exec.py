@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mesh.sources.docker_exec import DockerExec
 from tests.docker.engine import Engine
 from tests.docker.worker import worker
+from tests.e2e.programs import eventually
 
 
 @pytest.fixture
@@ -38,13 +40,40 @@ async def test_what_takes_too_long_is_ended_with_all_that_it_started(engine: Eng
     with pytest.raises(TimeoutError):
         await DockerExec(engine.url).run(f"demo/box/{container[:12]}", "sleep 1001 & sleep 1002; sleep 1003", 0.5)
     assert time.monotonic() - began < 5
-    for _ in range(50):
-        shown = await engine.adocker("exec", "box", "ps")
-        if "100" not in shown:
-            break
-        await asyncio.sleep(0.05)
-    assert "sleep 100" not in shown
-    assert "httpd" in shown
+    assert "httpd" in await without_leftovers(engine)
+
+
+async def without_leftovers(engine: Engine) -> str:
+    """The processes of the box, once none of the commands' is among them."""
+    return await eventually(partial(engine.adocker, "exec", "box", "ps"), lambda shown: "sleep 100" not in shown, 5)
+
+
+@pytest.mark.parametrize("left", ["sleep 1001 &", "sleep 1002 >/dev/null 2>&1 &", "(sleep 1003; sleep 1004) & exit 3"])
+async def test_what_a_command_leaves_in_the_background_is_ended_with_it(
+    engine: Engine, container: str, left: str
+) -> None:
+    ended = await DockerExec(engine.url).run(container, left, 5)
+    assert ended == (3 if "exit" in left else 0, "")
+    assert "httpd" in await without_leftovers(engine)
+
+
+async def test_a_command_that_nobody_waits_for_any_more_is_ended(engine: Engine, container: str) -> None:
+    asked = asyncio.create_task(DockerExec(engine.url).run(container, "sleep 1001", 20))  # noqa: TID251
+    await eventually(partial(engine.adocker, "exec", "box", "ps"), lambda shown: "sleep 1001" in shown)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert "httpd" in await without_leftovers(engine)
+
+
+async def test_an_engine_that_ends_meanwhile_is_no_verdict(engine: Engine, container: str) -> None:
+    asked = asyncio.create_task(DockerExec(engine.url).run(container, "sleep 1001", 20))  # noqa: TID251
+    await eventually(partial(engine.adocker, "exec", "box", "ps"), lambda shown: "sleep 1001" in shown)
+    try:
+        await asyncio.to_thread(engine.end)
+        assert await asked is None
+    finally:
+        await asyncio.to_thread(engine.start)
 
 
 async def test_a_flood_of_output_is_no_trouble(engine: Engine, container: str) -> None:

@@ -37,7 +37,7 @@ def image(engine: Engine) -> Iterator[str]:
         env={**os.environ, "DOCKER_BUILDKIT": "0", "HOME": "/nonexistent"},
         capture_output=True,
         check=False,
-        timeout=150,
+        timeout=400,
     )
     assert built.returncode == 0, built.stdout.decode()[-3000:] + built.stderr.decode()[-3000:]
     yield "vipmesh"
@@ -53,7 +53,7 @@ def remove_what_it_left(engine: Engine) -> None:
         engine.namespace_output("nft", "delete", "table", *table.split())
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, image: str) -> None:
     for name in ("server-1", "server-2"):
         await asyncio.to_thread(engine.run, name, "--init", labels=SERVER)

@@ -19,7 +19,10 @@ RESOLVER = "10.112.0.1"
 async def test_a_container_finds_a_service_by_its_name_and_the_outside_world(
     engine: Engine, tmp_path: Path, network: str
 ) -> None:
-    """On a network of its own Docker answers first, and asks us for what it does not know."""
+    """On a network of its own Docker answers first, and asks us for what it does not know.
+
+    It does so too for a link to a name that no container has, which is what compose makes of `external_links`.
+    """
     outside = NameServer(
         [("127.0.0.1", 5354)], Zone.build({"www.example.org": ("192.0.2.80",)}, ["example.org"], ttl=5, serial=1)
     )
@@ -28,7 +31,9 @@ async def test_a_container_finds_a_service_by_its_name_and_the_outside_world(
     if network == "own":
         await engine.adocker("network", "create", "own")
     await asyncio.to_thread(engine.run, "server-1", "--init", "--network", network, labels=SERVER)
-    options = ("--init", "--network", network, "--dns", RESOLVER)
+    options = ["--init", "--network", network, "--dns", RESOLVER]
+    if network == "own":
+        options += ["--link", "restserver.local:restserver.local"]
     await asyncio.to_thread(engine.run, "client-1", *options, command=("sleep", "1000"))
     try:
         async with worker(engine, tmp_path, VIPMESH_VIP_POOL="10.112.0.0/16") as mesh:

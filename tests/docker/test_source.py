@@ -1,14 +1,20 @@
 """The source on a real engine: what runs, from its start to its end, and what stays while the engine is gone."""
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 from mesh.model import Drain, Health, Instance
 from mesh.problem import Problem
-from mesh.sources.docker import DockerSource
+from mesh.sources.docker import FILTERS, DockerSource
+from mesh.sources.docker_api import connected, events
 from mesh.sources.docker_containers import Rules
 from tests.docker.engine import Engine
+from tests.e2e.programs import eventually
 
 WEB = {"mesh.routing.port_80": "web.test"}
 RULES = Rules("mesh.internal", worker="192.0.2.11")
@@ -136,6 +142,22 @@ async def test_a_healthcheck_is_told_and_its_runs_are_not(engine: Engine) -> Non
         assert seen.lists == lists + 1
 
 
+async def test_the_engine_sends_what_was_asked_for_and_no_more(engine: Engine) -> None:
+    """A HEALTHCHECK that runs five times a second tells of itself fifteen times a second to who asks for everything."""
+    began = time.time()
+    options = ("--init", "--health-cmd", "true", "--health-interval", "0.2s", "--health-retries", "1")
+    await asyncio.to_thread(engine.run, "web-1", *options, labels=WEB)
+    async with connected(engine.url) as docker:
+
+        async def told(filters: str) -> list[str]:
+            async with events(docker, since=began, until=time.time(), filters=filters) as heard:
+                return [event.action for event in await heard.all()]
+
+        everything = json.dumps({"type": ["container", "network"]})
+        await eventually(partial(told, everything), lambda said: sum("exec_die" in action for action in said) > 4)
+        assert [action for action in await told(FILTERS) if action != "connect"] == ["start", "health_status: healthy"]
+
+
 async def test_an_engine_that_restarts_is_found_again_with_what_it_started(engine: Engine) -> None:
     await asyncio.to_thread(engine.run, "web-1", "--init", "--restart", "always", labels=WEB)
     await asyncio.to_thread(engine.run, "web-2", "--init", labels=WEB)
@@ -179,6 +201,25 @@ async def test_a_socket_that_is_not_there_says_what_to_do() -> None:
     async with watching(source) as seen:
         await trouble(source, "unix:///nonexistent/docker.sock: it does not answer; start it")
         assert seen.lists == 0, "nothing is not an empty list"
+
+
+async def test_a_socket_that_vanishes_and_comes_back(engine: Engine, tmp_path: Path) -> None:
+    socket = tmp_path / "docker.sock"
+    await asyncio.to_thread(engine.run, "web-1", "--init", "--restart", "always", labels=WEB)
+    source = DockerSource(f"unix://{socket}", RULES)
+    async with watching(source) as seen:
+        await trouble(source, "it does not answer")
+        socket.symlink_to(engine.socket)
+        await seen.until(lambda now: now.keys() == {"web-1"})
+        socket.unlink()
+        await asyncio.to_thread(engine.end)
+        await asyncio.to_thread(engine.start)
+        await trouble(source, "it does not answer")
+        await asyncio.to_thread(engine.run, "web-2", "--init", labels=WEB)
+        assert seen.instances.keys() == {"web-1"}, "the last list stays"
+        socket.symlink_to(engine.socket)
+        await seen.until(lambda now: now.keys() == {"web-1", "web-2"})
+        await trouble(source, None)
 
 
 async def test_an_engine_that_hangs_is_told(engine: Engine) -> None:

@@ -81,14 +81,20 @@ class Worker:
                 await process.wait()
 
 
+POOLS = {"userspace": "127.113.0.0/16", "nftables": "10.113.0.0/16"}
+"""Data plane -> its VIPs: the proxy's are on the namespace's loopback."""
+
+
 @asynccontextmanager
-async def worker(engine: Engine, directory: Path, drain_timeout: int = 15, **settings: str) -> AsyncIterator[Worker]:
-    """A daemon with the proxy in user space and its VIPs on the namespace's loopback."""
+async def worker(
+    engine: Engine, directory: Path, drain_timeout: int = 15, plane: str = "userspace", **settings: str
+) -> AsyncIterator[Worker]:
+    """A daemon; what it leaves in the kernel is gone afterwards."""
     admin = f"unix://{directory}/admin.sock"
     environment = {
         "VIPMESH_NODE_NAME": "w1",
-        "VIPMESH_VIP_POOL": "127.113.0.0/16",
-        "VIPMESH_DATAPLANE_DRIVER": "userspace",
+        "VIPMESH_VIP_POOL": POOLS[plane],
+        "VIPMESH_DATAPLANE_DRIVER": plane,
         "VIPMESH_DATAPLANE_DRAIN_TIMEOUT": str(drain_timeout),
         "VIPMESH_DNS_LISTEN": "127.0.0.1:5353",
         "VIPMESH_DNS_UPSTREAM": "127.0.0.1:5354",
@@ -99,6 +105,13 @@ async def worker(engine: Engine, directory: Path, drain_timeout: int = 15, **set
     }
     clean = {name: value for name, value in os.environ.items() if not name.startswith("VIPMESH_")}
     prefix = ("nsenter", f"--net={engine.namespace.path}")
-    async with vipmesh("run", environment={**clean, **environment}, prefix=prefix) as daemon:
-        await daemon.line("data plane userspace")
-        yield Worker(engine, admin, daemon)
+    try:
+        async with vipmesh("run", environment={**clean, **environment}, prefix=prefix) as daemon:
+            await daemon.line(f"data plane {plane}")
+            yield Worker(engine, admin, daemon)
+    finally:
+        if plane != "userspace":
+            code, output = await call(
+                "env", *(f"{k}={v}" for k, v in environment.items()), *prefix, *VIPMESH, "teardown"
+            )
+            assert code == 0, output

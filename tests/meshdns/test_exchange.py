@@ -90,7 +90,7 @@ async def ask(network: Network, names: str, patience: Patience | None = None) ->
     loop = asyncio.get_running_loop()
     upstreams = [Upstream((name, 53)) for name in names]
     done: asyncio.Future[Reply | None] = loop.create_future()
-    Exchange(KEY, upstreams, network, patience or Patience(), done.set_result).start()
+    Exchange(KEY, upstreams, network, patience or Patience(), lambda _, reply: done.set_result(reply)).start()
     reply = await done
     assert network.listening == 0, "nobody is listened to afterwards"
     return reply, round(loop.time(), 3)
@@ -166,7 +166,7 @@ async def test_one_that_was_silent_is_overtaken_and_set_aside_and_gets_its_chanc
 
     async def once() -> None:
         done: asyncio.Future[Reply | None] = loop.create_future()
-        Exchange(KEY, [a, b], network, Patience(), done.set_result).start()
+        Exchange(KEY, [a, b], network, Patience(), lambda _, reply: done.set_result(reply)).start()
         assert await done is not None
 
     for _ in range(3):
@@ -189,7 +189,9 @@ async def test_one_that_was_silent_is_overtaken_and_set_aside_and_gets_its_chanc
 async def test_closing_ends_all_and_says_nothing() -> None:
     network = Network({"a": (0.5, good), "b": (0.5, good)})
     said: list[Reply | None] = []
-    exchange = Exchange(KEY, [Upstream(("a", 53)), Upstream(("b", 53))], network, Patience(), said.append)
+    exchange = Exchange(
+        KEY, [Upstream(("a", 53)), Upstream(("b", 53))], network, Patience(), lambda _, reply: said.append(reply)
+    )
     exchange.start()
     await asyncio.sleep(0.45)
     assert network.listening == 2

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from dnslib import DNSRecord
 
-from meshdns import batch
+from meshdns import mmsg
 from meshdns.forward import Forwarder
 from meshdns.server import LOCAL, NameServer, NameServerError
 from meshdns.zone import Zone
@@ -25,7 +25,7 @@ ZONE = Zone.build(
 def transport_of_datagrams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel has no batches the same holds."""
     if request.param == "plain":
-        monkeypatch.setattr(batch, "available", lambda: False)
+        monkeypatch.setattr(mmsg, "available", lambda: False)
 
 
 @pytest.fixture

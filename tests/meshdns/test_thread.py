@@ -1,14 +1,17 @@
 """thread: the same name server, whatever the rest of the process is at."""
 
 import asyncio
+import os
 import socket
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from meshdns.server import NameServer, NameServerError
-from meshdns.thread import ThreadedServer
+from meshdns.thread import AHEAD, ThreadedServer
 from meshdns.zone import Zone
 from tests.meshdns.test_udp import address_in, ask, question
 
@@ -49,6 +52,35 @@ async def test_it_answers_while_the_event_loop_is_busy() -> None:
             assert address_in(client.recv(512)) == "10.112.0.7"
             answered += 1
     assert answered > 10
+    await server.stop()
+
+
+def nice_of(thread: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, thread)
+
+
+def may_go_ahead() -> bool:
+    """Tried in a thread, which takes it away with it."""
+
+    def attempt() -> bool:
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice_of(threading.get_native_id()) - 1)
+        except OSError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(attempt).result()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+async def test_its_thread_goes_before_the_others_where_it_may() -> None:
+    server = made()
+    await server.start()
+    (thread,) = (each for each in threading.enumerate() if each.name.startswith("dns"))
+    assert thread.native_id is not None
+    usual = nice_of(threading.get_native_id())
+    assert nice_of(thread.native_id) == (max(-20, usual - AHEAD) if may_go_ahead() else usual)
     await server.stop()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 import uvloop
 from dnslib import EDNS0, DNSRecord
 
-from meshdns import batch, udp
+from meshdns import batch, mmsg, udp
 from meshdns.block import block
 from meshdns.forward import Forwarder
+from meshdns.listen import bind
 from meshdns.server import NameServer
 from meshdns.zone import Zone
 from tests.netns import ip, private_network
@@ -108,7 +110,7 @@ def test_an_address_that_comes_later_is_served_once_it_does(address: str, caplog
 async def test_each_of_a_flood_is_answered_under_its_own_id(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than fit a batch; known ones, unknown ones, such that deserve no answer, and such that break the rules."""
     if plain:
-        monkeypatch.setattr(batch, "available", lambda: False)
+        monkeypatch.setattr(mmsg, "available", lambda: False)
     pick = random.Random(1)
     async with running("127.0.0.1") as server:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -145,8 +147,8 @@ async def test_a_stranger_in_the_same_batch_is_refused_and_the_others_are_not() 
         def allows(self, host: str) -> bool:
             return host != "127.0.0.2" and super().allows(host)
 
-        def answer_udp(self, packet: bytes, host: str) -> Any:
-            return super().answer_udp(packet, host if host != "127.0.0.2" else "8.8.8.8")
+        def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> Any:
+            return super().answer_udp(packet, host if host != "127.0.0.2" else "8.8.8.8", looked=looked)
 
     server = Half([("127.0.0.1", 0)], ZONE)
     await server.start()
@@ -220,6 +222,18 @@ def test_an_answer_too_long_for_the_way_is_cut_and_never_fragmented(edns: bool, 
 
     with private_network():
         asyncio.run(work())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the host's limit holds")
+def test_thousands_of_questions_wait_while_the_server_is_at_something_else() -> None:
+    """More than the host's usual limit lets through, some 250."""
+    with private_network():
+        udp_socket, tcp_socket = bind("127.0.0.1", 0)
+        with udp_socket, tcp_socket, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for _ in range(4000):
+                client.sendto(question(), udp_socket.getsockname())
+            for _ in range(4000):
+                assert udp_socket.recv(512) == question()  # BlockingIOError if it was lost
 
 
 def test_more_clients_than_are_remembered_are_all_served(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,110 @@
+"""Several datagrams over one socket by one system call each way, for whoever has them as octets.
+
+To send a datagram by itself costs a system call, and often an interrupt to wake who waits for it; those of one moment
+can go together. Unlike `batch`, which is wired to one socket and never looks at an octet, this is a pair of buffers for
+all sockets of a thread. Where the kernel does not have the calls, the datagrams go one by one.
+"""
+
+import ctypes
+import errno
+import mmap
+import socket
+from collections.abc import Sequence
+from itertools import accumulate
+
+from meshdns import mmsg
+from meshdns.mmsg import Header, Vector, calls
+
+SLOTS = 32
+"""Datagrams per call."""
+LONGEST = 4096
+"""Octets of one that is received; a longer one is cut."""
+_SENT = 64 << 10
+"""Octets of all that are sent by one call."""
+_SIZE = ctypes.sizeof(Header)
+
+
+def burst() -> "Burst | OneByOne":
+    """What the host can do."""
+    return Burst() if mmsg.available() else OneByOne()
+
+
+class OneByOne:
+    """The same without the calls."""
+
+    def send(self, sock: socket.socket, datagrams: Sequence[bytes]) -> None:
+        """Over a connected socket. Raises OSError if the peer cannot be reached; what there is no room for is lost."""
+        for each in datagrams:
+            try:
+                sock.send(each)
+            except BlockingIOError:
+                return
+
+    def receive(self, sock: socket.socket) -> list[bytes]:
+        """What is there, `SLOTS` at most. Raises OSError if the peer cannot be reached."""
+        found: list[bytes] = []
+        while len(found) < SLOTS:
+            try:
+                found.append(sock.recv(LONGEST))
+            except BlockingIOError:
+                break
+        return found
+
+
+class Burst:
+    """Buffers for both ways."""
+
+    def __init__(self) -> None:
+        self._receive, self._send = calls()
+        self._flags = ctypes.c_int(socket.MSG_DONTWAIT)
+        self._in, self._out = mmap.mmap(-1, SLOTS * LONGEST), mmap.mmap(-1, _SENT)
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._out))
+        headers, vectors = ([mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (Header, Vector))
+        self._headers = [(Header * SLOTS).from_buffer(part) for part in headers]
+        self._vectors = [(Vector * SLOTS).from_buffer(part) for part in vectors]
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._in))
+        for slot in range(SLOTS):
+            self._vectors[0][slot] = Vector(base + slot * LONGEST, LONGEST)
+            for way, vector in zip(self._headers, self._vectors, strict=True):
+                way[slot].message.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(Vector)
+                way[slot].message.vector_count = 1
+        self._lengths = memoryview(headers[0]).cast("I")[Header.length.offset // 4 :: _SIZE // 4]
+        places = memoryview(vectors[1]).cast("L")
+        self._places, self._sizes = places[0::2], places[1::2]
+
+    def send(self, sock: socket.socket, datagrams: Sequence[bytes]) -> None:
+        """As `OneByOne.send`."""
+        fd = sock.fileno()
+        for first in range(0, len(datagrams), SLOTS):
+            part = datagrams[first : first + SLOTS]
+            self._put(part)
+            self._send_all(fd, len(part))
+
+    def receive(self, sock: socket.socket) -> list[bytes]:
+        """As `OneByOne.receive`."""
+        count = self._receive(sock.fileno(), self._headers[0], SLOTS, self._flags, None)
+        if count < 0:
+            if (error := ctypes.get_errno()) in (errno.EAGAIN, errno.EINTR):
+                return []
+            raise OSError(error, "recvmmsg")
+        octets = self._in
+        return [
+            octets[start : start + length]
+            for start, length in zip(range(0, count * LONGEST, LONGEST), self._lengths[:count].tolist(), strict=True)
+        ]
+
+    def _put(self, datagrams: Sequence[bytes]) -> None:
+        octets, sizes = b"".join(datagrams), list(map(len, datagrams))
+        self._out[: len(octets)] = octets
+        for slot, (place, size) in enumerate(zip(accumulate(sizes, initial=self._base), sizes, strict=False)):
+            self._places[slot], self._sizes[slot] = place, size
+
+    def _send_all(self, fd: int, count: int) -> None:
+        first = 0
+        while first < count:
+            sent = self._send(fd, ctypes.byref(self._headers[1], first * _SIZE), count - first, self._flags)
+            if sent <= 0:
+                if (error := ctypes.get_errno()) in (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM):
+                    return
+                raise OSError(error, "sendmmsg")
+            first += sent

@@ -7,7 +7,7 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
@@ -134,7 +134,7 @@ async def run(
             wake=wake,
             leaving=leaving,
         )
-        measure = _measure(settings, loop, prober, names)
+        measure = _measure(settings, loop, prober, names, plane)
         api = AdminApi(_entrance(settings), loop.observe, stopping.verbs(), measure)
         await api.start()
         stack.push_async_callback(api.stop)
@@ -218,15 +218,25 @@ def _entrance(settings: Settings) -> Entrance:
     )
 
 
-def _measure(settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer) -> Callable[[], Measured]:
-    return lambda: Measured(
-        loop.observe(),
-        loop.figures.copy(),
-        prober.figures(),
-        asdict(names.counters),
-        asdict(names.forward_counters),
-        settings.metrics_services,
-    )
+def _measure(
+    settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer, plane: DataPlane
+) -> Callable[[], Awaitable[Measured]]:
+    async def measure() -> Measured:
+        try:
+            traffic = await plane.traffic()
+        except DataPlaneError:
+            traffic = {}  # the control loop says what is wrong with it
+        return Measured(
+            loop.observe(),
+            loop.figures.copy(),
+            prober.figures(),
+            asdict(names.counters),
+            asdict(names.forward_counters),
+            traffic,
+            settings.metrics_services,
+        )
+
+    return measure
 
 
 def _draft(settings: Settings) -> Draft:

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mesh.api.access import Token, TokenError, guard, refused
-from mesh.api.metrics import Metrics
+from mesh.api.metrics import Measure, Metrics
 from mesh.api.verbs import RefusalError, Verb, carry_out
 from mesh.config import socket_address
 from mesh.metrics import Measured
@@ -74,13 +74,13 @@ class AdminApi:
         entrance: Entrance,
         observe: Callable[[], Observed],
         verbs: Mapping[str, Verb] = MappingProxyType({}),
-        measure: Callable[[], Measured] | None = None,
+        measure: Measure | None = None,
     ) -> None:
-        """`observe` and `measure` are called in the loop's thread, and give what nobody changes any more."""
+        """`observe` is called in the loop's thread; both give what nobody changes any more."""
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
-        self._metrics = Metrics(measure or (lambda: Measured(observe())))
+        self._metrics = Metrics(measure or self._measure)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -126,6 +126,9 @@ class AdminApi:
         for name, verb in self._verbs.items():
             app.router.add_post(f"/v1/{name}", partial(carry_out, name, verb))
         return app
+
+    async def _measure(self) -> Measured:
+        return Measured(self._observe())
 
     async def _get_status(self, _: web.Request) -> web.Response:
         observed = self._observe()

@@ -197,6 +197,8 @@ class Prober:
     async def _ask(self, watched: _Watched) -> None:
         asked = watched.target
         verdict = await self._question(watched.key, asked)
+        if self._watched.get(watched.key) is not watched:
+            return  # dropped while the answer was on its way: too late for the cancellation to stop it
         now = asyncio.get_running_loop().time()
         if verdict is not None:
             self._figures.verdicts[asked.probe.kind, verdict.ok] += 1

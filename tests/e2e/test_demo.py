@@ -3,12 +3,24 @@
 import os
 import re
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.programs import Program, call, vipmesh
+from tests.netns import private_network
 
 UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
+
+
+@pytest.fixture(autouse=True)
+def _ports() -> Iterator[None]:
+    """The demo's ports are always the same: where we may, nobody else has them."""
+    if os.geteuid() == 0:
+        with private_network():
+            yield
+    else:
+        yield
 
 
 async def printed_lines(demo: Program) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from looptime import LoopTimeEventLoop
 
 from mesh.model import Health, Probe, ProbeKind
+from mesh.probes.health import Verdict
 from mesh.probes.prober import Prober, Target
 from mesh.probes.schedule import first_due
 from mesh.testing.probes import FakeCheck
@@ -276,3 +277,28 @@ async def test_nothing_to_watch_is_fine_and_targets_may_come_later() -> None:
         subject.prober.watch({"a": A})
         await asyncio.sleep(1)
         assert len(subject.times(A)) == 1
+
+
+async def test_an_answer_that_comes_although_it_was_cancelled_is_of_no_account() -> None:
+    """A socket may have its answer at the moment in which the endpoint goes: then nothing is left to cancel."""
+    over = asyncio.Event()
+
+    async def deaf(address: str, port: int, probe: Probe) -> Verdict:
+        try:
+            await over.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(1)
+        return Verdict(True, "status 200", 0.0)
+
+    changes: list[Mapping[str, Health]] = []
+    prober = Prober(lambda: changes.append(prober.health()), dict.fromkeys(ProbeKind, deaf))
+    prober.watch({"a": A})
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(prober.run())
+        await asyncio.sleep(3)
+        prober.watch({})
+        await asyncio.sleep(30)
+        assert not task.done()
+        assert prober.health() == {}
+        assert changes == []
+        task.cancel()

@@ -7,14 +7,14 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.admin import AdminApi, Entrance, RefusalError
+from mesh.api.admin import AdminApi, RefusalError
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
@@ -27,7 +27,6 @@ from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.leaving import Leaving
-from mesh.metrics import Measured
 from mesh.model import Address, Endpoint, VirtualKey
 from mesh.naming import Names
 from mesh.offload import answer_promptly
@@ -48,6 +47,7 @@ from mesh.stopping import Engine, Stopping
 from mesh.store import Store, StoreError
 from mesh.store.opening import open_store
 from mesh.store.records import view
+from mesh.telling import Telling, entrance
 from meshdns.access import LOCAL
 from meshdns.forward import Forwarder
 from meshdns.server import NameServer, NameServerError
@@ -134,8 +134,16 @@ async def run(
             wake=wake,
             leaving=leaving,
         )
-        measure = _measure(settings, loop, prober, names, plane)
-        api = AdminApi(_entrance(settings), loop.observe, stopping.verbs(), measure)
+        telling = Telling(
+            loop.observe,
+            loop.figures,
+            plane=plane,
+            prober=prober,
+            names=names,
+            most_services=settings.metrics_services,
+        )
+        loop.on_pass = telling.feed.changed
+        api = AdminApi(entrance(settings), loop.observe, stopping.verbs(), telling.measure, telling.feed)
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
@@ -145,6 +153,7 @@ async def run(
                 tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(loop.run(), name="reconciler"),
                 tasks.create_task(stopping.run(), name="stopping"),
+                tasks.create_task(telling.feed.run(), name="events"),
             ]
             started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane), loop.is_alive))
             await stop.wait()
@@ -205,38 +214,6 @@ async def _former(
     if isinstance(plane, nftables.NftablesDataPlane):
         return [IpvsServers(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
     return [NftablesRules(taken_over)]
-
-
-def _entrance(settings: Settings) -> Entrance:
-    return Entrance(
-        settings.admin_listen,
-        settings.admin_tcp,
-        settings.admin_token_file,
-        settings.admin_cert,
-        settings.admin_key,
-        settings.admin_client_ca,
-    )
-
-
-def _measure(
-    settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer, plane: DataPlane
-) -> Callable[[], Awaitable[Measured]]:
-    async def measure() -> Measured:
-        try:
-            traffic = await plane.traffic()
-        except DataPlaneError:
-            traffic = {}  # the control loop says what is wrong with it
-        return Measured(
-            loop.observe(),
-            loop.figures.copy(),
-            prober.figures(),
-            asdict(names.counters),
-            asdict(names.forward_counters),
-            traffic,
-            settings.metrics_services,
-        )
-
-    return measure
 
 
 def _draft(settings: Settings) -> Draft:

@@ -35,6 +35,9 @@ class Measured:
     """What went through each virtual server; empty if the data plane does not count."""
     most_services: int = 1000
     """So many services have series of their own, the first ones by name."""
+    watchers: int = 0
+    """Who follow the events of the API."""
+    watchers_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,11 @@ TABLE: tuple[tuple[Family, _Read], ...] = (
     (
         Family("vipmesh_dns_forward_capped_total", _C, "Questions refused since too many were under way."),
         _forwarder("capped"),
+    ),
+    (Family("vipmesh_event_watchers", _G, "Who follow the events of the API."), _one(lambda s: s.measured.watchers)),
+    (
+        Family("vipmesh_event_watchers_dropped_total", _C, "Those who read too slowly and were let go."),
+        _one(lambda s: s.measured.watchers_dropped),
     ),
 )
 """Every family, in the order of the text."""

@@ -1,5 +1,6 @@
 """The admin API: what `vipmesh status`, Prometheus and the page ask. `openapi.yaml` beside this file describes it."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -17,12 +18,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mesh.api.access import Token, TokenError, guard, refused
+from mesh.api.events import follow
+from mesh.api.feed import Feed
 from mesh.api.metrics import Measure, Metrics
 from mesh.api.verbs import RefusalError, Verb, carry_out
 from mesh.config import socket_address
 from mesh.metrics import Measured
 from mesh.observed import Observed, worker_status
 from mesh.offload import compute
+from mesh.tidings import Moment
 
 __all__ = ["AdminApi", "AdminError", "Entrance", "RefusalError", "Verb"]
 
@@ -75,12 +79,15 @@ class AdminApi:
         observe: Callable[[], Observed],
         verbs: Mapping[str, Verb] = MappingProxyType({}),
         measure: Measure | None = None,
+        feed: Feed | None = None,
     ) -> None:
         """`observe` is called in the loop's thread; both give what nobody changes any more."""
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
         self._metrics = Metrics(measure or self._measure)
+        self.feed = feed or Feed(self._moment)
+        """To be run beside the API; without that, watchers wait."""
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -119,13 +126,21 @@ class AdminApi:
     def _app(self, token: Token | None) -> web.Application:
         app = web.Application(middlewares=[_in_words, guard(token, _is_open)], client_max_size=LARGEST)
         app.on_response_prepare.append(_complete)
+        app.on_shutdown.append(self._dismiss)
         app.router.add_get("/healthz", _get_health)
         app.router.add_get("/metrics", self._metrics.get)
+        app.router.add_get("/v1/events", partial(follow, self.feed))
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/status", self._get_status)
         for name, verb in self._verbs.items():
             app.router.add_post(f"/v1/{name}", partial(carry_out, name, verb))
         return app
+
+    async def _dismiss(self, _: web.Application) -> None:
+        self.feed.close()
+
+    async def _moment(self) -> Moment:
+        return Moment(self._observe(), asyncio.get_running_loop().time())
 
     async def _measure(self) -> Measured:
         return Measured(self._observe())

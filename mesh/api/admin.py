@@ -21,6 +21,7 @@ from mesh.api.access import Token, TokenError, guard, refused
 from mesh.api.events import follow
 from mesh.api.feed import Feed
 from mesh.api.metrics import Measure, Metrics
+from mesh.api.page import add_page, is_of_page
 from mesh.api.verbs import RefusalError, Verb, carry_out
 from mesh.config import socket_address
 from mesh.metrics import Measured
@@ -132,6 +133,7 @@ class AdminApi:
         app.router.add_get("/v1/events", partial(follow, self.feed))
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/status", self._get_status)
+        add_page(app)
         for name, verb in self._verbs.items():
             app.router.add_post(f"/v1/{name}", partial(carry_out, name, verb))
         return app
@@ -160,12 +162,12 @@ async def _get_description(_: web.Request) -> web.Response:
 
 
 _DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
-_OPEN = frozenset({"/", "/healthz", "/v1/openapi.yaml"})
+_OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 
 
 def _is_open(path: str) -> bool:
     """Whether it holds no secret."""
-    return path in _OPEN or path.startswith("/page/")
+    return path in _OPEN or is_of_page(path)
 
 
 @web.middleware

@@ -65,7 +65,7 @@ class Telling:
             asdict(self._names.forward_counters),
             traffic,
             self._most_services,
-            len(self.feed),
+            self.feed.watching,
             self.feed.dropped,
         )
 

@@ -161,10 +161,14 @@ def _rates(
     part: Part, before: Mapping[VirtualKey, Traffic], now: Mapping[VirtualKey, Traffic], seconds: float
 ) -> tuple[float | None, float | None, float | None]:
     pairs = [(before[key], now[key]) for key in part.virtual_servers if key in before and key in now]
-    if seconds <= 0 or not pairs or any(new.connections < old.connections for old, new in pairs):
+    if seconds <= 0 or not pairs or any(_began_anew(old, new) for old, new in pairs):
         return None, None, None
     return (
         sum(new.connections - old.connections for old, new in pairs) / seconds,
         sum(new.bytes_in - old.bytes_in for old, new in pairs) / seconds,
         sum(new.bytes_out - old.bytes_out for old, new in pairs) / seconds,
     )
+
+
+def _began_anew(old: Traffic, new: Traffic) -> bool:
+    return new.connections < old.connections or new.bytes_in < old.bytes_in or new.bytes_out < old.bytes_out

@@ -88,8 +88,9 @@ def test_rates_are_between_two_looks() -> None:
 def test_without_a_look_before_and_after_a_new_beginning_there_is_no_rate() -> None:
     now = moment(12.0, traffic={A: Traffic(3)})
     assert flow(None, now) == Flow(0, (), counted=True)
-    anew = flow(take(moment(10.0, traffic={A: Traffic(100)})), now)
-    assert anew == Flow(0, (), True, 0.0, 0.0, 0.0)
+    for former in (Traffic(100), Traffic(3, 1, 0), Traffic(3, 0, 1)):
+        anew = flow(take(moment(10.0, traffic={A: former})), now)
+        assert anew == Flow(0, (), True, 0.0, 0.0, 0.0)
 
 
 def test_a_data_plane_that_does_not_count_has_connections_and_no_rates() -> None:

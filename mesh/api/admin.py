@@ -86,8 +86,8 @@ class AdminApi:
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
-        self._metrics = Metrics(measure or self._measure)
-        self.feed = feed or Feed(self._moment)
+        self._metrics = Metrics(measure if measure is not None else self._measure)
+        self.feed = feed if feed is not None else Feed(self._moment)
         """To be run beside the API; without that, watchers wait."""
         self._runner: web.AppRunner | None = None
 

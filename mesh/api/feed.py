@@ -95,7 +95,9 @@ class Feed:
         self.dropped = 0
         """How many read too slowly, ever."""
 
-    def __len__(self) -> int:
+    @property
+    def watching(self) -> int:
+        """How many there are."""
         return len(self._watchers)
 
     def watch(self, who: str) -> Watcher:

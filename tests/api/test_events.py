@@ -38,8 +38,8 @@ async def test_everything_first_and_then_what_changes(tmp_path: Path) -> None:
         for each in (answer, other):
             names = [name for name, _ in await until(each, "flow")]
             assert names == ["worker", *["service"] * 4, "ready", "flow"]
-        assert len(api.feed) == 2
-    assert len(api.feed) == 0
+        assert api.feed.watching == 2
+    assert api.feed.watching == 0
 
 
 async def test_the_end_of_the_daemon_is_said(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ async def test_one_who_does_not_read_is_let_go_and_the_others_go_on(
                 await asyncio.sleep(0.05)
         writer.close()
         assert api.feed.dropped == 1
-        assert len(api.feed) == 0
+        assert api.feed.watching == 0
     assert "watches and takes nothing for 0.5 s: let go" in caplog.text
 
 
@@ -146,7 +146,7 @@ class TestTheFeed:
             assert last.startswith(b"event: bye\ndata: ")
             assert b"you read too slowly" in last
             assert await slow.take() == b""
-            assert (len(subject), subject.dropped) == (1, 1)
+            assert (subject.watching, subject.dropped) == (1, 1)
             running.cancel()
         assert "uid 7 watches and reads too slowly: let go" in caplog.text
 

@@ -4,13 +4,13 @@ const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const RATE = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
-export const count = (value) => (value === null || value === undefined ? "–" : COUNT.format(value));
+export const count = (value) => (value === null || value === undefined ? "-" : COUNT.format(value));
 
-export const rate = (value) => (value === null || value === undefined ? "–" : RATE.format(value));
+export const rate = (value) => (value === null || value === undefined ? "-" : RATE.format(value));
 
 /** Octets in a second, with decimal units. */
 export function octets(value) {
-  if (value === null || value === undefined) return "–";
+  if (value === null || value === undefined) return "-";
   let unit = 0;
   while (value >= 1000 && unit < UNITS.length - 1) {
     value /= 1000;
@@ -39,7 +39,8 @@ export function condition(service) {
   const serving = service.endpoints.filter((endpoint) => endpoint.serving).length;
   const all = service.endpoints.length;
   if (service.vip === null) return ["refused", "bad"];
+  if (all === 0) return ["has no endpoints", "bad"];
   const words = `${serving} of ${all}`;
-  if (serving === all && all > 0) return [words, "good"];
+  if (serving === all) return [words, "good"];
   return [serving === 0 ? `${words}: nobody serves` : words, serving === 0 ? "bad" : "warn"];
 }

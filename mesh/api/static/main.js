@@ -18,7 +18,7 @@ const figures = {
   serving: new Figure("Services that serve", count),
   endpoints: new Figure("Endpoints that serve", count),
   connections: new Figure("Connections", count),
-  opened: new Figure("New connections in a second", rate),
+  opened: new Figure("New in a second", rate),
   bytes_in: new Figure("From clients", octets),
   bytes_out: new Figure("To clients", octets),
 };
@@ -34,6 +34,7 @@ const deliver = {
   ready() {
     known.services = fresh ?? known.services;
     known.ready = true;
+    document.querySelector("main").classList.add("ready");
     fresh = null;
   },
   flow(flow) {
@@ -79,10 +80,10 @@ function soon() {
 
 function show() {
   const { worker } = known;
-  document.title = `${plain(worker.worker)} – vipmesh`;
+  document.title = `${plain(worker.worker)} - vipmesh`;
   say(at("worker"), worker.worker);
   say(at("about"), `version ${worker.version}, data plane ${worker.data_plane} (${worker.data_plane_reason}), DNS on ${worker.dns.join(", ")}`);
-  list(at("alerts"), worker.frozen.map((words) => `It does not answer, and its last state stays in force: ${words}`), "p", "alert");
+  list(at("alerts"), worker.frozen.map((words) => `Frozen, the last good state stays in force: ${words}`), "p", "alert");
   const problems = [...worker.failures.map((words) => `The data plane refuses: ${words}`), ...worker.problems];
   if (worker.repairs > 0) problems.push(`Somebody else has changed what is vipmesh's, and it was mended: ${worker.repairs} times. The log says what.`);
   const shown = problems.slice(0, WORDS);

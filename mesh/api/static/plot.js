@@ -9,7 +9,7 @@ export class Figure {
   constructor(title, format) {
     this.format = format;
     this.values = [];
-    this.value = element("span", { class: "value data" }, "–");
+    this.value = element("span", { class: "value data" }, "-");
     this.range = element("span", { class: "range" });
     this.line = drawn("path", { class: "plot-line" });
     this.area = drawn("path", { class: "plot-area" });

@@ -6,6 +6,7 @@ import { condition, count, place, rate, state } from "./format.js";
 import { way } from "./way.js";
 
 const STEP = 100;
+const NUMBERS = new Set(["Weight", "Connections"]); // titles
 
 export class Services {
   constructor(table, more) {
@@ -60,7 +61,7 @@ class Row {
     this.name = element("button", { type: "button", "aria-expanded": String(open.has(owner)), "aria-controls": id });
     this.name.addEventListener("click", () => this.toggle());
     [this.vip, this.serving] = [element("td", { class: "data" }), element("td")];
-    [this.connections, this.rate] = [element("td", { class: "number" }, "0"), element("td", { class: "number" }, "–")];
+    [this.connections, this.rate] = [element("td", { class: "number" }, "0"), element("td", { class: "number" }, "-")];
     const line = element("tr", {}, element("th", { scope: "row" }, this.name), this.vip, this.serving, this.connections, this.rate);
     this.inside = element("td", { colspan: 5 });
     this.details = element("tr", { class: "details", id, hidden: !open.has(owner) }, this.inside);
@@ -82,7 +83,7 @@ class Row {
   flow(traffic, counted) {
     this.traffic = traffic;
     say(this.connections, count(traffic?.connections ?? 0));
-    say(this.rate, counted ? rate(traffic?.opened ?? 0) : "–");
+    say(this.rate, counted ? rate(traffic?.opened ?? 0) : "-");
     for (const [key, cell] of this.counts) say(cell, count(traffic?.endpoints[key] ?? 0));
   }
 
@@ -113,7 +114,7 @@ class Row {
 
   endpoints(service) {
     const titles = ["Endpoint", "Worker", "Address", "State", "Weight", "Release", "Last probe", "Connections"];
-    const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)));
+    const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col", class: NUMBERS.has(title) ? "number" : null }, title)));
     const rows = service.endpoints.map((endpoint) => {
       const [word, kind] = state(endpoint);
       const key = `${endpoint.worker}/${endpoint.id}`;
@@ -122,8 +123,8 @@ class Row {
       return element("tr", {},
         element("th", { scope: "row", class: "data" }, endpoint.name ?? endpoint.id),
         element("td", {}, endpoint.worker), element("td", {}, place(endpoint)), element("td", { class: kind }, word),
-        element("td", { class: "number" }, endpoint.weight), element("td", {}, endpoint.release ?? "–"),
-        element("td", {}, endpoint.last_probe ?? "–"), cell,
+        element("td", { class: "number" }, endpoint.weight), element("td", {}, endpoint.release ?? "-"),
+        element("td", {}, endpoint.last_probe ?? "-"), cell,
       );
     });
     return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));

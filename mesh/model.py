@@ -346,3 +346,15 @@ class Table:
         """The same with these virtual servers, and the VIPs, as the part has them."""
         others = {key: server for key, server in self.virtual_servers.items() if key not in keys}
         return Table(others | dict(part.virtual_servers), part.vips)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What has gone through one virtual server since it was made."""
+
+    connections: int = 0
+    """Those that were opened, ever."""
+    bytes_in: int = 0
+    """From clients."""
+    bytes_out: int = 0
+    """To clients, as far as replies come back this way."""

@@ -122,6 +122,8 @@ class Reconciler:
         self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
         self.figures = LoopFigures()
+        self.on_pass: Callable[[], None] = lambda: None
+        """Called after each pass, whether it came to its end or not."""
 
     async def run(self) -> None:
         """Keep the data plane and the zone at the plan, until cancelled."""
@@ -285,6 +287,7 @@ class Reconciler:
             self.figures.looked_at = time.time()
             if (seen := self._seen()) is not None and self._now.addresses is not None:
                 await self._pass(seen, self._now.addresses)
+            self.on_pass()
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         loop = asyncio.get_running_loop()

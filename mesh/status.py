@@ -3,6 +3,7 @@
 A pure function over what the daemon knows; `vipmesh status` renders the same value that the admin API serves.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -54,8 +55,6 @@ class WorkerRow:
 
     name: str
     endpoints: int
-    serving: int
-    """Of them, how many take new connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +130,9 @@ def services(
 
 def workers(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
     """Who runs the endpoints of these services, and the own worker."""
-    serves: dict[str, list[bool]] = {own: []}
-    for row in rows:
-        for endpoint in row.endpoints:
-            serves.setdefault(endpoint.worker, []).append(endpoint.serving)
-    return tuple(WorkerRow(name, len(found), sum(found)) for name, found in sorted(serves.items()))
+    found = Counter({own: 0})
+    found.update(endpoint.worker for row in rows for endpoint in row.endpoints)
+    return tuple(WorkerRow(name, endpoints) for name, endpoints in sorted(found.items()))
 
 
 def render(status: WorkerStatus) -> str:
@@ -150,8 +147,8 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
     if status.store:
         yield f"store       {status.store}"
     if len(status.workers) > 1:
-        rows = (f"{row.name} {row.serving} of {row.endpoints}" for row in status.workers)
-        yield f"workers     {', '.join(rows)} endpoints serving"
+        rows = (f"{row.name} with {row.endpoints} endpoints" for row in status.workers)
+        yield f"workers     {', '.join(rows)}"
     if status.repairs:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
     for line in status.frozen:

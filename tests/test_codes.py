@@ -55,7 +55,7 @@ def templates(node: ast.expr | None, known: Mapping[str, Sequence[str]]) -> list
     """The texts that an expression can be, `/x` for what is filled in; empty: it is not seen from here."""
     match node:
         case ast.Constant(value=str(text)):
-            return [re.sub(r"%[.\d]*[sdfr]", "/x", text)]
+            return [re.sub(r"%[.\d]*[sdfrg]", "/x", text)]
         case ast.JoinedStr(values=values):
             return ["".join(v.value if isinstance(v, ast.Constant) else "/x" for v in values)]  # type: ignore[misc]
         case ast.IfExp(body=body, orelse=otherwise):

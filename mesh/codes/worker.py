@@ -186,6 +186,7 @@ ADMIN: Table = {
         ),
     ),
     "VM654": ("A request that was refused", ("audit: ", "refused: no token")),
+    "VM655": ("A watcher that is let go", ("watches and takes nothing", "watches and reads too slowly")),
 }
 LOG: Table = {
     "VM701": ("Lines of the log were lost", ("log lines were lost",)),

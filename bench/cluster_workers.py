@@ -54,8 +54,8 @@ class TimedPlane(FakeDataPlane):
         return failures
 
     @property
-    def carried(self) -> int:
-        """Real servers."""
+    def real_servers(self) -> int:
+        """How many there are."""
         return sum(len(server.real_servers) for server in self.table.virtual_servers.values())
 
 
@@ -113,7 +113,7 @@ class Process:
 
     async def carried(self) -> list[tuple[int, str | None, int]]:
         """Of each worker: its real servers, its digest, its passes."""
-        return [(self.planes[n].carried, w.loop.digest(), w.loop.passes) for n, w in self.workers.items()]
+        return [(self.planes[n].real_servers, w.loop.digest(), w.loop.passes) for n, w in self.workers.items()]
 
     async def listen(self, count: int) -> None:
         """Have so many bare watches."""

@@ -73,7 +73,11 @@ def seconds(work: object) -> float:
 
 async def stalls(measured: Measured, directory: Path, rounds: int) -> tuple[list[float], list[float]]:
     """The longest sleep beyond its time, in seconds, while each scrape was under way; and while nothing was."""
-    api = AdminApi(Entrance(f"unix://{directory}/admin.sock"), lambda: measured.observed, measure=lambda: measured)
+
+    async def given() -> Measured:
+        return measured
+
+    api = AdminApi(Entrance(f"unix://{directory}/admin.sock"), lambda: measured.observed, measure=given)
     await api.start()
     scrape = ("curl", "-sf", "--unix-socket", f"{directory}/admin.sock", "-o", "/dev/null", "http://localhost/metrics")
     scraped, idle = [], []

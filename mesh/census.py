@@ -46,6 +46,7 @@ class Row:
     """One service that has its VIP."""
 
     name: Name
+    owner: str
     endpoints: int
     serving: int
 
@@ -84,6 +85,6 @@ def census(observed: Observed) -> Census:
         states += own
         serving = own[EndpointState.SERVING]
         services[ServiceState.SERVING if serving else ServiceState.EMPTY] += 1
-        rows.append(Row(service.name, len(group), serving))
+        rows.append(Row(service.name, service.owner, len(group), serving))
     workers = len({endpoint.worker for endpoint in view.endpoints})
     return Census(services, states, workers, tuple(sorted(rows, key=lambda row: row.name)))

@@ -17,9 +17,23 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from mesh import etcd_url
+from mesh.errors import SettingsError
+from mesh.log_lines import Format
 from mesh.model import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+__all__ = [
+    "SETTINGS",
+    "Driver",
+    "EndpointAddress",
+    "Network",
+    "Settings",
+    "SettingsError",
+    "load",
+    "socket_address",
+    "variable_of",
+]
+
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
@@ -41,14 +55,6 @@ class EndpointAddress(StrEnum):
     CONTAINER = "container"
     HOST = "host"
     """The worker's, at the port that it publishes for the container's."""
-
-
-class SettingsError(Exception):
-    """The settings cannot be used. `problems` has one line for each: where, what, and what to write instead."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ class Settings:
     """None: in the file of the certificate."""
     admin_client_ca: Path | None
     """Who signs the certificates of clients; None: they need none."""
+    log_format: Format
     metrics_services: int
     """How many services have series of their own."""
 
@@ -513,6 +520,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             None,
             'a path such as "/etc/vipmesh/clients-ca.pem"',
             "who signs the certificates of clients over TCP, which then need no token",
+        ),
+        "log.format": Setting(
+            _one_of(Format, "a format of the log"),
+            "text",
+            '"text", "logfmt" or "json"',
+            "how a line of the log looks: for people, or for programs",
         ),
         "metrics.services": Setting(
             _number(0, 100_000),

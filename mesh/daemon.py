@@ -9,20 +9,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.admin import AdminApi, Entrance, RefusalError
+from mesh.api.admin import AdminApi, RefusalError
 from mesh.config import Driver, Settings
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import driver as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.userspace import UserspaceDataPlane
-from mesh.explain import explain
-from mesh.explanation import Explanation
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
@@ -30,10 +27,9 @@ from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
 from mesh.leaving import Leaving
-from mesh.metrics import Measured
 from mesh.model import Address, Endpoint, RealKey, VirtualKey
 from mesh.naming import Names
-from mesh.offload import answer_promptly, compute
+from mesh.offload import answer_promptly
 from mesh.parts import Site, Upkeep
 from mesh.predecessor import IpvsServers, NftablesRules
 from mesh.present import Presence, PresenceError, present
@@ -53,6 +49,7 @@ from mesh.stopping import Engine, Stopping
 from mesh.store import Store, StoreError
 from mesh.store.opening import open_store
 from mesh.store.records import view
+from mesh.telling import Telling, entrance
 from meshdns.access import LOCAL
 from meshdns.forward import Forwarder
 from meshdns.server import NameServer, NameServerError
@@ -127,7 +124,7 @@ async def run(
         former = await _former(settings, plane, interface, published, lambda: loop.passes > 0)
         loop = Reconciler(
             _site(settings, resolver, presence.listens),
-            Facts(__version__, settings.node_name, plane.name, reason, tuple(f"{h}:{p}" for h, p in names.addresses)),
+            _facts(settings, plane, reason, names.addresses),
             host=HostAddresses(settings.node_address),
             sources=sources,
             store=store,
@@ -141,9 +138,19 @@ async def run(
             leaving=leaving,
             reach=Reach(wake.set, presence.witnesses),
         )
-        measure = _measure(settings, loop, prober, names)
-        explained = partial(_explain, loop)
-        api = AdminApi(_entrance(settings), loop.observe, stopping.verbs(), measure, explained)
+        telling = Telling(
+            loop.observe,
+            loop.evidence,
+            loop.figures,
+            plane=plane,
+            prober=prober,
+            names=names,
+            most_services=settings.metrics_services,
+        )
+        loop.on_pass = telling.feed.changed
+        api = AdminApi(
+            entrance(settings), loop.observe, stopping.verbs(), telling.measure, telling.feed, explain=telling.explain
+        )
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
@@ -153,6 +160,7 @@ async def run(
                 tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(loop.run(), name="reconciler"),
                 tasks.create_task(stopping.run(), name="stopping"),
+                tasks.create_task(telling.feed.run(), name="events"),
             ]
             started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane), loop.is_alive))
             await stop.wait()
@@ -215,31 +223,9 @@ async def _former(
     return [NftablesRules(taken_over)]
 
 
-async def _explain(loop: Reconciler, asked: str) -> Explanation:
-    evidence = loop.evidence()
-    return await compute(evidence.observed.size, partial(explain, asked, evidence))
-
-
-def _entrance(settings: Settings) -> Entrance:
-    return Entrance(
-        settings.admin_listen,
-        settings.admin_tcp,
-        settings.admin_token_file,
-        settings.admin_cert,
-        settings.admin_key,
-        settings.admin_client_ca,
-    )
-
-
-def _measure(settings: Settings, loop: Reconciler, prober: Prober, names: ThreadedServer) -> Callable[[], Measured]:
-    return lambda: Measured(
-        loop.observe(),
-        loop.figures.copy(),
-        prober.figures(),
-        asdict(names.counters),
-        asdict(names.forward_counters),
-        settings.metrics_services,
-    )
+def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> Facts:
+    listens = tuple(f"{host}:{port}" for host, port in dns)
+    return Facts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
 
 
 def _draft(settings: Settings) -> Draft:

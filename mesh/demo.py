@@ -21,7 +21,7 @@ import aiohttp
 import dnslib
 from aiohttp import web
 
-from mesh.config import load
+from mesh.config import Settings, load
 from mesh.daemon import Running, StartError
 from mesh.daemon import run as run_daemon
 from mesh.labels import parse
@@ -78,11 +78,7 @@ async def run(file: Path | None, environment: Mapping[str, str]) -> None:
                 stories: list[asyncio.Task[None]] = []
 
                 def began(running: Running) -> None:
-                    stories.append(
-                        tasks.create_task(
-                            Story(running, compose, settings.admin_listen, instances).tell(), name="story"
-                        )
-                    )
+                    stories.append(tasks.create_task(Story(running, compose, settings, instances).tell(), name="story"))
 
                 await run_daemon(settings, environment, stop, began)
                 for story in stories:
@@ -158,9 +154,11 @@ class DemoInstance:
 class Story:
     """What the demo shows, told as it happens."""
 
-    def __init__(self, running: Running, compose: Path, admin: str, instances: list[DemoInstance]) -> None:
+    def __init__(self, running: Running, compose: Path, settings: Settings, instances: list[DemoInstance]) -> None:
         self._running = running
-        self._admin = admin
+        self._admin = settings.admin_listen
+        token = settings.admin_token_file.read_text() if settings.admin_token_file is not None else ""
+        self._page = f"http://{settings.admin_tcp}/#token={token}"
         self._compose = compose
         self._instances = instances
         self._began = time.monotonic()
@@ -208,6 +206,7 @@ class Story:
         print(f"  curl {url}")
         print(f"  curl http://$({dig} +short):{port}/")
         print(f"  {Path(sys.executable).with_name('vipmesh')} status --admin {self._admin}")
+        print(f"\nAnd in a browser:\n\n  {self._page}")
         if not url.endswith(":80/"):
             print("\n(Port 80 is not free for this user, so the VIP listens on 8000 + 80 here.)")
         print(flush=True)

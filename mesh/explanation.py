@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mesh.codes import coded
 from mesh.model import Address, Name
 
 
@@ -186,7 +187,7 @@ def _lines(explanation: Explanation) -> Iterator[str]:
         if lines:
             yield ""
             yield f"{title}:"
-            yield from (f"  {line}" for line in lines)
+            yield from (f"  {coded(line)}" for line in lines)
 
 
 def _way(way: Way) -> Iterator[str]:
@@ -217,7 +218,7 @@ def _way(way: Way) -> Iterator[str]:
         yield from _reasons("      ", endpoint.why_not)
     if way.problems:
         yield "  problems:"
-        yield from (f"    {line}" for line in way.problems)
+        yield from (f"    {coded(line)}" for line in way.problems)
 
 
 def _about(endpoint: EndpointStep | None) -> str:

@@ -40,7 +40,9 @@ class Journal:
         lines = tuple(str(problem) for problem in problems)
         for problem, line in zip(problems, lines, strict=True):
             if line not in self.problems.get(part, ()):
-                log.log(logging.ERROR if problem.severity is Severity.ERROR else logging.WARNING, "%s", line)
+                level = logging.ERROR if problem.severity is Severity.ERROR else logging.WARNING
+                fields = {"owner": problem.owner, "label": problem.label, "where": problem.where}
+                log.log(level, "%s", line, extra={"fields": fields})
         self.problems[part] = lines
         self.told[part] = tuple(problems)
         self.errors[part] = sum(problem.severity is Severity.ERROR for problem in problems)

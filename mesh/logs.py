@@ -10,8 +10,12 @@ import logging
 import os
 import queue
 import threading
+import time
+from collections.abc import Callable, Collection
 
-FORMAT = "%(asctime)s %(levelname)s %(message)s"
+from mesh.log_limit import Limit
+from mesh.log_lines import Format, Lines
+
 WAITING = 10_000
 """Lines that wait at most."""
 _LAST_WORDS = 1.0
@@ -23,7 +27,9 @@ class Unhurried(logging.Handler):
 
     def __init__(self, descriptor: int, waiting: int = WAITING) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter(FORMAT))
+        self.setFormatter(Lines())
+        self.limit = Limit()
+        self.clock: Callable[[], float] = time.monotonic
         self._descriptor = descriptor
         self._lines: queue.Queue[bytes | None] = queue.Queue(waiting)
         self._lost = 0
@@ -32,7 +38,13 @@ class Unhurried(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line more, or one more lost."""
-        if self._lost and self._put(f"{self._lost} log lines were lost: nobody read them"):
+        if record.levelno > logging.DEBUG:  # who asks for every step gets every step
+            missed = self.limit.left_out((record.levelno, record.msg), self.clock())
+            if missed is None:
+                return
+            if missed:
+                self._put(self.format(_of("%d lines like the next one were left out", missed)))
+        if self._lost and self._put(self.format(_of("%d log lines were lost: nobody read them", self._lost))):
             self._lost = 0
         if not self._put(self.format(record)):
             self._lost += 1
@@ -63,6 +75,10 @@ class Unhurried(logging.Handler):
                     break
 
 
+def _of(text: str, number: int) -> logging.LogRecord:
+    return logging.LogRecord("vipmesh", logging.WARNING, "", 0, text, (number,), None)
+
+
 def log_to(descriptor: int, *, verbose: bool) -> Unhurried:
     """Send the log there. `verbose`: every operation of ours; the libraries' own steps are not of use to anybody."""
     handler = Unhurried(descriptor)
@@ -70,3 +86,10 @@ def log_to(descriptor: int, *, verbose: bool) -> Unhurried:
     if verbose:
         logging.getLogger("vipmesh").setLevel(logging.DEBUG)
     return handler
+
+
+def shape_log(shape: Format, secrets: Collection[str]) -> None:
+    """From now on lines look like this, and have none of these secrets."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Unhurried):
+            handler.setFormatter(Lines(shape, secrets))

@@ -12,7 +12,7 @@ from mesh.census import Census, EndpointState, Row, ServiceState, census
 from mesh.digest import as_number
 from mesh.exposition import Family, Kind, Sample, lines
 from mesh.figures import OPERATIONS, LoopFigures, ProbeFigures
-from mesh.model import Health, ProbeKind
+from mesh.model import Health, ProbeKind, Traffic, VirtualKey
 from mesh.observed import Observed
 
 FROZEN = ("store", "source", "data plane", "host")
@@ -32,8 +32,13 @@ class Measured:
     """What became of the questions: answered, forwarded, refused, dropped."""
     forwarder: Mapping[str, int] = field(default_factory=dict)
     """cached, asked, shared, failed, stale, capped."""
+    traffic: Mapping[VirtualKey, Traffic] = field(default_factory=dict)
+    """What went through each virtual server; empty if the data plane does not count."""
     most_services: int = 1000
     """So many services have series of their own, the first ones by name."""
+    watchers: int = 0
+    """Who follow the events of the API."""
+    watchers_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,20 @@ def _questions(scrape: _Scrape) -> Iterator[Sample]:
     return (((result,), count) for result, count in scrape.measured.dns.items())
 
 
+def _carried(value: Callable[[Traffic], int]) -> _Read:
+    """Of each service, over its virtual servers; nothing where nothing is counted."""
+
+    def read(scrape: _Scrape) -> Iterator[Sample]:
+        measured = scrape.measured
+        parts = measured.observed.plan.parts if measured.observed.plan is not None and measured.traffic else {}
+        for row in scrape.shown:
+            if (part := parts.get(row.owner)) is not None:
+                found = [measured.traffic[key] for key in part.virtual_servers if key in measured.traffic]
+                yield (row.name,), sum(value(traffic) for traffic in found)
+
+    return read
+
+
 def _forwarder(what: str) -> _Read:
     return _one(lambda scrape: scrape.measured.forwarder.get(what, 0))
 
@@ -192,6 +211,18 @@ TABLE: tuple[tuple[Family, _Read], ...] = (
         lambda s: [((row.name,), row.serving) for row in s.shown],
     ),
     (
+        Family("vipmesh_service_connections_total", _C, "Connections to a service through this worker.", ("service",)),
+        _carried(lambda traffic: traffic.connections),
+    ),
+    (
+        Family("vipmesh_service_received_bytes_total", _C, "Octets from clients through this worker.", ("service",)),
+        _carried(lambda traffic: traffic.bytes_in),
+    ),
+    (
+        Family("vipmesh_service_sent_bytes_total", _C, "Octets to clients through this worker.", ("service",)),
+        _carried(lambda traffic: traffic.bytes_out),
+    ),
+    (
         Family("vipmesh_services_without_series", _G, "Services beyond [metrics] services: they have no own series."),
         _one(lambda s: len(s.census.rows) - len(s.shown)),
     ),
@@ -234,6 +265,11 @@ TABLE: tuple[tuple[Family, _Read], ...] = (
     (
         Family("vipmesh_dns_forward_capped_total", _C, "Questions refused since too many were under way."),
         _forwarder("capped"),
+    ),
+    (Family("vipmesh_event_watchers", _G, "Who follow the events of the API."), _one(lambda s: s.measured.watchers)),
+    (
+        Family("vipmesh_event_watchers_dropped_total", _C, "Those who read too slowly and were let go."),
+        _one(lambda s: s.measured.watchers_dropped),
     ),
 )
 """Every family, in the order of the text."""

@@ -397,3 +397,15 @@ class Table:
         for key in keys:
             servers.pop(key, None)
         return Table(servers | dict(part.virtual_servers), part.vips)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What has gone through one virtual server since it was made."""
+
+    connections: int = 0
+    """Those that were opened, ever."""
+    bytes_in: int = 0
+    """From clients."""
+    bytes_out: int = 0
+    """To clients, as far as replies come back this way."""

@@ -11,7 +11,7 @@ from mesh.local import health_of, own_endpoints, up_to_date
 from mesh.model import ClusterView, EndpointKey, Health, Instance
 from mesh.peers import withhold
 from mesh.plan import Plan
-from mesh.status import Facts, WorkerStatus, services
+from mesh.status import Facts, WorkerStatus, services, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +82,6 @@ def worker_status(observed: Observed) -> WorkerStatus:
         frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
         repairs=observed.repairs,
         digest=observed.digest,
+        store=facts.store,
+        workers=workers(facts.worker, known),
     )

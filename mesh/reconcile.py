@@ -128,6 +128,8 @@ class Reconciler:
         self._own: tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]] = ((), ())
         """All endpoints of the newest picture, and those of them that are this worker's."""
         self._probed: tuple[tuple[Service, ...], tuple[Endpoint, ...]] | None = None
+        self.on_pass: Callable[[], None] = lambda: None
+        """Called after each pass, whether it came to its end or not."""
 
     async def run(self) -> None:
         """Keep the data plane and the zone at the plan, until cancelled."""
@@ -318,6 +320,7 @@ class Reconciler:
             with self._pace.work():
                 if (seen := self._seen()) is not None and self._now.addresses is not None:
                     await self._pass(seen, self._now.addresses)
+            self.on_pass()
 
     def _tell_and_hear(self) -> None:
         """Of the probes to the others; not before there are any, or what a former life said would be taken back."""

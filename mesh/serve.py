@@ -108,4 +108,5 @@ class Service:
 
 
 def _differs(name: str, one: Settings, other: Settings) -> bool:
-    return bool(getattr(one, name) != getattr(other, name))
+    """But for the log: whoever reads the settings has changed that already, and nothing need be made anew for it."""
+    return not name.startswith("log_") and bool(getattr(one, name) != getattr(other, name))

@@ -3,9 +3,11 @@
 A pure function over what the daemon knows; `vipmesh status` renders the same value that the admin API serves.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mesh.codes import coded
 from mesh.model import Address, ClusterView, EndpointKey, Health, Name, VirtualKey
 from mesh.plan import Plan, held_names, takes_traffic, verdict, vip_of
 
@@ -48,6 +50,14 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One worker of the cluster, by what it runs."""
+
+    name: str
+    endpoints: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """The whole answer of `vipmesh status --json`."""
 
@@ -69,6 +79,10 @@ class WorkerStatus:
     """How much of what somebody else had changed was mended since the start."""
     digest: str | None = None
     """Of what all workers must agree on (`mesh.digest`); None: nothing is planned yet."""
+    store: str = ""
+    """Where claims and endpoints are kept."""
+    workers: tuple[WorkerRow, ...] = ()
+    """This one, and those that run endpoints, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,8 @@ class Facts:
     data_plane: str
     data_plane_reason: str
     dns: tuple[str, ...] = field(default=())
+    store: str = ""
+    """Where claims and endpoints are kept: a URL without secrets."""
 
 
 def services(
@@ -116,6 +132,13 @@ def services(
     return tuple(sorted(found, key=lambda row: (row.name, row.owner)))
 
 
+def workers(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
+    """Who runs the endpoints of these services, and the own worker."""
+    found = Counter({own: 0})
+    found.update(endpoint.worker for row in rows for endpoint in row.endpoints)
+    return tuple(WorkerRow(name, endpoints) for name, endpoints in sorted(found.items()))
+
+
 def render(status: WorkerStatus) -> str:
     """The text for people."""
     return "\n".join(_lines(status))
@@ -127,10 +150,15 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
     yield f"dns         {', '.join(status.dns)}"
     if status.digest is not None:
         yield f"digest      {status.digest}"
+    if status.store:
+        yield f"store       {status.store}"
+    if len(status.workers) > 1:
+        rows = (f"{row.name} with {row.endpoints} endpoints" for row in status.workers)
+        yield f"workers     {', '.join(rows)}"
     if status.repairs:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
     for line in status.frozen:
-        yield f"frozen      {line}"
+        yield f"frozen      {coded(line)}"
     for service in status.services:
         serving = sum(endpoint.serving for endpoint in service.endpoints)
         yield ""
@@ -151,7 +179,7 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
         if lines:
             yield ""
             yield f"{title}:"
-            yield from (f"  {line}" for line in lines)
+            yield from (f"  {coded(line)}" for line in lines)
 
 
 def _endpoint_line(endpoint: EndpointStatus) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mesh.check import check
+from mesh.codes import coded
 from mesh.problem import Problem, Severity
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "restserver" / "compose.yaml"
@@ -167,4 +168,4 @@ def test_the_mistakes_in_the_label_reference_are_said_as_printed_there(
     mistakes, messages = (block.partition("\n")[2] for block in section.split("```")[1:4:2])
     monkeypatch.chdir(tmp_path)
     Path("compose.yaml").write_text(mistakes)
-    assert [str(problem) for problem in checked(Path("compose.yaml"))] == messages.splitlines()
+    assert [coded(str(problem)) for problem in checked(Path("compose.yaml"))] == messages.splitlines()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mesh.config import SETTINGS, Driver, EndpointAddress, Settings, SettingsError, load, variable_of
+from mesh.log_lines import Format
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -53,6 +54,7 @@ def test_the_defaults() -> None:
         admin_cert=None,
         admin_key=None,
         admin_client_ca=None,
+        log_format=Format.TEXT,
         metrics_services=1000,
     )
 

@@ -21,7 +21,9 @@ from mesh.model import (
     ProbeKind,
     Route,
     Service,
+    Traffic,
     Transport,
+    VirtualKey,
 )
 from mesh.observed import Observed
 from mesh.plan import plan
@@ -161,6 +163,19 @@ def test_what_is_counted_on_the_way() -> None:
         "vipmesh_dns_forward_stale_total": 0,
     }
     assert {key: found.get(key) for key in expected} == expected
+
+
+def test_what_a_service_carries_is_the_sum_over_its_virtual_servers() -> None:
+    one, other = VirtualKey("10.112.0.2", 80, Transport.TCP), VirtualKey("10.112.0.3", 80, Transport.TCP)
+    stranger = VirtualKey("10.112.0.99", 80, Transport.TCP)
+    traffic = {one: Traffic(3, 400, 5000), other: Traffic(), stranger: Traffic(7, 7, 7)}
+    found = read(Measured(OBSERVED, traffic=traffic))
+    assert found["vipmesh_service_connections_total{a.test}"] == 3
+    assert found["vipmesh_service_received_bytes_total{a.test}"] == 400
+    assert found["vipmesh_service_sent_bytes_total{a.test}"] == 5000
+    assert found["vipmesh_service_connections_total{b.test}"] == 0
+    silent = read(Measured(OBSERVED))
+    assert not any(key.startswith("vipmesh_service_connections_total") for key in silent), "0 would be a lie"
 
 
 @pytest.mark.parametrize("bound", [0, 1, 2])

@@ -43,9 +43,9 @@ STATUS = WorkerStatus(
     data_plane_reason="this kernel has IPVS",
     dns=("127.0.0.1:53",),
     services=services(VIEW, HEALTH, plan(VIEW, HEALTH), LAST),
-    problems=("compose.yaml:9: error: name web.test: held by demo/web; choose another name",),
+    problems=("compose.yaml:9: error: service x: the name web.test is held by demo/web; choose another name",),
     failures=("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh",),
-    frozen=("store: gone",),
+    frozen=("etcd does not serve (h1: gone); see that it runs",),
     repairs=2,
     digest="0123456789ab",
 )
@@ -56,7 +56,7 @@ data plane  ipvs: this kernel has IPVS
 dns         127.0.0.1:53
 digest      0123456789ab
 repairs     2: somebody else changed what is ours; the log says what
-frozen      store: gone
+frozen      etcd does not serve (h1: gone); see that it runs [VM401]
 
 web.test  10.112.0.7  1 of 2 endpoints serving  (demo/web)
   tcp://10.112.0.7:80
@@ -68,7 +68,7 @@ web.test  REFUSED  0 of 1 endpoints serving  (other/web)
   x  10.2.0.3                 not probed weight 1
 
 problems:
-  compose.yaml:9: error: name web.test: held by demo/web; choose another name
+  compose.yaml:9: error: service x: the name web.test is held by demo/web; choose another name [VM201]
 
 the data plane refused:
   add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh"""

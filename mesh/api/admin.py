@@ -1,5 +1,6 @@
 """The admin API: what `vipmesh status`, Prometheus and the page ask. `openapi.yaml` beside this file describes it."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -17,13 +18,18 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mesh.api.access import Token, TokenError, guard, refused
+from mesh.api.events import follow
 from mesh.api.explaining import Explain, get_explanation
-from mesh.api.metrics import Metrics
+from mesh.api.feed import Feed
+from mesh.api.metrics import Measure, Metrics
+from mesh.api.page import add_page, is_of_page
 from mesh.api.verbs import RefusalError, Verb, carry_out
 from mesh.config import socket_address
 from mesh.metrics import Measured
 from mesh.observed import Observed, worker_status
 from mesh.offload import compute
+from mesh.status import render
+from mesh.tidings import Moment
 
 __all__ = ["AdminApi", "AdminError", "Entrance", "RefusalError", "Verb"]
 
@@ -75,14 +81,18 @@ class AdminApi:
         entrance: Entrance,
         observe: Callable[[], Observed],
         verbs: Mapping[str, Verb] = MappingProxyType({}),
-        measure: Callable[[], Measured] | None = None,
+        measure: Measure | None = None,
+        feed: Feed | None = None,
+        *,
         explain: Explain | None = None,
     ) -> None:
-        """`observe` and `measure` are called in the loop's thread, and give what nobody changes any more."""
+        """`observe` is called in the loop's thread; both give what nobody changes any more."""
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
-        self._metrics = Metrics(measure or (lambda: Measured(observe())))
+        self._metrics = Metrics(measure if measure is not None else self._measure)
+        self.feed = feed if feed is not None else Feed(self._moment)
+        """To be run beside the API; without that, watchers wait."""
         self._explain = explain
         self._runner: web.AppRunner | None = None
 
@@ -122,18 +132,33 @@ class AdminApi:
     def _app(self, token: Token | None) -> web.Application:
         app = web.Application(middlewares=[_in_words, guard(token, _is_open)], client_max_size=LARGEST)
         app.on_response_prepare.append(_complete)
+        app.on_shutdown.append(self._dismiss)
         app.router.add_get("/healthz", _get_health)
         app.router.add_get("/metrics", self._metrics.get)
+        app.router.add_get("/v1/events", partial(follow, self.feed))
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/status", self._get_status)
+        add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
         for name, verb in self._verbs.items():
             app.router.add_post(f"/v1/{name}", partial(carry_out, name, verb))
         return app
 
-    async def _get_status(self, _: web.Request) -> web.Response:
+    async def _dismiss(self, _: web.Application) -> None:
+        self.feed.close()
+
+    async def _moment(self) -> Moment:
+        return Moment(self._observe(), asyncio.get_running_loop().time())
+
+    async def _measure(self) -> Measured:
+        return Measured(self._observe())
+
+    async def _get_status(self, request: web.Request) -> web.Response:
         observed = self._observe()
+        if request.headers.get("Accept") == "text/plain":  # `vipmesh status`, which then need not load all of this
+            text = await compute(observed.size, lambda: render(worker_status(observed)))
+            return web.Response(text=f"{text}\n")
         body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed)))
         return web.Response(body=body, content_type="application/json")
 
@@ -147,12 +172,12 @@ async def _get_description(_: web.Request) -> web.Response:
 
 
 _DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
-_OPEN = frozenset({"/", "/healthz", "/v1/openapi.yaml"})
+_OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 
 
 def _is_open(path: str) -> bool:
     """Whether it holds no secret."""
-    return path in _OPEN or path.startswith("/page/")
+    return path in _OPEN or is_of_page(path)
 
 
 @web.middleware

@@ -3,7 +3,7 @@
 Written in a thread: at ten thousand services that takes a tenth of a second, in which the loop goes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -12,18 +12,20 @@ from mesh.exposition import CONTENT_TYPE
 from mesh.metrics import Measured, exposition
 from mesh.offload import compute
 
+Measure = Callable[[], Awaitable[Measured]]
+
 
 class Metrics:
     """Answers scrapes with what `measure` gives."""
 
-    def __init__(self, measure: Callable[[], Measured]) -> None:
-        """`measure` is called in the loop's thread, and gives what nobody changes any more."""
+    def __init__(self, measure: Measure) -> None:
+        """`measure` gives what nobody changes any more."""
         self._measure = measure
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
     async def get(self, _: web.Request) -> web.Response:
         """The text."""
-        measured = self._measure()
+        measured = await self._measure()
         body = await compute(measured.observed.size, lambda: exposition(measured) + generate_latest(self._process))
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mesh.diff import Operation
 from mesh.drain import Place
-from mesh.model import Address, Table, VirtualKey
+from mesh.model import Address, Table, Traffic, VirtualKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,13 @@ class DataPlane(Protocol):
 
         With `only`, of these virtual servers.
         A place that is missing is one that cannot be counted. Raises `DataPlaneError`.
+        """
+        ...
+
+    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+        """What has gone through each of our virtual servers; empty if this data plane does not count.
+
+        IPVS is a few seconds behind. Raises `DataPlaneError`.
         """
         ...
 

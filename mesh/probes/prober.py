@@ -221,7 +221,9 @@ class Prober:
 
     def _tell(self, watched: _Watched, transition: Transition) -> None:
         level = logging.INFO if transition.after is Health.HEALTHY else logging.WARNING
-        log.log(level, "probe: %s %s %s", watched.key, RealKey(*_place(watched.target)), transition)
+        fields = {"endpoint": watched.key, "health": transition.after, "reason": transition.verdict.reason}
+        place = RealKey(*_place(watched.target))
+        log.log(level, "probe: %s %s %s", watched.key, place, transition, extra={"fields": fields})
         self._changed = True
         self._wake.set()
 

@@ -10,7 +10,7 @@ from mesh.diff import (
     settle,
 )
 from mesh.drain import Place
-from mesh.model import Forwarding, Table, Transport, VirtualKey
+from mesh.model import Forwarding, Table, Traffic, Transport, VirtualKey
 
 _FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}
 _METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT: "-g"}
@@ -30,6 +30,8 @@ class FakeDataPlane:
         self.gone: str | None = None
         self.active: dict[Place, int] = {}
         """What `connections` says; a place that is not there has none."""
+        self.carried: dict[VirtualKey, Traffic] = {}
+        """What `traffic` says; a virtual server that is not there has had none."""
         self._refusals: list[tuple[Callable[[Operation], bool], str]] = []
 
     def fail_next(self, predicate: Callable[[Operation], bool], reason: str) -> None:
@@ -62,6 +64,11 @@ class FakeDataPlane:
         servers = (self.table if only is None else self.table.part(only)).virtual_servers
         places = [(key, real) for key, server in servers.items() for real in server.real_servers]
         return {place: self.active.get(place, 0) for place in places}
+
+    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+        """See `DataPlane.traffic`."""
+        self._answer()
+        return {key: self.carried.get(key, Traffic()) for key in self.table.virtual_servers}
 
     async def close(self) -> None:
         """See `DataPlane.close`."""

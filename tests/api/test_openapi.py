@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mesh.explanation import Explanation
-from mesh.status import WorkerStatus
-from tests.api.worker import client, serving, socket_of
+from mesh.tidings import NAMES
+from tests.api.worker import client, serving, socket_of, until
 
 DESCRIBED: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "mesh" / "api" / "openapi.yaml").read_text())
 
@@ -34,9 +34,7 @@ async def test_it_has_every_route_and_no_other(tmp_path: Path) -> None:
 
 
 def test_its_schemas_are_those_of_the_code() -> None:
-    _, components = msgspec.json.schema_components(
-        [WorkerStatus, Explanation], ref_template="#/components/schemas/{name}"
-    )
+    _, components = msgspec.json.schema_components([*NAMES, Explanation], ref_template="#/components/schemas/{name}")
     told = {name: DESCRIBED["components"]["schemas"][name] for name in components}
     assert _bare(told) == _bare(components)
 
@@ -79,6 +77,19 @@ async def test_real_answers_are_as_it_says(
     }
     found = read[answer.content_type](text)
     Draft202012Validator({**schema, "components": DESCRIBED["components"]}).validate(found)
+
+
+async def test_events_are_as_it_says(tmp_path: Path) -> None:
+    schemas = DESCRIBED["paths"]["/v1/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]["x-events"]
+    async with serving(socket_of(tmp_path)) as api, client(tmp_path) as session, session.get("/v1/events") as answer:
+        assert answer.content_type == "text/event-stream"
+        found = await until(answer, "flow")
+        api.feed.close()
+        found += await until(answer, "bye")
+    assert {name for name, _ in found} == {"worker", "service", "ready", "flow", "bye"}
+    for name, data in found:
+        Draft202012Validator({**schemas[name], "components": DESCRIBED["components"]}).validate(data)
+    assert set(schemas) == {*NAMES.values(), "bye"}
 
 
 async def test_what_is_not_there_says_where_to_look(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """What the tests of the API share: a worker on paper, and clients of both kinds."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -39,10 +42,13 @@ async def serving(entrance: Entrance, observed: Observed = OBSERVED) -> AsyncIte
 
     api = AdminApi(entrance, lambda: observed, VERBS, explain=explained)
     await api.start()
-    try:
-        yield api
-    finally:
-        await api.stop()
+    async with asyncio.TaskGroup() as tasks:
+        feed = tasks.create_task(api.feed.run())
+        try:
+            yield api
+        finally:
+            await api.stop()
+            feed.cancel()
 
 
 @asynccontextmanager
@@ -51,3 +57,18 @@ async def client(directory: Path) -> AsyncIterator[aiohttp.ClientSession]:
     there = aiohttp.UnixConnector(str(directory / "admin.sock"))
     async with aiohttp.ClientSession("http://localhost", connector=there) as session:
         yield session
+
+
+async def until(answer: aiohttp.ClientResponse, last: str) -> list[tuple[str, Any]]:
+    """The events up to the first one of that name, each with its data; fails when there is none in time."""
+    found: list[tuple[str, Any]] = []
+    async with asyncio.timeout(10):
+        while not found or found[-1][0] != last:
+            name = ""
+            while (line := (await answer.content.readline()).decode()) != "\n":
+                assert line, f"it ended with {found}"
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ").strip()
+                elif line.startswith("data: "):
+                    found.append((name, json.loads(line.removeprefix("data: "))))
+    return found

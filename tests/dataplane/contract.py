@@ -32,6 +32,7 @@ from mesh.model import (
     Scheduler,
     SchedulerFlag,
     Table,
+    Traffic,
     Transport,
     VirtualKey,
     VirtualServer,
@@ -179,6 +180,9 @@ class DataPlaneContract(ABC):
 class TrafficContract(DataPlaneContract):
     """Real connections through real virtual servers. The real servers answer with their name."""
 
+    counts = True
+    """Whether the data plane counts what goes through."""
+
     @abstractmethod
     async def real_server(self, name: str) -> RealKey:
         """Start a real server for TCP and UDP; it ends with the test."""
@@ -236,6 +240,26 @@ class TrafficContract(DataPlaneContract):
         async with asyncio.timeout(20):
             while (await plane.connections())[self.key(), a]:
                 await asyncio.sleep(0.05)  # the end is on the wire; nothing tells when it has been counted
+
+    async def test_what_goes_through_is_counted(self, plane: DataPlane) -> None:
+        a = await self.real_server("a")
+        await self.behind(plane, self.key(), {a: 1})
+        before = (await plane.traffic()).get(self.key(), Traffic())
+        for _ in range(3):
+            assert await self.ask_tcp(self.key()) == "a"
+        if not self.counts:
+            assert await plane.traffic() == {}
+            return
+        async with asyncio.timeout(20):
+            while (now := (await plane.traffic())[self.key()]).connections < before.connections + 3:
+                await asyncio.sleep(0.05)  # the kernel sums up every two seconds
+        assert now.connections == before.connections + 3
+        assert now.bytes_out - before.bytes_out >= 3
+        other = self.key(2)
+        await self.reach(plane, self.table((self.key(), VirtualServer()), (other, VirtualServer())))
+        counted = await plane.traffic()
+        assert (set(counted), counted[other]) == ({self.key(), other}, Traffic())
+        assert counted[self.key()].connections == now.connections, "what is edited goes on counting"
 
     async def test_datagrams_are_answered(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")

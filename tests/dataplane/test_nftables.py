@@ -67,6 +67,7 @@ async def plane(interface: MeshInterface) -> AsyncIterator[NftablesDataPlane]:
 
 
 class TestContract(TrafficContract):
+    counts = False
     lab: Lab
     servers: Servers
 

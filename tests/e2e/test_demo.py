@@ -44,6 +44,9 @@ async def test_the_whole_story() -> None:
         assert name == "restserver.local"
         dig, curl, both, show = await printed_lines(demo)
 
+        link = await demo.line(r"^  (http://127\.0\.0\.1:9780/)#token=(\w+)$")
+        ask = ("curl", "-s", "-H", f"Authorization: Bearer {link[2]}", f"{link[1]}metrics")
+
         code, output = await call("sh", "-c", dig)
         assert code == 0
         assert re.search(rf"^restserver\.local\.\s+5\s+IN\s+A\s+{re.escape(vip)}$", output, re.M), output
@@ -54,6 +57,13 @@ async def test_the_whole_story() -> None:
         code, output = await call("sh", "-c", f"{both} -s --max-time 3")
         assert code == 0, output
         assert output in answers
+
+        _, output = await call(*ask)
+        counted = re.search(r'^vipmesh_service_connections_total{service="restserver\.local"} (\d+)$', output, re.M)
+        assert counted is not None, output
+        assert int(counted[1]) >= 6, "what went through the proxy is counted"
+        _, output = await call("curl", "-s", link[1])
+        assert "<title>vipmesh</title>" in output
 
         await demo.line(rf"{second} dies")
         answers = {(await call("sh", "-c", f"{curl} -s --max-time 3"))[1] for _ in range(6)}

@@ -66,6 +66,8 @@ class ServiceAttribute(IntEnum):
     AF, PROTOCOL, ADDR, PORT, FWMARK, SCHED_NAME, FLAGS, TIMEOUT, NETMASK, STATS = range(1, 11)
 
 
+SERVICE = _Of.SERVICE
+"""Kind of the attribute that holds a service."""
 _Svc: TypeAlias = ServiceAttribute
 """Short, for its use here."""
 

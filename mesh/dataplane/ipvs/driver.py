@@ -19,11 +19,12 @@ from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.ipvs import codec
 from mesh.dataplane.ipvs.listing import DestinationParser, ServiceParser
 from mesh.dataplane.ipvs.netlink import BATCH, IpvsSocket
+from mesh.dataplane.ipvs.statistics import parse_traffic
 from mesh.dataplane.ipvs.translate import Change, as_edit, encode, reason, virtual_key, virtual_server
 from mesh.dataplane.vips import move_vip
 from mesh.diff import BindVip, Operation, UnbindVip
 from mesh.drain import Place
-from mesh.model import Table, VirtualKey
+from mesh.model import Table, Traffic, VirtualKey
 
 _FEW = 64
 """Up to so many virtual servers are asked for one by one; more are picked from the whole list."""
@@ -110,6 +111,12 @@ class IpvsDataPlane:
                 for service, destinations in await self._listing(ipvs, only)
                 for destination in destinations
             }
+
+    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+        """See `DataPlane.traffic`."""
+        async with self._connection() as ipvs:
+            counted = await ipvs.dump(codec.get_services(), parse_traffic)
+        return {key: traffic for key, traffic in filter(None, counted) if self.owns(key)}
 
     async def close(self) -> None:
         """The kernel keeps forwarding."""

@@ -161,6 +161,10 @@ class Attributes:
             raise MalformedError(f"attribute {kind} is {'missing' if value is None else 'too short'}")
         return value
 
+    def has(self, kind: int) -> bool:
+        """Whether the attribute is there."""
+        return kind in self._raw
+
     def number(self, layout: struct.Struct, kind: int, default: int | None = None) -> int:
         """The first number of an attribute; the default, if there is one, stands for an attribute that is not there."""
         if default is not None and kind not in self._raw:

@@ -24,7 +24,7 @@ from mesh.diff import (
     UnbindVip,
 )
 from mesh.drain import Place
-from mesh.model import Address, Forwarding, RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
+from mesh.model import Address, Forwarding, RealKey, RealServer, Table, Traffic, Transport, VirtualKey, VirtualServer
 
 _PRIVILEGED = 1024
 
@@ -36,6 +36,7 @@ class _Server:
         self.key = key
         self.balance = Balance(operation.scheduler, operation.persistence, flags=operation.flags)
         self.listening = False
+        self.connections = 0
         self.listener: TcpListener | UdpListener = (
             TcpListener(self) if key.transport is Transport.TCP else UdpListener(self)
         )
@@ -45,6 +46,7 @@ class _Server:
 
     def opened(self, real: RealKey) -> None:
         self.balance.active[real] += 1
+        self.connections += 1
 
     def closed(self, real: RealKey) -> None:
         self.balance.active[real] -= 1
@@ -55,6 +57,9 @@ class _Server:
         self.balance.real_servers = others if settings is None else {**others, real: settings}
         if settings is None and isinstance(self.listener, UdpListener):
             self.listener.end_sessions_of(real)
+
+    def carried(self) -> Traffic:
+        return Traffic(self.connections, self.listener.inward.octets, self.listener.outward.octets)
 
     def as_read(self) -> VirtualServer:
         balance = self.balance
@@ -102,6 +107,10 @@ class UserspaceDataPlane:
             if only is None or key in only
             for real in server.balance.real_servers
         }
+
+    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+        """See `DataPlane.traffic`; a session of UDP counts as a connection."""
+        return {key: server.carried() for key, server in self._servers.items()}
 
     async def close(self) -> None:
         """The traffic ends with the process."""

@@ -8,6 +8,8 @@ say "that was all" and still get its answer.
 import asyncio
 import socket
 import struct
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 from mesh.model import Address, RealKey
@@ -32,6 +34,13 @@ class Behind(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Meter:
+    """Octets that went one way."""
+
+    octets: int = 0
+
+
 def reset(transport: asyncio.Transport | None) -> None:
     """End a connection by a reset, as a closed port would, and not by an end of file that looks like success."""
     if transport is None or transport.is_closing():
@@ -44,7 +53,9 @@ def reset(transport: asyncio.Transport | None) -> None:
 class _Side(asyncio.Protocol):
     """One end of a proxied connection; `other` is set once both are there."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
+        """`meter` counts what this side sends."""
+        self._meter = meter
         self.transport: asyncio.Transport | None = None
         self.other: _Side | None = None
         self._early = bytearray()
@@ -54,6 +65,7 @@ class _Side(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        self._meter.octets += len(data)
         if self.other is not None and self.other.transport is not None:
             self.other.transport.write(data)
         else:
@@ -110,7 +122,7 @@ class _Client(_Side):
     """The accepted side. It finds a real server for itself, one after the other."""
 
     def __init__(self, listener: "TcpListener") -> None:
-        super().__init__()
+        super().__init__(listener.inward)
         self._listener = listener
         self.real: RealKey | None = None
 
@@ -128,10 +140,11 @@ class _Client(_Side):
         client = str(self.transport.get_extra_info("peername")[0])
         loop = asyncio.get_running_loop()
         refused: set[RealKey] = set()
+        there = partial(_Side, self._listener.outward)
         while (real := behind.pick(client, refused)) is not None:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    _, server = await loop.create_connection(_Side, real.address, real.port)
+                    _, server = await loop.create_connection(there, real.address, real.port)
             except OSError:  # a timeout as well
                 refused.add(real)
                 continue
@@ -153,6 +166,8 @@ class TcpListener:
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
         self._connecting: dict[_Client, asyncio.Task[None]] = {}
+        self.inward, self.outward = Meter(), Meter()
+        """From clients, and to them."""
 
     async def open(self, address: Address, port: int) -> None:
         """Listen. Raises OSError."""

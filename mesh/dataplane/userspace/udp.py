@@ -8,7 +8,7 @@ longest.
 import asyncio
 from typing import Any, TypeAlias, cast
 
-from mesh.dataplane.userspace.tcp import Behind
+from mesh.dataplane.userspace.tcp import Behind, Meter
 from mesh.model import Address, RealKey
 
 IDLE = 60.0
@@ -72,6 +72,8 @@ class UdpListener(asyncio.DatagramProtocol):
         """In the order in which they were last used."""
         self._opening: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self.inward, self.outward = Meter(), Meter()
+        """From clients, and to them."""
 
     async def open(self, address: Address, port: int) -> None:
         """Listen. Raises OSError."""
@@ -104,12 +106,14 @@ class UdpListener(asyncio.DatagramProtocol):
         self._sessions[addr] = session  # now the one that was used last
         session.used = asyncio.get_running_loop().time()
         session.send(data)
+        self.inward.octets += len(data)
 
     def reply(self, session: _Session, data: bytes, client: Client) -> None:
         """From a real server."""
         session.used = asyncio.get_running_loop().time()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.sendto(data, client)
+            self.outward.octets += len(data)
 
     def end(self, client: Client) -> None:
         """End a client's session; its next datagram begins another one."""

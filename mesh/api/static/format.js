@@ -1,0 +1,46 @@
+// Numbers and addresses for people.
+
+const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const RATE = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const UNITS = ["B", "kB", "MB", "GB", "TB"];
+
+export const count = (value) => (value === null || value === undefined ? "-" : COUNT.format(value));
+
+export const rate = (value) => (value === null || value === undefined ? "-" : RATE.format(value));
+
+/** Octets in a second, with decimal units. */
+export function octets(value) {
+  if (value === null || value === undefined) return "-";
+  let unit = 0;
+  while (value >= 1000 && unit < UNITS.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${RATE.format(value)} ${UNITS[unit]}/s`;
+}
+
+/** Where an endpoint is reached; without a port of its own it is the container port. */
+export function place(endpoint) {
+  const host = endpoint.address.includes(":") ? `[${endpoint.address}]` : endpoint.address;
+  return endpoint.port === null ? host : `${host}:${endpoint.port}`;
+}
+
+/** What keeps an endpoint from taking connections: [word, kind]. */
+export function state(endpoint) {
+  if (endpoint.drain) return [`drains: ${endpoint.drain}`, "warn"];
+  if (endpoint.serving) return [endpoint.health === "not probed" ? "serves, not probed" : "serves", "good"];
+  if (endpoint.health === "unhealthy") return ["unhealthy", "bad"];
+  if (endpoint.health === "starting") return ["starting", "warn"];
+  return ["waits for its VIP", "warn"];
+}
+
+/** Word and kind for a service as a whole. */
+export function condition(service) {
+  const serving = service.endpoints.filter((endpoint) => endpoint.serving).length;
+  const all = service.endpoints.length;
+  if (service.vip === null) return ["refused", "bad"];
+  if (all === 0) return ["has no endpoints", "bad"];
+  const words = `${serving} of ${all}`;
+  if (serving === all) return [words, "good"];
+  return [serving === 0 ? `${words}: nobody serves` : words, serving === 0 ? "bad" : "warn"];
+}

@@ -1,0 +1,81 @@
+// Following the worker: the events of /v1/events, read with fetch and not with EventSource, which cannot bring a token.
+// A connection that ends is opened again, ever later, and the worker then tells everything anew.
+
+const TOKEN = "vipmesh token";
+const FIRST = 1000, LONGEST = 15000, SILENCE = 40000; // ms; the worker breaks its silence every 15 s
+
+/** A token that came in the link (never sent to anybody: it is behind the #) is kept for this tab and taken out of it. */
+export function keepToken() {
+  const found = /^#token=(.+)$/.exec(location.hash);
+  if (found === null) return;
+  sessionStorage.setItem(TOKEN, decodeURIComponent(found[1]));
+  history.replaceState(null, "", location.pathname);
+}
+
+export const setToken = (token) => sessionStorage.setItem(TOKEN, token);
+
+/**
+ * Call `on.event(name, data)` for each event and `on.state(state, words)` with `live`, `lost` or `refused`, for as long as
+ * the page is there. A refusal waits for `retry`, which is given to `on.state`.
+ */
+export async function follow(on) {
+  let wait = FIRST;
+  for (;;) {
+    try {
+      await read(on, () => (wait = FIRST));
+      on.state("lost", "not connected");
+    } catch (error) {
+      if (error instanceof Refused) {
+        await new Promise((retry) => on.state("refused", error.message, retry));
+        continue;
+      }
+      on.state("lost", `not connected: ${error.message}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    wait = Math.min(LONGEST, wait * 2);
+  }
+}
+
+class Refused extends Error {}
+
+async function read(on, begun) {
+  const token = sessionStorage.getItem(TOKEN);
+  const abort = new AbortController();
+  const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
+  let silence = setTimeout(() => abort.abort(), SILENCE);
+  try {
+    const answer = await fetch("/v1/events", { headers, signal: abort.signal, cache: "no-store" });
+    if (answer.status === 401) throw new Refused(token === null ? "" : "That is not the token of this worker.");
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    on.state("live", "live");
+    begun();
+    const parser = events(on.event);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      clearTimeout(silence);
+      silence = setTimeout(() => abort.abort(), SILENCE);
+      parser(value);
+    }
+  } finally {
+    clearTimeout(silence);
+  }
+}
+
+/** A function that takes the text as it comes, in any pieces; only what this worker sends is understood. */
+export function events(deliver) {
+  let rest = "";
+  return (text) => {
+    const blocks = (rest + text).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      let name = "message", data = null;
+      for (const line of block.split("\n")) {
+        if (line.startsWith("event: ")) name = line.slice(7);
+        else if (line.startsWith("data: ")) data = line.slice(6);
+      }
+      if (data !== null) deliver(name, JSON.parse(data));
+    }
+  };
+}

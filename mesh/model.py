@@ -13,6 +13,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
 
+from mesh.probe_spec import Probe as Probe  # noqa: PLC0414  words of the model, in a file of their own
+from mesh.probe_spec import ProbeKind as ProbeKind  # noqa: PLC0414
+
 Address: TypeAlias = str
 """An IPv4 or IPv6 address, canonical text, no port, no prefix length."""
 
@@ -120,36 +123,6 @@ class Instance:
     """What people call it, if that is not its id: the container's name."""
     runs_commands: bool = False
     """Whether commands can be run inside it, as `probe.cmd` asks."""
-
-
-class ProbeKind(StrEnum):
-    """The ways of asking an endpoint whether it works."""
-
-    HTTP = "http"
-    HTTPS = "https"
-    TCP = "tcp"
-    COMMAND = "command"
-    """A command inside the endpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The check of every endpoint of a service; times in seconds."""
-
-    kind: ProbeKind
-    port: int | None
-    """The container port to ask; None: the first routed one."""
-    path: str = "/"
-    """Path and query of the request; unused for TCP."""
-    initial_delay: float = 0.0
-    timeout: float = 2.0
-    interval: float = 5.0
-    healthy_threshold: int = 2
-    unhealthy_threshold: int = 3
-    expect_status: tuple[tuple[int, int], ...] = ((200, 399),)
-    """Inclusive ranges of the HTTP status codes that count as healthy."""
-    command: str = ""
-    """What to run, for a shell; for COMMAND only."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

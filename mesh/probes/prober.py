@@ -9,7 +9,6 @@ endpoints must not answer its own burst with timeouts. What is beyond the bound 
 import asyncio
 import logging
 import math
-import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -17,23 +16,11 @@ from functools import partial
 from typing import Protocol
 
 from mesh.model import Address, Health, Probe, ProbeKind, RealKey
+from mesh.probes.checks import Check, network_checks
 from mesh.probes.health import PRESUMED_HEALTHY, State, Transition, Verdict, observe
-from mesh.probes.http import check_http
 from mesh.probes.schedule import Wheel, first_due, following
-from mesh.probes.tcp import check_tcp
 
 log = logging.getLogger(__name__)
-
-
-class Check(Protocol):
-    """One way of asking."""
-
-    def __call__(self, address: Address, port: int, probe: Probe, /) -> Coroutine[None, None, Verdict]:
-        """Ask once; done within `probe.timeout`. Whatever the network does is a verdict, never an exception.
-
-        Leaves no connection open, also when it is cancelled. An exception is a mistake and ends the prober.
-        """
-        ...
 
 
 class Commands(Protocol):
@@ -53,15 +40,6 @@ class Target:
     port: int
     presumed_healthy: bool = False
     """It was serving before this process came: it begins as healthy. Only looked at when the target is new."""
-
-
-def network_checks() -> Mapping[ProbeKind, Check]:
-    """The real checks. HTTPS trusts what the worker's own certificate store trusts."""
-    return {
-        ProbeKind.HTTP: check_http,
-        ProbeKind.HTTPS: partial(check_http, tls=ssl.create_default_context()),
-        ProbeKind.TCP: check_tcp,
-    }
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,7 @@ from mesh.config import Network
 from mesh.model import Address, Claims, ClusterView, Health, Instance
 from mesh.plan import Plan
 from mesh.probes.health import Verdict
-from mesh.probes.prober import Target
+from mesh.probes.watched import Target
 
 
 class Probes(Protocol):

@@ -41,7 +41,7 @@ from mesh.model import (
 from mesh.offload import compute
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
 from mesh.plan import Part, Plan, plan, probes
-from mesh.probes.prober import Target
+from mesh.probes.watched import Target
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
 from mesh.register import register

@@ -11,13 +11,14 @@ import pytest
 from looptime import LoopTimeEventLoop
 
 from mesh.model import Health, Probe, ProbeKind
-from mesh.probes.prober import Prober, Target
+from mesh.probes.prober import Prober
 from mesh.probes.schedule import first_due
+from mesh.probes.watched import Target
 from mesh.testing.probes import FakeCheck
 
 pytestmark = pytest.mark.looptime
 
-PROBE = Probe(ProbeKind.HTTP, 80)  # 0 s delay, 2 s timeout, 5 s interval, 2 successes, 3 failures
+PROBE = Probe(ProbeKind.HTTP, 80, startup_interval=5.0)  # 0 s delay, 2 s timeout, 5 s interval, 2 successes, 3 failures
 A = Target(PROBE, "127.0.0.11", 18080)
 B = Target(PROBE, "127.0.0.12", 18080)
 SLOT = 0.1
@@ -180,7 +181,7 @@ async def test_another_address_begins_anew_another_threshold_does_not() -> None:
 
 
 async def test_a_shorter_interval_holds_at_once() -> None:
-    slow = replace(A, probe=replace(PROBE, interval=3600.0))
+    slow = replace(A, probe=replace(PROBE, interval=3600.0, startup_interval=3600.0))
     async with running({"a": slow}) as subject:
         await asyncio.sleep(400)
         assert len(subject.times(A)) == 1

@@ -146,7 +146,8 @@ class Volley:
             shot.unsent = shot.unsent[sock.send(shot.unsent) :]
             if not events & select.EPOLLIN:
                 return
-        self._read(shot, sock.recv(LIMIT - len(shot.received)), shot.expect)
+        while shot.sock is not None:  # to the end: an edge is told once
+            self._read(shot, sock.recv(LIMIT - len(shot.received)), shot.expect)
 
     def _read(self, shot: Shot, data: bytes, expect: tuple[tuple[int, int], ...]) -> None:
         received = shot.received + data if shot.received else data

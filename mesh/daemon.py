@@ -263,4 +263,5 @@ def _site(settings: Settings, resolver: Address | None) -> Site:
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
         resolver=resolver,
+        probe_floor=settings.probes_floor,
     )

@@ -73,6 +73,16 @@ class Seen:
     """Who asks an endpoint, if that is not its own worker."""
 
 
+class Said(NamedTuple):
+    """What a worker tells the others of an endpoint that it asks."""
+
+    health: Health
+    kept: bool = False
+    """It stays in traffic all the same."""
+    held_back: bool = False
+    """It answers, and has come and gone too often."""
+
+
 @dataclass(frozen=True, slots=True)
 class Floor:
     """What is suspected, and what must be remembered for the next look."""

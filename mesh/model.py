@@ -90,6 +90,8 @@ class Drain(StrEnum):
     """Its engine was told to stop it."""
     PAUSED = "paused"
     """It is frozen and will come back as it was."""
+    MAINTENANCE = "maintenance"
+    """An operator works on it: it is not probed either."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -241,7 +243,16 @@ class ClusterView:
     """In order of `id`, and of `worker` where that is the same."""
     claims: Claims = field(default_factory=Claims)
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What each worker last said of its own endpoints; who is missing has not answered its probes yet."""
+    """What was last said of each endpoint, by its own worker; if that is gone, by those that ask in its place. Who is
+    missing has not answered its probes yet."""
+    kept: frozenset[EndpointKey] = frozenset()
+    """Unhealthy ones that whoever asks them leaves in traffic: too many have failed at once."""
+    held_back: frozenset[EndpointKey] = frozenset()
+    """Unhealthy ones that answer, and have come and gone too often."""
+    workers: frozenset[str] = frozenset()
+    """Those whose daemons are there."""
+    silent: frozenset[str] = frozenset()
+    """Workers whose verdicts have lost their validity: they are gone, or nothing can be heard of them."""
 
 
 # --------------------------------------------------------------------------------------------- what the kernel holds

@@ -12,11 +12,16 @@ from mesh.config import Network
 from mesh.model import Address, Claims, ClusterView, Health, Instance
 from mesh.plan import Plan
 from mesh.probes.health import Verdict
-from mesh.probes.watched import Target
+from mesh.probes.watched import Stats, Target
 
 
 class Probes(Protocol):
     """The prober, as far as the loop needs it."""
+
+    @property
+    def stats(self) -> Stats:
+        """What it has done so far."""
+        ...
 
     def watch(self, targets: Mapping[str, Target]) -> None:
         """Probe exactly these endpoints."""
@@ -24,6 +29,14 @@ class Probes(Protocol):
 
     def health(self) -> Mapping[str, Health]:
         """The verdict on each of them; one that has not answered yet is `STARTING`."""
+        ...
+
+    def held_back(self) -> frozenset[str]:
+        """Of them, those that answer and are not believed yet, since they come and go."""
+        ...
+
+    def failing(self) -> frozenset[str]:
+        """Of them, those that failed their last check, whatever their health is."""
         ...
 
     def history(self, key: str) -> Sequence[Verdict]:
@@ -60,6 +73,8 @@ class Site:
     publish: range
     drain_timeout: float
     """Seconds that the connections of a removed endpoint get to finish."""
+    probe_floor: int = 50
+    """Per cent of a service's endpoints that stay in traffic when most fail at once."""
     resolver: Address | None = None
     """Where the name server answers on the interface of the VIPs."""
 

@@ -23,6 +23,7 @@ from mesh.diff import BindVip, Operation, changed, diff
 from mesh.drain import Place, drain, leaving
 from mesh.host import HostError
 from mesh.journal import Journal
+from mesh.judging import Judging
 from mesh.leaving import Leaving
 from mesh.local import up_to_date
 from mesh.model import (
@@ -40,8 +41,7 @@ from mesh.model import (
 )
 from mesh.offload import compute
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
-from mesh.plan import Part, Plan, plan, probes
-from mesh.probes.watched import Target
+from mesh.plan import Part, Plan, plan
 from mesh.problem import Problem
 from mesh.published import PublishedPorts
 from mesh.register import register
@@ -98,7 +98,7 @@ class Reconciler:
         self._served: frozenset[tuple[Transport, int]] = frozenset()
         self._publish = publish
         self._published = published
-        self._prober = prober
+        self._judging = Judging(site.worker, prober, site.probe_floor)
         self._now = Pictures()
         self._journal = Journal()
         self._share = Share(site.worker, store, self._journal, self._decide)
@@ -133,8 +133,6 @@ class Reconciler:
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
         now, journal, seen = self._now, self._journal, self._seen()
-        own = [e for e in (seen or ClusterView()).endpoints if e.worker == self._site.worker]
-        last = {e.key: h[-1].reason for e in own if (h := self._prober.history(e.id))}
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         if self._store.trouble:
             frozen["store"] = self._store.trouble
@@ -144,11 +142,13 @@ class Reconciler:
             data_plane=self._facts.data_plane,
             data_plane_reason=self._facts.data_plane_reason,
             dns=self._facts.dns,
-            services=services(seen, self._health(seen), now.plan, last) if seen and now.plan else (),
+            services=services(seen, self._judging.known(seen), now.plan) if seen and now.plan else (),
             problems=tuple(line for part in sorted(journal.problems) for line in journal.problems[part]),
             failures=tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
             frozen=tuple(frozen[part] for part in sorted(frozen)),
             repairs=journal.repairs,
+            suspicions=self._judging.suspicions(),
+            probes=self._judging.probes(),
         )
 
     def is_alive(self) -> bool:
@@ -219,21 +219,12 @@ class Reconciler:
     def _see(self, seen: ClusterView) -> None:
         self._now.view = seen
         self._published.claims = seen.claims
-        self._target(seen)
+        self._judging.watch(seen, self._adopted)
+        self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
         self._wake.set()
 
     def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
         return wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
-
-    def _target(self, seen: ClusterView) -> None:
-        self._prober.watch(
-            {
-                id: Target(probe, real.address, real.port, presumed_healthy=real in self._adopted)
-                for (worker, id), (probe, real) in probes(seen).items()
-                if worker == self._site.worker
-            }
-        )
-        self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
 
     async def _follow_host(self) -> None:
         """A change of the network may be a new address to publish on, or a VIP that somebody took away: look again."""
@@ -253,15 +244,19 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
-            self._share.judge(self._prober.health())
             self._looked_at = asyncio.get_running_loop().time()
-            if (seen := self._seen()) is not None and self._now.addresses is not None:
-                await self._pass(seen, self._now.addresses)
+            if (seen := self._seen()) is not None:
+                health = await self._judging.weigh(seen)
+                self._share.judge(self._judging.said())
+                if self._now.addresses is not None:
+                    await self._pass(seen, health, self._now.addresses)
 
-    async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
+    async def _pass(
+        self, seen: ClusterView, health: Mapping[EndpointKey, Health], addresses: frozenset[Address]
+    ) -> None:
         await self._mend(addresses, seen.claims)
         served = replace(seen, claims=without(seen.claims, await self._contest(seen.claims)))
-        planning = partial(plan, served, self._health(seen), sorted(addresses), self._now.plan, self._site.resolver)
+        planning = partial(plan, served, health, sorted(addresses), self._now.plan, self._site.resolver)
         planned = await compute(len(seen.endpoints), planning)
         try:
             failures = await self._program(planned)
@@ -283,12 +278,6 @@ class Reconciler:
             self._served |= new - self._contested
             self._journal.found("ports", tuple(told(claims, self._contested)))
         return self._contested
-
-    def _health(self, seen: ClusterView) -> Mapping[EndpointKey, Health]:
-        """What the other workers say of their endpoints, and this one's probes of its own."""
-        own = self._site.worker
-        others = {key: health for key, health in seen.health.items() if key[0] != own}
-        return others | {(own, id): health for id, health in self._prober.health().items()}
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:
         """Once in an audit: what the data plane stands on."""

@@ -4,6 +4,8 @@ Of its own endpoints a worker knows more than the store: what it offers, and wha
 once, whether the store answers, is away, or has just ended its lease. The others see it as soon as it is written. While
 the store is away the newest offer waits; only that one is written afterwards.
 
+What a worker that is gone has left behind stays in the picture for a while, for others to ask (`mesh.takeover`).
+
 A store that comes back with another `origin` has lost what it knew. It is given the claims of the last picture back
 before anything new is claimed, and until the other workers have registered anew they are taken to be where they were.
 """
@@ -12,18 +14,21 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
 from mesh import __version__
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
+from mesh.floor import Said
 from mesh.journal import Journal
-from mesh.model import Claims, ClusterView, Endpoint, Health, Name, Service
+from mesh.model import Claims, ClusterView, Endpoint, EndpointKey, Health, Name, Service
 from mesh.offload import compute
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
 from mesh.store.records import Reader, daemon, own_prefixes, registration, verdict, worker_of
+from mesh.takeover import Gone
 
 log = logging.getLogger("vipmesh")
 
@@ -37,6 +42,8 @@ RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 GRACE = 15.0
 """Seconds that workers get to register anew with a store that lost what it knew."""
+LISTEN = 1.0
+"""Seconds between two looks at whether the store answers."""
 
 Decide: TypeAlias = Callable[[ClusterView], tuple[tuple[Wish, ...], tuple[Problem, ...]]]
 """What the services of a picture lack, and who was refused what."""
@@ -56,12 +63,12 @@ class Share:
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
         """None: not all sources have answered yet."""
-        self._endpoints: tuple[str, ...] = ()
+        self._endpoints: frozenset[str] = frozenset()
         """Ids of those that are offered."""
         self._owners: frozenset[str] = frozenset()
         self._names: frozenset[Name] = frozenset()
         """Of the services that are offered."""
-        self._health: Mapping[str, Health] | None = None
+        self._said: Mapping[EndpointKey, Said] | None = None
         """None: nothing is probed yet; what a former life said stays."""
         self._registered: dict[str, bytes] = {}
         self._seen_myself = False
@@ -70,6 +77,7 @@ class Share:
         """The last picture of a store that was lost."""
         self._lost: Claims | None = None
         """What it has to be given back."""
+        self._gone = Gone()
         self._forgetting: asyncio.TimerHandle | None = None
         self._decided: tuple[tuple[Service, ...], Claims] | None = None
         """For which all wishes were granted."""
@@ -87,14 +95,14 @@ class Share:
             self._names = frozenset(service.name for service in services)
             self._decided = None
             self._unclaimed.set()
-            self._endpoints = tuple(endpoint.id for endpoint in endpoints)
+            self._endpoints = frozenset(endpoint.id for endpoint in endpoints)
             self._write.set()
             self._look.set()
 
-    def judge(self, health: Mapping[str, Health]) -> None:
-        """This is what the probes say of all of its endpoints that have one, by id."""
-        if health != self._health:
-            self._health = health
+    def judge(self, said: Mapping[EndpointKey, Said]) -> None:
+        """This is what the probes say of everything that this worker asks."""
+        if said != self._said:
+            self._said = said
             self._write.set()
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
@@ -107,6 +115,7 @@ class Share:
             tasks.create_task(self._follow(), name="store")
             tasks.create_task(self._keep_written(), name="registration")
             tasks.create_task(self._keep_claimed(), name="claims")
+            tasks.create_task(self._keep_listening(), name="silence")
             loop = asyncio.get_running_loop()
             rested = loop.time()
             while True:
@@ -123,6 +132,8 @@ class Share:
                 self._journal.found("store", broken)
                 self._unclaimed.set()
                 self._write.set()
+                others = {endpoint.worker for endpoint in seen.endpoints} - {self._worker}
+                seen = replace(seen, silent=self._gone.silent(others))
                 if seen != self._view:  # what this worker offered itself comes back from the store
                     self._view = seen
                     see(seen)
@@ -135,6 +146,8 @@ class Share:
             before = self._snapshot
             if before is not None and before.origin != snapshot.origin:
                 self._lose(before)
+            elif before is not None:
+                self._gone.notice(before.records, snapshot.records, self._worker, asyncio.get_running_loop().time())
             self._snapshot = snapshot
             self._notice_namesake(snapshot)
             self._taken.clear()
@@ -159,13 +172,22 @@ class Share:
         if self._lost is not None:
             self._forget_later()  # it does not even have its claims back
             return
+        now = self._snapshot.records if self._snapshot is not None else {}
+        self._gone.notice({**self._former, **now}, now, self._worker, asyncio.get_running_loop().time())
         self._former = {}
         self._look.set()
+
+    async def _keep_listening(self) -> None:
+        """Look again when the others' words lose their validity, or get it back."""
+        while True:
+            if self._gone.listen(self._store.trouble, asyncio.get_running_loop().time()):
+                self._look.set()
+            await asyncio.sleep(LISTEN)
 
     def _overlaid(self, snapshot: Snapshot) -> dict[str, bytes]:
         back = {worker_of(key) for key in snapshot.records} if self._former else set()
         former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
-        records = {**former, **snapshot.records}
+        records = {**former, **self._gone.records, **snapshot.records}
         if self._offered is None:
             return records
         return {key: value for key, value in records.items() if not key.startswith(self._own)} | self._offered
@@ -208,13 +230,13 @@ class Share:
         """All that shall be under this worker's lease; None: not to be said yet."""
         if self._offered is None or self._snapshot is None:
             return None
-        if self._health is None:  # of a former life, until the probes have begun
+        if self._said is None:  # of a former life, until the probes have begun
             said = {k: v for k, v in self._snapshot.records.items() if k.startswith(self._own[1])}
         else:
             said = dict(
-                verdict(self._worker, id, self._health[id])
-                for id in self._endpoints
-                if self._health.get(id) in (Health.HEALTHY, Health.UNHEALTHY)
+                verdict(self._worker, key, health, kept=kept, held_back=held_back)
+                for key, (health, kept, held_back) in self._said.items()
+                if health is not Health.STARTING and (key[0] != self._worker or key[1] in self._endpoints)
             )
         return self._offered | said | dict([self._daemon])
 

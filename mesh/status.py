@@ -11,6 +11,45 @@ from mesh.plan import Plan, endpoints_by_owner, held_names, takes_traffic, verdi
 
 
 @dataclass(frozen=True, slots=True)
+class VerdictStatus:
+    """The outcome of one check."""
+
+    at: str
+    """When it ended, in UTC: `2026-11-23T16:15:41.123+00:00`."""
+    ok: bool
+    reason: str
+    seconds: float
+    """How long it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStatus:
+    """What the prober of this worker does; the counts are since its start."""
+
+    endpoints: int = 0
+    """How many it asks."""
+    checks: int = 0
+    failures: int = 0
+    late: int = 0
+    """Checks that began more than a tenth of a second after their time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the endpoints' health."""
+
+    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    traffic: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What traffic follows; usually the same."""
+    kept: frozenset[EndpointKey] = frozenset()
+    """Unhealthy, and in traffic all the same."""
+    held_back: frozenset[EndpointKey] = frozenset()
+    """Answers, and is not believed yet."""
+    verdicts: Mapping[EndpointKey, tuple[VerdictStatus, ...]] = field(default_factory=dict)
+    """Of each endpoint that this worker asks, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointStatus:
     """One endpoint and whether it is in the way of traffic."""
 
@@ -31,6 +70,12 @@ class EndpointStatus:
     """Why it takes no new connection: `asked`, `stopping`, `paused`; None: it does not drain."""
     name: str | None = None
     """What people call it, the container's name; None: as its id."""
+    kept: bool = False
+    """It is unhealthy and serves all the same: too many have failed at once."""
+    held_back: bool = False
+    """It answers, and is not believed yet: it comes and goes."""
+    verdicts: tuple[VerdictStatus, ...] = ()
+    """Its last ten checks by this worker, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +112,9 @@ class WorkerStatus:
     """What does not answer, so that its last good state stays in force."""
     repairs: int = 0
     """How much of what somebody else had changed was mended since the start."""
+    suspicions: tuple[str, ...] = ()
+    """Where so many endpoints fail at once that it is not obeyed."""
+    probes: ProbeStatus = ProbeStatus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +128,8 @@ class Facts:
     dns: tuple[str, ...] = field(default=())
 
 
-def services(
-    view: ClusterView, health: Mapping[EndpointKey, Health], planned: Plan, last_probe: Mapping[EndpointKey, str]
-) -> tuple[ServiceStatus, ...]:
-    """The services in order of their name; `last_probe` has words on each endpoint that this worker probes."""
+def services(view: ClusterView, known: Known, planned: Plan) -> tuple[ServiceStatus, ...]:
+    """The services in order of their name."""
     endpoints = endpoints_by_owner(view)
     found = []
     for service in view.services:
@@ -97,11 +143,14 @@ def services(
                 port=endpoint.port,
                 weight=endpoint.weight,
                 release=endpoint.release,
-                health=verdict(service, endpoint, health) or "not probed",
-                serving=vip is not None and takes_traffic(service, endpoint, health),
-                last_probe=last_probe.get(endpoint.key),
+                health=verdict(service, endpoint, known.health) or "not probed",
+                serving=vip is not None and takes_traffic(service, endpoint, known.traffic),
+                last_probe=known.verdicts[endpoint.key][-1].reason if known.verdicts.get(endpoint.key) else None,
                 drain=endpoint.drain,
                 name=endpoint.name,
+                kept=endpoint.key in known.kept,
+                held_back=endpoint.key in known.held_back,
+                verdicts=known.verdicts.get(endpoint.key, ()),
             )
             for endpoint in endpoints.get(service.owner, ())
         )
@@ -125,6 +174,8 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
     for line in status.frozen:
         yield f"frozen      {line}"
+    for line in status.suspicions:
+        yield f"suspected   {line}"
     for service in status.services:
         serving = sum(endpoint.serving for endpoint in service.endpoints)
         yield ""
@@ -155,6 +206,10 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
     if endpoint.name:
         words.append(endpoint.name)
+    if endpoint.kept:
+        words.append("kept in traffic")
+    if endpoint.held_back:
+        words.append("held back")
     if endpoint.drain:
         words.append(f"drains: {endpoint.drain}")
     if endpoint.release:

@@ -101,6 +101,10 @@ class Prober:
         """The targets that answer and are not believed yet, since they fell too often."""
         return frozenset(k for k, watched in self._watched.items() if is_held_back(watched.state, watched.target.probe))
 
+    def failing(self) -> frozenset[str]:
+        """The targets that failed their last check, whatever their health is."""
+        return frozenset(key for key, watched in self._watched.items() if watched.failed)
+
     def history(self, key: str) -> tuple[Verdict, ...]:
         """The last verdicts of a target, oldest first; empty if there is none yet or it is not watched."""
         watched = self._watched.get(key)
@@ -163,7 +167,7 @@ class Prober:
             if target.aside:
                 watched.state = set_aside(watched.state)
             else:
-                watched.state = bring_back(now)
+                watched.state, watched.failed = bring_back(now), False
                 self._expect(watched, now)
         elif target.probe != before.probe:
             watched.request = b""
@@ -249,6 +253,7 @@ class Prober:
         elif verdict is not None and watched.asked is not None and watched.asked.probe == probe:
             # otherwise it answers what is no longer the question
             self.stats.ended(verdict.ok)
+            watched.failed = not verdict.ok
             watched.slow = not verdict.ok and verdict.duration >= 0.9 * probe.timeout
             watched.history.add(verdict, now)
             watched.state, events = observe(watched.state, verdict, probe, now)

@@ -41,6 +41,8 @@ class Watched:
     queued: bool = False
     slow: bool = False
     """Whether it hung until its timeout the last time."""
+    failed: bool = False
+    """Whether its last check was a failure."""
     flew_slow: bool = False
     flight: asyncio.Task[None] | Shot | None = None
     asked: Target | None = None

@@ -12,12 +12,12 @@ problem to tell, never an exception: one broken record must not stop the others.
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session"}        leased; written last: the rest is there
     health/<worker>/<id>                {"health"}                    leased; what its worker's probes say
+    health/<worker>/<owner>/<id>        {"health"}                    leased; in the place of an owner that is gone
 
 Parts between slashes are percent-encoded where they hold a slash or anything odd.
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
@@ -25,6 +25,7 @@ import msgspec
 
 from mesh.model import Address, Claims, ClusterView, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.problem import Problem, Severity
+from mesh.store.sound import sound_address, sound_endpoint, sound_port, sound_service
 
 VERSION = 1
 
@@ -53,8 +54,11 @@ class _Daemon(msgspec.Struct, frozen=True):
     session: str
 
 
-class _Verdict(msgspec.Struct, frozen=True):
+class _Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     health: Health
+    kept: bool = False
+    """It stays in traffic although it is unhealthy: too many have failed at once."""
+    held_back: bool = False
 
 
 def service_claim(name: Name, vip: Address) -> tuple[str, bytes]:
@@ -93,15 +97,23 @@ def daemon(worker: str, version: str, session: str) -> tuple[str, bytes]:
     return _key("workers", worker, "daemon"), _value(_Daemon(version, session))
 
 
-def verdict(worker: str, id: str, health: Health) -> tuple[str, bytes]:
-    """Key and value of what a worker's probes say of one of its endpoints."""
-    return _key("health", worker, id), _value(_Verdict(health))
+def verdict(worker: str, endpoint: EndpointKey, health: Health, *, kept: bool, held_back: bool) -> tuple[str, bytes]:
+    """Key and value of what a worker's probes say of an endpoint, of its own or in the place of another worker."""
+    owner, id = endpoint
+    key = _key("health", worker, id) if owner == worker else _key("health", worker, owner, id)
+    return key, _value(_Verdict(health, kept, held_back))
 
 
 def worker_of(key: str) -> str | None:
     """Whose leased record it is, percent-encoded; None: a claim."""
     kind, _, rest = key.partition("/")
     return rest.partition("/")[0] if kind in ("workers", "health") else None
+
+
+def daemons(records: Mapping[str, bytes]) -> Mapping[str, str]:
+    """The workers whose daemons are there, and how their names stand in keys."""
+    found = (key.split("/")[1] for key in records if key.startswith("workers/") and key.endswith("/daemon"))
+    return {unquote(worker): worker for worker in found}
 
 
 def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
@@ -154,11 +166,16 @@ class _Declared(NamedTuple):
 
 
 class _Judged(NamedTuple):
+    worker: str
     endpoint: EndpointKey
-    health: Health
+    said: _Verdict
 
 
-_Fact: TypeAlias = _HeldVip | _Held | _OwnedName | _HeldPort | _Declared | _Judged | Endpoint
+class _Present(NamedTuple):
+    worker: str
+
+
+_Fact: TypeAlias = _HeldVip | _Held | _OwnedName | _HeldPort | _Declared | _Judged | _Present | Endpoint
 """What one record says."""
 
 
@@ -167,20 +184,26 @@ def _decode(key: str, value: bytes) -> _Fact | Problem | None:
     try:
         match [unquote(part) for part in key.split("/")]:
             case ["claims", "services", name]:
-                return _HeldVip(name, _address(_read(value, _Vip).vip))
+                return _HeldVip(name, sound_address(_read(value, _Vip).vip))
             case ["claims", "vips", address]:
-                return _Held(_address(address), _read(value, _Holder).name)
+                return _Held(sound_address(address), _read(value, _Holder).name)
             case ["claims", "names", name]:
                 return _OwnedName(name, _read(value, _Owner).owner)
             case ["claims", "ports", transport, port]:
                 held = _read(value, _Port)
-                return _HeldPort((Transport(transport), _port(int(port))), (held.name, _port(held.container_port)))
+                return _HeldPort(
+                    (Transport(transport), sound_port(int(port))), (held.name, sound_port(held.container_port))
+                )
             case ["workers", worker, "services", _]:
-                return _Declared(worker, _sound_service(_read(value, Service)))
+                return _Declared(worker, sound_service(_read(value, Service)))
             case ["workers", worker, "endpoints", id]:
-                return _sound_endpoint(_read(value, Endpoint), (worker, id))
+                return sound_endpoint(_read(value, Endpoint), (worker, id))
+            case ["workers", worker, "daemon"]:
+                return _Present(worker)
             case ["health", worker, id]:
-                return _Judged((worker, id), _read(value, _Verdict).health)
+                return _Judged(worker, (worker, id), _read(value, _Verdict))
+            case ["health", worker, owner, id]:
+                return _Judged(worker, (owner, id), _read(value, _Verdict))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return Problem(Severity.ERROR, f"record {key}", f"it cannot be read: {error}", "delete it or write it anew")
     return None
@@ -195,14 +218,20 @@ class _Reading:
         self._holders: dict[Address, Name] = {}
         self._services: dict[str, tuple[str, Service]] = {}
         self._endpoints: list[Endpoint] = []
-        self._health: dict[EndpointKey, Health] = {}
+        self._said: dict[EndpointKey, _Verdict] = {}
+        self._said_for_others: list[_Judged] = []
+        self._workers: set[str] = set()
 
     def take(self, fact: _Fact | Problem | None) -> None:
         match fact:
             case Endpoint():
                 self._endpoints.append(fact)
-            case _Judged(key, health):
-                self._health[key] = health
+            case _Judged(worker, key, said) if worker == key[0]:
+                self._said[key] = said
+            case _Judged():
+                self._said_for_others.append(fact)
+            case _Present(worker):
+                self._workers.add(worker)
             case _HeldVip(name, vip):
                 self._vips[name] = vip
             case _Held(vip, name):
@@ -230,12 +259,24 @@ class _Reading:
                 )
             )
 
+    def _verdicts(self) -> dict[EndpointKey, _Verdict]:
+        """Whoever asks in the place of a worker that is there counts no more; where two do, one that had an answer."""
+        said = dict(self._said)
+        for _, key, verdict in self._said_for_others:
+            if key[0] not in self._workers and (key not in said or verdict.health is Health.HEALTHY):
+                said[key] = verdict
+        return said
+
     def view(self) -> ClusterView:
+        said = self._verdicts()
         return ClusterView(
             tuple(self._services[owner][1] for owner in sorted(self._services)),
             tuple(sorted(self._endpoints, key=lambda endpoint: (endpoint.id, endpoint.worker))),
             Claims(self._vips, self._owners, self._ports, self._holders),
-            self._health,
+            {key: verdict.health for key, verdict in said.items()},
+            kept=frozenset(key for key, verdict in said.items() if verdict.kept),
+            held_back=frozenset(key for key, verdict in said.items() if verdict.held_back),
+            workers=frozenset(self._workers),
         )
 
 
@@ -249,41 +290,3 @@ def _value(record: Any) -> bytes:
 
 def _read(value: bytes, type_: type[T]) -> T:
     return msgspec.json.decode(value, type=type_)
-
-
-def _sound_service(service: Service) -> Service:
-    if service.fixed_vip is not None:
-        _address(service.fixed_vip)
-    routed = [port for route in service.routes for port in (route.listen_port, route.container_port)]
-    published = [port for publish in service.publishes for port in (publish.container_port, publish.port)]
-    for port in (*routed, *published):
-        if port is not None:
-            _port(port)
-    return service
-
-
-def _sound_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
-    if endpoint.key != key:
-        raise ValueError(f"it is about endpoint {endpoint.id} of worker {endpoint.worker}")
-    _address(endpoint.address)
-    if endpoint.port is not None:
-        _port(endpoint.port)
-    for mapped in endpoint.host_ports:
-        _port(mapped.port)
-    if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
-        raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
-    for threshold in (endpoint.max_connections, endpoint.min_connections):
-        if not 0 <= threshold < 1 << 32:
-            raise ValueError(f"{threshold} is not a number of connections from 0 to 4294967295")
-    return endpoint
-
-
-def _address(text: Address) -> Address:
-    ip_address(text)
-    return text
-
-
-def _port(number: int) -> int:
-    if not 1 <= number <= 65535:
-        raise ValueError(f"{number} is not a port from 1 to 65535")
-    return number

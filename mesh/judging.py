@@ -1,0 +1,148 @@
+"""What is known of the health of all endpoints, and what traffic makes of it.
+
+A worker knows its own endpoints by its own probes, and the others' by what their workers say; of those whose workers
+cannot say anything it asks its part itself (`mesh.takeover`). A mass failure is suspected before it is obeyed
+(`mesh.floor`). This is the thin shell that holds the pictures those rules need.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+from mesh.floor import Floor, Group, Kind, Said, Seen, Suspicion, effective, look
+from mesh.model import ClusterView, Drain, EndpointKey, Health, RealKey
+from mesh.offload import compute
+from mesh.parts import Probes
+from mesh.plan import probes
+from mesh.probes.watched import Target
+from mesh.status import Known, ProbeStatus, VerdictStatus
+from mesh.takeover import taken, takers
+
+log = logging.getLogger("vipmesh")
+
+
+class Judging:
+    """Of one worker. All methods are for the thread of the event loop."""
+
+    def __init__(self, worker: str, prober: Probes, floor: int) -> None:
+        """`floor`: per cent of the endpoints that stay in traffic when most fail at once."""
+        self._worker = worker
+        self._prober = prober
+        self._percent = floor
+        self._floor = Floor()
+        self._asked: Mapping[str, EndpointKey] = {}
+        """What the prober is told to ask, by the names that the prober knows."""
+        self._names: Mapping[EndpointKey, str] = {}
+
+    def watch(self, view: ClusterView, adopted: Collection[RealKey] = ()) -> None:
+        """Ask what there is to ask. `adopted`: real servers that carry traffic already, at the first call."""
+        own = {key: question for key, question in probes(view).items() if key[0] == self._worker}
+        if adopted:
+            up = [key for key, (_, real) in probes(view).items() if real in adopted]
+            self._floor = Floor(health=dict.fromkeys(up, Health.HEALTHY))
+        others = taken(view, self._worker)
+        self._names = {key: self._name(key) for key in (*own, *others)}
+        self._asked = {name: key for key, name in self._names.items()}
+        aside = {e.key for e in view.endpoints if e.drain is Drain.MAINTENANCE}
+        presumed = {key for key, health in view.health.items() if health is Health.HEALTHY and key in others}
+        presumed |= {key for key, (_, real) in own.items() if real in adopted}
+        self._prober.watch(
+            {
+                self._names[key]: Target(probe, real.address, real.port, key in presumed, key in aside)
+                for key, (probe, real) in (*own.items(), *others.items())
+            }
+        )
+
+    async def weigh(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
+        """The health that traffic shall follow now."""
+        seen = self._seen(view)
+        before, now = self._floor, asyncio.get_running_loop().time()
+        self._floor = await compute(len(view.endpoints), lambda: look(before, view, seen, floor=self._percent, now=now))
+        self._tell(before)
+        return effective(view, seen, self._kept(view), self._held_back(view))
+
+    def said(self) -> Mapping[EndpointKey, Said]:
+        """What to tell the others of all that this worker asks."""
+        held_back = self._prober.held_back()
+        return {
+            key: Said(health, key in self._floor.kept, name in held_back)
+            for name, health in self._prober.health().items()
+            if (key := self._asked.get(name)) is not None
+        }
+
+    def known(self, view: ClusterView) -> Known:
+        """For people and programs that ask."""
+        seen, kept, held_back = self._seen(view), self._kept(view), self._held_back(view)
+        clock = partial(_utc, time.time() - asyncio.get_running_loop().time())
+        verdicts = {
+            key: tuple(VerdictStatus(clock(v.at), v.ok, v.reason, round(v.duration, 6)) for v in history)
+            for key, name in self._names.items()
+            if (history := self._prober.history(name))
+        }
+        return Known(seen.health, effective(view, seen, kept, held_back), kept, held_back, verdicts)
+
+    def probes(self) -> ProbeStatus:
+        """What the prober has done."""
+        done = self._prober.stats
+        return ProbeStatus(len(self._asked), done.checks, done.failures, done.late)
+
+    def suspicions(self) -> tuple[str, ...]:
+        """What is suspected now, a line each."""
+        return tuple(_told(one) for one in self._floor.suspicions)
+
+    def _name(self, key: EndpointKey) -> str:
+        worker, id = key
+        return id if worker == self._worker else f"{id} of {worker}"
+
+    def _kept(self, view: ClusterView) -> frozenset[EndpointKey]:
+        return self._floor.kept | (view.kept - self._names.keys())
+
+    def _held_back(self, view: ClusterView) -> frozenset[EndpointKey]:
+        mine = (self._asked.get(name) for name in self._prober.held_back())
+        return (view.held_back - self._names.keys()).union(key for key in mine if key is not None)
+
+    def _seen(self, view: ClusterView) -> Seen:
+        """The own verdicts count for themselves; on the endpoints of a worker that is gone, the better one does."""
+        mine = {key: h for name, h in self._prober.health().items() if (key := self._asked.get(name)) is not None}
+        health = {key: said for key, said in view.health.items() if key[0] != self._worker}
+        for key, verdict in mine.items():
+            if not (key in health and key[0] not in view.workers and health[key] is Health.HEALTHY):
+                health[key] = verdict
+        failing = frozenset(self._asked[name] for name in self._prober.failing() if name in self._asked)
+        live = (view.workers | {self._worker}) - view.silent
+        judges = {
+            e.key: self._worker if e.key in mine else takers(e.key, live)[0]
+            for e in view.endpoints
+            if e.worker in view.silent
+        }
+        return Seen(health, failing, judges)
+
+    def _tell(self, before: Floor) -> None:
+        known = {one.group for one in before.suspicions}
+        still = {one.group for one in self._floor.suspicions}
+        for one in self._floor.suspicions:
+            if one.group not in known:
+                log.error("probes: %s", _told(one))
+        for one in before.suspicions:
+            if one.group not in still:
+                log.info("probes: %s: enough answer again, verdicts are obeyed", _named(one.group))
+
+
+def _utc(offset: float, at: float) -> str:
+    return datetime.fromtimestamp(offset + at, UTC).isoformat(timespec="milliseconds")
+
+
+def _named(group: Group) -> str:
+    return f"service {group.name}" if group.kind is Kind.SERVICE else f"what worker {group.name} asks"
+
+
+def _told(one: Suspicion) -> str:
+    """In words that help at night."""
+    common = "something that all of them need" if one.group.kind is Kind.SERVICE else "the network of that worker"
+    return (
+        f"{_named(one.group)}: {one.failing} of {one.of} endpoints fail at once, so {common} is suspected, or the way "
+        "there; the last ones stay in traffic until others answer; set probe.floor or [probes] floor to 0 to obey"
+    )

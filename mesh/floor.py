@@ -99,6 +99,15 @@ class Floor:
     """Of each suspected group, those that answered a moment before."""
 
 
+def resumed(view: ClusterView, up: Iterable[EndpointKey], kept: _Keys, now: float) -> Floor:
+    """Where a process begins: those that are `up` in traffic count as having answered a moment ago, and those that its
+    former life has `kept` stay kept, until their services answer."""
+    members = _members(view, {})
+    owners = {members[key].service for key in kept if key in members}
+    groups = {owner: frozenset(key for key, member in members.items() if member.service == owner) for owner in owners}
+    return Floor(kept, (), dict.fromkeys(up, Health.HEALTHY), dict.fromkeys(kept, now), groups)
+
+
 def look(before: Floor, view: ClusterView, seen: Seen, *, floor: int, now: float) -> Floor:
     """What is suspected now.
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
 
-from mesh.floor import Floor, Group, Kind, Said, Seen, Suspicion, effective, look
+from mesh.floor import Floor, Group, Kind, Said, Seen, Suspicion, effective, look, resumed
 from mesh.model import ClusterView, Drain, EndpointKey, Health, RealKey
 from mesh.offload import compute
 from mesh.parts import Probes
@@ -37,21 +37,31 @@ class Judging:
         """What the prober is told to ask, by the names that the prober knows."""
         self._names: Mapping[EndpointKey, str] = {}
 
-    def watch(self, view: ClusterView, adopted: Collection[RealKey] = ()) -> None:
-        """Ask what there is to ask. `adopted`: real servers that carry traffic already, at the first call."""
-        own = {key: question for key, question in probes(view).items() if key[0] == self._worker}
-        if adopted:
-            up = [key for key, (_, real) in probes(view).items() if real in adopted]
-            self._floor = Floor(health=dict.fromkeys(up, Health.HEALTHY))
+    def watch(
+        self, view: ClusterView, adopted: Collection[RealKey] = (), kept: frozenset[EndpointKey] = frozenset()
+    ) -> None:
+        """Ask what there is to ask.
+
+        At the first call: `adopted` are the real servers that carry traffic already, and `kept` the endpoints that a
+        former life has left in traffic although they failed.
+        """
+        wanted = probes(view)
+        own = {key: question for key, question in wanted.items() if key[0] == self._worker}
+        begins = {key: Health.HEALTHY for key, (_, real) in wanted.items() if real in adopted}
+        begins |= dict.fromkeys(kept & begins.keys(), Health.UNHEALTHY)
+        if begins:
+            up = [key for key, health in begins.items() if health is Health.HEALTHY]
+            self._floor = resumed(view, up, kept & begins.keys(), asyncio.get_running_loop().time())
         others = taken(view, self._worker)
+        begins |= {key: Health.HEALTHY for key in others if view.health.get(key) is Health.HEALTHY}
+        aside = {e.key for e in view.endpoints if e.drain is Drain.MAINTENANCE}
         self._names = {key: self._name(key) for key in (*own, *others)}
         self._asked = {name: key for key, name in self._names.items()}
-        aside = {e.key for e in view.endpoints if e.drain is Drain.MAINTENANCE}
-        presumed = {key for key, health in view.health.items() if health is Health.HEALTHY and key in others}
-        presumed |= {key for key, (_, real) in own.items() if real in adopted}
         self._prober.watch(
             {
-                self._names[key]: Target(probe, real.address, real.port, key in presumed, key in aside)
+                self._names[key]: Target(
+                    probe, real.address, real.port, begins.get(key, Health.STARTING), aside=key in aside
+                )
                 for key, (probe, real) in (*own.items(), *others.items())
             }
         )

@@ -219,7 +219,7 @@ class Reconciler:
     def _see(self, seen: ClusterView) -> None:
         self._now.view = seen
         self._published.claims = seen.claims
-        self._judging.watch(seen, self._adopted)
+        self._judging.watch(seen, self._adopted, self._share.formerly_kept())
         self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
         self._wake.set()
 

@@ -27,7 +27,7 @@ from mesh.offload import compute
 from mesh.problem import Problem, Severity
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
-from mesh.store.records import Reader, daemon, own_prefixes, registration, verdict, worker_of
+from mesh.store.records import Reader, daemon, own_prefixes, registration, verdict, view, worker_of
 from mesh.takeover import Gone
 
 log = logging.getLogger("vipmesh")
@@ -104,6 +104,11 @@ class Share:
         if said != self._said:
             self._said = said
             self._write.set()
+
+    def formerly_kept(self) -> frozenset[EndpointKey]:
+        """Own endpoints that a former life left in traffic although they failed; empty once `judge` was called."""
+        records = self._snapshot.records if self._snapshot is not None and self._said is None else {}
+        return view({key: value for key, value in records.items() if key.startswith(self._own[1])})[0].kept
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.

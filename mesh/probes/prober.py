@@ -153,7 +153,7 @@ class Prober:
             volley.close()
 
     def _add(self, key: str, target: Target, now: float) -> None:
-        state = State(Health.HEALTHY if target.presumed_healthy else Health.STARTING, begun=now)
+        state = State(target.begins, begun=now)
         watched = self._watched[key] = Watched(key, target, state)
         if target.aside:
             watched.state = set_aside(state)

@@ -16,8 +16,8 @@ class Target:
     probe: Probe
     address: Address
     port: int
-    presumed_healthy: bool = False
-    """It was serving before this process came: it begins as healthy. Only looked at when the target is new."""
+    begins: Health = Health.STARTING
+    """What is presumed when it is new. What was serving before this process came is healthy until it fails."""
     aside: bool = False
     """Somebody works on it: it is not asked."""
 

@@ -81,7 +81,7 @@ async def test_the_first_success_makes_a_starting_endpoint_healthy() -> None:
 
 async def test_thresholds_set_the_time_to_fall_and_to_rise(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with running({"server-1": replace(A, presumed_healthy=True)}) as subject:
+    async with running({"server-1": replace(A, begins=Health.HEALTHY)}) as subject:
         assert subject.prober.health() == {"server-1": Health.HEALTHY}
         await asyncio.sleep(9.9)  # two failures
         assert subject.prober.health() == {"server-1": Health.HEALTHY}
@@ -295,7 +295,7 @@ async def test_what_does_not_start_in_its_time_is_unhealthy_and_asked_less(caplo
 
 
 async def test_refused_traffic_brings_the_next_check_forward_but_is_no_verdict() -> None:
-    async with running({"a": replace(A, presumed_healthy=True), "b": B}) as subject:
+    async with running({"a": replace(A, begins=Health.HEALTHY), "b": B}) as subject:
         subject.answer(A, ok=True)
         await asyncio.sleep(11)
         asked = len(subject.times(A))
@@ -362,7 +362,7 @@ async def test_endpoints_that_hang_do_not_hold_up_those_that_answer() -> None:
 
 async def test_across_a_gap_nobody_fails() -> None:
     """As when the process is suspended in the middle of a check: its timeout is over, and says nothing."""
-    one = replace(A, presumed_healthy=True, probe=replace(PROBE, unhealthy_threshold=1, timeout=2.0))
+    one = replace(A, begins=Health.HEALTHY, probe=replace(PROBE, unhealthy_threshold=1, timeout=2.0))
     async with running({"a": one}) as subject:
         subject.answer(A, ok=True)
         await asyncio.sleep(4.9)

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, does, what in (
         ("drain", "send no new connections to endpoints; returns when their last ones have ended", "ENDPOINT"),
+        ("maintenance", "drain endpoints and do not probe them, until `undrain`", "ENDPOINT"),
         ("undrain", "let endpoints take connections again", "ENDPOINT"),
         ("stop", "drain containers, then stop them", "CONTAINER"),
     ):
@@ -205,7 +206,12 @@ def _change(verb: str, options: argparse.Namespace) -> int:
     return 0
 
 
-_DONE = {"drain": "drained", "undrain": "takes connections", "stop": "drained and stopped"}
+_DONE = {
+    "drain": "drained",
+    "maintenance": "drained and not probed",
+    "undrain": "takes connections",
+    "stop": "drained and stopped",
+}
 _PATIENCE = 86400.0
 """Seconds: a drain takes as long as the daemon's drain timeout, and a stop as long as the container's."""
 

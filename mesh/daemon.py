@@ -97,7 +97,10 @@ async def run(
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
-        plane, reason = await choose_plane(settings, interface, published)
+        wake = asyncio.Event()
+        engine = settings.source_docker_socket
+        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
+        plane, reason = await choose_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
         resolver = await prepare(interface, resolver_of(settings))
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, PORT))
@@ -110,9 +113,6 @@ async def run(
             or_off = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
             raise NameServerError(f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
-        wake = asyncio.Event()
-        engine = settings.source_docker_socket
-        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
         leaving = Leaving()
         leaving.adopt(await own_endpoints(store, settings.node_name))
         sources, stopping = _sources(settings, environment, leaving)
@@ -158,10 +158,18 @@ async def refuse_overlap(settings: Settings) -> None:
         )
 
 
-async def choose_plane(settings: Settings, interface: VipInterface, published: PublishedPorts) -> tuple[DataPlane, str]:
-    """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`."""
+async def choose_plane(
+    settings: Settings,
+    interface: VipInterface,
+    published: PublishedPorts,
+    on_refused: Callable[[Address, int], None] = lambda address, port: None,
+) -> tuple[DataPlane, str]:
+    """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`.
+
+    `on_refused` is told of connections that a real server did not accept, by a data plane that sees them.
+    """
     driver, pool = settings.dataplane_driver, settings.vip_pool
-    userspace = UserspaceDataPlane(interface, low_port_offset=settings.dataplane_low_port_offset)
+    userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused)
     if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
     if driver is Driver.AUTO and pool.is_loopback:

@@ -30,7 +30,7 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 
 bench: install
-	@for bench in dns dns_forward userspace nftables; do $(BIN)/python bench/$$bench.py $(BENCHFLAGS) || exit $$?; done
+	@for bench in dns dns_forward userspace nftables probes; do $(BIN)/python bench/$$bench.py $(BENCHFLAGS) || exit $$?; done
 	@IPVS_KERNEL_SECONDS=3600 tests/on-ipvs-kernel $(BIN)/python bench/ipvs.py $(BENCHFLAGS)
 
 install: $(VENV)/.install

@@ -23,6 +23,7 @@ from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.limits import raise_file_limit
 from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
@@ -89,6 +90,7 @@ async def run(
     Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
     """
     answer_promptly()
+    raise_file_limit()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)

@@ -19,7 +19,7 @@ from mesh.model import Address, Health, Probe, ProbeKind, RealKey
 from mesh.probes.checks import Check, network_checks
 from mesh.probes.health import State, Transition, Verdict, bring_back, is_held_back, observe, set_aside
 from mesh.probes.http import request
-from mesh.probes.schedule import SLOT, Wheel, first_due, following, slot_end
+from mesh.probes.schedule import Wheel, first_due, following, slot_end
 from mesh.probes.turns import Turns
 from mesh.probes.volley import Shot, Volley, is_plain
 from mesh.probes.watched import Stats, Target, Watched
@@ -169,7 +169,7 @@ class Prober:
             else:
                 watched.state, watched.failed = bring_back(now), False
                 self._expect(watched, now)
-        elif target.probe != before.probe:
+        elif target.probe is not before.probe and target.probe != before.probe:
             watched.request = b""
             if watched.key in self._wheel:
                 self._expect(watched, min(watched.due, now + watched.interval))
@@ -210,7 +210,7 @@ class Prober:
 
     def _begin(self, group: asyncio.TaskGroup, watched: Watched, slow: bool, now: float) -> None:
         target = watched.target
-        self.stats.began(now - slot_end(watched.due) > SLOT)
+        self.stats.began(now - slot_end(watched.due))
         watched.begun, watched.asked, watched.flew_slow = now, target, slow
         self._flying += 1
         if self._in_volleys and self._volley is not None and is_plain(target.probe):

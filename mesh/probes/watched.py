@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mesh.model import Address, Health, Probe
 from mesh.probes.health import State
 from mesh.probes.history import History
+from mesh.probes.schedule import SLOT
 from mesh.probes.volley import Shot
 
 
@@ -68,10 +69,10 @@ class Stats:
     failures: int = 0
     """Checks that have ended without a success."""
 
-    def began(self, late: bool) -> None:
-        """Count a check that begins."""
+    def began(self, lateness: float) -> None:
+        """Count a check that begins, so many seconds after its slot."""
         self.checks += 1
-        self.late += late
+        self.late += lateness > SLOT
 
     def ended(self, ok: bool) -> None:
         """Count a check that has ended."""

@@ -14,8 +14,8 @@ out of traffic would turn a doubtful outage into a certain one. So:
 * the suspicion ends when half of them answer, old ones or new ones. Those that fell one after the other, over a longer
   time, are all believed.
 
-An endpoint that drains is not counted. Nor does any of this change what is known of an endpoint's health: it only says
-who stays in traffic in spite of it.
+An endpoint that drains is not counted, nor one whose floor is 0. Nor does any of this change what is known of an
+endpoint's health: it only says who stays in traffic in spite of it.
 
 One more rule is of the same kind: endpoints that are only held back because they come and go (`mesh.probes.health`)
 serve while the service has nobody better.
@@ -60,6 +60,8 @@ class Suspicion:
     failing: int
     of: int
     """How many answered a moment ago."""
+    kept: int
+    """How many of them stay in traffic although they are unhealthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Floor:
 def resumed(view: ClusterView, up: Iterable[EndpointKey], kept: _Keys, now: float) -> Floor:
     """Where a process begins: those that are `up` in traffic count as having answered a moment ago, and those that its
     former life has `kept` stay kept, until their services answer."""
-    members = _members(view, {})
+    members = _members(view, {}, DEFAULT)
     owners = {members[key].service for key in kept if key in members}
     groups = {owner: frozenset(key for key, member in members.items() if member.service == owner) for owner in owners}
     return Floor(kept, (), dict.fromkeys(up, Health.HEALTHY), dict.fromkeys(kept, now), groups)
@@ -118,7 +120,7 @@ def look(before: Floor, view: ClusterView, seen: Seen, *, floor: int, now: float
     fell = [k for k, is_now in seen.health.items() if is_now is Health.UNHEALTHY and was.get(k) is Health.HEALTHY]
     if not fell and not before.fallen:
         return Floor(health=seen.health)  # the usual case, and there may be ten thousand endpoints
-    members = _members(view, seen.judges)
+    members = _members(view, seen.judges, floor)
     fallen = {
         key: since
         for key, since in {**before.fallen, **dict.fromkeys(fell, now)}.items()
@@ -133,14 +135,14 @@ def look(before: Floor, view: ClusterView, seen: Seen, *, floor: int, now: float
     }
     remembered = recent.union(*suspected.values())
     fallen = {key: since for key, since in fallen.items() if key in remembered}
-    kept = [
+    kept = frozenset(
         key
         for group, keys in touched.items()
         if group.kind is Kind.SERVICE
-        for key in _keep([members[key] for key in keys], seen, fallen, suspected, floor)
-    ]
-    told = sorted(_suspicion(group, answered, seen) for group, answered in suspected.items())
-    return Floor(frozenset(kept), tuple(one for _, one in told), seen.health, fallen, suspected)
+        for key in _keep([members[key] for key in keys], seen, fallen, suspected)
+    )
+    told = tuple(_suspicion(group, suspected[group], seen, kept) for group in sorted(suspected))
+    return Floor(kept, told, seen.health, fallen, suspected)
 
 
 def window(probe: Probe) -> float:
@@ -174,19 +176,23 @@ class _Member:
     judge: Group
     """The worker that asks it."""
     probe: Probe
+    percent: int
 
 
-def _members(view: ClusterView, judges: Mapping[EndpointKey, str]) -> Mapping[EndpointKey, _Member]:
+def _members(view: ClusterView, judges: Mapping[EndpointKey, str], floor: int) -> Mapping[EndpointKey, _Member]:
     probes = {service.owner: service.probe for service in view.services if service.probe is not None}
     return {
         endpoint.key: _Member(
             endpoint.key,
             Group(Kind.SERVICE, endpoint.owner),
             Group(Kind.WORKER, judges.get(endpoint.key, endpoint.worker)),
-            probes[endpoint.owner],
+            probe,
+            percent,
         )
         for endpoint in view.endpoints
-        if endpoint.owner in probes and endpoint.drain is None
+        if endpoint.drain is None
+        and (probe := probes.get(endpoint.owner)) is not None
+        and (percent := floor if probe.floor is None else probe.floor)
     }
 
 
@@ -214,10 +220,9 @@ def _keep(
     seen: Seen,
     fallen: Mapping[EndpointKey, float],
     suspected: Mapping[Group, _Keys],
-    floor: int,
 ) -> list[EndpointKey]:
     """Who of a service stays in traffic although it fails."""
-    probe, counted = members[0].probe, suspected.get(members[0].service, frozenset())
+    counted = suspected.get(members[0].service, frozenset())
     failed = [
         member.key
         for member in members
@@ -225,11 +230,10 @@ def _keep(
     ]
     healthy = {member.key for member in members if seen.health.get(member.key) is Health.HEALTHY}
     answered = len(healthy.union(failed, counted))
-    percent = floor if probe.floor is None else probe.floor
-    missing = math.ceil(answered * percent / 100) - len(healthy)
+    missing = math.ceil(answered * members[0].percent / 100) - len(healthy)
     return sorted(failed, key=lambda key: (-fallen[key], key))[: max(0, missing)]
 
 
-def _suspicion(group: Group, answered: _Keys, seen: Seen) -> tuple[Group, Suspicion]:
+def _suspicion(group: Group, answered: _Keys, seen: Seen, kept: _Keys) -> Suspicion:
     up = sum(seen.health.get(key) is Health.HEALTHY and key not in seen.failing for key in answered)
-    return group, Suspicion(group, len(answered) - up, len(answered))
+    return Suspicion(group, len(answered) - up, len(answered), len(kept & answered))

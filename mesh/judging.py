@@ -152,7 +152,8 @@ def _named(group: Group) -> str:
 def _told(one: Suspicion) -> str:
     """In words that help at night."""
     common = "something that all of them need" if one.group.kind is Kind.SERVICE else "the network of that worker"
+    stays = f"kept in traffic until others answer: {one.kept}" if one.kept else "enough others are in traffic"
     return (
         f"{_named(one.group)}: {one.failing} of {one.of} endpoints fail at once, so {common} is suspected, or the way "
-        "there; the last ones stay in traffic until others answer; set probe.floor or [probes] floor to 0 to obey"
+        f"there; {stays}; set probe.floor or [probes] floor to 0 to obey every verdict"
     )

@@ -65,7 +65,7 @@ def test_the_last_half_stays_when_most_fail_at_once() -> None:
     assert story.at(1, down="shop0 shop1") == "shop2 shop3"
     assert not story.floor.suspicions
     assert story.at(3, down="shop2") == "shop2 shop3"
-    assert story.floor.suspicions == (Suspicion(Group(Kind.SERVICE, "demo/shop"), 3, 4),)
+    assert story.floor.suspicions == (Suspicion(Group(Kind.SERVICE, "demo/shop"), 3, 4, 1),)
     assert story.at(4, down="shop3") == "shop2 shop3"
     assert story.at(4000) == "shop2 shop3"  # however long it lasts
     assert story.at(4001, up="shop0") == "shop0 shop3"
@@ -85,7 +85,7 @@ def test_what_is_alone_is_believed_unless_its_worker_is_suspected() -> None:
     story = Story(view({"a": "w", "b": "w", "c": "w", "d": "v"}))
     assert story.at(0, down="a0") == "b0 c0 d0"
     assert story.at(2, down="b0") == "a0 b0 c0 d0"  # two of three: the first comes back
-    assert story.floor.suspicions == (Suspicion(Group(Kind.WORKER, "w"), 2, 3),)
+    assert story.floor.suspicions == (Suspicion(Group(Kind.WORKER, "w"), 2, 3, 2),)
     assert story.at(3, down="d0") == "a0 b0 c0"  # another worker's
     assert story.at(99, up="c0 b0") == "b0 c0"
 

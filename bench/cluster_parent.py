@@ -119,7 +119,7 @@ async def offer(url: EtcdUrl, placed: dict[str, list[Instance]]) -> list[str]:
     for name, instances in placed.items():
         store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE)
         offered = register(instances, worker=name, domain="mesh.internal", pool=FIELD.pool)
-        said = dict(verdict(name, endpoint.id, Health.HEALTHY) for endpoint in offered.endpoints)
+        said = dict(verdict(name, (name, endpoint.id), Health.HEALTHY) for endpoint in offered.endpoints)
         await store.register(registration(name, offered.services, offered.endpoints) | said)
         keys += said
         seen, _ = view((await store.read()).records)
@@ -138,7 +138,7 @@ async def churn(url: EtcdUrl, keys: list[str], rate: float, seconds: float) -> i
             await asyncio.sleep(due - loop.time())
             key = random.choice(keys)
             healthy[key] = not healthy[key]
-            _, value = verdict("", "", Health.HEALTHY if healthy[key] else Health.UNHEALTHY)
+            _, value = verdict("", ("", ""), Health.HEALTHY if healthy[key] else Health.UNHEALTHY)
             put = {"request_put": {"key": (url.prefix + key).encode(), "value": value}}
             await gateway.call("kv/txn", {"success": [put]}, TransactionAnswer)
             done += 1

@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
     for name, does, what in (
         ("drain", "send no new connections to endpoints; returns when their last ones have ended", "ENDPOINT"),
+        ("maintenance", "drain endpoints and do not probe them, until `undrain`", "ENDPOINT"),
         ("undrain", "let endpoints take connections again", "ENDPOINT"),
         ("stop", "drain containers, then stop them", "CONTAINER"),
     ):

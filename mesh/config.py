@@ -88,6 +88,8 @@ class Settings:
     """Whose questions are answered; empty: those of private, shared, loopback and link-local networks."""
     dns_outstanding: int
     """Questions about other names that may be under way at a time."""
+    probes_floor: int
+    """Per cent of a service's endpoints that stay in traffic when most fail at once."""
     source_compose_files: tuple[Path, ...]
     source_docker_socket: str | None
     """`unix:///path` or `tcp://HOST:PORT`; None: no engine is asked."""
@@ -432,6 +434,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             1024,
             "a number of questions such as 1024",
             "how many questions about other names may be under way at a time; a quarter of them for one client",
+        ),
+        "probes.floor": Setting(
+            _number(0, 100),
+            50,
+            "a number from 0 to 100 such as 50, or 0 to obey every verdict",
+            "per cent of a service's endpoints that stay in traffic when most fail at once",
         ),
         "source.compose.files": Setting(
             _files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"

@@ -23,6 +23,7 @@ from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host import routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.interface import LoopbackAddresses, MeshInterface
+from mesh.host.limits import raise_file_limit
 from mesh.host.listening import listening
 from mesh.host.source_nat import SourceNat
 from mesh.host.sysctl import RouterSettings
@@ -93,6 +94,7 @@ async def run(
     Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
     """
     answer_promptly()
+    raise_file_limit()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
@@ -101,7 +103,10 @@ async def run(
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
-        plane, reason = await choose_plane(settings, interface, published)
+        wake = asyncio.Event()
+        engine = settings.source_docker_socket
+        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
+        plane, reason = await choose_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
         resolver = await prepare(interface, resolver_of(settings))
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, PORT))
@@ -115,9 +120,6 @@ async def run(
             raise NameServerError(f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
         presence = await _present(settings, stack)
-        wake = asyncio.Event()
-        engine = settings.source_docker_socket
-        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
         leaving = Leaving()
         leaving.adopt(await own_endpoints(store, settings.node_name))
         sources, stopping = _sources(settings, environment, leaving)
@@ -178,10 +180,18 @@ async def refuse_overlap(settings: Settings) -> None:
         )
 
 
-async def choose_plane(settings: Settings, interface: VipInterface, published: PublishedPorts) -> tuple[DataPlane, str]:
-    """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`."""
+async def choose_plane(
+    settings: Settings,
+    interface: VipInterface,
+    published: PublishedPorts,
+    on_refused: Callable[[Address, int], None] = lambda address, port: None,
+) -> tuple[DataPlane, str]:
+    """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`.
+
+    `on_refused` is told of connections that a real server did not accept, by a data plane that sees them.
+    """
     driver, pool = settings.dataplane_driver, settings.vip_pool
-    userspace = UserspaceDataPlane(interface, low_port_offset=settings.dataplane_low_port_offset)
+    userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused)
     if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
     if driver is Driver.AUTO and pool.is_loopback:
@@ -316,4 +326,5 @@ def _site(settings: Settings, resolver: Address | None, listens: RealKey | None)
         drain_timeout=settings.dataplane_drain_timeout,
         resolver=resolver,
         listens=listens,
+        probe_floor=settings.probes_floor,
     )

@@ -113,6 +113,8 @@ class EndpointStep:
     last_probe: str | None
     """What the last probe found and when, if this worker asks: `status 200, 2 s ago`."""
     why_not: tuple[Reason, ...] = ()
+    in_spite_of: tuple[Reason, ...] = ()
+    """Why it should not be in the way, and is: too many have failed at once, or there is nobody better."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,20 @@ TUNING = (
     "probe.interval_seconds",
     "probe.healthy_threshold",
     "probe.unhealthy_threshold",
+    "probe.startup_seconds",
+    "probe.startup_interval_seconds",
+    "probe.floor",
     "probe.expect_status",
+    "probe.expect_body",
+    "probe.method",
+    "probe.host",
+    "probe.follow_redirects",
+    "probe.tls_verify",
+    "probe.send",
+    "probe.expect_reply",
 )
+HEADER = "probe.header."
+"""The header's name follows. What it says may be a password: it is shown nowhere."""
 NOT_YET = {
     "scale": "start the instances yourself",
     "auto_scaling.*": "start and stop instances yourself",
@@ -49,7 +61,15 @@ NOT_YET = {
 
 PORT = "<container port>"
 TRANSPORTS = "[/<transport>]"
-KNOWN = (f"{ROUTE}{PORT}{TRANSPORTS}", f"{PUBLISH}{PORT}{TRANSPORTS}", *SERVICE, *PROBE, *TUNING, *NOT_YET)
+KNOWN = (
+    f"{ROUTE}{PORT}{TRANSPORTS}",
+    f"{PUBLISH}{PORT}{TRANSPORTS}",
+    *SERVICE,
+    *PROBE,
+    *TUNING,
+    f"{HEADER}<name>",
+    *NOT_YET,
+)
 """Every label of the reference, without prefix."""
 
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
@@ -83,6 +103,11 @@ def name_of(key: str) -> str | None:
     return None
 
 
+def is_secret(key: str) -> bool:
+    """Whether the value of a label may be a password, and is to be shown nowhere; the key is the full one."""
+    return (name_of(key) or "").startswith(HEADER)
+
+
 def key_of(labels: Mapping[str, str], name: str) -> str | None:
     """The full key under which the labels hold `name` (`routing.vip`); None if they do not."""
     return next((key for key in labels if name_of(key) == name), None)
@@ -114,10 +139,19 @@ class Sheet:
                 self._keys[name], self._values[name] = key, value
             elif self._values[name] != value:
                 clashing.add(name)
-                there = f"{printable(self._keys[name])} says {shown(self._values[name])}"
-                reason = f"it says {shown(value)}, and {there}; they are the same label"
+                there, here = (
+                    ("something else", "one thing") if is_secret(key) else map(shown, (self._values[name], value))
+                )
+                other = printable(self._keys[name])
+                reason = f"it says {here}, and {other} says {there}; they are the same label"
                 self._add(Severity.ERROR, key, reason, "keep one of them")
         return clashing
+
+    def _clash(self, name: str, key: str, value: str) -> str:
+        first, other = self._values[name], printable(self._keys[name])
+        if is_secret(key):
+            return f"{other} says something else; they are the same label"
+        return f"it says {shown(value)}, and {other} says {shown(first)}; they are the same label"
 
     def _classify(self, name: str, key: str) -> PortLabel | None:
         if match := _PORT_LABEL.fullmatch(name):
@@ -128,13 +162,17 @@ class Sheet:
                 self._add(Severity.ERROR, key, refused.reason, f"{refused.remedy} after port_")
         elif pattern := next((pattern for pattern in NOT_YET if fnmatchcase(name, pattern)), None):
             self._add(Severity.WARNING, key, "it is not handled yet", NOT_YET[pattern])
-        elif name not in _SCALAR:
+        elif not _is_scalar(name):
             self._add(Severity.WARNING, key, "there is no such label", _nearest(name, key))
         return None
 
     def ports(self, prefix: str) -> list[PortLabel]:
         """The labels of one kind (`ROUTE`, `PUBLISH`) that name a container port, in order."""
         return [port for port in self._ports if port.name.startswith(prefix)]
+
+    def starting_with(self, prefix: str) -> list[str]:
+        """The labels whose names begin so and go on, in order, well or badly written."""
+        return sorted(name for name in self._keys if name.startswith(prefix) and name != prefix)
 
     def take(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """The value of a label; the default if the label is absent or refused, which is noted."""
@@ -161,13 +199,17 @@ class Sheet:
     def warn_without_service(self) -> None:
         """Say of each label that describes a service that there is none."""
         for name, key in self._keys.items():
-            if name in _SCALAR:
+            if _is_scalar(name):
                 remedy = f"add a label {_prefix(key)}{ROUTE}{PORT} or remove this one"
                 self.warn(name, "it has no effect, nothing routes to the service", remedy)
 
     def _add(self, severity: Severity, key: str | None, reason: str, remedy: str) -> None:
         subject = self._subject if key is None else f"{self._subject}, label {printable(key)}"
         self.problems.append(Problem(severity, subject, reason, remedy, label=key))
+
+
+def _is_scalar(name: str) -> bool:
+    return name in _SCALAR or (name.startswith(HEADER) and name != HEADER)
 
 
 def _prefix(key: str) -> str:

@@ -9,7 +9,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, TypeAlias
 
-from mesh.model import Address, Forwarding, Name, ProbeKind, Publish, Route, Scheduler, SchedulerFlag, Transport
+from mesh.model import Address, Forwarding, Name, Publish, Route, Scheduler, SchedulerFlag, Transport
 
 Pool: TypeAlias = IPv4Network | IPv6Network
 """The addresses that VIPs are taken from."""
@@ -20,8 +20,6 @@ STICKY_DEFAULT = 300
 _STICKY_MAX = 31 * 86400  # what ipvsadm takes as the longest timeout
 _SECONDS_MIN, _SECONDS_MAX = 0.01, 86400.0  # below: a busy loop; above: no longer a probe
 _RELEASE_MAX = 64
-_COMMAND_MAX = 4000
-_PATH_MAX = 2048
 _SHOWN_MAX = 60
 
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
@@ -29,8 +27,7 @@ _COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?", re.ASCII)
 _DNS_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?", re.ASCII)
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-_STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
-_WELL_KNOWN = {"http": 80, "https": 443}
+WELL_KNOWN = {"http": 80, "https": 443}
 
 
 class RefusedError(ValueError):
@@ -103,7 +100,7 @@ def routing_names(text: str, container_port: int, transport: Transport, domain: 
 
 
 def _route(text: str, container_port: int, transport: Transport, domain: Name) -> Route:
-    url = _split(text)
+    url = split(text)
     if url.scheme not in ("", "http", "https", *Transport):
         remedy = "write the name alone or with http://, https://, tcp://, udp:// or sctp://"
         raise RefusedError(f"the scheme {shown(url.scheme + '://')} is not known", remedy)
@@ -115,11 +112,13 @@ def _route(text: str, container_port: int, transport: Transport, domain: Name) -
         label = f"routing.port_{container_port}" + ("" if meant is Transport.TCP else f"/{meant}")
         raise RefusedError(f"{url.scheme}:// does not fit a label for {transport}", f"put the name under {label}")
     name = dns_name(url.host, domain)
-    listen = port(url.port) if url.port is not None else _WELL_KNOWN.get(url.scheme, container_port)
+    listen = port(url.port) if url.port is not None else WELL_KNOWN.get(url.scheme, container_port)
     return Route(name, listen, transport, container_port)
 
 
-class _Url(NamedTuple):
+class Url(NamedTuple):
+    """The parts of a URL as they are written."""
+
     scheme: str
     """Lower case; empty if none is written."""
     host: str
@@ -128,14 +127,14 @@ class _Url(NamedTuple):
     """The rest, from the first of `/?#` on."""
 
 
-def _split(text: str) -> _Url:
+def split(text: str) -> Url:
     """Take a URL apart without judging the parts: `urlsplit` raises, strips and guesses."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "", text
     end = next((at for at, character in enumerate(rest) if character in "/?#"), len(rest))
     host, colon, number = rest[:end].partition(":")
-    return _Url(scheme.lower(), host, number if colon else None, rest[end:])
+    return Url(scheme.lower(), host, number if colon else None, rest[end:])
 
 
 def vip(text: str, pool: Pool | None) -> Address:
@@ -190,7 +189,7 @@ def forwarding(text: str) -> Forwarding:
 
 def connections(text: str) -> int:
     """A threshold of connections, 0..1000000."""
-    return _number(text, 0, 1_000_000)
+    return number(text, 0, 1_000_000)
 
 
 def session_sticky(text: str) -> int:
@@ -207,15 +206,16 @@ def session_sticky(text: str) -> int:
 
 def weight(text: str) -> int:
     """The weight of an endpoint, 0..1000."""
-    return _number(text, 0, 1000)
+    return number(text, 0, 1000)
 
 
 def count(text: str) -> int:
     """How many probes in a row, 1..1000."""
-    return _number(text, 1, 1000)
+    return number(text, 1, 1000)
 
 
-def _number(text: str, low: int, high: int) -> int:
+def number(text: str, low: int, high: int) -> int:
+    """A whole number in this range, ends included."""
     if not _COUNT.fullmatch(text) or not low <= int(text) <= high:
         raise RefusedError(f"{shown(text)} is out of range", f"write a whole number from {low} to {high}")
     return int(text)
@@ -244,46 +244,3 @@ def _seconds(text: str, low: float) -> float:
         remedy = f"write the number alone, from {low:g} to {_SECONDS_MAX:g}, such as 2 or 0.5"
         raise RefusedError(f"{shown(text)} is not a time in seconds", remedy)
     return float(text)
-
-
-def statuses(text: str) -> tuple[tuple[int, int], ...]:
-    """Inclusive ranges of HTTP status codes, in the order written: `200-399,404`."""
-    ranges = []
-    for part in text.split(","):
-        match = _STATUS.fullmatch(part.strip())
-        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if low > high:
-            remedy = "write codes or ranges from 100 to 599, such as 200-399,404"
-            raise RefusedError(f"{shown(part.strip())} is not a range of HTTP statuses", remedy)
-        ranges.append((low, high))
-    return tuple(dict.fromkeys(ranges))
-
-
-def probe_url(text: str) -> tuple[ProbeKind, int, str]:
-    """`http://container[:port][/path]`, `https://...` or `tcp://container:port`: the kind, the port and the path."""
-    example = "write one such as http://container:80/health or tcp://container:80"
-    url = _split(text)
-    if url.scheme not in {ProbeKind.HTTP, ProbeKind.HTTPS, ProbeKind.TCP}:
-        raise RefusedError(f"{shown(text)} is not the URL of a probe", example)
-    kind, path = ProbeKind(url.scheme), url.path
-    if url.host.lower() != "container":
-        reason = f"the host {shown(url.host)} is not asked, the endpoint is"
-        raise RefusedError(reason, "write container for the host: it stands for the endpoint's address")
-    if url.port is None and kind is ProbeKind.TCP:
-        raise RefusedError(f"{shown(text)} has no port", example)
-    asked = port(url.port) if url.port is not None else _WELL_KNOWN[kind]
-    if kind is ProbeKind.TCP:
-        if path:
-            raise RefusedError(f"{shown(text)} has a path, and tcp:// only connects", f"write tcp://container:{asked}")
-        return kind, asked, "/"
-    if "#" in path or not all("!" <= c <= "~" for c in path) or len(path) > _PATH_MAX:
-        remedy = f"write ASCII, percent-encode the rest, no #, at most {_PATH_MAX} characters"
-        raise RefusedError(f"{shown(path)} is not the path of a request", remedy)
-    return kind, asked, path if path.startswith("/") else f"/{path}"
-
-
-def probe_cmd(text: str) -> str:
-    """A command for a shell, as long as the engine's API takes it."""
-    if not text or "\0" in text or len(text) > _COMMAND_MAX:
-        raise RefusedError(f"{shown(text)} is not a command", f"write one of at most {_COMMAND_MAX} characters")
-    return text

@@ -5,7 +5,8 @@ loudly, and the other labels still count. Nothing raises; every finding is a `Pr
 
 Two prefixes mean the same, `aliyun.` (files written for that platform run unchanged) and `mesh.`. What is declared
 does not depend on the order of the labels, since container engines do not keep it: ports are taken in ascending
-order, TCP before UDP before SCTP. The grammar of the values is in `mesh.label_values`.
+order, TCP before UDP before SCTP. The grammar of the values is in `mesh.label_values`; the
+labels of the probe are in `mesh.probe_labels`.
 """
 
 from collections.abc import Mapping
@@ -13,13 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from mesh import label_values as values
-from mesh.label_sheet import KNOWN, PREFIXES, PUBLISH, ROUTE, TUNING, Sheet, key_of
+from mesh.label_sheet import KNOWN, PREFIXES, PUBLISH, ROUTE, Sheet, key_of
 from mesh.label_values import Pool, RefusedError
 from mesh.model import (
     Forwarding,
     Name,
-    Probe,
-    ProbeKind,
     Publish,
     RealServer,
     Route,
@@ -28,6 +27,7 @@ from mesh.model import (
     Service,
     Transport,
 )
+from mesh.probe_labels import probe_of
 from mesh.problem import Problem
 
 __all__ = ["KNOWN", "PREFIXES", "Parsed", "key_of", "parse", "port_label"]
@@ -69,7 +69,7 @@ def parse(
     persistence = sheet.take("routing.session_sticky", values.session_sticky, 0)
     settings = _settings(sheet, routes, publishes)
     release = sheet.take("routing.release", values.release, None)
-    probe = _probe(sheet, commands)
+    probe = probe_of(sheet, commands)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
@@ -173,44 +173,3 @@ def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:
     except RefusedError as refused:
         sheet.refuse(None, refused.reason, f"give it a name with a label {ROUTE}<container port>")
         return None
-
-
-def _probe(sheet: Sheet, commands: bool) -> Probe | None:
-    default = Probe(ProbeKind.TCP, None)
-    url = sheet.take("probe.url", values.probe_url, None)
-    command: str | None = sheet.take("probe.cmd", values.probe_cmd, None)
-    if command is not None and sheet.has_port_labels and not commands:
-        sheet.warn(
-            "probe.cmd", "it is run by a container engine, and no engine runs this endpoint", "write a probe.url"
-        )
-        command = None
-    if command is not None and url is not None:
-        sheet.warn("probe.cmd", "it has no effect beside probe.url", "keep one of them")
-    initial_delay = sheet.take("probe.initial_delay_seconds", values.delay, default.initial_delay)
-    timeout = sheet.take("probe.timeout_seconds", values.seconds, default.timeout)
-    interval = sheet.take("probe.interval_seconds", values.seconds, default.interval)
-    healthy = sheet.take("probe.healthy_threshold", values.count, default.healthy_threshold)
-    unhealthy = sheet.take("probe.unhealthy_threshold", values.count, default.unhealthy_threshold)
-    expect_status = sheet.take("probe.expect_status", values.statuses, default.expect_status)
-    if url is None and command is None:
-        _warn_tuning(sheet)
-        return None
-    kind, port, path = url or (ProbeKind.COMMAND, None, default.path)
-    if timeout > interval:
-        name = "probe.timeout_seconds" if sheet.has("probe.timeout_seconds") else "probe.interval_seconds"
-        reason = f"a probe may take {timeout:g} s, but the next is due after {interval:g} s"
-        sheet.warn(name, reason, "write a timeout that is not above the interval")
-    if kind in (ProbeKind.TCP, ProbeKind.COMMAND) and sheet.has("probe.expect_status"):
-        what = "a tcp:// probe" if kind is ProbeKind.TCP else "a command"
-        sheet.warn("probe.expect_status", f"it has no effect on {what}", "remove it or probe with http://")
-    asked = command if url is None and command is not None else default.command
-    return Probe(kind, port, path, initial_delay, timeout, interval, healthy, unhealthy, expect_status, asked)
-
-
-def _warn_tuning(sheet: Sheet) -> None:
-    """Without a probe the labels that tune it are idle; a refused URL, or a command, has been told already."""
-    if sheet.has("probe.url") or sheet.has("probe.cmd") or not sheet.has_port_labels:
-        return
-    for name in TUNING:
-        if sheet.has(name):
-            sheet.warn(name, "it has no effect without probe.url", "add a probe.url or remove it")

@@ -18,31 +18,43 @@ class Leaving:
     def __init__(self) -> None:
         self.on_change: Callable[[], None] = lambda: None
         """Called after something was asked for."""
-        self._asked: set[str] = set()
+        self._asked: dict[str, Drain] = {}
+        self._here: frozenset[str] = frozenset()
         self._left = (ClusterView(), Table())
         """What the last pass has seen, and what it has left."""
         self._passed = asyncio.Event()
 
     def adopt(self, endpoints: Iterable[Endpoint]) -> None:
         """What was asked of an earlier process still holds."""
-        self._asked |= {endpoint.id for endpoint in endpoints if endpoint.drain is Drain.ASKED}
+        by_hand = (Drain.ASKED, Drain.MAINTENANCE)
+        self._asked |= {endpoint.id: endpoint.drain for endpoint in endpoints if endpoint.drain in by_hand}
 
-    def ask(self, endpoint: str) -> None:
-        """Send no new connection to it, until `undo`."""
-        self._asked.add(endpoint)
+    def ask(self, endpoint: str, why: Drain = Drain.ASKED) -> None:
+        """Send no new connection to it, until `undo`. What is in maintenance stays so when a drain is asked for."""
+        if self._asked.get(endpoint) is not Drain.MAINTENANCE:
+            self._asked[endpoint] = why
         self.on_change()
+
+    def knows(self, endpoint: str) -> bool:
+        """Whether it runs on this worker."""
+        return endpoint in self._here
 
     def undo(self, endpoint: str) -> None:
         """It may take connections again."""
-        self._asked.discard(endpoint)
+        self._asked.pop(endpoint, None)
         self.on_change()
 
     def marked(self, instances: Iterable[Instance]) -> list[Instance]:
-        """The instances with the drains that were asked for."""
-        return [
-            replace(instance, drain=Drain.ASKED) if instance.id in self._asked and instance.drain is None else instance
-            for instance in instances
-        ]
+        """The instances with the drains that were asked for; a maintenance goes before any other."""
+        found = [self._marked(instance) for instance in instances]
+        self._here = frozenset(instance.id for instance in found)
+        return found
+
+    def _marked(self, instance: Instance) -> Instance:
+        asked = self._asked.get(instance.id)
+        if asked is None or (instance.drain is not None and asked is not Drain.MAINTENANCE):
+            return instance
+        return replace(instance, drain=asked)
 
     def passed(self, view: ClusterView, table: Table) -> None:
         """A pass over this view has left this table in the data plane."""

@@ -75,7 +75,7 @@ def _with(
     if changed:
         kept = (changed.get(endpoint.key, endpoint) for endpoint in view.endpoints)
         endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
-    return ClusterView.grouped(view.services, endpoints, view.claims, health, groups)
+    return view.regrouped(groups, endpoints=endpoints, health=health)
 
 
 def health_of(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:

@@ -8,10 +8,13 @@ Addresses are text in canonical form (`10.112.0.7`, `fd00::7`): the edge that fi
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+from mesh.probe_spec import Probe as Probe  # noqa: PLC0414  words of the model, in a file of their own
+from mesh.probe_spec import ProbeKind as ProbeKind  # noqa: PLC0414
 
 Address: TypeAlias = str
 """An IPv4 or IPv6 address, canonical text, no port, no prefix length."""
@@ -92,6 +95,8 @@ class Drain(StrEnum):
     """It is frozen and will come back as it was."""
     UNREACHABLE = "unreachable"
     """This worker does not reach it; what each finds out for itself and tells nobody."""
+    MAINTENANCE = "maintenance"
+    """An operator works on it: it is not probed either."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -125,36 +130,6 @@ class Instance:
     """What people call it, if that is not its id: the container's name."""
     runs_commands: bool = False
     """Whether commands can be run inside it, as `probe.cmd` asks."""
-
-
-class ProbeKind(StrEnum):
-    """The ways of asking an endpoint whether it works."""
-
-    HTTP = "http"
-    HTTPS = "https"
-    TCP = "tcp"
-    COMMAND = "command"
-    """A command inside the endpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The check of every endpoint of a service; times in seconds."""
-
-    kind: ProbeKind
-    port: int | None
-    """The container port to ask; None: the first routed one."""
-    path: str = "/"
-    """Path and query of the request; unused for TCP."""
-    initial_delay: float = 0.0
-    timeout: float = 2.0
-    interval: float = 5.0
-    healthy_threshold: int = 2
-    unhealthy_threshold: int = 3
-    expect_status: tuple[tuple[int, int], ...] = ((200, 399),)
-    """Inclusive ranges of the HTTP status codes that count as healthy."""
-    command: str = ""
-    """What to run, for a shell; for COMMAND only."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -282,22 +257,23 @@ class ClusterView:
     """In order of `id`, and of `worker` where that is the same."""
     claims: Claims = field(default_factory=Claims)
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What each worker last said of its own endpoints; who is missing has not answered its probes yet."""
+    """What was last said of each endpoint, by its own worker; if that is gone, by those that ask in its place. Who is
+    missing has not answered its probes yet."""
+    kept: frozenset[EndpointKey] = frozenset()
+    """Unhealthy ones that whoever asks them leaves in traffic: too many have failed at once."""
+    held_back: frozenset[EndpointKey] = frozenset()
+    """Unhealthy ones that answer, and have come and gone too often."""
+    workers: frozenset[str] = frozenset()
+    """Those whose daemons are there."""
+    silent: frozenset[str] = frozenset()
+    """Workers whose verdicts have lost their validity: they are gone, or nothing can be heard of them."""
     _groups: Mapping[str, Group] | None = field(default=None, init=False, compare=False, repr=False)
 
-    @classmethod
-    def grouped(
-        cls,
-        services: tuple[Service, ...],
-        endpoints: tuple[Endpoint, ...],
-        claims: Claims,
-        health: Mapping[EndpointKey, Health],
-        groups: Mapping[str, Group],
-    ) -> "ClusterView":
-        """Of whoever makes one picture after another. A group that is as before shall stay the same object: what
-        follows from it need not be made again.
+    def regrouped(self, groups: Mapping[str, Group], **changes: Any) -> "ClusterView":
+        """With these fields changed, of whoever makes one picture after another and knows the groups that follow. One
+        that is as before shall stay the same object: what follows from it need not be made again.
         """
-        view = cls(services, endpoints, claims, health)
+        view = replace(self, **changes)
         object.__setattr__(view, "_groups", groups)
         return view
 
@@ -312,6 +288,18 @@ class ClusterView:
             object.__setattr__(self, "_groups", groups)  # it follows from the rest
             return groups
         return self._groups
+
+    def judged(self, verdicts: Mapping[EndpointKey, Health | None]) -> "ClusterView":
+        """With these verdicts, None: there is none; the view itself where nothing differs."""
+        changed = {key: health for key, health in verdicts.items() if self.health.get(key) is not health}
+        owners = {endpoint.owner for endpoint in self.endpoints if endpoint.key in changed} if changed else set()
+        if not owners:
+            return self
+        health = {key: said for key, said in (dict(self.health) | changed).items() if said is not None}
+        groups = dict(self.groups)
+        for owner in owners:
+            groups[owner] = group(groups[owner].endpoints, health)
+        return self.regrouped(groups, health=health)
 
 
 def group(endpoints: Iterable[Endpoint], health: Mapping[EndpointKey, Health]) -> Group:

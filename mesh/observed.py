@@ -7,11 +7,12 @@ gives away its pictures, which nobody changes, and whoever asked works on them i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mesh.judged import Judged, known
 from mesh.local import health_of, own_endpoints, up_to_date
 from mesh.model import ClusterView, EndpointKey, Health, Instance
 from mesh.peers import withhold
 from mesh.plan import Plan
-from mesh.status import Facts, WorkerStatus, services, workers
+from mesh.status import Facts, ServiceStatus, WorkerStatus, services, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Observed:
     """What runs here; None until every source has answered once."""
     probed: Mapping[str, Health] = field(default_factory=dict)
     """What this worker's probes say, by endpoint id."""
-    last_probe: Mapping[str, str] = field(default_factory=dict)
-    """What the last probe of an endpoint found, by its id."""
+    judged: Judged = field(default_factory=Judged)
+    """What they have come to, with those of other workers' endpoints."""
     plan: Plan | None = None
     """What the last pass has planned."""
     problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -58,30 +59,34 @@ class Observed:
         if self.view is None:
             return None
         own = own_endpoints(self.view, self.facts.worker)
-        return withhold(up_to_date(self.view, own, self.instances, self.probed), self.lost, isolated=self.isolated)
+        view = up_to_date(self.view, own, self.instances, self.probed)
+        return withhold(view, self.lost, isolated=self.isolated).judged(self.judged.health)
+
+    def health(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
+        """What is known of the endpoints of `newest`, with the own ones that have not answered yet."""
+        return health_of(view, self.facts.worker, self.probed)
 
 
-def worker_status(observed: Observed) -> WorkerStatus:
-    """What an operator should know."""
+def worker_status(observed: Observed, *, in_detail: bool = False) -> WorkerStatus:
+    """What an operator should know. `in_detail`: with the last verdicts and the counts, which change all the time."""
     facts, view = observed.facts, observed.newest
-    last = {(facts.worker, id): words for id, words in observed.last_probe.items()}
-    known = (
-        services(view, health_of(view, facts.worker, observed.probed), observed.plan, last)
-        if view and observed.plan
-        else ()
-    )
+    found: tuple[ServiceStatus, ...] = ()
+    if view is not None and observed.plan is not None:
+        found = services(view, known(view, observed.health(view), observed.judged, in_detail=in_detail), observed.plan)
     return WorkerStatus(
         version=facts.version,
         worker=facts.worker,
         data_plane=facts.data_plane,
         data_plane_reason=facts.data_plane_reason,
         dns=facts.dns,
-        services=known,
+        services=found,
         problems=tuple(line for part in sorted(observed.problems) for line in observed.problems[part]),
         failures=observed.failures,
         frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
         repairs=observed.repairs,
         digest=observed.digest,
+        suspicions=observed.judged.suspicions,
+        probes=observed.judged.probes if in_detail else None,
         store=facts.store,
-        workers=workers(facts.worker, known),
+        workers=workers(facts.worker, found),
     )

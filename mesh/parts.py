@@ -9,14 +9,20 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.config import Network
+from mesh.judged import Past
 from mesh.model import Address, Claims, ClusterView, Health, Instance, RealKey
 from mesh.plan import Plan
 from mesh.probes.health import Verdict
-from mesh.probes.prober import Target
+from mesh.probes.watched import Stats, Target
 
 
 class Probes(Protocol):
     """The prober, as far as the loop needs it."""
+
+    @property
+    def stats(self) -> Stats:
+        """What it has done so far."""
+        ...
 
     def watch(self, targets: Mapping[str, Target]) -> None:
         """Probe exactly these endpoints."""
@@ -26,8 +32,20 @@ class Probes(Protocol):
         """The verdict on each of them; one that has not answered yet is `STARTING`."""
         ...
 
+    def held_back(self) -> frozenset[str]:
+        """Of them, those that answer and are not believed yet, since they come and go."""
+        ...
+
+    def failing(self) -> frozenset[str]:
+        """Of them, those that failed their last check, whatever their health is."""
+        ...
+
     def history(self, key: str) -> Sequence[Verdict]:
         """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
+        ...
+
+    def histories(self) -> Mapping[str, Past]:
+        """The same of all of them, as it goes on."""
         ...
 
 
@@ -60,6 +78,8 @@ class Site:
     publish: range
     drain_timeout: float
     """Seconds that the connections of a removed endpoint get to finish."""
+    probe_floor: int = 50
+    """Per cent of a service's endpoints that stay in traffic when most fail at once."""
     resolver: Address | None = None
     """Where the name server answers on the interface of the VIPs."""
     listens: RealKey | None = None

@@ -143,8 +143,7 @@ def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool
     groups = dict(view.groups)
     for owner in owners:
         groups[owner] = group(map(marked, groups[owner].endpoints), view.health)
-    endpoints = tuple(map(marked, view.endpoints))
-    return ClusterView.grouped(view.services, endpoints, view.claims, view.health, groups)
+    return view.regrouped(groups, endpoints=tuple(map(marked, view.endpoints)))
 
 
 def problems(known: Known) -> list[Problem]:

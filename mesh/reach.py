@@ -120,7 +120,7 @@ class Reach:
         return known.lost, known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
 
     async def _round(self, workers: Mapping[str, RealKey], asked: Mapping[EndpointKey, Place]) -> Round:
-        if not workers:
+        if not workers and not asked:
             return Round()
         hosts = {*workers.values(), *self._witnesses}
         names = {real: worker for worker, real in workers.items()}

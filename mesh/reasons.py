@@ -15,6 +15,7 @@ _DRAINS = {
     Drain.ASKED: ("an operator drains it", "`vipmesh undrain {}` ends that"),
     Drain.STOPPING: ("its container is being stopped", None),
     Drain.PAUSED: ("its container is paused", "unpause it"),
+    Drain.MAINTENANCE: ("an operator works on it, and it is not probed", "`vipmesh undrain {}` ends that"),
     Drain.UNREACHABLE: ("this worker reaches neither it nor its worker", "see that its worker runs and is connected"),
 }
 
@@ -38,9 +39,14 @@ def question(probe: Probe, place: RealKey) -> str:
     """What a probe asks, in words."""
     match probe.kind:
         case ProbeKind.HTTP | ProbeKind.HTTPS:
-            return f"GET {probe.kind}://{place}{probe.path}"
+            return f"{probe.method} {probe.kind}://{place}{probe.path}"
         case ProbeKind.TCP:
             return f"connect to {place}"
+        case ProbeKind.UDP:
+            return f"send to {place} over UDP"
+        case ProbeKind.GRPC | ProbeKind.GRPCS:
+            about = probe.path.strip("/")
+            return f"ask {probe.kind}://{place} for the health of {about or 'the server'}"
         case ProbeKind.COMMAND:
             return f"run `{probe.command}` in the container"
 

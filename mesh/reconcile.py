@@ -25,6 +25,7 @@ from mesh.evidence import Evidence
 from mesh.figures import LoopFigures
 from mesh.host import HostError
 from mesh.journal import Journal
+from mesh.judging import Judging
 from mesh.leaving import Leaving
 from mesh.local import own_endpoints, up_to_date
 from mesh.model import (
@@ -42,8 +43,7 @@ from mesh.observed import Observed, worker_status
 from mesh.offload import compute
 from mesh.pace import Pace
 from mesh.parts import Host, Pictures, Probes, Site, Upkeep
-from mesh.plan import effort, plan, probes
-from mesh.probes.prober import Target
+from mesh.plan import effort, plan
 from mesh.problem import Problem
 from mesh.programming import Programming
 from mesh.published import PublishedPorts
@@ -103,7 +103,7 @@ class Reconciler:
         self._contested: frozenset[tuple[Transport, int]] = frozenset()
         self._served: frozenset[tuple[Transport, int]] = frozenset()
         self._published = published
-        self._prober = prober
+        self._judging = Judging(site.worker, prober, site.probe_floor)
         self._now = Pictures()
         self._journal = Journal()
         self._reach = reach or Reach(wake.set)
@@ -145,11 +145,11 @@ class Reconciler:
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""
-        return worker_status(self.observe())
+        return worker_status(self.observe(), in_detail=True)
 
     def observe(self) -> Observed:
         """This moment, for whoever tells of it later."""
-        now, journal, probed = self._now, self._journal, self._prober.health()
+        now, journal = self._now, self._journal
         instances = self._instances()
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         if self._store.trouble:
@@ -158,8 +158,8 @@ class Reconciler:
             self._facts,
             now.view,
             None if instances is None else tuple(instances),
-            probed,
-            {id: history[-1].reason for id in probed if (history := self._prober.history(id))},
+            self._judging.own(),
+            self._judging.judged(now.view or ClusterView()),
             now.plan,
             dict(journal.problems),
             dict(journal.errors),
@@ -177,7 +177,7 @@ class Reconciler:
             self.observe(),
             self._site.domain,
             tuple(problem for part in sorted(self._journal.told) for problem in self._journal.told[part]),
-            {id: history for id in self._prober.health() if (history := self._prober.history(id))},
+            self._judging.histories(),
             self._contested,
             {name: part.vip for name, part in self._programming.names.items()},
             self._programming.left,
@@ -195,11 +195,11 @@ class Reconciler:
 
     def workers(self) -> Mapping[str, RealKey]:
         """See `Others.workers`."""
-        return self._share.others.workers
+        return self._share.remains.unleased.workers
 
     def unleased(self) -> Collection[str]:
         """See `Others.unleased`."""
-        return self._share.others.records.keys()
+        return self._share.remains.workers
 
     def view(self) -> ClusterView:
         """See `Others.view`."""
@@ -260,7 +260,7 @@ class Reconciler:
             return None
         if view.endpoints is not self._own[0]:
             self._own = view.endpoints, own_endpoints(view, self._site.worker)
-        return self._reach.withheld(up_to_date(view, self._own[1], self._instances(), self._prober.health()))
+        return self._reach.withheld(up_to_date(view, self._own[1], self._instances(), self._judging.own()))
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:
@@ -277,24 +277,12 @@ class Reconciler:
     def _see(self, seen: ClusterView) -> None:
         self._now.view = seen
         self._published.claims = seen.claims
-        self._target(seen)
+        self._judging.watch(seen, self._adopted, self._share.formerly_kept())
+        self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
         self._wake.set()
 
     def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
         return wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
-
-    def _target(self, seen: ClusterView) -> None:
-        if (seen.services, seen.endpoints) == self._probed:
-            return
-        self._probed = seen.services, seen.endpoints
-        own = own_endpoints(seen, self._site.worker)
-        self._prober.watch(
-            {
-                id: Target(probe, real.address, real.port, presumed_healthy=real in self._adopted)
-                for (_, id), (probe, real) in probes(replace(seen, endpoints=own)).items()
-            }
-        )
-        self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
 
     async def _follow_host(self) -> None:
         """A change of the network may be a new address to publish on, or a VIP that somebody took away: look again."""
@@ -314,20 +302,17 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
-            self._tell_and_hear()
             self._looked_at = asyncio.get_running_loop().time()
             self.figures.looked_at = time.time()
             with self._pace.work():
-                if (seen := self._seen()) is not None and self._now.addresses is not None:
-                    await self._pass(seen, self._now.addresses)
+                if (seen := self._seen()) is not None:
+                    weighed = await self._judging.weigh(seen)
+                    self._share.judge(self._judging.said())
+                    if self._now.addresses is not None:
+                        await self._pass(weighed, self._now.addresses)
+            self._share.review()
+            self._journal.found("peers", self._reach.problems())
             self.on_pass()
-
-    def _tell_and_hear(self) -> None:
-        """Of the probes to the others; not before there are any, or what a former life said would be taken back."""
-        if self._now.view is not None:
-            self._share.judge(self._prober.health())
-        self._share.review()
-        self._journal.found("peers", self._reach.problems())
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:
         loop = asyncio.get_running_loop()

@@ -4,6 +4,8 @@ Of its own endpoints a worker knows more than the store: what it offers, and wha
 once, whether the store answers, is away, or has just ended its lease. The others see it as soon as it is written. While
 the store is away the newest offer waits; only that one is written afterwards.
 
+What a worker that is gone has left behind stays in the picture for a while, for others to ask (`mesh.takeover`).
+
 A store that comes back with another `origin` has lost what it knew. It is given the claims of the last picture back
 before anything new is claimed, and until the other workers have registered anew they are taken to be where they were.
 """
@@ -11,22 +13,23 @@ before anything new is claimed, and until the other workers have registered anew
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
 from mesh import __version__
 from mesh.claims import Wish, is_of
+from mesh.floor import Said
 from mesh.journal import Journal
-from mesh.model import Claims, ClusterView, Endpoint, Health, Name, RealKey, Service
+from mesh.model import Claims, ClusterView, Endpoint, EndpointKey, Health, Name, RealKey, Service
 from mesh.offload import compute
 from mesh.pace import Pace
 from mesh.picture import Picture
 from mesh.problem import Problem, Severity
+from mesh.remains import Remains
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
-from mesh.store.presence import Unleased
-from mesh.store.records import daemon, own_prefixes, registration, verdict, worker_of
+from mesh.store.records import daemon, own_prefixes, registration, verdict, view
 
 log = logging.getLogger("vipmesh")
 
@@ -39,6 +42,8 @@ RETRY = 1.0
 """Seconds before a store that refused is asked again."""
 GRACE = 15.0
 """Seconds that workers get to register anew with a store that lost what it knew."""
+LISTEN = 1.0
+"""Seconds between two looks at whether the store answers."""
 
 Decide: TypeAlias = Callable[[ClusterView], tuple[tuple[Wish, ...], tuple[Problem, ...]]]
 """What the services of a picture lack, and who was refused what."""
@@ -64,29 +69,25 @@ class Share:
         self._decide = decide
         self._own = own_prefixes(worker)
         self._daemon = daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
-        self._answers = answers
-        self.others = Unleased()
-        """The other workers: those in the store, and those whose lease has ended while they answered."""
+        self.remains = Remains(worker, answers)
         self._picture = Picture(self._own[0])
         self._looking, self._claiming = Pace(REST, LONGEST_REST), Pace(REST, LONGEST_REST)
         self._writing = Pace(WRITE_REST, LONGEST_REST)
         self._snapshot: Snapshot | None = None
         self._offered: dict[str, bytes] | None = None
         """None: not all sources have answered yet."""
-        self._endpoints: tuple[str, ...] = ()
+        self._endpoints: frozenset[str] = frozenset()
         """Ids of those that are offered."""
         self._owners: frozenset[str] = frozenset()
         self._names: frozenset[Name] = frozenset()
         """Of the services that are offered."""
-        self._health: Mapping[str, Health] | None = None
+        self._said: Mapping[EndpointKey, Said] | None = None
         """None: nothing is probed yet; what a former life said stays."""
         self._registered: dict[str, bytes] = {}
         self._seen_myself = False
         self._view: ClusterView | None = None
-        self._former: Mapping[str, bytes] = {}
-        """The last picture of a store that was lost."""
         self._lost: Claims | None = None
-        """What it has to be given back."""
+        """What a store that was lost has to be given back."""
         self._forgetting: asyncio.TimerHandle | None = None
         self._decided: tuple[tuple[Service, ...], Claims] | None = None
         """For which all wishes were granted."""
@@ -105,20 +106,25 @@ class Share:
             self._names = frozenset(service.name for service in services)
             self._decided = None
             self._unclaimed.set()
-            self._endpoints = tuple(endpoint.id for endpoint in endpoints)
+            self._endpoints = frozenset(endpoint.id for endpoint in endpoints)
             self._write.set()
             self._look.set()
 
-    def judge(self, health: Mapping[str, Health]) -> None:
-        """This is what the probes say of all of its endpoints that have one, by id."""
-        if health != self._health:
-            self._health = health
+    def judge(self, said: Mapping[EndpointKey, Said]) -> None:
+        """This is what the probes say of everything that this worker asks."""
+        if said != self._said:
+            self._said = said
             self._write.set()
 
     def review(self) -> None:
         """Another worker answers, or does not any more."""
-        if self.others.records:
+        if self.remains.unleased.records:
             self._look.set()
+
+    def formerly_kept(self) -> frozenset[EndpointKey]:
+        """Own endpoints that a former life left in traffic although they failed; empty once `judge` was called."""
+        records = self._snapshot.records if self._snapshot is not None and self._said is None else {}
+        return view({key: value for key, value in records.items() if key.startswith(self._own[1])})[0].kept
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
@@ -130,6 +136,7 @@ class Share:
             tasks.create_task(self._follow(), name="store")
             tasks.create_task(self._keep_written(), name="registration")
             tasks.create_task(self._keep_claimed(), name="claims")
+            tasks.create_task(self._keep_listening(), name="silence")
             while True:
                 await self._look.wait()
                 await self._looking.wait()
@@ -138,16 +145,16 @@ class Share:
                 if self._snapshot is None or (patient and not self._knows_itself(self._snapshot)):
                     continue
                 patient = False
-                self.others = self.others.only(self._answers)
                 with self._looking.work():
-                    seen, broken = await self._picture.look(
-                        self._snapshot, self._offered, self._remains(self._snapshot)
-                    )
+                    remains = self.remains.records(self._snapshot)
+                    seen, broken = await self._picture.look(self._snapshot, self._offered, remains)
                 self._journal.found("store", broken)
                 if self._decided != (seen.services, seen.claims):
                     self._unclaimed.set()
-                if self._health is None:
+                if self._said is None:
                     self._write.set()
+                if silent := self.remains.silent(seen):
+                    seen = seen.regrouped(seen.groups, silent=silent)
                 if seen != self._view:  # what this worker offered itself comes back from the store
                     self._view = seen
                     see(seen)
@@ -166,8 +173,7 @@ class Share:
             self._write.set()
         elif before.origin != snapshot.origin:
             self._lose(before)
-        if _tells_of_daemons(snapshot.changed):
-            self.others = self.others.after(snapshot, before, self._worker)
+        self.remains.follow(snapshot, before, asyncio.get_running_loop().time())
         self._picture.changed(snapshot.changed)
         self._notice_namesake(snapshot)
         self._taken.clear()
@@ -175,7 +181,7 @@ class Share:
 
     def _lose(self, before: Snapshot) -> None:
         log.error("the store has lost what it knew: it gets all claims back that this worker knows")
-        self._former = {**self._former, **before.records}
+        self.remains.lose(before)
         self._lost = self._lost or (self._view or ClusterView()).claims
         self._registered = {}
         self._seen_myself = False
@@ -193,17 +199,17 @@ class Share:
         if self._lost is not None:
             self._forget_later()  # it does not even have its claims back
             return
-        self._former = {}
+        self.remains.forget(self._snapshot, asyncio.get_running_loop().time())
         self._picture.changed(None)
         self._look.set()
 
-    def _remains(self, snapshot: Snapshot) -> dict[str, bytes]:
-        """What counts where the store has nothing: of one that was lost, what the workers offered that have not
-        registered anew yet, and all claims; and what they offered whose lease has ended while they answer.
-        """
-        back = {worker_of(key) for key in snapshot.records} if self._former else set()
-        former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
-        return former | self.others.all_records()
+    async def _keep_listening(self) -> None:
+        """Look again when the others' words lose their validity, or get it back."""
+        while True:
+            if self.remains.listen(self._store.trouble, asyncio.get_running_loop().time()):
+                self._picture.changed(None)
+                self._look.set()
+            await asyncio.sleep(LISTEN)
 
     def _knows_itself(self, snapshot: Snapshot) -> bool:
         return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
@@ -244,13 +250,13 @@ class Share:
         """All that shall be under this worker's lease; None: not to be said yet."""
         if self._offered is None or self._snapshot is None:
             return None
-        if self._health is None:  # of a former life, until the probes have begun
+        if self._said is None:  # of a former life, until the probes have begun
             said = {k: v for k, v in self._snapshot.records.items() if k.startswith(self._own[1])}
         else:
             said = dict(
-                verdict(self._worker, id, self._health[id])
-                for id in self._endpoints
-                if self._health.get(id) in (Health.HEALTHY, Health.UNHEALTHY)
+                verdict(self._worker, key, health, kept=kept, held_back=held_back)
+                for key, (health, kept, held_back) in self._said.items()
+                if health is not Health.STARTING and (key[0] != self._worker or key[1] in self._endpoints)
             )
         return self._offered | said | dict([self._daemon])
 
@@ -303,7 +309,3 @@ class Share:
         self._waiting.discard(what)
         if not self._waiting:
             self._journal.thawed("store")
-
-
-def _tells_of_daemons(changed: Iterable[str] | None) -> bool:
-    return changed is None or any(key.endswith("/daemon") for key in changed)

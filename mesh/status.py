@@ -13,6 +13,47 @@ from mesh.plan import Plan, held_names, takes_traffic, verdict, vip_of
 
 
 @dataclass(frozen=True, slots=True)
+class VerdictStatus:
+    """The outcome of one check."""
+
+    at: str
+    """When it ended, in UTC: `2026-11-23T16:15:41.123+00:00`."""
+    ok: bool
+    reason: str
+    seconds: float
+    """How long it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStatus:
+    """What the prober of this worker does; the counts are since its start."""
+
+    endpoints: int = 0
+    """How many it asks."""
+    checks: int = 0
+    failures: int = 0
+    late: int = 0
+    """Checks that began more than a tenth of a second after their time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the endpoints' health."""
+
+    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    traffic: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What traffic follows; usually the same."""
+    kept: frozenset[EndpointKey] = frozenset()
+    """Unhealthy, and in traffic all the same."""
+    held_back: frozenset[EndpointKey] = frozenset()
+    """Answers, and is not believed yet."""
+    last: Mapping[EndpointKey, str] = field(default_factory=dict)
+    """What the last check has found, of each endpoint that this worker asks."""
+    verdicts: Mapping[EndpointKey, tuple[VerdictStatus, ...]] = field(default_factory=dict)
+    """The last ones, oldest first, for whoever wants them."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointStatus:
     """One endpoint and whether it is in the way of traffic."""
 
@@ -33,6 +74,12 @@ class EndpointStatus:
     """Why it takes no new connection: `asked`, `stopping`, `paused`; None: it does not drain."""
     name: str | None = None
     """What people call it, the container's name; None: as its id."""
+    kept: bool = False
+    """It is unhealthy and serves all the same: too many have failed at once."""
+    held_back: bool = False
+    """It answers, and is not believed yet: it comes and goes."""
+    verdicts: tuple[VerdictStatus, ...] = ()
+    """Its last ten checks by this worker, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +130,10 @@ class WorkerStatus:
     """Where claims and endpoints are kept."""
     workers: tuple[WorkerRow, ...] = ()
     """This one, and those that run endpoints, by name."""
+    suspicions: tuple[str, ...] = ()
+    """Where so many endpoints fail at once that it is not obeyed."""
+    probes: ProbeStatus | None = None
+    """None: it was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +149,8 @@ class Facts:
     """Where claims and endpoints are kept: a URL without secrets."""
 
 
-def services(
-    view: ClusterView, health: Mapping[EndpointKey, Health], planned: Plan, last_probe: Mapping[EndpointKey, str]
-) -> tuple[ServiceStatus, ...]:
-    """The services in order of their name; `last_probe` has words on each endpoint that this worker probes."""
+def services(view: ClusterView, known: Known, planned: Plan) -> tuple[ServiceStatus, ...]:
+    """The services in order of their name."""
     found = []
     at: dict[Address, list[VirtualKey]] = {}
     for key in planned.table.virtual_servers:
@@ -117,11 +166,14 @@ def services(
                 port=endpoint.port,
                 weight=endpoint.weight,
                 release=endpoint.release,
-                health=verdict(service, endpoint, health) or "not probed",
-                serving=vip is not None and takes_traffic(service, endpoint, health),
-                last_probe=last_probe.get(endpoint.key),
+                health=verdict(service, endpoint, known.health) or "not probed",
+                serving=vip is not None and takes_traffic(service, endpoint, known.traffic),
+                last_probe=known.last.get(endpoint.key),
                 drain=endpoint.drain,
                 name=endpoint.name,
+                kept=endpoint.key in known.kept,
+                held_back=endpoint.key in known.held_back,
+                verdicts=known.verdicts.get(endpoint.key, ()),
             )
             for endpoint in (view.groups[service.owner].endpoints if service.owner in view.groups else ())
         )
@@ -157,8 +209,8 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
         yield f"workers     {', '.join(rows)}"
     if status.repairs:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
-    for line in status.frozen:
-        yield f"frozen      {coded(line)}"
+    for word, lines in (("frozen", status.frozen), ("suspected", status.suspicions)):
+        yield from (f"{word:<11} {coded(line)}" for line in lines)
     for service in status.services:
         serving = sum(endpoint.serving for endpoint in service.endpoints)
         yield ""
@@ -189,6 +241,10 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
     if endpoint.name:
         words.append(endpoint.name)
+    if endpoint.kept:
+        words.append("kept in traffic")
+    if endpoint.held_back:
+        words.append("held back")
     if endpoint.drain:
         words.append(f"drains: {endpoint.drain}")
     if endpoint.release:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from mesh.api.admin import RefusalError, Verb
 from mesh.leaving import Leaving
+from mesh.model import Drain
 
 log = logging.getLogger("vipmesh")
 
@@ -74,10 +75,10 @@ class Stopping:
                 one = await self._signalled.get()
                 tasks.create_task(self._finish(one), name=f"drain {one.container[:12]}")
 
-    async def drain(self, name: str) -> str:
+    async def drain(self, name: str, why: Drain = Drain.ASKED) -> str:
         """Drain the endpoint; returns its id when it has no traffic any more. It stays drained until `undrain`."""
         _, endpoint = self._find(name)
-        self._leaving.ask(endpoint)
+        self._leaving.ask(endpoint, why)
         try:
             async with asyncio.timeout(self._patience):
                 await self._leaving.until_free(endpoint)
@@ -88,16 +89,23 @@ class Stopping:
             ) from None
         return endpoint
 
+    async def maintain(self, name: str) -> str:
+        """As `drain`, and it is not probed either: nothing that is done to it counts as a failure."""
+        return await self.drain(name, Drain.MAINTENANCE)
+
     def undrain(self, name: str) -> str:
-        """The endpoint takes connections again; returns its id."""
+        """The endpoint takes connections again, after a maintenance as soon as it has answered; returns its id."""
         engine, endpoint = self._find(name)
-        engine.forgive(endpoint)
+        if engine is not None:
+            engine.forgive(endpoint)
         self._leaving.undo(endpoint)
         return endpoint
 
     async def stop(self, name: str) -> str:
         """Drain the endpoint, then stop its container; returns its id when it has stopped."""
         engine, endpoint = self._find(name)
+        if engine is None:
+            raise RefusalError(f"no container engine runs {endpoint}; drain it, and stop it where it was started")
         try:
             await self.drain(endpoint)
             await engine.stop(endpoint)
@@ -114,13 +122,15 @@ class Stopping:
         async def undrain(name: str) -> str:
             return self.undrain(name)
 
-        return {"drain": self.drain, "undrain": undrain, "stop": self.stop}
+        return {"drain": self.drain, "maintenance": self.maintain, "undrain": undrain, "stop": self.stop}
 
-    def _find(self, name: str) -> tuple[Engine, str]:
+    def _find(self, name: str) -> tuple[Engine | None, str]:
         for engine in self._engines:
             endpoint = engine.find(name)
             if endpoint is not None:
                 return engine, endpoint
+        if self._leaving.knows(name):
+            return None, name
         raise RefusalError(f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists them")
 
     async def _finish(self, one: _Signalled) -> None:

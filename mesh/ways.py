@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mesh.evidence import Evidence
 from mesh.explanation import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, Way
-from mesh.local import health_of
+from mesh.judged import traffic
 from mesh.model import (
     ClusterView,
     Endpoint,
@@ -51,8 +51,8 @@ class Ways:
         """`view`: the newest picture, which the evidence has."""
         self._evidence = evidence
         self._view = view
-        worker = evidence.observed.facts.worker
-        self._health: Mapping[EndpointKey, Health] = health_of(view, worker, evidence.observed.probed)
+        self._health: Mapping[EndpointKey, Health] = evidence.observed.health(view)
+        self._traffic = traffic(view, evidence.observed.judged)
         self._asked = probes(view)
         self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
 
@@ -155,7 +155,7 @@ class Ways:
         remedy = "see what the data plane refused, below" if self._evidence.observed.failures else None
         for key in absent:
             yield Reason(Cause.NOT_PROGRAMMED, f"{key} is not in the data plane yet", remedy)
-        serving = [(real, e) for real, e in places.items() if takes_traffic(service, e, self._health)]
+        serving = [(real, e) for real, e in places.items() if takes_traffic(service, e, self._traffic)]
         if not any(server.weight for server in reals.values()):
             yield Reason(Cause.NO_ENDPOINT, "no endpoint takes connections: clients are refused")
         if absent:
@@ -203,6 +203,7 @@ class Ways:
 
     def _endpoint(self, service: Service, endpoint: Endpoint, has_vip: bool) -> EndpointStep:
         asked = self._asked.get(endpoint.key)
+        serving = has_vip and takes_traffic(service, endpoint, self._traffic) and endpoint.weight > 0
         reasons = endpoint_reasons(service, endpoint, self._health.get(endpoint.key), asked, self._evidence)
         address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
         return EndpointStep(
@@ -211,10 +212,11 @@ class Ways:
             worker=endpoint.worker,
             address=address if endpoint.port is None else f"{address}:{endpoint.port}",
             release=endpoint.release,
-            serving=has_vip and takes_traffic(service, endpoint, self._health) and endpoint.weight > 0,
+            serving=serving,
             probe=None if asked is None else question(*asked),
             last_probe=last_probe(endpoint.key, self._evidence),
-            why_not=tuple(reasons),
+            why_not=() if serving else tuple(reasons),
+            in_spite_of=tuple(reasons) if serving else (),
         )
 
 

@@ -34,6 +34,7 @@ PASSED_ON = frozenset(
         "/x/x",  # the name server's own words, with a way out
         "/x: /x",  # an operation that was refused, and why
         "data plane: /x: /x",
+        "probes: /x",  # what is suspected
         "settings: /x",
         "answers /x: /x",  # one member of etcd, inside of what all of them say
         "ended the watch",

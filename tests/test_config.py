@@ -36,6 +36,7 @@ def test_the_defaults() -> None:
         dns_forward={},
         dns_allow=(),
         dns_outstanding=1024,
+        probes_floor=50,
         source_compose_files=(),
         source_docker_socket=None,
         source_docker_endpoint_address=EndpointAddress.AUTO,

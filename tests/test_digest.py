@@ -154,7 +154,7 @@ RECORDS = list(
         **dict(port_claim(*port, *of) for port, of in VIEW.claims.ports.items()),
         **registration("w1", [WEB, SHOP], [ONE]),
         **registration("w2", [WEB], [TWO]),
-        **dict(verdict(worker, id, health) for (worker, id), health in VIEW.health.items()),
+        **dict(verdict(worker, (worker, id), health) for (worker, id), health in VIEW.health.items()),
     }.items()
 )
 

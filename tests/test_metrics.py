@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.figures import LoopFigures, ProbeFigures
+from mesh.judged import Judged
 from mesh.metrics import TABLE, Measured, exposition
 from mesh.model import (
     Claims,
@@ -67,7 +68,7 @@ OBSERVED = Observed(
     VIEW,
     tuple(Instance(e.id, e.owner, e.address, {}, drain=e.drain) for e in ENDPOINTS),
     PROBED,
-    {},
+    Judged(),
     plan(VIEW, {("w2", "a-4"): Health.HEALTHY} | {(FACTS.worker, id): health for id, health in PROBED.items()}),
     problems={"labels": ("one", "two"), "claims": ("three",), "source 140": ("four",), "source 141": ("five",)},
     errors={"labels": 1, "claims": 1, "source 140": 1},

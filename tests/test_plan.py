@@ -171,7 +171,7 @@ def _records() -> dict[str, list[bytes]]:
     endpoints = [ONE, replace(ONE, weight=5), replace(ONE, owner="other/web"), TWO, replace(TWO, drain=Drain.ASKED)]
     records = [pair for service in services for pair in registration("w1", [service], []).items()]
     records += [pair for endpoint in endpoints for pair in registration("w1", [], [endpoint]).items()]
-    records += [verdict("w1", id, health) for id in "ab" for health in (Health.HEALTHY, Health.UNHEALTHY)]
+    records += [verdict("w1", ("w1", id), health) for id in "ab" for health in (Health.HEALTHY, Health.UNHEALTHY)]
     records += [service_claim("web.test", vip) for vip in (VIP, "10.112.0.8", "fd00::7")]
     records += [name_claim(name, owner) for name in ("web.test", "www.test") for owner in ("demo/web", "other/web")]
     records += [port_claim(Transport.TCP, 30000 + n, "web.test", 8080) for n in range(2)]

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 import msgspec
 import pytest
 
 from mesh.claims import Wish, wishes
+from mesh.floor import Said
 from mesh.journal import Journal
 from mesh.model import ClusterView, Endpoint, Health, RealKey, Route, Service, Transport
 from mesh.plan import vip_of
@@ -60,6 +61,9 @@ class Worker:
         endpoints = tuple(Endpoint(id, f"demo/{name}", self.name, f"10.2.0.{len(id)}") for id in ids)
         self.share.offer((service(name),) if ids else (), endpoints)
 
+    def judges(self, health: Mapping[str, Health]) -> None:
+        self.share.judge({(self.name, id): Said(health) for id, health in health.items()})
+
     @property
     def seen(self) -> list[tuple[str, str]]:
         """Worker and id of each endpoint in its picture."""
@@ -75,26 +79,27 @@ async def test_endpoints_of_one_id_on_two_workers_are_two(cluster: MemoryCluster
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         one.offers("a")
         two.offers("a")
-        one.share.judge({"a": Health.HEALTHY})
-        two.share.judge({"a": Health.UNHEALTHY})
+        one.judges({"a": Health.HEALTHY})
+        two.judges({"a": Health.UNHEALTHY})
         await asyncio.sleep(1)
         assert one.seen == two.seen == [("w1", "a"), ("w2", "a")]
         assert one.views[-1].health == {("w1", "a"): Health.HEALTHY, ("w2", "a"): Health.UNHEALTHY}
-        assert two.views[-1] == one.views[-1]
+        assert replace(two.views[-1], workers=frozenset()) == replace(one.views[-1], workers=frozenset())
+        assert [*one.views[-1].workers, *two.views[-1].workers] == ["w2", "w1"], "each knows of itself"
 
 
 async def test_a_verdict_is_told_to_the_others_and_a_burst_of_them_at_once(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         ids = [f"e{number}" for number in range(100)]
         one.offers(*ids)
-        one.share.judge(dict.fromkeys(ids, Health.STARTING))
+        one.judges(dict.fromkeys(ids, Health.STARTING))
         await asyncio.sleep(1)
         assert two.views[-1].health == {}, "who has not answered yet is not told of"
         before, pictures = cluster.revision, len(two.views)
         verdicts = dict.fromkeys(ids, Health.STARTING)
         for id in ids:
             verdicts = {**verdicts, id: Health.HEALTHY}
-            one.share.judge(verdicts)
+            one.judges(verdicts)
         await asyncio.sleep(0.02)
         assert two.views[-1].health == {("w1", id): Health.HEALTHY for id in ids}
         assert (cluster.revision - before, len(two.views) - pictures) == (1, 1)
@@ -103,13 +108,13 @@ async def test_a_verdict_is_told_to_the_others_and_a_burst_of_them_at_once(clust
 async def test_a_restarted_daemon_withdraws_no_verdict_before_it_has_probed(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one:
         one.offers("a")
-        one.share.judge({"a": Health.HEALTHY})
+        one.judges({"a": Health.HEALTHY})
         await asyncio.sleep(1)
     async with Worker(cluster, "w2").running() as two, Worker(cluster, "w1").running() as again:
         again.offers("a")
         await asyncio.sleep(1)
         assert two.views[-1].health == {("w1", "a"): Health.HEALTHY}
-        again.share.judge({"a": Health.STARTING})
+        again.judges({"a": Health.STARTING})
         await asyncio.sleep(1)
         assert two.views[-1].health == {}
 
@@ -250,12 +255,12 @@ async def test_half_of_the_workers_with_a_newer_schema(cluster: MemoryCluster) -
     async with Worker(cluster, "old").running() as old:
         async with Worker(cluster, "new").running() as new:
             new.offers("b")
-            new.share.judge({"b": Health.HEALTHY})
+            new.judges({"b": Health.HEALTHY})
             await asyncio.sleep(1)
         added = newer(cluster.records, own_prefixes("new")) | {"workers/new/shapes/x": b'{"v":2}', "plans/x": b"[]"}
         cluster.write(added)
         old.offers("a")
-        old.share.judge({"a": Health.HEALTHY})
+        old.judges({"a": Health.HEALTHY})
         await asyncio.sleep(1)
         assert old.seen == [("old", "a"), ("new", "b")]
         assert old.views[-1].health == {("old", "a"): Health.HEALTHY, ("new", "b"): Health.HEALTHY}

@@ -14,7 +14,7 @@ from mesh.model import (
     Transport,
 )
 from mesh.plan import plan
-from mesh.status import WorkerStatus, render, services
+from mesh.status import Known, VerdictStatus, WorkerStatus, render, services
 
 VIEW = ClusterView(
     services=(
@@ -34,7 +34,16 @@ VIEW = ClusterView(
     claims=Claims({"web.test": "10.112.0.7"}, {"web.test": "demo/web", "www.test": "demo/web"}),
 )
 HEALTH = {("w1", "a"): Health.HEALTHY, ("w1", "b"): Health.UNHEALTHY}
-LAST = {("w1", "a"): "status 200", ("w1", "b"): "refused"}
+AT = "2026-11-23T16:15:41.123+00:00"
+KNOWN = Known(
+    HEALTH,
+    HEALTH,
+    last={("w1", "a"): "status 200", ("w1", "b"): "refused"},
+    verdicts={
+        ("w1", "a"): (VerdictStatus(AT, False, "refused", 0.001), VerdictStatus(AT, True, "status 200", 0.0012)),
+        ("w1", "b"): (VerdictStatus(AT, False, "refused", 0.001),),
+    },
+)
 
 STATUS = WorkerStatus(
     version="1.2.3",
@@ -42,7 +51,7 @@ STATUS = WorkerStatus(
     data_plane="ipvs",
     data_plane_reason="this kernel has IPVS",
     dns=("127.0.0.1:53",),
-    services=services(VIEW, HEALTH, plan(VIEW, HEALTH), LAST),
+    services=services(VIEW, KNOWN, plan(VIEW, HEALTH)),
     problems=("compose.yaml:9: error: service x: the name web.test is held by demo/web; choose another name",),
     failures=("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh",),
     frozen=("etcd does not serve (h1: gone); see that it runs",),

@@ -159,7 +159,7 @@ class AdminApi:
         if request.headers.get("Accept") == "text/plain":  # `vipmesh status`, which then need not load all of this
             text = await compute(observed.size, lambda: render(worker_status(observed)))
             return web.Response(text=f"{text}\n")
-        body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed)))
+        body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed, in_detail=True)))
         return web.Response(body=body, content_type="application/json")
 
 

@@ -43,15 +43,34 @@ LABELS: Table = {
             "is not the URL of a probe",
             "is not asked, the endpoint is",
             "has no port",
-            "has a path, and tcp://",
+            "has a path, and {}://",
+            "needs something to send",
             "is not the path of a request",
             "is not a range of HTTP statuses",
             "is not a command",
         ),
     ),
-    "VM121": ("A probe that takes longer than its interval", ("but the next is due after",)),
+    "VM121": (
+        "A probe that takes longer than its interval",
+        ("but the next is due after", "are longer than the interval of"),
+    ),
     "VM122": ("A command as a probe where no engine runs", ("no engine runs this endpoint",)),
     "VM123": ("Something is written twice", ("is there twice", "and again on line")),
+    "VM125": (
+        "What a probe sends, or looks for",
+        (
+            "is not a method of a probe",
+            "is not a host",
+            "is not the name of a header",
+            "is the probe's own",
+            "cannot be sent in a header",
+            "an answer to HEAD has no body",
+            "cannot be looked for",
+            "octets are no datagram",
+            "stands for nothing",
+            "is neither; write true or false",
+        ),
+    ),
     "VM124": ("Instances whose labels differ", ("declare another service than", "declares it otherwise than worker")),
 }
 FILES: Table = {
@@ -135,10 +154,14 @@ DOCKER: Table = {
             "which is not known",
         ),
     ),
-    "VM252": ("A container that cannot be stopped or signalled", ("cannot be stopped", "cannot be signalled")),
+    "VM252": (
+        "A container that cannot be stopped or signalled",
+        ("cannot be stopped", "cannot be signalled", "no container engine runs "),
+    ),
     "VM253": ("A drain that takes too long", ("is not drained after", "is still programmed after")),
     "VM254": ("No such container or endpoint", ("no container or endpoint ",)),
     "VM255": ("A probe's command that does not end", ("has not begun in its time", "could not be ended")),
+    "VM257": ("A mass failure is suspected", ("endpoints fail at once, so",)),
     "VM256": ("No source of instances", ("no source of instances",)),
 }
 

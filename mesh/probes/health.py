@@ -1,21 +1,33 @@
-"""What verdicts mean: the state machine of one endpoint.
+"""What verdicts mean: the state machine of one endpoint, pure: (state, verdict, time) -> (state, events).
 
 A single verdict is noise: a lost packet, a pause of the garbage collector. Traffic follows runs of verdicts:
 
-* starting -> healthy at the first success. Until then the endpoint gets nothing, however many checks fail, so that
-  waiting for a second success would only keep traffic from something that works;
-* healthy -> unhealthy after `unhealthy_threshold` failures in a row;
-* unhealthy -> healthy after `healthy_threshold` successes in a row.
+1. starting -> healthy at the first success. Until then the endpoint gets nothing, so that waiting for a second success
+   would only keep traffic from something that works;
+2. starting -> unhealthy at the first failure after the initial delay and the start-up time are over;
+3. healthy -> unhealthy after `unhealthy_threshold` failures in a row: a fall;
+4. unhealthy -> healthy after `healthy_threshold` successes in a row. From the third fall within `DAMPED` intervals on,
+   each further one doubles how many it takes, up to `MOST` times as many: what comes and goes would take a part of
+   the connections down with it each time;
+5. what is set aside by hand is not judged at all; brought back, it starts anew and has to prove itself.
 
-Both counts belong to the probe and may change at any time; the run that has been counted so far stays.
+A drain changes none of this: what drains is asked on, so that its health is known when it comes back, and whether it
+gets connections is for the plan. Both counts belong to the probe and may change at any time; the run that has been
+counted so far stays. Times are those of the caller's clock, in seconds, which never goes back.
 """
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from mesh.model import Health, Probe
 
-HISTORY = 10
-"""How many verdicts of an endpoint are kept."""
+DAMPED = 60
+"""Intervals for which a fall is remembered: five minutes at the default of five seconds."""
+FREE = 2
+"""Falls in that time that have no consequence: a failure, and a restart."""
+MOST = 8
+"""How many times as many successes it may take at most."""
+_KEPT = FREE + MOST.bit_length() - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +40,7 @@ class Verdict:
     duration: float
     """Seconds from the start of the check to its end."""
     at: float = 0.0
-    """When it was observed, seconds of the loop's clock; `observe` fills it in."""
+    """When it was observed, by the caller's clock; `observe` fills it in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +50,12 @@ class State:
     health: Health = Health.STARTING
     run: int = 0
     """How many verdicts in a row, up to the last one, have spoken against `health`."""
-    history: tuple[Verdict, ...] = ()
-    """The last verdicts, oldest first, at most `HISTORY`."""
-
-
-PRESUMED_HEALTHY = State(Health.HEALTHY)
-"""Where an endpoint begins that was serving before this process came: it loses traffic only by failing."""
+    begun: float = 0.0
+    """When it appeared, or was brought back."""
+    falls: tuple[float, ...] = ()
+    """When it fell, the last few times."""
+    aside: bool = False
+    """Somebody works on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +70,82 @@ class Transition:
     threshold: int
 
     def __str__(self) -> str:
-        return f"{self.after}: {self.verdict.reason} ({self.run} of {self.threshold})"
+        counted = f"{self.run} of {self.threshold}"
+        if (self.before, self.after) == (Health.STARTING, Health.UNHEALTHY):
+            counted = "its time to start is over"
+        return f"{self.after}: {self.verdict.reason} ({counted})"
 
 
-def observe(state: State, verdict: Verdict, probe: Probe, now: float) -> tuple[State, Transition | None]:
-    """The state after one more verdict, and the transition if the health has changed. `now`: the loop's clock."""
-    seen = replace(verdict, at=now)
-    history = (*state.history, seen)[-HISTORY:]
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """It answers as often as its threshold asks, and has fallen too often to be believed yet."""
+
+    falls: int
+    seconds: float
+    """In which it fell so often."""
+    threshold: int
+    """The successes in a row that it takes now."""
+
+    def __str__(self) -> str:
+        return f"held back: it fell {self.falls} times in {self.seconds:g} s, and has to answer {self.threshold} times"
+
+
+Event: TypeAlias = Transition | HeldBack
+
+
+def observe(state: State, verdict: Verdict, probe: Probe, now: float) -> tuple[State, tuple[Event, ...]]:
+    """The state after one more verdict, and what has come of it."""
     up = state.health is Health.HEALTHY
+    if state.aside or (verdict.ok and up and not state.run):
+        return state, ()
+    if state.health is Health.STARTING and not verdict.ok:
+        return _not_started(state, verdict, probe, now)
     run = state.run + 1 if verdict.ok != up else 0
-    threshold = _threshold(state.health, probe)
-    if run < threshold:
-        return State(state.health, run, history), None
-    after = Health.UNHEALTHY if up else Health.HEALTHY
-    return State(after, 0, history), Transition(state.health, after, seen, run, threshold)
+    threshold = needed(state, probe, now)
+    if run >= threshold:
+        after = Health.UNHEALTHY if up else Health.HEALTHY
+        falls = (*state.falls, now)[-_KEPT:] if up else state.falls
+        change = Transition(state.health, after, replace(verdict, at=now), run, threshold)
+        return replace(state, health=after, run=0, falls=falls), (change,)
+    if not up and run == probe.healthy_threshold:
+        held = HeldBack(len(_recent(state, probe, now)), DAMPED * probe.interval, threshold)
+        return replace(state, run=run), (held,)
+    return replace(state, run=run), ()
 
 
-def _threshold(health: Health, probe: Probe) -> int:
-    match health:
+def _not_started(state: State, verdict: Verdict, probe: Probe, now: float) -> tuple[State, tuple[Event, ...]]:
+    if now - state.begun < probe.initial_delay + probe.startup:
+        return state, ()
+    change = Transition(state.health, Health.UNHEALTHY, replace(verdict, at=now), 1, 1)
+    return replace(state, health=Health.UNHEALTHY, run=0), (change,)
+
+
+def needed(state: State, probe: Probe, now: float) -> int:
+    """How many verdicts in a row it takes to change the health."""
+    match state.health:
         case Health.STARTING:
             return 1
         case Health.HEALTHY:
             return probe.unhealthy_threshold
         case Health.UNHEALTHY:
-            return probe.healthy_threshold
+            surplus = max(0, len(_recent(state, probe, now)) - FREE)
+            return int(probe.healthy_threshold * min(MOST, 2**surplus))
+
+
+def is_held_back(state: State, probe: Probe) -> bool:
+    """Whether nothing but its falls keeps it from being healthy."""
+    return state.health is Health.UNHEALTHY and not state.aside and state.run >= probe.healthy_threshold
+
+
+def set_aside(state: State) -> State:
+    """Somebody works on it: no verdict counts until `bring_back`."""
+    return replace(state, aside=True)
+
+
+def bring_back(now: float) -> State:
+    """The work is done: it starts anew, and its falls are forgotten."""
+    return State(begun=now)
+
+
+def _recent(state: State, probe: Probe, now: float) -> tuple[float, ...]:
+    return tuple(fall for fall in state.falls if now - fall <= DAMPED * probe.interval)

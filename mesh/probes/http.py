@@ -1,4 +1,4 @@
-"""The HTTP check: one GET, and only the status line of the answer is read.
+"""The HTTP check: one request, and only the status line of the answer is read.
 
 Own lines instead of an HTTP client, because a check needs nothing of one: no pool, no cookies, no redirects, no body.
 It costs a quarter of the processor time, which is what bounds how many endpoints a worker can ask.
@@ -15,7 +15,7 @@ from urllib.parse import quote
 from mesh import __version__
 from mesh.model import Address, Probe, RealKey
 from mesh.probes.health import Verdict
-from mesh.probes.tcp import RESET, connect, explain, judge
+from mesh.probes.tcp import RESET, connect, explain, judge, server_name
 
 LIMIT = 8192
 """Bytes within which the final status line must come, interim answers included."""
@@ -34,17 +34,18 @@ class NotHttpError(Exception):
 
 
 async def check_http(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
-    """Healthy if a GET of `probe.path` is answered within `probe.timeout` with one of `probe.expect_status`.
+    """Healthy if `probe.path` is answered within `probe.timeout` with one of `probe.expect_status`.
 
     The timeout covers connecting, the TLS handshake and the answer together. A redirect is an answer like any other
-    and is not followed. `tls`: ask over TLS, the certificate judged by this context against `address`; None: plain.
+    and is not followed. `tls`: ask over TLS, the certificate judged by this context against `probe.host`, or the
+    address if there is none; None: plain.
     """
     return await judge(_ask(address, port, probe, tls), probe.timeout)
 
 
 async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
     loop = asyncio.get_running_loop()
-    answer = _Answer(request(address, port, probe.path), probe.expect_status)
+    answer = _Answer(request(address, port, probe), probe.expect_status)
     if tls is None:
         # A quarter cheaper than with a socket of our own: uvloop connects without a detour through Python. The price:
         # cancelled in the very moment between connected and `connection_made`, it leaves one TIME_WAIT.
@@ -55,7 +56,7 @@ async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | 
             lambda: answer,
             sock=await connect(address, port),
             ssl=tls,
-            server_hostname=address,
+            server_hostname=server_name(address, probe),
             ssl_handshake_timeout=probe.timeout + 1,  # never the first to fire
         )
     try:
@@ -64,15 +65,31 @@ async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | 
         transport.abort()
 
 
-def request(address: Address, port: int, path: str) -> bytes:
+def request(address: Address, port: int, probe: Probe) -> bytes:
     """The whole request. What may not stand in a request target is percent-encoded, so that a path adds no lines."""
-    return (
-        f"GET {quote(path, safe=_TARGET)} HTTP/1.1\r\n"
-        f"Host: {RealKey(address, port)}\r\n"
-        f"User-Agent: vipmesh-probe/{__version__}\r\n"
-        "Accept: */*\r\n"
-        "Connection: close\r\n\r\n"
-    ).encode("ascii")
+    lines = [
+        f"{probe.method} {target_of(probe.path)} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in headers_of(address, port, probe).items()),
+        "Connection: close",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+def target_of(path: str) -> str:
+    """A path and query as they may stand in a request."""
+    return quote(path, safe=_TARGET)
+
+
+def headers_of(address: Address, port: int, probe: Probe) -> dict[str, str]:
+    """The headers of the request, but for those of the connection; the probe's own may hold a password."""
+    length = {"Content-Length": "0"} if probe.method == "POST" else {}
+    return {
+        "Host": probe.host or str(RealKey(address, port)),
+        "User-Agent": f"vipmesh-probe/{__version__}",
+        "Accept": "*/*",
+        **length,
+        **dict(probe.headers),
+    }
 
 
 def final_status(received: bytes | bytearray) -> int | None:

@@ -1,40 +1,39 @@
 """Asks every endpoint in its rhythm and knows the health of each.
 
-A thin shell around the wheel (when) and the state machine (what it means). One task sleeps from slot to slot and
-starts what is due; an endpoint has a task of its own only while it is asked, so that ten thousand of them cost little
-and none waits for another. The checks in flight are bounded: sockets are, too, and a worker that starts with many
-endpoints must not answer its own burst with timeouts. What is beyond the bound waits in order.
+A thin shell around the wheel (when), the turns (how many at a time) and the state machine (what it means). One task
+sleeps from slot to slot and starts what is due. The plain checks go out in volleys; an endpoint that is asked in
+another way has a task of its own while it is asked. So ten thousand of them cost little, and none waits for another.
+
+A process that was suspended, or kept from its work for a second, finds all timeouts over at once. What failed across
+such a gap says nothing about the endpoints, and is asked again.
 """
 
 import asyncio
 import logging
 import math
-import ssl
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from mesh.figures import ProbeFigures
 from mesh.model import Address, Health, Probe, ProbeKind, RealKey
-from mesh.probes.health import PRESUMED_HEALTHY, State, Transition, Verdict, observe
-from mesh.probes.http import check_http
-from mesh.probes.schedule import Wheel, first_due, following
-from mesh.probes.tcp import check_tcp
+from mesh.probes.checks import Check, network_checks
+from mesh.probes.health import State, Transition, Verdict, bring_back, is_held_back, observe, set_aside
+from mesh.probes.history import History
+from mesh.probes.http import request
+from mesh.probes.schedule import Wheel, first_due, following, slot_end
+from mesh.probes.turns import Turns
+from mesh.probes.volley import Shot, Volley, is_plain
+from mesh.probes.watched import Stats, Target, Watched
 
 log = logging.getLogger(__name__)
 
-
-class Check(Protocol):
-    """One way of asking."""
-
-    def __call__(self, address: Address, port: int, probe: Probe, /) -> Coroutine[None, None, Verdict]:
-        """Ask once; done within `probe.timeout`. Whatever the network does is a verdict, never an exception.
-
-        Leaves no connection open, also when it is cancelled. An exception is a mistake and ends the prober.
-        """
-        ...
+IN_FLIGHT = 1024
+"""Checks under way at a time, each with a socket."""
+GAP = 1.0
+"""Seconds that this process may come late; beyond, it was suspended or starved."""
+PASSIVE = 5
+"""How many times as often an endpoint is asked, at most, because traffic to it is refused."""
 
 
 class Commands(Protocol):
@@ -45,38 +44,6 @@ class Commands(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An endpoint and how to ask it."""
-
-    probe: Probe
-    address: Address
-    port: int
-    presumed_healthy: bool = False
-    """It was serving before this process came: it begins as healthy. Only looked at when the target is new."""
-
-
-def network_checks() -> Mapping[ProbeKind, Check]:
-    """The real checks. HTTPS trusts what the worker's own certificate store trusts."""
-    return {
-        ProbeKind.HTTP: check_http,
-        ProbeKind.HTTPS: partial(check_http, tls=ssl.create_default_context()),
-        ProbeKind.TCP: check_tcp,
-    }
-
-
-@dataclass(slots=True, eq=False)
-class _Watched:
-    """A target and where it stands. It is in the wheel, in the queue or in flight: always in exactly one of them."""
-
-    key: str
-    """The endpoint's id."""
-    target: Target
-    state: State
-    due: float
-    task: asyncio.Task[None] | None = None
-
-
 class Prober:
     """All methods are called in the event loop's thread; times are those of its clock."""
 
@@ -84,22 +51,30 @@ class Prober:
         self,
         on_change: Callable[[], None],
         checks: Mapping[ProbeKind, Check] | None = None,
-        max_in_flight: int = 256,
+        max_in_flight: int = IN_FLIGHT,
         commands: Commands | None = None,
     ) -> None:
-        """`commands` answers for `ProbeKind.COMMAND`; without it such targets stay as they are."""
+        """`checks` replaces the real ones. `commands` answers for `ProbeKind.COMMAND`; without it such targets stay as
+        they are."""
         self._on_change = on_change
         self._checks = network_checks() if checks is None else checks
+        self._in_volleys = checks is None
         self._commands = commands
-        self._most = self._room = max_in_flight
+        self._turns: Turns[Watched] = Turns(max_in_flight)
         self._wheel = Wheel()
-        self._watched: dict[str, _Watched] = {}
-        self._queue: deque[_Watched] = deque()
-        """Due, but there was no room. What was dropped meanwhile is passed over when its turn comes."""
-        self._wake = asyncio.Event()
+        self._watched: dict[str, Watched] = {}
+        self._at: dict[Address, list[Watched]] | None = None
+        """By address; None: to be made anew."""
+        self._volley: Volley | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._awake = False
         self._asleep_until = math.inf
+        self._resumed = -math.inf
+        """When the last gap ended."""
         self._changed = False
+        self._flying = 0
         self._figures = ProbeFigures()
+        self.stats = Stats()
 
     def watch(self, targets: Mapping[str, Target]) -> None:
         """Make these, by endpoint id, the whole set; the same set again changes nothing.
@@ -109,28 +84,58 @@ class Prober:
         """
         now = asyncio.get_running_loop().time()
         for key in self._watched.keys() - targets.keys():
-            self._drop(key)
+            self._drop(self._watched[key])
         for key, target in targets.items():
             known = self._watched.get(key)
-            if known is not None and _place(known.target) == _place(target):
+            if known is not None and known.target.place == target.place:
                 self._revise(known, target, now)
             else:
-                self._drop(key)
+                if known is not None:
+                    self._drop(known)
                 self._add(key, target, now)
-        self._wake.set()
+        self._at = None
+        self._rouse()
 
     def health(self) -> Mapping[str, Health]:
         """The health of every target as of now, by endpoint id."""
         return {key: watched.state.health for key, watched in self._watched.items()}
 
+    def held_back(self) -> frozenset[str]:
+        """The targets that answer and are not believed yet, since they fell too often."""
+        return frozenset(k for k, watched in self._watched.items() if is_held_back(watched.state, watched.target.probe))
+
+    def failing(self) -> frozenset[str]:
+        """The targets that failed their last check, whatever their health is."""
+        return frozenset(key for key, watched in self._watched.items() if watched.failed)
+
     def history(self, key: str) -> tuple[Verdict, ...]:
         """The last verdicts of a target, oldest first; empty if there is none yet or it is not watched."""
         watched = self._watched.get(key)
-        return watched.state.history if watched is not None else ()
+        return watched.history.verdicts() if watched is not None else ()
+
+    def histories(self) -> Mapping[str, History]:
+        """The same of all targets, as it goes on."""
+        return {key: watched.history for key, watched in self._watched.items()}
+
+    def suspect(self, address: Address, port: int) -> None:
+        """Traffic to it was refused: ask it sooner. That alone takes nothing out of traffic, and a flood of refusals
+        asks no more than `PASSIVE` times as often. An address that is not watched is passed over."""
+        now = asyncio.get_running_loop().time()
+        if self._at is None:
+            self._at = {}
+            for watched in self._watched.values():
+                self._at.setdefault(watched.target.address, []).append(watched)
+        there = self._at.get(address, [])
+        exact = [watched for watched in there if watched.target.port == port]
+        for watched in exact or there:
+            if watched.key in self._wheel and now - watched.begun >= watched.interval / PASSIVE:
+                watched.due = now
+                self._wheel.add(watched.key, now)
+                self._rouse()
 
     def figures(self) -> ProbeFigures:
         """What became of the checks so far, and how many there are now."""
-        self._figures.in_flight, self._figures.waiting = self._most - self._room, len(self._queue)
+        self._figures.in_flight, self._figures.waiting = self._flying, len(self._turns)
         return self._figures.copy()
 
     async def run(self) -> None:
@@ -139,94 +144,169 @@ class Prober:
         `on_change` is called after health has changed, once for all changes that came together.
         Raises an `ExceptionGroup` if a check or `on_change` has a mistake in it.
         """
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._begin_due(group)
-                await self._sleep()
-                if self._changed:
-                    self._changed = False
-                    self._on_change()
+        loop = asyncio.get_running_loop()
+        volley = self._volley = Volley()
+        loop.add_reader(volley.fileno(), self._rouse)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    now = loop.time()
+                    if now - self._asleep_until > GAP:
+                        self._resumed = now
+                    volley.look()
+                    volley.expire()
+                    self._begin_due(group, now)
+                    if self._changed:
+                        self._changed = False
+                        self._on_change()
+                    await self._sleep(loop)
+        finally:
+            loop.remove_reader(volley.fileno())
+            volley.close()
 
     def _add(self, key: str, target: Target, now: float) -> None:
-        state = PRESUMED_HEALTHY if target.presumed_healthy else State()
-        due = first_due(key, now, target.probe.initial_delay, target.probe.interval)
-        self._watched[key] = _Watched(key, target, state, due)
-        self._wheel.add(key, due)
+        state = State(target.begins, begun=now)
+        watched = self._watched[key] = Watched(key, target, state)
+        if target.aside:
+            watched.state = set_aside(state)
+        else:
+            self._expect(watched, first_due(key, now, target.probe.initial_delay, target.probe.interval))
 
-    def _revise(self, watched: _Watched, target: Target, now: float) -> None:
-        shorter = target.probe.interval < watched.target.probe.interval
-        watched.target = target
-        if shorter and watched.key in self._wheel:
-            watched.due = min(watched.due, now + target.probe.interval)
-            self._wheel.add(watched.key, watched.due)
+    def _revise(self, watched: Watched, target: Target, now: float) -> None:
+        before, watched.target = watched.target, target
+        if target.aside != watched.state.aside:
+            self._halt(watched)
+            if target.aside:
+                watched.state = set_aside(watched.state)
+            else:
+                watched.state, watched.failed = bring_back(now), False
+                self._expect(watched, now)
+        elif target.probe is not before.probe and target.probe != before.probe:
+            watched.request = b""
+            if watched.key in self._wheel:
+                self._expect(watched, min(watched.due, now + watched.interval))
 
-    def _drop(self, key: str) -> None:
-        watched = self._watched.pop(key, None)
-        self._wheel.remove(key)
-        if watched is not None and watched.task is not None:
-            watched.task.cancel()
+    def _drop(self, watched: Watched) -> None:
+        del self._watched[watched.key]
+        self._halt(watched)
 
-    def _begin_due(self, group: asyncio.TaskGroup) -> None:
+    def _halt(self, watched: Watched) -> None:
+        """It is not asked any more."""
+        self._wheel.remove(watched.key)
+        watched.queued = False
+        match watched.flight:
+            case asyncio.Task():
+                watched.flight.cancel()
+            case Shot() if self._volley is not None:
+                self._volley.cancel(watched.flight)
+                self._landed(watched)
+
+    def _expect(self, watched: Watched, due: float) -> None:
+        watched.due = due
+        self._wheel.add(watched.key, due)
+        if due < self._asleep_until:
+            self._rouse()
+
+    def _begin_due(self, group: asyncio.TaskGroup, now: float) -> None:
+        for key in self._wheel.due(now):
+            watched = self._watched[key]
+            watched.queued = True
+            self._turns.wait(watched, slow=watched.slow)
+        while (turn := self._turns.next()) is not None:
+            watched, slow = turn
+            if watched.queued and self._watched.get(watched.key) is watched:
+                watched.queued = False
+                self._begin(group, watched, slow, now)
+            else:
+                self._turns.leave(slow=slow)
+
+    def _begin(self, group: asyncio.TaskGroup, watched: Watched, slow: bool, now: float) -> None:
+        target = watched.target
+        self.stats.began(now - slot_end(watched.due))
+        watched.begun, watched.asked, watched.flew_slow = now, target, slow
+        self._flying += 1
+        if self._in_volleys and self._volley is not None and is_plain(target.probe):
+            if not watched.request and target.probe.kind is ProbeKind.HTTP:
+                watched.request = request(target.address, target.port, target.probe)
+            shot = Shot(target.probe, watched.request, partial(self._hit, watched))
+            watched.flight = shot
+            self._volley.begin(shot, target.address, target.port)
+        else:
+            task = group.create_task(self._ask(watched, target), name=f"probe {watched.key}")
+            watched.flight = task
+            # A callback, not a `finally` in the task: one that is cancelled before its first step runs nothing.
+            task.add_done_callback(lambda _: self._landed(watched))
+
+    def _hit(self, watched: Watched, verdict: Verdict) -> None:
+        self._landed(watched)
+        self._conclude(watched, verdict)
+
+    async def _ask(self, watched: Watched, target: Target) -> None:
+        probe = target.probe
+        if probe.kind is not ProbeKind.COMMAND:
+            verdict: Verdict | None = await self._checks[probe.kind](target.address, target.port, probe)
+        else:
+            verdict = await self._commands(watched.key, probe) if self._commands is not None else None
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():  # else the answer came too late for the cancellation to stop it
+            self._conclude(watched, verdict)
+
+    def _landed(self, watched: Watched) -> None:
+        watched.flight = None
+        self._flying -= 1
+        self._turns.leave(slow=watched.flew_slow)
+        if self._turns:
+            self._rouse()
+
+    def _conclude(self, watched: Watched, verdict: Verdict | None) -> None:
         now = asyncio.get_running_loop().time()
-        self._queue.extend(self._watched[key] for key in self._wheel.due(now))
-        while self._queue and self._room > 0:
-            watched = self._queue.popleft()
-            if self._watched.get(watched.key) is watched:
-                self._room -= 1
-                watched.task = group.create_task(self._ask(watched), name=f"probe {watched.key}")
-                watched.task.add_done_callback(partial(self._ended, watched))
-
-    def _ended(self, watched: _Watched, _: asyncio.Task[None]) -> None:
-        """A callback, not a `finally` in the task: a task that is cancelled before its first step runs nothing."""
-        watched.task = None
-        self._room += 1
-        if self._queue:
-            self._wake.set()
-
-    async def _sleep(self) -> None:
-        """Until a slot is due or something has happened."""
-        due = self._wheel.next_due()
-        self._asleep_until = math.inf if due is None else due
-        try:
-            async with asyncio.timeout_at(due):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-        self._wake.clear()
-
-    async def _ask(self, watched: _Watched) -> None:
-        asked = watched.target
-        verdict = await self._question(watched.key, asked)
-        if self._watched.get(watched.key) is not watched:
-            return  # dropped while the answer was on its way: too late for the cancellation to stop it
-        now = asyncio.get_running_loop().time()
-        if verdict is not None:
-            self._figures.verdicts[asked.probe.kind, verdict.ok] += 1
+        probe = watched.target.probe
+        due = following(watched.due, watched.interval, now)
+        if verdict is not None and not verdict.ok and self._is_across_a_gap(watched, now):
+            due = now  # it may have answered in time
+        elif verdict is not None and watched.asked is not None and watched.asked.probe == probe:
+            # otherwise it answers what is no longer the question
+            self.stats.ended(verdict.ok)
+            self._figures.verdicts[probe.kind, verdict.ok] += 1
             self._figures.seconds.observe(verdict.duration)
-        if (
-            verdict is not None and watched.target.probe == asked.probe
-        ):  # otherwise it answers what is no longer the question
-            watched.state, transition = observe(watched.state, verdict, asked.probe, now)
-            if transition is not None:
-                self._tell(watched, transition)
-        watched.due = following(watched.due, watched.target.probe.interval, now)
-        self._wheel.add(watched.key, watched.due)
-        if watched.due < self._asleep_until:
-            self._wake.set()
+            watched.failed = not verdict.ok
+            watched.slow = not verdict.ok and verdict.duration >= 0.9 * probe.timeout
+            watched.history.add(verdict, now)
+            watched.state, events = observe(watched.state, verdict, probe, now)
+            for event in events:
+                level = logging.WARNING if watched.state.health is Health.UNHEALTHY else logging.INFO
+                fields = {"endpoint": watched.key, "health": watched.state.health, "reason": verdict.reason}
+                place = RealKey(*watched.target.place)
+                log.log(level, "probe: %s %s %s", watched.key, place, event, extra={"fields": fields})
+                self._changed |= isinstance(event, Transition)
+                due = min(due, now + watched.interval)
+            if events:
+                self._rouse()
+        self._expect(watched, due)
 
-    async def _question(self, key: str, asked: Target) -> Verdict | None:
-        if asked.probe.kind is not ProbeKind.COMMAND:
-            return await self._checks[asked.probe.kind](asked.address, asked.port, asked.probe)
-        return await self._commands(key, asked.probe) if self._commands is not None else None
+    def _is_across_a_gap(self, watched: Watched, now: float) -> bool:
+        return watched.begun < self._resumed or now - self._asleep_until > GAP
 
-    def _tell(self, watched: _Watched, transition: Transition) -> None:
-        level = logging.INFO if transition.after is Health.HEALTHY else logging.WARNING
-        fields = {"endpoint": watched.key, "health": transition.after, "reason": transition.verdict.reason}
-        place = RealKey(*_place(watched.target))
-        log.log(level, "probe: %s %s %s", watched.key, place, transition, extra={"fields": fields})
-        self._changed = True
-        self._wake.set()
+    async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Until a slot is due, somebody's time is over, or something has happened."""
+        until = self._wheel.next_due() or math.inf
+        if self._volley is not None and (deadline := self._volley.next_deadline()) is not None:
+            until = min(until, slot_end(deadline))
+        if self._flying:
+            until = min(until, loop.time() + GAP)  # who sleeps forever never notices that it overslept
+        self._asleep_until = until
+        if not self._awake:
+            self._waiter = loop.create_future()
+            timer = loop.call_at(until, self._rouse) if until < math.inf else None
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        self._awake = False
 
-
-def _place(target: Target) -> tuple[Address, int]:
-    return target.address, target.port
+    def _rouse(self) -> None:
+        self._awake = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

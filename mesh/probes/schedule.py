@@ -12,6 +12,8 @@ import hashlib
 import math
 from heapq import heappop, heappush
 
+SLOT = 0.1
+"""Seconds."""
 _GRAIN = 1e-6
 """Of a slot: what division of floating-point times may be off by."""
 
@@ -19,7 +21,7 @@ _GRAIN = 1e-6
 class Wheel:
     """Keys and when they are due, each key once. What has come due has left the wheel; the caller adds it anew."""
 
-    def __init__(self, slot: float = 0.1) -> None:
+    def __init__(self, slot: float = SLOT) -> None:
         self._slot = slot
         self._slots: dict[int, dict[str, None]] = {}
         self._where: dict[str, int] = {}
@@ -66,6 +68,11 @@ class Wheel:
         while self._order and not self._slots[self._order[0]]:
             del self._slots[heappop(self._order)]
         return self._order[0] * self._slot if self._order else None
+
+
+def slot_end(time: float) -> float:
+    """The end of the slot that a time falls into: when it is acted upon."""
+    return math.ceil(time / SLOT - _GRAIN) * SLOT
 
 
 def first_due(key: str, now: float, delay: float, interval: float) -> float:

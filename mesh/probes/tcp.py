@@ -63,6 +63,14 @@ async def judge(question: Coroutine[None, None, tuple[bool, str]], limit: float)
     return Verdict(ok, reason, time.perf_counter() - begun)
 
 
+def server_name(address: Address, probe: Probe) -> str:
+    """What the certificate must name: `probe.host` without its port, else the address."""
+    if not probe.host:
+        return address
+    name, colon, _ = probe.host.rpartition(":")
+    return (name if colon and not probe.host.endswith("]") else probe.host).strip("[]")
+
+
 def explain(error: OSError) -> str:
     """Why there is no answer, in a few words; empty for a plain timeout, whose length the caller knows."""
     match error:

@@ -15,8 +15,8 @@ from types import MappingProxyType
 
 import yaml
 
+from mesh.label_sheet import PREFIXES, is_secret
 from mesh.label_values import RefusedError, printable, shown
-from mesh.labels import PREFIXES
 from mesh.problem import Problem, Severity
 from mesh.sources.compose_model import ComposeFile, ComposeService, Endpoint, parse_endpoint
 from mesh.sources.compose_yaml import Entry, Walk, YamlError, duplicates, graph, line_of, text_of
@@ -188,8 +188,12 @@ class _Reader:
             return None
         text = text_of(node)
         if text.lower() != node.value.lower() and not _is_null(node) and (label or "").startswith(PREFIXES):
-            reason = f"without quotes {printable(node.value)} is a number and becomes {text}"
-            self._warn(line, subject, reason, f"write {shown(node.value)} with the quotes", label)
+            if is_secret(label or ""):
+                reason, remedy = "without quotes the value is a number, and becomes another text", "put it in quotes"
+            else:
+                reason = f"without quotes {printable(node.value)} is a number and becomes {text}"
+                remedy = f"write {shown(node.value)} with the quotes"
+            self._warn(line, subject, reason, remedy, label)
         try:
             text, unset = interpolate(text, self._env)
         except InterpolationError as error:

@@ -3,7 +3,6 @@
 A record that cannot be understood, or that no kernel could take, is a problem to tell, never an exception.
 """
 
-from ipaddress import ip_address
 from typing import NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
@@ -11,6 +10,7 @@ import msgspec
 
 from mesh.model import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.problem import Problem, Severity
+from mesh.store.sound import sound_address, sound_endpoint, sound_port, sound_service
 
 T = TypeVar("T")
 
@@ -48,10 +48,13 @@ class DaemonRecord(msgspec.Struct, frozen=True):
     listens: str | None = None
 
 
-class VerdictRecord(msgspec.Struct, frozen=True):
+class VerdictRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Value of `health`."""
 
     health: Health
+    kept: bool = False
+    """It stays in traffic although it is unhealthy: too many have failed at once."""
+    held_back: bool = False
 
 
 class HeldVip(NamedTuple):
@@ -90,13 +93,20 @@ class Declared(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What the probes of its worker say of an endpoint."""
+    """What the probes of a worker say of an endpoint, of its own or of one whose worker is gone."""
 
+    worker: str
     endpoint: EndpointKey
-    health: Health
+    said: VerdictRecord
 
 
-Fact: TypeAlias = HeldVip | Held | OwnedName | HeldPort | Declared | Judged | Endpoint
+class Present(NamedTuple):
+    """The daemon of a worker is there."""
+
+    worker: str
+
+
+Fact: TypeAlias = HeldVip | Held | OwnedName | HeldPort | Declared | Judged | Present | Endpoint
 """What one record says."""
 
 
@@ -120,63 +130,29 @@ def key(*parts: str) -> str:
 def _fact(parts: list[str], value: bytes) -> Fact | None:
     match parts:
         case ["claims", "services", name]:
-            return HeldVip(name, _address(_read(value, VipRecord).vip))
+            return HeldVip(name, sound_address(_read(value, VipRecord).vip))
         case ["claims", "vips", address]:
-            return Held(_address(address), _read(value, HolderRecord).name)
+            return Held(sound_address(address), _read(value, HolderRecord).name)
         case ["claims", "names", name]:
             return OwnedName(name, _read(value, OwnerRecord).owner)
         case ["claims", "ports", transport, port]:
             held = _read(value, PortRecord)
-            number = _port(int(port))
+            number = sound_port(int(port))
             if port != str(number):
                 raise ValueError(f"two keys would mean the same; port {number} is written {number}")
-            return HeldPort((Transport(transport), number), (held.name, _port(held.container_port)))
+            return HeldPort((Transport(transport), number), (held.name, sound_port(held.container_port)))
         case ["workers", worker, "services", _]:
-            return Declared(worker, _sound_service(_read(value, Service)))
+            return Declared(worker, sound_service(_read(value, Service)))
         case ["workers", worker, "endpoints", id]:
-            return _sound_endpoint(_read(value, Endpoint), (worker, id))
+            return sound_endpoint(_read(value, Endpoint), (worker, id))
+        case ["workers", worker, "daemon"]:
+            return Present(worker)
         case ["health", worker, id]:
-            return Judged((worker, id), _read(value, VerdictRecord).health)
+            return Judged(worker, (worker, id), _read(value, VerdictRecord))
+        case ["health", worker, owner, id]:
+            return Judged(worker, (owner, id), _read(value, VerdictRecord))
     return None
 
 
 def _read(value: bytes, type_: type[T]) -> T:
     return msgspec.json.decode(value, type=type_)
-
-
-def _sound_service(service: Service) -> Service:
-    if service.fixed_vip is not None:
-        _address(service.fixed_vip)
-    routed = [port for route in service.routes for port in (route.listen_port, route.container_port)]
-    published = [port for publish in service.publishes for port in (publish.container_port, publish.port)]
-    for port in (*routed, *published):
-        if port is not None:
-            _port(port)
-    return service
-
-
-def _sound_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
-    if endpoint.key != key:
-        raise ValueError(f"it is about endpoint {endpoint.id} of worker {endpoint.worker}")
-    _address(endpoint.address)
-    if endpoint.port is not None:
-        _port(endpoint.port)
-    for mapped in endpoint.host_ports:
-        _port(mapped.port)
-    if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
-        raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
-    for threshold in (endpoint.max_connections, endpoint.min_connections):
-        if not 0 <= threshold < 1 << 32:
-            raise ValueError(f"{threshold} is not a number of connections from 0 to 4294967295")
-    return endpoint
-
-
-def _address(text: Address) -> Address:
-    ip_address(text)
-    return text
-
-
-def _port(number: int) -> int:
-    if not 1 <= number <= 65535:
-        raise ValueError(f"{number} is not a port from 1 to 65535")
-    return number

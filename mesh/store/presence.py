@@ -77,8 +77,8 @@ class Unleased:
         return Unleased(workers, {worker: kept for worker, kept in self.records.items() if worker not in silent})
 
     def all_records(self) -> dict[str, bytes]:
-        """Of all that are kept."""
-        return {key: value for kept in self.records.values() for key, value in kept.items()}
+        """Of all that are kept, but for the daemons' own: their word counts only until others ask in their place."""
+        return {k: v for kept in self.records.values() for k, v in kept.items() if not k.endswith("/daemon")}
 
 
 def _records(worker: str, snapshot: Snapshot | None) -> Mapping[str, bytes]:

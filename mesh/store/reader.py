@@ -15,16 +15,15 @@ from mesh.model import (
     Claims,
     ClusterView,
     Endpoint,
-    EndpointKey,
     Group,
-    Health,
     Name,
     Service,
     Transport,
     group,
 )
 from mesh.problem import Problem, Severity
-from mesh.store.decode import Declared, Fact, Held, HeldPort, HeldVip, Judged, OwnedName, decode
+from mesh.store.decode import Declared, Fact, Held, HeldPort, HeldVip, Judged, OwnedName, Present, decode
+from mesh.store.words import Words
 
 _Claim: TypeAlias = HeldVip | Held | OwnedName | HeldPort
 _Place: TypeAlias = tuple[str, str]
@@ -52,9 +51,9 @@ class Reader:
         self._ordered: list[Endpoint] = []
         self._members: dict[str, dict[_Place, Endpoint]] = {}
         """By owner."""
-        self._health: dict[EndpointKey, Health] = {}
+        self._words = Words()
         self._groups: dict[str, Group] = {}
-        self._view = ClusterView.grouped((), (), Claims(), {}, {})
+        self._view = ClusterView().regrouped({})
         self._problems: tuple[Problem, ...] = ()
         self._touched = _Touched()
 
@@ -91,8 +90,8 @@ class Reader:
                 place = (fact.id, fact.worker)
                 self._endpoints[place] = fact
                 self._members.setdefault(fact.owner, {})[place] = fact
-            case Judged(key, health):
-                self._health[key] = health
+            case Judged() | Present():
+                self._words.take(where, fact)
             case Declared(_, service):
                 self._declared.setdefault(service.owner, {})[where] = fact
             case Problem():
@@ -109,8 +108,8 @@ class Reader:
                 place = (fact.id, fact.worker)
                 del self._endpoints[place]
                 del self._members[fact.owner][place]
-            case Judged(key, _):
-                del self._health[key]
+            case Judged() | Present():
+                self._words.drop(where, fact)
             case Declared(_, service):
                 del self._declared[service.owner][where]
             case Problem():
@@ -127,9 +126,8 @@ class Reader:
             case Endpoint():
                 touched.places.add((fact.id, fact.worker))
                 touched.groups.add(fact.owner)
-            case Judged((worker, id), _):
-                touched.health = True
-                touched.judged.add((id, worker))
+            case Judged() | Present():
+                pass  # the words themselves know
             case Declared(_, service):
                 touched.owners.add(service.owner)
             case Problem():
@@ -149,10 +147,11 @@ class Reader:
             told = {**self._broken, **{k: p for each in self._conflicts.values() for k, p in each.items()}}
             self._problems = tuple(told[where] for where in sorted(told))
         endpoints = self._endpoints_in_order() if touched.places else before.endpoints
-        health = dict(self._health) if touched.health else before.health
-        owners = touched.groups | {self._endpoints[place].owner for place in touched.judged if place in self._endpoints}
+        changed = self._words.settle()
+        owners = touched.groups | {e.owner for w, id in changed if (e := self._endpoints.get((id, w))) is not None}
         groups = self._grouped(owners) if owners else before.groups
-        return ClusterView.grouped(services, endpoints, claims, health, groups)
+        view = ClusterView(services, endpoints, claims)
+        return self._words.told(view, before, changed).regrouped(groups)
 
     def _services(self) -> tuple[Service, ...]:
         for owner in self._touched.owners:
@@ -194,7 +193,7 @@ class Reader:
         for owner in owners:
             members = self._members[owner]
             if members:
-                self._groups[owner] = group((members[place] for place in sorted(members)), self._health)
+                self._groups[owner] = group((members[place] for place in sorted(members)), self._words.health)
             else:
                 del self._members[owner]
                 self._groups.pop(owner, None)
@@ -205,13 +204,12 @@ class _Touched:
     """What the next picture has to be made anew of."""
 
     def __init__(self) -> None:
-        self.anything = self.claims = self.health = self.problems = False
+        self.anything = self.claims = self.problems = False
         self.owners: set[str] = set()
         """Of services."""
         self.places: set[_Place] = set()
         self.groups: set[str] = set()
         """Owners of endpoints that came, went or changed."""
-        self.judged: set[_Place] = set()
 
 
 class _Claims:

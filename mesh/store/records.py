@@ -12,6 +12,7 @@ problem to tell, never an exception: one broken record must not stop the others.
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last: the rest is there
     health/<worker>/<id>                {"health"}                    leased; what its worker's probes say
+    health/<worker>/<owner>/<id>        {"health"}                    leased; in the place of an owner that is gone
 
 Parts between slashes are percent-encoded where they hold a slash or anything odd.
 """
@@ -19,10 +20,11 @@ Parts between slashes are percent-encoded where they hold a slash or anything od
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
-from mesh.model import Address, ClusterView, Endpoint, Health, Name, Service, Transport
+from mesh.model import Address, ClusterView, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.problem import Problem
 from mesh.store.decode import (
     DaemonRecord,
@@ -74,9 +76,13 @@ def daemon(worker: str, version: str, session: str, listens: str | None = None) 
     return key("workers", worker, "daemon"), _value(DaemonRecord(version, session, listens))
 
 
-def verdict(worker: str, id: str, health: Health) -> tuple[str, bytes]:
-    """Key and value of what a worker's probes say of one of its endpoints."""
-    return key("health", worker, id), _health(health)
+def verdict(
+    worker: str, endpoint: EndpointKey, health: Health, *, kept: bool = False, held_back: bool = False
+) -> tuple[str, bytes]:
+    """Key and value of what a worker's probes say of an endpoint, of its own or in the place of another worker."""
+    owner, id = endpoint
+    where = key("health", worker, id) if owner == worker else key("health", worker, owner, id)
+    return where, _verdict(health, kept, held_back)
 
 
 def worker_of(key: str) -> str | None:
@@ -85,14 +91,20 @@ def worker_of(key: str) -> str | None:
     return rest.partition("/")[0] if kind in ("workers", "health") else None
 
 
+def daemons(records: Mapping[str, bytes]) -> Mapping[str, str]:
+    """The workers whose daemons are there, and how their names stand in keys."""
+    found = (key.split("/")[1] for key in records if key.startswith("workers/") and key.endswith("/daemon"))
+    return {unquote(worker): worker for worker in found}
+
+
 def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
     """The picture that the records give, and what could not be understood."""
     return Reader().view(records)
 
 
 @cache
-def _health(health: Health) -> bytes:
-    return _value(VerdictRecord(health))
+def _verdict(health: Health, kept: bool, held_back: bool) -> bytes:
+    return _value(VerdictRecord(health, kept, held_back))
 
 
 def _value(record: Any) -> bytes:

@@ -58,7 +58,7 @@ class Worker:
         """All that shall be under its lease."""
         if not self._offered:
             self._offered = registration(self.name, self.services, self.endpoints)
-        said = dict(verdict(self.name, id, health) for id, health in self.health.items())
+        said = dict(verdict(self.name, (self.name, id), health) for id, health in self.health.items())
         return self._offered | said | dict([daemon(self.name, "0", str(self.session))])
 
 

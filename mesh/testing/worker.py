@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesh.config import Network
+from mesh.judged import Past
 from mesh.model import Health, Instance, Name
 from mesh.parts import Site
 from mesh.probes.health import Verdict
-from mesh.probes.prober import Target
+from mesh.probes.watched import Stats, Target
 from mesh.published import PublishedPorts
 from mesh.reconcile import Reconciler
 from mesh.service_plan import Part
@@ -27,6 +28,7 @@ class ToldProbes:
         self._first = first
         self._watched: tuple[str, ...] = ()
         self._told: dict[str, Health] = {}
+        self.stats = Stats()
 
     def tell(self, health: Mapping[str, Health]) -> None:
         """What the probes of these endpoints say from now on."""
@@ -47,6 +49,18 @@ class ToldProbes:
         """See `mesh.parts.Probes`."""
         return ()
 
+    def histories(self) -> Mapping[str, Past]:
+        """See `mesh.parts.Probes`."""
+        return {}
+
+    def held_back(self) -> frozenset[str]:
+        """See `mesh.parts.Probes`."""
+        return frozenset()
+
+    def failing(self) -> frozenset[str]:
+        """See `mesh.parts.Probes`."""
+        return frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -55,6 +69,8 @@ class Field:
     pool: Network
     ports: range = range(30000, 32000)
     drain_timeout: float = 30.0
+    probe_floor: int = 0
+    """Per cent; 0: every verdict is obeyed, so that what a worker carries follows from the records alone."""
 
 
 class FakeWorker:
@@ -76,7 +92,7 @@ class FakeWorker:
         wake = asyncio.Event()
         self.probes = ToldProbes(wake.set)
         self.loop = Reconciler(
-            Site(name, "mesh.internal", field.pool, field.ports, field.drain_timeout),
+            Site(name, "mesh.internal", field.pool, field.ports, field.drain_timeout, field.probe_floor),
             Facts("0", name, "fake", "a test"),
             host=FakeHost(),
             sources=[self.source],

@@ -1,4 +1,4 @@
-"""`vipmesh drain`, `undrain` and `stop`: what a running daemon is told to do."""
+"""`vipmesh drain`, `maintenance`, `undrain` and `stop`: what a running daemon is told to do."""
 
 import argparse
 import json
@@ -11,7 +11,12 @@ from mesh.verbs.tell import as_json, failed
 
 _PATIENCE = 86400.0
 """Seconds: a drain takes as long as the daemon's drain timeout, and a stop as long as the container's."""
-_DONE = {"drain": "drained", "undrain": "takes connections", "stop": "drained and stopped"}
+_DONE = {
+    "drain": "drained",
+    "maintenance": "drained and not probed",
+    "undrain": "takes connections",
+    "stop": "drained and stopped",
+}
 
 
 def _change(verb: str, options: argparse.Namespace) -> int:
@@ -37,5 +42,6 @@ def _change(verb: str, options: argparse.Namespace) -> int:
 
 
 drain = partial(_change, "drain")
+maintenance = partial(_change, "maintenance")
 undrain = partial(_change, "undrain")
 stop = partial(_change, "stop")

@@ -26,7 +26,7 @@ async def drain(name: str) -> str:
     return "demo/web-1"
 
 
-VERBS = dict.fromkeys(("drain", "undrain", "stop"), drain)
+VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop"), drain)
 
 
 def socket_of(directory: Path) -> Entrance:

@@ -144,6 +144,27 @@ async def test_a_dying_real_server_costs_the_client_nothing(plane: UserspaceData
     assert [await ask(KEY.address, KEY.port) for _ in range(6)] == ["a"] * 6
 
 
+async def test_who_does_not_accept_is_told_of(servers: RealServers) -> None:
+    told: list[tuple[Address, int]] = []
+    plane = UserspaceDataPlane(LoopbackAddresses(), on_refused=lambda address, port: told.append((address, port)))
+    a, dead = await servers.start("a"), RealKey("127.0.0.1", free_port())
+    await plane.apply(diff(Table(), behind(a, dead)))
+    assert [await ask(KEY.address, KEY.port) for _ in range(4)] == ["a"] * 4
+    assert told
+    assert set(told) == {("127.0.0.1", dead.port)}
+    told.clear()
+    key = VirtualKey("127.112.0.1", 8000, Transport.UDP)
+    await plane.apply(diff(behind(a, dead), behind(dead, key=key)))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((key.address, key.port))
+        client.send(b"who")
+        async with asyncio.timeout(5):
+            while not told:
+                await asyncio.sleep(0.01)
+    assert told[0] == ("127.0.0.1", dead.port)
+    await plane.close()
+
+
 async def test_when_all_refuse_the_client_is_reset(plane: UserspaceDataPlane) -> None:
     await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", free_port()))))
     reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
@@ -284,6 +305,9 @@ async def test_a_client_of_udp_keeps_its_real_server_until_it_is_idle(servers: R
         def pick(self, client: Address, without: set[RealKey]) -> RealKey:
             picked.append(reals[len(picked) % 2])
             return picked[-1]
+
+        def refused(self, real: RealKey) -> None:
+            pytest.fail(f"{real} listens")
 
         def opened(self, real: RealKey) -> None:
             pass

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 from mesh.api.admin import AdminApi, Entrance
 from mesh.api.feed import Feed
 from mesh.drain import Place
+from mesh.judged import Judged
 from mesh.model import (
     Claims,
     ClusterView,
@@ -30,6 +31,8 @@ from mesh.model import (
 )
 from mesh.observed import Observed
 from mesh.plan import plan
+from mesh.probes.health import Verdict
+from mesh.probes.history import History
 from mesh.status import Facts
 from mesh.tidings import Moment
 from tests.api.worker import TOKEN, VERBS
@@ -56,14 +59,23 @@ def observed(services: int = 3, endpoints: int = 2) -> Observed:
     view = ClusterView(declared, ends, Claims(vips, {s.name: s.owner for s in declared}), health)
     own = {e.id: Health.HEALTHY for e in ends if e.worker == FACTS.worker}
     instances = tuple(Instance(e.id, e.owner, e.address, {}) for e in ends if e.worker == FACTS.worker)
-    words = dict.fromkeys(own, "status 200")
-    return Observed(FACTS, view, instances, own, words, plan(view, health))
+    return Observed(FACTS, view, instances, own, asked(dict.fromkeys(own, "status 200")), plan(view, health))
+
+
+def asked(found: Mapping[str, str]) -> Judged:
+    """What the last check of own endpoints has found, by id."""
+    histories = {}
+    for id, words in found.items():
+        histories[id] = History()
+        histories[id].add(Verdict(words == "status 200", words, 0.01), 1.0)
+    return Judged(names={(FACTS.worker, id): id for id in found}, histories=histories)
 
 
 def failed(seen: Observed, service: int, words: str) -> Observed:
     """The first endpoint of a service has failed its probes."""
     id = f"demo/{service}/0"
-    return replace(seen, probed={**seen.probed, id: Health.UNHEALTHY}, last_probe={**seen.last_probe, id: words})
+    found = {id: past.verdicts()[-1].reason for id, past in seen.judged.histories.items()}
+    return replace(seen, probed={**seen.probed, id: Health.UNHEALTHY}, judged=asked({**found, id: words}))
 
 
 @dataclass

@@ -9,7 +9,7 @@ from mesh.model import Claims, Endpoint
 from mesh.observed import Observed
 from mesh.plan import plan
 from mesh.status import Facts
-from tests.page.browser import Complaints, Worker, observed
+from tests.page.browser import Complaints, Worker, asked, observed
 
 ATTACKS = [
     "<img src=x onerror=alert(1)>",
@@ -46,7 +46,7 @@ def everywhere(text: str) -> Observed:
         problems={"labels": (text,)},
         failures=(text,),
         frozen={"store": text},
-        last_probe={ends[0].id: text},
+        judged=replace(asked({ends[0].id: text}), suspicions=(text,)),
     )
 
 

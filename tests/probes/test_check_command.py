@@ -6,7 +6,8 @@ import pytest
 
 from mesh.model import Health, Probe, ProbeKind
 from mesh.probes.command import AT_ONCE, CommandCheck
-from mesh.probes.prober import Prober, Target
+from mesh.probes.prober import Prober
+from mesh.probes.watched import Target
 
 PROBE = Probe(ProbeKind.COMMAND, None, command="check", timeout=1.0, interval=5.0)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from mesh.model import Probe, ProbeKind
+from mesh.probes.checks import network_checks
 from mesh.probes.http import check_http
-from mesh.probes.prober import network_checks
 from tests.probes.endpoints import DATA, TIME_WAIT, endpoint, hangs, says, socket_states, until
 
 PROBE = Probe(ProbeKind.HTTPS, None, timeout=2.0)

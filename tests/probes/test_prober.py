@@ -12,13 +12,14 @@ from looptime import LoopTimeEventLoop
 
 from mesh.model import Health, Probe, ProbeKind
 from mesh.probes.health import Verdict
-from mesh.probes.prober import Prober, Target
+from mesh.probes.prober import Prober
 from mesh.probes.schedule import first_due
+from mesh.probes.watched import Target
 from mesh.testing.probes import FakeCheck
 
 pytestmark = pytest.mark.looptime
 
-PROBE = Probe(ProbeKind.HTTP, 80)  # 0 s delay, 2 s timeout, 5 s interval, 2 successes, 3 failures
+PROBE = Probe(ProbeKind.HTTP, 80, startup_interval=5.0)  # 0 s delay, 2 s timeout, 5 s interval, 2 successes, 3 failures
 A = Target(PROBE, "127.0.0.11", 18080)
 B = Target(PROBE, "127.0.0.12", 18080)
 SLOT = 0.1
@@ -93,7 +94,7 @@ async def test_checks_are_counted_by_what_they_found() -> None:
 
 async def test_thresholds_set_the_time_to_fall_and_to_rise(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with running({"server-1": replace(A, presumed_healthy=True)}) as subject:
+    async with running({"server-1": replace(A, begins=Health.HEALTHY)}) as subject:
         assert subject.prober.health() == {"server-1": Health.HEALTHY}
         await asyncio.sleep(9.9)  # two failures
         assert subject.prober.health() == {"server-1": Health.HEALTHY}
@@ -193,7 +194,7 @@ async def test_another_address_begins_anew_another_threshold_does_not() -> None:
 
 
 async def test_a_shorter_interval_holds_at_once() -> None:
-    slow = replace(A, probe=replace(PROBE, interval=3600.0))
+    slow = replace(A, probe=replace(PROBE, interval=3600.0, startup_interval=3600.0))
     async with running({"a": slow}) as subject:
         await asyncio.sleep(400)
         assert len(subject.times(A)) == 1
@@ -302,3 +303,123 @@ async def test_an_answer_that_comes_although_it_was_cancelled_is_of_no_account()
         assert prober.health() == {}
         assert changes == []
         task.cancel()
+
+
+async def test_until_its_first_success_an_endpoint_is_asked_five_times_as_often() -> None:
+    target = replace(A, probe=Probe(ProbeKind.HTTP, 80))
+    async with running({"a": target}) as subject:
+        await asyncio.sleep(5)
+        asked = len(subject.times(target))
+        assert asked == 5
+        subject.answer(target, ok=True)
+        await asyncio.sleep(1.1)
+        assert subject.prober.health() == {"a": Health.HEALTHY}
+        asked = len(subject.times(target))
+        await asyncio.sleep(10)
+        assert len(subject.times(target)) == asked + 2
+
+
+async def test_what_does_not_start_in_its_time_is_unhealthy_and_asked_less(caplog: pytest.LogCaptureFixture) -> None:
+    target = replace(A, probe=Probe(ProbeKind.HTTP, 80, startup=10.0))
+    async with running({"a": target}) as subject:
+        await asyncio.sleep(12)
+        assert subject.changes == [{"a": Health.UNHEALTHY}]
+        asked = len(subject.times(target))
+        await asyncio.sleep(50)
+        assert len(subject.times(target)) == asked + 10
+    assert [record.getMessage() for record in caplog.records] == [
+        "probe: a 127.0.0.11:18080 unhealthy: refused (its time to start is over)"
+    ]
+
+
+async def test_refused_traffic_brings_the_next_check_forward_but_is_no_verdict() -> None:
+    async with running({"a": replace(A, begins=Health.HEALTHY), "b": B}) as subject:
+        subject.answer(A, ok=True)
+        await asyncio.sleep(11)
+        asked = len(subject.times(A))
+        for _ in range(40):  # a flood of refusals, for 4 s
+            subject.prober.suspect(A.address, A.port)
+            await asyncio.sleep(0.1)
+        assert 4 <= len(subject.times(A)) - asked <= 5  # once in a second, and not forty times
+        assert subject.prober.health()["a"] is Health.HEALTHY
+        subject.answer(A, ok=False)
+        before = len(subject.times(A))
+        for _ in range(30):
+            subject.prober.suspect(A.address, 1)  # another port of the same endpoint
+            await asyncio.sleep(0.1)
+        assert len(subject.times(A)) - before == 3
+        assert subject.prober.health()["a"] is Health.UNHEALTHY
+        subject.prober.suspect("192.0.2.1", 80)  # not watched
+
+
+async def test_what_is_set_aside_is_not_asked_and_proves_itself_when_it_is_back() -> None:
+    async with running({"a": A, "b": B}) as subject:
+        subject.answer(A, ok=True, duration=1.0)
+        await asyncio.sleep(2)
+        assert subject.prober.health()["a"] is Health.HEALTHY
+        await asyncio.sleep(4)  # in the middle of a check
+        subject.prober.watch({"a": replace(A, aside=True), "b": B})
+        await asyncio.sleep(0)
+        asked = len(subject.times(A))
+        await asyncio.sleep(60)
+        assert (len(subject.times(A)), subject.check.in_flight) == (asked, 0)
+        assert len(subject.prober.history("a")) >= 1  # what it said before is still told
+        subject.answer(A, ok=True)
+        subject.prober.watch({"a": A, "b": B})
+        assert subject.prober.health()["a"] is Health.STARTING
+        await asyncio.sleep(0.3)
+        assert subject.prober.health()["a"] is Health.HEALTHY
+
+
+async def test_aside_from_the_beginning() -> None:
+    async with running({"a": replace(A, aside=True)}) as subject:
+        await asyncio.sleep(30)
+        assert not subject.times(A)
+        subject.prober.watch({})
+        assert subject.prober.health() == {}
+
+
+async def test_endpoints_that_hang_do_not_hold_up_those_that_answer() -> None:
+    """A hundred that hang want ten times the room; the quick ones keep their rhythm all the same."""
+    hang = {f"h{number}": replace(A, port=number) for number in range(1, 101)}
+    quick = {f"q{number}": replace(B, port=number) for number in range(1, 21)}
+    async with running({**hang, **quick}, max_in_flight=20) as subject:
+        for target in hang.values():
+            subject.answer(target, ok=True, duration=30.0)
+        for target in quick.values():
+            subject.answer(target, ok=True)
+        await asyncio.sleep(30)  # until everybody is known to be quick or slow
+        asked = {key: len(subject.times(target)) for key, target in quick.items()}
+        late = subject.prober.stats.late
+        await asyncio.sleep(50)
+        assert subject.check.most_in_flight == 20
+        assert all(len(subject.times(target)) - asked[key] == 10 for key, target in quick.items())
+        assert all(subject.times(target) for target in hang.values())
+        assert subject.prober.stats.late > late  # what waits is counted
+
+
+async def test_across_a_gap_nobody_fails() -> None:
+    """As when the process is suspended in the middle of a check: its timeout is over, and says nothing."""
+    one = replace(A, begins=Health.HEALTHY, probe=replace(PROBE, unhealthy_threshold=1, timeout=2.0))
+    async with running({"a": one}) as subject:
+        subject.answer(A, ok=True)
+        await asyncio.sleep(4.9)
+        subject.answer(A, ok=True, duration=3.0)
+        while not subject.check.in_flight:
+            await asyncio.sleep(0.05)
+        cast(LoopTimeEventLoop, asyncio.get_running_loop()).setup_looptime(start=now() + 100)
+        subject.answer(A, ok=True)
+        await asyncio.sleep(3)
+        assert subject.prober.health() == {"a": Health.HEALTHY}
+        assert not subject.changes
+        assert all(verdict.ok for verdict in subject.prober.history("a"))
+        subject.answer(A, ok=False)
+        await asyncio.sleep(5.2)
+        assert subject.prober.health() == {"a": Health.UNHEALTHY}
+
+
+async def test_the_stats_count() -> None:
+    async with running({"a": A, "b": B}) as subject:
+        subject.answer(B, ok=True)
+        await asyncio.sleep(9.9)
+        assert (subject.prober.stats.checks, subject.prober.stats.failures, subject.prober.stats.late) == (4, 2, 0)

@@ -7,7 +7,8 @@ import uvloop
 
 from mesh.model import Health, Probe, ProbeKind
 from mesh.probes.http import check_http
-from mesh.probes.prober import Prober, Target
+from mesh.probes.prober import Prober
+from mesh.probes.watched import Target
 from tests.probes.endpoints import TIME_WAIT, closes, endpoint, hangs, says, socket_states, until
 from tests.probes.test_check_tls import trusting
 

@@ -234,7 +234,7 @@ def _variants() -> dict[str, list[bytes]]:
                 for where, value in registration(worker, [], [endpoint]).items():
                     found.setdefault(where, []).append(value)
             for health in (Health.HEALTHY, Health.UNHEALTHY):
-                where, value = verdict(worker, id, health)
+                where, value = verdict(worker, (worker, id), health)
                 found.setdefault(where, []).append(value)
     for name, vip in (("web.test", "10.112.0.9"), ("other.test", "10.112.0.9"), ("web.test", "10.112.0.8")):
         for where, value in (
@@ -245,7 +245,7 @@ def _variants() -> dict[str, list[bytes]]:
         ):
             found.setdefault(where, []).append(value)
     found["claims/ports/tcp/030001"] = [port_claim(Transport.TCP, 1, "odd.test", 80)[1]]
-    found["health/w1/%61"] = [verdict("w1", "a", Health.HEALTHY)[1]]
+    found["health/w1/%61"] = [verdict("w1", ("w1", "a"), Health.HEALTHY)[1]]
     found["something/else"] = [b"whatever"]
     return {where: [*values, b"{", b"{}"] for where, values in found.items()}
 
@@ -292,7 +292,7 @@ def test_what_a_changed_record_does_not_touch_stays_the_same_object() -> None:
     records = registration("w1", [SERVICE], [ENDPOINT, other]) | dict([service_claim("web.test", "10.112.0.9")])
     reader = Reader()
     before, _ = reader.view(records)
-    after, _ = reader.view(records | dict([verdict("w1", ENDPOINT.id, Health.HEALTHY)]))
+    after, _ = reader.view(records | dict([verdict("w1", ("w1", ENDPOINT.id), Health.HEALTHY)]))
     assert after.groups["demo/web"].verdicts == (Health.HEALTHY,)
     assert after.groups["demo/other"] is before.groups["demo/other"]
     assert after.endpoints is before.endpoints
@@ -301,7 +301,7 @@ def test_what_a_changed_record_does_not_touch_stays_the_same_object() -> None:
 
 
 def test_two_spellings_of_a_key_are_not_two_records() -> None:
-    key, value = verdict("w1", "a", Health.HEALTHY)
+    key, value = verdict("w1", ("w1", "a"), Health.HEALTHY)
     seen, (problem,) = view({key: value, "health/w1/%61": value})
     assert seen.health == {("w1", "a"): Health.HEALTHY}
     assert problem.subject == "record health/w1/%61"

@@ -32,8 +32,11 @@ _PRIVILEGED = 1024
 class _Server:
     """One virtual server."""
 
-    def __init__(self, key: VirtualKey, operation: AddVirtualServer) -> None:
+    def __init__(
+        self, key: VirtualKey, operation: AddVirtualServer, on_refused: Callable[[Address, int], None]
+    ) -> None:
         self.key = key
+        self._on_refused = on_refused
         self.balance = Balance(operation.scheduler, operation.persistence, flags=operation.flags)
         self.listening = False
         self.connections = 0
@@ -43,6 +46,9 @@ class _Server:
 
     def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
         return self.balance.pick(client, asyncio.get_running_loop().time(), without)
+
+    def refused(self, real: RealKey) -> None:
+        self._on_refused(real.address, real.port)
 
     def opened(self, real: RealKey) -> None:
         self.balance.active[real] += 1
@@ -71,8 +77,15 @@ class UserspaceDataPlane:
 
     name = "userspace"
 
-    def __init__(self, interface: VipInterface, low_port_offset: int = 0) -> None:
-        """`low_port_offset` is added to listen ports below 1024; 0: they are taken as they are."""
+    def __init__(
+        self,
+        interface: VipInterface,
+        low_port_offset: int = 0,
+        on_refused: Callable[[Address, int], None] = lambda address, port: None,
+    ) -> None:
+        """`low_port_offset` is added to listen ports below 1024; 0: they are taken as they are. `on_refused` is told of
+        each connection that a real server did not accept."""
+        self._on_refused = on_refused
         self._interface = interface
         self._offset = low_port_offset
         self._servers: dict[VirtualKey, _Server] = {}
@@ -149,7 +162,7 @@ class UserspaceDataPlane:
             return await self._run(EditVirtualServer(key, operation.scheduler, operation.persistence, operation.flags))
         if key.transport is Transport.SCTP:
             return _not_by_a_proxy("SCTP", "remove the port from the labels")
-        server = self._servers[key] = _Server(key, operation)
+        server = self._servers[key] = _Server(key, operation, self._on_refused)
         return await self._listen(server, waits_for_address=True)
 
     async def _bind(self, address: Address) -> str | None:

@@ -25,6 +25,10 @@ class Behind(Protocol):
         """The next real server to try; None: nobody is left."""
         ...
 
+    def refused(self, real: RealKey) -> None:
+        """It did not accept a connection."""
+        ...
+
     def opened(self, real: RealKey) -> None:
         """A connection to it is open now."""
         ...
@@ -147,6 +151,7 @@ class _Client(_Side):
                     _, server = await loop.create_connection(there, real.address, real.port)
             except OSError:  # a timeout as well
                 refused.add(real)
+                behind.refused(real)
                 continue
             if self.transport.is_closing() and server.transport is not None:
                 server.transport.abort()  # the client did not wait

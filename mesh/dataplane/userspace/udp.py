@@ -46,7 +46,7 @@ class _Session(asyncio.DatagramProtocol):
         self._listener.reply(self, data, self._client)
 
     def error_received(self, exc: Exception) -> None:
-        self._listener.end(self._client)  # nobody listens there: the next datagram finds another real server
+        self._listener.refused(self._client, self.real)
 
     def send(self, data: bytes) -> None:
         if self._transport is not None:
@@ -97,6 +97,11 @@ class UdpListener(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is bound."""
         self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def refused(self, client: Client, real: RealKey) -> None:
+        """Nobody listens there: the client's next datagram finds another real server."""
+        self._behind.refused(real)
+        self.end(client)
 
     def datagram_received(self, data: bytes, addr: Client) -> None:
         """From a client."""

@@ -1,0 +1,185 @@
+"""What is known of the health of all endpoints, and what traffic makes of it.
+
+A worker knows its own endpoints by its own probes, and the others' by what their workers say; of those whose workers
+cannot say anything it asks its part itself (`mesh.takeover`). A mass failure is suspected before it is obeyed
+(`mesh.floor`). This is the thin shell that holds the pictures those rules need.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from mesh.floor import Floor, Group, Kind, Said, Seen, Suspicion, effective, look, resumed
+from mesh.judged import Judged
+from mesh.model import ClusterView, Drain, EndpointKey, Health, RealKey
+from mesh.offload import compute
+from mesh.parts import Probes
+from mesh.plan import probes
+from mesh.probes.health import Verdict
+from mesh.probes.watched import Target
+from mesh.status import ProbeStatus
+from mesh.takeover import taken, takers
+
+log = logging.getLogger("vipmesh")
+
+
+class Judging:
+    """Of one worker. All methods are for the thread of the event loop."""
+
+    def __init__(self, worker: str, prober: Probes, floor: int) -> None:
+        """`floor`: per cent of the endpoints that stay in traffic when most fail at once."""
+        self._worker = worker
+        self._prober = prober
+        self._percent = floor
+        self._floor = Floor()
+        self._asked: Mapping[str, EndpointKey] = {}
+        """What the prober is told to ask, by the names that the prober knows."""
+        self._names: Mapping[EndpointKey, str] = {}
+        self._others: frozenset[EndpointKey] = frozenset()
+        """Those of them that belong to other workers."""
+        self._watching: tuple[object, ...] = ()
+        """What that follows from."""
+
+    def watch(
+        self, view: ClusterView, adopted: Collection[RealKey] = (), kept: frozenset[EndpointKey] = frozenset()
+    ) -> None:
+        """Ask what there is to ask.
+
+        At the first call: `adopted` are the real servers that carry traffic already, and `kept` the endpoints that a
+        former life has left in traffic although they failed.
+        """
+        if (view.services, view.endpoints, view.silent, view.workers) == self._watching:
+            return
+        self._watching = view.services, view.endpoints, view.silent, view.workers
+        wanted = probes(view)
+        own = {key: question for key, question in wanted.items() if key[0] == self._worker}
+        begins = {key: Health.HEALTHY for key, (_, real) in wanted.items() if real in adopted}
+        begins |= dict.fromkeys(kept & begins.keys(), Health.UNHEALTHY)
+        if begins:
+            up = [key for key, health in begins.items() if health is Health.HEALTHY]
+            self._floor = resumed(view, up, kept & begins.keys(), asyncio.get_running_loop().time())
+        others = taken(view, self._worker)
+        begins |= {key: Health.HEALTHY for key in others if view.health.get(key) is Health.HEALTHY}
+        aside = {e.key for e in view.endpoints if e.drain is Drain.MAINTENANCE}
+        self._others = frozenset(others)
+        self._names = {key: self._name(key) for key in (*own, *others)}
+        self._asked = {name: key for key, name in self._names.items()}
+        self._prober.watch(
+            {
+                self._names[key]: Target(
+                    probe, real.address, real.port, begins.get(key, Health.STARTING), aside=key in aside
+                )
+                for key, (probe, real) in (*own.items(), *others.items())
+            }
+        )
+
+    async def weigh(self, view: ClusterView) -> ClusterView:
+        """The view with the health that traffic shall follow now. The view has the own verdicts already."""
+        view = view.judged(self._in_place_of_others(view))
+        seen = self._seen(view)
+        before, now = self._floor, asyncio.get_running_loop().time()
+        work = partial(look, before, view, seen, floor=self._percent, now=now)
+        self._floor = await compute(len(view.endpoints) if before.fallen else 0, work)
+        self._tell(before)
+        traffic = effective(view, seen, self._kept(view), self._held_back(view))
+        return view if traffic is view.health else view.judged(traffic)
+
+    def own(self) -> Mapping[str, Health]:
+        """What the own probes say of the own endpoints, by id."""
+        return self._prober.health()  # those of others have names that no endpoint has
+
+    def said(self) -> Mapping[EndpointKey, Said]:
+        """What to tell the others of all that this worker asks."""
+        held_back = self._prober.held_back()
+        return {
+            key: Said(health, key in self._floor.kept, name in held_back)
+            for name, health in self._prober.health().items()
+            if (key := self._asked.get(name)) is not None
+        }
+
+    def judged(self, view: ClusterView) -> Judged:
+        """This moment, for people and programs that ask."""
+        done = self._prober.stats
+        return Judged(
+            self._in_place_of_others(view),
+            self._kept(view),
+            self._held_back(view),
+            self._names,
+            self._prober.histories(),
+            self.suspicions(),
+            ProbeStatus(len(self._asked), done.checks, done.failures, done.late),
+            time.time() - asyncio.get_running_loop().time(),
+        )
+
+    def histories(self) -> Mapping[str, Sequence[Verdict]]:
+        """The last verdicts on the own endpoints, by id, oldest first."""
+        own = (id for worker, id in self._names if worker == self._worker)
+        return {id: history for id in own if (history := self._prober.history(id))}
+
+    def suspicions(self) -> tuple[str, ...]:
+        """What is suspected now, a line each."""
+        return tuple(_told(one) for one in self._floor.suspicions)
+
+    def _name(self, key: EndpointKey) -> str:
+        worker, id = key
+        return id if worker == self._worker else f"{id} of {worker}"
+
+    def _kept(self, view: ClusterView) -> frozenset[EndpointKey]:
+        """Whoever asks an endpoint decides, and the others follow, or their tables would differ. While nobody can tell
+        the others anything, each decides for itself."""
+        decides = {key for key in self._floor.kept if key[0] == self._worker or key[0] in view.workers & view.silent}
+        return view.kept.difference(key for key in self._names if key[0] == self._worker) | decides
+
+    def _held_back(self, view: ClusterView) -> frozenset[EndpointKey]:
+        mine = (self._asked.get(name) for name in self._prober.held_back())
+        return (view.held_back - self._names.keys()).union(key for key in mine if key is not None)
+
+    def _in_place_of_others(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
+        """Of the endpoints of a worker that is gone the better verdict counts, of this worker or of another one."""
+        if not self._others:
+            return {}
+        verdicts = self._prober.health()
+        return {
+            key: verdict
+            for key in self._others
+            if (verdict := verdicts.get(self._names[key], Health.STARTING)) is not Health.STARTING
+            and not (key[0] not in view.workers and view.health.get(key) is Health.HEALTHY)
+        }
+
+    def _seen(self, view: ClusterView) -> Seen:
+        failing = frozenset(self._asked[name] for name in self._prober.failing() if name in self._asked)
+        if not view.silent:
+            return Seen(view.health, failing)
+        live = (view.workers | {self._worker}) - view.silent
+        judges = {
+            e.key: self._worker if e.key in self._names else takers(e.key, live)[0]
+            for e in view.endpoints
+            if e.worker in view.silent
+        }
+        return Seen(view.health, failing, judges)
+
+    def _tell(self, before: Floor) -> None:
+        known = {one.group for one in before.suspicions}
+        still = {one.group for one in self._floor.suspicions}
+        for one in self._floor.suspicions:
+            if one.group not in known:
+                log.error("probes: %s", _told(one))
+        for one in before.suspicions:
+            if one.group not in still:
+                log.info("probes: %s: enough answer again, verdicts are obeyed", _named(one.group))
+
+
+def _named(group: Group) -> str:
+    return f"service {group.name}" if group.kind is Kind.SERVICE else f"what worker {group.name} asks"
+
+
+def _told(one: Suspicion) -> str:
+    """In words that help at night."""
+    common = "something that all of them need" if one.group.kind is Kind.SERVICE else "the network of that worker"
+    stays = f"kept in traffic until others answer: {one.kept}" if one.kept else "enough others are in traffic"
+    return (
+        f"{_named(one.group)}: {one.failing} of {one.of} endpoints fail at once, so {common} is suspected, or the way "
+        f"there; {stays}; set probe.floor or [probes] floor to 0 to obey every verdict"
+    )

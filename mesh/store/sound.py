@@ -1,0 +1,47 @@
+"""What no kernel could take is refused where it is read: another worker, or a hand, may have written it. Pure."""
+
+from ipaddress import ip_address
+
+from mesh.model import Address, Endpoint, EndpointKey, Service
+
+
+def sound_service(service: Service) -> Service:
+    """The same service. Raises ValueError."""
+    if service.fixed_vip is not None:
+        sound_address(service.fixed_vip)
+    routed = [port for route in service.routes for port in (route.listen_port, route.container_port)]
+    published = [port for publish in service.publishes for port in (publish.container_port, publish.port)]
+    for port in (*routed, *published):
+        if port is not None:
+            sound_port(port)
+    return service
+
+
+def sound_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
+    """The same endpoint. Raises ValueError."""
+    if endpoint.key != key:
+        raise ValueError(f"it is about endpoint {endpoint.id} of worker {endpoint.worker}")
+    sound_address(endpoint.address)
+    if endpoint.port is not None:
+        sound_port(endpoint.port)
+    for mapped in endpoint.host_ports:
+        sound_port(mapped.port)
+    if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
+        raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
+    for threshold in (endpoint.max_connections, endpoint.min_connections):
+        if not 0 <= threshold < 1 << 32:
+            raise ValueError(f"{threshold} is not a number of connections from 0 to 4294967295")
+    return endpoint
+
+
+def sound_address(text: Address) -> Address:
+    """The same address. Raises ValueError."""
+    ip_address(text)
+    return text
+
+
+def sound_port(number: int) -> int:
+    """The same port. Raises ValueError."""
+    if not 1 <= number <= 65535:
+        raise ValueError(f"{number} is not a port from 1 to 65535")
+    return number

@@ -1,0 +1,93 @@
+"""What is said of the endpoints' health, and by whom. Pure.
+
+The own worker of an endpoint has the word. When it is gone, those that ask in its place have it: one that had an answer
+is enough. Until one of them has spoken, the last word of the own worker counts.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from mesh.model import ClusterView, EndpointKey, Health
+from mesh.store.decode import Judged, Present, VerdictRecord
+
+
+class Words:
+    """As the store's records have them, record by record."""
+
+    def __init__(self) -> None:
+        self.health: dict[EndpointKey, Health] = {}
+        """What counts now, as it was settled last."""
+        self._said: dict[EndpointKey, dict[str, Judged]] = {}
+        """By endpoint and key of the record."""
+        self._doubled: dict[str, set[EndpointKey]] = {}
+        """By worker: its endpoints of which others say something too."""
+        self._workers: set[str] = set()
+        self._kept: set[EndpointKey] = set()
+        self._held_back: set[EndpointKey] = set()
+        self._touched: set[EndpointKey] = set()
+
+    def take(self, where: str, fact: Judged | Present) -> None:
+        """There is this record."""
+        match fact:
+            case Present(worker):
+                self._workers.add(worker)
+                self._reconsider(worker)
+            case Judged(worker, endpoint, _):
+                self._said.setdefault(endpoint, {})[where] = fact
+                self._touched.add(endpoint)
+                if worker != endpoint[0]:
+                    self._doubled.setdefault(endpoint[0], set()).add(endpoint)
+
+    def drop(self, where: str, fact: Judged | Present) -> None:
+        """There is no such record any more."""
+        match fact:
+            case Present(worker):
+                self._workers.discard(worker)
+                self._reconsider(worker)
+            case Judged(_, endpoint, _):
+                del self._said[endpoint][where]
+                self._touched.add(endpoint)
+
+    def settle(self) -> frozenset[EndpointKey]:
+        """Work out what counts now; returns the endpoints whose health is another one than before."""
+        changed = set()
+        for endpoint in self._touched:
+            counts = self._counts(endpoint)
+            if self.health.get(endpoint) is not (counts.health if counts is not None else None):
+                changed.add(endpoint)
+            for marked, now in (
+                (self._kept, counts is not None and counts.kept),
+                (self._held_back, counts is not None and counts.held_back),
+            ):
+                (marked.add if now else marked.discard)(endpoint)
+            if counts is None:
+                self.health.pop(endpoint, None)
+            else:
+                self.health[endpoint] = counts.health
+        self._touched = set()
+        return frozenset(changed)
+
+    def told(self, view: ClusterView, before: ClusterView, changed: Collection[EndpointKey]) -> ClusterView:
+        """The view with what was settled; what is as `before` is the same object. `changed`: as `settle` said."""
+        return replace(
+            view,
+            health=dict(self.health) if changed else before.health,
+            kept=before.kept if self._kept == before.kept else frozenset(self._kept),
+            held_back=before.held_back if self._held_back == before.held_back else frozenset(self._held_back),
+            workers=before.workers if self._workers == before.workers else frozenset(self._workers),
+        )
+
+    def _reconsider(self, worker: str) -> None:
+        self._touched |= self._doubled.get(worker, set())
+
+    def _counts(self, endpoint: EndpointKey) -> VerdictRecord | None:
+        said = self._said.get(endpoint)
+        if not said:
+            self._said.pop(endpoint, None)
+            self._doubled.get(endpoint[0], set()).discard(endpoint)
+            return None
+        own = next((fact.said for fact in said.values() if fact.worker == endpoint[0]), None)
+        others = [said[where].said for where in sorted(said) if said[where].worker != endpoint[0]]
+        if not others or endpoint[0] in self._workers:
+            return own
+        return next((word for word in others if word.health is Health.HEALTHY), others[0])

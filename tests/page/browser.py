@@ -44,13 +44,13 @@ PROBE = Probe(ProbeKind.HTTP, 80)
 
 
 def observed(services: int = 3, endpoints: int = 2) -> Observed:
-    """So many services with so many endpoints each, all healthy; `service-1.test` is the second one."""
+    """So many services with so many endpoints each, all healthy, of weight 1, 2 ... on `w1` and `w2` in turn."""
     declared = tuple(
         Service(f"demo/{n}", f"service-{n}.test", (Route(f"service-{n}.test", 80, Transport.TCP, 80),), probe=PROBE)
         for n in range(services)
     )
     ends = tuple(
-        Endpoint(f"{s.owner}/{e}", s.owner, "w1" if e % 2 == 0 else "w2", f"10.2.{n >> 8}.{n & 255}", e + 1)
+        Endpoint(f"{s.owner}/{e}", s.owner, "w1" if e % 2 == 0 else "w2", f"10.2.{n >> 8}.{n & 255}", e + 1, e + 1)
         for n, s in enumerate(declared)
         for e in range(endpoints)
     )
@@ -87,6 +87,7 @@ class Worker:
     traffic: dict[VirtualKey, Traffic] = field(default_factory=dict)
     connections: dict[Place, int] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    looks: int = 0
 
     @property
     def url(self) -> str:
@@ -114,6 +115,7 @@ class Worker:
                 running.cancel()
 
     async def look(self) -> Moment:
+        self.looks += 1
         return Moment(self.observed, asyncio.get_running_loop().time(), dict(self.traffic), dict(self.connections))
 
 

@@ -79,7 +79,7 @@ async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> Non
         await expect(image.locator("path.link.out")).to_have_count(1)
         endpoints = page.locator(".details table tbody tr")
         await expect(endpoints).to_have_text(
-            ["demo/1/0w110.2.0.1:1unhealthy1-status 5030", "demo/1/1w210.2.0.1:2serves1--5"]
+            ["demo/1/0w110.2.0.1:1unhealthy1-status 5030", "demo/1/1w210.2.0.1:2serves2--5"]
         )
 
 
@@ -111,7 +111,6 @@ async def test_it_plots_what_goes_through(page: Page, worker: Worker) -> None:
         await page.goto(worker.link)
         await expect(page.locator("#shown")).to_have_text("3 of 3 services shown")
         sent = page.locator("figure", has_text="To clients")
-        await expect(sent.locator(".value")).to_have_text("-", timeout=1000)
         for n in range(1, 4):
             worker.traffic = {WEB: Traffic(1000 + n * 50, 10_000, 50_000 + n * 4_000_000)}
             feed.changed()

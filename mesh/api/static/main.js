@@ -82,7 +82,8 @@ function show() {
   const { worker } = known;
   document.title = `${plain(worker.worker)} - vipmesh`;
   say(at("worker"), worker.worker);
-  say(at("about"), `version ${worker.version}, data plane ${worker.data_plane} (${worker.data_plane_reason}), DNS on ${worker.dns.join(", ")}`);
+  const about = [`version ${worker.version}`, `data plane ${worker.data_plane} (${worker.data_plane_reason})`, `DNS on ${worker.dns.join(", ")}`];
+  say(at("about"), [...about, worker.store && `store ${worker.store}`].filter(Boolean).join(", "));
   list(at("alerts"), worker.frozen.map((words) => `Frozen, the last good state stays in force: ${words}`), "p", "alert");
   const problems = [...worker.failures.map((words) => `The data plane refuses: ${words}`), ...worker.problems];
   if (worker.repairs > 0) problems.push(`Somebody else has changed what is vipmesh's, and it was mended: ${worker.repairs} times. The log says what.`);
@@ -124,7 +125,7 @@ function hay(service) {
 }
 
 function workers() {
-  const found = new Map();
+  const found = new Map(known.worker.workers.map(({ name }) => [name, { services: new Set(), endpoints: 0, serving: 0 }]));
   for (const service of known.services.values()) {
     for (const endpoint of service.endpoints) {
       const row = found.get(endpoint.worker) ?? { services: new Set(), endpoints: 0, serving: 0 };
@@ -135,6 +136,9 @@ function workers() {
     }
   }
   const rows = [...found].sort(([one], [other]) => (one < other ? -1 : 1));
+  const same = JSON.stringify(rows.map(([worker, row]) => [worker, row.services.size, row.endpoints, row.serving]));
+  if (same === workers.shown) return;
+  workers.shown = same;
   at("workers").replaceChildren(...rows.map(([worker, row]) =>
     element("tr", {},
       element("th", { scope: "row", class: "data" }, worker, worker === known.worker.worker ? element("span", { class: "quiet" }, " (this one)") : null),

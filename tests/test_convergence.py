@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 import pytest
@@ -63,6 +63,7 @@ class Cluster:
     shared: MemoryCluster = field(default_factory=MemoryCluster)
     workers: list[FakeWorker] = field(default_factory=list)
     lives: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    where: Field = FIELD
     placed: list[list[Instance]] = field(default_factory=lambda: spread(SERVICES, COPIES, WORKERS))
 
     @asynccontextmanager
@@ -79,7 +80,7 @@ class Cluster:
     def start(self, number: int) -> None:
         """A daemon, on the data plane that its former life has left."""
         plane = self.workers[number].plane if number < len(self.workers) else RecordingPlane()
-        worker = FakeWorker(f"w{number}", SlowStore(self.shared, f"w{number}"), FIELD, plane=plane)
+        worker = FakeWorker(f"w{number}", SlowStore(self.shared, f"w{number}"), self.where, plane=plane)
         worker.runs(self.placed[number])
         self.workers[number:] = [worker, *self.workers[number + 1 :]]
         self.lives[worker.name] = self.tasks.create_task(worker.run())
@@ -143,6 +144,26 @@ async def test_a_burst_of_changes_is_coalesced_and_ends_the_same_everywhere() ->
         assert cluster.passes() - passes <= 6 * WORKERS
         assert cluster.digests() == {cluster.expected()}
         assert cluster.digests() != digests
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_mass_failure_leaves_the_same_half_everywhere(seed: int) -> None:
+    """Each worker learns of its own endpoints first; what stays in traffic must not depend on that."""
+    async with Cluster(where=replace(FIELD, probe_floor=50)).running() as cluster:
+        chance = random.Random(seed)
+        failures = [
+            (worker, id) for worker, own in zip(cluster.workers, cluster.placed, strict=True) for id in ids(own)
+        ]
+        for worker, id in chance.sample(failures, len(failures)):
+            worker.finds({id: Health.UNHEALTHY})
+            await asyncio.sleep(chance.choice([0, 0.001, 0.05]))
+        await asyncio.sleep(5)
+        assert cluster.reals() == {SERVICES * 2}, "of three endpoints each"
+        assert len(cluster.digests()) == 1
+        for worker, id in failures:
+            worker.finds({id: Health.HEALTHY})
+        await asyncio.sleep(5)
+        assert cluster.digests() == {cluster.expected()}
 
 
 async def test_changes_that_drip_in_are_coalesced_while_the_workers_are_busy() -> None:

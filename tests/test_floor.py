@@ -214,3 +214,13 @@ def test_whatever_happens(groups: dict[str, str], steps: list[tuple[int, Health,
         assert (again.kept, again.suspicions) == (floor.kept, floor.suspicions)
         assert set(floor.fallen) <= {key for key in keys if health[key] is DOWN}
         assert all(now - fell_at[key] <= window(PROBE) or before.groups for key in floor.fallen)
+
+
+def test_workers_that_learn_of_the_falls_in_another_order_keep_the_same_ones() -> None:
+    """Each learns of its own endpoints first, and of the others' when they have told."""
+    one, other = Story(view({"shop": "abcd"})), Story(view({"shop": "abcd"}))
+    for story, order in ((one, "0123"), (other, "3120")):
+        for moment, number in enumerate(order):
+            story.at(1 + moment / 10, down=f"shop{number}")
+    assert one.floor.kept == other.floor.kept
+    assert len(one.floor.kept) == 2

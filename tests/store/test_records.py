@@ -24,7 +24,16 @@ from mesh.model import (
 )
 from mesh.store.claiming import claim
 from mesh.store.reader import Reader
-from mesh.store.records import name_claim, port_claim, registration, service_claim, verdict, view, vip_claim
+from mesh.store.records import (
+    daemon,
+    name_claim,
+    port_claim,
+    registration,
+    service_claim,
+    verdict,
+    view,
+    vip_claim,
+)
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 SERVICE = Service(
@@ -234,8 +243,12 @@ def _variants() -> dict[str, list[bytes]]:
                 for where, value in registration(worker, [], [endpoint]).items():
                     found.setdefault(where, []).append(value)
             for health in (Health.HEALTHY, Health.UNHEALTHY):
-                where, value = verdict(worker, (worker, id), health)
-                found.setdefault(where, []).append(value)
+                for of in (worker, "w2"):
+                    for kept in (False, True):
+                        where, value = verdict(worker, (of, id), health, kept=kept, held_back=not kept)
+                        found.setdefault(where, []).append(value)
+        where, value = daemon(worker, "1", "a session")
+        found.setdefault(where, []).append(value)
     for name, vip in (("web.test", "10.112.0.9"), ("other.test", "10.112.0.9"), ("web.test", "10.112.0.8")):
         for where, value in (
             service_claim(name, vip),
@@ -275,6 +288,43 @@ def test_a_reader_that_is_told_of_changes_alone_gives_it_too(
         reader.follow(dict(changes[:cut]))
         assert reader.follow(dict(changes[cut:])) == view(wanted)
         records = wanted
+
+
+GONE = ("w2", "a")
+
+
+@pytest.mark.parametrize(
+    ("said", "daemons", "health", "kept"),
+    [
+        pytest.param({"w2": "down"}, ["w2"], "unhealthy", False, id="its own worker has the word"),
+        pytest.param({"w2": "down", "w1": "up"}, ["w1", "w2"], "unhealthy", False, id="while it is there"),
+        pytest.param({"w2": "up"}, ["w1"], "healthy", False, id="when it is gone, its last word counts"),
+        pytest.param({"w2": "up", "w1": "kept"}, ["w1"], "unhealthy", True, id="until another has asked"),
+        pytest.param({"w2": "up", "w1": "down", "w3": "up"}, [], "healthy", False, id="one that had an answer will do"),
+        pytest.param({"w1": "down", "w3": "kept"}, [], "unhealthy", False, id="of two without one, the first"),
+        pytest.param({}, ["w1"], None, False, id="nobody has asked"),
+    ],
+)
+def test_whose_word_counts(said: dict[str, str], daemons: list[str], health: str | None, kept: bool) -> None:
+    records = dict(daemon(worker, "1", "a session") for worker in daemons)
+    for worker, word in said.items():
+        now = Health.HEALTHY if word == "up" else Health.UNHEALTHY
+        records |= dict([verdict(worker, GONE, now, kept=word == "kept")])
+    seen, problems = view(records)
+    assert not problems
+    assert seen.health == ({} if health is None else {GONE: Health(health)})
+    assert (seen.kept == {GONE}) is kept
+    assert seen.workers == set(daemons)
+
+
+def test_a_worker_that_is_gone_or_back_changes_whose_word_counts() -> None:
+    presence = daemon("w2", "1", "a session")
+    records = dict([presence, verdict("w2", GONE, Health.HEALTHY), verdict("w1", GONE, Health.UNHEALTHY)])
+    records |= registration("w2", [SERVICE], [replace(ENDPOINT, id="a", worker="w2")])
+    reader = Reader()
+    assert reader.view(records)[0].groups["demo/web"].verdicts == (Health.HEALTHY,)
+    assert reader.follow({presence[0]: None})[0].groups["demo/web"].verdicts == (Health.UNHEALTHY,)
+    assert reader.follow(dict([presence]))[0].groups["demo/web"].verdicts == (Health.HEALTHY,)
 
 
 def test_many_endpoints_that_come_and_go_at_once_are_in_order() -> None:

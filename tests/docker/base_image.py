@@ -12,26 +12,16 @@ import sys
 import sysconfig
 import tarfile
 from collections.abc import Iterator
+from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import IO
 
 from tests.docker.engine import BUSYBOX
 
-_NEEDED = (
-    "aiodocker",
-    "aiohttp",
-    "dnslib",
-    "msgspec",
-    "prometheus-client",
-    "pyroute2",
-    "PyYAML",
-    "python-dotenv",
-    "uvloop",
-    "pip",
-    "setuptools",
-    "wheel",
-)
+_SETUP = Path(__file__).parents[2] / "setup.cfg"
+_BUILDS = ("pip", "setuptools", "wheel")
+"""What the image is built with; what it needs besides stands in setup.cfg."""
 _LEFT_OUT = {
     "__pycache__",
     "test",
@@ -93,7 +83,10 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _closure() -> set[str]:
     """The packages with what they require, as far as it is installed."""
-    todo, found = list(_NEEDED), set[str]()
+    settings = ConfigParser()
+    settings.read(_SETUP)
+    required = [line for line in settings["options"]["install_requires"].splitlines() if line.strip()]
+    todo, found = [*_BUILDS, *map(_name, required)], set[str]()
     while todo:
         name = todo.pop()
         try:
@@ -102,8 +95,12 @@ def _closure() -> set[str]:
             continue
         if name not in found:
             found.add(name)
-            todo += [re.split(r"[^A-Za-z0-9._-]", text)[0] for text in required if "extra ==" not in text]
+            todo += [_name(text) for text in required if "extra ==" not in text]
     return found
+
+
+def _name(required: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", required)[0]
 
 
 def _libraries(files: list[Path]) -> Iterator[Path]:

@@ -302,6 +302,8 @@ class Reconciler:
             except TimeoutError:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
+            self._share.review()
+            self._journal.found("peers", self._reach.problems())
             self._looked_at = asyncio.get_running_loop().time()
             self.figures.looked_at = time.time()
             with self._pace.work():
@@ -310,8 +312,6 @@ class Reconciler:
                     self._share.judge(self._judging.said())
                     if self._now.addresses is not None:
                         await self._pass(weighed, self._now.addresses)
-            self._share.review()
-            self._journal.found("peers", self._reach.problems())
             self.on_pass()
 
     async def _pass(self, seen: ClusterView, addresses: frozenset[Address]) -> None:

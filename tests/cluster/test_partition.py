@@ -1,7 +1,6 @@
 """A worker is cut off from all others, or loses its lease while it lives: what serves, and what healing moves."""
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +11,7 @@ import pytest
 from tests.cluster.lab import Lab
 from tests.cluster.load import Way, ask, load
 from tests.cluster.test_worker_loss import ON_W3
-from tests.cluster.workers import ALL, LISTEN, PUBLISHED, Worker, agree, all_running, met
+from tests.cluster.workers import ALL, LISTEN, PUBLISHED, Worker, agree, all_running, lease_of, met
 from tests.e2e.programs import eventually
 from tests.ipvs.lab import PATIENCE, name_in
 from tests.store.etcd_server import EtcdServer
@@ -81,7 +80,7 @@ async def test_a_worker_that_is_cut_off_serves_what_it_reaches_and_healing_flaps
                 await eventually(third.status, lambda s: any("this worker: it reaches" in p for p in s["problems"]))
                 await eventually(third.status, lambda s: any("since 20" in line for line in s["frozen"]))
                 assert await third.resolve() == vip
-                await eventually(first.status, lambda s: len(s["services"][0]["endpoints"]) == 4)  # its lease has ended
+                await eventually(lambda: lease_of("w3", server), lambda lease: lease == 0)
                 assert await third.programmed() == ON_W3
             assert counted.failures == []
 
@@ -104,8 +103,7 @@ async def test_a_lease_that_is_lost_moves_nothing_on_the_other_workers(
     first, _, third = workers
 
     async def lease() -> int:
-        shown = await asyncio.to_thread(server.ctl, "get", "/vipmesh/workers/w3/daemon", "-w", "json")
-        return int(json.loads(shown).get("kvs", [{"lease": 0}])[0]["lease"])
+        return await lease_of("w3", server)
 
     async with all_running(workers):
         await agree(workers)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.lab import CONTAINERS, Lab
 from tests.cluster.load import Way, load
-from tests.cluster.workers import ALL, PUBLISHED, Worker, agree, all_running, met, seconds_until
+from tests.cluster.workers import ALL, PUBLISHED, Worker, agree, all_running, lease_of, met, seconds_until
 from tests.e2e.programs import eventually
 from tests.store.etcd_server import EtcdServer
 
@@ -86,5 +86,26 @@ class TestTheLeaseAlone:
             await agree(workers)
             await third.power_off()
             took = await asyncio.gather(*(seconds_until(w, lambda seen: seen == ALL - ON_W3) for w in (first, second)))
-            assert max(took) < ttl + 0.5 + BUSY
-            assert (await first.status())["problems"] == []
+            assert max(took) < ttl + 2 + BUSY
+            problems = (await first.status())["problems"]
+            assert [p for p in problems if "worker w3: it does not answer this worker, nor do endpoints" in p]
+
+    async def test_a_daemon_that_does_not_come_back_leaves_endpoints_that_answer_in_traffic(
+        self, lab: Lab, workers: list[Worker], server: EtcdServer, ttl: int
+    ) -> None:
+        """Its containers run on; the others go on with their probes."""
+        first, third = workers[0], workers[2]
+        async with all_running(workers[:2]), third.running() as program:
+            await agree(workers)
+            await met(workers)
+            async with load(lab, [Way("client", first.address, PUBLISHED)]) as counted:
+                await program.end(signal.SIGKILL)
+                await eventually(lambda: lease_of("w3", server), lambda lease: lease == 0)
+                for _ in range(30):
+                    assert await first.programmed() == ALL
+                    await asyncio.sleep(0.1)
+            assert counted.failures == []
+            assert counted.answers.keys() == CONTAINERS.keys()
+            await eventually(
+                first.status, lambda s: all(e["health"] == "healthy" for e in s["services"][0]["endpoints"])
+            )

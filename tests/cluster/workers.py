@@ -13,6 +13,7 @@ import aiohttp
 
 from tests.cluster.lab import CONTAINERS, Lab, underlay
 from tests.e2e.programs import Program, eventually, vipmesh
+from tests.store.etcd_server import EtcdServer
 
 SLOW = 600.0
 """Seconds for what a virtual machine does that emulates its processor: there a daemon alone starts for minutes."""
@@ -185,3 +186,9 @@ async def all_running(workers: Sequence[Worker], *, at_once: bool = True) -> Asy
             if not at_once:
                 await eventually(worker.programmed, bool, SLOW)
         yield
+
+
+async def lease_of(worker: str, server: EtcdServer) -> int:
+    """0: it has none any more."""
+    shown = await asyncio.to_thread(server.ctl, "get", f"/vipmesh/workers/{worker}/daemon", "-w", "json")
+    return int(json.loads(shown).get("kvs", [{"lease": 0}])[0]["lease"])

@@ -38,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
     _asks(status)
     status.set_defaults(of="show")
 
+    top = verbs.add_parser("top", help="show what goes through the services, as it changes")
+    top.add_argument("--count", type=_count, metavar="N", help="so many times, then end; default: until interrupted")
+    _asks(top)
+    top.set_defaults(of="top")
+
     explain = verbs.add_parser("explain", help="show the way of a request, and why what is not in the way is not")
     explain.add_argument("asked", metavar="NAME|VIP|PORT|CONTAINER", help="also a URL, an endpoint or PROJECT/SERVICE")
     _asks(explain)
@@ -73,6 +78,12 @@ def _asks(verb: argparse.ArgumentParser) -> None:
 
 def _config(verb: argparse.ArgumentParser, what: str) -> None:
     verb.add_argument("-c", "--config", type=Path, metavar="FILE", help=what)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
 
 
 def _json(verb: argparse.ArgumentParser) -> None:

@@ -4,12 +4,15 @@ import argparse
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mesh.errors import SettingsError
 
 ANSWER = 5.0
 """Seconds that an answer may take."""
+QUIET = 40.0
+"""Seconds of silence in a stream after which the daemon is taken to be gone; it says something each 15 s."""
 _JSON = "application/json"
 
 
@@ -36,17 +39,10 @@ class Daemon:
         try:
             return self._ask(path, given, timeout, accept).decode()
         except (OSError, http.client.HTTPException) as error:
-            raise NoAnswerError(
-                f"no daemon answers on {self.listen}: {error}; start it with `vipmesh run`, "
-                f"or name its [admin] listen with --admin"
-            ) from error
+            raise self._no_answer(error) from error
 
     def _ask(self, path: str, given: Mapping[str, str] | None, timeout: float, accept: str) -> bytes:
-        connection = (
-            _UnixConnection(self.listen.removeprefix("unix://"), timeout)
-            if self.listen.startswith("unix://")
-            else http.client.HTTPConnection(self.listen, timeout=timeout)
-        )
+        connection = self._connection(timeout)
         method, body = ("GET", None) if given is None else ("POST", json.dumps(given))
         try:
             connection.request(method, path, body, {"Accept": accept, **self._headers})
@@ -56,6 +52,43 @@ class Daemon:
             return answer.read()
         finally:
             connection.close()
+
+    def follow(self, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Name and data of each server-sent event, until the reader has enough. Raises `NoAnswerError`, also when the
+        daemon ends it.
+        """
+        connection = self._connection(QUIET)
+        name, data = "", ""
+        try:
+            connection.request("GET", path, None, {"Accept": "text/event-stream", **self._headers})
+            answer = connection.getresponse()
+            if answer.status != http.client.OK:
+                raise http.client.HTTPException(f"status {answer.status}")
+            while line := answer.readline():
+                what, _, text = line.decode().rstrip("\r\n").partition(": ")
+                if what == "event":
+                    name = text
+                elif what == "data":
+                    data += text
+                elif not what and data:
+                    yield name, json.loads(data)
+                    name, data = "", ""
+            raise http.client.HTTPException("it has ended")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._no_answer(error) from error
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self.listen.startswith("unix://"):
+            return _UnixConnection(self.listen.removeprefix("unix://"), timeout)
+        return http.client.HTTPConnection(self.listen, timeout=timeout)
+
+    def _no_answer(self, error: Exception) -> NoAnswerError:
+        return NoAnswerError(
+            f"no daemon answers on {self.listen}: {error}; start it with `vipmesh run`, "
+            f"or name its [admin] listen with --admin"
+        )
 
     def _settings_listen(self) -> str:
         from mesh.verbs.configured import settings

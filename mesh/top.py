@@ -1,0 +1,146 @@
+"""What goes through a worker, as `vipmesh top` shows it: the events of the admin API -> a table. Pure.
+
+The busiest service comes first, and under it its endpoints that have connections. What is too long or too much for the
+terminal is left out at the end, and said. Names come from labels: whatever could move the cursor is shown as `?`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_UNITS = ("", "k", "M", "G", "T")
+_COLUMNS = f"{'SERVING':>9} {'CONNECTIONS':>12} {'NEW/s':>8} {'IN/s':>8} {'OUT/s':>8}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One service; what is not counted or not known yet is None."""
+
+    name: str
+    owner: str
+    vip: str | None
+    serving: int
+    endpoints: int
+    connections: int
+    """Established now."""
+    opened: float | None
+    """Connections in a second."""
+    bytes_in: float | None
+    """Octets in a second from clients."""
+    bytes_out: float | None
+    busy: Mapping[str, int] = field(default_factory=dict)
+    """Connections of the endpoints that have any, by their name, else their id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """One moment of a worker."""
+
+    worker: str
+    data_plane: str
+    connections: int
+    opened: float | None
+    bytes_in: float | None
+    bytes_out: float | None
+    services: tuple[Row, ...]
+    """The busiest first."""
+
+
+class Board:
+    """Takes the events in their order."""
+
+    def __init__(self) -> None:
+        self._worker: Mapping[str, Any] = {}
+        self._services: dict[str, Mapping[str, Any]] = {}
+        self._ready = False
+
+    def take(self, name: str, event: Mapping[str, Any]) -> Top | None:
+        """One event; what there is to show after it, if it says what goes through."""
+        match name:
+            case "worker":
+                self._worker = event
+            case "service":
+                self._services[event["owner"]] = event
+            case "gone":
+                self._services.pop(event["owner"], None)
+            case "ready":
+                self._ready = True
+            case "flow" if self._ready:
+                return self._top(event)
+        return None
+
+    def _top(self, flow: Mapping[str, Any]) -> Top:
+        idle: Mapping[str, Any] = {}
+        carried = {service["owner"]: service for service in flow["services"]}
+        rates = flow["counted"] and flow["opened"] is not None
+        rows = (self._row(service, carried.get(owner, idle), rates=rates) for owner, service in self._services.items())
+        return Top(
+            self._worker["worker"],
+            self._worker["data_plane"],
+            flow["connections"],
+            flow["opened"],
+            flow["bytes_in"],
+            flow["bytes_out"],
+            tuple(sorted(rows, key=lambda row: (-(row.opened or 0), -row.connections, row.name, row.owner))),
+        )
+
+    @staticmethod
+    def _row(service: Mapping[str, Any], carried: Mapping[str, Any], *, rates: bool) -> Row:
+        names = {f"{e['worker']}/{e['id']}": e["name"] or e["id"] for e in service["endpoints"]}
+        quiet = 0.0 if rates else None
+        return Row(
+            service["name"],
+            service["owner"],
+            service["vip"],
+            sum(endpoint["serving"] for endpoint in service["endpoints"]),
+            len(service["endpoints"]),
+            carried.get("connections", 0),
+            carried.get("opened", quiet),
+            carried.get("bytes_in", quiet),
+            carried.get("bytes_out", quiet),
+            {names.get(key, key): count for key, count in carried.get("endpoints", {}).items()},
+        )
+
+
+def render(top: Top, columns: int, lines: int) -> list[str]:
+    """The table for a terminal of this size, not a line more."""
+    serving, endpoints = sum(row.serving for row in top.services), sum(row.endpoints for row in top.services)
+    flow = f"in {_octets(top.bytes_in)}  out {_octets(top.bytes_out)}"
+    head = [
+        f"{top.worker}  {top.data_plane}  {len(top.services)} services, {serving} of {endpoints} endpoints serving",
+        f"{top.connections} connections  {_rate(top.opened)} new/s  {flow}",
+        "",
+        f"{'SERVICE':<32} {'VIP':<15} {_COLUMNS}",
+    ]
+    body = [line for row in top.services for line in _lines(row)]
+    room = max(1, lines - len(head))
+    if len(body) > room:
+        body = [*body[: room - 1], f"... {len(body) - room + 1} lines more: a larger terminal, or --json, has them"]
+    return [_plain(line)[:columns] for line in (*head, *body)]
+
+
+def _lines(row: Row) -> Iterator[str]:
+    serving = f"{row.serving} of {row.endpoints}"
+    rates = " ".join(f"{_rate(rate):>8}" for rate in (row.opened, row.bytes_in, row.bytes_out))
+    yield f"{row.name:<32} {row.vip or 'REFUSED':<15} {serving:>9} {row.connections:>12} {rates}"
+    for name, count in sorted(row.busy.items(), key=lambda pair: (-pair[1], pair[0])):
+        yield f"  {name:<56} {count:>12}"
+
+
+def _rate(rate: float | None) -> str:
+    """`-`, `0.4`, `17`, `1.2k`."""
+    if rate is None:
+        return "-"
+    unit = 0
+    while rate >= 999.5 and unit < len(_UNITS) - 1:
+        rate, unit = rate / 1000, unit + 1
+    digits = 1 if 0 < rate < 9.95 else 0
+    return f"{rate:.{digits}f}{_UNITS[unit]}"
+
+
+def _octets(rate: float | None) -> str:
+    return "-" if rate is None else f"{_rate(rate)}B/s"
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -122,6 +122,19 @@ async def test_it_plots_what_goes_through(page: Page, worker: Worker) -> None:
         await expect(row.locator("td").last).not_to_have_text("0")
 
 
+async def test_it_shows_what_is_suspected_and_who_serves_in_spite_of_it(page: Page, worker: Worker) -> None:
+    worker.observed = failed(observed(1, 2), 0, "refused")
+    key = ("w1", "demo/0/0")
+    told = replace(worker.observed.judged, kept=frozenset({key}), suspicions=("service demo/0: 2 of 2 endpoints fail",))
+    worker.observed = replace(worker.observed, judged=told)
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page.locator("#alerts")).to_contain_text("Suspected, and not obeyed: service demo/0: 2 of 2")
+        await page.get_by_role("button", name="service-0.test").click()
+        first = page.locator(".details table tbody tr").first
+        await expect(first).to_contain_text("serves: failure is suspected")
+
+
 async def test_it_says_that_it_has_lost_the_worker_and_finds_it_again(page: Page, worker: Worker) -> None:
     async with worker.running():
         await page.goto(worker.link)

@@ -28,6 +28,7 @@ export function place(endpoint) {
 /** What keeps an endpoint from taking connections: [word, kind]. */
 export function state(endpoint) {
   if (endpoint.drain) return [`drains: ${endpoint.drain}`, "warn"];
+  if (endpoint.serving && endpoint.health === "unhealthy") return [endpoint.kept ? "serves: failure is suspected" : "serves: nobody is better", "warn"];
   if (endpoint.serving) return [endpoint.health === "not probed" ? "serves, not probed" : "serves", "good"];
   if (endpoint.health === "unhealthy") return ["unhealthy", "bad"];
   if (endpoint.health === "starting") return ["starting", "warn"];

@@ -84,7 +84,8 @@ function show() {
   say(at("worker"), worker.worker);
   const about = [`version ${worker.version}`, `data plane ${worker.data_plane} (${worker.data_plane_reason})`, `DNS on ${worker.dns.join(", ")}`];
   say(at("about"), [...about, worker.store && `store ${worker.store}`].filter(Boolean).join(", "));
-  list(at("alerts"), worker.frozen.map((words) => `Frozen, the last good state stays in force: ${words}`), "p", "alert");
+  const alerts = worker.frozen.map((words) => `Frozen, the last good state stays in force: ${words}`);
+  list(at("alerts"), [...alerts, ...worker.suspicions.map((words) => `Suspected, and not obeyed: ${words}`)], "p", "alert");
   const problems = [...worker.failures.map((words) => `The data plane refuses: ${words}`), ...worker.problems];
   if (worker.repairs > 0) problems.push(`Somebody else has changed what is vipmesh's, and it was mended: ${worker.repairs} times. The log says what.`);
   const shown = problems.slice(0, WORDS);

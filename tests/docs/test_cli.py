@@ -1,0 +1,56 @@
+"""docs/cli.md and the code say the same: verbs, options, documents, causes."""
+
+import argparse
+import re
+from dataclasses import fields
+
+import pytest
+
+from mesh.arguments import parser
+from mesh.explanation import Cause
+from mesh.top import Row, Top
+from mesh.verbs import answers
+from mesh.verbs.doctor import Diagnosis
+from mesh.verbs.doctor import Found as Finding
+from tests.docs.pages import ROOT
+
+VERBS, _, DOCUMENTS = (ROOT / "docs" / "cli.md").read_text().partition("## What programs get")
+ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", VERBS.replace(r"\|", "/"), re.M))
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    (choices,) = [action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(choices)
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_each_verb_has_its_options(verb: str) -> None:
+    shown = set(re.findall(r"--?[a-z]+", ROWS[verb]))
+    real = {option for action in verbs()[verb]._actions for option in action.option_strings} - {"-h", "--help"}
+    assert shown == real
+
+
+def test_there_is_no_other_verb() -> None:
+    assert ROWS.keys() == verbs().keys()
+
+
+@pytest.mark.parametrize(
+    ("verb", "documents"),
+    [
+        ("`top`, a line each", [Top, Row]),
+        ("`check`", [answers.Checked, answers.Found]),
+        ("`doctor`", [Diagnosis, Finding]),
+        ("`drain`, `maintenance`, `undrain`, `stop`", [answers.Changed]),
+        ("`teardown`", [answers.TornDown]),
+        ("any that failed as a whole", [answers.Failed]),
+    ],
+)
+def test_the_fields_of_each_document(verb: str, documents: list[type]) -> None:
+    (row,) = [line for line in DOCUMENTS.splitlines() if line.startswith(f"| {verb} |")]
+    told = re.findall(r"`(\w+)`", row.removeprefix(f"| {verb} |"))
+    assert told == [field.name for document in documents for field in fields(document)]
+
+
+def test_the_causes() -> None:
+    table = DOCUMENTS.partition("### Causes")[2]
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.M) == [str(cause) for cause in Cause]

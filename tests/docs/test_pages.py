@@ -1,0 +1,88 @@
+"""The docs hold: links lead somewhere, settings and labels in them are understood, commands exist."""
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterable
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from mesh.arguments import parser
+from mesh.check import check
+from mesh.config import load
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+POOL = ip_network("10.112.0.0/16")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = page if not file else (page.parent / file).resolve()
+        if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there)):
+            broken.append(target)
+    assert not broken
+
+
+def each(found: Iterable[Block]) -> list[object]:
+    return [pytest.param(block, id=str(block)) for block in found]
+
+
+@pytest.mark.parametrize("block", each(block for block in BLOCKS if block.language == "toml"))
+def test_settings_are_understood(block: Block) -> None:
+    tomllib.loads(block.text)
+    load(block.text, {}, hostname="w1")
+
+
+COMPOSE = [block for block in BLOCKS if block.language == "yaml" and re.search("^services:", block.text, re.M)]
+MISTAKES = "http://restserver.local/api"
+"""In the example of what is refused; `tests/test_check.py` looks at what is said of it."""
+
+
+@pytest.mark.parametrize("block", each(block for block in COMPOSE if MISTAKES not in block.text))
+def test_labels_in_compose_files_are_understood(block: Block, tmp_path: Path) -> None:
+    """All but labels that the page shows as not handled yet."""
+    file = tmp_path / "compose.yaml"
+    file.write_text(block.text)
+    problems = [str(problem) for problem in check([file], {}, domain="mesh.internal", pool=POOL)]
+    assert [problem for problem in problems if "not handled yet" not in problem] == []
+
+
+COMMANDS = sorted(
+    {
+        found.strip()
+        for page in PAGES
+        for found in re.findall(r"(?:^ {4,}|^\$ |`|&& )(vipmesh [a-z]+(?![a-z:])[^`|>&\n]*)", page.read_text(), re.M)
+    }
+)
+NEEDS = {
+    "explain": "x",
+    "drain": "x",
+    "undrain": "x",
+    "stop": "x",
+    "maintenance": "x",
+    "check": "x",
+    "completion": "bash",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    verb, *rest = shlex.split(re.split(r"  | #", command)[0])[1:]
+    if not rest and verb in NEEDS:  # named in a sentence, without what it needs
+        rest = [NEEDS[verb]]
+    if re.search(r"[A-Z]{3}|\[|\|", command):  # as in `vipmesh drain NAME`
+        rest = ["--help"]
+    try:
+        parser().parse_args([verb, *rest])
+        status: object = 0
+    except SystemExit as end:
+        status = end.code
+    assert not status, capsys.readouterr().err

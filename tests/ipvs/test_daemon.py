@@ -91,7 +91,7 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
         established = Client(lab)
         await established.connect(web)
         served_by = await established.echo()
-        before = run("ipvsadm", "-Sn")
+        before = await eventually(lambda: asyncio.to_thread(run, "ipvsadm", "-Sn"), is_complete)
         enough = asyncio.Event()
         loading = asyncio.ensure_future(load(lab, web, enough))
         await daemon.end(signal.SIGKILL)
@@ -166,6 +166,11 @@ async def test_a_dead_backend_is_pruned_and_a_returned_one_serves_again(
             assert await daemon.end() == 0
 
 
+def is_complete(table: str) -> bool:
+    """The VIP, and the published port at both addresses of the worker, each with both containers."""
+    return (table.count("-A "), table.count("-a ")) == (3, 6)
+
+
 async def test_what_somebody_breaks_is_mended_and_told(
     lab: Lab, servers: Servers, settings: Path, tmp_path: Path
 ) -> None:
@@ -183,7 +188,7 @@ async def test_what_somebody_breaks_is_mended_and_told(
         )
         vip = shown["services"][0]["vip"]
         web = VirtualKey(vip, 80, Transport.TCP)
-        before = run("ipvsadm", "-Sn")
+        before = await eventually(lambda: asyncio.to_thread(run, "ipvsadm", "-Sn"), is_complete)
 
         ip(f"address del {vip}/32 dev mesh0")
         await daemon.line(f"repaired: somebody changed the data plane: bind VIP {vip}", seconds=5)

@@ -158,7 +158,12 @@ def problems(known: Known) -> list[Problem]:
             reason = "its lease in the store has ended, but it answers: its endpoints stay, and are asked from here"
             remedy = "see that it reaches the store"
             found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
-    for worker in sorted({worker for worker, _ in known.lost if not known.answers(worker)}):
+    out_of_reach = {worker for worker, _ in known.lost if not known.answers(worker)}
+    for worker in sorted(known.unleased - out_of_reach):
+        if not known.answers(worker):
+            reason = "its daemon is gone, and its endpoints answer: those with a probe serve for a minute more"
+            found.append(Problem(Severity.WARNING, f"worker {worker}", reason, "start its daemon again"))
+    for worker in sorted(out_of_reach):
         reason = "it does not answer this worker, nor do endpoints of it, which get no new connection from here"
         remedy = "see that it runs and is connected; they are back with their first answer"
         found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))

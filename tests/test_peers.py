@@ -133,6 +133,14 @@ def open_to(view: ClusterView) -> list[str]:
     return [e.worker for e in view.endpoints if e.drain is None]
 
 
+def test_a_daemon_that_is_gone_is_told_apart_from_a_worker_that_is() -> None:
+    there = Known({"w2": ENOUGH}, {("w2", "e"): 0}, unleased=frozenset({"w2"}))
+    (told,) = problems(there)
+    assert "its daemon is gone, and its endpoints answer" in str(told)
+    (told,) = problems(replace(there, endpoints={("w2", "e"): ENOUGH}))
+    assert "it does not answer this worker, nor do endpoints of it" in str(told)
+
+
 class TestWithholding:
     def test_a_lost_endpoint_takes_no_new_connection_and_says_why(self) -> None:
         withheld = withhold(view("w1", "w2"), {("w2", "e")}, isolated=False)

@@ -113,6 +113,7 @@ PEERS: Table = {
         "The other workers cannot ask for this one",
         ("for the other workers: ", "its loss is noticed when its lease ends", "the names in it do not resolve"),
     ),
+    "VM455": ("The daemon of a worker is gone", ("its daemon is gone, and its endpoints answer",)),
 }
 DATA_PLANE: Table = {
     "VM501": ("No IPVS", ("this kernel offers no IPVS",)),

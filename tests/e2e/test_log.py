@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import call, free_port, vipmesh
+from tests.e2e.programs import VIPMESH, call, free_port, vipmesh
 
 SETTINGS = """
 [node]
@@ -58,6 +58,6 @@ async def test_lines_for_programs(shape: str, tmp_path: Path) -> None:
 
 
 async def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    code, output = await call("env", "VIPMESH_LOG_FORMAT=xml", "python", "-m", "mesh", "run", "-c", "/dev/null")
+    code, output = await call("env", "VIPMESH_LOG_FORMAT=xml", *VIPMESH, "run", "-c", "/dev/null")
     assert code == 1
     assert "VIPMESH_LOG_FORMAT: 'xml' is not a format of the log; write text, logfmt or json [VM302]" in output

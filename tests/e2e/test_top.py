@@ -31,7 +31,9 @@ async def test_on_a_terminal_it_fills_the_screen_and_leaves_it_as_it_was(admin: 
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, 80, 0, 0))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(serving(socket_of(tmp_path)))
-        process = await asyncio.create_subprocess_exec(*VIPMESH, "top", "--admin", admin, stdout=theirs, stderr=theirs)
+        # A shell's background job ignores SIGINT, and so would what it starts.
+        command = ("env", "--default-signal=INT", *VIPMESH, "top", "--admin", admin)
+        process = await asyncio.create_subprocess_exec(*command, stdout=theirs, stderr=theirs)
         os.close(theirs)
         stack.callback(_end, process)
         shown = b""

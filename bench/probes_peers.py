@@ -16,7 +16,7 @@ PORT = 18080
 _ENDPOINTS = """
 global
     nbthread 1
-    maxconn 20000
+    maxconn 5000
     stats socket {directory}/endpoints.sock
 defaults
     mode http

@@ -14,9 +14,9 @@ from tests.e2e.programs import VIPMESH, call, eventually, status, vipmesh
 from tests.ipvs.lab import Client, Lab, Servers, ask_tcp
 from tests.netns import ip, run
 
-pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(900)]
 
-SLOW = 120.0
+SLOW = 300.0
 """Seconds to start a program: the virtual machine may emulate its processor."""
 
 COMPOSE = """
@@ -146,6 +146,7 @@ async def test_a_dead_backend_is_pruned_and_a_returned_one_serves_again(
             await daemon.line("data plane ipvs", seconds=SLOW)
             for _ in range(2):
                 await daemon.line("healthy", seconds=SLOW)
+            await eventually(partial(ask_name, lab), bool, SLOW)  # the VIP is there: its name comes after it
             await mortal.__aexit__()
             await daemon.line(r"10\.2\.0\.2:8080 unhealthy: refused \(3 of 3\)", seconds=SLOW)
             shown = await eventually(

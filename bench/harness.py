@@ -56,8 +56,8 @@ def main(run: Callable[[bool], Sequence[Row]], description: str) -> int:
     print(" · ".join(f"{key} {value}" for key, value in machine().items()))
     print("| bench | ours | peer | ratio | spread | goal | met |\n|---|---|---|---|---|---|---|")
     for row in rows:
-        met = "yes" if row.met else "no"
-        print(f"| {row.bench} | {row.ours} | {row.peer} | {row.ratio:.2f} | {row.spread} | {row.goal} | {met} |")
+        met = ("yes" if row.met else "no") if row.goal else "-"
+        print(f"| {row.bench} | {row.ours} | {row.peer} | {row.ratio:.2f} | {row.spread} | {row.goal or '-'} | {met} |")
     return 0
 
 

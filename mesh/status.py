@@ -226,7 +226,7 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
             yield f"  {_endpoint_line(endpoint)}"
     if not status.services:
         yield ""
-        yield "no services"
+        yield ("no services" if status.digest else "no services are known yet: nothing was planned since the start")
     for title, lines in (("problems", status.problems), ("the data plane refused", status.failures)):
         if lines:
             yield ""

@@ -1,5 +1,7 @@
 """status: what people read and what programs get."""
 
+from dataclasses import replace
+
 import msgspec
 
 from mesh.model import (
@@ -92,4 +94,6 @@ def test_programs_get_the_same_value_back() -> None:
 
 
 def test_a_worker_without_services_says_so() -> None:
-    assert render(WorkerStatus("1", "w", "ipvs", "r", ())).endswith("\n\nno services")
+    nothing_read = WorkerStatus("1", "w", "ipvs", "r", ())
+    assert render(nothing_read).endswith("\n\nno services are known yet: nothing was planned since the start")
+    assert render(replace(nothing_read, digest="0f")).endswith("\n\nno services")

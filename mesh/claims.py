@@ -15,7 +15,7 @@ from hashlib import blake2b
 from ipaddress import ip_address
 from typing import TypeAlias
 
-from mesh.config import Network
+from mesh.config_values import Network
 from mesh.model import Address, Claims, Name, Publish, Service, Transport
 from mesh.problem import Problem, Severity
 

@@ -2,11 +2,10 @@
 
 Each setting is also an environment variable, `VIPMESH_<SECTION>_<KEY>` (`[source.compose] files` is
 `VIPMESH_SOURCE_COMPOSE_FILES`, lists separated by commas), which wins over the file. A key that does not exist is
-an error that names the nearest one, never silence.
+an error that names the nearest one, never silence. How a single value is read is in `mesh.config_values`.
 """
 
 import difflib
-import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,27 +13,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
+from mesh import config_values as values
 from mesh import etcd_url
+from mesh.config_values import Network
 from mesh.errors import SettingsError
 from mesh.log_lines import Format
 from mesh.model import Address
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-__all__ = [
-    "SETTINGS",
-    "Driver",
-    "EndpointAddress",
-    "Network",
-    "Settings",
-    "SettingsError",
-    "load",
-    "socket_address",
-    "variable_of",
-]
-
-Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Driver(StrEnum):
@@ -134,7 +120,7 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
     given = dict(_leaves(tree, ""))
     problems += [f"{file}: {text}" for text in _unknown(given)]
     problems += _unknown_variables(environment)
-    values: dict[str, Any] = {"node_name": hostname}
+    read: dict[str, Any] = {"node_name": hostname}
     for key, setting in SETTINGS.items():
         variable, example = variable_of(key), setting.example
         raw: object
@@ -145,15 +131,15 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
             raw = given.get(key, setting.default)
             where = f"{file}: [{key}]" if isinstance(raw, dict) else f"{file}: {_shown(key)}:"
         if raw is None:
-            values.setdefault(_attribute(key), None)
+            read.setdefault(_attribute(key), None)
             continue
         try:
-            values[_attribute(key)] = setting.parse(raw)
+            read[_attribute(key)] = setting.parse(raw)
         except ValueError as error:
             problems.append(f"{where} {error}; write {example}")
     if problems:
         raise SettingsError(tuple(problems))
-    settings = Settings(**values)
+    settings = Settings(**read)
     if contradictions := tuple(f"{file}: {text}" for text in _contradictions(settings)):
         raise SettingsError(contradictions)
     return settings
@@ -162,185 +148,6 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
 def variable_of(key: str) -> str:
     """The environment variable of a setting: `dns.listen` -> `VIPMESH_DNS_LISTEN`."""
     return "VIPMESH_" + key.replace(".", "_").upper()
-
-
-# ----------------------------------------------------------------------------------------------- one value each
-
-
-def _text(raw: object) -> str:
-    if not isinstance(raw, str) or not raw.strip():
-        raise ValueError(f"{raw!r} is not a text")
-    return raw.strip()
-
-
-def _name(raw: object) -> str:
-    text = _text(raw)
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", text):
-        raise ValueError(f"{text!r} is not a host name")
-    return text
-
-
-def _domain(raw: object) -> str:
-    text = _text(raw).lower().rstrip(".")
-    if len(text) > 200 or not all(re.fullmatch(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", p) for p in text.split(".")):
-        raise ValueError(f"{text!r} is not a domain name")
-    return text
-
-
-def _address(raw: object) -> Address:
-    return str(ipaddress.ip_address(_text(raw)))
-
-
-def _network(raw: object) -> Network:
-    network = ipaddress.ip_network(_text(raw))
-    if network.num_addresses < 8:
-        raise ValueError(f"{network} has room for no more than {max(0, network.num_addresses - 3)} VIPs")
-    return network
-
-
-def _networks(raw: object) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(item) for item in _items(raw))
-
-
-def _number(low: int, high: int) -> Callable[[object], int]:
-    def parse(raw: object) -> int:
-        if isinstance(raw, str) and re.fullmatch(r"-?[0-9]{1,9}", raw.strip()):
-            raw = int(raw)
-        if not isinstance(raw, int) or isinstance(raw, bool) or not low <= raw <= high:
-            raise ValueError(f"{raw!r} is not a number from {low} to {high}")
-        return raw
-
-    return parse
-
-
-def _port_range(raw: object) -> range:
-    match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", _text(raw))
-    if not match:
-        raise ValueError(f"{raw!r} is not a range of ports")
-    low, high = int(match[1]), int(match[2])
-    if not 1 <= low <= high <= 65535:
-        raise ValueError(f"{raw!r} does not rise from 1 up to at most 65535")
-    return range(low, high + 1)
-
-
-def _one_of(kind: type[Choice], called: str) -> Callable[[object], Choice]:
-    def parse(raw: object) -> Choice:
-        text = _text(raw)
-        if text not in list(kind):
-            raise ValueError(f"{text!r} is not {called}")
-        return kind(text)
-
-    return parse
-
-
-def _items(raw: object) -> list[str]:
-    if isinstance(raw, str):
-        return [item.strip() for item in raw.split(",") if item.strip()]
-    if not isinstance(raw, list | tuple):
-        raise ValueError(f"{raw!r} is not a list")
-    return [_text(item) for item in raw]
-
-
-def socket_address(text: str, default_port: int | None = None) -> tuple[str, int]:
-    """`127.0.0.1:53`, `[::1]:53`, or without the port if there is a default. Raises ValueError."""
-    match = re.fullmatch(r"\[([0-9A-Fa-f:.%]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:]+)", text)
-    if not match:
-        raise ValueError(f"{text!r} is not ADDRESS:PORT")
-    host = str(ipaddress.ip_address(match[1] or match[3] or match[5]))
-    port = match[2] or match[4]
-    if port is None and default_port is None:
-        raise ValueError(f"{text!r} has no port")
-    number = int(port) if port is not None else default_port
-    if number is None or not 0 <= number <= 65535:
-        raise ValueError(f"{text!r} has a port above 65535")
-    return host, number
-
-
-def _socket_addresses(default_port: int) -> Callable[[object], tuple[tuple[str, int], ...]]:
-    return lambda raw: tuple(socket_address(item, default_port) for item in _items(raw))
-
-
-def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
-    """A table of domains; in a variable `corp.example=10.1.1.1,10.1.1.2,lab.example=10.2.2.2:5353`."""
-    given: dict[str, list[str]] = {}
-    if isinstance(raw, dict):
-        # A domain without quotes is a table in a table to TOML, and means the same to people.
-        given = {domain: _items(servers) for domain, servers in _leaves(raw, "")}
-    else:
-        domain = ""
-        for item in _items(raw):
-            before, equals, server = item.rpartition("=")
-            domain = before.strip() if equals else domain
-            if not domain:
-                raise ValueError(f"{item!r} has no domain")
-            given.setdefault(domain, []).extend([server.strip()] if server.strip() else [])
-    found: dict[str, tuple[tuple[str, int], ...]] = {}
-    for text, servers in given.items():
-        domain = _domain(text)
-        try:
-            addresses = tuple(dict.fromkeys(socket_address(server, 53) for server in servers))
-        except ValueError as error:
-            raise ValueError(f'"{domain}": {error}') from error
-        if not addresses:
-            raise ValueError(f'"{domain}" has no server')
-        if domain in found:
-            raise ValueError(f'"{domain}" stands there twice')
-        found[domain] = addresses
-    return MappingProxyType(found)
-
-
-def _file(raw: object) -> Path:
-    return Path(_text(raw))
-
-
-def _files(raw: object) -> tuple[Path, ...]:
-    return tuple(Path(item) for item in _items(raw))
-
-
-def _store_url(raw: object) -> str:
-    text = _text(raw)
-    if re.match(r"etcds?:", text):
-        etcd_url.parse(text)
-    elif not re.match(r"sqlite:///.", text):
-        raise ValueError(f"{text!r} is not the URL of a store")
-    return text
-
-
-def _resolver(raw: object) -> str:
-    text = _text(raw)
-    return text if text in ("auto", "off") else _address(text)
-
-
-def _engine(raw: object) -> str:
-    text = _text(raw)
-    if not re.fullmatch(r"unix:///.+|tcp://[^/:\s]+:[0-9]{1,5}", text):
-        raise ValueError(f"{text!r} is not the address of a container engine")
-    return text
-
-
-def _listen(raw: object) -> str:
-    text = _text(raw)
-    if text.startswith("unix://"):
-        if not text.startswith("unix:///"):
-            raise ValueError(f"{text!r} is not an absolute path")
-        return text
-    socket_address(text)
-    return text
-
-
-def _tcp(raw: object) -> str:
-    text = _text(raw)
-    socket_address(text)
-    return text
-
-
-def _peers(raw: object) -> str:
-    text = _text(raw)
-    if text not in ("auto", "off"):
-        host, _ = socket_address(text)
-        if ipaddress.ip_address(host).is_unspecified:
-            raise ValueError(f"{text!r} is no address that other workers can ask")
-    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,65 +161,81 @@ class Setting:
     meaning: str
 
 
+def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
+    # A domain without quotes is a table in a table to TOML, and means the same to people.
+    return values.domain_servers(_leaves(raw, "") if isinstance(raw, dict) else values.domains_of_text(raw))
+
+
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
     {
         "node.name": Setting(
-            _name, None, 'a host name such as "worker-1"', "this worker's name; default: the host name"
+            values.host_name, None, 'a host name such as "worker-1"', "this worker's name; default: the host name"
         ),
         "node.address": Setting(
-            _address,
+            values.address,
             None,
             'an address of this host such as "192.0.2.11"',
             "where published ports listen; default: every address of the host, those that appear later too",
         ),
         "vip.pool": Setting(
-            _network, "10.112.0.0/16", 'a network such as "10.112.0.0/16"', "where the VIPs of services are taken from"
+            values.vip_pool,
+            "10.112.0.0/16",
+            'a network such as "10.112.0.0/16"',
+            "where the VIPs of services are taken from",
         ),
         "publish.ports": Setting(
-            _port_range, "30000-32767", '"30000-32767"', "where published ports that ask for `auto` are taken from"
+            values.port_range,
+            "30000-32767",
+            '"30000-32767"',
+            "where published ports that ask for `auto` are taken from",
         ),
         "dataplane.driver": Setting(
-            _one_of(Driver, "a data plane driver"),
+            values.one_of(Driver, "a data plane driver"),
             "auto",
             '"auto", "ipvs", "nftables" or "userspace"',
             "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
         ),
         "dataplane.low_port_offset": Setting(
-            _number(0, 64000),
+            values.number(0, 64000),
             0,
             "a number such as 8000, or 0",
             "added to listen ports below 1024 by the user-space proxy, which then needs no privilege",
         ),
         "dataplane.drain_timeout": Setting(
-            _number(0, 86400),
+            values.number(0, 86400),
             30,
             "a number of seconds such as 30",
             "how long the connections of a removed endpoint get to finish",
         ),
         "dataplane.local_networks": Setting(
-            _networks,
+            values.networks,
             (),
             'networks such as ["10.5.0.0/24"]',
             "where hosts have this worker as their default route, beside its containers: they see the client's address",
         ),
         "dns.listen": Setting(
-            _socket_addresses(53),
+            values.socket_addresses(53),
             "127.0.0.1:53",
             'addresses such as ["127.0.0.1:53"]',
             "where the name server answers, over UDP and TCP",
         ),
         "dns.domain": Setting(
-            _domain, "mesh.internal", 'a domain such as "mesh.internal"', "the cluster domain: where bare names live"
+            values.domain_name,
+            "mesh.internal",
+            'a domain such as "mesh.internal"',
+            "the cluster domain: where bare names live",
         ),
-        "dns.ttl": Setting(_number(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"),
+        "dns.ttl": Setting(
+            values.number(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"
+        ),
         "dns.resolver": Setting(
-            _resolver,
+            values.resolver,
             "auto",
             '"auto", "off" or an address of the VIP pool',
             "where containers ask, on port 53 of every worker; `auto`: the first address of the VIP pool",
         ),
         "dns.upstream": Setting(
-            _socket_addresses(53),
+            values.socket_addresses(53),
             (),
             'addresses such as ["192.0.2.53"]',
             "who answers for all other names; default: the name servers of /etc/resolv.conf",
@@ -424,119 +247,122 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             "who answers for the names in a domain, the longest domain first",
         ),
         "dns.allow": Setting(
-            _networks,
+            values.networks,
             (),
             'networks such as ["192.0.2.0/24"]',
             "whose questions are answered; default: private, shared, loopback and link-local networks",
         ),
         "dns.outstanding": Setting(
-            _number(16, 65536),
+            values.number(16, 65536),
             1024,
             "a number of questions such as 1024",
             "how many questions about other names may be under way at a time; a quarter of them for one client",
         ),
         "probes.floor": Setting(
-            _number(0, 100),
+            values.number(0, 100),
             50,
             "a number from 0 to 100 such as 50, or 0 to obey every verdict",
             "per cent of a service's endpoints that stay in traffic when most fail at once",
         ),
         "source.compose.files": Setting(
-            _files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
+            values.files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
         ),
         "source.docker.socket": Setting(
-            _engine,
+            values.engine,
             None,
             '"unix:///var/run/docker.sock"',
             "the Docker engine whose labelled containers are the instances; default: none is asked",
         ),
         "source.docker.endpoint_address": Setting(
-            _one_of(EndpointAddress, "an address of endpoints"),
+            values.one_of(EndpointAddress, "an address of endpoints"),
             "auto",
             '"auto", "container" or "host"',
             "where endpoints are reached: at the container's address, at the worker's and the published port, or "
             "`auto`: the container's where every worker can reach it",
         ),
         "store.url": Setting(
-            _store_url,
+            values.store_url,
             "sqlite:////var/lib/vipmesh/store.db",
             f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE}',
             "where claims and endpoints are kept: a file for a single worker, etcd for a cluster",
         ),
-        "store.user": Setting(_text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
-        "store.password": Setting(_text, None, "a text", "the password of the user of etcd"),
+        "store.user": Setting(values.text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
+        "store.password": Setting(values.text, None, "a text", "the password of the user of etcd"),
         "store.ca": Setting(
-            _file,
+            values.file,
             None,
             'a path such as "/etc/vipmesh/etcd-ca.pem"',
             "who signed etcd's certificates; default: the host's",
         ),
         "store.cert": Setting(
-            _file, None, 'a path such as "/etc/vipmesh/etcd.pem"', "this worker's certificate for etcd; its CN is empty"
+            values.file,
+            None,
+            'a path such as "/etc/vipmesh/etcd.pem"',
+            "this worker's certificate for etcd; its CN is empty",
         ),
         "store.key": Setting(
-            _file, None, 'a path such as "/etc/vipmesh/etcd.key"', "its private key; default: in the same file"
+            values.file, None, 'a path such as "/etc/vipmesh/etcd.key"', "its private key; default: in the same file"
         ),
         "store.lease_ttl": Setting(
-            _number(2, 600),
+            values.number(2, 600),
             5,
             "a number of seconds such as 5",
             "how long what a worker offers outlives its last sign of life",
         ),
         "store.saved_view": Setting(
-            _file,
+            values.file,
             "/var/lib/vipmesh/view.json",
             '"/var/lib/vipmesh/view.json"',
             "where the last view of the cluster is kept for a start while etcd is away",
         ),
         "peers.listen": Setting(
-            _peers,
+            values.peers,
             "auto",
             '"auto", "off" or an address and port such as "192.0.2.11:9781"',
             "where this worker answers the others over TCP, so that its loss is noticed before its lease ends; `auto`: "
             "port 9781 of `[node] address`, else of the address from which it reaches the store",
         ),
         "admin.listen": Setting(
-            _listen,
+            values.listen,
             "unix:///run/vipmesh/admin.sock",
             '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
             "where `vipmesh status` asks",
         ),
         "admin.tcp": Setting(
-            _tcp,
+            values.tcp,
             None,
             'an address such as "192.0.2.11:9780"',
             "where the page and Prometheus ask, beside `listen`; default: nowhere",
         ),
         "admin.token_file": Setting(
-            _file,
+            values.file,
             None,
             'a path such as "/etc/vipmesh/admin.token"',
             "a file with the token that clients over TCP bring",
         ),
         "admin.cert": Setting(
-            _file,
+            values.file,
             None,
             'a path such as "/etc/vipmesh/admin.pem"',
             "this worker's certificate for clients over TCP; default: they talk in the clear",
         ),
         "admin.key": Setting(
-            _file, None, 'a path such as "/etc/vipmesh/admin.key"', "its private key; default: in the same file"
+            values.file, None, 'a path such as "/etc/vipmesh/admin.key"', "its private key; default: in the same file"
         ),
         "admin.client_ca": Setting(
-            _file,
+            values.file,
             None,
             'a path such as "/etc/vipmesh/clients-ca.pem"',
             "who signs the certificates of clients over TCP, which then need no token",
         ),
         "log.format": Setting(
-            _one_of(Format, "a format of the log"),
+            values.one_of(Format, "a format of the log"),
             "text",
             '"text", "logfmt" or "json"',
             "how a line of the log looks: for people, or for programs",
         ),
         "metrics.services": Setting(
-            _number(0, 100_000),
+            values.number(0, 100_000),
             1000,
             "a number of services such as 1000",
             "how many services have series of their own in the metrics, the first ones by name",

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mesh.config import Network
+from mesh.config_values import Network
 from mesh.judged import Past
 from mesh.model import Address, Claims, ClusterView, Health, Instance, RealKey
 from mesh.plan import Plan

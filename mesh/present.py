@@ -5,7 +5,8 @@ import logging
 from dataclasses import dataclass
 
 from mesh import etcd_url
-from mesh.config import Settings, socket_address
+from mesh.config import Settings
+from mesh.config_values import socket_address
 from mesh.host.addresses import worker_addresses
 from mesh.host.underlay import elsewhere, own_address, resolved
 from mesh.model import RealKey

@@ -8,7 +8,7 @@ weight and release.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mesh.config import Network
+from mesh.config_values import Network
 from mesh.labels import Parsed, parse
 from mesh.model import Endpoint, Instance, Name, Service
 from mesh.problem import Problem, Severity

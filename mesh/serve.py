@@ -14,10 +14,11 @@ from dataclasses import fields
 
 from mesh import daemon
 from mesh.api.admin import AdminError
-from mesh.config import Settings, SettingsError
+from mesh.config import Settings
 from mesh.daemon import Running, StartError
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.userspace import UserspaceDataPlane
+from mesh.errors import SettingsError
 from mesh.notify import Notify
 from mesh.store import StoreError
 from meshdns.server import NameServerError

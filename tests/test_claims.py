@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, apply, wishes
-from mesh.config import Network
+from mesh.config_values import Network
 from mesh.model import Claims, Publish, Route, Service, Transport
 
 POOL = ip_network("10.112.0.0/24")

@@ -27,7 +27,7 @@ CALLED = frozenset(
 )
 METHODS = frozenset({"warn", "refuse", "_refuse", "_warn", "_error"})
 LOGGED = frozenset({"warning", "error", "critical"})
-IN_SETTINGS = frozenset({"mesh/config.py", "mesh/etcd_url.py"})
+IN_SETTINGS = frozenset({"mesh/config.py", "mesh/config_values.py", "mesh/etcd_url.py"})
 PASSED_ON = frozenset(
     {
         "admin API: /x",  # what the token, or the certificate, says

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config import SETTINGS, Driver, EndpointAddress, Settings, SettingsError, load, variable_of
+from mesh.config import SETTINGS, Driver, EndpointAddress, Settings, load, variable_of
+from mesh.errors import SettingsError
 from mesh.log_lines import Format
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "settings.md"

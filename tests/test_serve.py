@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from mesh import daemon
-from mesh.config import Settings, SettingsError, load
+from mesh.config import Settings, load
 from mesh.daemon import Running, StartError
+from mesh.errors import SettingsError
 from mesh.serve import Service
 from mesh.status import WorkerStatus
 

@@ -24,7 +24,7 @@ from mesh.api.feed import Feed
 from mesh.api.metrics import Measure, Metrics
 from mesh.api.page import add_page, is_of_page
 from mesh.api.verbs import RefusalError, Verb, carry_out
-from mesh.config import socket_address
+from mesh.config_values import socket_address
 from mesh.metrics import Measured
 from mesh.observed import Observed, worker_status
 from mesh.offload import compute

@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import blake2b
 
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish, wishes
-from mesh.config import Network
+from mesh.config_values import Network
 from mesh.model import ClusterView, Health
 from mesh.store.reader import Reader
 from mesh.store.records import name_claim, port_claim, service_claim, vip_claim

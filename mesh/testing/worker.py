@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.config import Network
+from mesh.config_values import Network
 from mesh.judged import Past
 from mesh.model import Health, Instance, Name
 from mesh.parts import Site

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from mesh.model import ClusterView, Endpoint, EndpointKey, Group, Health, Instance, group
+from meshdns.sharded import ShardedMap
 
 
 def own_endpoints(view: ClusterView, worker: str) -> tuple[Endpoint, ...]:
@@ -60,22 +61,16 @@ def _with(
     changed: Mapping[EndpointKey, Endpoint | None],
     verdicts: Mapping[EndpointKey, Health | None],
 ) -> ClusterView:
-    health = dict(view.health)
-    for key, verdict in verdicts.items():
-        if verdict is None:
-            health.pop(key, None)
-        else:
-            health[key] = verdict
-    groups: dict[str, Group] = dict(view.groups)
+    health = ShardedMap(view.health).changed(verdicts)
+    groups: dict[str, Group | None] = {}
     for owner in owners:
-        members = [changed.get(endpoint.key, endpoint) for endpoint in groups.pop(owner).endpoints]
-        if any(members):
-            groups[owner] = group(filter(None, members), health)
+        members = [changed.get(endpoint.key, endpoint) for endpoint in view.groups[owner].endpoints]
+        groups[owner] = group(filter(None, members), health) if any(members) else None
     endpoints = view.endpoints
     if changed:
         kept = (changed.get(endpoint.key, endpoint) for endpoint in view.endpoints)
         endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
-    return view.regrouped(groups, endpoints=endpoints, health=health)
+    return view.regrouped(ShardedMap(view.groups).changed(groups), endpoints=endpoints, health=health)
 
 
 def health_of(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:

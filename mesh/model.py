@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from mesh.probe_spec import Probe as Probe  # noqa: PLC0414  words of the model, in a file of their own
 from mesh.probe_spec import ProbeKind as ProbeKind  # noqa: PLC0414
+from meshdns.sharded import ShardedMap
 
 Address: TypeAlias = str
 """An IPv4 or IPv6 address, canonical text, no port, no prefix length."""
@@ -284,7 +285,7 @@ class ClusterView:
             found: dict[str, list[Endpoint]] = {}
             for endpoint in self.endpoints:
                 found.setdefault(endpoint.owner, []).append(endpoint)
-            groups = {owner: group(endpoints, self.health) for owner, endpoints in found.items()}
+            groups = ShardedMap({owner: group(endpoints, self.health) for owner, endpoints in found.items()})
             object.__setattr__(self, "_groups", groups)  # it follows from the rest
             return groups
         return self._groups
@@ -295,11 +296,9 @@ class ClusterView:
         owners = {endpoint.owner for endpoint in self.endpoints if endpoint.key in changed} if changed else set()
         if not owners:
             return self
-        health = {key: said for key, said in (dict(self.health) | changed).items() if said is not None}
-        groups = dict(self.groups)
-        for owner in owners:
-            groups[owner] = group(groups[owner].endpoints, health)
-        return self.regrouped(groups, health=health)
+        health = ShardedMap(self.health).changed(changed)
+        groups = {owner: group(self.groups[owner].endpoints, health) for owner in owners}
+        return self.regrouped(ShardedMap(self.groups).changed(groups), health=health)
 
 
 def group(endpoints: Iterable[Endpoint], health: Mapping[EndpointKey, Health]) -> Group:
@@ -381,10 +380,8 @@ class Table:
 
     def changed(self, keys: Collection[VirtualKey], part: "Table") -> "Table":
         """The same with these virtual servers, and the VIPs, as the part has them."""
-        servers = dict(self.virtual_servers)
-        for key in keys:
-            servers.pop(key, None)
-        return Table(servers | dict(part.virtual_servers), part.vips)
+        gone: dict[VirtualKey, VirtualServer | None] = dict.fromkeys(keys)
+        return Table(ShardedMap(self.virtual_servers).changed(gone | dict(part.virtual_servers)), part.vips)
 
 
 @dataclass(frozen=True, slots=True)

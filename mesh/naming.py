@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from mesh.model import Endpoint, Health, Name
 from mesh.service_plan import Part, said
 from meshdns import service as dns
+from meshdns.sharded import ShardedMap, differing
 
 
 class Names:
@@ -18,17 +19,14 @@ class Names:
     def __init__(self, publish: Callable[[Mapping[str, dns.Service]], None]) -> None:
         self._publish = publish
         self._parts: Mapping[Name, Part] = {}
-        self._made: dict[Name, dns.Service] = {}
+        self._made: ShardedMap[Name, dns.Service] = ShardedMap()
 
     def __call__(self, names: Mapping[Name, Part]) -> None:
         """The names that shall resolve, all of them, and what each leads to."""
-        made, before = dict(self._made), self._parts
-        for name in before.keys() - names.keys():
-            del made[name]
-        for name, part in [(name, part) for name, part in names.items() if part is not before.get(name)]:
-            made[name] = named(name, part)
-        self._parts, self._made = names, made
-        self._publish(made)
+        changed = {name: names.get(name) for name in differing(self._parts, names)}
+        made = {name: None if part is None else named(name, part) for name, part in changed.items()}
+        self._parts, self._made = names, self._made.changed(made)
+        self._publish(self._made)
 
 
 def named(name: Name, part: Part) -> dns.Service:

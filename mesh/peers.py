@@ -28,6 +28,7 @@ from typing import NamedTuple
 from mesh.model import Address, ClusterView, Drain, Endpoint, EndpointKey, RealKey, Service, Transport, group
 from mesh.plan import first_container_port, takes_traffic
 from mesh.problem import Problem, Severity
+from meshdns.sharded import ShardedMap
 
 ENOUGH = 3
 """Rounds in a row without an answer: one lost packet proves nothing."""
@@ -140,10 +141,8 @@ def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool
             return endpoint
         return replace(endpoint, drain=endpoint.drain or Drain.UNREACHABLE)
 
-    groups = dict(view.groups)
-    for owner in owners:
-        groups[owner] = group(map(marked, groups[owner].endpoints), view.health)
-    return view.regrouped(groups, endpoints=tuple(map(marked, view.endpoints)))
+    groups = {owner: group(map(marked, view.groups[owner].endpoints), view.health) for owner in owners}
+    return view.regrouped(ShardedMap(view.groups).changed(groups), endpoints=tuple(map(marked, view.endpoints)))
 
 
 def problems(known: Known) -> list[Problem]:

@@ -6,6 +6,7 @@ A pure function over one immutable picture: the same picture gives the same plan
 * what one service adds is in `mesh.service_plan`; parts of which nothing has changed are taken over from the last plan.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
@@ -24,8 +25,10 @@ from mesh.model import (
     Table,
     Transport,
     VirtualKey,
+    VirtualServer,
 )
 from mesh.service_plan import Grounds, Part, PublishedPort, part_of, said
+from meshdns.sharded import ShardedMap, differing
 
 _Ports: TypeAlias = tuple[PublishedPort, ...]
 
@@ -53,8 +56,9 @@ class Plan:
     table: Table
     names: Mapping[Name, Address]
     """Routing name -> VIP."""
-    failed: frozenset[RealKey] = frozenset()
-    """Real servers whose probes failed: their connections are to be reset and not drained."""
+    failed: Mapping[RealKey, int] = field(default_factory=ShardedMap)
+    """Real servers whose probes failed: their connections are to be reset and not drained. And how many services say
+    so."""
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False, compare=False)
     """By `Service.owner`."""
     by_name: Mapping[Name, Part] = field(default_factory=dict, repr=False, compare=False)
@@ -108,7 +112,7 @@ def effort(view: ClusterView, before: Plan | None) -> int:
     if before is None or before.sight is None:
         return len(view.endpoints) + len(view.services)
     known = before.sight.view
-    changed = _not_the_same(known.groups, view.groups)
+    changed = differing(known.groups, view.groups)
     looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
     return looked_at + (0 if view.services is known.services and view.claims is known.claims else len(view.services))
 
@@ -116,7 +120,7 @@ def effort(view: ClusterView, before: Plan | None) -> int:
 def touched(before: Plan, after: Plan) -> set[VirtualKey]:
     """The virtual servers that may not be the same in both."""
     old, new = before.parts, after.parts
-    parts = [part for owner in _not_the_same(old, new) for part in (old.get(owner), new.get(owner)) if part is not None]
+    parts = [part for owner in differing(old, new) for part in (old.get(owner), new.get(owner)) if part is not None]
     return {key for part in parts for key in part.virtual_servers}
 
 
@@ -137,9 +141,9 @@ def _suspects(before: Plan, sight: Sight) -> Set[str] | None:
         return None
     if sight.health is not sight.view.health or last.health is not last.view.health:
         return None  # the groups of the views know nothing of it
-    found = _not_the_same(last.view.groups, sight.view.groups)
+    found = differing(last.view.groups, sight.view.groups)
     if sight.services is not last.services:
-        found |= _not_the_same(last.services, sight.services)
+        found |= differing(last.services, sight.services)
     old, new = last.view.claims, sight.view.claims
     if new is not old:
         found |= {owner for _, owner in old.owners.items() ^ new.owners.items()}
@@ -147,11 +151,6 @@ def _suspects(before: Plan, sight: Sight) -> Set[str] | None:
         names |= {name for _, (name, _) in old.ports.items() ^ new.ports.items()}
         found |= {service.owner for service in sight.view.services if service.name in names} if names else set()
     return found
-
-
-def _not_the_same(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
-    """The keys of what is not the same object in both."""
-    return {*[key for key, value in new.items() if value is not old.get(key)], *(old.keys() - new.keys())}
 
 
 def _grounds(owner: str, sight: Sight) -> Grounds | None:
@@ -172,27 +171,35 @@ def _with_parts(before: Plan, changed: Mapping[str, Part | None]) -> Plan:
     """The plan with these parts instead of those it had of the same services; None: it has none any more."""
     if not changed:
         return before
-    parts, servers, by_name = dict(before.parts), dict(before.table.virtual_servers), dict(before.by_name)
-    gone = [part for owner in changed if (part := parts.pop(owner, None)) is not None]
-    new = {owner: part for owner, part in changed.items() if part is not None}
-    parts |= new
-    for part in gone:
-        for key in part.virtual_servers:
-            servers.pop(key, None)
-        for name in part.names:
-            by_name.pop(name, None)
-    for part in new.values():
-        servers.update(part.virtual_servers)
-        by_name.update(dict.fromkeys(part.names, part))
-    count = before.count + _count(new.values()) - _count(gone)
+    gone = [part for owner in changed if (part := before.parts.get(owner)) is not None]
+    new = [part for part in changed.values() if part is not None]
+    other: dict[VirtualKey, VirtualServer | None] = {key: None for part in gone for key in part.virtual_servers}
+    named: dict[Name, Part | None] = {name: None for part in gone for name in part.names}
+    for part in new:
+        other.update(part.virtual_servers)
+        named.update(dict.fromkeys(part.names, part))
+    parts = ShardedMap(before.parts).changed(changed)
+    servers = ShardedMap(before.table.virtual_servers).changed(other)
+    by_name = ShardedMap(before.by_name).changed(named)
+    count = before.count + _count(new) - _count(gone)
     if len(servers) != count:  # two claims of one VIP or port
-        servers = {key: server for owner in sorted(parts) for key, server in parts[owner].virtual_servers.items()}
-    same = [(part.names, part.vip) for part in gone] == [(part.names, part.vip) for part in new.values()]
+        servers = ShardedMap(
+            {k: server for owner in sorted(parts) for k, server in parts[owner].virtual_servers.items()}
+        )
+    same = [(part.names, part.vip) for part in gone] == [(part.names, part.vip) for part in new]
     names = before.names if same else {name: part.vip for name, part in by_name.items()}
-    failed = before.failed
-    if {real for part in gone for real in part.failed} != {real for part in new.values() for real in part.failed}:
-        failed = frozenset(real for part in parts.values() for real in part.failed)
+    failed = _counted(
+        before.failed, [r for part in gone for r in part.failed], [r for part in new for r in part.failed]
+    )
     return Plan(Table(servers, before.table.vips), names, failed, parts, by_name, count)
+
+
+def _counted(before: Mapping[RealKey, int], less: Iterable[RealKey], more: Iterable[RealKey]) -> Mapping[RealKey, int]:
+    steps = Counter(more)
+    steps.subtract(less)
+    return ShardedMap(before).changed(
+        {real: before.get(real, 0) + step or None for real, step in steps.items() if step}
+    )
 
 
 def _count(parts: Iterable[Part]) -> int:

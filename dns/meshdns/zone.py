@@ -6,8 +6,7 @@ data", never with "no such name", since resolvers that ask for both addresses ta
 (RFC 2308, section 2).
 
 Names are kept in wire form (RFC 1035, section 3.1), lower case, so that an answer is a dictionary look-up. A zone is
-made by `Draft`, which keeps what it is made of, so that the next one costs as much as what has changed, beside a copy
-of the dictionaries.
+made by `Draft`, which keeps what it is made of, so that the next one costs as much as what has changed.
 """
 
 import struct
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 from meshdns.records import Record, Type, address, authority, name_server, suffixes, wire
 from meshdns.service import Service, records
+from meshdns.sharded import ShardedMap, differing
 
 _POINTERS = tuple(struct.pack("!H", 0xC000 | 12 + at) for at in range(256))
 _REVERSE = (wire("in-addr.arpa"), wire("ip6.arpa"))
@@ -102,15 +102,21 @@ class Draft:
         self._serial = serial
         self._domains = dict.fromkeys(wire(domain) for domain in domains).keys()
         self._home = next(iter(self._domains), None)
-        self._services: dict[str, Service] = {}
+        self._services: ShardedMap[str, Service] = ShardedMap()
+        self._places: dict[str, tuple[bytes, ...]] = {}
+        """By service: the names that it has something at, its own first."""
         self._given: dict[bytes, tuple[Record, ...]] = {}
         """Of the services' own names: they come before those that other services bring with them."""
         self._brought: dict[bytes, dict[str, tuple[Record, ...]]] = {}
         """Of names that come with services, by service."""
         self._outside: set[bytes] = set()
         """Names that no given domain holds: services' own, and those of their addresses."""
-        self._records: dict[bytes, tuple[Record, ...]] = {}
-        self._existing: dict[bytes, int] = {}
+        self._records: ShardedMap[bytes, tuple[Record, ...]] = ShardedMap()
+        self._shown: dict[bytes, tuple[Record, ...] | None] = {}
+        """What of it the next zone has otherwise."""
+        self._existing: ShardedMap[bytes, int] = ShardedMap()
+        self._counted: dict[bytes, int] = {}
+        """What of it the next zone has otherwise; 0: no longer."""
         self._authority: dict[bytes, tuple[Record, Record]] = {}
         self._soas: dict[bytes, bytes] = {}
         self._touched: set[bytes] = set()
@@ -128,25 +134,33 @@ class Draft:
         None instead of names: any of them may. Raises ValueError for a name or an address that is none; nothing has
         changed then.
         """
-        before = self._services
-        changed = {
-            name: service
-            for name, service in services.items()
-            if (known := before.get(name)) is not service and known != service
-        }
-        made = {name: list(records(name, service)) for name, service in changed.items()}
-        leaving = [*(before.keys() - services.keys()), *(name for name in changed if name in before)]
+        before, services = self._services, ShardedMap(services)
+        changed = [name for name in differing(before, services) if before.get(name) != services.get(name)]
+        made = {name: [*records(name, services[name])] if name in services else [] for name in changed}
         self._touched = set()
-        for name in leaving:
-            for number, (place, _) in enumerate(records(name, before[name])):
-                self._put(name, place, None, given=not number)
         for name, parts in made.items():
-            for number, (place, found) in enumerate(parts):
-                self._put(name, place, found, given=not number)
-        self._services = dict(services)
+            self._place(name, parts)
+        self._services = services
+        self._records = self._records.changed(self._shown)
+        self._existing = self._existing.changed({name: count or None for name, count in self._counted.items()})
+        self._shown, self._counted = {}, {}
         moved = self._settle_apexes()
-        zone = Zone(self._ttl, self._serial, dict(self._records), dict(self._existing), self._authority, self._soas)
+        zone = Zone(self._ttl, self._serial, self._records, self._existing, self._authority, self._soas)
         return zone, None if moved else frozenset(self._touched)
+
+    def _place(self, service: str, parts: Sequence[tuple[bytes, tuple[Record, ...]]]) -> None:
+        """Say what a service has, all of it: wire names and their records, its own name first."""
+        before, now = self._places.pop(service, ()), tuple(place for place, _ in parts)
+        if before and not now:
+            self._put(service, before[0], None, given=True)
+        for place in set(before[1:]).difference(now[1:]):
+            self._put(service, place, None, given=False)
+        for number, (place, found) in enumerate(parts):
+            known = self._given.get(place) if not number else self._brought.get(place, {}).get(service)
+            if known != found:
+                self._put(service, place, found, given=not number)
+        if now:
+            self._places[service] = now
 
     def _put(self, owner: str, place: bytes, found: tuple[Record, ...] | None, *, given: bool) -> None:
         """Say what a service has at a wire name; None: nothing any more."""
@@ -176,20 +190,15 @@ class Draft:
             now = tuple(record for part in self._brought[place].values() for record in part)
         else:
             now = None
-        if (now is None) == (place in self._records):
+        before = self._shown[place] if place in self._shown else self._records.get(place)
+        if (now is None) != (before is None):
             self._count(place, -1 if now is None else 1)
-        if now is None:
-            self._records.pop(place, None)
-        else:
-            self._records[place] = now
+        self._shown[place] = now
 
     def _count(self, place: bytes, step: int) -> None:
         for suffix in suffixes(place):
-            before = self._existing.get(suffix, 0)
-            if before + step:
-                self._existing[suffix] = before + step
-            else:
-                del self._existing[suffix]
+            before = self._counted[suffix] if suffix in self._counted else self._existing.get(suffix, 0)
+            self._counted[suffix] = before + step
             if not before or not before + step:
                 self._touched.add(suffix)  # a name without records that is there now, or no longer
 

@@ -7,7 +7,7 @@ probes and the names compare by identity first. Whichever way a picture is reach
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from mesh.model import (
@@ -24,6 +24,7 @@ from mesh.model import (
 from mesh.problem import Problem, Severity
 from mesh.store.decode import Declared, Fact, Held, HeldPort, HeldVip, Judged, OwnedName, Present, decode
 from mesh.store.words import Words
+from meshdns.sharded import ShardedMap
 
 _Claim: TypeAlias = HeldVip | Held | OwnedName | HeldPort
 _Place: TypeAlias = tuple[str, str]
@@ -52,8 +53,8 @@ class Reader:
         self._members: dict[str, dict[_Place, Endpoint]] = {}
         """By owner."""
         self._words = Words()
-        self._groups: dict[str, Group] = {}
-        self._view = ClusterView().regrouped({})
+        self._groups: ShardedMap[str, Group] = ShardedMap()
+        self._view = ClusterView(health=self._words.health).regrouped(self._groups)
         self._problems: tuple[Problem, ...] = ()
         self._touched = _Touched()
 
@@ -149,9 +150,9 @@ class Reader:
         endpoints = self._endpoints_in_order() if touched.places else before.endpoints
         changed = self._words.settle()
         owners = touched.groups | {e.owner for w, id in changed if (e := self._endpoints.get((id, w))) is not None}
-        groups = self._grouped(owners) if owners else before.groups
+        self._groups = self._groups.changed({owner: self._grouped(owner) for owner in owners})
         view = ClusterView(services, endpoints, claims)
-        return self._words.told(view, before, changed).regrouped(groups)
+        return self._words.told(view, before).regrouped(self._groups)
 
     def _services(self) -> tuple[Service, ...]:
         for owner in self._touched.owners:
@@ -189,15 +190,12 @@ class Reader:
                 self._ordered.insert(at, self._endpoints[place])
         return tuple(self._ordered)
 
-    def _grouped(self, owners: Iterable[str]) -> Mapping[str, Group]:
-        for owner in owners:
-            members = self._members[owner]
-            if members:
-                self._groups[owner] = group((members[place] for place in sorted(members)), self._words.health)
-            else:
-                del self._members[owner]
-                self._groups.pop(owner, None)
-        return dict(self._groups)
+    def _grouped(self, owner: str) -> Group | None:
+        members = self._members[owner]
+        if members:
+            return group((members[place] for place in sorted(members)), self._words.health)
+        del self._members[owner]
+        return None
 
 
 class _Touched:

@@ -4,18 +4,18 @@ The own worker of an endpoint has the word. When it is gone, those that ask in i
 is enough. Until one of them has spoken, the last word of the own worker counts.
 """
 
-from collections.abc import Collection
 from dataclasses import replace
 
 from mesh.model import ClusterView, EndpointKey, Health
 from mesh.store.decode import Judged, Present, VerdictRecord
+from meshdns.sharded import ShardedMap
 
 
 class Words:
     """As the store's records have them, record by record."""
 
     def __init__(self) -> None:
-        self.health: dict[EndpointKey, Health] = {}
+        self.health: ShardedMap[EndpointKey, Health] = ShardedMap()
         """What counts now, as it was settled last."""
         self._said: dict[EndpointKey, dict[str, Judged]] = {}
         """By endpoint and key of the record."""
@@ -50,28 +50,24 @@ class Words:
 
     def settle(self) -> frozenset[EndpointKey]:
         """Work out what counts now; returns the endpoints whose health is another one than before."""
-        changed = set()
+        now_said: dict[EndpointKey, Health | None] = {}
         for endpoint in self._touched:
             counts = self._counts(endpoint)
-            if self.health.get(endpoint) is not (counts.health if counts is not None else None):
-                changed.add(endpoint)
+            now_said[endpoint] = None if counts is None else counts.health
             for marked, now in (
                 (self._kept, counts is not None and counts.kept),
                 (self._held_back, counts is not None and counts.held_back),
             ):
                 (marked.add if now else marked.discard)(endpoint)
-            if counts is None:
-                self.health.pop(endpoint, None)
-            else:
-                self.health[endpoint] = counts.health
         self._touched = set()
-        return frozenset(changed)
+        before, self.health = self.health, self.health.changed(now_said)
+        return frozenset(endpoint for endpoint, said in now_said.items() if before.get(endpoint) is not said)
 
-    def told(self, view: ClusterView, before: ClusterView, changed: Collection[EndpointKey]) -> ClusterView:
-        """The view with what was settled; what is as `before` is the same object. `changed`: as `settle` said."""
+    def told(self, view: ClusterView, before: ClusterView) -> ClusterView:
+        """The view with what was settled; what is as `before` is the same object."""
         return replace(
             view,
-            health=dict(self.health) if changed else before.health,
+            health=self.health,
             kept=before.kept if self._kept == before.kept else frozenset(self._kept),
             held_back=before.held_back if self._held_back == before.held_back else frozenset(self._held_back),
             workers=before.workers if self._workers == before.workers else frozenset(self._workers),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from mesh.store import Snapshot
 from mesh.store.etcd.wire import KeyValue, WatchAnswer
+from meshdns.sharded import ShardedMap
 
 
 class ForgottenError(Exception):
@@ -20,10 +21,13 @@ class Mirror:
     def __init__(self, prefix: bytes, origin: bytes, is_own: Callable[[bytes], bool]) -> None:
         """`is_own` knows the keys of this worker."""
         self._prefix = prefix
-        self._records: dict[str, bytes] = {}
+        self._records: ShardedMap[str, bytes] = ShardedMap()
+        """As of the last snapshot."""
+        self._since: dict[str, bytes | None] = {}
+        """What has changed since; None: gone."""
         self._is_own = is_own
-        self._changed: set[str] | None = None
-        """Since the last snapshot; None: there was none."""
+        self._is_new = True
+        """There was no snapshot yet."""
         self.origin = origin
         self.revision = 0
         self.own: dict[bytes, bytes] = {}
@@ -36,10 +40,9 @@ class Mirror:
         name = kv.key.removeprefix(self._prefix).decode(errors="replace")
         if self._is_own(kv.key):
             self.own[kv.key] = kv.value
-        if self._records.get(name) == kv.value:
+        if self._get(name) == kv.value:
             return False
-        self._records[name] = kv.value
-        self._note(name)
+        self._since[name] = kv.value
         return True
 
     def apply(self, answer: WatchAnswer) -> bool:
@@ -64,16 +67,15 @@ class Mirror:
 
     def snapshot(self) -> Snapshot:
         """What is there, and what has changed since the last call."""
-        changed, self._changed = self._changed, set()
-        keys = None if changed is None else frozenset(changed)
-        return Snapshot(self.revision, dict(self._records), self.origin.decode(errors="replace"), keys)
+        keys = None if self._is_new else frozenset(self._since)
+        self._records, self._since, self._is_new = self._records.changed(self._since), {}, False
+        return Snapshot(self.revision, self._records, self.origin.decode(errors="replace"), keys)
 
     def _delete(self, key: bytes) -> bool:
         name = key.removeprefix(self._prefix).decode(errors="replace")
         self.own.pop(key, None)
-        self._note(name)
-        return self._records.pop(name, None) is not None
+        was, self._since[name] = self._get(name), None
+        return was is not None
 
-    def _note(self, name: str) -> None:
-        if self._changed is not None:
-            self._changed.add(name)
+    def _get(self, name: str) -> bytes | None:
+        return self._since[name] if name in self._since else self._records.get(name)

@@ -1,0 +1,137 @@
+"""A mapping that never changes, and of which a changed copy costs as much as what has changed.
+
+One endpoint among ten thousand is judged anew, one name among forty thousand leads elsewhere: to copy a dictionary for
+that takes longer than all the rest of the work. So it is many small dictionaries, by the hash of the key, and a copy
+makes only those anew that have changed; the others are the same objects in both. That also tells cheaply what is not
+the same in two of them, which is what everything that follows changes starts from.
+
+The order of the keys follows from their hashes: whoever needs one sorts.
+"""
+
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from itertools import chain
+from typing import Any, TypeVar, overload
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+SHARDS = 256
+"""A copy is a list of so many and each dictionary that has changed: about even at the sizes that we have."""
+_MASK = SHARDS - 1
+_EMPTY: dict[Any, Any] = {}
+
+
+class ShardedMap(Mapping[K, V]):
+    """Values are never None."""
+
+    __slots__ = ("_count", "_shards")
+
+    def __init__(self, content: Mapping[K, V] = _EMPTY) -> None:
+        """What another one holds is shared with it."""
+        if isinstance(content, ShardedMap):
+            self._shards: list[dict[K, V]] = content._shards
+        else:
+            self._shards = [_EMPTY] * SHARDS
+            self._put(content)
+        self._count = len(content)
+
+    def changed(self, changes: Mapping[K, V | None]) -> "ShardedMap[K, V]":
+        """With these values, None: there is none any more; itself where they are the same objects already."""
+        real = {key: value for key, value in changes.items() if self.get(key) is not value}
+        if not real:
+            return self
+        made: ShardedMap[K, V] = ShardedMap()
+        made._shards = list(self._shards)
+        made._count = self._count + made._put(real)
+        return made
+
+    def _put(self, changes: Mapping[K, V | None]) -> int:
+        """How many more there are then."""
+        shards, own, more = self._shards, set[int](), 0
+        for key, value in changes.items():
+            at = hash(key) & _MASK
+            if at not in own:
+                own.add(at)
+                shards[at] = shards[at].copy()
+            shard = shards[at]
+            before = len(shard)
+            if value is None:
+                shard.pop(key, None)
+            else:
+                shard[key] = value
+            more += len(shard) - before
+        return more
+
+    def __getitem__(self, key: K) -> V:
+        return self._shards[hash(key) & _MASK][key]
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+
+    @overload
+    def get(self, key: K, /, default: V | D) -> V | D: ...
+
+    def get(self, key: K, /, default: Any = None) -> Any:
+        """As of any mapping."""
+        return self._shards[hash(key) & _MASK].get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._shards[hash(key) & _MASK]
+
+    def __iter__(self) -> Iterator[K]:
+        return chain.from_iterable(self._shards)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def items(self) -> ItemsView[K, V]:
+        """As of any mapping."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        """As of any mapping."""
+        return _Values(self)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ShardedMap):
+            return self._count == other._count and self._shards == other._shards
+        if isinstance(other, Mapping):
+            return self._count == len(other) and dict(self.items()) == dict(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as of any mapping
+
+    def __repr__(self) -> str:
+        return f"ShardedMap({dict(self.items())!r})"
+
+
+class _Items(ItemsView[K, V]):
+    """Without a look-up for each key."""
+
+    _mapping: ShardedMap[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return chain.from_iterable(map(dict.items, self._mapping._shards))
+
+
+class _Values(ValuesView[V]):
+    _mapping: ShardedMap[Any, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return chain.from_iterable(map(dict.values, self._mapping._shards))
+
+
+def differing(old: Mapping[K, Any], new: Mapping[K, Any]) -> set[K]:
+    """The keys of what is not the same object in both."""
+    if not (isinstance(old, ShardedMap) and isinstance(new, ShardedMap)):
+        return _differing(old, new)
+    found: set[K] = set()
+    for before, after in zip(old._shards, new._shards, strict=True):
+        if before is not after:
+            found |= _differing(before, after)
+    return found
+
+
+def _differing(old: Mapping[K, Any], new: Mapping[K, Any]) -> set[K]:
+    return {*[key for key, value in new.items() if value is not old.get(key)], *(old.keys() - new.keys())}

@@ -61,9 +61,10 @@ def drain(
 
 def leaving(observed: Table, desired: Table) -> list[Place]:
     """The real servers that are there and no longer wanted."""
-    return [
-        (key, real)
-        for key, server in sorted(observed.virtual_servers.items())
-        for real in sorted(server.real_servers)
-        if key not in desired.virtual_servers or real not in desired.virtual_servers[key].real_servers
-    ]
+    gone: list[Place] = []
+    for key, server in observed.virtual_servers.items():
+        wanted = desired.virtual_servers.get(key)
+        if wanted != server:
+            left = server.real_servers.keys() - (wanted.real_servers.keys() if wanted is not None else ())
+            gone += [(key, real) for real in left]
+    return sorted(gone)

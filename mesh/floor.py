@@ -23,12 +23,15 @@ serve while the service has nobody better.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from mesh.model import ClusterView, EndpointKey, Health, Probe
+from mesh.roll import Counted, Roll, Step
+from meshdns.sharded import differing
 
 DEFAULT = 50
 """Per cent of the endpoints that stay in traffic."""
@@ -66,10 +69,9 @@ class Suspicion:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the verdicts are."""
+class Asked:
+    """What this worker knows of the asking, beside the verdicts in the picture."""
 
-    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
     failing: _Keys = frozenset()
     """Those that failed their last check, whatever their health; only as far as this worker asks them."""
     judges: Mapping[EndpointKey, str] = field(default_factory=dict)
@@ -86,6 +88,26 @@ class Said(NamedTuple):
     """It answers, and has come and gone too often."""
 
 
+class Fallen(NamedTuple):
+    """Those of one service that fell and may still count."""
+
+    since: Mapping[EndpointKey, float]
+    """When."""
+    ends: float
+    """When the first of them did not fall a moment ago any more."""
+
+    @classmethod
+    def of(cls, since: Mapping[EndpointKey, float], probe: Probe) -> "Fallen":
+        """There is one at least."""
+        return cls(since, min(since.values()) + window(probe))
+
+    def recent(self, probe: Probe, now: float) -> _Keys:
+        """Those that fell a moment ago."""
+        if now <= self.ends:
+            return frozenset(self.since)
+        return frozenset(key for key, since in self.since.items() if now - since <= window(probe))
+
+
 @dataclass(frozen=True, slots=True)
 class Floor:
     """What is suspected, and what must be remembered for the next look."""
@@ -94,10 +116,10 @@ class Floor:
     """Unhealthy endpoints that stay in traffic."""
     suspicions: tuple[Suspicion, ...] = ()
     """In order of their groups."""
-    health: Mapping[EndpointKey, Health] = field(default_factory=dict, repr=False)
-    """As it was at the last look."""
-    fallen: Mapping[EndpointKey, float] = field(default_factory=dict, repr=False)
-    """When they fell, of those that may still count."""
+    roll: Roll = field(default_factory=Roll, repr=False)
+    """Who counts, as it was at the last look."""
+    fallen: Mapping[str, Fallen] = field(default_factory=dict, repr=False)
+    """By `Service.owner`."""
     groups: Mapping[Group, _Keys] = field(default_factory=dict, repr=False)
     """Of each suspected group, those that answered a moment before."""
 
@@ -105,45 +127,51 @@ class Floor:
 def resumed(view: ClusterView, up: Iterable[EndpointKey], kept: _Keys, now: float) -> Floor:
     """Where a process begins: those that are `up` in traffic count as having answered a moment ago, and those that its
     former life has `kept` stay kept, until their services answer."""
-    members = _members(view, {}, DEFAULT)
-    owners = {members[key].service for key in kept if key in members}
-    groups = {owner: frozenset(key for key, member in members.items() if member.service == owner) for owner in owners}
-    return Floor(kept, (), dict.fromkeys(up, Health.HEALTHY), dict.fromkeys(kept, now), groups)
+    roll = Roll().after(replace(view, health=dict.fromkeys(up, Health.HEALTHY)), {}, DEFAULT).roll
+    fallen: dict[str, Fallen] = {}
+    groups: dict[Group, _Keys] = {}
+    for owner in {roll.owners[key] for key in kept if key in roll.owners}:
+        counted = roll.services[owner]
+        groups[Group(Kind.SERVICE, owner)] = frozenset(counted.keys)
+        fallen[owner] = Fallen.of({key: now for key in counted.keys if key in kept}, counted.probe)
+    return Floor(kept, (), roll, fallen, groups)
 
 
-def look(before: Floor, view: ClusterView, seen: Seen, *, floor: int, now: float) -> Floor:
+def look(before: Floor, view: ClusterView, asked: Asked, *, floor: int, now: float) -> Floor:
     """What is suspected now.
 
-    `floor` is in per cent, for services whose labels do not say; `now` is of a clock that never goes back. Whoever
-    is healthy in `before.health` counts as having answered a moment ago.
+    `floor` is in per cent, for services whose labels do not say; `now` is of a clock that never goes back. The work
+    follows what has changed since `before`, and what is suspected.
     """
-    was = before.health
-    fell = [k for k, is_now in seen.health.items() if is_now is Health.UNHEALTHY and was.get(k) is Health.HEALTHY]
-    if not fell and not before.fallen:
-        return Floor(health=seen.health)  # the usual case, and there may be ten thousand endpoints
-    members = _members(view, seen.judges, floor)
-    fallen = {
-        key: since
-        for key, since in {**before.fallen, **dict.fromkeys(fell, now)}.items()
-        if key in members and seen.health.get(key) is Health.UNHEALTHY
-    }
-    recent = frozenset(key for key, since in fallen.items() if now - since <= window(members[key].probe))
-    touched = _groups(members, fallen)
+    step = before.roll.after(view, asked.judges, floor)
+    roll, fallen = step.roll, _fallen(before.fallen, step, now)
+    if not fallen:
+        return Floor(roll=roll)  # the usual case
+    recent = {owner: of.recent(roll.services[owner].probe, now) for owner, of in fallen.items() if of.ends < now}
+    moment = _Moment(roll, asked.failing, fallen, recent)
     suspected = {
         group: answered
-        for group, keys in touched.items()
-        if (answered := _suspect(before.groups.get(group), keys, seen, recent & keys))
+        for group in moment.doubtful(step.changed, before.groups)
+        if (answered := moment.suspect(group, before.groups.get(group)))
     }
-    remembered = recent.union(*suspected.values())
-    fallen = {key: since for key, since in fallen.items() if key in remembered}
-    kept = frozenset(
-        key
-        for group, keys in touched.items()
-        if group.kind is Kind.SERVICE
-        for key in _keep([members[key] for key in keys], seen, fallen, suspected)
-    )
-    told = tuple(_suspicion(group, suspected[group], seen, kept) for group in sorted(suspected))
-    return Floor(kept, told, seen.health, fallen, suspected)
+    remembered = frozenset[EndpointKey]().union(*suspected.values())
+    for owner, keys in recent.items():
+        left = {key: since for key, since in fallen[owner].since.items() if key in keys or key in remembered}
+        if left:
+            fallen[owner] = Fallen.of(left, roll.services[owner].probe)
+        else:
+            del fallen[owner]
+    kept = frozenset(key for owner in fallen if suspected for key in _keep(owner, roll, fallen[owner].since, suspected))
+    told = tuple(_suspicion(group, suspected[group], moment, kept) for group in sorted(suspected))
+    return Floor(kept, told, roll, fallen, suspected)
+
+
+def effort(before: Floor, view: ClusterView) -> int:
+    """About how many endpoints `look` will look at."""
+    if before.groups or before.roll.view.services is not view.services:
+        return len(view.endpoints)
+    known = before.roll.view.groups
+    return sum(len(view.groups[owner].endpoints) for owner in differing(known, view.groups) if owner in view.groups)
 
 
 def window(probe: Probe) -> float:
@@ -151,92 +179,129 @@ def window(probe: Probe) -> float:
     return (probe.unhealthy_threshold + 1) * probe.interval + probe.timeout + _PUBLISHED
 
 
-def effective(view: ClusterView, seen: Seen, kept: _Keys, held_back: _Keys) -> Mapping[EndpointKey, Health]:
-    """The health that traffic follows: what is kept counts as healthy, and what is held back where nobody else is."""
+def spared(view: ClusterView, kept: _Keys, held_back: _Keys) -> Mapping[EndpointKey, Health]:
+    """Whom traffic takes for healthy although the verdicts say otherwise: what is kept, and what is held back where
+    nobody else is.
+    """
     serving = dict.fromkeys(kept, Health.HEALTHY)
-    if held_back:
-        held = [endpoint for endpoint in view.endpoints if endpoint.key in held_back]
-        owners = {endpoint.owner for endpoint in held}
-        served = {
-            endpoint.owner
-            for endpoint in view.endpoints
-            if endpoint.owner in owners
-            and endpoint.drain is None
-            and (seen.health.get(endpoint.key) is Health.HEALTHY or endpoint.key in kept)
+    held = [endpoint for key in held_back if (endpoint := view.by_key.get(key)) is not None]
+    served = {owner for owner in {endpoint.owner for endpoint in held} if _is_served(view, owner, kept)}
+    return serving | {endpoint.key: Health.HEALTHY for endpoint in held if endpoint.owner not in served}
+
+
+def _is_served(view: ClusterView, owner: str, kept: _Keys) -> bool:
+    group = view.groups[owner]
+    return any(
+        endpoint.drain is None and (said is Health.HEALTHY or endpoint.key in kept)
+        for endpoint, said in zip(group.endpoints, group.verdicts, strict=True)
+    )
+
+
+def _fallen(before: Mapping[str, Fallen], step: Step, now: float) -> dict[str, Fallen]:
+    """Those that fell, with those that fall now and without those that have come back or do not count any more."""
+    fell: dict[str, dict[EndpointKey, float]] = {}
+    for key in step.fell:
+        fell.setdefault(step.roll.owners[key], {})[key] = now
+    fallen = dict(before)
+    for owner in step.changed & (before.keys() | fell.keys()):
+        counted = step.roll.services.get(owner)
+        since = {**(before[owner].since if owner in before else {}), **fell.get(owner, {})}
+        still = {key: since[key] for key in _unhealthy(counted) if key in since}
+        if counted is not None and still:
+            fallen[owner] = Fallen.of(still, counted.probe)
+        else:
+            fallen.pop(owner, None)
+    return fallen
+
+
+def _unhealthy(counted: Counted | None) -> list[EndpointKey]:
+    if counted is None:
+        return []
+    return [key for key, said in zip(counted.keys, counted.verdicts, strict=True) if said is Health.UNHEALTHY]
+
+
+class _Moment:
+    """What the groups are looked at by."""
+
+    def __init__(self, roll: Roll, failing: _Keys, fallen: Mapping[str, Fallen], recent: Mapping[str, _Keys]) -> None:
+        """`recent`: of the services of which not all that fell did so a moment ago, those that did."""
+        self._roll = roll
+        self._health = roll.view.health
+        self._failing = frozenset(key for key in failing if key in roll.owners)
+        self._fallen = fallen
+        self._recent = recent
+
+    def doubtful(self, changed: set[str], before: Iterable[Group]) -> list[Group]:
+        """The groups in which somebody has fallen and of which most may fail now.
+
+        What was not suspected and has not `changed` since is not suspected now: time alone dispels.
+        """
+        roll, suspected = self._roll, set(before)
+        owners = changed | {roll.owners[key] for key in self._failing}
+        owners |= {name for kind, name in suspected if kind is Kind.SERVICE}
+        fallen = Counter(roll.judge_of(key) for of in self._fallen.values() for key in of.since)
+        failing = Counter(roll.judge_of(key) for key in self._failing if self._health.get(key) is Health.HEALTHY)
+        judges = {
+            judge
+            for judge, count in fallen.items()
+            if Group(Kind.WORKER, judge) in suspected or _most(roll.healthy.get(judge, 0), failing[judge], count)
         }
-        serving |= {endpoint.key: Health.HEALTHY for endpoint in held if endpoint.owner not in served}
-    return {**seen.health, **serving} if serving else seen.health
+        services = [Group(Kind.SERVICE, owner) for owner in owners & self._fallen.keys()]
+        return [*services, *(Group(Kind.WORKER, judge) for judge in judges)]
 
+    def suspect(self, group: Group, before: _Keys | None) -> _Keys:
+        """Those of a group that answered a moment ago, if most of them fail now; otherwise empty.
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """An endpoint that counts: it is probed and does not drain."""
+        `before`: the same of the last look, None if it was not suspected.
+        """
+        keys, recent = self._of(group)
+        healthy = frozenset(key for key in keys if self._health.get(key) is Health.HEALTHY)
+        answered = healthy | recent | (before & keys if before is not None else frozenset())
+        failing = len(healthy & self._failing)
+        if before is None and not _most(len(healthy), failing, len(recent)):
+            return frozenset()
+        return answered if 2 * (len(healthy) - failing) < len(answered) else frozenset()
 
-    key: EndpointKey
-    service: Group
-    judge: Group
-    """The worker that asks it."""
-    probe: Probe
-    percent: int
+    def up(self, keys: _Keys) -> int:
+        """How many of them answer."""
+        return sum(self._health.get(key) is Health.HEALTHY and key not in self._failing for key in keys)
 
-
-def _members(view: ClusterView, judges: Mapping[EndpointKey, str], floor: int) -> Mapping[EndpointKey, _Member]:
-    probes = {service.owner: service.probe for service in view.services if service.probe is not None}
-    return {
-        endpoint.key: _Member(
-            endpoint.key,
-            Group(Kind.SERVICE, endpoint.owner),
-            Group(Kind.WORKER, judges.get(endpoint.key, endpoint.worker)),
-            probe,
-            percent,
+    def _of(self, group: Group) -> tuple[_Keys, _Keys]:
+        """Its endpoints, and those of them that fell a moment ago."""
+        if group.kind is Kind.SERVICE:
+            return frozenset(self._roll.services[group.name].keys), self._fell(group.name)
+        recent = frozenset(
+            key for owner in self._fallen for key in self._fell(owner) if self._roll.judge_of(key) == group.name
         )
-        for endpoint in view.endpoints
-        if endpoint.drain is None
-        and (probe := probes.get(endpoint.owner)) is not None
-        and (percent := floor if probe.floor is None else probe.floor)
-    }
+        return self._roll.asked_by(group.name), recent
+
+    def _fell(self, owner: str) -> _Keys:
+        return self._recent[owner] if owner in self._recent else frozenset(self._fallen[owner].since)
 
 
-def _groups(members: Mapping[EndpointKey, _Member], fallen: Iterable[EndpointKey]) -> Mapping[Group, _Keys]:
-    """The groups in which somebody has fallen, with all of their members."""
-    touched = {group for key in fallen for group in (members[key].service, members[key].judge)}
-    grouped: dict[Group, set[EndpointKey]] = {group: set() for group in touched}
-    for member in members.values():
-        for group in touched.intersection((member.service, member.judge)):
-            grouped[group].add(member.key)
-    return {group: frozenset(keys) for group, keys in grouped.items()}
-
-
-def _suspect(before: _Keys | None, keys: _Keys, seen: Seen, recent: _Keys) -> _Keys:
-    """Those of a group that answered a moment ago, if most of them fail now; otherwise empty."""
-    healthy = frozenset(key for key in keys if seen.health.get(key) is Health.HEALTHY)
-    answered = healthy | recent | (before & keys if before is not None else frozenset())
-    if before is None and (not recent or len(recent) + len(healthy & seen.failing) < 2):
-        return frozenset()
-    return answered if 2 * len(healthy - seen.failing) < len(answered) else frozenset()
+def _most(healthy: int, failing: int, recent: int) -> bool:
+    """Whether most of those that answered a moment ago fail now: some have fallen, and it takes two."""
+    return recent > 0 and recent + failing >= 2 and 2 * (healthy - failing) < healthy + recent
 
 
 def _keep(
-    members: list[_Member],
-    seen: Seen,
-    fallen: Mapping[EndpointKey, float],
-    suspected: Mapping[Group, _Keys],
+    owner: str, roll: Roll, fallen: Mapping[EndpointKey, float], suspected: Mapping[Group, _Keys]
 ) -> list[EndpointKey]:
     """Who of a service stays in traffic although it fails."""
-    counted = suspected.get(members[0].service, frozenset())
+    service = roll.services[owner]
+    counted = suspected.get(Group(Kind.SERVICE, owner), frozenset())
     failed = [
-        member.key
-        for member in members
-        if member.key in fallen and (member.key in counted or member.key in suspected.get(member.judge, frozenset()))
+        key
+        for key in fallen
+        if key in counted or key in suspected.get(Group(Kind.WORKER, roll.judge_of(key)), frozenset())
     ]
-    healthy = {member.key for member in members if seen.health.get(member.key) is Health.HEALTHY}
+    healthy = {key for key, said in zip(service.keys, service.verdicts, strict=True) if said is Health.HEALTHY}
     answered = len(healthy.union(failed, counted))
-    missing = math.ceil(answered * members[0].percent / 100) - len(healthy)
+    missing = math.ceil(answered * service.percent / 100) - len(healthy)
     last = max((fallen[key] for key in failed), default=0.0)
-    at_once = window(members[0].probe)
+    at_once = window(service.probe)
     return sorted(failed, key=lambda key: ((last - fallen[key]) // at_once, key))[: max(0, missing)]
 
 
-def _suspicion(group: Group, answered: _Keys, seen: Seen, kept: _Keys) -> Suspicion:
-    up = sum(seen.health.get(key) is Health.HEALTHY and key not in seen.failing for key in answered)
-    return Suspicion(group, len(answered) - up, len(answered), len(kept & answered))
+def _suspicion(group: Group, answered: _Keys, moment: _Moment, kept: _Keys) -> Suspicion:
+    return Suspicion(group, len(answered) - moment.up(answered), len(answered), len(kept & answered))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from mesh.floor import Seen, effective
+from mesh.floor import spared
 from mesh.model import ClusterView, EndpointKey, Health
 from mesh.status import Known, ProbeStatus, VerdictStatus
 
@@ -69,7 +69,7 @@ class Judged:
 
 def traffic(view: ClusterView, judged: Judged) -> Mapping[EndpointKey, Health]:
     """The health that traffic follows."""
-    return effective(view, Seen(view.health), judged.kept, judged.held_back)
+    return view.judged(spared(view, judged.kept, judged.held_back)).health
 
 
 def known(view: ClusterView, health: Mapping[EndpointKey, Health], judged: Judged, *, in_detail: bool) -> Known:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from mesh.floor import Floor, Group, Kind, Said, Seen, Suspicion, effective, look, resumed
+from mesh.floor import Asked, Floor, Group, Kind, Said, Suspicion, effort, look, resumed, spared
 from mesh.judged import Judged
 from mesh.model import ClusterView, Drain, EndpointKey, Health, RealKey
 from mesh.offload import compute
@@ -41,6 +41,8 @@ class Judging:
         """Those of them that belong to other workers."""
         self._watching: tuple[object, ...] = ()
         """What that follows from."""
+        self._said: Mapping[EndpointKey, Said] = {}
+        self._said_for: tuple[object, ...] = ()
 
     def watch(
         self, view: ClusterView, adopted: Collection[RealKey] = (), kept: frozenset[EndpointKey] = frozenset()
@@ -78,26 +80,32 @@ class Judging:
     async def weigh(self, view: ClusterView) -> ClusterView:
         """The view with the health that traffic shall follow now. The view has the own verdicts already."""
         view = view.judged(self._in_place_of_others(view))
-        seen = self._seen(view)
         before, now = self._floor, asyncio.get_running_loop().time()
-        work = partial(look, before, view, seen, floor=self._percent, now=now)
-        self._floor = await compute(len(view.endpoints) if before.fallen else 0, work)
+        work = partial(look, before, view, self._asks(view), floor=self._percent, now=now)
+        self._floor = await compute(effort(before, view), work)
         self._tell(before)
-        traffic = effective(view, seen, self._kept(view), self._held_back(view))
-        return view if traffic is view.health else view.judged(traffic)
+        return view.judged(spared(view, self._kept(view), self._held_back(view)))
 
     def own(self) -> Mapping[str, Health]:
         """What the own probes say of the own endpoints, by id."""
         return self._prober.health()  # those of others have names that no endpoint has
 
     def said(self) -> Mapping[EndpointKey, Said]:
-        """What to tell the others of all that this worker asks."""
-        held_back = self._prober.held_back()
-        return {
-            key: Said(health, key in self._floor.kept, name in held_back)
-            for name, health in self._prober.health().items()
-            if (key := self._asked.get(name)) is not None
-        }
+        """What to tell the others of all that this worker asks; the same object while nothing has changed."""
+        verdicts, held_back, asked, kept = (
+            self._prober.health(),
+            self._prober.held_back(),
+            self._asked,
+            self._floor.kept,
+        )
+        if (verdicts, held_back, asked, kept) != self._said_for:
+            self._said_for = verdicts, held_back, asked, kept
+            self._said = {
+                key: Said(health, key in kept, name in held_back)
+                for name, health in verdicts.items()
+                if (key := asked.get(name)) is not None
+            }
+        return self._said
 
     def judged(self, view: ClusterView) -> Judged:
         """This moment, for people and programs that ask."""
@@ -148,17 +156,17 @@ class Judging:
             and not (key[0] not in view.workers and view.health.get(key) is Health.HEALTHY)
         }
 
-    def _seen(self, view: ClusterView) -> Seen:
+    def _asks(self, view: ClusterView) -> Asked:
         failing = frozenset(self._asked[name] for name in self._prober.failing() if name in self._asked)
         if not view.silent:
-            return Seen(view.health, failing)
+            return Asked(failing)
         live = (view.workers | {self._worker}) - view.silent
         judges = {
             e.key: self._worker if e.key in self._names else takers(e.key, live)[0]
             for e in view.endpoints
             if e.worker in view.silent
         }
-        return Seen(view.health, failing, judges)
+        return Asked(failing, judges)
 
     def _tell(self, before: Floor) -> None:
         known = {one.group for one in before.suspicions}

@@ -6,45 +6,74 @@ to date. Of what runs only what takes traffic away is taken from here; what appe
 it a VIP and a name. Of health the own probes alone count. Pure.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from mesh.model import ClusterView, Endpoint, EndpointKey, Group, Health, Instance, group
-from meshdns.sharded import ShardedMap
+from meshdns.sharded import ShardedMap, differing
 
 
-def own_endpoints(view: ClusterView, worker: str) -> tuple[Endpoint, ...]:
-    """Those of one worker."""
-    return tuple(endpoint for endpoint in view.endpoints if endpoint.worker == worker)
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What differs for the own endpoints of one worker; made from one picture to the next by what has changed."""
 
+    worker: str
+    view: ClusterView = field(default_factory=ClusterView)
+    here: Mapping[str, Instance] | None = None
+    """What runs, by endpoint id; None: not all sources have answered yet."""
+    health: Mapping[str, Health] = field(default_factory=dict)
+    """What the own probes say, by endpoint id."""
+    endpoints: Mapping[EndpointKey, Endpoint | None] = field(default_factory=dict)
+    """Those that are not as in the view; None: it runs no more."""
+    verdicts: Mapping[EndpointKey, Health | None] = field(default_factory=dict)
+    """The same of the verdicts; None: there is none."""
 
-def up_to_date(
-    view: ClusterView,
-    own: Iterable[Endpoint],
-    instances: Iterable[Instance] | None,
-    health: Mapping[str, Health],
-) -> ClusterView:
-    """The view without own endpoints that run no more, with the drains of those that run, and with own verdicts.
+    def after(self, view: ClusterView, here: Mapping[str, Instance] | None, health: Mapping[str, Health]) -> "Local":
+        """With the newest of all three. What is as before shall be the same object."""
+        keys = differing(self.view.by_key, view.by_key) | differing(self.view.health, view.health)
+        own = {id for worker, id in keys if worker == self.worker}
+        if (self.here is None) != (here is None):
+            own |= {id for worker, id in view.by_key if worker == self.worker}
+        elif here is not None and self.here is not here:
+            own |= differing(self.here or {}, here)
+        if health is not self.health:
+            own |= differing(self.health, health)
+        endpoints, verdicts = dict(self.endpoints), dict(self.verdicts)
+        for id in own:
+            key = self.worker, id
+            endpoints.pop(key, None)
+            verdicts.pop(key, None)
+            known = view.by_key.get(key)
+            if known is None:
+                continue
+            now = known if here is None else _now(known, here.get(id))
+            if now is not known:
+                endpoints[key] = now
+            verdict = health.get(id)
+            verdict = None if verdict is Health.STARTING else verdict  # which is not told to the others either
+            if view.health.get(key) is not verdict:
+                verdicts[key] = verdict
+        return Local(self.worker, view, here, health, endpoints, verdicts)
 
-    `own` are the view's endpoints of this worker; `instances` those of every source of this worker, None while not all
-    of them have answered; `health` what its probes say, by id. Where nothing differs it is the same view.
-    """
-    here = None if instances is None else {instance.id: instance for instance in instances}
-    changed: dict[EndpointKey, Endpoint | None] = {}
-    verdicts: dict[EndpointKey, Health | None] = {}
-    owners: set[str] = set()
-    for endpoint in own:
-        if here is not None:
-            now = _now(endpoint, here.get(endpoint.id))
-            if now is not endpoint:
-                changed[endpoint.key] = now
-                owners.add(endpoint.owner)
-        verdict = health.get(endpoint.id)
-        verdict = None if verdict is Health.STARTING else verdict  # which is not told to the others either
-        if view.health.get(endpoint.key) is not verdict:
-            verdicts[endpoint.key] = verdict
-            owners.add(endpoint.owner)
-    return _with(view, owners, changed, verdicts) if owners else view
+    def picture(self) -> ClusterView:
+        """The view without own endpoints that run no more, with the drains of those that run, and with own verdicts.
+
+        Where nothing differs it is the same view.
+        """
+        view, changed = self.view, self.endpoints
+        if not changed and not self.verdicts:
+            return view
+        health = ShardedMap(view.health).changed(self.verdicts)
+        groups: dict[str, Group | None] = {}
+        for owner in {view.by_key[key].owner for key in changed.keys() | self.verdicts.keys()}:
+            members = [changed.get(endpoint.key, endpoint) for endpoint in view.groups[owner].endpoints]
+            groups[owner] = group(filter(None, members), health) if any(members) else None
+        grouped = ShardedMap(view.groups).changed(groups)
+        if not changed:
+            return view.regrouped(grouped, health=health)
+        kept = (changed.get(endpoint.key, endpoint) for endpoint in view.endpoints)
+        endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
+        return view.regrouped(grouped, ShardedMap(view.by_key).changed(changed), endpoints=endpoints, health=health)
 
 
 def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
@@ -53,24 +82,6 @@ def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
     if (endpoint.drain, endpoint.health) == (instance.drain, instance.health):
         return endpoint
     return replace(endpoint, drain=instance.drain, health=instance.health)
-
-
-def _with(
-    view: ClusterView,
-    owners: Iterable[str],
-    changed: Mapping[EndpointKey, Endpoint | None],
-    verdicts: Mapping[EndpointKey, Health | None],
-) -> ClusterView:
-    health = ShardedMap(view.health).changed(verdicts)
-    groups: dict[str, Group | None] = {}
-    for owner in owners:
-        members = [changed.get(endpoint.key, endpoint) for endpoint in view.groups[owner].endpoints]
-        groups[owner] = group(filter(None, members), health) if any(members) else None
-    endpoints = view.endpoints
-    if changed:
-        kept = (changed.get(endpoint.key, endpoint) for endpoint in view.endpoints)
-        endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
-    return view.regrouped(ShardedMap(view.groups).changed(groups), endpoints=endpoints, health=health)
 
 
 def health_of(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:

@@ -269,14 +269,29 @@ class ClusterView:
     silent: frozenset[str] = frozenset()
     """Workers whose verdicts have lost their validity: they are gone, or nothing can be heard of them."""
     _groups: Mapping[str, Group] | None = field(default=None, init=False, compare=False, repr=False)
+    _by_key: Mapping[EndpointKey, Endpoint] | None = field(default=None, init=False, compare=False, repr=False)
 
-    def regrouped(self, groups: Mapping[str, Group], **changes: Any) -> "ClusterView":
-        """With these fields changed, of whoever makes one picture after another and knows the groups that follow. One
-        that is as before shall stay the same object: what follows from it need not be made again.
+    def regrouped(
+        self, groups: Mapping[str, Group], by_key: Mapping[EndpointKey, Endpoint] | None = None, **changes: Any
+    ) -> "ClusterView":
+        """With these fields changed, of whoever makes one picture after another and knows the groups that follow, and
+        the endpoints by key where those have changed. What is as before shall stay the same object: what follows from
+        it need not be made again.
         """
         view = replace(self, **changes)
         object.__setattr__(view, "_groups", groups)
+        same = "endpoints" not in changes
+        object.__setattr__(view, "_by_key", self._by_key if by_key is None and same else by_key)
         return view
+
+    @property
+    def by_key(self) -> Mapping[EndpointKey, Endpoint]:
+        """The endpoints."""
+        if self._by_key is None:
+            found = ShardedMap({endpoint.key: endpoint for endpoint in self.endpoints})
+            object.__setattr__(self, "_by_key", found)  # it follows from the rest
+            return found
+        return self._by_key
 
     @property
     def groups(self) -> Mapping[str, Group]:
@@ -293,7 +308,7 @@ class ClusterView:
     def judged(self, verdicts: Mapping[EndpointKey, Health | None]) -> "ClusterView":
         """With these verdicts, None: there is none; the view itself where nothing differs."""
         changed = {key: health for key, health in verdicts.items() if self.health.get(key) is not health}
-        owners = {endpoint.owner for endpoint in self.endpoints if endpoint.key in changed} if changed else set()
+        owners = {endpoint.owner for key in changed if (endpoint := self.by_key.get(key)) is not None}
         if not owners:
             return self
         health = ShardedMap(self.health).changed(changed)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mesh.judged import Judged, known
-from mesh.local import health_of, own_endpoints, up_to_date
+from mesh.local import Local, health_of
 from mesh.model import ClusterView, EndpointKey, Health, Instance
 from mesh.peers import withhold
 from mesh.plan import Plan
@@ -58,8 +58,8 @@ class Observed:
         """The picture of the cluster with the own endpoints as they are now, and without what is out of reach."""
         if self.view is None:
             return None
-        own = own_endpoints(self.view, self.facts.worker)
-        view = up_to_date(self.view, own, self.instances, self.probed)
+        here = None if self.instances is None else {instance.id: instance for instance in self.instances}
+        view = Local(self.facts.worker).after(self.view, here, self.probed).picture()
         return withhold(view, self.lost, isolated=self.isolated).judged(self.judged.health)
 
     def health(self, view: ClusterView) -> Mapping[EndpointKey, Health]:

@@ -130,7 +130,7 @@ def places(view: ClusterView, workers: Collection[str]) -> dict[EndpointKey, Pla
 
 def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool) -> ClusterView:
     """The view in which endpoints that are lost take no new connection; the view itself if there are none."""
-    owners = {endpoint.owner for endpoint in view.endpoints if endpoint.key in lost} if lost else set()
+    owners = {endpoint.owner for key in lost if (endpoint := view.by_key.get(key)) is not None}
     if isolated:
         owners -= _left_without(view, owners, lost)
     if not owners:
@@ -142,7 +142,9 @@ def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool
         return replace(endpoint, drain=endpoint.drain or Drain.UNREACHABLE)
 
     groups = {owner: group(map(marked, view.groups[owner].endpoints), view.health) for owner in owners}
-    return view.regrouped(ShardedMap(view.groups).changed(groups), endpoints=tuple(map(marked, view.endpoints)))
+    endpoints = tuple(map(marked, view.endpoints))
+    by_key = ShardedMap(view.by_key).changed({key: marked(view.by_key[key]) for key in lost if key in view.by_key})
+    return view.regrouped(ShardedMap(view.groups).changed(groups), by_key, endpoints=endpoints)
 
 
 def problems(known: Known) -> list[Problem]:

@@ -27,16 +27,14 @@ from mesh.host import HostError
 from mesh.journal import Journal
 from mesh.judging import Judging
 from mesh.leaving import Leaving
-from mesh.local import own_endpoints, up_to_date
+from mesh.local import Local
 from mesh.model import (
     Address,
     Claims,
     ClusterView,
-    Endpoint,
     Instance,
     Name,
     RealKey,
-    Service,
     Transport,
 )
 from mesh.observed import Observed, worker_status
@@ -125,9 +123,9 @@ class Reconciler:
         self._register = asyncio.Event()
         self._word = TableDigest()
         self._pace = Pace(REST, LONGEST_REST)
-        self._own: tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]] = ((), ())
-        """All endpoints of the newest picture, and those of them that are this worker's."""
-        self._probed: tuple[tuple[Service, ...], tuple[Endpoint, ...]] | None = None
+        self._here: Mapping[str, Instance] | None = None
+        """What runs on this worker by id, as it was looked at last; None: to be looked at again."""
+        self._local = Local(site.worker)
         self.on_pass: Callable[[], None] = lambda: None
         """Called after each pass, whether it came to its end or not."""
 
@@ -150,14 +148,14 @@ class Reconciler:
     def observe(self) -> Observed:
         """This moment, for whoever tells of it later."""
         now, journal = self._now, self._journal
-        instances = self._instances()
+        here = self._instances()
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         if self._store.trouble:
             frozen["store"] = self._store.trouble
         return Observed(
             self._facts,
             now.view,
-            None if instances is None else tuple(instances),
+            None if here is None else tuple(here.values()),
             self._judging.own(),
             self._judging.judged(now.view or ClusterView()),
             now.plan,
@@ -231,6 +229,7 @@ class Reconciler:
             self._look_again()
 
     def _look_again(self) -> None:
+        self._here = None
         self._register.set()
         self._wake.set()  # what leaves does not wait for the store
 
@@ -239,28 +238,29 @@ class Reconciler:
         while True:
             await self._register.wait()
             self._register.clear()
-            if (instances := self._instances()) is None:
+            if (here := self._instances()) is None:
                 continue
-            site = self._site
+            site, instances = self._site, [*here.values()]
             understand = partial(register, instances, worker=site.worker, domain=site.domain, pool=site.pool)
             offered = await compute(len(instances), understand)
             self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
             self._share.offer(offered.services, offered.endpoints)
 
-    def _instances(self) -> list[Instance] | None:
-        """What runs on this worker; None until every source has answered once."""
+    def _instances(self) -> Mapping[str, Instance] | None:
+        """What runs on this worker, by id; None until every source has answered once."""
         if len(self._now.instances) < len(self._sources):
             return None
-        return self._leaving.marked(i for source in self._sources for i in self._now.instances[id(source)])
+        if self._here is None:
+            found = self._leaving.marked(i for source in self._sources for i in self._now.instances[id(source)])
+            self._here = {instance.id: instance for instance in found}
+        return self._here
 
     def _seen(self) -> ClusterView | None:
         """The newest picture; None until the store has answered once."""
-        view = self._now.view
-        if view is None:
+        if self._now.view is None:
             return None
-        if view.endpoints is not self._own[0]:
-            self._own = view.endpoints, own_endpoints(view, self._site.worker)
-        return self._reach.withheld(up_to_date(view, self._own[1], self._instances(), self._judging.own()))
+        self._local = self._local.after(self._now.view, self._instances(), self._judging.own())
+        return self._reach.withheld(self._local.picture())
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:

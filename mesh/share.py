@@ -112,7 +112,7 @@ class Share:
 
     def judge(self, said: Mapping[EndpointKey, Said]) -> None:
         """This is what the probes say of everything that this worker asks."""
-        if said != self._said:
+        if said is not self._said and said != self._said:
             self._said = said
             self._write.set()
 

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.floor import Floor, Group, Kind, Seen, Suspicion, effective, look, window
+from mesh.floor import Asked, Floor, Group, Kind, Suspicion, look, resumed, spared, window
 from mesh.model import ClusterView, Drain, Endpoint, EndpointKey, Health, Probe, ProbeKind, Route, Service, Transport
+from tests import floor_oracle
 
 PROBE = Probe(ProbeKind.TCP, 80)  # 5 s, 3 failures: a window of 27 s
 UP, DOWN, STARTING = Health.HEALTHY, Health.UNHEALTHY, Health.STARTING
@@ -43,14 +45,15 @@ class Story:
         self.keys = {endpoint.id: endpoint.key for endpoint in seen.endpoints}
         self.health = dict.fromkeys(self.keys.values(), UP)
         self.percent = floor
-        self.floor = look(Floor(), seen, Seen(dict(self.health)), floor=floor, now=0.0)
+        self.floor = look(Floor(), replace(seen, health=self.health), Asked(), floor=floor, now=0.0)
 
     def at(self, now: float, down: str = "", up: str = "", failing: str = "") -> str:
         """What is in traffic after these have fallen and those have come back."""
         self.health |= {self.keys[id]: DOWN for id in down.split()} | {self.keys[id]: UP for id in up.split()}
-        seen = Seen(dict(self.health), frozenset(self.keys[id] for id in failing.split()))
-        self.floor = look(self.floor, self.view, seen, floor=self.percent, now=now)
-        traffic = effective(self.view, seen, self.floor.kept, frozenset())
+        seen = replace(self.view, health=dict(self.health))
+        asked = Asked(frozenset(self.keys[id] for id in failing.split()))
+        self.floor = look(self.floor, seen, asked, floor=self.percent, now=now)
+        traffic = seen.judged(spared(seen, self.floor.kept, frozenset())).health
         return " ".join(id for id, key in self.keys.items() if traffic[key] is UP)
 
 
@@ -138,19 +141,19 @@ def test_what_goes_is_no_longer_counted_and_what_comes_is() -> None:
 def test_a_fresh_daemon_believes_the_dead_unless_they_are_in_traffic() -> None:
     seen = view({"shop": "abcd"})
     keys = [endpoint.key for endpoint in seen.endpoints]
-    down = Seen(dict.fromkeys(keys, DOWN))
-    assert not look(Floor(), seen, down, floor=50, now=0.0).kept
-    adopted = Floor(health=dict.fromkeys(keys[2:], UP))
-    assert look(adopted, seen, down, floor=50, now=0.0).kept == {keys[2]}
+    down = replace(seen, health=dict.fromkeys(keys, DOWN))
+    assert not look(Floor(), down, Asked(), floor=50, now=0.0).kept
+    adopted = resumed(seen, keys[2:], frozenset(), 0.0)
+    assert look(adopted, down, Asked(), floor=50, now=0.0).kept == {keys[2]}
 
 
 def test_what_is_held_back_serves_where_nobody_else_does() -> None:
     seen = view({"shop": "ab", "bar": "ab"})
     (shop0, shop1, bar0, bar1) = (endpoint.key for endpoint in seen.endpoints)
     health = {shop0: DOWN, shop1: DOWN, bar0: DOWN, bar1: UP}
-    traffic = effective(seen, Seen(health), frozenset(), frozenset({shop0, bar0}))
-    assert traffic == {shop0: UP, shop1: DOWN, bar0: DOWN, bar1: UP}
-    assert effective(seen, Seen(health), frozenset({shop1}), frozenset({shop0}))[shop0] is DOWN
+    seen = replace(seen, health=health)
+    assert spared(seen, frozenset(), frozenset({shop0, bar0})) == {shop0: UP}
+    assert spared(seen, frozenset({shop1}), frozenset({shop0})) == {shop1: UP}
 
 
 services = st.dictionaries(
@@ -199,7 +202,8 @@ def test_whatever_happens(groups: dict[str, str], steps: list[tuple[int, Health,
         if becomes is DOWN and health[key] is UP:
             fell_at[key] = now
         health = health | {key: becomes}
-        before, floor = floor, look(floor, seen, Seen(health), floor=percent, now=now)
+        seen = seen.judged({key: becomes}) if number else replace(seen, health=health)
+        before, floor = floor, look(floor, seen, Asked(), floor=percent, now=now)
         assert all(health[key] is DOWN for key in floor.kept)
         assert not floor.kept or percent
         assert not floor.kept or floor.suspicions
@@ -210,10 +214,57 @@ def test_whatever_happens(groups: dict[str, str], steps: list[tuple[int, Health,
             up = sum(health[key] is UP for key in keys if key[1].startswith(name))
             kept = sum(key[1].startswith(name) for key in floor.kept)
             assert not kept or up + kept <= math.ceil(len(workers) * percent / 100)
-        again = look(floor, seen, Seen(health), floor=percent, now=now)
+        again = look(floor, seen, Asked(), floor=percent, now=now)
         assert (again.kept, again.suspicions) == (floor.kept, floor.suspicions)
-        assert set(floor.fallen) <= {key for key in keys if health[key] is DOWN}
-        assert all(now - fell_at[key] <= window(PROBE) or before.groups for key in floor.fallen)
+        fallen = {key for of in floor.fallen.values() for key in of.since}
+        assert fallen <= {key for key in keys if health[key] is DOWN}
+        assert all(now - fell_at[key] <= window(PROBE) or before.groups for key in fallen)
+
+
+moves = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(0, 17), st.sampled_from([UP, DOWN, DOWN, STARTING, None]), max_size=4),
+        st.sets(st.integers(0, 17), max_size=4),
+        st.sampled_from([0.0, 1.0, 10.0, 27.0, 60.0]),
+        st.sampled_from(["nothing", "nothing", "nothing", "drain", "probe", "silence", "others"]),
+    ),
+    max_size=25,
+)
+
+
+@given(services, services, moves, st.integers(0, 100))
+def test_the_work_that_follows_changes_comes_to_what_a_look_at_everything_says(
+    groups: dict[str, str],
+    others: dict[str, str],
+    moves: list[tuple[dict[int, Health | None], set[int], float, str]],
+    percent: int,
+) -> None:
+    """Whatever changes: verdicts, failing checks, drains, the floors of labels, who asks, and what there is at all."""
+    seen = view(groups).judged({endpoint.key: UP for endpoint in view(groups).endpoints})
+    known, floor, now = floor_oracle.Known(), Floor(), 0.0
+    asked = Asked()
+    for verdicts, failing, pause, event in [({}, set[int](), 0.0, "nothing"), *moves]:
+        now += pause
+        match event:
+            case "drain":
+                first = replace(seen.endpoints[0], drain=None if seen.endpoints[0].drain else Drain.ASKED)
+                seen = replace(seen, endpoints=(first, *seen.endpoints[1:]))
+            case "probe":
+                other = replace(PROBE, floor=None if seen.services[0].probe != PROBE else 34, interval=1.0)
+                seen = replace(seen, services=(replace(seen.services[0], probe=other), *seen.services[1:]))
+            case "silence":
+                judges = {endpoint.key: "b" for endpoint in seen.endpoints if endpoint.worker == "a"}
+                asked = Asked(judges={} if asked.judges else judges)
+            case "others":
+                there = view(others)
+                seen = ClusterView(there.services, there.endpoints, health=seen.health)
+        keys = [endpoint.key for endpoint in seen.endpoints]
+        seen = seen.judged({keys[number % len(keys)]: said for number, said in verdicts.items()})
+        asked = replace(asked, failing=frozenset(keys[number % len(keys)] for number in failing))
+        known = floor_oracle.look(known, seen, asked, floor=percent, now=now)
+        floor = look(floor, seen, asked, floor=percent, now=now)
+        assert (floor.kept, floor.suspicions) == (known.kept, known.suspicions)
+        assert {key: at for of in floor.fallen.values() for key, at in of.since.items()} == known.fallen
 
 
 def test_workers_that_learn_of_the_falls_in_another_order_keep_the_same_ones() -> None:

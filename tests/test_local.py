@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.local import own_endpoints, up_to_date
+from mesh.local import Local
 from mesh.model import ClusterView, Drain, Endpoint, Health, Instance
 
 A, B = Endpoint("a", "demo/web", "w1", "10.2.0.1"), Endpoint("b", "demo/web", "w1", "10.2.0.2")
@@ -21,7 +21,11 @@ def instance(id: str, drain: Drain | None = None, health: Health | None = None) 
 
 
 def seen(instances: list[Instance] | None, health: dict[str, Health], view: ClusterView = VIEW) -> ClusterView:
-    return up_to_date(view, own_endpoints(view, "w1"), instances, health)
+    return Local("w1").after(view, here(instances), health).picture()
+
+
+def here(instances: list[Instance] | None) -> dict[str, Instance] | None:
+    return None if instances is None else {instance.id: instance for instance in instances}
 
 
 def test_where_nothing_differs_it_is_the_same_view() -> None:
@@ -69,3 +73,26 @@ def test_what_is_not_touched_stays_the_same_object() -> None:
 def test_its_groups_are_those_of_its_endpoints(instances: list[Instance], health: dict[str, Health]) -> None:
     now = seen(instances, health)
     assert now.groups == replace(now).groups
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.lists(st.builds(instance, st.sampled_from("abc"), st.sampled_from([None, *Drain]))),
+            st.dictionaries(st.sampled_from("abc"), st.sampled_from(Health)),
+            st.lists(st.sampled_from([A, B, OTHER, ELSE, replace(A, weight=7)]), unique_by=lambda e: e.key),
+            st.dictionaries(st.sampled_from([A.key, B.key, OTHER.key, ("w1", "x")]), st.sampled_from(Health)),
+        )
+    )
+)
+def test_from_one_picture_to_the_next_it_comes_to_the_same_as_from_none(
+    steps: list[tuple[list[Instance] | None, dict[str, Health], list[Endpoint], dict[tuple[str, str], Health]]],
+) -> None:
+    local = Local("w1")
+    for instances, probed, endpoints, health in steps:
+        ordered = tuple(sorted(endpoints, key=lambda endpoint: (endpoint.id, endpoint.worker)))
+        view = ClusterView(endpoints=ordered, health=health)
+        local = local.after(view, here(instances), probed)
+        assert local.picture() == Local("w1").after(view, here(instances), probed).picture()
+        again = local.after(view, local.here, probed)
+        assert (again.endpoints, again.verdicts) == (local.endpoints, local.verdicts)

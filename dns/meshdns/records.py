@@ -5,6 +5,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+
+ADDRESSES = 16384
+"""So many are read once, and have one record wherever they stand."""
 
 
 class Type(IntEnum):
@@ -51,6 +55,7 @@ def suffixes(name: bytes) -> Iterator[bytes]:
         start += name[start] + 1
 
 
+@lru_cache(ADDRESSES)
 def address(text: str) -> Record:
     """A or AAAA. Raises ValueError for what is no address."""
     parsed = ipaddress.ip_address(text)

@@ -120,7 +120,8 @@ class Draft:
         self._authority: dict[bytes, tuple[Record, Record]] = {}
         self._soas: dict[bytes, bytes] = {}
         self._touched: set[bytes] = set()
-        self._settled_for: frozenset[bytes] | None = None
+        self._settled = False
+        """Whether the apexes are those of what is outside."""
         self._settle_apexes()
 
     def serve_at(self, addresses: Sequence[str]) -> None:
@@ -178,10 +179,10 @@ class Draft:
             self._given[place] = found
         self._show(place)
         stands_alone = place in self._given or (place in self._brought and place.endswith(_REVERSE))
-        if stands_alone and self._domains.isdisjoint(suffixes(place)):
-            self._outside.add(place)
-        else:
-            self._outside.discard(place)
+        is_outside = stands_alone and self._domains.isdisjoint(suffixes(place))
+        if is_outside != (place in self._outside):
+            (self._outside.add if is_outside else self._outside.discard)(place)
+            self._settled = False
 
     def _show(self, place: bytes) -> None:
         if place in self._given:
@@ -204,10 +205,9 @@ class Draft:
 
     def _settle_apexes(self) -> bool:
         """Whether an apex has gone that still has names: their negative answers are now another's."""
-        outside = frozenset(self._outside)
-        if outside == self._settled_for:
+        if self._settled:
             return False
-        self._settled_for = outside
+        self._settled = True
         wanted = [*_apexes(self._domains, self._outside)]
         gone = self._authority.keys() - set(wanted)
         self._authority = {apex: authority(apex, self._home or apex, self._ttl, self._serial) for apex in wanted}

@@ -18,13 +18,13 @@ from typing import Protocol
 from mesh.figures import ProbeFigures
 from mesh.model import Address, Health, Probe, ProbeKind, RealKey
 from mesh.probes.checks import Check, network_checks
-from mesh.probes.health import State, Transition, Verdict, bring_back, is_held_back, observe, set_aside
+from mesh.probes.health import State, Transition, Verdict, bring_back, observe, set_aside
 from mesh.probes.history import History
 from mesh.probes.http import request
 from mesh.probes.schedule import Wheel, first_due, following, slot_end
 from mesh.probes.turns import Turns
 from mesh.probes.volley import Shot, Volley, is_plain
-from mesh.probes.watched import Stats, Target, Watched
+from mesh.probes.watched import Standing, Stats, Target, Watched
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class Prober:
         self._resumed = -math.inf
         """When the last gap ended."""
         self._changed = False
+        self._stands: Standing | None = None
+        """None: to be looked at again."""
         self._flying = 0
         self._figures = ProbeFigures()
         self.stats = Stats()
@@ -93,20 +95,20 @@ class Prober:
                 if known is not None:
                     self._drop(known)
                 self._add(key, target, now)
-        self._at = None
+        self._at = self._stands = None
         self._rouse()
 
     def health(self) -> Mapping[str, Health]:
-        """The health of every target as of now, by endpoint id."""
-        return {key: watched.state.health for key, watched in self._watched.items()}
+        """The health of every target as of now, by endpoint id; the same object while nothing has changed."""
+        return self._standing().health
 
     def held_back(self) -> frozenset[str]:
         """The targets that answer and are not believed yet, since they fell too often."""
-        return frozenset(k for k, watched in self._watched.items() if is_held_back(watched.state, watched.target.probe))
+        return self._standing().held_back
 
     def failing(self) -> frozenset[str]:
         """The targets that failed their last check, whatever their health is."""
-        return frozenset(key for key, watched in self._watched.items() if watched.failed)
+        return self._standing().failing
 
     def history(self, key: str) -> tuple[Verdict, ...]:
         """The last verdicts of a target, oldest first; empty if there is none yet or it is not watched."""
@@ -132,6 +134,11 @@ class Prober:
                 watched.due = now
                 self._wheel.add(watched.key, now)
                 self._rouse()
+
+    def _standing(self) -> Standing:
+        if self._stands is None:
+            self._stands = Standing.of(self._watched)
+        return self._stands
 
     def figures(self) -> ProbeFigures:
         """What became of the checks so far, and how many there are now."""
@@ -269,10 +276,13 @@ class Prober:
             self.stats.ended(verdict.ok)
             self._figures.verdicts[probe.kind, verdict.ok] += 1
             self._figures.seconds.observe(verdict.duration)
+            stood = watched.standing
             watched.failed = not verdict.ok
             watched.slow = not verdict.ok and verdict.duration >= 0.9 * probe.timeout
             watched.history.add(verdict, now)
             watched.state, events = observe(watched.state, verdict, probe, now)
+            if watched.standing != stood:
+                self._stands = None
             for event in events:
                 level = logging.WARNING if watched.state.health is Health.UNHEALTHY else logging.INFO
                 fields = {"endpoint": watched.key, "health": watched.state.health, "reason": verdict.reason}

@@ -1,10 +1,11 @@
 """What the prober keeps of each endpoint that it asks. There may be ten thousand: only what is needed."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mesh.model import Address, Health, Probe
-from mesh.probes.health import State
+from mesh.probes.health import State, is_held_back
 from mesh.probes.history import History
 from mesh.probes.schedule import SLOT
 from mesh.probes.volley import Shot
@@ -56,6 +57,32 @@ class Watched:
         """Seconds between two checks, as it stands now."""
         probe = self.target.probe
         return probe.starting_interval if self.state.health is Health.STARTING else probe.interval
+
+    @property
+    def standing(self) -> tuple[Health, bool, bool]:
+        """What others are told of it: its health, whether it is held back, whether its last check was a failure."""
+        return self.state.health, is_held_back(self.state, self.target.probe), self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What others are told of all that is watched, by the endpoints' ids."""
+
+    health: Mapping[str, Health]
+    held_back: frozenset[str]
+    """Those that answer and are not believed yet, since they fell too often."""
+    failing: frozenset[str]
+    """Those whose last check was a failure."""
+
+    @classmethod
+    def of(cls, watched: Mapping[str, Watched]) -> "Standing":
+        """Of these, now."""
+        stands = {key: each.standing for key, each in watched.items()}
+        return cls(
+            {key: health for key, (health, _, _) in stands.items()},
+            frozenset(key for key, (_, held_back, _) in stands.items() if held_back),
+            frozenset(key for key, (_, _, failed) in stands.items() if failed),
+        )
 
 
 @dataclass(slots=True)

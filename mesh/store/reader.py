@@ -15,6 +15,7 @@ from mesh.model import (
     Claims,
     ClusterView,
     Endpoint,
+    EndpointKey,
     Group,
     Name,
     Service,
@@ -47,7 +48,7 @@ class Reader:
         self._broken: dict[str, Problem] = {}
         self._conflicts: dict[str, dict[str, Problem]] = {}
         """By owner and key."""
-        self._endpoints: dict[_Place, Endpoint] = {}
+        self._by_key: ShardedMap[EndpointKey, Endpoint] = ShardedMap()
         self._order: list[_Place] = []
         self._ordered: list[Endpoint] = []
         self._members: dict[str, dict[_Place, Endpoint]] = {}
@@ -85,12 +86,10 @@ class Reader:
     # --------------------------------------------------------------------------------------- one record at a time
 
     def _take(self, where: str, fact: Fact | Problem | None) -> None:
-        self._touch(where, fact)
+        self._touch(fact, is_there=True)
         match fact:
             case Endpoint():
-                place = (fact.id, fact.worker)
-                self._endpoints[place] = fact
-                self._members.setdefault(fact.owner, {})[place] = fact
+                self._members.setdefault(fact.owner, {})[_place(fact)] = fact
             case Judged() | Present():
                 self._words.take(where, fact)
             case Declared(_, service):
@@ -103,12 +102,10 @@ class Reader:
                 self._claims.take(fact)
 
     def _drop(self, where: str, fact: Fact | Problem | None) -> None:
-        self._touch(where, fact)
+        self._touch(fact, is_there=False)
         match fact:
             case Endpoint():
-                place = (fact.id, fact.worker)
-                del self._endpoints[place]
-                del self._members[fact.owner][place]
+                del self._members[fact.owner][_place(fact)]
             case Judged() | Present():
                 self._words.drop(where, fact)
             case Declared(_, service):
@@ -120,12 +117,12 @@ class Reader:
             case _:
                 self._claims.drop(fact)
 
-    def _touch(self, where: str, fact: Fact | Problem | None) -> None:
+    def _touch(self, fact: Fact | Problem | None, *, is_there: bool) -> None:
         touched = self._touched
         touched.anything = True
         match fact:
             case Endpoint():
-                touched.places.add((fact.id, fact.worker))
+                touched.endpoints[fact.key] = fact if is_there else None
                 touched.groups.add(fact.owner)
             case Judged() | Present():
                 pass  # the words themselves know
@@ -147,12 +144,12 @@ class Reader:
         if touched.problems or touched.owners:
             told = {**self._broken, **{k: p for each in self._conflicts.values() for k, p in each.items()}}
             self._problems = tuple(told[where] for where in sorted(told))
-        endpoints = self._endpoints_in_order() if touched.places else before.endpoints
+        endpoints = self._endpoints_in_order() if touched.endpoints else before.endpoints
         changed = self._words.settle()
-        owners = touched.groups | {e.owner for w, id in changed if (e := self._endpoints.get((id, w))) is not None}
+        owners = touched.groups | {e.owner for key in changed if (e := self._by_key.get(key)) is not None}
         self._groups = self._groups.changed({owner: self._grouped(owner) for owner in owners})
         view = ClusterView(services, endpoints, claims)
-        return self._words.told(view, before).regrouped(self._groups)
+        return self._words.told(view, before).regrouped(self._groups, self._by_key)
 
     def _services(self) -> tuple[Service, ...]:
         for owner in self._touched.owners:
@@ -172,22 +169,25 @@ class Reader:
         return self._view.services if services == self._view.services else services
 
     def _endpoints_in_order(self) -> tuple[Endpoint, ...]:
-        if len(self._touched.places) > _FEW:
-            self._order = sorted(self._endpoints)
-            self._ordered = [self._endpoints[place] for place in self._order]
+        touched = self._touched.endpoints
+        self._by_key = self._by_key.changed(touched)
+        if len(touched) > _FEW:
+            self._ordered = sorted(self._by_key.values(), key=_place)
+            self._order = [_place(endpoint) for endpoint in self._ordered]
             return tuple(self._ordered)
-        for place in self._touched.places:
+        for (worker, id), endpoint in touched.items():
+            place = id, worker
             at = bisect_left(self._order, place)
             known = at < len(self._order) and self._order[at] == place
-            if place not in self._endpoints:
+            if endpoint is None:
                 if known:
                     del self._order[at]
                     del self._ordered[at]
             elif known:
-                self._ordered[at] = self._endpoints[place]
+                self._ordered[at] = endpoint
             else:
                 self._order.insert(at, place)
-                self._ordered.insert(at, self._endpoints[place])
+                self._ordered.insert(at, endpoint)
         return tuple(self._ordered)
 
     def _grouped(self, owner: str) -> Group | None:
@@ -205,7 +205,8 @@ class _Touched:
         self.anything = self.claims = self.problems = False
         self.owners: set[str] = set()
         """Of services."""
-        self.places: set[_Place] = set()
+        self.endpoints: dict[EndpointKey, Endpoint | None] = {}
+        """None: gone."""
         self.groups: set[str] = set()
         """Owners of endpoints that came, went or changed."""
 
@@ -244,6 +245,10 @@ class _Claims:
     def picture(self, before: Claims) -> Claims:
         now = Claims(dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders))
         return before if now == before else now
+
+
+def _place(endpoint: Endpoint) -> _Place:
+    return endpoint.id, endpoint.worker
 
 
 def _conflict(first: Declared, other: Declared) -> Problem:

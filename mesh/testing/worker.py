@@ -28,22 +28,28 @@ class ToldProbes:
         self._first = first
         self._watched: tuple[str, ...] = ()
         self._told: dict[str, Health] = {}
+        self._health: Mapping[str, Health] | None = None
+        """As it was asked for last; None: to be worked out again."""
         self.stats = Stats()
 
     def tell(self, health: Mapping[str, Health]) -> None:
         """What the probes of these endpoints say from now on."""
         self._told |= health
+        self._health = None
         self._wake()
 
     def watch(self, targets: Mapping[str, Target]) -> None:
         """See `mesh.parts.Probes`."""
         if tuple(targets) != self._watched:
             self._watched = tuple(targets)
+            self._health = None
             self._wake()
 
     def health(self) -> Mapping[str, Health]:
         """See `mesh.parts.Probes`."""
-        return {id: self._told.get(id, self._first) for id in self._watched}
+        if self._health is None:
+            self._health = {id: self._told.get(id, self._first) for id in self._watched}
+        return self._health
 
     def history(self, key: str) -> Sequence[Verdict]:
         """See `mesh.parts.Probes`."""

@@ -92,18 +92,13 @@ class Judging:
 
     def said(self) -> Mapping[EndpointKey, Said]:
         """What to tell the others of all that this worker asks; the same object while nothing has changed."""
-        verdicts, held_back, asked, kept = (
-            self._prober.health(),
-            self._prober.held_back(),
-            self._asked,
-            self._floor.kept,
-        )
-        if (verdicts, held_back, asked, kept) != self._said_for:
-            self._said_for = verdicts, held_back, asked, kept
+        verdicts, held_back, kept = self._prober.health(), self._prober.held_back(), self._floor.kept
+        if (verdicts, held_back, kept, self._asked) != self._said_for:
+            self._said_for = verdicts, held_back, kept, self._asked
             self._said = {
                 key: Said(health, key in kept, name in held_back)
                 for name, health in verdicts.items()
-                if (key := asked.get(name)) is not None
+                if (key := self._asked.get(name)) is not None
             }
         return self._said
 

@@ -239,15 +239,16 @@ class _Moment:
         roll, suspected = self._roll, set(before)
         owners = changed | {roll.owners[key] for key in self._failing}
         owners |= {name for kind, name in suspected if kind is Kind.SERVICE}
+        services = [Group(Kind.SERVICE, owner) for owner in owners & self._fallen.keys()]
         fallen = Counter(roll.judge_of(key) for of in self._fallen.values() for key in of.since)
         failing = Counter(roll.judge_of(key) for key in self._failing if self._health.get(key) is Health.HEALTHY)
-        judges = {
-            judge
+        judges = [
+            group
             for judge, count in fallen.items()
-            if Group(Kind.WORKER, judge) in suspected or _most(roll.healthy.get(judge, 0), failing[judge], count)
-        }
-        services = [Group(Kind.SERVICE, owner) for owner in owners & self._fallen.keys()]
-        return [*services, *(Group(Kind.WORKER, judge) for judge in judges)]
+            if (group := Group(Kind.WORKER, judge)) in suspected
+            or _most(roll.healthy.get(judge, 0), failing[judge], count)
+        ]
+        return services + judges
 
     def suspect(self, group: Group, before: _Keys | None) -> _Keys:
         """Those of a group that answered a moment ago, if most of them fail now; otherwise empty.

@@ -132,12 +132,15 @@ class Judging:
     def _kept(self, view: ClusterView) -> frozenset[EndpointKey]:
         """Whoever asks an endpoint decides, and the others follow, or their tables would differ. While nobody can tell
         the others anything, each decides for itself."""
-        decides = {key for key in self._floor.kept if key[0] == self._worker or key[0] in view.workers & view.silent}
-        return view.kept.difference(key for key in self._names if key[0] == self._worker) | decides
+        decides = frozenset(
+            key for key in self._floor.kept if key[0] == self._worker or key[0] in view.workers & view.silent
+        )
+        return decides.union(key for key in view.kept if key[0] != self._worker or key not in self._names)
 
     def _held_back(self, view: ClusterView) -> frozenset[EndpointKey]:
         mine = (self._asked.get(name) for name in self._prober.held_back())
-        return (view.held_back - self._names.keys()).union(key for key in mine if key is not None)
+        others = [key for key in view.held_back if key not in self._names]
+        return frozenset(key for key in (*mine, *others) if key is not None)
 
     def _in_place_of_others(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
         """Of the endpoints of a worker that is gone the better verdict counts, of this worker or of another one."""

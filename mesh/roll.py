@@ -80,7 +80,7 @@ class Roll:
 
     def judge_of(self, key: EndpointKey) -> str:
         """The worker that asks an endpoint."""
-        return self.judges.get(key, key[0])
+        return self.judges.get(key, key[0]) if self.judges else key[0]
 
     def _fallen(self, view: ClusterView, owners: set[str]) -> set[EndpointKey]:
         fell: set[EndpointKey] = set()

@@ -25,16 +25,22 @@ _EMPTY: dict[Any, Any] = {}
 class ShardedMap(Mapping[K, V]):
     """Values are never None."""
 
-    __slots__ = ("_count", "_shards")
+    __slots__ = ("_before", "_count", "_itself", "_shards", "_since")
 
     def __init__(self, content: Mapping[K, V] = _EMPTY) -> None:
         """What another one holds is shared with it."""
+        self._shards: list[dict[K, V]] = [_EMPTY] * SHARDS
         if isinstance(content, ShardedMap):
-            self._shards: list[dict[K, V]] = content._shards
+            self._shards = content._shards
         else:
-            self._shards = [_EMPTY] * SHARDS
             self._put(content)
         self._count = len(content)
+        self._itself = object()
+        """Stands for this content: who holds it does not hold the content."""
+        self._before: object = None
+        """What stands for the content that this one was made from."""
+        self._since: frozenset[K] = frozenset()
+        """The keys of what is not the same object there."""
 
     def changed(self, changes: Mapping[K, V | None]) -> "ShardedMap[K, V]":
         """With these values, None: there is none any more; itself where they are the same objects already."""
@@ -44,6 +50,7 @@ class ShardedMap(Mapping[K, V]):
         made: ShardedMap[K, V] = ShardedMap()
         made._shards = list(self._shards)
         made._count = self._count + made._put(real)
+        made._before, made._since = self._itself, frozenset(real)
         return made
 
     def _put(self, changes: Mapping[K, V | None]) -> int:
@@ -124,8 +131,12 @@ class _Values(ValuesView[V]):
 
 def differing(old: Mapping[K, Any], new: Mapping[K, Any]) -> set[K]:
     """The keys of what is not the same object in both."""
+    if old is new:
+        return set()
     if not (isinstance(old, ShardedMap) and isinstance(new, ShardedMap)):
         return _differing(old, new)
+    if new._before is old._itself:
+        return set(new._since)
     found: set[K] = set()
     for before, after in zip(old._shards, new._shards, strict=True):
         if before is not after:

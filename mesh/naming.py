@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from mesh.model import Endpoint, Health, Name
-from mesh.service_plan import Part, said
+from mesh.service_plan import Grounds, Part, said
 from meshdns import service as dns
 from meshdns.sharded import ShardedMap, differing
 
@@ -23,19 +23,21 @@ class Names:
 
     def __call__(self, names: Mapping[Name, Part]) -> None:
         """The names that shall resolve, all of them, and what each leads to."""
-        changed = {name: names.get(name) for name in differing(self._parts, names)}
-        made = {name: None if part is None else named(name, part) for name, part in changed.items()}
+        made: dict[Name, dns.Service | None] = {}
+        for name in differing(self._parts, names):
+            part, before = names.get(name), self._parts.get(name)
+            known = None if before is None else (before, self._made[name])
+            made[name] = None if part is None else named(name, part, known)
         self._parts, self._made = names, self._made.changed(made)
         self._publish(self._made)
 
 
-def named(name: Name, part: Part) -> dns.Service:
-    """What one of a service's names leads to."""
+def named(name: Name, part: Part, before: tuple[Part, dns.Service] | None = None) -> dns.Service:
+    """What one of a service's names leads to. From what was made of an earlier part what has not changed is taken over:
+    the same objects.
+    """
     grounds = part.grounds
-    endpoints = tuple(
-        _endpoint(endpoint, said(grounds.service, endpoint, probed))
-        for endpoint, probed in zip(grounds.endpoints, grounds.verdicts, strict=True)
-    )
+    endpoints = _endpoints(grounds, before)
     serving = sum(endpoint.serving for endpoint in endpoints)
     return dns.Service(
         addresses=(part.vip,),
@@ -50,6 +52,20 @@ def named(name: Name, part: Part) -> dns.Service:
         ),
         canonical=name == part.names[0],
     )
+
+
+def _endpoints(grounds: Grounds, before: tuple[Part, dns.Service] | None) -> tuple[dns.Endpoint, ...]:
+    known: dict[int, tuple[Health | None, dns.Endpoint]] = {}
+    if before is not None and before[0].grounds.service is grounds.service:
+        old = before[0].grounds  # it is alive, and so are its endpoints: ids stand for them
+        rows = zip(old.endpoints, old.verdicts, before[1].endpoints, strict=True)
+        known = {id(endpoint): (probed, made) for endpoint, probed, made in rows}
+    found = []
+    for endpoint, probed in zip(grounds.endpoints, grounds.verdicts, strict=True):
+        verdict, made = known.get(id(endpoint), (None, None))
+        is_same = made is not None and verdict is probed
+        found.append(made if is_same and made else _endpoint(endpoint, said(grounds.service, endpoint, probed)))
+    return tuple(found)
 
 
 def _endpoint(endpoint: Endpoint, verdict: Health | None) -> dns.Endpoint:

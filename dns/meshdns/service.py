@@ -14,6 +14,7 @@ A service gives a name its addresses, and brings other names with it:
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 from meshdns.records import Record, address, pointer, srv, text, wire
 
@@ -56,32 +57,80 @@ class Service:
     """Whether its addresses lead back to this name: of several names with one address, one is."""
 
 
-def records(name: str, service: Service) -> Iterator[tuple[bytes, tuple[Record, ...]]]:
-    """Each wire name that comes with a service, and its records; the name of the service comes first.
+class Change(NamedTuple):
+    """What a service has at one wire name from now on."""
 
-    A name without records exists all the same: `tasks` while no endpoint takes traffic. What comes with a name so long
-    that there is no room below it is left out. Raises ValueError for a name or an address that is none.
+    place: bytes
+    records: tuple[Record, ...] | None
+    """None: nothing any more. A name without records exists all the same: `tasks` while no endpoint takes traffic."""
+    own: bool
+    """It is the service's own name, and not one that it brings with it."""
+
+
+def changes(name: str, before: Service | None, now: Service | None) -> Iterator[Change]:
+    """What differs when a service becomes another one, or comes (None before), or goes.
+
+    Only that is worked out: of ten endpoints one has changed. What comes with a name so long that there is no room
+    below it is left out. Raises ValueError for a name or an address that is none.
     """
     target = wire(name)
-    yield target, (*map(address, service.addresses), *_about(service.about))
-    yield from ((place, found) for place, found in _below(target, service) if len(place) <= 255)
-    if service.canonical:
-        for each in service.addresses:
-            yield wire(ipaddress.ip_address(each).reverse_pointer), (pointer(target),)
+    old, new = _ingredients(before), _ingredients(now)
+    for part in [part for part in old if part not in new]:
+        yield from _change(target, part, None)
+    for part, made_of in new.items():
+        if old.get(part) != made_of:
+            yield from _change(target, part, made_of)
 
 
-def _below(target: bytes, service: Service) -> Iterator[tuple[bytes, tuple[Record, ...]]]:
+_Part: TypeAlias = tuple[str, str]
+"""A kind of name, and which of them."""
+_OWN, _TASKS = ("own", ""), ("tasks", "")
+
+
+def _ingredients(service: Service | None) -> dict[_Part, tuple[Any, ...]]:
+    """What the records of each name are made of. Cheap: nothing is encoded, and endpoints are compared as objects."""
+    if service is None:
+        return {}
+    parts: dict[_Part, tuple[Any, ...]] = {_OWN: (service.addresses, service.about)}
     if service.endpoints:
-        yield wire(TASKS)[:-1] + target, tuple(address(e.address) for e in service.endpoints if e.serving)
-    labelled: dict[str, list[Endpoint]] = {}
+        parts[_TASKS] = tuple(endpoint.address for endpoint in service.endpoints if endpoint.serving)
     for endpoint in service.endpoints:
         if endpoint.label != TASKS:
-            labelled.setdefault(endpoint.label, []).append(endpoint)
-    for label, group in labelled.items():
-        told = (record for endpoint in group for record in _about(endpoint.about))
-        yield wire(label)[:-1] + target, (*(address(e.address) for e in group), *told)
+            at = "endpoint", endpoint.label
+            parts[at] = (*parts.get(at, ()), endpoint)
     for port in service.ports:
-        yield wire(f"_{port.number}._{port.transport}")[:-1] + target, (srv(0, 0, port.number, target),)
+        parts["port", f"_{port.number}._{port.transport}"] = (port.number,)
+    if service.canonical:
+        for each in service.addresses:
+            parts["address", each] = ()
+    return parts
+
+
+def _change(target: bytes, part: _Part, made_of: tuple[Any, ...] | None) -> Iterator[Change]:
+    kind, which = part
+    found: tuple[Record, ...] | None = None
+    match kind:
+        case "own":
+            place = target
+            if made_of is not None:
+                addresses, about = made_of
+                found = (*map(address, addresses), *_about(about))
+        case "tasks":
+            place = wire(TASKS)[:-1] + target
+            found = None if made_of is None else tuple(map(address, made_of))
+        case "endpoint":
+            place = wire(which)[:-1] + target
+            if made_of is not None:
+                told = (record for endpoint in made_of for record in _about(endpoint.about))
+                found = (*(address(endpoint.address) for endpoint in made_of), *told)
+        case "port":
+            place = wire(which)[:-1] + target
+            found = None if made_of is None else (srv(0, 0, made_of[0], target),)
+        case _:
+            place = wire(ipaddress.ip_address(which).reverse_pointer)
+            found = None if made_of is None else (pointer(target),)
+    if len(place) <= 255:
+        yield Change(place, found, own=kind == "own")
 
 
 def _about(words: tuple[str, ...]) -> tuple[Record, ...]:

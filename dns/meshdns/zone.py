@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshdns.records import Record, Type, address, authority, name_server, suffixes, wire
-from meshdns.service import Service, records
+from meshdns.service import Change, Service, changes
 from meshdns.sharded import ShardedMap, differing
 
 _POINTERS = tuple(struct.pack("!H", 0xC000 | 12 + at) for at in range(256))
@@ -103,8 +103,6 @@ class Draft:
         self._domains = dict.fromkeys(wire(domain) for domain in domains).keys()
         self._home = next(iter(self._domains), None)
         self._services: ShardedMap[str, Service] = ShardedMap()
-        self._places: dict[str, tuple[bytes, ...]] = {}
-        """By service: the names that it has something at, its own first."""
         self._given: dict[bytes, tuple[Record, ...]] = {}
         """Of the services' own names: they come before those that other services bring with them."""
         self._brought: dict[bytes, dict[str, tuple[Record, ...]]] = {}
@@ -127,7 +125,7 @@ class Draft:
     def serve_at(self, addresses: Sequence[str]) -> None:
         """Where the name server answers: the addresses of its own name, from the next zone on."""
         if self._home is not None:
-            self._put("", name_server(self._home), tuple(map(address, addresses)), given=False)
+            self._put("", Change(name_server(self._home), tuple(map(address, addresses)), own=False))
 
     def update(self, services: Mapping[str, Service]) -> tuple[Zone, frozenset[bytes] | None]:
         """The zone of exactly these services, and the wire names whose answers may differ from the last zone's.
@@ -136,41 +134,28 @@ class Draft:
         changed then.
         """
         before, services = self._services, ShardedMap(services)
-        changed = [name for name in differing(before, services) if before.get(name) != services.get(name)]
-        made = {name: [*records(name, services[name])] if name in services else [] for name in changed}
+        moved = differing(before, services)
+        made = [(name, [*changes(name, before.get(name), services.get(name))]) for name in moved]
         self._touched = set()
-        for name, parts in made.items():
-            self._place(name, parts)
+        for name, of in made:
+            for change in of:
+                self._put(name, change)
         self._services = services
         self._records = self._records.changed(self._shown)
         self._existing = self._existing.changed({name: count or None for name, count in self._counted.items()})
         self._shown, self._counted = {}, {}
-        moved = self._settle_apexes()
+        apexes_moved = self._settle_apexes()
         zone = Zone(self._ttl, self._serial, self._records, self._existing, self._authority, self._soas)
-        return zone, None if moved else frozenset(self._touched)
+        return zone, None if apexes_moved else frozenset(self._touched)
 
-    def _place(self, service: str, parts: Sequence[tuple[bytes, tuple[Record, ...]]]) -> None:
-        """Say what a service has, all of it: wire names and their records, its own name first."""
-        before, now = self._places.pop(service, ()), tuple(place for place, _ in parts)
-        if before and not now:
-            self._put(service, before[0], None, given=True)
-        for place in set(before[1:]).difference(now[1:]):
-            self._put(service, place, None, given=False)
-        for number, (place, found) in enumerate(parts):
-            known = self._given.get(place) if not number else self._brought.get(place, {}).get(service)
-            if known != found:
-                self._put(service, place, found, given=not number)
-        if now:
-            self._places[service] = now
-
-    def _put(self, owner: str, place: bytes, found: tuple[Record, ...] | None, *, given: bool) -> None:
-        """Say what a service has at a wire name; None: nothing any more."""
+    def _put(self, service: str, change: Change) -> None:
+        place, found, own = change
         self._touched.add(place)
-        if not given:
+        if not own:
             brought = self._brought.setdefault(place, {})
-            brought.pop(owner, None)
+            brought.pop(service, None)
             if found is not None:
-                brought[owner] = found
+                brought[service] = found
             if not brought:
                 del self._brought[place]
         elif found is None:

@@ -110,9 +110,13 @@ Fact: TypeAlias = HeldVip | Held | OwnedName | HeldPort | Declared | Judged | Pr
 """What one record says."""
 
 
-def decode(where: str, value: bytes) -> Fact | Problem | None:
-    """What the record with this key says. None: it is of a newer version, or of something else."""
+def decode(where: str, value: bytes, before: Fact | Problem | None = None) -> Fact | Problem | None:
+    """What the record with this key says. None: it is of a newer version, or of something else. `before`: what it said
+    until now, which saves taking the key of a verdict apart: most of what changes are verdicts.
+    """
     try:
+        if isinstance(before, Judged):
+            return Judged(before.worker, before.endpoint, _read(value, VerdictRecord))
         parts = [unquote(part) for part in where.split("/")]
         fact = _fact(parts, value)
         if fact is not None and where != key(*parts):

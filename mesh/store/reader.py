@@ -75,7 +75,7 @@ class Reader:
                 del self._known[where]
                 self._drop(where, before[1])
             if value is not None:
-                fact = decode(where, value)
+                fact = decode(where, value, None if before is None else before[1])
                 self._known[where] = (value, fact)
                 self._take(where, fact)
         if self._touched.anything:

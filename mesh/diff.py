@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from mesh.model import Address, RealKey, RealServer, Scheduler, SchedulerFlag, Table, VirtualKey, VirtualServer
+from meshdns.sharded import differing
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _operations(observed: Table, desired: Table) -> Iterator[Operation]:
         for real in sorted(server.real_servers):
             yield AddRealServer(key, real, server.real_servers[real])
     for key in sorted(after.keys() & before.keys()):
-        if before[key] != after[key]:
+        if before[key] is not after[key] and before[key] != after[key]:
             yield from _edit(key, before[key], after[key])
     for address in sorted(desired.vips - observed.vips):
         yield BindVip(address)
@@ -166,7 +167,20 @@ def _edit(key: VirtualKey, before: VirtualServer, after: VirtualServer) -> Itera
 def changed(before: Table, after: Table) -> frozenset[VirtualKey]:
     """The virtual servers that are not the same in both."""
     old, new = before.virtual_servers, after.virtual_servers
-    return frozenset(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return frozenset(key for key in differing(old, new) if old.get(key) != new.get(key))
+
+
+def recognised(observed: Table, desired: Table) -> Table:
+    """The observed table with the virtual servers of the desired one where they are equal. What is compared with it
+    afterwards is compared by identity: among thousands most are as they should be.
+    """
+    wanted = desired.virtual_servers
+    servers = dict(observed.virtual_servers)
+    for key, there in servers.items():
+        known = wanted.get(key)
+        if known is not None and known == there:
+            servers[key] = known
+    return Table(servers, observed.vips)
 
 
 class RefusedError(Exception):

@@ -64,7 +64,7 @@ def leaving(observed: Table, desired: Table) -> list[Place]:
     gone: list[Place] = []
     for key, server in observed.virtual_servers.items():
         wanted = desired.virtual_servers.get(key)
-        if wanted != server:
+        if wanted is not server:
             left = server.real_servers.keys() - (wanted.real_servers.keys() if wanted is not None else ())
             gone += [(key, real) for real in left]
     return sorted(gone)

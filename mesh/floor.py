@@ -161,7 +161,9 @@ def look(before: Floor, view: ClusterView, asked: Asked, *, floor: int, now: flo
             fallen[owner] = Fallen.of(left, roll.services[owner].probe)
         else:
             del fallen[owner]
-    kept = frozenset(key for owner in fallen if suspected for key in _keep(owner, roll, fallen[owner].since, suspected))
+    kept: _Keys = frozenset()
+    if suspected:
+        kept = frozenset(key for owner, of in fallen.items() for key in _keep(owner, roll, of.since, suspected))
     told = tuple(_suspicion(group, suspected[group], moment, kept) for group in sorted(suspected))
     return Floor(kept, told, roll, fallen, suspected)
 
@@ -239,16 +241,18 @@ class _Moment:
         roll, suspected = self._roll, set(before)
         owners = changed | {roll.owners[key] for key in self._failing}
         owners |= {name for kind, name in suspected if kind is Kind.SERVICE}
-        services = [Group(Kind.SERVICE, owner) for owner in owners & self._fallen.keys()]
-        fallen = Counter(roll.judge_of(key) for of in self._fallen.values() for key in of.since)
+        found = [Group(Kind.SERVICE, owner) for owner in owners & self._fallen.keys()]
         failing = Counter(roll.judge_of(key) for key in self._failing if self._health.get(key) is Health.HEALTHY)
-        judges = [
-            group
-            for judge, count in fallen.items()
-            if (group := Group(Kind.WORKER, judge)) in suspected
-            or _most(roll.healthy.get(judge, 0), failing[judge], count)
-        ]
-        return services + judges
+        few = sum(len(of.since) for of in self._fallen.values())
+        workers = any(kind is Kind.WORKER for kind, _ in suspected)
+        if not workers and all(roll.healthy.get(judge, 0) - 2 * failing[judge] >= few for judge in roll.asked):
+            return found  # whoever asks them: they are not most of what it asks
+        fallen = Counter(roll.judge_of(key) for of in self._fallen.values() for key in of.since)
+        for judge, count in fallen.items():
+            group = Group(Kind.WORKER, judge)
+            if group in suspected or _most(roll.healthy.get(judge, 0), failing[judge], count):
+                found.append(group)
+        return found
 
     def suspect(self, group: Group, before: _Keys | None) -> _Keys:
         """Those of a group that answered a moment ago, if most of them fail now; otherwise empty.

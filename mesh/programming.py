@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from mesh.dataplane import DataPlane, Failure
-from mesh.diff import BindVip, Operation, changed, diff
+from mesh.diff import BindVip, Operation, changed, diff, recognised
 from mesh.drain import Place, drain, leaving
 from mesh.figures import LoopFigures, kind_of
 from mesh.journal import Journal
@@ -119,8 +119,9 @@ class Programming:
 
     async def _drained(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
         """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""
-        observed = await self._plane.read(keys)
         desired = planned.table if keys is None else planned.table.part(keys)
+        there = await self._plane.read(keys)
+        observed = await compute(len(there.virtual_servers), partial(recognised, there, desired))
         going = leaving(observed, desired)
         counts = await self._plane.connections({virtual for virtual, _ in going}) if going else {}
         drained = drain(

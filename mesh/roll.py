@@ -40,8 +40,10 @@ class Roll:
     """By owner; without those of which nobody counts."""
     owners: Mapping[EndpointKey, str] = field(default_factory=ShardedMap)
     """The service of each that counts."""
+    asked: Mapping[str, int] = field(default_factory=dict)
+    """How many each worker asks, none left out that asks one."""
     healthy: Mapping[str, int] = field(default_factory=dict)
-    """How many of those that a worker asks are healthy."""
+    """How many of those are healthy."""
     declared: Mapping[str, Service] = field(default_factory=ShardedMap, repr=False)
     """The services of the picture by owner."""
 
@@ -56,17 +58,19 @@ class Roll:
             changed |= view.groups.keys() | self.services.keys()
         counted = {owner: _counted(declared.get(owner), view.groups.get(owner), judges, floor) for owner in changed}
         owners: dict[EndpointKey, str | None] = {}
-        healthy = Counter(self.healthy)
+        asked, healthy = Counter(self.asked), Counter(self.healthy)
         for owner in changed:
             if (before := self.services.get(owner)) is not None:
                 owners.update(dict.fromkeys(before.keys))
+                asked.subtract(before.judges)
                 healthy.subtract(_healthy(before))
         for owner, now in counted.items():
             if now is not None:
                 owners.update(dict.fromkeys(now.keys, owner))
+                asked.update(now.judges)
                 healthy.update(_healthy(now))
         services = ShardedMap(self.services).changed(counted)
-        roll = Roll(view, judges, floor, services, ShardedMap(self.owners).changed(owners), healthy, declared)
+        roll = Roll(view, judges, floor, services, ShardedMap(self.owners).changed(owners), +asked, healthy, declared)
         return Step(roll, changed, self._fallen(view, moved) & roll.owners.keys())
 
     def asked_by(self, judge: str) -> frozenset[EndpointKey]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.diff import AddVirtualServer, DeleteVirtualServer, RefusedError, apply, changed, diff
+from mesh.diff import AddVirtualServer, DeleteVirtualServer, RefusedError, apply, changed, diff, recognised
 from mesh.model import (
     Forwarding,
     RealKey,
@@ -49,6 +49,14 @@ def test_to_change_what_differs_is_to_change_all(before: Table, after: Table) ->
     part = apply(before.part(keys), diff(before.part(keys), after.part(keys)))
     assert before.changed(keys, part) == after
     assert changed(after, after) == frozenset()
+
+
+@given(TABLES, TABLES)
+def test_what_is_recognised_is_the_same_table_of_other_objects(observed: Table, desired: Table) -> None:
+    found = recognised(observed, desired)
+    assert found == observed
+    for key, server in desired.virtual_servers.items():
+        assert (found.virtual_servers.get(key) is server) == (observed.virtual_servers.get(key) == server)
 
 
 @given(TABLES)

@@ -1,4 +1,4 @@
-"""Some of the workers of `cluster.py`, in a process of their own: the daemon's control loop on etcd, over fake planes.
+"""A worker of `cluster.py`, or bare watches alone, in a process of their own: the daemon's control loop on etcd, over fake planes.
 
 Everything between a verdict of a probe and the operations for the kernel is what the daemon does, names included. Times
 are of CLOCK_MONOTONIC, which all processes of a machine share.
@@ -106,6 +106,12 @@ class Process:
         self.workers[worker].finds(dict.fromkeys(ids, Health(health)))
         return began
 
+    async def runs(self, worker: str, instances: list[Instance]) -> float:
+        """These run on a worker now, and no others; when that was."""
+        began = time.monotonic()
+        self.workers[worker].runs(instances)
+        return began
+
     async def seen(self, address: str, up: bool, since: float) -> list[float]:
         """When each worker had taken an endpoint in or out, of those that have."""
         times = [plane.seen.get((address, up), 0.0) for plane in self.planes.values()]
@@ -127,9 +133,9 @@ class Process:
         """See `Bare.put`."""
         return await self.bare.put(keys, value)
 
-    async def arrived(self, key: str) -> list[float]:
-        """When each bare watch had this one."""
-        return self.bare.arrived.get(self.bare.prefix + key.encode(), [])
+    async def arrived(self, key: str, since: float) -> list[float]:
+        """When each bare watch had this one, as it was written then."""
+        return [at for at in self.bare.arrived.get(self.bare.prefix + key.encode(), []) if at >= since]
 
     async def used(self) -> tuple[float, float]:
         """CPU seconds so far, and resident megabytes."""

@@ -21,6 +21,7 @@ from mesh.probes.health import Verdict
 from mesh.probes.watched import Target
 from mesh.status import ProbeStatus
 from mesh.takeover import taken, takers
+from meshdns.sharded import differing
 
 log = logging.getLogger("vipmesh")
 
@@ -39,8 +40,8 @@ class Judging:
         self._names: Mapping[EndpointKey, str] = {}
         self._others: frozenset[EndpointKey] = frozenset()
         """Those of them that belong to other workers."""
-        self._watching: tuple[object, ...] = ()
-        """What that follows from."""
+        self._view: ClusterView | None = None
+        """What that follows from; None: there was none yet."""
         self._said: Mapping[EndpointKey, Said] = {}
         self._said_for: tuple[object, ...] = ()
 
@@ -52,29 +53,43 @@ class Judging:
         At the first call: `adopted` are the real servers that carry traffic already, and `kept` the endpoints that a
         former life has left in traffic although they failed.
         """
-        if (view.services, view.endpoints, view.silent, view.workers) == self._watching:
+        before, self._view = self._view, view
+        if before is not None and not adopted and not kept and not self._has_other_questions(before, view):
             return
-        self._watching = view.services, view.endpoints, view.silent, view.workers
-        wanted = probes(view)
-        own = {key: question for key, question in wanted.items() if key[0] == self._worker}
-        begins = {key: Health.HEALTHY for key, (_, real) in wanted.items() if real in adopted}
-        begins |= dict.fromkeys(kept & begins.keys(), Health.UNHEALTHY)
-        if begins:
+        own = probes(view, (endpoint for endpoint in view.endpoints if endpoint.worker == self._worker))
+        others = taken(view, self._worker)
+        begins: dict[EndpointKey, Health] = {}
+        if adopted or kept:
+            begins |= {key: Health.HEALTHY for key, (_, real) in probes(view).items() if real in adopted}
+            begins |= dict.fromkeys(kept & begins.keys(), Health.UNHEALTHY)
             up = [key for key, health in begins.items() if health is Health.HEALTHY]
             self._floor = resumed(view, up, kept & begins.keys(), asyncio.get_running_loop().time())
-        others = taken(view, self._worker)
         begins |= {key: Health.HEALTHY for key in others if view.health.get(key) is Health.HEALTHY}
-        aside = {e.key for e in view.endpoints if e.drain is Drain.MAINTENANCE}
         self._others = frozenset(others)
         self._names = {key: self._name(key) for key in (*own, *others)}
         self._asked = {name: key for key, name in self._names.items()}
         self._prober.watch(
             {
                 self._names[key]: Target(
-                    probe, real.address, real.port, begins.get(key, Health.STARTING), aside=key in aside
+                    probe,
+                    real.address,
+                    real.port,
+                    begins.get(key, Health.STARTING),
+                    aside=view.by_key[key].drain is Drain.MAINTENANCE,
                 )
                 for key, (probe, real) in (*own.items(), *others.items())
             }
+        )
+
+    def _has_other_questions(self, before: ClusterView, view: ClusterView) -> bool:
+        """Whether what to ask may be something else: it seldom is when others' endpoints come and go."""
+        if before.silent or view.silent:
+            return any(
+                getattr(before, part) is not getattr(view, part)
+                for part in ("services", "endpoints", "silent", "workers")
+            )
+        return view.services is not before.services or any(
+            worker == self._worker for worker, _ in differing(before.by_key, view.by_key)
         )
 
     async def weigh(self, view: ClusterView) -> ClusterView:

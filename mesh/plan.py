@@ -229,11 +229,16 @@ def verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, H
     return said(service, endpoint, health.get(endpoint.key))
 
 
-def probes(view: ClusterView) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
-    """What to probe: endpoint -> the check and where to send it, for services that have one and are in force."""
+def probes(
+    view: ClusterView, endpoints: Iterable[Endpoint] | None = None
+) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
+    """What to probe: endpoint -> the check and where to send it, for services that have one and are in force.
+
+    `endpoints`: of these of the view; None: of all.
+    """
     owners = {service.owner: service for service in view.services}
     wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
-    for endpoint in view.endpoints:
+    for endpoint in view.endpoints if endpoints is None else endpoints:
         service = owners.get(endpoint.owner)
         if service is None or service.probe is None:
             continue

@@ -152,21 +152,22 @@ class Reader:
         return self._words.told(view, before).regrouped(self._groups, self._by_key)
 
     def _services(self) -> tuple[Service, ...]:
+        moved = False
         for owner in self._touched.owners:
             declared = self._declared[owner]
             self._conflicts.pop(owner, None)
             if not declared:
                 del self._declared[owner]
-                self._first.pop(owner, None)
+                moved |= self._first.pop(owner, None) is not None
                 continue
             first = declared[min(declared)]
             if self._first.get(owner) != first.service:
                 self._first[owner] = first.service
+                moved = True
             conflicts = {w: _conflict(first, d) for w, d in declared.items() if d.service != first.service}
             if conflicts:
                 self._conflicts[owner] = conflicts
-        services = tuple(self._first[owner] for owner in sorted(self._first))
-        return self._view.services if services == self._view.services else services
+        return tuple(self._first[owner] for owner in sorted(self._first)) if moved else self._view.services
 
     def _endpoints_in_order(self) -> tuple[Endpoint, ...]:
         touched = self._touched.endpoints

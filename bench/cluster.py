@@ -1,12 +1,12 @@
 """A cluster on etcd: from a change on one worker to the data planes of all the others, and what a worker costs.
 
-A change is each of these in turn: a verdict that an endpoint is unhealthy, one that it is healthy again, an endpoint that
-goes, one that comes. The peer is etcd itself: as many bare watches in the same processes, at the same pace, from the start
-of a put until the last of them has decoded it. Both take turns in one run.
+A change is each of these in turn: a verdict that an endpoint is unhealthy, one that it is healthy again, an endpoint
+that goes, one that comes. The peer is etcd itself: as many bare watches in the same processes, at the same pace, from
+the start of a put until the last of them has decoded it. Both take turns in one run.
 
 All workers share this machine's cores with etcd: what twenty workers compute at the same instant on two cores would be
-done at once on twenty hosts. So there is a second measure: one worker, and nineteen bare watches that give etcd the same
-work; what it has over the watch of the same change is what a worker on a host of its own adds.
+done at once on twenty hosts. So there is a second measure: one worker, and nineteen bare watches that give etcd the
+same work; what it has over the watch of the same change is what a worker on a host of its own adds.
 """
 
 import asyncio
@@ -204,7 +204,8 @@ def run(quick: bool) -> list[Row]:
     """Rows of the table: times, so that a ratio below 1 is better for us."""
     with scratch() as directory, etcd(Path(directory)) as (url, pid):
         found, told = rounds(url, pid, 1 if quick else 5, 60 if quick else 200)
-    single, crowd = [], []
+    single: list[Weighed] = []
+    crowd: list[Weighed] = []
     for _ in range(1 if quick else 3):
         for copies, into in ((COPIES, single), (CROWD, crowd)):
             with scratch() as directory, etcd(Path(directory)) as (url, _):

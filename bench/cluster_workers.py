@@ -1,6 +1,6 @@
-"""A worker of `cluster.py`, or bare watches alone, in a process of their own: the daemon's control loop on etcd, over fake planes.
+"""A worker of `cluster.py`, or bare watches alone, in a process of their own.
 
-Everything between a verdict of a probe and the operations for the kernel is what the daemon does, names included. Times
+A worker is the daemon's control loop on etcd, over a fake data plane. Everything between a verdict of a probe and the operations for the kernel is what the daemon does, names included. Times
 are of CLOCK_MONOTONIC, which all processes of a machine share.
 """
 

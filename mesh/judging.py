@@ -84,10 +84,8 @@ class Judging:
     def _has_other_questions(self, before: ClusterView, view: ClusterView) -> bool:
         """Whether what to ask may be something else: it seldom is when others' endpoints come and go."""
         if before.silent or view.silent:
-            return any(
-                getattr(before, part) is not getattr(view, part)
-                for part in ("services", "endpoints", "silent", "workers")
-            )
+            was, now = ((each.services, each.endpoints, each.silent, each.workers) for each in (before, view))
+            return was != now
         return view.services is not before.services or any(
             worker == self._worker for worker, _ in differing(before.by_key, view.by_key)
         )

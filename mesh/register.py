@@ -7,11 +7,15 @@ weight and release.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mesh.config_values import Network
 from mesh.labels import Parsed, parse
 from mesh.model import Endpoint, Instance, Name, Service
 from mesh.problem import Problem, Severity
+
+UNDERSTOOD = 4096
+"""Sets of labels that are not parsed again: a container that comes or goes must not cost what all of them do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +35,15 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
     services: dict[str, tuple[Instance, Service]] = {}
     endpoints: list[Endpoint] = []
     problems: dict[tuple[str, Problem], Instance] = {}
-    understood: dict[tuple[str, bool, frozenset[tuple[str, str]]], Parsed] = {}
     for instance in sorted(instances, key=lambda instance: instance.id):
-        subject = f"service {instance.owner.rpartition('/')[2]}"
-        commands = instance.runs_commands
-        alike = (instance.owner, commands, frozenset(instance.labels.items()))  # of most instances of an owner
-        parsed = understood.get(alike) or parse(
-            instance.labels, owner=instance.owner, subject=subject, domain=domain, pool=pool, commands=commands
-        )
-        understood[alike] = parsed
+        parsed = _parsed(tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands)
         for problem in parsed.problems:
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:
             continue
         first, declared = services.setdefault(instance.owner, (instance, parsed.service))
         if declared != parsed.service:
-            problems.setdefault((instance.owner, _differs(subject, first)), instance)
+            problems.setdefault((instance.owner, _differs(_subject(instance.owner), first)), instance)
         endpoints.append(
             Endpoint(
                 instance.id,
@@ -70,6 +67,17 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
         tuple(endpoints),
         tuple((instance, problem) for (_, problem), instance in problems.items()),
     )
+
+
+@lru_cache(UNDERSTOOD)
+def _parsed(
+    labels: tuple[tuple[str, str], ...], owner: str, domain: Name, pool: Network | None, commands: bool
+) -> Parsed:
+    return parse(dict(labels), owner=owner, subject=_subject(owner), domain=domain, pool=pool, commands=commands)
+
+
+def _subject(owner: str) -> str:
+    return f"service {owner.rpartition('/')[2]}"
 
 
 def _differs(subject: str, first: Instance) -> Problem:

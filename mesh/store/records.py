@@ -18,7 +18,7 @@ Parts between slashes are percent-encoded where they hold a slash or anything od
 """
 
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -38,6 +38,8 @@ from mesh.store.decode import (
 from mesh.store.reader import Reader
 
 VERSION = 1
+WRITTEN = 4096
+"""Records of each kind that are not made again: of those that a worker writes, few change at a time."""
 
 
 def service_claim(name: Name, vip: Address) -> tuple[str, bytes]:
@@ -67,8 +69,7 @@ def own_prefixes(worker: str) -> tuple[str, ...]:
 
 def registration(worker: str, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, bytes]:
     """The leased records of one worker."""
-    records = {key("workers", worker, "services", service.owner): _value(service) for service in services}
-    return records | {key("workers", worker, "endpoints", endpoint.id): _value(endpoint) for endpoint in endpoints}
+    return dict([*(_declared(worker, service) for service in services), *(_runs(worker, e) for e in endpoints)])
 
 
 def daemon(worker: str, version: str, session: str, listens: str | None = None) -> tuple[str, bytes]:
@@ -80,9 +81,7 @@ def verdict(
     worker: str, endpoint: EndpointKey, health: Health, *, kept: bool = False, held_back: bool = False
 ) -> tuple[str, bytes]:
     """Key and value of what a worker's probes say of an endpoint, of its own or in the place of another worker."""
-    owner, id = endpoint
-    where = key("health", worker, id) if owner == worker else key("health", worker, owner, id)
-    return where, _verdict(health, kept, held_back)
+    return _judged(worker, endpoint), _verdict(health, kept, held_back)
 
 
 def worker_of(key: str) -> str | None:
@@ -100,6 +99,22 @@ def daemons(records: Mapping[str, bytes]) -> Mapping[str, str]:
 def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
     """The picture that the records give, and what could not be understood."""
     return Reader().view(records)
+
+
+@lru_cache(WRITTEN)
+def _declared(worker: str, service: Service) -> tuple[str, bytes]:
+    return key("workers", worker, "services", service.owner), _value(service)
+
+
+@lru_cache(WRITTEN)
+def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
+    return key("workers", worker, "endpoints", endpoint.id), _value(endpoint)
+
+
+@lru_cache(WRITTEN)
+def _judged(worker: str, endpoint: EndpointKey) -> str:
+    owner, id = endpoint
+    return key("health", worker, id) if owner == worker else key("health", worker, owner, id)
 
 
 @cache

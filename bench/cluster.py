@@ -178,6 +178,7 @@ def weigh(url: EtcdUrl, copies: int, turns: int, seconds: float) -> Weighed:
     with workers(url, [{"w0": placed[0]}, {}, {}], url.prefix) as children:
         worker, watch, _ = children
         settle([worker], SERVICES * copies)
+        time.sleep(2)  # it rests after so much work
         ours, bare = alone(children, placed, turns)
         watch.ask("listen", 1)
         before = [child.ask("used") for child in (worker, watch)]

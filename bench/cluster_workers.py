@@ -1,8 +1,8 @@
 """A worker of `cluster.py`, or bare watches alone, in a process of their own.
 
 A worker is the daemon's control loop on etcd, over a fake data plane. Everything between a verdict of a probe and the
-operations for the kernel is what the daemon does, names included. Times are of CLOCK_MONOTONIC, which all processes of a
-machine share.
+operations for the kernel is what the daemon does, names included. Times are of CLOCK_MONOTONIC, which all processes of
+a machine share.
 """
 
 import asyncio

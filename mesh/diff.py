@@ -138,8 +138,8 @@ def _operations(observed: Table, desired: Table) -> Iterator[Operation]:
         yield AddVirtualServer(key, server.scheduler, server.persistence, server.flags)
         for real in sorted(server.real_servers):
             yield AddRealServer(key, real, server.real_servers[real])
-    for key in sorted(after.keys() & before.keys()):
-        if before[key] is not after[key] and before[key] != after[key]:
+    for key in sorted(key for key, server in after.items() if before.get(key, server) is not server):
+        if before[key] != after[key]:
             yield from _edit(key, before[key], after[key])
     for address in sorted(desired.vips - observed.vips):
         yield BindVip(address)

@@ -325,9 +325,8 @@ def group(endpoints: Iterable[Endpoint], health: Mapping[EndpointKey, Health]) -
 # --------------------------------------------------------------------------------------------- what the kernel holds
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class VirtualKey:
-    """What IPVS calls a virtual service: where clients connect to."""
+class VirtualKey(NamedTuple):
+    """What IPVS calls a virtual service: where clients connect to. A tuple, since tables are looked up by it."""
 
     address: Address
     port: int
@@ -338,9 +337,8 @@ class VirtualKey:
         return f"{self.transport}://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RealKey:
-    """Where a real server is reached."""
+class RealKey(NamedTuple):
+    """Where a real server is reached. A tuple, since tables are looked up by it."""
 
     address: Address
     port: int

@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -269,7 +268,7 @@ async def test_a_taken_port_is_told_and_taken_once_it_is_free(plane: UserspaceDa
 
 
 async def test_what_a_proxy_cannot_do_is_refused_with_words(plane: UserspaceDataPlane) -> None:
-    sctp = replace(KEY, transport=Transport.SCTP)
+    sctp = KEY._replace(transport=Transport.SCTP)
     failures = await plane.apply(
         [
             AddVirtualServer(sctp, Scheduler.RR, 0),

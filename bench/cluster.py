@@ -106,8 +106,8 @@ def burst(children: list[Child], carried: int) -> float:
             for name in child.offered:
                 ids = [instance.id for each, owner, instance in chosen if (each, owner) == (child, name)]
                 child.ask("finds", name, ids, health)
-        settle(children, left)
-        took = time.monotonic() - began
+        asked = time.monotonic() - began
+        took = asked + settle(children, left)[0]
         time.sleep(1)
     return took
 

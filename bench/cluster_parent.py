@@ -95,11 +95,15 @@ def settle(children: list[Child], count: int) -> tuple[float, int]:
     began = time.monotonic()
     while True:
         rows = [row for child in children for row in child.ask("carried")]
-        if {row[0] for row in rows} == {count} and len({row[1] for row in rows}) == 1:
-            return time.monotonic() - began, sum(row[2] for row in rows)
+        if {row[0] for row in rows} == {count} and _agree(children):
+            return max(row[1] for row in rows) - began, sum(row[2] for row in rows)
         if time.monotonic() - began > WITHIN:
             raise RuntimeError(f"after {WITHIN:g} s the workers carry {sorted({row[0] for row in rows})}, not {count}")
-        time.sleep(0.1)
+        time.sleep(0.2)
+
+
+def _agree(children: list[Child]) -> bool:
+    return len({digest for child in children for digest in child.ask("digests")}) == 1
 
 
 def last(children: list[Child], began: float, counts: list[int], verb: str, *arguments: Any) -> float:

@@ -39,16 +39,17 @@ LEASE = 600
 
 
 class TimedPlane(FakeDataPlane):
-    """Notes when an endpoint came and went last."""
+    """Notes when an endpoint came and went last, and when anything did."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: dict[tuple[str, bool], float] = {}
+        self.changed_at = 0.0
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
         """See `DataPlane.apply`."""
         failures = await super().apply(operations)
-        now = time.monotonic()
+        self.changed_at = now = time.monotonic()
         for operation in operations:
             if isinstance(operation, AddRealServer | DeleteRealServer):
                 self.seen[operation.real.address, isinstance(operation, AddRealServer)] = now
@@ -118,9 +119,14 @@ class Process:
         times = [plane.seen.get((address, up), 0.0) for plane in self.planes.values()]
         return [at for at in times if at >= since]
 
-    async def carried(self) -> list[tuple[int, str | None, int]]:
-        """Of each worker: its real servers, its digest, its passes."""
-        return [(self.planes[n].real_servers, w.loop.digest(), w.loop.passes) for n, w in self.workers.items()]
+    async def carried(self) -> list[tuple[int, float, int]]:
+        """Of each worker: its real servers, since when, and how many passes it has made."""
+        planes = self.planes
+        return [(planes[n].real_servers, planes[n].changed_at, w.loop.passes) for n, w in self.workers.items()]
+
+    async def digests(self) -> list[str | None]:
+        """Of each worker's table."""
+        return [worker.loop.digest() for worker in self.workers.values()]
 
     async def listen(self, count: int) -> None:
         """Have so many bare watches."""

@@ -23,6 +23,7 @@ from cluster_parent import Child, churn, etcd, last, offer, settle, workers
 
 from harness import Row, cpu_seconds, main, ratio, scratch
 from mesh.etcd_url import EtcdUrl
+from mesh.floor import DEFAULT
 from mesh.model import Health, Instance
 from mesh.store.records import verdict
 from mesh.testing.worker import spread
@@ -175,7 +176,7 @@ def weigh(url: EtcdUrl, copies: int, turns: int, seconds: float) -> Weighed:
     """One worker among twenty, as on a host of its own."""
     placed = spread(SERVICES, copies, WORKERS)
     keys = asyncio.run(offer(url, {f"w{n}": placed[n] for n in range(1, WORKERS)}))
-    with workers(url, [{"w0": placed[0]}, {}, {}], url.prefix) as children:
+    with workers(url, [{"w0": placed[0]}, {}, {}], url.prefix, DEFAULT) as children:
         worker, watch, _ = children
         settle([worker], SERVICES * copies)
         time.sleep(2)  # it rests after so much work

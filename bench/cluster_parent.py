@@ -70,13 +70,15 @@ def _free_ports() -> tuple[int, int]:
 
 
 @contextmanager
-def workers(url: EtcdUrl, offered: list[dict[str, list[Instance]]], bare_prefix: str) -> Iterator[list[Child]]:
-    """A process for each part."""
+def workers(
+    url: EtcdUrl, offered: list[dict[str, list[Instance]]], bare_prefix: str, floor: int = 0
+) -> Iterator[list[Child]]:
+    """A process for each part. `floor`: of mass failures, in per cent; 0: every verdict is obeyed."""
     context = multiprocessing.get_context("spawn")
     children = []
     for part in offered:
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, url, part, bare_prefix))
+        process = context.Process(target=serve, args=(theirs, url, part, bare_prefix, floor))
         process.start()
         children.append(Child(ours, process, part))
     try:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -151,7 +151,9 @@ class Process:
         return cpu_seconds(os.getpid()), pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def _serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]], bare_prefix: str) -> None:
+async def _serve(
+    pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]], bare_prefix: str, floor: int
+) -> None:
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         workers, planes = {}, {}
@@ -159,7 +161,8 @@ async def _serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instanc
             store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE)
             stack.push_async_callback(store.close)
             planes[name] = TimedPlane()
-            workers[name] = FakeWorker(name, store, FIELD, plane=planes[name], publish=_names())
+            site = replace(FIELD, probe_floor=floor)
+            workers[name] = FakeWorker(name, store, site, plane=planes[name], publish=_names())
             workers[name].runs(instances)
         gateway = Gateway(url.members)
         stack.push_async_callback(gateway.close)
@@ -183,7 +186,7 @@ def _discard(_: object) -> None:
     pass
 
 
-def serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]], bare_prefix: str) -> None:
-    """The life of the process; ends when None comes through the pipe."""
+def serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]], bare_prefix: str, floor: int) -> None:
+    """The life of the process; ends when None comes through the pipe. `floor`: see `Field.probe_floor`."""
     answer_promptly()
-    uvloop.run(_serve(pipe, url, offered, bare_prefix))
+    uvloop.run(_serve(pipe, url, offered, bare_prefix, floor))

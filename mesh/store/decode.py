@@ -3,6 +3,7 @@
 A record that cannot be understood, or that no kernel could take, is a problem to tell, never an exception.
 """
 
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
@@ -13,6 +14,9 @@ from mesh.problem import Problem, Severity
 from mesh.store.sound import sound_address, sound_endpoint, sound_port, sound_service
 
 T = TypeVar("T")
+
+ALIKE = 16384
+"""Different services that are read once, whoever declares them."""
 
 
 class VipRecord(msgspec.Struct, frozen=True):
@@ -146,7 +150,7 @@ def _fact(parts: list[str], value: bytes) -> Fact | None:
                 raise ValueError(f"two keys would mean the same; port {number} is written {number}")
             return HeldPort((Transport(transport), number), (held.name, sound_port(held.container_port)))
         case ["workers", worker, "services", _]:
-            return Declared(worker, sound_service(_read(value, Service)))
+            return Declared(worker, _service(value))
         case ["workers", worker, "endpoints", id]:
             return sound_endpoint(_read(value, Endpoint), (worker, id))
         case ["workers", worker, "daemon"]:
@@ -156,6 +160,12 @@ def _fact(parts: list[str], value: bytes) -> Fact | None:
         case ["health", worker, owner, id]:
             return Judged(worker, (owner, id), _read(value, VerdictRecord))
     return None
+
+
+@lru_cache(ALIKE)
+def _service(value: bytes) -> Service:
+    """Every worker that runs a service declares it, most in the same words: they are read once, and kept once."""
+    return sound_service(_read(value, Service))
 
 
 def _read(value: bytes, type_: type[T]) -> T:

@@ -5,10 +5,14 @@ records nobody wants to look for them.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from mesh.store import Snapshot
 from mesh.store.etcd.wire import KeyValue, WatchAnswer
 from meshdns.sharded import ShardedMap
+
+ALIKE = 16384
+"""Values that are kept once although many records have them: all workers that run a service declare it alike."""
 
 
 class ForgottenError(Exception):
@@ -42,7 +46,7 @@ class Mirror:
             self.own[kv.key] = kv.value
         if self._get(name) == kv.value:
             return False
-        self._since[name] = kv.value
+        self._since[name] = _one_of(kv.value)
         return True
 
     def apply(self, answer: WatchAnswer) -> bool:
@@ -79,3 +83,9 @@ class Mirror:
 
     def _get(self, name: str) -> bytes | None:
         return self._since[name] if name in self._since else self._records.get(name)
+
+
+@lru_cache(ALIKE)
+def _one_of(value: bytes) -> bytes:
+    """The first of those that are equal."""
+    return value

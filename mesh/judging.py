@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from mesh.floor import Asked, Floor, Group, Kind, Said, Suspicion, effort, look, resumed, spared
+from mesh.floor import Asked, Floor, Said, Suspicion, effort, look, resumed, spared
 from mesh.judged import Judged
 from mesh.model import ClusterView, Drain, EndpointKey, Health, RealKey
 from mesh.offload import compute
@@ -20,6 +20,7 @@ from mesh.plan import probes
 from mesh.probes.health import Verdict
 from mesh.probes.watched import Target
 from mesh.status import ProbeStatus
+from mesh.suspicion import Group, Kind
 from mesh.takeover import taken, takers
 from meshdns.sharded import differing
 

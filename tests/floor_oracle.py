@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mesh.floor import Asked, Group, Kind, Suspicion, window
+from mesh.floor import Asked, Suspicion
 from mesh.model import ClusterView, Endpoint, EndpointKey, Health, Probe
+from mesh.suspicion import Group, Kind, window
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.floor import Asked, Floor, Group, Kind, Suspicion, look, resumed, spared, window
+from mesh.floor import Asked, Floor, Suspicion, look, resumed, spared
 from mesh.model import ClusterView, Drain, Endpoint, EndpointKey, Health, Probe, ProbeKind, Route, Service, Transport
+from mesh.suspicion import Group, Kind, window
 from tests import floor_oracle
 
 PROBE = Probe(ProbeKind.TCP, 80)  # 5 s, 3 failures: a window of 27 s

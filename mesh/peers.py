@@ -5,7 +5,8 @@ the workers ask one another as well, in rounds, and every worker decides for its
 packets arrive. Traffic is taken away only on double evidence:
 
 * the other worker has answered before and now misses `ENOUGH` rounds in a row. A refusal is a miss as well: its daemon
-  is gone, and nobody judges its endpoints any more;
+  is gone, and nobody judges its endpoints any more. A host whose kernel connects is there: a daemon that is too busy to
+  say its name costs its endpoints nothing while it has its lease;
 * the endpoint, which is asked from the first such miss on, misses as many. So a daemon that is restarted, or a firewall
   that shuts the port between the workers, costs nothing: the endpoints still answer.
 
@@ -32,6 +33,8 @@ from meshdns.sharded import ShardedMap
 
 ENOUGH = 3
 """Rounds in a row without an answer: one lost packet proves nothing."""
+PATIENCE = 10
+"""Rounds in a row in which a worker did not say its name, although its host may be there: it may just be busy."""
 
 
 class Answer(StrEnum):
@@ -41,6 +44,8 @@ class Answer(StrEnum):
     REFUSED = "refused"
     """The host is there, and nothing listens."""
     SILENT = "no answer"
+    MUTE = "connected, and nothing said"
+    """The host is there, and its kernel; the process that should say its name is slow, or hangs."""
 
 
 class Place(NamedTuple):
@@ -69,6 +74,8 @@ class Known:
     """Rounds in a row that a worker has missed; of those that have answered once."""
     endpoints: Mapping[EndpointKey, int] = field(default_factory=dict)
     """The same of the endpoints of workers that miss rounds."""
+    unheard: Mapping[str, int] = field(default_factory=dict)
+    """Rounds in a row in which a worker did not say its name; of those that did once."""
     reached: int = 0
     """Hosts that answered in the last round, refusals included."""
     hosts: int = 0
@@ -95,7 +102,7 @@ class Known:
 
     def answers(self, worker: str) -> bool:
         """Whether it has answered lately."""
-        return self.misses.get(worker, ENOUGH) < ENOUGH
+        return self.misses.get(worker, ENOUGH) < ENOUGH and self.unheard.get(worker, 0) < PATIENCE
 
 
 def observe(known: Known, seen: Round, workers: Collection[str], unleased: Collection[str] = ()) -> Known:
@@ -104,18 +111,21 @@ def observe(known: Known, seen: Round, workers: Collection[str], unleased: Colle
     `unleased`: those among them that the store has lost.
     """
     misses = {worker: missed for worker, missed in known.misses.items() if worker in workers}
+    unheard = {worker: missed for worker, missed in known.unheard.items() if worker in workers}
     for worker, answer in seen.workers.items():
         if answer is Answer.ANSWERED:
             misses[worker] = 0
+            unheard.pop(worker, None)
         elif worker in misses:
-            misses[worker] += 1
+            misses[worker] = 1 if answer is Answer.MUTE else misses[worker] + 1
+            unheard[worker] = unheard.get(worker, 0) + 1
     lost = frozenset(unleased)
     endpoints = {key: m for key, m in known.endpoints.items() if key[0] in lost or misses.get(key[0])}
     for key, answer in seen.endpoints.items():
         if key[0] in lost or misses.get(key[0]):
             endpoints[key] = 0 if answer is Answer.ANSWERED else endpoints.get(key, 0) + 1
     reached = sum(answer is not Answer.SILENT for answer in seen.hosts.values())
-    return Known(misses, endpoints, reached, len(seen.hosts), lost)
+    return Known(misses, endpoints, unheard, reached, len(seen.hosts), lost)
 
 
 def places(view: ClusterView, workers: Collection[str]) -> dict[EndpointKey, Place]:

@@ -6,13 +6,16 @@ else judges, so that in quiet times the cost does not depend on how many there a
 """
 
 import asyncio
+import errno
 import logging
+import os
+import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Protocol, TypeAlias
 
 from mesh.model import Address, ClusterView, EndpointKey, RealKey
 from mesh.peers import Answer, Known, Place, Round, observe, places, problems, withhold
-from mesh.probes.tcp import OURS, connect
+from mesh.probes.tcp import OURS, unconnected
 from mesh.problem import Problem
 
 log = logging.getLogger("vipmesh")
@@ -25,6 +28,8 @@ LATE = 0.25
 """Seconds. A timeout that comes so late says that this process was busy, and nothing of who was asked."""
 RATE = 200
 """Questions to workers in a second: with more than a hundred of them, rounds become longer."""
+BACKLOG = 1024
+"""Questions that wait for this process: as long as the kernel takes them, the others see that the host is there."""
 AT_A_TIME = 256
 """Questions in flight."""
 
@@ -53,18 +58,55 @@ async def ask(real: RealKey, worker: str | None) -> Answer | None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     try:
-        async with asyncio.timeout(TIMEOUT):
-            sock = await connect(real.address, real.port)
-            with sock:
-                if worker is not None and await loop.sock_recv(sock, 1000) != _greeting(worker):
-                    return Answer.REFUSED
-    except TimeoutError:
-        return Answer.SILENT if loop.time() - begun < TIMEOUT + LATE else None
+        with unconnected(real.address) as sock:
+            if (error := sock.connect_ex((real.address, real.port))) not in (0, errno.EINPROGRESS):
+                raise OSError(error, os.strerror(error))
+            answered = await _is_ready(sock, reading=worker is not None)
+            answer = _arrived(sock, worker)
     except (ConnectionRefusedError, ConnectionResetError):
         return Answer.REFUSED
     except OSError as error:
         return None if error.errno in OURS else Answer.SILENT
-    return Answer.ANSWERED
+    failed = answer in (Answer.SILENT, Answer.MUTE)
+    return None if failed and not answered and loop.time() - begun >= TIMEOUT + LATE else answer
+
+
+async def _is_ready(sock: socket.socket, *, reading: bool) -> bool:
+    """Wait until something has arrived, or until the connection is there, or in vain."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    if reading:
+        loop.add_reader(sock, ready.set)
+    else:
+        loop.add_writer(sock, ready.set)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            return await ready.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(sock)
+        loop.remove_writer(sock)
+
+
+def _arrived(sock: socket.socket, worker: str | None) -> Answer:
+    """What the kernel has of an answer: where this process comes late to look, that is not the other's fault."""
+    if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(error, os.strerror(error))
+    try:
+        sock.getpeername()
+    except OSError:
+        return Answer.SILENT  # not connected yet
+    if worker is None:
+        return Answer.ANSWERED
+    try:
+        return _named(worker, sock.recv(1000))
+    except BlockingIOError:
+        return Answer.MUTE
+
+
+def _named(worker: str, said: bytes) -> Answer:
+    return Answer.ANSWERED if said == _greeting(worker) else Answer.REFUSED
 
 
 class Reach:
@@ -152,7 +194,7 @@ async def listen(real: RealKey, worker: str) -> asyncio.Server:
         writer.write(_greeting(worker))
         writer.close()
 
-    return await asyncio.start_server(greet, real.address, real.port)
+    return await asyncio.start_server(greet, real.address, real.port, backlog=BACKLOG)
 
 
 def _greeting(worker: str) -> bytes:

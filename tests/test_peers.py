@@ -22,10 +22,10 @@ from mesh.model import (
     Service,
     Transport,
 )
-from mesh.peers import ENOUGH, Answer, Known, Place, Round, observe, places, problems, withhold
+from mesh.peers import ENOUGH, PATIENCE, Answer, Known, Place, Round, observe, places, problems, withhold
 from mesh.plan import takes_traffic
 
-A, R, S = Answer.ANSWERED, Answer.REFUSED, Answer.SILENT
+A, R, S, M = Answer.ANSWERED, Answer.REFUSED, Answer.SILENT, Answer.MUTE
 WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
 ENDPOINTS = {worker: (worker, "e") for worker in ("w2", "w3", "w4")}
 
@@ -58,6 +58,16 @@ class TestWhatIsLost:
     def test_endpoints_that_refuse_while_no_daemon_judges_them(self) -> None:
         assert after(WELL, seen(A, R), *[seen(A, R, R)] * ENOUGH).lost == {("w3", "e")}
 
+    def test_a_daemon_that_is_too_busy_to_say_its_name_on_a_host_that_is_there(self) -> None:
+        """Its application is as busy: the kernel has no room for another connection to that one."""
+        busy = after(WELL, *[seen(A, M, S)] * PATIENCE)
+        assert busy.lost == frozenset()
+        assert busy.doubtful == {"w3"}
+        gone = [seen(A, S, S)] * ENOUGH
+        assert after(WELL, seen(A, S, S), seen(A, M, S), *gone[1:-1]).lost == frozenset(), "it counts anew"
+        assert after(WELL, *[seen(A, M, S)] * 9, *gone).lost == {("w3", "e")}
+        assert observe(busy, seen(A, M, S), ["w2", "w3"], ["w3"]).lost == {("w3", "e")}, "its lease ends as well"
+
     def test_a_firewall_between_the_daemons_costs_nothing(self) -> None:
         assert after(WELL, seen(A, S), *[seen(A, S, A)] * 9).lost == frozenset()
 
@@ -77,7 +87,8 @@ class TestWhatIsLost:
 
     def test_a_worker_whose_lease_has_ended_is_forgotten(self) -> None:
         known = after(WELL, *[seen(A, S, S)] * 9)
-        assert observe(known, Round(), ["w2"]) == Known({"w2": 0})
+        forgotten = observe(known, Round(), ["w2"])
+        assert (forgotten.misses, forgotten.unheard, forgotten.endpoints) == ({"w2": 0}, {}, {})
 
 
 class TestALeaseThatHasEnded:
@@ -98,6 +109,8 @@ class TestALeaseThatHasEnded:
         assert not Known().answers("w3")
         assert after(WELL, *[seen(A, R)] * (ENOUGH - 1)).answers("w3")
         assert not after(WELL, *[seen(A, R)] * ENOUGH).answers("w3")
+        assert after(WELL, *[seen(A, M)] * (PATIENCE - 1)).answers("w3")
+        assert not after(WELL, *[seen(A, M)] * PATIENCE).answers("w3")
 
 
 @pytest.mark.parametrize(

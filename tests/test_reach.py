@@ -2,16 +2,19 @@
 
 import asyncio
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+import uvloop
 
 from mesh.model import ClusterView, Endpoint, RealKey, Route, Service, Transport
 from mesh.peers import Answer
-from mesh.reach import EVERY, RATE, TIMEOUT, Reach, ask, listen
+from mesh.reach import EVERY, LATE, RATE, TIMEOUT, Reach, ask, listen
 
 WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
 W2, W3, ETCD = RealKey("10.1.0.2", 9781), RealKey("10.1.0.3", 9781), RealKey("10.1.0.10", 2379)
@@ -159,3 +162,49 @@ class TestTheQuestion:
             asking = asyncio.ensure_future(ask(RealKey(*place), None))
             asyncio.get_running_loop().call_later(0.1, time.sleep, TIMEOUT + 0.5)
             assert await asking is None
+
+    @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+    def test_what_the_kernel_has_counts_however_late_this_process_looks(self, run: Callable[[Any], object]) -> None:
+        """It stands still over the end of the question: garbage is collected, or others want the processor."""
+
+        async def stand_still() -> None:
+            for worker in ("w2", None):
+                asking = asyncio.ensure_future(ask(real, worker))
+                await asyncio.sleep(0)
+                time.sleep(TIMEOUT + LATE / 2)
+                assert await asking is Answer.ANSWERED
+
+        real, stop = answering_thread(b"vipmesh w2\n")
+        run(stand_still())
+        stop()
+
+    async def test_who_is_connected_and_says_nothing_is_another_thing_than_who_does_not_answer(self) -> None:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(9)
+            place = RealKey(*listening.getsockname())
+            assert await ask(place, "w2") is Answer.MUTE
+            assert await ask(place, None) is Answer.ANSWERED
+
+
+def answering_thread(said: bytes) -> tuple[RealKey, Callable[[], None]]:
+    """It answers while the event loop stands still."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(2):
+            accepted, _ = listening.accept()
+            kept.append(accepted)
+            with suppress(OSError):
+                accepted.sendall(said)
+
+    kept: list[socket.socket] = []
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        thread.join()
+        for sock in [listening, *kept]:
+            sock.close()
+
+    return RealKey(*listening.getsockname()), stop

@@ -37,15 +37,21 @@ async def _ask(address: Address, port: int) -> tuple[bool, str]:
 
 async def connect(address: Address, port: int) -> socket.socket:
     """A connected non-blocking socket that resets when it is closed. Raises `OSError`."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = unconnected(address)
     try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         await asyncio.get_running_loop().sock_connect(sock, (address, port))
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def unconnected(address: Address) -> socket.socket:
+    """The same, before it is connected to this address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     return sock
 
 

@@ -16,9 +16,11 @@ It goes the other way round as well: a worker that the store has lost (its lease
 there is cut) while it answers the others is there, and its endpoints stay. Nobody tells any more how they are, so they
 are asked in its place.
 
-Who is alone must not take that for everybody else's end. A worker is isolated in a round in which it reaches no
-majority of the hosts that it knows, itself included: the other workers and the members of the store. It then takes
-nothing from a service that would be left without an endpoint; where something that it reaches remains, that serves.
+Who is alone must not take that for everybody else's end. A worker is isolated while it reaches no majority of the hosts
+whose turn it was in the last `FRESH` rounds, itself included: other workers and members of the store. Of many workers
+that is a sample, of few it is all of them; what is asked beside the turns, since it is in doubt, does not bias it. It
+then takes nothing from a service that would be left without an endpoint; where something that it reaches remains, that
+serves.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -33,6 +35,9 @@ from meshdns.sharded import ShardedMap
 
 ENOUGH = 3
 """Rounds in a row without an answer: one lost packet proves nothing."""
+FRESH = ENOUGH + 1
+"""Rounds whose answers tell whether this worker is isolated: those in which a row of misses has grown long enough, and
+no earlier one, in which its own network may still have worked."""
 PATIENCE = 10
 """Rounds in a row in which a worker did not say its name, although its host may be there: it may just be busy."""
 
@@ -62,8 +67,19 @@ class Round:
 
     workers: Mapping[str, Answer] = field(default_factory=dict)
     hosts: Mapping[Address, Answer] = field(default_factory=dict)
-    """Of every other host that was asked for anything, by address; the best answer of each."""
+    """Of every other host whose turn it was, by address; the best answer of each."""
     endpoints: Mapping[EndpointKey, Answer] = field(default_factory=dict)
+    again: Mapping[Address, Answer] = field(default_factory=dict)
+    """Of the hosts that were asked although it was not their turn."""
+
+
+class Heard(NamedTuple):
+    """Of a host."""
+
+    answer: Answer
+    """The newest."""
+    turn: int
+    """The round in which it was asked in its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +92,18 @@ class Known:
     """The same of the endpoints of workers that miss rounds."""
     unheard: Mapping[str, int] = field(default_factory=dict)
     """Rounds in a row in which a worker did not say its name; of those that did once."""
-    reached: int = 0
-    """Hosts that answered in the last round, refusals included."""
-    hosts: int = 0
-    """Hosts that were asked in it."""
+    hosts: Mapping[Address, Heard] = field(default_factory=dict)
+    """Those whose turn it was lately."""
+    rounds: int = 0
+    """So far."""
+    unleased: frozenset[str] = frozenset()
+    """Workers that the store has lost."""
 
     @property
     def isolated(self) -> bool:
-        """Whether this worker reaches no majority, itself included."""
-        return 2 * (1 + self.reached) <= 1 + self.hosts
-
-    unleased: frozenset[str] = frozenset()
-    """Workers that the store has lost."""
+        """Whether this worker reaches no majority, itself included; refusals count as reached."""
+        reached = sum(heard.answer is not Answer.SILENT for heard in self.hosts.values())
+        return 2 * (1 + reached) <= 1 + len(self.hosts)
 
     @property
     def doubtful(self) -> frozenset[str]:
@@ -124,8 +140,10 @@ def observe(known: Known, seen: Round, workers: Collection[str], unleased: Colle
     for key, answer in seen.endpoints.items():
         if key[0] in lost or misses.get(key[0]):
             endpoints[key] = 0 if answer is Answer.ANSWERED else endpoints.get(key, 0) + 1
-    reached = sum(answer is not Answer.SILENT for answer in seen.hosts.values())
-    return Known(misses, endpoints, unheard, reached, len(seen.hosts), lost)
+    hosts = {where: heard for where, heard in known.hosts.items() if heard.turn + FRESH > known.rounds + 1}
+    hosts |= {where: Heard(answer, hosts[where].turn) for where, answer in seen.again.items() if where in hosts}
+    hosts |= {where: Heard(answer, known.rounds + 1) for where, answer in seen.hosts.items()}
+    return Known(misses, endpoints, unheard, hosts, known.rounds + 1, lost)
 
 
 def places(view: ClusterView, workers: Collection[str]) -> dict[EndpointKey, Place]:

@@ -17,22 +17,22 @@ from mesh.model import Address, ClusterView, EndpointKey, RealKey
 from mesh.peers import Answer, Known, Place, Round, observe, places, problems, withhold
 from mesh.probes.tcp import OURS, unconnected
 from mesh.problem import Problem
+from mesh.rounds import due
 
 log = logging.getLogger("vipmesh")
 
-EVERY = 0.5
-"""Seconds from one round to the next."""
-TIMEOUT = 0.5
-"""Seconds that an answer may take."""
+EVERY = 0.2
+"""Seconds from the beginning of one round to that of the next; longer while somebody does not answer."""
+TIMEOUT = 0.3
+"""Seconds that an answer may take. Four rounds in which somebody is silent last 1.2 s: an endpoint is lost when it and
+the kernel of its host have stood still for that long, with nothing lost on the way."""
 LATE = 0.25
-"""Seconds. A timeout that comes so late says that this process was busy, and nothing of who was asked."""
-RATE = 200
-"""Questions to workers in a second: with more than a hundred of them, rounds become longer."""
+"""Seconds. If no answer is there and the timeout comes so late, this host stood still, and that says nothing of who was
+asked."""
+FORGOTTEN = 60.0
+"""Seconds after which it does not matter any more when somebody was asked."""
 BACKLOG = 1024
 """Questions that wait for this process: as long as the kernel takes them, the others see that the host is there."""
-AT_A_TIME = 256
-"""Questions in flight."""
-
 Question: TypeAlias = Callable[[RealKey, str | None], Awaitable[Answer | None]]
 """Asks one place, for a worker if one is named; None: this worker could not ask."""
 
@@ -123,6 +123,11 @@ class Reach:
         self._witnesses = tuple(witnesses)
         self._question = question
         self._known = Known()
+        self._last: dict[RealKey, float] = {}
+        """When each was asked."""
+        self._places: Mapping[EndpointKey, Place] = {}
+        self._placed: tuple[ClusterView, frozenset[str]] = ClusterView(), frozenset()
+        """What they follow from: a picture, and the workers in doubt."""
 
     def answers(self, worker: str) -> bool:
         """Whether a worker has answered lately."""
@@ -145,44 +150,60 @@ class Reach:
     async def run(self, others: Others) -> None:
         """Ask until cancelled."""
         loop = asyncio.get_running_loop()
+        begun = loop.time() - EVERY
         while True:
-            begun = loop.time()
+            before, begun = begun, loop.time()
             workers = others.workers()
-            asked = places(others.view(), self._known.doubtful) if self._known.doubtful else {}
-            before = self._known
-            seen = await self._round(workers, asked)
-            self._known = observe(before, seen, workers.keys(), others.unleased())
-            if self._follows(self._known) != self._follows(before):
+            endpoints = self._doubtful(others.view())
+            seen = await self._round(workers, endpoints, min(begun - before, 2 * EVERY))
+            known = self._known
+            self._known = observe(known, seen, workers.keys(), others.unleased())
+            if self._follows(self._known) != self._follows(known):
                 self._wake()
-            await asyncio.sleep(max(EVERY, len(workers) / RATE) - (loop.time() - begun))
+            await asyncio.sleep(EVERY - (loop.time() - begun))
 
     @staticmethod
     def _follows(known: Known) -> object:
         """What has consequences."""
-        return known.lost, known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
+        lost = known.lost
+        return lost, lost and known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
 
-    async def _round(self, workers: Mapping[str, RealKey], asked: Mapping[EndpointKey, Place]) -> Round:
-        if not workers and not asked:
+    def _doubtful(self, view: ClusterView) -> Mapping[EndpointKey, Place]:
+        """The endpoints to ask; worked out anew only where they may be other ones."""
+        doubtful, (known, workers) = self._known.doubtful, self._placed
+        if workers != doubtful or known.endpoints is not view.endpoints or known.services is not view.services:
+            self._placed = view, doubtful
+            self._places = places(view, doubtful) if doubtful else {}
+        return self._places
+
+    async def _round(
+        self, workers: Mapping[str, RealKey], endpoints: Mapping[EndpointKey, Place], seconds: float
+    ) -> Round:
+        if not workers and not endpoints:
             return Round()
-        hosts = {*workers.values(), *self._witnesses}
+        asked = due(self._known, workers, endpoints, self._witnesses, last=self._last, seconds=seconds)
         names = {real: worker for worker, real in workers.items()}
-        answers = await self._ask_all({real: names.get(real) for real in [*hosts, *(p.real for p in asked.values())]})
-        endpoints = {key: _of(place, answers[place.real]) for key, place in asked.items() if place.real in answers}
+        answers = await self._ask_all({real: names.get(real) for real in (*asked.turn, *asked.again)})
+        by_endpoint = {
+            key: _of(place, answers[place.real]) for key, place in endpoints.items() if place.real in answers
+        }
         by_worker = {worker: answers[real] for worker, real in workers.items() if real in answers}
-        return Round(by_worker, _by_address(answers, hosts), endpoints)
+        again = [real for real in asked.again if real in names]
+        return Round(by_worker, _by_address(answers, asked.turn), by_endpoint, _by_address(answers, again))
 
     async def _ask_all(self, places: Mapping[RealKey, str | None]) -> dict[RealKey, Answer]:
         answers: dict[RealKey, Answer] = {}
-        room = asyncio.Semaphore(AT_A_TIME)
 
         async def ask_one(real: RealKey, worker: str | None) -> None:
-            async with room:
-                answer = await self._question(real, worker)
+            answer = await self._question(real, worker)
             if answer is not None:
                 answers[real] = answer
 
+        now = asyncio.get_running_loop().time()
+        self._last = {real: when for real, when in self._last.items() if when > now - FORGOTTEN}
         async with asyncio.TaskGroup() as tasks:
             for real, worker in places.items():
+                self._last[real] = now
                 tasks.create_task(ask_one(real, worker), name=f"ask {real}")
         return answers
 

@@ -1,6 +1,6 @@
 """Which endpoints of other workers are out of reach: the rule over rounds, as tables and as properties."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -22,7 +22,7 @@ from mesh.model import (
     Service,
     Transport,
 )
-from mesh.peers import ENOUGH, PATIENCE, Answer, Known, Place, Round, observe, places, problems, withhold
+from mesh.peers import ENOUGH, FRESH, PATIENCE, Answer, Known, Place, Round, observe, places, problems, withhold
 from mesh.plan import takes_traffic
 
 A, R, S, M = Answer.ANSWERED, Answer.REFUSED, Answer.SILENT, Answer.MUTE
@@ -132,6 +132,42 @@ def test_a_majority_of_the_hosts_counts_itself_and_those_that_refuse(
     hosts: Mapping[str, Answer], isolated: bool
 ) -> None:
     assert observe(Known(), Round(hosts=hosts), ()).isolated is isolated
+
+
+class TestIsolationAmongManyWorkers:
+    """Each round has the turns of a few of them."""
+
+    def rounds(self, silent: Callable[[int], bool], count: int, *, again: bool = False) -> Known:
+        """So many rounds over a hundred hosts, ten in each; `again`: all that are silent are asked beside the turns."""
+        known = Known()
+        for one in range(count):
+            turn = {str(n): S if silent(n) else A for n in range(one * 10 % 100, one * 10 % 100 + 10)}
+            beside = {str(n): S for n in range(100) if again and silent(n) and str(n) not in turn}
+            known = observe(known, Round(hosts=turn, again=beside), ())
+        return known
+
+    def test_who_is_cut_off_knows_it_when_the_first_row_of_misses_is_complete(self) -> None:
+        known = self.rounds(lambda _: False, 10)
+        assert not known.isolated
+        for one in range(FRESH):
+            known = observe(known, Round(hosts={str(n): S for n in range(one * 10, one * 10 + 10)}), ())
+        assert known.isolated, "although most hosts answered when they were asked last"
+
+    def test_what_is_asked_beside_the_turns_does_not_outweigh_them(self) -> None:
+        assert not self.rounds(lambda n: n % 10 < 4, 30, again=True).isolated
+        assert self.rounds(lambda n: n % 10 < 6, 30, again=True).isolated
+
+    def test_an_answer_beside_the_turn_counts_at_once(self) -> None:
+        known = observe(Known(), Round(hosts={"w2": S, "w3": S, "w4": A}), ())
+        assert known.isolated
+        assert not observe(known, Round(again={"w2": A}), ()).isolated
+
+    def test_a_worker_that_was_too_busy_to_ask_keeps_for_a_while_what_it_knew(self) -> None:
+        known = observe(Known(), Round(hosts={"w2": S, "w3": S}), ())
+        for _ in range(FRESH - 1):
+            known = observe(known, Round(), ())
+            assert known.isolated
+        assert not observe(known, Round(), ()).isolated
 
 
 def endpoint(worker: str, owner: str = "shop/web", **more: object) -> Endpoint:

@@ -12,6 +12,10 @@ packets arrive. Traffic is taken away only on double evidence:
 
 The first answer of either brings the endpoint back.
 
+A worker that does not listen for questions (`[peers] listen = "off"`, or an older version) cannot miss one. One of its
+endpoints stands in for it, one that has answered; from its first miss on all of them are asked, until any answers. No
+more than that follows before the lease ends; then those that have missed `ENOUGH` rounds are lost at that instant.
+
 It goes the other way round as well: a worker that the store has lost (its lease has ended: etcd stood still, or the way
 there is cut) while it answers the others is there, and its endpoints stay. Nobody tells any more how they are, so they
 are asked in its place.
@@ -26,6 +30,7 @@ serves.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from mesh.model import Address, ClusterView, Drain, Endpoint, EndpointKey, RealKey, Service, Transport, group
@@ -98,6 +103,10 @@ class Known:
     """So far."""
     unleased: frozenset[str] = frozenset()
     """Workers that the store has lost."""
+    stand_ins: Mapping[str, EndpointKey] = field(default_factory=dict)
+    """By worker that does not listen: an endpoint of it that has answered."""
+    suspects: frozenset[str] = frozenset()
+    """Those of them whose stand-in missed the last round that it was asked in, while no other endpoint answers."""
 
     @property
     def isolated(self) -> bool:
@@ -108,7 +117,7 @@ class Known:
     @property
     def doubtful(self) -> frozenset[str]:
         """Workers whose endpoints are to be asked in the next round: they missed the last one, or are unleased."""
-        return self.unleased | {worker for worker, missed in self.misses.items() if missed}
+        return self.unleased | self.suspects | {worker for worker, missed in self.misses.items() if missed}
 
     @property
     def lost(self) -> frozenset[EndpointKey]:
@@ -121,10 +130,16 @@ class Known:
         return self.misses.get(worker, ENOUGH) < ENOUGH and self.unheard.get(worker, 0) < PATIENCE
 
 
-def observe(known: Known, seen: Round, workers: Collection[str], unleased: Collection[str] = ()) -> Known:
-    """After one more round; of workers that are no longer among `workers` nothing is kept.
+def observe(
+    known: Known,
+    seen: Round,
+    workers: Collection[str],
+    unleased: Collection[str] = (),
+    deaf: Collection[str] = (),
+) -> Known:
+    """After one more round; of workers that are no longer among `workers` or `deaf` nothing is kept.
 
-    `unleased`: those among them that the store has lost.
+    `unleased`: those that the store has lost; `deaf`: those in the store that do not listen for questions.
     """
     misses = {worker: missed for worker, missed in known.misses.items() if worker in workers}
     unheard = {worker: missed for worker, missed in known.unheard.items() if worker in workers}
@@ -136,24 +151,41 @@ def observe(known: Known, seen: Round, workers: Collection[str], unleased: Colle
             misses[worker] = 1 if answer is Answer.MUTE else misses[worker] + 1
             unheard[worker] = unheard.get(worker, 0) + 1
     lost = frozenset(unleased)
-    endpoints = {key: m for key, m in known.endpoints.items() if key[0] in lost or misses.get(key[0])}
+    stand_ins, suspects = _stand_ins(known, seen, deaf)
+    doubtful = lost | suspects | {worker for worker, missed in misses.items() if missed}
+    endpoints = {key: missed for key, missed in known.endpoints.items() if key[0] in doubtful}
     for key, answer in seen.endpoints.items():
-        if key[0] in lost or misses.get(key[0]):
+        if key[0] in doubtful:
             endpoints[key] = 0 if answer is Answer.ANSWERED else endpoints.get(key, 0) + 1
     hosts = {where: heard for where, heard in known.hosts.items() if heard.turn + FRESH > known.rounds + 1}
     hosts |= {where: Heard(answer, hosts[where].turn) for where, answer in seen.again.items() if where in hosts}
     hosts |= {where: Heard(answer, known.rounds + 1) for where, answer in seen.hosts.items()}
-    return Known(misses, endpoints, unheard, hosts, known.rounds + 1, lost)
+    return Known(misses, endpoints, unheard, hosts, known.rounds + 1, lost, stand_ins, suspects)
 
 
-def places(view: ClusterView, workers: Collection[str]) -> dict[EndpointKey, Place]:
-    """Where to ask the endpoints of these workers: at the port of their probe, else at the first one for clients."""
-    services = {service.owner: service for service in view.services}
-    found = {}
+def standing_in(known: Known, view: ClusterView, deaf: Collection[str], begin: int = 0) -> dict[str, EndpointKey]:
+    """Of each worker that does not listen the endpoint to ask in its place; while none has answered yet, the next one
+    in each round. `begin` says with which, so that not all workers ask the same one.
+    """
+    found = {worker: key for worker, key in known.stand_ins.items() if worker in deaf and key in view.by_key}
+    if len(found) == len(deaf):
+        return found
+    others: dict[str, list[EndpointKey]] = {}
     for endpoint in view.endpoints:
-        if endpoint.worker in workers and (service := services.get(endpoint.owner)) is not None:
-            found[endpoint.key] = _place(service, endpoint)
-    return found
+        if endpoint.worker in deaf and endpoint.worker not in found and _means_one_host(endpoint.address):
+            others.setdefault(endpoint.worker, []).append(endpoint.key)
+    return found | {worker: keys[(begin + known.rounds) % len(keys)] for worker, keys in others.items()}
+
+
+def places(
+    view: ClusterView, workers: Collection[str], endpoints: Iterable[EndpointKey] = ()
+) -> dict[EndpointKey, Place]:
+    """Where to ask the endpoints of these workers, and these: at the port of their probe, else at the first one for
+    clients."""
+    services = {service.owner: service for service in view.services}
+    asked = [endpoint for endpoint in view.endpoints if endpoint.worker in workers] if workers else []
+    asked += [endpoint for key in endpoints if (endpoint := view.by_key.get(key)) is not None]
+    return {e.key: _place(service, e) for e in asked if (service := services.get(e.owner)) is not None}
 
 
 def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool) -> ClusterView:
@@ -197,6 +229,30 @@ def problems(known: Known) -> list[Problem]:
         remedy = "see that it runs and is connected; they are back with their first answer"
         found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
     return found
+
+
+def _stand_ins(known: Known, seen: Round, deaf: Collection[str]) -> tuple[Mapping[str, EndpointKey], frozenset[str]]:
+    """Which endpoint stands in for each, and whose is missing."""
+    answering: dict[str, set[EndpointKey]] = {}
+    for key, answer in seen.endpoints.items():
+        if key[0] in deaf and answer is Answer.ANSWERED:
+            answering.setdefault(key[0], set()).add(key)
+    chosen, suspects = {}, set()
+    for worker in deaf:
+        before = known.stand_ins.get(worker)
+        if there := answering.get(worker):
+            chosen[worker] = before if before is not None and before in there else min(there)
+        elif before is not None:
+            chosen[worker] = before
+            if worker in known.suspects or before in seen.endpoints:
+                suspects.add(worker)
+    return chosen, frozenset(suspects)
+
+
+def _means_one_host(address: Address) -> bool:
+    """Not loopback or link-local ones, which mean another host on each worker."""
+    parsed = ip_address(address)
+    return not parsed.is_loopback and not parsed.is_link_local
 
 
 def _left_without(view: ClusterView, owners: Collection[str], lost: Collection[EndpointKey]) -> set[str]:

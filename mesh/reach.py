@@ -2,7 +2,8 @@
 
 A question is a connection that is closed at once: that it is accepted, or refused, is all that is asked. A worker says
 its name first, since an address may be another's by now. Of other workers' endpoints only those are asked that nobody
-else judges, so that in quiet times the cost does not depend on how many there are.
+else judges, and one of each worker that does not listen, so that in quiet times the cost does not depend on how many
+there are.
 """
 
 import asyncio
@@ -11,10 +12,12 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from random import randrange
 from typing import Protocol, TypeAlias
 
 from mesh.model import Address, ClusterView, EndpointKey, RealKey
-from mesh.peers import Answer, Known, Place, Round, observe, places, problems, withhold
+from mesh.peers import Answer, Known, Place, Round, observe, places, problems, standing_in, withhold
 from mesh.probes.tcp import OURS, unconnected
 from mesh.problem import Problem
 from mesh.rounds import due
@@ -46,6 +49,10 @@ class Others(Protocol):
 
     def unleased(self) -> Collection[str]:
         """Those among them that the store has lost."""
+        ...
+
+    def deaf(self) -> Collection[str]:
+        """Other workers in the store that do not say where they answer."""
         ...
 
     def view(self) -> ClusterView:
@@ -109,6 +116,20 @@ def _named(worker: str, said: bytes) -> Answer:
     return Answer.ANSWERED if said == _greeting(worker) else Answer.REFUSED
 
 
+@dataclass(frozen=True, slots=True)
+class _InQuestion:
+    """The endpoints to ask, and what that follows from."""
+
+    view: ClusterView = field(default_factory=ClusterView)
+    workers: frozenset[str] = frozenset()
+    """In doubt."""
+    standing: Mapping[str, EndpointKey] = field(default_factory=dict)
+    doubtful: Mapping[EndpointKey, Place] = field(default_factory=dict)
+    """Of workers in doubt."""
+    instead: Mapping[EndpointKey, Place] = field(default_factory=dict)
+    """In the place of workers that do not listen."""
+
+
 class Reach:
     """Of one worker. Without `run` it finds everything within reach."""
 
@@ -125,9 +146,8 @@ class Reach:
         self._known = Known()
         self._last: dict[RealKey, float] = {}
         """When each was asked."""
-        self._places: Mapping[EndpointKey, Place] = {}
-        self._placed: tuple[ClusterView, frozenset[str]] = ClusterView(), frozenset()
-        """What they follow from: a picture, and the workers in doubt."""
+        self._asked = _InQuestion()
+        self._begin = randrange(1 << 16)
 
     def answers(self, worker: str) -> bool:
         """Whether a worker has answered lately."""
@@ -147,17 +167,21 @@ class Reach:
         lost, isolated = self.lost
         return withhold(view, lost, isolated=isolated)
 
+    def lease_ended(self, workers: Collection[str]) -> None:
+        """The store has lost these, no other ones: what follows does not wait for the end of a round."""
+        self._known = replace(self._known, unleased=frozenset(workers))
+
     async def run(self, others: Others) -> None:
         """Ask until cancelled."""
         loop = asyncio.get_running_loop()
         begun = loop.time() - EVERY
         while True:
             before, begun = begun, loop.time()
-            workers = others.workers()
-            endpoints = self._doubtful(others.view())
-            seen = await self._round(workers, endpoints, min(begun - before, 2 * EVERY))
+            workers, deaf = others.workers(), others.deaf()
+            asked = self._in_question(others.view(), deaf)
+            seen = await self._round(workers, asked, min(begun - before, 2 * EVERY))
             known = self._known
-            self._known = observe(known, seen, workers.keys(), others.unleased())
+            self._known = observe(known, seen, workers.keys(), others.unleased(), deaf)
             if self._follows(self._known) != self._follows(known):
                 self._wake()
             await asyncio.sleep(EVERY - (loop.time() - begun))
@@ -168,28 +192,35 @@ class Reach:
         lost = known.lost
         return lost, lost and known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
 
-    def _doubtful(self, view: ClusterView) -> Mapping[EndpointKey, Place]:
+    def _in_question(self, view: ClusterView, deaf: Collection[str]) -> "_InQuestion":
         """The endpoints to ask; worked out anew only where they may be other ones."""
-        doubtful, (known, workers) = self._known.doubtful, self._placed
-        if workers != doubtful or known.endpoints is not view.endpoints or known.services is not view.services:
-            self._placed = view, doubtful
-            self._places = places(view, doubtful) if doubtful else {}
-        return self._places
+        known, last = self._known, self._asked
+        doubtful = known.doubtful
+        standing = standing_in(known, view, deaf, self._begin) if deaf else {}
+        same = view.endpoints is last.view.endpoints and view.services is last.view.services
+        if same and (doubtful, standing) == (last.workers, last.standing):
+            return last
+        found = places(view, doubtful) if doubtful else {}
+        instead = places(view, (), standing.values()) if standing else {}
+        self._asked = _InQuestion(view, doubtful, standing, found, instead)
+        return self._asked
 
-    async def _round(
-        self, workers: Mapping[str, RealKey], endpoints: Mapping[EndpointKey, Place], seconds: float
-    ) -> Round:
+    async def _round(self, workers: Mapping[str, RealKey], asked: "_InQuestion", seconds: float) -> Round:
+        known, endpoints = self._known, {**asked.instead, **asked.doubtful}
         if not workers and not endpoints:
             return Round()
-        asked = due(self._known, workers, endpoints, self._witnesses, last=self._last, seconds=seconds)
+        turns = {**workers, **{key[0]: place.real for key, place in asked.instead.items()}}
+        chosen = due(known, turns, asked.doubtful, self._witnesses, last=self._last, seconds=seconds)
         names = {real: worker for worker, real in workers.items()}
-        answers = await self._ask_all({real: names.get(real) for real in (*asked.turn, *asked.again)})
+        answers = await self._ask_all({real: names.get(real) for real in (*chosen.turn, *chosen.again)})
         by_endpoint = {
             key: _of(place, answers[place.real]) for key, place in endpoints.items() if place.real in answers
         }
         by_worker = {worker: answers[real] for worker, real in workers.items() if real in answers}
-        again = [real for real in asked.again if real in names]
-        return Round(by_worker, _by_address(answers, asked.turn), by_endpoint, _by_address(answers, again))
+        untried = {p.real for key, p in asked.instead.items() if known.stand_ins.get(key[0]) != key}
+        hosts = {*names, *self._witnesses, *(place.real for place in asked.instead.values())} - untried
+        turn, again = ([real for real in reals if real in hosts] for reals in (chosen.turn, chosen.again))
+        return Round(by_worker, _by_address(answers, turn), by_endpoint, _by_address(answers, again))
 
     async def _ask_all(self, places: Mapping[RealKey, str | None]) -> dict[RealKey, Answer]:
         answers: dict[RealKey, Answer] = {}

@@ -201,6 +201,10 @@ class Reconciler:
         """See `Others.unleased`."""
         return self._share.remains.workers
 
+    def deaf(self) -> Collection[str]:
+        """See `Others.deaf`."""
+        return self.view().workers - self.workers().keys() - {self._site.worker}
+
     def view(self) -> ClusterView:
         """See `Others.view`."""
         return self._now.view or ClusterView()
@@ -309,6 +313,7 @@ class Reconciler:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             self._share.review()
+            self._reach.lease_ended(self.unleased())
             self._journal.found("peers", self._reach.problems())
             self._looked_at = asyncio.get_running_loop().time()
             self.figures.looked_at = time.time()

@@ -22,7 +22,20 @@ from mesh.model import (
     Service,
     Transport,
 )
-from mesh.peers import ENOUGH, FRESH, PATIENCE, Answer, Known, Place, Round, observe, places, problems, withhold
+from mesh.peers import (
+    ENOUGH,
+    FRESH,
+    PATIENCE,
+    Answer,
+    Known,
+    Place,
+    Round,
+    observe,
+    places,
+    problems,
+    standing_in,
+    withhold,
+)
 from mesh.plan import takes_traffic
 
 A, R, S, M = Answer.ANSWERED, Answer.REFUSED, Answer.SILENT, Answer.MUTE
@@ -111,6 +124,40 @@ class TestALeaseThatHasEnded:
         assert not after(WELL, *[seen(A, R)] * ENOUGH).answers("w3")
         assert after(WELL, *[seen(A, M)] * (PATIENCE - 1)).answers("w3")
         assert not after(WELL, *[seen(A, M)] * PATIENCE).answers("w3")
+
+
+class TestAWorkerThatDoesNotListen:
+    """Its endpoints e and f; whichever is asked in its place."""
+
+    E, F = ("w9", "e"), ("w9", "f")
+
+    def known(self, *rounds: dict[EndpointKey, Answer]) -> Known:
+        known = Known()
+        for one in rounds:
+            known = observe(known, Round(endpoints=one), (), deaf={"w9"})
+        return known
+
+    def test_its_stand_in_is_one_that_has_answered(self) -> None:
+        view = ClusterView((WEB,), (Endpoint("e", "shop/web", "w9", "10.2.0.1"), Endpoint("f", "", "w9", "10.2.0.2")))
+        tried = [standing_in(Known(rounds=n), view, {"w9"})["w9"] for n in range(3)]
+        assert tried == [self.E, self.F, self.E], "one after the other"
+        assert standing_in(self.known({self.F: A}), view, {"w9"}) == {"w9": self.F}
+        assert standing_in(self.known({("w9", "gone"): A}), view, {"w9"}, 1)["w9"] in {self.E, self.F}
+        assert standing_in(self.known({self.F: A}), view, ()) == {}
+
+    def test_its_first_miss_puts_the_worker_in_doubt_and_an_answer_of_any_ends_that(self) -> None:
+        assert self.known({self.E: S}).doubtful == frozenset(), "it never answered"
+        assert self.known({self.E: A}, {self.E: S}).doubtful == {"w9"}
+        assert self.known({self.E: A}, {self.E: S}, {}).doubtful == {"w9"}, "nobody could be asked"
+        moved = self.known({self.E: A}, {self.E: S}, {self.E: S, self.F: A})
+        assert (moved.doubtful, moved.stand_ins) == (frozenset(), {"w9": self.F})
+
+    def test_only_the_end_of_its_lease_takes_its_endpoints_away(self) -> None:
+        silent = self.known({self.E: A}, {self.E: S}, *[{self.E: S, self.F: S}] * (ENOUGH - 1))
+        assert silent.lost == frozenset()
+        assert replace(silent, unleased=frozenset({"w9"})).lost == {self.E}, "the other one has missed one less"
+        assert observe(silent, Round(), (), {"w9"}).lost == {self.E}
+        assert observe(silent, Round(), ()).endpoints == {}, "it left"
 
 
 @pytest.mark.parametrize(

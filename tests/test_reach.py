@@ -31,6 +31,8 @@ class Net:
     silent: set[RealKey] = field(default_factory=set)
     busy: bool = False
     lost_leases: set[str] = field(default_factory=set)
+    not_listening: set[str] = field(default_factory=set)
+    more: tuple[Endpoint, ...] = ()
     still_until: float = 0
     """When the host of the third worker goes on."""
     asked: list[RealKey] = field(default_factory=list)
@@ -41,12 +43,17 @@ class Net:
     def unleased(self) -> Collection[str]:
         return self.lost_leases
 
+    def deaf(self) -> Collection[str]:
+        return self.not_listening - self.lost_leases
+
     def view(self) -> ClusterView:
-        return ClusterView((WEB,), tuple(Endpoint("e", "shop/web", w, real.address) for w, real in ENDPOINTS.items()))
+        return ClusterView(
+            (WEB,), tuple(Endpoint("e", "shop/web", w, real.address) for w, real in ENDPOINTS.items()) + self.more
+        )
 
     async def question(self, real: RealKey, worker: str | None) -> Answer | None:
         self.asked.append(real)
-        assert worker == {W2: "w2", W3: "w3"}.get(real) or len(self.present) > 2
+        assert worker == {W2: "w2", W3: "w3"}.get(real)
         if self.busy:
             return None
         if real in (W3, ENDPOINTS["w3"]) and (wait := self.still_until - asyncio.get_running_loop().time()) > 0:
@@ -149,6 +156,71 @@ class TestRounds:
         assert net.asked == []
 
 
+@pytest.mark.looptime
+class TestAWorkerThatDoesNotListen:
+    """The third: nobody listens there, and its endpoints tell of it."""
+
+    def net(self, *more: str) -> Net:
+        others = tuple(Endpoint(f"e{n}", "shop/web", "w3", address) for n, address in enumerate(more))
+        return Net({"w2": W2}, not_listening={"w3"}, more=others)
+
+    async def test_it_costs_one_question_in_each_round_however_many_endpoints_it_has(self) -> None:
+        net = self.net("10.2.0.4", "10.2.0.5")
+        async with net.running():
+            await asyncio.sleep(10 * EVERY - 0.01)
+        assert len(net.asked) == 20
+        assert len(set(net.asked)) == 2, "always the same endpoint"
+
+    async def test_without_power_it_is_out_when_its_lease_ends_and_no_earlier(self) -> None:
+        net = self.net("10.2.0.4")
+        async with net.running() as reach:
+            await asyncio.sleep(1.1)
+            net.silent = {ENDPOINTS["w3"], RealKey("10.2.0.4", 8080)}
+            await asyncio.sleep(1.5)
+            assert net.open(reach) == ["w2", "w3", "w3"]
+            assert reach.problems() == []
+            net.lost_leases = {"w3"}
+            reach.lease_ended({"w3"})
+            assert net.open(reach) == ["w2"], "at that instant"
+            assert "worker w3: it does not answer this worker" in str(reach.problems()[0])
+
+    async def test_a_daemon_that_is_gone_costs_nothing_while_the_endpoints_answer(self) -> None:
+        net = self.net()
+        async with net.running() as reach:
+            await asyncio.sleep(1.1)
+            net.lost_leases = {"w3"}
+            reach.lease_ended({"w3"})
+            await asyncio.sleep(5)
+            assert net.open(reach) == ["w2", "w3"]
+
+    async def test_an_endpoint_that_is_gone_leaves_its_place_to_another(self) -> None:
+        """Its own worker judges it."""
+        net = self.net("10.2.0.4", "10.2.0.5")
+        async with net.running(ETCD) as reach:
+            await asyncio.sleep(1.1)
+            first = next(real for real in net.asked if real != W2)
+            net.silent = {first}
+            await asyncio.sleep(2)
+            net.asked.clear()
+            await asyncio.sleep(1)
+            assert first not in net.asked
+            assert len(set(net.asked)) == 2
+            net.lost_leases = {"w3"}
+            reach.lease_ended({"w3"})
+            assert len(net.open(reach)) == 4
+
+    async def test_endpoints_that_nobody_can_ask_keep_it_out_of_suspicion(self) -> None:
+        """They never answer; or their address is this worker's own."""
+        net = self.net("127.0.0.1", "169.254.0.1")
+        net.silent = {ENDPOINTS["w3"]}
+        async with net.running() as reach:
+            await asyncio.sleep(5)
+            assert {real.address for real in net.asked} == {W2.address, "10.2.0.3"}
+            net.lost_leases = {"w3"}
+            reach.lease_ended({"w3"})
+            assert len(net.open(reach)) == 4
+
+
 @dataclass
 class Large:
     """A thousand workers, or as many as a test wants, with endpoints of one service each."""
@@ -177,6 +249,9 @@ class Large:
         return self.there
 
     def unleased(self) -> Collection[str]:
+        return ()
+
+    def deaf(self) -> Collection[str]:
         return ()
 
     def view(self) -> ClusterView:

@@ -30,7 +30,7 @@ from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import AUDIT, LOOK_AGAIN, Reconciler
 from mesh.status import Facts
-from mesh.store.records import service_claim, view, vip_claim
+from mesh.store.records import daemon, service_claim, view, vip_claim
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.probes import FakeCheck
@@ -405,6 +405,15 @@ class TestTheLoop:
             shown = loop.status()
             assert {s.name: s.vip for s in shown.services} == {"web.test": None, "other.test": vip}
             assert "the VIP 8.8.8.8 is outside of the pool 10.112.0.0/24; set [vip] pool" in str(shown)
+
+    async def test_who_is_asked_where_and_who_says_not_where(self, bench: Bench) -> None:
+        said = [daemon("w2", "0", "a", "10.1.0.2:9781"), daemon("w3", "0", "b"), daemon("w1", "0", "c")]
+        bench.cluster.write(dict(said))
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            assert loop.workers() == {"w2": RealKey("10.1.0.2", 9781)}
+            assert loop.deaf() == {"w3"}, "and not this one, which listens as little"
 
     async def test_word_of_a_changed_network_mends_before_the_audit(self, bench: Bench) -> None:
         async with bench.running():

@@ -42,7 +42,7 @@ def due(
     """Whom to ask now.
 
     `endpoints` are those of the workers in doubt. `witnesses` have a turn while anybody is in doubt: only then their
-    answers matter, and etcd logs connections over which nobody says anything. `last` is when each was asked, in any
+    answers matter, and with TLS etcd logs each connection that says nothing. `last` is when each was asked, in any
     order for those that were not yet; `seconds` is the time since the last round.
     """
     share = math.ceil(RATE * seconds)

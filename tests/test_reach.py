@@ -15,7 +15,8 @@ import uvloop
 
 from mesh.model import ClusterView, Endpoint, RealKey, Route, Service, Transport
 from mesh.peers import Answer
-from mesh.reach import EVERY, LATE, TIMEOUT, Reach, ask, listen
+from mesh.question import LATE, TIMEOUT, ask, listen
+from mesh.reach import EVERY, Reach
 from mesh.rounds import AT_ONCE, RATE
 
 WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))

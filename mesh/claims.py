@@ -10,7 +10,8 @@ wishes; the store's transactions decide a race, and whoever lost reads again and
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -112,6 +113,22 @@ def apply(claims: Claims, granted: Iterable[Wish]) -> Claims:
     return Claims(vips, owners, ports, holders)
 
 
+def in_force(claims: Claims, pool: Network) -> Claims:
+    """The claims without VIPs that no service gets, written by hand or given when the pool was another one; the same
+    object where there are none. What stays is what may be programmed; `wishes` tells of the rest.
+    """
+    vips = {name: vip for name, vip in claims.vips.items() if is_for_services(vip, pool)}
+    return claims if len(vips) == len(claims.vips) else replace(claims, vips=vips)
+
+
+@lru_cache(maxsize=1 << 16)  # asked of every VIP whenever one claim is new
+def is_for_services(vip: Address, pool: Network) -> bool:
+    """Whether it is in the pool and is not the network's own address, the resolver's after it, or the last one
+    (broadcast)."""
+    address = ip_address(vip)
+    return address in pool and 2 <= int(address) - int(pool.network_address) <= pool.num_addresses - 2
+
+
 class _Deciding:
     """The claims as they would be if every wish so far came true."""
 
@@ -146,15 +163,14 @@ class _Deciding:
         if service.fixed_vip is None:
             if held is None:
                 self._choose(service)
-            return
-        if held == service.fixed_vip:
+            elif not is_for_services(held, self._pool):
+                self._refuse_vip(service, held, _NOT_THIS_CLAIM)
             return
         other = self._holders.get(service.fixed_vip)
-        if ip_address(service.fixed_vip) not in self._pool:
-            self._refuse(service, f"the VIP {service.fixed_vip} is outside of the pool {self._pool}", _ANOTHER_VIP)
-        elif not self._is_for_services(service.fixed_vip):
-            reason = f"the VIP {service.fixed_vip} is one of the first two or the last of the pool {self._pool}"
-            self._refuse(service, f"{reason}, which no service gets", _ANOTHER_VIP)
+        if not is_for_services(service.fixed_vip, self._pool):
+            self._refuse_vip(service, service.fixed_vip, _ANOTHER_VIP)
+        elif held == service.fixed_vip:
+            return
         elif other not in (None, service.name):
             self._refuse(service, f"the VIP {service.fixed_vip} is held by {other}", _ANOTHER_VIP)
         else:
@@ -178,9 +194,13 @@ class _Deciding:
             reason = f"the published {publish.transport} port {publish.port} is held by {holder[0]}"
             self._refuse(service, reason, "publish another port or auto")
 
-    def _is_for_services(self, address: Address) -> bool:
-        """Not the network's own address, the resolver's after it, or the last one (broadcast)."""
-        return 2 <= int(ip_address(address)) - int(self._pool.network_address) <= self._pool.num_addresses - 2
+    def _refuse_vip(self, service: Service, vip: Address, remedy: str) -> None:
+        """It is not for services."""
+        if ip_address(vip) not in self._pool:
+            self._refuse(service, f"the VIP {vip} is outside of the pool {self._pool}", remedy)
+        else:
+            reason = f"the VIP {vip} is one of the first two or the last of the pool {self._pool}"
+            self._refuse(service, f"{reason}, which no service gets", remedy)
 
     def _choose(self, service: Service) -> None:
         """The first free address after where the name hashes to; the resolver's and the network's own are left out."""
@@ -224,6 +244,7 @@ class _Deciding:
 
 
 _ANOTHER_VIP = "write another address or remove the label routing.vip"
+_NOT_THIS_CLAIM = "set [vip] pool to one that has it, fix another by the label routing.vip, or forget the claim"
 
 
 def _stable(text: str) -> int:

@@ -5,24 +5,32 @@ the workers ask one another as well, in rounds, and every worker decides for its
 packets arrive. Traffic is taken away only on double evidence:
 
 * the other worker has answered before and now misses `ENOUGH` rounds in a row. A refusal is a miss as well: its daemon
-  is gone, and nobody judges its endpoints any more;
+  is gone, and nobody judges its endpoints any more. A host whose kernel connects is there: a daemon that is too busy to
+  say its name costs its endpoints nothing while it has its lease;
 * the endpoint, which is asked from the first such miss on, misses as many. So a daemon that is restarted, or a firewall
   that shuts the port between the workers, costs nothing: the endpoints still answer.
 
 The first answer of either brings the endpoint back.
 
+A worker that does not listen for questions (`[peers] listen = "off"`, or an older version) cannot miss one. One of its
+endpoints stands in for it, one that has answered; from its first miss on all of them are asked, until any answers. No
+more than that follows before the lease ends; then those that have missed `ENOUGH` rounds are lost at that instant.
+
 It goes the other way round as well: a worker that the store has lost (its lease has ended: etcd stood still, or the way
 there is cut) while it answers the others is there, and its endpoints stay. Nobody tells any more how they are, so they
 are asked in its place.
 
-Who is alone must not take that for everybody else's end. A worker is isolated in a round in which it reaches no
-majority of the hosts that it knows, itself included: the other workers and the members of the store. It then takes
-nothing from a service that would be left without an endpoint; where something that it reaches remains, that serves.
+Who is alone must not take that for everybody else's end. A worker is isolated while it reaches no majority of the hosts
+whose turn it was in the last `FRESH` rounds, itself included: other workers and members of the store. Of many workers
+that is a sample, of few it is all of them; what is asked beside the turns, since it is in doubt, does not bias it. It
+then takes nothing from a service that would be left without an endpoint; where something that it reaches remains, that
+serves.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from mesh.model import Address, ClusterView, Drain, Endpoint, EndpointKey, RealKey, Service, Transport, group
@@ -32,6 +40,11 @@ from meshdns.sharded import ShardedMap
 
 ENOUGH = 3
 """Rounds in a row without an answer: one lost packet proves nothing."""
+FRESH = ENOUGH + 1
+"""Rounds whose answers tell whether this worker is isolated: those in which a row of misses has grown long enough, and
+no earlier one, in which its own network may still have worked."""
+PATIENCE = 10
+"""Rounds in a row in which a worker did not say its name, although its host may be there: it may just be busy."""
 
 
 class Answer(StrEnum):
@@ -41,6 +54,8 @@ class Answer(StrEnum):
     REFUSED = "refused"
     """The host is there, and nothing listens."""
     SILENT = "no answer"
+    MUTE = "connected, and nothing said"
+    """The host is there, and its kernel; the process that should say its name is slow, or hangs."""
 
 
 class Place(NamedTuple):
@@ -57,8 +72,19 @@ class Round:
 
     workers: Mapping[str, Answer] = field(default_factory=dict)
     hosts: Mapping[Address, Answer] = field(default_factory=dict)
-    """Of every other host that was asked for anything, by address; the best answer of each."""
+    """Of every other host whose turn it was, by address; the best answer of each."""
     endpoints: Mapping[EndpointKey, Answer] = field(default_factory=dict)
+    again: Mapping[Address, Answer] = field(default_factory=dict)
+    """Of the hosts that were asked although it was not their turn."""
+
+
+class Heard(NamedTuple):
+    """Of a host."""
+
+    answer: Answer
+    """The newest."""
+    turn: int
+    """The round in which it was asked in its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +95,29 @@ class Known:
     """Rounds in a row that a worker has missed; of those that have answered once."""
     endpoints: Mapping[EndpointKey, int] = field(default_factory=dict)
     """The same of the endpoints of workers that miss rounds."""
-    reached: int = 0
-    """Hosts that answered in the last round, refusals included."""
-    hosts: int = 0
-    """Hosts that were asked in it."""
+    unheard: Mapping[str, int] = field(default_factory=dict)
+    """Rounds in a row in which a worker did not say its name; of those that did once."""
+    hosts: Mapping[Address, Heard] = field(default_factory=dict)
+    """Those whose turn it was lately."""
+    rounds: int = 0
+    """So far."""
+    unleased: frozenset[str] = frozenset()
+    """Workers that the store has lost."""
+    stand_ins: Mapping[str, EndpointKey] = field(default_factory=dict)
+    """By worker that does not listen: an endpoint of it that has answered."""
+    suspects: frozenset[str] = frozenset()
+    """Those of them whose stand-in missed the last round that it was asked in, while no other endpoint answers."""
 
     @property
     def isolated(self) -> bool:
-        """Whether this worker reaches no majority, itself included."""
-        return 2 * (1 + self.reached) <= 1 + self.hosts
-
-    unleased: frozenset[str] = frozenset()
-    """Workers that the store has lost."""
+        """Whether this worker reaches no majority, itself included; refusals count as reached."""
+        reached = sum(heard.answer is not Answer.SILENT for heard in self.hosts.values())
+        return 2 * (1 + reached) <= 1 + len(self.hosts)
 
     @property
     def doubtful(self) -> frozenset[str]:
         """Workers whose endpoints are to be asked in the next round: they missed the last one, or are unleased."""
-        return self.unleased | {worker for worker, missed in self.misses.items() if missed}
+        return self.unleased | self.suspects | {worker for worker, missed in self.misses.items() if missed}
 
     @property
     def lost(self) -> frozenset[EndpointKey]:
@@ -95,37 +127,65 @@ class Known:
 
     def answers(self, worker: str) -> bool:
         """Whether it has answered lately."""
-        return self.misses.get(worker, ENOUGH) < ENOUGH
+        return self.misses.get(worker, ENOUGH) < ENOUGH and self.unheard.get(worker, 0) < PATIENCE
 
 
-def observe(known: Known, seen: Round, workers: Collection[str], unleased: Collection[str] = ()) -> Known:
-    """After one more round; of workers that are no longer among `workers` nothing is kept.
+def observe(
+    known: Known,
+    seen: Round,
+    workers: Collection[str],
+    unleased: Collection[str] = (),
+    deaf: Collection[str] = (),
+) -> Known:
+    """After one more round; of workers that are no longer among `workers` or `deaf` nothing is kept.
 
-    `unleased`: those among them that the store has lost.
+    `unleased`: those that the store has lost; `deaf`: those in the store that do not listen for questions.
     """
     misses = {worker: missed for worker, missed in known.misses.items() if worker in workers}
+    unheard = {worker: missed for worker, missed in known.unheard.items() if worker in workers}
     for worker, answer in seen.workers.items():
         if answer is Answer.ANSWERED:
             misses[worker] = 0
+            unheard.pop(worker, None)
         elif worker in misses:
-            misses[worker] += 1
+            misses[worker] = 1 if answer is Answer.MUTE else misses[worker] + 1
+            unheard[worker] = unheard.get(worker, 0) + 1
     lost = frozenset(unleased)
-    endpoints = {key: m for key, m in known.endpoints.items() if key[0] in lost or misses.get(key[0])}
+    stand_ins, suspects = _stand_ins(known, seen, deaf)
+    doubtful = lost | suspects | {worker for worker, missed in misses.items() if missed}
+    endpoints = {key: missed for key, missed in known.endpoints.items() if key[0] in doubtful}
     for key, answer in seen.endpoints.items():
-        if key[0] in lost or misses.get(key[0]):
+        if key[0] in doubtful:
             endpoints[key] = 0 if answer is Answer.ANSWERED else endpoints.get(key, 0) + 1
-    reached = sum(answer is not Answer.SILENT for answer in seen.hosts.values())
-    return Known(misses, endpoints, reached, len(seen.hosts), lost)
+    hosts = {where: heard for where, heard in known.hosts.items() if heard.turn + FRESH > known.rounds + 1}
+    hosts |= {where: Heard(answer, hosts[where].turn) for where, answer in seen.again.items() if where in hosts}
+    hosts |= {where: Heard(answer, known.rounds + 1) for where, answer in seen.hosts.items()}
+    return Known(misses, endpoints, unheard, hosts, known.rounds + 1, lost, stand_ins, suspects)
 
 
-def places(view: ClusterView, workers: Collection[str]) -> dict[EndpointKey, Place]:
-    """Where to ask the endpoints of these workers: at the port of their probe, else at the first one for clients."""
-    services = {service.owner: service for service in view.services}
-    found = {}
+def standing_in(known: Known, view: ClusterView, deaf: Collection[str], begin: int = 0) -> dict[str, EndpointKey]:
+    """Of each worker that does not listen the endpoint to ask in its place; while none has answered yet, the next one
+    in each round. `begin` says with which, so that not all workers ask the same one.
+    """
+    found = {worker: key for worker, key in known.stand_ins.items() if worker in deaf and key in view.by_key}
+    if len(found) == len(deaf):
+        return found
+    others: dict[str, list[EndpointKey]] = {}
     for endpoint in view.endpoints:
-        if endpoint.worker in workers and (service := services.get(endpoint.owner)) is not None:
-            found[endpoint.key] = _place(service, endpoint)
-    return found
+        if endpoint.worker in deaf and endpoint.worker not in found and _means_one_host(endpoint.address):
+            others.setdefault(endpoint.worker, []).append(endpoint.key)
+    return found | {worker: keys[(begin + known.rounds) % len(keys)] for worker, keys in others.items()}
+
+
+def places(
+    view: ClusterView, workers: Collection[str], endpoints: Iterable[EndpointKey] = ()
+) -> dict[EndpointKey, Place]:
+    """Where to ask the endpoints of these workers, and these: at the port of their probe, else at the first one for
+    clients."""
+    services = {service.owner: service for service in view.services}
+    asked = [endpoint for endpoint in view.endpoints if endpoint.worker in workers] if workers else []
+    asked += [endpoint for key in endpoints if (endpoint := view.by_key.get(key)) is not None]
+    return {e.key: _place(service, e) for e in asked if (service := services.get(e.owner)) is not None}
 
 
 def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool) -> ClusterView:
@@ -169,6 +229,30 @@ def problems(known: Known) -> list[Problem]:
         remedy = "see that it runs and is connected; they are back with their first answer"
         found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
     return found
+
+
+def _stand_ins(known: Known, seen: Round, deaf: Collection[str]) -> tuple[Mapping[str, EndpointKey], frozenset[str]]:
+    """Which endpoint stands in for each, and whose is missing."""
+    answering: dict[str, set[EndpointKey]] = {}
+    for key, answer in seen.endpoints.items():
+        if key[0] in deaf and answer is Answer.ANSWERED:
+            answering.setdefault(key[0], set()).add(key)
+    chosen, suspects = {}, set()
+    for worker in deaf:
+        before = known.stand_ins.get(worker)
+        if there := answering.get(worker):
+            chosen[worker] = before if before is not None and before in there else min(there)
+        elif before is not None:
+            chosen[worker] = before
+            if worker in known.suspects or before in seen.endpoints:
+                suspects.add(worker)
+    return chosen, frozenset(suspects)
+
+
+def _means_one_host(address: Address) -> bool:
+    """Not loopback or link-local ones, which mean another host on each worker."""
+    parsed = ip_address(address)
+    return not parsed.is_loopback and not parsed.is_link_local
 
 
 def _left_without(view: ClusterView, owners: Collection[str], lost: Collection[EndpointKey]) -> set[str]:

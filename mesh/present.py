@@ -10,7 +10,7 @@ from mesh.config_values import socket_address
 from mesh.host.addresses import worker_addresses
 from mesh.host.underlay import elsewhere, own_address, resolved
 from mesh.model import RealKey
-from mesh.reach import listen
+from mesh.question import listen
 
 log = logging.getLogger("vipmesh")
 

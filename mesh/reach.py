@@ -1,35 +1,25 @@
 """Asks the other workers, round after round, whether they are there; what follows is decided in `peers`.
 
-A question is a connection that is closed at once: that it is accepted, or refused, is all that is asked. A worker says
-its name first, since an address may be another's by now. Of other workers' endpoints only those are asked that nobody
-else judges, so that in quiet times the cost does not depend on how many there are.
+Of other workers' endpoints only those are asked that nobody else judges, and one of each worker that does not listen:
+in quiet times the cost does not depend on how many there are.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from random import randrange
+from typing import Protocol
 
 from mesh.model import Address, ClusterView, EndpointKey, RealKey
-from mesh.peers import Answer, Known, Place, Round, observe, places, problems, withhold
-from mesh.probes.tcp import OURS, connect
+from mesh.peers import Answer, Known, Place, Round, observe, places, problems, standing_in, withhold
 from mesh.problem import Problem
+from mesh.question import Question, ask
+from mesh.rounds import due
 
-log = logging.getLogger("vipmesh")
-
-EVERY = 0.5
-"""Seconds from one round to the next."""
-TIMEOUT = 0.5
-"""Seconds that an answer may take."""
-LATE = 0.25
-"""Seconds. A timeout that comes so late says that this process was busy, and nothing of who was asked."""
-RATE = 200
-"""Questions to workers in a second: with more than a hundred of them, rounds become longer."""
-AT_A_TIME = 256
-"""Questions in flight."""
-
-Question: TypeAlias = Callable[[RealKey, str | None], Awaitable[Answer | None]]
-"""Asks one place, for a worker if one is named; None: this worker could not ask."""
+EVERY = 0.2
+"""Seconds from the beginning of one round to that of the next; longer while somebody does not answer."""
+FORGOTTEN = 60.0
+"""Seconds after which it does not matter any more when somebody was asked."""
 
 
 class Others(Protocol):
@@ -43,28 +33,27 @@ class Others(Protocol):
         """Those among them that the store has lost."""
         ...
 
+    def deaf(self) -> Collection[str]:
+        """Other workers in the store that do not say where they answer."""
+        ...
+
     def view(self) -> ClusterView:
         """Their endpoints are in it."""
         ...
 
 
-async def ask(real: RealKey, worker: str | None) -> Answer | None:
-    """A `Question`, by TCP."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            sock = await connect(real.address, real.port)
-            with sock:
-                if worker is not None and await loop.sock_recv(sock, 1000) != _greeting(worker):
-                    return Answer.REFUSED
-    except TimeoutError:
-        return Answer.SILENT if loop.time() - begun < TIMEOUT + LATE else None
-    except (ConnectionRefusedError, ConnectionResetError):
-        return Answer.REFUSED
-    except OSError as error:
-        return None if error.errno in OURS else Answer.SILENT
-    return Answer.ANSWERED
+@dataclass(frozen=True, slots=True)
+class _InQuestion:
+    """The endpoints to ask, and what that follows from."""
+
+    view: ClusterView = field(default_factory=ClusterView)
+    workers: frozenset[str] = frozenset()
+    """In doubt."""
+    standing: Mapping[str, EndpointKey] = field(default_factory=dict)
+    doubtful: Mapping[EndpointKey, Place] = field(default_factory=dict)
+    """Of workers in doubt."""
+    instead: Mapping[EndpointKey, Place] = field(default_factory=dict)
+    """In the place of workers that do not listen."""
 
 
 class Reach:
@@ -81,6 +70,10 @@ class Reach:
         self._witnesses = tuple(witnesses)
         self._question = question
         self._known = Known()
+        self._last: dict[RealKey, float] = {}
+        """When each was asked."""
+        self._asked = _InQuestion()
+        self._begin = randrange(1 << 16)
 
     def answers(self, worker: str) -> bool:
         """Whether a worker has answered lately."""
@@ -100,63 +93,76 @@ class Reach:
         lost, isolated = self.lost
         return withhold(view, lost, isolated=isolated)
 
+    def lease_ended(self, workers: Collection[str]) -> None:
+        """The store has lost these, no other ones: what follows does not wait for the end of a round."""
+        self._known = replace(self._known, unleased=frozenset(workers))
+
     async def run(self, others: Others) -> None:
         """Ask until cancelled."""
         loop = asyncio.get_running_loop()
+        begun = loop.time() - EVERY
         while True:
-            begun = loop.time()
-            workers = others.workers()
-            asked = places(others.view(), self._known.doubtful) if self._known.doubtful else {}
-            before = self._known
-            seen = await self._round(workers, asked)
-            self._known = observe(before, seen, workers.keys(), others.unleased())
-            if self._follows(self._known) != self._follows(before):
+            before, begun = begun, loop.time()
+            workers, deaf = others.workers(), others.deaf()
+            asked = self._in_question(others.view(), deaf)
+            seen = await self._round(workers, asked, min(begun - before, 2 * EVERY))
+            known = self._known
+            self._known = observe(known, seen, workers.keys(), others.unleased(), deaf)
+            if self._follows(self._known) != self._follows(known):
                 self._wake()
-            await asyncio.sleep(max(EVERY, len(workers) / RATE) - (loop.time() - begun))
+            await asyncio.sleep(EVERY - (loop.time() - begun))
 
     @staticmethod
     def _follows(known: Known) -> object:
         """What has consequences."""
-        return known.lost, known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
+        lost = known.lost
+        return lost, lost and known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
 
-    async def _round(self, workers: Mapping[str, RealKey], asked: Mapping[EndpointKey, Place]) -> Round:
-        if not workers and not asked:
+    def _in_question(self, view: ClusterView, deaf: Collection[str]) -> "_InQuestion":
+        """The endpoints to ask; worked out anew only where they may be other ones."""
+        known, last = self._known, self._asked
+        doubtful = known.doubtful
+        standing = standing_in(known, view, deaf, self._begin) if deaf else {}
+        same = view.endpoints is last.view.endpoints and view.services is last.view.services
+        if same and (doubtful, standing) == (last.workers, last.standing):
+            return last
+        found = places(view, doubtful) if doubtful else {}
+        instead = places(view, (), standing.values()) if standing else {}
+        self._asked = _InQuestion(view, doubtful, standing, found, instead)
+        return self._asked
+
+    async def _round(self, workers: Mapping[str, RealKey], asked: "_InQuestion", seconds: float) -> Round:
+        known, endpoints = self._known, {**asked.instead, **asked.doubtful}
+        if not workers and not endpoints:
             return Round()
-        hosts = {*workers.values(), *self._witnesses}
+        turns = {**workers, **{key[0]: place.real for key, place in asked.instead.items()}}
+        chosen = due(known, turns, asked.doubtful, self._witnesses, last=self._last, seconds=seconds)
         names = {real: worker for worker, real in workers.items()}
-        answers = await self._ask_all({real: names.get(real) for real in [*hosts, *(p.real for p in asked.values())]})
-        endpoints = {key: _of(place, answers[place.real]) for key, place in asked.items() if place.real in answers}
+        answers = await self._ask_all({real: names.get(real) for real in (*chosen.turn, *chosen.again)})
+        by_endpoint = {
+            key: _of(place, answers[place.real]) for key, place in endpoints.items() if place.real in answers
+        }
         by_worker = {worker: answers[real] for worker, real in workers.items() if real in answers}
-        return Round(by_worker, _by_address(answers, hosts), endpoints)
+        untried = {p.real for key, p in asked.instead.items() if known.stand_ins.get(key[0]) != key}
+        hosts = {*names, *self._witnesses, *(place.real for place in asked.instead.values())} - untried
+        turn, again = ([real for real in reals if real in hosts] for reals in (chosen.turn, chosen.again))
+        return Round(by_worker, _by_address(answers, turn), by_endpoint, _by_address(answers, again))
 
     async def _ask_all(self, places: Mapping[RealKey, str | None]) -> dict[RealKey, Answer]:
         answers: dict[RealKey, Answer] = {}
-        room = asyncio.Semaphore(AT_A_TIME)
 
         async def ask_one(real: RealKey, worker: str | None) -> None:
-            async with room:
-                answer = await self._question(real, worker)
+            answer = await self._question(real, worker)
             if answer is not None:
                 answers[real] = answer
 
+        now = asyncio.get_running_loop().time()
+        self._last = {real: when for real, when in self._last.items() if when > now - FORGOTTEN}
         async with asyncio.TaskGroup() as tasks:
             for real, worker in places.items():
+                self._last[real] = now
                 tasks.create_task(ask_one(real, worker), name=f"ask {real}")
         return answers
-
-
-async def listen(real: RealKey, worker: str) -> asyncio.Server:
-    """Be there for the others, under this name. Raises `OSError`."""
-
-    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(_greeting(worker))
-        writer.close()
-
-    return await asyncio.start_server(greet, real.address, real.port)
-
-
-def _greeting(worker: str) -> bytes:
-    return f"vipmesh {worker}\n".encode()
 
 
 def _of(place: Place, answer: Answer) -> Answer:

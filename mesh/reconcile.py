@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mesh.claims import Wish, wishes
+from mesh.claims import Wish, in_force, wishes
 from mesh.contested import contested, held, told
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.digest import TableDigest
@@ -103,6 +103,8 @@ class Reconciler:
         self._published = published
         self._judging = Judging(site.worker, prober, site.probe_floor)
         self._now = Pictures()
+        self._claimed = (Claims(), Claims())
+        """All of the newest picture, and those of them that are in force."""
         self._journal = Journal()
         self._reach = reach or Reach(wake.set)
         self._share = Share(
@@ -199,6 +201,10 @@ class Reconciler:
         """See `Others.unleased`."""
         return self._share.remains.workers
 
+    def deaf(self) -> Collection[str]:
+        """See `Others.deaf`."""
+        return self.view().workers - self.workers().keys() - {self._site.worker}
+
     def view(self) -> ClusterView:
         """See `Others.view`."""
         return self._now.view or ClusterView()
@@ -275,6 +281,10 @@ class Reconciler:
         await self._share.run(self._see, patient=bool(self._adopted and self._sources))
 
     def _see(self, seen: ClusterView) -> None:
+        if seen.claims is not self._claimed[0]:
+            self._claimed = seen.claims, in_force(seen.claims, self._site.pool)
+        if self._claimed[1] is not seen.claims:
+            seen = seen.regrouped(seen.groups, claims=self._claimed[1])
         self._now.view = seen
         self._published.claims = seen.claims
         self._judging.watch(seen, self._adopted, self._share.formerly_kept())
@@ -303,6 +313,7 @@ class Reconciler:
                 pass  # nothing happened: this pass is the audit, or a look at what is draining
             self._wake.clear()
             self._share.review()
+            self._reach.lease_ended(self.unleased())
             self._journal.found("peers", self._reach.problems())
             self._looked_at = asyncio.get_running_loop().time()
             self.figures.looked_at = time.time()

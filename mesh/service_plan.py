@@ -110,6 +110,11 @@ def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
     return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
 
 
+def is_of_family(endpoint: Endpoint, vip: Address) -> bool:
+    """Whether a virtual server on the VIP can send to it: the kernel cannot masquerade between families."""
+    return (":" in endpoint.address) == (":" in vip)
+
+
 def _published(grounds: Grounds) -> Iterator[PublishedPort]:
     """Of the ports that the service holds those that it still declares."""
     for port, transport, container_port in grounds.ports:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from mesh.codes import coded
 from mesh.model import Address, ClusterView, EndpointKey, Health, Name, VirtualKey
 from mesh.plan import Plan, held_names, takes_traffic, verdict, vip_of
+from mesh.service_plan import is_of_family
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,9 @@ def services(view: ClusterView, known: Known, planned: Plan) -> tuple[ServiceSta
                 weight=endpoint.weight,
                 release=endpoint.release,
                 health=verdict(service, endpoint, known.health) or "not probed",
-                serving=vip is not None and takes_traffic(service, endpoint, known.traffic),
+                serving=vip is not None
+                and is_of_family(endpoint, vip)
+                and takes_traffic(service, endpoint, known.traffic),
                 last_probe=known.last.get(endpoint.key),
                 drain=endpoint.drain,
                 name=endpoint.name,

@@ -12,6 +12,7 @@ from mesh.evidence import Evidence
 from mesh.explanation import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, Way
 from mesh.judged import traffic
 from mesh.model import (
+    Address,
     ClusterView,
     Endpoint,
     EndpointKey,
@@ -26,7 +27,7 @@ from mesh.model import (
 )
 from mesh.plan import probes, takes_traffic, vip_of
 from mesh.reasons import endpoint_reasons, last_probe, question
-from mesh.service_plan import real_key, virtual_keys
+from mesh.service_plan import is_of_family, real_key, virtual_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class Place:
     def has(self, key: VirtualKey) -> bool:
         """Whether a virtual server is meant."""
         return self.port in (None, key.port) and self.transport in (None, key.transport)
+
+
+_OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 
 
 class Ways:
@@ -68,7 +72,7 @@ class Ways:
             vip=vip,
             names=tuple(self._name(service, name) for name in service.names),
             ports=(*self._ports(service, place), *self._missing(service, place)) if vip is not None else (),
-            endpoints=tuple(self._endpoint(service, endpoint, vip is not None) for endpoint in group),
+            endpoints=tuple(self._endpoint(service, endpoint, vip) for endpoint in group),
             why_not=() if vip is not None else (self._no_vip(service),),
             problems=tuple(str(problem) for problem in self._evidence.problems if problem.owner == service.owner),
         )
@@ -165,7 +169,7 @@ class Ways:
                 continue
             if (":" in endpoint.address) != (":" in keys[0].address):
                 text = f"{real} is of the other address family, and the kernel cannot translate between them"
-                yield Reason(Cause.OTHER_FAMILY, text, "give the endpoint an address of the VIP's family")
+                yield Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY)
             else:
                 yield Reason(Cause.NOT_PROGRAMMED, f"{real} is not behind it in the data plane yet", remedy)
 
@@ -201,10 +205,14 @@ class Ways:
 
     # ---------------------------------------------------------------------------------------------- endpoints
 
-    def _endpoint(self, service: Service, endpoint: Endpoint, has_vip: bool) -> EndpointStep:
+    def _endpoint(self, service: Service, endpoint: Endpoint, vip: Address | None) -> EndpointStep:
         asked = self._asked.get(endpoint.key)
-        serving = has_vip and takes_traffic(service, endpoint, self._traffic) and endpoint.weight > 0
-        reasons = endpoint_reasons(service, endpoint, self._health.get(endpoint.key), asked, self._evidence)
+        reached = vip is not None and is_of_family(endpoint, vip)
+        serving = reached and takes_traffic(service, endpoint, self._traffic) and endpoint.weight > 0
+        reasons = [*endpoint_reasons(service, endpoint, self._health.get(endpoint.key), asked, self._evidence)]
+        if vip is not None and not reached:
+            text = f"it is of the other address family than {vip}, and the kernel cannot translate between them"
+            reasons.append(Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY))
         address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
         return EndpointStep(
             id=endpoint.id,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, apply, wishes
+from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, apply, in_force, wishes
 from mesh.config_values import Network
 from mesh.model import Claims, Publish, Route, Service, Transport
 
@@ -153,6 +153,27 @@ class TestFixedVip:
         after, problems = settle(moved, service("x.test", vip=old), claims=apply(before, wanted))
         assert "held by web.test" in problems[0]
         assert "x.test" not in after.vips
+
+
+class TestAClaimThatThePoolDoesNotCover:
+    """Written by hand, or given before the pool was changed."""
+
+    @pytest.mark.parametrize("vip", ["8.8.8.8", "10.111.255.255", "fd00::7", "10.112.0.1", "10.112.0.255"])
+    def test_is_not_in_force_and_told_with_the_remedy(self, vip: str) -> None:
+        given = Claims({"web.test": vip, "x.test": "10.112.0.9"}, {"web.test": "demo/web.test"}, {}, {vip: "web.test"})
+        assert in_force(given, POOL) == replace(given, vips={"x.test": "10.112.0.9"})
+        after, (problem,) = settle(service("web.test"), claims=given)
+        assert after == given, "nobody moves a VIP but whoever fixes another"
+        assert f"the VIP {vip} is " in problem
+        assert "set [vip] pool to one that has it, fix another by the label routing.vip, or forget the claim" in problem
+        _, (fixed,) = settle(service("web.test", vip=vip), claims=given)
+        assert "write another address or remove the label" in fixed
+
+    def test_gives_way_to_one_that_is_fixed(self) -> None:
+        given = Claims({"web.test": "8.8.8.8"}, {"web.test": "demo/web.test"}, {}, {"8.8.8.8": "web.test"})
+        after, problems = settle(service("web.test", vip="10.112.0.7"), claims=given)
+        assert (after.vips, problems) == ({"web.test": "10.112.0.7"}, [])
+        assert in_force(after, POOL) is after
 
 
 class TestNames:

@@ -232,7 +232,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         "an endpoint of the other family",
         World(endpoints=(ONE, replace(TWO, address="fd00::2"))),
         "web.test",
-        [(BOTH, Cause.OTHER_FAMILY), (PORT, Cause.OTHER_FAMILY)],
+        [(BOTH, Cause.OTHER_FAMILY), (PORT, Cause.OTHER_FAMILY), ("web-2", Cause.OTHER_FAMILY)],
         "[fd00::2]:8080 is of the other address family",
     ),
     (

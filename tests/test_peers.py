@@ -1,6 +1,6 @@
 """Which endpoints of other workers are out of reach: the rule over rounds, as tables and as properties."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -22,10 +22,23 @@ from mesh.model import (
     Service,
     Transport,
 )
-from mesh.peers import ENOUGH, Answer, Known, Place, Round, observe, places, problems, withhold
+from mesh.peers import (
+    ENOUGH,
+    FRESH,
+    PATIENCE,
+    Answer,
+    Known,
+    Place,
+    Round,
+    observe,
+    places,
+    problems,
+    standing_in,
+    withhold,
+)
 from mesh.plan import takes_traffic
 
-A, R, S = Answer.ANSWERED, Answer.REFUSED, Answer.SILENT
+A, R, S, M = Answer.ANSWERED, Answer.REFUSED, Answer.SILENT, Answer.MUTE
 WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
 ENDPOINTS = {worker: (worker, "e") for worker in ("w2", "w3", "w4")}
 
@@ -58,6 +71,16 @@ class TestWhatIsLost:
     def test_endpoints_that_refuse_while_no_daemon_judges_them(self) -> None:
         assert after(WELL, seen(A, R), *[seen(A, R, R)] * ENOUGH).lost == {("w3", "e")}
 
+    def test_a_daemon_that_is_too_busy_to_say_its_name_on_a_host_that_is_there(self) -> None:
+        """Its application is as busy: the kernel has no room for another connection to that one."""
+        busy = after(WELL, *[seen(A, M, S)] * PATIENCE)
+        assert busy.lost == frozenset()
+        assert busy.doubtful == {"w3"}
+        gone = [seen(A, S, S)] * ENOUGH
+        assert after(WELL, seen(A, S, S), seen(A, M, S), *gone[1:-1]).lost == frozenset(), "it counts anew"
+        assert after(WELL, *[seen(A, M, S)] * 9, *gone).lost == {("w3", "e")}
+        assert observe(busy, seen(A, M, S), ["w2", "w3"], ["w3"]).lost == {("w3", "e")}, "its lease ends as well"
+
     def test_a_firewall_between_the_daemons_costs_nothing(self) -> None:
         assert after(WELL, seen(A, S), *[seen(A, S, A)] * 9).lost == frozenset()
 
@@ -77,7 +100,8 @@ class TestWhatIsLost:
 
     def test_a_worker_whose_lease_has_ended_is_forgotten(self) -> None:
         known = after(WELL, *[seen(A, S, S)] * 9)
-        assert observe(known, Round(), ["w2"]) == Known({"w2": 0})
+        forgotten = observe(known, Round(), ["w2"])
+        assert (forgotten.misses, forgotten.unheard, forgotten.endpoints) == ({"w2": 0}, {}, {})
 
 
 class TestALeaseThatHasEnded:
@@ -98,6 +122,42 @@ class TestALeaseThatHasEnded:
         assert not Known().answers("w3")
         assert after(WELL, *[seen(A, R)] * (ENOUGH - 1)).answers("w3")
         assert not after(WELL, *[seen(A, R)] * ENOUGH).answers("w3")
+        assert after(WELL, *[seen(A, M)] * (PATIENCE - 1)).answers("w3")
+        assert not after(WELL, *[seen(A, M)] * PATIENCE).answers("w3")
+
+
+class TestAWorkerThatDoesNotListen:
+    """Its endpoints e and f; whichever is asked in its place."""
+
+    E, F = ("w9", "e"), ("w9", "f")
+
+    def known(self, *rounds: dict[EndpointKey, Answer]) -> Known:
+        known = Known()
+        for one in rounds:
+            known = observe(known, Round(endpoints=one), (), deaf={"w9"})
+        return known
+
+    def test_its_stand_in_is_one_that_has_answered(self) -> None:
+        view = ClusterView((WEB,), (Endpoint("e", "shop/web", "w9", "10.2.0.1"), Endpoint("f", "", "w9", "10.2.0.2")))
+        tried = [standing_in(Known(rounds=n), view, {"w9"})["w9"] for n in range(3)]
+        assert tried == [self.E, self.F, self.E], "one after the other"
+        assert standing_in(self.known({self.F: A}), view, {"w9"}) == {"w9": self.F}
+        assert standing_in(self.known({("w9", "gone"): A}), view, {"w9"}, 1)["w9"] in {self.E, self.F}
+        assert standing_in(self.known({self.F: A}), view, ()) == {}
+
+    def test_its_first_miss_puts_the_worker_in_doubt_and_an_answer_of_any_ends_that(self) -> None:
+        assert self.known({self.E: S}).doubtful == frozenset(), "it never answered"
+        assert self.known({self.E: A}, {self.E: S}).doubtful == {"w9"}
+        assert self.known({self.E: A}, {self.E: S}, {}).doubtful == {"w9"}, "nobody could be asked"
+        moved = self.known({self.E: A}, {self.E: S}, {self.E: S, self.F: A})
+        assert (moved.doubtful, moved.stand_ins) == (frozenset(), {"w9": self.F})
+
+    def test_only_the_end_of_its_lease_takes_its_endpoints_away(self) -> None:
+        silent = self.known({self.E: A}, {self.E: S}, *[{self.E: S, self.F: S}] * (ENOUGH - 1))
+        assert silent.lost == frozenset()
+        assert replace(silent, unleased=frozenset({"w9"})).lost == {self.E}, "the other one has missed one less"
+        assert observe(silent, Round(), (), {"w9"}).lost == {self.E}
+        assert observe(silent, Round(), ()).endpoints == {}, "it left"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +179,42 @@ def test_a_majority_of_the_hosts_counts_itself_and_those_that_refuse(
     hosts: Mapping[str, Answer], isolated: bool
 ) -> None:
     assert observe(Known(), Round(hosts=hosts), ()).isolated is isolated
+
+
+class TestIsolationAmongManyWorkers:
+    """Each round has the turns of a few of them."""
+
+    def rounds(self, silent: Callable[[int], bool], count: int, *, again: bool = False) -> Known:
+        """So many rounds over a hundred hosts, ten in each; `again`: all that are silent are asked beside the turns."""
+        known = Known()
+        for one in range(count):
+            turn = {str(n): S if silent(n) else A for n in range(one * 10 % 100, one * 10 % 100 + 10)}
+            beside = {str(n): S for n in range(100) if again and silent(n) and str(n) not in turn}
+            known = observe(known, Round(hosts=turn, again=beside), ())
+        return known
+
+    def test_who_is_cut_off_knows_it_when_the_first_row_of_misses_is_complete(self) -> None:
+        known = self.rounds(lambda _: False, 10)
+        assert not known.isolated
+        for one in range(FRESH):
+            known = observe(known, Round(hosts={str(n): S for n in range(one * 10, one * 10 + 10)}), ())
+        assert known.isolated, "although most hosts answered when they were asked last"
+
+    def test_what_is_asked_beside_the_turns_does_not_outweigh_them(self) -> None:
+        assert not self.rounds(lambda n: n % 10 < 4, 30, again=True).isolated
+        assert self.rounds(lambda n: n % 10 < 6, 30, again=True).isolated
+
+    def test_an_answer_beside_the_turn_counts_at_once(self) -> None:
+        known = observe(Known(), Round(hosts={"w2": S, "w3": S, "w4": A}), ())
+        assert known.isolated
+        assert not observe(known, Round(again={"w2": A}), ()).isolated
+
+    def test_a_worker_that_was_too_busy_to_ask_keeps_for_a_while_what_it_knew(self) -> None:
+        known = observe(Known(), Round(hosts={"w2": S, "w3": S}), ())
+        for _ in range(FRESH - 1):
+            known = observe(known, Round(), ())
+            assert known.isolated
+        assert not observe(known, Round(), ()).isolated
 
 
 def endpoint(worker: str, owner: str = "shop/web", **more: object) -> Endpoint:

@@ -10,7 +10,7 @@ from mesh.host.underlay import elsewhere, own_address, resolved, source_address
 from mesh.model import RealKey
 from mesh.peers import Answer
 from mesh.present import PORT, Presence, PresenceError, present
-from mesh.reach import ask
+from mesh.question import ask
 from tests.netns import ip, private_network
 
 ETCD = 'url = "etcd://10.1.0.10:2379,10.1.0.1:2379,127.0.0.1:2379/vipmesh"'

@@ -30,7 +30,7 @@ from mesh.probes.prober import Prober
 from mesh.published import PublishedPorts
 from mesh.reconcile import AUDIT, LOOK_AGAIN, Reconciler
 from mesh.status import Facts
-from mesh.store.records import view
+from mesh.store.records import daemon, service_claim, view, vip_claim
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.probes import FakeCheck
@@ -391,6 +391,29 @@ class TestTheLoop:
             bench.host.has("198.51.100.7")
             await bench.passes()
             assert published not in bench.real_servers()
+
+    async def test_a_claim_outside_of_the_pool_is_not_programmed_at_all_and_is_told(self, bench: Bench) -> None:
+        bench.cluster.write(dict([service_claim("web.test", "8.8.8.8"), vip_claim("8.8.8.8", "web.test")]))
+        labels = {**PLAIN, "mesh.routing.publish.port_80": "8080"}
+        other = {"mesh.routing.port_80": "other.test"}
+        async with bench.running() as loop:
+            bench.source.say([instance(1, labels), instance(2, other, owner="demo/other")])
+            await bench.passes()
+            (vip,) = bench.plane.table.vips
+            assert [*bench.real_servers()] == [f"tcp://{vip}:80"], "of the other service alone"
+            assert bench.zones[-1] == {"other.test": vip}
+            shown = loop.status()
+            assert {s.name: s.vip for s in shown.services} == {"web.test": None, "other.test": vip}
+            assert "the VIP 8.8.8.8 is outside of the pool 10.112.0.0/24; set [vip] pool" in str(shown)
+
+    async def test_who_is_asked_where_and_who_says_not_where(self, bench: Bench) -> None:
+        said = [daemon("w2", "0", "a", "10.1.0.2:9781"), daemon("w3", "0", "b"), daemon("w1", "0", "c")]
+        bench.cluster.write(dict(said))
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            assert loop.workers() == {"w2": RealKey("10.1.0.2", 9781)}
+            assert loop.deaf() == {"w3"}, "and not this one, which listens as little"
 
     async def test_word_of_a_changed_network_mends_before_the_audit(self, bench: Bench) -> None:
         async with bench.running():

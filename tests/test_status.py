@@ -85,6 +85,14 @@ the data plane refused:
   add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh"""
 
 
+def test_an_endpoint_of_the_other_family_than_its_vip_does_not_serve() -> None:
+    (web, _) = VIEW.services
+    there = replace(VIEW, services=(web,), endpoints=(*VIEW.endpoints[:1], Endpoint("b", "demo/web", "w1", "fd00::2")))
+    well = dict.fromkeys(HEALTH, Health.HEALTHY)
+    (row,) = services(there, Known(well, well), plan(there, well))
+    assert [(e.address, e.serving) for e in row.endpoints] == [("10.2.0.1", True), ("fd00::2", False)]
+
+
 def test_people_read_it_from_the_name_to_the_endpoints_and_what_is_wrong_last() -> None:
     assert render(STATUS) == TEXT
 

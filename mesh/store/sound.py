@@ -1,8 +1,10 @@
 """What no kernel could take is refused where it is read: another worker, or a hand, may have written it. Pure."""
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 from mesh.model import Address, Endpoint, EndpointKey, Service
+
+_BROADCAST = IPv4Address("255.255.255.255")
 
 
 def sound_service(service: Service) -> Service:
@@ -35,8 +37,15 @@ def sound_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
 
 
 def sound_address(text: Address) -> Address:
-    """The same address. Raises ValueError."""
-    ip_address(text)
+    """The same address: of one host, loopback included, which the proxy in user space serves. Raises ValueError.
+
+    In its canonical form alone: a kernel tells it back in that one, and another would look like another server.
+    """
+    address = ip_address(text)
+    if address.is_unspecified or address.is_multicast or address == _BROADCAST or "%" in text:
+        raise ValueError(f"{text} is not the address of one host")
+    if str(address) != text:
+        raise ValueError(f"{text} is written {address}")
     return text
 
 

@@ -169,12 +169,23 @@ async def met(workers: Sequence[Worker]) -> None:
     await eventually(each, lambda counts: min(counts) >= 2 * len(workers))
 
 
-async def seconds_until(worker: Worker, holds: Callable[[frozenset[str]], bool], limit: float = 20) -> float:
-    """How long it takes until the worker's kernel sends to such endpoints."""
+async def seconds_until(
+    worker: Worker, holds: Callable[[frozenset[str]], bool], since: float, limit: float = 20
+) -> float:
+    """How long after `since`, by the loop's clock, the worker's kernel last sent to other endpoints than such.
+
+    That is when the last look began that found it so: what it takes to look is no part of it. A look and the pause
+    before it last 0.1 s or so, and the figure is too small by that at most.
+    """
     loop = asyncio.get_running_loop()
-    begun = loop.time()
-    await eventually(worker.programmed, holds, limit)
-    return loop.time() - begun
+    looked = [since]
+
+    async def look() -> frozenset[str]:
+        looked.append(loop.time())
+        return await worker.programmed()
+
+    await eventually(look, holds, limit)
+    return looked[-2] - since
 
 
 @asynccontextmanager

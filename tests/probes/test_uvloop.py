@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+from typing import Any
 
 import uvloop
 
 from mesh.model import Health, Probe, ProbeKind
 from mesh.probes.http import check_http
 from mesh.probes.prober import Prober
+from mesh.probes.tcp import check_tcp
 from mesh.probes.watched import Target
 from tests.probes.endpoints import TIME_WAIT, closes, endpoint, hangs, says, socket_states, until
 from tests.probes.test_check_tls import trusting
@@ -73,3 +75,21 @@ def test_rise_and_fall() -> None:
 def test_tls() -> None:
     uvloop.run(tls())
     gc.collect()
+
+
+class Unresolving(uvloop.Loop):
+    """Names are waited for: the threads that would resolve them have enough to do."""
+
+    async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+        await asyncio.sleep(10)
+
+
+def test_an_address_does_not_wait_for_names_to_be_resolved() -> None:
+    async def check() -> None:
+        async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, _, open_ones):
+            assert (await check_tcp("127.0.0.1", port, TCP)).reason == "connected"
+            assert (await check_http("127.0.0.1", port, HTTP)).reason == "status 200"
+            await until(lambda: not open_ones)
+
+    with asyncio.Runner(loop_factory=Unresolving) as runner:
+        runner.run(check())

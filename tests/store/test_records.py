@@ -106,6 +106,8 @@ def test_a_broken_record_is_told_and_stops_no_other() -> None:
     ("key", "value", "reason"),
     [
         pytest.param("claims/services/x", {"vip": "nonsense"}, "'nonsense'", id="a VIP that is no address"),
+        pytest.param("claims/services/x", {"vip": "224.0.0.1"}, "of one host", id="a VIP that is a group"),
+        pytest.param("claims/vips/0.0.0.0", {"name": "x"}, "of one host", id="a holder of all addresses"),
         pytest.param("claims/vips/10.1", {"name": "x"}, "'10.1'", id="a holder of no address"),
         pytest.param("claims/ports/tcp/0", {"name": "x", "container_port": 80}, "0 is not a port", id="port 0"),
         pytest.param("claims/ports/tcp/x", {"name": "x", "container_port": 80}, "'x'", id="a port in letters"),
@@ -131,6 +133,32 @@ def test_an_endpoint_that_no_kernel_could_take_is_told_and_left_out(change: dict
     seen, problems = view({key: msgspec.json.encode({**msgspec.json.decode(value), **change})})
     assert seen.endpoints == ()
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("0.0.0.0", "not the address of one host"),
+        ("::", "not the address of one host"),
+        ("224.0.0.1", "not the address of one host"),
+        ("ff02::1", "not the address of one host"),
+        ("255.255.255.255", "not the address of one host"),
+        ("::1%lo", "not the address of one host"),
+        ("fe80::1%eth0", "not the address of one host"),
+        ("FD00::A", "is written fd00::a"),
+    ],
+)
+def test_an_endpoint_at_no_address_of_one_host_is_told_and_left_out(address: str, reason: str) -> None:
+    seen, (problem,) = view(registration("w1", [], [replace(ENDPOINT, address=address)]))
+    assert seen.endpoints == ()
+    assert reason in problem.reason
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1", "169.254.1.1", "240.0.0.1", "fd00::a"])
+def test_an_endpoint_on_loopback_or_at_another_unusual_address_is_one(address: str) -> None:
+    seen, problems = view(registration("w1", [], [replace(ENDPOINT, address=address)]))
+    assert [endpoint.address for endpoint in seen.endpoints] == [address]
+    assert problems == ()
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ class SavedView:
             saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.error("saved view %s: %s; delete it: it is written anew", self._path, error)
             return None
         return Snapshot(saved.revision, saved.records, saved.origin)

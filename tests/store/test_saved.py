@@ -1,7 +1,7 @@
 """The last view on disk: taken only while the store is away, replaced as a whole, held by one daemon."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -125,10 +125,22 @@ async def test_without_a_file_it_waits_for_the_store(cluster: MemoryCluster, pat
         assert (await waiting).records == {}
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-10], id="cut off"),
+        pytest.param(lambda _: b'{"x":' + b"[" * 3000, id="nested too deep"),
+        pytest.param(lambda _: b'{"v":1,"revision":1,"origin":"\xff","records":{}}', id="not text"),
+    ],
+)
 async def test_a_damaged_file_is_told_and_written_anew(
-    cluster: MemoryCluster, path: Path, written: None, caplog: pytest.LogCaptureFixture
+    cluster: MemoryCluster,
+    path: Path,
+    written: None,
+    damage: Callable[[bytes], bytes],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
+    path.write_bytes(damage(path.read_bytes()))
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
         assert "claims/a" in (await anext(snapshots)).records
         assert "delete it: it is written anew" in caplog.text

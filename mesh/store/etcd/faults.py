@@ -79,6 +79,8 @@ def of_answer(status: int, payload: bytes) -> StoreError:
     try:
         fault = decode(payload, Fault)
     except msgspec.MsgspecError:
+        fault = Fault()
+    if not fault.message:
         said = payload[:100].decode(errors="replace").strip()
         if status == 404:
             return UnreachableError(

@@ -177,6 +177,8 @@ class EtcdStore:
                 "failure": [{"request_range": {"key": where}}],
             }
         )
+        if not answer.succeeded and not answer.found:
+            raise UnreachableError("answers what no etcd does: neither done nor refused")
         return mine if answer.succeeded else answer.found[0].value
 
     async def _range(self, body: Body) -> RangeAnswer:

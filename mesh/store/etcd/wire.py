@@ -115,8 +115,11 @@ def encode(body: Body) -> bytes:
 
 
 def decode(payload: bytes, type_: type[T]) -> T:
-    """An answer. Raises `msgspec.MsgspecError`."""
-    return msgspec.json.decode(payload, type=type_, strict=False)  # numbers may be text
+    """An answer. Raises `msgspec.MsgspecError`, whatever the payload is."""
+    try:
+        return msgspec.json.decode(payload, type=type_, strict=False)  # numbers may be text
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def prefix_end(prefix: bytes) -> bytes:

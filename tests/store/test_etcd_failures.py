@@ -226,6 +226,33 @@ async def test_all_keys_deleted_by_hand_is_another_store(single: EtcdServer) -> 
         assert (await until(snapshots, lambda seen: not seen)).origin != before.origin
 
 
+async def test_with_all_keys_deleted_by_hand_a_worker_registers_anew(single: EtcdServer) -> None:
+    """Its lease is alive and says nothing of it."""
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "health/w1/x": b"h"}
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        single.ctl("del", "--prefix", url.prefix)
+        await until(snapshots, lambda seen: not seen)
+        await until(snapshots, lambda seen: seen == records, seconds=5)
+
+
+async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_written_again(single: EtcdServer) -> None:
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        for response in list(store._gateway._streams):
+            response.close()  # nobody iterates: it notices when it looks next
+        single.ctl("del", f"{url.prefix}workers/w1/x")
+        await store.claim({"claims/a": b"1"})
+        single.ctl("compact", str((await store.read()).revision))
+        await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/y": b"y"})
+        await until(snapshots, lambda seen: seen == {"claims/a": b"1", **records}, seconds=5)
+
+
 async def test_a_member_that_is_down_is_passed_over_and_a_whole_cluster_that_is_down_is_named() -> None:
     down = EtcdUrl(("http://127.0.0.1:1", "http://127.0.0.1:2"), "/x/")
     async with worker(down) as store:

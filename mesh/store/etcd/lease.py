@@ -57,14 +57,21 @@ class Registrations:
         """Whether it is below a prefix of this worker."""
         return key.startswith(self._own)
 
-    def look(self, seen: Mapping[bytes, bytes], revision: int) -> None:
+    def look(self, seen: Mapping[bytes, KeyValue], revision: int) -> None:
         """What a watch shows of the own keys. Some that are missing are written again at once: the lease has ended, or
         somebody deleted them. Anything else there is of another daemon with this name, with which there is no contest.
         """
-        if self._there is None or self._writing.locked() or revision < self._there_at:
+        there = self._there
+        if there is None or self._writing.locked() or revision < self._there_at:
             return
-        if len(seen) < len(self._there) and all(k in self._there and self._there[k].value == seen[k] for k in seen):
+        if len(seen) < len(there) and all(k in there and there[k].value == seen[k].value for k in seen):
             self._there = None
+            self._missed.set()
+
+    def begin_anew(self) -> None:
+        """The store is another one: nothing is known of what it holds, and everything is written again."""
+        self._there, self._there_at = None, 0
+        if self._wanted is not None:
             self._missed.set()
 
     async def keep(self) -> None:

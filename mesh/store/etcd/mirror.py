@@ -30,7 +30,7 @@ class Mirror:
         """There was no snapshot yet."""
         self.origin = origin
         self.revision = 0
-        self.own: dict[bytes, bytes] = {}
+        self.own: dict[bytes, KeyValue] = {}
         """Those of this worker, by whole key."""
 
     def put(self, kv: KeyValue) -> bool:
@@ -39,7 +39,7 @@ class Mirror:
             return False
         name = kv.key.removeprefix(self._prefix).decode(errors="replace")
         if self._is_own(kv.key):
-            self.own[kv.key] = kv.value
+            self.own[kv.key] = kv
         if self._get(name) == kv.value:
             return False
         self._since[name] = kv.value

@@ -101,12 +101,17 @@ class EtcdStore:
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
         mirror: Mirror | None = None
+        origin: bytes | None = None
         while True:
             self._check_open()
             try:
                 if mirror is None:
                     mirror = await self._list()
                     self._answers()
+                    if origin not in (None, mirror.origin):
+                        self._registrations.begin_anew()
+                    origin = mirror.origin
+                    self._registrations.look(mirror.own, mirror.revision)
                     yield mirror.snapshot()
                 async with aclosing(self._follow(mirror)) as following:
                     async for changed in following:

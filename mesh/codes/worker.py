@@ -101,6 +101,7 @@ STORE: Table = {
         ("drains that were asked for before the start", "what was read last stays in force"),
     ),
     "VM411": ("A part is frozen", ("the last good state stays in force", "the last list stays in force")),
+    "VM412": ("Records of this worker that it did not write", ("records of this worker are not what it wrote",)),
 }
 PEERS: Table = {
     "VM451": (

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mesh.etcd_url import EtcdUrl
-from mesh.store import Snapshot
+from mesh.store import Snapshot, StoreError
 from mesh.store.etcd import EtcdStore, Gateway
 
 CI = os.environ.get("CI") == "true"
@@ -205,3 +205,16 @@ async def until(
     except TimeoutError:
         pass
     pytest.fail(f"after {seconds} s the last was {last}")
+
+
+async def retried(store: EtcdStore, records: dict[str, bytes], seconds: float = 20) -> float:
+    """Register as the loop does: again and again. Returns the seconds it took."""
+    begun = asyncio.get_running_loop().time()
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                await store.register(records)
+            except StoreError:
+                await asyncio.sleep(0.1)
+            else:
+                return asyncio.get_running_loop().time() - begun

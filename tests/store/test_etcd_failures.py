@@ -10,9 +10,8 @@ import pytest
 
 from mesh.etcd_url import EtcdUrl
 from mesh.store import StoreError
-from mesh.store.etcd import EtcdStore
 from tests.store.contract import watching
-from tests.store.etcd_server import EtcdServer, etcd, until, worker
+from tests.store.etcd_server import EtcdServer, etcd, retried, until, worker
 
 
 @pytest.fixture
@@ -25,19 +24,6 @@ def single(tmp_path: Path) -> Iterator[EtcdServer]:
 def three(tmp_path: Path) -> Iterator[EtcdServer]:
     with etcd(tmp_path, 3) as server:
         yield server
-
-
-async def retried(store: EtcdStore, records: dict[str, bytes], seconds: float = 20) -> float:
-    """Register as the loop does: again and again. Returns the seconds it took."""
-    begun = asyncio.get_running_loop().time()
-    async with asyncio.timeout(seconds):
-        while True:
-            try:
-                await store.register(records)
-            except StoreError:
-                await asyncio.sleep(0.1)
-            else:
-                return asyncio.get_running_loop().time() - begun
 
 
 async def test_the_leader_is_killed_and_nothing_is_lost(three: EtcdServer) -> None:
@@ -150,28 +136,6 @@ async def test_a_lease_is_kept_alive_while_writing_takes_long(single: EtcdServer
             await asyncio.sleep(5)
         after = await store.read()
         assert (after.revision, set(after.records)) == (before, {"workers/w1/x"})
-
-
-async def test_what_somebody_deletes_of_a_worker_is_written_again(single: EtcdServer) -> None:
-    url = single.fresh()
-    records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
-    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
-        await store.register(records)
-        await until(snapshots, lambda seen: seen == records)
-        single.ctl("del", f"{url.prefix}workers/w1/x")
-        await until(snapshots, lambda seen: "workers/w1/x" not in seen, seconds=5)
-        await until(snapshots, lambda seen: seen == records, seconds=5)
-
-
-async def test_with_another_daemon_of_the_same_name_there_is_no_contest(single: EtcdServer) -> None:
-    url = single.fresh()
-    async with worker(url) as elder, worker(url) as newer, aclosing(watching(elder)) as snapshots:
-        await elder.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})
-        await newer.register({"workers/w1/x": b"other"})
-        await until(snapshots, lambda seen: seen == {"workers/w1/x": b"other"})
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3):
-                await anext(snapshots)
 
 
 async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdServer) -> None:

@@ -3,6 +3,10 @@
 Level-triggered: the last registration is what shall be there, and after any doubt (a write without an answer, a lease
 that ended) what is there is read first. A daemon that was restarted takes over the lease of its former life, so that
 the others see nothing of it. Every write is idempotent.
+
+What a watch shows is compared with what was written: somebody may write by hand, or etcd may apply a write without an
+answer later than one that came after it. What differs is written again, unless another daemon has this name: nobody
+contests it.
 """
 
 import asyncio
@@ -12,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from mesh.store import StoreError
+from mesh.store.decode import session
 from mesh.store.etcd.faults import RefusedError
 from mesh.store.etcd.gateway import Gateway
 from mesh.store.etcd.wire import Body, KeptAlive, KeyValue, Lease, RangeAnswer, TransactionAnswer, prefix_end
@@ -24,6 +29,8 @@ _BATCH_BYTES = 500_000
 """Of keys and values in one transaction; etcd takes 1.5 MiB (--max-request-bytes)."""
 _RETRY = 0.5
 """Seconds after a keepalive that nobody answered: a lease may be short."""
+_REPAIR_REST = 2.0
+"""Seconds from one repair to the next: the first comes at once, and who writes against us all the time costs little."""
 _ATTEMPTS = 3
 """How often in a row a lease may be lost while it is written under."""
 
@@ -35,6 +42,8 @@ class Registrations:
         """`own`: prefixes below which nobody else writes; `ttl`: seconds."""
         self._gateway = gateway
         self._own = own
+        self._daemon = own[0] + b"daemon"
+        """Written last, and by whoever has the name."""
         self._ttl = ttl
         self._lease = 0
         """0: none."""
@@ -44,6 +53,9 @@ class Registrations:
         """What the store is known to hold; None: it is to be read."""
         self._there_at = 0
         """As of which revision."""
+        self._seen: tuple[Mapping[bytes, KeyValue], int] | None = None
+        """What a watch shows, and as of which revision; None: nothing that was not compared yet."""
+        self._repaired_at = -_REPAIR_REST
         self._writing = asyncio.Lock()
         self._missed = asyncio.Event()
         self.trouble: str | None = None
@@ -58,19 +70,18 @@ class Registrations:
         return key.startswith(self._own)
 
     def look(self, seen: Mapping[bytes, KeyValue], revision: int) -> None:
-        """What a watch shows of the own keys. Some that are missing are written again at once: the lease has ended, or
-        somebody deleted them. Anything else there is of another daemon with this name, with which there is no contest.
-        """
-        there = self._there
-        if there is None or self._writing.locked() or revision < self._there_at:
-            return
-        if len(seen) < len(there) and all(k in there and there[k].value == seen[k].value for k in seen):
-            self._there = None
-            self._missed.set()
+        """What a watch shows of the own keys. What is missing or is not as it was written is written again."""
+        self._seen = seen, revision
+        self._compare()
+
+    def follow(self, revision: int) -> None:
+        """The watch has come this far, and nothing of the own keys has changed since the last look."""
+        if self._seen is not None:
+            self.look(self._seen[0], revision)
 
     def begin_anew(self) -> None:
         """The store is another one: nothing is known of what it holds, and everything is written again."""
-        self._there, self._there_at = None, 0
+        self._there, self._there_at, self._seen = None, 0, None
         if self._wanted is not None:
             self._missed.set()
 
@@ -103,8 +114,10 @@ class Registrations:
 
     async def _keep_written(self) -> None:
         await self._missed.wait()
+        await asyncio.sleep(self._repaired_at + _REPAIR_REST - asyncio.get_running_loop().time())
         if self._wanted is not None:
             await self._write()
+            self._repaired_at = asyncio.get_running_loop().time()
             if self._there is not None:
                 self._missed.clear()
 
@@ -112,7 +125,36 @@ class Registrations:
         answer = await self._gateway.call("lease/keepalive", {"ID": lease}, KeptAlive, within=self._ttl)
         return answer.result.ttl > 0
 
+    def _compare(self) -> None:
+        """What a watch shows with what was written, once it has come as far."""
+        if self._seen is None or self._there is None or self._writing.locked():
+            return
+        seen, revision = self._seen
+        if revision < self._there_at:
+            return
+        self._seen = None
+        if self._is_of_another(seen.get(self._daemon)):
+            return
+        there = self._there
+        odd = [key for key in seen.keys() | there.keys() if not _are_alike(seen.get(key), there.get(key))]
+        if odd:
+            one = min(odd).decode(errors="replace")
+            log.warning("%d records of this worker are not what it wrote, %s is one: written again", len(odd), one)
+            self._there = None
+            self._missed.set()
+
+    def _is_of_another(self, there: KeyValue | None) -> bool:
+        """Whether this record is of another daemon with this name. One without a lease is of none that is alive."""
+        mine = (self._wanted or {}).get(self._daemon)
+        if there is None or mine is None or not there.lease:
+            return False
+        return session(there.value) not in (None, session(mine))
+
     async def _write(self) -> None:
+        await self._write_alone()
+        self._compare()
+
+    async def _write_alone(self) -> None:
         async with self._writing:
             for _ in range(_ATTEMPTS):
                 try:
@@ -137,9 +179,9 @@ class Registrations:
         puts = [k for k in wanted if k not in there or (there[k].value, there[k].lease) != (wanted[k], self._lease)]
         deletes = [k for k in there if k not in wanted]
         for batch in _batches(wanted, [*puts, *deletes]):
-            await self._gateway.call(
-                "kv/txn", {"success": [self._write_of(wanted, k) for k in batch]}, TransactionAnswer
-            )
+            body = {"success": [self._write_of(wanted, k) for k in batch]}
+            answer = await self._gateway.call("kv/txn", body, TransactionAnswer)
+            self._there_at = max(self._there_at, answer.header.revision)
             for key in batch:
                 there.pop(key, None)
                 if key in wanted:
@@ -167,6 +209,12 @@ class Registrations:
                 self._lease = former
                 return
         self._lease = (await self._gateway.call("lease/grant", {"TTL": self._ttl}, Lease)).id
+
+
+def _are_alike(one: KeyValue | None, other: KeyValue | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.value, one.lease) == (other.value, other.lease)
 
 
 def _batches(wanted: Mapping[bytes, bytes], keys: list[bytes]) -> Iterator[list[bytes]]:

@@ -147,6 +147,8 @@ class EtcdStore:
                 changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
                 if any(self._registrations.is_own(event.kv.key) for answer in answers for event in answer.events):
                     self._registrations.look(mirror.own, mirror.revision)
+                else:
+                    self._registrations.follow(mirror.revision)
                 yield any(changes)
 
     async def _is_the_same(self, mirror: Mirror) -> bool:

@@ -239,6 +239,22 @@ async def test_of_two_daemons_with_one_name_the_elder_steps_back(
             (problem,) = elder.journal.problems["name"]
             assert "another daemon runs with the name w1" in problem
             assert not newer.journal.problems.get("name")
+        cluster.expire("w1")  # the newer is dead, and the elder has not kept its lease alive
+        await asyncio.sleep(1)
+        assert other.seen == [("w1", "a"), ("w1", "c")], "the newest that it has to offer"
+        assert not elder.journal.problems["name"]
+
+
+async def test_what_is_no_record_of_a_daemon_is_no_namesake(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as other:
+        one.offers("a")
+        await asyncio.sleep(1)
+        cluster.change({"workers/w1/daemon": b"x"})
+        await asyncio.sleep(1)
+        one.offers("a", "b")
+        await asyncio.sleep(1)
+        assert other.seen == [("w1", "a"), ("w1", "b")]
+        assert not one.journal.problems.get("name")
 
 
 async def test_half_of_the_workers_with_a_newer_schema(cluster: MemoryCluster) -> None:

@@ -134,3 +134,45 @@ async def test_many_registrations_on_end_are_no_reason_to_repair(
         await until(snapshots, lambda seen: seen.get("workers/w1/x") == b"299")
         await writing
         assert "not what it wrote" not in caplog.text
+
+
+async def test_once_the_newer_daemon_of_the_same_name_is_gone_the_elder_offers_again(single: EtcdServer) -> None:
+    url = single.fresh()
+    theirs, newest = {"workers/w1/x": b"other", **NEWER}, {**RECORDS, "workers/w1/z": b"z"}
+    async with worker(url, "w2") as other, following(other) as seen, worker(url, ttl=2) as elder, following(elder):
+        await elder.register(RECORDS)
+        (lease,) = leases(single, f"{url.prefix}workers/")
+        async with worker(url, ttl=2) as newer, following(newer):
+            await newer.register(theirs)
+            await ends_as(seen, theirs)
+            assert leases(single, f"{url.prefix}workers/") == {lease}, "it has taken the elder's over"
+            pictures = len(seen)
+            await elder.register(newest)
+            await asyncio.sleep(4)
+            assert len(seen) == pictures, "no contest"
+        await ends_as(seen, newest, seconds=2 + 1.5)
+        pictures = len(seen)
+        await asyncio.sleep(3)
+        assert len(seen) == pictures, "its own lease is kept alive"
+
+
+async def ends_as(seen: list[Mapping[str, bytes]], records: Mapping[str, bytes], seconds: float = 10) -> None:
+    """The newest of these is so."""
+    async with asyncio.timeout(seconds):
+        while not seen or seen[-1] != records:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_not_take_it_back(
+    single: EtcdServer,
+) -> None:
+    url = single.fresh()
+    async with worker(url, ttl=60) as elder:  # nobody keeps its watch: it knows nothing of the other one
+        await elder.register(RECORDS)
+        async with worker(url, ttl=60) as newer, following(newer) as seen:
+            theirs = {"workers/w1/x": b"other", **NEWER}
+            await newer.register(theirs)
+            elder._registrations._there = None  # as after a write without an answer
+            await elder.register({**RECORDS, "workers/w1/z": b"z"})
+            assert (await newer.read()).records == theirs
+            assert "workers/w1/z" not in seen[-1]

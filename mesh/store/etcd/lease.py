@@ -5,8 +5,8 @@ that ended) what is there is read first. A daemon that was restarted takes over 
 the others see nothing of it. Every write is idempotent.
 
 What a watch shows is compared with what was written: somebody may write by hand, or etcd may apply a write without an
-answer later than one that came after it. What differs is written again, unless another daemon has this name: nobody
-contests it.
+answer later than one that came after it. What differs is written again, unless another daemon has taken the name over:
+then this one keeps no lease alive and writes nothing, until the other's lease has ended.
 """
 
 import asyncio
@@ -56,12 +56,14 @@ class Registrations:
         self._seen: tuple[Mapping[bytes, KeyValue], int] | None = None
         """What a watch shows, and as of which revision; None: nothing that was not compared yet."""
         self._repaired_at = -_REPAIR_REST
+        self._had_name = self._stepped_back = False
+        """Whether this daemon was the one with the name, and whether another one is by now."""
         self._writing = asyncio.Lock()
         self._missed = asyncio.Event()
         self.trouble: str | None = None
 
     async def register(self, records: Mapping[bytes, bytes]) -> None:
-        """Make the leased keys exactly these."""
+        """Make the leased keys exactly these; while another daemon has the name, as soon as it is gone."""
         self._wanted = records
         await self._write()
 
@@ -82,6 +84,7 @@ class Registrations:
     def begin_anew(self) -> None:
         """The store is another one: nothing is known of what it holds, and everything is written again."""
         self._there, self._there_at, self._seen = None, 0, None
+        self._had_name = self._stepped_back = False
         if self._wanted is not None:
             self._missed.set()
 
@@ -127,15 +130,22 @@ class Registrations:
 
     def _compare(self) -> None:
         """What a watch shows with what was written, once it has come as far."""
-        if self._seen is None or self._there is None or self._writing.locked():
+        if self._seen is None or self._writing.locked() or self._seen[1] < self._there_at:
             return
-        seen, revision = self._seen
-        if revision < self._there_at:
+        seen, there = self._seen[0], self._there
+        another = self._is_of_another(seen.get(self._daemon))
+        if self._stepped_back:
+            self._seen = None
+            if not another:
+                self._stepped_back = False
+                self._missed.set()
+            return
+        if there is None:
             return
         self._seen = None
-        if self._is_of_another(seen.get(self._daemon)):
+        if another:
+            self._step_back()
             return
-        there = self._there
         odd = [key for key in seen.keys() | there.keys() if not _are_alike(seen.get(key), there.get(key))]
         if odd:
             one = min(odd).decode(errors="replace")
@@ -149,6 +159,11 @@ class Registrations:
         if there is None or mine is None or not there.lease:
             return False
         return session(there.value) not in (None, session(mine))
+
+    def _step_back(self) -> None:
+        """The other one may have taken over the lease, which must not outlive it."""
+        self._stepped_back, self._lease, self._there = True, 0, None
+        self._missed.clear()
 
     async def _write(self) -> None:
         await self._write_alone()
@@ -170,9 +185,14 @@ class Registrations:
         raise StoreError(f"etcd ends the lease of {self._ttl} s at once; see that its members' clocks run evenly")
 
     async def _write_under_lease(self) -> None:
+        if self._stepped_back:
+            return
         wanted = self._wanted or {}
         if self._there is None:
             self._there = await self._read()
+            if self._had_name and self._is_of_another(self._there.get(self._daemon)):
+                self._step_back()
+                return
         if not self._lease and (wanted or self._there):
             await self._take_lease(self._there)
         there = self._there
@@ -186,6 +206,7 @@ class Registrations:
                 there.pop(key, None)
                 if key in wanted:
                     there[key] = KeyValue(key, wanted[key], lease=self._lease)
+        self._had_name = self._daemon in wanted
 
     def _write_of(self, wanted: Mapping[bytes, bytes], key: bytes) -> Body:
         if key in wanted:

@@ -17,7 +17,7 @@ from mesh.model import ClusterView, Endpoint, Health, RealKey, Route, Service, T
 from mesh.plan import vip_of
 from mesh.problem import Problem
 from mesh.share import GRACE, Share
-from mesh.store.records import own_prefixes, view
+from mesh.store.records import own_prefixes, service_claim, view, vip_claim
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 pytestmark = pytest.mark.looptime
@@ -210,6 +210,22 @@ async def test_what_another_has_claimed_in_a_new_store_it_keeps(
         assert claims.holders[address] == "quicker.test"
         assert claims.vips["web.test"] != address, "no VIP is given twice"
         assert "1 claims could not be given back" in caplog.text
+
+
+async def test_a_vip_that_has_moved_since_the_backup_that_was_put_back_stays_where_it_was(
+    cluster: MemoryCluster,
+) -> None:
+    async with Worker(cluster, "w1").running() as one:
+        one.offers("a")
+        await asyncio.sleep(1)
+        address = one.views[-1].claims.vips["web.test"]
+        cluster.lose_everything()
+        older = [service_claim("web.test", "10.112.0.99"), vip_claim("10.112.0.99", "web.test")]
+        cluster.write(dict(older))
+        await asyncio.sleep(2 * GRACE)
+        claims = view(cluster.records)[0].claims
+        assert claims.vips["web.test"] == one.views[-1].claims.vips["web.test"] == address
+        assert claims.holders == {address: "web.test", "10.112.0.99": "web.test"}
 
 
 async def test_the_first_picture_waits_for_the_sources_if_the_former_offer_is_gone(cluster: MemoryCluster) -> None:

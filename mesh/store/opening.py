@@ -22,10 +22,13 @@ async def open_store(settings: Settings) -> Store:
     gateway = Gateway(url.members, _credentials(settings), tls)
     store = EtcdStore.at(url, gateway, own_prefixes(settings.node_name), settings.store_lease_ttl)
     try:
-        return await SavedView.open(store, settings.store_saved_view)
+        view = await SavedView.open(store, settings.store_saved_view)
+        if (saved := await view.saved()) is not None:
+            store.remember(saved)
     except BaseException:
         await store.close()
         raise
+    return view
 
 
 def _credentials(settings: Settings) -> Credentials | None:

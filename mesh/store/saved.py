@@ -64,9 +64,13 @@ class SavedView:
             return f"{self._store.trouble or 'no answer yet'}; in force is what was saved in {self._path}"
         return self._store.trouble
 
+    async def saved(self) -> Snapshot | None:
+        """What a former life has saved; None: nothing that can be read."""
+        return await asyncio.to_thread(self._load)
+
     async def read(self) -> Snapshot:
         """See `Store.read`; from the file if the store is away."""
-        saved = await asyncio.to_thread(self._load)
+        saved = await self.saved()
         if saved is None:
             return await self._store.read()
         try:
@@ -90,7 +94,7 @@ class SavedView:
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
-        saved = await asyncio.to_thread(self._load)
+        saved = await self.saved()
         async with aclosing(_generator(self._store)) as snapshots:
             first = asyncio.ensure_future(anext(snapshots))
             try:

@@ -218,3 +218,25 @@ async def retried(store: EtcdStore, records: dict[str, bytes], seconds: float = 
                 await asyncio.sleep(0.1)
             else:
                 return asyncio.get_running_loop().time() - begun
+
+
+@asynccontextmanager
+async def following(store: EtcdStore) -> AsyncIterator[list[Mapping[str, bytes]]]:
+    """What a watch shows, as it comes."""
+    seen: list[Mapping[str, bytes]] = []
+
+    async def follow() -> None:
+        async for snapshot in store.watch():
+            seen.append(snapshot.records)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(follow())
+        yield seen
+        task.cancel()
+
+
+async def ends_as(seen: list[Mapping[str, bytes]], records: Mapping[str, bytes], seconds: float = 10) -> None:
+    """The newest of these is so."""
+    async with asyncio.timeout(seconds):
+        while not seen or seen[-1] != records:
+            await asyncio.sleep(0.02)

@@ -1,16 +1,15 @@
 """What etcd holds of a worker and is not what it wrote: deleted, overwritten, applied late, without a lease."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
 import pytest
 
 from mesh.store import Snapshot
-from mesh.store.etcd import EtcdStore
 from mesh.store.records import daemon
 from tests.store.contract import watching
-from tests.store.etcd_server import EtcdServer, etcd, until, worker
+from tests.store.etcd_server import EtcdServer, ends_as, etcd, following, until, worker
 
 ELDER, NEWER = (dict([daemon("w1", "0.1.0", session)]) for session in ("elder", "newer"))
 RECORDS = {"workers/w1/x": b"x", "workers/w1/y": b"y", **ELDER}
@@ -26,21 +25,6 @@ def leases(server: EtcdServer, prefix: str) -> set[str]:
     """Of all keys below it; `0` for none."""
     shown = server.ctl("get", "--prefix", prefix, "-w", "fields").splitlines()
     return {line.partition(" : ")[2] for line in shown if line.startswith('"Lease"')}
-
-
-@asynccontextmanager
-async def following(store: EtcdStore) -> AsyncIterator[list[Mapping[str, bytes]]]:
-    """What a watch shows, as it comes."""
-    seen: list[Mapping[str, bytes]] = []
-
-    async def follow() -> None:
-        async for snapshot in store.watch():
-            seen.append(snapshot.records)
-
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(follow())
-        yield seen
-        task.cancel()
 
 
 async def no_more(snapshots: AsyncGenerator[Snapshot, None], seconds: float) -> None:
@@ -154,13 +138,6 @@ async def test_once_the_newer_daemon_of_the_same_name_is_gone_the_elder_offers_a
         pictures = len(seen)
         await asyncio.sleep(3)
         assert len(seen) == pictures, "its own lease is kept alive"
-
-
-async def ends_as(seen: list[Mapping[str, bytes]], records: Mapping[str, bytes], seconds: float = 10) -> None:
-    """The newest of these is so."""
-    async with asyncio.timeout(seconds):
-        while not seen or seen[-1] != records:
-            await asyncio.sleep(0.02)
 
 
 async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_not_take_it_back(

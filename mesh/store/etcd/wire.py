@@ -17,6 +17,7 @@ Body: TypeAlias = dict[str, Any]
 class Header(msgspec.Struct, frozen=True):
     """Of every answer."""
 
+    cluster_id: int = 0
     revision: int = 0
     """Of the whole store, as of the answer."""
 

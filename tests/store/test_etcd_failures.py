@@ -1,6 +1,7 @@
 """The cluster's store while etcd fails: members killed, frozen, compacted, wiped; leases lost."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -10,6 +11,7 @@ import pytest
 
 from mesh.etcd_url import EtcdUrl
 from mesh.store import StoreError
+from mesh.store.etcd.wire import RangeAnswer
 from tests.store.contract import watching
 from tests.store.etcd_server import EtcdServer, etcd, retried, until, worker
 
@@ -215,6 +217,24 @@ async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_wr
         single.ctl("compact", str((await store.read()).revision))
         await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/y": b"y"})
         await until(snapshots, lambda seen: seen == {"claims/a": b"1", **records}, seconds=5)
+
+
+async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url) as store:
+        await store.read()
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"x"})
+        (status,) = json.loads(single.ctl("endpoint", "status", "-w", "json"))
+        alarm = {"action": "ACTIVATE", "memberID": status["Status"]["header"]["member_id"], "alarm": "NOSPACE"}
+        await store._gateway.call("maintenance/alarm", alarm, RangeAnswer)
+        async with worker(url, "w2") as late, aclosing(watching(late)) as snapshots:
+            await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/x": b"x"}, seconds=5)
+            with pytest.raises(StoreError, match="its disk quota is used up"):
+                await late.register({"workers/w2/x": b"x"})
+            single.ctl("alarm", "disarm")
+            await retried(late, {"workers/w2/x": b"x"})
+            await until(snapshots, lambda seen: "workers/w2/x" in seen)
 
 
 async def test_a_member_that_is_down_is_passed_over_and_a_whole_cluster_that_is_down_is_named() -> None:

@@ -102,6 +102,15 @@ STORE: Table = {
     ),
     "VM411": ("A part is frozen", ("the last good state stays in force", "the last list stays in force")),
     "VM412": ("Records of this worker that it did not write", ("records of this worker are not what it wrote",)),
+    "VM413": (
+        "Members of different clusters of etcd",
+        (
+            "are of different clusters of etcd",
+            "another cluster of etcd than before",
+            "is of another cluster of etcd than most",
+            "answers for another cluster of etcd",
+        ),
+    ),
 }
 PEERS: Table = {
     "VM451": (

@@ -77,7 +77,7 @@ class SavedView:
             async with asyncio.timeout(PATIENCE):
                 return await self._store.read()
         except (StoreError, TimeoutError):
-            self._waited = True
+            self._waited = self._from_file = True
             return saved
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -95,6 +95,7 @@ class SavedView:
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
         saved = await self.saved()
+        shown = False
         async with aclosing(_generator(self._store)) as snapshots:
             first = asyncio.ensure_future(anext(snapshots))
             try:
@@ -102,13 +103,13 @@ class SavedView:
                 await asyncio.wait([first], timeout=None if saved is None else patience)
                 if saved is not None and not first.done():
                     log.warning("the store is away: starting with what was saved in %s", self._path)
-                    self._from_file = True
+                    self._from_file = shown = True
                     yield saved
                 snapshot = await first
             finally:
                 first.cancel()
                 await asyncio.wait([first])
-            if saved is not None and saved.origin != snapshot.origin and not self._from_file:
+            if saved is not None and saved.origin != snapshot.origin and not shown:
                 yield saved  # the store has lost what it knew while this worker was away
             self._from_file = False
             while True:

@@ -13,7 +13,7 @@ from mesh.etcd_url import EtcdUrl
 from mesh.store import StoreError
 from mesh.store.etcd.wire import RangeAnswer
 from tests.store.contract import watching
-from tests.store.etcd_server import EtcdServer, etcd, retried, until, worker
+from tests.store.etcd_server import EtcdServer, etcd, following, retried, until, worker
 
 
 @pytest.fixture
@@ -60,6 +60,28 @@ async def test_a_frozen_member_is_left_by_its_watchers_too(three: EtcdServer) ->
             assert "workers/w2/x" in (await other.read()).records, "its lease was kept alive over another member"
         finally:
             follower.thaw()
+
+
+async def test_an_etcd_that_stands_still_is_told_soon_however_long_the_lease_is(single: EtcdServer) -> None:
+    async with worker(single.fresh(), ttl=60) as store, following(store):
+        await store.register({"workers/w1/x": b"x"})
+        await asyncio.sleep(2)
+        (member,) = single.members
+        member.freeze()
+        try:
+            async with asyncio.timeout(3.5):
+                while store.trouble is None:
+                    await asyncio.sleep(0.02)
+            assert store.trouble.startswith("since 20")
+        finally:
+            member.thaw()
+
+
+async def test_a_read_that_fails_is_told_as_a_watch_that_fails() -> None:
+    async with worker(EtcdUrl(("http://127.0.0.1:1",), "/x/")) as store:
+        with pytest.raises(StoreError):
+            await store.read()
+        assert "Connection refused" in (store.trouble or "")
 
 
 async def test_without_a_majority_the_last_view_stays_and_says_so(three: EtcdServer) -> None:

@@ -97,6 +97,7 @@ async def test_a_start_waits_for_the_store_once(
     async with saving(cluster, path) as store:
         begun = asyncio.get_running_loop().time()
         assert "claims/a" in (await store.read()).records
+        assert "in force is what was saved" in (store.trouble or ""), "said at once"
         async with aclosing(watching(store)) as snapshots:
             assert "claims/a" in (await anext(snapshots)).records
         assert asyncio.get_running_loop().time() - begun == pytest.approx(PATIENCE, abs=0.1)

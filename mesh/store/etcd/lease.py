@@ -29,6 +29,8 @@ _BATCH_BYTES = 500_000
 """Of keys and values in one transaction; etcd takes 1.5 MiB (--max-request-bytes)."""
 _RETRY = 0.5
 """Seconds after a keepalive that nobody answered: a lease may be short."""
+_LONGEST_REST = 5 / 3
+"""Seconds between two keepalives, however long the lease is: they are also what finds that etcd does not answer."""
 _REPAIR_REST = 2.0
 """Seconds from one repair to the next: the first comes at once, and who writes against us all the time costs little."""
 _ATTEMPTS = 3
@@ -113,7 +115,7 @@ class Registrations:
             log.warning("the lease of this worker has ended: what it offers is registered anew")
             self._lease, self._there = 0, None
             self._missed.set()
-        await asyncio.sleep(self._ttl / 3 * random.uniform(0.8, 1))
+        await asyncio.sleep(min(self._ttl / 3, _LONGEST_REST) * random.uniform(0.8, 1))
 
     async def _keep_written(self) -> None:
         await self._missed.wait()

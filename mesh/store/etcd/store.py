@@ -68,7 +68,11 @@ class EtcdStore:
     async def read(self) -> Snapshot:
         """See `Store.read`."""
         self._check_open()
-        return (await self._list()).snapshot()
+        try:
+            return (await self._list()).snapshot()
+        except StoreError as error:
+            self._is_silent(error)  # whoever watches next need not find out for himself
+            raise
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Store.claim`."""

@@ -38,6 +38,8 @@ PATIENCE = 4.0
 """Seconds after which the caller is told that no member serves."""
 _LATE = 0.25
 """Seconds. A timeout that comes so late says that this process was busy, and nothing of the member."""
+_STRAGGLERS = 0.2
+"""Seconds that members get to say which cluster they are of when most have said the same."""
 _LONGEST_PAUSE = 0.5
 """Seconds between two rounds over all members: several fit in the shortest lease."""
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
@@ -167,11 +169,18 @@ class Gateway:
 
     async def _choose(self, said: dict[str, int]) -> None:
         """The cluster to go on with, by what all members say that answer."""
-        others = [member for member in self._members if member not in said]
-        answers = await asyncio.gather(*map(self._cluster_of, others), return_exceptions=True)
-        for other, number in zip(others, answers, strict=True):
-            if isinstance(number, int) and number:
-                said[other] = number
+        asked = {asyncio.ensure_future(self._cluster_of(m)): m for m in self._members if m not in said}
+        waiting = set(asked)
+        try:
+            while waiting:
+                rest = _STRAGGLERS if membership.are_most(said, self._members) else None
+                done, waiting = await asyncio.wait(waiting, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                said |= {asked[one]: one.result() for one in done if one.exception() is None and one.result()}
+        finally:
+            for one in waiting:
+                one.cancel()
         self._cluster = membership.common(said, self._members, self._cluster or self._before)
         strays = {member for member, number in said.items() if number != self._cluster}
         for member in strays - self._strays:

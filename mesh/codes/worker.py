@@ -91,7 +91,12 @@ STORE: Table = {
     ),
     "VM406": (
         "Secrets and certificates of the store",
-        ("[store] user has no password", "[store] ca ", "certificate and its private key"),
+        (
+            "[store] user has no password",
+            "[store] ca ",
+            "certificate and its private key",
+            "certificates for etcd cannot be read again",
+        ),
     ),
     "VM407": ("A record that cannot be read", ("it cannot be read: ",)),
     "VM408": ("The saved view", ("saved view ", "the store is away: starting with what was saved")),

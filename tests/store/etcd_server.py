@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mesh.etcd_url import EtcdUrl
-from mesh.store import Snapshot, StoreError
+from mesh.store import Snapshot, Store, StoreError
 from mesh.store.etcd import EtcdStore, Gateway
 
 CI = os.environ.get("CI") == "true"
@@ -207,7 +207,7 @@ async def until(
     pytest.fail(f"after {seconds} s the last was {last}")
 
 
-async def retried(store: EtcdStore, records: dict[str, bytes], seconds: float = 20) -> float:
+async def retried(store: Store, records: dict[str, bytes], seconds: float = 20) -> float:
     """Register as the loop does: again and again. Returns the seconds it took."""
     begun = asyncio.get_running_loop().time()
     async with asyncio.timeout(seconds):

@@ -84,6 +84,8 @@ def of_answer(status: int, payload: bytes) -> StoreError:
         fault = Fault()
     if not fault.message:
         said = payload[:100].decode(errors="replace").strip()
+        if any(words in said for words, _ in _REFUSALS):
+            return RefusedError(Fault(said))
         if status == 404:
             return UnreachableError(
                 "its JSON gateway is off",

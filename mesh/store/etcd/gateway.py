@@ -16,7 +16,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -57,17 +57,31 @@ class Credentials:
     password: str = field(repr=False)
 
 
+class Tls(Protocol):
+    """How to connect to members over TLS."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For every connection."""
+        ...
+
+    def renew(self) -> None:
+        """Read the certificates again. Blocks; raises nothing."""
+        ...
+
+
 class Gateway:
     """Of one cluster. To be made in the event loop; ended by `close`."""
 
     def __init__(
-        self, members: tuple[str, ...], credentials: Credentials | None = None, tls: ssl.SSLContext | None = None
+        self, members: tuple[str, ...], credentials: Credentials | None = None, tls: Tls | None = None
     ) -> None:
         self._members = members
         self._first = random.randrange(len(members))  # the workers spread over the members
         self._credentials = credentials
         self._token: str | None = None
         self._tls = tls
+        self._ssl: ssl.SSLContext | Literal[True] = True if tls is None else tls.context
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -108,6 +122,8 @@ class Gateway:
                 return answer
             except UnreachableError as error:
                 reasons[member] = error
+            if self._tls is not None:
+                await asyncio.to_thread(self._tls.renew)  # the reason may be that they have expired
             failures += 1
             pause = self._pause(failures)
             if failures >= len(self._members) and asyncio.get_running_loop().time() + pause > deadline:
@@ -125,7 +141,7 @@ class Gateway:
             with transport_errors(REQUEST_TIMEOUT):
                 async with asyncio.timeout(REQUEST_TIMEOUT):
                     response = await self._session.post(
-                        f"{member}/v3/watch", data=encode(body), headers=headers, ssl=self._tls or True, timeout=timeout
+                        f"{member}/v3/watch", data=encode(body), headers=headers, ssl=self._ssl, timeout=timeout
                     )
         except UnreachableError:
             self._leave(member)
@@ -246,7 +262,7 @@ class Gateway:
         with transport_errors(REQUEST_TIMEOUT):
             try:
                 async with self._session.post(
-                    f"{member}/v3/{path}", data=encode(body), headers=headers, ssl=self._tls or True
+                    f"{member}/v3/{path}", data=encode(body), headers=headers, ssl=self._ssl
                 ) as response:
                     status, payload = response.status, await response.read()
             except aiohttp.ServerDisconnectedError:

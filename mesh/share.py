@@ -30,7 +30,7 @@ from mesh.remains import Remains
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
 from mesh.store.decode import session
-from mesh.store.records import daemon, own_prefixes, registration, verdict, view
+from mesh.store.records import CLAIMS, daemon, own_prefixes, registration, verdict, view
 
 log = logging.getLogger("vipmesh")
 
@@ -183,7 +183,8 @@ class Share:
     def _lose(self, before: Snapshot) -> None:
         log.error("the store has lost what it knew: it gets all claims back that this worker knows")
         self.remains.lose(before)
-        self._lost = self._lost or (self._view or ClusterView()).claims
+        # not of the picture: that may not be as far yet
+        self._lost = self._lost or view({k: v for k, v in before.records.items() if k.startswith(CLAIMS)})[0].claims
         self._registered = {}
         self._seen_myself = False
         self._forget_later()

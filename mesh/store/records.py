@@ -38,6 +38,8 @@ from mesh.store.decode import (
 from mesh.store.reader import Reader
 
 VERSION = 1
+CLAIMS = "claims/"
+"""Where all of them are."""
 
 
 def service_claim(name: Name, vip: Address) -> tuple[str, bytes]:

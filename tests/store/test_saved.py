@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mesh.journal import Journal
+from mesh.share import Share
 from mesh.store import Snapshot, StoreError
+from mesh.store.records import service_claim, vip_claim
 from mesh.store.saved import PATIENCE, SavedView
 from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.store.contract import StoreContract, watching
@@ -112,6 +115,26 @@ async def test_a_store_that_was_lost_meanwhile_shows_by_its_origin(
         assert "claims/a" in before.records
         assert now.records == {}
         assert before.origin != now.origin
+
+
+async def test_a_store_that_was_lost_while_the_worker_was_away_gets_back_what_was_saved(
+    cluster: MemoryCluster, path: Path
+) -> None:
+    """Also if it is there before the worker has looked at what was saved."""
+    claims = dict([service_claim("web.test", "10.112.0.7"), vip_claim("10.112.0.7", "web.test")])
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        await store.claim(claims)
+        await anext(snapshots)
+        await saved(path, b"web.test")
+    cluster.lose_everything()
+    async with saving(cluster, path) as store, asyncio.TaskGroup() as tasks:
+        share = Share("w1", store, Journal(), lambda _: ((), ()))
+        running = tasks.create_task(share.run(lambda _: None, patient=True))
+        async with asyncio.timeout(5):
+            while cluster.records.items() < claims.items():
+                await asyncio.sleep(0.01)
+        running.cancel()
+    assert cluster.records == claims
 
 
 async def test_without_a_file_it_waits_for_the_store(cluster: MemoryCluster, path: Path) -> None:

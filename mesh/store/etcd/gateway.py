@@ -89,7 +89,7 @@ class Gateway:
         self._streams: dict[aiohttp.ClientResponse, str] = {}
         self._before: int | None = None
         self._cluster: int | None = None
-        """The number of the one that is used, and of the one that a former life used; None: not known."""
+        """The numbers of the one that a former life used, and of the one that is used; None: not known."""
         self._admitted: set[str] = set()
         """The members that are of it, as far as is known; who was away is asked again."""
         self._strays: set[str] = set()
@@ -102,7 +102,7 @@ class Gateway:
 
     def expect(self, cluster: int) -> None:
         """This is the cluster that a former life of the daemon used; to be told before anything is asked."""
-        self._before = cluster
+        self._before = cluster or None
 
     async def call(self, path: str, body: Body, type_: type[T], within: float = PATIENCE) -> T:
         """Ask, member after member, for as long as `within` seconds; each of them is asked at least once.

@@ -7,6 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from mesh.store import Snapshot
+from mesh.store.etcd.wire import KeyValue
 from mesh.store.records import daemon
 from tests.store.contract import watching
 from tests.store.etcd_server import EtcdServer, ends_as, etcd, following, until, worker
@@ -153,3 +154,28 @@ async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_no
             await elder.register({**RECORDS, "workers/w1/z": b"z"})
             assert (await newer.read()).records == theirs
             assert "workers/w1/z" not in seen[-1]
+
+
+async def test_what_was_read_of_a_former_life_of_the_store_does_not_count(
+    single: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was under way when the store was lost."""
+    url = single.fresh()
+    async with worker(url, ttl=60) as store:
+        await store.register(RECORDS)
+        registrations = store._registrations
+        read = registrations._read
+
+        async def read_and_lose() -> dict[bytes, KeyValue]:
+            found = await read()
+            monkeypatch.undo()
+            single.ctl("del", f"{url.prefix}workers/w1/x")
+            registrations.begin_anew()
+            return found
+
+        monkeypatch.setattr(registrations, "_read", read_and_lose)
+        registrations._there = None
+        await store.register(RECORDS)
+        async with asyncio.timeout(10):
+            while (await store.read()).records != RECORDS:
+                await asyncio.sleep(0.05)

@@ -60,6 +60,8 @@ class Registrations:
         self._repaired_at = -_REPAIR_REST
         self._had_name = self._stepped_back = False
         """Whether this daemon was the one with the name, and whether another one is by now."""
+        self._lives = 1
+        """Of the store, as far as is known here."""
         self._writing = asyncio.Lock()
         self._missed = asyncio.Event()
         self.trouble: str | None = None
@@ -85,6 +87,7 @@ class Registrations:
 
     def begin_anew(self) -> None:
         """The store is another one: nothing is known of what it holds, and everything is written again."""
+        self._lives += 1
         self._there, self._there_at, self._seen = None, 0, None
         self._had_name = self._stepped_back = False
         if self._wanted is not None:
@@ -168,7 +171,11 @@ class Registrations:
         self._missed.clear()
 
     async def _write(self) -> None:
+        life = self._lives
         await self._write_alone()
+        if life != self._lives:  # some of it may be of the former one
+            self._there, self._there_at = None, 0
+            self._missed.set()
         self._compare()
 
     async def _write_alone(self) -> None:

@@ -29,7 +29,8 @@ from mesh.problem import Problem, Severity
 from mesh.remains import Remains
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.claiming import claim, restore
-from mesh.store.records import daemon, own_prefixes, registration, verdict, view
+from mesh.store.decode import session
+from mesh.store.records import CLAIMS, daemon, own_prefixes, registration, verdict, view
 
 log = logging.getLogger("vipmesh")
 
@@ -182,7 +183,8 @@ class Share:
     def _lose(self, before: Snapshot) -> None:
         log.error("the store has lost what it knew: it gets all claims back that this worker knows")
         self.remains.lose(before)
-        self._lost = self._lost or (self._view or ClusterView()).claims
+        # not of the picture: that may not be as far yet
+        self._lost = self._lost or view({k: v for k, v in before.records.items() if k.startswith(CLAIMS)})[0].claims
         self._registered = {}
         self._seen_myself = False
         self._forget_later()
@@ -218,12 +220,16 @@ class Share:
         """Two daemons with one name would undo one another's work: the elder leaves the name to the newer."""
         key, mine = self._daemon
         there = snapshot.records.get(key)
-        if there == mine:
-            self._seen_myself = True
-        elif self._seen_myself and there is not None:
+        self._seen_myself |= there == mine
+        if self._seen_myself and there is not None and session(there) not in (None, session(mine)):
             remedy = "give each worker another [node] name and restart this one"
             reason = f"another daemon runs with the name {self._worker}; what this one runs is not offered any more"
             self._journal.found("name", [Problem(Severity.ERROR, f"worker {self._worker}", reason, remedy)])
+        elif self._journal.problems.get("name"):
+            log.info("the other daemon with the name %s is gone; what this one runs is offered again", self._worker)
+            self._journal.found("name", [])
+            self._registered = {}
+            self._write.set()
 
     # ------------------------------------------------------------------------------------------ offer -> store
 

@@ -17,7 +17,7 @@ from mesh.model import ClusterView, Endpoint, Health, RealKey, Route, Service, T
 from mesh.plan import vip_of
 from mesh.problem import Problem
 from mesh.share import GRACE, Share
-from mesh.store.records import own_prefixes, view
+from mesh.store.records import own_prefixes, service_claim, view, vip_claim
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 pytestmark = pytest.mark.looptime
@@ -212,6 +212,22 @@ async def test_what_another_has_claimed_in_a_new_store_it_keeps(
         assert "1 claims could not be given back" in caplog.text
 
 
+async def test_a_vip_that_has_moved_since_the_backup_that_was_put_back_stays_where_it_was(
+    cluster: MemoryCluster,
+) -> None:
+    async with Worker(cluster, "w1").running() as one:
+        one.offers("a")
+        await asyncio.sleep(1)
+        address = one.views[-1].claims.vips["web.test"]
+        cluster.lose_everything()
+        older = [service_claim("web.test", "10.112.0.99"), vip_claim("10.112.0.99", "web.test")]
+        cluster.write(dict(older))
+        await asyncio.sleep(2 * GRACE)
+        claims = view(cluster.records)[0].claims
+        assert claims.vips["web.test"] == one.views[-1].claims.vips["web.test"] == address
+        assert claims.holders == {address: "web.test", "10.112.0.99": "web.test"}
+
+
 async def test_the_first_picture_waits_for_the_sources_if_the_former_offer_is_gone(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running(patient=True) as one:
         await asyncio.sleep(60)
@@ -239,6 +255,22 @@ async def test_of_two_daemons_with_one_name_the_elder_steps_back(
             (problem,) = elder.journal.problems["name"]
             assert "another daemon runs with the name w1" in problem
             assert not newer.journal.problems.get("name")
+        cluster.expire("w1")  # the newer is dead, and the elder has not kept its lease alive
+        await asyncio.sleep(1)
+        assert other.seen == [("w1", "a"), ("w1", "c")], "the newest that it has to offer"
+        assert not elder.journal.problems["name"]
+
+
+async def test_what_is_no_record_of_a_daemon_is_no_namesake(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as other:
+        one.offers("a")
+        await asyncio.sleep(1)
+        cluster.change({"workers/w1/daemon": b"x"})
+        await asyncio.sleep(1)
+        one.offers("a", "b")
+        await asyncio.sleep(1)
+        assert other.seen == [("w1", "a"), ("w1", "b")]
+        assert not one.journal.problems.get("name")
 
 
 async def test_half_of_the_workers_with_a_newer_schema(cluster: MemoryCluster) -> None:

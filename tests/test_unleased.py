@@ -94,6 +94,8 @@ def test_another_life_of_the_store_says_nothing_about_leases() -> None:
         (b'{"v":1,"listens":"10.1.0.999:9781"}', None),
         (b'{"v":1,"listens":7}', None),
         (b"no json", None),
+        (b'{"x":' + b"[" * 3000, None),
+        (b'{"listens":"\xff"}', None),
     ],
 )
 def test_where_a_worker_answers(value: bytes, place: RealKey | None) -> None:

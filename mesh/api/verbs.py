@@ -31,7 +31,7 @@ async def carry_out(called: str, verb: Verb, request: web.Request) -> web.Respon
     who = asker(request)
     try:
         asked = msgspec.json.decode(await request.read(), type=_Asked)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         log.warning("audit: %s by %s refused: not understood: %s", called, who, shown(str(error)))
         return refused(400, f'{error}; send {{"name": "..."}}')
     what = f"{called} {shown(asked.name)} by {who}"

@@ -91,7 +91,12 @@ STORE: Table = {
     ),
     "VM406": (
         "Secrets and certificates of the store",
-        ("[store] user has no password", "[store] ca ", "certificate and its private key"),
+        (
+            "[store] user has no password",
+            "[store] ca ",
+            "certificate and its private key",
+            "certificates for etcd cannot be read again",
+        ),
     ),
     "VM407": ("A record that cannot be read", ("it cannot be read: ",)),
     "VM408": ("The saved view", ("saved view ", "the store is away: starting with what was saved")),
@@ -101,6 +106,16 @@ STORE: Table = {
         ("drains that were asked for before the start", "what was read last stays in force"),
     ),
     "VM411": ("A part is frozen", ("the last good state stays in force", "the last list stays in force")),
+    "VM412": ("Records of this worker that it did not write", ("records of this worker are not what it wrote",)),
+    "VM413": (
+        "Members of different clusters of etcd",
+        (
+            "are of different clusters of etcd",
+            "another cluster of etcd than before",
+            "is of another cluster of etcd than most",
+            "answers for another cluster of etcd",
+        ),
+    ),
 }
 PEERS: Table = {
     "VM451": (

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 from mesh.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
-from mesh.model import Claims
+from mesh.model import Address, Claims, Name
 from mesh.store import Store, StoreError, records
 from mesh.store.decode import decode
 
@@ -27,17 +27,30 @@ async def claim(store: Store, wishes: Iterable[Wish]) -> bool:
 async def restore(store: Store, claims: Claims) -> int:
     """Claim again what was given away; how much another service has got meanwhile, which keeps it.
 
+    A service that has another VIP there, as an older backup says, gets back the one that it had.
     Raises `StoreError` if the store is out of reach: try again.
     """
     given = [dict([records.name_claim(name, owner)]) for name, owner in claims.owners.items()]
-    for name, vip in claims.vips.items():
-        given.append(dict([records.service_claim(name, vip), records.vip_claim(vip, name)]))
     for vip, name in claims.holders.items():
         if claims.vips.get(name) != vip:
             given.append(dict([records.vip_claim(vip, name)]))
     for (transport, port), (name, container_port) in claims.ports.items():
         given.append(dict([records.port_claim(transport, port, name, container_port)]))
-    return sum(map(bool, await _all([partial(store.claim, both) for both in given])))
+    kept = [partial(_give_back, store, name, vip) for name, vip in claims.vips.items()]
+    refused = [*await _all(kept), *map(bool, await _all([partial(store.claim, both) for both in given]))]
+    return sum(refused)
+
+
+async def _give_back(store: Store, name: Name, vip: Address) -> bool:
+    """Whether it could not be done."""
+    key, value = records.service_claim(name, vip)
+    there = await store.claim({key: value, **dict([records.vip_claim(vip, name)])})
+    if not there:
+        return False
+    if await _in_the_way(store, records.vip_claim(vip, name)) is not None:
+        return True
+    held = await _in_the_way(store, (key, value))
+    return held is not None and not await store.replace(key, held, value)
 
 
 async def _all(asked: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:

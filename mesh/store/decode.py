@@ -130,6 +130,14 @@ def decode(where: str, value: bytes, before: Fact | Problem | None = None) -> Fa
     return fact
 
 
+def session(value: bytes) -> str | None:
+    """Which life of which daemon wrote this record of a daemon; None: none did, it is something else."""
+    try:
+        return _read(value, DaemonRecord).session
+    except (ValueError, RecursionError):
+        return None
+
+
 def key(*parts: str) -> str:
     """The parts between slashes, each percent-encoded where it holds anything odd."""
     return "/".join(quote(part, safe="") for part in parts)

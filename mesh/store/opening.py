@@ -1,7 +1,6 @@
 """The store that the settings name."""
 
 import asyncio
-import ssl
 from pathlib import Path
 
 from mesh import etcd_url
@@ -11,6 +10,7 @@ from mesh.store.etcd import Credentials, EtcdStore, Gateway
 from mesh.store.records import own_prefixes
 from mesh.store.saved import SavedView
 from mesh.store.sqlite import SqliteStore
+from mesh.store.tls import Certificates
 
 
 async def open_store(settings: Settings) -> Store:
@@ -18,14 +18,17 @@ async def open_store(settings: Settings) -> Store:
     if settings.store_url.startswith("sqlite:"):
         return await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
     url = etcd_url.parse(settings.store_url)
-    tls = await asyncio.to_thread(_tls, settings) if url.tls else None
+    tls = await asyncio.to_thread(Certificates, settings) if url.tls else None
     gateway = Gateway(url.members, _credentials(settings), tls)
     store = EtcdStore.at(url, gateway, own_prefixes(settings.node_name), settings.store_lease_ttl)
     try:
-        return await SavedView.open(store, settings.store_saved_view)
+        view = await SavedView.open(store, settings.store_saved_view)
+        if (saved := await view.saved()) is not None:
+            store.remember(saved)
     except BaseException:
         await store.close()
         raise
+    return view
 
 
 def _credentials(settings: Settings) -> Credentials | None:
@@ -34,20 +37,3 @@ def _credentials(settings: Settings) -> Credentials | None:
     if settings.store_password is None:
         raise StoreError("[store] user has no password; set [store] password or VIPMESH_STORE_PASSWORD")
     return Credentials(settings.store_user, settings.store_password)
-
-
-def _tls(settings: Settings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.store_ca)
-    except (OSError, ssl.SSLError) as error:
-        raise StoreError(
-            f"[store] ca {settings.store_ca}: {error}; name a file with certificates in PEM format"
-        ) from error
-    if settings.store_cert is None:
-        return context
-    try:
-        context.load_cert_chain(settings.store_cert, settings.store_key)
-    except (OSError, ssl.SSLError) as error:
-        files = f"[store] cert {settings.store_cert} and key {settings.store_key or 'in the same file'}"
-        raise StoreError(f"{files}: {error}; name a certificate and its private key in PEM format") from error
-    return context

@@ -37,7 +37,7 @@ def _place(value: bytes) -> RealKey | None:
     """None as well for what cannot be read: nobody is asked there, and nothing else follows from it."""
     try:
         listens = msgspec.json.decode(value, type=_Daemon).listens
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return None
     match = re.fullmatch(r"\[([0-9a-f:]+)\]:([0-9]{1,5})|([0-9.]+):([0-9]{1,5})", listens or "")
     if match is None:

@@ -40,6 +40,8 @@ from mesh.store.reader import Reader
 VERSION = 1
 WRITTEN = 4096
 """Records of each kind that are not made again: of those that a worker writes, few change at a time."""
+CLAIMS = "claims/"
+"""Where all of them are."""
 
 
 def service_claim(name: Name, vip: Address) -> tuple[str, bytes]:

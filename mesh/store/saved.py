@@ -64,16 +64,20 @@ class SavedView:
             return f"{self._store.trouble or 'no answer yet'}; in force is what was saved in {self._path}"
         return self._store.trouble
 
+    async def saved(self) -> Snapshot | None:
+        """What a former life has saved; None: nothing that can be read."""
+        return await asyncio.to_thread(self._load)
+
     async def read(self) -> Snapshot:
         """See `Store.read`; from the file if the store is away."""
-        saved = await asyncio.to_thread(self._load)
+        saved = await self.saved()
         if saved is None:
             return await self._store.read()
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self._store.read()
         except (StoreError, TimeoutError):
-            self._waited = True
+            self._waited = self._from_file = True
             return saved
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -90,7 +94,8 @@ class SavedView:
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
-        saved = await asyncio.to_thread(self._load)
+        saved = await self.saved()
+        shown = False
         async with aclosing(_generator(self._store)) as snapshots:
             first = asyncio.ensure_future(anext(snapshots))
             try:
@@ -98,13 +103,13 @@ class SavedView:
                 await asyncio.wait([first], timeout=None if saved is None else patience)
                 if saved is not None and not first.done():
                     log.warning("the store is away: starting with what was saved in %s", self._path)
-                    self._from_file = True
+                    self._from_file = shown = True
                     yield saved
                 snapshot = await first
             finally:
                 first.cancel()
                 await asyncio.wait([first])
-            if saved is not None and saved.origin != snapshot.origin and not self._from_file:
+            if saved is not None and saved.origin != snapshot.origin and not shown:
                 yield saved  # the store has lost what it knew while this worker was away
             self._from_file = False
             while True:
@@ -155,7 +160,7 @@ class SavedView:
             saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.error("saved view %s: %s; delete it: it is written anew", self._path, error)
             return None
         return Snapshot(saved.revision, saved.records, saved.origin)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mesh.etcd_url import EtcdUrl
-from mesh.store import Snapshot
+from mesh.store import Snapshot, Store, StoreError
 from mesh.store.etcd import EtcdStore, Gateway
 
 CI = os.environ.get("CI") == "true"
@@ -205,3 +205,38 @@ async def until(
     except TimeoutError:
         pass
     pytest.fail(f"after {seconds} s the last was {last}")
+
+
+async def retried(store: Store, records: dict[str, bytes], seconds: float = 20) -> float:
+    """Register as the loop does: again and again. Returns the seconds it took."""
+    begun = asyncio.get_running_loop().time()
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                await store.register(records)
+            except StoreError:
+                await asyncio.sleep(0.1)
+            else:
+                return asyncio.get_running_loop().time() - begun
+
+
+@asynccontextmanager
+async def following(store: EtcdStore) -> AsyncIterator[list[Mapping[str, bytes]]]:
+    """What a watch shows, as it comes."""
+    seen: list[Mapping[str, bytes]] = []
+
+    async def follow() -> None:
+        async for snapshot in store.watch():
+            seen.append(snapshot.records)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(follow())
+        yield seen
+        task.cancel()
+
+
+async def ends_as(seen: list[Mapping[str, bytes]], records: Mapping[str, bytes], seconds: float = 10) -> None:
+    """The newest of these is so."""
+    async with asyncio.timeout(seconds):
+        while not seen or seen[-1] != records:
+            await asyncio.sleep(0.02)

@@ -187,10 +187,21 @@ async def test_a_full_etcd_says_how_to_make_room(tmp_path: Path) -> None:
                 await fill(store)
 
 
-async def test_a_web_server_that_is_no_etcd_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"no", id="not JSON"),
+        pytest.param(b'{"x":' + b"[" * 3000, id="nested too deep"),
+        pytest.param(b'{"message":"\xff","responses":"\xff"}', id="not text"),
+        pytest.param(b"{}", id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_web_server_that_is_no_etcd_is_told(tmp_path: Path, body: bytes, status: int) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
         await writer.drain()
         writer.close()
 
@@ -201,4 +212,4 @@ async def test_a_web_server_that_is_no_etcd_is_told(tmp_path: Path) -> None:
             store_saved_view=tmp_path / "view.json",
         )
         async with opened(own) as store:
-            assert "answers what no etcd does" in await trouble_of(store)
+            assert ("answers what no etcd does" if status == 200 else "answers 500: ") in await trouble_of(store)

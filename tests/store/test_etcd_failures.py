@@ -1,6 +1,7 @@
 """The cluster's store while etcd fails: members killed, frozen, compacted, wiped; leases lost."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -10,9 +11,9 @@ import pytest
 
 from mesh.etcd_url import EtcdUrl
 from mesh.store import StoreError
-from mesh.store.etcd import EtcdStore
+from mesh.store.etcd.wire import RangeAnswer
 from tests.store.contract import watching
-from tests.store.etcd_server import EtcdServer, etcd, until, worker
+from tests.store.etcd_server import EtcdServer, etcd, following, retried, until, worker
 
 
 @pytest.fixture
@@ -25,19 +26,6 @@ def single(tmp_path: Path) -> Iterator[EtcdServer]:
 def three(tmp_path: Path) -> Iterator[EtcdServer]:
     with etcd(tmp_path, 3) as server:
         yield server
-
-
-async def retried(store: EtcdStore, records: dict[str, bytes], seconds: float = 20) -> float:
-    """Register as the loop does: again and again. Returns the seconds it took."""
-    begun = asyncio.get_running_loop().time()
-    async with asyncio.timeout(seconds):
-        while True:
-            try:
-                await store.register(records)
-            except StoreError:
-                await asyncio.sleep(0.1)
-            else:
-                return asyncio.get_running_loop().time() - begun
 
 
 async def test_the_leader_is_killed_and_nothing_is_lost(three: EtcdServer) -> None:
@@ -72,6 +60,28 @@ async def test_a_frozen_member_is_left_by_its_watchers_too(three: EtcdServer) ->
             assert "workers/w2/x" in (await other.read()).records, "its lease was kept alive over another member"
         finally:
             follower.thaw()
+
+
+async def test_an_etcd_that_stands_still_is_told_soon_however_long_the_lease_is(single: EtcdServer) -> None:
+    async with worker(single.fresh(), ttl=60) as store, following(store):
+        await store.register({"workers/w1/x": b"x"})
+        await asyncio.sleep(2)
+        (member,) = single.members
+        member.freeze()
+        try:
+            async with asyncio.timeout(3.5):
+                while store.trouble is None:
+                    await asyncio.sleep(0.02)
+            assert store.trouble.startswith("since 20")
+        finally:
+            member.thaw()
+
+
+async def test_a_read_that_fails_is_told_as_a_watch_that_fails() -> None:
+    async with worker(EtcdUrl(("http://127.0.0.1:1",), "/x/")) as store:
+        with pytest.raises(StoreError):
+            await store.read()
+        assert "Connection refused" in (store.trouble or "")
 
 
 async def test_without_a_majority_the_last_view_stays_and_says_so(three: EtcdServer) -> None:
@@ -152,28 +162,6 @@ async def test_a_lease_is_kept_alive_while_writing_takes_long(single: EtcdServer
         assert (after.revision, set(after.records)) == (before, {"workers/w1/x"})
 
 
-async def test_what_somebody_deletes_of_a_worker_is_written_again(single: EtcdServer) -> None:
-    url = single.fresh()
-    records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
-    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
-        await store.register(records)
-        await until(snapshots, lambda seen: seen == records)
-        single.ctl("del", f"{url.prefix}workers/w1/x")
-        await until(snapshots, lambda seen: "workers/w1/x" not in seen, seconds=5)
-        await until(snapshots, lambda seen: seen == records, seconds=5)
-
-
-async def test_with_another_daemon_of_the_same_name_there_is_no_contest(single: EtcdServer) -> None:
-    url = single.fresh()
-    async with worker(url) as elder, worker(url) as newer, aclosing(watching(elder)) as snapshots:
-        await elder.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})
-        await newer.register({"workers/w1/x": b"other"})
-        await until(snapshots, lambda seen: seen == {"workers/w1/x": b"other"})
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3):
-                await anext(snapshots)
-
-
 async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url, ttl=60) as store:
@@ -224,6 +212,51 @@ async def test_all_keys_deleted_by_hand_is_another_store(single: EtcdServer) -> 
         before = await until(snapshots, lambda seen: "claims/a" in seen)
         single.ctl("del", "--prefix", url.prefix)
         assert (await until(snapshots, lambda seen: not seen)).origin != before.origin
+
+
+async def test_with_all_keys_deleted_by_hand_a_worker_registers_anew(single: EtcdServer) -> None:
+    """Its lease is alive and says nothing of it."""
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "health/w1/x": b"h"}
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        single.ctl("del", "--prefix", url.prefix)
+        await until(snapshots, lambda seen: not seen)
+        await until(snapshots, lambda seen: seen == records, seconds=5)
+
+
+async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_written_again(single: EtcdServer) -> None:
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        for response in list(store._gateway._streams):
+            response.close()  # nobody iterates: it notices when it looks next
+        single.ctl("del", f"{url.prefix}workers/w1/x")
+        await store.claim({"claims/a": b"1"})
+        single.ctl("compact", str((await store.read()).revision))
+        await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/y": b"y"})
+        await until(snapshots, lambda seen: seen == {"claims/a": b"1", **records}, seconds=5)
+
+
+async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url) as store:
+        await store.read()
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"x"})
+        (status,) = json.loads(single.ctl("endpoint", "status", "-w", "json"))
+        alarm = {"action": "ACTIVATE", "memberID": status["Status"]["header"]["member_id"], "alarm": "NOSPACE"}
+        await store._gateway.call("maintenance/alarm", alarm, RangeAnswer)
+        async with worker(url, "w2") as late, aclosing(watching(late)) as snapshots:
+            await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/x": b"x"}, seconds=5)
+            with pytest.raises(StoreError, match="its disk quota is used up"):
+                await late.register({"workers/w2/x": b"x"})
+            single.ctl("alarm", "disarm")
+            await retried(late, {"workers/w2/x": b"x"})
+            await until(snapshots, lambda seen: "workers/w2/x" in seen)
 
 
 async def test_a_member_that_is_down_is_passed_over_and_a_whole_cluster_that_is_down_is_named() -> None:

@@ -1,13 +1,16 @@
 """The last view on disk: taken only while the store is away, replaced as a whole, held by one daemon."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from mesh.journal import Journal
+from mesh.share import Share
 from mesh.store import Snapshot, StoreError
+from mesh.store.records import service_claim, vip_claim
 from mesh.store.saved import PATIENCE, SavedView
 from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.store.contract import StoreContract, watching
@@ -97,6 +100,7 @@ async def test_a_start_waits_for_the_store_once(
     async with saving(cluster, path) as store:
         begun = asyncio.get_running_loop().time()
         assert "claims/a" in (await store.read()).records
+        assert "in force is what was saved" in (store.trouble or ""), "said at once"
         async with aclosing(watching(store)) as snapshots:
             assert "claims/a" in (await anext(snapshots)).records
         assert asyncio.get_running_loop().time() - begun == pytest.approx(PATIENCE, abs=0.1)
@@ -113,6 +117,26 @@ async def test_a_store_that_was_lost_meanwhile_shows_by_its_origin(
         assert before.origin != now.origin
 
 
+async def test_a_store_that_was_lost_while_the_worker_was_away_gets_back_what_was_saved(
+    cluster: MemoryCluster, path: Path
+) -> None:
+    """Also if it is there before the worker has looked at what was saved."""
+    claims = dict([service_claim("web.test", "10.112.0.7"), vip_claim("10.112.0.7", "web.test")])
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        await store.claim(claims)
+        await anext(snapshots)
+        await saved(path, b"web.test")
+    cluster.lose_everything()
+    async with saving(cluster, path) as store, asyncio.TaskGroup() as tasks:
+        share = Share("w1", store, Journal(), lambda _: ((), ()))
+        running = tasks.create_task(share.run(lambda _: None, patient=True))
+        async with asyncio.timeout(5):
+            while cluster.records.items() < claims.items():
+                await asyncio.sleep(0.01)
+        running.cancel()
+    assert cluster.records == claims
+
+
 async def test_without_a_file_it_waits_for_the_store(cluster: MemoryCluster, path: Path) -> None:
     cluster.out_of_reach = True
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
@@ -125,10 +149,22 @@ async def test_without_a_file_it_waits_for_the_store(cluster: MemoryCluster, pat
         assert (await waiting).records == {}
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-10], id="cut off"),
+        pytest.param(lambda _: b'{"x":' + b"[" * 3000, id="nested too deep"),
+        pytest.param(lambda _: b'{"v":1,"revision":1,"origin":"\xff","records":{}}', id="not text"),
+    ],
+)
 async def test_a_damaged_file_is_told_and_written_anew(
-    cluster: MemoryCluster, path: Path, written: None, caplog: pytest.LogCaptureFixture
+    cluster: MemoryCluster,
+    path: Path,
+    written: None,
+    damage: Callable[[bytes], bytes],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
+    path.write_bytes(damage(path.read_bytes()))
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
         assert "claims/a" in (await anext(snapshots)).records
         assert "delete it: it is written anew" in caplog.text

@@ -4,6 +4,8 @@ Two kinds: a member that is unreachable (another one may do better) and a reques
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import aiohttp
 import msgspec
@@ -79,7 +81,11 @@ def of_answer(status: int, payload: bytes) -> StoreError:
     try:
         fault = decode(payload, Fault)
     except msgspec.MsgspecError:
+        fault = Fault()
+    if not fault.message:
         said = payload[:100].decode(errors="replace").strip()
+        if any(words in said for words, _ in _REFUSALS):
+            return RefusedError(Fault(said))
         if status == 404:
             return UnreachableError(
                 "its JSON gateway is off",
@@ -109,6 +115,15 @@ def of_exception(error: Exception, timeout: float) -> UnreachableError:
     if isinstance(cause, ConnectionError) and cause.errno:
         said = os.strerror(cause.errno)  # asyncio's own text has the address, which is known
     return UnreachableError(said or type(cause).__name__, _remedy(said))
+
+
+@contextmanager
+def transport_errors(timeout: float) -> Iterator[None]:
+    """What goes wrong with a connection inside of it is an `UnreachableError`. `timeout`: seconds, to be told."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise of_exception(error, timeout) from error
 
 
 def of_all(reasons: dict[str, UnreachableError]) -> StoreError:

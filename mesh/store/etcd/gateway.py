@@ -5,25 +5,30 @@ is short, and the next member is asked. That the request may have been applied a
 store is idempotent. A watch says nothing while nothing happens, so its silence proves nothing: the member it hangs on
 is trusted only as long as it answers requests, the kernel's keepalives find a dead path, and `hasleader` makes a member
 that was cut off from its quorum end the watch.
+
+Which cluster a member is of is asked before anything else, and again when it was away (`membership`).
 """
 
 import asyncio
+import logging
 import random
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import aiohttp
 import msgspec
 
-from mesh.store.etcd import faults
-from mesh.store.etcd.faults import RefusedError, UnreachableError
-from mesh.store.etcd.wire import Body, Fault, StreamMessage, Token, WatchAnswer, decode, encode
+from mesh.store.etcd import faults, membership
+from mesh.store.etcd.faults import RefusedError, UnreachableError, transport_errors
+from mesh.store.etcd.stream import Stream, check_cluster, keep_alive
+from mesh.store.etcd.wire import Answer, Body, KeptAlive, Token, decode, encode
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Answer | KeptAlive)
+
+log = logging.getLogger("vipmesh")
 
 REQUEST_TIMEOUT = 1.5
 """Seconds: longer than an election with etcd's own defaults takes, and the longest pause when the leader dies."""
@@ -33,10 +38,15 @@ PATIENCE = 4.0
 """Seconds after which the caller is told that no member serves."""
 _LATE = 0.25
 """Seconds. A timeout that comes so late says that this process was busy, and nothing of the member."""
+_STRAGGLERS = 0.2
+"""Seconds that members get to say which cluster they are of when most have said the same."""
 _LONGEST_PAUSE = 0.5
 """Seconds between two rounds over all members: several fit in the shortest lease."""
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}  # tcp(7); seconds, times
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
+_STRAY = (
+    "is of another cluster of etcd than most members in [store] url",
+    "take it out of the URL, on all workers, or make it a member of that cluster",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,49 +57,52 @@ class Credentials:
     password: str = field(repr=False)
 
 
-class Stream:
-    """One open watch; iterate it for all that has arrived since the last look, in order."""
+class Tls(Protocol):
+    """How to connect to members over TLS."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self._rest = b""
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For every connection."""
+        ...
 
-    def __aiter__(self) -> "Stream":
-        return self
-
-    async def __anext__(self) -> list[WatchAnswer]:
-        """Raises `UnreachableError` when the stream ends, and `RefusedError`."""
-        while True:
-            with _transport_errors(0):
-                arrived = await self._response.content.readany()
-            if not arrived:
-                raise UnreachableError("ended the watch")
-            *lines, self._rest = (self._rest + arrived).split(b"\n")
-            if messages := [_message(line) for line in lines if line]:
-                return messages
+    def renew(self) -> None:
+        """Read the certificates again. Blocks; raises nothing."""
+        ...
 
 
 class Gateway:
     """Of one cluster. To be made in the event loop; ended by `close`."""
 
     def __init__(
-        self, members: tuple[str, ...], credentials: Credentials | None = None, tls: ssl.SSLContext | None = None
+        self, members: tuple[str, ...], credentials: Credentials | None = None, tls: Tls | None = None
     ) -> None:
         self._members = members
         self._first = random.randrange(len(members))  # the workers spread over the members
         self._credentials = credentials
         self._token: str | None = None
         self._tls = tls
+        self._ssl: ssl.SSLContext | Literal[True] = True if tls is None else tls.context
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._streams: dict[aiohttp.ClientResponse, str] = {}
+        self._before: int | None = None
+        self._cluster: int | None = None
+        """The numbers of the one that a former life used, and of the one that is used; None: not known."""
+        self._admitted: set[str] = set()
+        """The members that are of it, as far as is known; who was away is asked again."""
+        self._strays: set[str] = set()
+        """Those of another one, which was told."""
 
     @property
     def member(self) -> str:
         """Who is asked now."""
         return self._members[self._first]
+
+    def expect(self, cluster: int) -> None:
+        """This is the cluster that a former life of the daemon used; to be told before anything is asked."""
+        self._before = cluster or None
 
     async def call(self, path: str, body: Body, type_: type[T], within: float = PATIENCE) -> T:
         """Ask, member after member, for as long as `within` seconds; each of them is asked at least once.
@@ -100,13 +113,17 @@ class Gateway:
         reasons: dict[str, UnreachableError] = {}
         failures = 0
         while True:
-            member, asked = self.member, asyncio.get_running_loop().time()
+            member = self.member
             try:
-                return await self._authenticated(member, path, body, type_)
+                await self._admit(member)
+                with self._left_if_silent(member):
+                    answer = await self._authenticated(member, path, body, type_)
+                    check_cluster(answer.header.cluster_id, self._cluster)
+                return answer
             except UnreachableError as error:
                 reasons[member] = error
-            if asyncio.get_running_loop().time() - asked < REQUEST_TIMEOUT + _LATE:
-                self._leave(member)
+            if self._tls is not None:
+                await asyncio.to_thread(self._tls.renew)  # the reason may be that they have expired
             failures += 1
             pause = self._pause(failures)
             if failures >= len(self._members) and asyncio.get_running_loop().time() + pause > deadline:
@@ -117,13 +134,14 @@ class Gateway:
     async def stream(self, body: Body) -> AsyncIterator[Stream]:
         """A watch on the member that serves. Raises like `call`, but asks that member alone."""
         member = self.member
+        await self._admit(member)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
         headers = {**await self._headers(member), **_HAS_LEADER}
         try:
-            with _transport_errors(REQUEST_TIMEOUT):
+            with transport_errors(REQUEST_TIMEOUT):
                 async with asyncio.timeout(REQUEST_TIMEOUT):
                     response = await self._session.post(
-                        f"{member}/v3/watch", data=encode(body), headers=headers, ssl=self._tls or True, timeout=timeout
+                        f"{member}/v3/watch", data=encode(body), headers=headers, ssl=self._ssl, timeout=timeout
                     )
         except UnreachableError:
             self._leave(member)
@@ -131,10 +149,10 @@ class Gateway:
         self._streams[response] = member
         try:
             if response.status >= 400:
-                with _transport_errors(REQUEST_TIMEOUT):
+                with transport_errors(REQUEST_TIMEOUT):
                     raise faults.of_answer(response.status, await response.read())
-            _keep_alive(response)
-            yield Stream(response)
+            keep_alive(response)
+            yield Stream(response, self._cluster)
         except UnreachableError:
             self._leave(member)
             raise
@@ -149,6 +167,59 @@ class Gateway:
         """Let go of all connections."""
         await self._session.close()
 
+    async def _admit(self, member: str) -> None:
+        """See which cluster a member is of before it is asked for anything.
+
+        Raises `UnreachableError` if it is of another one, and `StoreError` if there is none to go on with.
+        """
+        if member in self._admitted:
+            return
+        with self._left_if_silent(member):
+            number = await self._cluster_of(member)
+        if number not in (0, self._cluster):
+            await self._choose({member: number})
+        if number not in (0, self._cluster):
+            self._leave(member)
+            raise UnreachableError(*_STRAY)
+        self._admitted.add(member)
+
+    async def _choose(self, said: dict[str, int]) -> None:
+        """The cluster to go on with, by what all members say that answer."""
+        asked = {asyncio.ensure_future(self._cluster_of(m)): m for m in self._members if m not in said}
+        waiting = set(asked)
+        try:
+            while waiting:
+                rest = _STRAGGLERS if membership.are_most(said, self._members) else None
+                done, waiting = await asyncio.wait(waiting, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                said |= {asked[one]: one.result() for one in done if one.exception() is None and one.result()}
+        finally:
+            for one in waiting:
+                one.cancel()
+        self._cluster = membership.common(said, self._members, self._cluster or self._before)
+        strays = {member for member, number in said.items() if number != self._cluster}
+        for member in strays - self._strays:
+            log.error("etcd: %s %s; %s", member, *_STRAY)
+        self._strays, self._admitted = strays, said.keys() - strays
+
+    async def _cluster_of(self, member: str) -> int:
+        """Its number, 0 if it does not say; needs no user, no leader and no room."""
+        try:
+            return (await self._ask(member, "maintenance/status", {}, Answer, {})).header.cluster_id
+        except RefusedError:
+            return 0
+
+    @contextmanager
+    def _left_if_silent(self, member: str) -> Iterator[None]:
+        asked = asyncio.get_running_loop().time()
+        try:
+            yield
+        except UnreachableError:
+            if asyncio.get_running_loop().time() - asked < REQUEST_TIMEOUT + _LATE:
+                self._leave(member)
+            raise
+
     def _pause(self, failures: int) -> float:
         """None within a round over all members; then longer ones, and not all workers at once."""
         rounds, rest = divmod(failures, len(self._members))
@@ -156,6 +227,7 @@ class Gateway:
 
     def _leave(self, member: str) -> None:
         """Ask the next one from now on; a watch on a member that does not answer is not to be trusted either."""
+        self._admitted.discard(member)
         if member == self.member:
             self._first = (self._first + 1) % len(self._members)
         for response, where in self._streams.items():
@@ -187,10 +259,10 @@ class Gateway:
         return {"Authorization": self._token}
 
     async def _ask(self, member: str, path: str, body: Body, type_: type[T], headers: dict[str, str]) -> T:
-        with _transport_errors(REQUEST_TIMEOUT):
+        with transport_errors(REQUEST_TIMEOUT):
             try:
                 async with self._session.post(
-                    f"{member}/v3/{path}", data=encode(body), headers=headers, ssl=self._tls or True
+                    f"{member}/v3/{path}", data=encode(body), headers=headers, ssl=self._ssl
                 ) as response:
                     status, payload = response.status, await response.read()
             except aiohttp.ServerDisconnectedError:
@@ -202,33 +274,3 @@ class Gateway:
             return decode(payload, type_)
         except msgspec.MsgspecError as error:
             raise UnreachableError(f"answers what no etcd does: {error}") from error
-
-
-@contextmanager
-def _transport_errors(timeout: float) -> Iterator[None]:
-    try:
-        yield
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise faults.of_exception(error, timeout) from error
-
-
-def _message(line: bytes) -> WatchAnswer:
-    try:
-        message = decode(line, StreamMessage)
-    except msgspec.MsgspecError as error:
-        raise UnreachableError(f"answers what no etcd does: {error}") from error
-    if message.result is None:
-        raise faults.of_fault(message.error) if message.error else UnreachableError("answers what no etcd does")
-    if message.result.canceled and not message.result.compact_revision:
-        raise faults.of_fault(Fault(message.result.cancel_reason or "the watch is cancelled"))
-    return message.result
-
-
-def _keep_alive(response: aiohttp.ClientResponse) -> None:
-    """Let the kernel find out when the path is dead: nobody writes on a watch, so nothing else would."""
-    connection = response.connection
-    taken = connection.transport.get_extra_info("socket") if connection and connection.transport else None
-    if taken is not None:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            taken.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -3,6 +3,10 @@
 Level-triggered: the last registration is what shall be there, and after any doubt (a write without an answer, a lease
 that ended) what is there is read first. A daemon that was restarted takes over the lease of its former life, so that
 the others see nothing of it. Every write is idempotent.
+
+What a watch shows is compared with what was written: somebody may write by hand, or etcd may apply a write without an
+answer later than one that came after it. What differs is written again, unless another daemon has taken the name over:
+then this one keeps no lease alive and writes nothing, until the other's lease has ended.
 """
 
 import asyncio
@@ -12,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from mesh.store import StoreError
+from mesh.store.decode import session
 from mesh.store.etcd.faults import RefusedError
 from mesh.store.etcd.gateway import Gateway
 from mesh.store.etcd.wire import Body, KeptAlive, KeyValue, Lease, RangeAnswer, TransactionAnswer, prefix_end
@@ -24,6 +29,10 @@ _BATCH_BYTES = 500_000
 """Of keys and values in one transaction; etcd takes 1.5 MiB (--max-request-bytes)."""
 _RETRY = 0.5
 """Seconds after a keepalive that nobody answered: a lease may be short."""
+_LONGEST_REST = 5 / 3
+"""Seconds between two keepalives, however long the lease is: they are also what finds that etcd does not answer."""
+_REPAIR_REST = 2.0
+"""Seconds from one repair to the next: the first comes at once, and who writes against us all the time costs little."""
 _ATTEMPTS = 3
 """How often in a row a lease may be lost while it is written under."""
 
@@ -35,6 +44,8 @@ class Registrations:
         """`own`: prefixes below which nobody else writes; `ttl`: seconds."""
         self._gateway = gateway
         self._own = own
+        self._daemon = own[0] + b"daemon"
+        """Written last, and by whoever has the name."""
         self._ttl = ttl
         self._lease = 0
         """0: none."""
@@ -44,12 +55,19 @@ class Registrations:
         """What the store is known to hold; None: it is to be read."""
         self._there_at = 0
         """As of which revision."""
+        self._seen: tuple[Mapping[bytes, KeyValue], int] | None = None
+        """What a watch shows, and as of which revision; None: nothing that was not compared yet."""
+        self._repaired_at = -_REPAIR_REST
+        self._had_name = self._stepped_back = False
+        """Whether this daemon was the one with the name, and whether another one is by now."""
+        self._lives = 1
+        """Of the store, as far as is known here."""
         self._writing = asyncio.Lock()
         self._missed = asyncio.Event()
         self.trouble: str | None = None
 
     async def register(self, records: Mapping[bytes, bytes]) -> None:
-        """Make the leased keys exactly these."""
+        """Make the leased keys exactly these; while another daemon has the name, as soon as it is gone."""
         self._wanted = records
         await self._write()
 
@@ -57,14 +75,22 @@ class Registrations:
         """Whether it is below a prefix of this worker."""
         return key.startswith(self._own)
 
-    def look(self, seen: Mapping[bytes, bytes], revision: int) -> None:
-        """What a watch shows of the own keys. Some that are missing are written again at once: the lease has ended, or
-        somebody deleted them. Anything else there is of another daemon with this name, with which there is no contest.
-        """
-        if self._there is None or self._writing.locked() or revision < self._there_at:
-            return
-        if len(seen) < len(self._there) and all(k in self._there and self._there[k].value == seen[k] for k in seen):
-            self._there = None
+    def look(self, seen: Mapping[bytes, KeyValue], revision: int) -> None:
+        """What a watch shows of the own keys. What is missing or is not as it was written is written again."""
+        self._seen = seen, revision
+        self._compare()
+
+    def follow(self, revision: int) -> None:
+        """The watch has come this far, and nothing of the own keys has changed since the last look."""
+        if self._seen is not None:
+            self.look(self._seen[0], revision)
+
+    def begin_anew(self) -> None:
+        """The store is another one: nothing is known of what it holds, and everything is written again."""
+        self._lives += 1
+        self._there, self._there_at, self._seen = None, 0, None
+        self._had_name = self._stepped_back = False
+        if self._wanted is not None:
             self._missed.set()
 
     async def keep(self) -> None:
@@ -92,12 +118,14 @@ class Registrations:
             log.warning("the lease of this worker has ended: what it offers is registered anew")
             self._lease, self._there = 0, None
             self._missed.set()
-        await asyncio.sleep(self._ttl / 3 * random.uniform(0.8, 1))
+        await asyncio.sleep(min(self._ttl / 3, _LONGEST_REST) * random.uniform(0.8, 1))
 
     async def _keep_written(self) -> None:
         await self._missed.wait()
+        await asyncio.sleep(self._repaired_at + _REPAIR_REST - asyncio.get_running_loop().time())
         if self._wanted is not None:
             await self._write()
+            self._repaired_at = asyncio.get_running_loop().time()
             if self._there is not None:
                 self._missed.clear()
 
@@ -105,7 +133,52 @@ class Registrations:
         answer = await self._gateway.call("lease/keepalive", {"ID": lease}, KeptAlive, within=self._ttl)
         return answer.result.ttl > 0
 
+    def _compare(self) -> None:
+        """What a watch shows with what was written, once it has come as far."""
+        if self._seen is None or self._writing.locked() or self._seen[1] < self._there_at:
+            return
+        seen, there = self._seen[0], self._there
+        another = self._is_of_another(seen.get(self._daemon))
+        if self._stepped_back:
+            self._seen = None
+            if not another:
+                self._stepped_back = False
+                self._missed.set()
+            return
+        if there is None:
+            return
+        self._seen = None
+        if another:
+            self._step_back()
+            return
+        odd = [key for key in seen.keys() | there.keys() if not _are_alike(seen.get(key), there.get(key))]
+        if odd:
+            one = min(odd).decode(errors="replace")
+            log.warning("%d records of this worker are not what it wrote, %s is one: written again", len(odd), one)
+            self._there = None
+            self._missed.set()
+
+    def _is_of_another(self, there: KeyValue | None) -> bool:
+        """Whether this record is of another daemon with this name. One without a lease is of none that is alive."""
+        mine = (self._wanted or {}).get(self._daemon)
+        if there is None or mine is None or not there.lease:
+            return False
+        return session(there.value) not in (None, session(mine))
+
+    def _step_back(self) -> None:
+        """The other one may have taken over the lease, which must not outlive it."""
+        self._stepped_back, self._lease, self._there = True, 0, None
+        self._missed.clear()
+
     async def _write(self) -> None:
+        life = self._lives
+        await self._write_alone()
+        if life != self._lives:  # some of it may be of the former one
+            self._there, self._there_at = None, 0
+            self._missed.set()
+        self._compare()
+
+    async def _write_alone(self) -> None:
         async with self._writing:
             for _ in range(_ATTEMPTS):
                 try:
@@ -121,22 +194,28 @@ class Registrations:
         raise StoreError(f"etcd ends the lease of {self._ttl} s at once; see that its members' clocks run evenly")
 
     async def _write_under_lease(self) -> None:
+        if self._stepped_back:
+            return
         wanted = self._wanted or {}
         if self._there is None:
             self._there = await self._read()
+            if self._had_name and self._is_of_another(self._there.get(self._daemon)):
+                self._step_back()
+                return
         if not self._lease and (wanted or self._there):
             await self._take_lease(self._there)
         there = self._there
         puts = [k for k in wanted if k not in there or (there[k].value, there[k].lease) != (wanted[k], self._lease)]
         deletes = [k for k in there if k not in wanted]
         for batch in _batches(wanted, [*puts, *deletes]):
-            await self._gateway.call(
-                "kv/txn", {"success": [self._write_of(wanted, k) for k in batch]}, TransactionAnswer
-            )
+            body = {"success": [self._write_of(wanted, k) for k in batch]}
+            answer = await self._gateway.call("kv/txn", body, TransactionAnswer)
+            self._there_at = max(self._there_at, answer.header.revision)
             for key in batch:
                 there.pop(key, None)
                 if key in wanted:
                     there[key] = KeyValue(key, wanted[key], lease=self._lease)
+        self._had_name = self._daemon in wanted
 
     def _write_of(self, wanted: Mapping[bytes, bytes], key: bytes) -> Body:
         if key in wanted:
@@ -160,6 +239,12 @@ class Registrations:
                 self._lease = former
                 return
         self._lease = (await self._gateway.call("lease/grant", {"TTL": self._ttl}, Lease)).id
+
+
+def _are_alike(one: KeyValue | None, other: KeyValue | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.value, one.lease) == (other.value, other.lease)
 
 
 def _batches(wanted: Mapping[bytes, bytes], keys: list[bytes]) -> Iterator[list[bytes]]:

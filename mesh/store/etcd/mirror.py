@@ -20,10 +20,10 @@ class ForgottenError(Exception):
 
 
 class Mirror:
-    """As of one revision."""
+    """As of one revision. A list begins it: `put` with everything, and `revision`."""
 
-    def __init__(self, prefix: bytes, origin: bytes, is_own: Callable[[bytes], bool]) -> None:
-        """`is_own` knows the keys of this worker."""
+    def __init__(self, prefix: bytes, cluster: int, is_own: Callable[[bytes], bool]) -> None:
+        """`cluster` is its number; `is_own` knows the keys of this worker."""
         self._prefix = prefix
         self._records: ShardedMap[str, bytes] = ShardedMap()
         """As of the last snapshot."""
@@ -32,18 +32,25 @@ class Mirror:
         self._is_own = is_own
         self._is_new = True
         """There was no snapshot yet."""
-        self.origin = origin
+        self.cluster = cluster
+        self.origin = b""
+        """Which life of the store this is, as a key of its own says; empty: it has not begun."""
         self.revision = 0
-        self.own: dict[bytes, bytes] = {}
+        self.newest = KeyValue(b"")
+        """What was put last, a witness: in this life of the store, and in no other, it was put at that revision."""
+        self.own: dict[bytes, KeyValue] = {}
         """Those of this worker, by whole key."""
 
     def put(self, kv: KeyValue) -> bool:
         """Whether that changes anything."""
+        if kv.mod_revision > self.newest.mod_revision:
+            self.newest = kv
         if kv.key == self._prefix + b"origin":
+            self.origin = kv.value
             return False
         name = kv.key.removeprefix(self._prefix).decode(errors="replace")
         if self._is_own(kv.key):
-            self.own[kv.key] = kv.value
+            self.own[kv.key] = kv
         if self._get(name) == kv.value:
             return False
         self._since[name] = _one_of(kv.value)
@@ -57,10 +64,10 @@ class Mirror:
         for event in answer.events:
             if event.kv.mod_revision <= self.revision:
                 continue
+            if event.kv.key == self._prefix + b"origin" and (event.type, event.kv.value) != ("PUT", self.origin):
+                raise ForgottenError
             if event.type == "PUT":
                 changed |= self.put(event.kv)
-            elif event.kv.key == self._prefix + b"origin":
-                raise ForgottenError
             else:
                 changed |= self._delete(event.kv.key)
         if answer.events:
@@ -73,7 +80,12 @@ class Mirror:
         """What is there, and what has changed since the last call."""
         keys = None if self._is_new else frozenset(self._since)
         self._records, self._since, self._is_new = self._records.changed(self._since), {}, False
-        return Snapshot(self.revision, self._records, self.origin.decode(errors="replace"), keys)
+        return Snapshot(self.revision, self._records, self.life, keys)
+
+    @property
+    def life(self) -> str:
+        """Which life of which cluster this is."""
+        return f"{self.origin.decode(errors='replace')}@{self.cluster:x}"
 
     def _delete(self, key: bytes) -> bool:
         name = key.removeprefix(self._prefix).decode(errors="replace")

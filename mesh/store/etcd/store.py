@@ -4,12 +4,14 @@ A watch lists once, then follows from that revision on: over failed members, los
 etcd has forgotten the revisions in between (compaction), or is not the store that it was (its disks are lost, a backup
 was restored), everything is listed again; whoever watches compares whole pictures anyway.
 
-Which life of the store it is says a key of its own, `origin`, that the first worker writes and that no record shows.
+Which life of the store it is says a key of its own, `origin`, that the first worker writes and that no record shows. A
+backup has it too: whoever finds that the store is not the one that it has followed writes another one, for all to see.
 """
 
 import asyncio
 import logging
 import random
+import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -21,7 +23,7 @@ from mesh.store.etcd.faults import RefusedError, UnreachableError
 from mesh.store.etcd.gateway import Gateway
 from mesh.store.etcd.lease import Registrations
 from mesh.store.etcd.mirror import ForgottenError, Mirror
-from mesh.store.etcd.wire import Body, RangeAnswer, TransactionAnswer, prefix_end
+from mesh.store.etcd.wire import Body, KeyValue, RangeAnswer, TransactionAnswer, prefix_end
 
 log = logging.getLogger("vipmesh")
 
@@ -39,6 +41,7 @@ class EtcdStore:
         self._gateway = gateway
         self._prefix = prefix.encode()
         self._registrations = Registrations(gateway, tuple(self._prefix + part.encode() for part in own), lease_ttl)
+        self._former: Snapshot | None = None
         self._silent: str | None = None
         self._closed = False
 
@@ -46,6 +49,12 @@ class EtcdStore:
     def at(cls, url: EtcdUrl, gateway: Gateway, own: tuple[str, ...], lease_ttl: int) -> "EtcdStore":
         """Below the URL's prefix."""
         return cls(gateway, url.prefix, own, lease_ttl)
+
+    def remember(self, seen: Snapshot) -> None:
+        """What a former life of this daemon has seen last; to be told before anything is asked."""
+        self._former = seen
+        if cluster := re.fullmatch(r".*@([0-9a-f]{1,16})", seen.origin):
+            self._gateway.expect(int(cluster[1], 16))
 
     @property
     def trouble(self) -> str | None:
@@ -59,7 +68,11 @@ class EtcdStore:
     async def read(self) -> Snapshot:
         """See `Store.read`."""
         self._check_open()
-        return (await self._list()).snapshot()
+        try:
+            return (await self._list()).snapshot()
+        except StoreError as error:
+            self._is_silent(error)  # whoever watches next need not find out for himself
+            raise
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Store.claim`."""
@@ -101,12 +114,20 @@ class EtcdStore:
     async def watch(self) -> AsyncIterator[Snapshot]:
         """See `Store.watch`."""
         mirror: Mirror | None = None
+        life: str | None = None
         while True:
             self._check_open()
             try:
                 if mirror is None:
                     mirror = await self._list()
+                    if self._is_behind(mirror):
+                        await self._begin_life(mirror.origin)
+                        mirror = await self._list()
                     self._answers()
+                    if life not in (None, mirror.life):
+                        self._registrations.begin_anew()
+                    life = mirror.life
+                    self._registrations.look(mirror.own, mirror.revision)
                     yield mirror.snapshot()
                 async with aclosing(self._follow(mirror)) as following:
                     async for changed in following:
@@ -136,22 +157,65 @@ class EtcdStore:
             "progress_notify": True,
         }
         async with self._gateway.stream({"create_request": asked}) as stream:
-            if not await self._is_the_same(mirror):
+            if not await self._is_followed_by(mirror.life, mirror.revision, mirror.newest):
+                await self._begin_life(mirror.origin)
                 raise ForgottenError
             async for answers in stream:
                 changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
                 if any(self._registrations.is_own(event.kv.key) for answer in answers for event in answer.events):
                     self._registrations.look(mirror.own, mirror.revision)
+                else:
+                    self._registrations.follow(mirror.revision)
                 yield any(changes)
 
-    async def _is_the_same(self, mirror: Mirror) -> bool:
+    def _is_behind(self, mirror: Mirror) -> bool:
+        """Whether a former life of this daemon has seen more: an older backup was put back."""
+        seen = self._former
+        return seen is not None and seen.origin == mirror.life and seen.revision > mirror.revision
+
+    async def _is_followed_by(self, life: str, revision: int, newest: KeyValue) -> bool:
         """Whether the store still has the history that was followed: asked of its majority, not of one member."""
+        now = Mirror(self._prefix, 0, self._registrations.is_own)
         answer = await self._range({"key": self._prefix + b"origin"})
-        return [kv.value for kv in answer.kvs] == [mirror.origin] and answer.header.revision >= mirror.revision
+        now.cluster = answer.header.cluster_id
+        for kv in answer.kvs:
+            now.put(kv)
+        if now.life != life or answer.header.revision < revision:
+            return False
+        if not newest.key:
+            return True  # there was nothing yet
+        try:
+            there = await self._range({"key": newest.key, "revision": newest.mod_revision})
+        except RefusedError as error:
+            if not error.is_compacted:
+                raise
+            return True  # nobody knows any more
+        return [kv.mod_revision for kv in there.kvs] == [newest.mod_revision]
+
+    async def _begin_life(self, after: bytes | None) -> bytes:
+        """Which one it is by now: the first to ask decides. `after` which one it begins; None: there was none."""
+        where, mine = self._prefix + b"origin", uuid.uuid4().hex.encode()
+        first: Body = {"key": where, "target": "CREATE", "create_revision": 0}
+        answer = await self._transaction(
+            {
+                "compare": [first if after is None else {"key": where, "target": "VALUE", "value": after}],
+                "success": [{"request_put": {"key": where, "value": mine}}],
+                "failure": [{"request_range": {"key": where}}],
+            }
+        )
+        return mine if answer.succeeded else next((kv.value for kv in answer.found), b"")
 
     async def _list(self) -> Mirror:
-        """All keys as of one revision."""
-        mirror = Mirror(self._prefix, await self._origin(), self._registrations.is_own)
+        """All keys as of one revision. A store whose life has begun is not written to: it may be full."""
+        mirror = await self._pages()
+        if not mirror.origin and await self._begin_life(None):
+            mirror = await self._pages()
+        if not mirror.origin:
+            raise UnreachableError("answers what no etcd does: it has not what it was given")
+        return mirror
+
+    async def _pages(self) -> Mirror:
+        mirror: Mirror | None = None
         body: Body = {"key": self._prefix, "range_end": prefix_end(self._prefix), "limit": _PAGE}
         while True:
             try:
@@ -159,25 +223,15 @@ class EtcdStore:
             except RefusedError as error:
                 if not error.is_compacted:
                     raise
-                return await self._list()
-            mirror.revision = mirror.revision or answer.header.revision
+                return await self._pages()
+            if mirror is None:
+                mirror = Mirror(self._prefix, answer.header.cluster_id, self._registrations.is_own)
+                mirror.revision = answer.header.revision
             for kv in answer.kvs:
                 mirror.put(kv)
             if not answer.more:
                 return mirror
             body |= {"key": answer.kvs[-1].key + b"\0", "revision": mirror.revision}
-
-    async def _origin(self) -> bytes:
-        """Which life of the store this is; the first to ask decides."""
-        where, mine = self._prefix + b"origin", uuid.uuid4().hex.encode()
-        answer = await self._transaction(
-            {
-                "compare": [{"key": where, "target": "CREATE", "create_revision": 0}],
-                "success": [{"request_put": {"key": where, "value": mine}}],
-                "failure": [{"request_range": {"key": where}}],
-            }
-        )
-        return mine if answer.succeeded else answer.found[0].value
 
     async def _range(self, body: Body) -> RangeAnswer:
         return await self._gateway.call("kv/range", body, RangeAnswer)

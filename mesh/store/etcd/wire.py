@@ -17,6 +17,8 @@ Body: TypeAlias = dict[str, Any]
 class Header(msgspec.Struct, frozen=True):
     """Of every answer."""
 
+    cluster_id: int = 0
+    """0: it does not say."""
     revision: int = 0
     """Of the whole store, as of the answer."""
 
@@ -30,10 +32,15 @@ class KeyValue(msgspec.Struct, frozen=True):
     lease: int = 0
 
 
-class RangeAnswer(msgspec.Struct, frozen=True):
-    """Of `kv/range`."""
+class Answer(msgspec.Struct, frozen=True):
+    """What all of them have."""
 
     header: Header = Header()
+
+
+class RangeAnswer(Answer, frozen=True):
+    """Of `kv/range`."""
+
     kvs: tuple[KeyValue, ...] = ()
     more: bool = False
 
@@ -44,10 +51,9 @@ class OperationAnswer(msgspec.Struct, frozen=True):
     response_range: RangeAnswer | None = None
 
 
-class TransactionAnswer(msgspec.Struct, frozen=True):
+class TransactionAnswer(Answer, frozen=True):
     """Of `kv/txn`."""
 
-    header: Header = Header()
     succeeded: bool = False
     responses: tuple[OperationAnswer, ...] = ()
 
@@ -57,7 +63,7 @@ class TransactionAnswer(msgspec.Struct, frozen=True):
         return [kv for answer in self.responses if answer.response_range for kv in answer.response_range.kvs]
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(Answer, frozen=True):
     """Of `lease/grant`, and inside of `lease/keepalive`; a TTL of 0: there is no such lease."""
 
     id: int = msgspec.field(default=0, name="ID")
@@ -69,8 +75,13 @@ class KeptAlive(msgspec.Struct, frozen=True):
 
     result: Lease = Lease()
 
+    @property
+    def header(self) -> Header:
+        """Of the message."""
+        return self.result.header
 
-class Token(msgspec.Struct, frozen=True):
+
+class Token(Answer, frozen=True, kw_only=True):
     """Of `auth/authenticate`."""
 
     token: str
@@ -84,10 +95,9 @@ class Event(msgspec.Struct, frozen=True):
     """Or `DELETE`."""
 
 
-class WatchAnswer(msgspec.Struct, frozen=True):
+class WatchAnswer(Answer, frozen=True):
     """What happened in one revision or in several; always whole revisions."""
 
-    header: Header = Header()
     created: bool = False
     canceled: bool = False
     compact_revision: int = 0
@@ -115,8 +125,11 @@ def encode(body: Body) -> bytes:
 
 
 def decode(payload: bytes, type_: type[T]) -> T:
-    """An answer. Raises `msgspec.MsgspecError`."""
-    return msgspec.json.decode(payload, type=type_, strict=False)  # numbers may be text
+    """An answer. Raises `msgspec.MsgspecError`, whatever the payload is."""
+    try:
+        return msgspec.json.decode(payload, type=type_, strict=False)  # numbers may be text
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def prefix_end(prefix: bytes) -> bytes:

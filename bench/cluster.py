@@ -15,7 +15,8 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -164,32 +165,36 @@ def _tell(one: Round) -> None:
 class Weighed:
     """Of one worker while others' endpoints change, beside a bare watch."""
 
-    ours: list[float]
-    """Seconds from a put to its data plane."""
-    bare: list[float]
     cpu: tuple[float, float]
     """Cores that it takes, and that a bare watch takes."""
     megabytes: tuple[float, float]
 
 
-def weigh(url: EtcdUrl, copies: int, turns: int, seconds: float) -> Weighed:
-    """One worker among twenty, as on a host of its own."""
+@contextmanager
+def one_of_many(url: EtcdUrl, copies: int) -> Iterator[tuple[list[Child], list[list[Instance]], list[str]]]:
+    """One worker among twenty, as on a host of its own; bare watches; and whoever writes for the others. With what each
+    worker runs, and the keys of the others' verdicts.
+    """
     placed = spread(SERVICES, copies, WORKERS)
     keys = asyncio.run(offer(url, {f"w{n}": placed[n] for n in range(1, WORKERS)}))
     with workers(url, [{"w0": placed[0]}, {}, {}], url.prefix, DEFAULT) as children:
-        worker, watch, _ = children
-        settle([worker], SERVICES * copies)
+        settle(children[:1], SERVICES * copies)
         time.sleep(2)  # it rests after so much work
-        ours, bare = alone(children, placed, turns)
-        watch.ask("listen", 1)
-        before = [child.ask("used") for child in (worker, watch)]
-        began = time.monotonic()
-        done = asyncio.run(churn(url, keys, RATE, seconds))
-        took = time.monotonic() - began
-        after = [child.ask("used") for child in (worker, watch)]
-        print(f"{done / took:.1f} changes/s for {took:.0f} s", file=sys.stderr)
-        mine, its = ((now[0] - then[0]) / took for now, then in zip(after, before, strict=True))
-        return Weighed(ours, bare, (mine, its), (after[0][1], after[1][1]))
+        yield children, placed, keys
+
+
+def weigh(children: list[Child], url: EtcdUrl, keys: list[str], seconds: float) -> Weighed:
+    """While so many of the others' verdicts change in a second as `RATE` says."""
+    worker, watch, _ = children
+    watch.ask("listen", 1)
+    before = [child.ask("used") for child in (worker, watch)]
+    began = time.monotonic()
+    done = asyncio.run(churn(url, keys, RATE, seconds))
+    took = time.monotonic() - began
+    after = [child.ask("used") for child in (worker, watch)]
+    print(f"{done / took:.1f} changes/s for {took:.0f} s", file=sys.stderr)
+    mine, its = ((now[0] - then[0]) / took for now, then in zip(after, before, strict=True))
+    return Weighed((mine, its), (after[0][1], after[1][1]))
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -206,12 +211,13 @@ def run(quick: bool) -> list[Row]:
     """Rows of the table: times, so that a ratio below 1 is better for us."""
     with scratch() as directory, etcd(Path(directory)) as (url, pid):
         found, told = rounds(url, pid, 1 if quick else 5, 60 if quick else 200)
-    single: list[Weighed] = []
+    single: list[tuple[list[float], list[float]]] = []
     crowd: list[Weighed] = []
     for _ in range(1 if quick else 3):
-        for copies, into in ((COPIES, single), (CROWD, crowd)):
-            with scratch() as directory, etcd(Path(directory)) as (url, _):
-                into.append(weigh(url, copies, 60 if quick else 200, 10 if quick else 60))
+        with scratch() as directory, etcd(Path(directory)) as (url, _), one_of_many(url, COPIES) as (them, placed, _):
+            single.append(alone(them, placed, 60 if quick else 200))
+        with scratch() as directory, etcd(Path(directory)) as (url, _), one_of_many(url, CROWD) as (them, _, keys):
+            crowd.append(weigh(them, url, keys, 10 if quick else 30))
     print(f"etcd: {told * 1e6:.0f} us of CPU to tell one watch of one change", file=sys.stderr)
     size = f"{WORKERS} workers, {SERVICES} services x {COPIES}"
     rows = _times(f"{size}, all on these cores", [r.ours for r in found], [r.bare for r in found])

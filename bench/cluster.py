@@ -221,9 +221,8 @@ def run(quick: bool) -> list[Row]:
     print(f"etcd: {told * 1e6:.0f} us of CPU to tell one watch of one change", file=sys.stderr)
     size = f"{WORKERS} workers, {SERVICES} services x {COPIES}"
     rows = _times(f"{size}, all on these cores", [r.ours for r in found], [r.bare for r in found])
-    rows += _times(
-        f"{size}, one worker and {WORKERS - 1} bare watches", [w.ours for w in single], [w.bare for w in single]
-    )
+    here = f"{size}, one worker and {WORKERS - 1} bare watches"
+    rows += _times(here, [mine for mine, _ in single], [its for _, its in single])
     ours, bare = [r.burst[0] for r in found], [r.burst[1] for r in found]
     beside, spread_ = ratio(ours, bare)
     name = f"burst of {BURST} changes until all tables are the same: {size}, beside etcd's own watch"

@@ -18,11 +18,22 @@ from tests.cluster.workers import (
     agree,
     all_running,
 )
+from tests.e2e.programs import eventually
 
 pytestmark = [
     pytest.mark.timeout(1700),
     pytest.mark.parametrize("driver", ["nftables", pytest.param("ipvs", marks=pytest.mark.ipvs)]),
 ]
+
+
+async def one_digest(workers: list[Worker]) -> str:
+    """That of all their tables, once it is the same in the status and the metrics of each."""
+    found = await eventually(
+        lambda: asyncio.gather(*(worker.digests() for worker in workers)),
+        lambda each: len({digest for pair in each for digest in pair}) == 1,
+        SLOW,
+    )
+    return found[0][0]
 
 
 async def test_every_place_reaches_the_endpoints_of_every_worker(lab: Lab, workers: list[Worker], driver: str) -> None:
@@ -50,4 +61,8 @@ async def test_every_place_reaches_the_endpoints_of_every_worker(lab: Lab, worke
         for worker in workers:
             shown = await worker.status()
             assert (shown["data_plane"], shown["problems"], shown["failures"]) == (driver, [], [])
+        whole = await one_digest(workers)
+        workers[1].offer(workers[1].containers()[:1])
+        await agree(workers, frozenset(CONTAINERS.values()) - {workers[1].containers()[1]}, seconds=SLOW)
+        assert await one_digest(workers) != whole
         await asyncio.gather(*(worker.program.end() for worker in workers if worker.program))

@@ -101,14 +101,22 @@ class Worker:
 
     async def status(self) -> dict[str, Any]:
         """Of its admin API; empty while nothing answers."""
+        shown: dict[str, Any] = json.loads(await self._told("/v1/status") or "{}")
+        return shown
+
+    async def digests(self) -> tuple[str, str]:
+        """Of its table, as the status has it and as the metrics have it."""
+        (metric,) = re.findall(r"^vipmesh_table_digest ([0-9.e+]+)$", await self._told("/metrics"), re.MULTILINE)
+        return str((await self.status()).get("digest")), f"{int(float(metric)):012x}"
+
+    async def _told(self, path: str) -> str:
         connector = aiohttp.UnixConnector(str(self.directory / "admin.sock"))
         async with aiohttp.ClientSession(connector=connector) as session:
             try:
-                async with session.get("http://worker/v1/status") as answer:
-                    shown: dict[str, Any] = await answer.json()
-                    return shown
+                async with session.get(f"http://worker{path}") as answer:
+                    return await answer.text()
             except aiohttp.ClientConnectionError:
-                return {}
+                return ""
 
     async def serving(self) -> frozenset[str]:
         """The addresses of all endpoints that get traffic, as it sees them."""

@@ -63,17 +63,17 @@ class Local:
         view, changed = self.view, self.endpoints
         if not changed and not self.verdicts:
             return view
-        health = ShardedMap(view.health).changed(self.verdicts)
+        health = ShardedMap.of(view.health).changed(self.verdicts)
         groups: dict[str, Group | None] = {}
         for owner in {view.by_key[key].owner for key in changed.keys() | self.verdicts.keys()}:
             members = [changed.get(endpoint.key, endpoint) for endpoint in view.groups[owner].endpoints]
             groups[owner] = group(filter(None, members), health) if any(members) else None
-        grouped = ShardedMap(view.groups).changed(groups)
+        grouped = ShardedMap.of(view.groups).changed(groups)
         if not changed:
             return view.regrouped(grouped, health=health)
         kept = (changed.get(endpoint.key, endpoint) for endpoint in view.endpoints)
         endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
-        return view.regrouped(grouped, ShardedMap(view.by_key).changed(changed), endpoints=endpoints, health=health)
+        return view.regrouped(grouped, ShardedMap.of(view.by_key).changed(changed), endpoints=endpoints, health=health)
 
 
 def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:

@@ -311,9 +311,9 @@ class ClusterView:
         owners = {endpoint.owner for key in changed if (endpoint := self.by_key.get(key)) is not None}
         if not owners:
             return self
-        health = ShardedMap(self.health).changed(changed)
+        health = ShardedMap.of(self.health).changed(changed)
         groups = {owner: group(self.groups[owner].endpoints, health) for owner in owners}
-        return self.regrouped(ShardedMap(self.groups).changed(groups), health=health)
+        return self.regrouped(ShardedMap.of(self.groups).changed(groups), health=health)
 
 
 def group(endpoints: Iterable[Endpoint], health: Mapping[EndpointKey, Health]) -> Group:
@@ -394,7 +394,7 @@ class Table:
     def changed(self, keys: Collection[VirtualKey], part: "Table") -> "Table":
         """The same with these virtual servers, and the VIPs, as the part has them."""
         gone: dict[VirtualKey, VirtualServer | None] = dict.fromkeys(keys)
-        return Table(ShardedMap(self.virtual_servers).changed(gone | dict(part.virtual_servers)), part.vips)
+        return Table(ShardedMap.of(self.virtual_servers).changed(gone | dict(part.virtual_servers)), part.vips)
 
 
 @dataclass(frozen=True, slots=True)

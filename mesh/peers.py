@@ -203,8 +203,8 @@ def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool
 
     groups = {owner: group(map(marked, view.groups[owner].endpoints), view.health) for owner in owners}
     endpoints = tuple(map(marked, view.endpoints))
-    by_key = ShardedMap(view.by_key).changed({key: marked(view.by_key[key]) for key in lost if key in view.by_key})
-    return view.regrouped(ShardedMap(view.groups).changed(groups), by_key, endpoints=endpoints)
+    by_key = ShardedMap.of(view.by_key).changed({key: marked(view.by_key[key]) for key in lost if key in view.by_key})
+    return view.regrouped(ShardedMap.of(view.groups).changed(groups), by_key, endpoints=endpoints)
 
 
 def problems(known: Known) -> list[Problem]:

@@ -178,9 +178,9 @@ def _with_parts(before: Plan, changed: Mapping[str, Part | None]) -> Plan:
     for part in new:
         other.update(part.virtual_servers)
         named.update(dict.fromkeys(part.names, part))
-    parts = ShardedMap(before.parts).changed(changed)
-    servers = ShardedMap(before.table.virtual_servers).changed(other)
-    by_name = ShardedMap(before.by_name).changed(named)
+    parts = ShardedMap.of(before.parts).changed(changed)
+    servers = ShardedMap.of(before.table.virtual_servers).changed(other)
+    by_name = ShardedMap.of(before.by_name).changed(named)
     count = before.count + _count(new) - _count(gone)
     if len(servers) != count:  # two claims of one VIP or port
         servers = ShardedMap(
@@ -197,7 +197,7 @@ def _with_parts(before: Plan, changed: Mapping[str, Part | None]) -> Plan:
 def _counted(before: Mapping[RealKey, int], less: Iterable[RealKey], more: Iterable[RealKey]) -> Mapping[RealKey, int]:
     steps = Counter(more)
     steps.subtract(less)
-    return ShardedMap(before).changed(
+    return ShardedMap.of(before).changed(
         {real: before.get(real, 0) + step or None for real, step in steps.items() if step}
     )
 

@@ -69,8 +69,10 @@ class Roll:
                 owners.update(dict.fromkeys(now.keys, owner))
                 asked.update(now.judges)
                 healthy.update(_healthy(now))
-        services = ShardedMap(self.services).changed(counted)
-        roll = Roll(view, judges, floor, services, ShardedMap(self.owners).changed(owners), +asked, healthy, declared)
+        services = ShardedMap.of(self.services).changed(counted)
+        roll = Roll(
+            view, judges, floor, services, ShardedMap.of(self.owners).changed(owners), +asked, healthy, declared
+        )
         return Step(roll, changed, self._fallen(view, moved) & roll.owners.keys())
 
     def asked_by(self, judge: str) -> frozenset[EndpointKey]:

@@ -28,12 +28,8 @@ class ShardedMap(Mapping[K, V]):
     __slots__ = ("_before", "_count", "_itself", "_shards", "_since")
 
     def __init__(self, content: Mapping[K, V] = _EMPTY) -> None:
-        """What another one holds is shared with it."""
         self._shards: list[dict[K, V]] = [_EMPTY] * SHARDS
-        if isinstance(content, ShardedMap):
-            self._shards = content._shards
-        else:
-            self._put(content)
+        self._put(content)
         self._count = len(content)
         self._itself = object()
         """Stands for this content: who holds it does not hold the content."""
@@ -41,6 +37,11 @@ class ShardedMap(Mapping[K, V]):
         """What stands for the content that this one was made from."""
         self._since: frozenset[K] = frozenset()
         """The keys of what is not the same object there."""
+
+    @classmethod
+    def of(cls, content: Mapping[K, V]) -> "ShardedMap[K, V]":
+        """Itself, if it is one."""
+        return content if isinstance(content, ShardedMap) else cls(content)
 
     def changed(self, changes: Mapping[K, V | None]) -> "ShardedMap[K, V]":
         """With these values, None: there is none any more; itself where they are the same objects already."""

@@ -133,7 +133,7 @@ class Draft:
         None instead of names: any of them may. Raises ValueError for a name or an address that is none; nothing has
         changed then.
         """
-        before, services = self._services, ShardedMap(services)
+        before, services = self._services, ShardedMap.of(services)
         moved = differing(before, services)
         made = [(name, [*changes(name, before.get(name), services.get(name))]) for name in moved]
         self._touched = set()

@@ -71,6 +71,8 @@ def graph(text: str) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         reason = ", ".join(part for part in (error.context, error.problem) if part)
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 0)
+        if "nesting depth" in (error.problem or ""):  # newer versions of libyaml have a limit too, and read ahead
+            raise _too_deep(line) from None
         raise YamlError(line, column, f"not YAML: {reason}", "mend the syntax there or just before") from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
@@ -90,8 +92,11 @@ def _check_depth(text: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _DEPTH_MAX:
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            raise YamlError(line, 0, f"it is nested more than {_DEPTH_MAX} deep", "write it flatter")
+            raise _too_deep(event.start_mark.line + 1 if event.start_mark else 1)
+
+
+def _too_deep(line: int) -> YamlError:
+    return YamlError(line, 0, f"it is nested more than {_DEPTH_MAX} deep", "write it flatter")
 
 
 def line_of(node: yaml.Node) -> int:

@@ -69,7 +69,7 @@ class Reconciler:
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
     `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
     `leaving` knows what operators want drained, and is told what each pass has left in the data plane. `reach` asks the
-    other workers.
+    other workers; None: nobody is asked, and all of them are there.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Reconciler:
         self._claimed = (Claims(), Claims())
         """All of the newest picture, and those of them that are in force."""
         self._journal = Journal()
+        self._asks = reach is not None
         self._reach = reach or Reach(wake.set)
         self._share = Share(
             site.worker, store, self._journal, self._decide, listens=site.listens, answers=self._reach.answers
@@ -141,7 +142,8 @@ class Reconciler:
             tasks.create_task(self._keep_registered(), name="registration")
             tasks.create_task(self._follow_store(), name="store")
             tasks.create_task(self._keep_programmed(), name="data plane")
-            tasks.create_task(self._reach.run(self), name="other workers")
+            if self._asks:
+                tasks.create_task(self._reach.run(self), name="other workers")
 
     def status(self) -> WorkerStatus:
         """What an operator should know, now."""

@@ -71,7 +71,8 @@ class Local:
         grouped = ShardedMap.of(view.groups).changed(groups)
         if not changed:
             return view.regrouped(grouped, health=health)
-        kept = (changed.get(endpoint.key, endpoint) for endpoint in view.endpoints)
+        me = self.worker
+        kept = [changed.get(e.key, e) if e.worker == me else e for e in view.endpoints]
         endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
         return view.regrouped(grouped, ShardedMap.of(view.by_key).changed(changed), endpoints=endpoints, health=health)
 

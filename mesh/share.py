@@ -103,13 +103,19 @@ class Share:
         if offered != self._offered:
             self._picture.offered(self._offered, offered)
             self._offered = offered
-            self._owners = frozenset(service.owner for service in services)
-            self._names = frozenset(service.name for service in services)
-            self._decided = None
-            self._unclaimed.set()
             self._endpoints = frozenset(endpoint.id for endpoint in endpoints)
             self._write.set()
             self._look.set()
+            self._claim_for(services)
+
+    def _claim_for(self, services: tuple[Service, ...]) -> None:
+        """Ask for what these lack, too: nothing that was not asked for yet, if no other service is among them."""
+        before = self._owners, self._names
+        self._owners = frozenset(service.owner for service in services)
+        self._names = frozenset(service.name for service in services)
+        if not (self._owners <= before[0] and self._names <= before[1]):
+            self._decided = None
+            self._unclaimed.set()
 
     def judge(self, said: Mapping[EndpointKey, Said]) -> None:
         """This is what the probes say of everything that this worker asks."""

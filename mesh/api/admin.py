@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mesh.api.access import Token, TokenError, guard, refused
-from mesh.api.events import follow
+from mesh.api.event_stream import follow
 from mesh.api.explaining import Explain, get_explanation
 from mesh.api.feed import Feed
 from mesh.api.metrics import Measure, Metrics

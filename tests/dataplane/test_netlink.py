@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.ipvs.netlink import BATCH, IpvsSocket
+from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.wire import Ack, Request, pack
 
 HEADER = struct.Struct("=IHHII")

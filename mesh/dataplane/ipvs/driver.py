@@ -18,7 +18,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
 from mesh.dataplane.ipvs import codec
 from mesh.dataplane.ipvs.listing import DestinationParser, ServiceParser
-from mesh.dataplane.ipvs.netlink import BATCH, IpvsSocket
+from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.statistics import parse_traffic
 from mesh.dataplane.ipvs.translate import Change, as_edit, encode, reason, virtual_key, virtual_server
 from mesh.dataplane.vips import move_vip

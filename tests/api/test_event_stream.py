@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.api import events, feed
+from mesh.api import event_stream as events
+from mesh.api import feed
 from mesh.api.feed import MOST, OFTEN, SELDOM, CrowdedError, Feed
 from mesh.model import Health
 from mesh.observed import Observed

@@ -23,10 +23,10 @@ from pathlib import Path
 from cluster_parent import Child, churn, etcd, last, offer, settle, workers
 
 from harness import Row, cpu_seconds, main, ratio, scratch
-from mesh.etcd_url import EtcdUrl
-from mesh.floor import DEFAULT
+from mesh.cluster.records.encode import verdict
+from mesh.config.etcd_url import EtcdUrl
+from mesh.health.panic import DEFAULT
 from mesh.model import Health, Instance
-from mesh.store.records import verdict
 from mesh.testing.worker import spread
 
 WORKERS, SERVICES, COPIES = 20, 1000, 5

@@ -17,14 +17,14 @@ from typing import Any
 from cluster_workers import FIELD, LEASE, serve
 
 from harness import need, running
-from mesh.claims import wishes
-from mesh.etcd_url import EtcdUrl
+from mesh.cluster.claim_transactions import claim
+from mesh.cluster.claims import wishes
+from mesh.cluster.records.encode import own_prefixes, registration, verdict, view
+from mesh.cluster.registration import register
+from mesh.config.etcd_url import EtcdUrl
 from mesh.model import Health, Instance
-from mesh.register import register
-from mesh.store.claiming import claim
 from mesh.store.etcd import EtcdStore, Gateway
-from mesh.store.etcd.wire import TransactionAnswer
-from mesh.store.records import own_prefixes, registration, verdict, view
+from mesh.store.etcd.messages import TransactionAnswer
 
 WITHIN = 300.0
 """Seconds for whatever is waited for."""

@@ -20,17 +20,17 @@ from typing import Any
 import uvloop
 
 from harness import cpu_seconds
+from mesh.cluster.records.encode import own_prefixes
+from mesh.config.etcd_url import EtcdUrl
+from mesh.control.dns_zone import Names
 from mesh.dataplane import Failure
-from mesh.diff import AddRealServer, DeleteRealServer, Operation
-from mesh.etcd_url import EtcdUrl
+from mesh.dataplane.diff import AddRealServer, DeleteRealServer, Operation
 from mesh.model import Health, Instance
-from mesh.naming import Names
-from mesh.offload import answer_promptly
 from mesh.store.etcd import EtcdStore, Gateway
-from mesh.store.etcd.wire import Body, TransactionAnswer, prefix_end
-from mesh.store.records import own_prefixes
+from mesh.store.etcd.messages import Body, TransactionAnswer, prefix_end
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.worker import FakeWorker, Field
+from mesh.util.offload import answer_promptly
 from meshdns.zone import Draft
 
 FIELD = Field(ip_network("10.112.0.0/16"))

@@ -20,8 +20,8 @@ from deploy_times import NETWORK, SUBNET, dead, idle, started
 from deploy_worker import CHECKED, mesh
 
 from harness import MissingError, Row, main, need, ratio, running, scratch
-from mesh.testing.namespace import Namespace
-from tests.docker.engine import Engine, missing
+from mesh.testing.netns import Namespace
+from tests.system.docker.engine import Engine, missing
 
 REST = 1.0
 """Seconds; HAProxy asks three times meanwhile."""

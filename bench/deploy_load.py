@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tests.docker.engine import Engine
-from tests.docker.worker import LOAD
+from tests.system.docker.engine import Engine
+from tests.system.docker.worker import LOAD
 
 RATE, LONG = 50, 4
 """New connections a second, and connections at a time whose answer takes two seconds."""

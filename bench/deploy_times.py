@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy_worker import CHECKED, Mesh, mesh
 
 from harness import Row, cpu_seconds
-from tests.docker.engine import Engine
+from tests.system.docker.engine import Engine
 
 NETWORK, SUBNET = "bench", "172.31.7.0/24"
 """Of containers with an address that is known before they start."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.docker.engine import Engine
+from tests.system.docker.engine import Engine
 
 CHECKED = {
     "mesh.routing.port_80": "web.test",

@@ -5,8 +5,8 @@ import sys
 
 import uvloop
 
-from mesh.offload import answer_promptly
-from meshdns.forward import Forwarder
+from mesh.util.offload import answer_promptly
+from meshdns.forwarder import Forwarder
 from meshdns.server import NameServer
 from meshdns.zone import Zone
 

@@ -9,9 +9,9 @@ import sys
 import uvloop
 from dns_peers import address
 
-from mesh.offload import answer_promptly
+from mesh.util.offload import answer_promptly
 from meshdns.server import NameServer
-from meshdns.service import Service
+from meshdns.service_records import Service
 from meshdns.thread import ThreadedServer
 from meshdns.zone import Draft
 

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import Row, main, need, ratio, running, scratch
-from tests.cluster.lab import ETCD, WORKERS, Lab
-from tests.cluster.load import Way, load
-from tests.cluster.workers import PUBLISHED, Worker, agree, all_running, met
-from tests.e2e.programs import eventually
-from tests.ipvs.lab import PORT, Echo
 from tests.netns import private_network
-from tests.store.etcd_server import etcd
+from tests.store.etcd.server import etcd
+from tests.system.cluster.lab import ETCD, WORKERS, Lab
+from tests.system.cluster.load import Way, load
+from tests.system.cluster.workers import PUBLISHED, Worker, agree, all_running, met
+from tests.system.e2e.programs import eventually
+from tests.system.ipvs.lab import PORT, Echo
 
 SHARED = "10.1.0.100"
 ADVERTISED = 0.3

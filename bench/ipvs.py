@@ -21,10 +21,10 @@ from ipvs_daemon import resident
 from ipvs_traffic import traffic
 
 from harness import MissingError, Row, main, ratio
-from mesh.dataplane.ipvs.driver import IpvsDataPlane, available
-from mesh.diff import EditRealServer, diff
+from mesh.dataplane.diff import EditRealServer, diff
+from mesh.dataplane.ipvs.plane import IpvsDataPlane, available
 from mesh.model import Address, RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
-from mesh.testing.namespace import Namespace, ip
+from mesh.testing.netns import Namespace, ip
 
 POOL = ip_network("10.112.0.0/12")
 TURNS = 20

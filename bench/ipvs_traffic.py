@@ -21,11 +21,11 @@ from multiprocessing.process import BaseProcess
 import ipvs_peers as peers
 
 from harness import Row, ratio
-from mesh.dataplane.ipvs.driver import IpvsDataPlane
-from mesh.diff import diff
-from mesh.host.interface import MeshInterface
+from mesh.dataplane.diff import diff
+from mesh.dataplane.ipvs.plane import IpvsDataPlane
+from mesh.host.vip_interface import MeshInterface
 from mesh.model import RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
-from mesh.testing.namespace import Namespace, ip
+from mesh.testing.netns import Namespace, ip
 
 PORT = 8080
 BACKEND = RealKey("10.2.0.1", PORT)

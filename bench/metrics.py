@@ -18,14 +18,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from harness import Row, main, need, ratio, scratch
-from mesh.api.admin import AdminApi, Entrance
-from mesh.census import census
-from mesh.metrics import Measured, exposition
+from mesh.api.http.server import AdminApi, Entrance
+from mesh.api.metrics.counts import census
+from mesh.api.metrics.families import Measured, exposition
+from mesh.api.status import Facts
+from mesh.control.planner import plan
+from mesh.control.snapshot import Observed
 from mesh.model import Claims, ClusterView, Endpoint, Instance, Route, Service, Transport
-from mesh.observed import Observed
-from mesh.offload import answer_promptly
-from mesh.plan import plan
-from mesh.status import Facts
+from mesh.util.offload import answer_promptly
 
 SERVICES, ENDPOINTS = 10_000, 3
 

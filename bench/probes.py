@@ -24,7 +24,7 @@ from probes_dns import dns_row
 from probes_peers import PORT, Endpoints, endpoints, httpchk
 
 from harness import MissingError, Row, cores, cpu_seconds, main, ratio, running, scratch
-from mesh.testing.namespace import Namespace, ip
+from mesh.testing.netns import Namespace, ip
 
 HERE = Path(__file__).parent
 COUNT, MANY = 1000, 10_000

@@ -19,18 +19,18 @@ from dnslib import DNSRecord
 from probes_peers import PORT
 
 from harness import Row, ratio, running
+from mesh.api.status import Facts
+from mesh.control.dns_zone import Names
+from mesh.control.ports import Site
+from mesh.control.reconciler import Reconciler
+from mesh.dataplane.ownership import PublishedPorts
+from mesh.health.prober import Prober
 from mesh.model import Instance
-from mesh.naming import Names
-from mesh.offload import answer_promptly
-from mesh.parts import Site
-from mesh.probes.prober import Prober
-from mesh.published import PublishedPorts
-from mesh.reconcile import Reconciler
-from mesh.status import Facts
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.source import FakeSource
 from mesh.testing.store import MemoryCluster, MemoryStore
+from mesh.util.offload import answer_promptly
 from meshdns.server import NameServer
 from meshdns.thread import ThreadedServer
 from meshdns.zone import Draft

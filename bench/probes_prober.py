@@ -11,11 +11,11 @@ from pathlib import Path
 
 import uvloop
 
+from mesh.health.prober import Prober
+from mesh.health.targets import Stats, Target
+from mesh.health.timer_wheel import SLOT
 from mesh.model import Probe, ProbeKind
-from mesh.offload import answer_promptly
-from mesh.probes.prober import Prober
-from mesh.probes.schedule import SLOT
-from mesh.probes.watched import Stats, Target
+from mesh.util.offload import answer_promptly
 
 
 class Lateness(Stats):

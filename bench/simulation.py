@@ -12,8 +12,8 @@ import time
 from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 
-from mesh.testing.havoc import Havoc, placed, wreak, wrong
-from mesh.testing.simulation import Simulation
+from tests.simulation.cluster import Simulation
+from tests.simulation.faults import Havoc, placed, wreak, wrong
 
 POOL, PORTS = ip_network("10.64.0.0/10"), range(30000, 40000)
 

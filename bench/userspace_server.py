@@ -5,9 +5,9 @@ import sys
 
 import uvloop
 
+from mesh.dataplane.diff import diff
 from mesh.dataplane.userspace import UserspaceDataPlane
-from mesh.diff import diff
-from mesh.host.interface import LoopbackAddresses
+from mesh.host.vip_interface import LoopbackAddresses
 from mesh.model import RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
 
 

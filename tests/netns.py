@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mesh.testing.namespace import Namespace, ip, run
+from mesh.testing.netns import Namespace, ip, run
 
 __all__ = ["Namespace", "ip", "private_network", "run"]
 

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from meshdns.answer import PLAIN_SIZE, TCP_SIZE, UDP_SIZE, Query, Rcode
-from meshdns.records import Type
+from meshdns.authoritative import PLAIN_SIZE, TCP_SIZE, UDP_SIZE, Query, Rcode
+from meshdns.rdata import Type
 
 LONGEST = 86400
 """Seconds that an answer is kept at most (RFC 8767, section 4: cap what is absurd)."""

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from meshdns.access import LOCAL, Network, within
-from meshdns.answer import Forward, Rcode, failure
-from meshdns.forward import ForwardCounters, Forwarder
-from meshdns.listen import NameServerError, bind
-from meshdns.table import Answers
+from meshdns.acl import LOCAL, Network, within
+from meshdns.authoritative import Forward, Rcode, failure
+from meshdns.bind import NameServerError, bind
+from meshdns.forwarder import ForwardCounters, Forwarder
+from meshdns.packet_cache import Answers
 from meshdns.tcp import TcpServer
 from meshdns.udp import BatchServer, PlainServer, serve
 from meshdns.zone import Zone

@@ -12,7 +12,7 @@ import asyncio
 import struct
 from typing import Protocol, cast
 
-from meshdns.answer import Forward
+from meshdns.authoritative import Forward
 
 IDLE = 10.0
 """Seconds without a question after which a connection is closed (RFC 7766, section 6.2.3)."""

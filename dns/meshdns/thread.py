@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-from meshdns.forward import ForwardCounters
+from meshdns.forwarder import ForwardCounters
 from meshdns.server import Counters, NameServer
 from meshdns.zone import Zone
 

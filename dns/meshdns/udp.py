@@ -11,10 +11,11 @@ from itertools import compress
 from operator import not_
 from typing import Any, Protocol, TypeAlias, cast
 
-from meshdns import batch, mmsg
-from meshdns.answer import Forward
-from meshdns.block import block
-from meshdns.table import Answers
+from meshdns import mmsg
+from meshdns import udp_batch as batch
+from meshdns.authoritative import Forward
+from meshdns.packet_cache import Answers
+from meshdns.response_block import block
 
 Peer: TypeAlias = tuple[Any, ...]
 """A socket address as the socket module writes it: host and port first."""

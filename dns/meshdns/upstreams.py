@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from meshdns.records import suffixes, wire
+from meshdns.rdata import suffixes, wire
 
 log = logging.getLogger("vipmesh")
 

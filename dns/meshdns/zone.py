@@ -13,9 +13,9 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from meshdns.records import Record, Type, address, authority, name_server, suffixes, wire
-from meshdns.service import Change, Service, changes
-from meshdns.sharded import ShardedMap, differing
+from meshdns.persistent_map import ShardedMap, differing
+from meshdns.rdata import Record, Type, address, authority, name_server, suffixes, wire
+from meshdns.service_records import Change, Service, changes
 
 _POINTERS = tuple(struct.pack("!H", 0xC000 | 12 + at) for at in range(256))
 _REVERSE = (wire("in-addr.arpa"), wire("ip6.arpa"))

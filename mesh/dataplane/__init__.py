@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mesh.diff import Operation
-from mesh.drain import Place
+from mesh.dataplane.diff import Operation
+from mesh.dataplane.drain import Place
 from mesh.model import Address, Table, Traffic, VirtualKey
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from mesh.model import Instance
-from mesh.problem import Problem
+from mesh.model.problem import Problem
 
 
 class Source(Protocol):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mesh.store import Snapshot, StoreError
-from mesh.store.lock import lock
+from mesh.store.file_lock import lock
 
 T = TypeVar("T")
 

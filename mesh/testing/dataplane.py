@@ -3,13 +3,8 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure
-from mesh.diff import (
-    Operation,
-    RefusedError,
-    apply,
-    settle,
-)
-from mesh.drain import Place
+from mesh.dataplane.diff import Operation, RefusedError, apply, settle
+from mesh.dataplane.drain import Place
 from mesh.model import Forwarding, Table, Traffic, Transport, VirtualKey
 
 _FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}

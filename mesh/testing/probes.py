@@ -4,8 +4,8 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 
+from mesh.health.state_machine import Verdict
 from mesh.model import Address, Probe
-from mesh.probes.health import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from mesh.model import Instance
-from mesh.problem import Problem
+from mesh.model.problem import Problem
 
 
 class FakeSource:

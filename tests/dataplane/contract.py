@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pytest
 
 from mesh.dataplane import DataPlane
-from mesh.diff import (
+from mesh.dataplane.diff import (
     AddRealServer,
     AddVirtualServer,
     BindVip,

@@ -3,7 +3,7 @@
 import pytest
 
 from mesh.dataplane import DataPlaneError
-from mesh.diff import AddRealServer, AddVirtualServer, Operation, diff
+from mesh.dataplane.diff import AddRealServer, AddVirtualServer, Operation, diff
 from mesh.model import Address, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
 from mesh.testing.dataplane import FakeDataPlane
 from tests.dataplane.contract import ONE, TWO, DataPlaneContract

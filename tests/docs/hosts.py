@@ -20,7 +20,7 @@ rm -f /etc/vipmesh.toml
 [ -z "{socket}" ] || {{ touch {scratch}/docker.sock; mount --bind {socket} {scratch}/docker.sock; }}
 for place in /run /var/lib /var/log; do mount -t tmpfs tmpfs $place; done
 [ -z "{socket}" ] || {{ touch /run/docker.sock; mount --bind {scratch}/docker.sock /run/docker.sock; }}
-printf '#!{python}\\nimport sys\\nfrom mesh.cli import main\\nsys.exit(main())\\n' > {scratch}/bin/vipmesh
+printf '#!{python}\\nimport sys\\nfrom mesh.cli.main import main\\nsys.exit(main())\\n' > {scratch}/bin/vipmesh
 chmod +x {scratch}/bin/vipmesh
 export PATH={scratch}/bin:$PATH:/usr/sbin:/sbin PYTHONPATH={paths} HOME={scratch}
 set +e

@@ -10,7 +10,7 @@ import tempfile
 from xml.sax.saxutils import escape
 
 from tests.docs.pages import ROOT
-from tests.e2e.programs import VIPMESH
+from tests.system.e2e.programs import VIPMESH
 
 SECONDS = 34.0
 """Until an instance has died and was pruned."""

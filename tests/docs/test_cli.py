@@ -6,12 +6,12 @@ from dataclasses import fields
 
 import pytest
 
-from mesh.arguments import parser
-from mesh.explanation import Cause
-from mesh.top import Row, Top
-from mesh.verbs import answers
-from mesh.verbs.doctor import Diagnosis
-from mesh.verbs.doctor import Found as Finding
+from mesh.api.explain.document import Cause
+from mesh.cli import documents as answers
+from mesh.cli.doctor import Diagnosis
+from mesh.cli.doctor import Found as Finding
+from mesh.cli.parser import parser
+from mesh.cli.top_view import Row, Top
 from tests.docs.pages import ROOT
 
 VERBS, _, DOCUMENTS = (ROOT / "docs" / "cli.md").read_text().partition("## What programs get")

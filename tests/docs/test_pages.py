@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.arguments import parser
-from mesh.check import check
-from mesh.config import load
+from mesh.cli.lint import check
+from mesh.cli.parser import parser
+from mesh.config.settings import load
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -43,7 +43,7 @@ def test_settings_are_understood(block: Block) -> None:
 
 COMPOSE = [block for block in BLOCKS if block.language == "yaml" and re.search("^services:", block.text, re.M)]
 MISTAKES = "http://restserver.local/api"
-"""In the example of what is refused; `tests/test_check.py` looks at what is said of it."""
+"""In the example of what is refused; `tests/cli/test_check.py` looks at what is said of it."""
 
 
 @pytest.mark.parametrize("block", each(block for block in COMPOSE if MISTAKES not in block.text))

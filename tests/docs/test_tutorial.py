@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.engine import IMAGE, Engine, missing
 from tests.docs.hosts import Host, host
 from tests.docs.pages import ROOT, Block, blocks
-from tests.ipvs.places import filter_bridged
 from tests.netns import Namespace
+from tests.system.docker.engine import IMAGE, Engine, missing
+from tests.system.ipvs.endpoints import filter_bridged
 
 PATIENCE = 60.0
 """Seconds until a command shows what the page says."""

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from mesh.host.addresses import changes, worker_addresses
-from mesh.host.interface import MeshInterface
+from mesh.host.vip_interface import MeshInterface
 from tests.netns import ip, private_network
 
 

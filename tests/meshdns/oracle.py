@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from dnslib import AAAA, EDNS0, NS, PTR, QTYPE, RCODE, RR, SOA, SRV, TXT, A, DNSHeader, DNSLabel, DNSRecord
 from dnslib.dns import RD
 
-from meshdns.service import Service
+from meshdns.service_records import Service
 
 TTL, SERIAL = 5, 7
 

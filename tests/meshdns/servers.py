@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import CI, call, eventually, free_port
+from tests.system.e2e.programs import CI, call, eventually, free_port
 
 
 @asynccontextmanager

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from meshdns.server import NameServer
-from meshdns.service import Endpoint, Port, Service
+from meshdns.service_records import Endpoint, Port, Service
 from meshdns.thread import ThreadedServer
 from meshdns.zone import Draft
-from tests.e2e.programs import call
 from tests.netns import private_network
+from tests.system.e2e.programs import call
 
 WEB = Service(
     ("10.112.0.7",),

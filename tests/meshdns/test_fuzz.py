@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import call
 from tests.meshdns.fuzz.target import check
+from tests.system.e2e.programs import call
 
 CORPUS = Path(__file__).parent / "fuzz" / "corpus"
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))

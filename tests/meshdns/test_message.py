@@ -7,7 +7,7 @@ from dnslib import CNAME, QTYPE, RR, SOA, TXT, A, DNSRecord
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from meshdns.answer import Query, parse
+from meshdns.authoritative import Query, parse
 from meshdns.message import LONGEST, LONGEST_NEGATIVE, STALE_TTL, Reply, asked, key_of, question_of, read, stale, write
 from tests.meshdns.upstream import good, many, negative, question, says, truncated
 

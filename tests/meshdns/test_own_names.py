@@ -12,15 +12,15 @@ from dnslib import RCODE, DNSRecord
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshdns.answer import Forward, answer
-from meshdns.exchange import Patience
-from meshdns.forward import Forwarder
+from meshdns.authoritative import Forward, answer
+from meshdns.forwarder import Forwarder
 from meshdns.server import NameServer
-from meshdns.service import reverse_domains
+from meshdns.service_records import reverse_domains
+from meshdns.upstream_query import Patience
 from meshdns.upstreams import Upstreams
 from meshdns.zone import Zone
-from tests.e2e.programs import call
 from tests.meshdns.upstream import Upstream, good, question, silent, upstream
+from tests.system.e2e.programs import call
 
 POOL = ip_network("10.112.0.0/16")
 ZONE = Zone.build(

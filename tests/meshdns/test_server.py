@@ -11,10 +11,10 @@ import pytest
 from dnslib import DNSRecord
 
 from meshdns import mmsg
-from meshdns.forward import Forwarder
+from meshdns.forwarder import Forwarder
 from meshdns.server import LOCAL, NameServer, NameServerError
 from meshdns.zone import Zone
-from tests.e2e.programs import call
+from tests.system.e2e.programs import call
 
 ZONE = Zone.build(
     {"restserver.local": ["10.112.0.7"], "many.test": [f"10.112.1.{n}" for n in range(1, 251)]}, ["mesh.internal"]

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from meshdns.answer import Forward, Query
+from meshdns.authoritative import Forward, Query
 from meshdns.tcp import PIPELINED, TcpServer
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

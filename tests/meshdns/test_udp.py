@@ -13,10 +13,11 @@ import pytest
 import uvloop
 from dnslib import EDNS0, DNSRecord
 
-from meshdns import batch, mmsg, udp
-from meshdns.block import block
-from meshdns.forward import Forwarder
-from meshdns.listen import bind
+from meshdns import mmsg, udp
+from meshdns import udp_batch as batch
+from meshdns.bind import bind
+from meshdns.forwarder import Forwarder
+from meshdns.response_block import block
 from meshdns.server import NameServer
 from meshdns.zone import Zone
 from tests.netns import ip, private_network

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from meshdns.records import wire
+from meshdns.rdata import wire
 from meshdns.upstreams import ASIDE, ASIDE_MOST, LOOK_EVERY, SILENT, Upstream, Upstreams, name_servers
 
 

@@ -8,9 +8,9 @@ from typing import TypeAlias, cast
 
 from dnslib import QTYPE, RCODE, RR, SOA, A, DNSRecord
 
-from meshdns.answer import parse
-from meshdns.forward import Forwarder
-from meshdns.listen import bind
+from meshdns.authoritative import parse
+from meshdns.bind import bind
+from meshdns.forwarder import Forwarder
 
 Reply: TypeAlias = Callable[[DNSRecord], bytes | None]
 

@@ -9,8 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from mesh.dataplane.ipvs.wire import PORT, U32, Attributes, MalformedError, attribute, nest
-from mesh.dataplane.nftables.service import PROTOCOLS, TRANSPORTS
+from mesh.dataplane.ipvs.netlink import PORT, U32, Attributes, MalformedError, attribute, nest
+from mesh.dataplane.nftables.service_chain import PROTOCOLS, TRANSPORTS
 from mesh.model import RealKey, Transport, VirtualKey
 
 GENERATION = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN

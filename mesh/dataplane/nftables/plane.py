@@ -17,17 +17,17 @@ from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 
-from mesh import nft
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
-from mesh.dataplane.nftables.base import TABLE, Network, base, script
-from mesh.dataplane.nftables.changes import Changes, changes, part, shortcomings, virtual_key
-from mesh.dataplane.nftables.listing import ABSENT, Listing, ListingError, State, committed, state
-from mesh.dataplane.nftables.netfilter import NetfilterSocket
-from mesh.dataplane.nftables.sample import sample
-from mesh.dataplane.vips import move_vip
-from mesh.diff import BindVip, Operation, UnbindVip
-from mesh.drain import Place
+from mesh.dataplane.diff import BindVip, Operation, UnbindVip
+from mesh.dataplane.drain import Place
+from mesh.dataplane.kernel import move_vip
+from mesh.dataplane.nftables.commands import Changes, changes, part, shortcomings, virtual_key
+from mesh.dataplane.nftables.feature_check import sample
+from mesh.dataplane.nftables.parse import ABSENT, Listing, ListingError, State, committed, state
+from mesh.dataplane.nftables.ruleset import TABLE, Network, base, script
+from mesh.dataplane.nftables.socket import NetfilterSocket
 from mesh.model import Table, Traffic, Transport, VirtualKey, VirtualServer
+from mesh.util import nft
 
 log = logging.getLogger("vipmesh")
 

@@ -9,10 +9,7 @@ import errno
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
-from mesh.dataplane.userspace.balance import Balance
-from mesh.dataplane.userspace.tcp import TcpListener
-from mesh.dataplane.userspace.udp import UdpListener
-from mesh.diff import (
+from mesh.dataplane.diff import (
     AddRealServer,
     AddVirtualServer,
     BindVip,
@@ -23,7 +20,10 @@ from mesh.diff import (
     Operation,
     UnbindVip,
 )
-from mesh.drain import Place
+from mesh.dataplane.drain import Place
+from mesh.dataplane.userspace.scheduler import Balance
+from mesh.dataplane.userspace.tcp_proxy import TcpListener
+from mesh.dataplane.userspace.udp_proxy import UdpListener
 from mesh.model import Address, Forwarding, RealKey, RealServer, Table, Traffic, Transport, VirtualKey, VirtualServer
 
 _PRIVILEGED = 1024

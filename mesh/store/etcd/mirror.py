@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from mesh.store import Snapshot
-from mesh.store.etcd.wire import KeyValue, WatchAnswer
-from meshdns.sharded import ShardedMap
+from mesh.store.etcd.messages import KeyValue, WatchAnswer
+from meshdns.persistent_map import ShardedMap
 
 ALIKE = 16384
 """Values that are kept once although many records have them: all workers that run a service declare it alike."""

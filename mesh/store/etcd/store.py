@@ -17,13 +17,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
-from mesh.etcd_url import EtcdUrl
+from mesh.config.etcd_url import EtcdUrl
 from mesh.store import Snapshot, StoreError
-from mesh.store.etcd.faults import RefusedError, UnreachableError
-from mesh.store.etcd.gateway import Gateway
-from mesh.store.etcd.lease import Registrations
+from mesh.store.etcd.client import Gateway
+from mesh.store.etcd.errors import RefusedError, UnreachableError
+from mesh.store.etcd.messages import Body, KeyValue, RangeAnswer, TransactionAnswer, prefix_end
 from mesh.store.etcd.mirror import ForgottenError, Mirror
-from mesh.store.etcd.wire import Body, KeyValue, RangeAnswer, TransactionAnswer, prefix_end
+from mesh.store.etcd.registrations import Registrations
 
 log = logging.getLogger("vipmesh")
 

@@ -6,9 +6,9 @@ As a program it is a coverage-guided fuzzer (libFuzzer by atheris): `python -m t
 
 import sys
 
-from meshdns.answer import Forward, answer, failure, parse
-from meshdns.service import Endpoint, Port, Service
-from meshdns.table import Answers
+from meshdns.authoritative import Forward, answer, failure, parse
+from meshdns.packet_cache import Answers
+from meshdns.service_records import Endpoint, Port, Service
 from meshdns.zone import Draft
 
 ZONE = Draft(["mesh.internal", "112.10.in-addr.arpa"]).update(

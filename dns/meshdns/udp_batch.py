@@ -1,0 +1,222 @@
+"""Datagrams by the dozen: recvmmsg(2) and sendmmsg(2) over buffers that are wired once.
+
+A datagram that Python receives on its own costs a system call, a bytes object, an address tuple and a turn of the
+event loop, and as much again to answer it. Here one call fetches up to `SLOTS` of them into fixed buffers; an answer
+is written into the slot's other buffer, and one call sends them all. The headers for receiving and for sending point to
+the same address buffer, so that the peer's address goes back without Python ever looking at it.
+
+On a socket that is bound to all addresses the kernel says which one was asked (IP_PKTINFO, ip(7) and ipv6(7)), and
+these octets go back the same way: the answer leaves from the address that was asked.
+
+Answers over IPv4 are never fragmented on their way (RFC 9715), which also spares the kernel an ID for each. Where the
+way is known to be too narrow for one, the client gets told to ask over TCP.
+"""
+
+import ctypes
+import errno
+import mmap
+import socket
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from operator import getitem
+
+from meshdns.authoritative import cut
+from meshdns.mmsg import Header, Vector, calls
+from meshdns.response_block import LENGTH, SIZE, plain
+
+SLOTS = 64
+"""Datagrams per call; 16 to 256 differ by nothing that can be measured."""
+LONGEST = 1024
+"""Octets of a question; a longer one is cut, and said to be malformed."""
+ROOM = 1280
+"""Octets of an answer."""
+QUESTION = LONGEST + 64
+"""Octets from one slot to the next: an odd number of cache lines, so that slots do not compete for the same ones."""
+
+ADDRESS = 32
+"""Octets per slot for a socket address: 16 (ip(7)) or 28 (ipv6(7)), aligned."""
+_CONTROL = 64
+_PKTINFO4, _RECVPKTINFO6 = 8, 49  # linux/in.h IP_PKTINFO, linux/in6.h IPV6_RECVPKTINFO
+_MTU_DISCOVER, _DO = 10, 2  # linux/in.h IP_MTU_DISCOVER, IP_PMTUDISC_DO
+_PASSING = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
+"""The kernel has no room now: what is left is dropped, as the network might. Other errors are of one datagram."""
+
+
+_SIZE = ctypes.sizeof(Header)
+_LENGTHS = slice(Header.length.offset // 4, None, _SIZE // 4)
+_ANY_INTERFACE = memoryview(bytes(4 * SLOTS)).cast("I")
+
+
+class _Keys(dict[int, slice]):
+    """Where the question of a slot lies without its ID, by its length."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self._start = start
+
+    def __missing__(self, length: int) -> slice:
+        made = self[length] = slice(self._start + 2, self._start + length)
+        return made
+
+
+_KEYS = tuple(_Keys(slot * QUESTION) for slot in range(SLOTS))
+
+
+class Batch:
+    """The buffers of one non-blocking UDP socket, which stays the caller's.
+
+    After `receive()` slot k holds a question; `keys` gives all of them without their IDs. `answer` takes a block for
+    each slot, with any ID, and `send` sends those of some slots.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._v6 = sock.family == socket.AF_INET6
+        self._everywhere = sock.getsockname()[0] in ("0.0.0.0", "::")
+        if self._everywhere:
+            _tell_address_asked(sock, self._v6)
+        if not self._v6:
+            sock.setsockopt(socket.IPPROTO_IP, _MTU_DISCOVER, _DO)
+        self._fd = ctypes.c_int(sock.fileno())
+        self._slots = ctypes.c_uint(SLOTS)
+        self._flags = ctypes.c_int(socket.MSG_DONTWAIT)
+        self.questions = mmap.mmap(-1, SLOTS * QUESTION)
+        self.answers = mmap.mmap(-1, SLOTS * SIZE)
+        self._long = mmap.mmap(-1, SLOTS * ROOM)
+        self._addresses = mmap.mmap(-1, SLOTS * ADDRESS)
+        self._control = mmap.mmap(-1, SLOTS * _CONTROL)
+        headers, vectors = ([mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (Header, Vector))
+        self._received, self._sent = ((Header * SLOTS).from_buffer(part) for part in headers)
+        self._in, self._out = ((Vector * SLOTS).from_buffer(part) for part in vectors)
+        self._long_place = 0
+        self._wire()
+        places = memoryview(vectors[1]).cast("L")
+        self._places, self.sizes = places[0::2], places[1::2]
+        self._usual_places = self._places.tolist()
+        self._moved: list[int] = []
+        """Slots whose answer lies in `_long`."""
+        self._ends = memoryview(self.answers).cast("L")[SIZE // LENGTH - 1 :: SIZE // LENGTH]
+        self._asked = memoryview(self.questions).cast("H")[:: QUESTION // 2]
+        self._answered = memoryview(self.answers).cast("H")[:: SIZE // 2]
+        self._lengths = memoryview(headers[0]).cast("I")[_LENGTHS]
+        self._hosts = memoryview(self._addresses)
+        self._hosts = self._hosts.cast("Q") if self._v6 else self._hosts.cast("I")[1::8]
+        self._interfaces = memoryview(self._control).cast("I")[4 :: _CONTROL // 4]
+        self._receive, self._send = calls()
+
+    def receive(self) -> int:
+        """Fetch what is there: how many; 0 or less if none."""
+        got: int = self._receive(self._fd, self._received, self._slots, self._flags, None)
+        if self._everywhere and not self._v6:
+            self._interfaces[:] = _ANY_INTERFACE  # the routing table decides, as for any other packet
+        return got
+
+    def keys(self, count: int) -> Iterator[bytes]:
+        """Each question without its ID; a longer one than fits lacks its end."""
+        return map(self.questions.__getitem__, map(getitem, _KEYS, self._lengths[:count].tolist()))
+
+    def question(self, slot: int) -> bytes:
+        """One question."""
+        start = slot * QUESTION
+        return self.questions[start : start + self._lengths[slot]]
+
+    def answer(self, blocks: Sequence[bytes]) -> None:
+        """Put the answers of the first slots in place, each with the ID of its question."""
+        octets = b"".join(blocks)
+        longer = []
+        if len(octets) != len(blocks) * SIZE:
+            longer = [slot for slot, each in enumerate(blocks) if len(each) != SIZE]
+            octets = b"".join([each[:SIZE] for each in blocks])
+        for slot in self._moved:
+            self._places[slot] = self._usual_places[slot]
+        self._moved = longer
+        self.answers[: len(octets)] = octets
+        self.sizes[:] = self._ends
+        self._answered[:] = self._asked
+        for slot in longer:
+            self._move(slot, plain(blocks[slot]))
+
+    def hosts(self, count: int) -> list[int] | list[tuple[int, int]]:
+        """A number (IPv4) or a pair of them (IPv6) for each peer's address, only to be compared."""
+        if self._v6:
+            return list(zip(self._hosts[1::4][:count].tolist(), self._hosts[2::4][:count].tolist(), strict=True))
+        return self._hosts[:count].tolist()
+
+    def host(self, slot: int) -> str:
+        """Who sent the question in a slot, as the socket module writes it."""
+        raw = self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS]
+        return _host6(raw[8:24]) if self._v6 else _host(raw[4:8])
+
+    def way_back(self, slot: int) -> bytes:
+        """What `put` needs for a later answer to the question in a slot."""
+        address = self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS]
+        return address + self._control[slot * _CONTROL : (slot + 1) * _CONTROL] if self._everywhere else address
+
+    def put(self, slot: int, question: bytes, way_back: bytes) -> None:
+        """Make a question of earlier, of another batch of the same socket, that of a slot again."""
+        self.questions[slot * QUESTION : slot * QUESTION + len(question)] = question
+        self._lengths[slot] = len(question)
+        self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS] = way_back[:ADDRESS]
+        if self._everywhere:
+            self._control[slot * _CONTROL : (slot + 1) * _CONTROL] = way_back[ADDRESS:]
+
+    def send(self, first: int, end: int) -> None:
+        """Send the answers of these slots."""
+        while first < end:
+            sent = int(self._send(self._fd, ctypes.byref(self._sent, first * _SIZE), end - first, self._flags))
+            if sent > 0:
+                first += sent
+                continue
+            error = ctypes.get_errno()
+            if error in _PASSING:
+                return
+            if error != errno.EMSGSIZE or not self._cut(first):
+                first += 1  # this peer cannot be reached
+
+    def _move(self, slot: int, said: bytes) -> None:
+        """Put an answer that no block holds in place."""
+        place = slot * ROOM
+        self._long[place : place + len(said)] = self.questions[slot * QUESTION :][:2] + said[2:]
+        self._places[slot] = self._long_place + place
+        self.sizes[slot] = len(said)
+
+    def _cut(self, slot: int) -> bool:
+        """Make an answer shorter that is too long for the way to this peer: whether it could be."""
+        start = slot * ROOM if slot in self._moved else slot * SIZE
+        said = (self._long if slot in self._moved else self.answers)[start : start + self.sizes[slot]]
+        shorter = cut(self.question(slot), said)
+        if len(shorter) >= len(said):
+            return False
+        self._moved = [*self._moved, slot]
+        self._move(slot, shorter)
+        return True
+
+    def _wire(self) -> None:
+        questions, answers, self._long_place, addresses, control = (
+            ctypes.addressof(ctypes.c_char.from_buffer(part))
+            for part in (self.questions, self.answers, self._long, self._addresses, self._control)
+        )
+        for slot in range(SLOTS):
+            self._in[slot] = Vector(questions + slot * QUESTION, LONGEST)
+            self._out[slot] = Vector(answers + slot * SIZE, 0)
+            for header, vector in (
+                (self._received[slot].message, self._in),
+                (self._sent[slot].message, self._out),
+            ):
+                header.name = addresses + slot * ADDRESS
+                header.name_length = 28 if self._v6 else 16
+                header.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(Vector)
+                header.vector_count = 1
+                if self._everywhere:
+                    header.control = control + slot * _CONTROL
+                    header.control_length = 40 if self._v6 else 32
+
+
+_host = lru_cache(4096)(socket.inet_ntoa)
+_host6 = lru_cache(4096)(partial(socket.inet_ntop, socket.AF_INET6))
+
+
+def _tell_address_asked(sock: socket.socket, v6: bool) -> None:
+    if v6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _RECVPKTINFO6, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _PKTINFO4, 1)

@@ -1,0 +1,174 @@
+"""What is new since the last look: the events that the API sends to whoever watches. Pure.
+
+A watcher first gets everything, then what has changed, and every few seconds what goes through. Rates are worked out
+here, from two counts and the time between them; a count that went back began anew, and has no rate this time.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from mesh.api.status import ServiceStatus, WorkerStatus
+from mesh.control.service_plan import Part, real_keys
+from mesh.control.snapshot import Observed, worker_status
+from mesh.dataplane.drain import Place
+from mesh.model import RealKey, Traffic, VirtualKey
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """All that there is to tell, taken down at once."""
+
+    observed: Observed
+    at: float
+    """Seconds of a clock that never goes back."""
+    traffic: Mapping[VirtualKey, Traffic] = field(default_factory=dict)
+    """Empty: the data plane does not count."""
+    connections: Mapping[Place, int] = field(default_factory=dict)
+    """The established ones, as far as they can be counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A service that is not there any more."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTraffic:
+    """What goes through one service on this worker."""
+
+    owner: str
+    connections: int
+    """Established now."""
+    endpoints: Mapping[str, int]
+    """The same for each endpoint that has any, by `WORKER/ID`."""
+    opened: float | None = None
+    """Connections that were opened in a second; None: it is not counted, or not known yet."""
+    bytes_in: float | None = None
+    """Octets in a second from clients."""
+    bytes_out: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What goes through this worker; services without any are left out."""
+
+    connections: int
+    services: tuple[ServiceTraffic, ...]
+    counted: bool
+    """Whether the data plane counts at all; without, there are no rates."""
+    opened: float | None = None
+    bytes_in: float | None = None
+    bytes_out: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Everything has been told; what follows is news."""
+
+    services: int
+
+
+Tiding: TypeAlias = WorkerStatus | ServiceStatus | Gone | Flow | Ready
+NAMES: Mapping[type[Tiding], str] = {
+    WorkerStatus: "worker",
+    ServiceStatus: "service",
+    Gone: "gone",
+    Flow: "flow",
+    Ready: "ready",
+}
+"""What each is called on the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What watchers know by now."""
+
+    worker: WorkerStatus
+    """Without services."""
+    services: Mapping[str, ServiceStatus]
+    """By owner."""
+    traffic: Mapping[VirtualKey, Traffic]
+    at: float
+
+
+def take(moment: Moment) -> Told:
+    """What there is to know at this moment."""
+    status = worker_status(moment.observed)
+    services = {service.owner: service for service in status.services}
+    return Told(replace(status, services=()), services, moment.traffic, moment.at)
+
+
+def everything(told: Told) -> Iterator[Tiding]:
+    """For a new watcher."""
+    yield told.worker
+    yield from told.services.values()
+    yield Ready(len(told.services))
+
+
+def news(before: Told, now: Told) -> Iterator[Tiding]:
+    """For one who knows what was before."""
+    if now.worker != before.worker:
+        yield now.worker
+    yield from (Gone(owner) for owner in before.services if owner not in now.services)
+    yield from (service for owner, service in now.services.items() if before.services.get(owner) != service)
+
+
+def flow(before: Told | None, moment: Moment) -> Flow:
+    """What goes through now, and in a second since before."""
+    plan = moment.observed.plan
+    counts = _by_server(moment.connections)
+    earlier, seconds = (before.traffic, moment.at - before.at) if before is not None else ({}, 0.0)
+    services = []
+    for owner, part in plan.parts.items() if plan is not None else ():
+        rates = _rates(part, earlier, moment.traffic, seconds)
+        endpoints = _endpoints(part, counts)
+        if endpoints or any(rates):
+            services.append(ServiceTraffic(owner, sum(endpoints.values()), endpoints, *rates))
+    whole = (
+        None if seconds <= 0 or not moment.traffic else sum(rate or 0.0 for rate in column)
+        for column in (
+            [service.opened for service in services],
+            [service.bytes_in for service in services],
+            [service.bytes_out for service in services],
+        )
+    )
+    return Flow(sum(s.connections for s in services), tuple(services), bool(moment.traffic), *whole)
+
+
+def _by_server(connections: Mapping[Place, int]) -> Mapping[VirtualKey, Mapping[RealKey, int]]:
+    found: dict[VirtualKey, dict[RealKey, int]] = {}
+    for (virtual, real), count in connections.items():
+        if count:
+            found.setdefault(virtual, {})[real] = count
+    return found
+
+
+def _endpoints(part: Part, counts: Mapping[VirtualKey, Mapping[RealKey, int]]) -> Mapping[str, int]:
+    """Over all virtual servers of the service."""
+    busy = [counts[virtual] for virtual in part.virtual_servers if virtual in counts]
+    found: dict[str, int] = {}
+    for endpoint in part.grounds.endpoints if busy else ():
+        reals = real_keys(part.grounds.service, endpoint)
+        if count := sum(server.get(real, 0) for server in busy for real in reals):
+            found["/".join(endpoint.key)] = count
+    return found
+
+
+def _rates(
+    part: Part, before: Mapping[VirtualKey, Traffic], now: Mapping[VirtualKey, Traffic], seconds: float
+) -> tuple[float | None, float | None, float | None]:
+    pairs = [(before[key], now[key]) for key in part.virtual_servers if key in before and key in now]
+    if seconds <= 0 or not pairs or any(_began_anew(old, new) for old, new in pairs):
+        return None, None, None
+    return (
+        sum(new.connections - old.connections for old, new in pairs) / seconds,
+        sum(new.bytes_in - old.bytes_in for old, new in pairs) / seconds,
+        sum(new.bytes_out - old.bytes_out for old, new in pairs) / seconds,
+    )
+
+
+def _began_anew(old: Traffic, new: Traffic) -> bool:
+    return new.connections < old.connections or new.bytes_in < old.bytes_in or new.bytes_out < old.bytes_out

@@ -1,0 +1,102 @@
+"""Why an endpoint gets no traffic, and what its probe asks. Pure.
+
+Each function gives every reason there is and not the first one alone: whoever mends one should not meet the next.
+"""
+
+from collections.abc import Iterator
+
+from mesh.api.explain.document import Cause, Reason
+from mesh.control.evidence import Evidence
+from mesh.control.service_plan import real_keys, said
+from mesh.health.state_machine import Verdict
+from mesh.model import Drain, Endpoint, EndpointKey, Health, Probe, ProbeKind, RealKey, Service
+
+_DRAINS = {
+    Drain.ASKED: ("an operator drains it", "`vipmesh undrain {}` ends that"),
+    Drain.STOPPING: ("its container is being stopped", None),
+    Drain.PAUSED: ("its container is paused", "unpause it"),
+    Drain.MAINTENANCE: ("an operator works on it, and it is not probed", "`vipmesh undrain {}` ends that"),
+    Drain.UNREACHABLE: ("this worker reaches neither it nor its worker", "see that its worker runs and is connected"),
+}
+
+
+def endpoint_reasons(
+    service: Service, endpoint: Endpoint, probed: Health | None, asked: tuple[Probe, RealKey] | None, evidence: Evidence
+) -> Iterator[Reason]:
+    """Why no new connection goes to the endpoint. `probed`: what its probes say; `asked`: what they ask and where."""
+    if endpoint.drain is not None:
+        yield _draining(service, endpoint, evidence)
+    health = said(service, endpoint, probed)
+    if service.probe is None:
+        yield from _by_engine(endpoint, health)
+    elif health is not Health.HEALTHY:
+        yield _by_probe(endpoint, service.probe, health, asked, evidence)
+    if endpoint.weight == 0:
+        yield Reason(Cause.WEIGHT_ZERO, "its weight is 0", "set its label routing.weight to 1 or more")
+
+
+def question(probe: Probe, place: RealKey) -> str:
+    """What a probe asks, in words."""
+    match probe.kind:
+        case ProbeKind.HTTP | ProbeKind.HTTPS:
+            return f"{probe.method} {probe.kind}://{place}{probe.path}"
+        case ProbeKind.TCP:
+            return f"connect to {place}"
+        case ProbeKind.UDP:
+            return f"send to {place} over UDP"
+        case ProbeKind.GRPC | ProbeKind.GRPCS:
+            about = probe.path.strip("/")
+            return f"ask {probe.kind}://{place} for the health of {about or 'the server'}"
+        case ProbeKind.COMMAND:
+            return f"run `{probe.command}` in the container"
+
+
+def last_probe(key: EndpointKey, evidence: Evidence) -> str | None:
+    """`status 200, 2 s ago`; None: this worker has not asked."""
+    history = evidence.verdicts.get(key[1], ()) if key[0] == evidence.observed.facts.worker else ()
+    return f"{history[-1].reason}, {_ago(history[-1], evidence)}" if history else None
+
+
+def _draining(service: Service, endpoint: Endpoint, evidence: Evidence) -> Reason:
+    assert endpoint.drain is not None
+    text, remedy = _DRAINS[endpoint.drain]
+    used = {real for server in evidence.programmed.virtual_servers.values() for real in server.real_servers}
+    finishing = not used.isdisjoint(real_keys(service, endpoint))
+    text += ": established connections finish, new ones go elsewhere" if finishing else ": no connection is left"
+    return Reason(Cause.DRAINING, text, remedy and remedy.format(endpoint.name or endpoint.id))
+
+
+def _by_engine(endpoint: Endpoint, health: Health | None) -> Iterator[Reason]:
+    if health is Health.UNHEALTHY:
+        text = "the container engine's own health check fails"
+        yield Reason(Cause.ENGINE_UNHEALTHY, text, f"see `docker inspect {endpoint.name or endpoint.id}`")
+    elif health is Health.STARTING:
+        yield Reason(Cause.ENGINE_STARTING, "the container engine's own health check has not succeeded yet")
+
+
+def _by_probe(
+    endpoint: Endpoint, probe: Probe, health: Health | None, asked: tuple[Probe, RealKey] | None, evidence: Evidence
+) -> Reason:
+    failed = health is Health.UNHEALTHY
+    cause = Cause.PROBE_FAILED if failed else Cause.NOT_PROBED_YET
+    if endpoint.worker != evidence.observed.facts.worker:
+        what = "says that its probe fails" if failed else "has not told of a first success yet"
+        remedy = f"ask there for the answer: `vipmesh explain {endpoint.name or endpoint.id}`"
+        return Reason(cause, f"worker {endpoint.worker} {what}", remedy)
+    what = question(*asked) if asked is not None else "its probe"
+    history = evidence.verdicts.get(endpoint.id, ())
+    if not history:
+        delay = f"; it begins {probe.initial_delay:g} s after the start" if probe.initial_delay else ""
+        return Reason(cause, f"{what}: not answered yet{delay}")
+    last = history[-1]
+    run = next((n for n, verdict in enumerate(reversed(history)) if verdict.ok is not last.ok), len(history))
+    found = f"{what}: {last.reason}, {_ago(last, evidence)}, took {last.duration:.2g} s"
+    if last.ok:
+        return Reason(cause, f"{found}; {run} of {probe.healthy_threshold} successes in a row that it needs")
+    enough = "the first success brings it in" if not failed else f"{probe.healthy_threshold} successes bring it back"
+    count = f"{run} or more" if run == len(history) > 1 else str(run)
+    return Reason(cause, f"{found}; {count} failed in a row, {enough}", "see the log of the container")
+
+
+def _ago(verdict: Verdict, evidence: Evidence) -> str:
+    return f"{max(0.0, evidence.now - verdict.at):.0f} s ago"

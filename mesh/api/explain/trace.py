@@ -1,0 +1,240 @@
+"""The way through one service: names, VIP, virtual servers, endpoints, and what is missing of each. Pure.
+
+What is said to be in the way is what the last pass has left in the data plane, not what was planned: where the two
+differ, that is a reason.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, Way
+from mesh.api.explain.reasons import endpoint_reasons, last_probe, question
+from mesh.control.evidence import Evidence
+from mesh.control.planner import probes, takes_traffic, vip_of
+from mesh.control.service_plan import is_of_family, real_key, virtual_keys
+from mesh.health.snapshot import traffic
+from mesh.model import (
+    Address,
+    ClusterView,
+    Endpoint,
+    EndpointKey,
+    Health,
+    Publish,
+    RealKey,
+    RealServer,
+    Scheduler,
+    Service,
+    Transport,
+    VirtualKey,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a request was asked about, where it is not the whole service."""
+
+    port: int | None = None
+    """The listen port or published port; None: all of them."""
+    transport: Transport | None = None
+    endpoint: EndpointKey | None = None
+    """None: all of them."""
+
+    def has(self, key: VirtualKey) -> bool:
+        """Whether a virtual server is meant."""
+        return self.port in (None, key.port) and self.transport in (None, key.transport)
+
+
+_OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
+
+
+class Ways:
+    """The ways of one moment; what all of them need is worked out once."""
+
+    def __init__(self, evidence: Evidence, view: ClusterView) -> None:
+        """`view`: the newest picture, which the evidence has."""
+        self._evidence = evidence
+        self._view = view
+        self._health: Mapping[EndpointKey, Health] = evidence.observed.health(view)
+        self._traffic = traffic(view, evidence.observed.judged)
+        self._asked = probes(view)
+        self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
+
+    def of(self, service: Service, place: Place) -> Way:
+        """The way through a service, as far as it is asked for."""
+        group = self.endpoints.get(service.owner, ())
+        vip = vip_of(service, self._view)
+        if place.endpoint is not None:
+            group = tuple(endpoint for endpoint in group if endpoint.key == place.endpoint)
+        return Way(
+            service=service.name,
+            owner=service.owner,
+            vip=vip,
+            names=tuple(self._name(service, name) for name in service.names),
+            ports=(*self._ports(service, place), *self._missing(service, place)) if vip is not None else (),
+            endpoints=tuple(self._endpoint(service, endpoint, vip) for endpoint in group),
+            why_not=() if vip is not None else (self._no_vip(service),),
+            problems=tuple(str(problem) for problem in self._evidence.problems if problem.owner == service.owner),
+        )
+
+    # --------------------------------------------------------------------------------------------- name and VIP
+
+    def _name(self, service: Service, name: str) -> NameStep:
+        holder = self._view.claims.owners.get(name)
+        answered = self._evidence.names.get(name)
+        if holder != service.owner:
+            return NameStep(name, None, self._not_held(name, holder))
+        if answered is None:
+            text = "it resolves when its VIP is bound and programmed"
+            return NameStep(name, None, Reason(Cause.NOT_PROGRAMMED, text))
+        return NameStep(name, answered)
+
+    def _not_held(self, name: str, holder: str | None) -> Reason:
+        if holder is None:
+            return self._unclaimed(f"the name {name}")
+        return Reason(Cause.NAME_TAKEN, f"the name {name} is held by {holder}", "give the service a name of its own")
+
+    def _no_vip(self, service: Service) -> Reason:
+        claims = self._view.claims
+        if (holder := claims.owners.get(service.name)) != service.owner:
+            return self._not_held(service.name, holder)
+        refused = [p for p in self._evidence.problems if p.owner == service.owner and "VIP" in p.reason]
+        fixed = service.fixed_vip
+        other = claims.holders.get(fixed) if fixed is not None else None
+        if other not in (None, service.name):
+            text = f"the VIP {fixed} is held by {other}"
+            return Reason(Cause.VIP_TAKEN, text, "write another address or remove the label routing.vip")
+        if refused:
+            return Reason(Cause.REFUSED, refused[0].reason, refused[0].remedy)
+        return self._unclaimed("the VIP" if fixed is None else f"the VIP {fixed}")
+
+    def _unclaimed(self, what: str) -> Reason:
+        trouble = self._evidence.observed.frozen.get("store")
+        if trouble is not None:
+            return Reason(Cause.FROZEN, f"{what} is not given out yet, and the store does not answer: {trouble}")
+        return Reason(Cause.UNCLAIMED, f"{what} is not given out yet", "ask again in a moment")
+
+    # -------------------------------------------------------------------------------------------------- ports
+
+    def _ports(self, service: Service, place: Place) -> Iterator[PortStep]:
+        plan = self._evidence.observed.plan
+        part = plan.parts.get(service.owner) if plan is not None else None
+        groups: dict[tuple[bool, int, Transport], list[VirtualKey]] = {}
+        for key, container_port in virtual_keys(part.grounds) if part is not None else ():
+            published = part is not None and key.address != part.vip
+            if place.has(key):
+                groups.setdefault((published, container_port, key.transport), []).append(key)
+        for (published, container_port, transport), keys in sorted(groups.items()):
+            yield self._port(service, published, container_port, transport, sorted(set(keys)))
+
+    def _port(
+        self, service: Service, published: bool, container_port: int, transport: Transport, keys: list[VirtualKey]
+    ) -> PortStep:
+        servers = self._evidence.programmed.virtual_servers
+        absent = [key for key in keys if key not in servers]
+        there = [servers[key].real_servers for key in reversed(keys) if key in servers]
+        reals = {real: server for real_servers in there for real, server in real_servers.items()}
+        places = {
+            real_key(endpoint, container_port, transport): endpoint
+            for endpoint in reversed(self.endpoints.get(service.owner, ()))
+        }
+        return PortStep(
+            tuple(map(str, keys)),
+            published,
+            container_port,
+            service.scheduler.value,
+            service.persistence,
+            tuple(_real_servers(service.scheduler, reals, places)),
+            tuple(self._why_not(service, absent, keys, reals, places)),
+        )
+
+    def _why_not(
+        self,
+        service: Service,
+        absent: list[VirtualKey],
+        keys: list[VirtualKey],
+        reals: Mapping[RealKey, RealServer],
+        places: Mapping[RealKey, Endpoint],
+    ) -> Iterator[Reason]:
+        remedy = "see what the data plane refused, below" if self._evidence.observed.failures else None
+        for key in absent:
+            yield Reason(Cause.NOT_PROGRAMMED, f"{key} is not in the data plane yet", remedy)
+        serving = [(real, e) for real, e in places.items() if takes_traffic(service, e, self._traffic)]
+        if not any(server.weight for server in reals.values()):
+            yield Reason(Cause.NO_ENDPOINT, "no endpoint takes connections: clients are refused")
+        if absent:
+            return
+        for real, endpoint in sorted(serving, key=lambda pair: pair[0]):
+            if real in reals:
+                continue
+            if (":" in endpoint.address) != (":" in keys[0].address):
+                text = f"{real} is of the other address family, and the kernel cannot translate between them"
+                yield Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY)
+            else:
+                yield Reason(Cause.NOT_PROGRAMMED, f"{real} is not behind it in the data plane yet", remedy)
+
+    def _missing(self, service: Service, place: Place) -> Iterator[PortStep]:
+        """The published ports that are asked for and lead nowhere here."""
+        for publish in sorted(service.publishes, key=lambda p: (p.container_port, p.transport, p.port or 0)):
+            for port, reason in self._not_published(service, publish):
+                if place.port in (None, port) and place.transport in (None, publish.transport):
+                    where = f"{publish.transport} port {port or 'auto'} of the worker"
+                    scheduler, sticky = service.scheduler.value, service.persistence
+                    yield PortStep((where,), True, publish.container_port, scheduler, sticky, why_not=(reason,))
+
+    def _not_published(self, service: Service, publish: Publish) -> Iterator[tuple[int | None, Reason]]:
+        target, ports = (service.name, publish.container_port), self._view.claims.ports
+        held = [
+            port
+            for (transport, port), holder in sorted(ports.items())
+            if transport is publish.transport and holder == target and publish.port in (None, port)
+        ]
+        for port in held:
+            if (publish.transport, port) in self._evidence.contested:
+                text = f"a program of this worker listens on {publish.transport} port {port}"
+                remedy = f"publish another port, or stop that program (`ss -lnp sport = {port}` shows it)"
+                yield port, Reason(Cause.PORT_CONTESTED, text, remedy)
+        if held:
+            return
+        holder = ports.get((publish.transport, publish.port)) if publish.port is not None else None
+        if holder is None:
+            yield publish.port, self._unclaimed(f"the published port for container port {publish.container_port}")
+            return
+        text = f"the published {publish.transport} port {publish.port} is held by {holder[0]}"
+        yield publish.port, Reason(Cause.PORT_TAKEN, text, "publish another port or auto")
+
+    # ---------------------------------------------------------------------------------------------- endpoints
+
+    def _endpoint(self, service: Service, endpoint: Endpoint, vip: Address | None) -> EndpointStep:
+        asked = self._asked.get(endpoint.key)
+        reached = vip is not None and is_of_family(endpoint, vip)
+        serving = reached and takes_traffic(service, endpoint, self._traffic) and endpoint.weight > 0
+        reasons = [*endpoint_reasons(service, endpoint, self._health.get(endpoint.key), asked, self._evidence)]
+        if vip is not None and not reached:
+            text = f"it is of the other address family than {vip}, and the kernel cannot translate between them"
+            reasons.append(Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY))
+        address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+        return EndpointStep(
+            id=endpoint.id,
+            name=endpoint.name,
+            worker=endpoint.worker,
+            address=address if endpoint.port is None else f"{address}:{endpoint.port}",
+            release=endpoint.release,
+            serving=serving,
+            probe=None if asked is None else question(*asked),
+            last_probe=last_probe(endpoint.key, self._evidence),
+            why_not=() if serving else tuple(reasons),
+            in_spite_of=tuple(reasons) if serving else (),
+        )
+
+
+def _real_servers(
+    scheduler: Scheduler, reals: Mapping[RealKey, RealServer], places: Mapping[RealKey, Endpoint]
+) -> Iterable[RealServerStep]:
+    most = 1 if scheduler is Scheduler.RR else math.inf  # it looks at weights only to leave out those of 0
+    weighs = {real: min(server.weight, most) for real, server in reals.items()}
+    whole = sum(weighs.values())
+    for real, server in sorted(reals.items()):
+        endpoint = places.get(real)
+        share = weighs[real] / whole if whole else 0.0
+        yield RealServerStep(endpoint.id if endpoint else str(real), str(real), server.weight, share)

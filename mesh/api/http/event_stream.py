@@ -1,0 +1,55 @@
+"""`GET /v1/events`: server-sent events, for the page and for programs that follow a worker."""
+
+import asyncio
+import logging
+
+from aiohttp import ClientConnectionResetError, web
+
+from mesh.api.http.auth import asker, refused
+from mesh.api.http.broadcaster import CrowdedError, Feed, Watcher
+
+log = logging.getLogger("vipmesh")
+
+QUIET = 15.0
+"""Seconds of silence after which a comment shows that the connection lives; proxies end what is silent for long."""
+PATIENCE = 20.0
+"""Seconds that a watcher gets to take what was written."""
+
+_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
+"""The second one keeps nginx from holding events back."""
+
+
+async def follow(feed: Feed, request: web.Request) -> web.StreamResponse:
+    """Answer until the watcher leaves, reads too slowly, or the daemon ends."""
+    try:
+        watcher = feed.watch(asker(request))
+    except CrowdedError as error:
+        return refused(503, str(error))
+    response = web.StreamResponse(headers=_HEADERS)
+    try:
+        await response.prepare(request)
+        await _write(watcher, response)
+    except (ClientConnectionResetError, ConnectionResetError):
+        pass  # it left
+    except TimeoutError:
+        feed.dropped += 1
+        log.warning("admin API: %s watches and takes nothing for %g s: let go", watcher.who, PATIENCE)
+        if request.transport is not None:
+            request.transport.abort()
+    finally:
+        feed.leave(watcher)
+    return response
+
+
+async def _write(watcher: Watcher, response: web.StreamResponse) -> None:
+    """Raises TimeoutError if what was written is not taken."""
+    batch = b"retry: 2000\n\n"
+    while batch:
+        async with asyncio.timeout(PATIENCE):
+            await response.write(batch)
+        try:
+            async with asyncio.timeout(QUIET):
+                batch = await watcher.take()
+        except TimeoutError:
+            batch = b": still here\n\n"
+    await response.write_eof()

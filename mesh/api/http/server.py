@@ -1,0 +1,240 @@
+"""The admin API: what `vipmesh status`, Prometheus and the page ask. `openapi.yaml` beside this file describes it."""
+
+import asyncio
+import errno
+import logging
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from mesh.api.events import Moment
+from mesh.api.http.actions import RefusalError, Verb, carry_out
+from mesh.api.http.auth import Token, TokenError, guard, refused
+from mesh.api.http.broadcaster import Feed
+from mesh.api.http.event_stream import follow
+from mesh.api.http.explain_handler import Explain, get_explanation
+from mesh.api.http.metrics_handler import Measure, Metrics
+from mesh.api.http.page import add_page, is_of_page
+from mesh.api.metrics.families import Measured
+from mesh.api.status import render
+from mesh.config.values import socket_address
+from mesh.control.snapshot import Observed, worker_status
+from mesh.util.offload import compute
+
+__all__ = ["AdminApi", "AdminError", "Entrance", "RefusalError", "Verb"]
+
+log = logging.getLogger("vipmesh")
+
+LARGEST = 64 << 10
+"""Octets of a request's body."""
+HEADERS = MappingProxyType(
+    {
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+)
+"""Of every answer: nobody keeps it, guesses what it is, or takes it into a page of another origin."""
+
+
+class AdminError(Exception):
+    """The API cannot listen where it was told to. The text ends with the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where the API listens, and how those prove themselves who come over TCP."""
+
+    listen: str
+    """`unix:///PATH` or `HOST:PORT`."""
+    tcp: str | None = None
+    """`HOST:PORT`, beside `listen`."""
+    token_file: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    """None: in the file of the certificate."""
+    client_ca: Path | None = None
+    """Who signs the certificates of clients."""
+
+
+class AdminApi:
+    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns, and
+    `GET /metrics` has what `measure` gives in Prometheus' text format.
+
+    `POST /v1/VERB` with `{"name": ...}` carries out one of `verbs`; the answer comes when it is done,
+    `{"endpoint": ...}` or, with status 409, `{"error": ...}`.
+    """
+
+    def __init__(
+        self,
+        entrance: Entrance,
+        observe: Callable[[], Observed],
+        verbs: Mapping[str, Verb] = MappingProxyType({}),
+        measure: Measure | None = None,
+        feed: Feed | None = None,
+        *,
+        explain: Explain | None = None,
+    ) -> None:
+        """`observe` is called in the loop's thread; both give what nobody changes any more."""
+        self._entrance = entrance
+        self._observe = observe
+        self._verbs = verbs
+        self._metrics = Metrics(measure if measure is not None else self._measure)
+        self.feed = feed if feed is not None else Feed(self._moment)
+        """To be run beside the API; without that, watchers wait."""
+        self._explain = explain
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises `AdminError`; then it listens nowhere."""
+        entrance = self._entrance
+        try:
+            token = Token(entrance.token_file) if entrance.token_file is not None else None
+            tls = _tls(entrance)
+        except (TokenError, OSError) as error:
+            raise AdminError(f"admin API: {error}") from error
+        self._runner = web.AppRunner(self._app(token), access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        for listen in filter(None, (entrance.listen, entrance.tcp)):
+            try:
+                await _site(self._runner, listen, tls).start()
+            except OSError as error:
+                await self.stop()
+                raise AdminError(
+                    f"admin API: cannot listen on {listen}: {error.strerror}; set [admin] "
+                    f"{'listen' if listen == entrance.listen else 'tcp'} to a "
+                    f"{'free port' if error.errno == errno.EADDRINUSE else 'place you may write'}"
+                ) from error
+            if tls is None and not listen.startswith("unix://") and not _is_loopback(listen):
+                log.warning("admin API: the token goes to %s in the clear: set [admin] cert", listen)
+
+    async def stop(self) -> None:
+        """Close the sockets and end the requests under way."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    def routes(self) -> list[web.AbstractRoute]:
+        """All that it answers, while it listens."""
+        return list(self._runner.app.router.routes()) if self._runner is not None else []
+
+    def _app(self, token: Token | None) -> web.Application:
+        app = web.Application(middlewares=[_in_words, guard(token, _is_open)], client_max_size=LARGEST)
+        app.on_response_prepare.append(_complete)
+        app.on_shutdown.append(self._dismiss)
+        app.router.add_get("/healthz", _get_health)
+        app.router.add_get("/metrics", self._metrics.get)
+        app.router.add_get("/v1/events", partial(follow, self.feed))
+        app.router.add_get("/v1/openapi.yaml", _get_description)
+        app.router.add_get("/v1/status", self._get_status)
+        add_page(app)
+        if self._explain is not None:
+            app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
+        for name, verb in self._verbs.items():
+            app.router.add_post(f"/v1/{name}", partial(carry_out, name, verb))
+        return app
+
+    async def _dismiss(self, _: web.Application) -> None:
+        self.feed.close()
+
+    async def _moment(self) -> Moment:
+        return Moment(self._observe(), asyncio.get_running_loop().time())
+
+    async def _measure(self) -> Measured:
+        return Measured(self._observe())
+
+    async def _get_status(self, request: web.Request) -> web.Response:
+        observed = self._observe()
+        if request.headers.get("Accept") == "text/plain":  # `vipmesh status`, which then need not load all of this
+            text = await compute(observed.size, lambda: render(worker_status(observed)))
+            return web.Response(text=f"{text}\n")
+        body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed, in_detail=True)))
+        return web.Response(body=body, content_type="application/json")
+
+
+async def _get_health(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _get_description(_: web.Request) -> web.Response:
+    return web.Response(body=_DESCRIPTION, content_type="application/yaml")
+
+
+_DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
+_OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
+
+
+def _is_open(path: str) -> bool:
+    """Whether it holds no secret."""
+    return path in _OPEN or is_of_page(path)
+
+
+@web.middleware
+async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What aiohttp refuses by itself, as the API refuses."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return refused(404, "there is nothing here; /v1/openapi.yaml says what there is")
+    except web.HTTPMethodNotAllowed as error:
+        return refused(405, f"this takes {' or '.join(sorted(error.allowed_methods))}")
+    except web.HTTPRequestEntityTooLarge:
+        return refused(413, f"a request has {LARGEST} octets at most")
+
+
+async def _complete(_: web.Request, answer: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        answer.headers.setdefault(name, value)
+
+
+def _tls(entrance: Entrance) -> ssl.SSLContext | None:
+    """Raises OSError, with the file's name in its words."""
+    if entrance.cert is None:
+        return None
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        tls.load_cert_chain(entrance.cert, entrance.key)
+        if entrance.client_ca is not None:
+            tls.load_verify_locations(entrance.client_ca)
+            tls.verify_mode = ssl.CERT_REQUIRED if entrance.token_file is None else ssl.CERT_OPTIONAL
+    except OSError as error:  # SSLError is one
+        named = ", ".join(str(file) for file in (entrance.cert, entrance.key, entrance.client_ca) if file is not None)
+        raise OSError(
+            f"{error.strerror or error} in one of {named}; [admin] cert, key and client_ca are PEM"
+        ) from error
+    return tls
+
+
+def _site(runner: web.AppRunner, listen: str, tls: ssl.SSLContext | None) -> web.BaseSite:
+    if not listen.startswith("unix://"):
+        host, port = socket_address(listen)
+        return web.TCPSite(runner, host, port, ssl_context=tls)
+    path = Path(listen.removeprefix("unix://"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _PrivateSite(runner, path)
+
+
+def _is_loopback(listen: str) -> bool:
+    return ip_address(socket_address(listen)[0]).is_loopback
+
+
+class _PrivateSite(web.UnixSite):
+    """A unix socket that its owner and group may use, from the moment it exists: it tells and does everything."""
+
+    async def start(self) -> None:
+        previous = os.umask(0o117)
+        try:
+            await super().start()
+        finally:
+            os.umask(previous)

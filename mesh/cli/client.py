@@ -1,0 +1,124 @@
+"""Asking a running daemon, over its unix socket or TCP."""
+
+import argparse
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mesh.config.errors import SettingsError
+
+ANSWER = 5.0
+"""Seconds that an answer may take."""
+QUIET = 40.0
+"""Seconds of silence in a stream after which the daemon is taken to be gone; it says something each 15 s."""
+_JSON = "application/json"
+
+
+class NoAnswerError(Exception):
+    """No daemon answers, or not as one does. The text ends with the remedy."""
+
+
+class Daemon:
+    """The daemon that the options name: `--admin`, or the settings' `[admin] listen`."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Raises `SettingsError`."""
+        self._options = options
+        self.listen: str = options.admin or self._settings_listen()
+        self._headers = self._proof()
+
+    def ask(
+        self, path: str, *, given: Mapping[str, str] | None = None, timeout: float = ANSWER, accept: str = _JSON
+    ) -> str:
+        """The body of the answer to a GET, or to a POST of what is given; of a refusal (409), too.
+
+        Raises `NoAnswerError`.
+        """
+        try:
+            return self._ask(path, given, timeout, accept).decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._no_answer(error) from error
+
+    def _ask(self, path: str, given: Mapping[str, str] | None, timeout: float, accept: str) -> bytes:
+        connection = self._connection(timeout)
+        method, body = ("GET", None) if given is None else ("POST", json.dumps(given))
+        try:
+            connection.request(method, path, body, {"Accept": accept, **self._headers})
+            answer = connection.getresponse()
+            if answer.status not in (http.client.OK, http.client.CONFLICT):
+                raise http.client.HTTPException(f"status {answer.status}")
+            return answer.read()
+        finally:
+            connection.close()
+
+    def follow(self, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Name and data of each server-sent event, until the reader has enough. Raises `NoAnswerError`, also when the
+        daemon ends it.
+        """
+        connection = self._connection(QUIET)
+        name, data = "", ""
+        try:
+            connection.request("GET", path, None, {"Accept": "text/event-stream", **self._headers})
+            answer = connection.getresponse()
+            if answer.status != http.client.OK:
+                raise http.client.HTTPException(f"status {answer.status}")
+            while line := answer.readline():
+                what, _, text = line.decode().rstrip("\r\n").partition(": ")
+                if what == "event":
+                    name = text
+                elif what == "data":
+                    data += text
+                elif not what and data:
+                    yield name, json.loads(data)
+                    name, data = "", ""
+            raise http.client.HTTPException("it has ended")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._no_answer(error) from error
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self.listen.startswith("unix://"):
+            return _UnixConnection(self.listen.removeprefix("unix://"), timeout)
+        return http.client.HTTPConnection(self.listen, timeout=timeout)
+
+    def _no_answer(self, error: Exception) -> NoAnswerError:
+        return NoAnswerError(
+            f"no daemon answers on {self.listen}: {error}; start it with `vipmesh run`, "
+            f"or name its [admin] listen with --admin"
+        )
+
+    def _settings_listen(self) -> str:
+        from mesh.cli.settings import settings
+
+        return settings(self._options.config).admin_listen
+
+    def _proof(self) -> Mapping[str, str]:
+        """What to send along over TCP: the token of the settings."""
+        if self.listen.startswith("unix://"):
+            return {}
+        from mesh.cli.settings import settings
+
+        file = settings(self._options.config).admin_token_file
+        if file is None:
+            return {}
+        try:
+            return {"Authorization": f"Bearer {file.read_text().strip()}"}
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError((f"[admin] token_file {file}: cannot be read: {error}",)) from error
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket; the standard library has it only for TCP."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the path instead of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

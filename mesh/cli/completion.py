@@ -1,0 +1,25 @@
+"""`vipmesh completion SHELL`: a script that completes verbs, options and files. It is static: nothing runs at a TAB."""
+
+import argparse
+from pathlib import Path
+
+import shtab
+
+from mesh.cli.parser import parser
+
+
+def completion(options: argparse.Namespace) -> int:
+    """The script on standard output."""
+    whole = parser()
+    _complete_files(whole)
+    print(shtab.complete(whole, options.shell))
+    return 0
+
+
+def _complete_files(of: argparse.ArgumentParser) -> None:
+    for action in of._actions:  # argparse offers no other way to look at them
+        if action.type is Path:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                _complete_files(verb)

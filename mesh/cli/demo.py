@@ -1,0 +1,257 @@
+"""`vipmesh demo`: the whole path on loopback, told while it happens.
+
+It starts the daemon on the example stack, real HTTP instances for its `x-endpoints`, and a client that goes the way a
+user's would: ask the name server, connect to the VIP. Then one instance dies, is pruned, and comes back. Nothing of
+it needs root, a kernel feature or another server, and nothing is left behind.
+"""
+
+import asyncio
+import ipaddress
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import aiohttp
+import dnslib
+from aiohttp import web
+
+from mesh.api.status import ServiceStatus
+from mesh.config.labels.parse import parse
+from mesh.config.settings import Settings, load
+from mesh.control.planner import first_container_port
+from mesh.daemon.wiring import Running, StartError
+from mesh.daemon.wiring import run as run_daemon
+from mesh.model import Instance, Transport, VirtualKey
+from mesh.sources.compose.source import ComposeSource
+
+EXAMPLE = Path("examples/restserver/compose.yaml")
+ROOTS = (Path(__file__).resolve().parents[2], Path(sys.prefix, "share", "vipmesh"))
+"""Where examples are: in a source tree, or where a wheel has put them."""
+
+SETTINGS = """
+[vip]
+pool = "127.112.0.0/16"
+[dataplane]
+driver = "userspace"
+low_port_offset = {offset}
+[dns]
+listen = ["127.0.0.1:5353"]
+[store]
+url = "sqlite:///{directory}/store.db"
+[admin]
+listen = "unix://{directory}/admin.sock"
+tcp = "127.0.0.1:9780"
+token_file = "{directory}/token"
+[source.compose]
+files = ["{file}"]
+"""
+
+PAUSE = 0.5
+"""Seconds between two requests of the demo's client."""
+REPORT = 5.0
+"""Seconds between two lines of the client's account."""
+
+
+async def run(file: Path | None, environment: Mapping[str, str]) -> None:
+    """Run the demo until Ctrl-C or SIGTERM. Raises what `daemon.run` raises, alone or in an exception group."""
+    compose = file or next((root / EXAMPLE for root in ROOTS if (root / EXAMPLE).exists()), EXAMPLE)
+    if not compose.exists():
+        raise StartError(f"{compose} does not exist; name a compose file: vipmesh demo FILE")
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory(prefix="vipmesh-demo-") as directory:
+        text = SETTINGS.format(offset=_port_offset(), directory=directory, file=compose)
+        _make_token(Path(directory, "token"))
+        settings = load(text, environment, hostname="demo", file="demo")
+        instances = [DemoInstance(instance) for instance in _listed(compose, environment)]
+        try:
+            for instance in instances:
+                await instance.start()
+            async with asyncio.TaskGroup() as tasks:
+                stories: list[asyncio.Task[None]] = []
+
+                def began(running: Running) -> None:
+                    stories.append(tasks.create_task(Story(running, compose, settings, instances).tell(), name="story"))
+
+                await run_daemon(settings, environment, stop, began)
+                for story in stories:
+                    story.cancel()
+        finally:
+            for instance in instances:
+                await instance.stop()
+    print("\nThe demo has ended; nothing of it is left.")
+
+
+def _make_token(file: Path) -> None:
+    file.touch(0o600)
+    file.write_text(secrets.token_hex(16))
+
+
+def _port_offset() -> int:
+    """0 if port 80 of a loopback address is ours to take; without that right, or behind a web server, 8000."""
+    with socket.socket() as trial:
+        try:
+            trial.bind(("127.112.255.254", 80))
+        except OSError:
+            return 8000
+    return 0
+
+
+def _listed(compose: Path, environment: Mapping[str, str]) -> tuple[Instance, ...]:
+    """The instances that the demo has to start. Raises `StartError` where it cannot."""
+    instances, problems = ComposeSource([compose], env=environment).read()
+    if not instances:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise StartError(f"{compose} has no service with x-endpoints, so the demo has nothing to start{lines}")
+    for instance in instances:
+        if not ipaddress.ip_address(instance.address).is_loopback:
+            raise StartError(f"{compose}: the demo starts instances on 127.0.0.0/8 only, not on {instance.address}")
+    return instances
+
+
+class DemoInstance:
+    """A real HTTP server that stands for one container."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._runner: web.AppRunner | None = None
+        parsed = parse(instance.labels, owner=instance.owner, subject=instance.id, domain="mesh.internal")
+        self.port = instance.port or (first_container_port(parsed.service) if parsed.service else 80)
+
+    @property
+    def name(self) -> str:
+        """`127.0.0.11:18080`, which is also what it answers."""
+        return f"{self._instance.address}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen. Raises `StartError`."""
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._instance.address, self.port).start()
+        except OSError as error:
+            raise StartError(f"the demo cannot start an instance on {self.name}: {error.strerror}") from error
+
+    async def stop(self) -> None:
+        """Die at once, as a killed container does; not running: nothing is done."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _answer(self, _: web.Request) -> web.Response:
+        return web.Response(text=f"hello from {self.name}\n")
+
+
+class Story:
+    """What the demo shows, told as it happens."""
+
+    def __init__(self, running: Running, compose: Path, settings: Settings, instances: list[DemoInstance]) -> None:
+        self._running = running
+        self._admin = settings.admin_listen
+        token = settings.admin_token_file.read_text() if settings.admin_token_file is not None else ""
+        self._page = f"http://{settings.admin_tcp}/#token={token}"
+        self._compose = compose
+        self._instances = instances
+        self._began = time.monotonic()
+        self._answers: Counter[str] = Counter()
+
+    async def tell(self) -> None:
+        """Show the service, then a death and a return; goes on as a client until cancelled."""
+        service = await self._until(lambda service: len(service.virtual_servers) > 0)
+        name, url = service.name, self._url(service)
+        self._introduce(service, url)
+        everyone = len(self._instances)
+        await self._until(lambda service: _serving(service) == everyone)
+        self._say(f"all {everyone} instances have answered their first probe and serve")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._client(name, url), name="client")
+            tasks.create_task(self._account(), name="account")
+            if len(self._instances) > 1:
+                await self._death_and_return(self._instances[-1])
+            self._say("that is the whole story; Ctrl-C ends it")
+
+    async def _death_and_return(self, victim: DemoInstance) -> None:
+        everyone = len(self._instances)
+        await asyncio.sleep(REPORT)
+        await victim.stop()
+        died = time.monotonic()
+        self._say(f"{victim.name} dies, as under `docker kill`")
+        service = await self._until(lambda service: _serving(service) < everyone)
+        reason = next(endpoint.last_probe for endpoint in service.endpoints if not endpoint.serving)
+        self._say(f"{victim.name} is pruned {time.monotonic() - died:.1f} s later; last probe: {reason}")
+        await asyncio.sleep(REPORT)
+        await victim.start()
+        self._say(f"{victim.name} is started again")
+        await self._until(lambda service: _serving(service) == everyone)
+        self._say(f"{victim.name} has passed its probes and serves again")
+
+    def _introduce(self, service: ServiceStatus, url: str) -> None:
+        dns_host, dns_port = self._running.dns[0]
+        port = url.rpartition(":")[2].rstrip("/")
+        dig = f"dig @{dns_host} -p {dns_port} {service.name}"
+        endpoints = ", ".join(instance.name for instance in self._instances)
+        print(f"vipmesh demo: {self._compose}")
+        print(f"\n  {service.name}  ->  VIP {service.vip}, port {port}  ->  {endpoints}\n")
+        print("Try in another terminal:\n")
+        print(f"  {dig}")
+        print(f"  curl {url}")
+        print(f"  curl http://$({dig} +short):{port}/")
+        print(f"  {Path(sys.executable).with_name('vipmesh')} status --admin {self._admin}")
+        print(f"\nAnd in a browser:\n\n  {self._page}")
+        if not url.endswith(":80/"):
+            print("\n(Port 80 is not free for this user, so the VIP listens on 8000 + 80 here.)")
+        print(flush=True)
+
+    def _url(self, service: ServiceStatus) -> str:
+        first = min(service.virtual_servers)
+        address, port = self._running.listening_on(
+            VirtualKey(service.vip or "", int(first.rpartition(":")[2]), Transport.TCP)
+        )
+        return f"http://{address}:{port}/"
+
+    async def _until(self, holds: Callable[[ServiceStatus], bool]) -> ServiceStatus:
+        """The first service as soon as the condition holds for it."""
+        while True:
+            services = [service for service in self._running.status().services if service.endpoints]
+            if services and holds(services[0]):
+                return services[0]
+            await asyncio.sleep(0.05)
+
+    async def _client(self, name: str, url: str) -> None:
+        """Resolve, connect, ask; a new connection each time, as different users would."""
+        host, port = self._running.dns[0]
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            while True:
+                await asyncio.sleep(PAUSE)
+                try:
+                    answer = await asyncio.to_thread(dnslib.DNSRecord.question(name).send, host, port, timeout=2)
+                    vip = str(dnslib.DNSRecord.parse(answer).short())
+                    request = session.get(url.replace(url[7:].rpartition(":")[0], vip), headers={"Connection": "close"})
+                    async with request as reply:
+                        self._answers[(await reply.text()).strip().removeprefix("hello from ")] += 1
+                except (aiohttp.ClientError, OSError, TimeoutError):
+                    self._answers["failed"] += 1
+
+    async def _account(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT)
+            failed = self._answers.pop("failed", 0)
+            answered = ", ".join(f"{count} by {name}" for name, count in sorted(self._answers.items()))
+            self._say(f"client: {self._answers.total()} requests answered ({answered}), {failed} failed")
+            self._answers.clear()
+
+    def _say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._began:5.1f} s] {text}", flush=True)
+
+
+def _serving(service: ServiceStatus) -> int:
+    return sum(endpoint.serving for endpoint in service.endpoints)

@@ -1,0 +1,206 @@
+"""The thin shell of `vipmesh doctor`: reads facts of this host and changes nothing.
+
+What is asked of the kernel may make it load a module (ip_vs, nf_tables), as the start of the daemon does.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mesh.cli.doctor.facts import Examined, Listener, Module, Setting
+from mesh.cli.doctor.rules import Asked, is_kernels
+from mesh.config import etcd_url
+from mesh.config.settings import Driver, Settings
+from mesh.daemon.resolver import resolver_of
+from mesh.dataplane.ipvs import plane as ipvs
+from mesh.dataplane.nftables import plane as nftables
+from mesh.host import overlap as routes
+from mesh.host.sysctl import PROC_SYS, router_settings
+from mesh.model import Scheduler
+
+_CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
+_MODULES = ("ip_vs", "nf_tables", "nf_conntrack", "dummy", *(f"ip_vs_{scheduler}" for scheduler in Scheduler))
+_ALSO = (
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+)
+_WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; TCP_CLOSE, a datagram socket without a peer
+_ERROR = 5  # TIME_ERROR of adjtimex(2): the clock is not synchronised
+_PATIENCE = 2.0
+"""Seconds that a member of etcd, or the container engine, may take."""
+
+
+def wanted(settings: Settings) -> Asked:
+    """What the settings ask of a host with this kernel."""
+    driver, version = settings.dataplane_driver, settings.vip_pool.version
+    with_ipvs = driver in (Driver.AUTO, Driver.IPVS)
+    sysctls = router_settings(os.uname().release, ipv6=version == 6, ipvs=with_ipvs) if is_kernels(settings) else {}
+    return Asked(settings, sysctls, resolver_of(settings))
+
+
+async def examine(asked: Asked) -> Examined:
+    """The facts. Raises `OSError` if the kernel's routes cannot be read."""
+    settings = asked.settings
+    kernel = is_kernels(settings)
+    return Examined(
+        release=os.uname().release,
+        no_ipvs=await ipvs.available() if kernel else None,
+        no_nftables=await nftables.available(settings.vip_pool.version) if kernel else None,
+        nft=shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"),
+        modules=_modules(os.uname().release),
+        sysctls={key: _setting(key) for key in (*asked.sysctls, *_ALSO)},
+        capabilities=_capabilities(),
+        root=os.geteuid() == 0,
+        listeners=tuple(_listeners()),
+        overlaps=tuple(await routes.overlaps(settings.vip_pool)),
+        nameservers=tuple(_nameservers()),
+        docker_dns=_docker_dns(),
+        clock=_clock(),
+        store=await _store(settings),
+        engine=await _engine(settings.source_docker_socket),
+    )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _modules(release: str) -> Mapping[str, Module]:
+    folder = Path("/lib/modules", release)
+    known = _text(folder / "modules.dep")
+    built_in = _names(_text(folder / "modules.builtin") or "")
+    loaded = {line.split()[0] for line in (_text(Path("/proc/modules")) or "").splitlines()}
+    there = _names(known or "")
+    states = {}
+    for name in _MODULES:
+        if name in loaded or name in built_in or Path("/sys/module", name).exists():
+            states[name] = Module.LOADED
+        elif name in there:
+            states[name] = Module.AVAILABLE
+        else:
+            states[name] = Module.UNKNOWN if known is None else Module.ABSENT
+    return states
+
+
+def _names(listing: str) -> frozenset[str]:
+    """`kernel/net/netfilter/ipvs/ip_vs.ko.xz: ...` -> `ip_vs`."""
+    paths = (line.partition(":")[0] for line in listing.splitlines())
+    return frozenset(Path(path).name.partition(".")[0].replace("-", "_") for path in paths)
+
+
+def _setting(key: str) -> Setting:
+    path = PROC_SYS / key.replace(".", "/")
+    value = _text(path)
+    return Setting(None if value is None else " ".join(value.split()), os.access(path, os.W_OK))
+
+
+def _capabilities() -> frozenset[str]:
+    lines = dict(line.partition(":")[::2] for line in (_text(Path("/proc/self/status")) or "").splitlines())
+    effective = int(lines.get("CapEff", "0").strip() or "0", 16)
+    return frozenset(name for bit, name in _CAPABILITIES.items() if effective >> bit & 1)
+
+
+def _listeners() -> Iterator[Listener]:
+    """Every socket of this network namespace that waits for clients, proc_net(5)."""
+    owners: dict[str, tuple[str, bool]] | None = None
+    for transport, state in _WAITING.items():
+        for family in ("", "6"):
+            for line in (_text(Path(f"/proc/net/{transport}{family}")) or "").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] != state:
+                    continue
+                owners = _owners() if owners is None else owners
+                host, _, port = fields[1].partition(":")
+                program, ours = owners.get(fields[9], (None, False))
+                yield Listener(transport, _address(host), int(port, 16), program, ours)
+
+
+def _address(hexadecimal: str) -> str:
+    """`0100007F` -> `127.0.0.1`: words as this host stores them."""
+    words = (hexadecimal[at : at + 8] for at in range(0, len(hexadecimal), 8))
+    return str(ip_address(b"".join(bytes.fromhex(word)[::-1] for word in words)))
+
+
+def _owners() -> dict[str, tuple[str, bool]]:
+    """The program of each socket's inode, as far as we may look; whether it is a daemon of ours."""
+    found: dict[str, tuple[str, bool]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        name = (_text(process / "comm") or "").strip()
+        links = list(_links(process / "fd"))
+        line = (_text(process / "cmdline") or "").split("\0")
+        ours = any(Path(word).name == "vipmesh" or word == "mesh" for word in line[:4])
+        found.update((link[8:-1], (name, ours)) for link in links if link.startswith("socket:["))
+    return found
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """What a process has open; nothing of another user's process, or of one that has ended."""
+    with suppress(OSError):
+        for link in folder.iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                yield os.readlink(link)
+
+
+def _nameservers() -> Iterator[str]:
+    for line in (_text(Path("/etc/resolv.conf")) or "").splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            yield words[1]
+
+
+def _docker_dns() -> tuple[str, ...] | None:
+    try:
+        known = json.loads(_text(Path("/etc/docker/daemon.json")) or "{}")
+    except ValueError:
+        return None
+    servers = known.get("dns") if isinstance(known, dict) else None
+    return tuple(map(str, servers)) if isinstance(servers, list) else None
+
+
+def _clock() -> bool | None:
+    """adjtimex(2) without a change; struct timex has room for what this kernel writes."""
+    room = ctypes.create_string_buffer(1024)
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(room)
+    return None if state < 0 else state != _ERROR
+
+
+async def _store(settings: Settings) -> dict[str, str | None]:
+    if settings.store_url.startswith("sqlite:"):
+        folder = Path(settings.store_url.removeprefix("sqlite:///")).parent
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        return {str(folder): None if os.access(there, os.W_OK) else "it cannot be written by this user"}
+    members = etcd_url.parse(settings.store_url).members
+    return dict(zip(members, await asyncio.gather(*map(_reach, members)), strict=True))
+
+
+async def _reach(url: str) -> str | None:
+    """Why nobody listens there; None: somebody does."""
+    place = urlsplit(url)
+    if place.scheme == "unix":
+        connecting = asyncio.open_unix_connection(place.path)
+    else:
+        connecting = asyncio.open_connection(place.hostname, place.port)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            _, writer = await connecting
+    except TimeoutError:
+        return f"nobody answers within {_PATIENCE:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    writer.close()
+    return None
+
+
+async def _engine(socket: str | None) -> str | None:
+    return None if socket is None else await _reach(socket)

@@ -1,0 +1,298 @@
+"""`vipmesh doctor`: from the facts of a host to findings, each with the line that mends it. Pure.
+
+An error keeps the daemon from starting or from forwarding; a warning will be met some day; a hint is about comfort.
+What is well is told, too: who looks for a fault wants to know what it is not.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mesh.cli.doctor.facts import Examined, Listener, Module
+from mesh.config.settings import Driver, Settings
+
+_OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose, or run as root"
+
+
+CODES = {
+    "vip pool": "VM801",
+    "store": "VM802",
+    "data plane": "VM803",
+    "capabilities": "VM804",
+    "kernel settings": "VM805",
+    "dns port": "VM806",
+    "published ports": "VM807",
+    "resolver": "VM808",
+    "container engine": "VM809",
+    "clock": "VM810",
+}
+"""What a finding is about -> its code."""
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    HINT = "hint"
+    OK = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    about: str
+    """`data plane`, `capabilities`, `kernel settings`, `dns port`, `vip pool`, `resolver`, `clock`, ..."""
+    found: str
+    mend: str | None = None
+    """The line that mends it: a command, or what to write where."""
+
+    @property
+    def code(self) -> str | None:
+        """Where `docs/errors.md` says more; None: it is well."""
+        return None if self.level is Level.OK else CODES[self.about]
+
+    def __str__(self) -> str:
+        line = f"{self.level:<8} {self.about}: {self.found}" + (f" [{self.code}]" if self.code else "")
+        return line if self.mend is None else f"{line}\n         mend: {self.mend}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the settings ask of the host."""
+
+    settings: Settings
+    sysctls: Mapping[str, int]
+    """What the kernel's settings must be for the data plane."""
+    resolver: str | None
+    """Where containers shall ask for names."""
+
+
+def judge(host: Examined, asked: Asked) -> tuple[Finding, ...]:
+    """All findings, in the order in which a start would meet them."""
+    parts: tuple[Callable[[Examined, Asked], Iterator[Finding]], ...] = (
+        _pool,
+        _store,
+        _plane,
+        _capabilities,
+        _sysctls,
+        _dns_port,
+        _published,
+        _resolver,
+        _containers,
+        _engine,
+        _clock,
+    )
+    return tuple(finding for part in parts for finding in part(host, asked))
+
+
+def is_kernels(settings: Settings) -> bool:
+    """Whether the kernel shall forward; else a proxy in user space does, which stands on nothing of the host's."""
+    return settings.dataplane_driver is not Driver.USERSPACE and not settings.vip_pool.is_loopback
+
+
+def _pool(host: Examined, asked: Asked) -> Iterator[Finding]:
+    pool = asked.settings.vip_pool
+    if host.overlaps:
+        found = f"{pool} overlaps {', '.join(host.overlaps)}"
+        yield Finding(Level.ERROR, "vip pool", found, "set [vip] pool to a network that nothing here uses")
+    else:
+        yield Finding(Level.OK, "vip pool", f"{pool} overlaps no route and no address")
+
+
+def _store(host: Examined, _: Asked) -> Iterator[Finding]:
+    reached = [member for member, trouble in host.store.items() if trouble is None]
+    for member, trouble in host.store.items():
+        if trouble is not None:
+            level = Level.WARNING if reached else Level.ERROR
+            yield Finding(level, "store", f"{member}: {trouble}", f"see that {member} can be used from here")
+    if len(reached) == len(host.store):
+        yield Finding(Level.OK, "store", f"{', '.join(reached)} can be used")
+
+
+def _plane(host: Examined, asked: Asked) -> Iterator[Finding]:
+    settings = asked.settings
+    if not is_kernels(settings):
+        yield Finding(Level.OK, "data plane", "a proxy in user space, which needs nothing of the kernel")
+        return
+    wants_ipvs = settings.dataplane_driver in (Driver.AUTO, Driver.IPVS)
+    if wants_ipvs and host.no_ipvs is None:
+        yield Finding(Level.OK, "data plane", "IPVS can be programmed")
+        yield from _modules(host)
+    elif wants_ipvs:
+        falls_back = settings.dataplane_driver is Driver.AUTO
+        level = Level.WARNING if falls_back else Level.ERROR
+        mend = "modprobe ip_vs && echo ip_vs > /etc/modules-load.d/vipmesh.conf"
+        if host.modules.get("ip_vs") is Module.ABSENT:
+            mend = "boot a kernel that has ip_vs (Debian: linux-image-amd64, not linux-image-cloud-amd64)"
+        yield Finding(level, "data plane", f"no IPVS: {host.no_ipvs}", mend)
+    if host.nft is None:
+        found = "there is no program nft: replies of endpoints elsewhere are lost without source NAT"
+        yield Finding(Level.ERROR, "data plane", found, "apt-get install nftables")
+    elif host.no_nftables is not None:
+        needed = settings.dataplane_driver is Driver.NFTABLES
+        level = Level.ERROR if needed else Level.WARNING
+        yield Finding(level, "data plane", f"no balancing by nftables: {host.no_nftables}", _module_line(host))
+    elif not wants_ipvs or host.no_ipvs is not None:
+        yield Finding(Level.OK, "data plane", "nftables can balance")
+
+
+def _modules(host: Examined) -> Iterator[Finding]:
+    """IPVS without a scheduler refuses each service that asks for it, one by one and late."""
+    absent = [name for name, state in host.modules.items() if state is Module.ABSENT and name.startswith("ip_vs_")]
+    if absent:
+        found = f"this kernel has no module {', '.join(absent)}: services with that scheduler are refused"
+        yield Finding(
+            Level.WARNING, "data plane", found, "set their label routing.scheduler to another one, such as rr"
+        )
+
+
+def _module_line(host: Examined) -> str:
+    return (
+        "apt-get install nftables conntrack" if host.root else "run `sudo vipmesh doctor`: not all is seen without root"
+    )
+
+
+def _capabilities(host: Examined, asked: Asked) -> Iterator[Finding]:
+    settings = asked.settings
+    needs = {}
+    if is_kernels(settings):
+        needs["CAP_NET_ADMIN"] = "programs the data plane and holds the VIPs"
+    low = [f"{address}:{port}" for address, port in _dns_sockets(asked) if port < _first_free(host)]
+    if low:
+        needs["CAP_NET_BIND_SERVICE"] = f"listens on {', '.join(low)}"
+    for capability, why in needs.items():
+        if capability not in host.capabilities:
+            mend = _OF_SYSTEMD.format(capability, capability.removeprefix("CAP_"))
+            found = f"{capability} is missing here, and the daemon {why}"
+            yield Finding(Level.ERROR, "capabilities", found, mend)
+    if needs and host.capabilities.issuperset(needs):
+        yield Finding(Level.OK, "capabilities", f"{' and '.join(needs)} are there")
+
+
+def _first_free(host: Examined) -> int:
+    """The first port that needs no capability."""
+    setting = host.sysctls.get("net.ipv4.ip_unprivileged_port_start")
+    return int(setting.value) if setting is not None and setting.value is not None else 1024
+
+
+def _sysctls(host: Examined, asked: Asked) -> Iterator[Finding]:
+    if not is_kernels(asked.settings):
+        return
+    wrong = []
+    for key, wanted in asked.sysctls.items():
+        setting = host.sysctls.get(key)
+        if setting is None or setting.value is None or setting.value == str(wanted):
+            continue
+        if setting.writable:
+            found = f"{key} is {setting.value}, and the daemon sets it to {wanted}"
+            yield Finding(Level.HINT, "kernel settings", found)
+        else:
+            wrong.append(f"{key} = {wanted}")
+            found = f"{key} is {setting.value}, must be {wanted}, and cannot be written from here"
+            line = f"echo '{key} = {wanted}' >> /etc/sysctl.d/60-vipmesh.conf && sysctl --system    # on the host"
+            yield Finding(Level.ERROR, "kernel settings", found, line)
+    if not wrong:
+        yield Finding(Level.OK, "kernel settings", "all are as they must be, or the daemon may set them")
+
+
+def _dns_sockets(asked: Asked) -> tuple[tuple[str, int], ...]:
+    listen = asked.settings.dns_listen
+    return listen if asked.resolver is None else (*listen, (asked.resolver, 53))
+
+
+def _dns_port(host: Examined, asked: Asked) -> Iterator[Finding]:
+    free = True
+    for address, port in _dns_sockets(asked):
+        for other in host.listeners:
+            if not other.ours and other.port == port and _collide(address, other):
+                free = False
+                who = other.program or "a program that only root can see"
+                there = f"{other.transport} {other.address}:{other.port}"
+                found = f"{who} listens on {there}, where the name server shall listen on {address}:{port}"
+                yield Finding(Level.ERROR, "dns port", found, _make_room(other))
+    if free:
+        yield Finding(Level.OK, "dns port", f"{', '.join(f'{a}:{p}' for a, p in _dns_sockets(asked))} is free, or ours")
+
+
+def _collide(address: str, other: Listener) -> bool:
+    """Two sockets of one port: the same address, or one of them has all of its family."""
+    if (":" in address) != (":" in other.address):
+        return other.address == "::"  # which takes IPv4 as well, unless it was told not to
+    return address == other.address or address in ("0.0.0.0", "::") or other.address in ("0.0.0.0", "::")
+
+
+def _make_room(other: Listener) -> str:
+    if other.program == "systemd-resolved":
+        return "set DNSStubListener=no in /etc/systemd/resolved.conf, then `systemctl restart systemd-resolved`"
+    if other.program == "dnsmasq":
+        return (
+            "write bind-dynamic and except-interface=mesh0 to /etc/dnsmasq.conf, or `systemctl disable --now dnsmasq`"
+        )
+    return f"set [dns] listen to another address, or stop it (`ss -lnup sport = {other.port}` shows it)"
+
+
+def _published(host: Examined, asked: Asked) -> Iterator[Finding]:
+    """A published port that the kernel hands to an outgoing connection leads nowhere for as long as that lives."""
+    ports, setting = asked.settings.publish_ports, host.sysctls.get("net.ipv4.ip_local_port_range")
+    if setting is None or setting.value is None:
+        return
+    low, high = map(int, setting.value.split())
+    reserved = host.sysctls.get("net.ipv4.ip_local_reserved_ports")
+    span = f"{ports[0]}-{ports[-1]}"
+    if low <= ports[-1] and ports[0] <= high and not (reserved is not None and span in (reserved.value or "")):
+        found = f"[publish] ports {span} overlap those of outgoing connections, {low}-{high}"
+        line = f"echo 'net.ipv4.ip_local_reserved_ports = {span}' >> /etc/sysctl.d/60-vipmesh.conf && sysctl --system"
+        yield Finding(Level.WARNING, "published ports", found, line)
+
+
+def _resolver(host: Examined, asked: Asked) -> Iterator[Finding]:
+    own = {address for address, port in _dns_sockets(asked) if port == 53}
+    if not host.nameservers:
+        yield Finding(
+            Level.HINT, "resolver", "/etc/resolv.conf names no server", "echo nameserver 127.0.0.1 > /etc/resolv.conf"
+        )
+    elif own.issuperset(host.nameservers) and not asked.settings.dns_upstream:
+        found = "/etc/resolv.conf names nobody but this name server, so it has nobody to ask for other names"
+        yield Finding(
+            Level.ERROR, "resolver", found, 'set [dns] upstream = ["192.0.2.53"], the address of your name server'
+        )
+    elif host.nameservers[0] in own:
+        yield Finding(Level.OK, "resolver", f"this host asks {host.nameservers[0]} first")
+    else:
+        found = f"this host asks {', '.join(host.nameservers)}: routing names do not resolve on the host itself"
+        first = asked.settings.dns_listen[0]
+        line = f"put `nameserver {first[0]}` first in /etc/resolv.conf" if first[1] == 53 else None
+        yield Finding(Level.HINT, "resolver", found, line)
+
+
+def _containers(host: Examined, asked: Asked) -> Iterator[Finding]:
+    if asked.settings.source_docker_socket is None or asked.resolver is None:
+        return
+    if host.docker_dns is not None and asked.resolver in host.docker_dns:
+        yield Finding(Level.OK, "resolver", f"containers ask {asked.resolver}")
+    else:
+        line = f'"dns": ["{asked.resolver}"] in /etc/docker/daemon.json, then `systemctl reload-or-restart docker`'
+        yield Finding(Level.HINT, "resolver", f"containers are not told to ask {asked.resolver} for names", line)
+
+
+def _engine(host: Examined, asked: Asked) -> Iterator[Finding]:
+    socket = asked.settings.source_docker_socket
+    if socket is None:
+        return
+    if host.engine is None:
+        yield Finding(Level.OK, "container engine", f"{socket} answers")
+    else:
+        line = "systemctl start docker; the daemon's user must be in the group docker (SupplementaryGroups=docker)"
+        yield Finding(Level.ERROR, "container engine", f"{socket}: {host.engine}", line)
+
+
+def _clock(host: Examined, asked: Asked) -> Iterator[Finding]:
+    """Certificates are judged by it, and logs of several workers are read side by side."""
+    if host.clock is False:
+        level = Level.WARNING if asked.settings.store_url.startswith("etcd") else Level.HINT
+        yield Finding(level, "clock", "nothing keeps it right", "timedatectl set-ntp true    # or install chrony")
+    elif host.clock:
+        yield Finding(Level.OK, "clock", "it is kept right")

@@ -1,0 +1,47 @@
+"""`vipmesh drain`, `maintenance`, `undrain` and `stop`: what a running daemon is told to do."""
+
+import argparse
+import json
+from functools import partial
+
+from mesh.cli.client import Daemon, NoAnswerError
+from mesh.cli.documents import Changed
+from mesh.cli.output import as_json, failed
+from mesh.model.codes import code_of
+
+_PATIENCE = 86400.0
+"""Seconds: a drain takes as long as the daemon's drain timeout, and a stop as long as the container's."""
+_DONE = {
+    "drain": "drained",
+    "maintenance": "drained and not probed",
+    "undrain": "takes connections",
+    "stop": "drained and stopped",
+}
+
+
+def _change(verb: str, options: argparse.Namespace) -> int:
+    """One after the other, so that two endpoints of a service are never gone at once. Exit status 1: a refusal."""
+    daemon = Daemon(options)
+    done: list[str] = []
+    error: str | None = None
+    for name in options.names:
+        try:
+            answer = json.loads(daemon.ask(f"/v1/{verb}", given={"name": name}, timeout=_PATIENCE))
+            error = answer.get("error")
+        except NoAnswerError as silent:
+            error = str(silent)
+        if error is not None:
+            break
+        done.append(answer["endpoint"])
+        if not options.json:
+            print(f"{answer['endpoint']}: {_DONE[verb]}", flush=True)
+    if options.json:
+        as_json(Changed(verb, tuple(done), error, code_of(error or "")))
+        return 0 if error is None else 1
+    return 0 if error is None else failed(options, error)
+
+
+drain = partial(_change, "drain")
+maintenance = partial(_change, "maintenance")
+undrain = partial(_change, "undrain")
+stop = partial(_change, "stop")

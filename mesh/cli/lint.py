@@ -1,0 +1,90 @@
+"""`vipmesh check`: every problem of compose files, with the file and the line, before anything runs.
+
+Each file is looked at by itself. What only the cluster can know, that another project holds a name, is not found
+here; what two services of one file both claim is.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mesh.config.labels.parse import key_of, parse, port_label
+from mesh.config.labels.values import Pool, printable
+from mesh.model import Name, Publish, Route, Service
+from mesh.model.problem import Problem, Severity
+from mesh.sources.compose.model import ComposeFile, ComposeService
+from mesh.sources.compose.source import load, project_of
+
+_WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
+
+
+def check(paths: Sequence[Path], env: Mapping[str, str], *, domain: Name, pool: Pool | None = None) -> list[Problem]:
+    """Every problem of the files, in order of `paths` and then of lines; each has `where`.
+
+    `env` fills in the variables, `domain` completes bare names, fixed VIPs must lie in `pool` if one is given.
+    """
+    problems: list[Problem] = []
+    for path in paths:
+        file = load(path, env)
+        found = [*file.problems, *_check_services(file, project_of([path], [file]), domain, pool)]
+        problems.extend(sorted(found, key=_line))
+    return problems
+
+
+def _check_services(file: ComposeFile, project: str, domain: Name, pool: Pool | None) -> Iterator[Problem]:
+    claims: dict[object, _Claim] = {}
+    for name, declared in file.services.items():
+        subject = f"service {printable(name)}"
+        owner, commands = f"{project}/{name}", not declared.endpoints
+        parsed = parse(declared.labels, owner=owner, subject=subject, domain=domain, pool=pool, commands=commands)
+        for problem in parsed.problems:
+            yield replace(problem, where=declared.label_where.get(problem.label or "", declared.where))
+        for claim in _claims(declared, parsed.service) if parsed.service is not None else ():
+            first = claims.setdefault(claim.key, claim)
+            if first.service != name:
+                yield claim.refusal(first, subject)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What only one service can have."""
+
+    service: str
+    key: object
+    what: str
+    """`the name restserver.local`."""
+    label: str | None
+    where: str
+    remedy: str
+
+    def refusal(self, first: "_Claim", subject: str) -> Problem:
+        about = subject if self.label is None else f"{subject}, label {printable(self.label)}"
+        reason = f"{self.what} is already claimed by service {printable(first.service)} ({first.where})"
+        return Problem(Severity.ERROR, about, reason, self.remedy, self.label, self.where)
+
+
+def _claims(declared: ComposeService, service: Service) -> Iterator[_Claim]:
+    def claim(key: object, what: str, label: str | None, remedy: str) -> _Claim:
+        full = key_of(declared.labels, label) if label is not None else None
+        where = declared.label_where.get(full or "", declared.where)
+        return _Claim(declared.name, key, what, full, where, remedy)
+
+    labels = {
+        route.name: port_label(Route, route.container_port, route.transport) for route in reversed(service.routes)
+    }
+    for name in service.names:
+        yield claim(("name", name), f"the name {name}", labels.get(name), "give each service names of its own")
+    if service.fixed_vip is not None:
+        what = f"the VIP {service.fixed_vip}"
+        yield claim(("vip", service.fixed_vip), what, "routing.vip", "write another address or remove the label")
+    for publish in service.publishes:
+        if publish.port is not None:
+            label = port_label(Publish, publish.container_port, publish.transport)
+            what = f"the published {publish.transport} port {publish.port}"
+            yield claim((publish.transport, publish.port), what, label, "write another number or auto")
+
+
+def _line(problem: Problem) -> int:
+    match = _WHERE.fullmatch(problem.where or "")
+    return int(match[2]) if match and match[2] else 0

@@ -1,0 +1,87 @@
+"""`vipmesh run`, `demo` and `teardown`: what does its work itself and tells of it in a log."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import uvloop
+
+from mesh.api.http.server import AdminError
+from mesh.cli import demo as demonstration
+from mesh.cli.documents import TornDown
+from mesh.cli.output import as_json, failed
+from mesh.cli.settings import settings
+from mesh.config.settings import Settings
+from mesh.daemon.cleanup import teardown as take_away
+from mesh.daemon.service import Service
+from mesh.daemon.wiring import StartError
+from mesh.dataplane import DataPlaneError
+from mesh.store import StoreError
+from mesh.util.logging.handler import log_to, shape_log
+from meshdns.server import NameServerError
+
+
+def run(options: argparse.Namespace) -> int:
+    """The daemon, until it is told to end. Exit status 1: it cannot start."""
+    log_to(sys.stderr.fileno(), verbose=options.verbose)
+
+    def read() -> Settings:
+        known = settings(options.config)
+        shape_log(known.log_format, [known.store_password] if known.store_password else [])
+        return known
+
+    async def work() -> None:
+        await Service(read, dict(os.environ)).run()
+
+    return _until_done(options, work())
+
+
+def demo(options: argparse.Namespace) -> int:
+    """The demo tells its story on standard output; of the daemon's log only what is wrong belongs into it."""
+    log_to(sys.stderr.fileno(), verbose=options.verbose)
+    if not options.verbose:
+        logging.getLogger().setLevel(logging.ERROR)
+    return _until_done(options, demonstration.run(options.file, os.environ))
+
+
+def teardown(options: argparse.Namespace) -> int:
+    """Exit status 1: something could not be removed, or a daemon runs."""
+    log_to(sys.stderr.fileno(), verbose=options.verbose)
+    known = settings(options.config)
+    done: list[TornDown] = []
+
+    async def work() -> None:
+        removed, refused = await take_away(known)
+        done.append(TornDown(tuple(removed), tuple(refused), known.store_url))
+
+    status = _until_done(options, work())
+    for found in done:
+        if options.json:
+            as_json(found)
+        else:
+            print(*found.removed, f"{len(found.removed)} removed; claims stay in {found.claims}", sep="\n")
+            for line in found.failed:
+                failed(options, line)
+        status = 1 if found.failed else status
+    return status
+
+
+def _until_done(options: argparse.Namespace, work: Coroutine[Any, Any, None]) -> int:
+    status = 0
+    try:
+        uvloop.run(work)
+    except* (StartError, DataPlaneError, StoreError, NameServerError, AdminError) as group:
+        status = failed(options, "\n".join(map(str, leaves(group))))
+    return status
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions of a group, without the groups in between."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error

@@ -1,0 +1,68 @@
+"""`vipmesh top`: what goes through the services of this worker, as it changes."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from mesh.cli.client import Daemon, NoAnswerError
+from mesh.cli.output import failed
+from mesh.cli.top_view import Board, Top, render
+
+_SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+"""xterm's alternate screen without a cursor, and back: what was on the terminal is there again afterwards."""
+_HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+_WIDE = 1000
+"""Characters; where there is no terminal nothing is left out."""
+
+
+def top(options: argparse.Namespace) -> int:
+    """Until it is interrupted, or as often as was asked for. Exit status 1: the daemon answers no more."""
+    daemon = Daemon(options)
+    on_screen = sys.stdout.isatty() and not options.json and options.count is None
+    try:
+        with _screen() if on_screen else contextlib.nullcontext():
+            for shown, now in enumerate(_moments(daemon), 1):
+                _show(now, options, on_screen=on_screen)
+                if shown == options.count:
+                    break
+    except NoAnswerError as error:
+        return failed(options, str(error))
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _moments(daemon: Daemon) -> Iterator[Top]:
+    """Without the first one, which has no rates yet, where there will be some."""
+    board, first = Board(), True
+    for name, event in daemon.follow("/v1/events"):
+        now = board.take(name, event)
+        if now is not None and not (first and event["counted"] and event["opened"] is None):
+            yield now
+        first = first and now is None
+
+
+def _show(now: Top, options: argparse.Namespace, *, on_screen: bool) -> None:
+    if options.json:
+        print(json.dumps(asdict(now)), flush=True)
+        return
+    if not on_screen:
+        print(*render(now, _WIDE, _WIDE**2), "", sep="\n", flush=True)
+        return
+    columns, lines = os.get_terminal_size(sys.stdout.fileno())  # as it is now
+    table = f"{_REST_OF_LINE}\n".join(render(now, columns, lines))
+    print(_HOME, table, _REST_OF_LINE, _REST_OF_SCREEN, sep="", end="", flush=True)
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[None]:
+    print(_SCREEN, end="", flush=True)
+    try:
+        yield
+    finally:
+        print(_BACK, end="", flush=True)

@@ -1,0 +1,1 @@
+"""What workers share and know of each other: records, claims, membership, failure detection."""

@@ -1,0 +1,252 @@
+"""What a service gets: its VIP, its routing names, its published ports. Decided once, kept for good.
+
+A pure function from what is declared and what is given away to the wishes that follow. Every worker comes to the same
+wishes; the store's transactions decide a race, and whoever lost reads again and wishes anew.
+
+* A VIP is chosen by a hash of the service's name and, where that is taken, the next free address: the choice depends
+  neither on the order of the services nor on the worker. The first host address stays free for the resolver.
+* A name belongs to the owner that came first; another one may take it over once the holder declares it no more.
+* A service that is gone keeps its VIP and its ports: when it comes back, its clients find it where it was.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import blake2b
+from ipaddress import ip_address
+from typing import TypeAlias
+
+from mesh.config.values import Network
+from mesh.model import Address, Claims, Name, Publish, Service, Transport
+from mesh.model.problem import Problem, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimVip:
+    """The VIP of a service that has none."""
+
+    name: Name
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class MoveVip:
+    """The label asks for another VIP than the one that the service holds."""
+
+    name: Name
+    old: Address
+    new: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimName:
+    """A routing name that nobody holds."""
+
+    name: Name
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOverName:
+    """A routing name whose holder declares it no more."""
+
+    name: Name
+    old_owner: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPort:
+    """A published port."""
+
+    transport: Transport
+    port: int
+    name: Name
+    container_port: int
+
+
+Wish: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort
+
+
+def wishes(
+    services: Sequence[Service], claims: Claims, *, pool: Network, ports: range
+) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
+    """What to claim, in an order that works, and who was refused what.
+
+    `pool` is where VIPs are taken from, `ports` where published ports that ask for `auto` are.
+    """
+    deciding = _Deciding(claims, pool, ports)
+    ordered = sorted(services, key=lambda service: service.owner)
+    deciding.names(ordered)
+    # what was asked for by hand goes first, so that an automatic choice never stands in its way
+    held = [s for s in ordered if deciding.owners.get(s.name) == s.owner]
+    for service in sorted(held, key=lambda s: s.fixed_vip is None):
+        deciding.vip(service)
+    wanted = [(publish, service) for service in held for publish in service.publishes]
+    for publish, service in sorted(wanted, key=lambda pair: pair[0].port is None):
+        deciding.port(service, publish)
+    return tuple(deciding.wishes), tuple(deciding.problems)
+
+
+def is_of(wish: Wish, owners: Collection[str], names: Collection[Name]) -> bool:
+    """Whether it is for one of these services, known by owner and by name."""
+    match wish:
+        case ClaimName(_, owner) | TakeOverName(_, _, owner):
+            return owner in owners
+        case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
+            return name in names
+
+
+def apply(claims: Claims, granted: Iterable[Wish]) -> Claims:
+    """The claims after all of the wishes were granted."""
+    vips, owners, ports = dict(claims.vips), dict(claims.owners), dict(claims.ports)
+    holders = dict(claims.holders)
+    for wish in granted:
+        match wish:
+            case ClaimVip(name, address) | MoveVip(name, _, address):
+                vips[name] = address
+                holders[address] = name
+            case ClaimName(name, owner) | TakeOverName(name, _, owner):
+                owners[name] = owner
+            case ClaimPort(transport, port, name, container_port):
+                ports[transport, port] = (name, container_port)
+    return Claims(vips, owners, ports, holders)
+
+
+def in_force(claims: Claims, pool: Network) -> Claims:
+    """The claims without VIPs that no service gets, written by hand or given when the pool was another one; the same
+    object where there are none. What stays is what may be programmed; `wishes` tells of the rest.
+    """
+    vips = {name: vip for name, vip in claims.vips.items() if is_for_services(vip, pool)}
+    return claims if len(vips) == len(claims.vips) else replace(claims, vips=vips)
+
+
+@lru_cache(maxsize=1 << 16)  # asked of every VIP whenever one claim is new
+def is_for_services(vip: Address, pool: Network) -> bool:
+    """Whether it is in the pool and is not the network's own address, the resolver's after it, or the last one
+    (broadcast)."""
+    address = ip_address(vip)
+    return address in pool and 2 <= int(address) - int(pool.network_address) <= pool.num_addresses - 2
+
+
+class _Deciding:
+    """The claims as they would be if every wish so far came true."""
+
+    def __init__(self, claims: Claims, pool: Network, ports: range) -> None:
+        self.wishes: list[Wish] = []
+        self.problems: list[Problem] = []
+        self.owners = dict(claims.owners)
+        self._vips = dict(claims.vips)
+        # either record of a VIP suffices to keep it from others, should one be lost
+        self._holders = {address: name for name, address in claims.vips.items()} | dict(claims.holders)
+        self._ports = dict(claims.ports)
+        self._published = {(transport, target) for (transport, _), target in claims.ports.items()}
+        self._pool = pool
+        self._range = ports
+
+    def names(self, services: Sequence[Service]) -> None:
+        declared = {(service.owner, name) for service in services for name in service.names}
+        for service in services:
+            for name in service.names:
+                holder = self.owners.get(name)
+                if holder is None:
+                    self._wish(ClaimName(name, service.owner))
+                elif holder != service.owner and (holder, name) not in declared:
+                    self._wish(TakeOverName(name, holder, service.owner))
+                elif holder != service.owner:
+                    self._refuse(service, f"the name {name} is held by {holder}", "give it a name of its own")
+                    continue
+                self.owners[name] = service.owner
+
+    def vip(self, service: Service) -> None:
+        held = self._vips.get(service.name)
+        if service.fixed_vip is None:
+            if held is None:
+                self._choose(service)
+            elif not is_for_services(held, self._pool):
+                self._refuse_vip(service, held, _NOT_THIS_CLAIM)
+            return
+        other = self._holders.get(service.fixed_vip)
+        if not is_for_services(service.fixed_vip, self._pool):
+            self._refuse_vip(service, service.fixed_vip, _ANOTHER_VIP)
+        elif held == service.fixed_vip:
+            return
+        elif other not in (None, service.name):
+            self._refuse(service, f"the VIP {service.fixed_vip} is held by {other}", _ANOTHER_VIP)
+        else:
+            wish = (
+                ClaimVip(service.name, service.fixed_vip)
+                if held is None
+                else MoveVip(service.name, held, service.fixed_vip)
+            )
+            self._give(service, wish, service.fixed_vip)
+
+    def port(self, service: Service, publish: Publish) -> None:
+        target = (service.name, publish.container_port)
+        if publish.port is None:
+            if (publish.transport, target) not in self._published:
+                self._choose_port(service, publish)
+            return
+        holder = self._ports.get((publish.transport, publish.port))
+        if holder is None:
+            self._give_port(service, publish, publish.port)
+        elif holder != target:
+            reason = f"the published {publish.transport} port {publish.port} is held by {holder[0]}"
+            self._refuse(service, reason, "publish another port or auto")
+
+    def _refuse_vip(self, service: Service, vip: Address, remedy: str) -> None:
+        """It is not for services."""
+        if ip_address(vip) not in self._pool:
+            self._refuse(service, f"the VIP {vip} is outside of the pool {self._pool}", remedy)
+        else:
+            reason = f"the VIP {vip} is one of the first two or the last of the pool {self._pool}"
+            self._refuse(service, f"{reason}, which no service gets", remedy)
+
+    def _choose(self, service: Service) -> None:
+        """The first free address after where the name hashes to; the resolver's and the network's own are left out."""
+        first = int(self._pool.network_address) + 2
+        count = self._pool.num_addresses - 3
+        start = _stable(service.name) % count
+        for step in range(min(count, len(self._holders) + 1)):
+            address = str(ip_address(first + (start + step) % count))
+            if address not in self._holders:
+                self._give(service, ClaimVip(service.name, address), address)
+                return
+        self._refuse(
+            service, f"all {count} VIPs of the pool {self._pool} are given away", "set [vip] pool to a larger one"
+        )
+
+    def _choose_port(self, service: Service, publish: Publish) -> None:
+        start = _stable(f"{service.name} {publish.transport} {publish.container_port}") % len(self._range)
+        for step in range(len(self._range)):
+            port = self._range[(start + step) % len(self._range)]
+            if (publish.transport, port) not in self._ports:
+                self._give_port(service, publish, port)
+                return
+        reason = f"all {len(self._range)} published {publish.transport} ports are given away"
+        self._refuse(service, reason, "set [publish] ports to a larger range")
+
+    def _give(self, service: Service, wish: Wish, address: Address) -> None:
+        self._wish(wish)
+        self._vips[service.name] = address
+        self._holders[address] = service.name
+
+    def _give_port(self, service: Service, publish: Publish, port: int) -> None:
+        self._wish(ClaimPort(publish.transport, port, service.name, publish.container_port))
+        self._ports[publish.transport, port] = (service.name, publish.container_port)
+        self._published.add((publish.transport, (service.name, publish.container_port)))
+
+    def _wish(self, wish: Wish) -> None:
+        self.wishes.append(wish)
+
+    def _refuse(self, service: Service, reason: str, remedy: str) -> None:
+        self.problems.append(Problem(Severity.ERROR, f"service {service.owner}", reason, remedy, owner=service.owner))
+
+
+_ANOTHER_VIP = "write another address or remove the label routing.vip"
+_NOT_THIS_CLAIM = "set [vip] pool to one that has it, fix another by the label routing.vip, or forget the claim"
+
+
+def _stable(text: str) -> int:
+    """A hash that is the same in every process and on every worker."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())

@@ -1,0 +1,179 @@
+"""Asks the other workers, round after round, whether they are there; what follows is decided in `peers`.
+
+Of other workers' endpoints only those are asked that nobody else judges, and one of each worker that does not listen:
+in quiet times the cost does not depend on how many there are.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from random import randrange
+from typing import Protocol
+
+from mesh.cluster.failure_detector import Answer, Known, Place, Round, observe, places, problems, standing_in, withhold
+from mesh.cluster.ping import Question, ask
+from mesh.cluster.ping_schedule import due
+from mesh.model import Address, ClusterView, EndpointKey, RealKey
+from mesh.model.problem import Problem
+
+EVERY = 0.2
+"""Seconds from the beginning of one round to that of the next; longer while somebody does not answer."""
+FORGOTTEN = 60.0
+"""Seconds after which it does not matter any more when somebody was asked."""
+
+
+class Others(Protocol):
+    """What is known of the other workers, whenever a round begins."""
+
+    def workers(self) -> Mapping[str, RealKey]:
+        """Where each of them answers."""
+        ...
+
+    def unleased(self) -> Collection[str]:
+        """Those among them that the store has lost."""
+        ...
+
+    def deaf(self) -> Collection[str]:
+        """Other workers in the store that do not say where they answer."""
+        ...
+
+    def view(self) -> ClusterView:
+        """Their endpoints are in it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _InQuestion:
+    """The endpoints to ask, and what that follows from."""
+
+    view: ClusterView = field(default_factory=ClusterView)
+    workers: frozenset[str] = frozenset()
+    """In doubt."""
+    standing: Mapping[str, EndpointKey] = field(default_factory=dict)
+    doubtful: Mapping[EndpointKey, Place] = field(default_factory=dict)
+    """Of workers in doubt."""
+    instead: Mapping[EndpointKey, Place] = field(default_factory=dict)
+    """In the place of workers that do not listen."""
+
+
+class Reach:
+    """Of one worker. Without `run` it finds everything within reach."""
+
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        witnesses: Collection[RealKey] = (),
+        question: Question = ask,
+    ) -> None:
+        """`wake` is called when something is lost or back; `witnesses`: the store's members on other hosts."""
+        self._wake = wake
+        self._witnesses = tuple(witnesses)
+        self._question = question
+        self._known = Known()
+        self._last: dict[RealKey, float] = {}
+        """When each was asked."""
+        self._asked = _InQuestion()
+        self._begin = randrange(1 << 16)
+
+    def answers(self, worker: str) -> bool:
+        """Whether a worker has answered lately."""
+        return self._known.answers(worker)
+
+    def problems(self) -> list[Problem]:
+        """What an operator is told of it now."""
+        return problems(self._known)
+
+    @property
+    def lost(self) -> tuple[frozenset[EndpointKey], bool]:
+        """What is out of reach, and whether that is rather this worker's own fault."""
+        return self._known.lost, self._known.isolated
+
+    def withheld(self, view: ClusterView) -> ClusterView:
+        """The view in which what is out of reach takes no new connection."""
+        lost, isolated = self.lost
+        return withhold(view, lost, isolated=isolated)
+
+    def lease_ended(self, workers: Collection[str]) -> None:
+        """The store has lost these, no other ones: what follows does not wait for the end of a round."""
+        self._known = replace(self._known, unleased=frozenset(workers))
+
+    async def run(self, others: Others) -> None:
+        """Ask until cancelled."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time() - EVERY
+        while True:
+            before, begun = begun, loop.time()
+            workers, deaf = others.workers(), others.deaf()
+            asked = self._in_question(others.view(), deaf)
+            seen = await self._round(workers, asked, min(begun - before, 2 * EVERY))
+            known = self._known
+            self._known = observe(known, seen, workers.keys(), others.unleased(), deaf)
+            if self._follows(self._known) != self._follows(known):
+                self._wake()
+            await asyncio.sleep(EVERY - (loop.time() - begun))
+
+    @staticmethod
+    def _follows(known: Known) -> object:
+        """What has consequences."""
+        lost = known.lost
+        return lost, lost and known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
+
+    def _in_question(self, view: ClusterView, deaf: Collection[str]) -> "_InQuestion":
+        """The endpoints to ask; worked out anew only where they may be other ones."""
+        known, last = self._known, self._asked
+        doubtful = known.doubtful
+        standing = standing_in(known, view, deaf, self._begin) if deaf else {}
+        same = view.endpoints is last.view.endpoints and view.services is last.view.services
+        if same and (doubtful, standing) == (last.workers, last.standing):
+            return last
+        found = places(view, doubtful) if doubtful else {}
+        instead = places(view, (), standing.values()) if standing else {}
+        self._asked = _InQuestion(view, doubtful, standing, found, instead)
+        return self._asked
+
+    async def _round(self, workers: Mapping[str, RealKey], asked: "_InQuestion", seconds: float) -> Round:
+        known, endpoints = self._known, {**asked.instead, **asked.doubtful}
+        if not workers and not endpoints:
+            return Round()
+        turns = {**workers, **{key[0]: place.real for key, place in asked.instead.items()}}
+        chosen = due(known, turns, asked.doubtful, self._witnesses, last=self._last, seconds=seconds)
+        names = {real: worker for worker, real in workers.items()}
+        answers = await self._ask_all({real: names.get(real) for real in (*chosen.turn, *chosen.again)})
+        by_endpoint = {
+            key: _of(place, answers[place.real]) for key, place in endpoints.items() if place.real in answers
+        }
+        by_worker = {worker: answers[real] for worker, real in workers.items() if real in answers}
+        untried = {p.real for key, p in asked.instead.items() if known.stand_ins.get(key[0]) != key}
+        hosts = {*names, *self._witnesses, *(place.real for place in asked.instead.values())} - untried
+        turn, again = ([real for real in reals if real in hosts] for reals in (chosen.turn, chosen.again))
+        return Round(by_worker, _by_address(answers, turn), by_endpoint, _by_address(answers, again))
+
+    async def _ask_all(self, places: Mapping[RealKey, str | None]) -> dict[RealKey, Answer]:
+        answers: dict[RealKey, Answer] = {}
+
+        async def ask_one(real: RealKey, worker: str | None) -> None:
+            answer = await self._question(real, worker)
+            if answer is not None:
+                answers[real] = answer
+
+        now = asyncio.get_running_loop().time()
+        self._last = {real: when for real, when in self._last.items() if when > now - FORGOTTEN}
+        async with asyncio.TaskGroup() as tasks:
+            for real, worker in places.items():
+                self._last[real] = now
+                tasks.create_task(ask_one(real, worker), name=f"ask {real}")
+        return answers
+
+
+def _of(place: Place, answer: Answer) -> Answer:
+    return Answer.ANSWERED if place.datagrams and answer is Answer.REFUSED else answer
+
+
+def _by_address(answers: Mapping[RealKey, Answer], hosts: Iterable[RealKey]) -> dict[Address, Answer]:
+    """The best answer of each host."""
+    found: dict[Address, Answer] = {}
+    for real in hosts:
+        answer = answers.get(real)
+        if answer is not None and found.get(real.address, Answer.SILENT) is Answer.SILENT:
+            found[real.address] = answer
+    return found

@@ -1,0 +1,128 @@
+"""The records of the store: which keys there are, and what their values mean.
+
+Values are JSON with a version, `"v": 1`. A reader ignores fields that it does not know, so that workers of two versions
+can share a store while one is rolled out. A record that cannot be understood, or that no kernel could take, is a
+problem to tell, never an exception: one broken record must not stop the others.
+
+    claims/services/<name>              {"vip"}                       the VIP of a service, for good
+    claims/vips/<address>               {"name"}                      the same, seen from the address: it is unique
+    claims/names/<routing name>         {"owner"}
+    claims/ports/<transport>/<port>     {"name", "container_port"}
+    workers/<worker>/services/<owner>   a `Service`                   leased
+    workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
+    workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last: the rest is there
+    health/<worker>/<id>                {"health"}                    leased; what its worker's probes say
+    health/<worker>/<owner>/<id>        {"health"}                    leased; in the place of an owner that is gone
+
+Parts between slashes are percent-encoded where they hold a slash or anything odd.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from mesh.cluster.records.decode import (
+    DaemonRecord,
+    HolderRecord,
+    OwnerRecord,
+    PortRecord,
+    VerdictRecord,
+    VipRecord,
+    key,
+)
+from mesh.cluster.records.view_builder import Reader
+from mesh.model import Address, ClusterView, Endpoint, EndpointKey, Health, Name, Service, Transport
+from mesh.model.problem import Problem
+
+VERSION = 1
+WRITTEN = 4096
+"""Records of each kind that are not made again: of those that a worker writes, few change at a time."""
+CLAIMS = "claims/"
+"""Where all of them are."""
+
+
+def service_claim(name: Name, vip: Address) -> tuple[str, bytes]:
+    """Key and value of the VIP that a service holds."""
+    return key("claims", "services", name), _value(VipRecord(vip))
+
+
+def vip_claim(vip: Address, name: Name) -> tuple[str, bytes]:
+    """Key and value of who holds a VIP."""
+    return key("claims", "vips", vip), _value(HolderRecord(name))
+
+
+def name_claim(name: Name, owner: str) -> tuple[str, bytes]:
+    """Key and value of who holds a routing name."""
+    return key("claims", "names", name), _value(OwnerRecord(owner))
+
+
+def port_claim(transport: Transport, port: int, name: Name, container_port: int) -> tuple[str, bytes]:
+    """Key and value of who holds a published port."""
+    return key("claims", "ports", transport, str(port)), _value(PortRecord(name, container_port))
+
+
+def own_prefixes(worker: str) -> tuple[str, ...]:
+    """Where the leased records of one worker are; nobody else writes there."""
+    return key("workers", worker) + "/", key("health", worker) + "/"
+
+
+def registration(worker: str, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, bytes]:
+    """The leased records of one worker."""
+    return dict([*(_declared(worker, service) for service in services), *(_runs(worker, e) for e in endpoints)])
+
+
+def daemon(worker: str, version: str, session: str, listens: str | None = None) -> tuple[str, bytes]:
+    """Key and value of the daemon itself: `session` is another one after each start, `listens` where it answers."""
+    return key("workers", worker, "daemon"), _value(DaemonRecord(version, session, listens))
+
+
+def verdict(
+    worker: str, endpoint: EndpointKey, health: Health, *, kept: bool = False, held_back: bool = False
+) -> tuple[str, bytes]:
+    """Key and value of what a worker's probes say of an endpoint, of its own or in the place of another worker."""
+    return _judged(worker, endpoint), _verdict(health, kept, held_back)
+
+
+def worker_of(key: str) -> str | None:
+    """Whose leased record it is, percent-encoded; None: a claim."""
+    kind, _, rest = key.partition("/")
+    return rest.partition("/")[0] if kind in ("workers", "health") else None
+
+
+def daemons(records: Mapping[str, bytes]) -> Mapping[str, str]:
+    """The workers whose daemons are there, and how their names stand in keys."""
+    found = (key.split("/")[1] for key in records if key.startswith("workers/") and key.endswith("/daemon"))
+    return {unquote(worker): worker for worker in found}
+
+
+def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
+    """The picture that the records give, and what could not be understood."""
+    return Reader().view(records)
+
+
+@lru_cache(WRITTEN)
+def _declared(worker: str, service: Service) -> tuple[str, bytes]:
+    return key("workers", worker, "services", service.owner), _value(service)
+
+
+@lru_cache(WRITTEN)
+def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
+    return key("workers", worker, "endpoints", endpoint.id), _value(endpoint)
+
+
+@lru_cache(WRITTEN)
+def _judged(worker: str, endpoint: EndpointKey) -> str:
+    owner, id = endpoint
+    return key("health", worker, id) if owner == worker else key("health", worker, owner, id)
+
+
+@cache
+def _verdict(health: Health, kept: bool, held_back: bool) -> bytes:
+    return _value(VerdictRecord(health, kept, held_back))
+
+
+def _value(record: Any) -> bytes:
+    return msgspec.json.encode({"v": VERSION, **msgspec.to_builtins(record)})

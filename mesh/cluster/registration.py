@@ -1,0 +1,89 @@
+"""Instances -> what this worker offers to the others.
+
+Instances of one owner (`project/service`) are endpoints of one service. Their labels should be the same; while they
+differ, as during an update, the first instance's declaration of the service counts and each instance keeps its own
+weight and release.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mesh.config.labels.parse import Parsed, parse
+from mesh.config.values import Network
+from mesh.model import Endpoint, Instance, Name, Service
+from mesh.model.problem import Problem, Severity
+
+UNDERSTOOD = 4096
+"""Sets of labels that are not parsed again: a container that comes or goes must not cost what all of them do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a worker offers."""
+
+    services: tuple[Service, ...]
+    """In order of `owner`."""
+    endpoints: tuple[Endpoint, ...]
+    """In order of `id`."""
+    problems: tuple[tuple[Instance, Problem], ...]
+    """Each problem once per owner, with an instance that has it, so that its source can say where."""
+
+
+def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: Network | None) -> Registration:
+    """Understand the labels of all instances. Those that nothing routes to are no endpoints, and no problem."""
+    services: dict[str, tuple[Instance, Service]] = {}
+    endpoints: list[Endpoint] = []
+    problems: dict[tuple[str, Problem], Instance] = {}
+    for instance in sorted(instances, key=lambda instance: instance.id):
+        parsed = _parsed(tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands)
+        for problem in parsed.problems:
+            problems.setdefault((instance.owner, problem), instance)
+        if parsed.service is None:
+            continue
+        first, declared = services.setdefault(instance.owner, (instance, parsed.service))
+        if declared != parsed.service:
+            problems.setdefault((instance.owner, _differs(_subject(instance.owner), first)), instance)
+        endpoints.append(
+            Endpoint(
+                instance.id,
+                instance.owner,
+                worker,
+                instance.address,
+                instance.port,
+                parsed.settings.weight,
+                parsed.release,
+                parsed.settings.forwarding,
+                parsed.settings.upper_threshold,
+                parsed.settings.lower_threshold,
+                instance.host_ports,
+                instance.health,
+                instance.drain,
+                instance.name,
+            )
+        )
+    return Registration(
+        tuple(services[owner][1] for owner in sorted(services)),
+        tuple(endpoints),
+        tuple((instance, problem) for (_, problem), instance in problems.items()),
+    )
+
+
+@lru_cache(UNDERSTOOD)
+def _parsed(
+    labels: tuple[tuple[str, str], ...], owner: str, domain: Name, pool: Network | None, commands: bool
+) -> Parsed:
+    return parse(dict(labels), owner=owner, subject=_subject(owner), domain=domain, pool=pool, commands=commands)
+
+
+def _subject(owner: str) -> str:
+    return f"service {owner.rpartition('/')[2]}"
+
+
+def _differs(subject: str, first: Instance) -> Problem:
+    return Problem(
+        Severity.WARNING,
+        subject,
+        f"its labels declare another service than those of {first.id}, which count",
+        "give all instances of a service the same routing and probe labels",
+    )

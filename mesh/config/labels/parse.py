@@ -1,0 +1,175 @@
+"""Container labels -> what the mesh shall do, and what is wrong with them.
+
+The labels are the user's whole interface, so parsing is strict and talkative: a bad label is as if it were absent,
+loudly, and the other labels still count. Nothing raises; every finding is a `Problem`.
+
+Two prefixes mean the same, `aliyun.` (files written for that platform run unchanged) and `mesh.`. What is declared
+does not depend on the order of the labels, since container engines do not keep it: ports are taken in ascending
+order, TCP before UDP before SCTP. The grammar of the values is in `mesh.config.labels.values`; the
+labels of the probe are in `mesh.config.labels.probe`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from mesh.config.labels import values
+from mesh.config.labels.probe import probe_of
+from mesh.config.labels.reader import KNOWN, PREFIXES, PUBLISH, ROUTE, Sheet, key_of
+from mesh.config.labels.values import Pool, RefusedError
+from mesh.model import (
+    Forwarding,
+    Name,
+    Publish,
+    RealServer,
+    Route,
+    Scheduler,
+    SchedulerFlag,
+    Service,
+    Transport,
+)
+from mesh.model.problem import Problem
+
+__all__ = ["KNOWN", "PREFIXES", "Parsed", "key_of", "parse", "port_label"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What the labels of one container say."""
+
+    service: Service | None
+    """None: no label routes to it or publishes it, or none of those could be taken."""
+    settings: RealServer
+    """The endpoint's own: its weight (0..1000), its thresholds, the forwarding to it."""
+    release: str | None
+    problems: tuple[Problem, ...]
+
+
+def parse(
+    labels: Mapping[str, str],
+    *,
+    owner: str,
+    subject: str,
+    domain: Name,
+    pool: Pool | None = None,
+    commands: bool = True,
+) -> Parsed:
+    """Understand the labels of one container of `owner` (`project/service`).
+
+    `subject` opens every message (`service server`), `domain` completes bare routing names, and a fixed VIP must lie
+    in `pool` if one is given. `commands`: whether commands can be run inside it. Labels under other prefixes are not
+    ours and not looked at.
+    """
+    sheet = Sheet(labels, subject)
+    routes = _routes(sheet, domain)
+    publishes = _publishes(sheet)
+    fixed_vip = sheet.take("routing.vip", partial(values.vip, pool=pool), None)
+    scheduler = sheet.take("routing.scheduler", values.scheduler, Scheduler.WRR)
+    flags = _scheduler_flags(sheet, scheduler)
+    persistence = sheet.take("routing.session_sticky", values.session_sticky, 0)
+    settings = _settings(sheet, routes, publishes)
+    release = sheet.take("routing.release", values.release, None)
+    probe = probe_of(sheet, commands)
+    if not sheet.has_port_labels:
+        sheet.warn_without_service()
+    name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
+    service = None
+    if name is not None:
+        service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
+    return Parsed(service, settings, release, tuple(sheet.problems))
+
+
+def port_label(declares: type[Route | Publish], container_port: int, transport: Transport) -> str:
+    """The label, without prefix, that declares the routes to a container port or its publishing."""
+    prefix = ROUTE if declares is Route else PUBLISH
+    return f"{prefix}{container_port}" + ("" if transport is Transport.TCP else f"/{transport}")
+
+
+def _routes(sheet: Sheet, domain: Name) -> tuple[Route, ...]:
+    """The routes of all labels; all names share one VIP, so a listen port of it leads to one container port."""
+    routes: dict[Route, None] = {}
+    leads_to: dict[tuple[int, Transport], int] = {}
+    for label in sheet.ports(ROUTE):
+        grammar = partial(values.routing_names, container_port=label.number, transport=label.transport, domain=domain)
+        found: tuple[Route, ...] = sheet.take(label.name, grammar, ())
+        clash = next((r for r in found if (r.listen_port, r.transport) in leads_to), None)
+        if clash is not None:
+            other = leads_to[clash.listen_port, clash.transport]
+            reason = f"{clash.transport} port {clash.listen_port} of the VIP already leads to container port {other}"
+            free = next(
+                (p for p in (label.number, *range(8080, 65536)) if (p, label.transport) not in leads_to), label.number
+            )
+            sheet.refuse(label.name, reason, f"write another listen port, such as {clash.name}:{free}")
+            continue
+        for route in found:
+            if route in routes:
+                sheet.warn(label.name, f"{route.name}:{route.listen_port} is there twice", "write it once")
+            routes[route] = None
+        leads_to.update({(route.listen_port, route.transport): route.container_port for route in found})
+    return tuple(routes)
+
+
+def _publishes(sheet: Sheet) -> tuple[Publish, ...]:
+    publishes: list[Publish] = []
+    by_hand: dict[tuple[int, Transport], int] = {}
+    for label in sheet.ports(PUBLISH):
+        grammar = partial(values.publish, container_port=label.number, transport=label.transport)
+        publish: Publish | None = sheet.take(label.name, grammar, None)
+        if publish is None:
+            continue
+        if publish.port is not None:
+            other = by_hand.setdefault((publish.port, publish.transport), publish.container_port)
+            if other != publish.container_port:
+                reason = f"{publish.transport} port {publish.port} is already published for container port {other}"
+                sheet.refuse(label.name, reason, "write another number or auto")
+                continue
+        publishes.append(publish)
+    return tuple(publishes)
+
+
+def _scheduler_flags(sheet: Sheet, scheduler: Scheduler) -> frozenset[SchedulerFlag]:
+    flags: frozenset[SchedulerFlag] = sheet.take("routing.scheduler_flags", values.scheduler_flags, frozenset())
+    if flags and scheduler not in (Scheduler.SH, Scheduler.MH):
+        reason = f"the scheduler {scheduler} has no flags"
+        sheet.refuse("routing.scheduler_flags", reason, "write routing.scheduler: mh or sh, or remove it")
+        return frozenset()
+    return flags
+
+
+def _settings(sheet: Sheet, routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> RealServer:
+    weight = sheet.take("routing.weight", values.weight, 1)
+    upper = sheet.take("routing.max_connections", values.connections, 0)
+    lower = sheet.take("routing.min_connections", values.connections, 0)
+    if lower and not upper:
+        sheet.warn("routing.min_connections", "it has no effect alone", "add routing.max_connections or remove it")
+        lower = 0
+    elif lower > upper:
+        reason = f"{lower} is above routing.max_connections, {upper}"
+        sheet.refuse("routing.min_connections", reason, "write a smaller number, or remove it for three quarters")
+        lower = 0
+    forwarding = sheet.take("routing.forwarding", values.forwarding, Forwarding.MASQUERADE)
+    if forwarding is not Forwarding.MASQUERADE and (moved := _moved_port(routes, publishes)):
+        reason = f"{forwarding} leaves the port as it is, and {moved}"
+        sheet.refuse("routing.forwarding", reason, "write masquerade, or the same port on both sides")
+        forwarding = Forwarding.MASQUERADE
+    return RealServer(weight, forwarding, upper, lower)
+
+
+def _moved_port(routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> str | None:
+    """A port that clients use and the container does not, in words."""
+    for route in routes:
+        if route.listen_port != route.container_port:
+            return f"port {route.listen_port} leads to container port {route.container_port}"
+    for publish in publishes:
+        if publish.port != publish.container_port:
+            return f"published port {publish.port or 'auto'} leads to container port {publish.container_port}"
+    return None
+
+
+def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:
+    """The name of a service that is published and not routed."""
+    try:
+        return values.dns_name(f"{owner.rpartition('/')[2]}.{domain}", domain)
+    except RefusedError as refused:
+        sheet.refuse(None, refused.reason, f"give it a name with a label {ROUTE}<container port>")
+        return None

@@ -1,0 +1,154 @@
+"""The grammar of the values of the probe labels: text -> value, or a refusal that says what to write instead.
+
+As strict as `mesh.config.labels.values`, of which it is the part about probes.
+"""
+
+import re
+
+from mesh.config.labels.values import WELL_KNOWN, RefusedError, number, port, printable, shown, split
+from mesh.model.probe import ProbeKind
+
+METHODS = ("GET", "HEAD", "OPTIONS", "POST")
+"""Those that a probe may use; POST has an empty body."""
+
+_COMMAND_MAX = 4000
+_PATH_MAX = 2048
+_HEADER_MAX = 4096
+_BODY_MAX = 1024
+_DATAGRAM_MAX = 1232  # fits into one packet on any path: RFC 8200, section 5, less the headers
+
+_STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
+"""The name of a header: RFC 9110, section 5.6.2."""
+_HOST = re.compile(r"([A-Za-z0-9_]([A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:]{2,39}\])(:[1-9][0-9]{0,4})?", re.ASCII)
+_ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.|$)", re.DOTALL)
+_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
+_TAKEN = {
+    "host": "write probe.host",
+    "user-agent": "remove it: an endpoint's log shall tell the probes from its clients",
+    "connection": "remove it: every probe has a connection of its own",
+    "content-length": "remove it: a probe sends no body",
+    "transfer-encoding": "remove it: a probe sends no body",
+    "accept-encoding": "remove it: the body is compared as it comes",
+}
+"""Headers that are not for users -> what to do instead."""
+
+
+def statuses(text: str) -> tuple[tuple[int, int], ...]:
+    """Inclusive ranges of HTTP status codes, in the order written: `200-399,404`."""
+    ranges = []
+    for part in text.split(","):
+        match = _STATUS.fullmatch(part.strip())
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if low > high:
+            remedy = "write codes or ranges from 100 to 599, such as 200-399,404"
+            raise RefusedError(f"{shown(part.strip())} is not a range of HTTP statuses", remedy)
+        ranges.append((low, high))
+    return tuple(dict.fromkeys(ranges))
+
+
+def probe_url(text: str) -> tuple[ProbeKind, int, str]:
+    """`scheme://container[:port][/path]`: the kind, the port and the path.
+
+    The schemes are `http`, `https`, `tcp`, `udp`, `grpc` and `grpcs`. Only the first two have a port by default, and
+    only they and gRPC, where it names the service, have a path.
+    """
+    example = "write one such as http://container:80/health or tcp://container:80"
+    url = split(text)
+    if url.scheme not in set(ProbeKind) - {ProbeKind.COMMAND}:
+        raise RefusedError(f"{shown(text)} is not the URL of a probe", example)
+    kind, path = ProbeKind(url.scheme), url.path
+    if url.host.lower() != "container":
+        reason = f"the host {shown(url.host)} is not asked, the endpoint is"
+        raise RefusedError(reason, "write container for the host: it stands for the endpoint's address")
+    if url.port is None and kind not in WELL_KNOWN:
+        raise RefusedError(f"{shown(text)} has no port", f"write one such as {kind}://container:{_EXAMPLES[kind]}")
+    asked = port(url.port) if url.port is not None else WELL_KNOWN[kind]
+    if kind in (ProbeKind.TCP, ProbeKind.UDP):
+        if path:
+            does = "only connects" if kind is ProbeKind.TCP else "has none"
+            raise RefusedError(f"{shown(text)} has a path, and {kind}:// {does}", f"write {kind}://container:{asked}")
+        return kind, asked, "/"
+    if "#" in path or not all("!" <= c <= "~" for c in path) or len(path) > _PATH_MAX:
+        remedy = f"write ASCII, percent-encode the rest, no #, at most {_PATH_MAX} characters"
+        raise RefusedError(f"{shown(path)} is not the path of a request", remedy)
+    return kind, asked, path if path.startswith("/") else f"/{path}"
+
+
+_EXAMPLES = {ProbeKind.TCP: 80, ProbeKind.UDP: 53, ProbeKind.GRPC: 50051, ProbeKind.GRPCS: 50051}
+
+
+def probe_cmd(text: str) -> str:
+    """A command for a shell, as long as the engine's API takes it."""
+    if not text or "\0" in text or len(text) > _COMMAND_MAX:
+        raise RefusedError(f"{shown(text)} is not a command", f"write one of at most {_COMMAND_MAX} characters")
+    return text
+
+
+def method(text: str) -> str:
+    """A method of HTTP that changes nothing, or POST without a body."""
+    if text.upper() not in METHODS:
+        raise RefusedError(f"{shown(text)} is not a method of a probe", f"write one of {' '.join(METHODS)}")
+    return text.upper()
+
+
+def host(text: str) -> str:
+    """What the endpoint is called: a name or an address, with a port if the request shall have one."""
+    if not _HOST.fullmatch(text):
+        raise RefusedError(f"{shown(text)} is not a host", "write a name such as shop.example, or NAME:PORT")
+    return text
+
+
+def header_name(text: str) -> str:
+    """The name of a header that users may set."""
+    if not _TOKEN.fullmatch(text):
+        raise RefusedError(f"{shown(text)} is not the name of a header", "write letters, digits and hyphens")
+    if text.lower() in _TAKEN:
+        raise RefusedError(f"the header {printable(text)} is the probe's own", _TAKEN[text.lower()])
+    return text
+
+
+def header_value(text: str) -> str:
+    """Printable ASCII on one line. A refusal does not repeat it: it may be a password."""
+    if len(text) > _HEADER_MAX or not all(" " <= c <= "~" for c in text):
+        remedy = f"write printable ASCII on one line, at most {_HEADER_MAX} characters"
+        raise RefusedError("the value cannot be sent in a header", remedy)
+    return text
+
+
+def expect_body(text: str) -> str:
+    """Text to be found in an answer."""
+    if not text or len(text) > _BODY_MAX:
+        remedy = f"write from 1 to {_BODY_MAX} characters, or remove it"
+        raise RefusedError(f"{shown(text)} cannot be looked for", remedy)
+    return text
+
+
+def octets(text: str) -> bytes:
+    r"""What a datagram holds: text in UTF-8, with `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` for single octets."""
+
+    def unescape(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        if code[:1] == b"x" and len(code) == 3:
+            return bytes.fromhex(code[1:].decode())
+        if code not in _ESCAPES:
+            escape = shown("\\" + code.decode(errors="replace"))
+            raise RefusedError(f"{escape} stands for nothing", r"write \n \r \t \0 \\ or two digits such as \x1b")
+        return _ESCAPES[code]
+
+    found = _ESCAPE.sub(unescape, text.encode(errors="surrogateescape"))
+    if not 1 <= len(found) <= _DATAGRAM_MAX:
+        raise RefusedError(f"{len(found)} octets are no datagram", f"write from 1 to {_DATAGRAM_MAX}")
+    return found
+
+
+def switch(text: str) -> bool:
+    """`true` or `false`."""
+    if text.lower() not in ("true", "false"):
+        raise RefusedError(f"{shown(text)} is neither", "write true or false")
+    return text.lower() == "true"
+
+
+def per_cent(text: str) -> int:
+    """0..100, the sign may follow."""
+    return number(text.removesuffix("%").rstrip(), 0, 100)

@@ -1,0 +1,237 @@
+"""The labels of one container under our prefixes: which there are, which mean the same, which are not known.
+
+What a value must look like is in `mesh.config.labels.values`; what the labels mean together is in
+`mesh.config.labels.parse`.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from mesh.config.labels import values
+from mesh.config.labels.values import RefusedError, printable, shown
+from mesh.model import Transport
+from mesh.model.problem import Problem, Severity
+
+PREFIXES = ("aliyun.", "mesh.")
+"""They mean the same: the compatibility prefix and the neutral one."""
+
+ROUTE, PUBLISH = "routing.port_", "routing.publish.port_"
+SERVICE = (
+    "routing.vip",
+    "routing.scheduler",
+    "routing.scheduler_flags",
+    "routing.session_sticky",
+    "routing.weight",
+    "routing.max_connections",
+    "routing.min_connections",
+    "routing.forwarding",
+    "routing.release",
+)
+PROBE = ("probe.url", "probe.cmd")
+TUNING = (
+    "probe.initial_delay_seconds",
+    "probe.timeout_seconds",
+    "probe.interval_seconds",
+    "probe.healthy_threshold",
+    "probe.unhealthy_threshold",
+    "probe.startup_seconds",
+    "probe.startup_interval_seconds",
+    "probe.floor",
+    "probe.expect_status",
+    "probe.expect_body",
+    "probe.method",
+    "probe.host",
+    "probe.follow_redirects",
+    "probe.tls_verify",
+    "probe.send",
+    "probe.expect_reply",
+)
+HEADER = "probe.header."
+"""The header's name follows. What it says may be a password: it is shown nowhere."""
+NOT_YET = {
+    "scale": "start the instances yourself",
+    "auto_scaling.*": "start and stop instances yourself",
+    "log_store_*": "set the log driver of the container engine",
+    "rolling_updates*": "replace the instances one after the other yourself",
+}
+"""Labels that are recognised and not handled -> what the user does instead."""
+
+PORT = "<container port>"
+TRANSPORTS = "[/<transport>]"
+KNOWN = (
+    f"{ROUTE}{PORT}{TRANSPORTS}",
+    f"{PUBLISH}{PORT}{TRANSPORTS}",
+    *SERVICE,
+    *PROBE,
+    *TUNING,
+    f"{HEADER}<name>",
+    *NOT_YET,
+)
+"""Every label of the reference, without prefix."""
+
+_PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
+_SCALAR = frozenset({*SERVICE, *PROBE, *TUNING})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PortLabel:
+    """A label that names a container port; in order of the port, then TCP, UDP, SCTP."""
+
+    number: int
+    transport: Transport
+    name: str
+    """Without prefix."""
+
+    def __lt__(self, other: "PortLabel") -> bool:
+        return self._rank() < other._rank()
+
+    def _rank(self) -> tuple[int, int, str]:
+        return self.number, list(Transport).index(self.transport), self.name
+
+
+def name_of(key: str) -> str | None:
+    """The label without its prefix, one spelling for each meaning; None if it is not ours."""
+    for prefix in PREFIXES:
+        if key.startswith(prefix):
+            name = key.removeprefix(prefix)
+            return name.removesuffix("/tcp") if _PORT_LABEL.fullmatch(name) else name
+    return None
+
+
+def is_secret(key: str) -> bool:
+    """Whether the value of a label may be a password, and is to be shown nowhere; the key is the full one."""
+    return (name_of(key) or "").startswith(HEADER)
+
+
+def key_of(labels: Mapping[str, str], name: str) -> str | None:
+    """The full key under which the labels hold `name` (`routing.vip`); None if they do not."""
+    return next((key for key in labels if name_of(key) == name), None)
+
+
+class Sheet:
+    """The labels that can be taken, and the problems found so far."""
+
+    def __init__(self, labels: Mapping[str, str], subject: str) -> None:
+        self.problems: list[Problem] = []
+        self.has_port_labels = False
+        """Whether any label names a container port, well or badly written."""
+        self._subject = subject
+        self._keys: dict[str, str] = {}
+        self._values: dict[str, str] = {}
+        clashing = self._gather(labels)
+        ports = [port for name, key in self._keys.items() if (port := self._classify(name, key))]
+        for name in clashing:
+            del self._values[name]
+        self._ports = sorted(port for port in ports if port.name in self._values)
+
+    def _gather(self, labels: Mapping[str, str]) -> set[str]:
+        clashing = set()
+        for key, raw in labels.items():
+            name, value = name_of(key), raw.strip()
+            if name is None:
+                continue
+            if name not in self._keys:
+                self._keys[name], self._values[name] = key, value
+            elif self._values[name] != value:
+                clashing.add(name)
+                there, here = (
+                    ("something else", "one thing") if is_secret(key) else map(shown, (self._values[name], value))
+                )
+                other = printable(self._keys[name])
+                reason = f"it says {here}, and {other} says {there}; they are the same label"
+                self._add(Severity.ERROR, key, reason, "keep one of them")
+        return clashing
+
+    def _clash(self, name: str, key: str, value: str) -> str:
+        first, other = self._values[name], printable(self._keys[name])
+        if is_secret(key):
+            return f"{other} says something else; they are the same label"
+        return f"it says {shown(value)}, and {other} says {shown(first)}; they are the same label"
+
+    def _classify(self, name: str, key: str) -> PortLabel | None:
+        if match := _PORT_LABEL.fullmatch(name):
+            self.has_port_labels = True
+            try:
+                return PortLabel(values.port(match[2]), _transport(match[3]), name)
+            except RefusedError as refused:
+                self._add(Severity.ERROR, key, refused.reason, f"{refused.remedy} after port_")
+        elif pattern := next((pattern for pattern in NOT_YET if fnmatchcase(name, pattern)), None):
+            self._add(Severity.WARNING, key, "it is not handled yet", NOT_YET[pattern])
+        elif not _is_scalar(name):
+            self._add(Severity.WARNING, key, "there is no such label", _nearest(name, key))
+        return None
+
+    def ports(self, prefix: str) -> list[PortLabel]:
+        """The labels of one kind (`ROUTE`, `PUBLISH`) that name a container port, in order."""
+        return [port for port in self._ports if port.name.startswith(prefix)]
+
+    def starting_with(self, prefix: str) -> list[str]:
+        """The labels whose names begin so and go on, in order, well or badly written."""
+        return sorted(name for name in self._keys if name.startswith(prefix) and name != prefix)
+
+    def take(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        """The value of a label; the default if the label is absent or refused, which is noted."""
+        if name not in self._values:
+            return default
+        try:
+            return parse(self._values[name])
+        except RefusedError as refused:
+            self.refuse(name, refused.reason, refused.remedy)
+            return default
+
+    def has(self, name: str) -> bool:
+        """Whether the label is there, well or badly written."""
+        return name in self._keys
+
+    def refuse(self, name: str | None, reason: str, remedy: str) -> None:
+        """Note an error with a label of the sheet; None: with all of it."""
+        self._add(Severity.ERROR, self._keys[name] if name else None, reason, remedy)
+
+    def warn(self, name: str, reason: str, remedy: str) -> None:
+        """Note a warning about a label of the sheet."""
+        self._add(Severity.WARNING, self._keys[name], reason, remedy)
+
+    def warn_without_service(self) -> None:
+        """Say of each label that describes a service that there is none."""
+        for name, key in self._keys.items():
+            if _is_scalar(name):
+                remedy = f"add a label {_prefix(key)}{ROUTE}{PORT} or remove this one"
+                self.warn(name, "it has no effect, nothing routes to the service", remedy)
+
+    def _add(self, severity: Severity, key: str | None, reason: str, remedy: str) -> None:
+        subject = self._subject if key is None else f"{self._subject}, label {printable(key)}"
+        self.problems.append(Problem(severity, subject, reason, remedy, label=key))
+
+
+def _is_scalar(name: str) -> bool:
+    return name in _SCALAR or (name.startswith(HEADER) and name != HEADER)
+
+
+def _prefix(key: str) -> str:
+    return next(prefix for prefix in PREFIXES if key.startswith(prefix))
+
+
+def _transport(suffix: str | None) -> Transport:
+    if suffix is None:
+        return Transport.TCP
+    if suffix not in (Transport.UDP, Transport.SCTP):
+        raise RefusedError(f"{shown('/' + suffix)} is not a transport", "write the number alone or with /udp or /sctp")
+    return Transport(suffix)
+
+
+def _nearest(name: str, key: str) -> str:
+    """The remedy for an unknown label: the known one that is spelt most like it."""
+    number = re.search(r"[1-9][0-9]{0,4}", name, re.ASCII)
+    suffix = next((f"/{t}" for t in (Transport.UDP, Transport.SCTP) if name.endswith(f"/{t}")), "")
+    port = f"{number[0] if number else PORT}{suffix}"
+    candidates = [known.replace(f"{PORT}{TRANSPORTS}", port) for known in KNOWN if "*" not in known]
+    near = difflib.get_close_matches(name[:100], candidates, n=1)
+    if near:
+        return f"write {_prefix(key)}{near[0]} if that is meant"
+    return "remove it, or look up its name in the label reference"

@@ -1,0 +1,439 @@
+"""The settings: TOML text and environment -> frozen values, or every problem at once.
+
+Each setting is also an environment variable, `VIPMESH_<SECTION>_<KEY>` (`[source.compose] files` is
+`VIPMESH_SOURCE_COMPOSE_FILES`, lists separated by commas), which wins over the file. A key that does not exist is
+an error that names the nearest one, never silence. How a single value is read is in `mesh.config.values`.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mesh.config import etcd_url, values
+from mesh.config.errors import SettingsError
+from mesh.config.values import Network
+from mesh.model import Address
+from mesh.util.logging.formats import Format
+
+
+class Driver(StrEnum):
+    """Which data plane forwards the traffic."""
+
+    AUTO = "auto"
+    """IPVS where the kernel has it and permits it, else the proxy in user space."""
+    IPVS = "ipvs"
+    NFTABLES = "nftables"
+    USERSPACE = "userspace"
+
+
+class EndpointAddress(StrEnum):
+    """At which address the endpoints of a container engine are reached."""
+
+    AUTO = "auto"
+    """The container's where all workers can reach it, else the worker's."""
+    CONTAINER = "container"
+    HOST = "host"
+    """The worker's, at the port that it publishes for the container's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an operator can set; `docs/settings.md` lists them with their defaults."""
+
+    node_name: str
+    """This worker's name in the cluster."""
+    node_address: Address | None
+    """The one address that published ports listen on; None: every address of the host, those that appear later too."""
+    vip_pool: Network
+    publish_ports: range
+    dataplane_driver: Driver
+    dataplane_low_port_offset: int
+    """Added to listen ports below 1024 by the user-space proxy, so that it needs no privilege; 0: not."""
+    dataplane_drain_timeout: int
+    """Seconds."""
+    dataplane_local_networks: tuple[Network, ...]
+    """Whose hosts answer through this worker."""
+    dns_listen: tuple[tuple[str, int], ...]
+    dns_domain: str
+    dns_ttl: int
+    """Seconds."""
+    dns_resolver: str
+    """`auto`, `off`, or an address: where containers ask, on the interface of the VIPs."""
+    dns_upstream: tuple[tuple[str, int], ...]
+    """Empty: the name servers of /etc/resolv.conf."""
+    dns_forward: Mapping[str, tuple[tuple[str, int], ...]]
+    """Who answers for the names in a domain."""
+    dns_allow: tuple[Network, ...]
+    """Whose questions are answered; empty: those of private, shared, loopback and link-local networks."""
+    dns_outstanding: int
+    """Questions about other names that may be under way at a time."""
+    probes_floor: int
+    """Per cent of a service's endpoints that stay in traffic when most fail at once."""
+    source_compose_files: tuple[Path, ...]
+    source_docker_socket: str | None
+    """`unix:///path` or `tcp://HOST:PORT`; None: no engine is asked."""
+    source_docker_endpoint_address: EndpointAddress
+    store_url: str
+    store_user: str | None
+    store_password: str | None = field(repr=False)
+    store_ca: Path | None
+    """Whom to trust; None: what the host trusts."""
+    store_cert: Path | None
+    store_key: Path | None
+    store_lease_ttl: int
+    """Seconds that what a worker offers outlives its last sign of life."""
+    store_saved_view: Path
+    peers_listen: str
+    """`auto`, `off`, or `ADDRESS:PORT`."""
+    admin_listen: str
+    """`unix:///path` or `HOST:PORT`."""
+    admin_tcp: str | None
+    """`HOST:PORT`, beside `admin_listen`."""
+    admin_token_file: Path | None
+    admin_cert: Path | None
+    admin_key: Path | None
+    """None: in the file of the certificate."""
+    admin_client_ca: Path | None
+    """Who signs the certificates of clients; None: they need none."""
+    log_format: Format
+    metrics_services: int
+    """How many services have series of their own."""
+
+
+def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
+    """Read the settings from TOML text and the environment; `hostname` is the default of `[node] name`.
+
+    Raises `SettingsError` with every problem found.
+    """
+    problems: list[str] = []
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError((f"{file}: not TOML: {error}",)) from error
+    given = dict(_leaves(tree, ""))
+    problems += [f"{file}: {text}" for text in _unknown(given)]
+    problems += _unknown_variables(environment)
+    read: dict[str, Any] = {"node_name": hostname}
+    for key, setting in SETTINGS.items():
+        variable, example = variable_of(key), setting.example
+        raw: object
+        if variable in environment:
+            where, raw = f"environment variable {variable}:", environment[variable]
+            example = re.sub(r'[]["]', "", example)  # a variable holds the bare text
+        else:
+            raw = given.get(key, setting.default)
+            where = f"{file}: [{key}]" if isinstance(raw, dict) else f"{file}: {_shown(key)}:"
+        if raw is None:
+            read.setdefault(_attribute(key), None)
+            continue
+        try:
+            read[_attribute(key)] = setting.parse(raw)
+        except ValueError as error:
+            problems.append(f"{where} {error}; write {example}")
+    if problems:
+        raise SettingsError(tuple(problems))
+    settings = Settings(**read)
+    if contradictions := tuple(f"{file}: {text}" for text in _contradictions(settings)):
+        raise SettingsError(contradictions)
+    return settings
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a setting: `dns.listen` -> `VIPMESH_DNS_LISTEN`."""
+    return "VIPMESH_" + key.replace(".", "_").upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How one setting is read, and what a user should see."""
+
+    parse: Callable[[object], object]
+    default: object
+    example: str
+    """What to write, shown after a refusal."""
+    meaning: str
+
+
+def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
+    # A domain without quotes is a table in a table to TOML, and means the same to people.
+    return values.domain_servers(_leaves(raw, "") if isinstance(raw, dict) else values.domains_of_text(raw))
+
+
+SETTINGS: Mapping[str, Setting] = MappingProxyType(
+    {
+        "node.name": Setting(
+            values.host_name, None, 'a host name such as "worker-1"', "this worker's name; default: the host name"
+        ),
+        "node.address": Setting(
+            values.address,
+            None,
+            'an address of this host such as "192.0.2.11"',
+            "where published ports listen; default: every address of the host, those that appear later too",
+        ),
+        "vip.pool": Setting(
+            values.vip_pool,
+            "10.112.0.0/16",
+            'a network such as "10.112.0.0/16"',
+            "where the VIPs of services are taken from",
+        ),
+        "publish.ports": Setting(
+            values.port_range,
+            "30000-32767",
+            '"30000-32767"',
+            "where published ports that ask for `auto` are taken from",
+        ),
+        "dataplane.driver": Setting(
+            values.one_of(Driver, "a data plane driver"),
+            "auto",
+            '"auto", "ipvs", "nftables" or "userspace"',
+            "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
+        ),
+        "dataplane.low_port_offset": Setting(
+            values.number(0, 64000),
+            0,
+            "a number such as 8000, or 0",
+            "added to listen ports below 1024 by the user-space proxy, which then needs no privilege",
+        ),
+        "dataplane.drain_timeout": Setting(
+            values.number(0, 86400),
+            30,
+            "a number of seconds such as 30",
+            "how long the connections of a removed endpoint get to finish",
+        ),
+        "dataplane.local_networks": Setting(
+            values.networks,
+            (),
+            'networks such as ["10.5.0.0/24"]',
+            "where hosts have this worker as their default route, beside its containers: they see the client's address",
+        ),
+        "dns.listen": Setting(
+            values.socket_addresses(53),
+            "127.0.0.1:53",
+            'addresses such as ["127.0.0.1:53"]',
+            "where the name server answers, over UDP and TCP",
+        ),
+        "dns.domain": Setting(
+            values.domain_name,
+            "mesh.internal",
+            'a domain such as "mesh.internal"',
+            "the cluster domain: where bare names live",
+        ),
+        "dns.ttl": Setting(
+            values.number(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"
+        ),
+        "dns.resolver": Setting(
+            values.resolver,
+            "auto",
+            '"auto", "off" or an address of the VIP pool',
+            "where containers ask, on port 53 of every worker; `auto`: the first address of the VIP pool",
+        ),
+        "dns.upstream": Setting(
+            values.socket_addresses(53),
+            (),
+            'addresses such as ["192.0.2.53"]',
+            "who answers for all other names; default: the name servers of /etc/resolv.conf",
+        ),
+        "dns.forward": Setting(
+            _domain_servers,
+            (),
+            '"corp.example" = ["10.1.1.1"]',
+            "who answers for the names in a domain, the longest domain first",
+        ),
+        "dns.allow": Setting(
+            values.networks,
+            (),
+            'networks such as ["192.0.2.0/24"]',
+            "whose questions are answered; default: private, shared, loopback and link-local networks",
+        ),
+        "dns.outstanding": Setting(
+            values.number(16, 65536),
+            1024,
+            "a number of questions such as 1024",
+            "how many questions about other names may be under way at a time; a quarter of them for one client",
+        ),
+        "probes.floor": Setting(
+            values.number(0, 100),
+            50,
+            "a number from 0 to 100 such as 50, or 0 to obey every verdict",
+            "per cent of a service's endpoints that stay in traffic when most fail at once",
+        ),
+        "source.compose.files": Setting(
+            values.files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
+        ),
+        "source.docker.socket": Setting(
+            values.engine,
+            None,
+            '"unix:///var/run/docker.sock"',
+            "the Docker engine whose labelled containers are the instances; default: none is asked",
+        ),
+        "source.docker.endpoint_address": Setting(
+            values.one_of(EndpointAddress, "an address of endpoints"),
+            "auto",
+            '"auto", "container" or "host"',
+            "where endpoints are reached: at the container's address, at the worker's and the published port, or "
+            "`auto`: the container's where every worker can reach it",
+        ),
+        "store.url": Setting(
+            values.store_url,
+            "sqlite:////var/lib/vipmesh/store.db",
+            f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE}',
+            "where claims and endpoints are kept: a file for a single worker, etcd for a cluster",
+        ),
+        "store.user": Setting(values.text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
+        "store.password": Setting(values.text, None, "a text", "the password of the user of etcd"),
+        "store.ca": Setting(
+            values.file,
+            None,
+            'a path such as "/etc/vipmesh/etcd-ca.pem"',
+            "who signed etcd's certificates; default: the host's",
+        ),
+        "store.cert": Setting(
+            values.file,
+            None,
+            'a path such as "/etc/vipmesh/etcd.pem"',
+            "this worker's certificate for etcd; its CN is empty",
+        ),
+        "store.key": Setting(
+            values.file, None, 'a path such as "/etc/vipmesh/etcd.key"', "its private key; default: in the same file"
+        ),
+        "store.lease_ttl": Setting(
+            values.number(2, 600),
+            5,
+            "a number of seconds such as 5",
+            "how long what a worker offers outlives its last sign of life",
+        ),
+        "store.saved_view": Setting(
+            values.file,
+            "/var/lib/vipmesh/view.json",
+            '"/var/lib/vipmesh/view.json"',
+            "where the last view of the cluster is kept for a start while etcd is away",
+        ),
+        "peers.listen": Setting(
+            values.peers,
+            "auto",
+            '"auto", "off" or an address and port such as "192.0.2.11:9781"',
+            "where this worker answers the others over TCP, so that its loss is noticed before its lease ends; `auto`: "
+            "port 9781 of `[node] address`, else of the address from which it reaches the store",
+        ),
+        "admin.listen": Setting(
+            values.listen,
+            "unix:///run/vipmesh/admin.sock",
+            '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
+            "where `vipmesh status` asks",
+        ),
+        "admin.tcp": Setting(
+            values.tcp,
+            None,
+            'an address such as "192.0.2.11:9780"',
+            "where the page and Prometheus ask, beside `listen`; default: nowhere",
+        ),
+        "admin.token_file": Setting(
+            values.file,
+            None,
+            'a path such as "/etc/vipmesh/admin.token"',
+            "a file with the token that clients over TCP bring",
+        ),
+        "admin.cert": Setting(
+            values.file,
+            None,
+            'a path such as "/etc/vipmesh/admin.pem"',
+            "this worker's certificate for clients over TCP; default: they talk in the clear",
+        ),
+        "admin.key": Setting(
+            values.file, None, 'a path such as "/etc/vipmesh/admin.key"', "its private key; default: in the same file"
+        ),
+        "admin.client_ca": Setting(
+            values.file,
+            None,
+            'a path such as "/etc/vipmesh/clients-ca.pem"',
+            "who signs the certificates of clients over TCP, which then need no token",
+        ),
+        "log.format": Setting(
+            values.one_of(Format, "a format of the log"),
+            "text",
+            '"text", "logfmt" or "json"',
+            "how a line of the log looks: for people, or for programs",
+        ),
+        "metrics.services": Setting(
+            values.number(0, 100_000),
+            1000,
+            "a number of services such as 1000",
+            "how many services have series of their own in the metrics, the first ones by name",
+        ),
+    }
+)
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """What is right by itself but not together."""
+    places = [("[dns] upstream", settings.dns_upstream)]
+    for domain, servers in settings.dns_forward.items():
+        if f".{domain}".endswith(f".{settings.dns_domain}"):
+            yield (
+                f'[dns.forward] "{domain}": names in the cluster domain {settings.dns_domain} are answered here and '
+                "never forwarded; take it out, or choose another [dns] domain"
+            )
+        places.append((f'[dns.forward] "{domain}"', servers))
+    for place, servers in places:
+        for host, port in set(servers) & set(settings.dns_listen):
+            yield (
+                f"{place}: {host}:{port} is this name server itself, see [dns] listen; write the address of another one"
+            )
+    yield from _open_doors(settings)
+
+
+def _open_doors(settings: Settings) -> Iterator[str]:
+    """The admin API drains and stops containers: over TCP nobody may do that who has not proved who he is."""
+    over_tcp = settings.admin_tcp or (None if settings.admin_listen.startswith("unix:") else settings.admin_listen)
+    if over_tcp and settings.admin_token_file is None and settings.admin_client_ca is None:
+        yield (
+            f"[admin] {'tcp' if settings.admin_tcp else 'listen'}: whoever reaches {over_tcp} could drain and stop "
+            "containers; set [admin] token_file, or client_ca and cert, or listen on a unix socket alone"
+        )
+    if settings.admin_client_ca is not None and settings.admin_cert is None:
+        yield "[admin] client_ca: certificates of clients need one of this worker; set [admin] cert"
+
+
+# ------------------------------------------------------------------------------------------------- unknown keys
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path not in SETTINGS:
+            yield from _leaves(value, path + ".")
+        else:
+            yield path, value
+
+
+def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
+    for key in given:
+        if key not in SETTINGS:
+            yield f"{_shown(key)}: no such setting; {_nearest(key, list(SETTINGS), _shown)}"
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    known = [variable_of(key) for key in SETTINGS]
+    for variable in environment:
+        if variable.startswith("VIPMESH_") and variable not in known:
+            yield f"environment variable {variable}: no such setting; {_nearest(variable, known, str)}"
+
+
+def _nearest(word: str, words: list[str], shown: Callable[[str], str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0)
+    return f"did you mean {shown(near[0])}?"
+
+
+def _shown(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    return f"[{section}] {name}" if section else name
+
+
+def _attribute(key: str) -> str:
+    return key.replace(".", "_")

@@ -1,0 +1,85 @@
+"""Which endpoints shall take no new connection because somebody said so, and when they have none left.
+
+An endpoint is free when a pass of the control loop has seen that it drains and has left none of its real servers in the
+data plane: its last connection has ended, or the drain timeout is over.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from mesh.control.service_plan import real_keys
+from mesh.model import ClusterView, Drain, Endpoint, Instance, Table
+
+
+class Leaving:
+    """What operators asked for, and what the passes have shown. All methods are for the thread of the event loop."""
+
+    def __init__(self) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after something was asked for."""
+        self._asked: dict[str, Drain] = {}
+        self._here: frozenset[str] = frozenset()
+        self._left = (ClusterView(), Table())
+        """What the last pass has seen, and what it has left."""
+        self._passed = asyncio.Event()
+
+    def adopt(self, endpoints: Iterable[Endpoint]) -> None:
+        """What was asked of an earlier process still holds."""
+        by_hand = (Drain.ASKED, Drain.MAINTENANCE)
+        self._asked |= {endpoint.id: endpoint.drain for endpoint in endpoints if endpoint.drain in by_hand}
+
+    def ask(self, endpoint: str, why: Drain = Drain.ASKED) -> None:
+        """Send no new connection to it, until `undo`. What is in maintenance stays so when a drain is asked for."""
+        if self._asked.get(endpoint) is not Drain.MAINTENANCE:
+            self._asked[endpoint] = why
+        self.on_change()
+
+    def knows(self, endpoint: str) -> bool:
+        """Whether it runs on this worker."""
+        return endpoint in self._here
+
+    def undo(self, endpoint: str) -> None:
+        """It may take connections again."""
+        self._asked.pop(endpoint, None)
+        self.on_change()
+
+    def marked(self, instances: Iterable[Instance]) -> list[Instance]:
+        """The instances with the drains that were asked for; a maintenance goes before any other."""
+        found = [self._marked(instance) for instance in instances]
+        self._here = frozenset(instance.id for instance in found)
+        return found
+
+    def _marked(self, instance: Instance) -> Instance:
+        asked = self._asked.get(instance.id)
+        if asked is None or (instance.drain is not None and asked is not Drain.MAINTENANCE):
+            return instance
+        return replace(instance, drain=asked)
+
+    def passed(self, view: ClusterView, table: Table) -> None:
+        """A pass over this view has left this table in the data plane."""
+        self._left = (view, table)
+        self._passed.set()
+        self._passed = asyncio.Event()
+
+    async def until_free(self, endpoint: str) -> None:
+        """Return when a pass still to come shows the endpoint gone, or draining and without traffic."""
+        while True:
+            await self._passed.wait()
+            if not self._is_busy(endpoint):
+                return
+
+    async def until_gone(self, endpoint: str) -> None:
+        """Return when the last pass, or one still to come, does not know the endpoint."""
+        while any(known.id == endpoint for known in self._left[0].endpoints):
+            await self._passed.wait()
+
+    def _is_busy(self, endpoint: str) -> bool:
+        """Whether it takes connections, or has some left."""
+        view, table = self._left
+        known = [each for each in view.endpoints if each.id == endpoint]
+        if any(each.drain is None for each in known):
+            return True
+        services = {service.owner: service for service in view.services}
+        reals = {real for e in known if e.owner in services for real in real_keys(services[e.owner], e)}
+        return any(not reals.isdisjoint(server.real_servers) for server in table.virtual_servers.values())

@@ -1,0 +1,154 @@
+"""Stopping containers so that nobody notices: first the traffic goes, then the process.
+
+Two ways lead here. `vipmesh stop` drains and then has the engine stop the container. A plain `docker stop` sends the
+stop signal before anybody hears of it; a container whose stop signal is the drain signal lives on, is drained, and gets
+its real signal from here. The engine kills it when its stop timeout is over, whatever happens here, so the real signal
+goes out before that, with time left to act on it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from mesh.api.http.server import RefusalError, Verb
+from mesh.control.drain_requests import Leaving
+from mesh.model import Drain
+
+log = logging.getLogger("vipmesh")
+
+REAL_SIGNAL = "SIGTERM"
+"""What a container gets when it is drained."""
+TO_ACT = 2.0
+"""Seconds before the engine kills that a container gets its real signal, drained or not; at most half its time."""
+TO_SETTLE = 5.0
+"""Seconds that the engine gets to tell that a container is gone."""
+
+
+class Engine(Protocol):
+    """What runs the containers. An error of the engine is a `RefusalError`."""
+
+    def find(self, name: str) -> str | None:
+        """The endpoint of a container, given by its name or id, or by the endpoint's id; None: there is none."""
+        ...
+
+    def forgive(self, endpoint: str) -> None:
+        """Forget that it was sent a signal that should end it."""
+        ...
+
+    async def stop(self, endpoint: str) -> None:
+        """Stop the container; returns when it has stopped."""
+        ...
+
+    async def signal(self, container: str, signal: str) -> None:
+        """Send a signal; a container that is gone is no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Signalled:
+    container: str
+    endpoint: str | None
+    seconds: float
+
+
+class Stopping:
+    """Drains, and stops what is drained. `run` serves the containers that were sent the drain signal."""
+
+    def __init__(self, leaving: Leaving, engines: list[Engine], drain_timeout: float) -> None:
+        """`drain_timeout`: seconds after which the data plane has given up connections that do not end."""
+        self._leaving = leaving
+        self._engines = engines
+        self._patience = drain_timeout + TO_SETTLE
+        self._signalled: asyncio.Queue[_Signalled] = asyncio.Queue()
+
+    def signalled(self, container: str, endpoint: str | None, seconds: float) -> None:
+        """A container was sent the drain signal, and will be killed in so many seconds."""
+        self._signalled.put_nowait(_Signalled(container, endpoint, seconds))
+
+    async def run(self) -> None:
+        """Send the real signal to each that was `signalled`, when it is drained."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                one = await self._signalled.get()
+                tasks.create_task(self._finish(one), name=f"drain {one.container[:12]}")
+
+    async def drain(self, name: str, why: Drain = Drain.ASKED) -> str:
+        """Drain the endpoint; returns its id when it has no traffic any more. It stays drained until `undrain`."""
+        _, endpoint = self._find(name)
+        self._leaving.ask(endpoint, why)
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._leaving.until_free(endpoint)
+        except TimeoutError:
+            raise RefusalError(
+                f"{endpoint} takes no new connection and is still programmed after {self._patience:g} s; "
+                f"`vipmesh status` says what is frozen"
+            ) from None
+        return endpoint
+
+    async def maintain(self, name: str) -> str:
+        """As `drain`, and it is not probed either: nothing that is done to it counts as a failure."""
+        return await self.drain(name, Drain.MAINTENANCE)
+
+    def undrain(self, name: str) -> str:
+        """The endpoint takes connections again, after a maintenance as soon as it has answered; returns its id."""
+        engine, endpoint = self._find(name)
+        if engine is not None:
+            engine.forgive(endpoint)
+        self._leaving.undo(endpoint)
+        return endpoint
+
+    async def stop(self, name: str) -> str:
+        """Drain the endpoint, then stop its container; returns its id when it has stopped."""
+        engine, endpoint = self._find(name)
+        if engine is None:
+            raise RefusalError(f"no container engine runs {endpoint}; drain it, and stop it where it was started")
+        try:
+            await self.drain(endpoint)
+            await engine.stop(endpoint)
+            with suppress(TimeoutError):  # what is still listed is being stopped, and takes nothing either
+                async with asyncio.timeout(TO_SETTLE):
+                    await self._leaving.until_gone(endpoint)
+        finally:
+            self._leaving.undo(endpoint)  # started again, it serves again
+        return endpoint
+
+    def verbs(self) -> Mapping[str, Verb]:
+        """What the admin API offers of it."""
+
+        async def undrain(name: str) -> str:
+            return self.undrain(name)
+
+        return {"drain": self.drain, "maintenance": self.maintain, "undrain": undrain, "stop": self.stop}
+
+    def _find(self, name: str) -> tuple[Engine | None, str]:
+        for engine in self._engines:
+            endpoint = engine.find(name)
+            if endpoint is not None:
+                return engine, endpoint
+        if self._leaving.knows(name):
+            return None, name
+        raise RefusalError(f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists them")
+
+    async def _finish(self, one: _Signalled) -> None:
+        limit = max(one.seconds - TO_ACT, one.seconds / 2, 0.0)
+        if one.endpoint is not None:
+            try:
+                async with asyncio.timeout(limit):
+                    await self._leaving.until_free(one.endpoint)
+                log.info("%s is drained: sending %s", one.endpoint, REAL_SIGNAL)
+            except TimeoutError:
+                log.warning(
+                    "%s is not drained after %.0f s: sending %s all the same; a longer --stop-timeout gives it time",
+                    one.endpoint,
+                    limit,
+                    REAL_SIGNAL,
+                )
+        for engine in self._engines:
+            try:
+                await engine.signal(one.container, REAL_SIGNAL)
+            except RefusalError as error:
+                log.error("%s", error)

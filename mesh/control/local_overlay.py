@@ -1,0 +1,91 @@
+"""What a worker knows of its own endpoints before, and without, the store.
+
+That a container is being stopped, or that a probe failed, is known here first, and it must not wait for the store to
+say it back: a store may be slow, or gone. So each pass looks at the cluster's picture with the own endpoints brought up
+to date. Of what runs only what takes traffic away is taken from here; what appears goes through the store, which gives
+it a VIP and a name. Of health the own probes alone count. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from mesh.model import ClusterView, Endpoint, EndpointKey, Group, Health, Instance, group
+from meshdns.persistent_map import ShardedMap, differing
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What differs for the own endpoints of one worker; made from one picture to the next by what has changed."""
+
+    worker: str
+    view: ClusterView = field(default_factory=ClusterView)
+    here: Mapping[str, Instance] | None = None
+    """What runs, by endpoint id; None: not all sources have answered yet."""
+    health: Mapping[str, Health] = field(default_factory=dict)
+    """What the own probes say, by endpoint id."""
+    endpoints: Mapping[EndpointKey, Endpoint | None] = field(default_factory=dict)
+    """Those that are not as in the view; None: it runs no more."""
+    verdicts: Mapping[EndpointKey, Health | None] = field(default_factory=dict)
+    """The same of the verdicts; None: there is none."""
+
+    def after(self, view: ClusterView, here: Mapping[str, Instance] | None, health: Mapping[str, Health]) -> "Local":
+        """With the newest of all three. What is as before shall be the same object."""
+        keys = differing(self.view.by_key, view.by_key) | differing(self.view.health, view.health)
+        own = {id for worker, id in keys if worker == self.worker}
+        if (self.here is None) != (here is None):
+            own |= {id for worker, id in view.by_key if worker == self.worker}
+        elif here is not None and self.here is not here:
+            own |= differing(self.here or {}, here)
+        if health is not self.health:
+            own |= differing(self.health, health)
+        endpoints, verdicts = dict(self.endpoints), dict(self.verdicts)
+        for id in own:
+            key = self.worker, id
+            endpoints.pop(key, None)
+            verdicts.pop(key, None)
+            known = view.by_key.get(key)
+            if known is None:
+                continue
+            now = known if here is None else _now(known, here.get(id))
+            if now is not known:
+                endpoints[key] = now
+            verdict = health.get(id)
+            verdict = None if verdict is Health.STARTING else verdict  # which is not told to the others either
+            if view.health.get(key) is not verdict:
+                verdicts[key] = verdict
+        return Local(self.worker, view, here, health, endpoints, verdicts)
+
+    def picture(self) -> ClusterView:
+        """The view without own endpoints that run no more, with the drains of those that run, and with own verdicts.
+
+        Where nothing differs it is the same view.
+        """
+        view, changed = self.view, self.endpoints
+        if not changed and not self.verdicts:
+            return view
+        health = ShardedMap.of(view.health).changed(self.verdicts)
+        groups: dict[str, Group | None] = {}
+        for owner in {view.by_key[key].owner for key in changed.keys() | self.verdicts.keys()}:
+            members = [changed.get(endpoint.key, endpoint) for endpoint in view.groups[owner].endpoints]
+            groups[owner] = group(filter(None, members), health) if any(members) else None
+        grouped = ShardedMap.of(view.groups).changed(groups)
+        if not changed:
+            return view.regrouped(grouped, health=health)
+        me = self.worker
+        kept = [changed.get(e.key, e) if e.worker == me else e for e in view.endpoints]
+        endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
+        return view.regrouped(grouped, ShardedMap.of(view.by_key).changed(changed), endpoints=endpoints, health=health)
+
+
+def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
+    if instance is None:
+        return None
+    if (endpoint.drain, endpoint.health) == (instance.drain, instance.health):
+        return endpoint
+    return replace(endpoint, drain=instance.drain, health=instance.health)
+
+
+def health_of(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:
+    """What the other workers say of their endpoints, and this one's probes (by endpoint id) of its own."""
+    others = {key: health for key, health in view.health.items() if key[0] != worker}
+    return others | {(worker, id): health for id, health in probed.items()}

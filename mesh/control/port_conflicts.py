@@ -1,0 +1,31 @@
+"""Published ports that a program of this worker listens on: to balance them would take them from it.
+
+Whoever publishes 22 by mistake would otherwise lock himself out of every worker. A port that already leads to its
+service here stays with it: a program that comes later is the one that is in the way.
+"""
+
+from collections.abc import Collection, Iterator
+
+from mesh.model import Claims, Table, Transport
+from mesh.model.problem import Problem, Severity
+
+
+def held(table: Table) -> frozenset[tuple[Transport, int]]:
+    """The published ports that a data plane serves: those of virtual servers that are not on a VIP."""
+    return frozenset((key.transport, key.port) for key in table.virtual_servers if key.address not in table.vips)
+
+
+def contested(
+    claims: Claims, listening: Collection[tuple[Transport, int]], serving: Collection[tuple[Transport, int]]
+) -> frozenset[tuple[Transport, int]]:
+    """The claimed ports that programs of this worker listen on and that are not served here yet."""
+    return frozenset(port for port in claims.ports if port in listening and port not in serving)
+
+
+def told(claims: Claims, ports: Collection[tuple[Transport, int]]) -> Iterator[Problem]:
+    """What to tell of each."""
+    for transport, port in sorted(ports):
+        name, _ = claims.ports[transport, port]
+        reason = f"{transport} port {port} is not published here: a program of this worker listens on it"
+        remedy = f"publish another port, or stop that program (`ss -lnp sport = {port}` shows it)"
+        yield Problem(Severity.ERROR, f"service {name}", reason, remedy)

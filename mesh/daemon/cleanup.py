@@ -1,0 +1,71 @@
+"""`vipmesh teardown`: take away from the kernel what the daemon left there, and nothing else.
+
+Stopping the daemon leaves the data plane running, on purpose; this is what cleans up. Claims stay in the store, so that
+every service gets its VIP back when the daemon comes back.
+"""
+
+import asyncio
+import errno
+from pathlib import Path
+
+from mesh.cluster.records.encode import view
+from mesh.config.settings import Settings
+from mesh.daemon.open_store import open_store
+from mesh.dataplane.diff import diff
+from mesh.dataplane.ipvs import plane as ipvs
+from mesh.dataplane.nftables import plane as nftables
+from mesh.dataplane.ownership import PublishedPorts
+from mesh.host import HostError
+from mesh.host.addresses import worker_addresses
+from mesh.host.masquerade import SourceNat
+from mesh.host.vip_interface import MeshInterface
+from mesh.model import Claims, Table
+from mesh.util.nft import NftError
+
+
+async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
+    """Remove virtual servers in the VIP pool and on published ports, source NAT, and the interface `mesh0`.
+
+    Returns what was removed and what could not be, a line each. Raises `StoreError` while a daemon runs, whose work
+    this would undo only for a moment, and `DataPlaneError`.
+    """
+    published = PublishedPorts()
+    published.claims = await _claims(settings)
+    published.know([settings.node_address] if settings.node_address else await worker_addresses())
+    removed: list[str] = []
+    failed: list[str] = []
+    interface = MeshInterface()
+    try:
+        if await ipvs.available() is None:
+            plane = ipvs.IpvsDataPlane(settings.vip_pool, interface, published)
+            operations = diff(await plane.read(), Table())
+            failures = await plane.apply(operations)
+            await plane.close()
+            failed += [f"{failure.operation}: {failure.reason}" for failure in failures]
+            refused = {failure.operation for failure in failures}
+            removed += [str(operation) for operation in operations if operation not in refused]
+        if await interface.remove():
+            removed.append(f"delete interface {interface.name}")
+        removed += [f"delete nftables table {table}" for table in await nftables.remove()]
+        removed += await SourceNat(settings.vip_pool).remove()
+    except (HostError, NftError) as error:
+        failed.append(str(error))
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES):
+            raise
+        failed.append(f"delete interface {interface.name}: not permitted; run as root")
+    finally:
+        await interface.close()
+    return removed, failed
+
+
+async def _claims(settings: Settings) -> Claims:
+    path = Path(settings.store_url.removeprefix("sqlite:///"))
+    if settings.store_url.startswith("sqlite:") and not await asyncio.to_thread(path.exists):
+        return Claims()  # no daemon has ever claimed a port here
+    store = await open_store(settings)
+    try:
+        seen, _ = view((await store.read()).records)
+    finally:
+        await store.close()
+    return seen.claims

@@ -1,0 +1,96 @@
+"""What the admin API tells, taken from the parts that know it: a moment for who watches, the figures for who scrapes.
+
+Everything is taken down at once in the loop's thread; what it comes to is worked out beside the loop.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+
+from mesh.api.events import Moment
+from mesh.api.explain.document import Explanation
+from mesh.api.explain.query import explain
+from mesh.api.http.broadcaster import Feed
+from mesh.api.http.server import Entrance
+from mesh.api.metrics.families import Measured
+from mesh.config.settings import Settings
+from mesh.control.evidence import Evidence
+from mesh.control.snapshot import Observed
+from mesh.control.stats import LoopFigures
+from mesh.dataplane import DataPlane, DataPlaneError
+from mesh.health.prober import Prober
+from mesh.model import Traffic, VirtualKey
+from mesh.util.offload import compute
+from meshdns.thread import ThreadedServer
+
+
+def entrance(settings: Settings) -> Entrance:
+    """Where the settings let the API listen."""
+    return Entrance(
+        settings.admin_listen,
+        settings.admin_tcp,
+        settings.admin_token_file,
+        settings.admin_cert,
+        settings.admin_key,
+        settings.admin_client_ca,
+    )
+
+
+class Telling:
+    """Of one worker. `feed` is to be run, and told of changes."""
+
+    def __init__(
+        self,
+        observe: Callable[[], Observed],
+        evidence: Callable[[], Evidence],
+        figures: LoopFigures,
+        *,
+        plane: DataPlane,
+        prober: Prober,
+        names: ThreadedServer,
+        most_services: int,
+    ) -> None:
+        """`most_services`: so many have series of their own in the metrics."""
+        self._observe = observe
+        self._evidence = evidence
+        self._figures = figures
+        self._plane = plane
+        self._prober = prober
+        self._names = names
+        self._most_services = most_services
+        self.feed = Feed(self._moment)
+
+    async def measure(self) -> Measured:
+        """For a scrape."""
+        traffic = await self._traffic()
+        return Measured(
+            self._observe(),
+            self._figures.copy(),
+            self._prober.figures(),
+            asdict(self._names.counters),
+            asdict(self._names.forward_counters),
+            traffic,
+            self._most_services,
+            self.feed.watching,
+            self.feed.dropped,
+        )
+
+    async def explain(self, asked: str) -> Explanation:
+        """The way of a request to what is asked."""
+        evidence = self._evidence()
+        return await compute(evidence.observed.size, partial(explain, asked, evidence))
+
+    async def _moment(self) -> Moment:
+        traffic = await self._traffic()
+        try:
+            connections = await self._plane.connections()
+        except DataPlaneError:
+            connections = {}
+        return Moment(self._observe(), asyncio.get_running_loop().time(), traffic, connections)
+
+    async def _traffic(self) -> Mapping[VirtualKey, Traffic]:
+        try:
+            return await self._plane.traffic()
+        except DataPlaneError:
+            return {}  # the control loop says what is wrong with it

@@ -1,0 +1,330 @@
+"""The composition root: makes the parts that the settings ask for, runs them in one TaskGroup, ends them in order.
+
+It decides nothing about traffic; that is `plan` and `diff`. What it may refuse is a start that could do harm: a VIP
+pool that overlaps the host's own network, a second daemon on the same store, an address that is taken.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from mesh import __version__
+from mesh.api.http.server import AdminApi, RefusalError
+from mesh.api.status import Facts, WorkerStatus
+from mesh.cluster.peer_monitor import Reach
+from mesh.cluster.records.encode import view
+from mesh.config.settings import Driver, Settings
+from mesh.control.dns_zone import Names
+from mesh.control.drain_requests import Leaving
+from mesh.control.graceful_stop import Engine, Stopping
+from mesh.control.handover import IpvsServers, NftablesRules
+from mesh.control.ports import Site, Upkeep
+from mesh.control.reconciler import Reconciler
+from mesh.daemon.open_store import open_store
+from mesh.daemon.peer_endpoint import Presence, PresenceError, present
+from mesh.daemon.resolver import PORT, prepare, resolver_of
+from mesh.daemon.snapshots import Telling, entrance
+from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
+from mesh.dataplane.ipvs import plane as ipvs
+from mesh.dataplane.nftables import plane as nftables
+from mesh.dataplane.ownership import PublishedPorts
+from mesh.dataplane.userspace import UserspaceDataPlane
+from mesh.health.checks.command import CommandCheck
+from mesh.health.prober import Prober
+from mesh.host import overlap as routes
+from mesh.host.addresses import HostAddresses
+from mesh.host.listeners import listening
+from mesh.host.masquerade import SourceNat
+from mesh.host.rlimits import raise_file_limit
+from mesh.host.sysctl import RouterSettings
+from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
+from mesh.model import Address, Endpoint, RealKey, VirtualKey
+from mesh.sources.compose.source import ComposeSource
+from mesh.sources.docker.engine import DockerEngine
+from mesh.sources.docker.exec import DockerExec
+from mesh.sources.docker.instances import Rules
+from mesh.sources.docker.source import DockerSource
+from mesh.store import Store, StoreError
+from mesh.util.offload import answer_promptly
+from meshdns.acl import LOCAL
+from meshdns.forwarder import Forwarder
+from meshdns.server import NameServer, NameServerError
+from meshdns.service_records import reverse_domains
+from meshdns.thread import ThreadedServer
+from meshdns.upstreams import Upstreams
+from meshdns.zone import Draft, Zone
+
+log = logging.getLogger("vipmesh")
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+class StartError(Exception):
+    """The daemon does not start: one line each for what is wrong and what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A daemon that answers, for whoever started it in the same process."""
+
+    status: Callable[[], WorkerStatus]
+    dns: tuple[tuple[str, int], ...]
+    """Where the name server answers."""
+    reload: Callable[[], None]
+    """Read the sources again now."""
+    listening_on: Callable[[VirtualKey], tuple[Address, int]]
+    """Where a virtual server is really reached: its own address and port unless a port offset is set."""
+    is_alive: Callable[[], bool] = lambda: True
+    """Whether the control loop still comes round."""
+
+
+async def run(
+    settings: Settings,
+    environment: Mapping[str, str],
+    stop: asyncio.Event,
+    started: Callable[[Running], None] = lambda _: None,
+) -> None:
+    """Run a worker until `stop` is set. `started` is called once everything listens.
+
+    Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
+    """
+    answer_promptly()
+    raise_file_limit()
+    await refuse_overlap(settings)
+    async with AsyncExitStack() as stack:
+        store = await open_store(settings)
+        stack.push_async_callback(store.close)
+        published = PublishedPorts()
+        interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
+        if isinstance(interface, MeshInterface):
+            stack.push_async_callback(interface.close)
+        wake = asyncio.Event()
+        engine = settings.source_docker_socket
+        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
+        plane, reason = await choose_plane(settings, interface, published, prober.suspect)
+        stack.push_async_callback(plane.close)
+        resolver = await prepare(interface, resolver_of(settings))
+        listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, PORT))
+        draft = _draft(settings)
+        empty = draft.update({})[0]
+        names = ThreadedServer(lambda: _name_server(settings, listen, empty))
+        try:
+            await names.start()
+        except NameServerError as error:
+            or_off = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
+            raise NameServerError(f"{error}{or_off}") from error
+        stack.push_async_callback(names.stop)
+        presence = await _present(settings, stack)
+        leaving = Leaving()
+        leaving.adopt(await own_endpoints(store, settings.node_name))
+        sources, stopping = _sources(settings, environment, leaving)
+        former = await _former(settings, plane, interface, published, lambda: loop.passes > 0)
+        loop = Reconciler(
+            _site(settings, resolver, presence.listens),
+            _facts(settings, plane, reason, names.addresses),
+            host=HostAddresses(settings.node_address),
+            sources=sources,
+            store=store,
+            plane=plane,
+            upkeep=[*_upkeep(settings, plane), *former],
+            listening=None if isinstance(plane, UserspaceDataPlane) else listening,
+            published=published,
+            prober=prober,
+            publish=_publisher(draft, names),
+            wake=wake,
+            leaving=leaving,
+            reach=Reach(wake.set, presence.witnesses),
+        )
+        telling = Telling(
+            loop.observe,
+            loop.evidence,
+            loop.figures,
+            plane=plane,
+            prober=prober,
+            names=names,
+            most_services=settings.metrics_services,
+        )
+        loop.on_pass = telling.feed.changed
+        api = AdminApi(
+            entrance(settings), loop.observe, stopping.verbs(), telling.measure, telling.feed, explain=telling.explain
+        )
+        await api.start()
+        stack.push_async_callback(api.stop)
+        log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
+        async with asyncio.TaskGroup() as tasks:
+            parts = [
+                tasks.create_task(store.run(), name="store"),
+                tasks.create_task(prober.run(), name="prober"),
+                tasks.create_task(loop.run(), name="reconciler"),
+                tasks.create_task(stopping.run(), name="stopping"),
+                tasks.create_task(telling.feed.run(), name="events"),
+            ]
+            started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane), loop.is_alive))
+            await stop.wait()
+            for part in parts:
+                part.cancel()
+
+
+async def refuse_overlap(settings: Settings) -> None:
+    """Raises `StartError` if the VIP pool overlaps a route or an address of this host: VIPs would hide real hosts."""
+    found = await routes.overlaps(settings.vip_pool)
+    if found:
+        raise StartError(
+            f"[vip] pool {settings.vip_pool} overlaps {', '.join(found)} of this host; "
+            f"choose a network that nothing here uses, such as 10.113.0.0/16"
+        )
+
+
+async def choose_plane(
+    settings: Settings,
+    interface: VipInterface,
+    published: PublishedPorts,
+    on_refused: Callable[[Address, int], None] = lambda address, port: None,
+) -> tuple[DataPlane, str]:
+    """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`.
+
+    `on_refused` is told of connections that a real server did not accept, by a data plane that sees them.
+    """
+    driver, pool = settings.dataplane_driver, settings.vip_pool
+    userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused)
+    if driver is Driver.USERSPACE:
+        return userspace, "asked for by [dataplane] driver"
+    if driver is Driver.AUTO and pool.is_loopback:
+        return userspace, f"the pool {pool} is on loopback, which the kernel does not forward"
+    no_ipvs = await ipvs.available() if driver is not Driver.NFTABLES else None
+    if no_ipvs is None and driver is not Driver.NFTABLES:
+        return ipvs.IpvsDataPlane(pool, interface, published), "this kernel has IPVS"
+    if driver is Driver.IPVS:
+        raise DataPlaneError(f"[dataplane] driver is ipvs, but {no_ipvs}")
+    no_nftables = await nftables.available(pool.version)
+    if no_nftables is None:
+        return nftables.NftablesDataPlane(pool, interface), no_ipvs or "asked for by [dataplane] driver"
+    if driver is Driver.NFTABLES:
+        raise DataPlaneError(f"[dataplane] driver is nftables, but {no_nftables}")
+    return userspace, f"{no_ipvs}; {no_nftables}"
+
+
+def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
+    """What the data plane stands on; a proxy stands on nothing."""
+    if isinstance(plane, UserspaceDataPlane):
+        return []
+    router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=isinstance(plane, ipvs.IpvsDataPlane))
+    return [router, SourceNat(settings.vip_pool, settings.dataplane_local_networks)]
+
+
+async def _former(
+    settings: Settings,
+    plane: DataPlane,
+    interface: VipInterface,
+    published: PublishedPorts,
+    taken_over: Callable[[], bool],
+) -> list[Upkeep]:
+    """What another data plane may have left; a pool on loopback never had one in the kernel."""
+    pool = settings.vip_pool
+    if pool.is_loopback or await nftables.available(pool.version) is not None:
+        return []
+    if isinstance(plane, nftables.NftablesDataPlane):
+        return [IpvsServers(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
+    return [NftablesRules(taken_over)]
+
+
+def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> Facts:
+    listens = tuple(f"{host}:{port}" for host, port in dns)
+    return Facts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
+
+
+def _draft(settings: Settings) -> Draft:
+    """The zone without services yet. Its serial is of the start: nobody copies the zone, and so nobody compares."""
+    domains = [settings.dns_domain, *reverse_domains(settings.vip_pool)]
+    return Draft(domains, ttl=settings.dns_ttl, serial=int(time.time()))
+
+
+def _publisher(draft: Draft, names: ThreadedServer) -> Names:
+    draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
+    return Names(lambda services: names.replace(*draft.update(services)))
+
+
+def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zone) -> NameServer:
+    upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
+    forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
+    return NameServer(listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
+
+
+def _sources(
+    settings: Settings, environment: Mapping[str, str], leaving: Leaving
+) -> tuple[list[ComposeSource | DockerSource], Stopping]:
+    sources: list[ComposeSource | DockerSource] = []
+    engines: list[Engine] = []
+    stopping = Stopping(leaving, engines, settings.dataplane_drain_timeout)
+    if settings.source_compose_files:
+        sources.append(ComposeSource(settings.source_compose_files, env=environment))
+    if settings.source_docker_socket is not None:
+        rules = Rules(
+            domain=settings.dns_domain,
+            endpoint_address=settings.source_docker_endpoint_address,
+            alone=settings.store_url.startswith("sqlite:"),
+            worker=settings.node_address,
+            version=settings.vip_pool.version,
+        )
+        docker = DockerSource(settings.source_docker_socket, rules, on_drain=stopping.signalled)
+        sources.append(docker)
+        engines.append(DockerEngine(settings.source_docker_socket, docker, RefusalError))
+    if not sources:
+        log.warning(
+            "no source of instances: set [source.docker] socket or [source.compose] files; "
+            "what was registered before stays in force"
+        )
+    return sources, stopping
+
+
+async def own_endpoints(store: Store, worker: str) -> list[Endpoint]:
+    """What this worker has registered before; nothing if the store does not answer."""
+    try:
+        seen, _ = view((await store.read()).records)
+    except StoreError as error:
+        log.warning("store: %s; drains that were asked for before the start are not known", error)
+        return []
+    return [endpoint for endpoint in seen.endpoints if endpoint.worker == worker]
+
+
+def _reload(sources: Sequence[ComposeSource | DockerSource]) -> Callable[[], None]:
+    def reload() -> None:
+        for source in sources:
+            source.touch()
+
+    return reload
+
+
+def _listening_on(plane: DataPlane) -> Callable[[VirtualKey], tuple[Address, int]]:
+    if isinstance(plane, UserspaceDataPlane):
+        return plane.listening_on
+    return lambda key: (key.address, key.port)
+
+
+async def _present(settings: Settings, stack: AsyncExitStack) -> Presence:
+    try:
+        presence = await present(settings)
+    except PresenceError as error:
+        raise StartError(str(error)) from error
+    if presence.server is not None:
+        stack.callback(presence.server.close)
+        log.info("the other workers ask for this one on %s", presence.listens)
+    return presence
+
+
+def _site(settings: Settings, resolver: Address | None, listens: RealKey | None) -> Site:
+    return Site(
+        worker=settings.node_name,
+        domain=settings.dns_domain,
+        pool=settings.vip_pool,
+        publish=settings.publish_ports,
+        drain_timeout=settings.dataplane_drain_timeout,
+        resolver=resolver,
+        listens=listens,
+        probe_floor=settings.probes_floor,
+    )

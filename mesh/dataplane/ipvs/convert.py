@@ -1,0 +1,150 @@
+"""The words of `diff` and `model` to those of IPVS, and its answers back.
+
+What the kernel holds that no plan can ask for, because somebody else set it (a real server on this host, a scheduler
+that we do not know), is shown with an impossible value, `ALIEN`: then the next diff finds it different and sets it
+right.
+"""
+
+import errno
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TypeAlias
+
+from mesh.dataplane.diff import (
+    AddRealServer,
+    AddVirtualServer,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    EditRealServer,
+    EditVirtualServer,
+)
+from mesh.dataplane.ipvs import messages as codec
+from mesh.dataplane.ipvs.netlink import Ack, Request
+from mesh.model import Forwarding, RealKey, RealServer, Scheduler, SchedulerFlag, VirtualKey, VirtualServer
+
+Change: TypeAlias = (
+    AddVirtualServer | EditVirtualServer | DeleteVirtualServer | AddRealServer | EditRealServer | DeleteRealServer
+)
+"""What is done to IPVS itself."""
+
+ALIEN = -1
+"""A weight or a persistence that no plan asks for."""
+
+_SCHEDULERS: frozenset[str] = frozenset(Scheduler)
+_HASHING = frozenset({Scheduler.SH, Scheduler.MH})
+_FLAGS = {SchedulerFlag.FALLBACK: codec.FALLBACK, SchedulerFlag.PORT: codec.BY_PORT}
+_ALL_FLAGS = sum(_FLAGS.values())
+_METHODS = {
+    Forwarding.MASQUERADE: codec.MASQUERADE,
+    Forwarding.TUNNEL: codec.TUNNEL,
+    Forwarding.DIRECT: codec.DIRECT,
+}
+_FORWARDINGS = {method: forwarding for forwarding, method in _METHODS.items()}
+
+
+def _gone_already(change: Change, ack: Ack) -> bool:
+    match change:
+        case DeleteVirtualServer():
+            return ack.error == errno.ESRCH
+        case DeleteRealServer():
+            return ack.error in {errno.ESRCH, errno.ENOENT}
+    return False
+
+
+def virtual_key(change: Change) -> VirtualKey:
+    """The virtual server that a change is about."""
+    match change:
+        case AddVirtualServer() | EditVirtualServer() | DeleteVirtualServer():
+            return change.key
+        case _:
+            return change.virtual
+
+
+def as_edit(change: Change) -> Change:
+    """An addition as the change of what is there; any other change as it is."""
+    match change:
+        case AddVirtualServer(key, scheduler, persistence, flags):
+            return EditVirtualServer(key, scheduler, persistence, flags)
+        case AddRealServer(virtual, real, settings):
+            return EditRealServer(virtual, real, settings)
+    return change
+
+
+def encode(change: Change) -> Request:
+    """The message that makes the change."""
+    match change:
+        case AddVirtualServer():
+            return codec.new_service(_service(change))
+        case EditVirtualServer():
+            return codec.set_service(_service(change))
+        case DeleteVirtualServer(key):
+            return codec.delete_service(key)
+        case AddRealServer(virtual, real, settings):
+            return codec.new_destination(virtual, _destination(real, settings))
+        case EditRealServer(virtual, real, settings):
+            return codec.set_destination(virtual, _destination(real, settings))
+        case DeleteRealServer(virtual, real):
+            return codec.delete_destination(virtual, real)
+
+
+def _service(change: AddVirtualServer | EditVirtualServer) -> codec.Service:
+    flags = sum(_FLAGS[flag] for flag in change.flags) + (codec.PERSISTENT if change.persistence else 0)
+    return codec.Service(change.key, change.scheduler, flags, change.persistence)
+
+
+def _destination(key: RealKey, settings: RealServer) -> codec.Destination:
+    return codec.Destination(
+        key,
+        settings.weight,
+        _METHODS[settings.forwarding],
+        settings.upper_threshold,
+        settings.lower_threshold,
+    )
+
+
+@lru_cache(256)  # most real servers have the same few settings
+def _real_server(weight: int, method: int, upper: int, lower: int) -> RealServer:
+    forwarding = _FORWARDINGS.get(method)
+    return RealServer(weight if forwarding else ALIEN, forwarding or Forwarding.MASQUERADE, upper, lower)
+
+
+def virtual_server(service: codec.Service, destinations: Iterable[codec.Destination]) -> VirtualServer:
+    """What IPVS lists, with `ALIEN` for what is not of our making."""
+    known = service.scheduler in _SCHEDULERS
+    scheduler = Scheduler(service.scheduler) if known else Scheduler.WRR
+    chosen = service.flags & _ALL_FLAGS
+    rest = service.flags & ~_ALL_FLAGS
+    persistent = rest == codec.PERSISTENT and service.prefix is None and service.timeout > 0
+    ours = known and (not rest or persistent) and (not chosen or scheduler in _HASHING)
+    return VirtualServer(
+        scheduler,
+        ALIEN if not ours else service.timeout if persistent else 0,
+        {
+            found.key: _real_server(found.weight, found.forwarding, found.upper_threshold, found.lower_threshold)
+            for found in destinations
+        },
+        frozenset(flag for flag, bit in _FLAGS.items() if chosen & bit),
+    )
+
+
+def reason(change: Change, ack: Ack) -> str | None:
+    """Why the change failed, ending with the remedy; None if all is now as it asked."""
+    if not ack.error or _gone_already(change, ack):
+        return None
+    match change, ack.error:
+        case ((AddVirtualServer() | EditVirtualServer()), errno.ENOENT):
+            module = f"ip_vs_{change.scheduler}"
+            return f"this kernel lacks the IPVS scheduler {change.scheduler}: `modprobe {module}`, or choose another"
+        case (AddVirtualServer(), errno.EPROTONOSUPPORT | errno.EAFNOSUPPORT):
+            return f"this kernel's IPVS cannot balance {change.key}: it was built without that protocol"
+        case _, errno.ESRCH:
+            return f"there is no virtual server {virtual_key(change)} in IPVS: it is added when the table is read again"
+        case EditRealServer(), errno.ENOENT:
+            return f"{change.real} is not behind {change.virtual} in IPVS: it is added when the table is read again"
+        case ((AddRealServer() | EditRealServer()), errno.EINVAL):
+            return f"IPVS cannot send to {change.real}: give a unicast address of the same IP version as the VIP"
+        case _, errno.ENOMEM:
+            return f"the kernel has no memory left to {change}: free some on this host; it is tried again at the audit"
+    detail = f" ({ack.text})" if ack.text else ""
+    return f"IPVS refuses {change}: {os.strerror(ack.error)}{detail}; look into `dmesg`"

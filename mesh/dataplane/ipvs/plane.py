@@ -1,0 +1,198 @@
+"""The data plane of a worker whose kernel has IPVS: tables to netlink messages and back.
+
+Others may use the same IPVS (keepalived, ipvsadm by hand), so nothing is ever flushed, and what is not ours is neither
+shown nor touched: ours are the virtual servers inside the VIP pool and those that `published` names.
+
+The kernel is read, never remembered.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from mesh.dataplane import DataPlaneError, Failure, VipInterface
+from mesh.dataplane.diff import BindVip, Operation, UnbindVip
+from mesh.dataplane.drain import Place
+from mesh.dataplane.ipvs import messages as codec
+from mesh.dataplane.ipvs.convert import Change, as_edit, encode, reason, virtual_key, virtual_server
+from mesh.dataplane.ipvs.fast_parse import DestinationParser, ServiceParser
+from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
+from mesh.dataplane.ipvs.stats import parse_traffic
+from mesh.dataplane.kernel import move_vip
+from mesh.model import Table, Traffic, VirtualKey
+
+_FEW = 64
+"""Up to so many virtual servers are asked for one by one; more are picked from the whole list."""
+
+log = logging.getLogger("vipmesh")
+
+
+async def available() -> str | None:
+    """None if this kernel offers IPVS and we may program it; otherwise why not, in one line."""
+    try:
+        ipvs = await IpvsSocket.open()
+        try:
+            await ipvs.dump(codec.get_info(), codec.parse_info)
+        finally:
+            ipvs.close()
+    except DataPlaneError as error:
+        return str(error)
+    return None
+
+
+class IpvsDataPlane:
+    """The `DataPlane` of IPVS. Opens its socket when it is first used, and anew after the data plane was gone."""
+
+    name = "ipvs"
+
+    def __init__(
+        self,
+        pool: IPv4Network | IPv6Network,
+        interface: VipInterface,
+        published: Callable[[VirtualKey], bool] = lambda key: False,
+        tcp_timeout: int = 7200,
+    ) -> None:
+        """`published`: whether a virtual server outside the pool is ours. `tcp_timeout`: seconds.
+
+        IPVS forgets an idle TCP connection after 900 s unless told otherwise; whoever sends on it later is refused.
+        """
+        self._pool = pool
+        self._interface = interface
+        self._published = published
+        self._tcp_timeout = tcp_timeout
+        self._in_pool = lru_cache(1 << 16)(lambda address: ip_address(address) in pool)
+        self._parse_service, self._parse_destination = ServiceParser(), DestinationParser()
+        self._ipvs: IpvsSocket | None = None
+        self._opening = asyncio.Lock()
+
+    def owns(self, key: VirtualKey) -> bool:
+        """Whether a virtual server is ours."""
+        return self._in_pool(key.address) or self._published(key)
+
+    async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
+        """See `DataPlane.read`."""
+        try:
+            bound = await self._interface.addresses()
+        except OSError as error:
+            raise DataPlaneError(f"the VIP interface cannot be read ({error}): see `ip address`") from error
+        async with self._connection() as ipvs:
+            servers = {
+                service.key: virtual_server(service, destinations)
+                for service, destinations in await self._listing(ipvs, only)
+            }
+        return Table(servers, frozenset(address for address in bound if self._in_pool(address)))
+
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+        """See `DataPlane.apply`."""
+        failures: list[Failure] = []
+        changes: list[Change] = []  # those that share a datagram
+        for operation in operations:
+            if isinstance(operation, BindVip | UnbindVip):
+                failures += await self._program(changes)
+                changes = []
+                failures += await self._move_vip(operation)
+                continue
+            changes.append(operation)
+            if len(changes) == BATCH:
+                failures += await self._program(changes)
+                changes = []
+        return failures + await self._program(changes)
+
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
+        """See `DataPlane.connections`: what IPVS calls active. UDP has no established ones and needs no time."""
+        async with self._connection() as ipvs:
+            return {
+                (service.key, destination.key): destination.active
+                for service, destinations in await self._listing(ipvs, only)
+                for destination in destinations
+            }
+
+    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+        """See `DataPlane.traffic`."""
+        async with self._connection() as ipvs:
+            counted = await ipvs.dump(codec.get_services(), parse_traffic)
+        return {key: traffic for key, traffic in filter(None, counted) if self.owns(key)}
+
+    async def close(self) -> None:
+        """The kernel keeps forwarding."""
+        if self._ipvs is not None:
+            self._ipvs.close()
+            self._ipvs = None
+
+    async def _listing(
+        self, ipvs: IpvsSocket, only: Collection[VirtualKey] | None
+    ) -> list[tuple[codec.Service, list[codec.Destination]]]:
+        """Our virtual servers with what is behind each."""
+        if only is None or len(only) > _FEW:
+            services = await ipvs.dump(codec.get_services(), self._parse_service)
+        else:
+            asked = [codec.get_service(key) for key in only]
+            found = await ipvs.dump_each(asked, codec.parse_service, absent=errno.ESRCH)
+            services = [service for services in found for service in services]
+        ours = [
+            service
+            for service in services
+            if service is not None and self.owns(service.key) and (only is None or service.key in only)
+        ]
+        asked = [codec.get_destinations(service.key) for service in ours]
+        return list(zip(ours, await ipvs.dump_each(asked, self._parse_destination), strict=True))
+
+    async def _program(self, changes: Sequence[Change]) -> list[Failure]:
+        """Those that are not ours are refused; without changes, nothing is opened."""
+        ours = [change for change in changes if self.owns(virtual_key(change))]
+        reasons = iter(await self._reasons(ours) if ours else ())
+        failures = []
+        for change in changes:
+            key = virtual_key(change)
+            reason = next(reasons) if self.owns(key) else self._not_ours(str(key))
+            if reason is not None:
+                failures.append(Failure(change, reason))
+        return failures
+
+    async def _reasons(self, changes: Sequence[Change]) -> list[str | None]:
+        """Why each change failed; None: it did not. What is to be added and exists is edited instead."""
+        async with self._connection() as ipvs:
+            acks = await ipvs.execute([encode(change) for change in changes])
+            existing = [index for index, ack in enumerate(acks) if ack.error == errno.EEXIST]
+            again = await ipvs.execute([encode(as_edit(changes[index])) for index in existing])
+        for index, ack in zip(existing, again, strict=True):
+            acks[index] = ack
+        return [reason(change, ack) for change, ack in zip(changes, acks, strict=True)]
+
+    async def _move_vip(self, operation: BindVip | UnbindVip) -> list[Failure]:
+        if not self._in_pool(operation.address):
+            return [Failure(operation, self._not_ours(operation.address))]
+        reason = await move_vip(self._interface, operation)
+        return [] if reason is None else [Failure(operation, reason)]
+
+    def _not_ours(self, what: str) -> str:
+        return f"{what} is outside the VIP pool {self._pool} and not published: widen the pool or choose another VIP"
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[IpvsSocket]:
+        """The open socket; after an error it is opened anew, since IPVS may have been unloaded and loaded again."""
+        try:
+            async with self._opening:
+                if self._ipvs is None:
+                    self._ipvs = await IpvsSocket.open()
+                    await self._keep_idle_connections(self._ipvs)
+                ipvs = self._ipvs
+            yield ipvs
+        except DataPlaneError:
+            await self.close()
+            raise
+
+    async def _keep_idle_connections(self, ipvs: IpvsSocket) -> None:
+        (timeouts,) = await ipvs.dump(codec.get_config(), codec.parse_timeouts)
+        if timeouts.tcp == self._tcp_timeout:
+            return
+        (ack,) = await ipvs.execute([codec.set_config(codec.Timeouts(tcp=self._tcp_timeout))])
+        if ack.error:
+            log.warning("IPVS TCP timeout stays at %d s: %s", timeouts.tcp, os.strerror(ack.error))
+        else:
+            log.info("IPVS TCP timeout: %d s, was %d s", self._tcp_timeout, timeouts.tcp)

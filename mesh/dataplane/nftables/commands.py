@@ -1,0 +1,127 @@
+"""Operations on what is programmed -> nft commands, and what they mean for connections that are open.
+
+Everything about one virtual server is one part of the script, written anew from its first rule to its last: a chain is
+small, and what is there before does not matter then. The parts make one transaction, and where nft refuses that, one
+each.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mesh.dataplane.diff import (
+    AddRealServer,
+    AddVirtualServer,
+    BindVip,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    EditRealServer,
+    EditVirtualServer,
+    Operation,
+    RefusedError,
+    UnbindVip,
+    settle,
+)
+from mesh.dataplane.nftables.balancer import COUNTING
+from mesh.dataplane.nftables.parse import State
+from mesh.dataplane.nftables.ruleset import SERVICES, Base, element
+from mesh.dataplane.nftables.service_chain import Chains, chain_name, chains, declaration
+from mesh.model import Forwarding, Table, VirtualKey, VirtualServer
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a run of operations comes to."""
+
+    after: dict[VirtualKey, VirtualServer | None] = field(default_factory=dict)
+    """The virtual servers that are touched, and what they shall be; None: gone."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Index of an operation -> why it cannot be done."""
+
+
+def changes(servers: Mapping[VirtualKey, VirtualServer], operations: Sequence[Operation], version: int) -> Changes:
+    """What the operations, none of them about VIPs, make of the virtual servers; `version`: of IP.
+
+    To add what is there edits it, and what is to be deleted and is not there is gone already.
+    """
+    result = Changes()
+    for index, operation in enumerate(operations):
+        key = virtual_key(operation)
+        before = result.after[key] if key in result.after else servers.get(key)
+        reason = _unable(key, operation, version)
+        try:
+            settled = settle(Table({key: before} if before is not None else {}), operation)
+        except RefusedError:
+            reason = reason or f"what {operation} is about is not there: it is added when the table is read again"
+        if reason is not None:
+            result.refused[index] = reason
+        else:
+            result.after[key] = settled.virtual_servers.get(key)
+    return result
+
+
+def virtual_key(operation: Operation) -> VirtualKey:
+    """The virtual server that an operation is about."""
+    match operation:
+        case AddVirtualServer() | EditVirtualServer() | DeleteVirtualServer():
+            return operation.key
+        case AddRealServer() | EditRealServer() | DeleteRealServer():
+            return operation.virtual
+        case BindVip() | UnbindVip():
+            raise TypeError(operation)
+
+
+def shortcomings(operation: Operation) -> Iterator[str]:
+    """What an operation asks for that is done differently here, a line each."""
+    match operation:
+        case AddVirtualServer(_, scheduler) | EditVirtualServer(_, scheduler) if scheduler in COUNTING:
+            yield f"scheduler {scheduler} looks at the load, which nftables cannot: endpoints take turns"
+        case AddRealServer(_, _, settings) | EditRealServer(_, _, settings) if settings.upper_threshold:
+            yield "routing.max_connections is not enforced by nftables"
+
+
+def _unable(key: VirtualKey, operation: Operation, version: int) -> str | None:
+    if (":" in key.address) != (version == 6):
+        return f"{key} is of another IP version than the VIP pool: choose an address of the pool's"
+    match operation:
+        case AddRealServer(_, real, settings) | EditRealServer(_, real, settings):
+            if settings.forwarding is not Forwarding.MASQUERADE:
+                otherwise = "run on a kernel with IPVS, or write routing.forwarding: masquerade"
+                return f"the nftables data plane cannot do forwarding {settings.forwarding}: {otherwise}"
+            if (":" in key.address) != (":" in real.address):
+                return f"{real} is of another IP version than {key}: give it an address of the VIP's"
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def part(base: Base, state: State, key: VirtualKey, after: VirtualServer | None) -> list[str]:
+    """The commands that make one virtual server so; none if it is."""
+    if after is not None and state.servers.get(key) == after:
+        return []
+    wanted = chains(key, after) if after is not None else Chains({}, {})
+    there = state.found.get(key, Chains({}, {}))
+    return list(_commands(base.table, key, there, wanted, state.mapped.get(key)))
+
+
+def _commands(table: str, key: VirtualKey, there: Chains, wanted: Chains, mapped: str | None) -> Iterator[str]:
+    name = chain_name(key)
+    if mapped is not None and (mapped != name or not wanted.chains):
+        yield f"delete element {table} {SERVICES} {{ {element(key)} }}"
+        mapped = None
+    for chain in there.chains:
+        yield f"flush chain {table} {chain}"
+    for chain in sorted(there.chains.keys() - wanted.chains.keys()):
+        yield f"delete chain {table} {chain}"
+    for clients, seconds in there.clients.items():
+        if wanted.clients.get(clients) != seconds:
+            yield f"delete set {table} {clients}"
+    for clients, seconds in wanted.clients.items():
+        if there.clients.get(clients) != seconds:
+            yield f"add set {table} {clients} {declaration(key, seconds)}"
+    for chain in wanted.chains.keys() - there.chains.keys():
+        yield f"add chain {table} {chain}"
+    for chain, rules in wanted.chains.items():
+        yield from (f"add rule {table} {chain} {rule}" for rule in rules)
+    if wanted.chains and mapped is None:
+        yield f"add element {table} {SERVICES} {{ {element(key)} : goto {name} }}"

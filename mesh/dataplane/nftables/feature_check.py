@@ -1,0 +1,33 @@
+"""A table with one of everything that this data plane may ask for, to see whether nft and the kernel can do it."""
+
+from mesh.dataplane.nftables.commands import part
+from mesh.dataplane.nftables.parse import State
+from mesh.dataplane.nftables.ruleset import TABLE, base, script
+from mesh.model import RealKey, RealServer, Scheduler, SchedulerFlag, Transport, VirtualKey, VirtualServer
+
+_PORT = SchedulerFlag.PORT
+
+
+def sample(version: int) -> list[str]:
+    """The commands, for a table of another name than ours; to be checked and never to be committed."""
+    fixed = base(version)
+    address = "2001:db8::1" if version == 6 else "192.0.2.1"
+    one = {RealKey(address, 80): RealServer()}
+    two = {RealKey(address, port): RealServer(200) for port in (80, 81)}
+    servers = {
+        Transport.TCP: (
+            VirtualServer(Scheduler.WRR, 0, one),
+            VirtualServer(Scheduler.WRR, 0, {**two, RealKey(address, 82): RealServer(1)}),
+            VirtualServer(Scheduler.SH, 60, two, frozenset({_PORT})),
+            VirtualServer(),
+        ),
+        Transport.UDP: (VirtualServer(Scheduler.SH, 0, two, frozenset({_PORT})), VirtualServer()),
+    }
+    keys = {
+        VirtualKey(address, 80 + number, transport): server
+        for transport, several in servers.items()
+        for number, server in enumerate(several)
+    }
+    parts = (part(fixed, State(intact=True), key, server) for key, server in keys.items())
+    lines = [*script(fixed, ()), *(line for lines in parts for line in lines)]
+    return [line.replace(fixed.table, f"{fixed.family} {TABLE}_check", 1) for line in lines]

@@ -1,0 +1,160 @@
+"""What `nft -j list table` says -> what is programmed."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from mesh.dataplane.nftables import statements as text
+from mesh.dataplane.nftables.ruleset import SERVICES, Base, Hook
+from mesh.dataplane.nftables.service_chain import (
+    ALIEN,
+    TRANSPORTS,
+    Chains,
+    Rule,
+    chain_name,
+    chains,
+    virtual_key,
+    virtual_server,
+)
+from mesh.dataplane.nftables.statements import Json
+from mesh.model import VirtualKey, VirtualServer
+
+
+class ListingError(Exception):
+    """The text is not what nft lists."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """A table as it is listed, not yet understood."""
+
+    objects: dict[str, str] = field(default_factory=dict)
+    """Sets and maps: name -> data type."""
+    timeouts: dict[str, int] = field(default_factory=dict)
+    """Sets whose elements end by themselves: name -> seconds."""
+    elements: list[Json] = field(default_factory=list)
+    """Of the map of services."""
+    hooks: dict[str, Hook] = field(default_factory=dict)
+    chains: dict[str, list[Rule]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, listed: str) -> "Listing":
+        """What nft has printed. Raises `ListingError`."""
+        listing = cls()
+        try:
+            for item in json.loads(listed)["nftables"]:
+                ((kind, content),) = item.items()
+                listing._add(kind, content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ListingError(f"{type(error).__name__}: {error}") from error
+        return listing
+
+    def _add(self, kind: str, content: Json) -> None:
+        match kind:
+            case "set" | "map":
+                name, kinds = content["name"], content["type"]
+                self.objects[name] = kinds if isinstance(kinds, str) else " . ".join(kinds)
+                if name == SERVICES:
+                    self.elements = content.get("elem", [])
+                if "timeout" in content:
+                    self.timeouts[name] = content["timeout"]
+            case "chain":
+                self.chains.setdefault(content["name"], [])
+                if "hook" in content:
+                    priority = content["prio"] if (content["type"], content["policy"]) == ("nat", "accept") else 0
+                    self.hooks[content["name"]] = Hook(content["hook"], priority)
+            case "rule":
+                rule = Rule(text.rule(content["expr"]), content.get("comment", ""))
+                self.chains.setdefault(content["chain"], []).append(rule)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is programmed."""
+
+    intact: bool
+    """The fixed part is as it shall be."""
+    hooks: frozenset[str] = frozenset()
+    """Those of its chains that are there, in whatever state."""
+    servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
+    """All whose chain is there. `ALIEN` as persistence: something of it is not as we would write it."""
+    found: Mapping[VirtualKey, Chains] = field(default_factory=dict)
+    understood: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
+    """What the chains that were found say by themselves."""
+    mapped: Mapping[VirtualKey, str] = field(default_factory=dict)
+    """What the map of services leads to, by key: the name of a chain, or another verdict as JSON."""
+
+
+ABSENT = State(intact=False)
+"""There is no table."""
+
+
+def state(listing: Listing, wanted: Base, before: State = ABSENT) -> State:
+    """What the table that was listed means. `before` spares understanding chains again that are still the same.
+
+    A virtual server to which no packet finds its way, because its element or the fixed part was changed, is `ALIEN`
+    like one whose own rules were.
+    """
+    found = _grouped(listing)
+    mapped = dict(_mapped(listing.elements))
+    intact = _intact(listing, wanted)
+    understood = {
+        key: before.understood[key] if own == before.found.get(key) else virtual_server(key, own)
+        for key, own in found.items()
+    }
+    hooks = frozenset(wanted.hooks.keys() & listing.chains.keys())
+    return State(intact, hooks, _in_force(understood, mapped, intact=intact), found, understood, mapped)
+
+
+def committed(before: State, changes: Mapping[VirtualKey, VirtualServer | None], wanted: Base) -> State:
+    """What is programmed after a transaction that made these virtual servers so; None: gone."""
+    kept = before.found.keys() - changes.keys()
+    made = {key: server for key, server in changes.items() if server is not None}
+    found = {key: before.found[key] for key in kept} | {key: chains(key, server) for key, server in made.items()}
+    understood = {key: before.understood[key] for key in kept} | made
+    mapped = {key: to for key, to in before.mapped.items() if key not in changes}
+    mapped |= {key: chain_name(key) for key in made}
+    in_force = _in_force(understood, mapped, intact=True)
+    return State(True, frozenset(wanted.hooks), in_force, found, understood, mapped)
+
+
+def _in_force(
+    understood: Mapping[VirtualKey, VirtualServer], mapped: Mapping[VirtualKey, str], *, intact: bool
+) -> dict[VirtualKey, VirtualServer]:
+    return {
+        key: server if intact and mapped.get(key) == chain_name(key) else replace(server, persistence=ALIEN)
+        for key, server in understood.items()
+    }
+
+
+def _intact(listing: Listing, wanted: Base) -> bool:
+    return (
+        listing.objects.get(SERVICES) == wanted.key
+        and wanted.hooks.items() <= listing.hooks.items()
+        and all(listing.chains.get(name) == list(wanted.rules) for name in wanted.hooks)
+    )
+
+
+def _grouped(listing: Listing) -> dict[VirtualKey, Chains]:
+    """Chains and sets by the virtual server in their names."""
+    chains: dict[VirtualKey, dict[str, tuple[Rule, ...]]] = {}
+    for name, rules in listing.chains.items():
+        if key := virtual_key(name):
+            chains[key] = {name: tuple(rules)}
+    clients: dict[VirtualKey, dict[str, int]] = {key: {} for key in chains}
+    for name in listing.chains.keys() | listing.objects.keys():
+        own, slash, _ = name.partition("/")
+        key = virtual_key(own) if slash else None
+        if key in chains and name in listing.chains:
+            chains[key][name] = tuple(listing.chains[name])
+        if key in clients and name in listing.objects:
+            clients[key][name] = listing.timeouts.get(name, 0)
+    return {key: Chains(chains[key], clients[key]) for key in chains}
+
+
+def _mapped(elements: Iterable[Json]) -> Iterator[tuple[VirtualKey, str]]:
+    for key, verdict in elements:
+        address, protocol, port = key["concat"]
+        transport = TRANSPORTS.get(text.protocol(protocol))
+        if transport is not None:
+            yield VirtualKey(address, port, transport), verdict.get("goto", {}).get("target", json.dumps(verdict))

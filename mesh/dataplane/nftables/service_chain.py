@@ -1,0 +1,204 @@
+"""A virtual server as a chain of nft rules, and such a chain back as a virtual server.
+
+    chain tcp-10.112.0.7-80 {
+        meta l4proto 6 dnat ip to numgen inc mod 2 map { 0 : 10.2.0.1 . 8080, 1 : 10.2.0.2 . 8080 }
+        return comment "vipmesh 1 wrr unit 1 persistence 0"
+        return comment "10.2.0.3:8080 weight 0"
+    }
+
+The traffic map is where the weights are: the slots of a real server times the unit. What the map cannot say follows
+the rule that decides, where no packet ever comes: the settings, and of a real server that it leaves out the weight.
+Limits of connections are noted there too, and not enforced.
+
+With persistence, each real server that takes new connections has a chain and a set of clients, both of one name:
+
+    chain tcp-10.112.0.7-80/10.2.0.1-8080 {
+        update @tcp-10.112.0.7-80/10.2.0.1-8080 { ip saddr }
+        meta l4proto 6 dnat to 10.2.0.1:8080
+    }
+
+The virtual server's chain asks all sets before it decides anew. A real server that leaves takes its clients with it,
+so that none is ever sent to one that is gone.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mesh.dataplane.nftables.balancer import Choice, choice, takes_new, unit
+from mesh.model import Address, RealKey, RealServer, Scheduler, SchedulerFlag, Transport, VirtualKey, VirtualServer
+
+ALIEN = -1
+"""A persistence that no plan asks for: the chain is not as we would write it, and the next diff sets it right."""
+
+PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}  # linux/in.h
+"""By number: nft knows their names only where /etc/protocols has them."""
+TRANSPORTS = {number: transport for transport, number in PROTOCOLS.items()}
+
+_SETTINGS = re.compile(r"vipmesh 1 (\w+) unit (\d+) persistence (\d+)((?: \w+)*)")
+_NOTE = re.compile(r"(.+):(\d+) weight (\d+)(?: limits (\d+) (\d+))?")
+_NAME = re.compile(r"(tcp|udp|sctp)-([0-9a-f._]+)-(\d+)")
+_SLOT = re.compile(r"(\d+)(?:-(\d+))? : ([^,}]+)")
+_CLIENTS = 1 << 16
+"""Clients that one real server remembers; further ones are balanced without being remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule as text."""
+
+    text: str
+    comment: str = ""
+
+    def __str__(self) -> str:
+        return f'{self.text} comment "{self.comment}"' if self.comment else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """All that a virtual server consists of, but its element in the map of services."""
+
+    chains: Mapping[str, tuple[Rule, ...]]
+    """By name. That of the virtual server itself is the first."""
+    clients: Mapping[str, int]
+    """Sets of clients: name -> seconds that a client stays."""
+
+
+def chain_name(key: VirtualKey) -> str:
+    """`tcp-10.112.0.7-80`; a colon has no place in a name, so it is an underscore."""
+    return f"{key.transport}-{_plain(key.address)}-{key.port}"
+
+
+def virtual_key(name: str) -> VirtualKey | None:
+    """The virtual server of a chain; None: the chain is another's, or one of a real server."""
+    match = _NAME.fullmatch(name)
+    return VirtualKey(match[2].replace("_", ":"), int(match[3]), Transport(match[1])) if match else None
+
+
+def client_chain(key: VirtualKey, real: RealKey) -> str:
+    """The chain and the set of a real server behind a virtual server with persistence."""
+    return f"{chain_name(key)}/{_plain(real.address)}-{real.port}"
+
+
+def chains(key: VirtualKey, server: VirtualServer) -> Chains:
+    """What the kernel shall hold for a virtual server."""
+    chosen = choice(key, server)
+    remembered = {client_chain(key, real): real for real in takes_new(server)} if server.persistence else {}
+    own = (
+        *(Rule(f"{_ip(key)} saddr @{name} goto {name}") for name in remembered),
+        Rule(_decision(key, chosen, sticky=bool(remembered))),
+        Rule("return", _settings(server)),
+        *(Rule("return", text) for text in _notes(server, chosen)),
+    )
+    others = {name: _client_rules(key, name, real) for name, real in remembered.items()}
+    return Chains({chain_name(key): own, **others}, dict.fromkeys(remembered, server.persistence))
+
+
+def virtual_server(key: VirtualKey, found: Chains) -> VirtualServer:
+    """The virtual server whose chains these are; with persistence `ALIEN` if they differ from what we would write."""
+    own = found.chains[chain_name(key)]
+    server = _understood(key, own)
+    if server is None:
+        return VirtualServer(persistence=ALIEN)
+    if chains(key, server) == found:
+        return server
+    return VirtualServer(server.scheduler, ALIEN, server.real_servers, server.flags)
+
+
+def declaration(key: VirtualKey, seconds: int) -> str:
+    """What a set of clients is made of."""
+    kind = "ipv6_addr" if ":" in key.address else "ipv4_addr"
+    return f"{{ type {kind}; flags dynamic,timeout; timeout {seconds}s; size {_CLIENTS}; }}"
+
+
+def _plain(address: Address) -> str:
+    return address.replace(":", "_")
+
+
+def _ip(key: VirtualKey) -> str:
+    return "ip6" if ":" in key.address else "ip"
+
+
+def _decision(key: VirtualKey, chosen: Choice | None, *, sticky: bool) -> str:
+    if chosen is None:
+        return "reject with tcp reset" if key.transport is Transport.TCP else _refusal(key)
+    if sticky:
+        targets = (f"{slots} : goto {client_chain(key, real)}" for slots, real in chosen.ranges())
+        return f"{chosen.number} vmap {{ {', '.join(targets)} }}"
+    places = (f"{slots} : {real.address} . {real.port}" for slots, real in chosen.ranges())
+    # nft leaves out the protocol where the port that is hashed implies it
+    protocol = "" if chosen.selector.endswith("sport") else f"meta l4proto {PROTOCOLS[key.transport]} "
+    return f"{protocol}dnat {_ip(key)} to {chosen.number} map {{ {', '.join(places)} }}"
+
+
+def _refusal(key: VirtualKey) -> str:
+    return f"reject with {'icmpv6' if ':' in key.address else 'icmp'} type port-unreachable"
+
+
+def _settings(server: VirtualServer) -> str:
+    flags = "".join(f" {flag}" for flag in sorted(server.flags))
+    return f"vipmesh 1 {server.scheduler} unit {unit(server)} persistence {server.persistence}{flags}"
+
+
+def _notes(server: VirtualServer, chosen: Choice | None) -> Iterator[str]:
+    """What slots times unit do not say of a real server."""
+    implied = _implied(chosen.runs if chosen else (), unit(server))
+    for real, settings in sorted(server.real_servers.items(), key=lambda item: item[0]):
+        limits = (settings.upper_threshold, settings.lower_threshold)
+        if implied.get(real) != settings.weight or any(limits):
+            noted = f" limits {limits[0]} {limits[1]}" if any(limits) else ""
+            yield f"{real.address}:{real.port} weight {settings.weight}{noted}"
+
+
+def _implied(runs: Sequence[tuple[RealKey, int]], each: int) -> dict[RealKey, int]:
+    weights: dict[RealKey, int] = {}
+    for real, count in runs:
+        weights[real] = weights.get(real, 0) + count * each
+    return weights
+
+
+def _client_rules(key: VirtualKey, name: str, real: RealKey) -> tuple[Rule, ...]:
+    host = f"[{real.address}]" if ":" in real.address else real.address
+    return (
+        Rule(f"update @{name} {{ {_ip(key)} saddr }}"),
+        Rule(f"meta l4proto {PROTOCOLS[key.transport]} dnat to {host}:{real.port}"),
+    )
+
+
+def _understood(key: VirtualKey, rules: Sequence[Rule]) -> VirtualServer | None:
+    """What the rules say, not yet whether that is all they say; None: there are no settings in them."""
+    settings = next((match for rule in rules if (match := _SETTINGS.fullmatch(rule.comment))), None)
+    if settings is None or settings[1] not in list(Scheduler):
+        return None
+    flags = settings[4].split()
+    if not set(flags) <= set(SchedulerFlag):
+        return None
+    runs = [run for rule in rules for run in _runs(key, rule.text)]
+    reals = {real: RealServer(weight) for real, weight in _implied(runs, int(settings[2])).items()}
+    for rule in rules:
+        if match := _NOTE.fullmatch(rule.comment):
+            weight, upper, lower = (int(number or 0) for number in match.groups()[2:])
+            reals[RealKey(match[1], int(match[2]))] = RealServer(weight, upper_threshold=upper, lower_threshold=lower)
+    return VirtualServer(
+        Scheduler(settings[1]),
+        int(settings[3]),
+        reals,
+        frozenset(SchedulerFlag(flag) for flag in flags),
+    )
+
+
+def _runs(key: VirtualKey, text: str) -> Iterator[tuple[RealKey, int]]:
+    """The slots in the text of a rule that decides."""
+    for low, high, target in _SLOT.findall(text.partition("map {")[2]):
+        real = _target(key, target.strip())
+        if real is not None:
+            yield real, int(high or low) - int(low) + 1
+
+
+def _target(key: VirtualKey, text: str) -> RealKey | None:
+    prefix = f"goto {chain_name(key)}/"
+    if text.startswith(prefix):
+        address, _, port = text.removeprefix(prefix).replace("_", ":").rpartition("-")
+    else:
+        address, _, port = text.partition(" . ")
+    return RealKey(address, int(port)) if port.isdigit() else None

@@ -1,0 +1,151 @@
+"""The netlink socket to netfilter: which ruleset is in force, and the connections that the kernel tracks.
+
+Listing connections can take long where there are many, so all of it happens in one thread, which the socket may block
+for a while.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from mesh.dataplane import DataPlaneError
+from mesh.dataplane.ipvs.netlink import Ack, Attributes, MalformedError, Reply, unpack
+from mesh.dataplane.nftables import conntrack
+from mesh.dataplane.nftables.conntrack import Entry
+from mesh.model import VirtualKey
+
+T = TypeVar("T")
+
+_NETLINK_NETFILTER = 12  # linux/netlink.h
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+_RECEIVE_BUFFER = 4 << 20
+_DATAGRAM = 1 << 17
+_PATIENCE = 10.0
+_ATTEMPTS = 4  # at a list that keeps changing while it is read
+_FEW = 16
+"""Up to so many virtual servers are asked for one by one; each question goes through the kernel's whole table."""
+_BATCH = 64
+_GENERATION_ID = 1  # NFTA_GEN_ID
+
+_NOT_PERMITTED = "not permitted to see tracked connections: run as root or with CAP_NET_ADMIN"
+_NO_CONNTRACK = "this kernel does not tell of tracked connections: `modprobe nf_conntrack_netlink` on the host"
+
+
+class NetfilterSocket:
+    """Questions to the netfilter of the network namespace it was made in. Calls from several tasks take turns."""
+
+    def __init__(self, version: int) -> None:
+        """`version`: of IP. Raises `DataPlaneError`."""
+        self._family = conntrack.family_of(version)
+        self._sequence = 0
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        except OSError as error:
+            raise DataPlaneError(
+                f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK in the seccomp profile"
+            ) from error
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        self._socket.settimeout(_PATIENCE)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="netfilter")
+
+    async def close(self) -> None:
+        """Let go of the socket, once the question that is under way is answered."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._socket.close)
+        self._thread.shutdown(wait=False)
+
+    async def generation(self) -> int:
+        """The number of the ruleset in force; every change of any table by anybody makes another one."""
+        return await self._in_thread(self._generation)
+
+    async def entries(self, keys: Collection[VirtualKey]) -> list[Entry]:
+        """The tracked connections to these virtual servers. Raises `DataPlaneError`."""
+        return await self._in_thread(lambda: self._entries(frozenset(keys))) if keys else []
+
+    async def forget(self, entries: Sequence[Entry]) -> None:
+        """Delete tracked connections; one that has ended meanwhile counts as done. Raises `DataPlaneError`."""
+        if entries:
+            await self._in_thread(lambda: self._forget(entries))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except TimeoutError as error:
+            raise DataPlaneError(f"netfilter did not answer within {_PATIENCE:g} s: look into `dmesg`") from error
+        except MalformedError as error:
+            raise DataPlaneError(f"netfilter's answer is not understood ({error}): report it") from error
+        except OSError as error:
+            raise DataPlaneError(f"the netlink socket to netfilter failed ({error.strerror}): try again") from error
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _generation(self) -> int:
+        sequence = self._next()
+        self._socket.send(conntrack.request(conntrack.GENERATION, 0, sequence))
+        for answer in self._answers():
+            if answer.sequence != sequence:
+                continue
+            if isinstance(answer, Reply):
+                return Attributes(answer.body).number(conntrack.BIG, _GENERATION_ID)
+            raise DataPlaneError(_words(answer.error))
+        raise AssertionError("unreachable")
+
+    def _entries(self, keys: frozenset[VirtualKey]) -> list[Entry]:
+        if len(keys) > _FEW:
+            return self._list(partial(conntrack.list_all, self._family), keys)
+        return [entry for key in keys for entry in self._list(partial(conntrack.list_of, key), frozenset({key}))]
+
+    def _list(self, ask: Callable[[int], bytes], keys: frozenset[VirtualKey]) -> list[Entry]:
+        """Whole, each entry once: a table that changes while it is read is read again, up to a limit."""
+        found: dict[bytes, Entry] = {}
+        for _ in range(_ATTEMPTS):
+            sequence = self._next()
+            self._socket.send(ask(sequence))
+            interrupted = False
+            for answer in self._answers():
+                if answer.sequence != sequence:
+                    continue
+                interrupted |= answer.interrupted
+                if isinstance(answer, Ack):
+                    if answer.error:
+                        raise DataPlaneError(_words(answer.error))
+                    break
+                entry = conntrack.parse(answer.body, keys)
+                if entry is not None:
+                    found[entry.handle] = entry
+            if not interrupted:
+                break
+        return list(found.values())
+
+    def _forget(self, entries: Sequence[Entry]) -> None:
+        for start in range(0, len(entries), _BATCH):
+            batch = {self._next(): entry for entry in entries[start : start + _BATCH]}
+            self._socket.send(b"".join(conntrack.delete(entry, sequence) for sequence, entry in batch.items()))
+            for answer in self._answers():
+                if isinstance(answer, Ack) and answer.sequence in batch:
+                    del batch[answer.sequence]
+                    if answer.error not in {0, errno.ENOENT}:
+                        raise DataPlaneError(_words(answer.error))
+                    if not batch:
+                        break
+
+    def _answers(self) -> Iterator[Ack | Reply]:
+        while True:
+            yield from unpack(self._socket.recv(_DATAGRAM))
+
+
+def _words(number: int) -> str:
+    if number in {errno.EPERM, errno.EACCES}:
+        return _NOT_PERMITTED
+    if number in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT}:
+        return _NO_CONNTRACK
+    return f"netfilter refuses to answer ({os.strerror(number)}): look into `dmesg`"

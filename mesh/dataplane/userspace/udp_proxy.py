@@ -1,0 +1,163 @@
+"""The proxy for UDP: a session per client, with a socket of its own towards its real server.
+
+UDP has no end, so a session is over when nobody has used it for a while, or when its real server takes no more
+traffic: the client's next datagram then finds another one. Clients beyond a bound push out the session that was idle
+longest.
+"""
+
+import asyncio
+from typing import Any, TypeAlias, cast
+
+from mesh.dataplane.userspace.tcp_proxy import Behind, Meter
+from mesh.model import Address, RealKey
+
+IDLE = 60.0
+"""Seconds without a datagram after which a session ends; IPVS keeps UDP for 300 s."""
+SESSIONS = 4096
+WAITING = 16
+"""Datagrams kept while a session's socket is being made; UDP may lose the rest."""
+
+Client: TypeAlias = tuple[Any, ...]
+"""A socket address: host and port first."""
+
+
+class _Session(asyncio.DatagramProtocol):
+    """One client's way to its real server and back."""
+
+    def __init__(self, listener: "UdpListener", client: Client, real: RealKey, now: float) -> None:
+        self._listener = listener
+        self._client = client
+        self._waiting: list[bytes] = []
+        self._transport: asyncio.DatagramTransport | None = None
+        self.real = real
+        self.used = now
+        self.ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+        if self.ended:
+            transport.close()
+            return
+        for data in self._waiting:
+            self._transport.sendto(data)
+        self._waiting.clear()
+
+    def datagram_received(self, data: bytes, addr: Client) -> None:
+        self._listener.reply(self, data, self._client)
+
+    def error_received(self, exc: Exception) -> None:
+        self._listener.refused(self._client, self.real)
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.sendto(data)
+        elif len(self._waiting) < WAITING:
+            self._waiting.append(data)
+
+    def end(self) -> None:
+        self.ended = True
+        if self._transport is not None:
+            self._transport.close()
+
+
+class UdpListener(asyncio.DatagramProtocol):
+    """A virtual server's socket and its sessions."""
+
+    def __init__(self, behind: Behind, idle: float = IDLE, sessions: int = SESSIONS) -> None:
+        self._behind = behind
+        self._idle = idle
+        self._most = sessions
+        self._transport: asyncio.DatagramTransport | None = None
+        self._sessions: dict[Client, _Session] = {}
+        """In the order in which they were last used."""
+        self._opening: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self.inward, self.outward = Meter(), Meter()
+        """From clients, and to them."""
+
+    async def open(self, address: Address, port: int) -> None:
+        """Listen. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        await loop.create_datagram_endpoint(lambda: self, local_addr=(address, port))
+        self._sweep = loop.call_later(self._idle, self._end_idle)
+
+    async def close(self) -> None:
+        """Stop listening and end all sessions."""
+        if self._transport is not None:
+            self._transport.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for client in list(self._sessions):
+            self.end(client)
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is bound."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def refused(self, client: Client, real: RealKey) -> None:
+        """Nobody listens there: the client's next datagram finds another real server."""
+        self._behind.refused(real)
+        self.end(client)
+
+    def datagram_received(self, data: bytes, addr: Client) -> None:
+        """From a client."""
+        session = self._sessions.pop(addr, None) or self._begin(addr)
+        if session is None:
+            return  # no real server: UDP has no way to say so from here
+        self._sessions[addr] = session  # now the one that was used last
+        session.used = asyncio.get_running_loop().time()
+        session.send(data)
+        self.inward.octets += len(data)
+
+    def reply(self, session: _Session, data: bytes, client: Client) -> None:
+        """From a real server."""
+        session.used = asyncio.get_running_loop().time()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.sendto(data, client)
+            self.outward.octets += len(data)
+
+    def end(self, client: Client) -> None:
+        """End a client's session; its next datagram begins another one."""
+        session = self._sessions.pop(client, None)
+        if session is not None:
+            session.end()
+            self._behind.closed(session.real)
+
+    def end_sessions_of(self, real: RealKey) -> None:
+        """The real server takes no more traffic: its clients move on with their next datagram."""
+        for client in [client for client, session in self._sessions.items() if session.real == real]:
+            self.end(client)
+
+    def _begin(self, client: Client) -> _Session | None:
+        real = self._behind.pick(str(client[0]), set())
+        if real is None:
+            return None
+        if len(self._sessions) >= self._most:
+            self.end(next(iter(self._sessions)))
+        loop = asyncio.get_running_loop()
+        session = _Session(self, client, real, loop.time())
+        self._behind.opened(real)
+        opening = loop.create_task(self._connect(session, client), name="proxy session")
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        return session
+
+    async def _connect(self, session: _Session, client: Client) -> None:
+        real = session.real
+        try:
+            await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: session, remote_addr=(real.address, real.port)
+            )
+        except OSError:
+            self.end(client)  # no route to it: the client asks again and finds another one
+
+    def _end_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for client in [client for client, session in self._sessions.items() if session.used + self._idle <= now]:
+            self.end(client)
+        self._sweep = loop.call_later(self._idle / 2, self._end_idle)

@@ -1,0 +1,65 @@
+"""The checks over the network: which one asks for which kind of probe."""
+
+import ssl
+from collections.abc import Coroutine, Mapping
+from typing import Protocol
+
+from mesh.health.checks.grpc import check_grpc
+from mesh.health.checks.http import check_http
+from mesh.health.checks.http_body import check_http_body
+from mesh.health.checks.tcp import check_tcp
+from mesh.health.checks.udp import check_udp
+from mesh.health.state_machine import Verdict
+from mesh.model import Address, Probe, ProbeKind
+
+
+class Check(Protocol):
+    """One way of asking."""
+
+    def __call__(self, address: Address, port: int, probe: Probe, /) -> Coroutine[None, None, Verdict]:
+        """Ask once; done within `probe.timeout`. Whatever the network does is a verdict, never an exception.
+
+        Leaves no connection open, also when it is cancelled. An exception is a mistake and ends the prober.
+        """
+        ...
+
+
+def network_checks() -> Mapping[ProbeKind, Check]:
+    """The real checks. TLS trusts what the worker's own certificate store trusts."""
+    web, calls = _Tls(), _Tls("h2")
+
+    async def http(address: Address, port: int, probe: Probe, /) -> Verdict:
+        tls = web.of(probe)
+        if probe.expect_body or probe.follow_redirects:
+            return await check_http_body(address, port, probe, tls=tls)
+        return await check_http(address, port, probe, tls=tls)
+
+    async def grpc(address: Address, port: int, probe: Probe, /) -> Verdict:
+        return await check_grpc(address, port, probe, tls=calls.of(probe))
+
+    return {
+        ProbeKind.HTTP: http,
+        ProbeKind.HTTPS: http,
+        ProbeKind.TCP: check_tcp,
+        ProbeKind.UDP: check_udp,
+        ProbeKind.GRPC: grpc,
+        ProbeKind.GRPCS: grpc,
+    }
+
+
+class _Tls:
+    """The contexts for one application protocol; made once, since loading the certificates takes a while."""
+
+    def __init__(self, alpn: str = "") -> None:
+        self._strict = ssl.create_default_context()
+        self._lax = ssl.create_default_context()
+        self._lax.check_hostname = False
+        self._lax.verify_mode = ssl.CERT_NONE
+        for context in (self._strict, self._lax) if alpn else ():
+            context.set_alpn_protocols([alpn])
+
+    def of(self, probe: Probe) -> ssl.SSLContext | None:
+        """The context for a probe; None: it asks without TLS."""
+        if probe.kind not in (ProbeKind.HTTPS, ProbeKind.GRPCS):
+            return None
+        return self._strict if probe.tls_verify else self._lax

@@ -1,0 +1,187 @@
+"""The plain checks, thousands of them at a time: TCP connects, and HTTP requests of which the status line is all.
+
+A task, a transport and a timer for each check cost more than the check itself. Here each check is one socket and a
+small object, an epoll of their own (epoll(7), edge-triggered: registered once, never changed) tells which of them have
+news, and the event loop only hears that there is some. Checks of one timeout end in the order in which they began, so
+that whose time is over stands at the head of a queue.
+
+As every check: a new connection, closed by a reset, and whatever the network does is a verdict.
+"""
+
+import errno
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+
+from mesh.health.checks.http import LIMIT, NotHttpError, final_status
+from mesh.health.checks.tcp import RESET, explain
+from mesh.health.state_machine import Verdict
+from mesh.model import Address, Probe, ProbeKind
+
+_NEWS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_FAILED = select.EPOLLERR | select.EPOLLHUP
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+
+
+def is_plain(probe: Probe) -> bool:
+    """Whether a probe can be asked by a volley."""
+    match probe.kind:
+        case ProbeKind.TCP:
+            return True
+        case ProbeKind.HTTP:
+            return not probe.expect_body and not probe.follow_redirects
+    return False
+
+
+class Shot:
+    """One check under way."""
+
+    __slots__ = ("begun", "deadline", "done", "expect", "received", "sock", "timeout", "unsent")
+
+    def __init__(self, probe: Probe, request: bytes, done: Callable[[Verdict], None]) -> None:
+        """`request` is empty for TCP. `done` is told the verdict, once, unless the check is cancelled before."""
+        self.expect = probe.expect_status if request else None
+        """None: the connection is all that is asked for."""
+        self.timeout = probe.timeout
+        self.unsent = request
+        self.done = done
+        self.sock: socket.socket | None = None
+        """None: it has ended."""
+        self.begun = self.deadline = 0.0
+        self.received = b""
+
+
+class Volley:
+    """All checks under way. To be closed.
+
+    It keeps the time by itself, to the microsecond: the event loop's clock stands still while it is busy. Both count as
+    CLOCK_MONOTONIC does, clock_gettime(2).
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._shots: dict[int, Shot] = {}
+        """By file descriptor."""
+        self._ending: dict[float, deque[Shot]] = {}
+        """By timeout, in order of their deadlines. Those that have ended stay until they are at the head."""
+
+    def fileno(self) -> int:
+        """Readable while there is news for `look`."""
+        return self._epoll.fileno()
+
+    def __len__(self) -> int:
+        return len(self._shots)
+
+    def begin(self, shot: Shot, address: Address, port: int) -> None:
+        """Ask. What fails at once is told at once."""
+        shot.begun = time.monotonic()
+        shot.deadline = shot.begun + shot.timeout
+        try:
+            sock = shot.sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, _STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            code = sock.connect_ex((address, port))
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
+            self._epoll.register(sock.fileno(), _NEWS)
+        except OSError as error:
+            self._end(shot, False, explain(error))
+            return
+        self._shots[sock.fileno()] = shot
+        self._ending.setdefault(shot.timeout, deque()).append(shot)
+
+    def cancel(self, shot: Shot) -> None:
+        """End it without a word; ended already: nothing is done."""
+        if shot.sock is not None:
+            self._close(shot, shot.sock)
+
+    def look(self) -> None:
+        """Take in all the news there is."""
+        for descriptor, events in self._epoll.poll(0):
+            shot = self._shots.get(descriptor)
+            if shot is None or shot.sock is None:
+                continue  # another one's verdict has ended it
+            try:
+                self._advance(shot, shot.sock, events)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._end(shot, False, explain(error))
+
+    def expire(self) -> None:
+        """End those whose time is over; `look` first, so that nobody's answer is overlooked."""
+        now = time.monotonic()
+        for timeout, shots in list(self._ending.items()):
+            while shots and (shots[0].sock is None or shots[0].deadline <= now):
+                shot = shots.popleft()
+                if shot.sock is not None:
+                    self._end(shot, False, f"no answer in {timeout:g} s")
+            if not shots:
+                del self._ending[timeout]
+
+    def next_deadline(self) -> float | None:
+        """When `expire` will next have something to do, or earlier; None: nothing is under way."""
+        return min((shots[0].deadline for shots in self._ending.values() if shots), default=None)
+
+    def close(self) -> None:
+        """End everything without a word."""
+        for shot in list(self._shots.values()):
+            self.cancel(shot)
+        self._epoll.close()
+
+    def _advance(self, shot: Shot, sock: socket.socket, events: int) -> None:
+        """Raises `OSError`: `BlockingIOError` if there is nothing to do yet."""
+        if shot.expect is None:
+            failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events & _FAILED else 0
+            if failed not in (0, errno.ECONNRESET):  # what is reset was accepted
+                raise OSError(failed, os.strerror(failed))
+            self._end(shot, True, "connected")
+            return
+        if shot.unsent:
+            if events & _FAILED and (failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                raise OSError(failed, os.strerror(failed))
+            shot.unsent = shot.unsent[sock.send(shot.unsent) :]
+            if not events & select.EPOLLIN:
+                return
+        while shot.sock is not None:  # to the end: an edge is told once
+            self._read(shot, sock.recv(LIMIT - len(shot.received)), shot.expect)
+
+    def _read(self, shot: Shot, data: bytes, expect: tuple[tuple[int, int], ...]) -> None:
+        received = shot.received + data if shot.received else data
+        shot.received = received
+        try:
+            judged = _judged(received[: received.find(b"\n") + 1], expect)
+            if judged is None and (status := final_status(received)) is not None:
+                judged = _expected(status, expect)
+        except NotHttpError as error:
+            judged = False, str(error)
+        if judged is not None:
+            self._end(shot, *judged)
+        elif not data:
+            self._end(shot, False, "closed before an answer")
+        elif len(received) >= LIMIT:
+            self._end(shot, False, f"not HTTP: no final status in {LIMIT} bytes")
+
+    def _end(self, shot: Shot, ok: bool, reason: str) -> None:
+        if shot.sock is not None:
+            self._close(shot, shot.sock)
+        shot.done(Verdict(ok, reason, time.monotonic() - shot.begun))
+
+    def _close(self, shot: Shot, sock: socket.socket) -> None:
+        self._shots.pop(sock.fileno(), None)
+        sock.close()
+        shot.sock = None
+
+
+@lru_cache(1024)
+def _judged(line: bytes, expect: tuple[tuple[int, int], ...]) -> tuple[bool, str] | None:
+    """What one line says; None: nothing final. Servers say the same few lines again and again."""
+    status = final_status(line) if line else None
+    return None if status is None else _expected(status, expect)
+
+
+def _expected(status: int, expect: tuple[tuple[int, int], ...]) -> tuple[bool, str]:
+    return any(low <= status <= high for low, high in expect), f"status {status}"

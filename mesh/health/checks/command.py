@@ -1,0 +1,70 @@
+"""The command check: does a command inside the container end with status 0?
+
+Each one starts a process in a container, which costs the engine some 50 ms of CPU time; hundreds of endpoints would
+take the worker's processors from the work itself. So only a few run at a time, and no more than `RATE` begin in a
+second; the wait for that does not count as the endpoint's time.
+
+What the engine cannot ask (it restarts, the container is paused) is no verdict: an engine that is gone must not empty
+the data plane.
+"""
+
+import asyncio
+import time
+from typing import Protocol
+
+from mesh.health.state_machine import Verdict
+from mesh.model import Probe
+
+AT_ONCE = 4
+"""Commands that run at the same time."""
+RATE = 20.0
+"""Commands that begin in a second."""
+_SHOWN = 60
+
+
+class Runner(Protocol):
+    """What runs commands."""
+
+    async def run(self, endpoint: str, command: str, seconds: float) -> tuple[int, str] | None:
+        """Run it for at most so long, and end what is left of it then: exit status and output.
+
+        Raises `TimeoutError` if it took longer. None: it could not be run, which is no fault of the endpoint.
+        """
+        ...
+
+
+class CommandCheck:
+    """The `Commands` of the prober."""
+
+    def __init__(self, runner: Runner, at_once: int = AT_ONCE, rate: float = RATE) -> None:
+        self._runner = runner
+        self._turns = asyncio.Semaphore(at_once)
+        self._apart = 1 / rate
+        self._next = 0.0
+
+    async def __call__(self, key: str, probe: Probe, /) -> Verdict | None:
+        """See `Commands`."""
+        async with self._turns:
+            await self._wait()
+            begun = time.perf_counter()
+            try:
+                ended = await self._runner.run(key, probe.command, probe.timeout)
+            except TimeoutError:
+                return Verdict(False, f"no end in {probe.timeout:g} s", time.perf_counter() - begun)
+        if ended is None:
+            return None
+        status, output = ended
+        return Verdict(status == 0, _reason(status, output), time.perf_counter() - begun)
+
+    async def _wait(self) -> None:
+        now = asyncio.get_running_loop().time()
+        mine = max(now, self._next)
+        self._next = mine + self._apart
+        await asyncio.sleep(mine - now)
+
+
+def _reason(status: int, output: str) -> str:
+    """`exit status 1: no such table`."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    said = "".join(c if c.isprintable() else "?" for c in lines[-1][:_SHOWN]) if lines else ""
+    return f"exit status {status}" + (f": {said}" if said and status else "")

@@ -1,0 +1,176 @@
+"""The gRPC check: what does the server's own health service say?
+
+The protocol is the one of grpc.health.v1.Health, method Check: github.com/grpc/grpc/blob/master/doc/health-checking.md.
+HTTP/2 is spoken by h2: it knows nothing of sockets, so that the connection is ours like that of every other check, made
+within the timeout and closed by a reset. grpcio would bring 12 MB, threads of its own, and connections that it keeps,
+mends and tries again behind our back. The two messages have one field each and are written out here
+(protobuf.dev/programming-guides/encoding).
+"""
+
+import asyncio
+import ssl
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
+from h2.events import TrailersReceived as Trailers
+from h2.exceptions import ProtocolError
+
+from mesh import __version__
+from mesh.health.checks.tcp import connect, judge, server_name
+from mesh.health.state_machine import Verdict
+from mesh.model import Address, Probe, ProbeKind, RealKey
+
+_METHOD = "/grpc.health.v1.Health/Check"
+_STATUSES = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+_LIMIT = 16384
+"""Octets of the answer within which the verdict must be."""
+_WIRE_LENGTH, _WIRE_VARINT = 2, 0
+
+
+async def check_grpc(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
+    """Healthy if the health service says SERVING of the service named by `probe.path` within `probe.timeout`.
+
+    `/` asks about the server as a whole. `tls`: ask over TLS; its ALPN protocols must be `h2`.
+    """
+    return await judge(_ask(address, port, probe, tls), probe.timeout)
+
+
+async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
+    sock = await connect(address, port)
+    try:
+        reader, writer = await asyncio.open_connection(
+            sock=sock,
+            ssl=tls,
+            server_hostname=server_name(address, probe) if tls else None,
+            ssl_handshake_timeout=probe.timeout + 1 if tls else None,  # never the first to fire
+        )
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        return await _Call(probe, str(RealKey(address, port))).run(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What has come so far."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    """Trailers included."""
+    body: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+
+
+class _Call:
+    """One call over one connection."""
+
+    def __init__(self, probe: Probe, authority: str) -> None:
+        self._http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._http.initiate_connection()
+        scheme = "https" if probe.kind is ProbeKind.GRPCS else "http"
+        self._http.send_headers(
+            1,
+            [
+                (":method", "POST"),
+                (":scheme", scheme),
+                (":path", _METHOD),
+                (":authority", probe.host or authority),
+                ("te", "trailers"),
+                ("content-type", "application/grpc"),
+                ("user-agent", f"vipmesh-probe/{__version__}"),
+            ],
+        )
+        self._http.send_data(1, message(unquote(probe.path[1:])), end_stream=True)
+
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[bool, str]:
+        """The outcome. Raises `OSError`."""
+        answer, received = _Answer(), 0
+        while not answer.ended:
+            writer.write(self._http.data_to_send())
+            data = await reader.read(_LIMIT)
+            received += len(data)
+            if not data:
+                return False, "closed before an answer"
+            if received == len(data) and data.startswith(b"HTTP/1"):  # to h2 the head of a frame of 4 MB
+                return False, f"not HTTP/2: {data[:40].decode('latin-1').strip()!r}"
+            if received > _LIMIT:
+                return False, f"no answer in {_LIMIT} octets"
+            try:
+                self._take(answer, self._http.receive_data(data))
+            except ProtocolError as error:
+                return False, f"not HTTP/2: {str(error)[:80] or type(error).__name__}"
+        return judge_answer(answer.headers, bytes(answer.body))
+
+    def _take(self, answer: _Answer, events: Iterable[Event]) -> None:
+        for event in events:
+            match event:
+                case ResponseReceived(headers=headers) | Trailers(headers=headers):
+                    answer.headers |= {_text(name): _text(value) for name, value in headers or ()}
+                case DataReceived(data=data, flow_controlled_length=length):
+                    answer.body += data or b""
+                    self._http.acknowledge_received_data(length or 0, 1)
+                case StreamEnded():
+                    answer.ended = True
+                case StreamReset(error_code=code) | ConnectionTerminated(error_code=code):
+                    answer.ended = True  # h2 takes nothing more after the latter, though an answer might come
+                    answer.headers["error"] = code.name if isinstance(code, ErrorCodes) else f"code {code}"
+
+
+def message(service: str) -> bytes:
+    """A HealthCheckRequest in the frame of gRPC: not compressed, its length, the message."""
+    name = service.encode()
+    request = bytes([1 << 3 | _WIRE_LENGTH]) + _varint(len(name)) + name if name else b""
+    return struct.pack(">BI", 0, len(request)) + request
+
+
+def serving_status(frame: bytes) -> int | None:
+    """The status in a HealthCheckResponse; None: it is none, or not a whole one."""
+    if len(frame) < 5 or frame[0] != 0 or len(frame) != 5 + int.from_bytes(frame[1:5]):
+        return None
+    body = frame[5:]
+    if not body:
+        return 0  # proto3 leaves out what is 0
+    if len(body) != 2 or body[0] != 1 << 3 | _WIRE_VARINT:
+        return None
+    return body[1]
+
+
+def judge_answer(headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:
+    """Whether an answer says SERVING, and what it says in words."""
+    if "error" in headers:
+        return False, f"the server ended the call: {headers['error']}"
+    if headers.get(":status") != "200":
+        return False, f"not gRPC: HTTP status {headers.get(':status')}"
+    code = headers.get("grpc-status", "")
+    if not code.isdecimal():
+        return False, "not gRPC: the answer has no grpc-status"
+    match int(code):  # github.com/grpc/grpc/blob/master/doc/statuscodes.md
+        case 0:
+            status = serving_status(body)
+            words = "an answer that cannot be read" if status is None else _STATUSES.get(status, str(status))
+            return status == 1, f"gRPC health: {words}"
+        case 5:
+            return False, "gRPC health: the server does not know this service"
+        case 12:
+            return False, "gRPC health: the server has no health service"
+    return False, f"gRPC status {int(code)}: {unquote(headers.get('grpc-message', ''))[:60]!r}"
+
+
+def _varint(number: int) -> bytes:
+    octets = bytearray()
+    while number > 0x7F:
+        octets.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*octets, number])
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")

@@ -1,0 +1,164 @@
+"""The HTTP check: one request, and only the status line of the answer is read.
+
+Own lines instead of an HTTP client, because a check needs nothing of one: no pool, no cookies, no redirects, no body.
+It costs a quarter of the processor time, which is what bounds how many endpoints a worker can ask.
+Syntax of the answer: RFC 9112, section 4; interim answers: RFC 9110, section 15.2.
+"""
+
+import asyncio
+import re
+import socket
+import ssl
+from typing import cast
+from urllib.parse import quote
+
+from mesh import __version__
+from mesh.health.checks.tcp import RESET, connect, explain, judge, server_name
+from mesh.health.state_machine import Verdict
+from mesh.model import Address, Probe, RealKey
+
+LIMIT = 8192
+"""Bytes within which the final status line must come, interim answers included."""
+
+_TARGET = "/?&=%:@!$'()*+,;~"
+"""Beside letters, digits and `-._`: what a request target may hold, RFC 3986, section 3.4, and existing escapes."""
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_TLS_ALERT = b"\x15\x03"
+"""A record of type alert, RFC 8446, section 5.1: what a TLS server says to plain text."""
+
+
+class NotHttpError(Exception):
+    """The bytes are no answer of an HTTP/1 server; the text begins with "not HTTP: "."""
+
+
+async def check_http(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
+    """Healthy if `probe.path` is answered within `probe.timeout` with one of `probe.expect_status`.
+
+    The timeout covers connecting, the TLS handshake and the answer together. A redirect is an answer like any other
+    and is not followed. `tls`: ask over TLS, the certificate judged by this context against `probe.host`, or the
+    address if there is none; None: plain.
+    """
+    return await judge(_ask(address, port, probe, tls), probe.timeout)
+
+
+async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
+    loop = asyncio.get_running_loop()
+    answer = _Answer(request(address, port, probe), probe.expect_status)
+    if tls is None:
+        # A quarter cheaper than with a socket of our own: uvloop connects without a detour through Python. The price:
+        # cancelled in the very moment between connected and `connection_made`, it leaves one TIME_WAIT.
+        transport, _ = await loop.create_connection(lambda: answer, address, port)
+    else:
+        # The socket must know that it is to be reset before the handshake, in which the time may run out.
+        transport, _ = await loop.create_connection(
+            lambda: answer,
+            sock=await connect(address, port),
+            ssl=tls,
+            server_hostname=server_name(address, probe),
+            ssl_handshake_timeout=probe.timeout + 1,  # never the first to fire
+        )
+    try:
+        return await answer.outcome
+    finally:
+        transport.abort()
+
+
+def request(address: Address, port: int, probe: Probe) -> bytes:
+    """The whole request. What may not stand in a request target is percent-encoded, so that a path adds no lines."""
+    lines = [
+        f"{probe.method} {target_of(probe.path)} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in headers_of(address, port, probe).items()),
+        "Connection: close",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+def target_of(path: str) -> str:
+    """A path and query as they may stand in a request."""
+    return quote(path, safe=_TARGET)
+
+
+def headers_of(address: Address, port: int, probe: Probe) -> dict[str, str]:
+    """The headers of the request, but for those of the connection; the probe's own may hold a password."""
+    length = {"Content-Length": "0"} if probe.method == "POST" else {}
+    return {
+        "Host": probe.host or str(RealKey(address, port)),
+        "User-Agent": f"vipmesh-probe/{__version__}",
+        "Accept": "*/*",
+        **length,
+        **dict(probe.headers),
+    }
+
+
+def final_status(received: bytes | bytearray) -> int | None:
+    """The status code of the final answer; None if more bytes are needed. Raises `NotHttpError`."""
+    start = 0
+    while True:
+        line_end = received.find(b"\n", start) + 1
+        if not line_end:
+            _expect_http(bytes(received[start : start + 40]))
+            return None
+        line = _STATUS_LINE.fullmatch(received, start, line_end)
+        if line is None:
+            raise NotHttpError(_describe(bytes(received[start:line_end])))
+        status = int(line[1])
+        if status >= 200 or status == 101:  # nothing follows a switch of protocols but the other protocol
+            return status
+        head_end = _HEAD_END.search(received, line_end - 2)
+        if head_end is None:
+            return None
+        start = head_end.end()
+
+
+def _expect_http(beginning: bytes) -> None:
+    if not beginning.startswith(b"HTTP/1."[: len(beginning)]):
+        raise NotHttpError(_describe(beginning))
+
+
+def _describe(beginning: bytes) -> str:
+    if beginning.startswith(_TLS_ALERT):
+        return "not HTTP: the port speaks TLS, ask it with https://"
+    return f"not HTTP: {beginning[:40].decode('latin-1').strip()!r}"
+
+
+class _Answer(asyncio.Protocol):
+    """Sends the request and judges the first status line; the outcome is (ok, reason)."""
+
+    def __init__(self, request: bytes, expect: tuple[tuple[int, int], ...]) -> None:
+        self.outcome: asyncio.Future[tuple[bool, str]] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._expect = expect
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)  # as the loops promise for a stream
+        stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        stream.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        if self.outcome.done():
+            return
+        self._received += data[: LIMIT - len(self._received)]
+        try:
+            status = final_status(self._received)
+        except NotHttpError as error:
+            self._finish(False, str(error))
+            return
+        if status is not None:
+            self._finish(any(low <= status <= high for low, high in self._expect), f"status {status}")
+        elif len(self._received) >= LIMIT:
+            self._finish(False, f"not HTTP: no final status in {LIMIT} bytes")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError):
+            self._finish(False, explain(exc) or "reset before an answer")
+        elif exc is None:
+            self._finish(False, "closed before an answer")
+        elif not self.outcome.done():
+            self.outcome.set_exception(exc)
+
+    def _finish(self, ok: bool, reason: str) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result((ok, reason))

@@ -1,0 +1,154 @@
+"""The HTTP check that looks at more than the status: at the body, or at where redirects lead.
+
+Chunks, lengths and redirects are left to aiohttp, which costs three times as much processor time as the bare check
+(`mesh.health.checks.http`), for those probes alone that ask for it. Like every check it has a connection of its own,
+closed by a reset. A redirect is followed only to the endpoint itself: another host is another endpoint, and would make
+a verdict on this one.
+"""
+
+import socket
+import ssl
+from urllib.parse import urljoin
+
+import aiohttp
+from yarl import URL
+
+from mesh.health.checks.http import headers_of, target_of
+from mesh.health.checks.tcp import RESET, explain, judge, server_name
+from mesh.health.state_machine import Verdict
+from mesh.model import Address, Probe, RealKey
+
+LIMIT = 65536
+"""Octets of the body that are looked at."""
+HOPS = 5
+"""Redirects in a row that are followed."""
+
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+"""RFC 9110, section 15.4."""
+
+
+class LeadsAwayError(Exception):
+    """A redirect that is not followed; the text says why."""
+
+
+async def check_http_body(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
+    """As `check_http`, and the body must contain `probe.expect_body`; redirects are followed if the probe says so.
+
+    The body is looked at as it comes: encoded as the server has encoded it, of which we ask for nothing.
+    """
+    return await judge(_ask(address, port, probe, tls), probe.timeout)
+
+
+async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
+    try:
+        return await _Question(address, port, probe, tls).answer()
+    except LeadsAwayError as error:
+        return False, str(error)
+    except aiohttp.ClientConnectorCertificateError as error:
+        return False, _of_certificate(error.certificate_error)
+    except aiohttp.ClientConnectorError as error:
+        return False, explain(error.os_error) or "no connection"
+    except aiohttp.ClientOSError as error:
+        return False, explain(error) or "reset before an answer"
+    except aiohttp.ServerDisconnectedError:
+        return False, "closed before an answer"
+    except aiohttp.ClientPayloadError:
+        return False, "closed within the body of an answer"
+    except aiohttp.ClientResponseError as error:
+        return False, f"not HTTP: {error.message[:60]!r}"
+
+
+class _Question:
+    """One check. Its sockets are closed by a reset."""
+
+    def __init__(self, address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> None:
+        self._probe = probe
+        self._tls = tls
+        self._origin = URL(f"{probe.kind}://{RealKey(address, port)}")
+        self._headers = headers_of(address, port, probe)
+        self._server_name = None if tls is None else server_name(address, probe)
+        self._sockets_left = 0
+
+    async def answer(self) -> tuple[bool, str]:
+        """Raises `LeadsAwayError` and what aiohttp raises."""
+        connector = aiohttp.TCPConnector(force_close=True, limit=0, socket_factory=self._socket)
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `judge` keeps the time
+            skip_auto_headers=("Accept-Encoding", "Content-Type"),
+            auto_decompress=False,
+        ) as session:
+            return await self._follow(session)
+
+    async def _follow(self, session: aiohttp.ClientSession) -> tuple[bool, str]:
+        probe = self._probe
+        target = target_of(probe.path)
+        for _ in range(HOPS + 1):
+            self._sockets_left = 1
+            async with session.request(
+                probe.method,
+                URL(f"{self._origin}{target}", encoded=True),
+                headers=self._headers,
+                allow_redirects=False,
+                ssl=True if self._tls is None else self._tls,
+                server_hostname=self._server_name,
+            ) as answer:
+                location = answer.headers.get("Location")
+                if not probe.follow_redirects or answer.status not in _REDIRECTS or location is None:
+                    return await _judged(answer, probe)
+            target = _same_endpoint(location, target, self._origin, probe)
+        raise LeadsAwayError(f"more than {HOPS} redirects")
+
+    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """One for each request: where a server has closed, aiohttp would quietly ask once more."""
+        if not self._sockets_left:
+            raise _ClosedError
+        self._sockets_left -= 1
+        family, kind, protocol, _, _ = info
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        return sock
+
+
+async def _judged(answer: aiohttp.ClientResponse, probe: Probe) -> tuple[bool, str]:
+    status = f"status {answer.status}"
+    if not any(low <= answer.status <= high for low, high in probe.expect_status):
+        return False, status
+    if not probe.expect_body or await _contains(answer.content, probe.expect_body.encode()):
+        return True, status
+    return False, f"{status}, but the body does not contain {probe.expect_body[:40]!r}"
+
+
+async def _contains(body: aiohttp.StreamReader, wanted: bytes) -> bool:
+    seen = b""
+    while len(seen) < LIMIT and (more := await body.readany()):
+        seen += more
+        if wanted in seen[:LIMIT]:
+            return True
+    return False
+
+
+def _same_endpoint(location: str, target: str, origin: URL, probe: Probe) -> str:
+    """The request target that a redirect leads to. Raises `LeadsAwayError`: its text shows no query, for it may hold
+    a password."""
+    asked = URL(f"{probe.kind}://{probe.host}") if probe.host else origin
+    try:
+        to = URL(urljoin(f"{asked}{target}", location))
+        same = (to.scheme, to.host) == (asked.scheme, asked.host) and to.port in (asked.port, origin.port)
+    except ValueError:
+        raise LeadsAwayError("the redirect leads to what is no URL") from None
+    if not same:
+        raise LeadsAwayError(f"the redirect leads away, to {str(to.origin())[:60] if to.host else to.scheme}")
+    return target_of(to.raw_path_qs)
+
+
+class _ClosedError(OSError):
+    """The endpoint has closed the connection, and is asked no second time."""
+
+    def __str__(self) -> str:
+        return "closed before an answer"
+
+
+def _of_certificate(error: Exception) -> str:
+    return explain(error) if isinstance(error, OSError) else str(error)

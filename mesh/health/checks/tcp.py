@@ -1,0 +1,112 @@
+"""The TCP check: can a connection be made? Also what every check does alike: connect, keep the time, name the failure.
+
+A prober makes thousands of short connections. Closed the usual way, each would stay in TIME_WAIT for a minute and take
+a port of the worker with it; so every connection is closed by a reset (socket(7), SO_LINGER with a time of 0).
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Coroutine
+
+from mesh.health.state_machine import Verdict
+from mesh.model import Address, Probe
+
+RESET = struct.pack("ii", 1, 0)
+"""`struct linger`: on, no time: close sends RST and forgets the connection."""
+
+OURS = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES)
+)
+"""What the worker lacks or forbids: the endpoint was not even asked."""
+
+
+async def check_tcp(address: Address, port: int, probe: Probe) -> Verdict:
+    """Healthy if the endpoint accepts a connection within `probe.timeout`. Nothing is sent."""
+    return await judge(_ask(address, port), probe.timeout)
+
+
+async def _ask(address: Address, port: int) -> tuple[bool, str]:
+    (await connect(address, port)).close()
+    return True, "connected"
+
+
+async def connect(address: Address, port: int) -> socket.socket:
+    """A connected non-blocking socket that resets when it is closed. Raises `OSError`.
+
+    Not by `loop.sock_connect`: uvloop's resolves the address first, in threads that names may keep waiting for seconds.
+    """
+    sock = unconnected(address)
+    try:
+        error = sock.connect_ex((address, port))
+        if error == errno.EINPROGRESS:
+            await _writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(sock)
+
+
+def unconnected(address: Address) -> socket.socket:
+    """The same, before it is connected to this address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    return sock
+
+
+async def judge(question: Coroutine[None, None, tuple[bool, str]], limit: float) -> Verdict:
+    """Await a question's (ok, reason) for at most `limit` seconds; whatever the network does becomes a verdict.
+
+    Any other exception is a mistake in the program and is raised.
+    """
+    begun = time.perf_counter()  # not the loop's clock, which counts whole milliseconds under uvloop
+    try:
+        async with asyncio.timeout(limit):
+            ok, reason = await question
+    except OSError as error:  # `TimeoutError` is one
+        ok, reason = False, explain(error) or f"no answer in {limit:g} s"
+    return Verdict(ok, reason, time.perf_counter() - begun)
+
+
+def server_name(address: Address, probe: Probe) -> str:
+    """What the certificate must name: `probe.host` without its port, else the address."""
+    if not probe.host:
+        return address
+    name, colon, _ = probe.host.rpartition(":")
+    return (name if colon and not probe.host.endswith("]") else probe.host).strip("[]")
+
+
+def explain(error: OSError) -> str:
+    """Why there is no answer, in a few words; empty for a plain timeout, whose length the caller knows."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"certificate refused: {error.verify_message.rstrip('.')}"
+        case ssl.SSLError():
+            return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+        case ConnectionRefusedError():
+            return "refused"
+        case ConnectionResetError() | ConnectionAbortedError() | BrokenPipeError():
+            return "reset before an answer"
+    if error.errno is None or error.errno <= 0:
+        return str(error)
+    words = os.strerror(error.errno).lower()
+    return f"this worker cannot ask: {words}" if error.errno in OURS else words

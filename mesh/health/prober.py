@@ -1,0 +1,322 @@
+"""Asks every endpoint in its rhythm and knows the health of each.
+
+A thin shell around the wheel (when), the turns (how many at a time) and the state machine (what it means). One task
+sleeps from slot to slot and starts what is due. The plain checks go out in volleys; an endpoint that is asked in
+another way has a task of its own while it is asked. So ten thousand of them cost little, and none waits for another.
+
+A process that was suspended, or kept from its work for a second, finds all timeouts over at once. What failed across
+such a gap says nothing about the endpoints, and is asked again.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Protocol
+
+from mesh.control.stats import ProbeFigures
+from mesh.health.admission import Turns
+from mesh.health.checks import Check, network_checks
+from mesh.health.checks.batch import Shot, Volley, is_plain
+from mesh.health.checks.http import request
+from mesh.health.history import History
+from mesh.health.state_machine import State, Transition, Verdict, bring_back, observe, set_aside
+from mesh.health.targets import Standing, Stats, Target, Watched
+from mesh.health.timer_wheel import Wheel, first_due, following, slot_end
+from mesh.model import Address, Health, Probe, ProbeKind, RealKey
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 1024
+"""Checks under way at a time, each with a socket."""
+GAP = 1.0
+"""Seconds that this process may come late; beyond, it was suspended or starved."""
+PASSIVE = 5
+"""How many times as often an endpoint is asked, at most, because traffic to it is refused."""
+
+
+class Commands(Protocol):
+    """The way of asking that goes through a container engine."""
+
+    def __call__(self, key: str, probe: Probe, /) -> Coroutine[None, None, Verdict | None]:
+        """As `Check`, of an endpoint by its id; None: it could not be asked, which says nothing about it."""
+        ...
+
+
+class Prober:
+    """All methods are called in the event loop's thread; times are those of its clock."""
+
+    def __init__(
+        self,
+        on_change: Callable[[], None],
+        checks: Mapping[ProbeKind, Check] | None = None,
+        max_in_flight: int = IN_FLIGHT,
+        commands: Commands | None = None,
+    ) -> None:
+        """`checks` replaces the real ones. `commands` answers for `ProbeKind.COMMAND`; without it such targets stay as
+        they are."""
+        self._on_change = on_change
+        self._checks = network_checks() if checks is None else checks
+        self._in_volleys = checks is None
+        self._commands = commands
+        self._turns: Turns[Watched] = Turns(max_in_flight)
+        self._wheel = Wheel()
+        self._watched: dict[str, Watched] = {}
+        self._at: dict[Address, list[Watched]] | None = None
+        """By address; None: to be made anew."""
+        self._volley: Volley | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._awake = False
+        self._asleep_until = math.inf
+        self._resumed = -math.inf
+        """When the last gap ended."""
+        self._changed = False
+        self._stands: Standing | None = None
+        """None: to be looked at again."""
+        self._flying = 0
+        self._figures = ProbeFigures()
+        self.stats = Stats()
+
+    def watch(self, targets: Mapping[str, Target]) -> None:
+        """Make these, by endpoint id, the whole set; the same set again changes nothing.
+
+        A target that is known keeps its state and its rhythm, also when its probe has changed; one with another
+        address or port is a new one. What is no longer named is dropped, and a check of it that is in flight is ended.
+        """
+        now = asyncio.get_running_loop().time()
+        for key in self._watched.keys() - targets.keys():
+            self._drop(self._watched[key])
+        for key, target in targets.items():
+            known = self._watched.get(key)
+            if known is not None and known.target.place == target.place:
+                self._revise(known, target, now)
+            else:
+                if known is not None:
+                    self._drop(known)
+                self._add(key, target, now)
+        self._at = self._stands = None
+        self._rouse()
+
+    def health(self) -> Mapping[str, Health]:
+        """The health of every target as of now, by endpoint id; the same object while nothing has changed."""
+        return self._standing().health
+
+    def held_back(self) -> frozenset[str]:
+        """The targets that answer and are not believed yet, since they fell too often."""
+        return self._standing().held_back
+
+    def failing(self) -> frozenset[str]:
+        """The targets that failed their last check, whatever their health is."""
+        return self._standing().failing
+
+    def history(self, key: str) -> tuple[Verdict, ...]:
+        """The last verdicts of a target, oldest first; empty if there is none yet or it is not watched."""
+        watched = self._watched.get(key)
+        return watched.history.verdicts() if watched is not None else ()
+
+    def histories(self) -> Mapping[str, History]:
+        """The same of all targets, as it goes on."""
+        return {key: watched.history for key, watched in self._watched.items()}
+
+    def suspect(self, address: Address, port: int) -> None:
+        """Traffic to it was refused: ask it sooner. That alone takes nothing out of traffic, and a flood of refusals
+        asks no more than `PASSIVE` times as often. An address that is not watched is passed over."""
+        now = asyncio.get_running_loop().time()
+        if self._at is None:
+            self._at = {}
+            for watched in self._watched.values():
+                self._at.setdefault(watched.target.address, []).append(watched)
+        there = self._at.get(address, [])
+        exact = [watched for watched in there if watched.target.port == port]
+        for watched in exact or there:
+            if watched.key in self._wheel and now - watched.begun >= watched.interval / PASSIVE:
+                watched.due = now
+                self._wheel.add(watched.key, now)
+                self._rouse()
+
+    def _standing(self) -> Standing:
+        if self._stands is None:
+            self._stands = Standing.of(self._watched)
+        return self._stands
+
+    def figures(self) -> ProbeFigures:
+        """What became of the checks so far, and how many there are now."""
+        self._figures.in_flight, self._figures.waiting = self._flying, len(self._turns)
+        return self._figures.copy()
+
+    async def run(self) -> None:
+        """Ask until cancelled; to be run once.
+
+        `on_change` is called after health has changed, once for all changes that came together.
+        Raises an `ExceptionGroup` if a check or `on_change` has a mistake in it.
+        """
+        loop = asyncio.get_running_loop()
+        volley = self._volley = Volley()
+        loop.add_reader(volley.fileno(), self._rouse)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    now = loop.time()
+                    if now - self._asleep_until > GAP:
+                        self._resumed = now
+                    volley.look()
+                    volley.expire()
+                    self._begin_due(group, now)
+                    if self._changed:
+                        self._changed = False
+                        self._on_change()
+                    await self._sleep(loop)
+        finally:
+            loop.remove_reader(volley.fileno())
+            volley.close()
+
+    def _add(self, key: str, target: Target, now: float) -> None:
+        state = State(target.begins, begun=now)
+        watched = self._watched[key] = Watched(key, target, state)
+        if target.aside:
+            watched.state = set_aside(state)
+        else:
+            self._expect(watched, first_due(key, now, target.probe.initial_delay, target.probe.interval))
+
+    def _revise(self, watched: Watched, target: Target, now: float) -> None:
+        before, watched.target = watched.target, target
+        if target.aside != watched.state.aside:
+            self._halt(watched)
+            if target.aside:
+                watched.state = set_aside(watched.state)
+            else:
+                watched.state, watched.failed = bring_back(now), False
+                self._expect(watched, now)
+        elif target.probe is not before.probe and target.probe != before.probe:
+            watched.request = b""
+            if watched.key in self._wheel:
+                self._expect(watched, min(watched.due, now + watched.interval))
+
+    def _drop(self, watched: Watched) -> None:
+        del self._watched[watched.key]
+        self._halt(watched)
+
+    def _halt(self, watched: Watched) -> None:
+        """It is not asked any more."""
+        self._wheel.remove(watched.key)
+        watched.queued = False
+        match watched.flight:
+            case asyncio.Task():
+                watched.flight.cancel()
+            case Shot() if self._volley is not None:
+                self._volley.cancel(watched.flight)
+                self._landed(watched)
+
+    def _expect(self, watched: Watched, due: float) -> None:
+        watched.due = due
+        self._wheel.add(watched.key, due)
+        if due < self._asleep_until:
+            self._rouse()
+
+    def _begin_due(self, group: asyncio.TaskGroup, now: float) -> None:
+        for key in self._wheel.due(now):
+            watched = self._watched[key]
+            watched.queued = True
+            self._turns.wait(watched, slow=watched.slow)
+        while (turn := self._turns.next()) is not None:
+            watched, slow = turn
+            if watched.queued and self._watched.get(watched.key) is watched:
+                watched.queued = False
+                self._begin(group, watched, slow, now)
+            else:
+                self._turns.leave(slow=slow)
+
+    def _begin(self, group: asyncio.TaskGroup, watched: Watched, slow: bool, now: float) -> None:
+        target = watched.target
+        self.stats.began(now - slot_end(watched.due))
+        watched.begun, watched.asked, watched.flew_slow = now, target, slow
+        self._flying += 1
+        if self._in_volleys and self._volley is not None and is_plain(target.probe):
+            if not watched.request and target.probe.kind is ProbeKind.HTTP:
+                watched.request = request(target.address, target.port, target.probe)
+            shot = Shot(target.probe, watched.request, partial(self._hit, watched))
+            watched.flight = shot
+            self._volley.begin(shot, target.address, target.port)
+        else:
+            task = group.create_task(self._ask(watched, target), name=f"probe {watched.key}")
+            watched.flight = task
+            # A callback, not a `finally` in the task: one that is cancelled before its first step runs nothing.
+            task.add_done_callback(lambda _: self._landed(watched))
+
+    def _hit(self, watched: Watched, verdict: Verdict) -> None:
+        self._landed(watched)
+        self._conclude(watched, verdict)
+
+    async def _ask(self, watched: Watched, target: Target) -> None:
+        probe = target.probe
+        if probe.kind is not ProbeKind.COMMAND:
+            verdict: Verdict | None = await self._checks[probe.kind](target.address, target.port, probe)
+        else:
+            verdict = await self._commands(watched.key, probe) if self._commands is not None else None
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():  # else the answer came too late for the cancellation to stop it
+            self._conclude(watched, verdict)
+
+    def _landed(self, watched: Watched) -> None:
+        watched.flight = None
+        self._flying -= 1
+        self._turns.leave(slow=watched.flew_slow)
+        if self._turns:
+            self._rouse()
+
+    def _conclude(self, watched: Watched, verdict: Verdict | None) -> None:
+        now = asyncio.get_running_loop().time()
+        probe = watched.target.probe
+        due = following(watched.due, watched.interval, now)
+        if verdict is not None and not verdict.ok and self._is_across_a_gap(watched, now):
+            due = now  # it may have answered in time
+        elif verdict is not None and watched.asked is not None and watched.asked.probe == probe:
+            # otherwise it answers what is no longer the question
+            self.stats.ended(verdict.ok)
+            self._figures.verdicts[probe.kind, verdict.ok] += 1
+            self._figures.seconds.observe(verdict.duration)
+            stood = watched.standing
+            watched.failed = not verdict.ok
+            watched.slow = not verdict.ok and verdict.duration >= 0.9 * probe.timeout
+            watched.history.add(verdict, now)
+            watched.state, events = observe(watched.state, verdict, probe, now)
+            if watched.standing != stood:
+                self._stands = None
+            for event in events:
+                level = logging.WARNING if watched.state.health is Health.UNHEALTHY else logging.INFO
+                fields = {"endpoint": watched.key, "health": watched.state.health, "reason": verdict.reason}
+                place = RealKey(*watched.target.place)
+                log.log(level, "probe: %s %s %s", watched.key, place, event, extra={"fields": fields})
+                self._changed |= isinstance(event, Transition)
+                due = min(due, now + watched.interval)
+            if events:
+                self._rouse()
+        self._expect(watched, due)
+
+    def _is_across_a_gap(self, watched: Watched, now: float) -> bool:
+        return watched.begun < self._resumed or now - self._asleep_until > GAP
+
+    async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Until a slot is due, somebody's time is over, or something has happened."""
+        until = self._wheel.next_due() or math.inf
+        if self._volley is not None and (deadline := self._volley.next_deadline()) is not None:
+            until = min(until, slot_end(deadline))
+        if self._flying:
+            until = min(until, loop.time() + GAP)  # who sleeps forever never notices that it overslept
+        self._asleep_until = until
+        if not self._awake:
+            self._waiter = loop.create_future()
+            timer = loop.call_at(until, self._rouse) if until < math.inf else None
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        self._awake = False
+
+    def _rouse(self) -> None:
+        self._awake = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,88 @@
+"""What the probes of a worker have come to, taken down in a moment and told at leisure. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from mesh.api.status import Known, ProbeStatus, VerdictStatus
+from mesh.health.panic import spared
+from mesh.model import ClusterView, EndpointKey, Health
+
+
+class Check(Protocol):
+    """The outcome of one check."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the endpoint works."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why, in a few words."""
+        ...
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        ...
+
+    @property
+    def at(self) -> float:
+        """When it ended, by the clock of the probes."""
+        ...
+
+
+class Past(Protocol):
+    """The last checks of one endpoint; may be asked in any thread."""
+
+    def verdicts(self) -> Sequence[Check]:
+        """Oldest first."""
+        ...
+
+    def last(self) -> str | None:
+        """What the last one has found; None: there was none yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One moment of the probes."""
+
+    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What counts of the endpoints that this worker asks in the place of others."""
+    kept: frozenset[EndpointKey] = frozenset()
+    """Unhealthy ones that stay in traffic."""
+    held_back: frozenset[EndpointKey] = frozenset()
+    """Those that answer, and have come and gone too often."""
+    names: Mapping[EndpointKey, str] = field(default_factory=dict)
+    """What the prober calls them."""
+    histories: Mapping[str, Past] = field(default_factory=dict)
+    """By that name."""
+    suspicions: tuple[str, ...] = ()
+    """What is suspected, a line each."""
+    probes: ProbeStatus = field(default_factory=ProbeStatus)
+    epoch: float = 0.0
+    """Seconds from 1970 to the zero of the clock of the probes."""
+
+
+def traffic(view: ClusterView, judged: Judged) -> Mapping[EndpointKey, Health]:
+    """The health that traffic follows."""
+    return view.judged(spared(view, judged.kept, judged.held_back)).health
+
+
+def known(view: ClusterView, health: Mapping[EndpointKey, Health], judged: Judged, *, in_detail: bool) -> Known:
+    """For people and programs that ask. `health`: with those that start; `in_detail`: with all verdicts that are kept,
+    which is ten times the work.
+    """
+    pasts = {key: past for key, name in judged.names.items() if (past := judged.histories.get(name)) is not None}
+    last = {key: words for key, past in pasts.items() if (words := past.last()) is not None}
+    detailed = last if in_detail else ()
+    verdicts = {key: tuple(_status(check, judged.epoch) for check in pasts[key].verdicts()) for key in detailed}
+    return Known(health, traffic(view, judged), judged.kept, judged.held_back, last, verdicts)
+
+
+def _status(check: Check, epoch: float) -> VerdictStatus:
+    at = datetime.fromtimestamp(epoch + check.at, UTC).isoformat(timespec="milliseconds")
+    return VerdictStatus(at, check.ok, check.reason, round(check.duration, 6))

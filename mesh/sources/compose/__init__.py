@@ -1,0 +1,1 @@
+"""Services of compose files as instances."""

@@ -1,0 +1,95 @@
+"""What compose files say, as values that remember where they were written."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from types import MappingProxyType
+
+from mesh.config.labels.values import RefusedError, port, shown
+from mesh.model import Address
+from mesh.model.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One entry of `x-endpoints`."""
+
+    address: Address
+    port: int | None
+    where: str
+    """`FILE:LINE`."""
+
+    def __str__(self) -> str:
+        if self.port is None:
+            return self.address
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeService:
+    """One service as its file declares it."""
+
+    name: str
+    where: str
+    """`FILE:LINE`."""
+    labels: Mapping[str, str]
+    label_where: Mapping[str, str]
+    """Full label key -> `FILE:LINE`."""
+    endpoints: tuple[Endpoint, ...] | None
+    """None: the file has no `x-endpoints` for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeFile:
+    """What one file says."""
+
+    project: str | None
+    """Its top-level `name:`."""
+    services: Mapping[str, ComposeService]
+    problems: tuple[Problem, ...]
+    """Each with `where`."""
+    broken: bool = False
+    """The services are not to be relied on: some or all of them are missing."""
+
+
+def parse_endpoint(text: str) -> tuple[Address, int | None]:
+    """`ADDRESS`, `ADDRESS:PORT`, `[IPV6]` or `[IPV6]:PORT`. Raises `RefusedError`."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text, re.DOTALL)
+    if bracketed:
+        host, number = bracketed[1], bracketed[2]
+    elif text.count(":") == 1:
+        host, _, number = text.partition(":")
+    else:
+        host, number = text, None
+    try:
+        address = ip_address(host)
+    except ValueError:
+        remedy = "write ADDRESS, ADDRESS:PORT or [IPV6]:PORT; names are not looked up"
+        raise RefusedError(f"{shown(host)} is not an address", remedy) from None
+    if address.is_unspecified or address.is_multicast or "%" in host:
+        raise RefusedError(f"{shown(host)} is not the address of one instance", "write the address it listens on")
+    return str(address), None if number is None else port(number)
+
+
+def merge(files: Sequence[ComposeFile]) -> dict[str, ComposeService]:
+    """The services of several files: a later file adds and overrides labels and replaces `x-endpoints`."""
+    services: dict[str, ComposeService] = {}
+    for file in files:
+        for name, later in file.services.items():
+            services[name] = _override(services[name], later) if name in services else later
+    return services
+
+
+def _override(earlier: ComposeService, later: ComposeService) -> ComposeService:
+    return replace(
+        earlier,
+        labels=MappingProxyType({**earlier.labels, **later.labels}),
+        label_where=MappingProxyType({**earlier.label_where, **later.label_where}),
+        endpoints=earlier.endpoints if later.endpoints is None else later.endpoints,
+    )
+
+
+def project_name(directory: str) -> str:
+    """The project of a file without `name:`: the directory's name as compose normalises it."""
+    return re.sub(r"[^a-z0-9_-]", "", directory.lower()).lstrip("_-") or "default"

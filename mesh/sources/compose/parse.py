@@ -1,0 +1,222 @@
+"""The text of a compose file -> its services with their labels and endpoints, each with its line. No I/O.
+
+Read is what the mesh needs: `name:`, and of every service `labels` (map and list form) and `x-endpoints`, the
+addresses at which instances of it run although no container engine is asked. Everything else is left alone, `extends`,
+`include` and `label_file` with a warning. A file without `services:` is taken in the old form, services at the top.
+
+Two kinds of mistakes are kept apart. One label, endpoint or service that is wrong is left out, the rest counts. A
+file that compose itself would refuse as a whole (no YAML, a key twice, no services) is `broken`: what it no longer
+says must not be taken as removed.
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import yaml
+
+from mesh.config.labels.reader import PREFIXES, is_secret
+from mesh.config.labels.values import RefusedError, printable, shown
+from mesh.model.problem import Problem, Severity
+from mesh.sources.compose.interpolate import InterpolationError, interpolate
+from mesh.sources.compose.model import ComposeFile, ComposeService, Endpoint, parse_endpoint
+from mesh.sources.compose.yaml_nodes import Entry, Walk, YamlError, duplicates, graph, line_of, text_of
+
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
+_TOP_LEVEL = frozenset({"name", "version", "networks", "volumes", "configs", "secrets", "include", "models"})
+_OLD_FORM_SIGNS = frozenset({"image", "build", "extends", "labels", "x-endpoints"})
+_NOT_FOLLOWED = {
+    "extends": "write the labels and x-endpoints into this service",
+    "label_file": "write its labels under labels:",
+}
+
+
+def read(text: str, filename: str, env: Mapping[str, str]) -> ComposeFile:
+    """Read one file; `filename` only names it in messages, `env` fills in the variables. Raises nothing."""
+    reader = _Reader(filename, env)
+    try:
+        return reader.read(graph(text))
+    except YamlError as error:
+        where = f"{filename}:{error.line}" + (f":{error.column}" if error.column else "")
+        problem = Problem(Severity.ERROR, "the file", error.reason, error.remedy, where=where)
+        return ComposeFile(None, {}, (*reader.problems, problem), broken=True)
+
+
+class _Reader:
+    """Reads one graph; collects what is wrong with it."""
+
+    def __init__(self, filename: str, env: Mapping[str, str]) -> None:
+        self.problems: list[Problem] = []
+        self._filename = filename
+        self._env = env
+        self._walk = Walk()
+
+    def read(self, root: yaml.Node | None) -> ComposeFile:
+        if root is None:
+            raise YamlError(1, 0, "it is empty", "write services: and below it the services")
+        if not isinstance(root, yaml.MappingNode):
+            raise YamlError(line_of(root), 0, "it is not a mapping", "write services: and below it the services")
+        broken = False
+        for twice in duplicates(root):
+            broken = True
+            reason = f"the key {shown(twice.key)} is on line {twice.first} and again on line {twice.second}"
+            self._error(twice.second, "the file", reason, "keep one of them")
+        top = self._walk.entries(root)
+        if "include" in top:
+            self._warn(top["include"].line, "include", "it is not followed", "name the included files as well")
+        project = self._project(top["name"]) if "name" in top else None
+        services = {
+            name: service
+            for name, entry in self._services(root, top).items()
+            if (service := self._service(name, entry)) is not None
+        }
+        return ComposeFile(project, services, tuple(self.problems), broken)
+
+    def _project(self, entry: Entry) -> str | None:
+        text = self._scalar(entry, "name", "write a project name such as demo")
+        if text is not None and not _PROJECT.fullmatch(text):
+            remedy = "write lower case letters, digits, hyphens and underscores"
+            self._error(entry.line, "name", f"{shown(text)} is not a project name", remedy)
+            return None
+        return text
+
+    def _services(self, root: yaml.Node, top: Mapping[str, Entry]) -> dict[str, Entry]:
+        if "services" in top:
+            node = top["services"].node
+            if not isinstance(node, yaml.MappingNode):
+                remedy = "indent the services below it, or write services: {} for none"
+                raise YamlError(top["services"].line, 0, "services is not a mapping", remedy)
+            return {name: entry for name, entry in self._walk.entries(node).items() if not name.startswith("x-")}
+        services = {}
+        for name, entry in top.items():
+            if name in _TOP_LEVEL or name.startswith("x-"):
+                continue
+            if isinstance(entry.node, yaml.MappingNode) and _OLD_FORM_SIGNS & self._walk.entries(entry.node).keys():
+                services[name] = entry
+            else:
+                self._warn(entry.line, f"key {printable(name)}", "it is no service", "write services: if that is meant")
+        if not services:
+            raise YamlError(line_of(root), 0, "it has no services", "write services: and below it the services")
+        return services
+
+    def _service(self, name: str, entry: Entry) -> ComposeService | None:
+        subject = f"service {printable(name)}"
+        if not isinstance(entry.node, yaml.MappingNode):
+            self._error(entry.line, subject, "it is not a mapping", "indent image:, labels: and so on below it")
+            return None
+        if not _SERVICE_NAME.fullmatch(name):
+            remedy = "write letters, digits, dots, hyphens and underscores"
+            self._error(entry.line, subject, f"{shown(name)} is not the name of a service", remedy)
+            return None
+        keys = self._walk.entries(entry.node)
+        for key, remedy in _NOT_FOLLOWED.items():
+            if key in keys:
+                self._warn(keys[key].line, f"{subject}, {key}", "it is not followed", remedy)
+        labels, lines = self._labels(subject, keys.get("labels"))
+        where = {key: self._where(line) for key, line in lines.items()}
+        endpoints = self._endpoints(f"{subject}, x-endpoints", keys["x-endpoints"]) if "x-endpoints" in keys else None
+        return ComposeService(
+            name, self._where(entry.line), MappingProxyType(labels), MappingProxyType(where), endpoints
+        )
+
+    def _labels(self, subject: str, entry: Entry | None) -> tuple[dict[str, str], dict[str, int]]:
+        if entry is None:
+            return {}, {}
+        self._warn_tag(entry, f"{subject}, labels")
+        if _is_null(entry.node):
+            return {}, {}
+        if isinstance(entry.node, yaml.MappingNode):
+            return self._label_map(subject, entry.node)
+        if isinstance(entry.node, yaml.SequenceNode):
+            return self._label_list(subject, entry.node)
+        self._error(entry.line, f"{subject}, labels", "it is no mapping and no list", "write KEY: VALUE below it")
+        return {}, {}
+
+    def _label_map(self, subject: str, node: yaml.MappingNode) -> tuple[dict[str, str], dict[str, int]]:
+        labels, lines = {}, {}
+        for key, entry in self._walk.entries(node).items():
+            about = f"{subject}, label {printable(key)}"
+            value = self._scalar(entry, about, "write one text, in quotes if it has brackets", key)
+            if value is not None:
+                labels[key], lines[key] = value, entry.line
+        return labels, lines
+
+    def _label_list(self, subject: str, node: yaml.SequenceNode) -> tuple[dict[str, str], dict[str, int]]:
+        labels: dict[str, str] = {}
+        lines: dict[str, int] = {}
+        for item in self._walk.items(node):
+            text = self._scalar(Entry(line_of(item), item), f"{subject}, labels", 'write "KEY=VALUE"')
+            if text is None:
+                continue
+            key, _, value = text.partition("=")
+            if key in lines:
+                reason = f"it is on line {lines[key]} and again on line {line_of(item)}"
+                self._error(line_of(item), f"{subject}, label {printable(key)}", reason, "keep one of them", key)
+                labels.pop(key, None)
+            else:
+                labels[key], lines[key] = value, line_of(item)
+        return labels, lines
+
+    def _endpoints(self, subject: str, entry: Entry) -> tuple[Endpoint, ...]:
+        self._warn_tag(entry, subject)
+        if _is_null(entry.node):
+            return ()
+        example = "write ADDRESS, ADDRESS:PORT or [IPV6]:PORT, in quotes"
+        if not isinstance(entry.node, yaml.SequenceNode):
+            self._error(entry.line, subject, "it is not a list", f'{example}: ["127.0.0.11:18080"]')
+            return ()
+        endpoints: dict[str, Endpoint] = {}
+        for item in self._walk.items(entry.node):
+            text = self._scalar(Entry(line_of(item), item), subject, example)
+            if text is None:
+                continue
+            try:
+                endpoint = Endpoint(*parse_endpoint(text), self._where(line_of(item)))
+            except RefusedError as refused:
+                self._error(line_of(item), subject, refused.reason, refused.remedy)
+                continue
+            if endpoints.setdefault(str(endpoint), endpoint) is not endpoint:
+                self._error(line_of(item), subject, f"{endpoint} is there twice", "write it once")
+        return tuple(endpoints.values())
+
+    def _scalar(self, entry: Entry, subject: str, remedy: str, label: str | None = None) -> str | None:
+        """The node as text with its variables filled in; None, and a problem, if that is not possible."""
+        line, node = entry.line, entry.node
+        if not isinstance(node, yaml.ScalarNode):
+            self._error(line, subject, "the value is not one text", remedy, label)
+            return None
+        text = text_of(node)
+        if text.lower() != node.value.lower() and not _is_null(node) and (label or "").startswith(PREFIXES):
+            if is_secret(label or ""):
+                reason, remedy = "without quotes the value is a number, and becomes another text", "put it in quotes"
+            else:
+                reason = f"without quotes {printable(node.value)} is a number and becomes {text}"
+                remedy = f"write {shown(node.value)} with the quotes"
+            self._warn(line, subject, reason, remedy, label)
+        try:
+            text, unset = interpolate(text, self._env)
+        except InterpolationError as error:
+            self._error(line, subject, error.reason, error.remedy, label)
+            return None
+        for name in unset:
+            self._warn(line, subject, f"variable {name} is not set and counts as empty", f"set {name}", label)
+        return text
+
+    def _warn_tag(self, entry: Entry, subject: str) -> None:
+        if entry.node.tag.startswith("!"):
+            reason = f"the tag {printable(entry.node.tag)} is not followed"
+            self._warn(entry.line, subject, reason, "write out what is meant")
+
+    def _where(self, line: int) -> str:
+        return f"{self._filename}:{line}"
+
+    def _error(self, line: int, subject: str, reason: str, remedy: str, label: str | None = None) -> None:
+        self.problems.append(Problem(Severity.ERROR, subject, reason, remedy, label, self._where(line)))
+
+    def _warn(self, line: int, subject: str, reason: str, remedy: str, label: str | None = None) -> None:
+        self.problems.append(Problem(Severity.WARNING, subject, reason, remedy, label, self._where(line)))
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not text_of(node)

@@ -1,0 +1,58 @@
+"""What is done to containers: stop them, signal them.
+
+Apart from the source, which only looks: this has a connection of its own, so that a stop that takes half a minute holds
+up no event.
+"""
+
+import aiodocker
+
+from mesh.sources.docker.client import FAILURES, connected, words
+from mesh.sources.docker.source import DockerSource
+
+_GONE = frozenset({404, 409})
+"""No such container; it does not run."""
+_STOPPED = 3600.0
+"""Seconds; a container ends when it has ended, or when its own stop timeout is over and the engine kills it."""
+
+
+class DockerEngine:
+    """The containers behind the endpoints of one `DockerSource`. Endpoint ids end in the container's."""
+
+    def __init__(self, url: str, source: DockerSource, failure: type[Exception]) -> None:
+        """`failure` is raised, with words for the user, when the engine cannot do what is asked."""
+        self._url = url
+        self._source = source
+        self._failure = failure
+
+    def find(self, name: str) -> str | None:
+        """The endpoint of a container by its name or id, or by the endpoint's id; None: there is none."""
+        return self._source.find(name)
+
+    def forgive(self, endpoint: str) -> None:
+        """Forget that it was sent a signal that should end it."""
+        self._source.forgive(endpoint)
+
+    async def stop(self, endpoint: str) -> None:
+        """Stop the container; returns when it has stopped."""
+        try:
+            async with connected(self._url, _STOPPED) as docker:
+                await docker.containers.container(_container(endpoint)).stop()
+        except FAILURES as error:
+            raise self._failure(
+                f"{endpoint} cannot be stopped: docker engine at {self._url}: {words(error)}"
+            ) from error
+
+    async def signal(self, container: str, signal: str) -> None:
+        """Send a signal; a container that is gone is no error."""
+        try:
+            async with connected(self._url) as docker:
+                await docker.containers.container(container).kill(signal=signal)
+        except aiodocker.DockerError as error:
+            if error.status not in _GONE:
+                raise self._failure(f"{container[:12]} cannot be signalled: {words(error)}") from error
+        except FAILURES as error:
+            raise self._failure(f"{container[:12]} cannot be signalled: {words(error)}") from error
+
+
+def _container(endpoint: str) -> str:
+    return endpoint.rpartition("/")[2]

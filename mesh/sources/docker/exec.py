@@ -1,0 +1,119 @@
+"""Commands inside containers, by the engine's exec.
+
+The engine has no time-out for them and no way to end them. So the command runs under a shell that first says its own
+number, as a process group of its own, and when the command is done ends what it left in the background. When its time
+is over, or nobody wants to know any more, a second exec kills the group.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import aiodocker
+import msgspec
+from aiodocker.execs import Exec
+
+from mesh.sources.docker.client import FAILURES, connected, understood
+
+log = logging.getLogger("vipmesh")
+
+OUTPUT = 4096
+"""Octets of the output that are kept; the rest is read and dropped."""
+TO_START = 10.0
+"""Seconds that the engine gets to start a command and to say how it ended; none of it is the endpoint's time."""
+
+_STDOUT = 1
+_MOMENT = 0.02
+_SHELL = "/bin/sh"
+_RUN = (_SHELL, "-c", 'echo $$; (eval "$1"); status=$?; trap "" TERM; kill -TERM "-$$" 2>/dev/null; exit $status', "sh")
+"""In a shell of its own within the shell: a command may call `exit`."""
+_KILL = (_SHELL, "-c", 'kill -9 "-$1"', "sh")
+
+
+class _Status(msgspec.Struct, frozen=True, rename="pascal"):
+    """`GET /exec/{id}/json`."""
+
+    exit_code: int | None = None
+
+
+class DockerExec:
+    """Runs commands in the containers of one engine. Endpoint ids end in the container's."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def run(self, endpoint: str, command: str, seconds: float) -> tuple[int, str] | None:
+        """The exit status and the beginning of the output.
+
+        Raises `TimeoutError` if it took longer than so many seconds; what is left of it is ended. None: the engine
+        could not run it, because it does not answer or the container is not in a state for it.
+        """
+        id = endpoint.rpartition("/")[2]
+        try:
+            async with connected(self._url, TO_START) as docker:
+                return await _run(docker.containers.container(id), (*_RUN, command), seconds)
+        except _TooLongError as late:
+            raise TimeoutError from late
+        except FAILURES as error:
+            log.debug("command in %s: %s", endpoint, error)
+            return None
+
+
+class _TooLongError(Exception):
+    """Not a `TimeoutError`: that would be the engine's."""
+
+
+async def _run(
+    container: aiodocker.containers.DockerContainer, command: Sequence[str], seconds: float, *, may_hang: bool = True
+) -> tuple[int, str] | None:
+    async with asyncio.timeout(TO_START):
+        with understood():
+            process = await container.exec(list(command))
+            stream = process.start(detach=False)
+            await stream.__aenter__()
+    number, output = b"", bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            while (message := await stream.read_out()) is not None:
+                data = message.data
+                if message.stream == _STDOUT and not number.endswith(b"\n"):  # errors may come before it
+                    line, end, data = data.partition(b"\n")
+                    number += line + end
+                output += data[: OUTPUT - len(output)]
+    except TimeoutError:
+        if may_hang:
+            await _end(container, number)
+        raise _TooLongError from None
+    except asyncio.CancelledError:
+        if may_hang:
+            await _end(container, number)
+        raise
+    finally:
+        await stream.close()
+    async with asyncio.timeout(TO_START):
+        status = await _status(process)
+    said = output if number.strip().isdigit() else number + output
+    return status, bytes(said).decode(errors="replace")
+
+
+async def _status(process: Exec) -> int:
+    """How it ended; its output ends a moment before the engine knows that."""
+    while True:
+        with understood():
+            shown = await process.inspect()
+        status = msgspec.convert(shown, _Status).exit_code
+        if status is not None:
+            return status
+        await asyncio.sleep(_MOMENT)
+
+
+async def _end(container: aiodocker.containers.DockerContainer, line: bytes) -> None:
+    """Kill the process group that a command began; the line has its number."""
+    number = line.strip().decode(errors="replace")
+    if not number.isdecimal():
+        log.warning("a command in %s has not begun in its time, and cannot be ended", container.id[:12])
+        return
+    try:
+        await _run(container, (*_KILL, number), TO_START, may_hang=False)
+    except (*FAILURES, _TooLongError) as error:
+        log.warning("a command in %s could not be ended: %s", container.id[:12], error)

@@ -1,0 +1,246 @@
+"""A Docker engine as a source of instances: by its events, and by lists that make up for what events miss.
+
+One list at the beginning, then the stream of events from the moment before it, so that nothing falls between; an event
+is a reason to list again, which costs a millisecond or two, except for a signal that ends a container: what it says is
+taken at once, since the process is ending already. Lists come again every `RELIST` seconds, and a moment after an
+event: the engine tells of some changes before its own lists show them.
+
+What the engine forgets over a restart (its events are kept in memory) is made up for by a list; an engine that does not
+answer leaves the last list in force.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+
+import aiodocker
+
+from mesh.model import Drain, Health, Instance
+from mesh.model.problem import Problem
+from mesh.sources.docker.client import (
+    ANSWER,
+    FAILURES,
+    Events,
+    connected,
+    containers,
+    drivers,
+    ending,
+    events,
+    own_address,
+    words,
+)
+from mesh.sources.docker.events import EVENTS, Ending, Meaning, meaning
+from mesh.sources.docker.instances import Known, Listing, Rules, health_of, is_labelled, read
+from mesh.sources.docker.messages import Event, Listed
+
+log = logging.getLogger("vipmesh")
+
+RELIST = 30.0
+"""Seconds after which everything is listed although no event came."""
+SETTLE = 0.1
+"""Seconds after an event until the engine's lists show it for certain."""
+HISTORY = 300.0
+"""Seconds of the past whose signals still count when the engine is first asked: stops that are under way."""
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+"""Seconds between two tries to reach an engine that does not answer: doubled from the first to the last."""
+
+FILTERS = json.dumps({"type": ["container", "network"], "event": EVENTS})
+"""Of the stream. The rest stays in the engine: each run of a HEALTHCHECK tells of itself three times."""
+_SIGNALS = json.dumps({"type": ["container"], "event": ["start", "kill", "die"]})
+
+DrainFirst = Callable[[str, str | None, float], None]
+"""Called with container id, instance id and the seconds until the engine kills; None: it is no instance."""
+
+
+class DockerSource:
+    """The `Source` of one engine.
+
+    `url` is `unix:///path` or `tcp://HOST:PORT`. `on_drain` is called when a container was sent the drain signal as its
+    stop signal: somebody has to send it a real one when it is drained.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        rules: Rules,
+        *,
+        on_drain: DrainFirst | None = None,
+        relist: float = RELIST,
+        answer: float = ANSWER,
+    ) -> None:
+        """`relist` and `answer` are in seconds: between two lists, and until the engine counts as gone."""
+        self._url = url
+        self._rules = rules
+        self._on_drain = on_drain
+        self._relist = relist
+        self._answer = answer
+        self._trouble: str | None = None
+        self._good = Listing()
+        self._touched = asyncio.Event()
+        self._events: Events | None = None
+        self._healthy: dict[str, str] = {}
+        self._forget()
+
+    @property
+    def trouble(self) -> str | None:
+        """See `Source.trouble`."""
+        return self._trouble
+
+    def touch(self) -> None:
+        """List now. For the thread of the event loop."""
+        self._touched.set()
+        if self._events is not None:
+            self._events.poke()
+
+    def locate(self, instance: Instance, label: str | None) -> str:
+        """`container NAME`: the label itself is named by the problem."""
+        return f"container {self._good.names.get(instance.id, instance.id)}"
+
+    def find(self, name: str) -> str | None:
+        """The instance of a container that is given by name, id or the beginning of its id; None: there is none."""
+        for instance_id, container in self._good.names.items():
+            if name in (instance_id, container):
+                return instance_id
+        ids = [found for id, found in self._good.containers.items() if len(name) >= 12 and id.startswith(name)]
+        return ids[0] if len(ids) == 1 else None
+
+    def forgive(self, instance_id: str) -> None:
+        """Forget that the instance was sent a signal that should end it: it went on running."""
+        for id, found in self._good.containers.items():
+            if found == instance_id and self._stopping.pop(id, None) is not None:
+                self.touch()
+
+    async def watch(self) -> AsyncGenerator[tuple[tuple[Instance, ...], tuple[Problem, ...]], None]:
+        """See `Source.watch`."""
+        told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None
+        delay = FIRST_RETRY
+        while True:
+            try:
+                async with aclosing(self._follow()) as listings:
+                    async for listing in listings:
+                        if self._trouble is not None:
+                            log.info("docker engine at %s answers again", self._url)
+                        self._trouble, delay = None, FIRST_RETRY
+                        if (listing.instances, listing.problems) != told:
+                            told = listing.instances, listing.problems
+                            yield told
+            except FAILURES as error:
+                self._fail(error)
+            await self._nothing_for(delay)
+            delay = min(delay * 2, LAST_RETRY)
+
+    # ---------------------------------------------------------------------------------------------- one connection
+
+    async def _follow(self) -> AsyncGenerator[Listing, None]:
+        """Yields what runs, and again when it may have changed, until the engine is gone. Raises `FAILURES`."""
+        self._forget()
+        async with connected(self._url, self._answer) as docker:
+            began = time.time()  # the engine's clock, too: it runs on this host
+            past = await self._signals(docker, began)
+            yield await self._list(docker)
+            async with events(docker, since=began, filters=FILTERS) as self._events:
+                batch, wait = past, SETTLE
+                while True:
+                    meanings = {self._take(event) for event in batch}
+                    if meanings & {Meaning.STOPPING, Meaning.DRAIN_FIRST}:
+                        yield self._read()
+                    if not batch or meanings & {Meaning.LOOK, Meaning.BEGUN, Meaning.ENDED}:
+                        yield await self._list(docker)
+                    batch = await self._next(self._events, wait)
+                    wait = SETTLE if batch else self._relist
+
+    def _forget(self) -> None:
+        """What was known of containers may be wrong by now, except who was healthy since when."""
+        self._containers: list[Listed] = []
+        self._drivers: dict[str, str] = {}
+        self._endings: dict[str, Ending] = {}
+        self._stopping: dict[str, Drain] = {}
+        self._ended: set[str] = set()
+        self._touched.clear()
+
+    async def _signals(self, docker: aiodocker.Docker, now: float) -> list[Event]:
+        """The last minutes' signals to containers that have not started anew since: stops that are under way."""
+        last: dict[str, list[Event]] = {}
+        async with asyncio.timeout(self._answer), events(docker, since=now - HISTORY, until=now, filters=_SIGNALS) as p:
+            for event in await p.all():
+                known = last.setdefault(event.actor.id, [])
+                known.append(event) if event.action == "kill" else known.clear()
+        return [event for signals in last.values() for event in signals]
+
+    async def _next(self, coming: Events, wait: float) -> list[Event]:
+        """The next events; none: it is time to list. Raises `FAILURES` when the stream has ended."""
+        try:
+            async with asyncio.timeout(wait):
+                return await coming.some()
+        except TimeoutError:
+            return []
+
+    def _take(self, event: Event) -> Meaning:
+        id = event.actor.id
+        what = meaning(event, self._endings.get(id))
+        match what:
+            case Meaning.BEGUN:
+                self._lose(id)
+            case Meaning.ENDED:
+                self._lose(id)
+                self._ended.add(id)
+            case Meaning.STOPPING:
+                self._stopping[id] = Drain.STOPPING
+            case Meaning.DRAIN_FIRST:
+                self._stopping[id] = Drain.STOPPING
+                if self._on_drain is not None:
+                    left = self._endings[id].seconds - max(0.0, time.time() - event.nanoseconds / 1e9)
+                    self._on_drain(id, self._good.containers.get(id), left)
+        return what
+
+    def _lose(self, id: str) -> None:
+        self._ended.discard(id)
+        self._stopping.pop(id, None)
+        self._endings.pop(id, None)
+        self._healthy.pop(id, None)
+
+    async def _list(self, docker: aiodocker.Docker) -> Listing:
+        self._containers = await containers(docker)
+        self._drivers = await drivers(docker)
+        await self._inspect(docker)
+        present = {container.id for container in self._containers}
+        self._ended &= present
+        self._stopping = {id: drain for id, drain in self._stopping.items() if id in present}
+        self._healthy = {id: since for id, since in self._healthy.items() if id in present}
+        for container in self._containers:
+            if health_of(container) is Health.HEALTHY and container.id in self._endings:
+                self._healthy[container.id] = self._endings[container.id].started_at
+            elif health_of(container) is Health.UNHEALTHY:
+                self._healthy.pop(container.id, None)
+        return self._read()
+
+    async def _inspect(self, docker: aiodocker.Docker) -> None:
+        """What lists do not tell, of containers that are new."""
+        new = [c.id for c in self._containers if c.id not in self._endings and is_labelled(c.labels)]
+        shown = await asyncio.gather(*(ending(docker, id) for id in new))
+        self._endings.update({id: found for id, found in zip(new, shown, strict=True) if found is not None})
+
+    def _read(self) -> Listing:
+        healthy = [id for id, since in self._healthy.items() if (e := self._endings.get(id)) and e.started_at == since]
+        rules = self._rules if self._rules.worker else replace(self._rules, worker=own_address(self._rules.version))
+        there = [container for container in self._containers if container.id not in self._ended]
+        self._good = read(there, self._drivers, rules, Known(self._stopping, healthy))
+        return self._good
+
+    def _fail(self, error: Exception) -> None:
+        reason = f"docker engine at {self._url}: {words(error, self._answer)}"
+        if reason != self._trouble:
+            log.error("%s; the last list stays in force", reason)
+        self._trouble = reason
+
+    async def _nothing_for(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._touched.wait()
+        except TimeoutError:
+            return
+        self._touched.clear()

@@ -1,0 +1,175 @@
+"""The last view on this worker's own disk: a worker that starts while the store is away works with that.
+
+It wraps another store. Only the first picture may come from the file, and only if the store has not answered in time;
+from then on the store alone counts. The file is replaced as a whole, so that a crash leaves the old one or the new one.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+
+from mesh.store import Snapshot, Store, StoreError
+from mesh.store.file_lock import lock
+
+log = logging.getLogger("vipmesh")
+
+PATIENCE = 3.0
+"""Seconds that a starting worker waits for the store before it takes what was saved."""
+SAVE_AFTER = 2.0
+"""Seconds between two writes at least: a burst of changes is saved once."""
+SAVE_REST, LONGEST_REST = 20.0, 60.0
+"""How many times as long as a write took until the next one, and how many seconds at most: a large view is saved less
+often."""
+
+
+class _File(msgspec.Struct, frozen=True):
+    v: int
+    revision: int
+    origin: str
+    records: dict[str, bytes]
+
+
+class SavedView:
+    """A `Store` whose last picture outlives it. Made by `open`."""
+
+    def __init__(self, store: Store, path: Path, lock: int) -> None:
+        self._store = store
+        self._path = path
+        self._lock = lock
+        self._newest: Snapshot | None = None
+        self._dirty = asyncio.Event()
+        self._from_file = False
+        self._waited = False
+        """The store was given its time already: a start must not wait twice."""
+
+    @classmethod
+    async def open(cls, store: Store, path: Path) -> "SavedView":
+        """Raises `StoreError` if another daemon has the file, or if it cannot be there."""
+        remedy = "stop that daemon, or set [store] saved_view to another file"
+        try:
+            return cls(store, path, await asyncio.to_thread(lock, path, remedy))
+        except OSError as error:
+            raise StoreError(_cannot_be_written(path, error)) from error
+
+    @property
+    def trouble(self) -> str | None:
+        """See `Store.trouble`."""
+        if self._from_file:
+            return f"{self._store.trouble or 'no answer yet'}; in force is what was saved in {self._path}"
+        return self._store.trouble
+
+    async def saved(self) -> Snapshot | None:
+        """What a former life has saved; None: nothing that can be read."""
+        return await asyncio.to_thread(self._load)
+
+    async def read(self) -> Snapshot:
+        """See `Store.read`; from the file if the store is away."""
+        saved = await self.saved()
+        if saved is None:
+            return await self._store.read()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._store.read()
+        except (StoreError, TimeoutError):
+            self._waited = self._from_file = True
+            return saved
+
+    async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """See `Store.claim`."""
+        return await self._store.claim(records)
+
+    async def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """See `Store.replace`."""
+        return await self._store.replace(key, old, new)
+
+    async def register(self, records: Mapping[str, bytes]) -> None:
+        """See `Store.register`."""
+        await self._store.register(records)
+
+    async def watch(self) -> AsyncIterator[Snapshot]:
+        """See `Store.watch`."""
+        saved = await self.saved()
+        shown = False
+        async with aclosing(_generator(self._store)) as snapshots:
+            first = asyncio.ensure_future(anext(snapshots))
+            try:
+                patience = 0 if self._waited else PATIENCE
+                await asyncio.wait([first], timeout=None if saved is None else patience)
+                if saved is not None and not first.done():
+                    log.warning("the store is away: starting with what was saved in %s", self._path)
+                    self._from_file = shown = True
+                    yield saved
+                snapshot = await first
+            finally:
+                first.cancel()
+                await asyncio.wait([first])
+            if saved is not None and saved.origin != snapshot.origin and not shown:
+                yield saved  # the store has lost what it knew while this worker was away
+            self._from_file = False
+            while True:
+                self._newest = snapshot
+                self._dirty.set()
+                yield snapshot
+                snapshot = await anext(snapshots)
+
+    async def run(self) -> None:
+        """See `Store.run`; and save."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._store.run(), name="store")
+            tasks.create_task(self._keep_saved(), name="saved view")
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._store.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def _keep_saved(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            snapshot = self._newest
+            assert snapshot is not None, "it is set before the event"
+            began = time.monotonic()
+            try:
+                await asyncio.to_thread(self._save, snapshot)
+            except OSError as error:
+                log.error("%s", _cannot_be_written(self._path, error))
+            await asyncio.sleep(max(SAVE_AFTER, min(LONGEST_REST, SAVE_REST * (time.monotonic() - began))))
+
+    # ------------------------------------------------------------------------------------------- in a thread
+
+    def _save(self, snapshot: Snapshot) -> None:
+        content = msgspec.json.encode(_File(1, snapshot.revision, snapshot.origin, dict(snapshot.records)))
+        new = self._path.with_name(self._path.name + ".new")
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+
+    def _load(self) -> Snapshot | None:
+        try:
+            saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            log.error("saved view %s: %s; delete it: it is written anew", self._path, error)
+            return None
+        return Snapshot(saved.revision, saved.records, saved.origin)
+
+
+async def _generator(store: Store) -> AsyncGenerator[Snapshot, None]:
+    async for snapshot in store.watch():
+        yield snapshot
+
+
+def _cannot_be_written(path: Path, error: OSError) -> str:
+    return f"saved view {path}: {error.strerror}; set [store] saved_view to a place that this user may write"

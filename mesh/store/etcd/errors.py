@@ -1,0 +1,137 @@
+"""What went wrong with etcd, in words that end with the remedy.
+
+Two kinds: a member that is unreachable (another one may do better) and a request that was refused (every member would).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+import msgspec
+
+from mesh.store import StoreError
+from mesh.store.etcd.messages import Fault, decode
+
+UNAUTHENTICATED = 16
+"""grpc/codes."""
+_PASSING = frozenset({4, 14})
+"""DeadlineExceeded and Unavailable: no leader, leader changed, request timed out. Another member, or later."""
+
+_SEE_THAT_IT_RUNS = "see that etcd runs and that [store] url names its client addresses"
+_REFUSALS = (
+    ("CommonName of client", "give the client certificate an empty subject: the gateway refuses one with a CN"),
+    ("permission denied", "etcdctl role grant-permission ROLE readwrite --prefix=true PREFIX"),
+    ("authentication failed", "set [store] user and password as etcd knows them"),
+    ("user name is empty", "etcd wants a user: set [store] user and password"),
+    ("authentication is not enabled", "etcd knows no users: remove [store] user, or etcdctl auth enable"),
+    (
+        "database space exceeded",
+        "its disk quota is used up: etcdctl compact, defrag, alarm disarm; run it with --auto-compaction-retention=1h",
+    ),
+)
+_TRANSPORT = (
+    ("HTTPS server", "it speaks TLS: write etcds:// in [store] url"),
+    ("Server disconnected", "see its log; if it speaks TLS, write etcds:// in [store] url"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS: write etcd:// in [store] url"),
+    ("record layer failure", "it does not speak TLS: write etcd:// in [store] url"),
+    ("alert", "it wants a client certificate that it knows: set [store] cert and key"),
+    ("CERTIFICATE_VERIFY_FAILED", "set [store] ca to the file of the authority that signed its certificate"),
+)
+
+
+class UnreachableError(StoreError):
+    """This member cannot serve now. Has the reason alone, and its remedy if it is a particular one."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class RefusedError(StoreError):
+    """etcd answered that it will not do it."""
+
+    def __init__(self, fault: Fault) -> None:
+        remedy = next((remedy for words, remedy in _REFUSALS if words in fault.message), "see the log of etcd")
+        super().__init__(f"etcd refuses: {fault.message}; {remedy}")
+        self.fault = fault
+
+    @property
+    def wants_authentication(self) -> bool:
+        """A token is missing, has ended, or belongs to another member."""
+        said = self.fault.message
+        return self.fault.code == UNAUTHENTICATED or any(
+            words in said for words in ("user name is empty", "invalid auth token", "revision in header is old")
+        )
+
+    @property
+    def lease_is_lost(self) -> bool:
+        """The lease of a put has ended."""
+        return "lease not found" in self.fault.message
+
+    @property
+    def is_compacted(self) -> bool:
+        """The revision that was asked for is forgotten."""
+        return "has been compacted" in self.fault.message
+
+
+def of_answer(status: int, payload: bytes) -> StoreError:
+    """What an answer with a status of 400 or more means."""
+    try:
+        fault = decode(payload, Fault)
+    except msgspec.MsgspecError:
+        fault = Fault()
+    if not fault.message:
+        said = payload[:100].decode(errors="replace").strip()
+        if any(words in said for words, _ in _REFUSALS):
+            return RefusedError(Fault(said))
+        if status == 404:
+            return UnreachableError(
+                "its JSON gateway is off",
+                "start etcd with --enable-grpc-gateway (with a --config-file: `enable-grpc-gateway: true` in it)",
+            )
+        return UnreachableError(f"answers {status}: {said}", _remedy(said))
+    return of_fault(fault)
+
+
+def of_fault(fault: Fault) -> StoreError:
+    """What a fault means: that another member, or the same one later, may do better, or no."""
+    if fault.code in _PASSING or "too many requests" in fault.message:
+        return UnreachableError(fault.message)
+    return RefusedError(fault)
+
+
+def of_exception(error: Exception, timeout: float) -> UnreachableError:
+    """What a failed connection means."""
+    if isinstance(error, TimeoutError):
+        return UnreachableError(f"no answer within {timeout:g} s")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return UnreachableError(str(error.certificate_error), _remedy("CERTIFICATE_VERIFY_FAILED"))
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return UnreachableError("hung up within an answer")
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    said = getattr(cause, "strerror", None) or str(cause)
+    if isinstance(cause, ConnectionError) and cause.errno:
+        said = os.strerror(cause.errno)  # asyncio's own text has the address, which is known
+    return UnreachableError(said or type(cause).__name__, _remedy(said))
+
+
+@contextmanager
+def transport_errors(timeout: float) -> Iterator[None]:
+    """What goes wrong with a connection inside of it is an `UnreachableError`. `timeout`: seconds, to be told."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise of_exception(error, timeout) from error
+
+
+def of_all(reasons: dict[str, UnreachableError]) -> StoreError:
+    """No member serves; `reasons` are by member."""
+    each = ", ".join(f"{member}: {error.reason}" for member, error in reasons.items())
+    remedy = next((error.remedy for error in reasons.values() if error.remedy), _SEE_THAT_IT_RUNS)
+    return StoreError(f"etcd does not serve ({each}); {remedy}")
+
+
+def _remedy(said: str) -> str:
+    return next((remedy for words, remedy in _TRANSPORT if words.lower() in said.lower()), "")

@@ -1,0 +1,45 @@
+"""The certificates for etcd, which are renewed on disk while the daemon runs."""
+
+import logging
+import ssl
+
+from mesh.config.settings import Settings
+from mesh.store import StoreError
+
+log = logging.getLogger("vipmesh")
+
+
+class Certificates:
+    """The files that the settings name, as far as they do. Reads them, so it is made in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises `StoreError` for files that cannot be used."""
+        self._ca, self._cert, self._key = settings.store_ca, settings.store_cert, settings.store_key
+        try:
+            self.context = ssl.create_default_context(cafile=self._ca)
+        except (OSError, ssl.SSLError) as error:
+            raise StoreError(f"[store] ca {self._ca}: {error}; name a file with certificates in PEM format") from error
+        self._told: str | None = None
+        self._load()
+
+    def renew(self) -> None:
+        """Read them again, for connections from now on. What cannot be used is told once: it may be half written."""
+        try:
+            if self._ca is not None:
+                self.context.load_verify_locations(self._ca)
+            self._load()
+        except (OSError, ssl.SSLError, StoreError) as error:
+            if str(error) != self._told:
+                log.warning("certificates for etcd cannot be read again: %s", error)
+            self._told = str(error)
+        else:
+            self._told = None
+
+    def _load(self) -> None:
+        if self._cert is None:
+            return
+        try:
+            self.context.load_cert_chain(self._cert, self._key)
+        except (OSError, ssl.SSLError) as error:
+            files = f"[store] cert {self._cert} and key {self._key or 'in the same file'}"
+            raise StoreError(f"{files}: {error}; name a certificate and its private key in PEM format") from error

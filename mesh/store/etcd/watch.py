@@ -1,0 +1,65 @@
+"""One open watch, as etcd's JSON gateway sends it: a line of JSON for each message, for as long as it lasts."""
+
+import socket
+
+import aiohttp
+import msgspec
+
+from mesh.store.etcd import errors as faults
+from mesh.store.etcd.errors import UnreachableError, transport_errors
+from mesh.store.etcd.messages import Fault, StreamMessage, WatchAnswer, decode
+
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}  # tcp(7); seconds, times
+
+
+class Stream:
+    """One open watch; iterate it for all that has arrived since the last look, in order."""
+
+    def __init__(self, response: aiohttp.ClientResponse, cluster: int | None) -> None:
+        self._response = response
+        self._cluster = cluster
+        self._rest = b""
+
+    def __aiter__(self) -> "Stream":
+        return self
+
+    async def __anext__(self) -> list[WatchAnswer]:
+        """Raises `UnreachableError` when the stream ends, and `RefusedError`."""
+        while True:
+            with transport_errors(0):
+                arrived = await self._response.content.readany()
+            if not arrived:
+                raise UnreachableError("ended the watch")
+            *lines, self._rest = (self._rest + arrived).split(b"\n")
+            if messages := [_message(line) for line in lines if line]:
+                for message in messages:
+                    check_cluster(message.header.cluster_id, self._cluster)
+                return messages
+
+
+def check_cluster(number: int, wanted: int | None) -> None:
+    """A member that was replaced behind our back."""
+    if wanted is not None and number not in (0, wanted):
+        raise UnreachableError(f"answers for another cluster of etcd ({number:x}) than it did ({wanted:x})")
+
+
+def _message(line: bytes) -> WatchAnswer:
+    try:
+        message = decode(line, StreamMessage)
+    except msgspec.MsgspecError as error:
+        raise UnreachableError(f"answers what no etcd does: {error}") from error
+    if message.result is None:
+        raise faults.of_fault(message.error) if message.error else UnreachableError("answers what no etcd does")
+    if message.result.canceled and not message.result.compact_revision:
+        raise faults.of_fault(Fault(message.result.cancel_reason or "the watch is cancelled"))
+    return message.result
+
+
+def keep_alive(response: aiohttp.ClientResponse) -> None:
+    """Let the kernel find out when the path is dead: nobody writes on a watch, so nothing else would."""
+    connection = response.connection
+    taken = connection.transport.get_extra_info("socket") if connection and connection.transport else None
+    if taken is not None:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            taken.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,1 @@
+"""Support without knowledge of the mesh: thread offload, pacing, the nft runner, logging."""

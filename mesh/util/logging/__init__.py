@@ -1,0 +1,1 @@
+"""The log: a handler that never blocks, formats, and a rate limit."""

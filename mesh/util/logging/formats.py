@@ -1,0 +1,73 @@
+"""One line for each decision: as text for people, as logfmt or JSON for programs. Pure.
+
+A line is one line whatever a label, a container or a probe has put into it: control characters are escaped. It has the
+code of its message, if that has one. Secrets that the settings have are never in it.
+"""
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from mesh.model.codes import code_of, coded
+
+_LEAST = 4
+"""Characters of a secret that is looked for: a shorter one would be found in every other word."""
+_PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/@+[](),*")
+
+
+class Format(StrEnum):
+    """How a line looks."""
+
+    TEXT = "text"
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
+class Lines(logging.Formatter):
+    """Makes lines of records. What a record has in `fields` becomes fields of its own, in logfmt and JSON."""
+
+    def __init__(self, shape: Format = Format.TEXT, secrets: Collection[str] = ()) -> None:
+        super().__init__()
+        self._shape = shape
+        self._secrets = sorted((secret for secret in secrets if len(secret) >= _LEAST), key=len, reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, without its end."""
+        message = self._without_secrets(record.getMessage())
+        code = code_of(message) if record.levelno >= logging.WARNING else None
+        trace = self._without_secrets(self.formatException(record.exc_info)) if record.exc_info else None
+        if self._shape is Format.TEXT:
+            time = datetime.fromtimestamp(record.created).astimezone()
+            text = f"{time:%Y-%m-%d %H:%M:%S},{record.msecs:03.0f} {record.levelname} {_on_one_line(message)}"
+            return (coded(text) if code else text) + (f"\n{trace}" if trace else "")
+        time = datetime.fromtimestamp(record.created, UTC)
+        fields: dict[str, object] = {
+            "time": f"{time:%Y-%m-%dT%H:%M:%S}.{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+        }
+        fields |= {"code": code} if code else {}
+        fields["msg"] = message
+        fields |= {k: self._without_secrets(str(v)) for k, v in getattr(record, "fields", {}).items() if v is not None}
+        fields |= {"trace": trace} if trace else {}
+        return json.dumps(fields) if self._shape is Format.JSON else logfmt(fields)
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def logfmt(fields: Mapping[str, object]) -> str:
+    """`key=value key="with spaces"`: what has anything but plain characters is quoted as JSON quotes it."""
+    return " ".join(f"{key}={_value(str(value))}" for key, value in fields.items())
+
+
+def _value(text: str) -> str:
+    return text if text and _PLAIN.issuperset(text) else _on_one_line(json.dumps(text, ensure_ascii=False))
+
+
+def _on_one_line(text: str) -> str:
+    """Control characters, and what some readers take for the end of a line, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,171 @@
+"""Who gets in: over the socket, with a token, with a certificate; and whom a browser may not ask for."""
+
+import logging
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from mesh.api.http.auth import Token, TokenError, shown
+from mesh.api.http.server import Entrance
+from tests.api.http.worker import TOKEN, client, serving, socket_of
+from tests.store.etcd.certificates import authority, signed
+from tests.system.e2e.programs import free_port
+
+WITH_TOKEN = {"Authorization": f"Bearer {TOKEN}"}
+SECRETS = ["/v1/status", "/metrics", "/v1/nothing"]
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o600)
+    return file
+
+
+@asynccontextmanager
+async def over_tcp(directory: Path, token: Path | None, **files: Path) -> AsyncIterator[str]:
+    """Where it is."""
+    tcp = f"127.0.0.1:{free_port()}"
+    async with serving(Entrance(f"unix://{directory}/admin.sock", tcp, token, **files)):
+        yield f"{'https' if files else 'http'}://{tcp}"
+
+
+async def ask(url: str, **given: object) -> int:
+    async with aiohttp.ClientSession() as session, session.request("GET", url, **given) as answer:  # type: ignore[arg-type]
+        return answer.status
+
+
+async def test_over_tcp_only_with_the_token(tmp_path: Path, token: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with over_tcp(tmp_path, token) as url:
+        for path in SECRETS:
+            async with aiohttp.ClientSession() as session, session.get(url + path) as answer:
+                assert answer.status == 401
+                assert answer.headers["WWW-Authenticate"] == 'Bearer realm="vipmesh"'
+                assert "[admin] token_file" in (await answer.json())["error"]
+            for wrong in (f"Bearer {TOKEN}x", "Bearer ", f"Basic {TOKEN}", TOKEN, "Bearer é"):
+                assert await ask(url + path, headers={"Authorization": wrong}) == 401, wrong
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{url}/v1/drain", json={"name": "web-1"}) as answer,
+        ):
+            assert answer.status == 401
+        assert await ask(f"{url}/v1/status", headers=WITH_TOKEN) == 200
+        assert await ask(f"{url}/metrics", headers=WITH_TOKEN) == 200
+        assert await ask(f"{url}/healthz") == 200, "whether it lives is no secret"
+        assert await ask(f"{url}/v1/openapi.yaml") == 200
+    assert 'POST "/v1/drain" by 127.0.0.1 refused: no token' in caplog.text
+    assert TOKEN not in caplog.text
+    assert "audit" not in caplog.text, "nothing was carried out"
+
+
+async def test_a_new_token_counts_at_once_and_a_broken_one_changes_nothing(tmp_path: Path, token: Path) -> None:
+    read = Token(token)
+    new = "f" * 32
+    for text in ("short", new):
+        fresh = tmp_path / "fresh"
+        fresh.write_text(text)
+        os.replace(fresh, token)
+        assert read.accepts(f"Bearer {TOKEN}") == (text == "short")
+    token.unlink()
+    assert read.accepts(f"bearer {new}")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0123456789abcde", "0123456789abcdef\nsecond", "0123456789 abcdef", "0123456789abcdéf"]
+)
+def test_a_token_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(text)
+    with pytest.raises(TokenError, match="16 characters or more, in one line, without spaces"):
+        Token(file)
+
+
+def test_a_token_that_everybody_can_read_is_told(token: Path, caplog: pytest.LogCaptureFixture) -> None:
+    token.chmod(0o644)
+    Token(token)
+    assert "can be read by everybody on this host: chmod 640" in caplog.text
+
+
+async def test_a_client_certificate_is_as_good(tmp_path: Path, token: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ca = authority(tmp_path)
+    cert, key = signed(ca, "server", "/CN=worker-1", "IP:127.0.0.1", "serverAuth")
+    mine = signed(ca, "client", "/CN=prometheus", "DNS:prometheus", "clientAuth")
+    trusting, certified = (ssl.create_default_context(cafile=str(ca)) for _ in range(2))
+    certified.load_cert_chain(*mine)
+    async with over_tcp(tmp_path, token, cert=cert, key=key, client_ca=ca) as url:
+        assert await ask(f"{url}/v1/status", ssl=certified) == 200
+        assert await ask(f"{url}/v1/status", ssl=trusting) == 401
+        assert await ask(f"{url}/v1/status", ssl=trusting, headers=WITH_TOKEN) == 200
+        async with aiohttp.ClientSession() as session:
+            await session.post(f"{url}/v1/drain", json={"name": "web-1"}, ssl=certified)
+        assert 'audit: drain "web-1" by "prometheus" at 127.0.0.1 asked' in caplog.text
+    async with over_tcp(tmp_path, None, cert=cert, key=key, client_ca=ca) as url:
+        assert await ask(f"{url}/v1/status", ssl=certified) == 200
+        with pytest.raises(aiohttp.ClientError):
+            await ask(f"{url}/v1/status", ssl=trusting)
+    stranger = tmp_path / "strangers"
+    stranger.mkdir()
+    certified.load_cert_chain(*signed(authority(stranger), "client", "/CN=prometheus", "DNS:x", "clientAuth"))
+    async with over_tcp(tmp_path, token, cert=cert, key=key, client_ca=ca) as url:
+        with pytest.raises(aiohttp.ClientError):
+            await ask(f"{url}/v1/status", ssl=certified)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://localhost"}, 200),
+        ({"Origin": "http://evil.test"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:8080"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, 200),
+        ({"Host": "evil.test"}, 403),
+        ({"Host": "evil.test:9780", "Origin": "http://evil.test:9780"}, 403),
+        ({"Host": "127.0.0.1:9780", "Origin": "http://127.0.0.1:9780"}, 200),
+        ({"Host": "[::1]:9780"}, 200),
+        ({"Host": "vipmesh"}, 200),
+    ],
+)
+async def test_a_page_elsewhere_changes_nothing(headers: dict[str, str], status: int, tmp_path: Path) -> None:
+    async with serving(socket_of(tmp_path)), client(tmp_path) as session:
+        async with session.post("/v1/drain", json={"name": "web-1"}, headers=headers) as answer:
+            assert answer.status == status
+        host = headers.get("Host", "localhost")
+        async with session.get("/v1/status", headers={"Host": host}) as answer:
+            assert answer.status == (403 if "evil" in host else 200), "it could read what it has a name for"
+
+
+async def test_each_write_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(socket_of(tmp_path)), client(tmp_path) as session:
+        for body in (
+            b'{"name": "web-1"}',
+            b'{"name": "no\\nsuch"}',
+            b"nothing",
+            b'{"x":' + b"[" * 3000,
+            b'{"name":"\xff"}',
+        ):
+            await session.post("/v1/stop", data=body)
+    who = f"uid {os.getuid()} (pid {os.getpid()})"
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("audit:")]
+    assert lines[0] == f'audit: stop "web-1" by {who} asked'
+    assert lines[1].startswith(f'audit: stop "web-1" by {who} done after 0.0 s: "demo/web-1"')
+    assert lines[2] == f'audit: stop "no\\nsuch" by {who} asked'
+    assert lines[3].startswith(f'audit: stop "no\\nsuch" by {who} refused: ')
+    assert [line.partition(" not understood: ")[0] for line in lines[4:]] == [f"audit: stop by {who} refused:"] * 3
+    assert not any("\n" in line for line in lines), "nobody writes lines of his own"
+
+
+def test_what_a_stranger_wrote_stays_one_short_line() -> None:
+    assert shown("a\x1b[2Jb\r\n\u202e") == '"a\\u001b[2Jb\\r\\n\\u202e"'
+    assert len(shown("x" * 10_000)) < 210

@@ -1,0 +1,174 @@
+"""Following a worker: over real connections what a watcher gets, and in virtual time who is looked at when."""
+
+import asyncio
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mesh.api.events import Moment
+from mesh.api.http import broadcaster as feed
+from mesh.api.http import event_stream as events
+from mesh.api.http.broadcaster import MOST, OFTEN, SELDOM, CrowdedError, Feed
+from mesh.control.snapshot import Observed
+from mesh.model import Health
+from tests.api.http.worker import client, serving, socket_of, until
+from tests.api.metrics.test_families import OBSERVED
+
+
+class Looks:
+    """A worker that can be changed, and how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.observed = OBSERVED
+        self.times: list[float] = []
+
+    async def __call__(self) -> Moment:
+        self.times.append(asyncio.get_running_loop().time())
+        return Moment(self.observed, self.times[-1])
+
+
+async def test_everything_first_and_then_what_changes(tmp_path: Path) -> None:
+    async with (
+        serving(socket_of(tmp_path)) as api,
+        client(tmp_path) as session,
+        session.get("/v1/events") as answer,
+        session.get("/v1/events") as other,
+    ):
+        for each in (answer, other):
+            names = [name for name, _ in await until(each, "flow")]
+            assert names == ["worker", *["service"] * 4, "ready", "flow"]
+        assert api.feed.watching == 2
+    assert api.feed.watching == 0
+
+
+async def test_the_end_of_the_daemon_is_said(tmp_path: Path) -> None:
+    async with client(tmp_path) as session:
+        async with serving(socket_of(tmp_path)):
+            answer = await session.get("/v1/events")
+            await until(answer, "ready")
+        (*_, (_, last)) = await until(answer, "bye")
+        assert last == {"reason": "the daemon ends or begins anew; connect again"}
+        assert await answer.content.read() == b""
+
+
+async def test_silence_is_broken_by_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "QUIET", 0.01)
+    async with serving(socket_of(tmp_path)), client(tmp_path) as session, session.get("/v1/events") as answer:
+        await until(answer, "ready")
+        async with asyncio.timeout(10):
+            while (await answer.content.readline()) != b": still here\n":
+                pass
+
+
+async def test_one_who_does_not_read_is_let_go_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(events, "PATIENCE", 0.5)
+    long = replace(OBSERVED, problems={"labels": ("x" * (8 << 20),)})
+    async with serving(socket_of(tmp_path), long) as api, client(tmp_path) as session:
+        _, writer = await asyncio.open_unix_connection(str(tmp_path / "admin.sock"), limit=1024)
+        writer.write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        async with session.get("/v1/status") as answer:
+            assert answer.status == 200, "the API goes on"
+        async with asyncio.timeout(10):
+            while not api.feed.dropped:
+                await asyncio.sleep(0.05)
+        writer.close()
+        assert api.feed.dropped == 1
+        assert api.feed.watching == 0
+    assert "watches and takes nothing for 0.5 s: let go" in caplog.text
+
+
+@pytest.mark.looptime
+class TestTheFeed:
+    async def test_nobody_watches_nobody_looks(self) -> None:
+        looks = Looks()
+        subject = Feed(looks)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(subject.run())
+            await asyncio.sleep(60)
+            assert not looks.times
+            watcher = subject.watch("me")
+            await asyncio.sleep(21 * SELDOM)
+            assert 20 <= len(looks.times) <= 22
+            subject.leave(watcher)
+            await asyncio.sleep(60)
+            assert len(looks.times) <= 23
+            running.cancel()
+
+    async def test_a_burst_of_changes_is_few_looks(self) -> None:
+        looks = Looks()
+        subject = Feed(looks)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(subject.run())
+            subject.watch("me")
+            await asyncio.sleep(SELDOM)
+            before = len(looks.times)
+            for _ in range(100):
+                subject.changed()
+                await asyncio.sleep(0.02)
+            assert len(looks.times) - before <= 2 / OFTEN + 1
+            running.cancel()
+
+    async def test_a_change_is_told_soon(self) -> None:
+        looks = Looks()
+        subject = Feed(looks)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(subject.run())
+            watcher = subject.watch("me")
+            assert b"event: ready" in await watcher.take()
+            await asyncio.sleep(OFTEN)
+            looks.observed = replace(OBSERVED, probed=dict.fromkeys(OBSERVED.probed, Health.HEALTHY))
+            began = asyncio.get_running_loop().time()
+            subject.changed()
+            news = await watcher.take()
+            assert asyncio.get_running_loop().time() - began <= OFTEN
+            assert news.count(b"event: service") == 1
+            assert b"event: worker" not in news
+            running.cancel()
+
+    async def test_a_slow_reader_gets_words_and_no_more(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(feed, "ROOM", 2000)
+        caplog.set_level(logging.WARNING)
+        looks = Looks()
+        subject = Feed(looks)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(subject.run())
+            slow, quick = subject.watch("uid 7"), subject.watch("me")
+            assert b"event: ready" in await slow.take()
+            for _ in range(60):
+                assert b"event: bye" not in await quick.take()
+            last = await slow.take()
+            assert last.startswith(b"event: bye\ndata: ")
+            assert b"you read too slowly" in last
+            assert await slow.take() == b""
+            assert (subject.watching, subject.dropped) == (1, 1)
+            running.cancel()
+        assert "uid 7 watches and reads too slowly: let go" in caplog.text
+
+    async def test_there_is_room_for_so_many(self) -> None:
+        subject = Feed(Looks())
+        watchers = [subject.watch("me") for _ in range(MOST)]
+        with pytest.raises(CrowdedError, match="64 watch already"):
+            subject.watch("me")
+        subject.leave(watchers[0])
+        subject.leave(watchers[0])
+        subject.watch("me")
+
+    async def test_who_comes_later_gets_what_is_then(self) -> None:
+        looks = Looks()
+        subject = Feed(looks)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(subject.run())
+            first = subject.watch("me")
+            await first.take()
+            looks.observed = Observed(OBSERVED.facts)
+            second = subject.watch("me too")
+            assert (await second.take()).count(b"event: service") == 0
+            assert b"event: gone" in await first.take()
+            running.cancel()

@@ -1,0 +1,110 @@
+"""The description of the API: sound, complete, and true of real answers."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from mesh.api.events import NAMES
+from mesh.api.explain.document import Explanation
+from tests.api.http.worker import client, serving, socket_of, until
+
+DESCRIBED: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "mesh" / "api" / "openapi.yaml").read_text())
+
+
+def test_it_is_sound() -> None:
+    assert not [error.message for error in OpenAPIV31SpecValidator(DESCRIBED).iter_errors()]
+
+
+async def test_it_has_every_route_and_no_other(tmp_path: Path) -> None:
+    async with serving(socket_of(tmp_path)) as api:
+        there = {
+            (route.method.lower(), route.resource.canonical)
+            for route in api.routes()
+            if route.resource is not None and route.method != "HEAD"
+        }
+    told = {(method, path) for path, methods in DESCRIBED["paths"].items() for method in methods}
+    assert told == there
+
+
+def test_its_schemas_are_those_of_the_code() -> None:
+    _, components = msgspec.json.schema_components([*NAMES, Explanation], ref_template="#/components/schemas/{name}")
+    told = {name: DESCRIBED["components"]["schemas"][name] for name in components}
+    assert _bare(told) == _bare(components)
+
+
+ANSWERS = [
+    ("get", "/healthz", None, 200),
+    ("get", "/metrics", None, 200),
+    ("get", "/v1/openapi.yaml", None, 200),
+    ("get", "/v1/status", None, 200),
+    ("get", "/v1/explain?of=web.test", None, 200),
+    ("get", "/v1/explain?of=", None, 400),
+    ("post", "/v1/drain", b'{"name": "web-1"}', 200),
+    ("post", "/v1/undrain", b'{"name": "web-1"}', 200),
+    ("post", "/v1/stop", b'{"name": "nothing"}', 409),
+    ("post", "/v1/stop", b'{"nam": "nothing"}', 400),
+    ("post", "/v1/stop", b'{"name": "' + b"x" * (1 << 17) + b'"}', 413),
+    ("post", "/v1/stop", b"not json", 400),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status"), ANSWERS)
+async def test_real_answers_are_as_it_says(
+    method: str, path: str, body: bytes | None, status: int, tmp_path: Path
+) -> None:
+    async with (
+        serving(socket_of(tmp_path)),
+        client(tmp_path) as session,
+        session.request(method, path, data=body) as answer,
+    ):
+        text = await answer.text()
+        assert (answer.status, text) == (status, text)
+    response = DESCRIBED["paths"][path.partition("?")[0]][method]["responses"][str(status)]
+    if "$ref" in response:
+        response = DESCRIBED["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    schema = response["content"][answer.content_type]["schema"]
+    read: dict[str, Callable[[str], Any]] = {
+        "application/json": json.loads,
+        "application/yaml": yaml.safe_load,
+        "text/plain": str,
+    }
+    found = read[answer.content_type](text)
+    Draft202012Validator({**schema, "components": DESCRIBED["components"]}).validate(found)
+
+
+async def test_events_are_as_it_says(tmp_path: Path) -> None:
+    schemas = DESCRIBED["paths"]["/v1/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]["x-events"]
+    async with serving(socket_of(tmp_path)) as api, client(tmp_path) as session, session.get("/v1/events") as answer:
+        assert answer.content_type == "text/event-stream"
+        found = await until(answer, "flow")
+        api.feed.close()
+        found += await until(answer, "bye")
+    assert {name for name, _ in found} == {"worker", "service", "ready", "flow", "bye"}
+    for name, data in found:
+        Draft202012Validator({**schemas[name], "components": DESCRIBED["components"]}).validate(data)
+    assert set(schemas) == {*NAMES.values(), "bye"}
+
+
+async def test_what_is_not_there_says_where_to_look(tmp_path: Path) -> None:
+    async with serving(socket_of(tmp_path)), client(tmp_path) as session:
+        async with session.get("/v1/nothing") as answer:
+            assert (answer.status, (await answer.json())["error"]) == (
+                404,
+                "there is nothing here; /v1/openapi.yaml says what there is",
+            )
+        async with session.post("/v1/status") as answer:
+            assert (answer.status, (await answer.json())["error"]) == (405, "this takes GET or HEAD")
+
+
+def _bare(schema: Any) -> Any:
+    """Without what is for people."""
+    if isinstance(schema, Mapping):
+        return {key: _bare(value) for key, value in schema.items() if key not in ("description", "title")}
+    return [_bare(value) for value in schema] if isinstance(schema, list | tuple) else schema

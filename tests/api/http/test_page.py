@@ -1,0 +1,66 @@
+"""The page's files as they are served: with what they may do, to everybody, and all of them packed."""
+
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from tests.api.http.worker import client, serving, socket_of
+
+ROOT = Path(__file__).parents[3]
+STATIC = ROOT / "mesh" / "api" / "static"
+NAMES = sorted(file.name for file in STATIC.iterdir())
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+@pytest.mark.parametrize("path", ["/", *(f"/page/{name}" for name in NAMES)])
+async def test_each_file_comes_with_its_kind_and_its_policy(path: str, tmp_path: Path) -> None:
+    name = path.rpartition("/")[2] or "index.html"
+    async with serving(socket_of(tmp_path)), client(tmp_path) as session:
+        async with session.get(path) as answer:
+            assert answer.status == 200
+            assert await answer.read() == (STATIC / name).read_bytes()
+            assert (answer.content_type, answer.charset) == (KINDS[Path(name).suffix], "utf-8")
+            policy = answer.headers["Content-Security-Policy"]
+            assert policy.startswith("default-src 'none'; script-src 'self'; ")
+            assert "require-trusted-types-for 'script'" in policy
+            assert "unsafe" not in policy
+            assert "*" not in policy
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["X-Frame-Options"] == "DENY"
+            tag = answer.headers["ETag"]
+        async with session.get(path, headers={"If-None-Match": tag}) as answer:
+            assert (answer.status, await answer.read()) == (304, b"")
+
+
+@pytest.mark.parametrize("path", ["/page/nothing.js", "/page/", "/page/..%2fadmin.py", "/page/../admin.py", "/page"])
+async def test_there_is_nothing_else(path: str, tmp_path: Path) -> None:
+    async with serving(socket_of(tmp_path)), client(tmp_path) as session, session.get(path) as answer:
+        assert answer.status == 404
+
+
+def test_the_page_names_only_its_own_files_and_each_of_them() -> None:
+    named = set()
+    for file in STATIC.iterdir():
+        text = file.read_text()
+        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)\S+", text), f"{file.name} names another host"
+        named |= set(re.findall(r'"/page/([\w.]+)"', text)) | set(re.findall(r'from "\./([\w.]+)"', text))
+    assert named | {"index.html"} == set(NAMES)
+
+
+def test_no_script_makes_markup_of_a_text() -> None:
+    """The policy would stop it in the browser; here it does not even come so far."""
+    for file in STATIC.glob("*.js"):
+        found = re.findall(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", file.read_text()
+        )
+        assert not found, file.name
+
+
+def test_all_of_it_is_packed() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    patterns = setup["options.package_data"]["mesh.api"].replace(" ", "").split(",")
+    packed = {path for pattern in patterns for path in (ROOT / "mesh" / "api").glob(pattern)}
+    assert packed == {*STATIC.iterdir(), ROOT / "mesh" / "api" / "openapi.yaml"}

@@ -1,0 +1,74 @@
+"""What the tests of the API share: a worker on paper, and clients of both kinds."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from mesh.api.explain.document import Explanation
+from mesh.api.explain.query import explain
+from mesh.api.http.server import AdminApi, Entrance, RefusalError
+from mesh.control.evidence import Evidence
+from mesh.control.snapshot import Observed
+from tests.api.metrics.test_families import OBSERVED
+
+TOKEN = "0123456789abcdef"
+
+
+async def drain(name: str) -> str:
+    """Knows one container."""
+    if name != "web-1":
+        raise RefusalError(f"no container {name!r}")
+    return "demo/web-1"
+
+
+VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop"), drain)
+
+
+def socket_of(directory: Path) -> Entrance:
+    return Entrance(f"unix://{directory}/admin.sock")
+
+
+@asynccontextmanager
+async def serving(entrance: Entrance, observed: Observed = OBSERVED) -> AsyncIterator[AdminApi]:
+    """The API, over while the block runs."""
+
+    async def explained(asked: str) -> Explanation:
+        return explain(asked, Evidence(observed, "test"))
+
+    api = AdminApi(entrance, lambda: observed, VERBS, explain=explained)
+    await api.start()
+    async with asyncio.TaskGroup() as tasks:
+        feed = tasks.create_task(api.feed.run())
+        try:
+            yield api
+        finally:
+            await api.stop()
+            feed.cancel()
+
+
+@asynccontextmanager
+async def client(directory: Path) -> AsyncIterator[aiohttp.ClientSession]:
+    """Over the unix socket."""
+    there = aiohttp.UnixConnector(str(directory / "admin.sock"))
+    async with aiohttp.ClientSession("http://localhost", connector=there) as session:
+        yield session
+
+
+async def until(answer: aiohttp.ClientResponse, last: str) -> list[tuple[str, Any]]:
+    """The events up to the first one of that name, each with its data; fails when there is none in time."""
+    found: list[tuple[str, Any]] = []
+    async with asyncio.timeout(10):
+        while not found or found[-1][0] != last:
+            name = ""
+            while (line := (await answer.content.readline()).decode()) != "\n":
+                assert line, f"it ended with {found}"
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ").strip()
+                elif line.startswith("data: "):
+                    found.append((name, json.loads(line.removeprefix("data: "))))
+    return found

@@ -1,0 +1,212 @@
+"""What a worker measures: by hand-made pictures, read by the parser that everybody uses, and held against the docs."""
+
+import re
+from collections import Counter
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mesh.api.metrics.families import TABLE, Measured, exposition
+from mesh.api.status import Facts
+from mesh.control.planner import plan
+from mesh.control.snapshot import Observed
+from mesh.control.stats import LoopFigures, ProbeFigures
+from mesh.health.snapshot import Judged
+from mesh.model import (
+    Claims,
+    ClusterView,
+    Drain,
+    Endpoint,
+    Health,
+    Instance,
+    Probe,
+    ProbeKind,
+    Route,
+    Service,
+    Traffic,
+    Transport,
+    VirtualKey,
+)
+
+DOCS = Path(__file__).parents[3] / "docs"
+FACTS = Facts("1.2", 'w"1\\', "fake", "a test")
+PROBE = Probe(ProbeKind.TCP, 80)
+POOL = ip_network("10.112.0.0/24")
+
+
+def service(name: str, probe: Probe | None = None) -> Service:
+    return Service(f"demo/{name}", f"{name}.test", (Route(f"{name}.test", 80, Transport.TCP, 80),), probe=probe)
+
+
+def endpoint(owner: str, last: int, worker: str = FACTS.worker, drain: Drain | None = None) -> Endpoint:
+    return Endpoint(f"{owner}-{last}", f"demo/{owner}", worker, f"10.2.0.{last}", drain=drain)
+
+
+SERVICES = (service("a", PROBE), service("b"), service("c"), service("d"))
+ENDPOINTS = (
+    endpoint("a", 1),
+    endpoint("a", 2),
+    endpoint("a", 3),
+    endpoint("a", 4, "w2"),
+    endpoint("b", 5, drain=Drain.ASKED),
+    endpoint("d", 6),
+)
+VIEW = ClusterView(
+    SERVICES,
+    ENDPOINTS,
+    Claims(
+        {"a.test": "10.112.0.2", "b.test": "10.112.0.3", "c.test": "10.112.0.4"},
+        {"a.test": "demo/a", "b.test": "demo/b", "c.test": "demo/c", "d.test": "somebody/else"},
+    ),
+    {("w2", "a-4"): Health.HEALTHY},
+)
+PROBED = {"a-1": Health.HEALTHY, "a-2": Health.UNHEALTHY, "a-3": Health.STARTING}
+OBSERVED = Observed(
+    FACTS,
+    VIEW,
+    tuple(Instance(e.id, e.owner, e.address, {}, drain=e.drain) for e in ENDPOINTS),
+    PROBED,
+    Judged(),
+    plan(VIEW, {("w2", "a-4"): Health.HEALTHY} | {(FACTS.worker, id): health for id, health in PROBED.items()}),
+    problems={"labels": ("one", "two"), "claims": ("three",), "source 140": ("four",), "source 141": ("five",)},
+    errors={"labels": 1, "claims": 1, "source 140": 1},
+    failures=("add: no",),
+    frozen={"store": "it is away", "source 0": "gone", "source 1": "gone"},
+    repairs=7,
+    draining=2,
+    digest="fedcba987654",
+)
+
+
+def read(measured: Measured) -> dict[str, float]:
+    """Each series as `name{label=value}` and its number."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(exposition(measured).decode()):
+        for sample in family.samples:
+            labels = ",".join(sorted(sample.labels.values()))
+            key = f"{sample.name}{{{labels}}}" if labels else sample.name
+            assert key not in found, "a series is there once"
+            found[key] = sample.value
+    return found
+
+
+def test_what_is_seen_is_counted() -> None:
+    found = read(Measured(OBSERVED))
+    assert found['vipmesh_info{1.2,fake,w"1\\}'] == 1
+    expected = {
+        "vipmesh_repairs_total": 7,
+        "vipmesh_frozen{store}": 1,
+        "vipmesh_frozen{source}": 2,
+        "vipmesh_frozen{data_plane}": 0,
+        "vipmesh_frozen{host}": 0,
+        "vipmesh_problems{error,labels}": 1,
+        "vipmesh_problems{labels,warning}": 1,
+        "vipmesh_problems{claims,error}": 1,
+        "vipmesh_problems{claims,warning}": 0,
+        "vipmesh_problems{error,source}": 1,
+        "vipmesh_problems{source,warning}": 1,
+        "vipmesh_problems{error,ports}": 0,
+        "vipmesh_data_plane_refusals": 1,
+        "vipmesh_draining_real_servers": 2,
+        "vipmesh_table_digest": 0xFEDCBA987654,
+        "vipmesh_virtual_servers": 3,
+        "vipmesh_real_servers": 2,
+        "vipmesh_dns_names": 3,
+        "vipmesh_workers": 2,
+        "vipmesh_services{serving}": 1,
+        "vipmesh_services{empty}": 2,
+        "vipmesh_services{refused}": 1,
+        "vipmesh_endpoints{serving}": 2,
+        "vipmesh_endpoints{starting}": 1,
+        "vipmesh_endpoints{unhealthy}": 1,
+        "vipmesh_endpoints{draining}": 1,
+        "vipmesh_endpoints{refused}": 1,
+        "vipmesh_service_endpoints{a.test}": 4,
+        "vipmesh_service_endpoints_serving{a.test}": 2,
+        "vipmesh_service_endpoints{c.test}": 0,
+        "vipmesh_services_without_series": 0,
+        "vipmesh_probed_endpoints{healthy}": 1,
+        "vipmesh_probed_endpoints{starting}": 1,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+    assert "vipmesh_service_endpoints{d.test}" not in found, "a refused service shares its name with another one"
+
+
+def test_what_is_counted_on_the_way() -> None:
+    loop = LoopFigures(5, 1, operations=Counter(bind_vip=3), refusals=Counter(bind_vip=1), looked_at=1.5e9)
+    loop.pass_seconds.observe(0.02)
+    probes = ProbeFigures(Counter({(ProbeKind.TCP, True): 4, (ProbeKind.HTTP, False): 2}), in_flight=3, waiting=9)
+    probes.seconds.observe(30)
+    dns = {"answered": 11, "dropped": 2}
+    found = read(Measured(OBSERVED, loop, probes, dns, {"cached": 4, "failed": 1}))
+    expected = {
+        "vipmesh_passes_total": 5,
+        "vipmesh_data_plane_stalls_total": 1,
+        "vipmesh_pass_duration_seconds_count": 1,
+        "vipmesh_pass_duration_seconds_bucket{0.01}": 0,
+        "vipmesh_pass_duration_seconds_bucket{0.025}": 1,
+        "vipmesh_last_pass_timestamp_seconds": 1.5e9,
+        "vipmesh_data_plane_operations_total{bind_vip,done}": 2,
+        "vipmesh_data_plane_operations_total{bind_vip,refused}": 1,
+        "vipmesh_data_plane_operations_total{add_real_server,done}": 0,
+        "vipmesh_probes_total{success,tcp}": 4,
+        "vipmesh_probes_total{failure,http}": 2,
+        "vipmesh_probes_total{command,failure}": 0,
+        "vipmesh_probe_duration_seconds_bucket{10.0}": 0,
+        "vipmesh_probe_duration_seconds_bucket{+Inf}": 1,
+        "vipmesh_probes_in_flight": 3,
+        "vipmesh_probes_waiting": 9,
+        "vipmesh_dns_questions_total{answered}": 11,
+        "vipmesh_dns_forward_cache_hits_total": 4,
+        "vipmesh_dns_forward_failures_total": 1,
+        "vipmesh_dns_forward_stale_total": 0,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+
+
+def test_what_a_service_carries_is_the_sum_over_its_virtual_servers() -> None:
+    one, other = VirtualKey("10.112.0.2", 80, Transport.TCP), VirtualKey("10.112.0.3", 80, Transport.TCP)
+    stranger = VirtualKey("10.112.0.99", 80, Transport.TCP)
+    traffic = {one: Traffic(3, 400, 5000), other: Traffic(), stranger: Traffic(7, 7, 7)}
+    found = read(Measured(OBSERVED, traffic=traffic))
+    assert found["vipmesh_service_connections_total{a.test}"] == 3
+    assert found["vipmesh_service_received_bytes_total{a.test}"] == 400
+    assert found["vipmesh_service_sent_bytes_total{a.test}"] == 5000
+    assert found["vipmesh_service_connections_total{b.test}"] == 0
+    silent = read(Measured(OBSERVED))
+    assert not any(key.startswith("vipmesh_service_connections_total") for key in silent), "0 would be a lie"
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2])
+def test_services_beyond_the_bound_have_no_series_of_their_own(bound: int) -> None:
+    found = read(Measured(OBSERVED, most_services=bound))
+    named = [key for key in found if key.startswith("vipmesh_service_endpoints{")]
+    assert named == [f"vipmesh_service_endpoints{{{name}.test}}" for name in "abc"[:bound]]
+    assert found["vipmesh_services_without_series"] == 3 - bound
+    assert found["vipmesh_endpoints{serving}"] == 2, "the totals have all of them"
+
+
+def test_before_the_first_pass_nothing_is_claimed() -> None:
+    found = read(Measured(Observed(FACTS)))
+    assert found["vipmesh_services{serving}"] == 0
+    assert found["vipmesh_passes_total"] == 0
+
+
+def test_names_follow_the_conventions() -> None:
+    """https://prometheus.io/docs/practices/naming/"""
+    names = [family.name for family, _ in TABLE]
+    assert len(set(names)) == len(names)
+    for family, _ in TABLE:
+        assert re.fullmatch(r"vipmesh_[a-z_]+", family.name)
+        assert family.name.endswith("_total") == (family.kind == "counter"), family.name
+        assert not family.name.endswith(("_count", "_sum", "_bucket")), family.name
+        assert family.meaning.endswith(".")
+        assert "endpoint" not in family.labels, "endpoints come and go: each would leave a series behind"
+
+
+def test_the_docs_have_each_metric_and_no_other() -> None:
+    rows = re.findall(r"^\| `(vipmesh_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", (DOCS / "metrics.md").read_text(), re.M)
+    told = {name: (kind, re.findall(r"`(\w+)`", labels), meaning) for name, kind, labels, meaning in rows}
+    assert told == {f.name: (str(f.kind), list(f.labels), f.meaning) for f, _ in TABLE}

@@ -1,0 +1,148 @@
+"""The distribution's own browser, and a worker on paper for it to look at."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+
+from mesh.api.events import Moment
+from mesh.api.http.broadcaster import Feed
+from mesh.api.http.server import AdminApi, Entrance
+from mesh.api.status import Facts
+from mesh.control.planner import plan
+from mesh.control.snapshot import Observed
+from mesh.dataplane.drain import Place
+from mesh.health.history import History
+from mesh.health.snapshot import Judged
+from mesh.health.state_machine import Verdict
+from mesh.model import (
+    Claims,
+    ClusterView,
+    Endpoint,
+    Health,
+    Instance,
+    Probe,
+    ProbeKind,
+    Route,
+    Service,
+    Traffic,
+    Transport,
+    VirtualKey,
+)
+from tests.api.http.worker import TOKEN, VERBS
+from tests.system.e2e.programs import free_port
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FACTS = Facts("1.2", "w1", "ipvs", "this kernel has IPVS", ("127.0.0.1:53",))
+PROBE = Probe(ProbeKind.HTTP, 80)
+
+
+def observed(services: int = 3, endpoints: int = 2) -> Observed:
+    """So many services with so many endpoints each, all healthy, of weight 1, 2 ... on `w1` and `w2` in turn."""
+    declared = tuple(
+        Service(f"demo/{n}", f"service-{n}.test", (Route(f"service-{n}.test", 80, Transport.TCP, 80),), probe=PROBE)
+        for n in range(services)
+    )
+    ends = tuple(
+        Endpoint(f"{s.owner}/{e}", s.owner, "w1" if e % 2 == 0 else "w2", f"10.2.{n >> 8}.{n & 255}", e + 1, e + 1)
+        for n, s in enumerate(declared)
+        for e in range(endpoints)
+    )
+    vips = {s.name: f"10.112.{n >> 8}.{n & 255}" for n, s in enumerate(declared)}
+    health = {e.key: Health.HEALTHY for e in ends}
+    view = ClusterView(declared, ends, Claims(vips, {s.name: s.owner for s in declared}), health)
+    own = {e.id: Health.HEALTHY for e in ends if e.worker == FACTS.worker}
+    instances = tuple(Instance(e.id, e.owner, e.address, {}) for e in ends if e.worker == FACTS.worker)
+    return Observed(FACTS, view, instances, own, asked(dict.fromkeys(own, "status 200")), plan(view, health))
+
+
+def asked(found: Mapping[str, str]) -> Judged:
+    """What the last check of own endpoints has found, by id."""
+    histories = {}
+    for id, words in found.items():
+        histories[id] = History()
+        histories[id].add(Verdict(words == "status 200", words, 0.01), 1.0)
+    return Judged(names={(FACTS.worker, id): id for id in found}, histories=histories)
+
+
+def failed(seen: Observed, service: int, words: str) -> Observed:
+    """The first endpoint of a service has failed its probes."""
+    id = f"demo/{service}/0"
+    found = {id: past.verdicts()[-1].reason for id, past in seen.judged.histories.items()}
+    return replace(seen, probed={**seen.probed, id: Health.UNHEALTHY}, judged=asked({**found, id: words}))
+
+
+@dataclass
+class Worker:
+    """What the page shows; to be changed by the test."""
+
+    directory: Path
+    observed: Observed = field(default_factory=observed)
+    traffic: dict[VirtualKey, Traffic] = field(default_factory=dict)
+    connections: dict[Place, int] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    looks: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def link(self) -> str:
+        return f"{self.url}#token={TOKEN}"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Feed]:
+        token = self.directory / "token"
+        token.touch(0o600)
+        token.write_text(TOKEN)
+        feed = Feed(self.look)
+        entrance = Entrance(f"unix://{self.directory}/admin.sock", f"127.0.0.1:{self.port}", token)
+        api = AdminApi(entrance, lambda: self.observed, VERBS, feed=feed)
+        await api.start()
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(feed.run())
+            try:
+                yield feed
+            finally:
+                await api.stop()
+                running.cancel()
+
+    async def look(self) -> Moment:
+        self.looks += 1
+        return Moment(self.observed, asyncio.get_running_loop().time(), dict(self.traffic), dict(self.connections))
+
+
+@asynccontextmanager
+async def launched() -> AsyncIterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("needs chromium; `tests/install-packages` says what to install")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # it refuses to run as root with one
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@dataclass
+class Complaints:
+    """What the browser has to say against a page; a refused token is the test's own doing."""
+
+    found: list[str] = field(default_factory=list)
+
+    def listen(self, page: Page) -> None:
+        page.on("pageerror", lambda error: self.found.append(str(error)))
+        page.on("dialog", lambda dialog: self.found.append(f"dialog: {dialog.message}"))
+        page.on("console", self._console)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and "status of 401" not in message.text and "ERR_CONNECTION" not in message.text:
+            self.found.append(message.text)

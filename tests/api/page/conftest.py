@@ -1,0 +1,37 @@
+"""A browser for each test, and what it complains about at the end."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page
+
+from tests.api.page.browser import Complaints, Worker, launched
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def complaints() -> Complaints:
+    return Complaints()
+
+
+@pytest.fixture
+async def page(browser: Browser, complaints: Complaints) -> AsyncIterator[Page]:
+    """A fresh profile. The test fails if the browser complains of anything that the test has not taken out."""
+    context = await browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(15_000)
+    page = await context.new_page()
+    complaints.listen(page)
+    yield page
+    await context.close()
+    assert complaints.found == []
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    return Worker(tmp_path)

@@ -1,0 +1,145 @@
+"""Names, labels and reasons are strangers' texts: in the page they are text, however they are written."""
+
+from dataclasses import replace
+
+import pytest
+from playwright.async_api import Page, expect
+
+from mesh.api.status import Facts
+from mesh.control.planner import plan
+from mesh.control.snapshot import Observed
+from mesh.model import Claims, Endpoint
+from tests.api.page.browser import Complaints, Worker, asked, observed
+
+ATTACKS = [
+    "<img src=x onerror=alert(1)>",
+    "<script>document.title='hacked'</script>",
+    '"><svg onload=alert(1)>',
+    "</td></tr></table><h1>hacked</h1>",
+    "javascript:alert(1)",
+    "${alert(1)}{{constructor.constructor('alert(1)')()}}",
+    "<iframe srcdoc='<script>parent.alert(1)</script>'></iframe>",
+    "&lt;b&gt;&#60;b&#62;",
+    "' onmouseover='alert(1)",
+]
+BAD_NEWS = "\u202egnp.evil\u202c\x00\x1b[2J\u2066x\u2069\r\nevent: bye\ndata: {}\n\n"
+
+
+def everywhere(text: str) -> Observed:
+    """A worker of whom everything that somebody writes is this text."""
+    seen = observed(1, 2)
+    assert seen.view is not None
+    (service,) = seen.view.services
+    service = replace(service, owner=text, name=text, routes=(replace(service.routes[0], name=text),))
+    ends = tuple(
+        replace(each, owner=text, name=text, release=text, worker=text, id=f"{n}{text}")
+        for n, each in enumerate(seen.view.endpoints)
+    )
+    view = replace(seen.view, services=(service,), endpoints=ends, claims=Claims({text: "10.112.0.9"}, {text: text}))
+    return replace(
+        seen,
+        facts=Facts(text, text, text, text, (text,)),
+        view=view,
+        instances=None,
+        probed={},
+        plan=plan(view, {}),
+        problems={"labels": (text,)},
+        failures=(text,),
+        frozen={"store": text},
+        judged=replace(asked({ends[0].id: text}), suspicions=(text,)),
+    )
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+async def test_it_is_shown_and_does_nothing(page: Page, worker: Worker, text: str) -> None:
+    worker.observed = everywhere(text)
+    async with worker.running():
+        await page.goto(worker.link)
+        before = await page.evaluate("document.querySelectorAll('*').length")
+        assert before > 0
+        row = page.locator("#service-table > tbody th button")
+        await expect(row).to_have_text(text)
+        await row.click()
+        await expect(page.locator("#problems li").nth(1)).to_have_text(text)
+        await expect(page.locator("#worker")).to_have_text(text)
+        await expect(page.locator(".details tbody tr").first.locator("th")).to_have_text(text)
+        await expect(page.locator(".way")).to_be_visible()
+        await page.get_by_label("Show those with").fill(text.split(maxsplit=1)[0])
+        await expect(row).to_have_text(text)
+        assert await page.title() == f"{text} - vipmesh"
+        made = "img, iframe, b, script:not([src='/page/main.js']), [onload], [onerror], [onmouseover], a:not(.skip)"
+        assert await page.locator(made).count() == 0
+        assert await page.locator("h1").count() == 1
+
+
+async def test_what_moves_or_hides_other_text_is_taken_out(page: Page, worker: Worker) -> None:
+    worker.observed = everywhere(BAD_NEWS)
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page.locator("#connection")).to_have_text("live")
+        await expect(page.locator("#problems li")).to_have_count(2)
+        shown = await page.evaluate("document.body.innerText + document.title")
+        assert not set(shown) & set("\u202e\u202c\x00\x1b\u2066\u2069")
+        assert "\ufffdgnp.evil" in shown
+        assert await page.locator("#connection").text_content() == "live", "a text ends no event"
+
+
+async def test_a_text_without_end_is_cut(page: Page, worker: Worker) -> None:
+    worker.observed = everywhere("x" * 1_000_000)
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page.locator("#connection")).to_have_text("live")
+        await page.locator("#service-table > tbody th button").click()
+        assert await page.evaluate("document.body.innerText.length") < 20_000
+        width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert width[0] <= width[1], "nothing is pushed out of sight"
+
+
+async def test_an_endpoint_called_like_a_property_is_one(page: Page, worker: Worker) -> None:
+    seen = observed(1, 1)
+    assert seen.view is not None
+    names = ("__proto__", "constructor", "toString")
+    ends = tuple(Endpoint(name, "demo/0", name, f"10.2.0.{n}", name=name) for n, name in enumerate(names, 1))
+    view = replace(seen.view, endpoints=ends)
+    worker.observed = replace(seen, view=view, instances=None, probed={}, plan=plan(view, {}))
+    async with worker.running():
+        await page.goto(worker.link)
+        await page.get_by_role("button", name="service-0.test").click()
+        rows = page.locator(".details tbody tr")
+        await expect(rows.locator("th")).to_have_text(list(names))
+        await expect(rows.locator("td:last-child")).to_have_text(["0", "0", "0"])
+        await expect(page.locator("#workers th")).to_have_text([*sorted(names), "w1 (this one)"])
+
+
+async def test_the_browser_itself_refuses_markup_and_other_hosts(
+    page: Page, worker: Worker, complaints: Complaints
+) -> None:
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page.locator("#connection")).to_have_text("live")
+        refused = await page.evaluate(
+            """async () => {
+                await new Promise((done) => setTimeout(done));  // the debugger's own calls may use eval
+                const refused = [];
+                const attempts = {
+                    markup: () => { document.body.innerHTML = "<b>x</b>"; },
+                    eval: () => eval("1"),
+                    policy: () => trustedTypes.createPolicy("x", { createHTML: (text) => text }),
+                    script: () => { document.createElement("script").text = "window.hacked = 1"; },
+                    elsewhere: () => fetch("http://127.0.0.1:9/"),
+                };
+                for (const [name, attempt] of Object.entries(attempts)) {
+                    try { await attempt(); } catch (error) { refused.push(name); }
+                }
+                const image = new Image();
+                await new Promise((done) => { image.onerror = done; image.src = "http://127.0.0.1:9/x.png"; });
+                const style = document.createElement("p");
+                style.setAttribute("style", "color: rgb(1, 2, 3)");
+                document.body.append(style);
+                if (getComputedStyle(style).color !== "rgb(1, 2, 3)") refused.push("style");
+                return refused;
+            }"""
+        )
+        assert refused == ["markup", "eval", "policy", "script", "elsewhere", "style"]
+    assert complaints.found, "the browser says so"
+    complaints.found.clear()

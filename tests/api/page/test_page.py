@@ -1,0 +1,188 @@
+"""The page in a real browser: what it shows, how it follows, and that it stays where its reader is."""
+
+from dataclasses import replace
+
+from playwright.async_api import Page, expect
+
+from mesh.model import RealKey, Traffic, Transport, VirtualKey
+from tests.api.http.worker import TOKEN
+from tests.api.page.browser import Worker, failed, observed
+
+WEB = VirtualKey("10.112.0.1", 80, Transport.TCP)
+
+
+async def test_it_asks_for_the_token_and_takes_it_by_keyboard(page: Page, worker: Worker) -> None:
+    async with worker.running():
+        await page.goto(worker.url)
+        await expect(page.locator("#connection")).to_have_text("it asks for a token")
+        await expect(page.get_by_label("Token", exact=True)).to_be_focused()
+        await page.keyboard.type("not the token at all")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#door-error")).to_have_text("That is not the token of this worker.")
+        await expect(page.get_by_role("heading", name="Services")).to_be_hidden()
+        await page.keyboard.type(TOKEN)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#connection")).to_have_text("live")
+        await expect(page.get_by_role("button", name="service-0.test")).to_be_visible()
+
+
+async def test_a_link_with_the_token_goes_in_and_leaves_no_trace_of_it(page: Page, worker: Worker) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page.locator("#connection")).to_have_text("live")
+        assert page.url == worker.url
+    assert asked
+    assert all(url.startswith(worker.url) for url in asked), "no other host is asked for anything"
+    assert not any(TOKEN in url for url in asked if "#" not in url)
+
+
+async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> None:
+    worker.observed = replace(
+        failed(observed(), 1, "status 503"),
+        problems={"labels": ("label mesh.routing.vip: 10.9.9.9 is outside of the pool",)},
+        failures=("add virtual server: no memory",),
+        frozen={"store": "etcd does not answer"},
+        repairs=2,
+    )
+    worker.connections = {(WEB, RealKey("10.2.0.1", 2)): 5}
+    worker.traffic = {WEB: Traffic(10)}
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page).to_have_title("w1 - vipmesh")
+        await expect(page.locator("#about")).to_have_text(
+            "version 1.2, data plane ipvs (this kernel has IPVS), DNS on 127.0.0.1:53"
+        )
+        row = page.locator("#service-table > tbody").nth(1).locator("tr").first
+        await expect(row).to_contain_text("service-1.test")
+        await expect(row.locator("td")).to_have_text(["10.112.0.1", "1 of 2", "5", "0"])
+        await expect(page.get_by_role("alert").locator("p")).to_have_text(
+            ["Frozen, the last good state stays in force: etcd does not answer"]
+        )
+        await expect(page.locator("#problems li")).to_have_text(
+            [
+                "The data plane refuses: add virtual server: no memory",
+                "label mesh.routing.vip: 10.9.9.9 is outside of the pool",
+                "Somebody else has changed what is vipmesh's, and it was mended: 2 times. The log says what.",
+            ]
+        )
+        await expect(page.locator("#workers tr")).to_have_text(["w1 (this one)332", "w2333"])
+        await expect(page.locator("figure").nth(2).locator(".value")).to_have_text("5")
+
+        await page.get_by_role("button", name="service-1.test").click()
+        image = page.get_by_role("img")
+        await expect(image).to_have_accessible_name(
+            "A request for service-1.test at 10.112.0.1 goes to 10.2.0.1:2 on w2, 100 % of new connections. "
+            "Not to 10.2.0.1:1 on w1, unhealthy: status 503."
+        )
+        await expect(image.locator("path.link.out")).to_have_count(1)
+        endpoints = page.locator(".details table tbody tr")
+        await expect(endpoints).to_have_text(
+            ["demo/1/0w110.2.0.1:1unhealthy1-status 5030", "demo/1/1w210.2.0.1:2serves2--5"]
+        )
+
+
+async def test_it_follows_and_stays_where_its_reader_is(page: Page, worker: Worker) -> None:
+    async with worker.running() as feed:
+        await page.goto(worker.link)
+        button = page.get_by_role("button", name="service-1.test")
+        await button.press("Enter")
+        await expect(button).to_have_attribute("aria-expanded", "true")
+        worker.observed = failed(worker.observed, 1, "refused")
+        feed.changed()
+        details = page.locator(".details:visible")
+        await expect(details).to_contain_text("unhealthy")
+        await expect(details).to_contain_text("refused")
+        fewer = observed(2)
+        assert fewer.view is not None
+        view = replace(fewer.view, services=fewer.view.services[1:])
+        worker.observed = replace(fewer, view=view)
+        feed.changed()
+        await expect(page.locator("#shown")).to_have_text("1 of 1 services shown")
+        await expect(details).not_to_contain_text("unhealthy")
+        await expect(button).to_be_focused()
+        await expect(button).to_have_attribute("aria-expanded", "true")
+
+
+async def test_it_plots_what_goes_through(page: Page, worker: Worker) -> None:
+    worker.traffic = {WEB: Traffic(1000, 10_000, 50_000)}
+    async with worker.running() as feed:
+        await page.goto(worker.link)
+        await expect(page.locator("#shown")).to_have_text("3 of 3 services shown")
+        sent = page.locator("figure", has_text="To clients")
+        for n in range(1, 4):
+            worker.traffic = {WEB: Traffic(1000 + n * 50, 10_000, 50_000 + n * 4_000_000)}
+            feed.changed()
+            drawn = "document.querySelectorAll('figure')[5].querySelector('.plot-line').getAttribute('d')"
+            await page.wait_for_function(f"() => ({drawn} ?? 'M').split('L').length > {n - 1}")
+        await expect(sent.locator(".value")).to_contain_text("B/s")
+        await expect(sent.locator(".range")).to_contain_text(" to ")
+        row = page.locator("#service-table > tbody").nth(1).locator("tr").first
+        await expect(row.locator("td").last).not_to_have_text("0")
+
+
+async def test_it_shows_what_is_suspected_and_who_serves_in_spite_of_it(page: Page, worker: Worker) -> None:
+    worker.observed = failed(observed(1, 2), 0, "refused")
+    key = ("w1", "demo/0/0")
+    told = replace(worker.observed.judged, kept=frozenset({key}), suspicions=("service demo/0: 2 of 2 endpoints fail",))
+    worker.observed = replace(worker.observed, judged=told)
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page.locator("#alerts")).to_contain_text("Suspected, and not obeyed: service demo/0: 2 of 2")
+        await page.get_by_role("button", name="service-0.test").click()
+        first = page.locator(".details table tbody tr").first
+        await expect(first).to_contain_text("serves: failure is suspected")
+
+
+async def test_it_says_that_it_has_lost_the_worker_and_finds_it_again(page: Page, worker: Worker) -> None:
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page.locator("#connection")).to_have_text("live")
+    await expect(page.locator("#connection")).to_contain_text("not connected")
+    await expect(page.locator("main")).to_have_class("ready stale")
+    await expect(page.get_by_role("button", name="service-0.test")).to_be_visible()
+    worker.observed = observed(1)
+    async with worker.running():
+        await expect(page.locator("#connection")).to_have_text("live", timeout=20_000)
+        await expect(page.locator("#shown")).to_have_text("1 of 1 services shown")
+        await expect(page.locator("main")).to_have_class("ready")
+
+
+async def test_of_many_services_the_page_holds_as_many_as_are_wanted(page: Page, worker: Worker) -> None:
+    worker.observed = failed(observed(2500, 1), 1234, "no answer in 2 s")
+    async with worker.running():
+        await page.goto(worker.link)
+        await expect(page.locator("#shown")).to_have_text("100 of 2500 services shown")
+        await page.get_by_role("button", name="Show more").click()
+        await expect(page.locator("#shown")).to_have_text("200 of 2500 services shown")
+        await page.get_by_label("only where something is wrong").check()
+        await expect(page.locator("#service-table > tbody")).to_have_count(1)
+        await expect(page.get_by_role("button", name="service-1234.test")).to_be_visible()
+        await page.get_by_label("only where something is wrong").uncheck()
+        await page.get_by_label("Show those with").fill("10.112.4.210 W1")
+        await expect(page.locator("#service-table > tbody")).to_have_count(1)
+        await expect(page.get_by_role("button", name="service-1234.test")).to_be_visible()
+        await page.get_by_label("Show those with").fill("no such")
+        await expect(page.locator("#shown")).to_have_text("0 of 2500 services shown")
+
+
+async def test_events_may_come_in_any_pieces(page: Page, worker: Worker) -> None:
+    async with worker.running():
+        await page.goto(worker.link)
+        found = await page.evaluate(
+            """async () => {
+                const { events } = await import("/page/stream.js");
+                const text = 'retry: 2000\\n\\n: still here\\n\\n' +
+                    'event: a\\ndata: {"x": "\\\\n\\u00e9\\ud83d\\ude00"}\\n\\nevent: b\\ndata: 1\\n\\n';
+                const all = [];
+                for (let size = 1; size <= text.length; size += 1) {
+                    const got = [];
+                    const parser = events((name, data) => got.push([name, data]));
+                    for (let at = 0; at < text.length; at += size) parser(text.slice(at, at + size));
+                    all.push(JSON.stringify(got));
+                }
+                return [...new Set(all)];
+            }"""
+        )
+        assert found == ['[["a",{"x":"\\né😀"}],["b",1]]']

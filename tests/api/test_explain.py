@@ -1,0 +1,537 @@
+"""explain: the way of a request, and for everything that is not in the way the reason. Cases, one world each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.api.explain.document import Cause, Explanation, render
+from mesh.api.explain.query import explain
+from mesh.api.status import Facts
+from mesh.control.evidence import Evidence
+from mesh.control.local_overlay import health_of
+from mesh.control.planner import plan
+from mesh.control.snapshot import Observed
+from mesh.health.state_machine import Verdict
+from mesh.model import (
+    Claims,
+    ClusterView,
+    Drain,
+    Endpoint,
+    Health,
+    Instance,
+    Probe,
+    ProbeKind,
+    Publish,
+    RealKey,
+    RealServer,
+    Route,
+    Scheduler,
+    Service,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
+from mesh.model.problem import Problem, Severity
+
+TCP, UDP = Transport.TCP, Transport.UDP
+VIP = "10.112.0.7"
+OWN = "192.0.2.11"
+HEALTHY, UNHEALTHY = Health.HEALTHY, Health.UNHEALTHY
+
+WEB = Service(
+    "demo/web",
+    "web.test",
+    (Route("web.test", 80, TCP, 8080), Route("www.test", 80, TCP, 8080)),
+    (Publish(8080, TCP, 30080),),
+    probe=Probe(ProbeKind.HTTP, None, "/health"),
+)
+DB = Service("demo/db", "db.mesh.internal", (Route("db.mesh.internal", 53, UDP, 53),))
+ONE = Endpoint("web/" + "a" * 64, "demo/web", "w1", "10.2.0.1", name="web-1")
+TWO = Endpoint("web/" + "b" * 64, "demo/web", "w1", "10.2.0.2", weight=3, release="v2", name="web-2")
+FAR = Endpoint("web/" + "c" * 64, "demo/web", "w2", "10.2.0.3", name="web-3")
+STORE = Endpoint("db/0", "demo/db", "w1", "10.2.0.9")
+CLAIMS = Claims(
+    {"web.test": VIP, "db.mesh.internal": "10.112.0.8", "gone.test": "10.112.0.9"},
+    {"web.test": "demo/web", "www.test": "demo/web", "db.mesh.internal": "demo/db"},
+    {(TCP, 30080): ("web.test", 8080)},
+    {VIP: "web.test", "10.112.0.8": "db.mesh.internal", "10.112.0.9": "gone.test"},
+)
+GOOD = Verdict(True, "status 200", 0.01, at=98.0)
+BAD = Verdict(False, "refused", 0.002, at=97.0)
+
+
+@dataclass(frozen=True)
+class World:
+    """What a case changes of a worker where all is well."""
+
+    services: Sequence[Service] = (WEB, DB)
+    endpoints: Sequence[Endpoint] = (ONE, TWO, FAR, STORE)
+    claims: Claims = CLAIMS
+    said: Mapping[tuple[str, str], Health] = field(default_factory=lambda: {FAR.key: HEALTHY})
+    probed: Mapping[str, Health] = field(default_factory=lambda: {ONE.id: HEALTHY, TWO.id: HEALTHY})
+    verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=lambda: {ONE.id: [GOOD], TWO.id: [GOOD]})
+    instances: Sequence[Instance] | None = None
+    problems: Sequence[Problem] = ()
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+    contested: frozenset[tuple[Transport, int]] = frozenset()
+    left: Callable[[Table], Table] = lambda table: table
+    """The data plane, from what was planned."""
+    answers: Callable[[str], bool] = lambda _: True
+    own: Sequence[str] = (OWN,)
+
+    def evidence(self) -> Evidence:
+        view = ClusterView(tuple(self.services), tuple(self.endpoints), self.claims, self.said)
+        served = {port: of for port, of in self.claims.ports.items() if port not in self.contested}
+        planned = plan(
+            replace(view, claims=replace(self.claims, ports=served)), health_of(view, "w1", self.probed), self.own
+        )
+        observed = Observed(
+            Facts("1", "w1", "ipvs", "a test"),
+            view,
+            None if self.instances is None else tuple(self.instances),
+            self.probed,
+            plan=planned,
+            failures=self.failures,
+            frozen=self.frozen,
+        )
+        names = {name: vip for name, vip in planned.names.items() if self.answers(name)}
+        table = self.left(planned.table)
+        return Evidence(
+            observed, "mesh.internal", tuple(self.problems), self.verdicts, self.contested, names, table, 100.0
+        )
+
+    def explain(self, asked: str) -> Explanation:
+        return explain(asked, self.evidence())
+
+
+def reasons(explanation: Explanation) -> list[tuple[str, str]]:
+    """Every reason, with what it is about."""
+    found = [("", str(reason.cause)) for reason in explanation.why_not]
+    for way in explanation.ways:
+        found += [(way.service, str(reason.cause)) for reason in way.why_not]
+        found += [(name.name, str(name.why_not.cause)) for name in way.names if name.why_not is not None]
+        found += [(port.virtual_servers[0], str(reason.cause)) for port in way.ports for reason in port.why_not]
+        found += [(e.name or e.id, str(reason.cause)) for e in way.endpoints for reason in e.why_not]
+    return found
+
+
+def without(key: VirtualKey) -> Callable[[Table], Table]:
+    return lambda table: replace(
+        table, virtual_servers={k: server for k, server in table.virtual_servers.items() if k != key}
+    )
+
+
+def with_real(real: RealKey, weight: int) -> Callable[[Table], Table]:
+    """The data plane with one real server more behind every virtual server."""
+
+    def change(table: Table) -> Table:
+        servers = {
+            key: replace(server, real_servers={**server.real_servers, real: RealServer(weight)})
+            for key, server in table.virtual_servers.items()
+        }
+        return replace(table, virtual_servers=servers)
+
+    return change
+
+
+def emptied(table: Table) -> Table:
+    return replace(table, virtual_servers={key: VirtualServer() for key in table.virtual_servers})
+
+
+OTHER = Service("other/web", "web.test", (Route("web.test", 81, TCP, 81),))
+FIXED = replace(WEB, fixed_vip="10.112.0.8")
+DRAINED = {drain: replace(TWO, drain=drain) for drain in Drain}
+BOTH = f"{TCP}://{VIP}:80"
+PORT = f"{TCP}://{OWN}:30080"
+
+CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
+    (
+        "a failed probe: which, when, with what answer",
+        World(probed={ONE.id: HEALTHY, TWO.id: UNHEALTHY}, verdicts={TWO.id: [GOOD, BAD, BAD, BAD]}),
+        "web.test",
+        [("web-2", Cause.PROBE_FAILED)],
+        "GET http://10.2.0.2:8080/health: refused, 3 s ago, took 0.002 s; 3 failed in a row, 2 successes bring it back",
+    ),
+    (
+        "a failed probe that answers again",
+        World(probed={ONE.id: HEALTHY, TWO.id: UNHEALTHY}, verdicts={TWO.id: [BAD, GOOD]}),
+        "web.test",
+        [("web-2", Cause.PROBE_FAILED)],
+        "status 200, 2 s ago, took 0.01 s; 1 of 2 successes in a row that it needs",
+    ),
+    (
+        "no success yet",
+        World(probed={ONE.id: HEALTHY, TWO.id: Health.STARTING}, verdicts={TWO.id: [BAD]}),
+        "web-2",
+        [("web-2", Cause.NOT_PROBED_YET)],
+        "1 failed in a row, the first success brings it in; see the log of the container",
+    ),
+    (
+        "not asked yet",
+        World(probed={ONE.id: HEALTHY}, verdicts={}),
+        "web-2",
+        [("web-2", Cause.NOT_PROBED_YET)],
+        "GET http://10.2.0.2:8080/health: not answered yet",
+    ),
+    (
+        "a probe of another worker",
+        World(said={FAR.key: UNHEALTHY}),
+        "web-3",
+        [("web-3", Cause.PROBE_FAILED)],
+        "worker w2 says that its probe fails; ask there for the answer: `vipmesh explain web-3`",
+    ),
+    (
+        "another worker has not probed yet",
+        World(said={}),
+        "web-3",
+        [("web-3", Cause.NOT_PROBED_YET)],
+        "worker w2 has not told of a first success yet",
+    ),
+    (
+        "the engine's health check",
+        World(endpoints=(replace(STORE, health=UNHEALTHY),)),
+        "db",
+        [("udp://10.112.0.8:53", Cause.NO_ENDPOINT), ("db/0", Cause.ENGINE_UNHEALTHY)],
+        "the container engine's own health check fails; see `docker inspect db/0`",
+    ),
+    (
+        "the engine's health check has not succeeded yet",
+        World(endpoints=(replace(STORE, health=Health.STARTING),)),
+        "db",
+        [("udp://10.112.0.8:53", Cause.NO_ENDPOINT), ("db/0", Cause.ENGINE_STARTING)],
+        "has not succeeded yet",
+    ),
+    (
+        "an operator drains it, connections are left",
+        World(endpoints=(ONE, DRAINED[Drain.ASKED]), left=with_real(RealKey("10.2.0.2", 8080), 0)),
+        "web.test",
+        [("web-2", Cause.DRAINING)],
+        "an operator drains it: established connections finish, new ones go elsewhere; `vipmesh undrain web-2` ends",
+    ),
+    (
+        "it is being stopped, and is free",
+        World(endpoints=(ONE, DRAINED[Drain.STOPPING])),
+        "web.test",
+        [("web-2", Cause.DRAINING)],
+        "its container is being stopped: no connection is left",
+    ),
+    (
+        "it is paused and its weight is 0: both are said",
+        World(endpoints=(ONE, replace(DRAINED[Drain.PAUSED], weight=0))),
+        "web-2",
+        [("web-2", Cause.DRAINING), ("web-2", Cause.WEIGHT_ZERO)],
+        "its weight is 0; set its label routing.weight to 1 or more",
+    ),
+    (
+        "an endpoint of the other family",
+        World(endpoints=(ONE, replace(TWO, address="fd00::2"))),
+        "web.test",
+        [(BOTH, Cause.OTHER_FAMILY), (PORT, Cause.OTHER_FAMILY), ("web-2", Cause.OTHER_FAMILY)],
+        "[fd00::2]:8080 is of the other address family",
+    ),
+    (
+        "a conflict of names: with whom",
+        World(services=(WEB, OTHER), endpoints=(ONE, replace(FAR, owner="other/web", worker="w1"))),
+        "other/web",
+        [("web.test", Cause.NAME_TAKEN), ("web.test", Cause.NAME_TAKEN)],
+        "the name web.test is held by demo/web; give the service a name of its own",
+    ),
+    (
+        "a second name that another holds",
+        World(claims=replace(CLAIMS, owners={**CLAIMS.owners, "www.test": "old/www"})),
+        "www.test",
+        [("www.test", Cause.NAME_TAKEN)],
+        "www.test  ->  does not resolve here\n    name-taken: the name www.test is held by old/www",
+    ),
+    (
+        "a fixed VIP that another holds",
+        World(services=(FIXED,)),
+        "web.test",
+        [("web.test", Cause.VIP_TAKEN), ("web.test", Cause.NOT_PROGRAMMED), ("www.test", Cause.NOT_PROGRAMMED)],
+        "the VIP 10.112.0.8 is held by db.mesh.internal; write another address",
+    ),
+    (
+        "a VIP that is refused",
+        World(
+            services=(replace(WEB, fixed_vip="10.9.0.1"),),
+            endpoints=(),
+            problems=[
+                Problem(Severity.ERROR, "service demo/web", "the VIP 10.9.0.1 is outside", "x", owner="demo/web")
+            ],
+        ),
+        "web.test",
+        [("web.test", Cause.REFUSED), ("web.test", Cause.NOT_PROGRAMMED), ("www.test", Cause.NOT_PROGRAMMED)],
+        "refused: the VIP 10.9.0.1 is outside; x",
+    ),
+    (
+        "claimed by nobody yet",
+        World(services=(DB,), endpoints=(), claims=Claims()),
+        "db",
+        [("db.mesh.internal", Cause.UNCLAIMED), ("db.mesh.internal", Cause.UNCLAIMED)],
+        "the name db.mesh.internal is not given out yet; ask again in a moment",
+    ),
+    (
+        "claimed by nobody yet, and the store is away",
+        World(services=(DB,), endpoints=(), claims=Claims(), frozen={"store": "etcd is gone"}),
+        "db",
+        [("db.mesh.internal", Cause.FROZEN), ("db.mesh.internal", Cause.FROZEN)],
+        "is not given out yet, and the store does not answer: etcd is gone",
+    ),
+    (
+        "a frozen store is told wherever there is a way, too",
+        World(frozen={"store": "etcd is gone"}),
+        "web.test",
+        [],
+        "frozen:\n  etcd is gone",
+    ),
+    (
+        "a published port that a program listens on",
+        World(contested=frozenset({(TCP, 30080)})),
+        "30080",
+        [("tcp port 30080 of the worker", Cause.PORT_CONTESTED)],
+        "a program of this worker listens on tcp port 30080; publish another port, or stop that program (`ss -lnp",
+    ),
+    (
+        "a published port that another service holds",
+        World(services=(WEB, replace(DB, publishes=(Publish(53, TCP, 30080),)))),
+        "db",
+        [("tcp port 30080 of the worker", Cause.PORT_TAKEN)],
+        "the published tcp port 30080 is held by web.test; publish another port or auto",
+    ),
+    (
+        "a published port that is not given out yet",
+        World(services=(replace(DB, publishes=(Publish(53, UDP, None),)),), endpoints=(STORE,)),
+        "db",
+        [("udp port auto of the worker", Cause.UNCLAIMED)],
+        "the published port for container port 53 is not given out yet",
+    ),
+    (
+        "no endpoint at all",
+        World(endpoints=()),
+        "web.test:80",
+        [(BOTH, Cause.NO_ENDPOINT)],
+        "no endpoint takes connections: clients are refused",
+    ),
+    (
+        "a virtual server that the data plane refused",
+        World(left=without(VirtualKey(VIP, 80, TCP)), failures=("add virtual server: no module",)),
+        "web.test:80",
+        [(BOTH, Cause.NOT_PROGRAMMED), (BOTH, Cause.NO_ENDPOINT)],
+        "tcp://10.112.0.7:80 is not in the data plane yet; see what the data plane refused, below",
+    ),
+    (
+        "real servers that the data plane does not have",
+        World(left=emptied, endpoints=(ONE,)),
+        "web.test:80",
+        [(BOTH, Cause.NO_ENDPOINT), (BOTH, Cause.NOT_PROGRAMMED)],
+        "10.2.0.1:8080 is not behind it in the data plane yet",
+    ),
+    (
+        "a name whose VIP is not bound",
+        World(answers=lambda name: name != "www.test"),
+        "web.test",
+        [("www.test", Cause.NOT_PROGRAMMED)],
+        "it resolves when its VIP is bound and programmed",
+    ),
+    (
+        "a container whose label is refused",
+        World(
+            instances=(Instance("bad/" + "d" * 64, "demo/bad", "10.2.0.4", {}, name="bad-1"),),
+            problems=[
+                Problem(Severity.ERROR, "service bad, label x", "it is bad", "write good", "x", "c.yaml:3", "demo/bad")
+            ],
+        ),
+        "bad-1",
+        [("", Cause.REFUSED)],
+        "bad-1: c.yaml:3: service bad, label x: it is bad; write good",
+    ),
+    (
+        "a container that no label leads to",
+        World(instances=(Instance("x", "demo/x", "10.2.0.4", {}),)),
+        "10.2.0.4",
+        [("", Cause.NOT_ROUTED)],
+        "it runs here at 10.2.0.4, and no label leads to it; give it a label such as",
+    ),
+    (
+        "a container that its source left out, with a problem of its own",
+        World(problems=[Problem(Severity.ERROR, "container odd-1", "it has no address", "give it a network")]),
+        "odd-1",
+        [("", Cause.REFUSED)],
+        "container odd-1: it has no address; give it a network",
+    ),
+    (
+        "a VIP that is kept for a service that is gone",
+        World(),
+        "10.112.0.9",
+        [("", Cause.UNKNOWN)],
+        "the VIP is kept for gone.test, which no worker runs now; start it again",
+    ),
+    ("a port that nobody has", World(), "9999", [("", Cause.UNKNOWN)], "no service publishes port 9999"),
+    ("a name with a typing error", World(), "wbe.test", [("", Cause.UNKNOWN)], "did you mean web.test?"),
+    ("nothing like it", World(), "zzz", [("", Cause.UNKNOWN)], "`vipmesh status` lists what there is"),
+]
+
+
+@pytest.mark.parametrize(("world", "asked", "causes", "text"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_what_is_not_in_the_way_has_its_reason(
+    world: World, asked: str, causes: list[tuple[str, Cause]], text: str
+) -> None:
+    explanation = world.explain(asked)
+    assert reasons(explanation) == [(about, str(cause)) for about, cause in causes]
+    assert text in render(explanation)
+    assert msgspec.json.decode(msgspec.json.encode(explanation), type=Explanation) == explanation
+
+
+def test_every_cause_has_a_case() -> None:
+    assert {cause for *_, causes, _ in CASES for _, cause in causes} == set(Cause)
+
+
+WHOLE = """\
+service web.test  (demo/web)
+  web.test  ->  10.112.0.7
+  www.test  ->  10.112.0.7
+  virtual server tcp://10.112.0.7:80  ->  container port 8080
+    wrr
+     25%  weight 1    10.2.0.1:8080           web-1 on w1  GET http://10.2.0.1:8080/health: status 200, 2 s ago
+     75%  weight 3    10.2.0.2:8080           web-2 on w1  release v2
+  published port tcp://192.0.2.11:30080  ->  container port 8080
+    wrr
+    the same endpoints"""
+
+
+def test_the_whole_way_of_a_name() -> None:
+    explanation = World(endpoints=(ONE, TWO)).explain("web.test")
+    assert explanation.works
+    said = "  GET http://10.2.0.2:8080/health: status 200, 2 s ago"
+    assert render(explanation) == WHOLE.replace("release v2", f"release v2{said}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "services"),
+    [
+        ("web.test", "name", ["web.test"]),
+        ("WWW.test.", "name", ["web.test"]),
+        ("web.test:80", "name", ["web.test"]),
+        ("http://web.test/a/path?x=1", "name", ["web.test"]),
+        ("db", "name", ["db.mesh.internal"]),
+        ("udp://db:53", "name", ["db.mesh.internal"]),
+        (VIP, "vip", ["web.test"]),
+        (f"{VIP}:80", "vip", ["web.test"]),
+        (f"tcp://{VIP}:80", "vip", ["web.test"]),
+        ("30080", "port", ["web.test"]),
+        ("30080/tcp", "port", ["web.test"]),
+        (f"{OWN}:30080", "port", ["web.test"]),
+        ("53", "port", ["db.mesh.internal"]),
+        ("53/tcp", "nothing", []),
+        ("80", "port", ["web.test"]),
+        ("web-2", "endpoint", ["web.test"]),
+        ("b" * 12, "endpoint", ["web.test"]),
+        ("bbb", "nothing", []),
+        (TWO.id, "endpoint", ["web.test"]),
+        (f"w1/{TWO.id}", "endpoint", ["web.test"]),
+        ("10.2.0.2", "endpoint", ["web.test"]),
+        ("demo/web", "service", ["web.test"]),
+        ("", "nothing", []),
+        ("http://", "nothing", []),
+        ("[fd00::7]:80", "nothing", []),
+        ("fd00::7", "nothing", []),
+    ],
+)
+def test_whatever_a_user_has_at_hand_is_understood(asked: str, kind: str, services: list[str]) -> None:
+    explanation = World().explain(asked)
+    assert (explanation.kind, [way.service for way in explanation.ways]) == (kind, services)
+
+
+def test_of_two_that_declare_a_name_the_holder_counts() -> None:
+    world = World(services=(WEB, OTHER), endpoints=(ONE, replace(FAR, owner="other/web")))
+    assert world.explain("web.test").works
+    assert world.explain("demo/web").works
+    assert not world.explain("other/web").works
+
+
+def test_a_port_shows_its_own_virtual_servers_alone_and_a_container_itself_alone() -> None:
+    (way,) = World().explain("30080").ways
+    assert [port.virtual_servers for port in way.ports] == [(PORT,)]
+    (way,) = World().explain("http://web.test").ways
+    assert [port.virtual_servers for port in way.ports] == [(BOTH,)]
+    (way,) = World().explain("web-2").ways
+    assert [endpoint.name for endpoint in way.endpoints] == ["web-2"]
+    assert [real.address for real in way.ports[0].real_servers] == ["10.2.0.1:8080", "10.2.0.2:8080", "10.2.0.3:8080"]
+
+
+def test_round_robin_shares_do_not_follow_the_weights() -> None:
+    (way,) = World(services=(replace(WEB, scheduler=Scheduler.RR),), endpoints=(ONE, TWO)).explain("80").ways
+    assert [(real.weight, real.share) for real in way.ports[0].real_servers] == [(1, 0.5), (3, 0.5)]
+
+
+def test_what_is_gone_and_finishes_its_connections_is_shown() -> None:
+    explanation = World(endpoints=(ONE,), left=with_real(RealKey("10.2.0.8", 8080), 0)).explain("web.test")
+    assert "  0%  weight 0    10.2.0.8:8080           gone, finishing its connections" in render(explanation)
+    assert explanation.works
+
+
+def test_before_the_store_has_answered_nothing_is_known() -> None:
+    explanation = explain("web.test", Evidence(Observed(Facts("1", "w1", "ipvs", "a test")), "mesh.internal"))
+    assert reasons(explanation) == [("", "frozen")]
+    assert not explanation.works
+
+
+@pytest.mark.parametrize(
+    ("probe", "text"),
+    [
+        (Probe(ProbeKind.TCP, 8081), "connect to 10.2.0.2:8081"),
+        (Probe(ProbeKind.COMMAND, None, command="true"), "run `true` in the container"),
+        (
+            Probe(ProbeKind.HTTPS, None, "/h", initial_delay=4),
+            "GET https://10.2.0.2:8080/h: not answered yet; it begins",
+        ),
+    ],
+)
+def test_what_a_probe_asks(probe: Probe, text: str) -> None:
+    assert text in render(World(services=(replace(WEB, probe=probe),), probed={}, verdicts={}).explain("web-2"))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*Drain, None]),
+            st.sampled_from([*Health, None]),
+            st.sampled_from([*Health, None]),
+            st.sampled_from([0, 1, 7]),
+            st.sampled_from(["w1", "w2"]),
+            st.booleans(),
+        ),
+        max_size=5,
+    )
+)
+def test_an_endpoint_serves_or_has_a_reason_not_to(
+    drawn: list[tuple[Drain | None, Health | None, Health | None, int, str, bool]],
+) -> None:
+    said, probed, endpoints = {}, {}, []
+    for number, (drain, engine, health, weight, worker, is_web) in enumerate(drawn):
+        owner = "demo/web" if is_web else "demo/db"
+        one = Endpoint(str(number), owner, worker, f"10.2.1.{number}", weight=weight, health=engine, drain=drain)
+        endpoints.append(one)
+        if health is not None:
+            said[one.key] = health
+            probed[one.id] = health
+    probed = {e.id: probed[e.id] for e in endpoints if e.worker == "w1" and e.id in probed}
+    world = World(endpoints=endpoints, said=said, probed=probed)
+    for asked in ("web.test", "db"):
+        for way in world.explain(asked).ways:
+            programmed = {real.endpoint for port in way.ports for real in port.real_servers if real.weight}
+            assert programmed == {endpoint.id for endpoint in way.endpoints if endpoint.serving}
+            assert all(endpoint.serving is not bool(endpoint.why_not) for endpoint in way.endpoints)
+
+
+@given(st.text() | st.from_regex(r"[a-z]{0,5}:?/{0,2}[][0-9.:a-z/]{0,20}", fullmatch=True))
+def test_any_text_has_an_answer(asked: str) -> None:
+    explanation = World().explain(asked)
+    assert explanation.ways or explanation.why_not
+    assert render(explanation)

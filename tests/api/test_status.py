@@ -1,0 +1,107 @@
+"""status: what people read and what programs get."""
+
+from dataclasses import replace
+
+import msgspec
+
+from mesh.api.status import Known, VerdictStatus, WorkerStatus, render, services
+from mesh.control.planner import plan
+from mesh.model import (
+    Claims,
+    ClusterView,
+    Endpoint,
+    Health,
+    Probe,
+    ProbeKind,
+    Route,
+    Service,
+    Transport,
+)
+
+VIEW = ClusterView(
+    services=(
+        Service(
+            "demo/web",
+            "web.test",
+            (Route("web.test", 80, Transport.TCP, 8080), Route("www.test", 80, Transport.TCP, 8080)),
+            probe=Probe(ProbeKind.HTTP, None),
+        ),
+        Service("other/web", "web.test", (Route("web.test", 81, Transport.TCP, 81),)),
+    ),
+    endpoints=(
+        Endpoint("a", "demo/web", "w1", "10.2.0.1", port=18080),
+        Endpoint("b", "demo/web", "w1", "10.2.0.2", weight=3, release="v2"),
+        Endpoint("c", "other/web", "w1", "10.2.0.3"),
+    ),
+    claims=Claims({"web.test": "10.112.0.7"}, {"web.test": "demo/web", "www.test": "demo/web"}),
+)
+HEALTH = {("w1", "a"): Health.HEALTHY, ("w1", "b"): Health.UNHEALTHY}
+AT = "2026-11-23T16:15:41.123+00:00"
+KNOWN = Known(
+    HEALTH,
+    HEALTH,
+    last={("w1", "a"): "status 200", ("w1", "b"): "refused"},
+    verdicts={
+        ("w1", "a"): (VerdictStatus(AT, False, "refused", 0.001), VerdictStatus(AT, True, "status 200", 0.0012)),
+        ("w1", "b"): (VerdictStatus(AT, False, "refused", 0.001),),
+    },
+)
+
+STATUS = WorkerStatus(
+    version="1.2.3",
+    worker="w1",
+    data_plane="ipvs",
+    data_plane_reason="this kernel has IPVS",
+    dns=("127.0.0.1:53",),
+    services=services(VIEW, KNOWN, plan(VIEW, HEALTH)),
+    problems=("compose.yaml:9: error: service x: the name web.test is held by demo/web; choose another name",),
+    failures=("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh",),
+    frozen=("etcd does not serve (h1: gone); see that it runs",),
+    repairs=2,
+    digest="0123456789ab",
+)
+
+TEXT = """\
+worker      w1  (vipmesh 1.2.3)
+data plane  ipvs: this kernel has IPVS
+dns         127.0.0.1:53
+digest      0123456789ab
+repairs     2: somebody else changed what is ours; the log says what
+frozen      etcd does not serve (h1: gone); see that it runs [VM401]
+
+web.test  10.112.0.7  1 of 2 endpoints serving  (demo/web)
+  tcp://10.112.0.7:80
+  names: web.test www.test
+  -> 10.2.0.1:18080           healthy    weight 1  last probe: status 200
+  x  10.2.0.2                 unhealthy  weight 3  release v2  last probe: refused
+
+web.test  REFUSED  0 of 1 endpoints serving  (other/web)
+  x  10.2.0.3                 not probed weight 1
+
+problems:
+  compose.yaml:9: error: service x: the name web.test is held by demo/web; choose another name [VM201]
+
+the data plane refused:
+  add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh"""
+
+
+def test_an_endpoint_of_the_other_family_than_its_vip_does_not_serve() -> None:
+    (web, _) = VIEW.services
+    there = replace(VIEW, services=(web,), endpoints=(*VIEW.endpoints[:1], Endpoint("b", "demo/web", "w1", "fd00::2")))
+    well = dict.fromkeys(HEALTH, Health.HEALTHY)
+    (row,) = services(there, Known(well, well), plan(there, well))
+    assert [(e.address, e.serving) for e in row.endpoints] == [("10.2.0.1", True), ("fd00::2", False)]
+
+
+def test_people_read_it_from_the_name_to_the_endpoints_and_what_is_wrong_last() -> None:
+    assert render(STATUS) == TEXT
+
+
+def test_programs_get_the_same_value_back() -> None:
+    assert msgspec.json.decode(msgspec.json.encode(STATUS), type=WorkerStatus) == STATUS
+
+
+def test_a_worker_without_services_says_so() -> None:
+    nothing_read = WorkerStatus("1", "w", "ipvs", "r", ())
+    assert render(nothing_read).endswith("\n\nno services are known yet: nothing was planned since the start")
+    assert render(replace(nothing_read, digest="0f")).endswith("\n\nno services")

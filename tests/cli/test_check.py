@@ -1,0 +1,171 @@
+"""`check`: every problem of a file with its place."""
+
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from mesh.cli.lint import check
+from mesh.model.codes import coded
+from mesh.model.problem import Problem, Severity
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "restserver" / "compose.yaml"
+
+SNIPPET = """\
+server:
+  image: test_service
+  labels:
+    aliyun.routing.port_80: restserver.local
+    aliyun.scale: "2"
+    aliyun.probe.url: http://container:80
+    aliyun.probe.initial_delay_seconds: "2"
+    aliyun.probe.timeout_seconds: "2"
+client:
+  image: test_app
+  external_links: ["restserver.local"]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "compose.yaml"
+
+
+def checked(*paths: Path, **env: str) -> list[Problem]:
+    return check(paths, env, domain="local", pool=IPv4Network("10.112.0.0/16"))
+
+
+def lines(problems: list[Problem], file: Path) -> list[tuple[str, str, str]]:
+    return [(str(p.where).removeprefix(f"{file}:"), str(p.severity), p.subject) for p in problems]
+
+
+def test_the_first_snippet_is_taken_as_it_stands(file: Path) -> None:
+    file.write_text(SNIPPET)
+    assert [str(problem) for problem in checked(file)] == [
+        f"{file}:5: warning: service server, label aliyun.scale: it is not handled yet; start the instances yourself"
+    ]
+
+
+def test_the_example_is_taken() -> None:
+    assert {problem.severity for problem in checked(EXAMPLE)} == {Severity.WARNING}
+
+
+def test_problems_are_in_order_of_files_and_lines(file: Path) -> None:
+    other = file.with_name("a.yaml")
+    other.write_text("services: {x: {labels: {mesh.nothing: '1'}}}")
+    file.write_text(
+        """\
+services:
+  a:
+    labels:
+      mesh.routing.port_80: a/path
+      mesh.routing.weight: heavy
+    x-endpoints: [nowhere]
+  b:
+    labels:
+      - mesh.routing.prot_80=b
+"""
+    )
+    problems = checked(file, other)
+    assert (
+        lines(problems[:-1], file)
+        == [
+            ("4", "error", "service a, label mesh.routing.port_80"),
+            ("5", "error", "service a, label mesh.routing.weight"),
+            ("6", "error", "service a, x-endpoints"),
+            ("9", "warning", "service b, label mesh.routing.prot_80"),
+            ("9", "warning", "service b, label mesh.routing.prot_80"),
+        ][: len(problems) - 1]
+    )
+    assert problems[-1].where == f"{other}:1"
+
+
+def test_what_two_services_claim_is_refused_to_the_second(file: Path) -> None:
+    file.write_text(
+        """\
+services:
+  a:
+    labels:
+      mesh.routing.port_80: web;www
+      mesh.routing.vip: 10.112.0.7
+      mesh.routing.publish.port_80: "8000"
+      mesh.routing.publish.port_53/udp: "8000"
+  b:
+    labels:
+      aliyun.routing.publish.port_90: "8000"
+      aliyun.routing.vip: 10.112.0.7
+      aliyun.routing.port_90/tcp: other;WWW.local
+"""
+    )
+    problems = checked(file)
+    assert lines(problems, file) == [
+        ("10", "error", "service b, label aliyun.routing.publish.port_90"),
+        ("11", "error", "service b, label aliyun.routing.vip"),
+        ("12", "error", "service b, label aliyun.routing.port_90/tcp"),
+    ]
+    assert problems[0].reason == f"the published tcp port 8000 is already claimed by service a ({file}:6)"
+    assert problems[1].reason == f"the VIP 10.112.0.7 is already claimed by service a ({file}:5)"
+    assert problems[2].reason == f"the name www.local is already claimed by service a ({file}:4)"
+
+
+def test_a_name_of_its_own_is_claimed_as_well(file: Path) -> None:
+    file.write_text(
+        """\
+services:
+  a:
+    labels: {mesh.routing.port_80: b}
+  b:
+    labels: {mesh.routing.publish.port_80: auto}
+"""
+    )
+    assert lines(checked(file), file) == [("4", "error", "service b")]
+
+
+def test_each_file_is_checked_by_itself(file: Path) -> None:
+    other = file.with_name("other.yaml")
+    for path in (file, other):
+        path.write_text("services: {a: {labels: {mesh.routing.port_80: web}}}")
+    assert checked(file, other) == []
+
+
+def test_routing_labels_without_endpoints_are_no_error(file: Path) -> None:
+    file.write_text("services: {a: {labels: {mesh.routing.port_80: web}}}")
+    assert checked(file) == []
+
+
+def test_variables_are_filled_in(file: Path) -> None:
+    file.write_text("services: {a: {labels: {mesh.routing.port_80: '$NAME'}}}")
+    file.with_name(".env").write_text("NAME=web")
+    assert checked(file) == []
+    assert "a_b*" in checked(file, NAME="a_b*")[0].reason
+
+
+def test_a_broken_file_is_read_as_far_as_it_goes(file: Path) -> None:
+    file.write_text("services:\n  a: {image: x}\n  a: {image: y}\n  b: {labels: {mesh.routing.port_80: '*'}}\n")
+    assert lines(checked(file), file) == [
+        ("3", "error", "the file"),
+        ("4", "error", "service b, label mesh.routing.port_80"),
+    ]
+
+
+def test_a_syntax_error_has_line_and_column(file: Path) -> None:
+    file.write_text("services:\n  a: b: c\n")
+    (problem,) = checked(file)
+    assert (problem.severity, problem.where) == (Severity.ERROR, f"{file}:2:7")
+
+
+def test_a_file_that_is_not_there_is_an_error(file: Path) -> None:
+    (problem,) = checked(file)
+    assert (problem.severity, problem.where) == (Severity.ERROR, str(file))
+    assert "No such file" in problem.reason
+
+
+def test_the_mistakes_in_the_label_reference_are_said_as_printed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (EXAMPLE.parents[2] / "docs" / "labels.md").read_text()
+    _, _, section = text.partition("## What is said of mistakes")
+    mistakes, messages = (block.partition("\n")[2] for block in section.split("```")[1:4:2])
+    monkeypatch.chdir(tmp_path)
+    Path("compose.yaml").write_text(mistakes)
+    assert [coded(str(problem)) for problem in checked(Path("compose.yaml"))] == messages.splitlines()

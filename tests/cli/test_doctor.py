@@ -1,0 +1,301 @@
+"""doctor: from the facts of a host to findings, and whether the facts are those of this host."""
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mesh.cli.doctor import Diagnosis
+from mesh.cli.doctor.collect import examine, wanted
+from mesh.cli.doctor.facts import Examined, Listener, Module, Setting
+from mesh.cli.doctor.rules import Asked, Finding, Level, judge
+from mesh.config.settings import load
+from tests.system.e2e.programs import VIPMESH, call
+
+POOL = "10.112.0.0/16"
+
+
+def asked(text: str = "", resolver: str | None = "10.112.0.1") -> Asked:
+    settings = load(text, {}, hostname="w1")
+    return Asked(settings, {"net.ipv4.ip_forward": 1, "net.ipv4.vs.conntrack": 1}, resolver)
+
+
+GOOD = Examined(
+    release="6.12.0",
+    nft="/usr/sbin/nft",
+    modules={"ip_vs": Module.LOADED, "ip_vs_wrr": Module.AVAILABLE},
+    sysctls={
+        "net.ipv4.ip_forward": Setting("1", True),
+        "net.ipv4.vs.conntrack": Setting(None),
+        "net.ipv4.ip_local_port_range": Setting("32768 60999", True),
+    },
+    capabilities=frozenset({"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"}),
+    root=True,
+    nameservers=("127.0.0.1", "192.0.2.53"),
+    docker_dns=("10.112.0.1",),
+    clock=True,
+    store={"/var/lib/vipmesh": None},
+)
+DOCKER = '[source.docker]\nsocket = "unix:///var/run/docker.sock"'
+ETCD = '[store]\nurl = "etcd://a:2379,b:2379"'
+ERROR, WARNING, HINT = Level.ERROR, Level.WARNING, Level.HINT
+
+
+def worst(host: Examined, of: Asked) -> list[Finding]:
+    return [finding for finding in judge(host, of) if finding.level is not Level.OK]
+
+
+def test_all_is_well() -> None:
+    assert worst(GOOD, asked(DOCKER)) == []
+    assert {finding.about for finding in judge(GOOD, asked(DOCKER))} == {
+        "vip pool",
+        "store",
+        "data plane",
+        "capabilities",
+        "kernel settings",
+        "dns port",
+        "resolver",
+        "container engine",
+        "clock",
+    }
+
+
+def taken(program: str | None, address: str = "0.0.0.0", *, ours: bool = False) -> dict[str, Any]:
+    return {"listeners": (Listener("udp", address, 53, program, ours),)}
+
+
+CASES: list[tuple[str, dict[str, Any], str, list[tuple[Level, str, str]]]] = [
+    (
+        "the pool overlaps a route",
+        {"overlaps": ("route 10.112.3.0/24 dev eth1",)},
+        "",
+        [(ERROR, "10.112.0.0/16 overlaps route 10.112.3.0/24 dev eth1", "[vip] pool")],
+    ),
+    (
+        "the store's directory",
+        {"store": {"/var/lib/vipmesh": "it cannot be written by this user"}},
+        "",
+        [(ERROR, "/var/lib/vipmesh: it cannot be written", "can be used")],
+    ),
+    (
+        "one member of etcd is away",
+        {"store": {"http://a:2379": "Connection refused", "http://b:2379": None}},
+        ETCD,
+        [(WARNING, "http://a:2379: Connection refused", "http://a:2379")],
+    ),
+    (
+        "all of etcd is away",
+        {"store": {"http://a:2379": "Connection refused"}},
+        ETCD,
+        [(ERROR, "http://a:2379: Connection refused", "http://a:2379")],
+    ),
+    ("no IPVS, with nftables", {"no_ipvs": "this kernel offers none"}, "", [(WARNING, "no IPVS:", "modprobe ip_vs")]),
+    (
+        "no IPVS, and it is asked for",
+        {"no_ipvs": "none", "modules": {"ip_vs": Module.ABSENT}},
+        '[dataplane]\ndriver = "ipvs"',
+        [(ERROR, "no IPVS: none", "linux-image-amd64")],
+    ),
+    (
+        "a scheduler that this kernel lacks",
+        {"modules": {"ip_vs": Module.LOADED, "ip_vs_mh": Module.ABSENT}},
+        "",
+        [(WARNING, "no module ip_vs_mh", "routing.scheduler")],
+    ),
+    ("no nft", {"nft": None}, "", [(ERROR, "no program nft", "apt-get install nftables")]),
+    (
+        "nftables is asked for and does not do",
+        {"no_nftables": "not permitted"},
+        '[dataplane]\ndriver = "nftables"',
+        [(ERROR, "no balancing by nftables: not permitted", "apt-get")],
+    ),
+    (
+        "nftables is seen in part without root",
+        {"no_nftables": "not permitted", "root": False},
+        "",
+        [(WARNING, "no balancing by nftables", "sudo vipmesh doctor")],
+    ),
+    (
+        "no capability",
+        {"capabilities": frozenset()},
+        "",
+        [
+            (ERROR, "CAP_NET_ADMIN is missing", "cap_add: [NET_ADMIN]"),
+            (
+                ERROR,
+                "CAP_NET_BIND_SERVICE is missing here, and the daemon listens on 127.0.0.1:53",
+                "AmbientCapabilities",
+            ),
+        ],
+    ),
+    (
+        "low ports are free for all",
+        {
+            "capabilities": frozenset({"CAP_NET_ADMIN"}),
+            "sysctls": {"net.ipv4.ip_unprivileged_port_start": Setting("0")},
+        },
+        "",
+        [],
+    ),
+    (
+        "a kernel setting that the daemon sets",
+        {"sysctls": {"net.ipv4.ip_forward": Setting("0", True)}},
+        "",
+        [(HINT, "net.ipv4.ip_forward is 0, and the daemon sets it to 1", "")],
+    ),
+    (
+        "a kernel setting that it cannot set",
+        {"sysctls": {"net.ipv4.ip_forward": Setting("0")}},
+        "",
+        [(ERROR, "net.ipv4.ip_forward is 0, must be 1, and cannot be written", "echo 'net.ipv4.ip_forward = 1' >>")],
+    ),
+    (
+        "systemd-resolved on all addresses",
+        taken("systemd-resolved"),
+        "",
+        [
+            (ERROR, "systemd-resolved listens on udp 0.0.0.0:53", "DNSStubListener=no"),
+            (ERROR, "listen on 10.112.0.1:53", "DNSStubListener=no"),
+        ],
+    ),
+    ("systemd-resolved's own address", taken("systemd-resolved", "127.0.0.53"), "", []),
+    (
+        "dnsmasq",
+        taken("dnsmasq", "10.112.0.1"),
+        "",
+        [(ERROR, "dnsmasq listens on udp 10.112.0.1:53", "except-interface")],
+    ),
+    (
+        "somebody on all of IPv6",
+        taken(None, "::"),
+        "",
+        [(ERROR, "only root can see", "ss -lnup")] * 2,
+    ),
+    ("a daemon of ours", taken("vipmesh", ours=True), "", []),
+    (
+        "published ports among those of outgoing connections",
+        {"sysctls": {"net.ipv4.ip_local_port_range": Setting("1024 60999", True)}},
+        "",
+        [(WARNING, "[publish] ports 30000-32767 overlap", "ip_local_reserved_ports = 30000-32767")],
+    ),
+    (
+        "they are reserved",
+        {
+            "sysctls": {
+                "net.ipv4.ip_local_port_range": Setting("1024 60999", True),
+                "net.ipv4.ip_local_reserved_ports": Setting("30000-32767"),
+            }
+        },
+        "",
+        [],
+    ),
+    ("no name server at all", {"nameservers": ()}, "", [(HINT, "names no server", "nameserver 127.0.0.1")]),
+    (
+        "it would ask itself",
+        {"nameservers": ("127.0.0.1", "10.112.0.1")},
+        "",
+        [(ERROR, "nobody but this name server", "[dns] upstream")],
+    ),
+    ("it has somebody to ask", {"nameservers": ("127.0.0.1",)}, '[dns]\nupstream = ["192.0.2.53"]', []),
+    (
+        "the host asks somebody else",
+        {"nameservers": ("192.0.2.53",)},
+        "",
+        [(HINT, "this host asks 192.0.2.53", "`nameserver 127.0.0.1` first")],
+    ),
+    (
+        "containers ask somebody else",
+        {"docker_dns": None},
+        DOCKER,
+        [(HINT, "not told to ask 10.112.0.1", "daemon.json")],
+    ),
+    (
+        "the engine does not answer",
+        {"engine": "No such file or directory"},
+        DOCKER,
+        [(ERROR, "docker.sock: No such file", "systemctl start docker")],
+    ),
+    ("the clock, alone", {"clock": False}, "", [(HINT, "nothing keeps it right", "timedatectl set-ntp true")]),
+    ("the clock, in a cluster", {"clock": False}, ETCD, [(WARNING, "nothing keeps it right", "timedatectl")]),
+    ("the clock cannot be asked", {"clock": None}, "", []),
+]
+
+
+@pytest.mark.parametrize(("facts", "text", "findings"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_each_fault_is_found_with_what_mends_it(
+    facts: dict[str, Any], text: str, findings: list[tuple[Level, str, str]]
+) -> None:
+    found = worst(replace(GOOD, **facts), asked(text))
+    assert [finding.level for finding in found] == [level for level, _, _ in findings]
+    for finding, (_, words, mend) in zip(found, findings, strict=True):
+        assert words in finding.found
+        assert mend in (finding.mend or "")
+        assert finding.mend or finding.level is HINT, "whoever reads of a fault reads how to mend it"
+
+
+def test_a_proxy_in_user_space_asks_nothing_of_the_kernel() -> None:
+    bare = replace(GOOD, capabilities=frozenset(), nft=None, no_ipvs="none", no_nftables="none")
+    settings = load('[dataplane]\ndriver = "userspace"\n[dns]\nlisten = ["127.0.0.1:5353"]', {}, hostname="w1")
+    assert worst(bare, Asked(settings, {}, None)) == [
+        Finding(
+            HINT,
+            "resolver",
+            "this host asks 127.0.0.1, 192.0.2.53: routing names do not resolve on the host itself",
+        )
+    ]
+
+
+async def test_the_facts_are_those_of_this_host() -> None:
+    with socket.socket() as tcp, socket.socket(socket.AF_INET6) as v6:
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        v6.bind(("::1", 0))
+        v6.listen()
+        found = await examine(wanted(load('[vip]\npool = "127.112.0.0/16"', {}, hostname="w1")))
+        there = {(listener.address, listener.port): listener for listener in found.listeners}
+        for name in (tcp.getsockname(), v6.getsockname()):
+            mine = there[name[0], name[1]]
+            assert mine.transport == "tcp"
+            assert mine.program == Path("/proc/self/comm").read_text().strip()
+    assert found.release == os.uname().release
+    assert found.sysctls["net.ipv4.ip_local_port_range"].value == " ".join(
+        Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    )
+    assert ("CAP_NET_ADMIN" in found.capabilities) <= found.root or not found.root
+    assert found.no_ipvs is None, "a pool on loopback does not look at it"
+
+
+async def test_a_store_and_an_engine_that_are_not_there(tmp_path: Path) -> None:
+    text = f"""
+        [vip]
+        pool = "127.112.0.0/16"
+        [store]
+        url = "etcd://127.0.0.1:1"
+        [source.docker]
+        socket = "unix://{tmp_path}/none.sock"
+    """
+    found = await examine(wanted(load(text, {}, hostname="w1")))
+    assert list(found.store) == ["http://127.0.0.1:1"]
+    assert found.store["http://127.0.0.1:1"]
+    assert found.engine == "No such file or directory"
+
+
+async def test_as_a_program_sees_it(tmp_path: Path) -> None:
+    settings = tmp_path / "vipmesh.toml"
+    settings.write_text(
+        '[vip]\npool = "127.112.0.0/16"\n[store]\nurl = "etcd://127.0.0.1:1"\n[dns]\nlisten = ["127.0.0.1:5353"]'
+    )
+    code, output = await call(*VIPMESH, "doctor", "--json", "-c", str(settings))
+    diagnosis = msgspec.json.decode(output, type=Diagnosis)
+    assert (code, diagnosis.errors) == (1, 1)
+    (error,) = (finding for finding in diagnosis.findings if finding.level == ERROR)
+    assert (error.about, "127.0.0.1:1" in error.found) == ("store", True)
+    code, text = await call(*VIPMESH, "doctor", "-c", str(settings))
+    assert code == 1
+    assert "error    store: http://127.0.0.1:1: " in text
+    assert " [VM802]\n" in text
+    assert "\n         mend: see that http://127.0.0.1:1 can be used from here" in text

@@ -1,0 +1,133 @@
+"""From the events of the API to the table of `vipmesh top`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.api.events import NAMES, Flow, ServiceTraffic
+from mesh.cli.top_view import Board, Row, Top, render
+
+WORKER = {"worker": "w1", "data_plane": "ipvs"}
+
+
+def endpoint(id: str, *, serving: bool = True, worker: str = "w1", name: str | None = None) -> dict[str, Any]:
+    return {"id": id, "worker": worker, "name": name, "serving": serving}
+
+
+def service(name: str, *endpoints: Mapping[str, Any], vip: str | None = "10.112.0.7") -> dict[str, Any]:
+    return {"name": f"{name}.test", "owner": f"demo/{name}", "vip": vip, "endpoints": list(endpoints)}
+
+
+def flow(*services: ServiceTraffic, counted: bool = True, opened: float | None = 1.0) -> Mapping[str, Any]:
+    connections = sum(one.connections for one in services)
+    return dataclasses.asdict(Flow(connections, services, counted, opened, opened, opened))
+
+
+WEB = service("web", endpoint("a", name="web-1"), endpoint("b", serving=False), endpoint("a", worker="w2"))
+DB = service("db", endpoint("c"))
+BUSY = ServiceTraffic("demo/web", 7, {"w1/a": 4, "w2/a": 2, "w9/gone": 1}, 12.25, 1500.0, 2_340_000.0)
+
+
+def told(*events: tuple[str, Mapping[str, Any]]) -> Top:
+    board = Board()
+    (shown,) = [top for name, event in events if (top := board.take(name, event)) is not None]
+    return shown
+
+
+EVERYTHING = [("worker", WORKER), ("service", DB), ("service", WEB), ("ready", {"services": 2})]
+
+
+def test_the_busiest_comes_first_with_the_names_of_its_endpoints() -> None:
+    top = told(*EVERYTHING, ("flow", flow(BUSY)))
+    assert top.services == (
+        Row(
+            "web.test",
+            "demo/web",
+            "10.112.0.7",
+            2,
+            3,
+            7,
+            12.25,
+            1500.0,
+            2_340_000.0,
+            {"web-1": 4, "a": 2, "w9/gone": 1},
+        ),
+        Row("db.test", "demo/db", "10.112.0.7", 1, 1, 0, 0.0, 0.0, 0.0),
+    )
+
+
+def test_the_table() -> None:
+    top = told(*EVERYTHING, ("flow", flow(BUSY)))
+    assert (
+        "\n".join(render(top, 110, 20))
+        == """\
+w1  ipvs  2 services, 3 of 4 endpoints serving
+7 connections  1.0 new/s  in 1.0B/s  out 1.0B/s
+
+SERVICE                          VIP               SERVING  CONNECTIONS    NEW/s     IN/s    OUT/s
+web.test                         10.112.0.7         2 of 3            7       12     1.5k     2.3M
+  web-1                                                               4
+  a                                                                   2
+  w9/gone                                                             1
+db.test                          10.112.0.7         1 of 1            0        0        0        0"""
+    )
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_what_is_not_counted_or_not_known_yet_is_a_dash(counted: bool) -> None:
+    top = told(*EVERYTHING, ("flow", flow(counted=counted, opened=None)))
+    assert [(row.opened, row.bytes_in, row.bytes_out) for row in top.services] == [(None, None, None)] * 2
+    assert render(top, 110, 20)[-1].endswith("0        -        -        -")
+
+
+def test_what_is_gone_changed_or_refused() -> None:
+    board = Board()
+    for name, event in EVERYTHING:
+        assert board.take(name, event) is None
+    board.take("gone", {"owner": "demo/web"})
+    board.take("service", service("db", vip=None))
+    board.take("something newer", {"x": 1})
+    top = board.take("flow", flow())
+    assert top is not None
+    assert render(top, 110, 20)[4:] == [
+        f"{'db.test':<32} {'REFUSED':<15}    0 of 0            0        0        0        0"
+    ]
+
+
+def test_nothing_is_shown_before_everything_is_known() -> None:
+    board = Board()
+    assert board.take("worker", WORKER) is None
+    assert board.take("flow", flow()) is None
+
+
+def test_it_reads_what_the_api_sends() -> None:
+    assert {"worker", "service", "gone", "flow", "ready"} == set(NAMES.values())
+
+
+TEXT = st.text(max_size=60)
+
+
+@given(
+    st.lists(st.builds(service, TEXT, st.builds(endpoint, TEXT)), max_size=8),
+    st.lists(st.tuples(TEXT, st.integers(0, 10**9), st.floats(0, 1e15)), max_size=4),
+    st.integers(1, 200),
+    st.integers(5, 40),
+)
+def test_any_name_and_any_number_fit_on_any_terminal(
+    services: list[dict[str, Any]], busy: list[tuple[str, int, float]], columns: int, lines: int
+) -> None:
+    owners = [each["owner"] for each in services]
+    carried = [
+        ServiceTraffic(owner, n, {text: n}, rate, rate, rate)
+        for owner, (text, n, rate) in zip(owners, busy, strict=False)
+    ]
+    events = [("worker", WORKER), *(("service", each) for each in services), ("ready", {}), ("flow", flow(*carried))]
+    shown = render(told(*events), columns, lines)
+    assert len(shown) <= lines
+    assert all(len(line) <= columns and line.isprintable() for line in shown)
+    whole = render(told(*events), columns, 10_000)
+    assert shown == whole or shown[-1].startswith("... "[:columns]), "what is left out is said"

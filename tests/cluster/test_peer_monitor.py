@@ -1,0 +1,412 @@
+"""Asking the other workers: what is asked when, what follows, and the real question over TCP."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import uvloop
+
+from mesh.cluster.failure_detector import Answer
+from mesh.cluster.peer_monitor import EVERY, Reach
+from mesh.cluster.ping import LATE, TIMEOUT, ask, listen
+from mesh.cluster.ping_schedule import AT_ONCE, RATE
+from mesh.model import ClusterView, Endpoint, RealKey, Route, Service, Transport
+
+WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
+W2, W3, ETCD = RealKey("10.1.0.2", 9781), RealKey("10.1.0.3", 9781), RealKey("10.1.0.10", 2379)
+ENDPOINTS = {worker: RealKey(f"10.2.0.{worker[1]}", 8080) for worker in ("w2", "w3")}
+
+
+@dataclass
+class Net:
+    """Who is silent, and who was asked."""
+
+    present: dict[str, RealKey] = field(default_factory=lambda: {"w2": W2, "w3": W3})
+    silent: set[RealKey] = field(default_factory=set)
+    busy: bool = False
+    lost_leases: set[str] = field(default_factory=set)
+    not_listening: set[str] = field(default_factory=set)
+    more: tuple[Endpoint, ...] = ()
+    still_until: float = 0
+    """When the host of the third worker goes on."""
+    asked: list[RealKey] = field(default_factory=list)
+
+    def workers(self) -> Mapping[str, RealKey]:
+        return self.present
+
+    def unleased(self) -> Collection[str]:
+        return self.lost_leases
+
+    def deaf(self) -> Collection[str]:
+        return self.not_listening - self.lost_leases
+
+    def view(self) -> ClusterView:
+        return ClusterView(
+            (WEB,), tuple(Endpoint("e", "shop/web", w, real.address) for w, real in ENDPOINTS.items()) + self.more
+        )
+
+    async def question(self, real: RealKey, worker: str | None) -> Answer | None:
+        self.asked.append(real)
+        assert worker == {W2: "w2", W3: "w3"}.get(real)
+        if self.busy:
+            return None
+        if real in (W3, ENDPOINTS["w3"]) and (wait := self.still_until - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(min(wait, TIMEOUT))
+            return Answer.SILENT if wait > TIMEOUT else Answer.ANSWERED
+        if real in self.silent:
+            await asyncio.sleep(TIMEOUT)
+            return Answer.SILENT
+        return Answer.ANSWERED
+
+    @asynccontextmanager
+    async def running(self, *witnesses: RealKey) -> AsyncIterator[Reach]:
+        self.woken = asyncio.Event()
+        reach = Reach(self.woken.set, witnesses, self.question)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(reach.run(self))
+            yield reach
+            task.cancel()
+
+    def open(self, reach: Reach) -> list[str]:
+        return [e.worker for e in reach.withheld(self.view()).endpoints if e.drain is None]
+
+
+@pytest.mark.looptime
+class TestRounds:
+    async def test_in_quiet_times_only_workers_are_asked(self) -> None:
+        """Nor the store's members: what they say matters when somebody is missing."""
+        net = Net()
+        async with net.running(ETCD):
+            await asyncio.sleep(10 * EVERY - 0.01)
+        assert len(net.asked) == 20
+        assert set(net.asked) == {W2, W3}
+
+    async def test_a_loss_is_noticed_within_one_and_a_half_seconds_and_the_end_of_it_at_once(self) -> None:
+        net = Net()
+        async with net.running(ETCD) as reach:
+            await asyncio.sleep(1.1)
+            net.silent = {W3, ENDPOINTS["w3"]}
+            begun = asyncio.get_running_loop().time()
+            await net.woken.wait()
+            assert 4 * TIMEOUT < asyncio.get_running_loop().time() - begun < 1.5
+            assert ETCD in net.asked
+            assert net.open(reach) == ["w2"]
+            assert len(reach.problems()) == 1
+            net.woken.clear()
+            net.silent.clear()
+            begun = asyncio.get_running_loop().time()
+            await net.woken.wait()
+            assert asyncio.get_running_loop().time() - begun <= TIMEOUT
+            assert net.open(reach) == ["w2", "w3"]
+            assert reach.problems() == []
+
+    @pytest.mark.parametrize("pause", [0.3, 0.6, 0.9])
+    async def test_a_host_that_stands_still_for_a_moment_loses_nothing(self, pause: float) -> None:
+        """A packet that waits for it is answered when it goes on. Whenever it begins."""
+        for begin in range(10):
+            net = Net()
+            async with net.running(ETCD):
+                await asyncio.sleep(1.1 + begin * EVERY / 7)
+                net.still_until = asyncio.get_running_loop().time() + pause
+                await asyncio.sleep(pause + 2)
+            assert not net.woken.is_set()
+
+    async def test_an_isolated_worker_takes_nothing_away(self) -> None:
+        net = Net()
+        async with net.running(ETCD) as reach:
+            await asyncio.sleep(1.1)
+            net.silent = {W2, W3, ETCD, *ENDPOINTS.values()}
+            await asyncio.sleep(10)
+            assert net.open(reach) == ["w2", "w3"]
+
+    async def test_a_worker_that_is_too_busy_to_ask_takes_nothing_away(self) -> None:
+        net = Net()
+        async with net.running(ETCD) as reach:
+            await asyncio.sleep(1.1)
+            net.busy = True
+            await asyncio.sleep(10)
+            assert net.open(reach) == ["w2", "w3"]
+            assert reach.problems() == []
+
+    async def test_the_endpoints_of_a_worker_that_the_store_has_lost_are_asked_in_its_place(self) -> None:
+        net = Net()
+        async with net.running() as reach:
+            await asyncio.sleep(1.1)
+            net.lost_leases = {"w3"}
+            await net.woken.wait()
+            assert (net.open(reach), reach.answers("w3")) == (["w2", "w3"], True)
+            assert [problem.subject for problem in reach.problems()] == ["worker w3"]
+            net.silent = {ENDPOINTS["w3"]}
+            await asyncio.sleep(2.5)
+            assert (net.open(reach), reach.answers("w3")) == (["w2"], True)
+            net.silent = {W3}
+            await asyncio.sleep(2.5)
+            assert (net.open(reach), reach.answers("w3")) == (["w2", "w3"], False), "it is dropped as a whole"
+
+    async def test_a_worker_alone_asks_nobody(self) -> None:
+        net = Net({})
+        async with net.running(ETCD):
+            await asyncio.sleep(10)
+        assert net.asked == []
+
+
+@pytest.mark.looptime
+class TestAWorkerThatDoesNotListen:
+    """The third: nobody listens there, and its endpoints tell of it."""
+
+    def net(self, *more: str) -> Net:
+        others = tuple(Endpoint(f"e{n}", "shop/web", "w3", address) for n, address in enumerate(more))
+        return Net({"w2": W2}, not_listening={"w3"}, more=others)
+
+    async def test_it_costs_one_question_in_each_round_however_many_endpoints_it_has(self) -> None:
+        net = self.net("10.2.0.4", "10.2.0.5")
+        async with net.running():
+            await asyncio.sleep(10 * EVERY - 0.01)
+        assert len(net.asked) == 20
+        assert len(set(net.asked)) == 2, "always the same endpoint"
+
+    async def test_without_power_it_is_out_when_its_lease_ends_and_no_earlier(self) -> None:
+        net = self.net("10.2.0.4")
+        async with net.running() as reach:
+            await asyncio.sleep(1.1)
+            net.silent = {ENDPOINTS["w3"], RealKey("10.2.0.4", 8080)}
+            await asyncio.sleep(1.5)
+            assert net.open(reach) == ["w2", "w3", "w3"]
+            assert reach.problems() == []
+            net.lost_leases = {"w3"}
+            reach.lease_ended({"w3"})
+            assert net.open(reach) == ["w2"], "at that instant"
+            assert "worker w3: it does not answer this worker" in str(reach.problems()[0])
+
+    async def test_a_daemon_that_is_gone_costs_nothing_while_the_endpoints_answer(self) -> None:
+        net = self.net()
+        async with net.running() as reach:
+            await asyncio.sleep(1.1)
+            net.lost_leases = {"w3"}
+            reach.lease_ended({"w3"})
+            await asyncio.sleep(5)
+            assert net.open(reach) == ["w2", "w3"]
+
+    async def test_an_endpoint_that_is_gone_leaves_its_place_to_another(self) -> None:
+        """Its own worker judges it."""
+        net = self.net("10.2.0.4", "10.2.0.5")
+        async with net.running(ETCD) as reach:
+            await asyncio.sleep(1.1)
+            first = next(real for real in net.asked if real != W2)
+            net.silent = {first}
+            await asyncio.sleep(2)
+            net.asked.clear()
+            await asyncio.sleep(1)
+            assert first not in net.asked
+            assert len(set(net.asked)) == 2
+            net.lost_leases = {"w3"}
+            reach.lease_ended({"w3"})
+            assert len(net.open(reach)) == 4
+
+    async def test_endpoints_that_nobody_can_ask_keep_it_out_of_suspicion(self) -> None:
+        """They never answer; or their address is this worker's own."""
+        net = self.net("127.0.0.1", "169.254.0.1")
+        net.silent = {ENDPOINTS["w3"]}
+        async with net.running() as reach:
+            await asyncio.sleep(5)
+            assert {real.address for real in net.asked} == {W2.address, "10.2.0.3"}
+            net.lost_leases = {"w3"}
+            reach.lease_ended({"w3"})
+            assert len(net.open(reach)) == 4
+
+
+@dataclass
+class Large:
+    """A thousand workers, or as many as a test wants, with endpoints of one service each."""
+
+    size: int = 1000
+    endpoints: int = 10
+    silent: set[str] = field(default_factory=set)
+    asked: Counter[int] = field(default_factory=Counter)
+    """By second."""
+
+    def __post_init__(self) -> None:
+        self.there = {f"w{n}": RealKey(f"10.1.{n // 250}.{n % 250}", 9781) for n in range(self.size)}
+        self.seen = ClusterView(
+            (WEB,),
+            tuple(
+                Endpoint(f"e{n}", "shop/web", worker, f"10.{n + 2}{real.address[4:]}")
+                for worker, real in self.there.items()
+                for n in range(self.endpoints)
+            ),
+        )
+        self.on = {e.address: e.worker for e in self.seen.endpoints}
+        self.on |= {real.address: worker for worker, real in self.there.items()}
+        self.woken = asyncio.Event()
+
+    def workers(self) -> Mapping[str, RealKey]:
+        return self.there
+
+    def unleased(self) -> Collection[str]:
+        return ()
+
+    def deaf(self) -> Collection[str]:
+        return ()
+
+    def view(self) -> ClusterView:
+        return self.seen
+
+    async def question(self, real: RealKey, worker: str | None) -> Answer | None:
+        self.asked[int(asyncio.get_running_loop().time())] += 1
+        if self.on[real.address] in self.silent:
+            await asyncio.sleep(TIMEOUT)
+            return Answer.SILENT
+        return Answer.ANSWERED
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Reach]:
+        reach = Reach(self.woken.set, (), self.question)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(reach.run(self))
+            await asyncio.sleep(self.size / RATE + 1)  # each has answered once
+            yield reach
+            task.cancel()
+
+    async def seconds_until_out(self, reach: Reach, workers: set[str]) -> float:
+        """From now on, until all endpoints of these workers are lost."""
+        begun = asyncio.get_running_loop().time()
+        expected = {e.key for e in self.seen.endpoints if e.worker in workers}
+        while reach.lost[0] != expected:
+            self.woken.clear()
+            await self.woken.wait()
+        return asyncio.get_running_loop().time() - begun
+
+
+@pytest.mark.looptime
+class TestManyWorkers:
+    async def test_a_loss_is_out_before_a_lease_of_five_seconds_ends(self) -> None:
+        took = []
+        for begin in range(4):
+            large = Large()
+            async with large.running() as reach:
+                await asyncio.sleep(begin * EVERY / 3)
+                large.silent = {"w7"}
+                took.append(await large.seconds_until_out(reach, large.silent))
+        assert max(took) < large.size / RATE + 5 * TIMEOUT < 5
+
+    async def test_in_quiet_times_there_are_so_many_questions_in_a_second(self) -> None:
+        large = Large()
+        async with large.running():
+            await asyncio.sleep(10)
+        assert max(large.asked.values()) <= RATE + 1 / EVERY
+
+    async def test_half_of_the_workers_at_once_with_ten_thousand_endpoints_have_a_bound(self) -> None:
+        large = Large(200, 100)
+        async with large.running() as reach:
+            large.silent = {f"w{n}" for n in range(99)}
+            took = await large.seconds_until_out(reach, large.silent)
+            assert not reach.lost[1]
+            assert took < 3 * (99 * 100 + 99) / AT_ONCE * TIMEOUT + 2 * large.size / RATE
+            await asyncio.sleep(4)
+        after = int(asyncio.get_running_loop().time()) - 3
+        assert max(large.asked.values()) <= (AT_ONCE + RATE * TIMEOUT + 1) * 4
+        assert max(large.asked[second] for second in range(after, after + 3)) <= (2 * RATE * TIMEOUT + 2) * 4, (
+            "all is settled"
+        )
+
+    async def test_a_tenth_of_them_at_once_is_no_isolation_and_as_fast_as_one(self) -> None:
+        large = Large(endpoints=3)
+        async with large.running() as reach:
+            large.silent = {f"w{n}" for n in range(100)}
+            assert await large.seconds_until_out(reach, large.silent) < 5
+            assert not reach.lost[1]
+
+    async def test_who_is_cut_off_from_all_of_them_takes_nothing_away(self) -> None:
+        """Of no service, although each has its only endpoint on another worker, and most have answered just now."""
+        large = Large()
+        services = tuple(replace(WEB, owner=f"shop/{worker}") for worker in large.there)
+        alone = tuple(replace(e, owner=f"shop/{e.worker}") for e in large.seen.endpoints if e.id == "e0")
+        large.seen = ClusterView(services, alone)
+        async with large.running() as reach:
+            large.silent = set(large.there)
+            for _ in range(60):
+                await asyncio.sleep(0.1)
+                assert reach.withheld(large.seen) is large.seen
+            assert len(reach.lost[0]) > large.size / 2
+
+
+class TestTheQuestion:
+    async def test_a_worker_answers_under_its_own_name_alone(self) -> None:
+        server = await listen(RealKey("127.0.0.1", 0), "w2")
+        real = RealKey("127.0.0.1", server.sockets[0].getsockname()[1])
+        assert [await ask(real, worker) for worker in ("w2", None, "w3", "w2")] == [
+            Answer.ANSWERED,
+            Answer.ANSWERED,
+            Answer.REFUSED,
+            Answer.ANSWERED,
+        ]
+        server.close()
+        await server.wait_closed()
+        assert await ask(real, "w2") is Answer.REFUSED
+
+    async def test_no_answer_and_a_process_that_was_too_busy_to_see_one(self) -> None:
+        with socket.socket() as full, ExitStack() as waiting:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            place = full.getsockname()
+            for _ in range(3):
+                sock = waiting.enter_context(socket.socket())
+                sock.setblocking(False)
+                sock.connect_ex(place)
+            assert await ask(RealKey(*place), None) is Answer.SILENT
+            asking = asyncio.ensure_future(ask(RealKey(*place), None))
+            asyncio.get_running_loop().call_later(0.1, time.sleep, TIMEOUT + 0.5)
+            assert await asking is None
+
+    @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+    def test_what_the_kernel_has_counts_however_late_this_process_looks(self, run: Callable[[Any], object]) -> None:
+        """It stands still over the end of the question: garbage is collected, or others want the processor."""
+
+        async def stand_still() -> None:
+            for worker in ("w2", None):
+                asking = asyncio.ensure_future(ask(real, worker))
+                await asyncio.sleep(0)
+                time.sleep(TIMEOUT + LATE / 2)
+                assert await asking is Answer.ANSWERED
+
+        real, stop = answering_thread(b"vipmesh w2\n")
+        run(stand_still())
+        stop()
+
+    async def test_who_is_connected_and_says_nothing_is_another_thing_than_who_does_not_answer(self) -> None:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(9)
+            place = RealKey(*listening.getsockname())
+            assert await ask(place, "w2") is Answer.MUTE
+            assert await ask(place, None) is Answer.ANSWERED
+
+
+def answering_thread(said: bytes) -> tuple[RealKey, Callable[[], None]]:
+    """It answers while the event loop stands still."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(2):
+            accepted, _ = listening.accept()
+            kept.append(accepted)
+            with suppress(OSError):
+                accepted.sendall(said)
+
+    kept: list[socket.socket] = []
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        thread.join()
+        for sock in [listening, *kept]:
+            sock.close()
+
+    return RealKey(*listening.getsockname()), stop

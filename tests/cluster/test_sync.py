@@ -1,0 +1,301 @@
+"""Workers that share a store: what each knows of the others, and what stays when the store or a lease is lost."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+
+import msgspec
+import pytest
+
+from mesh.cluster.claims import Wish, wishes
+from mesh.cluster.records.encode import own_prefixes, service_claim, view, vip_claim
+from mesh.cluster.sync import GRACE, Share
+from mesh.control.conditions import Journal
+from mesh.control.planner import vip_of
+from mesh.health.panic import Said
+from mesh.model import ClusterView, Endpoint, Health, RealKey, Route, Service, Transport
+from mesh.model.problem import Problem
+from mesh.testing.store import MemoryCluster, MemoryStore
+
+pytestmark = pytest.mark.looptime
+
+POOL = ip_network("10.112.0.0/24")
+
+
+def service(name: str) -> Service:
+    return Service(f"demo/{name}", f"{name}.test", (Route(f"{name}.test", 80, Transport.TCP, 80),))
+
+
+@dataclass
+class Worker:
+    """One of them, without a data plane."""
+
+    cluster: MemoryCluster
+    name: str
+    journal: Journal = field(default_factory=Journal)
+    views: list[ClusterView] = field(default_factory=list)
+    met: set[str] = field(default_factory=set)
+    """Workers that answer it."""
+
+    def __post_init__(self) -> None:
+        listens = RealKey(f"10.1.0.{self.name[1:]}", 9781)
+        store = MemoryStore(self.cluster, self.name)
+        self.share = Share(
+            self.name, store, self.journal, self._decide, listens=listens, answers=lambda worker: worker in self.met
+        )
+
+    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
+        return wishes(seen.services, seen.claims, pool=POOL, ports=range(30000, 30010))
+
+    @asynccontextmanager
+    async def running(self, *, patient: bool = False) -> AsyncIterator["Worker"]:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(self.share.run(self.views.append, patient=patient))
+            yield self
+            task.cancel()
+
+    def offers(self, *ids: str, name: str = "web") -> None:
+        endpoints = tuple(Endpoint(id, f"demo/{name}", self.name, f"10.2.0.{len(id)}") for id in ids)
+        self.share.offer((service(name),) if ids else (), endpoints)
+
+    def judges(self, health: Mapping[str, Health]) -> None:
+        self.share.judge({(self.name, id): Said(health) for id, health in health.items()})
+
+    @property
+    def seen(self) -> list[tuple[str, str]]:
+        """Worker and id of each endpoint in its picture."""
+        return [endpoint.key for endpoint in self.views[-1].endpoints]
+
+
+@pytest.fixture
+def cluster() -> MemoryCluster:
+    return MemoryCluster()
+
+
+async def test_endpoints_of_one_id_on_two_workers_are_two(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        one.offers("a")
+        two.offers("a")
+        one.judges({"a": Health.HEALTHY})
+        two.judges({"a": Health.UNHEALTHY})
+        await asyncio.sleep(1)
+        assert one.seen == two.seen == [("w1", "a"), ("w2", "a")]
+        assert one.views[-1].health == {("w1", "a"): Health.HEALTHY, ("w2", "a"): Health.UNHEALTHY}
+        assert replace(two.views[-1], workers=frozenset()) == replace(one.views[-1], workers=frozenset())
+        assert [*one.views[-1].workers, *two.views[-1].workers] == ["w2", "w1"], "each knows of itself"
+
+
+async def test_a_verdict_is_told_to_the_others_and_a_burst_of_them_at_once(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        ids = [f"e{number}" for number in range(100)]
+        one.offers(*ids)
+        one.judges(dict.fromkeys(ids, Health.STARTING))
+        await asyncio.sleep(1)
+        assert two.views[-1].health == {}, "who has not answered yet is not told of"
+        before, pictures = cluster.revision, len(two.views)
+        verdicts = dict.fromkeys(ids, Health.STARTING)
+        for id in ids:
+            verdicts = {**verdicts, id: Health.HEALTHY}
+            one.judges(verdicts)
+        await asyncio.sleep(0.02)
+        assert two.views[-1].health == {("w1", id): Health.HEALTHY for id in ids}
+        assert (cluster.revision - before, len(two.views) - pictures) == (1, 1)
+
+
+async def test_a_restarted_daemon_withdraws_no_verdict_before_it_has_probed(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one:
+        one.offers("a")
+        one.judges({"a": Health.HEALTHY})
+        await asyncio.sleep(1)
+    async with Worker(cluster, "w2").running() as two, Worker(cluster, "w1").running() as again:
+        again.offers("a")
+        await asyncio.sleep(1)
+        assert two.views[-1].health == {("w1", "a"): Health.HEALTHY}
+        again.judges({"a": Health.STARTING})
+        await asyncio.sleep(1)
+        assert two.views[-1].health == {}
+
+
+async def test_own_endpoints_stay_while_the_own_lease_is_lost(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        one.offers("a")
+        two.offers("b")
+        await asyncio.sleep(1)
+        pictures = len(one.views)
+        cluster.expire("w1")
+        await asyncio.sleep(1)
+        assert two.seen == [("w2", "b")], "the others see that it is gone"
+        assert all(("w1", "a") in [e.key for e in seen.endpoints] for seen in one.views[pictures - 1 :])
+
+
+async def test_while_the_store_is_away_the_newest_offer_waits(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        one.offers("a")
+        await asyncio.sleep(1)
+        cluster.out_of_reach = True
+        for turn in range(5):
+            one.offers("a", f"b{turn}")
+            await asyncio.sleep(1)
+        assert one.seen == [("w1", "a"), ("w1", "b4")], "what it runs itself it knows"
+        assert two.seen == [("w1", "a")]
+        assert set(one.journal.frozen) == {"store"}
+        before = cluster.revision
+        cluster.out_of_reach = False
+        await asyncio.sleep(2)
+        assert two.seen == [("w1", "a"), ("w1", "b4")]
+        assert cluster.revision == before + 1
+        assert not one.journal.frozen
+
+
+async def test_a_claim_that_the_store_did_not_answer_is_asked_for_again(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one:
+        await asyncio.sleep(1)
+        cluster.out_of_reach = True
+        one.offers("a")
+        await asyncio.sleep(5)
+        assert vip_of(service("web"), one.views[-1]) is None
+        cluster.out_of_reach = False
+        await asyncio.sleep(2)
+        assert vip_of(service("web"), one.views[-1]) is not None
+
+
+async def test_a_store_that_lost_everything_gets_every_claim_back(
+    cluster: MemoryCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        one.offers("a")
+        two.offers("b", name="other")
+        await asyncio.sleep(1)
+        claims = one.views[-1].claims
+        assert len(claims.vips) == 2
+        pictures = len(one.views)
+        cluster.lose_everything()
+        await asyncio.sleep(1)
+        assert view(cluster.records)[0].claims == claims
+        assert one.seen == two.seen == [("w1", "a"), ("w2", "b")]
+        assert all(seen.claims == claims and len(seen.endpoints) == 2 for seen in one.views[pictures - 1 :]), "no flap"
+        assert caplog.text.count("the store has lost what it knew") == 2
+        await asyncio.sleep(2 * GRACE)
+        assert one.views[-1].claims == claims
+        assert len(one.seen) == 2
+
+
+async def test_a_worker_that_does_not_come_back_with_the_store_goes_after_a_while(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one:
+        async with Worker(cluster, "w2").running() as two:
+            one.offers("a")
+            two.offers("b")
+            await asyncio.sleep(1)
+        cluster.lose_everything()
+        await asyncio.sleep(GRACE / 2)
+        assert one.seen == [("w1", "a"), ("w2", "b")], "perhaps it is only late"
+        await asyncio.sleep(GRACE)
+        assert one.seen == [("w1", "a")]
+
+
+async def test_what_another_has_claimed_in_a_new_store_it_keeps(
+    cluster: MemoryCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Worker(cluster, "w1").running() as one:
+        one.offers("a")
+        await asyncio.sleep(1)
+        address = one.views[-1].claims.vips["web.test"]
+        cluster.lose_everything()
+        cluster.write({f"claims/vips/{address}": b'{"v":1,"name":"quicker.test"}'})
+        await asyncio.sleep(2 * GRACE)
+        claims = view(cluster.records)[0].claims
+        assert claims.holders[address] == "quicker.test"
+        assert claims.vips["web.test"] != address, "no VIP is given twice"
+        assert "1 claims could not be given back" in caplog.text
+
+
+async def test_a_vip_that_has_moved_since_the_backup_that_was_put_back_stays_where_it_was(
+    cluster: MemoryCluster,
+) -> None:
+    async with Worker(cluster, "w1").running() as one:
+        one.offers("a")
+        await asyncio.sleep(1)
+        address = one.views[-1].claims.vips["web.test"]
+        cluster.lose_everything()
+        older = [service_claim("web.test", "10.112.0.99"), vip_claim("10.112.0.99", "web.test")]
+        cluster.write(dict(older))
+        await asyncio.sleep(2 * GRACE)
+        claims = view(cluster.records)[0].claims
+        assert claims.vips["web.test"] == one.views[-1].claims.vips["web.test"] == address
+        assert claims.holders == {address: "web.test", "10.112.0.99": "web.test"}
+
+
+async def test_the_first_picture_waits_for_the_sources_if_the_former_offer_is_gone(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running(patient=True) as one:
+        await asyncio.sleep(60)
+        assert one.views == [], "the data plane carries what the store does not know any more"
+        one.offers("a")
+        await asyncio.sleep(1)
+        assert one.seen == [("w1", "a")]
+
+
+async def test_of_two_daemons_with_one_name_the_elder_steps_back(
+    cluster: MemoryCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with Worker(cluster, "w1").running() as elder, Worker(cluster, "w2").running() as other:
+        elder.offers("a")
+        await asyncio.sleep(1)
+        async with Worker(cluster, "w1").running() as newer:
+            newer.offers("b")
+            await asyncio.sleep(1)
+            revision = cluster.revision
+            elder.offers("a", "c")
+            await asyncio.sleep(30)
+            assert other.seen == [("w1", "b")]
+            assert cluster.revision == revision, "nothing flaps"
+            (problem,) = elder.journal.problems["name"]
+            assert "another daemon runs with the name w1" in problem
+            assert not newer.journal.problems.get("name")
+        cluster.expire("w1")  # the newer is dead, and the elder has not kept its lease alive
+        await asyncio.sleep(1)
+        assert other.seen == [("w1", "a"), ("w1", "c")], "the newest that it has to offer"
+        assert not elder.journal.problems["name"]
+
+
+async def test_what_is_no_record_of_a_daemon_is_no_namesake(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as other:
+        one.offers("a")
+        await asyncio.sleep(1)
+        cluster.change({"workers/w1/daemon": b"x"})
+        await asyncio.sleep(1)
+        one.offers("a", "b")
+        await asyncio.sleep(1)
+        assert other.seen == [("w1", "a"), ("w1", "b")]
+        assert not one.journal.problems.get("name")
+
+
+async def test_half_of_the_workers_with_a_newer_schema(cluster: MemoryCluster) -> None:
+    """What a newer version adds is passed over, and stays: nobody writes another worker's records."""
+
+    def newer(records: Mapping[str, bytes], own: tuple[str, ...]) -> dict[str, bytes]:
+        return {
+            key: msgspec.json.encode({**msgspec.json.decode(value), "v": 2, "shape": {"new": [1]}})
+            if key.startswith(own)
+            else value
+            for key, value in records.items()
+        }
+
+    async with Worker(cluster, "old").running() as old:
+        async with Worker(cluster, "new").running() as new:
+            new.offers("b")
+            new.judges({"b": Health.HEALTHY})
+            await asyncio.sleep(1)
+        added = newer(cluster.records, own_prefixes("new")) | {"workers/new/shapes/x": b'{"v":2}', "plans/x": b"[]"}
+        cluster.write(added)
+        old.offers("a")
+        old.judges({"a": Health.HEALTHY})
+        await asyncio.sleep(1)
+        assert old.seen == [("old", "a"), ("new", "b")]
+        assert old.views[-1].health == {("old", "a"): Health.HEALTHY, ("new", "b"): Health.HEALTHY}
+        assert not any(old.journal.problems.values())
+        assert {key: cluster.records[key] for key in added} == added
+        assert vip_of(service("web"), old.views[-1]) is not None

@@ -1,0 +1,201 @@
+"""config: defaults, file, environment, and what a user is told about each mistake."""
+
+import re
+import tomllib
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from mesh.config.errors import SettingsError
+from mesh.config.settings import SETTINGS, Driver, EndpointAddress, Settings, load, variable_of
+from mesh.util.logging.formats import Format
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def read(text: str = "", **environment: str) -> Settings:
+    return load(text, environment, hostname="w1", file="vipmesh.toml")
+
+
+def test_the_defaults() -> None:
+    settings = read()
+    assert settings == Settings(
+        node_name="w1",
+        node_address=None,
+        vip_pool=ip_network("10.112.0.0/16"),
+        publish_ports=range(30000, 32768),
+        dataplane_driver=Driver.AUTO,
+        dataplane_low_port_offset=0,
+        dataplane_drain_timeout=30,
+        dataplane_local_networks=(),
+        dns_listen=(("127.0.0.1", 53),),
+        dns_domain="mesh.internal",
+        dns_ttl=5,
+        dns_resolver="auto",
+        dns_upstream=(),
+        dns_forward={},
+        dns_allow=(),
+        dns_outstanding=1024,
+        probes_floor=50,
+        source_compose_files=(),
+        source_docker_socket=None,
+        source_docker_endpoint_address=EndpointAddress.AUTO,
+        store_url="sqlite:////var/lib/vipmesh/store.db",
+        store_user=None,
+        store_password=None,
+        store_ca=None,
+        store_cert=None,
+        store_key=None,
+        store_lease_ttl=5,
+        store_saved_view=Path("/var/lib/vipmesh/view.json"),
+        peers_listen="auto",
+        admin_listen="unix:///run/vipmesh/admin.sock",
+        admin_tcp=None,
+        admin_token_file=None,
+        admin_cert=None,
+        admin_key=None,
+        admin_client_ca=None,
+        log_format=Format.TEXT,
+        metrics_services=1000,
+    )
+
+
+def test_file_and_environment_say_the_same_thing() -> None:
+    file = read(
+        """
+        [node]
+        name = "w9"
+        address = "192.0.2.9"
+        [vip]
+        pool = "fd00:112::/64"
+        [dns]
+        listen = ["127.0.0.1:5353", "[::1]"]
+        ttl = 30
+        upstream = "192.0.2.53, 192.0.2.54:5300"
+        allow = ["127.0.0.0/8", "fd00::/8"]
+        outstanding = 99
+        [dns.forward]
+        "corp.example" = ["10.1.1.1", "[fd00::1]:5353"]
+        Lab.example = "10.2.2.2"
+        [source.compose]
+        files = ["a.yaml", "b.yaml"]
+        """
+    )
+    assert file == read(
+        VIPMESH_NODE_NAME="w9",
+        VIPMESH_NODE_ADDRESS="192.0.2.9",
+        VIPMESH_VIP_POOL="fd00:112::/64",
+        VIPMESH_DNS_LISTEN="127.0.0.1:5353,[::1]",
+        VIPMESH_DNS_TTL="30",
+        VIPMESH_DNS_UPSTREAM="192.0.2.53,192.0.2.54:5300",
+        VIPMESH_DNS_ALLOW="127.0.0.0/8,fd00::/8",
+        VIPMESH_DNS_OUTSTANDING="99",
+        VIPMESH_DNS_FORWARD="corp.example=10.1.1.1, [fd00::1]:5353, lab.example=10.2.2.2",
+        VIPMESH_SOURCE_COMPOSE_FILES="a.yaml,b.yaml",
+        HOME="/root",
+    )
+    assert file.dns_listen == (("127.0.0.1", 5353), ("::1", 53))
+    assert file.dns_forward == {
+        "corp.example": (("10.1.1.1", 53), ("fd00::1", 5353)),
+        "lab.example": (("10.2.2.2", 53),),
+    }
+
+
+def test_the_environment_wins_over_the_file() -> None:
+    assert read("[dns]\nttl = 30", VIPMESH_DNS_TTL="7").dns_ttl == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[dns]\nlissten = 1", r"vipmesh.toml: \[dns\] lissten: no such setting; did you mean \[dns\] listen\?"),
+        ("[vips]\npool = 'x'", r"\[vips\] pool: no such setting; did you mean \[vip\] pool\?"),
+        ("ttl = 5", r"vipmesh.toml: ttl: no such setting; did you mean"),
+        ("[vip]\npool = '10.112.0.1/16'", r"\[vip\] pool: .*has host bits set; write a network such as"),
+        ("[vip]\npool = '10.112.0.0/31'", r"room for no more than 0 VIPs"),
+        ("[dns]\nttl = 0", r"\[dns\] ttl: 0 is not a number from 1 to 3600; write a number of seconds"),
+        ("[dns]\nttl = true", r"\[dns\] ttl: True is not a number"),
+        ("[dns]\nlisten = ['localhost']", r"'localhost' is not ADDRESS:PORT"),
+        ("[dns]\nlisten = ['127.0.0.1:99999']", r"port above 65535"),
+        ("[publish]\nports = '32767-30000'", r"does not rise"),
+        ("[dataplane]\ndriver = 'iptables'", r"'iptables' is not a data plane driver; write \"auto\""),
+        ("[store]\nurl = 'mysql://x'", r"\[store\] url: 'mysql://x' is not the URL of a store; write \"sqlite:"),
+        ("[store]\nurl = 'etcd://a:1,b:x/p'", r"'b:x' is not HOST:PORT; write .*\"etcd://host1:2379,"),
+        ("[store]\nurl = 'etcd://me:secret@a:1/p'", r"url: a URL is shown in logs; put the user into \[store\] user"),
+        ("[store]\nlease_ttl = 1", r"\[store\] lease_ttl: 1 is not a number from 2 to 600"),
+        ("[admin]\nlisten = 'unix://relative'", r"not an absolute path"),
+        ("[admin]\ntcp = 'unix:///run/a.sock'", r"not ADDRESS:PORT; write an address such as"),
+        (
+            "[admin]\ntcp = '192.0.2.1:9780'",
+            r"\[admin\] tcp: whoever reaches 192.0.2.1:9780 could .*set \[admin\] token_file",
+        ),
+        ("[admin]\nlisten = '127.0.0.1:9780'", r"\[admin\] listen: whoever reaches 127.0.0.1:9780 could"),
+        ("[admin]\ntcp = '192.0.2.1:9780'\nclient_ca = 'ca.pem'", r"client_ca: .*; set \[admin\] cert"),
+        ("[node]\naddress = 'here'", r"\[node\] address: 'here' does not appear to be an IPv4 or IPv6 address"),
+        ("[node]\nname = 'a b'", r"'a b' is not a host name"),
+        ("[dns]\ndomain = 'a..b'", r"'a..b' is not a domain name"),
+        (
+            "[dns.forward]\n'corp.example' = ['10.1.1']",
+            r"""vipmesh.toml: \[dns.forward\] "corp.example": .*'10.1.1'.*; write "corp.example" = \["10.1.1.1"\]""",
+        ),
+        ("[dns.forward]\n'corp.example' = ['x']", r'"corp.example": \'x\' is not ADDRESS:PORT'),
+        ("[dns.forward]\n'corp.example' = []", r'"corp.example" has no server; write'),
+        ("[dns.forward]\n'corp..example' = ['10.1.1.1']", r"'corp..example' is not a domain name"),
+        ("[dns.forward]\n'A.x' = ['10.1.1.1']\n'a.x' = ['10.1.1.2']", r'"a.x" stands there twice'),
+        ("[dns]\nforward = ['10.1.1.1']", r"\[dns\] forward: '10.1.1.1' has no domain; write \"corp.example\" ="),
+        (
+            "[dns.forward]\n'web.mesh.internal' = ['10.1.1.1']",
+            r'\[dns.forward\] "web.mesh.internal": names in the cluster domain mesh.internal are answered here',
+        ),
+        (
+            "[dns.forward]\n'corp.example' = ['127.0.0.1']",
+            r'\[dns.forward\] "corp.example": 127.0.0.1:53 is this name server itself.*; write',
+        ),
+        ("[dns]\nupstream = ['127.0.0.1']", r"\[dns\] upstream: 127.0.0.1:53 is this name server itself"),
+        ("[dns]\nallow = ['10.0.0.1/8']", r"\[dns\] allow: .*has host bits set; write networks such as"),
+        ("[dns]\noutstanding = 1", r"1 is not a number from 16 to 65536"),
+        ("[dns\nttl = 1", r"vipmesh.toml: not TOML: .*line 1"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_its_remedy(text: str, complaint: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(text)
+    assert len(caught.value.problems) == 1
+    assert re.search(complaint, caught.value.problems[0])
+
+
+def test_all_mistakes_are_told_at_once_and_variables_by_their_name() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read("[dns]\nttl = 0\nx = 1", VIPMESH_DNS_TLL="5", VIPMESH_VIP_POOL="ten")
+    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+        "vipmesh.toml: [dns] x: no such setting",
+        "environment variable VIPMESH_DNS_TLL: no such setting",
+        "environment variable VIPMESH_VIP_POOL: 'ten' does not appear to be an IPv4 or IPv6 network",
+        "vipmesh.toml: [dns] ttl: 0 is not a number from 1 to 3600",
+    ]
+    assert caught.value.problems[2].endswith("; write a network such as 10.112.0.0/16"), "no quotes in a variable"
+
+
+def test_every_example_in_a_remedy_is_itself_valid() -> None:
+    for key, setting in SETTINGS.items():
+        if " = " in setting.example:
+            setting.parse(tomllib.loads(setting.example))
+            continue
+        quoted = re.findall(r'\["[^\]]+"\]|"[^"]+"|\b\d+\b', setting.example)
+        for example in quoted:
+            value = [example.strip('[]"')] if example.startswith("[") else example.strip('"')
+            setting.parse(value), key  # raises if the remedy would be refused
+
+
+def test_the_reference_lists_every_setting_with_its_default_and_variable() -> None:
+    rows = {
+        match[1]: match[0] for match in re.finditer(r"^\| `\[([a-z.]+\] [a-z_]+)` .*$", REFERENCE.read_text(), re.M)
+    }
+    documented = {row.replace("] ", ".") for row in rows}
+    assert documented == set(SETTINGS)
+    for row, line in rows.items():
+        key = row.replace("] ", ".")
+        assert variable_of(key) in line
+        default = SETTINGS[key].default
+        assert default in (None, ()) or str(default) in line

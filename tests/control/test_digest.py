@@ -1,0 +1,207 @@
+"""The digest of a table: equal pictures, equal digests; whatever else a client would notice makes another one."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.cluster.records.encode import name_claim, port_claim, registration, service_claim, verdict, view, vip_claim
+from mesh.cluster.records.view_builder import Reader
+from mesh.control.digest import BITS, TableDigest, as_number, digest
+from mesh.control.planner import plan
+from mesh.model import (
+    Claims,
+    ClusterView,
+    Drain,
+    Endpoint,
+    EndpointKey,
+    Forwarding,
+    Health,
+    Probe,
+    ProbeKind,
+    Publish,
+    Route,
+    Scheduler,
+    SchedulerFlag,
+    Service,
+    Transport,
+)
+
+
+def service(name: str) -> Service:
+    routes = (Route(f"{name}.test", 80, Transport.TCP, 8080), Route(f"www.{name}.test", 443, Transport.TCP, 8443))
+    publishes = (Publish(9090, Transport.TCP, None),)
+    return Service(f"demo/{name}", f"{name}.test", routes, publishes, probe=Probe(ProbeKind.HTTP, None))
+
+
+ONE, TWO = (Endpoint(f"web{n}", "demo/web", f"w{n}", f"10.2.0.{n}") for n in (1, 2))
+WEB, SHOP = service("web"), service("shop")
+VIEW = ClusterView(
+    (SHOP, WEB),
+    (ONE, TWO),
+    Claims(
+        {"shop.test": "10.112.0.7", "web.test": "10.112.0.8"},
+        {name: service.owner for service in (SHOP, WEB) for name in service.names},
+        {(Transport.TCP, 30000): ("web.test", 9090), (Transport.TCP, 30001): ("shop.test", 9090)},
+    ),
+    {ONE.key: Health.HEALTHY, TWO.key: Health.HEALTHY},
+)
+
+
+def of(seen: ClusterView) -> str:
+    return digest(plan(seen, seen.health))
+
+
+def with_web(seen: ClusterView, **changes: object) -> ClusterView:
+    return replace(seen, services=(SHOP, replace(WEB, **changes)))  # type: ignore[arg-type]
+
+
+def with_two(seen: ClusterView, **changes: object) -> ClusterView:
+    return replace(seen, endpoints=(ONE, replace(TWO, **changes)))  # type: ignore[arg-type]
+
+
+def with_health(seen: ClusterView, health: Health) -> ClusterView:
+    return replace(seen, health={**seen.health, TWO.key: health})
+
+
+def with_claims(seen: ClusterView, **changes: object) -> ClusterView:
+    return replace(seen, claims=replace(seen.claims, **changes))  # type: ignore[arg-type]
+
+
+DIFFERENCES: dict[str, Callable[[ClusterView], ClusterView]] = {
+    "weight": lambda seen: with_two(seen, weight=2),
+    "address": lambda seen: with_two(seen, address="10.2.0.3"),
+    "port": lambda seen: with_two(seen, port=18080),
+    "forwarding": lambda seen: with_two(seen, forwarding=Forwarding.DIRECT),
+    "upper threshold": lambda seen: with_two(seen, max_connections=9),
+    "lower threshold": lambda seen: with_two(seen, max_connections=9, min_connections=5),
+    "drain": lambda seen: with_two(seen, drain=Drain.ASKED),
+    "gone": lambda seen: replace(seen, endpoints=(ONE,)),
+    "another service's": lambda seen: with_two(seen, owner="demo/shop"),
+    "unhealthy": lambda seen: with_health(seen, Health.UNHEALTHY),
+    "starting": lambda seen: with_health(seen, Health.STARTING),
+    "scheduler": lambda seen: with_web(seen, scheduler=Scheduler.LC),
+    "flags": lambda seen: with_web(seen, flags=frozenset([SchedulerFlag.PORT])),
+    "affinity": lambda seen: with_web(seen, persistence=60),
+    "listen port": lambda seen: with_web(seen, routes=(Route("web.test", 81, Transport.TCP, 8080), WEB.routes[1])),
+    "transport": lambda seen: with_web(seen, routes=(Route("web.test", 80, Transport.UDP, 8080), WEB.routes[1])),
+    "container port": lambda seen: with_web(seen, routes=(Route("web.test", 80, Transport.TCP, 8081), WEB.routes[1])),
+    "name": lambda seen: with_web(seen, routes=WEB.routes[:1]),
+    "name of another owner": lambda seen: with_claims(
+        seen, owners={**seen.claims.owners, "www.web.test": "other/owner"}
+    ),
+    "VIP": lambda seen: with_claims(seen, vips={**seen.claims.vips, "web.test": "10.112.0.9"}),
+    "published no more": lambda seen: with_web(seen, publishes=()),
+    "published elsewhere": lambda seen: with_claims(seen, ports={(Transport.TCP, 30002): ("web.test", 9090)}),
+    "no service": lambda seen: replace(seen, services=(SHOP,)),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_difference_makes_another_digest(name: str) -> None:
+    assert of(DIFFERENCES[name](VIEW)) != of(VIEW)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_digests_are_equal_where_tables_are(name: str) -> None:
+    """Who drains and who is gone leave one table behind."""
+    here = plan(DIFFERENCES[name](VIEW), DIFFERENCES[name](VIEW).health, ["192.0.2.1"])
+    for change in DIFFERENCES.values():
+        there = plan(change(VIEW), change(VIEW).health, ["192.0.2.1"])
+        same = (here.table, here.names, here.failed) == (there.table, there.names, there.failed)
+        assert (digest(here) == digest(there)) is same
+
+
+def test_what_is_local_by_nature_does_not_count() -> None:
+    here = plan(VIEW, VIEW.health, ["192.0.2.1", "192.0.2.2"])
+    there = plan(VIEW, VIEW.health, ["fd00::1"], resolver="10.112.0.1")
+    contested = plan(VIEW, VIEW.health, ["192.0.2.3"], contested=[(Transport.TCP, 30000)])
+    assert len({frozenset(planned.table.virtual_servers) for planned in (here, there, contested)}) == 3
+    assert digest(here) == digest(there) == digest(contested)
+
+
+def test_a_service_that_is_only_published_counts() -> None:
+    def seen(weight: int) -> ClusterView:
+        return with_web(with_two(VIEW, weight=weight), routes=())
+
+    assert of(seen(1)) != of(seen(2))
+
+
+def test_it_is_short_and_a_double_holds_it() -> None:
+    assert len(of(VIEW)) == BITS // 4 == 12
+    assert int(float(as_number(of(VIEW)))) == as_number(of(VIEW))
+    assert of(ClusterView()) == digest(plan(ClusterView(), {})) != of(VIEW)
+
+
+# ------------------------------------------------------------------------------------------------ order of arrival
+
+RECORDS = list(
+    {
+        **dict(record for s in (WEB, SHOP) for record in [service_claim(s.name, VIEW.claims.vips[s.name])]),
+        **dict(vip_claim(vip, name) for name, vip in VIEW.claims.vips.items()),
+        **dict(name_claim(name, owner) for name, owner in VIEW.claims.owners.items()),
+        **dict(port_claim(*port, *of) for port, of in VIEW.claims.ports.items()),
+        **registration("w1", [WEB, SHOP], [ONE]),
+        **registration("w2", [WEB], [TWO]),
+        **dict(verdict(worker, (worker, id), health) for (worker, id), health in VIEW.health.items()),
+    }.items()
+)
+
+
+@given(st.randoms(use_true_random=False), st.lists(st.integers(0, len(RECORDS)), max_size=4))
+def test_equal_pictures_have_equal_digests_whatever_came_first(order: random.Random, looks: list[int]) -> None:
+    arriving = order.sample(RECORDS, len(RECORDS))
+    reader, word, planned = Reader(), TableDigest(), None
+    for look in [*sorted(looks), len(RECORDS)]:
+        seen, problems = reader.view(dict(arriving[:look]))
+        planned = plan(seen, seen.health, before=planned)
+        last = word(planned)
+        assert not problems
+    assert last == of(view(dict(RECORDS))[0])
+
+
+@dataclass
+class _World:
+    """What the property changes step by step."""
+
+    weights: dict[EndpointKey, int]
+    health: dict[EndpointKey, Health]
+
+    def view(self) -> ClusterView:
+        endpoints = tuple(replace(e, weight=self.weights[e.key]) for e in (ONE, TWO))
+        return replace(VIEW, endpoints=endpoints, health=dict(self.health))
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from([ONE.key, TWO.key]), st.integers(0, 3) | st.sampled_from(list(Health))), max_size=12
+)
+
+
+@given(STEPS)
+def test_a_digest_that_follows_the_changes_is_that_of_the_last_picture(
+    steps: list[tuple[EndpointKey, int | Health]],
+) -> None:
+    world = _World(dict.fromkeys([ONE.key, TWO.key], 1), dict(VIEW.health))
+    word, planned = TableDigest(), plan(VIEW, VIEW.health)
+    for key, change in steps:
+        if isinstance(change, Health):
+            world.health[key] = change
+        else:
+            world.weights[key] = change
+        seen = world.view()
+        planned = plan(seen, seen.health, before=planned)
+        assert word(planned) == of(seen)
+
+
+@pytest.mark.parametrize("name", ["weight", "unhealthy", "name"])
+def test_what_changes_back_has_the_digest_it_had(name: str) -> None:
+    word = TableDigest()
+    first = plan(VIEW, VIEW.health)
+    before = word(first)
+    changed = DIFFERENCES[name](VIEW)
+    second = plan(changed, changed.health, before=first)
+    assert word(second) != before
+    assert word(plan(VIEW, VIEW.health, before=second)) == before

@@ -1,0 +1,98 @@
+"""local: the own endpoints in the picture of the cluster, before the store says them back."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.control.local_overlay import Local
+from mesh.model import ClusterView, Drain, Endpoint, Health, Instance
+
+A, B = Endpoint("a", "demo/web", "w1", "10.2.0.1"), Endpoint("b", "demo/web", "w1", "10.2.0.2")
+OTHER = Endpoint("a", "demo/web", "w2", "10.2.0.3")
+ELSE = Endpoint("c", "demo/shop", "w2", "10.2.0.4")
+VIEW = ClusterView(endpoints=(A, OTHER, B, ELSE), health={A.key: Health.HEALTHY, OTHER.key: Health.HEALTHY})
+HEALTH = {"a": Health.HEALTHY, "b": Health.STARTING}
+
+
+def instance(id: str, drain: Drain | None = None, health: Health | None = None) -> Instance:
+    return Instance(id, "demo/web", "10.2.0.9", {}, drain=drain, health=health)
+
+
+def seen(instances: list[Instance] | None, health: dict[str, Health], view: ClusterView = VIEW) -> ClusterView:
+    return Local("w1").after(view, here(instances), health).picture()
+
+
+def here(instances: list[Instance] | None) -> dict[str, Instance] | None:
+    return None if instances is None else {instance.id: instance for instance in instances}
+
+
+def test_where_nothing_differs_it_is_the_same_view() -> None:
+    assert seen([instance("a"), instance("b")], HEALTH) is VIEW
+    assert seen(None, HEALTH) is VIEW, "not all sources have answered"
+
+
+def test_what_runs_no_more_is_gone_and_the_others_endpoint_of_that_id_is_not() -> None:
+    assert seen([instance("b")], HEALTH).endpoints == (OTHER, B, ELSE)
+
+
+def test_a_drain_and_what_the_engine_says_come_at_once() -> None:
+    now = seen([instance("a", Drain.STOPPING, Health.UNHEALTHY), instance("b")], HEALTH)
+    assert now.endpoints == (replace(A, drain=Drain.STOPPING, health=Health.UNHEALTHY), OTHER, B, ELSE)
+
+
+@pytest.mark.parametrize(
+    ("health", "then"),
+    [
+        pytest.param({"a": Health.UNHEALTHY}, {A.key: Health.UNHEALTHY, OTHER.key: Health.HEALTHY}, id="failed"),
+        pytest.param({"a": Health.STARTING}, {OTHER.key: Health.HEALTHY}, id="starting is not told"),
+        pytest.param({}, {OTHER.key: Health.HEALTHY}, id="of a former life"),
+        pytest.param(
+            {"a": Health.HEALTHY, "b": Health.UNHEALTHY},
+            {A.key: Health.HEALTHY, B.key: Health.UNHEALTHY, OTHER.key: Health.HEALTHY},
+            id="new",
+        ),
+    ],
+)
+def test_of_own_endpoints_the_own_probes_count(health: dict[str, Health], then: dict[tuple[str, str], Health]) -> None:
+    assert seen(None, health).health == then
+
+
+def test_what_is_not_touched_stays_the_same_object() -> None:
+    now = seen(None, {"a": Health.UNHEALTHY})
+    assert now.endpoints is VIEW.endpoints
+    assert now.groups["demo/shop"] is VIEW.groups["demo/shop"]
+    assert now.groups["demo/web"].verdicts == (Health.UNHEALTHY, Health.HEALTHY, None)
+
+
+@given(
+    st.lists(st.builds(instance, st.sampled_from("ab"), st.sampled_from([None, *Drain])), unique_by=lambda i: i.id),
+    st.dictionaries(st.sampled_from("ab"), st.sampled_from(Health)),
+)
+def test_its_groups_are_those_of_its_endpoints(instances: list[Instance], health: dict[str, Health]) -> None:
+    now = seen(instances, health)
+    assert now.groups == replace(now).groups
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.lists(st.builds(instance, st.sampled_from("abc"), st.sampled_from([None, *Drain]))),
+            st.dictionaries(st.sampled_from("abc"), st.sampled_from(Health)),
+            st.lists(st.sampled_from([A, B, OTHER, ELSE, replace(A, weight=7)]), unique_by=lambda e: e.key),
+            st.dictionaries(st.sampled_from([A.key, B.key, OTHER.key, ("w1", "x")]), st.sampled_from(Health)),
+        )
+    )
+)
+def test_from_one_picture_to_the_next_it_comes_to_the_same_as_from_none(
+    steps: list[tuple[list[Instance] | None, dict[str, Health], list[Endpoint], dict[tuple[str, str], Health]]],
+) -> None:
+    local = Local("w1")
+    for instances, probed, endpoints, health in steps:
+        ordered = tuple(sorted(endpoints, key=lambda endpoint: (endpoint.id, endpoint.worker)))
+        view = ClusterView(endpoints=ordered, health=health)
+        local = local.after(view, here(instances), probed)
+        assert local.picture() == Local("w1").after(view, here(instances), probed).picture()
+        again = local.after(view, local.here, probed)
+        assert (again.endpoints, again.verdicts) == (local.endpoints, local.verdicts)

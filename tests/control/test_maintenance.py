@@ -1,0 +1,80 @@
+"""Maintenance by hand: out of traffic, not probed, and back only after an answer; in virtual time."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from mesh.api.http.server import RefusalError
+from mesh.control.drain_requests import Leaving
+from mesh.control.graceful_stop import Stopping
+from mesh.model import Drain, Endpoint, Instance
+from tests.control.test_mass_failure import FALL, addresses, answers
+from tests.control.test_reconciler import PROBED, Bench, instance
+
+pytestmark = pytest.mark.looptime
+
+LABELS: Mapping[str, str] = {}
+
+
+def one(drain: Drain | None = None) -> Instance:
+    return Instance("a", "demo/web", "10.2.0.1", LABELS, drain=drain)
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "shown"),
+    [
+        ([], None, None),
+        ([], Drain.PAUSED, Drain.PAUSED),
+        ([Drain.ASKED], None, Drain.ASKED),
+        ([Drain.ASKED], Drain.STOPPING, Drain.STOPPING),
+        ([Drain.MAINTENANCE], None, Drain.MAINTENANCE),
+        ([Drain.MAINTENANCE], Drain.STOPPING, Drain.MAINTENANCE),
+        ([Drain.MAINTENANCE, Drain.ASKED], None, Drain.MAINTENANCE),
+        ([Drain.ASKED, Drain.MAINTENANCE], None, Drain.MAINTENANCE),
+    ],
+)
+def test_what_is_asked_and_what_the_engine_says(asked: list[Drain], engine: Drain | None, shown: Drain | None) -> None:
+    leaving = Leaving()
+    for why in asked:
+        leaving.ask("a", why)
+    assert [instance.drain for instance in leaving.marked([one(engine)])] == [shown]
+    assert leaving.knows("a")
+    assert not leaving.knows("b")
+    leaving.undo("a")
+    assert [instance.drain for instance in leaving.marked([one(engine)])] == [engine]
+
+
+def test_it_holds_over_a_restart() -> None:
+    leaving = Leaving()
+    leaving.adopt([Endpoint("a", "demo/web", "w1", "10.2.0.1", drain=Drain.MAINTENANCE)])
+    assert [instance.drain for instance in leaving.marked([one()])] == [Drain.MAINTENANCE]
+
+
+async def test_an_endpoint_in_maintenance_is_neither_used_nor_asked() -> None:
+    bench = Bench()
+    answers(bench, 1, 2)
+    async with bench.running() as loop:
+        stopping = Stopping(bench.leaving, [], 30.0)
+        bench.source.say([instance(n, PROBED) for n in (1, 2)])
+        await bench.passes(5)
+        assert addresses(bench) == {"1", "2"}
+        id = instance(1).id
+        assert await stopping.maintain(id) == id
+        assert addresses(bench) == {"2"}
+        await bench.passes(1)
+        asked = len(bench.check.times("10.2.0.1", 80))
+        answers(bench, 1, ok=False)
+        await bench.passes(FALL)
+        assert len(bench.check.times("10.2.0.1", 80)) == asked
+        (shown, _) = loop.status().services[0].endpoints
+        assert (shown.serving, shown.drain, shown.health) == (False, "maintenance", "healthy")
+        assert stopping.undrain(id) == id
+        await bench.passes(FALL)
+        assert addresses(bench) == {"2"}, "it has to answer first"
+        answers(bench, 1)
+        await bench.passes(3)
+        assert addresses(bench) == {"1", "2"}
+        with pytest.raises(RefusalError, match="no container engine runs"):
+            await stopping.stop(id)
+        with pytest.raises(RefusalError, match="runs on this worker"):
+            await stopping.maintain("nobody")

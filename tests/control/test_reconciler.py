@@ -1,0 +1,536 @@
+"""The control loop over fakes: what follows what, what is adopted, and what stays when a part falls silent."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+import pytest
+
+from mesh.api.status import Facts
+from mesh.cluster.records.encode import daemon, service_claim, view, vip_claim
+from mesh.control.drain_requests import Leaving
+from mesh.control.ports import Site, Upkeep
+from mesh.control.reconciler import AUDIT, LOOK_AGAIN, Reconciler
+from mesh.dataplane.diff import AddRealServer, BindVip, DeleteRealServer, UnbindVip, diff
+from mesh.dataplane.ownership import PublishedPorts
+from mesh.health.prober import Prober
+from mesh.host import HostError
+from mesh.model import (
+    Address,
+    Claims,
+    Instance,
+    Name,
+    ProbeKind,
+    RealKey,
+    RealServer,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
+from mesh.testing.dataplane import FakeDataPlane
+from mesh.testing.host import FakeHost
+from mesh.testing.probes import FakeCheck
+from mesh.testing.source import FakeSource
+from mesh.testing.store import MemoryCluster, MemoryStore
+
+POOL = ip_network("10.112.0.0/24")
+FACTS = Facts("0", "w1", "fake", "a test")
+PROBED = {"mesh.routing.port_80": "web.test", "mesh.probe.url": "http://container:80"}
+PLAIN = {"mesh.routing.port_80": "web.test"}
+
+
+def instance(last: int, labels: Mapping[str, str] = PLAIN, owner: str = "demo/web") -> Instance:
+    address = f"10.2.0.{last}"
+    return Instance(f"{owner}/{address}", owner, address, labels)
+
+
+@dataclass
+class Bench:
+    """A worker on fakes."""
+
+    plane: FakeDataPlane = field(default_factory=FakeDataPlane)
+    cluster: MemoryCluster = field(default_factory=MemoryCluster)
+    source: FakeSource = field(default_factory=FakeSource)
+    check: FakeCheck = field(default_factory=FakeCheck)
+    host: FakeHost = field(default_factory=FakeHost)
+    upkeep: list[Upkeep] = field(default_factory=list)
+    listening: set[tuple[Transport, int]] = field(default_factory=set)
+    zones: list[Mapping[Name, Address]] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: Leaving = field(default_factory=Leaving)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Reconciler]:
+        wake = asyncio.Event()
+        prober = Prober(wake.set, dict.fromkeys(ProbeKind, self.check))
+        self.loop = Reconciler(
+            Site("w1", "mesh.internal", POOL, range(30000, 30010), 30.0),
+            FACTS,
+            host=self.host,
+            sources=[self.source],
+            store=MemoryStore(self.cluster, "w1"),
+            plane=self.plane,
+            upkeep=self.upkeep,
+            listening=self.listens,
+            published=PublishedPorts(),
+            prober=prober,
+            publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
+            wake=wake,
+            leaving=self.leaving,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            parts = [tasks.create_task(self.loop.run()), tasks.create_task(prober.run())]
+            yield self.loop
+            for part in parts:
+                part.cancel()
+
+    async def listens(self) -> set[tuple[Transport, int]]:
+        return self.listening
+
+    async def passes(self, seconds: float = 1.0) -> None:
+        """Let virtual time go by: long enough for any burst, shorter than the audit."""
+        await asyncio.sleep(seconds)
+
+    def real_servers(self) -> dict[str, list[str]]:
+        return {str(key): sorted(map(str, s.real_servers)) for key, s in self.plane.table.virtual_servers.items()}
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.looptime
+class TestTheLoop:
+    async def test_from_instances_to_table_and_zone(self, bench: Bench) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1), instance(2)])
+            await bench.passes()
+            (vip,) = bench.plane.table.vips
+            assert bench.real_servers() == {f"tcp://{vip}:80": ["10.2.0.1:80", "10.2.0.2:80"]}
+            assert bench.zones[-1] == {"web.test": vip}
+            (service,) = loop.status().services
+            assert (service.vip, [e.serving for e in service.endpoints]) == (vip, [True, True])
+
+    async def test_the_name_comes_after_the_vip_and_goes_before_it(self, bench: Bench) -> None:
+        seen: list[tuple[str, bool]] = []
+        bench.zones = _Recorder(bench, seen)
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+            bench.source.say([])
+            await bench.passes()
+        assert list(dict.fromkeys(seen)) == [("named", True), ("unnamed", True)], "bound whenever the zone changes"
+        assert bench.plane.table == Table()
+
+    async def test_nothing_is_programmed_before_the_store_has_answered(self, bench: Bench) -> None:
+        bench.plane = FakeDataPlane(_table())
+        bench.cluster.out_of_reach = True
+        async with bench.running():
+            bench.source.say([])
+            await bench.passes(3 * AUDIT)
+            assert bench.plane.table == _table()
+
+    async def test_an_empty_list_is_believed_only_from_a_source_that_answered(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+        before = bench.plane.table
+        bench.source = FakeSource()
+        async with bench.running() as loop:
+            bench.source.fall_silent("compose.yaml: broken")
+            await bench.passes(3 * AUDIT)
+            assert bench.plane.table == before
+            assert loop.status().frozen == ("compose.yaml: broken",)
+
+    async def test_a_restart_without_a_change_writes_nothing(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(8)
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+        applied = bench.plane.applied
+        bench.check.set("10.2.0.1", 80, False, "refused")  # not yet three times in a row: what serves goes on serving
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(4)
+            assert bench.plane.applied == applied
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+            await bench.passes(20)
+            assert [*bench.real_servers().values()] == [[]], "the presumption ends with the third failure"
+
+    async def test_a_restart_takes_back_no_verdict_although_the_store_is_slow(self, bench: Bench) -> None:
+        """The others would send nothing to the endpoint until it is probed anew."""
+        bench.check.set("10.2.0.1", 80, ok=True, reason="status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(6)
+        verdict = "health/w1/demo%2Fweb%2F10.2.0.1"
+        assert verdict in bench.cluster.records
+        before, change = dict(bench.cluster.records), bench.cluster.change
+        missing: list[bool] = []
+
+        def watched(changes: Mapping[str, bytes | None]) -> None:
+            change(changes)
+            missing.append(verdict not in bench.cluster.records)
+
+        bench.cluster.change = watched  # type: ignore[method-assign]  # to see all that is ever written
+        bench.cluster.out_of_reach = True
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(1)
+            bench.cluster.out_of_reach = False
+            await bench.passes(20)
+        assert missing
+        assert not any(missing)
+        assert before.keys() == bench.cluster.records.keys()
+
+    async def test_what_comes_later_proves_itself_although_its_address_was_adopted(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(8)
+        bench.check.set("10.2.0.1", 80, False, "refused")
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([])
+            await bench.passes()
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes()
+            assert [*bench.real_servers().values()] == [[]]
+
+    async def test_a_probe_lets_in_prunes_and_lets_in_again(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(20)
+            assert [*bench.real_servers().values()] == [[]]
+            for ok, wait in ((True, 6), (False, 20), (True, 20)):
+                bench.check.set("10.2.0.1", 80, ok, "as told")
+                await bench.passes(wait)
+                assert [*bench.real_servers().values()] == [["10.2.0.1:80"] if ok else []]
+
+    async def test_the_audit_mends_what_somebody_changed_and_says_what(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            wanted = bench.plane.table
+            await bench.plane.apply(diff(wanted, Table()))
+            await bench.passes(AUDIT + 1)
+            assert bench.plane.table == wanted
+            assert loop.status().repairs == 3
+            assert "repaired: somebody changed the data plane: bind VIP" in caplog.text
+            await bench.passes(3 * AUDIT)
+            assert loop.status().repairs == 3
+
+    async def test_between_audits_only_what_shall_change_is_read(self, bench: Bench) -> None:
+        async with bench.running():
+            other = {"mesh.routing.port_80": "other.local"}
+            bench.source.say([instance(1), instance(2, other, "demo/other")])
+            await bench.passes(AUDIT + 1)
+            asked = bench.plane.asked
+            asked.clear()
+            bench.source.say([instance(1), instance(2, other, "demo/other"), instance(3, other, "demo/other")])
+            await bench.passes(0.1)
+            (grown,) = [key for key, reals in bench.real_servers().items() if len(reals) == 2]
+            assert [[str(key) for key in keys or ()] for keys in asked if keys != frozenset()] == [[grown]]
+            await bench.passes(AUDIT)
+            assert asked[-1] is None
+
+    async def test_a_repair_that_fails_is_tried_again_soon_and_told_when_it_is_done(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            before = bench.plane.table
+            bench.plane.table = Table()
+            bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "there is none")
+            await bench.passes(AUDIT - LOOK_AGAIN / 2)
+            assert bench.plane.table != before
+            assert loop.status().repairs == 2
+            await bench.passes(LOOK_AGAIN)
+            assert bench.plane.table == before
+            assert loop.status().repairs == 3
+            assert "repaired: somebody changed the data plane: add real server 10.2.0.1:80" in caplog.text
+
+    async def test_what_fails_for_good_is_tried_at_each_audit_and_told_once(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            for _ in range(6):
+                bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "no memory")
+            bench.source.say([instance(1)])
+            await bench.passes()
+            await bench.passes(AUDIT + 1)  # not at the very moment of one
+            tried = loop.passes
+            await bench.passes(3 * AUDIT)
+            assert loop.passes == tried + 3
+            assert caplog.text.count("no memory") == 1
+            assert loop.figures.refusals["add_real_server"] == loop.figures.operations["add_real_server"] > 3
+            assert loop.figures.operations["bind_vip"] == 1
+            assert sum(loop.figures.pass_seconds.counts) == loop.passes
+            assert loop.status().repairs == 0
+
+    async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running() as loop:
+            for instances in ([instance(1, PROBED)], [instance(1, PROBED), instance(2, PROBED)], []):
+                bench.source.say(instances)
+                await bench.passes(2 * AUDIT)
+            assert loop.status().repairs == 0
+
+    async def test_a_port_that_a_program_of_the_worker_listens_on_is_left_to_it(self, bench: Bench) -> None:
+        bench.listening = {(Transport.TCP, 30022)}
+        published = {f"mesh.routing.publish.port_{port}": str(30000 + port) for port in (22, 80)}
+        async with bench.running() as loop:
+            bench.source.say([instance(1, {**PLAIN, **published})])
+            await bench.passes()
+            assert "tcp://192.0.2.1:30080" in bench.real_servers()
+            assert "tcp://192.0.2.1:30022" not in bench.real_servers()
+            assert any("tcp port 30022 is not published here" in problem for problem in loop.status().problems)
+
+            bench.listening = {(Transport.TCP, 30080)}
+            await bench.passes(AUDIT)
+            assert {"tcp://192.0.2.1:30022", "tcp://192.0.2.1:30080"} < set(bench.real_servers()), "who is served stays"
+            assert loop.status().problems == ()
+
+    async def test_what_the_data_plane_stands_on_is_set_up_first_and_mended_at_the_audit(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        findings: list[list[str] | HostError] = [["ip_forward is 1, was 0"], [], ["ip_forward is 1, was 0"]]
+
+        class Settings:
+            async def mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
+                assert addresses == {"192.0.2.1"}
+                found = findings.pop(0) if findings else []
+                if isinstance(found, HostError):
+                    raise found
+                return found
+
+        bench.upkeep = [Settings()]
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            assert "set up: ip_forward is 1, was 0" in caplog.text
+            assert loop.status().repairs == 0
+            await bench.passes(2 * AUDIT)
+            assert caplog.text.count("repaired: ip_forward is 1, was 0") == 1
+            assert loop.status().repairs == 1
+            findings[:] = [HostError("/proc/sys is read-only; write it to /etc/sysctl.d")] * 2
+            await bench.passes(AUDIT + 1)
+            assert loop.status().frozen == ("/proc/sys is read-only; write it to /etc/sysctl.d",)
+            assert bench.plane.table.virtual_servers, "what was programmed goes on"
+            await bench.passes(2 * AUDIT)
+            assert loop.status().frozen == ()
+
+    async def test_a_removed_endpoint_drains_until_its_last_connection_has_ended(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1), instance(2)])
+            await bench.passes()
+            (key,) = bench.plane.table.virtual_servers
+            leaving = RealKey("10.2.0.1", 80)
+            bench.plane.active[key, leaving] = 1
+            bench.source.say([instance(2)])
+            await bench.passes(20)
+            assert bench.plane.table.virtual_servers[key].real_servers == {
+                leaving: RealServer(0),
+                RealKey("10.2.0.2", 80): RealServer(1),
+            }
+            bench.plane.active.clear()
+            await bench.passes(2)
+            assert bench.plane.table.virtual_servers[key].real_servers == {RealKey("10.2.0.2", 80): RealServer(1)}
+
+    async def test_a_removed_service_drains_behind_its_vip_without_its_name_until_the_time_is_up(
+        self, bench: Bench
+    ) -> None:
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+            (key,) = bench.plane.table.virtual_servers
+            bench.plane.active[key, RealKey("10.2.0.1", 80)] = 1
+            bench.source.say([])
+            await bench.passes(29)
+            assert bench.zones[-1] == {}
+            assert bench.plane.table.vips == {key.address}
+            await bench.passes(3)
+            assert bench.plane.table == Table()
+
+    async def test_an_unhealthy_endpoint_goes_at_once_with_its_connections(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([instance(1, PROBED)])
+            await bench.passes(8)
+            (key,) = bench.plane.table.virtual_servers
+            bench.plane.active[key, RealKey("10.2.0.1", 80)] = 7
+            bench.check.set("10.2.0.1", 80, False, "refused")
+            await bench.passes(17)
+            assert bench.plane.table.virtual_servers[key].real_servers == {}
+
+    async def test_a_published_port_listens_on_addresses_that_appear_later_and_leaves_those_that_go(
+        self, bench: Bench
+    ) -> None:
+        labels = {**PLAIN, "mesh.routing.publish.port_80": "8080"}
+        async with bench.running():
+            bench.source.say([instance(1, labels)])
+            await bench.passes()
+            published = "tcp://192.0.2.1:8080"
+            assert bench.real_servers()[published] == ["10.2.0.1:80"]
+            bench.host.has("192.0.2.1", "198.51.100.7", "2001:db8::1")
+            await bench.passes()
+            assert {*bench.real_servers()} >= {published, "tcp://198.51.100.7:8080"}
+            assert not any("2001" in key for key in bench.real_servers())
+            bench.host.has("198.51.100.7")
+            await bench.passes()
+            assert published not in bench.real_servers()
+
+    async def test_a_claim_outside_of_the_pool_is_not_programmed_at_all_and_is_told(self, bench: Bench) -> None:
+        bench.cluster.write(dict([service_claim("web.test", "8.8.8.8"), vip_claim("8.8.8.8", "web.test")]))
+        labels = {**PLAIN, "mesh.routing.publish.port_80": "8080"}
+        other = {"mesh.routing.port_80": "other.test"}
+        async with bench.running() as loop:
+            bench.source.say([instance(1, labels), instance(2, other, owner="demo/other")])
+            await bench.passes()
+            (vip,) = bench.plane.table.vips
+            assert [*bench.real_servers()] == [f"tcp://{vip}:80"], "of the other service alone"
+            assert bench.zones[-1] == {"other.test": vip}
+            shown = loop.status()
+            assert {s.name: s.vip for s in shown.services} == {"web.test": None, "other.test": vip}
+            assert "the VIP 8.8.8.8 is outside of the pool 10.112.0.0/24; set [vip] pool" in str(shown)
+
+    async def test_who_is_asked_where_and_who_says_not_where(self, bench: Bench) -> None:
+        said = [daemon("w2", "0", "a", "10.1.0.2:9781"), daemon("w3", "0", "b"), daemon("w1", "0", "c")]
+        bench.cluster.write(dict(said))
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            assert loop.workers() == {"w2": RealKey("10.1.0.2", 9781)}
+            assert loop.deaf() == {"w3"}, "and not this one, which listens as little"
+
+    async def test_word_of_a_changed_network_mends_before_the_audit(self, bench: Bench) -> None:
+        async with bench.running():
+            bench.source.say([instance(1)])
+            await bench.passes()
+            wanted = bench.plane.table
+            await bench.plane.apply([UnbindVip(address) for address in wanted.vips])
+            bench.host.has("192.0.2.1")
+            await bench.passes()
+            assert bench.plane.table == wanted
+
+    async def test_a_burst_becomes_few_passes(self, bench: Bench) -> None:
+        async with bench.running() as loop:
+            for count in range(1, 100):
+                bench.source.say([instance(n) for n in range(1, count + 1)])
+            await bench.passes()
+            assert len(next(iter(bench.real_servers().values()))) == 99
+            assert loop.passes < 10
+
+    async def test_a_refused_operation_is_told_and_tried_again_and_stops_nobody_else(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.plane.fail_next(lambda operation: isinstance(operation, BindVip), "no such device; make mesh0")
+        other = {"mesh.routing.port_80": "other.test"}
+        async with bench.running() as loop:
+            bench.source.say([instance(1), instance(2, other, owner="demo/other")])
+            await bench.passes()
+            assert "no such device; make mesh0" in loop.status().failures[0]
+            assert len(bench.zones[-1]) == 1, "a name whose VIP could not be bound is not given out"
+            assert caplog.text.count("make mesh0") == 1
+            await bench.passes(AUDIT + 1)
+            assert loop.status().failures == ()
+            assert len(bench.zones[-1]) == 2
+
+    async def test_a_data_plane_that_is_gone_freezes_the_zone_and_heals(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            bench.plane.gone = "ip_vs was unloaded; modprobe ip_vs"
+            bench.source.say([])
+            await bench.passes(3 * AUDIT)
+            assert len(bench.zones[-1]) == 1
+            assert loop.status().frozen == ("ip_vs was unloaded; modprobe ip_vs",)
+            assert caplog.text.count("modprobe ip_vs") == 1
+            assert loop.figures.stalls > 0
+            bench.plane.gone = None
+            await bench.passes(AUDIT + 1)
+            assert bench.zones[-1] == {}
+            assert loop.status().frozen == ()
+
+    async def test_a_store_out_of_reach_freezes_the_others_and_merges_afterwards(self, bench: Bench) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1)])
+            await bench.passes()
+            before = dict(bench.cluster.records)
+            bench.cluster.out_of_reach = True
+            new = instance(3, {"mesh.routing.port_80": "new.test"}, owner="demo/new")
+            bench.source.say([instance(2), new])
+            await bench.passes(5)
+            assert [*bench.real_servers().values()] == [["10.2.0.2:80"]], "its own endpoints it knows itself"
+            assert set(bench.zones[-1]) == {"web.test"}, "without the store no VIP is given away"
+            assert bench.cluster.records == before
+            assert loop.status().frozen == ("the store is out of reach; bring it back",)
+            bench.cluster.out_of_reach = False
+            await bench.passes(5)
+            assert sorted(bench.real_servers().values()) == [["10.2.0.2:80"], ["10.2.0.3:80"]]
+            assert set(bench.zones[-1]) == {"web.test", "new.test"}
+            assert not loop.status().frozen
+            seen, _ = view(bench.cluster.records)
+            assert [endpoint.address for endpoint in seen.endpoints] == ["10.2.0.3", "10.2.0.2"]
+
+    async def test_two_owners_of_one_name_are_a_conflict_that_does_not_flap(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1, owner="demo/web")])
+            await bench.passes()
+            before = bench.plane.table
+            bench.source.say([instance(1, owner="demo/web"), instance(2, owner="demo/another")])
+            await bench.passes(3 * AUDIT)
+            assert bench.plane.table == before
+            refused = {service.owner: service.vip for service in loop.status().services}
+            assert refused["demo/another"] is None
+            assert any("demo/web" in problem and "web.test" in problem for problem in loop.status().problems)
+            assert caplog.text.count("demo/another") <= 2
+
+    async def test_a_bad_label_is_told_with_its_place(self, bench: Bench) -> None:
+        async with bench.running() as loop:
+            bench.source.say([instance(1, {**PLAIN, "mesh.routing.scheduler": "fastest"})])
+            await bench.passes()
+            (problem,) = loop.status().problems
+            assert problem.startswith("fake demo/web/10.2.0.1 mesh.routing.scheduler: error: ")
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+
+
+class _Recorder(list[Mapping[Name, Address]]):
+    """Notes at each change of the zone whether every VIP is bound, as it stands at that moment."""
+
+    def __init__(self, bench: Bench, seen: list[tuple[str, bool]]) -> None:
+        super().__init__()
+        self._bench = bench
+        self._seen = seen
+
+    def append(self, zone: Mapping[Name, Address], /) -> None:
+        if self or zone:
+            self._seen.append(("named" if zone else "unnamed", bool(self._bench.plane.table.vips)))
+        super().append(zone)
+
+
+def _table() -> Table:
+    key = VirtualKey("10.112.0.9", 80, Transport.TCP)
+    return Table({key: VirtualServer(real_servers={RealKey("10.2.0.9", 80): RealServer(1)})}, frozenset({"10.112.0.9"}))
+
+
+async def test_an_operation_reads_well_in_a_log() -> None:
+    operation = DeleteRealServer(VirtualKey("10.112.0.9", 80, Transport.TCP), RealKey("10.2.0.9", 80))
+    assert str(operation) == "delete real server 10.2.0.9:80 of tcp://10.112.0.9:80"

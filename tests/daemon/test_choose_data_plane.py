@@ -1,0 +1,54 @@
+"""Which data plane a worker gets, and what it is told."""
+
+import pytest
+
+from mesh.config.settings import load
+from mesh.daemon.wiring import choose_plane
+from mesh.dataplane import DataPlaneError
+from mesh.dataplane.ownership import PublishedPorts
+from mesh.host.vip_interface import LoopbackAddresses
+
+
+@pytest.mark.parametrize(
+    ("driver", "pool", "no_ipvs", "no_nftables", "name", "reason"),
+    [
+        ("auto", "10.112.0.0/16", None, None, "ipvs", "this kernel has IPVS"),
+        ("auto", "10.112.0.0/16", "no IPVS", None, "nftables", "no IPVS"),
+        ("auto", "10.112.0.0/16", "no IPVS", "no nft", "userspace", "no IPVS; no nft"),
+        ("auto", "127.112.0.0/16", None, None, "userspace", "the pool 127.112.0.0/16 is on loopback"),
+        ("nftables", "10.112.0.0/16", None, None, "nftables", "asked for by [dataplane] driver"),
+        ("userspace", "10.112.0.0/16", None, None, "userspace", "asked for by [dataplane] driver"),
+        ("ipvs", "10.112.0.0/16", "no IPVS", None, None, "driver is ipvs, but no IPVS"),
+        ("nftables", "10.112.0.0/16", None, "no nft", None, "driver is nftables, but no nft"),
+    ],
+)
+async def test_the_first_that_works_or_the_one_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    driver: str,
+    pool: str,
+    no_ipvs: str | None,
+    no_nftables: str | None,
+    name: str | None,
+    reason: str,
+) -> None:
+    async def ipvs() -> str | None:
+        return no_ipvs
+
+    async def nftables(version: int) -> str | None:
+        assert version == 4
+        return no_nftables
+
+    monkeypatch.setattr("mesh.dataplane.ipvs.plane.available", ipvs)
+    monkeypatch.setattr("mesh.dataplane.nftables.plane.available", nftables)
+    text = f'[dataplane]\ndriver = "{driver}"\n[vip]\npool = "{pool}"'
+    settings = load(text, {}, hostname="w1")
+    chosen = choose_plane(settings, LoopbackAddresses(), PublishedPorts())
+    if name is None:
+        with pytest.raises(DataPlaneError, match=reason):
+            await chosen
+        return
+    plane, why = await chosen
+    assert plane.name == name
+    assert reason in why
+    await plane.close()

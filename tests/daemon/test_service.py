@@ -1,0 +1,134 @@
+"""SIGHUP, and what follows new settings: the parts anew, a warning, or nothing."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from mesh.api.status import WorkerStatus
+from mesh.config.errors import SettingsError
+from mesh.config.settings import Settings, load
+from mesh.daemon import wiring as daemon
+from mesh.daemon.service import Service
+from mesh.daemon.wiring import Running, StartError
+
+
+@dataclass
+class Parts:
+    """Stands for `daemon.run`: what it was run with, and how it is to end."""
+
+    plane: str = "ipvs"
+    settings: list[Settings] = field(default_factory=list)
+    reloads: int = 0
+    refuses: Callable[[Settings], bool] = lambda _: False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(
+        self, settings: Settings, _: Mapping[str, str], stop: asyncio.Event, started: Callable[[Running], None]
+    ) -> None:
+        if self.refuses(settings):
+            raise StartError("the pool overlaps a route; choose another")
+        self.settings.append(settings)
+        status = WorkerStatus("1", "w1", self.plane, "a test", ())
+        started(Running(lambda: status, (), self.reload, lambda key: (key.address, key.port)))
+        self.news.set()
+        await stop.wait()
+
+    def reload(self) -> None:
+        self.reloads += 1
+
+
+@pytest.fixture
+async def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    made = Parts()
+    monkeypatch.setattr(daemon, "run", made.run)
+    return made
+
+
+class File:
+    """The settings file."""
+
+    text = ""
+
+    def read(self) -> Settings:
+        return load(self.text, {}, hostname="w1")
+
+
+@asynccontextmanager
+async def serving(parts: Parts, file: File) -> AsyncIterator[Service]:
+    service = Service(file.read, {})
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(service.run())
+        await parts.news.wait()
+        parts.news.clear()
+        yield service
+        running.cancel()
+
+
+async def test_the_same_settings_read_the_sources_again(parts: Parts) -> None:
+    async with serving(parts, File()) as service:
+        service.reload()
+    assert (parts.reloads, len(parts.settings)) == (1, 1)
+
+
+async def test_new_settings_make_the_parts_anew(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    file = File()
+    async with serving(parts, file) as service:
+        file.text = "[dns]\nttl = 7\n"
+        service.reload()
+        await parts.news.wait()
+    assert [settings.dns_ttl for settings in parts.settings] == [5, 7]
+    assert "changed settings: dns_ttl" in caplog.text
+
+
+async def test_settings_with_a_mistake_change_nothing(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    file = File()
+    async with serving(parts, file) as service:
+        file.text = "[dns]\nttl = 0\nlissten = 1\n"
+        service.reload()
+    assert (parts.reloads, len(parts.settings)) == (0, 1)
+    assert "did you mean [dns] listen?" in caplog.text
+    assert "the settings stay as they were" in caplog.text
+
+
+async def test_settings_with_which_nothing_starts_give_way_to_the_old_ones(
+    parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = File()
+    parts.refuses = lambda settings: settings.dns_ttl == 7
+    async with serving(parts, file) as service:
+        file.text = "[dns]\nttl = 7\n"
+        service.reload()
+        await parts.news.wait()
+    assert [settings.dns_ttl for settings in parts.settings] == [5, 5]
+    assert "the pool overlaps a route; choose another; back to the settings before" in caplog.text
+
+
+async def test_at_the_first_start_there_is_nothing_to_go_back_to(parts: Parts) -> None:
+    parts.refuses = lambda _: True
+    with pytest.raises(ExceptionGroup) as raised:
+        await Service(File().read, {}).run()
+    assert raised.group_contains(StartError)
+
+
+async def test_a_proxy_that_would_lose_its_connections_waits_for_a_restart(
+    parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts.plane = "userspace"
+    file = File()
+    async with serving(parts, file) as service:
+        file.text = "[dns]\nttl = 7\n"
+        service.reload()
+    assert (parts.reloads, len(parts.settings)) == (1, 1)
+    assert "need a restart, which ends the proxy's connections: dns_ttl" in caplog.text
+
+
+async def test_wrong_settings_at_the_start_are_told_by_whoever_reads_them() -> None:
+    file = File()
+    file.text = "nonsense"
+    with pytest.raises(SettingsError):
+        Service(file.read, {})

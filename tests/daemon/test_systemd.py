@@ -1,0 +1,71 @@
+"""What systemd is told, on a socket of its kind."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.daemon.systemd import Notify
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.setblocking(False)
+        yield listening
+
+
+def told(manager: socket.socket) -> list[str]:
+    messages = []
+    try:
+        while True:
+            messages.append(manager.recv(4096).decode())
+    except BlockingIOError:
+        return messages
+
+
+def test_what_is_told(manager: socket.socket) -> None:
+    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
+    notify.ready("worker w1")
+    notify.reloading()
+    notify.stopping()
+    ready, reloading, stopping = told(manager)
+    assert (ready, stopping) == ("READY=1\nSTATUS=worker w1", "STOPPING=1")
+    assert reloading.startswith("RELOADING=1\nMONOTONIC_USEC=")
+
+
+def test_an_abstract_socket() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind("\0vipmesh-test-notify")
+        Notify({"NOTIFY_SOCKET": "@vipmesh-test-notify"}).stopping()
+        assert listening.recv(100) == b"STOPPING=1"
+
+
+def test_nobody_to_tell_is_no_trouble_and_one_that_is_gone_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    Notify({}).ready("worker w1")
+    assert caplog.text == ""
+    Notify({"NOTIFY_SOCKET": "/nonexistent/notify"}).stopping()
+    assert "the service manager at /nonexistent/notify cannot be told" in caplog.text
+
+
+@pytest.mark.looptime
+async def test_a_sign_of_life_twice_in_the_time_and_none_when_the_loop_hangs(manager: socket.socket) -> None:
+    alive = True
+    notify = Notify({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "10000000"})
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(notify.keep_alive(lambda: alive))
+        await asyncio.sleep(19)
+        assert told(manager) == ["WATCHDOG=1"] * 4
+        alive = False
+        await asyncio.sleep(20)
+        assert told(manager) == []
+        task.cancel()
+
+
+@pytest.mark.parametrize("given", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "5000000", "WATCHDOG_PID": "1"}])
+async def test_without_a_watchdog_nothing_is_kept_alive(given: dict[str, str]) -> None:
+    async with asyncio.timeout(1):
+        await Notify(given).keep_alive(lambda: True)

@@ -1,0 +1,209 @@
+"""Virtual servers as nft rules and back, without a kernel; and the messages of connection tracking."""
+
+import json
+import struct
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.dataplane.ipvs.netlink import MalformedError, attribute, nest
+from mesh.dataplane.nftables import conntrack
+from mesh.dataplane.nftables.balancer import IN_TURN, SEED, choice
+from mesh.dataplane.nftables.parse import Listing, ListingError, state
+from mesh.dataplane.nftables.ruleset import base
+from mesh.dataplane.nftables.service_chain import ALIEN, chain_name, chains, virtual_key, virtual_server
+from mesh.dataplane.nftables.statements import rule
+from mesh.model import Address, RealKey, RealServer, Scheduler, SchedulerFlag, Transport, VirtualKey, VirtualServer
+
+WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
+A, B, C = (RealKey(f"10.2.0.{number}", 8080) for number in (1, 2, 3))
+
+
+def server(scheduler: Scheduler = Scheduler.WRR, persistence: int = 0, **weights: int) -> VirtualServer:
+    reals = {{"a": A, "b": B, "c": C}[name]: RealServer(weight) for name, weight in weights.items()}
+    return VirtualServer(scheduler, persistence, reals)
+
+
+@pytest.mark.parametrize(
+    ("given", "number", "runs"),
+    [
+        pytest.param(server(a=1, b=1), "numgen inc mod 2", [(A, 1), (B, 1)], id="in turn"),
+        pytest.param(server(a=100, b=100), "numgen inc mod 2", [(A, 1), (B, 1)], id="no bursts of a hundred"),
+        pytest.param(server(a=4, b=2, c=2), "numgen inc mod 4", [(A, 1), (B, 1), (C, 1), (A, 1)], id="mixed"),
+        pytest.param(server(a=1, b=0), "numgen inc mod 1", [(A, 1)], id="weight 0 takes nothing"),
+        pytest.param(server(Scheduler.RR, a=9, b=1), "numgen inc mod 2", [(A, 1), (B, 1)], id="rr knows no weights"),
+        pytest.param(server(a=1000, b=999), "numgen random mod 1999", [(A, 1000), (B, 999)], id="many slots"),
+        pytest.param(
+            server(Scheduler.SH, a=2, b=1), f"jhash ip saddr mod 3 seed {SEED:#x}", [(A, 2), (B, 1)], id="by client"
+        ),
+        pytest.param(server(Scheduler.DH, a=1), f"jhash ip daddr mod 1 seed {SEED:#x}", [(A, 1)], id="by VIP"),
+    ],
+)
+def test_how_a_real_server_is_chosen(given: VirtualServer, number: str, runs: list[tuple[RealKey, int]]) -> None:
+    chosen = choice(WEB, given)
+    assert chosen is not None
+    assert (chosen.number, list(chosen.runs)) == (number, runs)
+
+
+def test_none_is_chosen_where_none_takes_new_connections() -> None:
+    assert choice(WEB, server(a=0)) is None
+    assert choice(WEB, server()) is None
+
+
+addresses = st.integers(1, 200).map(lambda number: f"10.2.0.{number}")
+addresses_6 = st.integers(1, 0xFFFF).map(lambda number: f"fd00:2::{number:x}")
+
+
+def real_servers(address: st.SearchStrategy[Address]) -> st.SearchStrategy[dict[RealKey, RealServer]]:
+    limits = st.sampled_from([(0, 0), (100, 80), (5, 0)])
+    settings_ = st.builds(
+        lambda weight, limit: RealServer(weight, upper_threshold=limit[0], lower_threshold=limit[1]),
+        st.one_of(st.integers(0, 5), st.integers(0, 1000)),
+        limits,
+    )
+    return st.dictionaries(st.builds(RealKey, address, st.integers(1, 65535)), settings_, max_size=6)
+
+
+def virtual_servers(address: st.SearchStrategy[Address]) -> st.SearchStrategy[VirtualServer]:
+    return st.builds(
+        VirtualServer,
+        st.sampled_from(Scheduler),
+        st.sampled_from([0, 0, 60, 86400]),
+        real_servers(address),
+        st.frozensets(st.sampled_from(SchedulerFlag)),
+    )
+
+
+pairs = st.one_of(
+    st.tuples(
+        st.builds(VirtualKey, addresses, st.integers(1, 65535), st.sampled_from(Transport)), virtual_servers(addresses)
+    ),
+    st.tuples(
+        st.builds(VirtualKey, addresses_6, st.integers(1, 65535), st.sampled_from(Transport)),
+        virtual_servers(addresses_6),
+    ),
+)
+
+
+@given(pairs)
+def test_what_is_written_is_understood(pair: tuple[VirtualKey, VirtualServer]) -> None:
+    key, wanted = pair
+    written = chains(key, wanted)
+    assert virtual_key(chain_name(key)) == key
+    assert virtual_server(key, written) == wanted
+    assert all(len(line.comment) <= 128 for rules in written.chains.values() for line in rules), "all that nft takes"
+
+
+@given(virtual_servers(addresses))
+def test_slots_are_shared_by_weight(wanted: VirtualServer) -> None:
+    chosen = choice(WEB, wanted)
+    weights = {real: settings.weight for real, settings in wanted.real_servers.items() if settings.weight}
+    if chosen is None:
+        assert not weights
+        return
+    slots = Counter[RealKey]()
+    for real, count in chosen.runs:
+        slots[real] += count
+    if wanted.scheduler in (Scheduler.RR, Scheduler.LC):
+        assert slots == dict.fromkeys(weights, 1)
+    else:
+        assert {real: count * sum(weights.values()) for real, count in slots.items()} == {
+            real: weight * chosen.slots for real, weight in weights.items()
+        }
+    assert chosen.slots <= IN_TURN or chosen.selector != "numgen inc"
+
+
+@given(pairs, st.data())
+def test_a_rule_that_is_missing_is_seen(pair: tuple[VirtualKey, VirtualServer], data: st.DataObject) -> None:
+    key, wanted = pair
+    written = chains(key, wanted)
+    name = data.draw(st.sampled_from(sorted(written.chains)))
+    rules = list(written.chains[name])
+    rules.pop(data.draw(st.integers(0, len(rules) - 1)))
+    found = type(written)({**written.chains, name: tuple(rules)}, written.clients)
+    assert virtual_server(key, found) != wanted
+
+
+def test_a_set_of_clients_with_another_time_is_seen() -> None:
+    written = chains(WEB, server(persistence=60, a=1))
+    found = type(written)(written.chains, dict.fromkeys(written.clients, 61))
+    assert virtual_server(WEB, found).persistence == ALIEN
+
+
+def test_protocols_are_understood_by_number_and_by_name() -> None:
+    for protocol in (6, "tcp"):
+        match = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": protocol}}
+        assert rule([match, {"dnat": {"addr": "10.2.0.1", "port": 80}}]) == "meta l4proto 6 dnat to 10.2.0.1:80"
+        element = [{"concat": ["10.112.0.7", protocol, 80]}, {"goto": {"target": "x"}}]
+        services = {"name": "services", "type": ["ipv4_addr"], "map": "verdict", "elem": [element]}
+        listed = Listing.of(json.dumps({"nftables": [{"map": services}]}))
+        assert state(listed, base(4)).mapped == {WEB: "x"}
+
+
+@pytest.mark.parametrize("listed", ["", "[]", '{"nftables": [{"map": 1}]}', '{"nftables": [{"rule": {"chain": "x"}}]}'])
+def test_what_is_no_listing_is_told(listed: str) -> None:
+    with pytest.raises(ListingError):
+        Listing.of(listed)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param({"dnat": {"nat": "odd"}}, id="a shape that is not ours"),
+        pytest.param({"counter": None}, id="a statement that is not ours"),
+        pytest.param("notrack", id="no object"),
+        pytest.param({"masquerade": None, "log": None}, id="two in one"),
+    ],
+)
+def test_what_is_not_ours_prints_as_nothing_of_ours(statement: object) -> None:
+    assert rule([statement]) == json.dumps(statement, sort_keys=True)
+
+
+def tuples(source: tuple[int, ...], destination: tuple[int, ...], ports: tuple[int, int], number: int = 6) -> bytes:
+    numbers = attribute(1, bytes([number])) + attribute(2, struct.pack(">H", ports[0]))
+    return nest(1, attribute(1, bytes(source)) + attribute(2, bytes(destination))) + nest(
+        2, numbers + attribute(3, struct.pack(">H", ports[1]))
+    )
+
+
+def tracked(state: int, number: int = 6) -> bytes:
+    """A connection of 10.1.0.2 to the web VIP that A answers."""
+    return (
+        nest(1, tuples((10, 1, 0, 2), (10, 112, 0, 7), (40000, 80), number))
+        + nest(2, tuples((10, 2, 0, 1), (10, 1, 0, 2), (8080, 40000), number))
+        + attribute(3, struct.pack(">I", 1 << 5))
+        + nest(4, nest(1, attribute(1, bytes([state]))))
+        + attribute(12, b"\1\2\3\4")
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "is_open"),
+    [
+        pytest.param(1, False, id="SYN_SENT"),
+        pytest.param(3, True, id="ESTABLISHED"),
+        pytest.param(5, True, id="CLOSE_WAIT: one side may still send"),
+        pytest.param(7, False, id="TIME_WAIT"),
+    ],
+)
+def test_a_tracked_connection_is_read(number: int, is_open: bool) -> None:
+    entry = conntrack.parse(tracked(number), {WEB})
+    assert entry is not None
+    assert (entry.virtual, entry.real, entry.translated, entry.open) == (WEB, A, True, is_open)
+    assert entry.handle in conntrack.delete(entry, 1)
+
+
+def test_what_was_not_asked_about_is_left_out() -> None:
+    assert conntrack.parse(tracked(3), {VirtualKey("10.112.0.7", 81, Transport.TCP)}) is None
+    assert conntrack.parse(tracked(3, number=1), {WEB}) is None, "ICMP"
+
+
+@given(st.integers(0, len(tracked(3)) - 1))
+def test_a_message_that_is_cut_short_is_malformed_or_has_less_in_it(size: int) -> None:
+    try:
+        entry = conntrack.parse(tracked(3)[:size], {WEB})
+    except MalformedError:
+        return
+    assert entry is None or not entry.open

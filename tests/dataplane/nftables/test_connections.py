@@ -1,0 +1,206 @@
+"""What the nftables data plane does with clients and their connections, beyond what the contract asks of all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_network
+from itertools import cycle, product
+from unittest.mock import patch
+
+import pytest
+
+from mesh.dataplane.diff import EditRealServer, diff
+from mesh.dataplane.nftables import NftablesDataPlane
+from mesh.dataplane.nftables.service_chain import ALIEN
+from mesh.dataplane.nftables.socket import NetfilterSocket
+from mesh.host.vip_interface import MeshInterface
+from mesh.model import RealKey, RealServer, Scheduler, SchedulerFlag, Table, Transport, VirtualKey, VirtualServer
+from mesh.util import nft
+from tests.dataplane.nftables.test_plane import WEB, A, B, lab, want
+from tests.netns import run
+from tests.system.ipvs.lab import BACKENDS, Client, Lab, Servers, ask_tcp
+
+__all__ = ["lab"]
+POOL = ip_network("10.112.0.0/16")
+
+
+@pytest.fixture
+async def plane(lab: Lab) -> AsyncIterator[NftablesDataPlane]:
+    interface = MeshInterface()
+    plane = NftablesDataPlane(POOL, interface)
+    async with Servers(lab) as servers:
+        for name in BACKENDS:
+            await servers.start(name)
+        yield plane
+    await plane.close()
+    await interface.close()
+
+
+def web(persistence: int = 0, scheduler: Scheduler = Scheduler.WRR, **weights: int) -> Table:
+    reals = {BACKENDS[name]: RealServer(weight) for name, weight in weights.items()}
+    return Table({WEB: VirtualServer(scheduler, persistence, reals)}, frozenset({WEB.address}))
+
+
+async def who(lab: Lab) -> set[str]:
+    return {await ask_tcp(lab, WEB) for _ in range(6)}
+
+
+async def test_a_client_stays_with_its_real_server_until_that_leaves(lab: Lab, plane: NftablesDataPlane) -> None:
+    await want(plane, web(300, a=1))
+    assert await who(lab) == {"a"}
+    await want(plane, web(300, a=1, b=100))
+    assert await who(lab) == {"a"}, "whoever else comes"
+    await want(plane, web(300, a=0, b=1))
+    assert await who(lab) == {"b"}, "weight 0 lets clients go"
+    await want(plane, web(300, a=100, b=1))
+    assert await who(lab) == {"b"}
+    await want(plane, web(300, a=1))
+    assert await who(lab) == {"a"}
+    await want(plane, web(0, a=1, b=1))
+    assert await who(lab) == {"a", "b"}
+    assert "timeout" not in run("nft", "list", "table", "ip", "vipmesh_lb"), "sets of clients go with persistence"
+
+
+async def test_a_client_is_forgotten_after_its_time(lab: Lab, plane: NftablesDataPlane) -> None:
+    await want(plane, web(1, a=1))
+    assert await who(lab) == {"a"}
+    await want(plane, web(1, a=1, b=1000))
+    async with asyncio.timeout(20):
+        while await ask_tcp(lab, WEB) == "a":
+            await asyncio.sleep(1.2)  # each connection starts the time anew
+
+
+async def test_connections_are_counted_of_those_that_were_asked_for(lab: Lab, plane: NftablesDataPlane) -> None:
+    await want(plane, web(a=1))
+    connection = Client(lab)
+    await connection.connect(WEB)
+    assert await connection.echo() == "a"
+    assert await plane.connections() == await plane.connections([WEB]) == {(WEB, A): 1}
+    assert await plane.connections([VirtualKey(WEB.address, 81, Transport.TCP)]) == {}
+    await connection.close()
+
+
+async def test_nothing_but_what_has_left_loses_its_connections(lab: Lab, plane: NftablesDataPlane) -> None:
+    await want(plane, web(a=1))
+    staying, leaving = Client(lab), Client(lab)
+    await staying.connect(WEB)
+    await want(plane, web(b=1, a=0))
+    await leaving.connect(WEB)
+    assert (await staying.echo(), await leaving.echo()) == ("a", "b")
+    await want(plane, web(60, Scheduler.SH, a=5))
+    assert await staying.echo() == "a"
+    with pytest.raises(ConnectionResetError):
+        await leaving.echo()
+    for connection in (staying, leaving):
+        await connection.close()
+
+
+async def test_asked_one_by_one_or_all_at_once_the_kernel_tells_the_same(lab: Lab, plane: NftablesDataPlane) -> None:
+    await want(plane, web(a=1, b=1))
+    clients = [Client(lab) for _ in range(4)]
+    for client in clients:
+        await client.connect(WEB)
+        await client.echo()
+    others = [VirtualKey(WEB.address, port, Transport.TCP) for port in range(9000, 9020)]
+    netfilter = NetfilterSocket(4)
+    alone, among = await netfilter.entries([WEB]), await netfilter.entries([WEB, *others])
+    assert len(alone) == 4
+    assert {entry.handle for entry in alone} == {entry.handle for entry in among}
+    await netfilter.forget([*alone, *alone])
+    assert await netfilter.entries([WEB]) == []
+    await netfilter.close()
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+def loaded() -> Iterator[list[str]]:
+    """The scripts that are given to nft from now on."""
+    scripts: list[str] = []
+    load = nft.load
+
+    async def spy(script: str) -> None:
+        scripts.append(script)
+        await load(script)
+
+    with patch("mesh.util.nft.load", spy):
+        yield scripts
+
+
+async def test_a_change_in_a_large_table_is_one_small_transaction(plane: NftablesDataPlane, loaded: list[str]) -> None:
+    many = {
+        VirtualKey(f"10.112.{number >> 8}.{number & 255}", 80, Transport.TCP): VirtualServer(
+            real_servers={A: RealServer(1), B: RealServer(1)}
+        )
+        for number in range(256, 556)
+    }
+    await want(plane, Table(many))
+    assert len(loaded) == 1
+    key = min(many)
+    await want(plane, Table({**many, key: VirtualServer(real_servers={A: RealServer(3), B: RealServer(1)})}))
+    one = {key: VirtualServer(real_servers={A: RealServer(3), B: RealServer(2)})}
+    assert len(loaded) == 2
+    with patch("mesh.util.nft.listing_json", side_effect=AssertionError("one change lists nothing")):
+        assert await plane.apply(diff(await plane.read(one.keys()), Table(one))) == []
+        assert await plane.read(one.keys()) == Table(one)
+    assert await plane.read() == Table({**many, **one})
+    assert len(loaded) == 3
+    chosen = "numgen inc mod 4 map { 0-1 : 10.2.0.1 . 8080, 2 : 10.2.0.2 . 8080, 3 : 10.2.0.1 . 8080 }"
+    assert loaded[1].splitlines() == [
+        f"flush chain ip vipmesh_lb tcp-{key.address}-80",
+        f"add rule ip vipmesh_lb tcp-{key.address}-80 meta l4proto 6 dnat ip to {chosen}",
+        f'add rule ip vipmesh_lb tcp-{key.address}-80 return comment "vipmesh 1 wrr unit 1 persistence 0"',
+    ]
+
+
+async def test_what_somebody_changes_in_between_is_seen(plane: NftablesDataPlane) -> None:
+    await want(plane, web(a=1, b=1))
+    assert await plane.apply([EditRealServer(WEB, A, RealServer(2))]) == []
+    run("nft", "flush chain ip vipmesh_lb tcp-10.112.0.7-80")
+    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == ALIEN
+    await want(plane, web(a=1, b=1))
+    load = nft.load
+
+    async def meddled(script: str) -> None:
+        await load(script)
+        run("nft", "flush chain ip vipmesh_lb prerouting")
+
+    with patch("mesh.util.nft.load", meddled):
+        assert await plane.apply([EditRealServer(WEB, A, RealServer(2))]) == []
+    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == ALIEN
+
+
+async def test_the_ruleset_is_listed_only_when_somebody_has_changed_it(plane: NftablesDataPlane) -> None:
+    await want(plane, web(a=1))
+    before = await plane.read()
+    with patch("mesh.util.nft.listing_json", side_effect=AssertionError("nothing has changed")):
+        assert await plane.read() == before
+        run("nft", "add table ip theirs")
+        with pytest.raises(AssertionError):
+            await plane.read()
+    assert diff(await plane.read(), before) == ()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+async def test_whatever_is_asked_for_is_read_back(lab: Lab, version: int) -> None:
+    vip, real = ("10.112.0.{}", "10.2.0.{}") if version == 4 else ("fd00:112::{:x}", "fd00:2::{:x}")
+    weights = [(), (0,), (1,), (1, 0, 3), (100, 100), (1000, 999, 1)]
+    flags = [frozenset[SchedulerFlag](), frozenset(SchedulerFlag)]
+    servers = [
+        VirtualServer(scheduler, persistence, reals, flagged)
+        for scheduler, persistence, flagged, shares in product(Scheduler, (0, 90), flags, weights)
+        if (
+            reals := {RealKey(real.format(number), 8080): RealServer(weight) for number, weight in enumerate(shares, 1)}
+        )
+        or not flagged
+    ]
+    transports = cycle(Transport)
+    wanted = Table(
+        {VirtualKey(vip.format(1), 8000 + number, next(transports)): server for number, server in enumerate(servers)}
+    )
+    interface, pool = MeshInterface(), ip_network("10.112.0.0/16" if version == 4 else "fd00:112::/64")
+    plane, other = NftablesDataPlane(pool, interface), NftablesDataPlane(pool, interface)
+    await want(plane, wanted)
+    assert await other.read() == wanted, "by one that has written nothing"
+    await want(plane, Table())
+    for part in (plane, other, interface):
+        await part.close()

@@ -1,0 +1,61 @@
+"""Source NAT under the nftables data plane, on this kernel."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from mesh.dataplane import DataPlane
+from mesh.dataplane.nftables import NftablesDataPlane
+from mesh.host.overlap import Network
+from mesh.host.vip_interface import MeshInterface
+from tests.dataplane.masquerade_contract import SourceNatContract, Worker
+from tests.netns import ip, private_network
+from tests.system.e2e.programs import CI
+from tests.system.ipvs.endpoints import TO_PUBLISHED, TO_VIP, A, B, Places, Where, ask, filter_bridged, lost
+
+
+@pytest.fixture(scope="module")
+def places() -> Iterator[Places]:
+    if not CI and not (shutil.which("nft") or shutil.which("/usr/sbin/nft")):
+        pytest.skip("needs nft: apt-get install nftables")
+    with private_network():
+        places = Places(ipvs=False)
+        yield places
+        places.close()
+
+
+class TestNftables(SourceNatContract):
+    """What it forwards is forwarded from the start."""
+
+    def plane(self, pool: Network, interface: MeshInterface) -> DataPlane:
+        return NftablesDataPlane(pool, interface)
+
+    @pytest.mark.parametrize(
+        ("rule", "needed_for"),
+        [
+            pytest.param(("forward", '"nftables: VIPs"'), TO_VIP, id="vip"),
+            pytest.param(("forward", '"nftables: published ports"'), TO_PUBLISHED, id="published"),
+        ],
+    )
+    async def test_the_firewall_of_the_docs(
+        self, lab: Places, worker: Worker, rule: tuple[str, str], needed_for: Where
+    ) -> None:
+        await self.lets_through(lab, worker, rule, needed_for)
+
+    async def test_a_container_asks_itself_where_bridged_packets_are_filtered(
+        self, lab: Places, worker: Worker
+    ) -> None:
+        """As on hosts with Docker: then the bridge sends it back by its port only if that is told to."""
+        if not filter_bridged("1"):
+            pytest.skip("needs the module br_netfilter: modprobe br_netfilter")
+        try:
+            await worker.lead_to(A)
+            assert await lost(lab, A, TO_VIP)
+            ip("link set dev ea type bridge_slave hairpin on")
+            assert await ask(lab, A, TO_VIP) == "10.2.0.254"
+            ip("link set dev ea type bridge_slave hairpin off")
+            await worker.lead_to(B)
+            assert await ask(lab, A, TO_VIP) == "10.2.0.254"
+        finally:
+            filter_bridged("0")

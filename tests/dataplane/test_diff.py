@@ -1,0 +1,144 @@
+"""diff: where it leads, and that every step on the way is safe."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.dataplane.diff import AddVirtualServer, DeleteVirtualServer, RefusedError, apply, changed, diff, recognised
+from mesh.model import (
+    Forwarding,
+    RealKey,
+    RealServer,
+    Scheduler,
+    SchedulerFlag,
+    Table,
+    Transport,
+    VirtualKey,
+    VirtualServer,
+)
+
+ADDRESSES = ["10.112.0.1", "10.112.0.2", "10.112.0.3"]
+REALS = [RealKey(f"10.2.0.{n}", 80) for n in range(1, 5)]
+KEY = VirtualKey("10.112.0.1", 80, Transport.TCP)
+KEYS = st.builds(VirtualKey, st.sampled_from(ADDRESSES), st.sampled_from([80, 443]), st.sampled_from(Transport))
+SERVERS = st.builds(
+    VirtualServer,
+    st.sampled_from([Scheduler.RR, Scheduler.WRR]),
+    st.sampled_from([0, 60]),
+    st.dictionaries(
+        st.sampled_from(REALS),
+        st.builds(RealServer, st.integers(0, 2), st.sampled_from(Forwarding), st.sampled_from([0, 9])),
+        max_size=4,
+    ),
+    st.frozensets(st.sampled_from(SchedulerFlag)),
+)
+TABLES = st.builds(
+    Table, st.dictionaries(KEYS, SERVERS, max_size=5), st.frozensets(st.sampled_from(ADDRESSES), max_size=3)
+)
+"""A small world, so that two tables often share a virtual server, a real server, a VIP."""
+
+
+@given(TABLES, TABLES)
+def test_it_leads_to_the_desired_table(before: Table, after: Table) -> None:
+    assert apply(before, diff(before, after)) == after
+
+
+@given(TABLES, TABLES)
+def test_to_change_what_differs_is_to_change_all(before: Table, after: Table) -> None:
+    keys = changed(before, after)
+    part = apply(before.part(keys), diff(before.part(keys), after.part(keys)))
+    assert before.changed(keys, part) == after
+    assert changed(after, after) == frozenset()
+
+
+@given(TABLES, TABLES)
+def test_what_is_recognised_is_the_same_table_of_other_objects(observed: Table, desired: Table) -> None:
+    found = recognised(observed, desired)
+    assert found == observed
+    for key, server in desired.virtual_servers.items():
+        assert (found.virtual_servers.get(key) is server) == (observed.virtual_servers.get(key) == server)
+
+
+@given(TABLES)
+def test_equal_tables_differ_in_nothing(table: Table) -> None:
+    assert diff(table, table) == ()
+
+
+@given(TABLES, TABLES)
+def test_what_stays_keeps_a_real_server_all_the_way(before: Table, after: Table) -> None:
+    table = before
+    for operation in diff(before, after):
+        table = apply(table, [operation])
+        for key in before.virtual_servers.keys() & after.virtual_servers.keys():
+            ends = (before.virtual_servers[key].real_servers, after.virtual_servers[key].real_servers)
+            now = table.virtual_servers[key].real_servers
+            if all(ends):
+                assert now, f"{key} has no real server after {operation}"
+            if all(any(real.weight for real in reals.values()) for reals in ends):
+                assert any(real.weight for real in now.values()), f"{key} has only weight 0 after {operation}"
+
+
+@given(TABLES, TABLES)
+def test_what_stays_is_edited_and_never_made_anew(before: Table, after: Table) -> None:
+    both = before.virtual_servers.keys() & after.virtual_servers.keys()
+    for operation in diff(before, after):
+        if isinstance(operation, AddVirtualServer | DeleteVirtualServer):
+            assert operation.key not in both
+
+
+@given(TABLES, TABLES)
+def test_a_vip_attracts_only_what_is_ready_and_no_longer_what_leaves(before: Table, after: Table) -> None:
+    table = before
+    for operation in diff(before, after):
+        table = apply(table, [operation])
+        for address in table.vips - before.vips:
+            for key, server in after.virtual_servers.items():
+                if key.address == address:
+                    assert table.virtual_servers.get(key) == server, f"{address} is bound before {key} is complete"
+        for address in before.vips - after.vips:
+            gone = [k for k in before.virtual_servers if k.address == address and k not in table.virtual_servers]
+            assert not gone or address not in table.vips, f"{gone} left while {address} was bound"
+
+
+@given(TABLES, TABLES)
+def test_the_order_of_a_mapping_does_not_matter(before: Table, after: Table) -> None:
+    turned = Table(dict(reversed(list(after.virtual_servers.items()))), after.vips)
+    assert diff(before, turned) == diff(before, after)
+
+
+def test_apply_refuses_what_a_kernel_would() -> None:
+    (delete,) = diff(Table({KEY: VirtualServer()}), Table())
+    with pytest.raises(RefusedError, match=r"delete virtual server tcp://10\.112\.0\.1:80"):
+        apply(Table(), [delete])
+
+
+def test_a_new_service_reads_in_the_order_of_its_effects() -> None:
+    table = Table(
+        {KEY: VirtualServer(real_servers={REALS[1]: RealServer(3), REALS[0]: RealServer(1)})}, frozenset([KEY.address])
+    )
+    assert [str(operation) for operation in diff(Table(), table)] == [
+        "add virtual server tcp://10.112.0.1:80, scheduler wrr",
+        "add real server 10.2.0.1:80 to tcp://10.112.0.1:80, weight 1",
+        "add real server 10.2.0.2:80 to tcp://10.112.0.1:80, weight 3",
+        "bind VIP 10.112.0.1",
+    ]
+
+
+def test_a_change_raises_before_it_lowers_and_lowers_before_it_deletes() -> None:
+    before = Table(
+        {KEY: VirtualServer(real_servers={REALS[0]: RealServer(1), REALS[1]: RealServer(5), REALS[2]: RealServer(1)})}
+    )
+    after = Table(
+        {
+            KEY: VirtualServer(
+                Scheduler.RR, 60, {REALS[0]: RealServer(2), REALS[1]: RealServer(1), REALS[3]: RealServer(1)}
+            )
+        }
+    )
+    assert [str(operation) for operation in diff(before, after)] == [
+        "set scheduler rr, persistence 60 s of tcp://10.112.0.1:80",
+        "add real server 10.2.0.4:80 to tcp://10.112.0.1:80, weight 1",
+        "set weight 2 of real server 10.2.0.1:80 of tcp://10.112.0.1:80",
+        "set weight 1 of real server 10.2.0.2:80 of tcp://10.112.0.1:80",
+        "delete real server 10.2.0.3:80 of tcp://10.112.0.1:80",
+    ]

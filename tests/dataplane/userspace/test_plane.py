@@ -1,0 +1,349 @@
+"""The proxy in user space: the contract with traffic on loopback, and what a proxy can get wrong."""
+
+import asyncio
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import cast
+
+import pytest
+import uvloop
+
+from mesh.dataplane.diff import AddRealServer, AddVirtualServer, BindVip, diff
+from mesh.dataplane.userspace import UserspaceDataPlane
+from mesh.dataplane.userspace.udp_proxy import UdpListener
+from mesh.host.vip_interface import LoopbackAddresses
+from mesh.model import Address, Forwarding, RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from tests.dataplane.contract import Connection, TrafficContract
+from tests.system.e2e.programs import free_port
+
+
+class RealServers:
+    """Servers on loopback that answer with their name."""
+
+    def __init__(self) -> None:
+        self._open = AsyncExitStack()
+        self.began: dict[str, int] = {}
+
+    async def start(self, name: str) -> RealKey:
+        port = free_port()
+        server = await asyncio.start_server(lambda r, w: self._serve(name, r, w), "127.0.0.1", port)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Echo(name), local_addr=("127.0.0.1", port)
+        )
+        self._open.callback(transport.close)
+        self._open.callback(server.close)
+        return RealKey("127.0.0.1", port)
+
+    async def close(self) -> None:
+        await self._open.aclose()
+
+    async def _serve(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.began[name] = self.began.get(name, 0) + 1
+        try:
+            while await reader.readline():
+                writer.write(f"{name}\n".encode())
+        except ConnectionError:
+            pass  # a test that aborts
+        finally:
+            writer.close()
+
+
+class _Echo(asyncio.DatagramProtocol):
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(self._name.encode(), addr)
+
+
+class _Open(Connection):
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def echo(self) -> str:
+        self._writer.write(b"who\n")
+        return (await self._reader.readline()).decode().strip()
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[RealServers]:
+    servers = RealServers()
+    yield servers
+    await servers.close()
+
+
+@pytest.fixture
+async def plane() -> AsyncIterator[UserspaceDataPlane]:
+    plane = UserspaceDataPlane(LoopbackAddresses())
+    yield plane
+    await plane.close()
+
+
+KEY = VirtualKey("127.112.0.1", 8000, Transport.TCP)
+
+
+def behind(*reals: RealKey, key: VirtualKey = KEY, scheduler: Scheduler = Scheduler.WRR) -> Table:
+    return Table({key: VirtualServer(scheduler, 0, dict.fromkeys(reals, RealServer(1)))}, frozenset([key.address]))
+
+
+async def ask(address: str, port: int) -> str | None:
+    try:
+        reader, writer = await asyncio.open_connection(address, port)
+    except ConnectionError:
+        return None
+    connection = _Open(reader, writer)
+    try:
+        return await connection.echo() or None
+    except ConnectionError:
+        return None
+    finally:
+        writer.transport.abort()
+
+
+class TestContract(TrafficContract):
+    @pytest.fixture(autouse=True)
+    def given(self, servers: RealServers) -> None:
+        self.servers = servers
+
+    def vip(self, number: int) -> Address:
+        return f"127.112.0.{number}"
+
+    async def real_server(self, name: str) -> RealKey:
+        return await self.servers.start(name)
+
+    async def ask_tcp(self, key: VirtualKey) -> str | None:
+        return await ask(key.address, key.port)
+
+    async def open_tcp(self, key: VirtualKey) -> Connection:
+        return _Open(*await asyncio.open_connection(key.address, key.port))
+
+    async def ask_udp(self, key: VirtualKey) -> str | None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect((key.address, key.port))
+            await loop.sock_sendall(client, b"who")
+            async with asyncio.timeout(5):
+                return (await loop.sock_recv(client, 100)).decode()
+
+
+async def test_a_dying_real_server_costs_the_client_nothing(plane: UserspaceDataPlane, servers: RealServers) -> None:
+    a, dead = await servers.start("a"), RealKey("127.0.0.1", free_port())
+    await plane.apply(diff(Table(), behind(a, dead)))
+    assert [await ask(KEY.address, KEY.port) for _ in range(6)] == ["a"] * 6
+
+
+async def test_who_does_not_accept_is_told_of(servers: RealServers) -> None:
+    told: list[tuple[Address, int]] = []
+    plane = UserspaceDataPlane(LoopbackAddresses(), on_refused=lambda address, port: told.append((address, port)))
+    a, dead = await servers.start("a"), RealKey("127.0.0.1", free_port())
+    await plane.apply(diff(Table(), behind(a, dead)))
+    assert [await ask(KEY.address, KEY.port) for _ in range(4)] == ["a"] * 4
+    assert told
+    assert set(told) == {("127.0.0.1", dead.port)}
+    told.clear()
+    key = VirtualKey("127.112.0.1", 8000, Transport.UDP)
+    await plane.apply(diff(behind(a, dead), behind(dead, key=key)))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((key.address, key.port))
+        client.send(b"who")
+        async with asyncio.timeout(5):
+            while not told:
+                await asyncio.sleep(0.01)
+    assert told[0] == ("127.0.0.1", dead.port)
+    await plane.close()
+
+
+async def test_when_all_refuse_the_client_is_reset(plane: UserspaceDataPlane) -> None:
+    await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", free_port()))))
+    reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
+    with pytest.raises(ConnectionResetError):
+        await reader.readexactly(1)
+    writer.close()
+
+
+async def test_a_client_that_has_said_all_still_gets_its_answer(plane: UserspaceDataPlane) -> None:
+    async def sum_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(hashlib.sha256(await reader.read()).digest())  # reads to the end of file
+        writer.close()
+
+    async with await asyncio.start_server(sum_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", port))))
+        reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
+        body = os.urandom(8 << 20)
+        writer.write(body)
+        writer.write_eof()
+        assert await reader.read() == hashlib.sha256(body).digest()
+        writer.close()
+
+
+async def test_a_server_that_ends_first_has_its_last_octets_delivered(plane: UserspaceDataPlane) -> None:
+    body = os.urandom(8 << 20)
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(body)
+        writer.close()
+
+    async with await asyncio.start_server(send, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", port))))
+        reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
+        assert hashlib.sha256(await reader.read()).digest() == hashlib.sha256(body).digest()
+        writer.close()
+
+
+async def test_a_slow_reader_stops_its_sender_instead_of_filling_memory(plane: UserspaceDataPlane) -> None:
+    sent = 0
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        try:
+            while True:
+                writer.write(bytes(1 << 16))
+                sent += 1 << 16
+                await writer.drain()
+        except ConnectionError:
+            pass  # the test is over
+
+    async with await asyncio.start_server(pour, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", port))))
+        _, writer = await asyncio.open_connection(KEY.address, KEY.port, limit=1 << 16)
+        before = -1
+        async with asyncio.timeout(10):
+            while sent != before or sent == 0:  # until the sender stands still
+                before = sent
+                await asyncio.sleep(0.3)
+        assert sent < 64 << 20
+        writer.transport.abort()
+
+
+async def test_deleting_the_virtual_server_ends_its_connections(
+    plane: UserspaceDataPlane, servers: RealServers
+) -> None:
+    await plane.apply(diff(Table(), behind(await servers.start("a"))))
+    reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
+    assert await _Open(reader, writer).echo() == "a"
+    await plane.apply(diff(await plane.read(), Table()))
+    with pytest.raises(ConnectionResetError):
+        await reader.readexactly(1)
+    assert await ask(KEY.address, KEY.port) is None
+    writer.close()
+
+
+async def test_low_ports_are_moved_and_read_back_as_they_are(servers: RealServers) -> None:
+    plane = UserspaceDataPlane(LoopbackAddresses(), low_port_offset=8000)
+    key = VirtualKey("127.112.0.1", 80, Transport.TCP)
+    wanted = behind(await servers.start("a"), key=key)
+    assert not await plane.apply(diff(Table(), wanted))
+    assert await plane.read() == wanted
+    assert plane.listening_on(key) == ("127.112.0.1", 8080)
+    assert plane.listening_on(KEY) == ("127.112.0.1", 8000)
+    assert await ask("127.112.0.1", 8080) == "a"
+    await plane.close()
+
+
+async def test_a_taken_port_is_told_and_taken_once_it_is_free(plane: UserspaceDataPlane, servers: RealServers) -> None:
+    wanted = behind(await servers.start("a"))
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((KEY.address, KEY.port))
+        taken.listen()
+        failures = await plane.apply(diff(Table(), wanted))
+        assert "127.112.0.1:8000 cannot be listened on: the port is taken; `ss -lnp" in failures[0].reason
+        assert KEY not in (await plane.read()).virtual_servers
+    assert not await plane.apply(diff(await plane.read(), wanted))
+    assert await ask(KEY.address, KEY.port) == "a"
+
+
+async def test_what_a_proxy_cannot_do_is_refused_with_words(plane: UserspaceDataPlane) -> None:
+    sctp = KEY._replace(transport=Transport.SCTP)
+    failures = await plane.apply(
+        [
+            AddVirtualServer(sctp, Scheduler.RR, 0),
+            AddVirtualServer(KEY, Scheduler.RR, 0),
+            AddRealServer(KEY, RealKey("127.0.0.1", 9), RealServer(1, Forwarding.DIRECT)),
+        ]
+    )
+    assert "cannot do SCTP" in failures[0].reason
+    assert "write routing.forwarding: masquerade" in failures[1].reason
+    assert (await plane.read()).virtual_servers == {KEY: VirtualServer(Scheduler.RR)}
+
+
+async def test_a_vip_that_comes_after_its_virtual_server(servers: RealServers) -> None:
+    class Late(LoopbackAddresses):
+        """Its address cannot be listened on until it was bound; 192.0.2.1 is never here."""
+
+        async def bind(self, address: Address) -> None:
+            raise OSError(1, "Operation not permitted")
+
+    plane = UserspaceDataPlane(Late())
+    key = VirtualKey("192.0.2.1", 8000, Transport.TCP)
+    assert not await plane.apply([AddVirtualServer(key, Scheduler.WRR, 0)])
+    (failure,) = await plane.apply([BindVip("192.0.2.1")])
+    assert "VIP 192.0.2.1 cannot be bound: Operation not permitted; run as root" in failure.reason
+    await plane.close()
+
+
+async def test_a_client_of_udp_keeps_its_real_server_until_it_is_idle(servers: RealServers) -> None:
+    picked: list[RealKey] = []
+    reals = [await servers.start("a"), await servers.start("b")]
+
+    class Behind:
+        def pick(self, client: Address, without: set[RealKey]) -> RealKey:
+            picked.append(reals[len(picked) % 2])
+            return picked[-1]
+
+        def refused(self, real: RealKey) -> None:
+            pytest.fail(f"{real} listens")
+
+        def opened(self, real: RealKey) -> None:
+            pass
+
+        def closed(self, real: RealKey) -> None:
+            closed.set()
+
+    closed = asyncio.Event()
+    listener = UdpListener(Behind(), idle=0.2)
+    port = free_port()
+    await listener.open("127.0.0.1", port)
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(("127.0.0.1", port))
+        for expected in (b"a", b"a", b"b"):
+            if expected == b"b":
+                await closed.wait()
+            await loop.sock_sendall(client, b"who")
+            async with asyncio.timeout(5):
+                assert await loop.sock_recv(client, 100) == expected
+    await listener.close()
+
+
+def test_it_works_under_uvloop() -> None:
+    async def work() -> None:
+        servers = RealServers()
+        plane = UserspaceDataPlane(LoopbackAddresses())
+        real = await servers.start("a")
+        await plane.apply(diff(Table(), behind(real)))
+        assert await ask(KEY.address, KEY.port) == "a"
+        reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
+        writer.write(b"who\n")
+        writer.write_eof()
+        assert await reader.read() == b"a\n"
+        writer.close()
+        await plane.close()
+        await servers.close()
+
+    uvloop.run(work())

@@ -1,0 +1,202 @@
+"""Plain checks in volleys say what the checks with a task of their own say, and leave as little behind."""
+
+import asyncio
+import errno
+import socket
+from dataclasses import replace
+
+import pytest
+
+from mesh.health.checks.batch import Shot, Volley, is_plain
+from mesh.health.checks.http import LIMIT, request
+from mesh.health.state_machine import Verdict
+from mesh.model import Probe, ProbeKind
+from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
+from tests.health.checks.test_http import reset
+
+HTTP = Probe(ProbeKind.HTTP, None, timeout=2.0)
+TCP = Probe(ProbeKind.TCP, None, timeout=2.0)
+
+
+async def verdicts(volley: Volley, *questions: tuple[str, int, Probe]) -> list[Verdict]:
+    """Ask all at once; in the order in which they were answered."""
+    found: list[Verdict] = []
+    for address, port, probe in questions:
+        sent = request(address, port, probe) if probe.kind is ProbeKind.HTTP else b""
+        volley.begin(Shot(probe, sent, found.append), address, port)
+    async with asyncio.timeout(10):
+        while len(found) < len(questions):
+            volley.look()
+            volley.expire()
+            await asyncio.sleep(0.001)
+    assert not len(volley)
+    return found
+
+
+async def one(host: str, port: int, probe: Probe) -> Verdict:
+    volley = Volley()
+    try:
+        [verdict] = await verdicts(volley, (host, port, probe))
+    finally:
+        volley.close()
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("script", "ok", "reason"),
+    [
+        pytest.param(says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), True, "status 200", id="200"),
+        pytest.param(says(b"HTTP/1.1 404 Not Found\r\n\r\n"), False, "status 404", id="404"),
+        pytest.param(
+            says(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n"), True, "status 200", id="1xx first"
+        ),
+        pytest.param(
+            says(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n"), False, "status 503", id="1xx in one piece"
+        ),
+        pytest.param(says(b"HTT", b"P/1.1 20", b"0 OK\r", b"\n"), True, "status 200", id="in pieces"),
+        pytest.param(says(b"SSH-2.0-x\r\n"), False, "not HTTP: 'SSH-2.0-x'", id="garbage"),
+        pytest.param(
+            says(b"HTTP/1.1 103 " + b"x" * LIMIT), False, f"not HTTP: no final status in {LIMIT} bytes", id="endless"
+        ),
+        pytest.param(closes, False, "closed before an answer", id="close"),
+        pytest.param(lambda t: (t.write(b"HTTP/1.1 2"), t.close()), False, "closed before an answer", id="close early"),
+        pytest.param(reset, False, "reset before an answer", id="reset"),
+    ],
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_an_answer_is_a_verdict(host: str, script: Script, ok: bool, reason: str) -> None:
+    async with endpoint(script, host) as (port, requests, open_ones):
+        verdict = await one(host, port, HTTP)
+        assert (verdict.ok, verdict.reason) == (ok, reason)
+        assert 0 < verdict.duration < 1
+        await until(lambda: not open_ones)
+    assert requests == [request(host, port, HTTP)]
+    assert TIME_WAIT not in socket_states(port)
+
+
+async def test_tcp_only_connects() -> None:
+    async with endpoint(hangs) as (port, requests, open_ones):
+        verdict = await one("127.0.0.1", port, TCP)
+        assert (verdict.ok, verdict.reason) == (True, "connected")
+        await until(lambda: not open_ones)
+    assert not requests
+    assert TIME_WAIT not in socket_states(port)
+
+
+@pytest.mark.parametrize("probe", [HTTP, TCP])
+async def test_nobody_listens(probe: Probe) -> None:
+    verdict = await one("127.0.0.1", 1, probe)
+    assert (verdict.ok, verdict.reason) == (False, "refused")
+
+
+async def test_no_way_there() -> None:
+    verdict = await one("255.255.255.255", 80, TCP)
+    assert (verdict.ok, verdict.reason) in [
+        (False, "this worker cannot ask: permission denied"),
+        (False, "network is unreachable"),
+    ]
+
+
+async def test_no_answer_in_time_and_not_before() -> None:
+    hasty = replace(HTTP, timeout=0.2)
+    async with endpoint(hangs) as (port, _, open_ones):
+        verdict = await one("127.0.0.1", port, hasty)
+        assert (verdict.ok, verdict.reason) == (False, "no answer in 0.2 s")
+        assert 0.2 <= verdict.duration < 0.5
+        await until(lambda: not open_ones)
+    assert TIME_WAIT not in socket_states(port)
+
+
+async def test_the_short_timeout_is_over_before_the_long_one() -> None:
+    volley = Volley()
+    async with endpoint(hangs) as (port, _, _):
+        questions = [("127.0.0.1", port, replace(HTTP, timeout=seconds)) for seconds in (0.3, 0.1, 0.3, 0.1)]
+        found = await verdicts(volley, *questions)
+    assert [verdict.reason for verdict in found] == ["no answer in 0.1 s"] * 2 + ["no answer in 0.3 s"] * 2
+    assert volley.next_deadline() is None
+    volley.close()
+
+
+async def test_an_answer_that_is_there_counts_however_late_it_is_looked_at() -> None:
+    """As after the process was suspended."""
+    volley, found = Volley(), list[Verdict]()
+    async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, requests, _):
+        probe = replace(HTTP, timeout=0.05)
+        volley.begin(Shot(probe, request("127.0.0.1", port, probe), found.append), "127.0.0.1", port)
+        while not requests:
+            volley.look()
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)
+        volley.look()
+        volley.expire()
+    volley.close()
+    assert [verdict.reason for verdict in found] == ["status 200"]
+
+
+async def test_a_hundred_at_once() -> None:
+    volley = Volley()
+    async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, _, open_ones):
+        found = await verdicts(volley, *[("127.0.0.1", port, HTTP)] * 80, *[("127.0.0.1", 1, TCP)] * 40)
+        await until(lambda: not open_ones)
+    volley.close()
+    assert sum(verdict.ok for verdict in found) == 80
+    assert {verdict.reason for verdict in found} == {"status 200", "refused"}
+    assert TIME_WAIT not in socket_states(port)
+
+
+async def test_cancelled_it_says_nothing_and_leaves_nothing() -> None:
+    volley, found = Volley(), list[Verdict]()
+    async with endpoint(hangs) as (port, requests, open_ones):
+        shots = [Shot(HTTP, request("127.0.0.1", port, HTTP), found.append) for _ in range(3)]
+        for shot in shots:
+            volley.begin(shot, "127.0.0.1", port)
+        while len(requests) < 3:
+            volley.look()
+            await asyncio.sleep(0.001)
+        volley.cancel(shots[0])
+        volley.cancel(shots[0])
+        await until(lambda: len(open_ones) == 2)
+        volley.close()
+        await until(lambda: not open_ones)
+    assert not found
+    assert TIME_WAIT not in socket_states(port)
+
+
+async def test_a_request_that_does_not_fit_into_the_socket_at_once() -> None:
+    probe = replace(HTTP, headers=tuple((f"X-{number}", "x" * 4000) for number in range(200)))
+
+    def script(transport: asyncio.Transport) -> None:
+        if b"".join(received[0]).endswith(b"\r\n\r\n"):
+            transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    received: list[list[bytes]] = []
+    async with endpoint(script) as (port, requests, _):
+        received.append(requests)
+        assert (await one("127.0.0.1", port, probe)).ok
+    assert b"".join(requests) == request("127.0.0.1", port, probe)
+
+
+async def test_a_worker_without_sockets_says_that_it_is_its_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(*_: object) -> None:
+        raise OSError(errno.EMFILE, "x")
+
+    monkeypatch.setattr(socket, "socket", no_more)
+    volley, found = Volley(), list[Verdict]()
+    volley.begin(Shot(TCP, b"", found.append), "127.0.0.1", 1)
+    volley.close()
+    assert [verdict.reason for verdict in found] == ["this worker cannot ask: too many open files"]
+
+
+@pytest.mark.parametrize(
+    ("probe", "plain"),
+    [
+        (TCP, True),
+        (HTTP, True),
+        (replace(HTTP, expect_body="x"), False),
+        (replace(HTTP, follow_redirects=True), False),
+        (replace(HTTP, kind=ProbeKind.HTTPS), False),
+        (replace(HTTP, kind=ProbeKind.COMMAND), False),
+    ],
+)
+def test_what_a_volley_can_ask(probe: Probe, plain: bool) -> None:
+    assert is_plain(probe) is plain

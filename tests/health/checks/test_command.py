@@ -1,0 +1,91 @@
+"""The command check on a runner that is told what to do: what counts, who waits for whom, what says nothing."""
+
+import asyncio
+
+import pytest
+
+from mesh.health.checks.command import AT_ONCE, CommandCheck
+from mesh.health.prober import Prober
+from mesh.health.targets import Target
+from mesh.model import Health, Probe, ProbeKind
+
+PROBE = Probe(ProbeKind.COMMAND, None, command="check", timeout=1.0, interval=5.0)
+
+
+class FakeRunner:
+    """Takes `seconds` for every command, then gives `answer`."""
+
+    def __init__(self, answer: tuple[int, str] | None = (0, ""), seconds: float = 0.0) -> None:
+        self.answer = answer
+        self.seconds = seconds
+        self.begun: list[float] = []
+        self.running = 0
+        self.most = 0
+
+    async def run(self, endpoint: str, command: str, seconds: float) -> tuple[int, str] | None:
+        assert command == "check"
+        self.begun.append(asyncio.get_running_loop().time())
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.sleep(self.seconds)
+        finally:
+            self.running -= 1
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "reason"),
+    [
+        ((0, "fine\n"), True, "exit status 0"),
+        ((1, ""), False, "exit status 1"),
+        ((2, "first\nno such table\n\n"), False, "exit status 2: no such table"),
+        ((1, "a\x1b[31mb" + "x" * 100), False, "exit status 1: a?[31mb" + "x" * 53),
+    ],
+)
+async def test_the_exit_status_decides(answer: tuple[int, str], ok: bool, reason: str) -> None:
+    verdict = await CommandCheck(FakeRunner(answer))("e", PROBE)
+    assert verdict is not None
+    assert (verdict.ok, verdict.reason) == (ok, reason)
+
+
+@pytest.mark.looptime
+async def test_a_command_that_takes_too_long_failed() -> None:
+    verdict = await CommandCheck(FakeRunner(seconds=2.0))("e", PROBE)
+    assert verdict is not None
+    assert (verdict.ok, verdict.reason) == (False, "no end in 1 s")
+
+
+@pytest.mark.looptime
+async def test_few_run_at_a_time_and_waiting_is_not_the_endpoints_time() -> None:
+    runner = FakeRunner(seconds=0.9)
+    check = CommandCheck(runner)
+    verdicts = await asyncio.gather(*(check(f"e{n}", PROBE) for n in range(20)))
+    assert all(verdict is not None and verdict.ok for verdict in verdicts)
+    assert runner.most == AT_ONCE
+
+
+@pytest.mark.looptime
+async def test_no_more_than_the_rate_begin_in_a_second() -> None:
+    runner = FakeRunner(seconds=0.001)
+    check = CommandCheck(runner, at_once=100, rate=20.0)
+    await asyncio.gather(*(check(f"e{n}", PROBE) for n in range(60)))
+    assert all(sum(start <= at < start + 1 for at in runner.begun) <= 21 for start in runner.begun)
+    assert runner.begun[-1] - runner.begun[0] < 3.1
+
+
+@pytest.mark.looptime
+async def test_what_could_not_be_asked_changes_nothing() -> None:
+    runner = FakeRunner()
+    prober = Prober(lambda: None, {}, commands=CommandCheck(runner))
+    prober.watch({"e": Target(PROBE, "10.2.0.1", 80)})
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(prober.run())
+        await asyncio.sleep(2)
+        assert prober.health() == {"e": Health.HEALTHY}
+        for answer, health in ((None, Health.HEALTHY), ((1, ""), Health.UNHEALTHY), (None, Health.UNHEALTHY)):
+            runner.answer = answer
+            await asyncio.sleep(25)
+            assert prober.health() == {"e": health}
+        running.cancel()

@@ -1,0 +1,95 @@
+"""The same under the loop of production: real sockets, real time, a short rhythm."""
+
+import asyncio
+import gc
+from typing import Any
+
+import uvloop
+
+from mesh.health.checks.http import check_http
+from mesh.health.checks.tcp import check_tcp
+from mesh.health.prober import Prober
+from mesh.health.targets import Target
+from mesh.model import Health, Probe, ProbeKind
+from tests.health.checks.endpoints import TIME_WAIT, closes, endpoint, hangs, says, socket_states, until
+from tests.health.checks.test_tls import trusting
+
+HTTP = Probe(ProbeKind.HTTP, None, timeout=0.2, interval=0.2)
+TCP = Probe(ProbeKind.TCP, None, timeout=0.2, interval=0.2)
+
+
+async def rise_and_fall() -> None:
+    answers = {"script": says(b"HTTP/1.1 200 OK\r\n\r\n")}
+
+    def answer(transport: asyncio.Transport) -> None:
+        answers["script"](transport)
+
+    async with (
+        endpoint(answer) as (port, requests, open_ones),
+        asyncio.TaskGroup() as group,
+    ):
+        changes: list[Health] = []
+        prober = Prober(lambda: changes.append(prober.health()["web"]))
+        targets = {
+            "web": Target(HTTP, "127.0.0.1", port),
+            "port": Target(TCP, "127.0.0.1", port),
+            "nobody": Target(TCP, "127.0.0.1", 1),
+        }
+        prober.watch(targets)
+        task = group.create_task(prober.run())
+        expected = {"web": Health.HEALTHY, "port": Health.HEALTHY, "nobody": Health.STARTING}
+        await until(lambda: prober.health() == expected and len(prober.history("nobody")) >= 2)
+        assert prober.history("nobody")[-1].reason == "refused"
+        answers["script"] = hangs
+        await until(lambda: prober.health()["web"] is Health.UNHEALTHY)
+        assert prober.history("web")[-1].reason == "no answer in 0.2 s"
+        answers["script"] = closes
+        await until(lambda: prober.history("web")[-1].reason == "closed before an answer")
+        answers["script"] = says(b"HTTP/1.1 200 OK\r\n\r\n")
+        await until(lambda: prober.health() == expected and changes[-1] is Health.HEALTHY)
+        task.cancel()
+        await until(lambda: not open_ones)
+        assert requests
+    assert TIME_WAIT not in socket_states(port)
+
+
+async def tls() -> None:
+    for script, reason in ((says(b"HTTP/1.1 200 OK\r\n\r\n"), "status 200"), (hangs, "no answer in 0.2 s")):
+        async with endpoint(script, tls=True) as (port, _, open_ones):
+            verdict = await check_http("127.0.0.1", port, HTTP, tls=trusting())
+            assert verdict.reason == reason
+        assert not open_ones
+        assert TIME_WAIT not in socket_states(port)
+    async with endpoint(hangs) as (port, _, open_ones):
+        verdict = await check_http("127.0.0.1", port, HTTP, tls=trusting())
+        assert verdict.reason == "no answer in 0.2 s"
+        await until(lambda: not open_ones)
+    assert TIME_WAIT not in socket_states(port)
+
+
+def test_rise_and_fall() -> None:
+    uvloop.run(rise_and_fall())
+    gc.collect()  # what was left open would be warned of now, and a warning is an error
+
+
+def test_tls() -> None:
+    uvloop.run(tls())
+    gc.collect()
+
+
+class Unresolving(uvloop.Loop):
+    """Names are waited for: the threads that would resolve them have enough to do."""
+
+    async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+        await asyncio.sleep(10)
+
+
+def test_an_address_does_not_wait_for_names_to_be_resolved() -> None:
+    async def check() -> None:
+        async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, _, open_ones):
+            assert (await check_tcp("127.0.0.1", port, TCP)).reason == "connected"
+            assert (await check_http("127.0.0.1", port, HTTP)).reason == "status 200"
+            await until(lambda: not open_ones)
+
+    with asyncio.Runner(loop_factory=Unresolving) as runner:
+        runner.run(check())

@@ -1,0 +1,77 @@
+"""What of a host overlaps the VIP pool: a table of hosts, and a real one."""
+
+from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
+
+import pytest
+
+from mesh.host.overlap import HostAddress, HostRoute, overlapping, overlaps
+from tests.netns import ip, private_network
+
+POOL = "10.112.0.0/16"
+
+
+def address(text: str, interface: str = "eth0") -> HostAddress:
+    return HostAddress(ip_interface(text), interface)
+
+
+def route(text: str, interface: str = "eth0") -> HostRoute:
+    return HostRoute(ip_network(text), interface)
+
+
+@pytest.mark.parametrize(
+    ("pool", "entry", "lines"),
+    [
+        pytest.param(POOL, address("192.0.2.1/24"), [], id="an address elsewhere"),
+        pytest.param(POOL, address("10.112.3.4/24"), ["address 10.112.3.4/24 dev eth0"], id="an address inside"),
+        pytest.param(POOL, address("10.1.0.1/8"), ["address 10.1.0.1/8 dev eth0"], id="a network around the pool"),
+        pytest.param(POOL, address("10.112.0.1/32", "mesh0"), [], id="our own VIP"),
+        pytest.param(POOL, address("fd00::1/64"), [], id="the other IP version"),
+        pytest.param(POOL, route("0.0.0.0/0"), [], id="the default route"),
+        pytest.param(POOL, route("10.113.0.0/16"), [], id="a neighbouring route"),
+        pytest.param(POOL, route("10.112.0.0/24", "eth1"), ["route 10.112.0.0/24 dev eth1"], id="a route inside"),
+        pytest.param(POOL, route("10.0.0.0/8"), ["route 10.0.0.0/8 dev eth0"], id="a route around the pool"),
+        pytest.param(POOL, route("10.0.0.0/8", ""), ["route 10.0.0.0/8"], id="a route that leads nowhere"),
+        pytest.param(POOL, route("10.112.0.0/24", "mesh0"), [], id="a route of our own interface"),
+        pytest.param("127.112.0.0/16", address("127.0.0.1/8", "lo"), [], id="loopback in loopback"),
+        pytest.param("127.112.0.0/16", route("127.112.0.0/24", "eth1"), ["route 127.112.0.0/24 dev eth1"], id="not lo"),
+        pytest.param(POOL, address("10.112.0.9/32", "lo"), ["address 10.112.0.9/32 dev lo"], id="an address on lo"),
+        pytest.param("fd00:1::/64", route("::/0"), [], id="IPv6: the default route"),
+        pytest.param("fd00:1::/64", route("fd00:1::/80"), ["route fd00:1::/80 dev eth0"], id="IPv6: a route inside"),
+    ],
+)
+def test_overlapping(pool: str, entry: HostAddress | HostRoute, lines: list[str]) -> None:
+    addresses = [entry] if isinstance(entry, HostAddress) else []
+    routes = [entry] if isinstance(entry, HostRoute) else []
+
+    assert overlapping(ip_network(pool), "mesh0", addresses, routes) == lines
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    with private_network():
+        ip(
+            "link add eth1 type bridge",
+            "link set eth1 up",
+            "address add 10.112.3.4/24 dev eth1",
+            "address add fd00:1::4/64 dev eth1",
+            "route add default via 10.112.3.1",
+            "route add blackhole 10.112.9.0/24",
+            "route add 10.112.10.0/24 nexthop via 10.112.3.8 nexthop via 10.112.3.9",
+            "link add mesh0 type bridge",
+            "link set mesh0 up",
+            "address add 10.112.0.1/32 dev mesh0",
+        )
+        yield
+
+
+async def test_a_real_host(network: None) -> None:
+    assert sorted(await overlaps(ip_network(POOL))) == [
+        "address 10.112.3.4/24 dev eth1",
+        "route 10.112.10.0/24 dev eth1",
+        "route 10.112.3.0/24 dev eth1",
+        "route 10.112.9.0/24",
+    ]
+    assert await overlaps(ip_network("fd00:1::/64")) == ["address fd00:1::4/64 dev eth1", "route fd00:1::/64 dev eth1"]
+    assert await overlaps(ip_network("127.112.0.0/16")) == []
+    assert await overlaps(ip_network("10.113.0.0/16")) == []

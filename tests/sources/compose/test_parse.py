@@ -1,0 +1,309 @@
+"""What is read of a compose file, and what is said of what is wrong in it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.model.problem import Severity
+from mesh.sources.compose.model import ComposeFile, ComposeService, merge, project_name
+from mesh.sources.compose.parse import read
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "restserver" / "compose.yaml"
+
+OLD_FORM = """\
+server:
+  image: test_service
+  labels:
+    aliyun.routing.port_80: restserver.local
+    aliyun.scale: "2"
+client:
+  image: test_app
+  external_links: ["restserver.local"]
+"""
+
+
+def compose(text: str, **env: str) -> ComposeFile:
+    return read(text, "c.yaml", env)
+
+
+def sound(text: str, **env: str) -> ComposeFile:
+    file = compose(text, **env)
+    assert file.problems == ()
+    assert not file.broken
+    return file
+
+
+def server(text: str, **env: str) -> ComposeService:
+    return sound(text, **env).services["server"]
+
+
+def found(file: ComposeFile) -> list[tuple[str, str | None, str]]:
+    return [(str(p.severity), p.where, p.subject) for p in file.problems]
+
+
+def test_services_labels_and_endpoints_keep_their_lines() -> None:
+    file = sound(
+        """\
+name: demo
+services:
+  server:
+    image: x
+    labels:
+      mesh.routing.port_80: web
+      other: "1"
+    x-endpoints:
+      - 127.0.0.11:18080
+      - "fd00::1"
+  client: {image: y}
+"""
+    )
+    assert file.project == "demo"
+    assert list(file.services) == ["server", "client"]
+    service = file.services["server"]
+    assert (service.name, service.where) == ("server", "c.yaml:3")
+    assert service.labels == {"mesh.routing.port_80": "web", "other": "1"}
+    assert service.label_where == {"mesh.routing.port_80": "c.yaml:6", "other": "c.yaml:7"}
+    assert service.endpoints is not None
+    assert [(e.address, e.port, e.where) for e in service.endpoints] == [
+        ("127.0.0.11", 18080, "c.yaml:9"),
+        ("fd00::1", None, "c.yaml:10"),
+    ]
+    assert (file.services["client"].labels, file.services["client"].endpoints) == ({}, None)
+
+
+def test_the_old_form_has_its_services_at_the_top() -> None:
+    file = sound(OLD_FORM)
+    assert list(file.services) == ["server", "client"]
+    assert file.services["server"].labels == {"aliyun.routing.port_80": "restserver.local", "aliyun.scale": "2"}
+
+
+def test_the_example_is_read() -> None:
+    file = sound(EXAMPLE.read_text())
+    endpoints = file.services["server"].endpoints
+    assert [str(e) for e in endpoints or ()] == ["127.0.0.11:18080", "127.0.0.12:18080"]
+
+
+def test_labels_in_list_form_are_filled_in_as_a_whole() -> None:
+    text = 'services: {server: {labels: ["a=b=c", "$K=${V:-1}", "alone", "n=010"]}}'
+    assert server(text, K="k").labels == {"a": "b=c", "k": "1", "alone": "", "n": "010"}
+
+
+def test_labels_in_map_form_become_text_and_keep_their_keys() -> None:
+    text = "services: {server: {labels: {a: true, b: 1, c: null, d: , e: 1.50, $F: $F, '80': x, g: $$F}}}"
+    labels = server(text, F="f").labels
+    assert labels == {"a": "true", "b": "1", "c": "", "d": "", "e": "1.5", "$F": "f", "80": "x", "g": "$F"}
+
+
+def test_anchors_and_merge_keys_are_followed() -> None:
+    service = server(
+        """\
+x-common: &common
+  labels: &labels
+    mesh.routing.scheduler: rr
+    mesh.routing.weight: "1"
+services:
+  server:
+    <<: *common
+    labels:
+      <<: *labels
+      mesh.routing.weight: "2"
+"""
+    )
+    assert service.labels == {"mesh.routing.scheduler": "rr", "mesh.routing.weight": "2"}
+    assert service.label_where["mesh.routing.scheduler"] == "c.yaml:3"
+
+
+@pytest.mark.parametrize("labels", ["", "null", "{}", "[]"])
+def test_no_labels(labels: str) -> None:
+    assert server(f"services:\n  server:\n    labels: {labels}\n").labels == {}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("10.0.0.1", ("10.0.0.1", None, "10.0.0.1")),
+        ("10.0.0.1:80", ("10.0.0.1", 80, "10.0.0.1:80")),
+        ("FD00:0::1", ("fd00::1", None, "fd00::1")),
+        ("[fd00::1]", ("fd00::1", None, "fd00::1")),
+        ("[fd00::1]:80", ("fd00::1", 80, "[fd00::1]:80")),
+        ("$HOST:80", ("10.9.9.9", 80, "10.9.9.9:80")),
+    ],
+)
+def test_endpoints(entry: str, expected: tuple[str, int | None, str]) -> None:
+    (endpoint,) = server(f'services: {{server: {{x-endpoints: ["{entry}"]}}}}', HOST="10.9.9.9").endpoints or ()
+    assert (endpoint.address, endpoint.port, str(endpoint)) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("localhost:80", '"localhost" is not an address'),
+        ("10.0.0.1:0", '"0" is not a port'),
+        ("10.0.0.1:", '"" is not a port'),
+        ("10.0.0.256", "is not an address"),
+        ("0.0.0.0:80", "is not the address of one instance"),
+        ("fe80::1%eth0", "is not the address of one instance"),
+        ("[fd00::1]80", "is not an address"),
+        ("10.0.0.1", "10.0.0.1 is there twice"),
+        ("${NONE:?}", "variable NONE is required"),
+    ],
+)
+def test_a_bad_endpoint_is_left_out_and_the_others_stay(entry: str, reason: str) -> None:
+    file = compose(f'services:\n  server:\n    x-endpoints:\n    - 10.0.0.1\n    - "{entry}"\n    - 10.0.0.2\n')
+    assert [str(e) for e in file.services["server"].endpoints or ()] == ["10.0.0.1", "10.0.0.2"]
+    assert found(file) == [("error", "c.yaml:5", "service server, x-endpoints")]
+    assert reason in file.problems[0].reason
+    assert not file.broken
+
+
+@pytest.mark.parametrize(
+    ("text", "problems", "reason"),
+    [
+        pytest.param(
+            "labels: 5", [("error", "c.yaml:3", "service server, labels")], "no mapping and no list", id="kind"
+        ),
+        pytest.param("labels: {a: [1]}", [("error", "c.yaml:3", "service server, label a")], "not one text", id="list"),
+        pytest.param("labels: [{a: b}]", [("error", "c.yaml:3", "service server, labels")], "not one text", id="item"),
+        pytest.param(
+            "labels: [a=1, a=2]", [("error", "c.yaml:3", "service server, label a")], "again on line 3", id="twice"
+        ),
+        pytest.param(
+            "labels: {a: $}", [("error", "c.yaml:3", "service server, label a")], "begins no variable", id="$"
+        ),
+        pytest.param(
+            "labels: {a: '${N:?set it}'}", [("error", "c.yaml:3", "service server, label a")], "(set it)", id="required"
+        ),
+        pytest.param(
+            "x-endpoints: 10.0.0.1",
+            [("error", "c.yaml:3", "service server, x-endpoints")],
+            "not a list",
+            id="endpoints",
+        ),
+        pytest.param("extends: x", [("warning", "c.yaml:3", "service server, extends")], "not followed", id="extends"),
+        pytest.param(
+            "label_file: x", [("warning", "c.yaml:3", "service server, label_file")], "not followed", id="file"
+        ),
+        pytest.param(
+            "labels: !reset null", [("warning", "c.yaml:3", "service server, labels")], "the tag !reset", id="tag"
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_part_leaves_the_rest(
+    text: str, problems: list[tuple[str, str, str]], reason: str
+) -> None:
+    file = compose(f"services:\n  server:\n    {text}\n  other: {{labels: {{b: c}}}}\n")
+    assert found(file) == problems
+    assert reason in file.problems[0].reason
+    assert file.services["other"].labels == {"b": "c"}
+    assert file.services["server"].labels == {}
+    assert not file.broken
+
+
+def test_an_unset_variable_is_empty_and_a_warning() -> None:
+    file = compose("services: {server: {labels: {a: 'x${NONE}'}}}")
+    assert file.services["server"].labels == {"a": "x"}
+    assert file.problems[0].severity is Severity.WARNING
+    assert "NONE is not set" in file.problems[0].reason
+
+
+def test_an_unquoted_number_that_changes_is_a_warning_for_labels_of_the_mesh() -> None:
+    file = compose("services:\n server:\n  labels:\n   mesh.routing.release: 1.10\n   mesh.x: True\n   other: 1.10")
+    assert file.services["server"].labels == {"mesh.routing.release": "1.1", "mesh.x": "true", "other": "1.1"}
+    assert found(file) == [("warning", "c.yaml:4", "service server, label mesh.routing.release")]
+    assert file.problems[0].remedy == 'write "1.10" with the quotes'
+
+
+@pytest.mark.parametrize("name", ["'a/b'", "''", "'a b'", "ü"])
+def test_a_service_needs_a_name_that_compose_takes(name: str) -> None:
+    file = compose(f"services: {{{name}: {{image: x}}, server: {{image: x}}}}")
+    assert list(file.services) == ["server"]
+    assert [p.severity for p in file.problems] == [Severity.ERROR]
+
+
+def test_includes_are_not_followed() -> None:
+    assert found(compose("include: [x.yaml]\nservices: {}")) == [("warning", "c.yaml:1", "include")]
+
+
+def test_a_misspelt_services_key_is_said() -> None:
+    file = compose("service:\n  server: {image: x}\n")
+    assert found(file) == [("warning", "c.yaml:1", "key service"), ("error", "c.yaml:1", "the file")]
+    assert file.broken
+
+
+@pytest.mark.parametrize("name", ["Demo", "-x", "[a]", ""])
+def test_a_bad_project_name_is_an_error_and_does_not_count(name: str) -> None:
+    file = compose(f"name: {name}\nservices: {{}}")
+    assert file.project is None
+    assert found(file) == [("error", "c.yaml:1", "name")]
+
+
+def test_a_project_name_is_filled_in() -> None:
+    assert sound("name: ${P:-demo}\nservices: {}").project == "demo"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "reason"),
+    [
+        ("a: b\n c: d", "c.yaml:2:3", "mapping values are not allowed"),
+        ("", "c.yaml:1", "it is empty"),
+        ("- a", "c.yaml:1", "not a mapping"),
+        ("version: '3'", "c.yaml:1", "it has no services"),
+        ("x-a: 1\nservices:\n", "c.yaml:2", "services is not a mapping"),
+        ("services:\n  server:\n    labels: {[a]: b}", "c.yaml:3", "a key is not text"),
+        ("services:\n  a: {image: x}\n  b: {}\n  a: {image: y}", "c.yaml:4", '"a" is on line 2 and again on line 4'),
+        ("services:\n  a:\n    labels:\n      k: 1\n      k: 1\n", "c.yaml:5", '"k" is on line 4 and again on line 5'),
+    ],
+)
+def test_a_file_that_compose_would_refuse_is_broken(text: str, where: str, reason: str) -> None:
+    file = compose(text)
+    assert file.broken
+    (problem,) = file.problems
+    assert (problem.severity, problem.where) == (Severity.ERROR, where)
+    assert reason in problem.reason
+
+
+def test_no_services_at_all_is_a_sound_answer() -> None:
+    assert sound("services: {}").services == {}
+
+
+def test_later_files_override_service_by_service() -> None:
+    first = sound("services: {a: {labels: {x: '1', y: '1'}, x-endpoints: [10.0.0.1]}, b: {x-endpoints: [10.0.0.2]}}")
+    later = read("\nservices: {a: {labels: {y: '2'}, x-endpoints: [10.0.0.9]}, b: {}, c: {}}", "d.yaml", {})
+    merged = merge([first, later])
+    assert list(merged) == ["a", "b", "c"]
+    assert merged["a"].labels == {"x": "1", "y": "2"}
+    assert merged["a"].label_where == {"x": "c.yaml:1", "y": "d.yaml:2"}
+    assert [str(e) for e in merged["a"].endpoints or ()] == ["10.0.0.9"]
+    assert [str(e) for e in merged["b"].endpoints or ()] == ["10.0.0.2"]
+
+
+@pytest.mark.parametrize(
+    ("directory", "project"),
+    [("restserver", "restserver"), ("My App.v2", "myappv2"), ("_-x_1-", "x_1-"), ("", "default"), ("日本", "default")],
+)
+def test_a_directory_names_a_project_as_compose_does(directory: str, project: str) -> None:
+    assert project_name(directory) == project
+
+
+LINES = [
+    "services:",
+    "  a:",
+    "    labels:",
+    "      k: v",
+    "      - k=$V",
+    "    x-endpoints: [10.0.0.1]",
+    "  <<: &x {}",
+    "name: n",
+]
+
+
+@given(
+    st.lists(st.sampled_from([*LINES, "    <<: *x", "      ? [a]", "\t", "b: [", "  a: {labels: *x}"])).map("\n".join)
+)
+def test_any_text_is_read_without_raising_and_every_problem_has_its_place(text: str) -> None:
+    file = compose(text)
+    for problem in file.problems:
+        assert (problem.where or "").startswith("c.yaml:")
+    assert not file.broken or any(p.severity is Severity.ERROR for p in file.problems)

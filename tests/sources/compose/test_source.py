@@ -1,0 +1,215 @@
+"""Compose files on disk: what is told, when, and what freezes."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from mesh.model import Instance
+from mesh.model.problem import Problem
+from mesh.sources import Source
+from mesh.sources.compose.source import ComposeSource, load
+
+ONE = "services:\n  web:\n    labels:\n      mesh.routing.port_80: web\n    x-endpoints:\n      - 10.0.0.1:80\n"
+TWO = ONE + "      - 10.0.0.2:80\n"
+
+Told = tuple[tuple[Instance, ...], tuple[Problem, ...]]
+
+
+def source(*files: Path, interval: float = 0.01, **env: str) -> ComposeSource:
+    return ComposeSource(files, env=env, interval=interval, rest=0.01)
+
+
+def ids(told: Told) -> list[str]:
+    return [instance.id for instance in told[0]]
+
+
+async def following(watched: AsyncIterator[Told]) -> Told:
+    async with asyncio.timeout(5):
+        return await anext(watched)
+
+
+async def nothing_from(watched: asyncio.Future[Told], compose: ComposeSource, trouble: str) -> None:
+    """The watch goes on without a word, and the source says why."""
+    async with asyncio.timeout(5):
+        while trouble not in (compose.trouble or ""):
+            await asyncio.sleep(0.005)
+    assert not watched.done()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    directory = tmp_path / "Demo App"
+    directory.mkdir()
+    file = directory / "compose.yaml"
+    file.write_text(ONE)
+    return file
+
+
+def test_it_is_a_source(file: Path) -> None:
+    as_source: Source = source(file)
+    assert as_source.trouble is None
+
+
+def test_instances_are_told_with_owner_address_port_and_labels(file: Path) -> None:
+    file.write_text(TWO + "      - fd00::1\n  idle: {labels: {mesh.routing.port_1: x}}\n")
+    instances, problems = source(file).read()
+    assert problems == ()
+    assert instances == tuple(
+        Instance(f"demoapp/web/{written}", "demoapp/web", address, {"mesh.routing.port_80": "web"}, port)
+        for written, address, port in [
+            ("10.0.0.1:80", "10.0.0.1", 80),
+            ("10.0.0.2:80", "10.0.0.2", 80),
+            ("fd00::1", "fd00::1", None),
+        ]
+    )
+
+
+def test_instances_are_in_order_of_their_ids(file: Path) -> None:
+    file.write_text("services: {b: {x-endpoints: [10.0.0.2, 10.0.0.1]}, a: {x-endpoints: [10.0.0.3]}}")
+    assert ids(source(file).read()) == ["demoapp/a/10.0.0.3", "demoapp/b/10.0.0.1", "demoapp/b/10.0.0.2"]
+
+
+def test_the_name_of_the_last_file_names_the_project_and_later_endpoints_replace(file: Path) -> None:
+    override = file.parent / "override.yaml"
+    override.write_text("name: shop\nservices: {web: {x-endpoints: [10.0.0.9]}}")
+    assert ids(source(file, override).read()) == ["shop/web/10.0.0.9"]
+
+
+def test_variables_come_from_the_environment_and_below_it_from_the_env_file(file: Path) -> None:
+    file.write_text('services: {web: {x-endpoints: ["$A", "$B", "$C"]}}')
+    file.with_name(".env").write_text("A=10.0.0.1\nB=10.0.0.2\nC=10.0.${NET}.3\nLONELY\n")
+    assert ids(source(file, B="10.9.9.9", NET="7").read()) == [
+        f"demoapp/web/{a}" for a in ("10.0.0.1", "10.0.7.3", "10.9.9.9")
+    ]
+
+
+def test_labels_and_instances_are_located(file: Path) -> None:
+    compose = source(file)
+    (instance,), _ = compose.read()
+    assert compose.locate(instance, "mesh.routing.port_80") == f"{file}:4"
+    assert compose.locate(instance, "mesh.gone") == f"{file}:2"
+    assert compose.locate(instance, None) == f"{file}:6"
+    assert compose.locate(Instance("x", "x/y", "10.0.0.1", {}), None) == str(file)
+
+
+def test_what_is_wrong_with_one_entry_is_told_beside_the_others(file: Path) -> None:
+    file.write_text(ONE + "      - nonsense\n")
+    compose = source(file)
+    instances, (problem,) = compose.read()
+    assert [i.id for i in instances] == ["demoapp/web/10.0.0.1:80"]
+    assert problem.where == f"{file}:7"
+    assert compose.trouble is None
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [(b"a: [", ":1:"), (b"services: {a: \xff}", "not UTF-8 at byte 14"), (None, "No such file"), (b"", "it is empty")],
+)
+def test_a_file_that_cannot_be_read_is_trouble_in_one_line(file: Path, content: bytes | None, trouble: str) -> None:
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    compose = source(file)
+    instances, problems = compose.read()
+    assert instances == ()
+    assert compose.trouble == str(problems[0])
+    assert trouble in compose.trouble
+    assert str(file) in compose.trouble
+    assert compose.trouble.isprintable()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + ONE.encode())
+    assert load(file, {}).services.keys() == {"web"}
+
+
+def test_an_env_file_that_cannot_be_read_breaks_the_file(file: Path) -> None:
+    file.with_name(".env").mkdir()
+    assert load(file, {}).broken
+
+
+async def test_the_list_is_told_at_once_and_after_each_change(file: Path) -> None:
+    async with aclosing(source(file).watch()) as watched:
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.1:80"]
+        file.write_text(TWO)
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.1:80", "demoapp/web/10.0.0.2:80"]
+        file.write_text("services: {}")
+        assert await following(watched) == ((), ())
+
+
+async def test_a_changed_env_file_is_a_change(file: Path) -> None:
+    file.write_text('services: {web: {x-endpoints: ["${A:-10.0.0.1}"]}}')
+    async with aclosing(source(file).watch()) as watched:
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.1"]
+        file.with_name(".env").write_text("A=10.0.0.2")
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.2"]
+
+
+async def test_a_file_that_breaks_freezes_the_list_until_it_is_mended(file: Path) -> None:
+    compose = source(file)
+    async with aclosing(compose.watch()) as watched, asyncio.TaskGroup() as tasks:
+        (instance,), _ = await following(watched)
+        again = tasks.create_task(following(watched))
+        file.write_text(ONE + "  web: twice\n")
+        await nothing_from(again, compose, '"web" is on line 2 and again on line 7')
+        assert compose.locate(instance, None) == f"{file}:6"
+        file.unlink()
+        await nothing_from(again, compose, "No such file")
+        file.write_text(TWO)
+        assert ids(await again) == ["demoapp/web/10.0.0.1:80", "demoapp/web/10.0.0.2:80"]
+        assert compose.trouble is None
+
+
+async def test_a_file_broken_from_the_start_tells_nothing_until_it_is_mended(file: Path) -> None:
+    file.write_text("")
+    compose = source(file)
+    async with aclosing(compose.watch()) as watched, asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(following(watched))
+        await nothing_from(first, compose, "it is empty")
+        file.write_text(ONE)
+        assert ids(await first) == ["demoapp/web/10.0.0.1:80"]
+
+
+async def test_one_broken_file_of_several_freezes_all(file: Path) -> None:
+    other = file.with_name("other.yaml")
+    compose = source(file, other)
+    assert compose.read()[0] == ()
+    assert str(other) in (compose.trouble or "")
+
+
+async def test_touch_reads_at_once(file: Path) -> None:
+    compose = source(file, interval=3600)
+    async with aclosing(compose.watch()) as watched:
+        await following(watched)
+        before = file.stat()
+        file.write_text(ONE.replace("10.0.0.1", "10.0.0.7"))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as large and as old as it was: not seen by itself
+        compose.touch()
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.7:80"]
+
+
+async def test_what_says_the_same_is_not_told_again(file: Path) -> None:
+    compose = source(file, interval=3600)
+    async with aclosing(compose.watch()) as watched:
+        await following(watched)
+        compose.touch()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await anext(watched)
+
+
+async def test_a_file_is_read_only_after_it_has_rested(file: Path) -> None:
+    compose = ComposeSource([file], env={}, interval=0.01, rest=0.3)
+    async with aclosing(compose.watch()) as watched, asyncio.TaskGroup() as tasks:
+        await following(watched)
+        again = tasks.create_task(following(watched))
+        with file.open("a") as writing:
+            for last in range(2, 32):  # an editor that takes 0.6 s; what it has written so far is always sound
+                writing.write(f"      - 10.0.0.{last}:80\n")
+                writing.flush()
+                await asyncio.sleep(0.02)
+        assert len(ids(await again)) == 31

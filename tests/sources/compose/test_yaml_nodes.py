@@ -1,0 +1,161 @@
+"""YAML as nodes with lines: syntax errors, merge keys, scalars as text, and texts that are out to get us."""
+
+from contextlib import suppress
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.sources.compose.yaml_nodes import Duplicate, Walk, YamlError, duplicates, graph, line_of, text_of
+
+
+def mapping(text: str) -> yaml.MappingNode:
+    root = graph(text)
+    assert isinstance(root, yaml.MappingNode)
+    return root
+
+
+def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
+    """The mapping under a key: key -> text and line."""
+    walk = Walk()
+    node = walk.entries(mapping(text))[key].node
+    assert isinstance(node, yaml.MappingNode)
+    return {name: (entry.node.value, entry.line) for name, entry in walk.entries(node).items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "reason"),
+    [
+        ("a: b\n c: d", 2, 3, "mapping values are not allowed"),
+        ("a: 1\nb: [1, 2\n", 3, 1, "did not find expected ',' or ']'"),
+        ("a: *b", 1, 4, "undefined alias"),
+        ("a: 1\n---\nb: 2", 2, 1, "single document"),
+        ("\ta: b", 1, 1, "cannot start any token"),
+        ("a: 1\nb: \x01", 2, 4, "control characters are not allowed"),
+        ("a: 1\nb: \ud800", 2, 0, "surrogate"),
+        ("[" * 100_000, 1, 0, "nested more than 100 deep"),
+        ("x" * (4 * 2**20 + 1), 1, 0, "larger than 4 MiB"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 50 else "",
+)
+def test_a_text_that_is_no_yaml_is_refused_where_it_goes_wrong(text: str, line: int, column: int, reason: str) -> None:
+    with pytest.raises(YamlError) as caught:
+        graph(text)
+    assert (caught.value.line, caught.value.column) == (line, column)
+    assert reason in caught.value.reason
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
+def test_an_empty_text_has_no_services(text: str) -> None:
+    root = graph(text)
+    assert root is None or isinstance(root, yaml.ScalarNode)
+
+
+def test_merge_keys_follow_the_yaml_rule_and_keep_their_lines() -> None:
+    text = """\
+one: &one {a: "1", b: "1"}
+two: &two
+  b: "2"
+  c: "2"
+both:
+  a: own
+  <<: [*one, *two]
+single:
+  <<: *one
+  b: own
+"""
+    assert flat(text, "both") == {"a": ("own", 6), "b": ("1", 1), "c": ("2", 4)}
+    assert flat(text, "single") == {"a": ("1", 1), "b": ("own", 10)}
+
+
+def follow(text: str, key: str) -> None:
+    walk = Walk()
+    node = walk.entries(mapping(text))[key].node
+    assert isinstance(node, yaml.MappingNode)
+    walk.entries(node)
+
+
+CHAIN = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i}\n  <<: *a{i - 1}\n" for i in range(1, 200))
+LAUGHS = "a0: &a0 {x: y}\n" + "".join(f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 20))
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "reason"),
+    [
+        pytest.param("a: &a\n  <<: *a\n", "a", "merges itself", id="itself"),
+        pytest.param("a:\n  <<: 1\n", "a", "merges what is not a mapping", id="a scalar"),
+        pytest.param("a:\n  [1]: 1\n", "a", "a key is not text", id="a key"),
+        pytest.param(CHAIN, "a199", "more than 100 anchors merge one another", id="chain"),
+        pytest.param(LAUGHS, "a19", "aliases expand to more than 200000 entries", id="laughs"),
+    ],
+)
+def test_mappings_that_cannot_be_read(text: str, key: str, reason: str) -> None:
+    with pytest.raises(YamlError, match=reason):
+        follow(text, key)
+
+
+def test_keys_that_are_there_twice_are_found_at_any_depth_and_once() -> None:
+    text = "a: &a\n  x: 1\n  'x': 2\nb: *a\nc: [{y: 1, z: 1, y: 2, y: 3}]\n<<: *a\n"
+    found = list(duplicates(mapping(text)))
+    assert sorted(found, key=lambda d: d.second) == [Duplicate("x", 2, 3), Duplicate("y", 5, 5), Duplicate("y", 5, 5)]
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("word", "word"),
+        ("true", "true"),
+        ("True", "true"),
+        ("yes", "yes"),
+        ("1", "1"),
+        ("1_000", "1000"),
+        ("010", "8"),
+        ("0o10", "8"),
+        ("0x1F", "31"),
+        ("-0b11", "-3"),
+        ("+5", "5"),
+        ("1.10", "1.1"),
+        ("2.0", "2"),
+        (".5", "0.5"),
+        ("1e3", "1000"),
+        ("1e999", "1e999"),
+        ("1:30", "1:30"),
+        ("2026-11-01", "2026-11-01"),
+        ("null", ""),
+        ("~", ""),
+        ("", ""),
+        ("'1.10'", "1.10"),
+        ('"null"', "null"),
+        ("!!str 010", "010"),
+        ("|\n  010", "010"),
+    ],
+)
+def test_scalars_become_the_text_that_compose_makes_of_them(written: str, text: str) -> None:
+    ((_, node),) = mapping(f"k: {written}").value
+    assert text_of(node) == text
+
+
+def test_lines_count_from_one() -> None:
+    root = mapping("# first\na: 1\n\nb: 2")
+    assert [line_of(key) for key, _ in root.value] == [2, 4]
+
+
+@given(st.lists(st.sampled_from([*"0123456789_xob.eE+-~ ", "true", "null"])).map("".join) | st.text())
+def test_every_plain_scalar_has_a_text(value: str) -> None:
+    for tag in ("int", "float", "str", "null", "bool"):
+        assert isinstance(text_of(yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", value)), str)
+
+
+@given(
+    st.lists(st.sampled_from(["a: ", "b", "- ", "\n", "  ", "&x ", "*x", "<<: ", "{", "}", "[", "]", "'", "!t "])).map(
+        "".join
+    )
+)
+def test_any_text_is_a_graph_or_refused(text: str) -> None:
+    with suppress(YamlError):
+        root = graph(text)
+        if isinstance(root, yaml.MappingNode):
+            list(duplicates(root))
+            Walk().entries(root)

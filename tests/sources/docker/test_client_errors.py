@@ -1,0 +1,154 @@
+"""What is no Docker engine, or one that does not answer: told as such, whatever it says, and no end of the daemon."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from mesh.sources.docker.engine import DockerEngine
+from mesh.sources.docker.exec import DockerExec
+from mesh.sources.docker.source import DockerSource
+from tests.system.docker.test_source import RULES, WEB, Watched, trouble, watching
+
+ID = "f" * 64
+CONTAINER = {
+    "Id": ID,
+    "Names": ["/web-1"],
+    "State": "running",
+    "Labels": WEB,
+    "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.29.0.2"}}},
+}
+SENSE = {
+    "version": {"ApiVersion": "1.41"},
+    "containers/json": [CONTAINER],
+    "networks": [{"Name": "bridge", "Driver": "bridge"}],
+    f"containers/{ID}/json": {"Id": ID},
+}
+NONSENSE = {
+    "nothing": b"",
+    "null": b"null",
+    "a number": b"3",
+    "numbers": b"[3]",
+    "a list": b"[{}]",
+    "lists": b"[[1, 2]]",
+    "another object": b'{"hello": "world"}',
+    "cut off": b'{"Id": "ff',
+    "no text": b"\xff\xfe",
+    "a page": b"<html>It works!</html>",
+    "as deep as a well": b"[" * 100_000,
+}
+
+
+class Fake:
+    """Speaks as an engine does, but for one path."""
+
+    def __init__(self) -> None:
+        self.instead: dict[str, tuple[str, bytes]] = {}
+        """Path -> what is answered there, and of which type."""
+        self.silent: set[str] = set()
+        self._end = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        path = request.path.removeprefix("/v1.41").strip("/")
+        if path in self.silent:
+            await self._end.wait()
+        if path in self.instead:
+            kind, body = self.instead[path]
+            return web.Response(body=body, content_type=kind)
+        if path == "events":
+            return await self._events(request)
+        return web.json_response(SENSE[path])
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if "until" not in request.query:
+            await self._end.wait()
+        return response
+
+    @asynccontextmanager
+    async def listening(self, path: Path) -> AsyncIterator[str]:
+        """Its URL while the block runs."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self.answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.UnixSite(runner, path).start()
+        try:
+            yield f"unix://{path}"
+        finally:
+            self._end.set()
+            await runner.cleanup()
+
+
+async def either(seen: Watched, source: DockerSource, holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds() and source.trouble is None:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+@pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
+@pytest.mark.parametrize("path", [*SENSE, "events"])
+async def test_nonsense_is_told_and_forgotten_when_sense_comes(
+    tmp_path: Path, path: str, body: bytes, kind: str
+) -> None:
+    fake = Fake()
+    fake.instead[path] = kind, body
+    async with fake.listening(tmp_path / "docker.sock") as url:
+        source = DockerSource(url, RULES, answer=5.0)
+        async with watching(source) as seen:
+            await either(seen, source, lambda: seen.lists > 0)
+            assert seen.lists == 0 or seen.instances.keys() == {"web-1"}, "nonsense is no empty list"
+            fake.instead.clear()
+            source.touch()
+            await seen.until(lambda now: now.keys() == {"web-1"})
+            await trouble(source, None)
+
+
+async def test_another_program_that_listens_there_is_named_as_such(tmp_path: Path) -> None:
+    fake = Fake()
+    fake.instead["version"] = "application/json", b'{"hello": "world"}'
+    async with fake.listening(tmp_path / "docker.sock") as url:
+        source = DockerSource(url, RULES)
+        async with watching(source):
+            await trouble(source, "is it a Docker engine of API 1.41 or later?")
+
+
+@pytest.mark.parametrize("path", [*SENSE, "events"])
+async def test_an_engine_that_hangs_from_the_beginning_is_told(tmp_path: Path, path: str) -> None:
+    fake = Fake()
+    fake.silent.add(path)
+    async with fake.listening(tmp_path / "docker.sock") as url:
+        source = DockerSource(url, RULES, answer=0.2)
+        async with watching(source):
+            await trouble(source, "no answer in 0.2 s")
+
+
+@pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
+async def test_commands_stops_and_signals_fail_in_words(tmp_path: Path, body: bytes) -> None:
+    fake = Fake()
+    paths = [f"containers/{ID}/{verb}" for verb in ("exec", "stop", "kill")]
+    fake.instead.update(dict.fromkeys(paths, ("application/json", body)))
+    async with fake.listening(tmp_path / "docker.sock") as url:
+        assert await DockerExec(url).run(f"docker/web.test/{ID}", "true", 1) is None
+        engine = DockerEngine(url, DockerSource(url, RULES), LookupError)
+        await engine.signal(ID, "SIGTERM")
+        await engine.stop(f"docker/web.test/{ID}")
+
+
+@pytest.mark.filterwarnings("ignore:.*Stream.__del__")  # the client cannot close a stream that has not begun
+@pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
+@pytest.mark.parametrize("path", ["exec/1/json", "exec/1/start"])
+async def test_a_command_that_nobody_understands_is_no_verdict(tmp_path: Path, path: str, body: bytes) -> None:
+    fake = Fake()
+    process = {"ProcessConfig": {"tty": False}, "ExitCode": 0}
+    fake.instead[f"containers/{ID}/exec"] = "application/json", b'{"Id": "1"}'
+    fake.instead["exec/1/json"] = "application/json", json.dumps(process).encode()
+    fake.instead[path] = "application/json", body
+    async with fake.listening(tmp_path / "docker.sock") as url:
+        assert await DockerExec(url).run(f"docker/web.test/{ID}", "true", 1) is None

@@ -1,0 +1,276 @@
+"""What the engine lists -> instances: on a list that an engine (20.10, API 1.41) gave, and on variations of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mesh.config.settings import EndpointAddress
+from mesh.model import Drain, Health, HostPort, Transport
+from mesh.sources.docker.instances import MOST_LABELS, Known, Listing, Rules, read
+from mesh.sources.docker.messages import Listed
+
+CAPTURED = json.loads((Path(__file__).parent / "data" / "containers.json").read_text())
+DRIVERS = {"bridge": "bridge", "front": "bridge", "inner": "bridge", "six": "bridge", "host": "host", "lan": "macvlan"}
+RULES = Rules("mesh.internal", worker="192.0.2.11")
+OTHERS = replace(RULES, alone=False)
+WEB = {"mesh.routing.port_80": "web.test"}
+
+
+def listing(containers: Any, rules: Rules = RULES, known: Known = Known()) -> Listing:  # noqa: B008
+    return read(msgspec.convert(containers, list[Listed]), DRIVERS, rules, known)
+
+
+def captured(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(c for c in CAPTURED if c["Names"] == [f"/{name}"])
+    return found
+
+
+def container(name: str = "web-1", **changes: Any) -> dict[str, Any]:
+    """One container on the default bridge."""
+    id = name.encode().hex().ljust(64, "0")
+    networks = {"bridge": {"IPAddress": "172.29.0.2", "GlobalIPv6Address": ""}}
+    return {
+        "Id": id,
+        "Names": [f"/{name}"],
+        "State": "running",
+        "Status": "Up 3 seconds",
+        "Labels": WEB,
+        "Ports": [],
+        "HostConfig": {"NetworkMode": "default"},
+        "NetworkSettings": {"Networks": networks},
+        **changes,
+    }
+
+
+def networks(**addresses: str) -> dict[str, Any]:
+    return {"Networks": {name: {"IPAddress": address} for name, address in addresses.items()}}
+
+
+def port(private: int, public: int | None, ip: str = "0.0.0.0", kind: str = "tcp") -> dict[str, Any]:
+    return {"IP": ip, "PrivatePort": private, "PublicPort": public, "Type": kind}
+
+
+def test_a_list_of_a_real_engine() -> None:
+    found = listing(CAPTURED)
+    places = {i.name: (i.owner, i.address, i.drain) for i in found.instances}
+    assert places == {
+        "plain": ("docker/web.test", "172.29.0.2", None),
+        "pub": ("docker/web.test", "172.29.0.3", None),
+        "two": ("docker/web.test", "172.30.1.2", None),
+        "hostnet": ("docker/web.test", "192.0.2.11", None),
+        "six6": ("docker/web.test", "172.30.2.2", None),
+        "share": ("docker/web.test", "172.29.0.2", None),
+        "comp": ("shop/web", "172.29.0.4", None),
+        "paused": ("docker/web.test", "172.29.0.5", Drain.PAUSED),
+    }
+    (problem,) = found.problems
+    assert str(problem) == (
+        "error: container none: it has no IPv4 address that this worker can reach; "
+        "attach it to a network that gives it an IPv4 address, or publish its ports"
+    )
+    assert sorted(found.instances, key=lambda i: i.id) == list(found.instances)
+    assert len({i.id for i in found.instances}) == 8
+
+
+def test_ipv6_vips_take_ipv6_addresses() -> None:
+    (six,) = listing([captured("six6")], replace(RULES, version=6)).instances
+    assert six.address == "fd00:77::2"
+    assert "IPv6" in str(listing([captured("plain")], replace(RULES, version=6)).problems[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "rules", "address", "ports"),
+    [
+        pytest.param({}, RULES, "172.29.0.2", (), id="alone: the container's"),
+        pytest.param(
+            {"Ports": [port(80, 8080)]},
+            OTHERS,
+            "192.0.2.11",
+            (HostPort(Transport.TCP, 80, 8080),),
+            id="with other workers: the worker's",
+        ),
+        pytest.param(
+            {"Ports": [port(80, 8080)]},
+            replace(RULES, endpoint_address=EndpointAddress.HOST),
+            "192.0.2.11",
+            (HostPort(Transport.TCP, 80, 8080),),
+            id="asked for the worker's",
+        ),
+        pytest.param(
+            {},
+            replace(OTHERS, endpoint_address=EndpointAddress.CONTAINER),
+            "172.29.0.2",
+            (),
+            id="asked for the container's",
+        ),
+        pytest.param(
+            {"NetworkSettings": networks(lan="192.0.2.77")}, OTHERS, "192.0.2.77", (), id="macvlan: all can reach it"
+        ),
+        pytest.param(
+            {"NetworkSettings": networks(bridge="172.29.0.2", lan="192.0.2.77")},
+            OTHERS,
+            "192.0.2.77",
+            (),
+            id="of two networks the one that all can reach",
+        ),
+        pytest.param(
+            {
+                "NetworkSettings": networks(inner="172.30.3.2", front="172.30.1.2"),
+                "HostConfig": {"NetworkMode": "inner"},
+            },
+            RULES,
+            "172.30.3.2",
+            (),
+            id="of two networks the one it was created on",
+        ),
+        pytest.param(
+            {
+                "NetworkSettings": networks(inner="172.30.3.2", front="172.30.1.2"),
+                "HostConfig": {"NetworkMode": "gone"},
+            },
+            RULES,
+            "172.30.1.2",
+            (),
+            id="of two networks else the first by name",
+        ),
+        pytest.param(
+            {
+                "Labels": {"mesh.routing.port_53/udp": "ns.test"},
+                "Ports": [port(53, 1, kind="tcp"), port(53, 5353, kind="udp")],
+            },
+            OTHERS,
+            "192.0.2.11",
+            (HostPort(Transport.UDP, 53, 5353),),
+            id="the port of the same transport",
+        ),
+        pytest.param(
+            {"Ports": [port(80, 8081, ip="127.0.0.1"), port(80, 8082, ip="192.0.2.11")]},
+            OTHERS,
+            "192.0.2.11",
+            (HostPort(Transport.TCP, 80, 8082),),
+            id="published on the worker's address only",
+        ),
+    ],
+)
+def test_where_it_is_reached(given: dict[str, Any], rules: Rules, address: str, ports: tuple[HostPort, ...]) -> None:
+    (instance,) = listing([container(**given)], rules).instances
+    assert (instance.address, instance.host_ports) == (address, ports)
+
+
+@pytest.mark.parametrize(
+    ("given", "rules", "says"),
+    [
+        pytest.param({}, OTHERS, "its port 80 is not published on 192.0.2.11; run it with -p 80", id="not published"),
+        pytest.param(
+            {"Ports": [port(80, 8081, ip="127.0.0.1")]}, OTHERS, "its port 80 is not published", id="on loopback only"
+        ),
+        pytest.param(
+            {"Ports": [port(80, 8080)]}, replace(OTHERS, worker=None), "set [node] address", id="worker unknown"
+        ),
+        pytest.param(
+            {"HostConfig": {"NetworkMode": "container:" + "f" * 64}, "NetworkSettings": {"Networks": {}}},
+            RULES,
+            "the container whose network it shares does not run",
+            id="shares a network that is gone",
+        ),
+        pytest.param(
+            {"HostConfig": {"NetworkMode": "container:" + b"web-1".hex().ljust(64, "0")}},
+            RULES,
+            "the container whose network it shares does not run",
+            id="shares its own network",
+        ),
+        pytest.param(
+            {"Labels": {**WEB, "com.docker.compose.project": "a/b", "com.docker.compose.service": "web"}},
+            RULES,
+            "its project or service is called 'a/b'",
+            id="a project that looks like a path",
+        ),
+        pytest.param(
+            {"Labels": {f"mesh.routing.port_{n}": f"n{n}.test" for n in range(1, 10_001)}},
+            RULES,
+            f"it has 10000 labels of the mesh or one that is too long; give it at most {MOST_LABELS}",
+            id="10,000 routing labels",
+        ),
+        pytest.param(
+            {"Labels": {"mesh.routing.port_80": "x" * 1_000_000}}, RULES, "one that is too long", id="a huge label"
+        ),
+    ],
+)
+def test_what_cannot_be_reached_or_understood_is_left_out_and_said(
+    given: dict[str, Any], rules: Rules, says: str
+) -> None:
+    found = listing([container(**given), container("good", NetworkSettings=networks(lan="192.0.2.78"))], rules)
+    assert [i.name for i in found.instances] == ["good"], "the others go on"
+    (problem,) = found.problems
+    assert says in str(problem)
+    assert str(problem).startswith("error: container web-1: ")
+    assert len(str(problem)) < 500
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"Labels": {"other": "label"}}, "not labelled"),
+        ({"Labels": None}, "no labels at all"),
+        ({"State": "restarting"}, "between two lives"),
+        ({"State": "created"}, "not started"),
+        ({"Labels": {**WEB, "com.docker.compose.oneoff": "True"}}, "docker compose run"),
+    ],
+)
+def test_what_is_no_instance(given: dict[str, Any], why: str) -> None:
+    assert listing([container(**given)]) == Listing(), why
+
+
+def test_labels_that_route_nothing_are_told_with_the_container() -> None:
+    found = listing([container(Labels={"mesh.routing.prot_80": "web.test"})])
+    assert found.instances == ()
+    assert "container web-1: warning: service web-1, label mesh.routing.prot_80: there is no such label" in str(
+        found.problems[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "owner"),
+    [
+        ({**WEB, "com.docker.compose.project": "shop", "com.docker.compose.service": "web"}, "shop/web"),
+        ({**WEB, "com.docker.swarm.service.name": "shop_web", "com.docker.stack.namespace": "shop"}, "shop/shop_web"),
+        ({**WEB, "com.docker.swarm.service.name": "web"}, "swarm/web"),
+        (WEB, "docker/web.test"),
+        ({"aliyun.routing.port_8080": "web"}, "docker/web.mesh.internal"),
+        ({"mesh.routing.publish.port_80": "auto"}, "docker/web-1"),
+    ],
+)
+def test_whose_endpoint_it_is(labels: dict[str, str], owner: str) -> None:
+    (instance,) = listing([container(Labels=labels)]).instances
+    assert instance.owner == owner
+    assert instance.id == f"{owner}/{b'web-1'.hex().ljust(64, '0')[:12]}", "a container that is renamed stays itself"
+
+
+@pytest.mark.parametrize(
+    ("status", "health"),
+    [
+        ("Up 3 seconds", None),
+        ("Up 3 seconds (healthy)", Health.HEALTHY),
+        ("Up 2 hours (unhealthy)", Health.UNHEALTHY),
+        ("Up 1 second (health: starting)", Health.STARTING),
+        ("Up 1 second (Paused)", None),
+    ],
+)
+def test_health(status: str, health: Health | None) -> None:
+    (instance,) = listing([container(Status=status)]).instances
+    assert instance.health == health
+
+
+def test_an_engine_that_counts_anew_does_not_make_the_healthy_start_again() -> None:
+    starting = container(Status="Up 1 hour (health: starting)")
+    assert listing([starting], known=Known(healthy=[starting["Id"]])).instances[0].health is Health.HEALTHY
+    failing = container(Status="Up 1 hour (unhealthy)")
+    assert listing([failing], known=Known(healthy=[failing["Id"]])).instances[0].health is Health.UNHEALTHY
+
+
+def test_names_of_links_are_not_its_own() -> None:
+    assert listing([container(Names=["/app/db", "/db-1"])]).instances[0].name == "db-1"

@@ -1,0 +1,65 @@
+"""How long a member is trusted that does not answer, and that one without a quorum ends its watches."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.store.etcd import Gateway
+from mesh.store.etcd.errors import UnreachableError
+from mesh.store.etcd.messages import RangeAnswer
+from mesh.store.etcd.watch import Stream
+from tests.store.etcd.server import EtcdServer, etcd
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[EtcdServer]:
+    with etcd(tmp_path, 3) as server:
+        yield server
+
+
+async def test_a_member_without_its_quorum_ends_the_watch(three: EtcdServer) -> None:
+    """Nobody asks it anything else: it says so by itself, since the watch wants a leader."""
+    follower = next(member for member in three.members if member is not three.leader())
+    gateway = Gateway((follower.url,))
+    try:
+        async with gateway.stream({"create_request": {"key": b"x"}}) as stream:
+            (created,) = await anext(stream)
+            assert created.created
+            for member in three.members:
+                if member is not follower:
+                    member.kill()
+            async with asyncio.timeout(15):
+                with pytest.raises(UnreachableError, match=r"ended the watch|no leader"):
+                    await exhausted(stream)
+    finally:
+        await gateway.close()
+
+
+async def exhausted(stream: Stream) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_a_member_that_stands_still_is_left_after_a_second_and_a_half(three: EtcdServer) -> None:
+    """Longer than an election with etcd's own settings, and short: it is the pause when a leader's host dies."""
+    gateway = Gateway(three.urls)
+    follower = next(member for member in three.members if member is not three.leader())
+    frozen = three.members.index(follower)
+    try:
+        for asked_before in (False, True):
+            gateway._first = frozen
+            if asked_before:
+                await gateway.call("kv/range", {"key": b"x"}, RangeAnswer)
+            follower.freeze()
+            try:
+                begun = asyncio.get_running_loop().time()
+                await gateway.call("kv/range", {"key": b"x"}, RangeAnswer)
+                took = asyncio.get_running_loop().time() - begun
+            finally:
+                follower.thaw()
+            assert 1.4 < took < 2.2
+            assert gateway.member != follower.url
+    finally:
+        await gateway.close()

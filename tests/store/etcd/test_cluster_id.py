@@ -1,0 +1,144 @@
+"""Members of two clusters of etcd in one URL: nothing is given away twice."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from mesh.config.etcd_url import EtcdUrl
+from mesh.store import Snapshot, StoreError
+from mesh.store.etcd import EtcdStore
+from mesh.store.etcd.cluster_id import common
+from tests.store.contract import watching
+from tests.store.etcd.server import EtcdServer, etcd, retried, until, worker
+
+A, B, C = 0xAAAA, 0xBBBB, 0xCCCC
+
+
+@pytest.mark.parametrize(
+    ("said", "members", "before", "cluster"),
+    [
+        ({"a": A}, "a", None, A),
+        ({"a": A}, "a", B, A),
+        ({"a": A, "b": A}, "abc", None, A),
+        ({"a": A, "b": A}, "abc", B, A),
+        ({"a": B, "b": A, "c": A}, "abc", None, A),
+        ({"a": B, "b": A, "c": A}, "abc", B, A),
+        ({"a": A}, "ab", None, A),
+        ({"a": A}, "ab", A, A),
+        ({"a": A}, "abc", A, A),
+        ({"a": A}, "ab", B, "another cluster of etcd than before (a: aaaa; before: bbbb)"),
+        ({"a": A}, "abc", B, "another cluster of etcd than before (a: aaaa; before: bbbb)"),
+        ({"a": A, "b": B}, "ab", None, "different clusters of etcd (a: aaaa, b: bbbb)"),
+        ({"a": A, "b": B}, "ab", A, "different clusters of etcd (a: aaaa, b: bbbb)"),
+        ({"a": A, "b": B}, "abc", A, "different clusters of etcd (a: aaaa, b: bbbb)"),
+        ({"a": A, "b": B, "c": C}, "abc", None, "different clusters of etcd (a: aaaa, b: bbbb, c: cccc)"),
+        ({"a": A, "b": A, "c": B, "d": B}, "abcd", None, "different clusters of etcd"),
+    ],
+)
+def test_which_cluster_the_members_are_of(
+    said: Mapping[str, int], members: str, before: int | None, cluster: int | str
+) -> None:
+    if isinstance(cluster, int):
+        assert common(said, members, before) == cluster
+        return
+    with pytest.raises(StoreError) as caught:
+        common(said, members, before)
+    assert cluster in str(caught.value)
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[EtcdServer]:
+    with etcd(tmp_path / "one") as server:
+        yield server
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Iterator[EtcdServer]:
+    with etcd(tmp_path / "another") as server:
+        yield server
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[EtcdServer]:
+    with etcd(tmp_path / "three", 3) as server:
+        yield server
+
+
+def asking_first(store: EtcdStore, member: int) -> EtcdStore:
+    store._gateway._first = member
+    return store
+
+
+async def test_two_clusters_in_one_url_give_nothing_away(one: EtcdServer, another: EtcdServer) -> None:
+    url = EtcdUrl(one.urls + another.urls, "/both/")
+    async with worker(url) as store, worker(url, "w2") as other:
+        for number, asking in enumerate((store, other)):
+            with pytest.raises(
+                StoreError, match=r"are of different clusters of etcd .* name those of one cluster"
+            ) as told:
+                await asking_first(asking, number).claim({"claims/vips/10.112.0.7": str(number).encode()})
+            assert all(f"{member}: " in str(told.value) for member in url.members)
+            with pytest.raises(StoreError, match="are of different clusters"):
+                await asking.register({f"workers/w{number + 1}/x": b"x"})
+        async with aclosing(watching(store)) as snapshots:
+            waiting = asyncio.ensure_future(anext(snapshots))
+            async with asyncio.timeout(5):
+                while store.trouble is None:
+                    await asyncio.sleep(0.02)
+            assert "are of different clusters" in store.trouble
+            waiting.cancel()
+            await asyncio.wait([waiting])
+    for server in (one, another):
+        assert server.ctl("get", "--prefix", url.prefix) == ""
+
+
+async def test_a_member_of_another_cluster_than_most_is_left_out_and_named(
+    three: EtcdServer, another: EtcdServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = EtcdUrl((*another.urls, *three.urls[:2]), "/most/")
+    with caplog.at_level(logging.ERROR, "vipmesh"):
+        async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
+            for number, asking in enumerate((store, other)):
+                await asking_first(asking, 0).claim({"claims/a": b"1"})
+                await asking_first(asking, 0).register({f"workers/w{number + 1}/x": b"x"})
+            await until(snapshots, lambda seen: len(seen) == 3)
+            for response in list(other._gateway._streams):
+                response.close()
+            asking_first(other, 0)  # the watch too
+            await retried(store, {"workers/w1/x": b"y"})
+            await until(snapshots, lambda seen: seen["workers/w1/x"] == b"y")
+    assert another.ctl("get", "--prefix", url.prefix) == ""
+    told = f"etcd: {another.urls[0]} is of another cluster of etcd than most members in [store] url; take it out"
+    assert caplog.text.count(told) == 2, "once by each worker"
+
+
+async def test_a_cluster_that_was_made_anew_is_another_life_of_the_store(three: EtcdServer) -> None:
+    url = three.fresh()
+    async with worker(url) as store, aclosing(watching(store)) as snapshots:
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"x"})
+        before = await until(snapshots, lambda seen: len(seen) == 2)
+        three.stop()
+        for member in three.members:
+            shutil.rmtree(three.directory / member.command[member.command.index("--name") + 1])
+            member.command += ["--initial-cluster-token", "anew"]
+        await asyncio.to_thread(three.start)
+        after = await until(snapshots, lambda seen: seen == {"workers/w1/x": b"x"})
+        assert after.origin.partition("@")[2] != before.origin.partition("@")[2], "the number of the cluster"
+
+
+async def test_after_a_restart_one_member_alone_does_not_make_another_cluster(one: EtcdServer) -> None:
+    url = EtcdUrl((*one.urls, "http://127.0.0.1:1"), "/before/")
+    async with worker(url) as store:
+        store.remember(Snapshot(7, {}, "some life@abc"))
+        with pytest.raises(StoreError, match=r"another cluster of etcd than before \(.*; before: abc\)"):
+            await store.claim({"claims/a": b"1"})
+        assert one.ctl("get", "--prefix", url.prefix) == ""
+    async with worker(EtcdUrl(one.urls, "/before/")) as store:
+        store.remember(Snapshot(7, {}, "some life@abc"))
+        assert await store.claim({"claims/a": b"1"}) == {}, "all members there are"

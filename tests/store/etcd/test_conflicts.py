@@ -1,0 +1,108 @@
+"""Many workers claim one name, one VIP or one published port of a real etcd at the same instant: one has it."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from mesh.cluster.claims import Wish, wishes
+from mesh.cluster.records.encode import view
+from mesh.cluster.sync import Share
+from mesh.config.etcd_url import EtcdUrl
+from mesh.control.conditions import Journal
+from mesh.model import ClusterView, Endpoint, Publish, Route, Service, Transport
+from mesh.model.problem import Problem
+from tests.store.etcd.server import EtcdServer, etcd, worker
+
+POOL, PORTS = ip_network("10.112.0.0/24"), range(30000, 30010)
+WORKERS = 12
+FIXED = "10.112.0.50"
+
+
+@pytest.fixture(params=[1, 3], ids=["one-member", "three-members"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdServer]:
+    with etcd(tmp_path, request.param) as server:
+        yield server
+
+
+def services(number: int) -> tuple[Service, ...]:
+    """What one worker claims: a name, a VIP and a port that all claim."""
+    project = f"shop{number:02}"
+    return (
+        Service(f"{project}/name", "same.test", (Route("same.test", 80, Transport.TCP, 80),)),
+        Service(
+            f"{project}/vip", f"v{number}.test", (Route(f"v{number}.test", 80, Transport.TCP, 80),), fixed_vip=FIXED
+        ),
+        Service(
+            f"{project}/port",
+            f"p{number}.test",
+            (Route(f"p{number}.test", 80, Transport.TCP, 80),),
+            (Publish(80, Transport.TCP, 30000),),
+        ),
+    )
+
+
+class Claimant:
+    """One worker, without a data plane."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"w{number}"
+        self.number = number
+        self.journal = Journal()
+        self.view = ClusterView()
+
+    async def run(self, url: EtcdUrl, instant: asyncio.Event) -> None:
+        async with worker(url, self.name) as store:
+            share = Share(self.name, store, self.journal, self._decide)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(share.run(self._see, patient=False))
+                await instant.wait()
+                own = services(self.number)
+                share.offer(own, tuple(Endpoint(s.owner, s.owner, self.name, f"10.2.0.{self.number}") for s in own))
+
+    def _see(self, seen: ClusterView) -> None:
+        self.view = seen
+
+    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
+        return wishes(seen.services, seen.claims, pool=POOL, ports=PORTS)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        return self.journal.problems.get("claims", ())
+
+
+async def test_one_wins_the_same_for_all_and_the_losers_are_told_who(
+    server: EtcdServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, instant = server.fresh(), asyncio.Event()
+    claimants = [Claimant(number) for number in range(1, WORKERS + 1)]
+    async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        running = [tasks.create_task(one.run(url, instant)) for one in claimants]
+        with caplog.at_level(logging.ERROR, "vipmesh"):
+            instant.set()
+            async with asyncio.timeout(30):
+                while not all(len(one.told) == 3 * (WORKERS - 1) for one in claimants):
+                    await asyncio.sleep(0.05)
+        async with worker(url, "reader") as store:
+            claims = view((await store.read()).records)[0].claims
+        for task in running:
+            task.cancel()
+
+    assert len({one.told for one in claimants}) == 1, "all come to the same"
+    assert all(one.view.claims == claims for one in claimants)
+    told = claimants[0].told
+    owner, vip_holder = claims.owners["same.test"], claims.holders[FIXED]
+    port_holder, _ = claims.ports[Transport.TCP, 30000]
+    held_by = [f"the name same.test is held by {owner}", f"the VIP {FIXED} is held by {vip_holder}"]
+    held_by.append(f"the published tcp port 30000 is held by {port_holder}")
+    for words in held_by:
+        losers = [line for line in told if words in line]
+        assert len(losers) == WORKERS - 1, words
+        assert all(line in caplog.text for line in losers)
+    assert len(set(claims.vips.values())) == len(claims.vips), "no VIP twice"
+    assert claims.vips == {name: vip for vip, name in claims.holders.items()}

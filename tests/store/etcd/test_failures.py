@@ -1,0 +1,269 @@
+"""The cluster's store while etcd fails: members killed, frozen, compacted, wiped; leases lost."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from mesh.config.etcd_url import EtcdUrl
+from mesh.store import StoreError
+from mesh.store.etcd.messages import RangeAnswer
+from tests.store.contract import watching
+from tests.store.etcd.server import EtcdServer, etcd, following, retried, until, worker
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[EtcdServer]:
+    with etcd(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[EtcdServer]:
+    with etcd(tmp_path, 3) as server:
+        yield server
+
+
+async def test_the_leader_is_killed_and_nothing_is_lost(three: EtcdServer) -> None:
+    url = three.fresh()
+    async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
+        await store.register({"workers/w1/x": b"0"})
+        await until(snapshots, lambda seen: seen == {"workers/w1/x": b"0"})
+        killed = three.leader()
+        killed.kill()
+        took = await retried(store, {"workers/w1/x": b"1"})
+        assert took < 5
+        assert (await until(snapshots, lambda seen: seen["workers/w1/x"] == b"1")).records == {"workers/w1/x": b"1"}
+        assert await store.claim({"claims/a": b"1"}) == {}
+        await until(snapshots, lambda seen: "claims/a" in seen)
+        three.start([killed])
+
+
+async def test_a_frozen_member_is_left_by_its_watchers_too(three: EtcdServer) -> None:
+    """Its kernel goes on to acknowledge what is sent to it: only an answer proves that it lives."""
+    url = three.fresh()
+    follower = next(member for member in three.members if member is not three.leader())
+    two = next(member for member in three.members if member is not follower)
+    only = EtcdUrl((follower.url, two.url), url.prefix)
+    async with worker(url) as store, worker(only, "w2", ttl=3) as other, aclosing(watching(other)) as snapshots:
+        other._gateway._first = 0  # the one that will freeze
+        await other.register({"workers/w2/x": b"x"})
+        await until(snapshots, lambda seen: "workers/w2/x" in seen)
+        follower.freeze()
+        try:
+            await retried(store, {"workers/w1/x": b"1"})
+            await until(snapshots, lambda seen: "workers/w1/x" in seen, seconds=8)
+            assert "workers/w2/x" in (await other.read()).records, "its lease was kept alive over another member"
+        finally:
+            follower.thaw()
+
+
+async def test_an_etcd_that_stands_still_is_told_soon_however_long_the_lease_is(single: EtcdServer) -> None:
+    async with worker(single.fresh(), ttl=60) as store, following(store):
+        await store.register({"workers/w1/x": b"x"})
+        await asyncio.sleep(2)
+        (member,) = single.members
+        member.freeze()
+        try:
+            async with asyncio.timeout(3.5):
+                while store.trouble is None:
+                    await asyncio.sleep(0.02)
+            assert store.trouble.startswith("since 20")
+        finally:
+            member.thaw()
+
+
+async def test_a_read_that_fails_is_told_as_a_watch_that_fails() -> None:
+    async with worker(EtcdUrl(("http://127.0.0.1:1",), "/x/")) as store:
+        with pytest.raises(StoreError):
+            await store.read()
+        assert "Connection refused" in (store.trouble or "")
+
+
+async def test_without_a_majority_the_last_view_stays_and_says_so(three: EtcdServer) -> None:
+    url = three.fresh()
+    async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
+        await store.register({"workers/w1/x": b"0"})
+        await until(snapshots, lambda seen: seen == {"workers/w1/x": b"0"})
+        killed = [three.leader(), *[m for m in three.members if m is not three.leader()]][:2]
+        for member in killed:
+            member.kill()
+        waiting = asyncio.ensure_future(until(snapshots, lambda seen: seen.get("workers/w1/x") == b"1", 40))
+        async with asyncio.timeout(15):
+            while other.trouble is None:
+                await asyncio.sleep(0.05)
+        assert other.trouble.startswith("since 20")
+        with pytest.raises(StoreError, match=r"etcd does not serve \(.*; see that etcd runs"):
+            await store.claim({"claims/a": b"1"})
+        assert not waiting.done(), "no picture without a majority"
+        three.start(killed)
+        await retried(store, {"workers/w1/x": b"1"})
+        await waiting
+        assert await store.claim({"claims/a": b"1"}) == {}
+        async with asyncio.timeout(10):
+            while other.trouble is not None:
+                await asyncio.sleep(0.05)
+
+
+async def test_all_are_killed_and_come_back_with_every_claim_and_no_gap(three: EtcdServer) -> None:
+    url = three.fresh()
+    async with worker(url, ttl=3) as store, worker(url, "w2", ttl=3) as other, aclosing(watching(other)) as snapshots:
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"x"})
+        await until(snapshots, lambda seen: len(seen) == 2)
+        seen_without = []
+
+        async def look() -> None:
+            async for snapshot in snapshots:
+                seen_without.append("workers/w1/x" not in snapshot.records)
+                if "workers/w1/new" in snapshot.records:
+                    return
+
+        looking = asyncio.ensure_future(look())
+        three.stop()
+        await asyncio.sleep(5)  # longer than the lease
+        with pytest.raises(StoreError, match="Connection refused"):
+            await other.claim({"claims/a": b"2"})
+        assert not looking.done()
+        await asyncio.to_thread(three.start)
+        await retried(store, {"workers/w1/x": b"x", "workers/w1/new": b"n"})
+        async with asyncio.timeout(10):
+            await looking
+        assert not any(seen_without), "the lease was kept: its endpoints were there throughout"
+        assert await other.claim({"claims/a": b"2"}) == {"claims/a": b"1"}, "claims outlive it"
+
+
+async def test_a_lease_that_is_lost_is_regained_at_once(single: EtcdServer) -> None:
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "health/w1/x": b"h"}
+    async with worker(url, ttl=3) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        for lease in single.ctl("lease", "list").splitlines()[1:]:
+            single.ctl("lease", "revoke", lease)
+        begun = asyncio.get_running_loop().time()
+        await until(snapshots, lambda seen: not seen)
+        await until(snapshots, lambda seen: seen == records)
+        assert asyncio.get_running_loop().time() - begun < 1.5, "a third of the TTL and a round trip"
+
+
+async def test_a_lease_is_kept_alive_while_writing_takes_long(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url, ttl=2) as store:
+        await store.register({"workers/w1/x": b"x"})
+        before = (await store.read()).revision
+        async with store._registrations._writing:  # as a write holds it that is tried again and again
+            await asyncio.sleep(5)
+        after = await store.read()
+        assert (after.revision, set(after.records)) == (before, {"workers/w1/x"})
+
+
+async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url, ttl=60) as store:
+        await store.register({"workers/w1/x": b"x"})
+        for lease in single.ctl("lease", "list").splitlines()[1:]:
+            single.ctl("lease", "revoke", lease)
+        await store.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})
+        assert set((await store.read()).records) == {"workers/w1/x", "workers/w1/y"}
+
+
+async def test_a_watch_that_was_away_over_a_compaction_lists_again(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})
+        before = await until(snapshots, lambda seen: len(seen) == 3)
+        for response in list(other._gateway._streams):
+            response.close()  # nobody iterates: it notices when it looks next
+        await store.register({"workers/w1/y": b"Y"})
+        for number in range(10):
+            await store.claim({f"claims/{number}": b"n"})
+        single.ctl("compact", str((await store.read()).revision))
+        after = await until(snapshots, lambda seen: len(seen) == 12)
+        assert after.revision > before.revision
+        assert after.records == (await store.read()).records, "what was deleted meanwhile is gone"
+
+
+async def test_a_store_that_lost_its_disks_is_another_one(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url) as store, aclosing(watching(store)) as snapshots:
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"x"})
+        before = await until(snapshots, lambda seen: len(seen) == 2)
+        single.stop()
+        for data in single.directory.glob("m*/"):
+            if data.is_dir():
+                shutil.rmtree(data)
+        await asyncio.to_thread(single.start)
+        after = await until(snapshots, lambda seen: seen == {"workers/w1/x": b"x"})
+        assert after.origin != before.origin
+        assert "claims/a" not in after.records
+
+
+async def test_all_keys_deleted_by_hand_is_another_store(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url) as store, aclosing(watching(store)) as snapshots:
+        await store.claim({"claims/a": b"1"})
+        before = await until(snapshots, lambda seen: "claims/a" in seen)
+        single.ctl("del", "--prefix", url.prefix)
+        assert (await until(snapshots, lambda seen: not seen)).origin != before.origin
+
+
+async def test_with_all_keys_deleted_by_hand_a_worker_registers_anew(single: EtcdServer) -> None:
+    """Its lease is alive and says nothing of it."""
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "health/w1/x": b"h"}
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        single.ctl("del", "--prefix", url.prefix)
+        await until(snapshots, lambda seen: not seen)
+        await until(snapshots, lambda seen: seen == records, seconds=5)
+
+
+async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_written_again(single: EtcdServer) -> None:
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        for response in list(store._gateway._streams):
+            response.close()  # nobody iterates: it notices when it looks next
+        single.ctl("del", f"{url.prefix}workers/w1/x")
+        await store.claim({"claims/a": b"1"})
+        single.ctl("compact", str((await store.read()).revision))
+        await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/y": b"y"})
+        await until(snapshots, lambda seen: seen == {"claims/a": b"1", **records}, seconds=5)
+
+
+async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url) as store:
+        await store.read()
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"x"})
+        (status,) = json.loads(single.ctl("endpoint", "status", "-w", "json"))
+        alarm = {"action": "ACTIVATE", "memberID": status["Status"]["header"]["member_id"], "alarm": "NOSPACE"}
+        await store._gateway.call("maintenance/alarm", alarm, RangeAnswer)
+        async with worker(url, "w2") as late, aclosing(watching(late)) as snapshots:
+            await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/x": b"x"}, seconds=5)
+            with pytest.raises(StoreError, match="its disk quota is used up"):
+                await late.register({"workers/w2/x": b"x"})
+            single.ctl("alarm", "disarm")
+            await retried(late, {"workers/w2/x": b"x"})
+            await until(snapshots, lambda seen: "workers/w2/x" in seen)
+
+
+async def test_a_member_that_is_down_is_passed_over_and_a_whole_cluster_that_is_down_is_named() -> None:
+    down = EtcdUrl(("http://127.0.0.1:1", "http://127.0.0.1:2"), "/x/")
+    async with worker(down) as store:
+        with pytest.raises(StoreError) as caught:
+            await store.claim({"claims/a": b"1"})
+        assert "http://127.0.0.1:1: " in str(caught.value)
+        assert "http://127.0.0.1:2: " in str(caught.value)
+        assert str(caught.value).endswith("see that etcd runs and that [store] url names its client addresses")

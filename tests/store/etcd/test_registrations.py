@@ -1,0 +1,181 @@
+"""What etcd holds of a worker and is not what it wrote: deleted, overwritten, applied late, without a lease."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+
+import pytest
+
+from mesh.cluster.records.encode import daemon
+from mesh.store import Snapshot
+from mesh.store.etcd.messages import KeyValue
+from tests.store.contract import watching
+from tests.store.etcd.server import EtcdServer, ends_as, etcd, following, until, worker
+
+ELDER, NEWER = (dict([daemon("w1", "0.1.0", session)]) for session in ("elder", "newer"))
+RECORDS = {"workers/w1/x": b"x", "workers/w1/y": b"y", **ELDER}
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    with etcd(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+def leases(server: EtcdServer, prefix: str) -> set[str]:
+    """Of all keys below it; `0` for none."""
+    shown = server.ctl("get", "--prefix", prefix, "-w", "fields").splitlines()
+    return {line.partition(" : ")[2] for line in shown if line.startswith('"Lease"')}
+
+
+async def no_more(snapshots: AsyncGenerator[Snapshot, None], seconds: float) -> None:
+    """Nothing changes for so long."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await anext(snapshots)
+
+
+async def test_what_somebody_deletes_of_a_worker_is_written_again(single: EtcdServer) -> None:
+    url = single.fresh()
+    records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(records)
+        await until(snapshots, lambda seen: seen == records)
+        single.ctl("del", f"{url.prefix}workers/w1/x")
+        await until(snapshots, lambda seen: "workers/w1/x" not in seen, seconds=5)
+        await until(snapshots, lambda seen: seen == records, seconds=5)
+
+
+async def test_with_another_daemon_of_the_same_name_there_is_no_contest(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url) as elder, worker(url) as newer, aclosing(watching(elder)) as snapshots:
+        await elder.register(RECORDS)
+        theirs = {"workers/w1/x": b"other", **NEWER}
+        await newer.register(theirs)
+        await until(snapshots, lambda seen: seen == theirs)
+        await no_more(snapshots, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "leased"),
+    [
+        pytest.param("x", "old", True, id="an older write that is applied late"),
+        pytest.param("more", "old", True, id="an older write of what is gone since"),
+        pytest.param("x", "garbage", False, id="overwritten by hand"),
+        pytest.param("x", "x", False, id="the same, without a lease"),
+        pytest.param("more", "of nobody", False, id="one too many"),
+        pytest.param("daemon", "garbage", False, id="no record of a daemon"),
+        pytest.param("daemon", "garbage", True, id="no record of a daemon, with a lease"),
+        pytest.param("daemon", NEWER["workers/w1/daemon"].decode(), False, id="of a daemon without a lease"),
+    ],
+)
+async def test_what_is_not_as_a_worker_wrote_it_is_written_again(
+    single: EtcdServer, key: str, value: str, leased: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = single.fresh()
+    async with worker(url, ttl=60) as store, following(store):
+        await store.register(RECORDS)
+        before = await store.read()
+        (lease,) = leases(single, f"{url.prefix}workers/")
+        under = [f"--lease={int(lease):x}"] if leased else []
+        await asyncio.to_thread(single.ctl, "put", *under, f"{url.prefix}workers/w1/{key}", value)
+        async with asyncio.timeout(10):
+            while (snapshot := await store.read()).revision < before.revision + 2:
+                pass  # the put, and the answer to it
+        assert snapshot.records == RECORDS
+        assert f"1 records of this worker are not what it wrote, {url.prefix}workers/w1/{key} is one" in caplog.text
+        assert leases(single, f"{url.prefix}workers/") == {lease}, "they go with the worker"
+
+
+async def test_who_writes_against_a_worker_all_the_time_makes_it_repair_now_and_then(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+        await store.register(RECORDS)
+        await until(snapshots, lambda seen: seen == RECORDS)
+        begun = asyncio.get_running_loop().time()
+        took = []
+        for _ in range(3):
+            await asyncio.to_thread(single.ctl, "put", f"{url.prefix}workers/w1/x", "garbage")
+            await until(snapshots, lambda seen: seen["workers/w1/x"] == b"garbage")
+            await until(snapshots, lambda seen: seen == RECORDS)
+            took.append(asyncio.get_running_loop().time() - begun)
+        assert took[0] < 1.5, "at once"
+        assert took[2] - took[0] > 3.5, "then one each two seconds"
+
+
+async def test_many_registrations_on_end_are_no_reason_to_repair(
+    single: EtcdServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The watch lags behind what is written, and must not be taken for somebody else's word."""
+    url = single.fresh()
+    async with worker(url) as store, aclosing(watching(store)) as snapshots:
+
+        async def write() -> None:
+            for number in range(300):
+                more = {f"workers/w1/{number % 7}": b"", f"health/w1/{number}": b""}
+                await store.register({**RECORDS, "workers/w1/x": str(number).encode(), **more})
+
+        writing = asyncio.ensure_future(write())
+        await until(snapshots, lambda seen: seen.get("workers/w1/x") == b"299")
+        await writing
+        assert "not what it wrote" not in caplog.text
+
+
+async def test_once_the_newer_daemon_of_the_same_name_is_gone_the_elder_offers_again(single: EtcdServer) -> None:
+    url = single.fresh()
+    theirs, newest = {"workers/w1/x": b"other", **NEWER}, {**RECORDS, "workers/w1/z": b"z"}
+    async with worker(url, "w2") as other, following(other) as seen, worker(url, ttl=2) as elder, following(elder):
+        await elder.register(RECORDS)
+        (lease,) = leases(single, f"{url.prefix}workers/")
+        async with worker(url, ttl=2) as newer, following(newer):
+            await newer.register(theirs)
+            await ends_as(seen, theirs)
+            assert leases(single, f"{url.prefix}workers/") == {lease}, "it has taken the elder's over"
+            pictures = len(seen)
+            await elder.register(newest)
+            await asyncio.sleep(4)
+            assert len(seen) == pictures, "no contest"
+        await ends_as(seen, newest, seconds=2 + 1.5)
+        pictures = len(seen)
+        await asyncio.sleep(3)
+        assert len(seen) == pictures, "its own lease is kept alive"
+
+
+async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_not_take_it_back(
+    single: EtcdServer,
+) -> None:
+    url = single.fresh()
+    async with worker(url, ttl=60) as elder:  # nobody keeps its watch: it knows nothing of the other one
+        await elder.register(RECORDS)
+        async with worker(url, ttl=60) as newer, following(newer) as seen:
+            theirs = {"workers/w1/x": b"other", **NEWER}
+            await newer.register(theirs)
+            elder._registrations._there = None  # as after a write without an answer
+            await elder.register({**RECORDS, "workers/w1/z": b"z"})
+            assert (await newer.read()).records == theirs
+            assert "workers/w1/z" not in seen[-1]
+
+
+async def test_what_was_read_of_a_former_life_of_the_store_does_not_count(
+    single: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was under way when the store was lost."""
+    url = single.fresh()
+    async with worker(url, ttl=60) as store:
+        await store.register(RECORDS)
+        registrations = store._registrations
+        read = registrations._read
+
+        async def read_and_lose() -> dict[bytes, KeyValue]:
+            found = await read()
+            monkeypatch.undo()
+            single.ctl("del", f"{url.prefix}workers/w1/x")
+            registrations.begin_anew()
+            return found
+
+        monkeypatch.setattr(registrations, "_read", read_and_lose)
+        registrations._there = None
+        await store.register(RECORDS)
+        async with asyncio.timeout(10):
+            while (await store.read()).records != RECORDS:
+                await asyncio.sleep(0.05)

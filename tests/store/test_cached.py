@@ -1,0 +1,188 @@
+"""The last view on disk: taken only while the store is away, replaced as a whole, held by one daemon."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mesh.cluster.records.encode import service_claim, vip_claim
+from mesh.cluster.sync import Share
+from mesh.control.conditions import Journal
+from mesh.store import Snapshot, StoreError
+from mesh.store.cached import PATIENCE, SavedView
+from mesh.testing.store import MemoryCluster, MemoryStore
+from tests.store.contract import StoreContract, watching
+
+
+@pytest.fixture
+def cluster() -> MemoryCluster:
+    return MemoryCluster()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "view.json"
+
+
+@asynccontextmanager
+async def saving(cluster: MemoryCluster, path: Path) -> AsyncIterator[SavedView]:
+    store = await SavedView.open(MemoryStore(cluster, "w1"), path)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(store.run())
+            yield store
+            running.cancel()
+    finally:
+        await store.close()
+
+
+async def saved(path: Path, text: bytes) -> None:
+    """Wait until the file has this."""
+    async with asyncio.timeout(10):
+        while not path.exists() or text not in path.read_bytes():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def written(cluster: MemoryCluster, path: Path) -> None:
+    """A former life has saved a claim and an endpoint."""
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        await store.claim({"claims/a": b"1"})
+        await store.register({"workers/w1/x": b"\xff not text"})
+        await anext(snapshots)
+        await saved(path, b"workers/w1/x")
+
+
+class TestContract(StoreContract):
+    @pytest.fixture
+    async def store(self, cluster: MemoryCluster, path: Path) -> AsyncIterator[SavedView]:
+        async with saving(cluster, path) as store:
+            yield store
+
+
+async def test_a_store_that_answers_counts_alone(cluster: MemoryCluster, path: Path, written: None) -> None:
+    cluster.write({"claims/b": b"2"})
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        assert (await anext(snapshots)).records == {"claims/b": b"2"}
+
+
+async def test_a_store_that_is_away_is_replaced_until_it_answers(
+    cluster: MemoryCluster, path: Path, written: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.store.cached.PATIENCE", 0.05)
+    cluster.out_of_reach = True
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        assert (await anext(snapshots)).records == {"claims/a": b"1", "workers/w1/x": b"\xff not text"}
+        assert store.trouble is not None
+        assert store.trouble.endswith(f"in force is what was saved in {path}")
+        assert (await store.read()).records["claims/a"] == b"1"
+        with pytest.raises(StoreError):
+            await store.claim({"claims/c": b"3"})
+        cluster.out_of_reach = False
+        cluster.write({"claims/a": b"1", "claims/b": b"2"})
+        assert (await anext(snapshots)).records == {"claims/a": b"1", "claims/b": b"2"}
+        assert store.trouble is None
+
+
+@pytest.mark.looptime
+async def test_a_start_waits_for_the_store_once(
+    cluster: MemoryCluster, path: Path, written: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read first, and then watched, comes from the file after the patience for one of them."""
+
+    async def hang(_: MemoryStore) -> Snapshot:
+        await asyncio.sleep(60)
+        raise StoreError("no answer; start it")
+
+    monkeypatch.setattr(MemoryStore, "read", hang)
+    async with saving(cluster, path) as store:
+        begun = asyncio.get_running_loop().time()
+        assert "claims/a" in (await store.read()).records
+        assert "in force is what was saved" in (store.trouble or ""), "said at once"
+        async with aclosing(watching(store)) as snapshots:
+            assert "claims/a" in (await anext(snapshots)).records
+        assert asyncio.get_running_loop().time() - begun == pytest.approx(PATIENCE, abs=0.1)
+
+
+async def test_a_store_that_was_lost_meanwhile_shows_by_its_origin(
+    cluster: MemoryCluster, path: Path, written: None
+) -> None:
+    cluster.lose_everything()
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        before, now = await anext(snapshots), await anext(snapshots)
+        assert "claims/a" in before.records
+        assert now.records == {}
+        assert before.origin != now.origin
+
+
+async def test_a_store_that_was_lost_while_the_worker_was_away_gets_back_what_was_saved(
+    cluster: MemoryCluster, path: Path
+) -> None:
+    """Also if it is there before the worker has looked at what was saved."""
+    claims = dict([service_claim("web.test", "10.112.0.7"), vip_claim("10.112.0.7", "web.test")])
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        await store.claim(claims)
+        await anext(snapshots)
+        await saved(path, b"web.test")
+    cluster.lose_everything()
+    async with saving(cluster, path) as store, asyncio.TaskGroup() as tasks:
+        share = Share("w1", store, Journal(), lambda _: ((), ()))
+        running = tasks.create_task(share.run(lambda _: None, patient=True))
+        async with asyncio.timeout(5):
+            while cluster.records.items() < claims.items():
+                await asyncio.sleep(0.01)
+        running.cancel()
+    assert cluster.records == claims
+
+
+async def test_without_a_file_it_waits_for_the_store(cluster: MemoryCluster, path: Path) -> None:
+    cluster.out_of_reach = True
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        waiting = asyncio.ensure_future(anext(snapshots))
+        await asyncio.wait([waiting], timeout=0.1)
+        assert not waiting.done()
+        with pytest.raises(StoreError):
+            await store.read()
+        cluster.out_of_reach = False
+        assert (await waiting).records == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-10], id="cut off"),
+        pytest.param(lambda _: b'{"x":' + b"[" * 3000, id="nested too deep"),
+        pytest.param(lambda _: b'{"v":1,"revision":1,"origin":"\xff","records":{}}', id="not text"),
+    ],
+)
+async def test_a_damaged_file_is_told_and_written_anew(
+    cluster: MemoryCluster,
+    path: Path,
+    written: None,
+    damage: Callable[[bytes], bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path.write_bytes(damage(path.read_bytes()))
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        assert "claims/a" in (await anext(snapshots)).records
+        assert "delete it: it is written anew" in caplog.text
+        await store.claim({"claims/new": b"1"})
+        await anext(snapshots)
+        await saved(path, b"claims/new")
+    assert not path.with_name("view.json.new").exists(), "replaced as a whole"
+
+
+async def test_a_second_daemon_is_refused(cluster: MemoryCluster, path: Path) -> None:
+    async with saving(cluster, path):
+        with pytest.raises(StoreError, match=r"stop that daemon, or set \[store\] saved_view to another file"):
+            await SavedView.open(MemoryStore(cluster, "w1"), path)
+    async with saving(cluster, path):
+        pass  # later it may
+
+
+async def test_a_place_that_cannot_be_written_is_named(cluster: MemoryCluster, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(StoreError, match=r"set \[store\] saved_view to a place that this user may write"):
+        await SavedView.open(MemoryStore(cluster, "w1"), tmp_path / "file" / "view.json")

@@ -1,0 +1,152 @@
+"""Three workers, their containers, an etcd and a client, each in a network namespace, on one underlay:
+
+    container 1a 10.20.1.1 --.
+    container 1b 10.20.1.2 --+- br0 10.20.1.254 - worker w1 - 10.1.0.1 --.
+                                     ... w2 (10.20.2.0/24) - 10.1.0.2 ---+-- switch -- 10.1.0.9 client
+                                     ... w3 (10.20.3.0/24) - 10.1.0.3 ---'        `--- 10.1.0.10 etcd
+
+Workers reach one another's containers over the underlay. Containers have their worker as default route, the client has
+routes to the VIPs over the worker that it is told. Containers answer TCP and UDP with their name.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.netns import Namespace, ip, run
+from tests.system.ipvs.endpoints import filter_bridged
+from tests.system.ipvs.lab import PORT, Datagrams, Echo
+
+WORKERS = (1, 2, 3)
+CONTAINERS = {
+    f"{number}{letter}": f"10.20.{number}.{place}" for number in WORKERS for letter, place in (("a", 1), ("b", 2))
+}
+CLIENT, ETCD, POOL = "10.1.0.9", "10.1.0.10", "10.112.0.0/16"
+
+
+def underlay(number: int) -> str:
+    """A worker's address that the others reach."""
+    return f"10.1.0.{number}"
+
+
+class Lab:
+    """Made in a namespace that the caller has entered: the switch."""
+
+    def __init__(self) -> None:
+        self._places = {name: Namespace() for name in ("client", "etcd", *CONTAINERS)}
+        self._places |= {f"w{number}": Namespace() for number in WORKERS}
+        filter_bridged("0")
+        self._answering: dict[str, tuple[asyncio.Server, asyncio.DatagramTransport]] = {}
+        ip("link add under type bridge", "link set under up")
+        for name, address in (("client", CLIENT), ("etcd", ETCD), *((f"w{n}", underlay(n)) for n in WORKERS)):
+            self._plug(name, address)
+        for number in WORKERS:
+            self._give_containers(number)
+        self.client_goes_over(1)
+
+    def _plug(self, name: str, address: str) -> None:
+        there = self._places[name]
+        ip(
+            f"link add s-{name} type veth peer name u0 netns {there.path}",
+            f"link set s-{name} master under",
+            f"link set s-{name} up",
+        )
+        there.ip("link set lo up", f"address add {address}/24 dev u0", "link set u0 up")
+
+    def _give_containers(self, number: int) -> None:
+        host = self._places[f"w{number}"]
+        with host.entered():
+            filter_bridged("0")  # a container that reaches itself is a matter of its own: docs/source-nat.md
+        host.ip("link add br0 type bridge", f"address add 10.20.{number}.254/24 dev br0", "link set br0 up")
+        host.ip(*(f"route add 10.20.{other}.0/24 via {underlay(other)}" for other in WORKERS if other != number))
+        for name, address in CONTAINERS.items():
+            if not name.startswith(str(number)):
+                continue
+            there = self._places[name]
+            host.ip(
+                f"link add e{name} type veth peer name e0 netns {there.path}",
+                f"link set e{name} master br0",
+                f"link set e{name} up",
+            )
+            there.ip(
+                "link set lo up",
+                f"address add {address}/24 dev e0",
+                "link set e0 up",
+                f"route add default via 10.20.{number}.254",
+            )
+
+    def client_goes_over(self, number: int) -> None:
+        """VIPs are asked of this worker by the client."""
+        self._places["client"].ip(f"route replace {POOL} via {underlay(number)}")
+
+    # ---------------------------------------------------------------------------------------------- faults
+
+    def cut(self, name: str) -> None:
+        """The switch forwards nothing from or to this place; its own link stays up, as with a broken switch."""
+        run("bridge", "link", "set", "dev", f"s-{name}", "state", "0")
+
+    def heal(self, name: str) -> None:
+        run("bridge", "link", "set", "dev", f"s-{name}", "state", "3")
+
+    def cut_from_etcd(self, name: str) -> None:
+        """Nothing that etcd sends arrives at this worker; all else does."""
+        self._places["etcd"].ip(f"route add blackhole {underlay(int(name[1:]))}/32")
+
+    def heal_to_etcd(self, name: str) -> None:
+        self._places["etcd"].ip(f"route del blackhole {underlay(int(name[1:]))}/32")
+
+    def power_off(self, name: str) -> None:
+        """Of a worker without its processes: nothing of its network answers any more."""
+        ip(f"link set s-{name} down")
+
+    # ------------------------------------------------------------------------------------------ being there
+
+    def inside(self, name: str) -> list[str]:
+        """What to put before a command that shall run in this place."""
+        return ["nsenter", f"--net={self._places[name].path}"]
+
+    def socket(self, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """A socket in this place, not blocking."""
+        with self._places[name].entered():
+            sock = socket.socket(socket.AF_INET, kind)
+        sock.setblocking(False)
+        return sock
+
+    async def run(self, name: str, *command: str) -> str:
+        """What a command prints in this place; it must succeed."""
+
+        def enter() -> str:
+            with self._places[name].entered():
+                return run(*command)
+
+        return await asyncio.to_thread(enter)
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """All containers answer."""
+        for name in CONTAINERS:
+            await self.start(name)
+        yield
+        for name in list(self._answering):
+            self.stop(name)
+
+    def stop(self, name: str) -> None:
+        """One container refuses."""
+        for one in self._answering.pop(name):
+            one.close()
+
+    async def start(self, name: str) -> None:
+        """One container answers."""
+        stream, datagrams = self.socket(name), self.socket(name, socket.SOCK_DGRAM)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for sock in (stream, datagrams):
+            sock.bind(("", PORT))
+        server = await asyncio.start_server(Echo(name), sock=stream)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(name), sock=datagrams)
+        self._answering[name] = (server, transport)
+
+    def close(self) -> None:
+        for namespace in self._places.values():
+            namespace.close()

@@ -1,0 +1,111 @@
+"""Several workers' control loops on a real etcd: a burst of changes ends with one table on all of them."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_network
+
+import pytest
+
+from mesh.cluster.records.encode import own_prefixes, view
+from mesh.config.etcd_url import EtcdUrl
+from mesh.control.digest import digest
+from mesh.control.planner import plan
+from mesh.model import Health, Instance
+from mesh.store.etcd import EtcdStore, Gateway
+from mesh.testing.worker import FakeWorker, Field, spread
+from tests.store.etcd.server import EtcdServer, etcd
+
+FIELD = Field(ip_network("10.112.0.0/16"))
+SERVICES, COPIES, WORKERS = 50, 4, 5
+ALL = SERVICES * COPIES
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    with etcd(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+@pytest.fixture
+def placed() -> list[list[Instance]]:
+    return spread(SERVICES, COPIES, WORKERS)
+
+
+@asynccontextmanager
+async def cluster(url: EtcdUrl, placed: list[list[Instance]]) -> AsyncIterator[list[FakeWorker]]:
+    """All of them, as soon as each carries everything."""
+    async with AsyncExitStack() as stack:
+        workers = []
+        for number, instances in enumerate(placed):
+            store = EtcdStore.at(url, Gateway(url.members), own_prefixes(f"w{number}"), 5)
+            stack.push_async_callback(store.close)
+            workers.append(FakeWorker(f"w{number}", store, FIELD))
+            workers[-1].runs(instances)
+        async with asyncio.TaskGroup() as tasks:
+            lives = [tasks.create_task(worker.run()) for worker in workers]
+            await all_carry(workers, ALL)
+            yield workers
+            for life in lives:
+                life.cancel()
+
+
+async def all_carry(workers: list[FakeWorker], count: int) -> None:
+    """Wait until each has so many real servers and all have one digest."""
+
+    def carried(worker: FakeWorker) -> int:
+        return sum(len(server.real_servers) for server in worker.plane.table.virtual_servers.values())
+
+    try:
+        async with asyncio.timeout(40):
+            while {carried(w) for w in workers} != {count} or len({w.loop.digest() for w in workers}) != 1:
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"{[(carried(w), w.loop.digest()) for w in workers]}, and not {count} each")
+
+
+async def expected(worker: FakeWorker) -> str:
+    """What the records alone say."""
+    seen, problems = view((await worker.store.read()).records)
+    assert not problems
+    return digest(plan(seen, seen.health))
+
+
+async def test_a_burst_of_verdicts_ends_with_one_table_everywhere(
+    server: EtcdServer, placed: list[list[Instance]]
+) -> None:
+    async with cluster(server.fresh(), placed) as workers:
+        revision = (await workers[0].store.read()).revision
+        passes = sum(worker.loop.passes for worker in workers)
+        for worker, instances in zip(workers, placed, strict=True):
+            for instance in instances:
+                worker.finds({instance.id: Health.UNHEALTHY})
+        await all_carry(workers, 0)
+        assert {worker.loop.digest() for worker in workers} == {await expected(workers[0])}
+        assert (await workers[0].store.read()).revision - revision <= ALL / 4, "of each worker's many are one"
+        assert sum(worker.loop.passes for worker in workers) - passes <= ALL * WORKERS / 4
+        for worker, instances in zip(workers, placed, strict=True):
+            worker.finds({instance.id: Health.HEALTHY for instance in instances[:-1]})
+        await all_carry(workers, ALL - WORKERS)
+        assert {worker.loop.digest() for worker in workers} == {await expected(workers[0])}
+
+
+async def test_changes_of_all_kinds_at_once_end_with_one_table_everywhere(
+    server: EtcdServer, placed: list[list[Instance]]
+) -> None:
+    chance = random.Random(7)
+    async with cluster(server.fresh(), placed) as workers:
+        for _ in range(300):
+            number = chance.randrange(WORKERS)
+            worker, instances = workers[number], placed[number]
+            if chance.random() < 0.2:
+                worker.runs(chance.sample(instances, chance.randrange(1, len(instances))))
+            else:
+                worker.finds({chance.choice(instances).id: chance.choice([Health.HEALTHY, Health.UNHEALTHY])})
+            await asyncio.sleep(0)
+        for worker, instances in zip(workers, placed, strict=True):
+            worker.runs(instances[1:])
+            worker.finds(dict.fromkeys((instance.id for instance in instances), Health.HEALTHY))
+        await all_carry(workers, ALL - WORKERS)
+        assert {worker.loop.digest() for worker in workers} == {await expected(workers[0])}

@@ -1,0 +1,125 @@
+"""The whole daemon on the nftables data plane: labels to connections between namespaces, a kill, a repair, teardown."""
+
+import shutil
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.model import Transport, VirtualKey
+from tests.netns import private_network, run
+from tests.system.e2e.programs import CI, VIPMESH, call, eventually, status, vipmesh
+from tests.system.ipvs.lab import BACKENDS, PORT, Client, Lab, Servers, ask_tcp
+
+SETTINGS = """
+[node]
+name = "w1"
+[vip]
+pool = "10.112.0.0/16"
+[dataplane]
+driver = "nftables"
+[dns]
+listen = ["10.1.0.1:53"]
+upstream = ["127.0.0.1:9"]
+[source.compose]
+files = ["{directory}/compose.yaml"]
+[store]
+url = "sqlite:///{directory}/store.db"
+[admin]
+listen = "unix://{directory}/admin.sock"
+"""
+
+COMPOSE = """
+name: shop
+services:
+  web:
+    x-endpoints: [{endpoints}]
+    labels:
+      mesh.routing.port_{port}: http://web.shop.test
+      mesh.routing.publish.port_{port}: "30080"
+      mesh.probe.url: tcp://container:{port}
+"""
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    if not CI and not (shutil.which("nft") or shutil.which("/usr/sbin/nft")):
+        pytest.skip("needs nft: apt-get install nftables")
+    with private_network():
+        lab = Lab(ipvs=False)
+        yield lab
+        lab.close()
+
+
+@pytest.fixture
+async def servers(lab: Lab) -> AsyncIterator[Servers]:
+    async with Servers(lab) as servers:
+        for name in BACKENDS:
+            await servers.start(name)
+        yield servers
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    settings = tmp_path / "vipmesh.toml"
+    settings.write_text(SETTINGS.format(directory=tmp_path))
+    write(tmp_path, *BACKENDS)
+    return settings
+
+
+def write(directory: Path, *names: str) -> None:
+    endpoints = ", ".join(f'"{BACKENDS[name].address}"' for name in names)
+    (directory / "compose.yaml").write_text(COMPOSE.format(endpoints=endpoints, port=PORT))
+
+
+def serving(shown: dict[str, Any]) -> list[bool]:
+    return [endpoint["serving"] for service in shown["services"] for endpoint in service["endpoints"]]
+
+
+async def answers(lab: Lab, key: VirtualKey) -> set[str]:
+    return {await ask_tcp(lab, key) for _ in range(4)}
+
+
+async def test_from_labels_to_a_connection_that_outlives_the_daemon(
+    lab: Lab, servers: Servers, settings: Path, tmp_path: Path
+) -> None:
+    admin = f"unix://{tmp_path}/admin.sock"
+    published = VirtualKey("10.1.0.1", 30080, Transport.TCP)
+    async with vipmesh("run", "-c", str(settings)) as daemon:
+        await daemon.line("data plane nftables: asked for by")
+        await eventually(lambda: status(admin), lambda s: serving(s) == [True, True])
+        vip = lab.on_client("dig", "@10.1.0.1", "+short", "web.shop.test").strip()
+        web = VirtualKey(vip, 80, Transport.TCP)
+        await eventually(lambda: answers(lab, web), lambda names: names == {"a", "b"})
+        assert await answers(lab, published) == {"a", "b"}
+        established = Client(lab)
+        await established.connect(web)
+        served_by = await established.echo()
+        before = run("nft", "-a", "list", "table", "ip", "vipmesh_lb")
+        await daemon.end(signal.SIGKILL)
+
+    assert await established.echo() == served_by
+    assert await ask_tcp(lab, web) in BACKENDS
+    async with vipmesh("run", "-c", str(settings)) as successor:
+        await successor.line("adopted 2 virtual servers with 2 real servers|adopted 3 virtual servers")
+        await eventually(lambda: status(admin), lambda s: serving(s) == [True, True])
+        assert run("nft", "-a", "list", "table", "ip", "vipmesh_lb") == before, "a restart writes nothing"
+
+        run("nft", "flush", "ruleset")
+        await successor.line("repaired: somebody changed the data plane: add virtual server", seconds=25)
+        assert await ask_tcp(lab, web) in BACKENDS
+        assert "masquerade" in run("nft", "list", "table", "ip", "vipmesh")
+
+        write(tmp_path, "a")
+        await eventually(lambda: answers(lab, web), lambda names: names == {"a"})
+        assert await successor.end() == 0
+    assert await ask_tcp(lab, web) == "a", "stopping the daemon leaves the data plane running"
+
+    code, said = await call(*VIPMESH, "teardown", "-c", str(settings))
+    assert code == 0, said
+    assert "delete nftables table ip vipmesh_lb" in said
+    assert "vipmesh" not in run("nft", "list", "ruleset")
+    assert "mesh0" not in run("ip", "link")
+    await established.close()

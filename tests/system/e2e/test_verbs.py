@@ -1,0 +1,129 @@
+"""The verbs as programs use them: one JSON document whatever happens, exit statuses, and a quick start."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mesh.cli.documents import Changed, Checked, Failed, TornDown
+from tests.api.http.worker import serving, socket_of
+from tests.system.e2e.programs import VIPMESH, call
+
+FORBIDDEN = (
+    "aiohttp",
+    "pyroute2",
+    "asyncio",
+    "msgspec",
+    "uvloop",
+    "yaml",
+    "sqlite3",
+    "dnslib",
+    "mesh.model",
+    "mesh.config.settings",
+)
+
+
+async def answered(*arguments: str) -> tuple[int, Any]:
+    """Exit status and the JSON document, which is all of standard output."""
+    process = await asyncio.create_subprocess_exec(
+        *VIPMESH, *arguments, "--json", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert not errors.decode(), errors.decode()
+    return process.returncode or 0, json.loads(output)
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> str:
+    return f"unix://{tmp_path}/admin.sock"
+
+
+@asynccontextmanager
+async def daemon(tmp_path: Path) -> AsyncIterator[None]:
+    async with serving(socket_of(tmp_path)):
+        yield
+
+
+async def test_status_starts_without_the_heavy_parts(admin: str, tmp_path: Path) -> None:
+    script = (
+        "import sys; from mesh.cli.main import main; "
+        f"code = main(['status', '--admin', {admin!r}]); "
+        f"heavy = [name for name in {FORBIDDEN!r} if name in sys.modules]; print(code, heavy)"
+    )
+    async with daemon(tmp_path):
+        _, output = await call(sys.executable, "-c", script)
+    assert output.startswith("worker      ")
+    assert output.endswith("\n0 []\n")
+
+
+async def test_the_text_of_status_is_the_daemons_own(admin: str, tmp_path: Path) -> None:
+    async with daemon(tmp_path):
+        code, text = await call(*VIPMESH, "status", "--admin", admin)
+        _, value = await answered("status", "--admin", admin)
+    assert code == 0
+    assert f"data plane  {value['data_plane']}" in text
+    assert [worker["name"] for worker in value["workers"]] == sorted(
+        {value["worker"], *(w["name"] for w in value["workers"])}
+    )
+
+
+async def test_what_is_done_and_what_is_refused(admin: str, tmp_path: Path) -> None:
+    async with daemon(tmp_path):
+        code, value = await answered("drain", "web-1", "--admin", admin)
+        assert (code, msgspec.convert(value, Changed)) == (0, Changed("drain", ("demo/web-1",)))
+        code, value = await answered("stop", "web-1", "nothing", "web-1", "--admin", admin)
+        changed = msgspec.convert(value, Changed)
+        assert (code, changed.done, changed.error) == (1, ("demo/web-1",), "no container 'nothing'")
+        code, text = await call(*VIPMESH, "undrain", "web-1", "nothing", "--admin", admin)
+        assert (code, text) == (1, "demo/web-1: takes connections\nvipmesh: no container 'nothing'\n")
+
+
+@pytest.mark.parametrize("verb", [("status",), ("explain", "web.test")])
+async def test_without_a_daemon(verb: tuple[str, ...], admin: str) -> None:
+    code, value = await answered(*verb, "--admin", admin)
+    assert code == 1
+    assert "start it with `vipmesh run`" in msgspec.convert(value, Failed).error
+
+
+async def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
+    settings = tmp_path / "vipmesh.toml"
+    settings.write_text("[dns]\nttl = 0\nlissten = 1\n")
+    code, value = await answered("status", "-c", str(settings))
+    assert code == 1
+    assert len(msgspec.convert(value, Failed).error.splitlines()) == 2
+
+
+async def test_check(tmp_path: Path) -> None:
+    compose = tmp_path / "compose.yaml"
+    compose.write_text("services:\n  web:\n    labels:\n      mesh.routing.port_80: '*.test'\n      mesh.scale: '2'\n")
+    code, value = await answered("check", str(compose))
+    checked = msgspec.convert(value, Checked)
+    assert (code, checked.errors, checked.warnings) == (1, 1, 1)
+    assert checked.problems[0].where == f"{compose}:4"
+    assert checked.problems[0].remedy == "write every name in full, ; between them"
+    assert checked.problems[0].label == "mesh.routing.port_80"
+
+
+async def test_teardown_where_nothing_is(tmp_path: Path) -> None:
+    settings = tmp_path / "vipmesh.toml"
+    settings.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/store.db"\n')
+    code, output = await call(
+        "unshare", "--net", "--user", "--map-root-user", *VIPMESH, "teardown", "--json", "-c", str(settings)
+    )
+    if "unshare" in output:
+        pytest.skip(f"no namespaces here: {output}")
+    torn = msgspec.json.decode(output, type=TornDown)
+    assert (torn.removed, torn.claims) == ((), f"sqlite:///{tmp_path}/store.db")
+    assert code == (1 if torn.failed else 0)
+
+
+async def test_wrong_usage_is_2() -> None:
+    code, output = await call(*VIPMESH, "no-such-verb")
+    assert code == 2
+    assert "usage: vipmesh" in output

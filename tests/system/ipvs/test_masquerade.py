@@ -1,0 +1,151 @@
+"""Source NAT on real IPVS: each of its three cases works with its rule and not without; nobody else is rewritten."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from mesh.dataplane.diff import diff
+from mesh.dataplane.ipvs.plane import IpvsDataPlane
+from mesh.host.masquerade import SourceNat
+from mesh.host.vip_interface import MeshInterface
+from mesh.model import Claims, Forwarding, RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
+from tests.netns import run
+from tests.system.ipvs.lab import BACKENDS, PATIENCE, PORT, Lab
+
+pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
+
+POOL = ip_network("10.112.0.0/16")
+WEB = VirtualKey("10.112.0.7", PORT, Transport.TCP)
+OWN = "10.1.0.1"
+PUBLISHED = VirtualKey(OWN, 30080, Transport.TCP)
+CLAIMS = Claims(ports={(Transport.TCP, PUBLISHED.port): ("web.local", PORT)})
+CLIENT = "10.1.0.2"
+BRIDGE = "10.2.0.254"
+MOMENT = 2.0
+"""Seconds in which a connection that works is made, and one that cannot work has not been."""
+
+
+class Peers:
+    """Backends that answer a connection with the address it came from."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self, name: str) -> None:
+        self._servers.append(await asyncio.start_server(_whoever, sock=self._lab.listen(name)))
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+async def _whoever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(writer.get_extra_info("peername")[0].encode())
+    writer.close()
+
+
+class Worker:
+    """IPVS and source NAT, as a daemon holds them."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.interface = MeshInterface()
+        self.plane = IpvsDataPlane(POOL, self.interface, lambda key: key == PUBLISHED)
+        self.nat = SourceNat(POOL)
+
+    async def serve(self, backend: RealKey, forwarding: Forwarding = Forwarding.MASQUERADE) -> None:
+        """The VIP and the published port lead to this backend alone."""
+        reals = {backend: RealServer(1, forwarding)}
+        table = Table(dict.fromkeys((WEB, PUBLISHED), VirtualServer(real_servers=reals)), frozenset({WEB.address}))
+        assert await self.plane.apply(diff(await self.plane.read(), table)) == []
+        await self.nat.mend(frozenset({OWN, BRIDGE}), CLAIMS)
+
+    async def close(self) -> None:
+        await self.plane.close()
+        await self.interface.close()
+
+
+@pytest.fixture
+async def worker(lab: Lab) -> AsyncIterator[Worker]:
+    peers = Peers(lab)
+    for name in BACKENDS:
+        await peers.start(name)
+    worker = Worker(lab)
+    yield worker
+    await worker.close()
+    await peers.close()
+
+
+async def seen_from(sock: socket.socket, key: VirtualKey, seconds: float = PATIENCE) -> str:
+    """The address that the backend sees. Raises `TimeoutError` if no answer comes back."""
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    with sock:
+        async with asyncio.timeout(seconds):
+            await loop.sock_connect(sock, (key.address, key.port))
+            return (await loop.sock_recv(sock, 100)).decode()
+
+
+def delete_rules(comment: str) -> None:
+    """Take the rules of one kind out of our table."""
+    listed: list[dict[str, Any]] = json.loads(run("nft", "-j", "list", "table", "ip", "vipmesh"))["nftables"]
+    handles = [entry["rule"]["handle"] for entry in listed if entry.get("rule", {}).get("comment") == comment]
+    assert handles
+    for handle in handles:
+        run("nft", "delete", "rule", "ip", "vipmesh", "translated", "handle", str(handle))
+
+
+async def test_a_client_elsewhere_and_a_container_here_keep_the_clients_address(lab: Lab, worker: Worker) -> None:
+    await worker.serve(BACKENDS["a"])
+    assert await seen_from(lab.client(), WEB) == CLIENT
+    assert await seen_from(lab.client(), PUBLISHED) == CLIENT
+
+
+@pytest.mark.parametrize("key", [WEB, PUBLISHED], ids=["VIP", "published port"])
+async def test_an_endpoint_elsewhere_needs_its_rule(lab: Lab, worker: Worker, key: VirtualKey) -> None:
+    backend = lab.add_elsewhere()
+    peers = Peers(lab)
+    await peers.start("c")
+    await worker.serve(backend)
+    assert await seen_from(lab.client(), key) == "10.3.0.254"
+
+    delete_rules("endpoints elsewhere")
+    with pytest.raises((TimeoutError, OSError)):
+        await seen_from(lab.client(), key, MOMENT)
+    assert await worker.nat.mend(frozenset({OWN, BRIDGE}), CLAIMS) == ["nftables table ip vipmesh was changed"]
+    assert await seen_from(lab.client(), key) == "10.3.0.254"
+    await peers.close()
+
+
+@pytest.mark.parametrize("to", ["a", "b"], ids=["to itself", "to its neighbour"])
+async def test_a_container_that_asks_the_vip_needs_its_rule(lab: Lab, worker: Worker, to: str) -> None:
+    await worker.serve(BACKENDS[to])
+    assert await seen_from(lab.on_backend_socket("a"), WEB) == BRIDGE
+
+    delete_rules("hairpin")
+    with pytest.raises((TimeoutError, OSError)):
+        await seen_from(lab.on_backend_socket("a"), WEB, MOMENT)
+
+
+async def test_the_host_itself_needs_its_rule(lab: Lab, worker: Worker) -> None:
+    lab.on_backend("a", "ip", "route", "delete", "default")  # as in a container on an internal network
+    await worker.serve(BACKENDS["a"])
+    assert await seen_from(socket.socket(), WEB) == BRIDGE
+    assert await seen_from(socket.socket(), PUBLISHED) == BRIDGE
+
+    delete_rules("the host itself")
+    with pytest.raises((TimeoutError, OSError)):
+        await seen_from(socket.socket(), WEB, MOMENT)
+
+
+async def test_direct_forwarding_is_left_alone(lab: Lab, worker: Worker) -> None:
+    lab.join_client_to_bridge()
+    lab.on_backend("a", "ip", "address", "add", f"{WEB.address}/32", "dev", "lo")
+    await worker.serve(BACKENDS["a"], Forwarding.DIRECT)
+    assert await seen_from(lab.client(), WEB) == CLIENT

@@ -1,0 +1,100 @@
+"""Real connections through real IPVS, beyond what the contract asks of every data plane."""
+
+import errno
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+
+import pytest
+
+from mesh.dataplane.diff import diff
+from mesh.dataplane.ipvs.plane import IpvsDataPlane
+from mesh.host.vip_interface import MeshInterface
+from mesh.model import RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from tests.system.ipvs.lab import BACKENDS, Client, Lab, Servers, ask_tcp
+
+pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
+
+POOL = ip_network("10.112.0.0/16")
+WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
+
+
+class Worker:
+    """A driver and its interface, as a daemon holds them."""
+
+    def __init__(self) -> None:
+        self.interface = MeshInterface()
+        self.plane = IpvsDataPlane(POOL, self.interface)
+
+    async def want(self, table: Table) -> int:
+        """Make it so; returns how many operations it took."""
+        operations = diff(await self.plane.read(), table)
+        assert await self.plane.apply(operations) == []
+        return len(operations)
+
+    async def close(self) -> None:
+        await self.plane.close()
+        await self.interface.close()
+
+
+def web(scheduler: Scheduler = Scheduler.RR, persistence: int = 0) -> Table:
+    """The web VIP before both backends."""
+    return Table(
+        {WEB: VirtualServer(scheduler, persistence, dict.fromkeys(BACKENDS.values(), RealServer(1)))},
+        frozenset({WEB.address}),
+    )
+
+
+@pytest.fixture
+async def worker(lab: Lab) -> AsyncIterator[Worker]:
+    worker = Worker()
+    async with Servers(lab) as servers:
+        for name in BACKENDS:
+            await servers.start(name)
+        yield worker
+    await worker.close()
+
+
+async def test_a_restarted_daemon_adopts_what_is_there(lab: Lab, worker: Worker) -> None:
+    established = Client(lab)
+    await worker.want(web())
+    await established.connect(WEB)
+    served_by = await established.echo()
+    await worker.close()
+    assert await established.echo() == served_by  # while no daemon runs
+
+    successor = Worker()
+    assert await successor.plane.read() == web()
+    assert await successor.want(web()) == 0
+
+    assert await established.echo() == served_by
+    await established.close()
+    await successor.close()
+
+
+async def test_a_change_of_scheduler_keeps_connections(lab: Lab, worker: Worker) -> None:
+    established = Client(lab)
+    await worker.want(web(Scheduler.RR))
+    await established.connect(WEB)
+    served_by = await established.echo()
+
+    await worker.want(web(Scheduler.WRR, 60))
+
+    assert await established.echo() == served_by
+    await established.close()
+
+
+async def test_persistence_keeps_a_client_with_its_server(lab: Lab, worker: Worker) -> None:
+    await worker.want(web(persistence=300))
+    assert len({await ask_tcp(lab, WEB) for _ in range(4)}) == 1
+
+    await worker.want(web(persistence=0))
+    assert len({await ask_tcp(lab, WEB) for _ in range(4)}) == 2
+
+
+async def test_without_the_vip_nothing_answers(lab: Lab, worker: Worker) -> None:
+    await worker.want(web())
+    await worker.want(Table())
+
+    with pytest.raises(OSError, match="Connect call failed") as raised:
+        await ask_tcp(lab, WEB)
+    assert raised.value.errno == errno.ENETUNREACH  # says the director, which knows no way to it any more

@@ -32,7 +32,7 @@ _TYPES = MappingProxyType(
     {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"},
 )
 _START = "index.html"
-_FILES = MappingProxyType({file.name: file.read_bytes() for file in (files("mesh.api") / "static").iterdir()})
+_FILES = MappingProxyType({file.name: file.read_bytes() for file in (files("mesh.api.http") / "static").iterdir()})
 _TAG = hashlib.blake2b(b"".join(_FILES[name] for name in sorted(_FILES)), digest_size=8).hexdigest()
 """Of all files at once: a browser has either those of this version or asks again."""
 

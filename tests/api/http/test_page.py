@@ -9,7 +9,7 @@ import pytest
 from tests.api.http.worker import client, serving, socket_of
 
 ROOT = Path(__file__).parents[3]
-STATIC = ROOT / "mesh" / "api" / "static"
+STATIC = ROOT / "mesh" / "api" / "http" / "static"
 NAMES = sorted(file.name for file in STATIC.iterdir())
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 

@@ -26,7 +26,7 @@ from harness import Row, cpu_seconds, main, ratio, scratch
 from mesh.cluster.records.encode import verdict
 from mesh.config.etcd_url import EtcdUrl
 from mesh.health.panic import DEFAULT
-from mesh.model import Health, Instance
+from mesh.model.service import Health, Instance
 from mesh.testing.worker import spread
 
 WORKERS, SERVICES, COPIES = 20, 1000, 5

@@ -19,10 +19,11 @@ from cluster_workers import FIELD, LEASE, serve
 from harness import need, running
 from mesh.cluster.claim_transactions import claim
 from mesh.cluster.claims import wishes
+from mesh.cluster.records.decode import session
 from mesh.cluster.records.encode import own_prefixes, registration, verdict, view
 from mesh.cluster.registration import register
 from mesh.config.etcd_url import EtcdUrl
-from mesh.model import Health, Instance
+from mesh.model.service import Health, Instance
 from mesh.store.etcd import EtcdStore, Gateway
 from mesh.store.etcd.messages import TransactionAnswer
 
@@ -123,7 +124,7 @@ async def offer(url: EtcdUrl, placed: dict[str, list[Instance]]) -> list[str]:
     """All that these workers would have written, claims included, without any of them; their endpoints' health keys."""
     keys: list[str] = []
     for name, instances in placed.items():
-        store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE)
+        store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE, session)
         offered = register(instances, worker=name, domain="mesh.internal", pool=FIELD.pool)
         said = dict(verdict(name, (name, endpoint.id), Health.HEALTHY) for endpoint in offered.endpoints)
         await store.register(registration(name, offered.services, offered.endpoints) | said)

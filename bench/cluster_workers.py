@@ -20,12 +20,13 @@ from typing import Any
 import uvloop
 
 from harness import cpu_seconds
+from mesh.cluster.records.decode import session
 from mesh.cluster.records.encode import own_prefixes
 from mesh.config.etcd_url import EtcdUrl
 from mesh.control.dns_zone import Names
 from mesh.dataplane import Failure
-from mesh.dataplane.diff import AddRealServer, DeleteRealServer, Operation
-from mesh.model import Health, Instance
+from mesh.dataplane.operations import AddRealServer, DeleteRealServer, Operation
+from mesh.model.service import Health, Instance
 from mesh.store.etcd import EtcdStore, Gateway
 from mesh.store.etcd.messages import Body, TransactionAnswer, prefix_end
 from mesh.testing.dataplane import FakeDataPlane
@@ -158,7 +159,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         workers, planes = {}, {}
         for name, instances in offered.items():
-            store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE)
+            store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE, session)
             stack.push_async_callback(store.close)
             planes[name] = TimedPlane()
             site = replace(FIELD, probe_floor=floor)

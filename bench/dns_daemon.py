@@ -13,13 +13,13 @@ from typing import cast
 
 import uvloop
 
-from mesh.api.status import Facts
 from mesh.control.dns_zone import Names
 from mesh.control.ports import Site
 from mesh.control.reconciler import Reconciler
+from mesh.control.snapshot import Facts
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
-from mesh.model import Instance
+from mesh.model.service import Instance
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.source import FakeSource

@@ -21,9 +21,11 @@ from ipvs_daemon import resident
 from ipvs_traffic import traffic
 
 from harness import MissingError, Row, main, ratio
-from mesh.dataplane.diff import EditRealServer, diff
+from mesh.dataplane.diff import diff
 from mesh.dataplane.ipvs.plane import IpvsDataPlane, available
-from mesh.model import Address, RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.dataplane.operations import EditRealServer
+from mesh.model.service import Address, Scheduler, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.testing.netns import Namespace, ip
 
 POOL = ip_network("10.112.0.0/12")

@@ -10,7 +10,7 @@ from pyroute2 import IPVS
 from pyroute2.ipvs import IPVSDest, IPVSService
 
 from harness import need, running, scratch
-from mesh.model import Table
+from mesh.model.table import Table
 
 PROC = Path("/proc/net/ip_vs")
 PATIENCE = 120.0

@@ -24,7 +24,8 @@ from harness import Row, ratio
 from mesh.dataplane.diff import diff
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Scheduler, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.testing.netns import Namespace, ip
 
 PORT = 8080

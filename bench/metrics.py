@@ -21,10 +21,11 @@ from harness import Row, main, need, ratio, scratch
 from mesh.api.http.server import AdminApi, Entrance
 from mesh.api.metrics.counts import census
 from mesh.api.metrics.families import Measured, exposition
-from mesh.api.status import Facts
 from mesh.control.planner import plan
-from mesh.control.snapshot import Observed
-from mesh.model import Claims, ClusterView, Endpoint, Instance, Route, Service, Transport
+from mesh.control.snapshot import Facts, Observed
+from mesh.model.claims import Claims
+from mesh.model.service import Endpoint, Instance, Route, Service, Transport
+from mesh.model.view import ClusterView
 from mesh.util.offload import answer_promptly
 
 SERVICES, ENDPOINTS = 10_000, 3

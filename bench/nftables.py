@@ -20,10 +20,11 @@ from ipvs import POOL, NoVips, table
 from ipvs_traffic import BACKEND, CONNECTIONS, PORT, connections, network, with_backend
 
 from harness import MissingError, Row, main, need, ratio
-from mesh.dataplane.diff import EditRealServer, diff
+from mesh.dataplane.diff import diff
 from mesh.dataplane.nftables import NftablesDataPlane, available
+from mesh.dataplane.operations import EditRealServer
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import RealKey, RealServer, Table, VirtualKey
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey
 from mesh.testing.netns import Namespace
 
 TURNS = 10

@@ -14,7 +14,7 @@ import uvloop
 from mesh.health.prober import Prober
 from mesh.health.targets import Stats, Target
 from mesh.health.timer_wheel import SLOT
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 from mesh.util.offload import answer_promptly
 
 

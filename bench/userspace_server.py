@@ -8,7 +8,8 @@ import uvloop
 from mesh.dataplane.diff import diff
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host.vip_interface import LoopbackAddresses
-from mesh.model import RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 
 
 async def serve(address: str, port: int, reals: list[int]) -> None:

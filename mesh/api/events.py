@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from mesh.api.status import ServiceStatus, WorkerStatus
-from mesh.control.service_plan import Part, real_keys
-from mesh.control.snapshot import Observed, worker_status
+from mesh.api.status import ServiceStatus, WorkerStatus, worker_status
+from mesh.control.service_plan import Part
+from mesh.control.snapshot import Observed
 from mesh.dataplane.drain import Place
-from mesh.model import RealKey, Traffic, VirtualKey
+from mesh.model.eligibility import real_keys
+from mesh.model.table import RealKey, Traffic, VirtualKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,54 +4,17 @@ A pure function over what the daemon knows; `vipmesh status` renders the same va
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from mesh.control.planner import Plan, held_names, takes_traffic, verdict, vip_of
-from mesh.control.service_plan import is_of_family
-from mesh.model import Address, ClusterView, EndpointKey, Health, Name, VirtualKey
+from mesh.control.planner import Plan
+from mesh.control.snapshot import Observed
+from mesh.health.snapshot import Known, ProbeStatus, VerdictStatus, known
 from mesh.model.codes import coded
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictStatus:
-    """The outcome of one check."""
-
-    at: str
-    """When it ended, in UTC: `2026-11-23T16:15:41.123+00:00`."""
-    ok: bool
-    reason: str
-    seconds: float
-    """How long it took."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeStatus:
-    """What the prober of this worker does; the counts are since its start."""
-
-    endpoints: int = 0
-    """How many it asks."""
-    checks: int = 0
-    failures: int = 0
-    late: int = 0
-    """Checks that began more than a tenth of a second after their time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of the endpoints' health."""
-
-    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    traffic: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What traffic follows; usually the same."""
-    kept: frozenset[EndpointKey] = frozenset()
-    """Unhealthy, and in traffic all the same."""
-    held_back: frozenset[EndpointKey] = frozenset()
-    """Answers, and is not believed yet."""
-    last: Mapping[EndpointKey, str] = field(default_factory=dict)
-    """What the last check has found, of each endpoint that this worker asks."""
-    verdicts: Mapping[EndpointKey, tuple[VerdictStatus, ...]] = field(default_factory=dict)
-    """The last ones, oldest first, for whoever wants them."""
+from mesh.model.eligibility import held_names, is_of_family, takes_traffic, verdict, vip_of
+from mesh.model.service import Address, Name
+from mesh.model.table import VirtualKey
+from mesh.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +98,6 @@ class WorkerStatus:
     """Where so many endpoints fail at once that it is not obeyed."""
     probes: ProbeStatus | None = None
     """None: it was not asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What does not change while the daemon runs."""
-
-    version: str
-    worker: str
-    data_plane: str
-    data_plane_reason: str
-    dns: tuple[str, ...] = field(default=())
-    store: str = ""
-    """Where claims and endpoints are kept: a URL without secrets."""
 
 
 def services(view: ClusterView, known: Known, planned: Plan) -> tuple[ServiceStatus, ...]:
@@ -255,3 +205,28 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     if endpoint.last_probe:
         words.append(f"last probe: {endpoint.last_probe}")
     return "  ".join(words)
+
+
+def worker_status(observed: Observed, *, in_detail: bool = False) -> WorkerStatus:
+    """What an operator should know. `in_detail`: with the last verdicts and the counts, which change all the time."""
+    facts, view = observed.facts, observed.newest
+    found: tuple[ServiceStatus, ...] = ()
+    if view is not None and observed.plan is not None:
+        found = services(view, known(view, observed.health(view), observed.judged, in_detail=in_detail), observed.plan)
+    return WorkerStatus(
+        version=facts.version,
+        worker=facts.worker,
+        data_plane=facts.data_plane,
+        data_plane_reason=facts.data_plane_reason,
+        dns=facts.dns,
+        services=found,
+        problems=tuple(line for part in sorted(observed.problems) for line in observed.problems[part]),
+        failures=observed.failures,
+        frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
+        repairs=observed.repairs,
+        digest=observed.digest,
+        suspicions=observed.judged.suspicions,
+        probes=observed.judged.probes if in_detail else None,
+        store=facts.store,
+        workers=workers(facts.worker, found),
+    )

@@ -24,10 +24,11 @@ from aiohttp import web
 from mesh.api.status import ServiceStatus
 from mesh.config.labels.parse import parse
 from mesh.config.settings import Settings, load
-from mesh.control.planner import first_container_port
 from mesh.daemon.wiring import Running, StartError
 from mesh.daemon.wiring import run as run_daemon
-from mesh.model import Instance, Transport, VirtualKey
+from mesh.model.eligibility import first_container_port
+from mesh.model.service import Instance, Transport
+from mesh.model.table import VirtualKey
 from mesh.sources.compose.source import ComposeSource
 
 EXAMPLE = Path("examples/restserver/compose.yaml")

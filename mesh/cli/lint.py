@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mesh.config.labels.parse import key_of, parse, port_label
 from mesh.config.labels.values import Pool, printable
-from mesh.model import Name, Publish, Route, Service
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Name, Publish, Route, Service
 from mesh.sources.compose.model import ComposeFile, ComposeService
 from mesh.sources.compose.source import load, project_of
 

@@ -8,7 +8,8 @@ from typing import TypeVar
 from mesh.cluster.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
 from mesh.cluster.records import encode as records
 from mesh.cluster.records.decode import decode
-from mesh.model import Address, Claims, Name
+from mesh.model.claims import Claims
+from mesh.model.service import Address, Name
 from mesh.store import Store, StoreError
 
 T = TypeVar("T")

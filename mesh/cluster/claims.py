@@ -17,8 +17,9 @@ from ipaddress import ip_address
 from typing import TypeAlias
 
 from mesh.config.values import Network
-from mesh.model import Address, Claims, Name, Publish, Service, Transport
+from mesh.model.claims import Claims
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Address, Name, Publish, Service, Transport
 
 
 @dataclass(frozen=True, slots=True)

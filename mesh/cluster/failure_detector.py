@@ -33,10 +33,12 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from mesh.control.planner import first_container_port, takes_traffic
-from mesh.model import Address, ClusterView, Drain, Endpoint, EndpointKey, RealKey, Service, Transport, group
+from mesh.model.eligibility import first_container_port, takes_traffic
+from mesh.model.persistent_map import ShardedMap
 from mesh.model.problem import Problem, Severity
-from meshdns.persistent_map import ShardedMap
+from mesh.model.service import Address, Drain, Endpoint, EndpointKey, Service, Transport
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView, group
 
 ENOUGH = 3
 """Rounds in a row without an answer: one lost packet proves nothing."""

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import msgspec
 
 from mesh.cluster.records.encode import worker_of
-from mesh.model import RealKey
+from mesh.model.table import RealKey
 from mesh.store import Snapshot
 
 

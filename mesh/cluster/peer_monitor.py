@@ -13,8 +13,10 @@ from typing import Protocol
 from mesh.cluster.failure_detector import Answer, Known, Place, Round, observe, places, problems, standing_in, withhold
 from mesh.cluster.ping import Question, ask
 from mesh.cluster.ping_schedule import due
-from mesh.model import Address, ClusterView, EndpointKey, RealKey
 from mesh.model.problem import Problem
+from mesh.model.service import Address, EndpointKey
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView
 
 EVERY = 0.2
 """Seconds from the beginning of one round to that of the next; longer while somebody does not answer."""

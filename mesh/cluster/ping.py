@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from mesh.cluster.failure_detector import Answer
-from mesh.health.checks.tcp import OURS, unconnected
-from mesh.model import RealKey
+from mesh.model.table import RealKey
+from mesh.util.sockets import OURS, unconnected
 
 TIMEOUT = 0.3
 """Seconds that an answer may take. Four rounds in which somebody is silent last 1.2 s: an endpoint is lost when it and

@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mesh.cluster.failure_detector import ENOUGH, Known, Place
-from mesh.model import EndpointKey, RealKey
+from mesh.model.service import EndpointKey
+from mesh.model.table import RealKey
 
 RATE = 300
 """Questions in a second of those whose turn it is: with more than sixty workers it is not everybody's in each round."""

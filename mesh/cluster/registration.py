@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from mesh.config.labels.parse import Parsed, parse
 from mesh.config.values import Network
-from mesh.model import Endpoint, Instance, Name, Service
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Endpoint, Instance, Name, Service
 
 UNDERSTOOD = 4096
 """Sets of labels that are not parsed again: a container that comes or goes must not cost what all of them do."""

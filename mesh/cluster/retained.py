@@ -11,10 +11,10 @@ Whoever does not answer takes no traffic all the same: what remains is asked (`m
 
 from collections.abc import Callable, Iterable, Mapping
 
+from mesh.cluster.departed import Gone
 from mesh.cluster.membership import Unleased
 from mesh.cluster.records.encode import worker_of
-from mesh.health.takeover import Gone
-from mesh.model import ClusterView
+from mesh.model.view import ClusterView
 from mesh.store import Snapshot
 
 

@@ -25,9 +25,11 @@ from mesh.cluster.records.encode import CLAIMS, daemon, own_prefixes, registrati
 from mesh.cluster.retained import Remains
 from mesh.cluster.view_overlay import Picture
 from mesh.control.conditions import Journal
-from mesh.health.panic import Said
-from mesh.model import Claims, ClusterView, Endpoint, EndpointKey, Health, Name, RealKey, Service
+from mesh.model.claims import Claims
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Endpoint, EndpointKey, Health, Name, Service
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView, Said
 from mesh.store import Snapshot, Store, StoreError
 from mesh.util.offload import compute
 from mesh.util.pacing import Pace

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from mesh.cluster.records.view_builder import Reader
-from mesh.model import ClusterView
 from mesh.model.problem import Problem
+from mesh.model.view import ClusterView
 from mesh.store import Snapshot
 from mesh.util.offload import compute
 

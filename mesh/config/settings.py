@@ -18,7 +18,7 @@ from typing import Any
 from mesh.config import etcd_url, values
 from mesh.config.errors import SettingsError
 from mesh.config.values import Network
-from mesh.model import Address
+from mesh.model.service import Address
 from mesh.util.logging.formats import Format
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
 from mesh.config import etcd_url
-from mesh.model import Address
+from mesh.model.service import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mesh.dataplane import Failure
-from mesh.dataplane.diff import Operation
+from mesh.dataplane.operations import Operation
 from mesh.model.problem import Problem, Severity
 
 log = logging.getLogger("vipmesh")

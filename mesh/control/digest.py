@@ -23,7 +23,8 @@ import msgspec
 
 from mesh.control.planner import Plan
 from mesh.control.service_plan import Part
-from mesh.model import RealKey, RealServer, Transport, VirtualServer
+from mesh.model.service import Transport
+from mesh.model.table import RealKey, RealServer, VirtualServer
 
 BITS = 48
 

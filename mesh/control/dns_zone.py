@@ -7,10 +7,11 @@ once.
 import re
 from collections.abc import Callable, Mapping
 
-from mesh.control.service_plan import Grounds, Part, said
-from mesh.model import Endpoint, Health, Name
+from mesh.control.service_plan import Grounds, Part
+from mesh.model.eligibility import said
+from mesh.model.persistent_map import ShardedMap, differing
+from mesh.model.service import Endpoint, Health, Name
 from meshdns import service_records as dns
-from meshdns.persistent_map import ShardedMap, differing
 
 
 class Names:

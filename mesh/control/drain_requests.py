@@ -8,8 +8,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from mesh.control.service_plan import real_keys
-from mesh.model import ClusterView, Drain, Endpoint, Instance, Table
+from mesh.model.eligibility import real_keys
+from mesh.model.service import Drain, Endpoint, Instance
+from mesh.model.table import Table
+from mesh.model.view import ClusterView
 
 
 class Leaving:

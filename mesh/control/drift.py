@@ -6,8 +6,9 @@ the former is worth a warning.
 
 from collections.abc import Collection, Sequence
 
-from mesh.dataplane.diff import Operation, RefusedError, apply, diff
-from mesh.model import Table, VirtualKey
+from mesh.dataplane.diff import diff
+from mesh.dataplane.operations import Operation, RefusedError, apply
+from mesh.model.table import Table, VirtualKey
 
 
 def account(

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from mesh.api.http.server import RefusalError, Verb
 from mesh.control.drain_requests import Leaving
-from mesh.model import Drain
+from mesh.model.service import Drain
 
 log = logging.getLogger("vipmesh")
 

@@ -15,7 +15,9 @@ from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.dataplane.diff import diff
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import HostError
-from mesh.model import Address, Claims, Table
+from mesh.model.claims import Claims
+from mesh.model.service import Address
+from mesh.model.table import Table
 from mesh.util.nft import NftError
 
 log = logging.getLogger("vipmesh")

@@ -9,8 +9,9 @@ it a VIP and a name. Of health the own probes alone count. Pure.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from mesh.model import ClusterView, Endpoint, EndpointKey, Group, Health, Instance, group
-from meshdns.persistent_map import ShardedMap, differing
+from mesh.model.persistent_map import ShardedMap, differing
+from mesh.model.service import Endpoint, EndpointKey, Health, Instance
+from mesh.model.view import ClusterView, Group, group
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,24 +12,12 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from mesh.control.service_plan import Grounds, Part, PublishedPort, part_of, said
-from mesh.model import (
-    Address,
-    ClusterView,
-    Endpoint,
-    EndpointKey,
-    Group,
-    Health,
-    Name,
-    Probe,
-    RealKey,
-    Service,
-    Table,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
-from meshdns.persistent_map import ShardedMap, differing
+from mesh.control.service_plan import Grounds, Part, PublishedPort, part_of
+from mesh.model.eligibility import held_names, vip_of
+from mesh.model.persistent_map import ShardedMap, differing
+from mesh.model.service import Address, EndpointKey, Health, Name, Service, Transport
+from mesh.model.table import RealKey, Table, VirtualKey, VirtualServer
+from mesh.model.view import ClusterView, Group
 
 _Ports: TypeAlias = tuple[PublishedPort, ...]
 
@@ -205,52 +193,6 @@ def _counted(before: Mapping[RealKey, int], less: Iterable[RealKey], more: Itera
 
 def _count(parts: Iterable[Part]) -> int:
     return sum(len(part.virtual_servers) for part in parts)
-
-
-def vip_of(service: Service, view: ClusterView) -> Address | None:
-    """The service's VIP, or None while it has none or another owner holds its first name."""
-    if view.claims.owners.get(service.name) != service.owner:
-        return None
-    vip = view.claims.vips.get(service.name)
-    return vip if service.fixed_vip in (None, vip) else None
-
-
-def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
-    """Those of the service's routing names that it holds; another owner may have been first with the rest."""
-    return tuple(name for name in service.names if view.claims.owners.get(name) == service.owner)
-
-
-def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
-    """Whether new connections may go to the endpoint."""
-    return endpoint.drain is None and verdict(service, endpoint, health) in (None, Health.HEALTHY)
-
-
-def verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
-    """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
-    return said(service, endpoint, health.get(endpoint.key))
-
-
-def probes(
-    view: ClusterView, endpoints: Iterable[Endpoint] | None = None
-) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
-    """What to probe: endpoint -> the check and where to send it, for services that have one and are in force.
-
-    `endpoints`: of these of the view; None: of all.
-    """
-    owners = {service.owner: service for service in view.services}
-    wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
-    for endpoint in view.endpoints if endpoints is None else endpoints:
-        service = owners.get(endpoint.owner)
-        if service is None or service.probe is None:
-            continue
-        port = service.probe.port or first_container_port(service)
-        wanted[endpoint.key] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
-    return wanted
-
-
-def first_container_port(service: Service) -> int:
-    """What a probe without a port asks: the first routed container port, else the first published one."""
-    return (service.routes or service.publishes)[0].container_port
 
 
 def _published_ports(view: ClusterView) -> Mapping[Name, _Ports]:

@@ -6,8 +6,10 @@ service here stays with it: a program that comes later is the one that is in the
 
 from collections.abc import Collection, Iterator
 
-from mesh.model import Claims, Table, Transport
+from mesh.model.claims import Claims
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Transport
+from mesh.model.table import Table
 
 
 def held(table: Table) -> frozenset[tuple[Transport, int]]:

@@ -4,49 +4,16 @@ Sources, stores and data planes have one real implementation for each technology
 prober and the host are one each; what the loop uses of them stands here, so that a fake is as small as that.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.config.values import Network
 from mesh.control.planner import Plan
-from mesh.health.snapshot import Past
-from mesh.health.state_machine import Verdict
-from mesh.health.targets import Stats, Target
-from mesh.model import Address, Claims, ClusterView, Health, Instance, RealKey
-
-
-class Probes(Protocol):
-    """The prober, as far as the loop needs it."""
-
-    @property
-    def stats(self) -> Stats:
-        """What it has done so far."""
-        ...
-
-    def watch(self, targets: Mapping[str, Target]) -> None:
-        """Probe exactly these endpoints."""
-        ...
-
-    def health(self) -> Mapping[str, Health]:
-        """The verdict on each of them; one that has not answered yet is `STARTING`."""
-        ...
-
-    def held_back(self) -> frozenset[str]:
-        """Of them, those that answer and are not believed yet, since they come and go."""
-        ...
-
-    def failing(self) -> frozenset[str]:
-        """Of them, those that failed their last check, whatever their health is."""
-        ...
-
-    def history(self, key: str) -> Sequence[Verdict]:
-        """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
-        ...
-
-    def histories(self) -> Mapping[str, Past]:
-        """The same of all of them, as it goes on."""
-        ...
+from mesh.model.claims import Claims
+from mesh.model.service import Address, Instance
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView
 
 
 class Host(Protocol):

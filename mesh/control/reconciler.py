@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mesh.api.status import Facts, WorkerStatus
 from mesh.cluster.claims import Wish, in_force, wishes
 from mesh.cluster.peer_monitor import Reach
 from mesh.cluster.registration import register
@@ -25,29 +24,23 @@ from mesh.cluster.sync import Share
 from mesh.control.conditions import Journal
 from mesh.control.digest import TableDigest
 from mesh.control.drain_requests import Leaving
-from mesh.control.evidence import Evidence
 from mesh.control.local_overlay import Local
 from mesh.control.planner import effort, plan
 from mesh.control.port_conflicts import contested, held, told
-from mesh.control.ports import Host, Pictures, Probes, Site, Upkeep
+from mesh.control.ports import Host, Pictures, Site, Upkeep
 from mesh.control.service_plan import Part
-from mesh.control.snapshot import Observed, worker_status
+from mesh.control.snapshot import Evidence, Facts, Observed
 from mesh.control.stats import LoopFigures
 from mesh.control.sync import Programming
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.dataplane.ownership import PublishedPorts
-from mesh.health.monitor import Judging
+from mesh.health.monitor import Judging, Probes
 from mesh.host import HostError
-from mesh.model import (
-    Address,
-    Claims,
-    ClusterView,
-    Instance,
-    Name,
-    RealKey,
-    Transport,
-)
+from mesh.model.claims import Claims
 from mesh.model.problem import Problem
+from mesh.model.service import Address, Instance, Name, Transport
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView
 from mesh.sources import Source
 from mesh.store import Store
 from mesh.util.offload import compute
@@ -64,7 +57,7 @@ LOOK_AGAIN = 1.0
 
 
 class Reconciler:
-    """One worker's loop over its parts. `run()` is all there is to do; `status()` may be asked at any time.
+    """One worker's loop over its parts. `run()` is all there is to do; `observe()` may be asked at any time.
 
     `wake` is set by whoever has news (the prober too); `publish` swaps the names that the name server answers.
     `listening` says which ports programs of this worker listen on; None: the data plane finds that out by itself.
@@ -144,10 +137,6 @@ class Reconciler:
             tasks.create_task(self._keep_programmed(), name="data plane")
             if self._asks:
                 tasks.create_task(self._reach.run(self), name="other workers")
-
-    def status(self) -> WorkerStatus:
-        """What an operator should know, now."""
-        return worker_status(self.observe(), in_detail=True)
 
     def observe(self) -> Observed:
         """This moment, for whoever tells of it later."""

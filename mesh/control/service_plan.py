@@ -13,18 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from mesh.model import (
-    Address,
-    Endpoint,
-    Health,
-    Name,
-    RealKey,
-    RealServer,
-    Service,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
+from mesh.model.eligibility import real_key, said
+from mesh.model.service import Address, Endpoint, Health, Name, Service, Transport
+from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 PublishedPort: TypeAlias = tuple[int, Transport, int]
 """Published port, transport, container port."""
@@ -93,26 +84,6 @@ def virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
         if (transport, port) not in grounds.contested:
             for address in same_family:
                 yield VirtualKey(address, port, transport), container_port
-
-
-def said(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
-    """The same, of one endpoint, from what the probes say of it (None: nothing yet)."""
-    return endpoint.health if service.probe is None else probed or Health.STARTING
-
-
-def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
-    """Where a virtual server for a container port sends to."""
-    return RealKey(endpoint.address, endpoint.port_for(container_port, transport))
-
-
-def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
-    """Everywhere that the service's virtual servers may send to for this endpoint."""
-    return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
-
-
-def is_of_family(endpoint: Endpoint, vip: Address) -> bool:
-    """Whether a virtual server on the VIP can send to it: the kernel cannot masquerade between families."""
-    return (":" in endpoint.address) == (":" in vip)
 
 
 def _published(grounds: Grounds) -> Iterator[PublishedPort]:

@@ -4,15 +4,31 @@ At ten thousand endpoints the status, the metrics and what the page shows take t
 gives away its pictures, which nobody changes, and whoever asked works on them in a thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesh.api.status import Facts, ServiceStatus, WorkerStatus, services, workers
 from mesh.cluster.failure_detector import withhold
 from mesh.control.local_overlay import Local, health_of
 from mesh.control.planner import Plan
-from mesh.health.snapshot import Judged, known
-from mesh.model import ClusterView, EndpointKey, Health, Instance
+from mesh.health.snapshot import Judged
+from mesh.health.state_machine import Verdict
+from mesh.model.problem import Problem
+from mesh.model.service import Address, EndpointKey, Health, Instance, Name, Transport
+from mesh.model.table import Table
+from mesh.model.view import ClusterView
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What does not change while the daemon runs."""
+
+    version: str
+    worker: str
+    data_plane: str
+    data_plane_reason: str
+    dns: tuple[str, ...] = field(default=())
+    store: str = ""
+    """Where claims and endpoints are kept: a URL without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +83,22 @@ class Observed:
         return health_of(view, self.facts.worker, self.probed)
 
 
-def worker_status(observed: Observed, *, in_detail: bool = False) -> WorkerStatus:
-    """What an operator should know. `in_detail`: with the last verdicts and the counts, which change all the time."""
-    facts, view = observed.facts, observed.newest
-    found: tuple[ServiceStatus, ...] = ()
-    if view is not None and observed.plan is not None:
-        found = services(view, known(view, observed.health(view), observed.judged, in_detail=in_detail), observed.plan)
-    return WorkerStatus(
-        version=facts.version,
-        worker=facts.worker,
-        data_plane=facts.data_plane,
-        data_plane_reason=facts.data_plane_reason,
-        dns=facts.dns,
-        services=found,
-        problems=tuple(line for part in sorted(observed.problems) for line in observed.problems[part]),
-        failures=observed.failures,
-        frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
-        repairs=observed.repairs,
-        digest=observed.digest,
-        suspicions=observed.judged.suspicions,
-        probes=observed.judged.probes if in_detail else None,
-        store=facts.store,
-        workers=workers(facts.worker, found),
-    )
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The newest of everything, with its details."""
+
+    observed: Observed
+    domain: Name
+    """What completes a bare name."""
+    problems: tuple[Problem, ...] = ()
+    """What was refused or ignored, as values."""
+    verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)
+    """The last verdicts on this worker's endpoints, by id, oldest first."""
+    contested: frozenset[tuple[Transport, int]] = frozenset()
+    """Published ports that programs of this worker listen on."""
+    names: Mapping[Name, Address] = field(default_factory=dict)
+    """What the name server answers."""
+    programmed: Table = field(default_factory=Table)
+    """What the last pass has left in the data plane."""
+    now: float = 0.0
+    """The clock of `Verdict.at`, in seconds."""

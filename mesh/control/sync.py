@@ -14,11 +14,13 @@ from mesh.control.conditions import Journal
 from mesh.control.drift import account
 from mesh.control.planner import Plan, touched
 from mesh.control.service_plan import Part
-from mesh.control.stats import LoopFigures, kind_of
+from mesh.control.stats import LoopFigures
 from mesh.dataplane import DataPlane, Failure
-from mesh.dataplane.diff import BindVip, Operation, changed, diff, recognised
+from mesh.dataplane.diff import changed, diff, recognised
 from mesh.dataplane.drain import Place, drain, leaving
-from mesh.model import Name, Table, VirtualKey
+from mesh.dataplane.operations import BindVip, Operation, kind_of
+from mesh.model.service import Name
+from mesh.model.table import Table, VirtualKey
 from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")

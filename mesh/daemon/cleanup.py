@@ -19,7 +19,8 @@ from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
 from mesh.host.masquerade import SourceNat
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import Claims, Table
+from mesh.model.claims import Claims
+from mesh.model.table import Table
 from mesh.util.nft import NftError
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from mesh.cluster.records.decode import session
 from mesh.cluster.records.encode import own_prefixes
 from mesh.config import etcd_url
 from mesh.config.settings import Settings
@@ -20,7 +21,7 @@ async def open_store(settings: Settings) -> Store:
     url = etcd_url.parse(settings.store_url)
     tls = await asyncio.to_thread(Certificates, settings) if url.tls else None
     gateway = Gateway(url.members, _credentials(settings), tls)
-    store = EtcdStore.at(url, gateway, own_prefixes(settings.node_name), settings.store_lease_ttl)
+    store = EtcdStore.at(url, gateway, own_prefixes(settings.node_name), settings.store_lease_ttl, session)
     try:
         view = await SavedView.open(store, settings.store_saved_view)
         if (saved := await view.saved()) is not None:

@@ -10,7 +10,7 @@ from mesh.config.settings import Settings
 from mesh.config.values import socket_address
 from mesh.host.addresses import worker_addresses
 from mesh.host.node_ip import elsewhere, own_address, resolved
-from mesh.model import RealKey
+from mesh.model.table import RealKey
 
 log = logging.getLogger("vipmesh")
 

@@ -8,7 +8,7 @@ import logging
 
 from mesh.config.settings import Settings
 from mesh.dataplane import VipInterface
-from mesh.model import Address
+from mesh.model.service import Address
 
 log = logging.getLogger("vipmesh")
 

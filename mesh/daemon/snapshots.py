@@ -15,12 +15,11 @@ from mesh.api.http.broadcaster import Feed
 from mesh.api.http.server import Entrance
 from mesh.api.metrics.families import Measured
 from mesh.config.settings import Settings
-from mesh.control.evidence import Evidence
-from mesh.control.snapshot import Observed
+from mesh.control.snapshot import Evidence, Observed
 from mesh.control.stats import LoopFigures
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.health.prober import Prober
-from mesh.model import Traffic, VirtualKey
+from mesh.model.table import Traffic, VirtualKey
 from mesh.util.offload import compute
 from meshdns.thread import ThreadedServer
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mesh import __version__
 from mesh.api.http.server import AdminApi, RefusalError
-from mesh.api.status import Facts, WorkerStatus
+from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.peer_monitor import Reach
 from mesh.cluster.records.encode import view
 from mesh.config.settings import Driver, Settings
@@ -25,6 +25,7 @@ from mesh.control.graceful_stop import Engine, Stopping
 from mesh.control.handover import IpvsServers, NftablesRules
 from mesh.control.ports import Site, Upkeep
 from mesh.control.reconciler import Reconciler
+from mesh.control.snapshot import Facts
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import Presence, PresenceError, present
 from mesh.daemon.resolver import PORT, prepare, resolver_of
@@ -43,7 +44,8 @@ from mesh.host.masquerade import SourceNat
 from mesh.host.rlimits import raise_file_limit
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
-from mesh.model import Address, Endpoint, RealKey, VirtualKey
+from mesh.model.service import Address, Endpoint
+from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.exec import DockerExec
@@ -164,10 +166,22 @@ async def run(
                 tasks.create_task(stopping.run(), name="stopping"),
                 tasks.create_task(telling.feed.run(), name="events"),
             ]
-            started(Running(loop.status, names.addresses, _reload(sources), _listening_on(plane), loop.is_alive))
+            started(
+                Running(
+                    lambda: worker_status(loop.observe(), in_detail=True),
+                    names.addresses,
+                    _reload(sources),
+                    _listening_on(plane),
+                    loop.is_alive,
+                )
+            )
             await stop.wait()
             for part in parts:
                 part.cancel()
+
+
+def _status(loop: Reconciler) -> WorkerStatus:
+    return worker_status(loop.observe(), in_detail=True)
 
 
 async def refuse_overlap(settings: Settings) -> None:

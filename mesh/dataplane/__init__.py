@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mesh.dataplane.diff import Operation
 from mesh.dataplane.drain import Place
-from mesh.model import Address, Table, Traffic, VirtualKey
+from mesh.dataplane.operations import Operation
+from mesh.model.service import Address
+from mesh.model.table import Table, Traffic, VirtualKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,116 +12,22 @@ The kernel has no transactions for IPVS, so the order is the safety. Between any
 `apply` is the meaning of the operations; the fake data plane and the properties in the tests stand on it.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from collections.abc import Iterator
+from dataclasses import replace
 
-from mesh.model import Address, RealKey, RealServer, Scheduler, SchedulerFlag, Table, VirtualKey, VirtualServer
-from meshdns.persistent_map import differing
-
-
-@dataclass(frozen=True, slots=True)
-class AddVirtualServer:
-    """Make a virtual server without real servers. It must not exist."""
-
-    key: VirtualKey
-    scheduler: Scheduler
-    persistence: int
-    flags: frozenset[SchedulerFlag] = frozenset()
-
-    def __str__(self) -> str:
-        return f"add virtual server {self.key}, scheduler {self.scheduler}"
-
-
-@dataclass(frozen=True, slots=True)
-class EditVirtualServer:
-    """Change the settings in place; real servers and connections stay. It must exist."""
-
-    key: VirtualKey
-    scheduler: Scheduler
-    persistence: int
-    flags: frozenset[SchedulerFlag] = frozenset()
-
-    def __str__(self) -> str:
-        flags = "".join(f", {flag}" for flag in sorted(self.flags))
-        return f"set scheduler {self.scheduler}{flags}, persistence {self.persistence} s of {self.key}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteVirtualServer:
-    """Delete a virtual server together with its real servers. It must exist."""
-
-    key: VirtualKey
-
-    def __str__(self) -> str:
-        return f"delete virtual server {self.key}"
-
-
-@dataclass(frozen=True, slots=True)
-class AddRealServer:
-    """Put a real server behind a virtual server, which must exist and not have it."""
-
-    virtual: VirtualKey
-    real: RealKey
-    settings: RealServer
-
-    def __str__(self) -> str:
-        return f"add real server {self.real} to {self.virtual}, {self.settings}"
-
-
-@dataclass(frozen=True, slots=True)
-class EditRealServer:
-    """Change the settings of a real server, which must exist; its connections stay."""
-
-    virtual: VirtualKey
-    real: RealKey
-    settings: RealServer
-
-    def __str__(self) -> str:
-        return f"set {self.settings} of real server {self.real} of {self.virtual}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRealServer:
-    """Take a real server away, which must exist."""
-
-    virtual: VirtualKey
-    real: RealKey
-
-    def __str__(self) -> str:
-        return f"delete real server {self.real} of {self.virtual}"
-
-
-@dataclass(frozen=True, slots=True)
-class BindVip:
-    """Let the worker answer to an address."""
-
-    address: Address
-
-    def __str__(self) -> str:
-        return f"bind VIP {self.address}"
-
-
-@dataclass(frozen=True, slots=True)
-class UnbindVip:
-    """Let the worker no longer answer to an address."""
-
-    address: Address
-
-    def __str__(self) -> str:
-        return f"unbind VIP {self.address}"
-
-
-Operation: TypeAlias = (
-    AddVirtualServer
-    | EditVirtualServer
-    | DeleteVirtualServer
-    | AddRealServer
-    | EditRealServer
-    | DeleteRealServer
-    | BindVip
-    | UnbindVip
+from mesh.dataplane.operations import (
+    AddRealServer,
+    AddVirtualServer,
+    BindVip,
+    DeleteRealServer,
+    DeleteVirtualServer,
+    EditRealServer,
+    EditVirtualServer,
+    Operation,
+    UnbindVip,
 )
+from mesh.model.persistent_map import differing
+from mesh.model.table import Table, VirtualKey, VirtualServer
 
 
 def diff(observed: Table, desired: Table) -> tuple[Operation, ...]:
@@ -181,73 +87,3 @@ def recognised(observed: Table, desired: Table) -> Table:
         if known is not None and known == there:
             servers[key] = known
     return Table(servers, observed.vips)
-
-
-class RefusedError(Exception):
-    """The operation does not fit the table: what it adds is there, or what it changes is not."""
-
-
-def apply(table: Table, operations: Iterable[Operation]) -> Table:
-    """The table after the operations.
-
-    Raises `RefusedError` where a kernel would refuse: to add what exists, to change or delete what does not.
-    """
-    servers = dict(table.virtual_servers)
-    vips = set(table.vips)
-    for operation in operations:
-        match operation:
-            case BindVip(address):
-                _expect(address not in vips, operation)
-                vips.add(address)
-            case UnbindVip(address):
-                _expect(address in vips, operation)
-                vips.remove(address)
-            case AddVirtualServer(key, scheduler, persistence, flags):
-                _expect(key not in servers, operation)
-                servers[key] = VirtualServer(scheduler, persistence, flags=flags)
-            case EditVirtualServer(key, scheduler, persistence, flags):
-                _expect(key in servers, operation)
-                servers[key] = VirtualServer(scheduler, persistence, servers[key].real_servers, flags)
-            case DeleteVirtualServer(key):
-                _expect(key in servers, operation)
-                del servers[key]
-            case AddRealServer(key, real, settings):
-                _expect(key in servers and real not in servers[key].real_servers, operation)
-                servers[key] = _with(servers[key], real, settings)
-            case EditRealServer(key, real, settings):
-                _expect(key in servers and real in servers[key].real_servers, operation)
-                servers[key] = _with(servers[key], real, settings)
-            case DeleteRealServer(key, real):
-                _expect(key in servers and real in servers[key].real_servers, operation)
-                left = {k: s for k, s in servers[key].real_servers.items() if k != real}
-                servers[key] = replace(servers[key], real_servers=left)
-    return Table(servers, frozenset(vips))
-
-
-def settle(table: Table, operation: Operation) -> Table:
-    """The table after one operation, where it counts as done that somebody else was quicker.
-
-    What is to be added and is there is edited, what is to be deleted and is not there is left. Raises `RefusedError`
-    for what remains: to change what is not there.
-    """
-    try:
-        return apply(table, [operation])
-    except RefusedError:
-        match operation:
-            case DeleteRealServer() | DeleteVirtualServer() | BindVip() | UnbindVip():
-                return table
-            case AddVirtualServer(key, scheduler, persistence, flags):
-                return apply(table, [EditVirtualServer(key, scheduler, persistence, flags)])
-            case AddRealServer(virtual, real, settings):
-                return apply(table, [EditRealServer(virtual, real, settings)])
-            case _:
-                raise
-
-
-def _with(server: VirtualServer, real: RealKey, settings: RealServer) -> VirtualServer:
-    return replace(server, real_servers={**server.real_servers, real: settings})
-
-
-def _expect(fits: bool, operation: Operation) -> None:
-    if not fits:
-        raise RefusedError(operation)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from mesh.model import RealKey, Table, VirtualKey
+from mesh.model.table import RealKey, Table, VirtualKey
 
 TIMEOUT = 30.0
 """Seconds that connections get to finish."""

@@ -3,7 +3,7 @@
 import errno
 
 from mesh.dataplane import VipInterface
-from mesh.dataplane.diff import BindVip, UnbindVip
+from mesh.dataplane.operations import BindVip, UnbindVip
 
 
 async def move_vip(interface: VipInterface, operation: BindVip | UnbindVip) -> str | None:

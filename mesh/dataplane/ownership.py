@@ -5,7 +5,9 @@ Other programs may balance ports of the same worker through the same IPVS; their
 
 from collections.abc import Iterable
 
-from mesh.model import Address, Claims, VirtualKey
+from mesh.model.claims import Claims
+from mesh.model.service import Address
+from mesh.model.table import VirtualKey
 
 
 class PublishedPorts:

@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from mesh.health.population import Counted, Roll, Step
-from mesh.model import EndpointKey, Health, Probe
+from mesh.model.probe import Probe
+from mesh.model.service import EndpointKey, Health
 
 _PUBLISHED = 5.0
 """Seconds within which other workers learn of a verdict."""

@@ -10,19 +10,54 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
-from mesh.api.status import ProbeStatus
-from mesh.control.planner import probes
-from mesh.control.ports import Probes
 from mesh.health.correlation import Group, Kind
-from mesh.health.panic import Asked, Floor, Said, Suspicion, effort, look, resumed, spared
-from mesh.health.snapshot import Judged
+from mesh.health.panic import Asked, Floor, Suspicion, effort, look, resumed, spared
+from mesh.health.snapshot import Judged, Past, ProbeStatus
 from mesh.health.state_machine import Verdict
 from mesh.health.takeover import taken, takers
-from mesh.health.targets import Target
-from mesh.model import ClusterView, Drain, EndpointKey, Health, RealKey
+from mesh.health.targets import Stats, Target
+from mesh.model.eligibility import probes
+from mesh.model.persistent_map import differing
+from mesh.model.service import Drain, EndpointKey, Health
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView, Said
 from mesh.util.offload import compute
-from meshdns.persistent_map import differing
+
+
+class Probes(Protocol):
+    """The prober, as far as the loop needs it."""
+
+    @property
+    def stats(self) -> Stats:
+        """What it has done so far."""
+        ...
+
+    def watch(self, targets: Mapping[str, Target]) -> None:
+        """Probe exactly these endpoints."""
+        ...
+
+    def health(self) -> Mapping[str, Health]:
+        """The verdict on each of them; one that has not answered yet is `STARTING`."""
+        ...
+
+    def held_back(self) -> frozenset[str]:
+        """Of them, those that answer and are not believed yet, since they come and go."""
+        ...
+
+    def failing(self) -> frozenset[str]:
+        """Of them, those that failed their last check, whatever their health is."""
+        ...
+
+    def history(self, key: str) -> Sequence[Verdict]:
+        """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
+        ...
+
+    def histories(self) -> Mapping[str, Past]:
+        """The same of all of them, as it goes on."""
+        ...
+
 
 log = logging.getLogger("vipmesh")
 

@@ -26,12 +26,13 @@ One more rule is of the same kind: endpoints that are only held back because the
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from mesh.health.correlation import Fallen, Group, Kind, Moment, still_fallen, window
 from mesh.health.population import Roll
-from mesh.model import ClusterView, EndpointKey, Health
-from meshdns.persistent_map import differing
+from mesh.model.persistent_map import differing
+from mesh.model.service import EndpointKey, Health
+from mesh.model.view import ClusterView
 
 DEFAULT = 50
 """Per cent of the endpoints that stay in traffic."""
@@ -59,16 +60,6 @@ class Asked:
     """Those that failed their last check, whatever their health; only as far as this worker asks them."""
     judges: Mapping[EndpointKey, str] = field(default_factory=dict)
     """Who asks an endpoint, if that is not its own worker."""
-
-
-class Said(NamedTuple):
-    """What a worker tells the others of an endpoint that it asks."""
-
-    health: Health
-    kept: bool = False
-    """It stays in traffic all the same."""
-    held_back: bool = False
-    """It answers, and has come and gone too often."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mesh.model import ClusterView, EndpointKey, Group, Health, Probe, Service
-from meshdns.persistent_map import ShardedMap, differing
+from mesh.model.persistent_map import ShardedMap, differing
+from mesh.model.probe import Probe
+from mesh.model.service import EndpointKey, Health, Service
+from mesh.model.view import ClusterView, Group
 
 _NOBODY = Group((), ())
 

@@ -15,16 +15,18 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Protocol
 
-from mesh.control.stats import ProbeFigures
 from mesh.health.admission import Turns
 from mesh.health.checks import Check, network_checks
 from mesh.health.checks.batch import Shot, Volley, is_plain
 from mesh.health.checks.http import request
 from mesh.health.history import History
 from mesh.health.state_machine import State, Transition, Verdict, bring_back, observe, set_aside
+from mesh.health.stats import ProbeFigures
 from mesh.health.targets import Standing, Stats, Target, Watched
 from mesh.health.timer_wheel import Wheel, first_due, following, slot_end
-from mesh.model import Address, Health, Probe, ProbeKind, RealKey
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Address, Health
+from mesh.model.table import RealKey
 
 log = logging.getLogger(__name__)
 

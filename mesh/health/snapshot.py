@@ -5,9 +5,50 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from mesh.api.status import Known, ProbeStatus, VerdictStatus
 from mesh.health.panic import spared
-from mesh.model import ClusterView, EndpointKey, Health
+from mesh.model.service import EndpointKey, Health
+from mesh.model.view import ClusterView
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictStatus:
+    """The outcome of one check."""
+
+    at: str
+    """When it ended, in UTC: `2026-11-23T16:15:41.123+00:00`."""
+    ok: bool
+    reason: str
+    seconds: float
+    """How long it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStatus:
+    """What the prober of this worker does; the counts are since its start."""
+
+    endpoints: int = 0
+    """How many it asks."""
+    checks: int = 0
+    failures: int = 0
+    late: int = 0
+    """Checks that began more than a tenth of a second after their time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the endpoints' health."""
+
+    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    traffic: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What traffic follows; usually the same."""
+    kept: frozenset[EndpointKey] = frozenset()
+    """Unhealthy, and in traffic all the same."""
+    held_back: frozenset[EndpointKey] = frozenset()
+    """Answers, and is not believed yet."""
+    last: Mapping[EndpointKey, str] = field(default_factory=dict)
+    """What the last check has found, of each endpoint that this worker asks."""
+    verdicts: Mapping[EndpointKey, tuple[VerdictStatus, ...]] = field(default_factory=dict)
+    """The last ones, oldest first, for whoever wants them."""
 
 
 class Check(Protocol):

@@ -19,7 +19,8 @@ counted so far stays. Times are those of the caller's clock, in seconds, which n
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from mesh.model import Health, Probe
+from mesh.model.probe import Probe
+from mesh.model.service import Health
 
 DAMPED = 60
 """Intervals for which a fall is remembered: five minutes at the default of five seconds."""

@@ -10,19 +10,15 @@ can tell the others anything, and each asks for itself.
 What only its own worker can ask is left alone: commands, and addresses that mean another host on each worker.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
-from ipaddress import ip_address
 
-from mesh.cluster.records.encode import daemons, own_prefixes, registration, worker_of
-from mesh.cluster.records.view_builder import Reader
-from mesh.control.planner import probes
-from mesh.model import ClusterView, EndpointKey, Probe, ProbeKind, RealKey
+from mesh.model.eligibility import is_askable, probes
+from mesh.model.probe import Probe
+from mesh.model.service import EndpointKey
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView
 
-VALID = 15.0
-"""Seconds for which the last verdicts of the others count while the store is away."""
-REMEMBERED = 60.0
-"""Seconds for which the endpoints of a worker that is gone are remembered; later their addresses may be another's."""
 TAKERS = 2
 """Workers that ask an endpoint of one that is gone."""
 
@@ -47,74 +43,3 @@ def taken(view: ClusterView, me: str) -> Mapping[EndpointKey, tuple[Probe, RealK
         for key, question in probes(view).items()
         if key[0] in view.silent and is_askable(*question) and me in takers(key, live)
     }
-
-
-def is_askable(probe: Probe, place: RealKey) -> bool:
-    """Whether any worker may ask it."""
-    address = ip_address(place.address)
-    return probe.kind is not ProbeKind.COMMAND and not address.is_loopback and not address.is_link_local
-
-
-def left_behind(worker: str, records: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Of the records of a worker that is gone, those that others can go on with, its last verdicts included; empty if
-    there are none."""
-    seen, _ = Reader().view(records)
-    asked = {key for key, question in probes(seen).items() if is_askable(*question)}
-    endpoints = [endpoint for endpoint in seen.endpoints if endpoint.key in asked]
-    if not endpoints:
-        return {}
-    owners = {endpoint.owner for endpoint in endpoints}
-    said = {
-        where: value
-        for where, value in records.items()
-        if where.startswith(own_prefixes(worker)[1]) and where.count("/") == 2  # of its own endpoints
-    }
-    return said | registration(worker, (service for service in seen.services if service.owner in owners), endpoints)
-
-
-class Gone:
-    """The workers whose word does not count any more, and what they left behind. Times are of one clock."""
-
-    def __init__(self) -> None:
-        self._left: dict[str, tuple[float, dict[str, bytes]]] = {}
-        """By worker: until when it is remembered, and its records."""
-        self._silent_since: float | None = None
-        """Since when the store does not answer."""
-        self._all = False
-
-    @property
-    def workers(self) -> frozenset[str]:
-        """Those that are gone and remembered."""
-        return frozenset(self._left)
-
-    @property
-    def records(self) -> dict[str, bytes]:
-        """Theirs."""
-        return {key: value for _, records in self._left.values() for key, value in records.items()}
-
-    def notice(self, before: Mapping[str, bytes], after: Mapping[str, bytes], me: str, now: float) -> None:
-        """These records have become those: see which daemons are gone, and which are back. `me` never is."""
-        were, are = daemons(before), daemons(after)
-        for worker in are.keys() & self._left.keys():
-            del self._left[worker]
-        for worker in were.keys() - are.keys() - {me}:
-            mine = {key: value for key, value in before.items() if worker_of(key) == were[worker]}
-            left = left_behind(worker, mine)
-            if left:
-                self._left[worker] = (now + REMEMBERED, left)
-
-    def listen(self, trouble: str | None, now: float) -> bool:
-        """Whether something has changed with time. `trouble`: why the store does not answer; None: it does."""
-        if trouble is None:
-            self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = now
-        was, self._all = self._all, self._silent_since is not None and now - self._silent_since >= VALID
-        over = [worker for worker, (until, _) in self._left.items() if until <= now]
-        for worker in over:
-            del self._left[worker]
-        return bool(over) or was != self._all
-
-    def silent(self, others: Iterable[str]) -> frozenset[str]:
-        """Of the other workers in the picture, those whose verdicts have lost their validity."""
-        return self.workers.union(others) if self._all else self.workers

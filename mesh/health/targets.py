@@ -8,7 +8,8 @@ from mesh.health.checks.batch import Shot
 from mesh.health.history import History
 from mesh.health.state_machine import State, is_held_back
 from mesh.health.timer_wheel import SLOT
-from mesh.model import Address, Health, Probe
+from mesh.model.probe import Probe
+from mesh.model.service import Address, Health
 
 
 @dataclass(frozen=True, slots=True)

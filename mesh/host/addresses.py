@@ -15,7 +15,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from mesh.model import Address
+from mesh.model.service import Address
 
 # linux/rtnetlink.h
 _RTMGRP_LINK = 0x1

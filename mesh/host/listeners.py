@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-from mesh.model import Transport
+from mesh.model.service import Transport
 
 _TABLES = {
     Transport.TCP: ("tcp", "tcp6"),

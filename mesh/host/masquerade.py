@@ -18,7 +18,8 @@ from ipaddress import ip_address
 from mesh.host import HostError
 from mesh.host.local_networks import read_local_networks
 from mesh.host.overlap import Network
-from mesh.model import Address, Claims, Transport
+from mesh.model.claims import Claims
+from mesh.model.service import Address, Transport
 from mesh.util import nft
 
 TABLE = "vipmesh"

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from mesh.model import Address, RealKey
+from mesh.model.service import Address
+from mesh.model.table import RealKey
 
 _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the default route is taken."""

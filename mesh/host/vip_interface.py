@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from mesh.model import Address
+from mesh.model.service import Address
 
 T = TypeVar("T")
 

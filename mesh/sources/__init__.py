@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from mesh.model import Instance
 from mesh.model.problem import Problem
+from mesh.model.service import Instance
 
 
 class Source(Protocol):

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure
-from mesh.dataplane.diff import Operation, RefusedError, apply, settle
 from mesh.dataplane.drain import Place
-from mesh.model import Forwarding, Table, Traffic, Transport, VirtualKey
+from mesh.dataplane.operations import Operation, RefusedError, apply, settle
+from mesh.model.service import Forwarding, Transport
+from mesh.model.table import Table, Traffic, VirtualKey
 
 _FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}
 _METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT: "-g"}

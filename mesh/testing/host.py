@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from mesh.model import Address
+from mesh.model.service import Address
 
 
 class FakeHost:

@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from mesh.health.state_machine import Verdict
-from mesh.model import Address, Probe
+from mesh.model.probe import Probe
+from mesh.model.service import Address
 
 
 @dataclass(frozen=True, slots=True)

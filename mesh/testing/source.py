@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from mesh.model import Instance
 from mesh.model.problem import Problem
+from mesh.model.service import Instance
 
 
 class FakeSource:

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.api.status import Facts
 from mesh.config.values import Network
 from mesh.control.ports import Site
 from mesh.control.reconciler import Reconciler
 from mesh.control.service_plan import Part
+from mesh.control.snapshot import Facts
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.snapshot import Past
 from mesh.health.state_machine import Verdict
 from mesh.health.targets import Stats, Target
-from mesh.model import Health, Instance, Name
+from mesh.model.service import Health, Instance, Name
 from mesh.store import Store
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
@@ -39,32 +39,32 @@ class ToldProbes:
         self._wake()
 
     def watch(self, targets: Mapping[str, Target]) -> None:
-        """See `mesh.control.ports.Probes`."""
+        """See `mesh.health.monitor.Probes`."""
         if tuple(targets) != self._watched:
             self._watched = tuple(targets)
             self._health = None
             self._wake()
 
     def health(self) -> Mapping[str, Health]:
-        """See `mesh.control.ports.Probes`."""
+        """See `mesh.health.monitor.Probes`."""
         if self._health is None:
             self._health = {id: self._told.get(id, self._first) for id in self._watched}
         return self._health
 
     def history(self, key: str) -> Sequence[Verdict]:
-        """See `mesh.control.ports.Probes`."""
+        """See `mesh.health.monitor.Probes`."""
         return ()
 
     def histories(self) -> Mapping[str, Past]:
-        """See `mesh.control.ports.Probes`."""
+        """See `mesh.health.monitor.Probes`."""
         return {}
 
     def held_back(self) -> frozenset[str]:
-        """See `mesh.control.ports.Probes`."""
+        """See `mesh.health.monitor.Probes`."""
         return frozenset()
 
     def failing(self) -> frozenset[str]:
-        """See `mesh.control.ports.Probes`."""
+        """See `mesh.health.monitor.Probes`."""
         return frozenset()
 
 

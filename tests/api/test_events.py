@@ -9,7 +9,8 @@ from mesh.api.events import Flow, Gone, Moment, Ready, Told, everything, flow, n
 from mesh.api.status import ServiceStatus, WorkerStatus
 from mesh.control.planner import plan
 from mesh.control.snapshot import Observed
-from mesh.model import Drain, Health, RealKey, Traffic, Transport, VirtualKey
+from mesh.model.service import Drain, Health, Transport
+from mesh.model.table import RealKey, Traffic, VirtualKey
 from tests.api.metrics.test_families import FACTS, OBSERVED, VIEW
 
 A, B = (VirtualKey(f"10.112.0.{n}", 80, Transport.TCP) for n in (2, 3))

@@ -10,33 +10,16 @@ from hypothesis import strategies as st
 
 from mesh.api.explain.document import Cause, Explanation, render
 from mesh.api.explain.query import explain
-from mesh.api.status import Facts
-from mesh.control.evidence import Evidence
 from mesh.control.local_overlay import health_of
 from mesh.control.planner import plan
-from mesh.control.snapshot import Observed
+from mesh.control.snapshot import Evidence, Facts, Observed
 from mesh.health.state_machine import Verdict
-from mesh.model import (
-    Claims,
-    ClusterView,
-    Drain,
-    Endpoint,
-    Health,
-    Instance,
-    Probe,
-    ProbeKind,
-    Publish,
-    RealKey,
-    RealServer,
-    Route,
-    Scheduler,
-    Service,
-    Table,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
+from mesh.model.claims import Claims
+from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Drain, Endpoint, Health, Instance, Publish, Route, Scheduler, Service, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
+from mesh.model.view import ClusterView
 
 TCP, UDP = Transport.TCP, Transport.UDP
 VIP = "10.112.0.7"

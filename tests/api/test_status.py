@@ -4,19 +4,13 @@ from dataclasses import replace
 
 import msgspec
 
-from mesh.api.status import Known, VerdictStatus, WorkerStatus, render, services
+from mesh.api.status import WorkerStatus, render, services
 from mesh.control.planner import plan
-from mesh.model import (
-    Claims,
-    ClusterView,
-    Endpoint,
-    Health,
-    Probe,
-    ProbeKind,
-    Route,
-    Service,
-    Transport,
-)
+from mesh.health.snapshot import Known, VerdictStatus
+from mesh.model.claims import Claims
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.view import ClusterView
 
 VIEW = ClusterView(
     services=(

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mesh.cluster.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, apply, in_force, wishes
 from mesh.config.values import Network
-from mesh.model import Claims, Publish, Route, Service, Transport
+from mesh.model.claims import Claims
+from mesh.model.service import Publish, Route, Service, Transport
 
 POOL = ip_network("10.112.0.0/24")
 PORTS = range(30000, 30004)

@@ -21,22 +21,11 @@ from mesh.cluster.failure_detector import (
     standing_in,
     withhold,
 )
-from mesh.control.planner import takes_traffic
-from mesh.model import (
-    ClusterView,
-    Drain,
-    Endpoint,
-    EndpointKey,
-    Health,
-    HostPort,
-    Probe,
-    ProbeKind,
-    Publish,
-    RealKey,
-    Route,
-    Service,
-    Transport,
-)
+from mesh.model.eligibility import takes_traffic
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Drain, Endpoint, EndpointKey, Health, HostPort, Publish, Route, Service, Transport
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView
 
 A, R, S, M = Answer.ANSWERED, Answer.REFUSED, Answer.SILENT, Answer.MUTE
 WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))

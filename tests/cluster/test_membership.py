@@ -6,7 +6,7 @@ from itertools import groupby
 import pytest
 
 from mesh.cluster.membership import Unleased, presences
-from mesh.model import RealKey
+from mesh.model.table import RealKey
 from mesh.store import Snapshot
 from mesh.testing.store import MemoryCluster
 from tests.cluster.test_sync import Worker

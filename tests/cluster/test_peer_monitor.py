@@ -17,7 +17,9 @@ from mesh.cluster.failure_detector import Answer
 from mesh.cluster.peer_monitor import EVERY, Reach
 from mesh.cluster.ping import LATE, TIMEOUT, ask, listen
 from mesh.cluster.ping_schedule import AT_ONCE, RATE
-from mesh.model import ClusterView, Endpoint, RealKey, Route, Service, Transport
+from mesh.model.service import Endpoint, Route, Service, Transport
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView
 
 WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
 W2, W3, ETCD = RealKey("10.1.0.2", 9781), RealKey("10.1.0.3", 9781), RealKey("10.1.0.10", 2379)

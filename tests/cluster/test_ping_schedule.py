@@ -2,7 +2,8 @@
 
 from mesh.cluster.failure_detector import ENOUGH, Known, Place
 from mesh.cluster.ping_schedule import AT_ONCE, RATE, due
-from mesh.model import EndpointKey, RealKey
+from mesh.model.service import EndpointKey
+from mesh.model.table import RealKey
 
 ROUND = 0.2
 SHARE = int(RATE * ROUND)

@@ -21,19 +21,10 @@ from mesh.cluster.records.encode import (
     vip_claim,
 )
 from mesh.cluster.records.view_builder import Reader
-from mesh.model import (
-    Claims,
-    ClusterView,
-    Endpoint,
-    Health,
-    Probe,
-    ProbeKind,
-    Publish,
-    Route,
-    Scheduler,
-    Service,
-    Transport,
-)
+from mesh.model.claims import Claims
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Endpoint, Health, Publish, Route, Scheduler, Service, Transport
+from mesh.model.view import ClusterView
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 SERVICE = Service(

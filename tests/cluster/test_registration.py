@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 
 from mesh.cluster.registration import Registration, register
-from mesh.model import Endpoint, Instance, Route, Transport
+from mesh.model.service import Endpoint, Instance, Route, Transport
 
 WEB = {"mesh.routing.port_80": "web.test"}
 

@@ -14,10 +14,11 @@ from mesh.cluster.claims import Wish, wishes
 from mesh.cluster.records.encode import own_prefixes, service_claim, view, vip_claim
 from mesh.cluster.sync import GRACE, Share
 from mesh.control.conditions import Journal
-from mesh.control.planner import vip_of
-from mesh.health.panic import Said
-from mesh.model import ClusterView, Endpoint, Health, RealKey, Route, Service, Transport
+from mesh.model.eligibility import vip_of
 from mesh.model.problem import Problem
+from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView, Said
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 pytestmark = pytest.mark.looptime

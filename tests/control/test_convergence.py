@@ -13,8 +13,8 @@ from mesh.cluster.records.encode import view
 from mesh.control.digest import digest
 from mesh.control.planner import plan
 from mesh.dataplane import Failure
-from mesh.dataplane.diff import Operation
-from mesh.model import Health, Instance
+from mesh.dataplane.operations import Operation
+from mesh.model.service import Health, Instance
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.store import MemoryCluster, MemoryStore
 from mesh.testing.worker import FakeWorker, Field, spread

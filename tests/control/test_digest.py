@@ -12,16 +12,14 @@ from mesh.cluster.records.encode import name_claim, port_claim, registration, se
 from mesh.cluster.records.view_builder import Reader
 from mesh.control.digest import BITS, TableDigest, as_number, digest
 from mesh.control.planner import plan
-from mesh.model import (
-    Claims,
-    ClusterView,
+from mesh.model.claims import Claims
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import (
     Drain,
     Endpoint,
     EndpointKey,
     Forwarding,
     Health,
-    Probe,
-    ProbeKind,
     Publish,
     Route,
     Scheduler,
@@ -29,6 +27,7 @@ from mesh.model import (
     Service,
     Transport,
 )
+from mesh.model.view import ClusterView
 
 
 def service(name: str) -> Service:

@@ -8,7 +8,10 @@ import pytest
 from mesh.control.dns_zone import Names, label, named
 from mesh.control.planner import plan
 from mesh.control.service_plan import Part
-from mesh.model import Claims, ClusterView, Endpoint, Health, Probe, ProbeKind, Route, Service, Transport
+from mesh.model.claims import Claims
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.view import ClusterView
 from meshdns import service_records as dns
 
 VIP = "10.112.0.7"

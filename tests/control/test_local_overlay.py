@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.control.local_overlay import Local
-from mesh.model import ClusterView, Drain, Endpoint, Health, Instance
+from mesh.model.service import Drain, Endpoint, Health, Instance
+from mesh.model.view import ClusterView
 
 A, B = Endpoint("a", "demo/web", "w1", "10.2.0.1"), Endpoint("b", "demo/web", "w1", "10.2.0.2")
 OTHER = Endpoint("a", "demo/web", "w2", "10.2.0.3")

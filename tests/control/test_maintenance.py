@@ -7,7 +7,8 @@ import pytest
 from mesh.api.http.server import RefusalError
 from mesh.control.drain_requests import Leaving
 from mesh.control.graceful_stop import Stopping
-from mesh.model import Drain, Endpoint, Instance
+from mesh.model.service import Drain, Endpoint, Instance
+from tests.control.reported import status_of
 from tests.control.test_mass_failure import FALL, addresses, answers
 from tests.control.test_reconciler import PROBED, Bench, instance
 
@@ -66,7 +67,7 @@ async def test_an_endpoint_in_maintenance_is_neither_used_nor_asked() -> None:
         answers(bench, 1, ok=False)
         await bench.passes(FALL)
         assert len(bench.check.times("10.2.0.1", 80)) == asked
-        (shown, _) = loop.status().services[0].endpoints
+        (shown, _) = status_of(loop).services[0].endpoints
         assert (shown.serving, shown.drain, shown.health) == (False, "maintenance", "healthy")
         assert stopping.undrain(id) == id
         await bench.passes(FALL)

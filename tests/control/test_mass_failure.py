@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from mesh.cluster.departed import REMEMBERED, VALID
 from mesh.cluster.records.encode import daemon, registration, verdict, view
-from mesh.health.takeover import REMEMBERED, VALID
-from mesh.model import Address, Endpoint, Health, Probe, ProbeKind, Route, Service, Transport
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Address, Endpoint, Health, Route, Service, Transport
 from mesh.testing.store import MemoryStore
+from tests.control.reported import status_of
 from tests.control.test_reconciler import PROBED, Bench, instance
 
 pytestmark = pytest.mark.looptime
@@ -43,7 +45,7 @@ async def test_most_fail_at_once_and_the_last_half_stays(bench: Bench, caplog: p
         answers(bench, 1, 2, 3, 4, ok=False)
         await bench.passes(FALL)
         assert len(addresses(bench)) == 2
-        status = loop.status()
+        status = status_of(loop)
         (service,) = status.services
         assert [e.health for e in service.endpoints] == ["unhealthy"] * 4
         assert [e.serving for e in service.endpoints] == [e.kept for e in service.endpoints]
@@ -59,7 +61,7 @@ async def test_most_fail_at_once_and_the_last_half_stays(bench: Bench, caplog: p
         answers(bench, 1, 2, 3, 4)
         await bench.passes(FALL)
         assert addresses(bench) == {"1", "2", "3", "4"}
-        assert not loop.status().suspicions
+        assert not status_of(loop).suspicions
 
 
 async def test_the_label_obeys_every_verdict(bench: Bench) -> None:
@@ -99,7 +101,7 @@ async def test_what_was_kept_is_kept_over_a_restart(bench: Bench) -> None:
             for _ in range(int(FALL * 3)):
                 await bench.passes(1)
                 assert addresses(bench) == kept
-            assert loop.status().suspicions
+            assert status_of(loop).suspicions
     bench.source = type(bench.source)()
     async with bench.running():
         bench.source.say([instance(n, PROBED) for n in (1, 2, 3, 4)])
@@ -113,13 +115,13 @@ async def test_the_last_ten_verdicts_are_told(bench: Bench) -> None:
     async with bench.running() as loop:
         bench.source.say([instance(1, PROBED)])
         await bench.passes(80)
-        (endpoint,) = loop.status().services[0].endpoints
+        (endpoint,) = status_of(loop).services[0].endpoints
         assert len(endpoint.verdicts) == 10
         assert {(v.ok, v.reason, v.seconds) for v in endpoint.verdicts} == {(True, "status 200", 0.0)}
         assert endpoint.last_probe == "status 200"
         assert [v.at for v in endpoint.verdicts] == sorted(v.at for v in endpoint.verdicts)
         assert endpoint.verdicts[0].at.endswith("+00:00")
-        probes = loop.status().probes
+        probes = status_of(loop).probes
         assert probes is not None
         assert (probes.endpoints, probes.failures, probes.late) == (1, 0, 0)
         assert probes.checks == len(bench.check.asked)
@@ -161,7 +163,7 @@ async def test_a_worker_that_is_gone_is_asked_for_by_others(bench: Bench) -> Non
         assert addresses(bench) == {"1", "9"}
         assert bench.check.times(other.address, 80)
         assert view(bench.cluster.records)[0].health[("w2", "e")] is Health.HEALTHY, "and the others are told"
-        (mine, its) = loop.status().services[0].endpoints
+        (mine, its) = status_of(loop).services[0].endpoints
         assert (its.worker, its.serving, its.last_probe) == ("w2", True, "status 200")
         answers(bench, 9, ok=False)
         await bench.passes(FALL)
@@ -189,7 +191,7 @@ async def test_a_worker_that_stays_away_is_forgotten(bench: Bench) -> None:
         assert addresses(bench) == {"1", "9"}
         await bench.passes(10)
         assert addresses(bench) == {"1"}
-        assert [e.worker for e in loop.status().services[0].endpoints] == ["w1"]
+        assert [e.worker for e in status_of(loop).services[0].endpoints] == ["w1"]
 
 
 async def test_a_host_that_is_gone_with_its_worker_gets_nothing(bench: Bench) -> None:

@@ -8,26 +8,14 @@ from hypothesis import strategies as st
 
 from mesh.cluster.records.encode import name_claim, port_claim, registration, service_claim, verdict
 from mesh.cluster.records.view_builder import Reader
-from mesh.control.planner import effort, plan, probes, touched
+from mesh.control.planner import effort, plan, touched
 from mesh.dataplane.diff import changed
-from mesh.model import (
-    Claims,
-    ClusterView,
-    Drain,
-    Endpoint,
-    EndpointKey,
-    Health,
-    Probe,
-    ProbeKind,
-    Publish,
-    RealKey,
-    RealServer,
-    Route,
-    Scheduler,
-    Service,
-    Transport,
-    VirtualKey,
-)
+from mesh.model.claims import Claims
+from mesh.model.eligibility import probes
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Drain, Endpoint, EndpointKey, Health, Publish, Route, Scheduler, Service, Transport
+from mesh.model.table import RealKey, RealServer, VirtualKey
+from mesh.model.view import ClusterView
 
 VIP = "10.112.0.7"
 WEB = Service("demo/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))

@@ -9,33 +9,26 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.api.status import Facts
 from mesh.cluster.records.encode import daemon, service_claim, view, vip_claim
 from mesh.control.drain_requests import Leaving
 from mesh.control.ports import Site, Upkeep
 from mesh.control.reconciler import AUDIT, LOOK_AGAIN, Reconciler
-from mesh.dataplane.diff import AddRealServer, BindVip, DeleteRealServer, UnbindVip, diff
+from mesh.control.snapshot import Facts
+from mesh.dataplane.diff import diff
+from mesh.dataplane.operations import AddRealServer, BindVip, DeleteRealServer, UnbindVip
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
 from mesh.host import HostError
-from mesh.model import (
-    Address,
-    Claims,
-    Instance,
-    Name,
-    ProbeKind,
-    RealKey,
-    RealServer,
-    Table,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
+from mesh.model.claims import Claims
+from mesh.model.probe import ProbeKind
+from mesh.model.service import Address, Instance, Name, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.probes import FakeCheck
 from mesh.testing.source import FakeSource
 from mesh.testing.store import MemoryCluster, MemoryStore
+from tests.control.reported import status_of
 
 POOL = ip_network("10.112.0.0/24")
 FACTS = Facts("0", "w1", "fake", "a test")
@@ -113,7 +106,7 @@ class TestTheLoop:
             (vip,) = bench.plane.table.vips
             assert bench.real_servers() == {f"tcp://{vip}:80": ["10.2.0.1:80", "10.2.0.2:80"]}
             assert bench.zones[-1] == {"web.test": vip}
-            (service,) = loop.status().services
+            (service,) = status_of(loop).services
             assert (service.vip, [e.serving for e in service.endpoints]) == (vip, [True, True])
 
     async def test_the_name_comes_after_the_vip_and_goes_before_it(self, bench: Bench) -> None:
@@ -145,7 +138,7 @@ class TestTheLoop:
             bench.source.fall_silent("compose.yaml: broken")
             await bench.passes(3 * AUDIT)
             assert bench.plane.table == before
-            assert loop.status().frozen == ("compose.yaml: broken",)
+            assert status_of(loop).frozen == ("compose.yaml: broken",)
 
     async def test_a_restart_without_a_change_writes_nothing(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
@@ -225,10 +218,10 @@ class TestTheLoop:
             await bench.plane.apply(diff(wanted, Table()))
             await bench.passes(AUDIT + 1)
             assert bench.plane.table == wanted
-            assert loop.status().repairs == 3
+            assert status_of(loop).repairs == 3
             assert "repaired: somebody changed the data plane: bind VIP" in caplog.text
             await bench.passes(3 * AUDIT)
-            assert loop.status().repairs == 3
+            assert status_of(loop).repairs == 3
 
     async def test_between_audits_only_what_shall_change_is_read(self, bench: Bench) -> None:
         async with bench.running():
@@ -255,10 +248,10 @@ class TestTheLoop:
             bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "there is none")
             await bench.passes(AUDIT - LOOK_AGAIN / 2)
             assert bench.plane.table != before
-            assert loop.status().repairs == 2
+            assert status_of(loop).repairs == 2
             await bench.passes(LOOK_AGAIN)
             assert bench.plane.table == before
-            assert loop.status().repairs == 3
+            assert status_of(loop).repairs == 3
             assert "repaired: somebody changed the data plane: add real server 10.2.0.1:80" in caplog.text
 
     async def test_what_fails_for_good_is_tried_at_each_audit_and_told_once(
@@ -277,7 +270,7 @@ class TestTheLoop:
             assert loop.figures.refusals["add_real_server"] == loop.figures.operations["add_real_server"] > 3
             assert loop.figures.operations["bind_vip"] == 1
             assert sum(loop.figures.pass_seconds.counts) == loop.passes
-            assert loop.status().repairs == 0
+            assert status_of(loop).repairs == 0
 
     async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
@@ -285,7 +278,7 @@ class TestTheLoop:
             for instances in ([instance(1, PROBED)], [instance(1, PROBED), instance(2, PROBED)], []):
                 bench.source.say(instances)
                 await bench.passes(2 * AUDIT)
-            assert loop.status().repairs == 0
+            assert status_of(loop).repairs == 0
 
     async def test_a_port_that_a_program_of_the_worker_listens_on_is_left_to_it(self, bench: Bench) -> None:
         bench.listening = {(Transport.TCP, 30022)}
@@ -295,12 +288,12 @@ class TestTheLoop:
             await bench.passes()
             assert "tcp://192.0.2.1:30080" in bench.real_servers()
             assert "tcp://192.0.2.1:30022" not in bench.real_servers()
-            assert any("tcp port 30022 is not published here" in problem for problem in loop.status().problems)
+            assert any("tcp port 30022 is not published here" in problem for problem in status_of(loop).problems)
 
             bench.listening = {(Transport.TCP, 30080)}
             await bench.passes(AUDIT)
             assert {"tcp://192.0.2.1:30022", "tcp://192.0.2.1:30080"} < set(bench.real_servers()), "who is served stays"
-            assert loop.status().problems == ()
+            assert status_of(loop).problems == ()
 
     async def test_what_the_data_plane_stands_on_is_set_up_first_and_mended_at_the_audit(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
@@ -321,16 +314,16 @@ class TestTheLoop:
             bench.source.say([instance(1)])
             await bench.passes()
             assert "set up: ip_forward is 1, was 0" in caplog.text
-            assert loop.status().repairs == 0
+            assert status_of(loop).repairs == 0
             await bench.passes(2 * AUDIT)
             assert caplog.text.count("repaired: ip_forward is 1, was 0") == 1
-            assert loop.status().repairs == 1
+            assert status_of(loop).repairs == 1
             findings[:] = [HostError("/proc/sys is read-only; write it to /etc/sysctl.d")] * 2
             await bench.passes(AUDIT + 1)
-            assert loop.status().frozen == ("/proc/sys is read-only; write it to /etc/sysctl.d",)
+            assert status_of(loop).frozen == ("/proc/sys is read-only; write it to /etc/sysctl.d",)
             assert bench.plane.table.virtual_servers, "what was programmed goes on"
             await bench.passes(2 * AUDIT)
-            assert loop.status().frozen == ()
+            assert status_of(loop).frozen == ()
 
     async def test_a_removed_endpoint_drains_until_its_last_connection_has_ended(self, bench: Bench) -> None:
         async with bench.running():
@@ -402,7 +395,7 @@ class TestTheLoop:
             (vip,) = bench.plane.table.vips
             assert [*bench.real_servers()] == [f"tcp://{vip}:80"], "of the other service alone"
             assert bench.zones[-1] == {"other.test": vip}
-            shown = loop.status()
+            shown = status_of(loop)
             assert {s.name: s.vip for s in shown.services} == {"web.test": None, "other.test": vip}
             assert "the VIP 8.8.8.8 is outside of the pool 10.112.0.0/24; set [vip] pool" in str(shown)
 
@@ -441,11 +434,11 @@ class TestTheLoop:
         async with bench.running() as loop:
             bench.source.say([instance(1), instance(2, other, owner="demo/other")])
             await bench.passes()
-            assert "no such device; make mesh0" in loop.status().failures[0]
+            assert "no such device; make mesh0" in status_of(loop).failures[0]
             assert len(bench.zones[-1]) == 1, "a name whose VIP could not be bound is not given out"
             assert caplog.text.count("make mesh0") == 1
             await bench.passes(AUDIT + 1)
-            assert loop.status().failures == ()
+            assert status_of(loop).failures == ()
             assert len(bench.zones[-1]) == 2
 
     async def test_a_data_plane_that_is_gone_freezes_the_zone_and_heals(
@@ -459,13 +452,13 @@ class TestTheLoop:
             bench.source.say([])
             await bench.passes(3 * AUDIT)
             assert len(bench.zones[-1]) == 1
-            assert loop.status().frozen == ("ip_vs was unloaded; modprobe ip_vs",)
+            assert status_of(loop).frozen == ("ip_vs was unloaded; modprobe ip_vs",)
             assert caplog.text.count("modprobe ip_vs") == 1
             assert loop.figures.stalls > 0
             bench.plane.gone = None
             await bench.passes(AUDIT + 1)
             assert bench.zones[-1] == {}
-            assert loop.status().frozen == ()
+            assert status_of(loop).frozen == ()
 
     async def test_a_store_out_of_reach_freezes_the_others_and_merges_afterwards(self, bench: Bench) -> None:
         async with bench.running() as loop:
@@ -479,12 +472,12 @@ class TestTheLoop:
             assert [*bench.real_servers().values()] == [["10.2.0.2:80"]], "its own endpoints it knows itself"
             assert set(bench.zones[-1]) == {"web.test"}, "without the store no VIP is given away"
             assert bench.cluster.records == before
-            assert loop.status().frozen == ("the store is out of reach; bring it back",)
+            assert status_of(loop).frozen == ("the store is out of reach; bring it back",)
             bench.cluster.out_of_reach = False
             await bench.passes(5)
             assert sorted(bench.real_servers().values()) == [["10.2.0.2:80"], ["10.2.0.3:80"]]
             assert set(bench.zones[-1]) == {"web.test", "new.test"}
-            assert not loop.status().frozen
+            assert not status_of(loop).frozen
             seen, _ = view(bench.cluster.records)
             assert [endpoint.address for endpoint in seen.endpoints] == ["10.2.0.3", "10.2.0.2"]
 
@@ -498,16 +491,16 @@ class TestTheLoop:
             bench.source.say([instance(1, owner="demo/web"), instance(2, owner="demo/another")])
             await bench.passes(3 * AUDIT)
             assert bench.plane.table == before
-            refused = {service.owner: service.vip for service in loop.status().services}
+            refused = {service.owner: service.vip for service in status_of(loop).services}
             assert refused["demo/another"] is None
-            assert any("demo/web" in problem and "web.test" in problem for problem in loop.status().problems)
+            assert any("demo/web" in problem and "web.test" in problem for problem in status_of(loop).problems)
             assert caplog.text.count("demo/another") <= 2
 
     async def test_a_bad_label_is_told_with_its_place(self, bench: Bench) -> None:
         async with bench.running() as loop:
             bench.source.say([instance(1, {**PLAIN, "mesh.routing.scheduler": "fastest"})])
             await bench.passes()
-            (problem,) = loop.status().problems
+            (problem,) = status_of(loop).problems
             assert problem.startswith("fake demo/web/10.2.0.1 mesh.routing.scheduler: error: ")
             assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
 

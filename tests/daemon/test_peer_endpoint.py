@@ -10,7 +10,7 @@ from mesh.cluster.ping import ask
 from mesh.config.settings import Settings, load
 from mesh.daemon.peer_endpoint import PORT, Presence, PresenceError, present
 from mesh.host.node_ip import elsewhere, own_address, resolved, source_address
-from mesh.model import RealKey
+from mesh.model.table import RealKey
 from tests.netns import ip, private_network
 
 ETCD = 'url = "etcd://10.1.0.10:2379,10.1.0.1:2379,127.0.0.1:2379/vipmesh"'

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import pytest
 
 from mesh.dataplane import DataPlane
-from mesh.dataplane.diff import (
+from mesh.dataplane.diff import diff
+from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
     BindVip,
@@ -23,20 +24,9 @@ from mesh.dataplane.diff import (
     EditVirtualServer,
     Operation,
     UnbindVip,
-    diff,
 )
-from mesh.model import (
-    Address,
-    RealKey,
-    RealServer,
-    Scheduler,
-    SchedulerFlag,
-    Table,
-    Traffic,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
+from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, Table, Traffic, VirtualKey, VirtualServer
 
 ONE, TWO, THREE = (RealKey(f"10.2.0.{n}", 8080) for n in (1, 2, 3))
 

@@ -16,7 +16,9 @@ from mesh.dataplane.diff import diff
 from mesh.host.masquerade import SourceNat
 from mesh.host.overlap import Network
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import Address, Claims, RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.claims import Claims
+from mesh.model.service import Address, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.netns import run
 from tests.system.ipvs.endpoints import (
     A6,

@@ -4,18 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dataplane.diff import AddVirtualServer, DeleteVirtualServer, RefusedError, apply, changed, diff, recognised
-from mesh.model import (
-    Forwarding,
-    RealKey,
-    RealServer,
-    Scheduler,
-    SchedulerFlag,
-    Table,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
+from mesh.dataplane.diff import changed, diff, recognised
+from mesh.dataplane.operations import AddVirtualServer, DeleteVirtualServer, RefusedError, apply
+from mesh.model.service import Forwarding, Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 
 ADDRESSES = ["10.112.0.1", "10.112.0.2", "10.112.0.3"]
 REALS = [RealKey(f"10.2.0.{n}", 80) for n in range(1, 5)]

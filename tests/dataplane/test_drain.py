@@ -3,9 +3,11 @@
 import pytest
 from hypothesis import given
 
-from mesh.dataplane.diff import apply, diff
+from mesh.dataplane.diff import diff
 from mesh.dataplane.drain import Drained, Place, drain
-from mesh.model import RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
+from mesh.dataplane.operations import apply
+from mesh.model.service import Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.dataplane.test_diff import TABLES
 
 KEY = VirtualKey("10.112.0.1", 80, Transport.TCP)

@@ -3,8 +3,10 @@
 import pytest
 
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.diff import AddRealServer, AddVirtualServer, Operation, diff
-from mesh.model import Address, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.dataplane.diff import diff
+from mesh.dataplane.operations import AddRealServer, AddVirtualServer, Operation
+from mesh.model.service import Address, Scheduler, Transport
+from mesh.model.table import RealServer, Table, VirtualKey, VirtualServer
 from mesh.testing.dataplane import FakeDataPlane
 from tests.dataplane.contract import ONE, TWO, DataPlaneContract
 

@@ -3,7 +3,9 @@
 import pytest
 
 from mesh.dataplane.ownership import PublishedPorts
-from mesh.model import Claims, Transport, VirtualKey
+from mesh.model.claims import Claims
+from mesh.model.service import Transport
+from mesh.model.table import VirtualKey
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from mesh.health.correlation import Group, Kind, window
 from mesh.health.panic import Asked, Suspicion
-from mesh.model import ClusterView, Endpoint, EndpointKey, Health, Probe
+from mesh.model.probe import Probe
+from mesh.model.service import Endpoint, EndpointKey, Health
+from mesh.model.view import ClusterView
 
 
 @dataclass(frozen=True)

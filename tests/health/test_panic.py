@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from mesh.health.correlation import Group, Kind, window
 from mesh.health.panic import Asked, Floor, Suspicion, look, resumed, spared
-from mesh.model import ClusterView, Drain, Endpoint, EndpointKey, Health, Probe, ProbeKind, Route, Service, Transport
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Drain, Endpoint, EndpointKey, Health, Route, Service, Transport
+from mesh.model.view import ClusterView
 from tests.health import panic_oracle as floor_oracle
 
 PROBE = Probe(ProbeKind.TCP, 80)  # 5 s, 3 failures: a window of 27 s

@@ -14,7 +14,8 @@ from mesh.health.prober import Prober
 from mesh.health.state_machine import Verdict
 from mesh.health.targets import Target
 from mesh.health.timer_wheel import first_due
-from mesh.model import Health, Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Health
 from mesh.testing.probes import FakeCheck
 
 pytestmark = pytest.mark.looptime

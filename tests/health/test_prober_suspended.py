@@ -10,7 +10,8 @@ from tests.health.checks.endpoints import TIME_WAIT, endpoint, socket_states, un
 PROBER = """
 import asyncio, sys
 import uvloop
-from mesh.model import Health, Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Health
 from mesh.probes.prober import Prober
 from mesh.probes.watched import Target
 

@@ -10,7 +10,8 @@ from mesh.health.checks.http import check_http
 from mesh.health.checks.tcp import check_tcp
 from mesh.health.prober import Prober
 from mesh.health.targets import Target
-from mesh.model import Health, Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Health
 from tests.health.checks.endpoints import TIME_WAIT, closes, endpoint, hangs, says, socket_states, until
 from tests.health.checks.test_tls import trusting
 

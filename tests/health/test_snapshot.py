@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from mesh.health.history import History
 from mesh.health.snapshot import Judged, known, traffic
 from mesh.health.state_machine import Verdict
-from mesh.model import ClusterView, Endpoint, EndpointKey, Health, Probe, ProbeKind, Route, Service, Transport
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Endpoint, EndpointKey, Health, Route, Service, Transport
+from mesh.model.view import ClusterView
 
 PROBE = Probe(ProbeKind.TCP, 80)
 SERVICES = tuple(

@@ -21,7 +21,8 @@ from mesh.health.state_machine import (
     observe,
     set_aside,
 )
-from mesh.model import Health, Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Health
 
 PROBE = Probe(ProbeKind.TCP, None)  # 2 successes, 3 failures, 5 s, 60 s to start
 OK = Verdict(True, "connected", 0.001)

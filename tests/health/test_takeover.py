@@ -6,9 +6,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.cluster.departed import REMEMBERED, VALID, Gone, left_behind
 from mesh.cluster.records.encode import daemon, registration, verdict, view
-from mesh.health.takeover import REMEMBERED, TAKERS, VALID, Gone, left_behind, taken, takers
-from mesh.model import ClusterView, Endpoint, Health, Probe, ProbeKind, Route, Service, Transport
+from mesh.health.takeover import TAKERS, taken, takers
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.view import ClusterView
 
 HTTP = Probe(ProbeKind.HTTP, 80)
 WEB = Service("demo/web", "web.test", (Route("web.test", 80, Transport.TCP, 80),), probe=HTTP)

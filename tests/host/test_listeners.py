@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 from mesh.host.listeners import listening, parse
-from mesh.model import Transport
+from mesh.model.service import Transport
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mesh.host import HostError
 from mesh.host.masquerade import NatRules, SourceNat, render
-from mesh.model import Claims, Transport
+from mesh.model.claims import Claims
+from mesh.model.service import Transport
 from mesh.util.nft import refusal
 from tests.netns import ip, private_network, run
 

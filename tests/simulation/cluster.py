@@ -21,7 +21,8 @@ from mesh.cluster.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOve
 from mesh.cluster.records.encode import name_claim, port_claim, service_claim, vip_claim
 from mesh.cluster.records.view_builder import Reader
 from mesh.config.values import Network
-from mesh.model import ClusterView, Health
+from mesh.model.service import Health
+from mesh.model.view import ClusterView
 from mesh.testing.store import MemoryCluster
 from tests.simulation.workers import Counts, Witness, Worker
 

@@ -8,7 +8,9 @@ from ipaddress import IPv4Address
 from mesh.cluster.records.encode import view
 from mesh.control.digest import digest
 from mesh.control.planner import plan
-from mesh.model import Claims, Endpoint, Health, Probe, ProbeKind, Publish, Route, Service, Transport
+from mesh.model.claims import Claims
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Endpoint, Health, Publish, Route, Service, Transport
 from tests.simulation.cluster import TTL, Simulation
 from tests.simulation.workers import Worker
 

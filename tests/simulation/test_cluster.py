@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.model import Health
+from mesh.model.service import Health
 from tests.simulation.cluster import Simulation
 from tests.simulation.faults import Havoc, placed, wreak, wrong
 

@@ -9,7 +9,8 @@ from mesh.cluster.records.encode import daemon, registration, verdict
 from mesh.cluster.records.view_builder import Reader
 from mesh.control.digest import TableDigest
 from mesh.control.planner import Plan, plan
-from mesh.model import ClusterView, Endpoint, Health, Service
+from mesh.model.service import Endpoint, Health, Service
+from mesh.model.view import ClusterView
 
 
 @dataclass

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.model import Address, Name
 from mesh.model.codes import coded
+from mesh.model.service import Address, Name
 
 
 class Cause(StrEnum):

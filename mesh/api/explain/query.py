@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from mesh.api.explain.document import Cause, Explanation, Reason
 from mesh.api.explain.trace import Place, Ways
-from mesh.control.evidence import Evidence
-from mesh.model import ClusterView, Endpoint, Instance, Service, Transport
+from mesh.control.snapshot import Evidence
+from mesh.model.service import Endpoint, Instance, Service, Transport
+from mesh.model.view import ClusterView
 
 _URL = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<rest>.*?)(?(scheme)(?:/.*)?)", re.DOTALL)
 _HOST_PORT = re.compile(r"\[?(?P<host>[^][]+?)\]?:(?P<port>\d{1,5})")

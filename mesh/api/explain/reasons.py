@@ -6,10 +6,12 @@ Each function gives every reason there is and not the first one alone: whoever m
 from collections.abc import Iterator
 
 from mesh.api.explain.document import Cause, Reason
-from mesh.control.evidence import Evidence
-from mesh.control.service_plan import real_keys, said
+from mesh.control.snapshot import Evidence
 from mesh.health.state_machine import Verdict
-from mesh.model import Drain, Endpoint, EndpointKey, Health, Probe, ProbeKind, RealKey, Service
+from mesh.model.eligibility import real_keys, said
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Drain, Endpoint, EndpointKey, Health, Service
+from mesh.model.table import RealKey
 
 _DRAINS = {
     Drain.ASKED: ("an operator drains it", "`vipmesh undrain {}` ends that"),

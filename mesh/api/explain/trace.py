@@ -10,24 +10,13 @@ from dataclasses import dataclass
 
 from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, Way
 from mesh.api.explain.reasons import endpoint_reasons, last_probe, question
-from mesh.control.evidence import Evidence
-from mesh.control.planner import probes, takes_traffic, vip_of
-from mesh.control.service_plan import is_of_family, real_key, virtual_keys
+from mesh.control.service_plan import virtual_keys
+from mesh.control.snapshot import Evidence
 from mesh.health.snapshot import traffic
-from mesh.model import (
-    Address,
-    ClusterView,
-    Endpoint,
-    EndpointKey,
-    Health,
-    Publish,
-    RealKey,
-    RealServer,
-    Scheduler,
-    Service,
-    Transport,
-    VirtualKey,
-)
+from mesh.model.eligibility import is_of_family, probes, real_key, takes_traffic, vip_of
+from mesh.model.service import Address, Endpoint, EndpointKey, Health, Publish, Scheduler, Service, Transport
+from mesh.model.table import RealKey, RealServer, VirtualKey
+from mesh.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,12 @@ from mesh.api.http.actions import RefusalError, Verb, carry_out
 from mesh.api.http.auth import Token, TokenError, guard, refused
 from mesh.api.http.broadcaster import Feed
 from mesh.api.http.event_stream import follow
-from mesh.api.http.explain_handler import Explain, get_explanation
-from mesh.api.http.metrics_handler import Measure, Metrics
+from mesh.api.http.handlers import Explain, Measure, Metrics, get_explanation
 from mesh.api.http.page import add_page, is_of_page
 from mesh.api.metrics.families import Measured
-from mesh.api.status import render
+from mesh.api.status import render, worker_status
 from mesh.config.values import socket_address
-from mesh.control.snapshot import Observed, worker_status
+from mesh.control.snapshot import Observed
 from mesh.util.offload import compute
 
 __all__ = ["AdminApi", "AdminError", "Entrance", "RefusalError", "Verb"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.control.local_overlay import health_of
-from mesh.control.planner import verdict, vip_of
 from mesh.control.snapshot import Observed
-from mesh.model import Health, Name
+from mesh.model.eligibility import verdict, vip_of
+from mesh.model.service import Health, Name
 
 
 class ServiceState(StrEnum):

@@ -12,8 +12,12 @@ from mesh.api.metrics.counts import Census, EndpointState, Row, ServiceState, ce
 from mesh.api.metrics.text_format import Family, Kind, Sample, lines
 from mesh.control.digest import as_number
 from mesh.control.snapshot import Observed
-from mesh.control.stats import OPERATIONS, LoopFigures, ProbeFigures
-from mesh.model import Health, ProbeKind, Traffic, VirtualKey
+from mesh.control.stats import LoopFigures
+from mesh.dataplane.operations import OPERATIONS
+from mesh.health.stats import ProbeFigures
+from mesh.model.probe import ProbeKind
+from mesh.model.service import Health
+from mesh.model.table import Traffic, VirtualKey
 
 FROZEN = ("store", "source", "data plane", "host")
 """What may fall silent, so that its last good state stays in force."""

@@ -7,11 +7,12 @@ seconds for as long as the daemon lives. So the text is written here, and the li
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+from mesh.util.histogram import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """What to call the text in an HTTP answer."""
@@ -35,33 +36,6 @@ class Family:
     meaning: str
     """One line, for people."""
     labels: tuple[str, ...] = ()
-
-
-DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds, in seconds, of what a worker waits for."""
-
-
-@dataclass(slots=True)
-class Histogram:
-    """How often which duration was seen. It grows in place: it belongs to whoever counts."""
-
-    bounds: Sequence[float] = DURATIONS
-    counts: list[int] = field(default_factory=list)
-    """In each bucket alone; the last one has what is above all bounds."""
-    total: float = 0.0
-    """Of all that was seen."""
-
-    def __post_init__(self) -> None:
-        self.counts = self.counts or [0] * (len(self.bounds) + 1)
-
-    def observe(self, seconds: float) -> None:
-        """One more."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
-
-    def copy(self) -> "Histogram":
-        """As it is now, for whoever reads it in another thread."""
-        return Histogram(self.bounds, list(self.counts), self.total)
 
 
 Sample: TypeAlias = tuple[tuple[str, ...], float | Histogram]

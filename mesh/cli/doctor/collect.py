@@ -23,7 +23,7 @@ from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import overlap as routes
 from mesh.host.sysctl import PROC_SYS, router_settings
-from mesh.model import Scheduler
+from mesh.model.service import Scheduler
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
 _MODULES = ("ip_vs", "nf_tables", "nf_conntrack", "dummy", *(f"ip_vs_{scheduler}" for scheduler in Scheduler))

@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from mesh.cluster.records.validate import sound_address, sound_endpoint, sound_port, sound_service
-from mesh.model import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 
 T = TypeVar("T")
 

@@ -34,8 +34,9 @@ from mesh.cluster.records.decode import (
     key,
 )
 from mesh.cluster.records.view_builder import Reader
-from mesh.model import Address, ClusterView, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.problem import Problem
+from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
+from mesh.model.view import ClusterView
 
 VERSION = 1
 WRITTEN = 4096

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, ip_address
 
-from mesh.model import Address, Endpoint, EndpointKey, Service
+from mesh.model.service import Address, Endpoint, EndpointKey, Service
 
 _BROADCAST = IPv4Address("255.255.255.255")
 

@@ -7,8 +7,9 @@ is enough. Until one of them has spoken, the last word of the own worker counts.
 from dataclasses import replace
 
 from mesh.cluster.records.decode import Judged, Present, VerdictRecord
-from mesh.model import ClusterView, EndpointKey, Health
-from meshdns.persistent_map import ShardedMap
+from mesh.model.persistent_map import ShardedMap
+from mesh.model.service import EndpointKey, Health
+from mesh.model.view import ClusterView
 
 
 class Words:

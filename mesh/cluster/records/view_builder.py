@@ -12,20 +12,11 @@ from typing import TypeAlias
 
 from mesh.cluster.records.decode import Declared, Fact, Held, HeldPort, HeldVip, Judged, OwnedName, Present, decode
 from mesh.cluster.records.verdicts import Words
-from mesh.model import (
-    Address,
-    Claims,
-    ClusterView,
-    Endpoint,
-    EndpointKey,
-    Group,
-    Name,
-    Service,
-    Transport,
-    group,
-)
+from mesh.model.claims import Claims
+from mesh.model.persistent_map import ShardedMap
 from mesh.model.problem import Problem, Severity
-from meshdns.persistent_map import ShardedMap
+from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service, Transport
+from mesh.model.view import ClusterView, Group, group
 
 _Claim: TypeAlias = HeldVip | Held | OwnedName | HeldPort
 _Place: TypeAlias = tuple[str, str]

@@ -17,18 +17,9 @@ from mesh.config.labels import values
 from mesh.config.labels.probe import probe_of
 from mesh.config.labels.reader import KNOWN, PREFIXES, PUBLISH, ROUTE, Sheet, key_of
 from mesh.config.labels.values import Pool, RefusedError
-from mesh.model import (
-    Forwarding,
-    Name,
-    Publish,
-    RealServer,
-    Route,
-    Scheduler,
-    SchedulerFlag,
-    Service,
-    Transport,
-)
 from mesh.model.problem import Problem
+from mesh.model.service import Forwarding, Name, Publish, Route, Scheduler, SchedulerFlag, Service, Transport
+from mesh.model.table import RealServer
 
 __all__ = ["KNOWN", "PREFIXES", "Parsed", "key_of", "parse", "port_label"]
 

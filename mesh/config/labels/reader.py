@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from mesh.config.labels import values
 from mesh.config.labels.values import RefusedError, printable, shown
-from mesh.model import Transport
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Transport
 
 PREFIXES = ("aliyun.", "mesh.")
 """They mean the same: the compatibility prefix and the neutral one."""

@@ -9,7 +9,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, TypeAlias
 
-from mesh.model import Address, Forwarding, Name, Publish, Route, Scheduler, SchedulerFlag, Transport
+from mesh.model.service import Address, Forwarding, Name, Publish, Route, Scheduler, SchedulerFlag, Transport
 
 Pool: TypeAlias = IPv4Network | IPv6Network
 """The addresses that VIPs are taken from."""

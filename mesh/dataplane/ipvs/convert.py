@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TypeAlias
 
-from mesh.dataplane.diff import (
+from mesh.dataplane.ipvs import messages as codec
+from mesh.dataplane.netlink import Ack, Request
+from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
     DeleteRealServer,
@@ -19,9 +21,8 @@ from mesh.dataplane.diff import (
     EditRealServer,
     EditVirtualServer,
 )
-from mesh.dataplane.ipvs import messages as codec
-from mesh.dataplane.ipvs.netlink import Ack, Request
-from mesh.model import Forwarding, RealKey, RealServer, Scheduler, SchedulerFlag, VirtualKey, VirtualServer
+from mesh.model.service import Forwarding, Scheduler, SchedulerFlag
+from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 Change: TypeAlias = (
     AddVirtualServer | EditVirtualServer | DeleteVirtualServer | AddRealServer | EditRealServer | DeleteRealServer

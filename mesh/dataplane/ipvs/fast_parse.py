@@ -21,8 +21,8 @@ from mesh.dataplane.ipvs.messages import (
 )
 from mesh.dataplane.ipvs.messages import DestinationAttribute as Dst
 from mesh.dataplane.ipvs.messages import ServiceAttribute as Svc
-from mesh.dataplane.ipvs.netlink import ATTRIBUTE_HEADER, U16, positions
-from mesh.model import RealKey
+from mesh.dataplane.netlink import ATTRIBUTE_HEADER, U16, positions
+from mesh.model.table import RealKey
 
 REMEMBERED = 1 << 16
 """Messages; when more come, all are forgotten."""

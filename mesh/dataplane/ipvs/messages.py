@@ -12,8 +12,9 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple, TypeAlias
 
-from mesh.dataplane.ipvs.netlink import PORT, U16, U32, Attributes, Request, attribute, nest
-from mesh.model import Address, RealKey, Transport, VirtualKey
+from mesh.dataplane.netlink import PORT, U16, U32, Attributes, Request, attribute, nest
+from mesh.model.service import Address, Transport
+from mesh.model.table import RealKey, VirtualKey
 
 FAMILY_NAME = "IPVS"
 

@@ -16,7 +16,6 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
-from mesh.dataplane.diff import BindVip, Operation, UnbindVip
 from mesh.dataplane.drain import Place
 from mesh.dataplane.ipvs import messages as codec
 from mesh.dataplane.ipvs.convert import Change, as_edit, encode, reason, virtual_key, virtual_server
@@ -24,7 +23,8 @@ from mesh.dataplane.ipvs.fast_parse import DestinationParser, ServiceParser
 from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.stats import parse_traffic
 from mesh.dataplane.kernel import move_vip
-from mesh.model import Table, Traffic, VirtualKey
+from mesh.dataplane.operations import BindVip, Operation, UnbindVip
+from mesh.model.table import Table, Traffic, VirtualKey
 
 _FEW = 64
 """Up to so many virtual servers are asked for one by one; more are picked from the whole list."""

@@ -23,7 +23,7 @@ from pyroute2.netlink.generic.ipvs import ipvsmsg
 
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.ipvs.messages import FAMILY_NAME
-from mesh.dataplane.ipvs.netlink import Ack, MalformedError, Reply, Request, entries, pack, unpack
+from mesh.dataplane.netlink import Ack, MalformedError, Reply, Request, entries, pack, unpack
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ import struct
 from enum import IntEnum
 
 from mesh.dataplane.ipvs.messages import SERVICE, parse_service
-from mesh.dataplane.ipvs.netlink import U32, Attributes
-from mesh.model import Traffic, VirtualKey
+from mesh.dataplane.netlink import U32, Attributes
+from mesh.model.table import Traffic, VirtualKey
 
 _U64 = struct.Struct("=Q")
 _STATS, _STATS64 = 10, 12  # IPVS_SVC_ATTR_*; the second since Linux 4.1

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mesh.model import RealKey, Scheduler, SchedulerFlag, VirtualKey, VirtualServer
+from mesh.model.service import Scheduler, SchedulerFlag
+from mesh.model.table import RealKey, VirtualKey, VirtualServer
 
 IN_TURN = 256
 """Slots, as the weights divided by their greatest common divisor add up."""

@@ -8,7 +8,11 @@ each.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesh.dataplane.diff import (
+from mesh.dataplane.nftables.balancer import COUNTING
+from mesh.dataplane.nftables.parse import State
+from mesh.dataplane.nftables.ruleset import SERVICES, Base, element
+from mesh.dataplane.nftables.service_chain import Chains, chain_name, chains, declaration
+from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
     BindVip,
@@ -21,11 +25,8 @@ from mesh.dataplane.diff import (
     UnbindVip,
     settle,
 )
-from mesh.dataplane.nftables.balancer import COUNTING
-from mesh.dataplane.nftables.parse import State
-from mesh.dataplane.nftables.ruleset import SERVICES, Base, element
-from mesh.dataplane.nftables.service_chain import Chains, chain_name, chains, declaration
-from mesh.model import Forwarding, Table, VirtualKey, VirtualServer
+from mesh.model.service import Forwarding
+from mesh.model.table import Table, VirtualKey, VirtualServer
 
 
 @dataclass(slots=True)

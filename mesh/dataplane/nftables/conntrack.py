@@ -9,9 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from mesh.dataplane.ipvs.netlink import PORT, U32, Attributes, MalformedError, attribute, nest
+from mesh.dataplane.netlink import PORT, U32, Attributes, MalformedError, attribute, nest
 from mesh.dataplane.nftables.service_chain import PROTOCOLS, TRANSPORTS
-from mesh.model import RealKey, Transport, VirtualKey
+from mesh.model.service import Transport
+from mesh.model.table import RealKey, VirtualKey
 
 GENERATION = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*

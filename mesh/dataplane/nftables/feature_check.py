@@ -3,7 +3,8 @@
 from mesh.dataplane.nftables.commands import part
 from mesh.dataplane.nftables.parse import State
 from mesh.dataplane.nftables.ruleset import TABLE, base, script
-from mesh.model import RealKey, RealServer, Scheduler, SchedulerFlag, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 _PORT = SchedulerFlag.PORT
 

@@ -17,7 +17,7 @@ from mesh.dataplane.nftables.service_chain import (
     virtual_server,
 )
 from mesh.dataplane.nftables.statements import Json
-from mesh.model import VirtualKey, VirtualServer
+from mesh.model.table import VirtualKey, VirtualServer
 
 
 class ListingError(Exception):

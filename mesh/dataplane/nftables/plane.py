@@ -18,7 +18,6 @@ from functools import partial
 from ipaddress import ip_address
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
-from mesh.dataplane.diff import BindVip, Operation, UnbindVip
 from mesh.dataplane.drain import Place
 from mesh.dataplane.kernel import move_vip
 from mesh.dataplane.nftables.commands import Changes, changes, part, shortcomings, virtual_key
@@ -26,7 +25,9 @@ from mesh.dataplane.nftables.feature_check import sample
 from mesh.dataplane.nftables.parse import ABSENT, Listing, ListingError, State, committed, state
 from mesh.dataplane.nftables.ruleset import TABLE, Network, base, script
 from mesh.dataplane.nftables.socket import NetfilterSocket
-from mesh.model import Table, Traffic, Transport, VirtualKey, VirtualServer
+from mesh.dataplane.operations import BindVip, Operation, UnbindVip
+from mesh.model.service import Transport
+from mesh.model.table import Table, Traffic, VirtualKey, VirtualServer
 from mesh.util import nft
 
 log = logging.getLogger("vipmesh")

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias
 
 from mesh.dataplane.nftables.service_chain import PROTOCOLS, Rule
-from mesh.model import VirtualKey
+from mesh.model.table import VirtualKey
 
 Network: TypeAlias = IPv4Network | IPv6Network
 

@@ -26,7 +26,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesh.dataplane.nftables.balancer import Choice, choice, takes_new, unit
-from mesh.model import Address, RealKey, RealServer, Scheduler, SchedulerFlag, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 ALIEN = -1
 """A persistence that no plan asks for: the chain is not as we would write it, and the next diff sets it right."""

@@ -14,10 +14,10 @@ from functools import partial
 from typing import TypeVar
 
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.ipvs.netlink import Ack, Attributes, MalformedError, Reply, unpack
+from mesh.dataplane.netlink import Ack, Attributes, MalformedError, Reply, unpack
 from mesh.dataplane.nftables import conntrack
 from mesh.dataplane.nftables.conntrack import Entry
-from mesh.model import VirtualKey
+from mesh.model.table import VirtualKey
 
 T = TypeVar("T")
 

@@ -9,7 +9,8 @@ import errno
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from mesh.dataplane import DataPlaneError, Failure, VipInterface
-from mesh.dataplane.diff import (
+from mesh.dataplane.drain import Place
+from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
     BindVip,
@@ -20,11 +21,11 @@ from mesh.dataplane.diff import (
     Operation,
     UnbindVip,
 )
-from mesh.dataplane.drain import Place
 from mesh.dataplane.userspace.scheduler import Balance
 from mesh.dataplane.userspace.tcp_proxy import TcpListener
 from mesh.dataplane.userspace.udp_proxy import UdpListener
-from mesh.model import Address, Forwarding, RealKey, RealServer, Table, Traffic, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Address, Forwarding, Transport
+from mesh.model.table import RealKey, RealServer, Table, Traffic, VirtualKey, VirtualServer
 
 _PRIVILEGED = 1024
 

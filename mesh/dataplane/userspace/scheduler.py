@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from types import MappingProxyType
 
-from mesh.model import Address, RealKey, RealServer, Scheduler, SchedulerFlag
+from mesh.model.service import Address, Scheduler, SchedulerFlag
+from mesh.model.table import RealKey, RealServer
 
 _BY_HASH = {Scheduler.SH, Scheduler.MH, Scheduler.DH}
 _BY_LOAD = {Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ}

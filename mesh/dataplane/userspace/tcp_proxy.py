@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
 
-from mesh.model import Address, RealKey
+from mesh.model.service import Address
+from mesh.model.table import RealKey
 
 CONNECT_TIMEOUT = 3.0
 """Seconds that a real server gets to accept before the next one is tried."""

@@ -9,7 +9,8 @@ import asyncio
 from typing import Any, TypeAlias, cast
 
 from mesh.dataplane.userspace.tcp_proxy import Behind, Meter
-from mesh.model import Address, RealKey
+from mesh.model.service import Address
+from mesh.model.table import RealKey
 
 IDLE = 60.0
 """Seconds without a datagram after which a session ends; IPVS keeps UDP for 300 s."""

@@ -10,7 +10,8 @@ from mesh.health.checks.http_body import check_http_body
 from mesh.health.checks.tcp import check_tcp
 from mesh.health.checks.udp import check_udp
 from mesh.health.state_machine import Verdict
-from mesh.model import Address, Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Address
 
 
 class Check(Protocol):

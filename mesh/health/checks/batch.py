@@ -18,9 +18,11 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from mesh.health.checks.http import LIMIT, NotHttpError, final_status
-from mesh.health.checks.tcp import RESET, explain
+from mesh.health.checks.tcp import explain
 from mesh.health.state_machine import Verdict
-from mesh.model import Address, Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Address
+from mesh.util.sockets import RESET
 
 _NEWS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _FAILED = select.EPOLLERR | select.EPOLLHUP

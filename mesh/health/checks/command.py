@@ -13,7 +13,7 @@ import time
 from typing import Protocol
 
 from mesh.health.state_machine import Verdict
-from mesh.model import Probe
+from mesh.model.probe import Probe
 
 AT_ONCE = 4
 """Commands that run at the same time."""

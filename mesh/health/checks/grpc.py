@@ -22,9 +22,12 @@ from h2.events import TrailersReceived as Trailers
 from h2.exceptions import ProtocolError
 
 from mesh import __version__
-from mesh.health.checks.tcp import connect, judge, server_name
+from mesh.health.checks.tcp import judge, server_name
 from mesh.health.state_machine import Verdict
-from mesh.model import Address, Probe, ProbeKind, RealKey
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Address
+from mesh.model.table import RealKey
+from mesh.util.sockets import connect
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _STATUSES = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}

@@ -13,9 +13,12 @@ from typing import cast
 from urllib.parse import quote
 
 from mesh import __version__
-from mesh.health.checks.tcp import RESET, connect, explain, judge, server_name
+from mesh.health.checks.tcp import explain, judge, server_name
 from mesh.health.state_machine import Verdict
-from mesh.model import Address, Probe, RealKey
+from mesh.model.probe import Probe
+from mesh.model.service import Address
+from mesh.model.table import RealKey
+from mesh.util.sockets import RESET, connect
 
 LIMIT = 8192
 """Bytes within which the final status line must come, interim answers included."""

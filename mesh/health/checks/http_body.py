@@ -14,9 +14,12 @@ import aiohttp
 from yarl import URL
 
 from mesh.health.checks.http import headers_of, target_of
-from mesh.health.checks.tcp import RESET, explain, judge, server_name
+from mesh.health.checks.tcp import explain, judge, server_name
 from mesh.health.state_machine import Verdict
-from mesh.model import Address, Probe, RealKey
+from mesh.model.probe import Probe
+from mesh.model.service import Address
+from mesh.model.table import RealKey
+from mesh.util.sockets import RESET
 
 LIMIT = 65536
 """Octets of the body that are looked at."""

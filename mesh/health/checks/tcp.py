@@ -5,24 +5,15 @@ a port of the worker with it; so every connection is closed by a reset (socket(7
 """
 
 import asyncio
-import errno
 import os
-import socket
 import ssl
-import struct
 import time
 from collections.abc import Coroutine
 
 from mesh.health.state_machine import Verdict
-from mesh.model import Address, Probe
-
-RESET = struct.pack("ii", 1, 0)
-"""`struct linger`: on, no time: close sends RST and forgets the connection."""
-
-OURS = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES)
-)
-"""What the worker lacks or forbids: the endpoint was not even asked."""
+from mesh.model.probe import Probe
+from mesh.model.service import Address
+from mesh.util.sockets import OURS, connect
 
 
 async def check_tcp(address: Address, port: int, probe: Probe) -> Verdict:
@@ -33,44 +24,6 @@ async def check_tcp(address: Address, port: int, probe: Probe) -> Verdict:
 async def _ask(address: Address, port: int) -> tuple[bool, str]:
     (await connect(address, port)).close()
     return True, "connected"
-
-
-async def connect(address: Address, port: int) -> socket.socket:
-    """A connected non-blocking socket that resets when it is closed. Raises `OSError`.
-
-    Not by `loop.sock_connect`: uvloop's resolves the address first, in threads that names may keep waiting for seconds.
-    """
-    sock = unconnected(address)
-    try:
-        error = sock.connect_ex((address, port))
-        if error == errno.EINPROGRESS:
-            await _writable(sock)
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-async def _writable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_writer(sock, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_writer(sock)
-
-
-def unconnected(address: Address) -> socket.socket:
-    """The same, before it is connected to this address."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    return sock
 
 
 async def judge(question: Coroutine[None, None, tuple[bool, str]], limit: float) -> Verdict:

@@ -10,7 +10,8 @@ import socket
 
 from mesh.health.checks.tcp import judge
 from mesh.health.state_machine import Verdict
-from mesh.model import Address, Probe
+from mesh.model.probe import Probe
+from mesh.model.service import Address
 
 _DATAGRAM = 65535
 _SHOWN = 20

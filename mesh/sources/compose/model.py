@@ -7,8 +7,8 @@ from ipaddress import ip_address
 from types import MappingProxyType
 
 from mesh.config.labels.values import RefusedError, port, shown
-from mesh.model import Address
 from mesh.model.problem import Problem
+from mesh.model.service import Address
 
 
 @dataclass(frozen=True, slots=True)

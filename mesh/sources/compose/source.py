@@ -17,8 +17,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.variables import parse_variables
 
-from mesh.model import Instance
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Instance
 from mesh.sources.compose.model import ComposeFile, ComposeService, merge, project_name
 from mesh.sources.compose.parse import read
 

@@ -10,7 +10,7 @@ import aiodocker
 import aiohttp
 import msgspec
 
-from mesh.model import Address
+from mesh.model.service import Address
 from mesh.sources.docker.events import Ending, ending_of
 from mesh.sources.docker.messages import Event, Inspected, Listed, Network
 

@@ -16,8 +16,8 @@ from ipaddress import ip_address
 from mesh.config.labels.parse import PREFIXES, Parsed, parse
 from mesh.config.labels.values import printable
 from mesh.config.settings import EndpointAddress
-from mesh.model import Address, Drain, Health, HostPort, Instance, Name, Service, Transport
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Address, Drain, Health, HostPort, Instance, Name, Service, Transport
 from mesh.sources.docker.messages import Attachment, Listed
 
 MOST_LABELS = 256

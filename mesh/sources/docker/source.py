@@ -19,8 +19,8 @@ from dataclasses import replace
 
 import aiodocker
 
-from mesh.model import Drain, Health, Instance
 from mesh.model.problem import Problem
+from mesh.model.service import Drain, Health, Instance
 from mesh.sources.docker.client import (
     ANSWER,
     FAILURES,

@@ -7,9 +7,9 @@ records nobody wants to look for them.
 from collections.abc import Callable
 from functools import lru_cache
 
+from mesh.model.persistent_map import ShardedMap
 from mesh.store import Snapshot
 from mesh.store.etcd.messages import KeyValue, WatchAnswer
-from meshdns.persistent_map import ShardedMap
 
 ALIKE = 16384
 """Values that are kept once although many records have them: all workers that run a service declare it alike."""

@@ -15,7 +15,6 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-from mesh.cluster.records.decode import session
 from mesh.store import StoreError
 from mesh.store.etcd.client import Gateway
 from mesh.store.etcd.errors import RefusedError
@@ -40,9 +39,13 @@ _ATTEMPTS = 3
 class Registrations:
     """The leased keys of one worker."""
 
-    def __init__(self, gateway: Gateway, own: tuple[bytes, ...], ttl: int) -> None:
-        """`own`: prefixes below which nobody else writes; `ttl`: seconds."""
+    def __init__(
+        self, gateway: Gateway, own: tuple[bytes, ...], ttl: int, session_of: Callable[[bytes], str | None]
+    ) -> None:
+        """`own`: prefixes below which nobody else writes; `ttl`: seconds; `session_of`: which run of a daemon wrote a
+        daemon record, None if the value is not one."""
         self._gateway = gateway
+        self._session_of = session_of
         self._own = own
         self._daemon = own[0] + b"daemon"
         """Written last, and by whoever has the name."""
@@ -163,7 +166,7 @@ class Registrations:
         mine = (self._wanted or {}).get(self._daemon)
         if there is None or mine is None or not there.lease:
             return False
-        return session(there.value) not in (None, session(mine))
+        return self._session_of(there.value) not in (None, self._session_of(mine))
 
     def _step_back(self) -> None:
         """The other one may have taken over the lease, which must not outlive it."""

@@ -13,7 +13,7 @@ import logging
 import random
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
@@ -36,19 +36,37 @@ _RETRY = 0.2
 class EtcdStore:
     """To be made in the event loop; `run` goes beside everything else."""
 
-    def __init__(self, gateway: Gateway, prefix: str, own: tuple[str, ...], lease_ttl: int) -> None:
-        """`prefix` and `own` end with a slash: where all keys are, and below it, where this worker alone writes."""
+    def __init__(
+        self,
+        gateway: Gateway,
+        prefix: str,
+        own: tuple[str, ...],
+        lease_ttl: int,
+        session_of: Callable[[bytes], str | None],
+    ) -> None:
+        """`prefix` and `own` end with a slash: where all keys are, and below it, where this worker alone writes.
+
+        `session_of` says which run of a daemon wrote a daemon record; None: the value is not one.
+        """
         self._gateway = gateway
         self._prefix = prefix.encode()
-        self._registrations = Registrations(gateway, tuple(self._prefix + part.encode() for part in own), lease_ttl)
+        below = tuple(self._prefix + part.encode() for part in own)
+        self._registrations = Registrations(gateway, below, lease_ttl, session_of)
         self._former: Snapshot | None = None
         self._silent: str | None = None
         self._closed = False
 
     @classmethod
-    def at(cls, url: EtcdUrl, gateway: Gateway, own: tuple[str, ...], lease_ttl: int) -> "EtcdStore":
+    def at(
+        cls,
+        url: EtcdUrl,
+        gateway: Gateway,
+        own: tuple[str, ...],
+        lease_ttl: int,
+        session_of: Callable[[bytes], str | None],
+    ) -> "EtcdStore":
         """Below the URL's prefix."""
-        return cls(gateway, url.prefix, own, lease_ttl)
+        return cls(gateway, url.prefix, own, lease_ttl, session_of)
 
     def remember(self, seen: Snapshot) -> None:
         """What a former life of this daemon has seen last; to be told before anything is asked."""

@@ -12,7 +12,7 @@ from mesh.api.http import broadcaster as feed
 from mesh.api.http import event_stream as events
 from mesh.api.http.broadcaster import MOST, OFTEN, SELDOM, CrowdedError, Feed
 from mesh.control.snapshot import Observed
-from mesh.model import Health
+from mesh.model.service import Health
 from tests.api.http.worker import client, serving, socket_of, until
 from tests.api.metrics.test_families import OBSERVED
 

@@ -9,8 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.api.http.server import AdminApi, AdminError, Entrance
-from mesh.api.status import Facts
-from mesh.control.snapshot import Observed
+from mesh.control.snapshot import Facts, Observed
 from tests.api.http.worker import client, serving, socket_of
 from tests.system.e2e.programs import free_port
 

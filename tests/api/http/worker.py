@@ -12,8 +12,7 @@ import aiohttp
 from mesh.api.explain.document import Explanation
 from mesh.api.explain.query import explain
 from mesh.api.http.server import AdminApi, Entrance, RefusalError
-from mesh.control.evidence import Evidence
-from mesh.control.snapshot import Observed
+from mesh.control.snapshot import Evidence, Observed
 from tests.api.metrics.test_families import OBSERVED
 
 TOKEN = "0123456789abcdef"

@@ -9,26 +9,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.api.metrics.families import TABLE, Measured, exposition
-from mesh.api.status import Facts
 from mesh.control.planner import plan
-from mesh.control.snapshot import Observed
-from mesh.control.stats import LoopFigures, ProbeFigures
+from mesh.control.snapshot import Facts, Observed
+from mesh.control.stats import LoopFigures
 from mesh.health.snapshot import Judged
-from mesh.model import (
-    Claims,
-    ClusterView,
-    Drain,
-    Endpoint,
-    Health,
-    Instance,
-    Probe,
-    ProbeKind,
-    Route,
-    Service,
-    Traffic,
-    Transport,
-    VirtualKey,
-)
+from mesh.health.stats import ProbeFigures
+from mesh.model.claims import Claims
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Drain, Endpoint, Health, Instance, Route, Service, Transport
+from mesh.model.table import Traffic, VirtualKey
+from mesh.model.view import ClusterView
 
 DOCS = Path(__file__).parents[3] / "docs"
 FACTS = Facts("1.2", 'w"1\\', "fake", "a test")

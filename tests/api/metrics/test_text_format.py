@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.api.metrics.text_format import Family, Histogram, Kind, lines
+from mesh.api.metrics.text_format import Family, Kind, lines
+from mesh.util.histogram import Histogram
 
 GAUGE = Family("some_gauge", Kind.GAUGE, "What it is: a \\ and\na line.", ("one", "other"))
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=20)

@@ -14,27 +14,17 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 from mesh.api.events import Moment
 from mesh.api.http.broadcaster import Feed
 from mesh.api.http.server import AdminApi, Entrance
-from mesh.api.status import Facts
 from mesh.control.planner import plan
-from mesh.control.snapshot import Observed
+from mesh.control.snapshot import Facts, Observed
 from mesh.dataplane.drain import Place
 from mesh.health.history import History
 from mesh.health.snapshot import Judged
 from mesh.health.state_machine import Verdict
-from mesh.model import (
-    Claims,
-    ClusterView,
-    Endpoint,
-    Health,
-    Instance,
-    Probe,
-    ProbeKind,
-    Route,
-    Service,
-    Traffic,
-    Transport,
-    VirtualKey,
-)
+from mesh.model.claims import Claims
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Endpoint, Health, Instance, Route, Service, Transport
+from mesh.model.table import Traffic, VirtualKey
+from mesh.model.view import ClusterView
 from tests.api.http.worker import TOKEN, VERBS
 from tests.system.e2e.programs import free_port
 

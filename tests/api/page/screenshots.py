@@ -11,7 +11,8 @@ from typing import Literal
 
 from playwright.async_api import expect
 
-from mesh.model import RealKey, Traffic, Transport, VirtualKey
+from mesh.model.service import Transport
+from mesh.model.table import RealKey, Traffic, VirtualKey
 from tests.api.page.browser import Worker, failed, launched, observed
 
 DOCS = Path(__file__).parents[3] / "docs"

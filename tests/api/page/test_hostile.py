@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from playwright.async_api import Page, expect
 
-from mesh.api.status import Facts
 from mesh.control.planner import plan
-from mesh.control.snapshot import Observed
-from mesh.model import Claims, Endpoint
+from mesh.control.snapshot import Facts, Observed
+from mesh.model.claims import Claims
+from mesh.model.service import Endpoint
 from tests.api.page.browser import Complaints, Worker, asked, observed
 
 ATTACKS = [

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from playwright.async_api import Page, expect
 
-from mesh.model import RealKey, Traffic, Transport, VirtualKey
+from mesh.model.service import Transport
+from mesh.model.table import RealKey, Traffic, VirtualKey
 from tests.api.http.worker import TOKEN
 from tests.api.page.browser import Worker, failed, observed
 

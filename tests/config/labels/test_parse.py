@@ -8,19 +8,10 @@ import pytest
 
 from mesh.config.labels.parse import KNOWN, PREFIXES, Parsed, key_of, parse, port_label
 from mesh.config.labels.values import shown
-from mesh.model import (
-    Forwarding,
-    Probe,
-    ProbeKind,
-    Publish,
-    RealServer,
-    Route,
-    Scheduler,
-    SchedulerFlag,
-    Service,
-    Transport,
-)
+from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Forwarding, Publish, Route, Scheduler, SchedulerFlag, Service, Transport
+from mesh.model.table import RealServer
 
 POOL = IPv4Network("10.112.0.0/16")
 TCP, UDP = Transport.TCP, Transport.UDP

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.config.labels.parse import KNOWN, PREFIXES, Parsed, parse, port_label
-from mesh.model import Probe, ProbeKind, Publish, Route, Scheduler, Service, Transport
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Publish, Route, Scheduler, Service, Transport
 
 POOL = IPv4Network("10.112.0.0/16")
 TCP, UDP = Transport.TCP, Transport.UDP

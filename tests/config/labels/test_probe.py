@@ -7,7 +7,7 @@ import pytest
 
 from mesh.cli.lint import check
 from mesh.config.labels.parse import Parsed, parse
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 
 NAMED = {"mesh.routing.port_80": "a"}

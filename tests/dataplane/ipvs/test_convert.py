@@ -4,29 +4,20 @@ import errno
 
 import pytest
 
-from mesh.dataplane.diff import (
+from mesh.dataplane.diff import diff
+from mesh.dataplane.ipvs.convert import ALIEN, Change, as_edit, encode, reason, virtual_server
+from mesh.dataplane.ipvs.messages import BY_PORT, DIRECT, FALLBACK, MASQUERADE, PERSISTENT, TUNNEL, Destination, Service
+from mesh.dataplane.netlink import Ack
+from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
     DeleteRealServer,
     DeleteVirtualServer,
     EditRealServer,
     EditVirtualServer,
-    diff,
 )
-from mesh.dataplane.ipvs.convert import ALIEN, Change, as_edit, encode, reason, virtual_server
-from mesh.dataplane.ipvs.messages import BY_PORT, DIRECT, FALLBACK, MASQUERADE, PERSISTENT, TUNNEL, Destination, Service
-from mesh.dataplane.ipvs.netlink import Ack
-from mesh.model import (
-    Forwarding,
-    RealKey,
-    RealServer,
-    Scheduler,
-    SchedulerFlag,
-    Table,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
+from mesh.model.service import Forwarding, Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 
 WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 BACKEND = RealKey("10.2.0.1", 8080)

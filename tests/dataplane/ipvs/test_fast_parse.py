@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mesh.dataplane.ipvs.fast_parse import DestinationParser, ServiceParser
 from mesh.dataplane.ipvs.messages import parse_destination, parse_service
-from mesh.dataplane.ipvs.netlink import (
+from mesh.dataplane.netlink import (
     MalformedError,
     Reply,
     Request,

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mesh.dataplane.ipvs import messages as codec
 from mesh.dataplane.ipvs.messages import PERSISTENT, Command, Destination, Service, Timeouts
-from mesh.dataplane.ipvs.netlink import Ack, MalformedError, Reply, Request, attribute, nest, pack, unpack
-from mesh.model import RealKey, Scheduler, Transport, VirtualKey
+from mesh.dataplane.netlink import Ack, MalformedError, Reply, Request, attribute, nest, pack, unpack
+from mesh.model.service import Scheduler, Transport
+from mesh.model.table import RealKey, VirtualKey
 
 WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 NAMES = VirtualKey("fd00::7", 53, Transport.UDP)

@@ -10,8 +10,8 @@ import pytest
 import uvloop
 
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.ipvs.netlink import Ack, Request, pack
 from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
+from mesh.dataplane.netlink import Ack, Request, pack
 
 HEADER = struct.Struct("=IHHII")
 FAMILY, ERROR, DONE = 28, 2, 3

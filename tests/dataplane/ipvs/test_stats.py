@@ -6,9 +6,10 @@ import pytest
 
 from mesh.dataplane.ipvs import messages as codec
 from mesh.dataplane.ipvs.messages import Service
-from mesh.dataplane.ipvs.netlink import MalformedError, attribute, nest
 from mesh.dataplane.ipvs.stats import parse_traffic
-from mesh.model import Traffic, Transport, VirtualKey
+from mesh.dataplane.netlink import MalformedError, attribute, nest
+from mesh.model.service import Transport
+from mesh.model.table import Traffic, VirtualKey
 
 WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 KEY = codec.new_service(Service(WEB, "wrr")).body[4:]

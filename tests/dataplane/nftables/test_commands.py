@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dataplane.ipvs.netlink import MalformedError, attribute, nest
+from mesh.dataplane.netlink import MalformedError, attribute, nest
 from mesh.dataplane.nftables import conntrack
 from mesh.dataplane.nftables.balancer import IN_TURN, SEED, choice
 from mesh.dataplane.nftables.parse import Listing, ListingError, state
 from mesh.dataplane.nftables.ruleset import base
 from mesh.dataplane.nftables.service_chain import ALIEN, chain_name, chains, virtual_key, virtual_server
 from mesh.dataplane.nftables.statements import rule
-from mesh.model import Address, RealKey, RealServer, Scheduler, SchedulerFlag, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 A, B, C = (RealKey(f"10.2.0.{number}", 8080) for number in (1, 2, 3))

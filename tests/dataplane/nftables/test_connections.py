@@ -8,12 +8,14 @@ from unittest.mock import patch
 
 import pytest
 
-from mesh.dataplane.diff import EditRealServer, diff
+from mesh.dataplane.diff import diff
 from mesh.dataplane.nftables import NftablesDataPlane
 from mesh.dataplane.nftables.service_chain import ALIEN
 from mesh.dataplane.nftables.socket import NetfilterSocket
+from mesh.dataplane.operations import EditRealServer
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import RealKey, RealServer, Scheduler, SchedulerFlag, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.util import nft
 from tests.dataplane.nftables.test_plane import WEB, A, B, lab, want
 from tests.netns import run

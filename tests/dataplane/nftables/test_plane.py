@@ -9,21 +9,12 @@ from ipaddress import ip_network
 import pytest
 
 from mesh.dataplane import DataPlane, DataPlaneError
-from mesh.dataplane.diff import AddRealServer, AddVirtualServer, Operation, diff
+from mesh.dataplane.diff import diff
 from mesh.dataplane.nftables import NftablesDataPlane, available, remove
+from mesh.dataplane.operations import AddRealServer, AddVirtualServer, Operation
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import (
-    Address,
-    Forwarding,
-    RealKey,
-    RealServer,
-    Scheduler,
-    SchedulerFlag,
-    Table,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
+from mesh.model.service import Address, Forwarding, Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.dataplane.contract import Connection, TrafficContract
 from tests.netns import private_network, run
 from tests.system.e2e.programs import CI

@@ -11,11 +11,13 @@ from typing import cast
 import pytest
 import uvloop
 
-from mesh.dataplane.diff import AddRealServer, AddVirtualServer, BindVip, diff
+from mesh.dataplane.diff import diff
+from mesh.dataplane.operations import AddRealServer, AddVirtualServer, BindVip
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.dataplane.userspace.udp_proxy import UdpListener
 from mesh.host.vip_interface import LoopbackAddresses
-from mesh.model import Address, Forwarding, RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Address, Forwarding, Scheduler, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.dataplane.contract import Connection, TrafficContract
 from tests.system.e2e.programs import free_port
 

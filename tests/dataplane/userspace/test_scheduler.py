@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.dataplane.userspace.scheduler import Balance
-from mesh.model import RealKey, RealServer, Scheduler, SchedulerFlag
+from mesh.model.service import Scheduler, SchedulerFlag
+from mesh.model.table import RealKey, RealServer
 
 A, B, C = (RealKey(f"10.2.0.{n}", 80) for n in (1, 2, 3))
 

@@ -10,7 +10,7 @@ import pytest
 from mesh.health.checks.batch import Shot, Volley, is_plain
 from mesh.health.checks.http import LIMIT, request
 from mesh.health.state_machine import Verdict
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
 from tests.health.checks.test_http import reset
 

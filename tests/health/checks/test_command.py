@@ -7,7 +7,8 @@ import pytest
 from mesh.health.checks.command import AT_ONCE, CommandCheck
 from mesh.health.prober import Prober
 from mesh.health.targets import Target
-from mesh.model import Health, Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Health
 
 PROBE = Probe(ProbeKind.COMMAND, None, command="check", timeout=1.0, interval=5.0)
 

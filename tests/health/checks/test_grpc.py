@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mesh.health.checks import network_checks
 from mesh.health.checks.grpc import check_grpc, judge_answer, message, serving_status
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
 from tests.health.checks.test_tls import trusting
 

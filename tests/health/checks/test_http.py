@@ -9,7 +9,7 @@ import pytest
 
 from mesh.health.checks.http import LIMIT, check_http
 from mesh.health.checks.tcp import explain
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
 
 PROBE = Probe(ProbeKind.HTTP, None, timeout=2.0)

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.health.checks import network_checks
 from mesh.health.checks.http_body import LIMIT, check_http_body
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
 from tests.health.checks.test_tls import trusting
 

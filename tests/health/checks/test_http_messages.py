@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mesh import __version__
 from mesh.health.checks.http import LIMIT, NotHttpError, final_status, request
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 
 
 def test_the_request() -> None:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from mesh.health.checks.tcp import check_tcp, judge
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, endpoint, hangs, socket_states, until
 
 PROBE = Probe(ProbeKind.TCP, None, timeout=0.2)

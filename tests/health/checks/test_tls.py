@@ -7,7 +7,7 @@ import pytest
 
 from mesh.health.checks import network_checks
 from mesh.health.checks.http import check_http
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import DATA, TIME_WAIT, endpoint, hangs, says, socket_states, until
 
 PROBE = Probe(ProbeKind.HTTPS, None, timeout=2.0)

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from mesh.health.checks.udp import check_udp
-from mesh.model import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind
 
 PROBE = Probe(ProbeKind.UDP, None, timeout=0.2, send=b"PING\0", expect_reply=b"PONG")
 

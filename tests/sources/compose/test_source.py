@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.model import Instance
 from mesh.model.problem import Problem
+from mesh.model.service import Instance
 from mesh.sources import Source
 from mesh.sources.compose.source import ComposeSource, load
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from mesh.config.settings import EndpointAddress
-from mesh.model import Drain, Health, HostPort, Transport
+from mesh.model.service import Drain, Health, HostPort, Transport
 from mesh.sources.docker.instances import MOST_LABELS, Known, Listing, Rules, read
 from mesh.sources.docker.messages import Listed
 

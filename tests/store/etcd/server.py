@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.cluster.records.decode import session
 from mesh.config.etcd_url import EtcdUrl
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.etcd import EtcdStore, Gateway
@@ -181,7 +182,7 @@ async def worker(
     url: EtcdUrl, name: str = "w1", ttl: int = 5, gateway: Gateway | None = None
 ) -> AsyncIterator[EtcdStore]:
     """A store whose lease is kept alive."""
-    store = EtcdStore.at(url, gateway or Gateway(url.members), (f"workers/{name}/", f"health/{name}/"), ttl)
+    store = EtcdStore.at(url, gateway or Gateway(url.members), (f"workers/{name}/", f"health/{name}/"), ttl, session)
     try:
         async with asyncio.TaskGroup() as tasks:
             keeping = tasks.create_task(store.run())

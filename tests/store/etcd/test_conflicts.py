@@ -14,8 +14,9 @@ from mesh.cluster.records.encode import view
 from mesh.cluster.sync import Share
 from mesh.config.etcd_url import EtcdUrl
 from mesh.control.conditions import Journal
-from mesh.model import ClusterView, Endpoint, Publish, Route, Service, Transport
 from mesh.model.problem import Problem
+from mesh.model.service import Endpoint, Publish, Route, Service, Transport
+from mesh.model.view import ClusterView
 from tests.store.etcd.server import EtcdServer, etcd, worker
 
 POOL, PORTS = ip_network("10.112.0.0/24"), range(30000, 30010)

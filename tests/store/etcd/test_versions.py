@@ -15,9 +15,9 @@ from mesh.cluster.records.encode import own_prefixes, view
 from mesh.cluster.sync import Share
 from mesh.config.etcd_url import EtcdUrl
 from mesh.control.conditions import Journal
-from mesh.health.panic import Said
-from mesh.model import ClusterView, Endpoint, Health, Route, Service, Transport
 from mesh.model.problem import Problem
+from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.view import ClusterView, Said
 from mesh.store import Store
 from mesh.store.etcd import EtcdStore
 from tests.store.etcd.server import EtcdServer, etcd, worker

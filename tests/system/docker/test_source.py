@@ -8,8 +8,8 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from mesh.model import Drain, Health, Instance
 from mesh.model.problem import Problem
+from mesh.model.service import Drain, Health, Instance
 from mesh.sources.docker.client import connected, events
 from mesh.sources.docker.instances import Rules
 from mesh.sources.docker.source import FILTERS, DockerSource

@@ -8,11 +8,12 @@ from ipaddress import ip_network
 
 import pytest
 
+from mesh.cluster.records.decode import session
 from mesh.cluster.records.encode import own_prefixes, view
 from mesh.config.etcd_url import EtcdUrl
 from mesh.control.digest import digest
 from mesh.control.planner import plan
-from mesh.model import Health, Instance
+from mesh.model.service import Health, Instance
 from mesh.store.etcd import EtcdStore, Gateway
 from mesh.testing.worker import FakeWorker, Field, spread
 from tests.store.etcd.server import EtcdServer, etcd
@@ -39,7 +40,7 @@ async def cluster(url: EtcdUrl, placed: list[list[Instance]]) -> AsyncIterator[l
     async with AsyncExitStack() as stack:
         workers = []
         for number, instances in enumerate(placed):
-            store = EtcdStore.at(url, Gateway(url.members), own_prefixes(f"w{number}"), 5)
+            store = EtcdStore.at(url, Gateway(url.members), own_prefixes(f"w{number}"), 5, session)
             stack.push_async_callback(store.close)
             workers.append(FakeWorker(f"w{number}", store, FIELD))
             workers[-1].runs(instances)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mesh.model import Transport, VirtualKey
+from mesh.model.service import Transport
+from mesh.model.table import VirtualKey
 from tests.netns import private_network, run
 from tests.system.e2e.programs import CI, VIPMESH, call, eventually, status, vipmesh
 from tests.system.ipvs.lab import BACKENDS, PORT, Client, Lab, Servers, ask_tcp

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from mesh.model import Address
+from mesh.model.service import Address
 from tests.netns import Namespace, ip
 from tests.system.ipvs.lab import PATIENCE, PORT, Lab
 

@@ -13,7 +13,7 @@ import socket
 from typing import cast
 
 from mesh.host.sysctl import ensure, router_settings
-from mesh.model import RealKey, VirtualKey
+from mesh.model.table import RealKey, VirtualKey
 from tests.dataplane.contract import Connection
 from tests.netns import Namespace, ip, run
 

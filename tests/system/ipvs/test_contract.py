@@ -8,7 +8,8 @@ import pytest
 from mesh.dataplane import DataPlane
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import Address, RealKey, VirtualKey
+from mesh.model.service import Address
+from mesh.model.table import RealKey, VirtualKey
 from tests.dataplane.contract import Connection, TrafficContract
 from tests.system.ipvs.lab import Client, Lab, Servers, ask_tcp, ask_udp
 

@@ -8,7 +8,8 @@ import pytest
 
 from mesh.dataplane.diff import diff
 from mesh.dataplane.drain import drain
-from mesh.model import RealServer, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Transport
+from mesh.model.table import RealServer, Table, VirtualKey, VirtualServer
 from tests.system.ipvs.lab import BACKENDS, PATIENCE, Client, Lab, Servers, ask_tcp, name_in
 from tests.system.ipvs.test_traffic import WEB, Worker
 

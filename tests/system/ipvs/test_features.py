@@ -10,17 +10,8 @@ import pytest
 from mesh.dataplane.diff import diff
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import (
-    Forwarding,
-    RealKey,
-    RealServer,
-    Scheduler,
-    SchedulerFlag,
-    Table,
-    Transport,
-    VirtualKey,
-    VirtualServer,
-)
+from mesh.model.service import Forwarding, Scheduler, SchedulerFlag, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.netns import run
 from tests.system.ipvs.lab import BACKENDS, BACKENDS_6, PATIENCE, PORT, Client, Lab, Servers, ask_tcp, ask_udp
 

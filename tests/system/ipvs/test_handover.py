@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mesh.model import Transport, VirtualKey
+from mesh.model.service import Transport
+from mesh.model.table import VirtualKey
 from tests.netns import run
 from tests.system.e2e.programs import eventually, status, vipmesh
 from tests.system.ipvs.lab import PORT, Client, Lab, Servers, ask_tcp

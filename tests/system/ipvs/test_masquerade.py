@@ -13,7 +13,9 @@ from mesh.dataplane.diff import diff
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.masquerade import SourceNat
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import Claims, Forwarding, RealKey, RealServer, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.claims import Claims
+from mesh.model.service import Forwarding, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.netns import run
 from tests.system.ipvs.lab import BACKENDS, PATIENCE, PORT, Lab
 

@@ -10,7 +10,9 @@ import pytest
 import uvloop
 
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.diff import (
+from mesh.dataplane.diff import diff
+from mesh.dataplane.ipvs.plane import IpvsDataPlane, available
+from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
     BindVip,
@@ -20,11 +22,10 @@ from mesh.dataplane.diff import (
     EditVirtualServer,
     Operation,
     UnbindVip,
-    diff,
 )
-from mesh.dataplane.ipvs.plane import IpvsDataPlane, available
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import RealKey, RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Scheduler, Transport
+from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.netns import ip, run
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]

@@ -9,7 +9,8 @@ import pytest
 from mesh.dataplane.diff import diff
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
-from mesh.model import RealServer, Scheduler, Table, Transport, VirtualKey, VirtualServer
+from mesh.model.service import Scheduler, Transport
+from mesh.model.table import RealServer, Table, VirtualKey, VirtualServer
 from tests.system.ipvs.lab import BACKENDS, Client, Lab, Servers, ask_tcp
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]

@@ -1,0 +1,81 @@
+"""Which endpoints take part in their service, where they are reached, and what is probed. Pure."""
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+
+from mesh.model.probe import Probe, ProbeKind
+from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView
+
+
+def vip_of(service: Service, view: ClusterView) -> Address | None:
+    """The service's VIP, or None while it has none or another owner holds its first name."""
+    if view.claims.owners.get(service.name) != service.owner:
+        return None
+    vip = view.claims.vips.get(service.name)
+    return vip if service.fixed_vip in (None, vip) else None
+
+
+def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
+    """Those of the service's routing names that it holds; another owner may have been first with the rest."""
+    return tuple(name for name in service.names if view.claims.owners.get(name) == service.owner)
+
+
+def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
+    """Whether new connections may go to the endpoint."""
+    return endpoint.drain is None and verdict(service, endpoint, health) in (None, Health.HEALTHY)
+
+
+def verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
+    """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
+    return said(service, endpoint, health.get(endpoint.key))
+
+
+def probes(
+    view: ClusterView, endpoints: Iterable[Endpoint] | None = None
+) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
+    """What to probe: endpoint -> the check and where to send it, for services that have one and are in force.
+
+    `endpoints`: of these of the view; None: of all.
+    """
+    owners = {service.owner: service for service in view.services}
+    wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
+    for endpoint in view.endpoints if endpoints is None else endpoints:
+        service = owners.get(endpoint.owner)
+        if service is None or service.probe is None:
+            continue
+        port = service.probe.port or first_container_port(service)
+        wanted[endpoint.key] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
+    return wanted
+
+
+def first_container_port(service: Service) -> int:
+    """What a probe without a port asks: the first routed container port, else the first published one."""
+    return (service.routes or service.publishes)[0].container_port
+
+
+def said(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
+    """The same, of one endpoint, from what the probes say of it (None: nothing yet)."""
+    return endpoint.health if service.probe is None else probed or Health.STARTING
+
+
+def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
+    """Where a virtual server for a container port sends to."""
+    return RealKey(endpoint.address, endpoint.port_for(container_port, transport))
+
+
+def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
+    """Everywhere that the service's virtual servers may send to for this endpoint."""
+    return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
+
+
+def is_of_family(endpoint: Endpoint, vip: Address) -> bool:
+    """Whether a virtual server on the VIP can send to it: the kernel cannot masquerade between families."""
+    return (":" in endpoint.address) == (":" in vip)
+
+
+def is_askable(probe: Probe, place: RealKey) -> bool:
+    """Whether any worker may ask it."""
+    address = ip_address(place.address)
+    return probe.kind is not ProbeKind.COMMAND and not address.is_loopback and not address.is_link_local

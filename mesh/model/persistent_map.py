@@ -1,0 +1,8 @@
+"""The persistent map of the name server, which the views and plans are made of too.
+
+The one door through which mesh uses the data structure: see `meshdns.persistent_map`.
+"""
+
+from meshdns.persistent_map import ShardedMap, differing
+
+__all__ = ["ShardedMap", "differing"]

@@ -15,17 +15,17 @@ def parser() -> argparse.ArgumentParser:
 
     run = verbs.add_parser("run", help="run this worker's daemon in the foreground")
     _config(run, "settings (default: /etc/vipmesh.toml, if it exists)")
-    run.set_defaults(of="foreground")
+    run.set_defaults(of="run")
 
     demo = verbs.add_parser("demo", help="run the example stack on loopback: no root, no kernel support, no server")
     demo.add_argument("file", nargs="?", type=Path, help="a compose file of yours with x-endpoints on 127.0.0.0/8")
-    demo.set_defaults(of="foreground")
+    demo.set_defaults(of="run")
 
     check = verbs.add_parser("check", help="report every problem of compose files; exit status 1 if there is an error")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
     _config(check, "settings, for the VIP pool and the cluster domain")
     _json(check)
-    check.set_defaults(of="files")
+    check.set_defaults(of="check")
 
     doctor = verbs.add_parser(
         "doctor", help="look at this host for what stands in the daemon's way, and how to mend it"
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
     status = verbs.add_parser("status", help="show what a running daemon does")
     _asks(status)
-    status.set_defaults(of="show")
+    status.set_defaults(of="status")
 
     top = verbs.add_parser("top", help="show what goes through the services, as it changes")
     top.add_argument("--count", type=_count, metavar="N", help="so many times, then end; default: until interrupted")
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     explain = verbs.add_parser("explain", help="show the way of a request, and why what is not in the way is not")
     explain.add_argument("asked", metavar="NAME|VIP|PORT|CONTAINER", help="also a URL, an endpoint or PROJECT/SERVICE")
     _asks(explain)
-    explain.set_defaults(of="show")
+    explain.set_defaults(of="status")
 
     for name, does, what in (
         ("drain", "send no new connections to endpoints; returns when their last ones have ended", "ENDPOINT"),
@@ -57,12 +57,12 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=does)
         verb.add_argument("names", nargs="+", metavar=what, help="a container by name or id, or an endpoint's id")
         _asks(verb)
-        verb.set_defaults(of="change")
+        verb.set_defaults(of="drain")
 
     teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
     _config(teardown, "the daemon's settings")
     _json(teardown)
-    teardown.set_defaults(of="foreground")
+    teardown.set_defaults(of="run")
 
     completion = verbs.add_parser("completion", help="print a script that completes verbs, options and files at a TAB")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))

@@ -10,6 +10,8 @@ import logging
 import socket
 import sys
 
+from meshdns.log_codes import LogCode
+
 log = logging.getLogger("vipmesh")
 
 BUFFER = 4 << 20
@@ -22,6 +24,8 @@ _TRIES = 16
 
 class NameServerError(Exception):
     """The server cannot listen where it was told to. The text ends with the remedy."""
+
+    code = LogCode.CANNOT_LISTEN
 
 
 def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
@@ -80,7 +84,11 @@ def _bind_soon(sock: socket.socket, address: tuple[str | int, ...] | tuple[int, 
             sock.setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)
         sock.bind(address)
         if sock.type == socket.SOCK_STREAM:
-            log.warning("dns: this host does not have the address %s yet; it is served once it does", address[0])
+            log.warning(
+                "dns: this host does not have the address %s yet; it is served once it does",
+                address[0],
+                extra=LogCode.CANNOT_LISTEN.extra,
+            )
 
 
 def _words(error: OSError) -> str:

@@ -14,6 +14,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable, Sequence
 
+from meshdns.log_codes import LogCode
 from meshdns.message import asked
 from meshdns.upstream_query import Ways
 from meshdns.upstreams import Address, Upstream
@@ -69,6 +70,7 @@ class LoopWatch:
                 "dns: upstream %s asks us what we ask it: a loop; it is left alone. "
                 "Set [dns] upstream to servers that do not forward to this one",
                 upstream,
+                extra=LogCode.UPSTREAM_LOOP.extra,
             )
         upstream.looping = True
         self._later(AGAIN, lambda: self.look([upstream]))

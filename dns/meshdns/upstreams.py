@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from meshdns.log_codes import LogCode
 from meshdns.rdata import suffixes, wire
 
 log = logging.getLogger("vipmesh")
@@ -57,7 +58,11 @@ class Upstream:
         """It was silent for too long, or not there at all."""
         self.failures += 1
         if self.failures == SILENT:
-            log.warning("dns: upstream %s does not answer; others are asked first", self)
+            log.warning(
+                "dns: upstream %s does not answer; others are asked first",
+                self,
+                extra=LogCode.UPSTREAM_UNREACHABLE.extra,
+            )
         if self.failures >= SILENT:
             self.aside_until = now + min(ASIDE_MOST, ASIDE * 2 ** min(self.failures - SILENT, 8))
 
@@ -150,12 +155,21 @@ class Upstreams:
     def _complain(self, complaint: str) -> None:
         if complaint != self._complaint:
             kept = ", ".join(map(str, self._default)) or "nobody: they are refused"
-            log.warning("dns: %s; other names are asked of %s; or set [dns] upstream", complaint, kept)
+            log.warning(
+                "dns: %s; other names are asked of %s; or set [dns] upstream",
+                complaint,
+                kept,
+                extra=LogCode.RESOLV_CONF.extra,
+            )
         self._complaint = complaint
 
     def _is_other(self, upstream: Upstream) -> bool:
         if self._is_own(upstream.address):
-            log.error("dns: upstream %s is this name server itself and is not asked; take it out of [dns]", upstream)
+            log.error(
+                "dns: upstream %s is this name server itself and is not asked; take it out of [dns]",
+                upstream,
+                extra=LogCode.UPSTREAM_LOOP.extra,
+            )
             return False
         return True
 

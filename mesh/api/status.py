@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from mesh.control.planner import Plan
 from mesh.control.snapshot import Observed
 from mesh.health.snapshot import Known, ProbeStatus, VerdictStatus, known
-from mesh.model.codes import coded
 from mesh.model.eligibility import held_names, is_of_family, takes_traffic, verdict, vip_of
+from mesh.model.problem import Notices
 from mesh.model.service import Address, Name
 from mesh.model.table import VirtualKey
 from mesh.model.view import ClusterView
@@ -144,12 +144,12 @@ def workers(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
     return tuple(WorkerRow(name, endpoints) for name, endpoints in sorted(found.items()))
 
 
-def render(status: WorkerStatus) -> str:
-    """The text for people."""
-    return "\n".join(_lines(status))
+def render(status: WorkerStatus, notices: Notices) -> str:
+    """The text for people. `notices`: the messages of the status, with their codes."""
+    return "\n".join(_lines(status, notices))
 
 
-def _lines(status: WorkerStatus) -> Iterator[str]:
+def _lines(status: WorkerStatus, notices: Notices) -> Iterator[str]:
     yield f"worker      {status.worker}  (vipmesh {status.version})"
     yield f"data plane  {status.data_plane}: {status.data_plane_reason}"
     yield f"dns         {', '.join(status.dns)}"
@@ -162,8 +162,8 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
         yield f"workers     {', '.join(rows)}"
     if status.repairs:
         yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
-    for word, lines in (("frozen", status.frozen), ("suspected", status.suspicions)):
-        yield from (f"{word:<11} {coded(line)}" for line in lines)
+    for word, lines in (("frozen", notices.frozen), ("suspected", notices.suspicions)):
+        yield from (f"{word:<11} {message.line}" for message in lines)
     for service in status.services:
         serving = sum(endpoint.serving for endpoint in service.endpoints)
         yield ""
@@ -180,11 +180,12 @@ def _lines(status: WorkerStatus) -> Iterator[str]:
     if not status.services:
         yield ""
         yield ("no services" if status.digest else "no services are known yet: nothing was planned since the start")
-    for title, lines in (("problems", status.problems), ("the data plane refused", status.failures)):
+    problems = tuple(problem.coded for problem in notices.problems)
+    for title, lines in (("problems", problems), ("the data plane refused", notices.failures)):
         if lines:
             yield ""
             yield f"{title}:"
-            yield from (f"  {coded(line)}" for line in lines)
+            yield from (f"  {message.line}" for message in lines)
 
 
 def _endpoint_line(endpoint: EndpointStatus) -> str:
@@ -220,13 +221,23 @@ def worker_status(observed: Observed, *, in_detail: bool = False) -> WorkerStatu
         data_plane_reason=facts.data_plane_reason,
         dns=facts.dns,
         services=found,
-        problems=tuple(line for part in sorted(observed.problems) for line in observed.problems[part]),
-        failures=observed.failures,
-        frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
+        problems=tuple(map(str, observed.all_problems)),
+        failures=tuple(map(str, observed.failures)),
+        frozen=tuple(str(observed.frozen[part]) for part in sorted(observed.frozen)),
         repairs=observed.repairs,
         digest=observed.digest,
-        suspicions=observed.judged.suspicions,
+        suspicions=tuple(map(str, observed.judged.suspicions)),
         probes=observed.judged.probes if in_detail else None,
         store=facts.store,
         workers=workers(facts.worker, found),
+    )
+
+
+def notices(observed: Observed) -> Notices:
+    """The messages of `worker_status` and of explanations with their codes."""
+    return Notices(
+        problems=observed.all_problems,
+        failures=observed.failures,
+        frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
+        suspicions=observed.judged.suspicions,
     )

@@ -7,7 +7,6 @@ from mesh.cli.documents import Checked, Found
 from mesh.cli.lint import check as check_files
 from mesh.cli.output import as_json
 from mesh.cli.settings import settings
-from mesh.model.codes import code_of, coded
 from mesh.model.problem import Severity
 
 
@@ -17,11 +16,9 @@ def check(options: argparse.Namespace) -> int:
     problems = check_files(options.files, os.environ, domain=known.dns_domain, pool=known.vip_pool)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if options.json:
-        found = tuple(
-            Found(p.severity, p.where, p.subject, p.label, p.reason, p.remedy, code_of(str(p))) for p in problems
-        )
+        found = tuple(Found(p.severity, p.where, p.subject, p.label, p.reason, p.remedy, str(p.code)) for p in problems)
         as_json(Checked(tuple(map(str, options.files)), errors, len(problems) - errors, found))
     else:
-        lines = (coded(str(problem)) for problem in problems)
+        lines = (problem.coded.line for problem in problems)
         print(*lines, f"{len(options.files)} files: {errors} errors, {len(problems) - errors} warnings", sep="\n")
     return 1 if errors else 0

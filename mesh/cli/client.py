@@ -5,9 +5,9 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from mesh.config.errors import SettingsError
+from mesh.model.errors import CodedText, MeshError, SettingsError
 
 ANSWER = 5.0
 """Seconds that an answer may take."""
@@ -16,8 +16,15 @@ QUIET = 40.0
 _JSON = "application/json"
 
 
-class NoAnswerError(Exception):
+class NoAnswerError(MeshError):
     """No daemon answers, or not as one does. The text ends with the remedy."""
+
+
+class Reply(NamedTuple):
+    """A response of the daemon."""
+
+    body: str
+    headers: http.client.HTTPMessage
 
 
 class Daemon:
@@ -31,17 +38,17 @@ class Daemon:
 
     def ask(
         self, path: str, *, given: Mapping[str, str] | None = None, timeout: float = ANSWER, accept: str = _JSON
-    ) -> str:
-        """The body of the answer to a GET, or to a POST of what is given; of a refusal (409), too.
+    ) -> Reply:
+        """The response to a GET, or to a POST of what is given; that of a refusal (409), too.
 
         Raises `NoAnswerError`.
         """
         try:
-            return self._ask(path, given, timeout, accept).decode()
+            return self._ask(path, given, timeout, accept)
         except (OSError, http.client.HTTPException) as error:
             raise self._no_answer(error) from error
 
-    def _ask(self, path: str, given: Mapping[str, str] | None, timeout: float, accept: str) -> bytes:
+    def _ask(self, path: str, given: Mapping[str, str] | None, timeout: float, accept: str) -> Reply:
         connection = self._connection(timeout)
         method, body = ("GET", None) if given is None else ("POST", json.dumps(given))
         try:
@@ -49,7 +56,7 @@ class Daemon:
             answer = connection.getresponse()
             if answer.status not in (http.client.OK, http.client.CONFLICT):
                 raise http.client.HTTPException(f"status {answer.status}")
-            return answer.read()
+            return Reply(answer.read().decode(), answer.headers)
         finally:
             connection.close()
 
@@ -85,9 +92,12 @@ class Daemon:
         return http.client.HTTPConnection(self.listen, timeout=timeout)
 
     def _no_answer(self, error: Exception) -> NoAnswerError:
+        from mesh.model.codes import Code
+
         return NoAnswerError(
+            Code.DAEMON_UNREACHABLE,
             f"no daemon answers on {self.listen}: {error}; start it with `vipmesh run`, "
-            f"or name its [admin] listen with --admin"
+            f"or name its [admin] listen with --admin",
         )
 
     def _settings_listen(self) -> str:
@@ -107,7 +117,10 @@ class Daemon:
         try:
             return {"Authorization": f"Bearer {file.read_text().strip()}"}
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError((f"[admin] token_file {file}: cannot be read: {error}",)) from error
+            from mesh.model.codes import Code
+
+            problem = CodedText(f"[admin] token_file {file}: cannot be read: {error}", Code.SETTING_VALUE)
+            raise SettingsError([problem]) from error
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -26,7 +26,9 @@ from mesh.config.labels.parse import parse
 from mesh.config.settings import Settings, load
 from mesh.daemon.wiring import Running, StartError
 from mesh.daemon.wiring import run as run_daemon
+from mesh.model.codes import Code
 from mesh.model.eligibility import first_container_port
+from mesh.model.errors import CodedText
 from mesh.model.service import Instance, Transport
 from mesh.model.table import VirtualKey
 from mesh.sources.compose.source import ComposeSource
@@ -63,7 +65,7 @@ async def run(file: Path | None, environment: Mapping[str, str]) -> None:
     """Run the demo until Ctrl-C or SIGTERM. Raises what `daemon.run` raises, alone or in an exception group."""
     compose = file or next((root / EXAMPLE for root in ROOTS if (root / EXAMPLE).exists()), EXAMPLE)
     if not compose.exists():
-        raise StartError(f"{compose} does not exist; name a compose file: vipmesh demo FILE")
+        raise StartError(Code.DEMO_CANNOT_START, f"{compose} does not exist; name a compose file: vipmesh demo FILE")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -109,11 +111,13 @@ def _listed(compose: Path, environment: Mapping[str, str]) -> tuple[Instance, ..
     """The instances that the demo has to start. Raises `StartError` where it cannot."""
     instances, problems = ComposeSource([compose], env=environment).read()
     if not instances:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise StartError(f"{compose} has no service with x-endpoints, so the demo has nothing to start{lines}")
+        message = f"{compose} has no service with x-endpoints, so the demo has nothing to start"
+        details = [CodedText(f"  {problem}", problem.code) for problem in problems]
+        raise StartError(Code.DEMO_CANNOT_START, message, details)
     for instance in instances:
         if not ipaddress.ip_address(instance.address).is_loopback:
-            raise StartError(f"{compose}: the demo starts instances on 127.0.0.0/8 only, not on {instance.address}")
+            message = f"{compose}: the demo starts instances on 127.0.0.0/8 only, not on {instance.address}"
+            raise StartError(Code.DEMO_CANNOT_START, message)
     return instances
 
 
@@ -140,7 +144,9 @@ class DemoInstance:
         try:
             await web.TCPSite(self._runner, self._instance.address, self.port).start()
         except OSError as error:
-            raise StartError(f"the demo cannot start an instance on {self.name}: {error.strerror}") from error
+            raise StartError(
+                Code.DEMO_CANNOT_START, f"the demo cannot start an instance on {self.name}: {error.strerror}"
+            ) from error
 
     async def stop(self) -> None:
         """Die at once, as a killed container does; not running: nothing is done."""

@@ -6,8 +6,7 @@ from functools import partial
 
 from mesh.cli.client import Daemon, NoAnswerError
 from mesh.cli.documents import Changed
-from mesh.cli.output import as_json, failed
-from mesh.model.codes import code_of
+from mesh.cli.output import as_json, complain
 
 _PATIENCE = 86400.0
 """Seconds: a drain takes as long as the daemon's drain timeout, and a stop as long as the container's."""
@@ -24,21 +23,24 @@ def _change(verb: str, options: argparse.Namespace) -> int:
     daemon = Daemon(options)
     done: list[str] = []
     error: str | None = None
+    code: str | None = None
     for name in options.names:
         try:
-            answer = json.loads(daemon.ask(f"/v1/{verb}", given={"name": name}, timeout=_PATIENCE))
-            error = answer.get("error")
+            reply = daemon.ask(f"/v1/{verb}", given={"name": name}, timeout=_PATIENCE)
+            answer = json.loads(reply.body)
+            error, code = answer.get("error"), reply.headers.get("Vipmesh-Code")
         except NoAnswerError as silent:
-            error = str(silent)
+            error, code = str(silent), str(silent.code)
         if error is not None:
             break
         done.append(answer["endpoint"])
         if not options.json:
             print(f"{answer['endpoint']}: {_DONE[verb]}", flush=True)
     if options.json:
-        as_json(Changed(verb, tuple(done), error, code_of(error or "")))
-        return 0 if error is None else 1
-    return 0 if error is None else failed(options, error)
+        as_json(Changed(verb, tuple(done), error, code))
+    elif error is not None:
+        complain(error, code)
+    return 0 if error is None else 1
 
 
 drain = partial(_change, "drain")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mesh.config.labels.parse import key_of, parse, port_label
 from mesh.config.labels.values import Pool, printable
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Name, Publish, Route, Service
 from mesh.sources.compose.model import ComposeFile, ComposeService
@@ -51,6 +52,7 @@ class _Claim:
     """What only one service can have."""
 
     service: str
+    code: Code
     key: object
     what: str
     """`the name restserver.local`."""
@@ -61,28 +63,31 @@ class _Claim:
     def refusal(self, first: "_Claim", subject: str) -> Problem:
         about = subject if self.label is None else f"{subject}, label {printable(self.label)}"
         reason = f"{self.what} is already claimed by service {printable(first.service)} ({first.where})"
-        return Problem(Severity.ERROR, about, reason, self.remedy, self.label, self.where)
+        return Problem(self.code, Severity.ERROR, about, reason, self.remedy, self.label, self.where)
 
 
 def _claims(declared: ComposeService, service: Service) -> Iterator[_Claim]:
-    def claim(key: object, what: str, label: str | None, remedy: str) -> _Claim:
+    def claim(code: Code, key: object, what: str, label: str | None, remedy: str) -> _Claim:
         full = key_of(declared.labels, label) if label is not None else None
         where = declared.label_where.get(full or "", declared.where)
-        return _Claim(declared.name, key, what, full, where, remedy)
+        return _Claim(declared.name, code, key, what, full, where, remedy)
 
     labels = {
         route.name: port_label(Route, route.container_port, route.transport) for route in reversed(service.routes)
     }
     for name in service.names:
-        yield claim(("name", name), f"the name {name}", labels.get(name), "give each service names of its own")
+        remedy = "give each service names of its own"
+        yield claim(Code.NAME_TAKEN, ("name", name), f"the name {name}", labels.get(name), remedy)
     if service.fixed_vip is not None:
         what = f"the VIP {service.fixed_vip}"
-        yield claim(("vip", service.fixed_vip), what, "routing.vip", "write another address or remove the label")
+        remedy = "write another address or remove the label"
+        yield claim(Code.VIP_TAKEN, ("vip", service.fixed_vip), what, "routing.vip", remedy)
     for publish in service.publishes:
         if publish.port is not None:
             label = port_label(Publish, publish.container_port, publish.transport)
             what = f"the published {publish.transport} port {publish.port}"
-            yield claim((publish.transport, publish.port), what, label, "write another number or auto")
+            key = (publish.transport, publish.port)
+            yield claim(Code.PUBLISHED_PORT_TAKEN, key, what, label, "write another number or auto")
 
 
 def _line(problem: Problem) -> int:

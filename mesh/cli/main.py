@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from mesh.cli.parser import parser
-from mesh.config.errors import SettingsError
+from mesh.model.errors import SettingsError, leaves
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,14 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb: Callable[[argparse.Namespace], int] = getattr(import_module(f"mesh.cli.{options.of}"), options.verb)
         status = verb(options)
     except* SettingsError as group:
-        status = _unusable(options, "\n".join(str(error) for error in group.exceptions))
+        from mesh.cli.output import failed
+
+        status = failed(options, (line for error in leaves(group) for line in error.lines))
     except* BrokenPipeError:
         # The reader left (`vipmesh status | head`): that is its right. Keep the interpreter's last flush quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
-
-
-def _unusable(options: argparse.Namespace, error: str) -> int:
-    from mesh.cli.output import failed
-
-    return failed(options, error, among="VM3", default="VM302")

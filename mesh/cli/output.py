@@ -2,6 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
+
+from mesh.model.errors import CodedText
 
 
 def as_json(value: object) -> None:
@@ -11,19 +14,21 @@ def as_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def failed(options: argparse.Namespace, error: str, *, among: str = "VM", default: str | None = None) -> int:
-    """Say what is wrong, a line for each thing, where the reader looks for it; the exit status.
-
-    `among`: the beginning of the codes that come into question; `default`: the code if none of them fits.
-    """
-    from mesh.model.codes import code_of, coded
-
+def failed(options: argparse.Namespace, errors: Iterable[CodedText]) -> int:
+    """Say what is wrong, a line for each error, where the reader looks for it; the exit status."""
+    errors = tuple(errors)
     if getattr(options, "json", False):
         from mesh.cli.documents import Failed
 
-        codes = [code_of(line, among) or default for line in error.splitlines()]
-        as_json(Failed(error, tuple(code for code in codes if code is not None)))
+        as_json(Failed("\n".join(error.text for error in errors), tuple(str(error.code) for error in errors)))
     else:
-        for line in error.splitlines():
-            print(f"vipmesh: {coded(line, among, default)}", file=sys.stderr)
+        for error in errors:
+            complain(error.text, str(error.code))
     return 1
+
+
+def complain(error: str, code: str | None) -> None:
+    """Write an error to standard error; `code` comes after its first line, None: it has none."""
+    first, *more = error.splitlines() or [""]
+    for line in (first if code is None else f"{first} [{code}]", *more):
+        print(f"vipmesh: {line}", file=sys.stderr)

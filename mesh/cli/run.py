@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 import uvloop
@@ -19,9 +19,9 @@ from mesh.daemon.cleanup import teardown as take_away
 from mesh.daemon.service import Service
 from mesh.daemon.wiring import StartError
 from mesh.dataplane import DataPlaneError
+from mesh.model.errors import CodedText, leaves
 from mesh.store import StoreError
 from mesh.util.logging.handler import log_to, shape_log
-from meshdns.server import NameServerError
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,10 +52,12 @@ def teardown(options: argparse.Namespace) -> int:
     log_to(sys.stderr.fileno(), verbose=options.verbose)
     known = settings(options.config)
     done: list[TornDown] = []
+    refused: list[CodedText] = []
 
     async def work() -> None:
-        removed, refused = await take_away(known)
-        done.append(TornDown(tuple(removed), tuple(refused), known.store_url))
+        removed, failures = await take_away(known)
+        refused.extend(failures)
+        done.append(TornDown(tuple(removed), tuple(map(str, failures)), known.store_url))
 
     status = _until_done(options, work())
     for found in done:
@@ -63,8 +65,7 @@ def teardown(options: argparse.Namespace) -> int:
             as_json(found)
         else:
             print(*found.removed, f"{len(found.removed)} removed; claims stay in {found.claims}", sep="\n")
-            for line in found.failed:
-                failed(options, line)
+            failed(options, refused)
         status = 1 if found.failed else status
     return status
 
@@ -73,15 +74,6 @@ def _until_done(options: argparse.Namespace, work: Coroutine[Any, Any, None]) ->
     status = 0
     try:
         uvloop.run(work)
-    except* (StartError, DataPlaneError, StoreError, NameServerError, AdminError) as group:
-        status = failed(options, "\n".join(map(str, leaves(group))))
+    except* (StartError, DataPlaneError, StoreError, AdminError) as group:
+        status = failed(options, (line for error in leaves(group) for line in error.lines))
     return status
-
-
-def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """The exceptions of a group, without the groups in between."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error

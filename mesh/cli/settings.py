@@ -4,8 +4,9 @@ import os
 import socket
 from pathlib import Path
 
-from mesh.config.errors import SettingsError
 from mesh.config.settings import Settings, load
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText, SettingsError
 
 DEFAULT_FILE = Path("/etc/vipmesh.toml")
 
@@ -16,5 +17,6 @@ def settings(path: Path | None) -> Settings:
     try:
         text = file.read_text() if path is not None or file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError((f"{file}: cannot be read: {error}; name a TOML file with -c",)) from error
+        problem = CodedText(f"{file}: cannot be read: {error}; name a TOML file with -c", Code.SETTINGS_FILE_UNUSABLE)
+        raise SettingsError([problem]) from error
     return load(text, os.environ, hostname=socket.gethostname(), file=str(file))

@@ -31,7 +31,7 @@ def top(options: argparse.Namespace) -> int:
                 if shown == options.count:
                     break
     except NoAnswerError as error:
-        return failed(options, str(error))
+        return failed(options, error.lines)
     except KeyboardInterrupt:
         pass
     return 0

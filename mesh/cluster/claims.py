@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from mesh.config.values import Network
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Name, Publish, Service, Transport
 
@@ -155,7 +156,9 @@ class _Deciding:
                 elif holder != service.owner and (holder, name) not in declared:
                     self._wish(TakeOverName(name, holder, service.owner))
                 elif holder != service.owner:
-                    self._refuse(service, f"the name {name} is held by {holder}", "give it a name of its own")
+                    self._refuse(
+                        Code.NAME_TAKEN, service, f"the name {name} is held by {holder}", "give it a name of its own"
+                    )
                     continue
                 self.owners[name] = service.owner
 
@@ -173,7 +176,7 @@ class _Deciding:
         elif held == service.fixed_vip:
             return
         elif other not in (None, service.name):
-            self._refuse(service, f"the VIP {service.fixed_vip} is held by {other}", _ANOTHER_VIP)
+            self._refuse(Code.VIP_TAKEN, service, f"the VIP {service.fixed_vip} is held by {other}", _ANOTHER_VIP)
         else:
             wish = (
                 ClaimVip(service.name, service.fixed_vip)
@@ -193,15 +196,15 @@ class _Deciding:
             self._give_port(service, publish, publish.port)
         elif holder != target:
             reason = f"the published {publish.transport} port {publish.port} is held by {holder[0]}"
-            self._refuse(service, reason, "publish another port or auto")
+            self._refuse(Code.PUBLISHED_PORT_TAKEN, service, reason, "publish another port or auto")
 
     def _refuse_vip(self, service: Service, vip: Address, remedy: str) -> None:
         """It is not for services."""
         if ip_address(vip) not in self._pool:
-            self._refuse(service, f"the VIP {vip} is outside of the pool {self._pool}", remedy)
+            self._refuse(Code.VIP_TAKEN, service, f"the VIP {vip} is outside of the pool {self._pool}", remedy)
         else:
             reason = f"the VIP {vip} is one of the first two or the last of the pool {self._pool}"
-            self._refuse(service, f"{reason}, which no service gets", remedy)
+            self._refuse(Code.VIP_TAKEN, service, f"{reason}, which no service gets", remedy)
 
     def _choose(self, service: Service) -> None:
         """The first free address after where the name hashes to; the resolver's and the network's own are left out."""
@@ -214,7 +217,10 @@ class _Deciding:
                 self._give(service, ClaimVip(service.name, address), address)
                 return
         self._refuse(
-            service, f"all {count} VIPs of the pool {self._pool} are given away", "set [vip] pool to a larger one"
+            Code.POOL_EXHAUSTED,
+            service,
+            f"all {count} VIPs of the pool {self._pool} are given away",
+            "set [vip] pool to a larger one",
         )
 
     def _choose_port(self, service: Service, publish: Publish) -> None:
@@ -225,7 +231,7 @@ class _Deciding:
                 self._give_port(service, publish, port)
                 return
         reason = f"all {len(self._range)} published {publish.transport} ports are given away"
-        self._refuse(service, reason, "set [publish] ports to a larger range")
+        self._refuse(Code.POOL_EXHAUSTED, service, reason, "set [publish] ports to a larger range")
 
     def _give(self, service: Service, wish: Wish, address: Address) -> None:
         self._wish(wish)
@@ -240,8 +246,9 @@ class _Deciding:
     def _wish(self, wish: Wish) -> None:
         self.wishes.append(wish)
 
-    def _refuse(self, service: Service, reason: str, remedy: str) -> None:
-        self.problems.append(Problem(Severity.ERROR, f"service {service.owner}", reason, remedy, owner=service.owner))
+    def _refuse(self, code: Code, service: Service, reason: str, remedy: str) -> None:
+        subject = f"service {service.owner}"
+        self.problems.append(Problem(code, Severity.ERROR, subject, reason, remedy, owner=service.owner))
 
 
 _ANOTHER_VIP = "write another address or remove the label routing.vip"

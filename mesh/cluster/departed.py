@@ -62,7 +62,7 @@ class Gone:
             if left:
                 self._left[worker] = (now + REMEMBERED, left)
 
-    def listen(self, trouble: str | None, now: float) -> bool:
+    def listen(self, trouble: object | None, now: float) -> bool:
         """Whether something has changed with time. `trouble`: why the store does not answer; None: it does."""
         if trouble is None:
             self._silent_since = None

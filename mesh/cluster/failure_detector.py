@@ -33,6 +33,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import NamedTuple
 
+from mesh.model.codes import Code
 from mesh.model.eligibility import first_container_port, takes_traffic
 from mesh.model.persistent_map import ShardedMap
 from mesh.model.problem import Problem, Severity
@@ -215,21 +216,22 @@ def problems(known: Known) -> list[Problem]:
     if known.lost and known.isolated:
         reason = "it reaches less than half of the other workers and of the store's members: it may be cut off itself"
         remedy = "see to its network; services without another endpoint keep those that it does not reach"
-        found.append(Problem(Severity.WARNING, "this worker", reason, remedy))
+        found.append(Problem(Code.WORKER_ISOLATED, Severity.WARNING, "this worker", reason, remedy))
     for worker in sorted(known.unleased):
         if known.answers(worker):
             reason = "its lease in the store has ended, but it answers: its endpoints stay, and are asked from here"
             remedy = "see that it reaches the store"
-            found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
+            found.append(Problem(Code.LEASE_ENDED_WORKER_ANSWERS, Severity.WARNING, f"worker {worker}", reason, remedy))
     out_of_reach = {worker for worker, _ in known.lost if not known.answers(worker)}
     for worker in sorted(known.unleased - out_of_reach):
         if not known.answers(worker):
             reason = "its daemon is gone, and its endpoints answer: those with a probe serve for a minute more"
-            found.append(Problem(Severity.WARNING, f"worker {worker}", reason, "start its daemon again"))
+            remedy = "start its daemon again"
+            found.append(Problem(Code.WORKER_DAEMON_GONE, Severity.WARNING, f"worker {worker}", reason, remedy))
     for worker in sorted(out_of_reach):
         reason = "it does not answer this worker, nor do endpoints of it, which get no new connection from here"
         remedy = "see that it runs and is connected; they are back with their first answer"
-        found.append(Problem(Severity.WARNING, f"worker {worker}", reason, remedy))
+        found.append(Problem(Code.WORKER_UNREACHABLE, Severity.WARNING, f"worker {worker}", reason, remedy))
     return found
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from mesh.config.labels.parse import Parsed, parse
 from mesh.config.values import Network
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint, Instance, Name, Service
 
@@ -82,6 +83,7 @@ def _subject(owner: str) -> str:
 
 def _differs(subject: str, first: Instance) -> Problem:
     return Problem(
+        Code.LABELS_DIFFER_BETWEEN_INSTANCES,
         Severity.WARNING,
         subject,
         f"its labels declare another service than those of {first.id}, which count",

@@ -54,7 +54,7 @@ class Remains:
         self._gone.notice({**self._former, **records}, records, self._worker, now)
         self._former = {}
 
-    def listen(self, trouble: str | None, now: float) -> bool:
+    def listen(self, trouble: object | None, now: float) -> bool:
         """Whether something has changed with time. `trouble`: why the store does not answer; None: it does."""
         return self._gone.listen(trouble, now)
 

@@ -24,13 +24,14 @@ from mesh.cluster.records.decode import session
 from mesh.cluster.records.encode import CLAIMS, daemon, own_prefixes, registration, verdict, view
 from mesh.cluster.retained import Remains
 from mesh.cluster.view_overlay import Picture
-from mesh.control.conditions import Journal
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint, EndpointKey, Health, Name, Service
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, Said
 from mesh.store import Snapshot, Store, StoreError
+from mesh.util.conditions import Conditions
 from mesh.util.offload import compute
 from mesh.util.pacing import Pace
 
@@ -59,7 +60,7 @@ class Share:
         self,
         worker: str,
         store: Store,
-        journal: Journal,
+        journal: Conditions,
         decide: Decide,
         *,
         listens: RealKey | None = None,
@@ -189,7 +190,10 @@ class Share:
         self._look.set()
 
     def _lose(self, before: Snapshot) -> None:
-        log.error("the store has lost what it knew: it gets all claims back that this worker knows")
+        log.error(
+            "the store has lost what it knew: it gets all claims back that this worker knows",
+            extra=Code.STORE_LOST_DATA.extra,
+        )
         self.remains.lose(before)
         # not of the picture: that may not be as far yet
         self._lost = self._lost or view({k: v for k, v in before.records.items() if k.startswith(CLAIMS)})[0].claims
@@ -232,7 +236,9 @@ class Share:
         if self._seen_myself and there is not None and session(there) not in (None, session(mine)):
             remedy = "give each worker another [node] name and restart this one"
             reason = f"another daemon runs with the name {self._worker}; what this one runs is not offered any more"
-            self._journal.found("name", [Problem(Severity.ERROR, f"worker {self._worker}", reason, remedy)])
+            self._journal.found(
+                "name", [Problem(Code.WORKER_NAME_TAKEN, Severity.ERROR, f"worker {self._worker}", reason, remedy)]
+            )
         elif self._journal.problems.get("name"):
             log.info("the other daemon with the name %s is gone; what this one runs is offered again", self._worker)
             self._journal.found("name", [])
@@ -309,7 +315,11 @@ class Share:
         lost = self._lost
         refused = await restore(self._store, lost)
         if refused:
-            log.error("%d claims could not be given back to the store: others have them by now", refused)
+            log.error(
+                "%d claims could not be given back to the store: others have them by now",
+                refused,
+                extra=Code.STORE_LOST_DATA.extra,
+            )
         if self._lost is lost:
             self._lost = None
 
@@ -317,7 +327,7 @@ class Share:
 
     def _is_refused(self, what: str, error: StoreError) -> None:
         self._waiting.add(what)
-        self._journal.froze("store", str(error))
+        self._journal.froze("store", error)
 
     def _is_answered(self, what: str) -> None:
         self._waiting.discard(what)

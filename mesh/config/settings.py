@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import Any
 
 from mesh.config import etcd_url, values
-from mesh.config.errors import SettingsError
 from mesh.config.values import Network
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText, SettingsError
 from mesh.model.service import Address
 from mesh.util.logging.formats import Format
 
@@ -111,14 +112,14 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
 
     Raises `SettingsError` with every problem found.
     """
-    problems: list[str] = []
+    problems: list[CodedText] = []
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError((f"{file}: not TOML: {error}",)) from error
+        raise SettingsError([CodedText(f"{file}: not TOML: {error}", Code.SETTINGS_FILE_UNUSABLE)]) from error
     given = dict(_leaves(tree, ""))
-    problems += [f"{file}: {text}" for text in _unknown(given)]
-    problems += _unknown_variables(environment)
+    problems += [CodedText(f"{file}: {text}", Code.UNKNOWN_SETTING) for text in _unknown(given)]
+    problems += [CodedText(text, Code.UNKNOWN_SETTING) for text in _unknown_variables(environment)]
     read: dict[str, Any] = {"node_name": hostname}
     for key, setting in SETTINGS.items():
         variable, example = variable_of(key), setting.example
@@ -135,11 +136,11 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
         try:
             read[_attribute(key)] = setting.parse(raw)
         except ValueError as error:
-            problems.append(f"{where} {error}; write {example}")
+            problems.append(CodedText(f"{where} {error}; write {example}", Code.SETTING_VALUE))
     if problems:
-        raise SettingsError(tuple(problems))
+        raise SettingsError(problems)
     settings = Settings(**read)
-    if contradictions := tuple(f"{file}: {text}" for text in _contradictions(settings)):
+    if contradictions := [CodedText(f"{file}: {text}", code) for text, code in _contradictions(settings)]:
         raise SettingsError(contradictions)
     return settings
 
@@ -370,34 +371,39 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
 )
 
 
-def _contradictions(settings: Settings) -> Iterator[str]:
+def _contradictions(settings: Settings) -> Iterator[CodedText]:
     """What is right by itself but not together."""
     places = [("[dns] upstream", settings.dns_upstream)]
     for domain, servers in settings.dns_forward.items():
         if f".{domain}".endswith(f".{settings.dns_domain}"):
-            yield (
+            yield CodedText(
                 f'[dns.forward] "{domain}": names in the cluster domain {settings.dns_domain} are answered here and '
-                "never forwarded; take it out, or choose another [dns] domain"
+                "never forwarded; take it out, or choose another [dns] domain",
+                Code.SETTINGS_CONTRADICT,
             )
         places.append((f'[dns.forward] "{domain}"', servers))
     for place, servers in places:
         for host, port in set(servers) & set(settings.dns_listen):
-            yield (
-                f"{place}: {host}:{port} is this name server itself, see [dns] listen; write the address of another one"
+            yield CodedText(
+                f"{place}: {host}:{port} is this name server itself, see [dns] listen; "
+                "write the address of another one",
+                Code.SETTINGS_CONTRADICT,
             )
     yield from _open_doors(settings)
 
 
-def _open_doors(settings: Settings) -> Iterator[str]:
+def _open_doors(settings: Settings) -> Iterator[CodedText]:
     """The admin API drains and stops containers: over TCP nobody may do that who has not proved who he is."""
     over_tcp = settings.admin_tcp or (None if settings.admin_listen.startswith("unix:") else settings.admin_listen)
     if over_tcp and settings.admin_token_file is None and settings.admin_client_ca is None:
-        yield (
+        yield CodedText(
             f"[admin] {'tcp' if settings.admin_tcp else 'listen'}: whoever reaches {over_tcp} could drain and stop "
-            "containers; set [admin] token_file, or client_ca and cert, or listen on a unix socket alone"
+            "containers; set [admin] token_file, or client_ca and cert, or listen on a unix socket alone",
+            Code.ADMIN_API_UNPROTECTED,
         )
     if settings.admin_client_ca is not None and settings.admin_cert is None:
-        yield "[admin] client_ca: certificates of clients need one of this worker; set [admin] cert"
+        text = "[admin] client_ca: certificates of clients need one of this worker; set [admin] cert"
+        yield CodedText(text, Code.ADMIN_API_UNPROTECTED)
 
 
 # ------------------------------------------------------------------------------------------------- unknown keys

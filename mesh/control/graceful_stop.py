@@ -8,14 +8,19 @@ goes out before that, with time left to act on it.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from mesh.api.http.server import RefusalError, Verb
 from mesh.control.drain_requests import Leaving
+from mesh.model.codes import Code
+from mesh.model.errors import RefusalError
 from mesh.model.service import Drain
+
+Verb = Callable[[str], Awaitable[str]]
+"""Does something to the endpoint or container that is named; returns the endpoint's id. Raises `RefusalError`."""
+
 
 log = logging.getLogger("vipmesh")
 
@@ -84,8 +89,9 @@ class Stopping:
                 await self._leaving.until_free(endpoint)
         except TimeoutError:
             raise RefusalError(
+                Code.DRAIN_TIMEOUT,
                 f"{endpoint} takes no new connection and is still programmed after {self._patience:g} s; "
-                f"`vipmesh status` says what is frozen"
+                f"`vipmesh status` says what is frozen",
             ) from None
         return endpoint
 
@@ -105,7 +111,10 @@ class Stopping:
         """Drain the endpoint, then stop its container; returns its id when it has stopped."""
         engine, endpoint = self._find(name)
         if engine is None:
-            raise RefusalError(f"no container engine runs {endpoint}; drain it, and stop it where it was started")
+            raise RefusalError(
+                Code.CONTAINER_NOT_STOPPED,
+                f"no container engine runs {endpoint}; drain it, and stop it where it was started",
+            )
         try:
             await self.drain(endpoint)
             await engine.stop(endpoint)
@@ -131,7 +140,9 @@ class Stopping:
                 return engine, endpoint
         if self._leaving.knows(name):
             return None, name
-        raise RefusalError(f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists them")
+        raise RefusalError(
+            Code.NO_SUCH_ENDPOINT, f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists them"
+        )
 
     async def _finish(self, one: _Signalled) -> None:
         limit = max(one.seconds - TO_ACT, one.seconds / 2, 0.0)
@@ -146,9 +157,10 @@ class Stopping:
                     one.endpoint,
                     limit,
                     REAL_SIGNAL,
+                    extra=Code.DRAIN_TIMEOUT.extra,
                 )
         for engine in self._engines:
             try:
                 await engine.signal(one.container, REAL_SIGNAL)
             except RefusalError as error:
-                log.error("%s", error)
+                log.error("%s", error, extra=error.code.extra)

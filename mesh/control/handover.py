@@ -16,6 +16,7 @@ from mesh.dataplane.diff import diff
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import HostError
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.service import Address
 from mesh.model.table import Table
 from mesh.util.nft import NftError
@@ -43,7 +44,9 @@ class NftablesRules:
         try:
             found = await nftables.remove()
         except NftError as error:
-            raise HostError(f"the nftables rules of an earlier start cannot be removed: {error}") from error
+            raise HostError(
+                Code.LEFT_BY_EARLIER_START, f"the nftables rules of an earlier start cannot be removed: {error}"
+            ) from error
         for table in found:
             log.info("removed nftables table %s of an earlier start: this data plane has taken over", table)
         self._gone = True
@@ -66,7 +69,9 @@ class IpvsServers:
         try:
             self._gone = not _has_ipvs() or await self._removed()
         except DataPlaneError as error:
-            raise HostError(f"what IPVS forwards since an earlier start cannot be removed: {error}") from error
+            raise HostError(
+                Code.LEFT_BY_EARLIER_START, f"what IPVS forwards since an earlier start cannot be removed: {error}"
+            ) from error
         finally:
             await self._former.close()
         return ()
@@ -77,7 +82,7 @@ class IpvsServers:
             return False
         failures = await self._former.apply(diff(there, Table(vips=there.vips)))
         for failure in failures:
-            raise DataPlaneError(f"{failure.operation}: {failure.reason}")
+            raise DataPlaneError(failure.reason.code, str(failure.coded))
         if there.virtual_servers:
             log.info("removed %d virtual servers of an earlier start from IPVS", len(there.virtual_servers))
         return True

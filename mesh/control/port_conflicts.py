@@ -7,6 +7,7 @@ service here stays with it: a program that comes later is the one that is in the
 from collections.abc import Collection, Iterator
 
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Transport
 from mesh.model.table import Table
@@ -30,4 +31,4 @@ def told(claims: Claims, ports: Collection[tuple[Transport, int]]) -> Iterator[P
         name, _ = claims.ports[transport, port]
         reason = f"{transport} port {port} is not published here: a program of this worker listens on it"
         remedy = f"publish another port, or stop that program (`ss -lnp sport = {port}` shows it)"
-        yield Problem(Severity.ERROR, f"service {name}", reason, remedy)
+        yield Problem(Code.PUBLISHED_PORT_IN_USE, Severity.ERROR, f"service {name}", reason, remedy)

@@ -153,8 +153,7 @@ class Reconciler:
             self._judging.judged(now.view or ClusterView()),
             now.plan,
             dict(journal.problems),
-            dict(journal.errors),
-            tuple(f"{failure.operation}: {failure.reason}" for failure in journal.failures),
+            tuple(failure.coded for failure in journal.failures),
             frozen,
             journal.repairs,
             len(self._programming.draining),
@@ -167,7 +166,6 @@ class Reconciler:
         return Evidence(
             self.observe(),
             self._site.domain,
-            tuple(problem for part in sorted(self._journal.told) for problem in self._journal.told[part]),
             self._judging.histories(),
             self._contested,
             {name: part.vip for name, part in self._programming.names.items()},
@@ -209,7 +207,7 @@ class Reconciler:
         try:
             table = await self._plane.read()
         except DataPlaneError as error:
-            self._journal.froze("data plane", str(error))
+            self._journal.froze("data plane", error)
             return frozenset()
         self._served = held(table)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
@@ -327,7 +325,7 @@ class Reconciler:
         try:
             failures = await self._programming.program(planned)
         except DataPlaneError as error:
-            self._journal.froze("data plane", str(error))
+            self._journal.froze("data plane", error)
             self.figures.stalls += 1
             return
         self._journal.thawed("data plane")
@@ -358,7 +356,7 @@ class Reconciler:
             try:
                 found = await part.mend(addresses, claims)
             except HostError as error:
-                self._journal.froze(f"host {number}", str(error))
+                self._journal.froze(f"host {number}", error)
                 continue
             self._journal.thawed(f"host {number}")
             self._journal.mended(found, first=first)

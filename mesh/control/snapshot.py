@@ -12,6 +12,7 @@ from mesh.control.local_overlay import Local, health_of
 from mesh.control.planner import Plan
 from mesh.health.snapshot import Judged
 from mesh.health.state_machine import Verdict
+from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey, Health, Instance, Name, Transport
 from mesh.model.table import Table
@@ -46,13 +47,11 @@ class Observed:
     """What they have come to, with those of other workers' endpoints."""
     plan: Plan | None = None
     """What the last pass has planned."""
-    problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     """What was refused or ignored, by the part that found it."""
-    errors: Mapping[str, int] = field(default_factory=dict)
-    """How many of a part's problems are errors; the others are warnings."""
-    failures: tuple[str, ...] = ()
+    failures: tuple[CodedText, ...] = ()
     """What the data plane would not do."""
-    frozen: Mapping[str, str] = field(default_factory=dict)
+    frozen: Mapping[str, CodedText] = field(default_factory=dict)
     """Why a part's last good state stays in force: `store`, `data plane`, `source 0`, `host 1`."""
     repairs: int = 0
     draining: int = 0
@@ -78,6 +77,11 @@ class Observed:
         view = Local(self.facts.worker).after(self.view, here, self.probed).picture()
         return withhold(view, self.lost, isolated=self.isolated).judged(self.judged.health)
 
+    @property
+    def all_problems(self) -> tuple[Problem, ...]:
+        """What every part has found, in order of the parts' names."""
+        return tuple(problem for part in sorted(self.problems) for problem in self.problems[part])
+
     def health(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
         """What is known of the endpoints of `newest`, with the own ones that have not answered yet."""
         return health_of(view, self.facts.worker, self.probed)
@@ -90,8 +94,6 @@ class Evidence:
     observed: Observed
     domain: Name
     """What completes a bare name."""
-    problems: tuple[Problem, ...] = ()
-    """What was refused or ignored, as values."""
     verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)
     """The last verdicts on this worker's endpoints, by id, oldest first."""
     contested: frozenset[tuple[Transport, int]] = frozenset()
@@ -102,3 +104,8 @@ class Evidence:
     """What the last pass has left in the data plane."""
     now: float = 0.0
     """The clock of `Verdict.at`, in seconds."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was refused or ignored."""
+        return self.observed.all_problems

@@ -20,11 +20,13 @@ from mesh.host.addresses import worker_addresses
 from mesh.host.masquerade import SourceNat
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.table import Table
 from mesh.util.nft import NftError
 
 
-async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
+async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
     """Remove virtual servers in the VIP pool and on published ports, source NAT, and the interface `mesh0`.
 
     Returns what was removed and what could not be, a line each. Raises `StoreError` while a daemon runs, whose work
@@ -34,7 +36,7 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
     published.claims = await _claims(settings)
     published.know([settings.node_address] if settings.node_address else await worker_addresses())
     removed: list[str] = []
-    failed: list[str] = []
+    failed: list[CodedText] = []
     interface = MeshInterface()
     try:
         if await ipvs.available() is None:
@@ -42,7 +44,7 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
             operations = diff(await plane.read(), Table())
             failures = await plane.apply(operations)
             await plane.close()
-            failed += [f"{failure.operation}: {failure.reason}" for failure in failures]
+            failed += [failure.coded for failure in failures]
             refused = {failure.operation for failure in failures}
             removed += [str(operation) for operation in operations if operation not in refused]
         if await interface.remove():
@@ -50,11 +52,11 @@ async def teardown(settings: Settings) -> tuple[list[str], list[str]]:
         removed += [f"delete nftables table {table}" for table in await nftables.remove()]
         removed += await SourceNat(settings.vip_pool).remove()
     except (HostError, NftError) as error:
-        failed.append(str(error))
+        failed.append(error.coded)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EACCES):
             raise
-        failed.append(f"delete interface {interface.name}: not permitted; run as root")
+        failed.append(CodedText(f"delete interface {interface.name}: not permitted; run as root", Code.NOT_PERMITTED))
     finally:
         await interface.close()
     return removed, failed

@@ -7,6 +7,7 @@ from mesh.cluster.records.decode import session
 from mesh.cluster.records.encode import own_prefixes
 from mesh.config import etcd_url
 from mesh.config.settings import Settings
+from mesh.model.codes import Code
 from mesh.store import Store, StoreError
 from mesh.store.cached import SavedView
 from mesh.store.etcd import Credentials, EtcdStore, Gateway
@@ -36,5 +37,7 @@ def _credentials(settings: Settings) -> Credentials | None:
     if settings.store_user is None:
         return None
     if settings.store_password is None:
-        raise StoreError("[store] user has no password; set [store] password or VIPMESH_STORE_PASSWORD")
+        raise StoreError(
+            Code.STORE_CREDENTIALS, "[store] user has no password; set [store] password or VIPMESH_STORE_PASSWORD"
+        )
     return Credentials(settings.store_user, settings.store_password)

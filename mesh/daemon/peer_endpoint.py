@@ -10,6 +10,8 @@ from mesh.config.settings import Settings
 from mesh.config.values import socket_address
 from mesh.host.addresses import worker_addresses
 from mesh.host.node_ip import elsewhere, own_address, resolved
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
 from mesh.model.table import RealKey
 
 log = logging.getLogger("vipmesh")
@@ -19,7 +21,7 @@ RESOLVING = 2.0
 """Seconds that a start waits for the addresses of the store's members."""
 
 
-class PresenceError(Exception):
+class PresenceError(MeshError):
     """It cannot listen where the settings say. The text ends with the remedy."""
 
 
@@ -49,8 +51,12 @@ async def present(settings: Settings) -> Presence:
         reason = f"cannot listen on {place} for the other workers: {error.strerror or error}"
         if settings.peers_listen != "auto":
             remedy = 'set [peers] listen to an address of this host and a free port, to "auto" or to "off"'
-            raise PresenceError(f"[peers] listen: {reason}; {remedy}") from error
-        log.warning("%s; its loss is noticed when its lease ends; set [peers] listen to another port", reason)
+            raise PresenceError(Code.PEER_LISTENER_UNAVAILABLE, f"[peers] listen: {reason}; {remedy}") from error
+        log.warning(
+            "%s; its loss is noticed when its lease ends; set [peers] listen to another port",
+            reason,
+            extra=Code.PEER_LISTENER_UNAVAILABLE.extra,
+        )
         return Presence(witnesses=witnesses)
 
 
@@ -59,7 +65,10 @@ async def _members(settings: Settings) -> list[RealKey]:
         async with asyncio.timeout(RESOLVING):
             return await resolved(etcd_url.parse(settings.store_url).members)
     except TimeoutError:
-        log.warning("[store] url: the names in it do not resolve; while they do not, other workers alone are witnesses")
+        log.warning(
+            "[store] url: the names in it do not resolve; while they do not, other workers alone are witnesses",
+            extra=Code.PEER_LISTENER_UNAVAILABLE.extra,
+        )
         return []
 
 

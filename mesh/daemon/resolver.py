@@ -8,6 +8,7 @@ import logging
 
 from mesh.config.settings import Settings
 from mesh.dataplane import VipInterface
+from mesh.model.codes import Code
 from mesh.model.service import Address
 
 log = logging.getLogger("vipmesh")
@@ -31,6 +32,11 @@ async def prepare(interface: VipInterface, address: Address | None) -> Address |
     try:
         await interface.bind(address)
     except OSError as error:
-        log.warning("no resolver for containers: %s cannot be bound: %s; run as root", address, error.strerror)
+        log.warning(
+            "no resolver for containers: %s cannot be bound: %s; run as root",
+            address,
+            error.strerror,
+            extra=Code.NO_RESOLVER_FOR_CONTAINERS.extra,
+        )
         return None
     return address

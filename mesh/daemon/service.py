@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 
 from mesh.api.http.server import AdminError
-from mesh.config.errors import SettingsError
 from mesh.config.settings import Settings
 from mesh.daemon import wiring as daemon
 from mesh.daemon.systemd import Notify
 from mesh.daemon.wiring import Running, StartError
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.userspace import UserspaceDataPlane
+from mesh.model.codes import Code
+from mesh.model.errors import SettingsError
 from mesh.store import StoreError
-from meshdns.server import NameServerError
 
 log = logging.getLogger("vipmesh")
 
@@ -60,10 +60,10 @@ class Service:
         """Until told to end or to begin anew. New settings with which nothing starts give way to the old ones."""
         try:
             await daemon.run(self._settings, self._environment, self._ended, self._started)
-        except (StartError, DataPlaneError, StoreError, NameServerError, AdminError) as error:
+        except (StartError, DataPlaneError, StoreError, AdminError) as error:
             if self._before is None:
                 raise
-            log.error("%s; back to the settings before", error)
+            log.error("%s; back to the settings before", error, extra=error.code.extra)
             self._settings, self._before = self._before, None
         finally:
             self._running = None
@@ -76,15 +76,17 @@ class Service:
             settings = self._read()
         except SettingsError as error:
             for problem in error.problems:
-                log.error("%s", problem)
-            log.error("the settings stay as they were")
+                log.error("%s", problem, extra=problem.code.extra)
+            log.error("the settings stay as they were", extra=Code.SETTINGS_NOT_APPLIED.extra)
             return
         changed = [field.name for field in fields(Settings) if _differs(field.name, settings, self._settings)]
         in_user_space = self._running.status().data_plane == UserspaceDataPlane.name
         if not changed or in_user_space:
             if changed:
                 log.warning(
-                    "changed settings need a restart, which ends the proxy's connections: %s", ", ".join(changed)
+                    "changed settings need a restart, which ends the proxy's connections: %s",
+                    ", ".join(changed),
+                    extra=Code.SETTINGS_NOT_APPLIED.extra,
                 )
             self._running.reload()
             return

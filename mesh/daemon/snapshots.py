@@ -14,11 +14,13 @@ from mesh.api.explain.query import explain
 from mesh.api.http.broadcaster import Feed
 from mesh.api.http.server import Entrance
 from mesh.api.metrics.families import Measured
+from mesh.api.status import notices
 from mesh.config.settings import Settings
 from mesh.control.snapshot import Evidence, Observed
 from mesh.control.stats import LoopFigures
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.health.prober import Prober
+from mesh.model.problem import Notices
 from mesh.model.table import Traffic, VirtualKey
 from mesh.util.offload import compute
 from meshdns.thread import ThreadedServer
@@ -75,10 +77,11 @@ class Telling:
             self.feed.dropped,
         )
 
-    async def explain(self, asked: str) -> Explanation:
-        """The way of a request to what is asked."""
+    async def explain(self, asked: str) -> tuple[Explanation, Notices]:
+        """The request path to what is asked, and its messages with their codes."""
         evidence = self._evidence()
-        return await compute(evidence.observed.size, partial(explain, asked, evidence))
+        explanation = await compute(evidence.observed.size, partial(explain, asked, evidence))
+        return explanation, notices(evidence.observed)
 
     async def _moment(self) -> Moment:
         traffic = await self._traffic()

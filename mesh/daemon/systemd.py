@@ -10,6 +10,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+from mesh.model.codes import Code
+
 log = logging.getLogger("vipmesh")
 
 
@@ -47,7 +49,12 @@ class Notify:
             try:
                 told.sendto(message.encode(), self._place)
             except OSError as error:
-                log.warning("the service manager at %s cannot be told: %s", self._place, error.strerror)
+                log.warning(
+                    "the service manager at %s cannot be told: %s",
+                    self._place,
+                    error.strerror,
+                    extra=Code.SERVICE_MANAGER_UNREACHABLE.extra,
+                )
 
 
 def _seconds(environment: Mapping[str, str]) -> float | None:

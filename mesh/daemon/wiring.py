@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
-from mesh.api.http.server import AdminApi, RefusalError
+from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.peer_monitor import Reach
 from mesh.cluster.records.encode import view
@@ -44,6 +44,8 @@ from mesh.host.masquerade import SourceNat
 from mesh.host.rlimits import raise_file_limit
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText, MeshError, RefusalError
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
@@ -66,8 +68,13 @@ log = logging.getLogger("vipmesh")
 RESOLV_CONF = Path("/etc/resolv.conf")
 
 
-class StartError(Exception):
-    """The daemon does not start: one line each for what is wrong and what to change."""
+class StartError(MeshError):
+    """The daemon does not start."""
+
+    def __init__(self, code: Code, message: str, details: Sequence[CodedText] = ()) -> None:
+        """`details`: more that is wrong, a line each."""
+        super().__init__(code, "\n".join((message, *map(str, details))))
+        self.lines = (CodedText(message, code), *details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,7 @@ async def run(
 ) -> None:
     """Run a worker until `stop` is set. `started` is called once everything listens.
 
-    Raises `StartError`, `DataPlaneError`, `StoreError`, `NameServerError` or `AdminError` before anything was changed.
+    Raises `StartError`, `DataPlaneError`, `StoreError` or `AdminError` before anything was changed.
     """
     answer_promptly()
     raise_file_limit()
@@ -119,7 +126,7 @@ async def run(
             await names.start()
         except NameServerError as error:
             or_off = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
-            raise NameServerError(f"{error}{or_off}") from error
+            raise StartError(Code.DNS_CANNOT_LISTEN, f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
         presence = await _present(settings, stack)
         leaving = Leaving()
@@ -189,8 +196,9 @@ async def refuse_overlap(settings: Settings) -> None:
     found = await routes.overlaps(settings.vip_pool)
     if found:
         raise StartError(
+            Code.VIP_POOL_OVERLAPS,
             f"[vip] pool {settings.vip_pool} overlaps {', '.join(found)} of this host; "
-            f"choose a network that nothing here uses, such as 10.113.0.0/16"
+            f"choose a network that nothing here uses, such as 10.113.0.0/16",
         )
 
 
@@ -214,12 +222,12 @@ async def choose_plane(
     if no_ipvs is None and driver is not Driver.NFTABLES:
         return ipvs.IpvsDataPlane(pool, interface, published), "this kernel has IPVS"
     if driver is Driver.IPVS:
-        raise DataPlaneError(f"[dataplane] driver is ipvs, but {no_ipvs}")
+        raise DataPlaneError(Code.DATA_PLANE_UNAVAILABLE, f"[dataplane] driver is ipvs, but {no_ipvs}")
     no_nftables = await nftables.available(pool.version)
     if no_nftables is None:
         return nftables.NftablesDataPlane(pool, interface), no_ipvs or "asked for by [dataplane] driver"
     if driver is Driver.NFTABLES:
-        raise DataPlaneError(f"[dataplane] driver is nftables, but {no_nftables}")
+        raise DataPlaneError(Code.DATA_PLANE_UNAVAILABLE, f"[dataplane] driver is nftables, but {no_nftables}")
     return userspace, f"{no_ipvs}; {no_nftables}"
 
 
@@ -291,7 +299,8 @@ def _sources(
     if not sources:
         log.warning(
             "no source of instances: set [source.docker] socket or [source.compose] files; "
-            "what was registered before stays in force"
+            "what was registered before stays in force",
+            extra=Code.NO_SOURCE.extra,
         )
     return sources, stopping
 
@@ -301,7 +310,11 @@ async def own_endpoints(store: Store, worker: str) -> list[Endpoint]:
     try:
         seen, _ = view((await store.read()).records)
     except StoreError as error:
-        log.warning("store: %s; drains that were asked for before the start are not known", error)
+        log.warning(
+            "store: %s; drains that were asked for before the start are not known",
+            error,
+            extra=Code.STORE_NOT_READ.extra,
+        )
         return []
     return [endpoint for endpoint in seen.endpoints if endpoint.worker == worker]
 
@@ -324,7 +337,7 @@ async def _present(settings: Settings, stack: AsyncExitStack) -> Presence:
     try:
         presence = await present(settings)
     except PresenceError as error:
-        raise StartError(str(error)) from error
+        raise StartError(error.code, str(error)) from error
     if presence.server is not None:
         stack.callback(presence.server.close)
         log.info("the other workers ask for this one on %s", presence.listens)

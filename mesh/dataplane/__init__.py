@@ -9,19 +9,26 @@ from typing import Protocol
 
 from mesh.dataplane.drain import Place
 from mesh.dataplane.operations import Operation
+from mesh.model.errors import CodedText, MeshError
 from mesh.model.service import Address
 from mesh.model.table import Table, Traffic, VirtualKey
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An operation that the data plane refused, and why, in words that end with the remedy."""
+    """An operation that the data plane refused."""
 
     operation: Operation
-    reason: str
+    reason: CodedText
+    """Why; it ends with the remedy."""
+
+    @property
+    def coded(self) -> CodedText:
+        """The operation and the reason in one line."""
+        return self.reason._replace(text=f"{self.operation}: {self.reason}")
 
 
-class DataPlaneError(Exception):
+class DataPlaneError(MeshError):
     """The data plane as a whole does not work: not permitted, not there. The text ends with the remedy."""
 
 

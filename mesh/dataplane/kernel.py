@@ -4,9 +4,11 @@ import errno
 
 from mesh.dataplane import VipInterface
 from mesh.dataplane.operations import BindVip, UnbindVip
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 
 
-async def move_vip(interface: VipInterface, operation: BindVip | UnbindVip) -> str | None:
+async def move_vip(interface: VipInterface, operation: BindVip | UnbindVip) -> CodedText | None:
     """Do it; why it failed, ending with the remedy, or None."""
     binds = isinstance(operation, BindVip)
     try:
@@ -14,6 +16,7 @@ async def move_vip(interface: VipInterface, operation: BindVip | UnbindVip) -> s
     except OSError as error:
         failed = f"VIP {operation.address} cannot be {'bound' if binds else 'unbound'}"
         if error.errno in {errno.EPERM, errno.EACCES}:
-            return f"{failed}, not permitted: run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
-        return f"{failed}, {error.strerror or error}: see `ip address`"
+            remedy = "run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
+            return CodedText(f"{failed}, not permitted: {remedy}", Code.VIP_INTERFACE)
+        return CodedText(f"{failed}, {error.strerror or error}: see `ip address`", Code.VIP_INTERFACE)
     return None

@@ -18,7 +18,9 @@ from mesh.health.snapshot import Judged, Past, ProbeStatus
 from mesh.health.state_machine import Verdict
 from mesh.health.takeover import taken, takers
 from mesh.health.targets import Stats, Target
+from mesh.model.codes import Code
 from mesh.model.eligibility import probes
+from mesh.model.errors import CodedText
 from mesh.model.persistent_map import differing
 from mesh.model.service import Drain, EndpointKey, Health
 from mesh.model.table import RealKey
@@ -170,9 +172,9 @@ class Judging:
         own = (id for worker, id in self._names if worker == self._worker)
         return {id: history for id in own if (history := self._prober.history(id))}
 
-    def suspicions(self) -> tuple[str, ...]:
+    def suspicions(self) -> tuple[CodedText, ...]:
         """What is suspected now, a line each."""
-        return tuple(_told(one) for one in self._floor.suspicions)
+        return tuple(CodedText(_told(one), Code.MASS_FAILURE) for one in self._floor.suspicions)
 
     def _name(self, key: EndpointKey) -> str:
         worker, id = key
@@ -220,7 +222,7 @@ class Judging:
         still = {one.group for one in self._floor.suspicions}
         for one in self._floor.suspicions:
             if one.group not in known:
-                log.error("probes: %s", _told(one))
+                log.error("probes: %s", _told(one), extra=Code.MASS_FAILURE.extra)
         for one in before.suspicions:
             if one.group not in still:
                 log.info("probes: %s: enough answer again, verdicts are obeyed", _named(one.group))

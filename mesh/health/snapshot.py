@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from mesh.health.panic import spared
+from mesh.model.errors import CodedText
 from mesh.model.service import EndpointKey, Health
 from mesh.model.view import ClusterView
 
@@ -101,7 +102,7 @@ class Judged:
     """What the prober calls them."""
     histories: Mapping[str, Past] = field(default_factory=dict)
     """By that name."""
-    suspicions: tuple[str, ...] = ()
+    suspicions: tuple[CodedText, ...] = ()
     """What is suspected, a line each."""
     probes: ProbeStatus = field(default_factory=ProbeStatus)
     epoch: float = 0.0

@@ -1,5 +1,7 @@
 """The worker's own network: the interface that holds the VIPs, its addresses and routes, its kernel settings."""
 
+from mesh.model.errors import MeshError
 
-class HostError(Exception):
+
+class HostError(MeshError):
     """Something of the host is not as it must be and cannot be changed from here. The text ends with the remedy."""

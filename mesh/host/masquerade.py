@@ -19,6 +19,7 @@ from mesh.host import HostError
 from mesh.host.local_networks import read_local_networks
 from mesh.host.overlap import Network
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.service import Address, Transport
 from mesh.util import nft
 
@@ -60,7 +61,9 @@ class SourceNat:
         try:
             return await self._mend(addresses, claims)
         except nft.NftError as error:
-            raise HostError(f"source NAT cannot be set up, replies of endpoints elsewhere are lost: {error}") from error
+            raise HostError(
+                Code.SOURCE_NAT, f"source NAT cannot be set up, replies of endpoints elsewhere are lost: {error}"
+            ) from error
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
         found = await read_local_networks(self._pool)
@@ -81,7 +84,7 @@ class SourceNat:
         try:
             removed = [family for family in ("ip", "ip6") if await nft.delete(family, TABLE)]
         except nft.NftError as error:
-            raise HostError(f"the nftables table {TABLE} stays: {error}") from error
+            raise HostError(Code.SOURCE_NAT, f"the nftables table {TABLE} stays: {error}") from error
         return [f"delete nftables table {family} {TABLE}" for family in removed]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mesh.host import HostError
+from mesh.model.codes import Code
 
 PROC_SYS = Path("/proc/sys")
 
@@ -104,7 +105,7 @@ def ensure(settings: Mapping[str, str | int], root: Path = PROC_SYS) -> list[tup
             continue
         changed.append((key, old, new))
     if refused:
-        raise SysctlError(_words(refused))
+        raise SysctlError(Code.KERNEL_SETTING, _words(refused))
     return changed
 
 

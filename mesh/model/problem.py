@@ -7,6 +7,9 @@ others. `vipmesh check` prints them, the daemon logs them and shows them in `sta
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
+
 
 class Severity(StrEnum):
     """Whether the thing was refused or only looks wrong."""
@@ -19,8 +22,9 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `str()` gives the line a user reads."""
+    """One finding. `str()` gives the line a user reads, without its code."""
 
+    code: Code
     severity: Severity
     subject: str
     """What it is about: `service server, label aliyun.routing.port_80`."""
@@ -37,3 +41,22 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
         return f"{where}{self.severity}: {self.subject}: {self.reason}; {self.remedy}"
+
+    @property
+    def coded(self) -> CodedText:
+        """The same line together with its code."""
+        return CodedText(str(self), self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """What holds now and has a code. The JSON forms of status and explanations have the texts alone."""
+
+    problems: tuple[Problem, ...] = ()
+    """What was refused or ignored."""
+    failures: tuple[CodedText, ...] = ()
+    """What the data plane would not do."""
+    frozen: tuple[CodedText, ...] = ()
+    """What does not answer, so that its last good state stays in force."""
+    suspicions: tuple[CodedText, ...] = ()
+    """Where so many endpoints fail at once that the verdicts are not obeyed."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import Instance
 
@@ -21,7 +22,7 @@ class Source(Protocol):
         ...
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         """Why the last list is frozen, in one line; None while the source answers."""
         ...
 

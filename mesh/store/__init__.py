@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from mesh.model.errors import CodedText, MeshError
 
-class StoreError(Exception):
+
+class StoreError(MeshError):
     """The store does not answer or refuses as a whole. The text ends with the remedy."""
 
 
@@ -63,7 +65,7 @@ class Store(Protocol):
         ...
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         """Why the last picture is frozen, in one line; None while the store answers."""
         ...
 

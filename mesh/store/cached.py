@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.store import Snapshot, Store, StoreError
 from mesh.store.file_lock import lock
 
@@ -55,13 +57,14 @@ class SavedView:
         try:
             return cls(store, path, await asyncio.to_thread(lock, path, remedy))
         except OSError as error:
-            raise StoreError(_cannot_be_written(path, error)) from error
+            raise StoreError(Code.SAVED_VIEW, _cannot_be_written(path, error)) from error
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         """See `Store.trouble`."""
         if self._from_file:
-            return f"{self._store.trouble or 'no answer yet'}; in force is what was saved in {self._path}"
+            text, code = self._store.trouble or ("no answer yet", Code.FROZEN)
+            return CodedText(f"{text}; in force is what was saved in {self._path}", code)
         return self._store.trouble
 
     async def saved(self) -> Snapshot | None:
@@ -102,7 +105,11 @@ class SavedView:
                 patience = 0 if self._waited else PATIENCE
                 await asyncio.wait([first], timeout=None if saved is None else patience)
                 if saved is not None and not first.done():
-                    log.warning("the store is away: starting with what was saved in %s", self._path)
+                    log.warning(
+                        "the store is away: starting with what was saved in %s",
+                        self._path,
+                        extra=Code.SAVED_VIEW.extra,
+                    )
                     self._from_file = shown = True
                     yield saved
                 snapshot = await first
@@ -141,7 +148,7 @@ class SavedView:
             try:
                 await asyncio.to_thread(self._save, snapshot)
             except OSError as error:
-                log.error("%s", _cannot_be_written(self._path, error))
+                log.error("%s", _cannot_be_written(self._path, error), extra=Code.SAVED_VIEW.extra)
             await asyncio.sleep(max(SAVE_AFTER, min(LONGEST_REST, SAVE_REST * (time.monotonic() - began))))
 
     # ------------------------------------------------------------------------------------------- in a thread
@@ -161,7 +168,9 @@ class SavedView:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            log.error("saved view %s: %s; delete it: it is written anew", self._path, error)
+            log.error(
+                "saved view %s: %s; delete it: it is written anew", self._path, error, extra=Code.SAVED_VIEW.extra
+            )
             return None
         return Snapshot(saved.revision, saved.records, saved.origin)
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from mesh.model.codes import Code
 from mesh.store import StoreError
 
 
@@ -19,7 +20,7 @@ def lock(path: Path, remedy: str) -> int:
     except BlockingIOError:
         pid = os.pread(file, 20, 0).decode(errors="replace").strip() or "unknown"
         os.close(file)
-        raise StoreError(f"store {path} is in use by process {pid}; {remedy}") from None
+        raise StoreError(Code.STORE_IN_USE, f"store {path} is in use by process {pid}; {remedy}") from None
     os.ftruncate(file, 0)
     os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
     return file

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.store import Snapshot, StoreError
 from mesh.store.file_lock import lock
 
@@ -44,7 +46,7 @@ class SqliteStore:
         self._lock = -1
         self._database: sqlite3.Connection | None = None
         self._closed = False
-        self.trouble: str | None = None
+        self.trouble: CodedText | None = None
 
     @classmethod
     async def open(cls, path: Path, worker: str) -> "SqliteStore":
@@ -85,8 +87,8 @@ class SqliteStore:
                 except StoreError as error:
                     if self._closed:
                         raise
-                    log.error("%s; what was read last stays in force", error)
-                    self.trouble = str(error)
+                    log.error("%s; what was read last stays in force", error, extra=error.code.extra)
+                    self.trouble = error.coded
                     await asyncio.sleep(_RETRY)
                     continue
                 self.trouble = None
@@ -173,15 +175,16 @@ class SqliteStore:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._closed:
-            raise StoreError(f"store {self._path} is closed; restart the daemon")
+            raise StoreError(Code.STORE_UNUSABLE, f"store {self._path} is closed; restart the daemon")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"store {self._path}: {error}; {_remedy(error)}") from error
+            raise StoreError(Code.STORE_UNUSABLE, f"store {self._path}: {error}; {_remedy(error)}") from error
         except OSError as error:
             raise StoreError(
+                Code.STORE_UNUSABLE,
                 f"store {error.filename or self._path}: {error.strerror}; "
-                f"set [store] url to a place that this user may write"
+                f"set [store] url to a place that this user may write",
             ) from error
 
     async def _write(self, work: Callable[[], T]) -> T:

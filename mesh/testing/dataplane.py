@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from mesh.dataplane import DataPlaneError, Failure
 from mesh.dataplane.drain import Place
 from mesh.dataplane.operations import Operation, RefusedError, apply, settle
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.service import Forwarding, Transport
 from mesh.model.table import Table, Traffic, VirtualKey
 
@@ -52,7 +54,8 @@ class FakeDataPlane:
                 self.applied += len(operations)
                 self.table = after
                 return ()
-        return [Failure(operation, reason) for operation in operations if (reason := self._run(operation))]
+        reasons = ((operation, self._run(operation)) for operation in operations)
+        return [Failure(operation, CodedText(text, Code.OPERATION_REFUSED)) for operation, text in reasons if text]
 
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
         """See `DataPlane.connections`."""
@@ -75,7 +78,7 @@ class FakeDataPlane:
 
     def _answer(self) -> None:
         if self.gone is not None:
-            raise DataPlaneError(self.gone)
+            raise DataPlaneError(Code.NETLINK_FAILED, self.gone)
 
     def _run(self, operation: Operation) -> str | None:
         for refusal in self._refusals:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import Instance
 
@@ -12,7 +14,7 @@ class FakeSource:
 
     def __init__(self) -> None:
         self._lists: asyncio.Queue[tuple[tuple[Instance, ...], tuple[Problem, ...]]] = asyncio.Queue()
-        self._trouble: str | None = None
+        self._trouble: CodedText | None = None
 
     def say(self, instances: Sequence[Instance], problems: Sequence[Problem] = ()) -> None:
         """These run now."""
@@ -21,7 +23,7 @@ class FakeSource:
 
     def fall_silent(self, why: str) -> None:
         """The last list is frozen from now on."""
-        self._trouble = why
+        self._trouble = CodedText(why, Code.COMPOSE_NOT_YAML)
 
     async def watch(self) -> AsyncIterator[tuple[tuple[Instance, ...], tuple[Problem, ...]]]:
         """See `mesh.sources.Source`."""
@@ -29,7 +31,7 @@ class FakeSource:
             yield await self._lists.get()
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         """See `mesh.sources.Source`."""
         return self._trouble
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.store import Snapshot, StoreError
 
 
@@ -80,6 +82,9 @@ class MemoryCluster:
             woken.set()
 
 
+_OUT_OF_REACH = CodedText("the store is out of reach; bring it back", Code.STORE_UNREACHABLE)
+
+
 class MemoryStore:
     """The `Store` of one worker in a `MemoryCluster`."""
 
@@ -89,9 +94,9 @@ class MemoryStore:
         self._wanted: Mapping[str, bytes] | None = None
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         """See `Store.trouble`."""
-        return "the store is out of reach; bring it back" if self._cluster.out_of_reach else None
+        return _OUT_OF_REACH if self._cluster.out_of_reach else None
 
     async def run(self) -> None:
         """See `Store.run`: what was registered is registered again when the test has expired it."""
@@ -162,4 +167,4 @@ class MemoryStore:
 
     def _reach(self) -> None:
         if self._cluster.out_of_reach:
-            raise StoreError("the store is out of reach; bring it back")
+            raise StoreError(_OUT_OF_REACH.code, _OUT_OF_REACH.text)

@@ -6,13 +6,16 @@ A process of its own instead of the library: the same grammar as in the document
 import asyncio
 import os
 
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
+
 BESIDE = "/usr/sbin:/sbin"
 """Where programs for administrators are, which the path of a service may lack."""
 _PATIENCE = 30.0
 """Seconds for one run; even a large ruleset takes a few."""
 
 
-class NftError(Exception):
+class NftError(MeshError):
     """nft cannot be run, or refused. The text ends with the remedy."""
 
 
@@ -20,14 +23,14 @@ async def load(script: str) -> None:
     """All of the script or nothing of it. Raises `NftError`."""
     status, _, trouble = await _run("-f", "-", given=script)
     if status:
-        raise NftError(refusal(trouble))
+        raise refusal(trouble)
 
 
 async def check(script: str) -> None:
     """Whether nft would take the script; nothing is changed. Raises `NftError`."""
     status, _, trouble = await _run("-c", "-f", "-", given=script)
     if status:
-        raise NftError(refusal(trouble))
+        raise refusal(trouble)
 
 
 async def listing(family: str, table: str) -> str | None:
@@ -46,7 +49,7 @@ async def _listing(*arguments: str) -> str | None:
         return printed
     if "No such file or directory" in trouble:
         return None
-    raise NftError(refusal(trouble))
+    raise refusal(trouble)
 
 
 async def delete(family: str, table: str) -> bool:
@@ -72,14 +75,14 @@ async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
                 env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{BESIDE}"},
             )
         except FileNotFoundError as error:
-            raise NftError("there is no program nft: `apt-get install nftables`") from error
+            raise NftError(Code.NFT_FAILED, "there is no program nft: `apt-get install nftables`") from error
         except OSError as error:
-            raise NftError(f"nft cannot be run ({error.strerror}): see `which nft`") from error
+            raise NftError(Code.NFT_FAILED, f"nft cannot be run ({error.strerror}): see `which nft`") from error
     try:
         async with asyncio.timeout(_PATIENCE):
             printed, trouble = await process.communicate()
     except TimeoutError as error:
-        raise NftError(f"nft did not end within {_PATIENCE:g} s: look into `dmesg`") from error
+        raise NftError(Code.NFT_FAILED, f"nft did not end within {_PATIENCE:g} s: look into `dmesg`") from error
     finally:
         if process.returncode is None:
             process.kill()
@@ -87,11 +90,13 @@ async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
     return process.returncode or 0, printed.decode(), trouble.decode()
 
 
-def refusal(trouble: str) -> str:
-    """Why nft failed, from what it printed, ending with the remedy."""
+def refusal(trouble: str) -> NftError:
+    """Why nft failed, from what it printed."""
     first = next((line.strip() for line in trouble.splitlines() if line.strip()), "no reason is given")
     if "Operation not permitted" in trouble:
-        return f"nft is not permitted ({first}): run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
+        remedy = "run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"
+        return NftError(Code.NOT_PERMITTED, f"nft is not permitted ({first}): {remedy}")
     if "Operation not supported" in trouble or "Could not process rule" in trouble:
-        return f"nft refuses ({first}): `modprobe -a nf_tables nft_ct nft_masq nft_fib_inet`"
-    return f"nft refuses: {first}"
+        remedy = "`modprobe -a nf_tables nft_ct nft_masq nft_fib_inet`"
+        return NftError(Code.NFT_FAILED, f"nft refuses ({first}): {remedy}")
+    return NftError(Code.NFT_FAILED, f"nft refuses: {first}")

@@ -24,7 +24,7 @@ def test_a_new_watcher_gets_everything_in_order() -> None:
     told = list(everything(take(moment())))
     assert [type(each) for each in told] == [WorkerStatus, *[ServiceStatus] * 4, Ready]
     assert isinstance(told[0], WorkerStatus)
-    assert (told[0].services, told[0].problems[0]) == ((), "three")
+    assert (told[0].services, told[0].problems[0]) == ((), "error: service a: three; mend it")
     assert told[-1] == Ready(4)
 
 

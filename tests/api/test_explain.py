@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from mesh.api.explain.document import Cause, Explanation, render
 from mesh.api.explain.query import explain
+from mesh.api.status import notices
 from mesh.control.local_overlay import health_of
 from mesh.control.planner import plan
 from mesh.control.snapshot import Evidence, Facts, Observed
 from mesh.health.state_machine import Verdict
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Drain, Endpoint, Health, Instance, Publish, Route, Scheduler, Service, Transport
@@ -60,8 +63,8 @@ class World:
     verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=lambda: {ONE.id: [GOOD], TWO.id: [GOOD]})
     instances: Sequence[Instance] | None = None
     problems: Sequence[Problem] = ()
-    frozen: Mapping[str, str] = field(default_factory=dict)
-    failures: tuple[str, ...] = ()
+    frozen: Mapping[str, CodedText] = field(default_factory=dict)
+    failures: tuple[CodedText, ...] = ()
     contested: frozenset[tuple[Transport, int]] = frozenset()
     left: Callable[[Table], Table] = lambda table: table
     """The data plane, from what was planned."""
@@ -80,17 +83,20 @@ class World:
             None if self.instances is None else tuple(self.instances),
             self.probed,
             plan=planned,
+            problems={"labels": tuple(self.problems)},
             failures=self.failures,
             frozen=self.frozen,
         )
         names = {name: vip for name, vip in planned.names.items() if self.answers(name)}
         table = self.left(planned.table)
-        return Evidence(
-            observed, "mesh.internal", tuple(self.problems), self.verdicts, self.contested, names, table, 100.0
-        )
+        return Evidence(observed, "mesh.internal", self.verdicts, self.contested, names, table, 100.0)
 
     def explain(self, asked: str) -> Explanation:
         return explain(asked, self.evidence())
+
+    def text(self, asked: str) -> str:
+        evidence = self.evidence()
+        return render(explain(asked, evidence), notices(evidence.observed))
 
 
 def reasons(explanation: Explanation) -> list[tuple[str, str]]:
@@ -245,7 +251,14 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
             services=(replace(WEB, fixed_vip="10.9.0.1"),),
             endpoints=(),
             problems=[
-                Problem(Severity.ERROR, "service demo/web", "the VIP 10.9.0.1 is outside", "x", owner="demo/web")
+                Problem(
+                    Code.VIP_TAKEN,
+                    Severity.ERROR,
+                    "service demo/web",
+                    "the VIP 10.9.0.1 is outside",
+                    "x",
+                    owner="demo/web",
+                )
             ],
         ),
         "web.test",
@@ -261,17 +274,22 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     ),
     (
         "claimed by nobody yet, and the store is away",
-        World(services=(DB,), endpoints=(), claims=Claims(), frozen={"store": "etcd is gone"}),
+        World(
+            services=(DB,),
+            endpoints=(),
+            claims=Claims(),
+            frozen={"store": CodedText("etcd is gone", Code.STORE_UNREACHABLE)},
+        ),
         "db",
         [("db.mesh.internal", Cause.FROZEN), ("db.mesh.internal", Cause.FROZEN)],
         "is not given out yet, and the store does not answer: etcd is gone",
     ),
     (
         "a frozen store is told wherever there is a way, too",
-        World(frozen={"store": "etcd is gone"}),
+        World(frozen={"store": CodedText("etcd is gone", Code.STORE_UNREACHABLE)}),
         "web.test",
         [],
-        "frozen:\n  etcd is gone",
+        "frozen:\n  etcd is gone [VM401]",
     ),
     (
         "a published port that a program listens on",
@@ -303,7 +321,10 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     ),
     (
         "a virtual server that the data plane refused",
-        World(left=without(VirtualKey(VIP, 80, TCP)), failures=("add virtual server: no module",)),
+        World(
+            left=without(VirtualKey(VIP, 80, TCP)),
+            failures=(CodedText("add virtual server: no module", Code.OPERATION_REFUSED),),
+        ),
         "web.test:80",
         [(BOTH, Cause.NOT_PROGRAMMED), (BOTH, Cause.NO_ENDPOINT)],
         "tcp://10.112.0.7:80 is not in the data plane yet; see what the data plane refused, below",
@@ -327,7 +348,16 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(
             instances=(Instance("bad/" + "d" * 64, "demo/bad", "10.2.0.4", {}, name="bad-1"),),
             problems=[
-                Problem(Severity.ERROR, "service bad, label x", "it is bad", "write good", "x", "c.yaml:3", "demo/bad")
+                Problem(
+                    Code.UNKNOWN_LABEL,
+                    Severity.ERROR,
+                    "service bad, label x",
+                    "it is bad",
+                    "write good",
+                    "x",
+                    "c.yaml:3",
+                    "demo/bad",
+                )
             ],
         ),
         "bad-1",
@@ -343,7 +373,13 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     ),
     (
         "a container that its source left out, with a problem of its own",
-        World(problems=[Problem(Severity.ERROR, "container odd-1", "it has no address", "give it a network")]),
+        World(
+            problems=[
+                Problem(
+                    Code.CONTAINER_UNUSABLE, Severity.ERROR, "container odd-1", "it has no address", "give it a network"
+                )
+            ]
+        ),
         "odd-1",
         [("", Cause.REFUSED)],
         "container odd-1: it has no address; give it a network",
@@ -367,7 +403,7 @@ def test_what_is_not_in_the_way_has_its_reason(
 ) -> None:
     explanation = world.explain(asked)
     assert reasons(explanation) == [(about, str(cause)) for about, cause in causes]
-    assert text in render(explanation)
+    assert text in world.text(asked)
     assert msgspec.json.decode(msgspec.json.encode(explanation), type=Explanation) == explanation
 
 
@@ -389,10 +425,10 @@ service web.test  (demo/web)
 
 
 def test_the_whole_way_of_a_name() -> None:
-    explanation = World(endpoints=(ONE, TWO)).explain("web.test")
-    assert explanation.works
+    world = World(endpoints=(ONE, TWO))
+    assert world.explain("web.test").works
     said = "  GET http://10.2.0.2:8080/health: status 200, 2 s ago"
-    assert render(explanation) == WHOLE.replace("release v2", f"release v2{said}")
+    assert world.text("web.test") == WHOLE.replace("release v2", f"release v2{said}")
 
 
 @pytest.mark.parametrize(
@@ -454,9 +490,9 @@ def test_round_robin_shares_do_not_follow_the_weights() -> None:
 
 
 def test_what_is_gone_and_finishes_its_connections_is_shown() -> None:
-    explanation = World(endpoints=(ONE,), left=with_real(RealKey("10.2.0.8", 8080), 0)).explain("web.test")
-    assert "  0%  weight 0    10.2.0.8:8080           gone, finishing its connections" in render(explanation)
-    assert explanation.works
+    world = World(endpoints=(ONE,), left=with_real(RealKey("10.2.0.8", 8080), 0))
+    assert "  0%  weight 0    10.2.0.8:8080           gone, finishing its connections" in world.text("web.test")
+    assert world.explain("web.test").works
 
 
 def test_before_the_store_has_answered_nothing_is_known() -> None:
@@ -477,7 +513,7 @@ def test_before_the_store_has_answered_nothing_is_known() -> None:
     ],
 )
 def test_what_a_probe_asks(probe: Probe, text: str) -> None:
-    assert text in render(World(services=(replace(WEB, probe=probe),), probed={}, verdicts={}).explain("web-2"))
+    assert text in World(services=(replace(WEB, probe=probe),), probed={}, verdicts={}).text("web-2")
 
 
 @given(
@@ -517,4 +553,4 @@ def test_an_endpoint_serves_or_has_a_reason_not_to(
 def test_any_text_has_an_answer(asked: str) -> None:
     explanation = World().explain(asked)
     assert explanation.ways or explanation.why_not
-    assert render(explanation)
+    assert World().text(asked)

@@ -8,7 +8,10 @@ from mesh.api.status import WorkerStatus, render, services
 from mesh.control.planner import plan
 from mesh.health.snapshot import Known, VerdictStatus
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.probe import Probe, ProbeKind
+from mesh.model.problem import Notices, Problem, Severity
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
 from mesh.model.view import ClusterView
 
@@ -41,6 +44,17 @@ KNOWN = Known(
     },
 )
 
+TAKEN = Problem(
+    Code.NAME_TAKEN,
+    Severity.ERROR,
+    "service x",
+    "the name web.test is held by demo/web",
+    "choose another name",
+    where="compose.yaml:9",
+)
+REFUSED = CodedText("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh", Code.OPERATION_REFUSED)
+AWAY = CodedText("etcd does not serve (h1: gone); see that it runs", Code.STORE_UNREACHABLE)
+NOTICES = Notices((TAKEN,), (REFUSED,), (AWAY,))
 STATUS = WorkerStatus(
     version="1.2.3",
     worker="w1",
@@ -48,9 +62,9 @@ STATUS = WorkerStatus(
     data_plane_reason="this kernel has IPVS",
     dns=("127.0.0.1:53",),
     services=services(VIEW, KNOWN, plan(VIEW, HEALTH)),
-    problems=("compose.yaml:9: error: service x: the name web.test is held by demo/web; choose another name",),
-    failures=("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh",),
-    frozen=("etcd does not serve (h1: gone); see that it runs",),
+    problems=(str(TAKEN),),
+    failures=(REFUSED.text,),
+    frozen=(AWAY.text,),
     repairs=2,
     digest="0123456789ab",
 )
@@ -76,7 +90,7 @@ problems:
   compose.yaml:9: error: service x: the name web.test is held by demo/web; choose another name [VM201]
 
 the data plane refused:
-  add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh"""
+  add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh [VM506]"""
 
 
 def test_an_endpoint_of_the_other_family_than_its_vip_does_not_serve() -> None:
@@ -88,7 +102,7 @@ def test_an_endpoint_of_the_other_family_than_its_vip_does_not_serve() -> None:
 
 
 def test_people_read_it_from_the_name_to_the_endpoints_and_what_is_wrong_last() -> None:
-    assert render(STATUS) == TEXT
+    assert render(STATUS, NOTICES) == TEXT
 
 
 def test_programs_get_the_same_value_back() -> None:
@@ -97,5 +111,7 @@ def test_programs_get_the_same_value_back() -> None:
 
 def test_a_worker_without_services_says_so() -> None:
     nothing_read = WorkerStatus("1", "w", "ipvs", "r", ())
-    assert render(nothing_read).endswith("\n\nno services are known yet: nothing was planned since the start")
-    assert render(replace(nothing_read, digest="0f")).endswith("\n\nno services")
+    assert render(nothing_read, Notices()).endswith(
+        "\n\nno services are known yet: nothing was planned since the start"
+    )
+    assert render(replace(nothing_read, digest="0f"), Notices()).endswith("\n\nno services")

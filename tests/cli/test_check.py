@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from mesh.cli.lint import check
-from mesh.model.codes import coded
 from mesh.model.problem import Problem, Severity
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "restserver" / "compose.yaml"
@@ -168,4 +167,4 @@ def test_the_mistakes_in_the_label_reference_are_said_as_printed_there(
     mistakes, messages = (block.partition("\n")[2] for block in section.split("```")[1:4:2])
     monkeypatch.chdir(tmp_path)
     Path("compose.yaml").write_text(mistakes)
-    assert [coded(str(problem)) for problem in checked(Path("compose.yaml"))] == messages.splitlines()
+    assert [problem.coded.line for problem in checked(Path("compose.yaml"))] == messages.splitlines()

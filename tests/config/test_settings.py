@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config.errors import SettingsError
 from mesh.config.settings import SETTINGS, Driver, EndpointAddress, Settings, load, variable_of
+from mesh.model.errors import SettingsError
 from mesh.util.logging.formats import Format
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -162,19 +162,19 @@ def test_a_mistake_is_told_with_its_place_and_its_remedy(text: str, complaint: s
     with pytest.raises(SettingsError) as caught:
         read(text)
     assert len(caught.value.problems) == 1
-    assert re.search(complaint, caught.value.problems[0])
+    assert re.search(complaint, caught.value.problems[0].text)
 
 
 def test_all_mistakes_are_told_at_once_and_variables_by_their_name() -> None:
     with pytest.raises(SettingsError) as caught:
         read("[dns]\nttl = 0\nx = 1", VIPMESH_DNS_TLL="5", VIPMESH_VIP_POOL="ten")
-    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+    assert [problem.text.split(";")[0] for problem in caught.value.problems] == [
         "vipmesh.toml: [dns] x: no such setting",
         "environment variable VIPMESH_DNS_TLL: no such setting",
         "environment variable VIPMESH_VIP_POOL: 'ten' does not appear to be an IPv4 or IPv6 network",
         "vipmesh.toml: [dns] ttl: 0 is not a number from 1 to 3600",
     ]
-    assert caught.value.problems[2].endswith("; write a network such as 10.112.0.0/16"), "no quotes in a variable"
+    assert caught.value.problems[2].text.endswith("; write a network such as 10.112.0.0/16"), "no quotes in a variable"
 
 
 def test_every_example_in_a_remedy_is_itself_valid() -> None:

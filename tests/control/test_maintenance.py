@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from mesh.api.http.server import RefusalError
 from mesh.control.drain_requests import Leaving
 from mesh.control.graceful_stop import Stopping
+from mesh.model.errors import RefusalError
 from mesh.model.service import Drain, Endpoint, Instance
 from tests.control.reported import status_of
 from tests.control.test_mass_failure import FALL, addresses, answers

@@ -20,6 +20,7 @@ from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
 from mesh.host import HostError
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.probe import ProbeKind
 from mesh.model.service import Address, Instance, Name, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
@@ -318,7 +319,7 @@ class TestTheLoop:
             await bench.passes(2 * AUDIT)
             assert caplog.text.count("repaired: ip_forward is 1, was 0") == 1
             assert status_of(loop).repairs == 1
-            findings[:] = [HostError("/proc/sys is read-only; write it to /etc/sysctl.d")] * 2
+            findings[:] = [HostError(Code.KERNEL_SETTING, "/proc/sys is read-only; write it to /etc/sysctl.d")] * 2
             await bench.passes(AUDIT + 1)
             assert status_of(loop).frozen == ("/proc/sys is read-only; write it to /etc/sysctl.d",)
             assert bench.plane.table.virtual_servers, "what was programmed goes on"

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from mesh.api.status import WorkerStatus
-from mesh.config.errors import SettingsError
 from mesh.config.settings import Settings, load
 from mesh.daemon import wiring as daemon
 from mesh.daemon.service import Service
 from mesh.daemon.wiring import Running, StartError
+from mesh.model.codes import Code
+from mesh.model.errors import SettingsError
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Parts:
         self, settings: Settings, _: Mapping[str, str], stop: asyncio.Event, started: Callable[[Running], None]
     ) -> None:
         if self.refuses(settings):
-            raise StartError("the pool overlaps a route; choose another")
+            raise StartError(Code.VIP_POOL_OVERLAPS, "the pool overlaps a route; choose another")
         self.settings.append(settings)
         status = WorkerStatus("1", "w1", self.plane, "a test", ())
         started(Running(lambda: status, (), self.reload, lambda key: (key.address, key.port)))

@@ -43,7 +43,7 @@ async def test_it_fails_once_when_told() -> None:
     plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "table full")
     operations: list[Operation] = [AddVirtualServer(KEY, Scheduler.WRR, 0), AddRealServer(KEY, ONE, RealServer(1))]
     (failure,) = await plane.apply(operations)
-    assert (failure.operation, failure.reason) == (operations[1], "table full")
+    assert (failure.operation, failure.reason.text) == (operations[1], "table full")
     assert not await plane.apply(operations)
 
 

@@ -12,8 +12,8 @@ import asyncio, sys
 import uvloop
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Health
-from mesh.probes.prober import Prober
-from mesh.probes.watched import Target
+from mesh.health.prober import Prober
+from mesh.health.targets import Target
 
 async def main(port):
     prober = Prober(lambda: print(*sorted(set(prober.health().values())), flush=True))

@@ -117,4 +117,4 @@ async def test_without_the_right_the_error_says_so() -> None:
         env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"},
     )
     assert said.returncode, "a user of no rank may list tables"
-    assert "run as root or with CAP_NET_ADMIN" in refusal(said.stderr)
+    assert "run as root or with CAP_NET_ADMIN" in str(refusal(said.stderr))

@@ -1,188 +1,284 @@
-"""Codes of messages: every message in the sources has one, every code has messages and a paragraph in the docs."""
+"""Codes of messages: each message carries one where it is made, and the docs explain each of them."""
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from mesh.cli.doctor import rules as doctor
-from mesh.model.codes import CODES, code_of, coded
+from mesh.cluster.claims import wishes
+from mesh.config.labels.parse import parse
+from mesh.config.settings import load
+from mesh.control.conditions import Journal
+from mesh.model.claims import Claims
+from mesh.model.codes import Code, errors_page
+from mesh.model.errors import CodedText, MeshError, SettingsError
+from mesh.model.service import Publish, Route, Service, Transport
+from mesh.sources.compose.parse import read
+from mesh.store import StoreError
+from mesh.store.etcd.errors import of_all, of_answer, of_exception
+from mesh.util.logging.formats import Lines
+from mesh.util.nft import refusal
+from meshdns.log_codes import LogCode
 
 ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "docs" / "errors.md").read_text()
-PARAGRAPHS = dict(re.findall(r"^### (VM\d{3}) .*?\n\n(.*?)(?=\n#|\Z)", DOCS, re.MULTILINE | re.DOTALL))
-
-RAISED = "Refused Interpolation Yaml Start Store DataPlane NameServer Admin Token Host Sysctl Settings Refusal Nft"
-CALLED = frozenset(
-    {
-        *(f"{name}Error" for name in RAISED.split()),
-        "NoAnswerError",
-        "UnreachableError",
-        "_RefusedError",
-        "Problem",
-        "Failure",
-    }
-)
-METHODS = frozenset({"warn", "refuse", "_refuse", "_warn", "_error"})
-LOGGED = frozenset({"warning", "error", "critical"})
-IN_SETTINGS = frozenset({"mesh/config/settings.py", "mesh/config/values.py", "mesh/config/etcd_url.py"})
-PASSED_ON = frozenset(
-    {
-        "admin API: /x",  # what the token, or the certificate, says
-        "/x/x",  # the name server's own words, with a way out
-        "/x: /x",  # an operation that was refused, and why
-        "data plane: /x: /x",
-        "probes: /x",  # what is suspected
-        "settings: /x",
-        "answers /x: /x",  # one member of etcd, inside of what all of them say
-        "ended the watch",
-        "/x, label /x; /x is already claimed by service /x (/x)",  # a name, a VIP or a published port
-        '"/x": /x',
-        "/x is not /x",  # a data plane driver, and so on
-        "service /x",
-        "/x, label /x",
-        "container /x",
-        "the file",
-        "write auto or a number from 1 to 65535",
-        "give it a name with a label /x<container port>",
-    }
-)
-"""Messages that only pass on what another one says, which has a code."""
+SOURCES = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text())
+    for folder in ("mesh", "dns/meshdns")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "testing" not in path.parts
+}
+LOGGED = frozenset({"warning", "error", "critical", "exception"})
+BRING_THEIR_CODE = frozenset({"SettingsError", "UnreachableError"})
+"""Errors whose constructor knows the code, or gets it with each of several messages."""
 
 
-def templates(node: ast.expr | None, known: Mapping[str, Sequence[str]]) -> list[str]:
-    """The texts that an expression can be, `/x` for what is filled in; empty: it is not seen from here."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return [re.sub(r"%[.\d]*[sdfrg]", "/x", text)]
-        case ast.JoinedStr(values=values):
-            return ["".join(v.value if isinstance(v, ast.Constant) else "/x" for v in values)]  # type: ignore[misc]
-        case ast.IfExp(body=body, orelse=otherwise):
-            return [*templates(body, known), *templates(otherwise, known)]
-        case ast.BinOp(left=left, right=right, op=ast.Add()):
-            ends = templates(right, known) or ["/x"]
-            return [before + after for before in templates(left, known) for after in ends]
-        case ast.Tuple(elts=elements):
-            return [text for element in elements for text in templates(element, known)]
-        case ast.Name(id=name):
-            return list(known.get(name, ()))
-    return []
+def mesh_errors() -> frozenset[str]:
+    """The names of the classes that derive from `MeshError`."""
+    classes = [node for tree in SOURCES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    found = {"MeshError"}
+    for _ in classes:  # a class may come before its base
+        found |= {
+            node.name for node in classes if found & {base.id for base in node.bases if isinstance(base, ast.Name)}
+        }
+    return frozenset(found)
 
 
-def assigned(function: ast.AST) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            found.setdefault(node.targets[0].id, []).extend(templates(node.value, {}))
-    return found
+def has_code(expression: ast.expr) -> bool:
+    """Whether it names a code, or passes one on: `Code.X`, `error.code`, `code`."""
+    names = [node.id for node in ast.walk(expression) if isinstance(node, ast.Name)]
+    attributes = [node.attr for node in ast.walk(expression) if isinstance(node, ast.Attribute)]
+    return bool({"Code", "LogCode", "code"} & {*names, *attributes})
 
 
-def messages(source: str, file: str) -> Iterator[str]:
-    """Every message that a file can raise, log or find; where a remedy is apart, with it."""
-    tree = ast.parse(source)
-    constants = assigned(ast.Module([n for n in tree.body if isinstance(n, ast.Assign)], []))
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    for function in functions:
-        known = {**constants, **assigned(function)}
-        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call)):
-            match call.func:
-                case ast.Name(id=name) if name in CALLED or (name == "ValueError" and file in IN_SETTINGS):
-                    arguments = call.args
-                case ast.Attribute(attr=name, value=ast.Name(id="log")) if name in LOGGED:
-                    arguments = call.args[:1]
-                case ast.Attribute(attr=name, value=ast.Name()) if name in METHODS:
-                    arguments = call.args
-                case _:
-                    continue
-            found = [templates(argument, known) for argument in arguments]
-            texts = [texts for texts in found if texts]
-            if not texts:
-                continue
-            # all that it says, the reason and the remedy among it, in each of the ways in which it can be put
-            for variant in range(max(map(len, texts))):
-                yield "; ".join(texts[min(variant, len(texts) - 1)] for texts in texts)
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    for file, tree in SOURCES.items():
+        yield from ((f"{file}:{node.lineno}", node) for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
-SOURCES = [path for folder in ("mesh", "dns/meshdns") for path in sorted((ROOT / folder).rglob("*.py"))]
-MESSAGES = [
-    pytest.param(file, message, id=f"{file}: {message[:60]}")
-    for path in SOURCES
-    if "testing" not in path.parts and (file := str(path.relative_to(ROOT))) != "mesh/cli/doctor/rules.py"
-    for message in dict.fromkeys(messages(path.read_text(), file))
-]
+def writes_text(call: ast.Call) -> bool:
+    """Whether an argument is text that is written there; without, the class makes its message of what it is given."""
+    return any(isinstance(each, ast.JoinedStr | ast.Constant) for each in call.args) or len(call.args) > 1
 
 
-@pytest.mark.parametrize(("file", "message"), MESSAGES)
-def test_every_message_has_a_code(file: str, message: str) -> None:
-    if message in PASSED_ON or all(part.strip() in {"/x", "%s", ""} for part in message.split(";")):
-        return
-    among = "VM3" if file in IN_SETTINGS else "VM"
-    assert code_of(message, among), f"{file} says {message!r}: add words of it to mesh/codes/, and docs/errors.md"
+def test_every_problem_has_a_code() -> None:
+    made = [(where, c) for where, c in calls() if isinstance(c.func, ast.Name) and c.func.id == "Problem"]
+    assert made
+    assert [where for where, call in made if not has_code(call.args[0])] == []
 
 
-def test_all_words_are_said_somewhere() -> None:
-    said = [text for path in SOURCES for text in texts(path) if "codes" not in path.parts]
-    idle = [
-        (code, words)
-        for code, (_, every) in CODES.items()
-        for words in every
-        if words not in OF_OTHERS and not all(any(part in text for text in said) for part in re.split("{}|; ", words))
+def test_every_error_that_users_meet_has_a_code() -> None:
+    errors = mesh_errors()
+    assert {"StoreError", "DataPlaneError", "StartError", "SettingsError", "NftError", "SysctlError"} <= errors
+    made = [
+        (where, call)
+        for where, call in calls()
+        if isinstance(call.func, ast.Name) and call.func.id in errors - BRING_THEIR_CODE and writes_text(call)
     ]
-    assert not idle, "\n".join(map(str, idle))
+    assert [where for where, call in made if not has_code(call.args[0])] == []
 
 
-OF_OTHERS = (
-    "does not appear to be an IPv4",
-    "has host bits set",
-    "is not a data plane driver",
-    "is not an address of endpoints",
-)
-"""What Python's own ipaddress says of a value, and what is put together from a kind of choice."""
+def test_every_line_of_the_log_that_warns_has_a_code() -> None:
+    made = [
+        (where, call)
+        for where, call in calls()
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in LOGGED
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == "log"
+    ]
+    assert made
+    extras = [(where, {word.arg: word.value for word in call.keywords}.get("extra")) for where, call in made]
+    assert [where for where, extra in extras if extra is None or not has_code(extra)] == []
 
 
-def texts(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        yield from templates(node, {}) if isinstance(node, ast.expr) else ()
+def test_every_code_is_used() -> None:
+    used = {
+        node.attr
+        for tree in SOURCES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Code"
+    }
+    of_names = {code.value for code in LogCode}
+    assert {code.name for code in Code if code.value not in of_names} <= used
+    assert used <= set(Code.__members__)
 
 
-def test_the_docs_have_a_paragraph_for_each_code_and_no_other() -> None:
-    headings = dict(re.findall(r"^### (VM\d{3}) (.*)$", DOCS, re.MULTILINE))
-    assert headings == {code: title for code, (title, _) in CODES.items()}
-    assert {code for code, text in PARAGRAPHS.items() if len(text.strip()) < 80} == set()
-    assert list(headings) == sorted(headings), "a reader looks for a number"
+def test_the_codes_of_the_name_server_are_among_all_codes() -> None:
+    assert {code.value for code in LogCode} <= {code.value for code in Code}
+
+
+def test_a_code_has_the_form_that_users_know_and_is_in_order() -> None:
+    values = [code.value for code in Code]
+    assert all(re.fullmatch(r"VM[1-8]\d\d", value) for value in values)
+    assert values == sorted(values), "a reader looks for a number"
+    assert {code for code in Code if len(code.explanation) < 80} == set()
+
+
+def test_the_page_is_the_one_that_the_codes_make() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    assert page == errors_page(), "write it again: python -m mesh.codes > docs/errors.md"
 
 
 def test_what_doctor_is_about_has_a_code() -> None:
-    assert set(doctor.CODES.values()) == {code for code in CODES if code.startswith("VM8")}
+    assert set(doctor.CODES.values()) == {code for code in Code if code.value.startswith("VM8")}
+
+
+def test_an_error_shows_its_code_once_for_each_thing_that_is_wrong() -> None:
+    error = StoreError(Code.STORE_IN_USE, "store /x is in use by process 7; stop it")
+    assert [line.line for line in error.lines] == ["store /x is in use by process 7; stop it [VM404]"]
+    several = SettingsError([CodedText("a", Code.UNKNOWN_SETTING), CodedText("b", Code.SETTING_VALUE)])
+    assert (str(several), [line.line for line in several.lines]) == ("a\nb", ["a [VM301]", "b [VM302]"])
+
+
+# ------------------------------------------------------------------------------- real messages and their codes
+
+
+WEB = {"mesh.routing.port_80": "web"}
 
 
 @pytest.mark.parametrize(
-    ("message", "code"),
+    ("labels", "code"),
     [
-        ('c.yaml:5: error: service a, label x: "http://a.b/c" has a path, and the mesh routes ...; write', "VM111"),
-        ("error: service shop/web: the name a.b is held by shop/api; give it a name of its own", "VM201"),
-        ('c.yaml:6: error: service a: the name "*.local" is a wildcard; write every name in full', "VM110"),
-        ("compose.yaml: error: the file: it cannot be read: No such file; name a file that exists and", "VM150"),
-        ("store: etcd does not serve (h1: no answer within 2 s); see; the last good state stays in force", "VM401"),
-        ("data plane: this kernel offers no IPVS: `modprobe ip_vs`; the last good state stays in force", "VM501"),
-        ("store /var/lib/vipmesh/store.db is in use by process 7; stop it", "VM404"),
-        ("net.ipv4.ip_forward must be 1: it is 0 and cannot be written: on the host, write", "VM550"),
+        ({"mesh.routing.prot_80": "web"}, Code.UNKNOWN_LABEL),
+        ({**WEB, "mesh.scale": "3"}, Code.LABEL_NOT_SUPPORTED),
+        ({**WEB, "aliyun.routing.port_80": "api"}, Code.LABEL_DIFFERS_BY_PREFIX),
+        ({"mesh.routing.weight": "2"}, Code.LABEL_WITHOUT_EFFECT),
+        ({"mesh.routing.port_0": "web"}, Code.LABEL_PORT),
+        ({"mesh.routing.port_80/icmp": "web"}, Code.LABEL_PORT),
+        ({"mesh.routing.port_80": "*.local"}, Code.NOT_A_DNS_NAME),
+        ({"mesh.routing.port_80": "web:0"}, Code.LABEL_PORT),
+        ({"mesh.routing.port_80": "http://a.b/c"}, Code.NAME_WITH_PATH_OR_SCHEME),
+        ({**WEB, "mesh.routing.port_81": "api:80"}, Code.LISTEN_PORT_CLASH),
         (
-            "host 1: source NAT cannot be set up, replies are lost: there is no program nft; the last good state",
-            "VM551",
+            {"mesh.routing.publish.port_80": "1080", "mesh.routing.publish.port_81": "1080"},
+            Code.PUBLISHED_PORT_CLASH,
         ),
-        ("all is well", None),
+        ({**WEB, "mesh.routing.publish.port_80": "x"}, Code.LABEL_PORT),
+        ({**WEB, "mesh.routing.vip": "ten"}, Code.FIXED_VIP_UNUSABLE),
+        ({**WEB, "mesh.routing.scheduler": "best"}, Code.SCHEDULER_OR_FLAGS),
+        ({**WEB, "mesh.routing.scheduler_flags": "port"}, Code.SCHEDULER_OR_FLAGS),
+        ({**WEB, "mesh.routing.forwarding": "teleport"}, Code.FORWARDING_METHOD),
+        ({"mesh.routing.port_80": "web:8080", "mesh.routing.forwarding": "direct"}, Code.FORWARDING_METHOD),
+        ({**WEB, "mesh.routing.weight": "1001"}, Code.VALUE_OUT_OF_RANGE),
+        ({**WEB, "mesh.routing.session_sticky": "2s"}, Code.VALUE_OUT_OF_RANGE),
+        (
+            {**WEB, "mesh.routing.max_connections": "2", "mesh.routing.min_connections": "3"},
+            Code.VALUE_OUT_OF_RANGE,
+        ),
+        ({**WEB, "mesh.routing.release": "-"}, Code.RELEASE_NAME),
+        ({**WEB, "mesh.probe.url": "http://elsewhere/"}, Code.PROBE_UNUSABLE),
+        ({**WEB, "mesh.probe.url": "tcp://container"}, Code.PROBE_UNUSABLE),
+        (
+            {**WEB, "mesh.probe.url": "tcp://container:80", "mesh.probe.timeout_seconds": "60"},
+            Code.PROBE_LONGER_THAN_INTERVAL,
+        ),
+        ({**WEB, "mesh.probe.cmd": "true"}, Code.PROBE_COMMAND_WITHOUT_ENGINE),
+        ({"mesh.routing.port_80": "web;web"}, Code.WRITTEN_TWICE),
+        ({**WEB, "mesh.probe.url": "http://container/", "mesh.probe.method": "PUT"}, Code.PROBE_REQUEST_OR_EXPECTATION),
     ],
 )
-def test_the_code_of_what_users_have_seen(message: str, code: str | None) -> None:
-    assert code_of(message) == code
-    assert coded(message) == (message if code is None else f"{message} [{code}]")
-    assert coded(coded(message)) == coded(message)
+def test_the_code_of_what_is_wrong_with_labels(labels: dict[str, str], code: Code) -> None:
+    parsed = parse(labels, owner="shop/web", subject="service web", domain="test", commands=False)
+    assert [problem.code for problem in parsed.problems] == [code]
 
 
-def test_settings_have_codes_of_their_own() -> None:
-    line = "vipmesh.toml: [dns] listen: '127.0.0.1' has no port; write"
-    assert (code_of(line), code_of(line, "VM3")) == ("VM120", "VM302")
-    assert coded("what nobody has said", "VM3", "VM302").endswith(" [VM302]")
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("[dns]\nlsten = 1", Code.UNKNOWN_SETTING),
+        ("[admin]\nlisten = '127.0.0.1'", Code.SETTING_VALUE),
+        ("[vip]\npool = 'ten'", Code.SETTING_VALUE),
+        ("[dns.forward]\n'a.example' = []", Code.SETTING_VALUE),
+        ("[store]\nurl = 'etcd://u:p@h1'", Code.SETTING_VALUE),
+        ("[dns", Code.SETTINGS_FILE_UNUSABLE),
+        ("[dns]\nupstream = '127.0.0.1'", Code.SETTINGS_CONTRADICT),
+        ("[dns.forward]\n'a.mesh.internal' = ['192.0.2.1']", Code.SETTINGS_CONTRADICT),
+        ("[admin]\nlisten = '192.0.2.1:9780'", Code.ADMIN_API_UNPROTECTED),
+    ],
+)
+def test_the_code_of_what_is_wrong_with_settings(text: str, code: Code) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(text, {}, hostname="w1")
+    assert [problem.code for problem in caught.value.problems] == [code]
+    assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", Code.COMPOSE_STRUCTURE),
+        ("a: [", Code.COMPOSE_NOT_YAML),
+        ("services: {a: 1}", Code.COMPOSE_STRUCTURE),
+        ("services: {a: {labels: [x=1, x=2]}}", Code.WRITTEN_TWICE),
+        ("include: [x]\nservices: {}", Code.COMPOSE_NOT_FOLLOWED),
+        ("services: {a: {labels: {mesh.routing.release: 1.10}}}", Code.COMPOSE_VALUE_CHANGED_BY_YAML),
+        ("services: {a: {labels: {a: '${B}'}}}", Code.COMPOSE_VARIABLE),
+        ("services: {a: {labels: {a: '${B'}}}", Code.COMPOSE_VARIABLE),
+        ("services: {a: {x-endpoints: [web]}}", Code.COMPOSE_ENDPOINT_ADDRESS),
+        ("services: {a: {x-endpoints: ['10.0.0.1:0']}}", Code.LABEL_PORT),
+    ],
+)
+def test_the_code_of_what_is_wrong_with_a_compose_file(text: str, code: Code) -> None:
+    assert [problem.code for problem in read(text, "c.yaml", {}).problems] == [code]
+
+
+@pytest.mark.parametrize(
+    ("service", "claims", "code"),
+    [
+        (
+            Service("shop/web", "a.b", (Route("a.b", 80, Transport.TCP, 80),)),
+            Claims({}, {"a.b": "x/y"}),
+            Code.NAME_TAKEN,
+        ),
+        (Service("shop/web", "a.b", (), fixed_vip="10.9.0.2"), Claims(), Code.VIP_TAKEN),
+        (
+            Service("shop/web", "a.b", (), fixed_vip="10.1.0.2"),
+            Claims({"c.d": "10.1.0.2"}, {}, {}, {"10.1.0.2": "c.d"}),
+            Code.VIP_TAKEN,
+        ),
+        (
+            Service("shop/web", "a.b", (), (Publish(80, Transport.TCP, 30000),)),
+            Claims({}, {}, {(Transport.TCP, 30000): ("c.d", 80)}),
+            Code.PUBLISHED_PORT_TAKEN,
+        ),
+        (
+            Service("shop/web", "a.b", (), (Publish(80, Transport.TCP, None),)),
+            Claims({}, {}, {(Transport.TCP, 30000): ("c.d", 80)}),
+            Code.POOL_EXHAUSTED,
+        ),
+    ],
+)
+def test_the_code_of_a_claim_that_is_refused(service: Service, claims: Claims, code: Code) -> None:
+    other = Service("x/y", "e.f", (Route("a.b", 80, Transport.TCP, 80),))
+    claims = replace(claims, owners={"a.b": "shop/web", **claims.owners})
+    _, problems = wishes((service, other), claims, pool=ip_network("10.1.0.0/24"), ports=range(30000, 30001))
+    assert code in [problem.code for problem in problems if problem.owner == "shop/web"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (of_answer(404, b""), Code.STORE_UNREACHABLE),
+        (of_answer(500, b"odd"), Code.STORE_UNREACHABLE),
+        (of_answer(403, b'{"code": 7, "message": "etcdserver: permission denied"}'), Code.STORE_REFUSES),
+        (of_exception(TimeoutError(), 2), Code.STORE_UNREACHABLE),
+        (of_all({"h1": of_exception(TimeoutError(), 2)}), Code.STORE_UNREACHABLE),
+        (refusal("Operation not permitted"), Code.NOT_PERMITTED),
+        (refusal("Could not process rule"), Code.NFT_FAILED),
+    ],
+)
+def test_the_code_of_what_another_program_says(error: MeshError, code: Code) -> None:
+    assert error.code is code
+
+
+def test_what_passes_an_error_on_has_its_code(caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal()
+    journal.froze("store", StoreError(Code.STORE_REFUSES, "etcd refuses: no; ask"))
+    assert journal.frozen["store"].line == "etcd refuses: no; ask [VM402]"
+    (record,) = caplog.records
+    assert Lines().format(record).endswith("store: etcd refuses: no; ask; the last good state stays in force [VM402]")

@@ -10,6 +10,7 @@ import pytest
 from mesh.cluster.records.encode import service_claim, vip_claim
 from mesh.cluster.sync import Share
 from mesh.control.conditions import Journal
+from mesh.model.codes import Code
 from mesh.store import Snapshot, StoreError
 from mesh.store.cached import PATIENCE, SavedView
 from mesh.testing.store import MemoryCluster, MemoryStore
@@ -76,7 +77,7 @@ async def test_a_store_that_is_away_is_replaced_until_it_answers(
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
         assert (await anext(snapshots)).records == {"claims/a": b"1", "workers/w1/x": b"\xff not text"}
         assert store.trouble is not None
-        assert store.trouble.endswith(f"in force is what was saved in {path}")
+        assert store.trouble.text.endswith(f"in force is what was saved in {path}")
         assert (await store.read()).records["claims/a"] == b"1"
         with pytest.raises(StoreError):
             await store.claim({"claims/c": b"3"})
@@ -94,7 +95,7 @@ async def test_a_start_waits_for_the_store_once(
 
     async def hang(_: MemoryStore) -> Snapshot:
         await asyncio.sleep(60)
-        raise StoreError("no answer; start it")
+        raise StoreError(Code.STORE_UNREACHABLE, "no answer; start it")
 
     monkeypatch.setattr(MemoryStore, "read", hang)
     async with saving(cluster, path) as store:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.model.codes import Code
 from mesh.util.logging.formats import Format, Lines, logfmt
 from mesh.util.logging.handler import Unhurried
 from mesh.util.logging.rate_limit import KINDS, Limit
@@ -26,7 +27,15 @@ def record(message: str, *arguments: object, level: int = logging.WARNING, **fie
     return made
 
 
-HELD = record("%s", "service shop/api: the name a.b is held by shop/web; give it another", owner="shop/api", label=None)
+def coded(made: logging.LogRecord, code: Code) -> logging.LogRecord:
+    vars(made).update(code.extra)
+    return made
+
+
+HELD = coded(
+    record("%s", "service shop/api: the name a.b is held by shop/web; give it another", owner="shop/api", label=None),
+    Code.NAME_TAKEN,
+)
 
 
 def test_logfmt() -> None:

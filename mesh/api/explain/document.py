@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.model.codes import coded
+from mesh.model.problem import Notices
 from mesh.model.service import Address, Name
 
 
@@ -173,26 +173,26 @@ class Explanation:
         return any(working) if self.kind == "name" else bool(working) and all(working)
 
 
-def render(explanation: Explanation) -> str:
-    """The text for people."""
-    return "\n".join(_lines(explanation))
+def render(explanation: Explanation, notices: Notices) -> str:
+    """The text for people. `notices`: the messages of the explanation with their codes."""
+    return "\n".join(_lines(explanation, notices))
 
 
-def _lines(explanation: Explanation) -> Iterator[str]:
+def _lines(explanation: Explanation, notices: Notices) -> Iterator[str]:
     for reason in explanation.why_not:
         yield f"{explanation.asked}: {reason}"
     for number, way in enumerate(explanation.ways):
         if number or explanation.why_not:
             yield ""
-        yield from _way(way)
-    for title, lines in (("frozen", explanation.frozen), ("the data plane refused", explanation.failures)):
+        yield from _way(way, notices)
+    for title, lines in (("frozen", notices.frozen), ("the data plane refused", notices.failures)):
         if lines:
             yield ""
             yield f"{title}:"
-            yield from (f"  {coded(line)}" for line in lines)
+            yield from (f"  {message.line}" for message in lines)
 
 
-def _way(way: Way) -> Iterator[str]:
+def _way(way: Way, notices: Notices) -> Iterator[str]:
     yield f"service {way.service}  ({way.owner})"
     yield from _reasons("  ", way.why_not)
     for name in way.names:
@@ -218,9 +218,9 @@ def _way(way: Way) -> Iterator[str]:
     for endpoint in absent:
         yield f"    {endpoint.address:<22}{_about(endpoint)}"
         yield from _reasons("      ", endpoint.why_not)
-    if way.problems:
+    if problems := [problem for problem in notices.problems if problem.owner == way.owner]:
         yield "  problems:"
-        yield from (f"    {coded(line)}" for line in way.problems)
+        yield from (f"    {problem.coded.line}" for problem in problems)
 
 
 def _about(endpoint: EndpointStep | None) -> str:

@@ -42,8 +42,8 @@ def explain(asked: str, evidence: Evidence) -> Explanation:
         kind="nothing",
         worker=observed.facts.worker,
         data_plane=observed.facts.data_plane,
-        frozen=tuple(observed.frozen[part] for part in sorted(observed.frozen)),
-        failures=observed.failures,
+        frozen=tuple(str(observed.frozen[part]) for part in sorted(observed.frozen)),
+        failures=tuple(map(str, observed.failures)),
     )
     if view is None:
         reason = Reason(Cause.FROZEN, "nothing is known yet: the store has not answered since the start")

@@ -13,6 +13,7 @@ from mesh.api.explain.reasons import endpoint_reasons, last_probe, question
 from mesh.control.service_plan import virtual_keys
 from mesh.control.snapshot import Evidence
 from mesh.health.snapshot import traffic
+from mesh.model.codes import Code
 from mesh.model.eligibility import is_of_family, probes, real_key, takes_traffic, vip_of
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Publish, Scheduler, Service, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey
@@ -34,6 +35,8 @@ class Place:
         return self.port in (None, key.port) and self.transport in (None, key.transport)
 
 
+_NO_VIP = frozenset({Code.VIP_TAKEN, Code.FIXED_VIP_UNUSABLE, Code.POOL_EXHAUSTED})
+"""Codes of problems that leave a service without a VIP."""
 _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 
 
@@ -87,7 +90,7 @@ class Ways:
         claims = self._view.claims
         if (holder := claims.owners.get(service.name)) != service.owner:
             return self._not_held(service.name, holder)
-        refused = [p for p in self._evidence.problems if p.owner == service.owner and "VIP" in p.reason]
+        refused = [p for p in self._evidence.problems if p.owner == service.owner and p.code in _NO_VIP]
         fixed = service.fixed_vip
         other = claims.holders.get(fixed) if fixed is not None else None
         if other not in (None, service.name):

@@ -23,6 +23,9 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
+
 log = logging.getLogger("vipmesh")
 
 LEAST = 16
@@ -31,7 +34,7 @@ LEAST = 16
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid; unix(7)
 
 
-class TokenError(Exception):
+class TokenError(MeshError):
     """The token cannot be used. The text ends with the remedy."""
 
 
@@ -50,7 +53,7 @@ class Token:
             if self._now() != self._stamp:
                 self._stamp, self._secret = self._now(), self._read()
         except TokenError as error:
-            log.warning("admin API: the token stays as it was: %s", error)
+            log.warning("admin API: the token stays as it was: %s", error, extra=error.code.extra)
         scheme, _, given = header.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._secret)
 
@@ -58,20 +61,29 @@ class Token:
         try:
             found = self._file.stat()
         except OSError as error:
-            raise TokenError(f"{self._file}: {error.strerror}; write a token: {_MAKE} > {self._file}") from error
+            raise TokenError(
+                Code.ADMIN_TOKEN, f"{self._file}: {error.strerror}; write a token: {_MAKE} > {self._file}"
+            ) from error
         return found.st_mtime_ns, found.st_ino
 
     def _read(self) -> bytes:
         try:
             secret = self._file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise TokenError(f"{self._file}: {error}; write a token: {_MAKE} > {self._file}") from error
+            raise TokenError(
+                Code.ADMIN_TOKEN, f"{self._file}: {error}; write a token: {_MAKE} > {self._file}"
+            ) from error
         if len(secret) < LEAST or not secret.isascii() or not secret.isprintable() or " " in secret:
             raise TokenError(
-                f"{self._file}: a token is {LEAST} characters or more, in one line, without spaces; {_MAKE} makes one"
+                Code.ADMIN_TOKEN,
+                f"{self._file}: a token is {LEAST} characters or more, in one line, without spaces; {_MAKE} makes one",
             )
         if self._file.stat().st_mode & 0o007:
-            log.warning("admin API: %s can be read by everybody on this host: chmod 640", self._file)
+            log.warning(
+                "admin API: %s can be read by everybody on this host: chmod 640",
+                self._file,
+                extra=Code.ADMIN_TOKEN.extra,
+            )
         return secret.encode()
 
 
@@ -87,7 +99,13 @@ def guard(token: Token | None, open_paths: Callable[[str], bool]) -> Middleware:
         if refusal is None:
             return await handler(request)
         if refusal.status == web.HTTPUnauthorized.status_code:
-            log.warning("admin API: %s %s by %s refused: no token", request.method, shown(request.path), asker(request))
+            log.warning(
+                "admin API: %s %s by %s refused: no token",
+                request.method,
+                shown(request.path),
+                asker(request),
+                extra=Code.REQUEST_REFUSED.extra,
+            )
         return refusal
 
     return check
@@ -111,9 +129,14 @@ def _refusal(request: web.Request, token: Token | None, open_paths: Callable[[st
     return answer
 
 
-def refused(status: int, reason: str) -> web.Response:
+CODE = "Vipmesh-Code"
+"""The header that has the code of a refusal, if it has one."""
+
+
+def refused(status: int, reason: str, code: Code | None = None) -> web.Response:
     """An answer that says why there is no other."""
-    return web.json_response({"error": reason}, status=status)
+    headers = {} if code is None else {CODE: str(code)}
+    return web.json_response({"error": reason}, status=status, headers=headers)
 
 
 def on_socket(request: web.Request) -> bool:

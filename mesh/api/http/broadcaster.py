@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from mesh.api.events import NAMES, Moment, Tiding, Told, everything, flow, news, take
+from mesh.model.codes import Code
 from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")
@@ -154,7 +155,11 @@ class Feed:
                 watcher.begin(whole)
             elif watcher.knows and not watcher.tell(changes):
                 self.dropped += 1
-                log.warning("admin API: %s watches and reads too slowly: let go", watcher.who)
+                log.warning(
+                    "admin API: %s watches and reads too slowly: let go",
+                    watcher.who,
+                    extra=Code.WATCHER_DISCONNECTED.extra,
+                )
                 self.leave(watcher)
 
 

@@ -7,6 +7,7 @@ from aiohttp import ClientConnectionResetError, web
 
 from mesh.api.http.auth import asker, refused
 from mesh.api.http.broadcaster import CrowdedError, Feed, Watcher
+from mesh.model.codes import Code
 
 log = logging.getLogger("vipmesh")
 
@@ -33,7 +34,12 @@ async def follow(feed: Feed, request: web.Request) -> web.StreamResponse:
         pass  # it left
     except TimeoutError:
         feed.dropped += 1
-        log.warning("admin API: %s watches and takes nothing for %g s: let go", watcher.who, PATIENCE)
+        log.warning(
+            "admin API: %s watches and takes nothing for %g s: let go",
+            watcher.who,
+            PATIENCE,
+            extra=Code.WATCHER_DISCONNECTED.extra,
+        )
         if request.transport is not None:
             request.transport.abort()
     finally:

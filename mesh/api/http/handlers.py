@@ -9,14 +9,18 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from mesh.api.explain.document import Explanation
+from mesh.api.explain.document import Explanation, render
 from mesh.api.http.auth import refused
 from mesh.api.metrics.families import Measured, exposition
 from mesh.api.metrics.text_format import CONTENT_TYPE
+from mesh.model.problem import Notices
 from mesh.util.offload import compute
 
-Explain = Callable[[str], Awaitable[Explanation]]
-"""Explains what is asked: a name, VIP, port or container."""
+Explain = Callable[[str], Awaitable[tuple[Explanation, Notices]]]
+"""Explains what is asked: the request path to a name, VIP, port or container, and its messages with their codes."""
+
+WORKS = "Vipmesh-Works"
+"""The header that says whether the request gets somewhere: `true` or `false`."""
 
 Measure = Callable[[], Awaitable[Measured]]
 
@@ -25,11 +29,16 @@ LONGEST = 300
 
 
 async def get_explanation(explain: Explain, request: web.Request) -> web.Response:
-    """The explanation; what is not found has one, too."""
+    """The explanation, as JSON or as text; what is not found has one, too."""
     asked = request.query.get("of", "")
     if not 0 < len(asked) <= LONGEST:
         return refused(400, f"ask /v1/explain?of=NAME, with up to {LONGEST} characters")
-    return web.Response(body=msgspec.json.encode(await explain(asked)), content_type="application/json")
+    explanation, notices = await explain(asked)
+    headers = {WORKS: str(explanation.works).lower()}
+    if request.headers.get("Accept") == "text/plain":  # `vipmesh explain`, which then need not load all of this
+        return web.Response(text=f"{render(explanation, notices)}\n", headers=headers)
+    body = msgspec.json.encode(explanation)
+    return web.Response(body=body, content_type="application/json", headers=headers)
 
 
 class Metrics:

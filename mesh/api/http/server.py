@@ -18,19 +18,22 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mesh.api.events import Moment
-from mesh.api.http.actions import RefusalError, Verb, carry_out
+from mesh.api.http.actions import carry_out
 from mesh.api.http.auth import Token, TokenError, guard, refused
 from mesh.api.http.broadcaster import Feed
 from mesh.api.http.event_stream import follow
 from mesh.api.http.handlers import Explain, Measure, Metrics, get_explanation
 from mesh.api.http.page import add_page, is_of_page
 from mesh.api.metrics.families import Measured
-from mesh.api.status import render, worker_status
+from mesh.api.status import notices, render, worker_status
 from mesh.config.values import socket_address
+from mesh.control.graceful_stop import Verb
 from mesh.control.snapshot import Observed
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
 from mesh.util.offload import compute
 
-__all__ = ["AdminApi", "AdminError", "Entrance", "RefusalError", "Verb"]
+__all__ = ["AdminApi", "AdminError", "Entrance"]
 
 log = logging.getLogger("vipmesh")
 
@@ -47,7 +50,7 @@ HEADERS = MappingProxyType(
 """Of every answer: nobody keeps it, guesses what it is, or takes it into a page of another origin."""
 
 
-class AdminError(Exception):
+class AdminError(MeshError):
     """The API cannot listen where it was told to. The text ends with the remedy."""
 
 
@@ -101,8 +104,10 @@ class AdminApi:
         try:
             token = Token(entrance.token_file) if entrance.token_file is not None else None
             tls = _tls(entrance)
-        except (TokenError, OSError) as error:
-            raise AdminError(f"admin API: {error}") from error
+        except TokenError as error:
+            raise AdminError(error.code, f"admin API: {error}") from error
+        except OSError as error:
+            raise AdminError(Code.ADMIN_API_CANNOT_LISTEN, f"admin API: {error}") from error
         self._runner = web.AppRunner(self._app(token), access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         for listen in filter(None, (entrance.listen, entrance.tcp)):
@@ -111,12 +116,17 @@ class AdminApi:
             except OSError as error:
                 await self.stop()
                 raise AdminError(
+                    Code.ADMIN_API_CANNOT_LISTEN,
                     f"admin API: cannot listen on {listen}: {error.strerror}; set [admin] "
                     f"{'listen' if listen == entrance.listen else 'tcp'} to a "
-                    f"{'free port' if error.errno == errno.EADDRINUSE else 'place you may write'}"
+                    f"{'free port' if error.errno == errno.EADDRINUSE else 'place you may write'}",
                 ) from error
             if tls is None and not listen.startswith("unix://") and not _is_loopback(listen):
-                log.warning("admin API: the token goes to %s in the clear: set [admin] cert", listen)
+                log.warning(
+                    "admin API: the token goes to %s in the clear: set [admin] cert",
+                    listen,
+                    extra=Code.ADMIN_TOKEN.extra,
+                )
 
     async def stop(self) -> None:
         """Close the sockets and end the requests under way."""
@@ -156,7 +166,7 @@ class AdminApi:
     async def _get_status(self, request: web.Request) -> web.Response:
         observed = self._observe()
         if request.headers.get("Accept") == "text/plain":  # `vipmesh status`, which then need not load all of this
-            text = await compute(observed.size, lambda: render(worker_status(observed)))
+            text = await compute(observed.size, lambda: render(worker_status(observed), notices(observed)))
             return web.Response(text=f"{text}\n")
         body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed, in_detail=True)))
         return web.Response(body=body, content_type="application/json")

@@ -16,6 +16,7 @@ from mesh.control.stats import LoopFigures
 from mesh.dataplane.operations import OPERATIONS
 from mesh.health.stats import ProbeFigures
 from mesh.model.probe import ProbeKind
+from mesh.model.problem import Severity
 from mesh.model.service import Health
 from mesh.model.table import Traffic, VirtualKey
 
@@ -84,9 +85,9 @@ def _problems(scrape: _Scrape) -> Iterator[Sample]:
     observed = scrape.measured.observed
     for finder in FINDERS:
         parts = [part for part in observed.problems if _finder(part) == finder]
-        errors = sum(observed.errors.get(part, 0) for part in parts)
-        yield (finder, "error"), errors
-        yield (finder, "warning"), sum(len(observed.problems[part]) for part in parts) - errors
+        severities = [problem.severity for part in parts for problem in observed.problems[part]]
+        for severity in Severity:
+            yield (finder, severity), severities.count(severity)
 
 
 def _finder(part: str) -> str:

@@ -42,7 +42,7 @@ def doctor(options: argparse.Namespace) -> int:
     levels = [finding.level for finding in findings]
     errors, warnings = levels.count(Level.ERROR), levels.count(Level.WARNING)
     if options.json:
-        found = tuple(Found(f.level, f.about, f.found, f.mend, f.code) for f in findings)
+        found = tuple(Found(f.level, f.about, f.found, f.mend, f.code and f.code.value) for f in findings)
         as_json(Diagnosis(errors, warnings, found))
     else:
         print(*findings, f"{errors} errors, {warnings} warnings", sep="\n")

@@ -10,21 +10,22 @@ from enum import StrEnum
 
 from mesh.cli.doctor.facts import Examined, Listener, Module
 from mesh.config.settings import Driver, Settings
+from mesh.model.codes import Code
 
 _OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose, or run as root"
 
 
 CODES = {
-    "vip pool": "VM801",
-    "store": "VM802",
-    "data plane": "VM803",
-    "capabilities": "VM804",
-    "kernel settings": "VM805",
-    "dns port": "VM806",
-    "published ports": "VM807",
-    "resolver": "VM808",
-    "container engine": "VM809",
-    "clock": "VM810",
+    "vip pool": Code.DOCTOR_VIP_POOL,
+    "store": Code.DOCTOR_STORE,
+    "data plane": Code.DOCTOR_DATA_PLANE,
+    "capabilities": Code.DOCTOR_CAPABILITIES,
+    "kernel settings": Code.DOCTOR_KERNEL_SETTINGS,
+    "dns port": Code.DOCTOR_DNS_PORT,
+    "published ports": Code.DOCTOR_PUBLISHED_PORTS,
+    "resolver": Code.DOCTOR_RESOLVER,
+    "container engine": Code.DOCTOR_CONTAINER_ENGINE,
+    "clock": Code.DOCTOR_CLOCK,
 }
 """What a finding is about -> its code."""
 
@@ -50,7 +51,7 @@ class Finding:
     """The line that mends it: a command, or what to write where."""
 
     @property
-    def code(self) -> str | None:
+    def code(self) -> Code | None:
         """Where `docs/errors.md` says more; None: it is well."""
         return None if self.level is Level.OK else CODES[self.about]
 

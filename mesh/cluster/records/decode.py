@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from mesh.cluster.records.validate import sound_address, sound_endpoint, sound_port, sound_service
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 
@@ -126,7 +127,13 @@ def decode(where: str, value: bytes, before: Fact | Problem | None = None) -> Fa
         if fact is not None and where != key(*parts):
             raise ValueError(f"two keys would mean the same; this one is written {key(*parts)}")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        return Problem(Severity.ERROR, f"record {where}", f"it cannot be read: {error}", "delete it or write it anew")
+        return Problem(
+            Code.RECORD_UNREADABLE,
+            Severity.ERROR,
+            f"record {where}",
+            f"it cannot be read: {error}",
+            "delete it or write it anew",
+        )
     return fact
 
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from mesh.cluster.records.decode import Declared, Fact, Held, HeldPort, HeldVip, Judged, OwnedName, Present, decode
 from mesh.cluster.records.verdicts import Words
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.persistent_map import ShardedMap
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service, Transport
@@ -245,6 +246,7 @@ def _place(endpoint: Endpoint) -> _Place:
 
 def _conflict(first: Declared, other: Declared) -> Problem:
     return Problem(
+        Code.LABELS_DIFFER_BETWEEN_INSTANCES,
         Severity.WARNING,
         f"service {first.service.owner}",
         f"worker {other.worker} declares it otherwise than worker {first.worker}, whose labels count",

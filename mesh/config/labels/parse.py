@@ -17,6 +17,7 @@ from mesh.config.labels import values
 from mesh.config.labels.probe import probe_of
 from mesh.config.labels.reader import KNOWN, PREFIXES, PUBLISH, ROUTE, Sheet, key_of
 from mesh.config.labels.values import Pool, RefusedError
+from mesh.model.codes import Code
 from mesh.model.problem import Problem
 from mesh.model.service import Forwarding, Name, Publish, Route, Scheduler, SchedulerFlag, Service, Transport
 from mesh.model.table import RealServer
@@ -90,11 +91,15 @@ def _routes(sheet: Sheet, domain: Name) -> tuple[Route, ...]:
             free = next(
                 (p for p in (label.number, *range(8080, 65536)) if (p, label.transport) not in leads_to), label.number
             )
-            sheet.refuse(label.name, reason, f"write another listen port, such as {clash.name}:{free}")
+            sheet.refuse(
+                Code.LISTEN_PORT_CLASH, label.name, reason, f"write another listen port, such as {clash.name}:{free}"
+            )
             continue
         for route in found:
             if route in routes:
-                sheet.warn(label.name, f"{route.name}:{route.listen_port} is there twice", "write it once")
+                sheet.warn(
+                    Code.WRITTEN_TWICE, label.name, f"{route.name}:{route.listen_port} is there twice", "write it once"
+                )
             routes[route] = None
         leads_to.update({(route.listen_port, route.transport): route.container_port for route in found})
     return tuple(routes)
@@ -112,7 +117,7 @@ def _publishes(sheet: Sheet) -> tuple[Publish, ...]:
             other = by_hand.setdefault((publish.port, publish.transport), publish.container_port)
             if other != publish.container_port:
                 reason = f"{publish.transport} port {publish.port} is already published for container port {other}"
-                sheet.refuse(label.name, reason, "write another number or auto")
+                sheet.refuse(Code.PUBLISHED_PORT_CLASH, label.name, reason, "write another number or auto")
                 continue
         publishes.append(publish)
     return tuple(publishes)
@@ -122,7 +127,12 @@ def _scheduler_flags(sheet: Sheet, scheduler: Scheduler) -> frozenset[SchedulerF
     flags: frozenset[SchedulerFlag] = sheet.take("routing.scheduler_flags", values.scheduler_flags, frozenset())
     if flags and scheduler not in (Scheduler.SH, Scheduler.MH):
         reason = f"the scheduler {scheduler} has no flags"
-        sheet.refuse("routing.scheduler_flags", reason, "write routing.scheduler: mh or sh, or remove it")
+        sheet.refuse(
+            Code.SCHEDULER_OR_FLAGS,
+            "routing.scheduler_flags",
+            reason,
+            "write routing.scheduler: mh or sh, or remove it",
+        )
         return frozenset()
     return flags
 
@@ -132,16 +142,23 @@ def _settings(sheet: Sheet, routes: tuple[Route, ...], publishes: tuple[Publish,
     upper = sheet.take("routing.max_connections", values.connections, 0)
     lower = sheet.take("routing.min_connections", values.connections, 0)
     if lower and not upper:
-        sheet.warn("routing.min_connections", "it has no effect alone", "add routing.max_connections or remove it")
+        sheet.warn(
+            Code.LABEL_WITHOUT_EFFECT,
+            "routing.min_connections",
+            "it has no effect alone",
+            "add routing.max_connections or remove it",
+        )
         lower = 0
     elif lower > upper:
         reason = f"{lower} is above routing.max_connections, {upper}"
-        sheet.refuse("routing.min_connections", reason, "write a smaller number, or remove it for three quarters")
+        remedy = "write a smaller number, or remove it for three quarters"
+        sheet.refuse(Code.VALUE_OUT_OF_RANGE, "routing.min_connections", reason, remedy)
         lower = 0
     forwarding = sheet.take("routing.forwarding", values.forwarding, Forwarding.MASQUERADE)
     if forwarding is not Forwarding.MASQUERADE and (moved := _moved_port(routes, publishes)):
         reason = f"{forwarding} leaves the port as it is, and {moved}"
-        sheet.refuse("routing.forwarding", reason, "write masquerade, or the same port on both sides")
+        remedy = "write masquerade, or the same port on both sides"
+        sheet.refuse(Code.FORWARDING_METHOD, "routing.forwarding", reason, remedy)
         forwarding = Forwarding.MASQUERADE
     return RealServer(weight, forwarding, upper, lower)
 
@@ -162,5 +179,5 @@ def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:
     try:
         return values.dns_name(f"{owner.rpartition('/')[2]}.{domain}", domain)
     except RefusedError as refused:
-        sheet.refuse(None, refused.reason, f"give it a name with a label {ROUTE}<container port>")
+        sheet.refuse(refused.code, None, refused.reason, f"give it a name with a label {ROUTE}<container port>")
         return None

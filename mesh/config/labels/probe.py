@@ -6,6 +6,7 @@ from mesh.config.labels import probe_values
 from mesh.config.labels import values as label_values
 from mesh.config.labels.reader import HEADER, TUNING, Sheet
 from mesh.config.labels.values import RefusedError
+from mesh.model.codes import Code
 from mesh.model.probe import Probe, ProbeKind
 
 _HTTP = frozenset({ProbeKind.HTTP, ProbeKind.HTTPS})
@@ -63,7 +64,7 @@ def probe_of(sheet: Sheet, commands: bool) -> Probe | None:
     if timeout > interval:
         name = "probe.timeout_seconds" if sheet.has("probe.timeout_seconds") else "probe.interval_seconds"
         reason = f"a probe may take {timeout:g} s, but the next is due after {interval:g} s"
-        sheet.warn(name, reason, "write a timeout that is not above the interval")
+        sheet.warn(Code.PROBE_LONGER_THAN_INTERVAL, name, reason, "write a timeout that is not above the interval")
     _warn_without_effect(sheet, kind)
     return _refused(sheet, probe)
 
@@ -74,10 +75,10 @@ def _command(sheet: Sheet, commands: bool, *, beside_url: bool) -> str:
         return ""
     if sheet.has_port_labels and not commands:
         reason = "it is run by a container engine, and no engine runs this endpoint"
-        sheet.warn("probe.cmd", reason, "write a probe.url")
+        sheet.warn(Code.PROBE_COMMAND_WITHOUT_ENGINE, "probe.cmd", reason, "write a probe.url")
         return ""
     if beside_url:
-        sheet.warn("probe.cmd", "it has no effect beside probe.url", "keep one of them")
+        sheet.warn(Code.LABEL_WITHOUT_EFFECT, "probe.cmd", "it has no effect beside probe.url", "keep one of them")
         return ""
     return command
 
@@ -86,7 +87,9 @@ def _startup_interval(sheet: Sheet, interval: float) -> float | None:
     between: float | None = sheet.take("probe.startup_interval_seconds", label_values.seconds, None)
     if between is not None and between > interval:
         reason = f"{between:g} s are longer than the interval of {interval:g} s, which holds then"
-        sheet.warn("probe.startup_interval_seconds", reason, "write less, or remove it")
+        sheet.warn(
+            Code.PROBE_LONGER_THAN_INTERVAL, "probe.startup_interval_seconds", reason, "write less, or remove it"
+        )
     return between
 
 
@@ -98,11 +101,13 @@ def _headers(sheet: Sheet) -> tuple[tuple[str, str], ...]:
         try:
             probe_values.header_name(name)
         except RefusedError as refused:
-            sheet.refuse(label, refused.reason, refused.remedy)
+            sheet.refuse(refused.code, label, refused.reason, refused.remedy)
             continue
         value: str | None = sheet.take(label, probe_values.header_value, None)
         if name.lower() in found:
-            sheet.refuse(label, "the header is there twice, in another spelling", "keep one of them")
+            sheet.refuse(
+                Code.WRITTEN_TWICE, label, "the header is there twice, in another spelling", "keep one of them"
+            )
         elif value is not None:
             found[name.lower()] = (name, value)
     return tuple(found[name] for name in sorted(found))
@@ -113,10 +118,20 @@ def _refused(sheet: Sheet, probe: Probe) -> Probe | None:
     if probe.kind is ProbeKind.UDP and not probe.send:
         if not sheet.has("probe.send"):
             remedy = r"add probe.send, such as \x00\x01 or PING, or probe with tcp:// or a command"
-            sheet.refuse("probe.url", "udp:// needs something to send: without it, nobody would reply", remedy)
+            sheet.refuse(
+                Code.PROBE_UNUSABLE,
+                "probe.url",
+                "udp:// needs something to send: without it, nobody would reply",
+                remedy,
+            )
         return None
     if probe.expect_body and probe.method == "HEAD":
-        sheet.refuse("probe.expect_body", "an answer to HEAD has no body", "write probe.method: GET or remove it")
+        sheet.refuse(
+            Code.PROBE_REQUEST_OR_EXPECTATION,
+            "probe.expect_body",
+            "an answer to HEAD has no body",
+            "write probe.method: GET or remove it",
+        )
         return None
     return probe
 
@@ -126,7 +141,12 @@ def _warn_without_effect(sheet: Sheet, kind: ProbeKind) -> None:
     headers = ((label, _HTTP) for label in sheet.starting_with(HEADER))
     for label, kinds in (*_MEANT_FOR.items(), *headers):
         if sheet.has(label) and kind not in kinds:
-            sheet.warn(label, f"it has no effect on {what}", f"remove it or probe with {_schemes(kinds)}")
+            sheet.warn(
+                Code.LABEL_WITHOUT_EFFECT,
+                label,
+                f"it has no effect on {what}",
+                f"remove it or probe with {_schemes(kinds)}",
+            )
 
 
 def _schemes(kinds: Iterable[ProbeKind]) -> str:
@@ -139,4 +159,6 @@ def _warn_idle(sheet: Sheet) -> None:
         return
     for name in (*TUNING, *sheet.starting_with(HEADER)):
         if sheet.has(name):
-            sheet.warn(name, "it has no effect without probe.url", "add a probe.url or remove it")
+            sheet.warn(
+                Code.LABEL_WITHOUT_EFFECT, name, "it has no effect without probe.url", "add a probe.url or remove it"
+            )

@@ -6,6 +6,7 @@ As strict as `mesh.config.labels.values`, of which it is the part about probes.
 import re
 
 from mesh.config.labels.values import WELL_KNOWN, RefusedError, number, port, printable, shown, split
+from mesh.model.codes import Code
 from mesh.model.probe import ProbeKind
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST")
@@ -42,7 +43,7 @@ def statuses(text: str) -> tuple[tuple[int, int], ...]:
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if low > high:
             remedy = "write codes or ranges from 100 to 599, such as 200-399,404"
-            raise RefusedError(f"{shown(part.strip())} is not a range of HTTP statuses", remedy)
+            raise RefusedError(Code.PROBE_UNUSABLE, f"{shown(part.strip())} is not a range of HTTP statuses", remedy)
         ranges.append((low, high))
     return tuple(dict.fromkeys(ranges))
 
@@ -56,22 +57,30 @@ def probe_url(text: str) -> tuple[ProbeKind, int, str]:
     example = "write one such as http://container:80/health or tcp://container:80"
     url = split(text)
     if url.scheme not in set(ProbeKind) - {ProbeKind.COMMAND}:
-        raise RefusedError(f"{shown(text)} is not the URL of a probe", example)
+        raise RefusedError(Code.PROBE_UNUSABLE, f"{shown(text)} is not the URL of a probe", example)
     kind, path = ProbeKind(url.scheme), url.path
     if url.host.lower() != "container":
         reason = f"the host {shown(url.host)} is not asked, the endpoint is"
-        raise RefusedError(reason, "write container for the host: it stands for the endpoint's address")
+        raise RefusedError(
+            Code.PROBE_UNUSABLE, reason, "write container for the host: it stands for the endpoint's address"
+        )
     if url.port is None and kind not in WELL_KNOWN:
-        raise RefusedError(f"{shown(text)} has no port", f"write one such as {kind}://container:{_EXAMPLES[kind]}")
+        raise RefusedError(
+            Code.PROBE_UNUSABLE, f"{shown(text)} has no port", f"write one such as {kind}://container:{_EXAMPLES[kind]}"
+        )
     asked = port(url.port) if url.port is not None else WELL_KNOWN[kind]
     if kind in (ProbeKind.TCP, ProbeKind.UDP):
         if path:
             does = "only connects" if kind is ProbeKind.TCP else "has none"
-            raise RefusedError(f"{shown(text)} has a path, and {kind}:// {does}", f"write {kind}://container:{asked}")
+            raise RefusedError(
+                Code.PROBE_UNUSABLE,
+                f"{shown(text)} has a path, and {kind}:// {does}",
+                f"write {kind}://container:{asked}",
+            )
         return kind, asked, "/"
     if "#" in path or not all("!" <= c <= "~" for c in path) or len(path) > _PATH_MAX:
         remedy = f"write ASCII, percent-encode the rest, no #, at most {_PATH_MAX} characters"
-        raise RefusedError(f"{shown(path)} is not the path of a request", remedy)
+        raise RefusedError(Code.PROBE_UNUSABLE, f"{shown(path)} is not the path of a request", remedy)
     return kind, asked, path if path.startswith("/") else f"/{path}"
 
 
@@ -81,30 +90,46 @@ _EXAMPLES = {ProbeKind.TCP: 80, ProbeKind.UDP: 53, ProbeKind.GRPC: 50051, ProbeK
 def probe_cmd(text: str) -> str:
     """A command for a shell, as long as the engine's API takes it."""
     if not text or "\0" in text or len(text) > _COMMAND_MAX:
-        raise RefusedError(f"{shown(text)} is not a command", f"write one of at most {_COMMAND_MAX} characters")
+        raise RefusedError(
+            Code.PROBE_UNUSABLE, f"{shown(text)} is not a command", f"write one of at most {_COMMAND_MAX} characters"
+        )
     return text
 
 
 def method(text: str) -> str:
     """A method of HTTP that changes nothing, or POST without a body."""
     if text.upper() not in METHODS:
-        raise RefusedError(f"{shown(text)} is not a method of a probe", f"write one of {' '.join(METHODS)}")
+        raise RefusedError(
+            Code.PROBE_REQUEST_OR_EXPECTATION,
+            f"{shown(text)} is not a method of a probe",
+            f"write one of {' '.join(METHODS)}",
+        )
     return text.upper()
 
 
 def host(text: str) -> str:
     """What the endpoint is called: a name or an address, with a port if the request shall have one."""
     if not _HOST.fullmatch(text):
-        raise RefusedError(f"{shown(text)} is not a host", "write a name such as shop.example, or NAME:PORT")
+        raise RefusedError(
+            Code.PROBE_REQUEST_OR_EXPECTATION,
+            f"{shown(text)} is not a host",
+            "write a name such as shop.example, or NAME:PORT",
+        )
     return text
 
 
 def header_name(text: str) -> str:
     """The name of a header that users may set."""
     if not _TOKEN.fullmatch(text):
-        raise RefusedError(f"{shown(text)} is not the name of a header", "write letters, digits and hyphens")
+        raise RefusedError(
+            Code.PROBE_REQUEST_OR_EXPECTATION,
+            f"{shown(text)} is not the name of a header",
+            "write letters, digits and hyphens",
+        )
     if text.lower() in _TAKEN:
-        raise RefusedError(f"the header {printable(text)} is the probe's own", _TAKEN[text.lower()])
+        raise RefusedError(
+            Code.PROBE_REQUEST_OR_EXPECTATION, f"the header {printable(text)} is the probe's own", _TAKEN[text.lower()]
+        )
     return text
 
 
@@ -112,7 +137,7 @@ def header_value(text: str) -> str:
     """Printable ASCII on one line. A refusal does not repeat it: it may be a password."""
     if len(text) > _HEADER_MAX or not all(" " <= c <= "~" for c in text):
         remedy = f"write printable ASCII on one line, at most {_HEADER_MAX} characters"
-        raise RefusedError("the value cannot be sent in a header", remedy)
+        raise RefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, "the value cannot be sent in a header", remedy)
     return text
 
 
@@ -120,7 +145,7 @@ def expect_body(text: str) -> str:
     """Text to be found in an answer."""
     if not text or len(text) > _BODY_MAX:
         remedy = f"write from 1 to {_BODY_MAX} characters, or remove it"
-        raise RefusedError(f"{shown(text)} cannot be looked for", remedy)
+        raise RefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, f"{shown(text)} cannot be looked for", remedy)
     return text
 
 
@@ -133,19 +158,27 @@ def octets(text: str) -> bytes:
             return bytes.fromhex(code[1:].decode())
         if code not in _ESCAPES:
             escape = shown("\\" + code.decode(errors="replace"))
-            raise RefusedError(f"{escape} stands for nothing", r"write \n \r \t \0 \\ or two digits such as \x1b")
+            raise RefusedError(
+                Code.PROBE_REQUEST_OR_EXPECTATION,
+                f"{escape} stands for nothing",
+                r"write \n \r \t \0 \\ or two digits such as \x1b",
+            )
         return _ESCAPES[code]
 
     found = _ESCAPE.sub(unescape, text.encode(errors="surrogateescape"))
     if not 1 <= len(found) <= _DATAGRAM_MAX:
-        raise RefusedError(f"{len(found)} octets are no datagram", f"write from 1 to {_DATAGRAM_MAX}")
+        raise RefusedError(
+            Code.PROBE_REQUEST_OR_EXPECTATION,
+            f"{len(found)} octets are no datagram",
+            f"write from 1 to {_DATAGRAM_MAX}",
+        )
     return found
 
 
 def switch(text: str) -> bool:
     """`true` or `false`."""
     if text.lower() not in ("true", "false"):
-        raise RefusedError(f"{shown(text)} is neither", "write true or false")
+        raise RefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, f"{shown(text)} is neither", "write true or false")
     return text.lower() == "true"
 
 

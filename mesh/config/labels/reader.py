@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from mesh.config.labels import values
 from mesh.config.labels.values import RefusedError, printable, shown
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Transport
 
@@ -145,7 +146,7 @@ class Sheet:
                 )
                 other = printable(self._keys[name])
                 reason = f"it says {here}, and {other} says {there}; they are the same label"
-                self._add(Severity.ERROR, key, reason, "keep one of them")
+                self._add(Code.LABEL_DIFFERS_BY_PREFIX, Severity.ERROR, key, reason, "keep one of them")
         return clashing
 
     def _clash(self, name: str, key: str, value: str) -> str:
@@ -160,11 +161,11 @@ class Sheet:
             try:
                 return PortLabel(values.port(match[2]), _transport(match[3]), name)
             except RefusedError as refused:
-                self._add(Severity.ERROR, key, refused.reason, f"{refused.remedy} after port_")
+                self._add(refused.code, Severity.ERROR, key, refused.reason, f"{refused.remedy} after port_")
         elif pattern := next((pattern for pattern in NOT_YET if fnmatchcase(name, pattern)), None):
-            self._add(Severity.WARNING, key, "it is not handled yet", NOT_YET[pattern])
+            self._add(Code.LABEL_NOT_SUPPORTED, Severity.WARNING, key, "it is not handled yet", NOT_YET[pattern])
         elif not _is_scalar(name):
-            self._add(Severity.WARNING, key, "there is no such label", _nearest(name, key))
+            self._add(Code.UNKNOWN_LABEL, Severity.WARNING, key, "there is no such label", _nearest(name, key))
         return None
 
     def ports(self, prefix: str) -> list[PortLabel]:
@@ -182,31 +183,31 @@ class Sheet:
         try:
             return parse(self._values[name])
         except RefusedError as refused:
-            self.refuse(name, refused.reason, refused.remedy)
+            self.refuse(refused.code, name, refused.reason, refused.remedy)
             return default
 
     def has(self, name: str) -> bool:
         """Whether the label is there, well or badly written."""
         return name in self._keys
 
-    def refuse(self, name: str | None, reason: str, remedy: str) -> None:
+    def refuse(self, code: Code, name: str | None, reason: str, remedy: str) -> None:
         """Note an error with a label of the sheet; None: with all of it."""
-        self._add(Severity.ERROR, self._keys[name] if name else None, reason, remedy)
+        self._add(code, Severity.ERROR, self._keys[name] if name else None, reason, remedy)
 
-    def warn(self, name: str, reason: str, remedy: str) -> None:
+    def warn(self, code: Code, name: str, reason: str, remedy: str) -> None:
         """Note a warning about a label of the sheet."""
-        self._add(Severity.WARNING, self._keys[name], reason, remedy)
+        self._add(code, Severity.WARNING, self._keys[name], reason, remedy)
 
     def warn_without_service(self) -> None:
         """Say of each label that describes a service that there is none."""
         for name, key in self._keys.items():
             if _is_scalar(name):
                 remedy = f"add a label {_prefix(key)}{ROUTE}{PORT} or remove this one"
-                self.warn(name, "it has no effect, nothing routes to the service", remedy)
+                self.warn(Code.LABEL_WITHOUT_EFFECT, name, "it has no effect, nothing routes to the service", remedy)
 
-    def _add(self, severity: Severity, key: str | None, reason: str, remedy: str) -> None:
+    def _add(self, code: Code, severity: Severity, key: str | None, reason: str, remedy: str) -> None:
         subject = self._subject if key is None else f"{self._subject}, label {printable(key)}"
-        self.problems.append(Problem(severity, subject, reason, remedy, label=key))
+        self.problems.append(Problem(code, severity, subject, reason, remedy, label=key))
 
 
 def _is_scalar(name: str) -> bool:
@@ -221,7 +222,9 @@ def _transport(suffix: str | None) -> Transport:
     if suffix is None:
         return Transport.TCP
     if suffix not in (Transport.UDP, Transport.SCTP):
-        raise RefusedError(f"{shown('/' + suffix)} is not a transport", "write the number alone or with /udp or /sctp")
+        raise RefusedError(
+            Code.LABEL_PORT, f"{shown('/' + suffix)} is not a transport", "write the number alone or with /udp or /sctp"
+        )
     return Transport(suffix)
 
 

@@ -9,6 +9,8 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, TypeAlias
 
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
 from mesh.model.service import Address, Forwarding, Name, Publish, Route, Scheduler, SchedulerFlag, Transport
 
 Pool: TypeAlias = IPv4Network | IPv6Network
@@ -30,11 +32,11 @@ _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 WELL_KNOWN = {"http": 80, "https": 443}
 
 
-class RefusedError(ValueError):
+class RefusedError(MeshError):
     """A value that is not taken: `reason` says why, `remedy` what to write instead."""
 
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}; {remedy}")
+    def __init__(self, code: Code, reason: str, remedy: str) -> None:
+        super().__init__(code, f"{reason}; {remedy}")
         self.reason = reason
         self.remedy = remedy
 
@@ -53,41 +55,55 @@ def printable(text: str) -> str:
 def dns_name(text: str, domain: Name) -> Name:
     """A routing name: RFC 1123 section 2.1 with `_` tolerated, lower case; a bare label gets the domain."""
     if not text.isascii():
-        raise RefusedError(f"the name {shown(text)} is not ASCII", "write its IDNA form, which begins with xn--")
+        raise RefusedError(
+            Code.NOT_A_DNS_NAME, f"the name {shown(text)} is not ASCII", "write its IDNA form, which begins with xn--"
+        )
     if "*" in text:
-        raise RefusedError(f"the name {shown(text)} is a wildcard", "write every name in full, ; between them")
+        raise RefusedError(
+            Code.NOT_A_DNS_NAME, f"the name {shown(text)} is a wildcard", "write every name in full, ; between them"
+        )
     name = text.lower().removesuffix(".")
     if "." not in name:
         if name.isdigit():
             remedy = "write a name; to publish a port use routing.publish.port_<container port>"
-            raise RefusedError(f"{shown(text)} is a number, not a name", remedy)
+            raise RefusedError(Code.NOT_A_DNS_NAME, f"{shown(text)} is a number, not a name", remedy)
         if text.endswith("."):
-            raise RefusedError(f"the name {shown(text)} has no domain", f"write {printable(name)}.{domain}")
+            raise RefusedError(
+                Code.NOT_A_DNS_NAME, f"the name {shown(text)} has no domain", f"write {printable(name)}.{domain}"
+            )
         name = f"{name}.{domain}"
     for label in name.split("."):
         _check_dns_label(label, text)
     if name.rpartition(".")[2].isdigit():
-        raise RefusedError(f"{shown(text)} is an address, not a name", "write a name; a fixed VIP goes to routing.vip")
+        raise RefusedError(
+            Code.NOT_A_DNS_NAME,
+            f"{shown(text)} is an address, not a name",
+            "write a name; a fixed VIP goes to routing.vip",
+        )
     if len(name) > 253:
-        raise RefusedError(f"the name {shown(text)} has {len(name)} characters", "write at most 253")
+        raise RefusedError(
+            Code.NOT_A_DNS_NAME, f"the name {shown(text)} has {len(name)} characters", "write at most 253"
+        )
     return name
 
 
 def _check_dns_label(label: str, text: str) -> None:
     if not label:
-        raise RefusedError(f"the name {shown(text)} has an empty part", "write a name such as restserver.local")
+        raise RefusedError(
+            Code.NOT_A_DNS_NAME, f"the name {shown(text)} has an empty part", "write a name such as restserver.local"
+        )
     if len(label) > 63:
         reason = f"the part {shown(label)} of the name has {len(label)} characters"
-        raise RefusedError(reason, "write at most 63 between two dots")
+        raise RefusedError(Code.NOT_A_DNS_NAME, reason, "write at most 63 between two dots")
     if not _DNS_LABEL.fullmatch(label):
         remedy = "write letters, digits and hyphens, with no hyphen at either end of a part"
-        raise RefusedError(f"{shown(text)} is not a DNS name", remedy)
+        raise RefusedError(Code.NOT_A_DNS_NAME, f"{shown(text)} is not a DNS name", remedy)
 
 
 def port(text: str) -> int:
     """A port number, 1..65535."""
     if not _PORT.fullmatch(text) or int(text) > 65535:
-        raise RefusedError(f"{shown(text)} is not a port", "write a number from 1 to 65535")
+        raise RefusedError(Code.LABEL_PORT, f"{shown(text)} is not a port", "write a number from 1 to 65535")
     return int(text)
 
 
@@ -95,7 +111,7 @@ def routing_names(text: str, container_port: int, transport: Transport, domain: 
     """`name[;name...]`, each `[scheme://]name[:listen port]`; in the order written, repetitions included."""
     parts = [part for part in (part.strip() for part in text.split(";")) if part]
     if not parts:
-        raise RefusedError("no name is given", f"write one, such as restserver.{domain}")
+        raise RefusedError(Code.NOT_A_DNS_NAME, "no name is given", f"write one, such as restserver.{domain}")
     return tuple(_route(part, container_port, transport, domain) for part in parts)
 
 
@@ -103,14 +119,20 @@ def _route(text: str, container_port: int, transport: Transport, domain: Name) -
     url = split(text)
     if url.scheme not in ("", "http", "https", *Transport):
         remedy = "write the name alone or with http://, https://, tcp://, udp:// or sctp://"
-        raise RefusedError(f"the scheme {shown(url.scheme + '://')} is not known", remedy)
+        raise RefusedError(
+            Code.NAME_WITH_PATH_OR_SCHEME, f"the scheme {shown(url.scheme + '://')} is not known", remedy
+        )
     if url.path:
         reason = f"{shown(text)} has a path, and the mesh routes connections, which have none"
-        raise RefusedError(reason, f"write {printable(text.removesuffix(url.path))}")
+        raise RefusedError(Code.NAME_WITH_PATH_OR_SCHEME, reason, f"write {printable(text.removesuffix(url.path))}")
     meant = Transport(url.scheme) if url.scheme in ("udp", "sctp") else Transport.TCP
     if url.scheme and meant is not transport:
         label = f"routing.port_{container_port}" + ("" if meant is Transport.TCP else f"/{meant}")
-        raise RefusedError(f"{url.scheme}:// does not fit a label for {transport}", f"put the name under {label}")
+        raise RefusedError(
+            Code.NAME_WITH_PATH_OR_SCHEME,
+            f"{url.scheme}:// does not fit a label for {transport}",
+            f"put the name under {label}",
+        )
     name = dns_name(url.host, domain)
     listen = port(url.port) if url.port is not None else WELL_KNOWN.get(url.scheme, container_port)
     return Route(name, listen, transport, container_port)
@@ -143,11 +165,17 @@ def vip(text: str, pool: Pool | None) -> Address:
         address: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
         example = str(pool[7]) if pool is not None and pool.num_addresses > 8 else "10.112.0.7"
-        raise RefusedError(f"{shown(text)} is not an address", f"write one such as {example}") from None
+        raise RefusedError(
+            Code.FIXED_VIP_UNUSABLE, f"{shown(text)} is not an address", f"write one such as {example}"
+        ) from None
     if address.is_unspecified or address.is_multicast or "%" in text:
-        raise RefusedError(f"{shown(text)} cannot be a VIP", "write the plain unicast address of one host")
+        raise RefusedError(
+            Code.FIXED_VIP_UNUSABLE, f"{shown(text)} cannot be a VIP", "write the plain unicast address of one host"
+        )
     if pool is not None and address not in pool:
-        raise RefusedError(f"{address} is outside of the VIP pool {pool}", f"write an address in {pool}")
+        raise RefusedError(
+            Code.FIXED_VIP_UNUSABLE, f"{address} is outside of the VIP pool {pool}", f"write an address in {pool}"
+        )
     return str(address)
 
 
@@ -158,7 +186,7 @@ def publish(text: str, container_port: int, transport: Transport) -> Publish:
     try:
         return Publish(container_port, transport, port(text))
     except RefusedError as refused:
-        raise RefusedError(refused.reason, "write auto or a number from 1 to 65535") from None
+        raise RefusedError(refused.code, refused.reason, "write auto or a number from 1 to 65535") from None
 
 
 def scheduler(text: str) -> Scheduler:
@@ -167,7 +195,9 @@ def scheduler(text: str) -> Scheduler:
         return Scheduler(text.lower())
     except ValueError:
         known = " ".join(Scheduler)
-        raise RefusedError(f"{shown(text)} is not a scheduler", f"write one of {known}") from None
+        raise RefusedError(
+            Code.SCHEDULER_OR_FLAGS, f"{shown(text)} is not a scheduler", f"write one of {known}"
+        ) from None
 
 
 def scheduler_flags(text: str) -> frozenset[SchedulerFlag]:
@@ -175,7 +205,11 @@ def scheduler_flags(text: str) -> frozenset[SchedulerFlag]:
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     unknown = next((word for word in words if word not in list(SchedulerFlag)), None)
     if unknown is not None or not words:
-        raise RefusedError(f"{shown(unknown or text)} is not a flag of a scheduler", "write fallback, port or both")
+        raise RefusedError(
+            Code.SCHEDULER_OR_FLAGS,
+            f"{shown(unknown or text)} is not a flag of a scheduler",
+            "write fallback, port or both",
+        )
     return frozenset(map(SchedulerFlag, words))
 
 
@@ -184,7 +218,9 @@ def forwarding(text: str) -> Forwarding:
     try:
         return Forwarding(text.lower())
     except ValueError:
-        raise RefusedError(f"{shown(text)} is not a way of forwarding", f"write {' or '.join(Forwarding)}") from None
+        raise RefusedError(
+            Code.FORWARDING_METHOD, f"{shown(text)} is not a way of forwarding", f"write {' or '.join(Forwarding)}"
+        ) from None
 
 
 def connections(text: str) -> int:
@@ -201,7 +237,11 @@ def session_sticky(text: str) -> int:
             return 0
         case _ if _COUNT.fullmatch(text) and int(text) <= _STICKY_MAX:
             return int(text)
-    raise RefusedError(f"{shown(text)} is not a time", f"write true, false or whole seconds up to {_STICKY_MAX}")
+    raise RefusedError(
+        Code.VALUE_OUT_OF_RANGE,
+        f"{shown(text)} is not a time",
+        f"write true, false or whole seconds up to {_STICKY_MAX}",
+    )
 
 
 def weight(text: str) -> int:
@@ -217,7 +257,9 @@ def count(text: str) -> int:
 def number(text: str, low: int, high: int) -> int:
     """A whole number in this range, ends included."""
     if not _COUNT.fullmatch(text) or not low <= int(text) <= high:
-        raise RefusedError(f"{shown(text)} is out of range", f"write a whole number from {low} to {high}")
+        raise RefusedError(
+            Code.VALUE_OUT_OF_RANGE, f"{shown(text)} is out of range", f"write a whole number from {low} to {high}"
+        )
     return int(text)
 
 
@@ -225,7 +267,7 @@ def release(text: str) -> str:
     """The name of a release: it is shown in metrics and on the command line, so it stays plain."""
     if len(text) > _RELEASE_MAX or not _RELEASE.fullmatch(text):
         remedy = f"write up to {_RELEASE_MAX} letters, digits, dots, hyphens or underscores, such as v2"
-        raise RefusedError(f"{shown(text)} is not the name of a release", remedy)
+        raise RefusedError(Code.RELEASE_NAME, f"{shown(text)} is not the name of a release", remedy)
     return text
 
 
@@ -242,5 +284,5 @@ def seconds(text: str) -> float:
 def _seconds(text: str, low: float) -> float:
     if not _SECONDS.fullmatch(text) or not low <= float(text) <= _SECONDS_MAX:
         remedy = f"write the number alone, from {low:g} to {_SECONDS_MAX:g}, such as 2 or 0.5"
-        raise RefusedError(f"{shown(text)} is not a time in seconds", remedy)
+        raise RefusedError(Code.VALUE_OUT_OF_RANGE, f"{shown(text)} is not a time in seconds", remedy)
     return float(text)

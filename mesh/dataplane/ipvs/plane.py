@@ -24,6 +24,8 @@ from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.stats import parse_traffic
 from mesh.dataplane.kernel import move_vip
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.table import Table, Traffic, VirtualKey
 
 _FEW = 64
@@ -79,7 +81,9 @@ class IpvsDataPlane:
         try:
             bound = await self._interface.addresses()
         except OSError as error:
-            raise DataPlaneError(f"the VIP interface cannot be read ({error}): see `ip address`") from error
+            raise DataPlaneError(
+                Code.VIP_INTERFACE, f"the VIP interface cannot be read ({error}): see `ip address`"
+            ) from error
         async with self._connection() as ipvs:
             servers = {
                 service.key: virtual_server(service, destinations)
@@ -154,7 +158,7 @@ class IpvsDataPlane:
                 failures.append(Failure(change, reason))
         return failures
 
-    async def _reasons(self, changes: Sequence[Change]) -> list[str | None]:
+    async def _reasons(self, changes: Sequence[Change]) -> list[CodedText | None]:
         """Why each change failed; None: it did not. What is to be added and exists is edited instead."""
         async with self._connection() as ipvs:
             acks = await ipvs.execute([encode(change) for change in changes])
@@ -162,7 +166,8 @@ class IpvsDataPlane:
             again = await ipvs.execute([encode(as_edit(changes[index])) for index in existing])
         for index, ack in zip(existing, again, strict=True):
             acks[index] = ack
-        return [reason(change, ack) for change, ack in zip(changes, acks, strict=True)]
+        reasons = (reason(change, ack) for change, ack in zip(changes, acks, strict=True))
+        return [None if text is None else CodedText(text, Code.OPERATION_REFUSED) for text in reasons]
 
     async def _move_vip(self, operation: BindVip | UnbindVip) -> list[Failure]:
         if not self._in_pool(operation.address):
@@ -170,8 +175,9 @@ class IpvsDataPlane:
         reason = await move_vip(self._interface, operation)
         return [] if reason is None else [Failure(operation, reason)]
 
-    def _not_ours(self, what: str) -> str:
-        return f"{what} is outside the VIP pool {self._pool} and not published: widen the pool or choose another VIP"
+    def _not_ours(self, what: str) -> CodedText:
+        reason = f"{what} is outside the VIP pool {self._pool} and not published: widen the pool or choose another VIP"
+        return CodedText(reason, Code.OUTSIDE_VIP_POOL)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[IpvsSocket]:
@@ -193,6 +199,11 @@ class IpvsDataPlane:
             return
         (ack,) = await ipvs.execute([codec.set_config(codec.Timeouts(tcp=self._tcp_timeout))])
         if ack.error:
-            log.warning("IPVS TCP timeout stays at %d s: %s", timeouts.tcp, os.strerror(ack.error))
+            log.warning(
+                "IPVS TCP timeout stays at %d s: %s",
+                timeouts.tcp,
+                os.strerror(ack.error),
+                extra=Code.IPVS_TIMEOUT.extra,
+            )
         else:
             log.info("IPVS TCP timeout: %d s, was %d s", self._tcp_timeout, timeouts.tcp)

@@ -24,6 +24,7 @@ from pyroute2.netlink.generic.ipvs import ipvsmsg
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.ipvs.messages import FAMILY_NAME
 from mesh.dataplane.netlink import Ack, MalformedError, Reply, Request, entries, pack, unpack
+from mesh.model.codes import Code
 
 T = TypeVar("T")
 
@@ -119,7 +120,9 @@ class IpvsSocket:
             if replies is not None:
                 return replies
             await asyncio.sleep(0)
-        raise DataPlaneError("the IPVS tables changed all the time while they were read: try again")
+        raise DataPlaneError(
+            Code.NETLINK_FAILED, "the IPVS tables changed all the time while they were read: try again"
+        )
 
     async def _dump_once(self, request: Request, parse: Callable[[bytes], T], absent: int) -> list[T] | None:
         replies: list[T] = []
@@ -143,7 +146,7 @@ class IpvsSocket:
                     if answer.error and answer.error == absent:
                         return []
                     if answer.error:
-                        raise DataPlaneError(_words(answer))
+                        raise _refusal(answer)
                     return None if interrupted else replies
 
     def _send(self, requests: Sequence[Request]) -> int:
@@ -200,27 +203,32 @@ def _as_data_plane_error(patience: float) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise DataPlaneError(
-            f"the kernel did not answer about IPVS within {patience:g} s: look into `dmesg`"
+            Code.NETLINK_FAILED, f"the kernel did not answer about IPVS within {patience:g} s: look into `dmesg`"
         ) from error
     except MalformedError as error:
-        raise DataPlaneError(f"the kernel's answer about IPVS is not understood ({error}): report it") from error
+        raise DataPlaneError(
+            Code.NETLINK_FAILED, f"the kernel's answer about IPVS is not understood ({error}): report it"
+        ) from error
     except OSError as error:
         if error.errno == errno.ENOBUFS:
             reason = "the kernel dropped answers about IPVS (ENOBUFS), so some results are unknown: read it again"
-            raise DataPlaneError(reason) from error
-        raise DataPlaneError(f"the netlink socket to IPVS failed ({error.strerror}): try again") from error
+            raise DataPlaneError(Code.NETLINK_FAILED, reason) from error
+        raise DataPlaneError(
+            Code.NETLINK_FAILED, f"the netlink socket to IPVS failed ({error.strerror}): try again"
+        ) from error
 
 
 def _refuse_if_not_permitted(ack: Ack) -> None:
     if ack.error in {errno.EPERM, errno.EACCES}:
-        raise DataPlaneError(_NOT_PERMITTED)
+        raise DataPlaneError(Code.NOT_PERMITTED, _NOT_PERMITTED)
 
 
-def _words(ack: Ack) -> str:
+def _refusal(ack: Ack) -> DataPlaneError:
     if ack.error == errno.ENOENT:  # of the family: the module was unloaded under us
-        return _NO_IPVS
+        return DataPlaneError(Code.NO_IPVS, _NO_IPVS)
     detail = f", {ack.text}" if ack.text else ""
-    return f"the kernel refuses to show its IPVS tables ({os.strerror(ack.error)}{detail}): look into `dmesg`"
+    reason = f"the kernel refuses to show its IPVS tables ({os.strerror(ack.error)}{detail}): look into `dmesg`"
+    return DataPlaneError(Code.NETLINK_FAILED, reason)
 
 
 def _open() -> socket.socket:
@@ -230,7 +238,7 @@ def _open() -> socket.socket:
         reason = (
             f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK in the sandbox or seccomp profile"
         )
-        raise DataPlaneError(reason) from error
+        raise DataPlaneError(Code.NETLINK_FAILED, reason) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     except PermissionError:
@@ -249,14 +257,18 @@ def _family() -> int:
     try:
         generic = GenericNetlinkSocket()
     except OSError as error:
-        raise DataPlaneError(f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK") from error
+        raise DataPlaneError(
+            Code.NETLINK_FAILED, f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK"
+        ) from error
     try:
         generic.asyncore.module_err_level = "debug"  # that there is none is our caller's to tell, once
         generic.bind(FAMILY_NAME, ipvsmsg)
         return int(generic.prid)
     except NetlinkError as error:
         if error.code == errno.ENOENT:
-            raise DataPlaneError(_NO_IPVS) from error
-        raise DataPlaneError(f"IPVS cannot be looked up ({os.strerror(error.code)}): {_NOT_PERMITTED}") from error
+            raise DataPlaneError(Code.NO_IPVS, _NO_IPVS) from error
+        raise DataPlaneError(
+            Code.NETLINK_FAILED, f"IPVS cannot be looked up ({os.strerror(error.code)}): {_NOT_PERMITTED}"
+        ) from error
     finally:
         generic.close()

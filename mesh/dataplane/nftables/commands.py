@@ -25,6 +25,8 @@ from mesh.dataplane.operations import (
     UnbindVip,
     settle,
 )
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.service import Forwarding
 from mesh.model.table import Table, VirtualKey, VirtualServer
 
@@ -35,7 +37,7 @@ class Changes:
 
     after: dict[VirtualKey, VirtualServer | None] = field(default_factory=dict)
     """The virtual servers that are touched, and what they shall be; None: gone."""
-    refused: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, CodedText] = field(default_factory=dict)
     """Index of an operation -> why it cannot be done."""
 
 
@@ -54,7 +56,7 @@ def changes(servers: Mapping[VirtualKey, VirtualServer], operations: Sequence[Op
         except RefusedError:
             reason = reason or f"what {operation} is about is not there: it is added when the table is read again"
         if reason is not None:
-            result.refused[index] = reason
+            result.refused[index] = CodedText(reason, Code.OPERATION_REFUSED)
         else:
             result.after[key] = settled.virtual_servers.get(key)
     return result

@@ -26,6 +26,8 @@ from mesh.dataplane.nftables.parse import ABSENT, Listing, ListingError, State, 
 from mesh.dataplane.nftables.ruleset import TABLE, Network, base, script
 from mesh.dataplane.nftables.socket import NetfilterSocket
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.service import Transport
 from mesh.model.table import Table, Traffic, VirtualKey, VirtualServer
 from mesh.util import nft
@@ -83,7 +85,9 @@ class NftablesDataPlane:
         try:
             bound = await self._interface.addresses()
         except OSError as error:
-            raise DataPlaneError(f"the VIP interface cannot be read ({error}): see `ip address`") from error
+            raise DataPlaneError(
+                Code.VIP_INTERFACE, f"the VIP interface cannot be read ({error}): see `ip address`"
+            ) from error
         servers = (await self._state(whole=only is None)).servers
         table = Table(dict(servers), frozenset(address for address in bound if ip_address(address) in self._pool))
         return table if only is None else table.part(only)
@@ -131,7 +135,7 @@ class NftablesDataPlane:
             try:
                 listed = await nft.listing_json(self._base.family, TABLE)
             except nft.NftError as error:
-                raise DataPlaneError(str(error)) from error
+                raise DataPlaneError(error.code, str(error)) from error
             understand = partial(self._understand, listed, self._seen)
             self._seen = await asyncio.to_thread(understand)
             # somebody may be at it: then this was whole when it was listed, and is read anew next time
@@ -144,7 +148,9 @@ class NftablesDataPlane:
             return ABSENT if listed is None else state(Listing.of(listed), self._base, before)
         except ListingError as error:
             remedy = f"`nft delete table {self._base.table}` on the host lets it be set up anew"
-            raise DataPlaneError(f"what nft lists of our table is not understood ({error}): {remedy}") from error
+            raise DataPlaneError(
+                Code.NETLINK_FAILED, f"what nft lists of our table is not understood ({error}): {remedy}"
+            ) from error
 
     async def _program(self, operations: Sequence[Operation]) -> list[Failure]:
         """One transaction; without operations, nothing is read."""
@@ -169,7 +175,7 @@ class NftablesDataPlane:
         for line in (line for operation in operations for line in shortcomings(operation)):
             if line not in self._told:
                 self._told.add(line)
-                log.warning("data plane nftables: %s", line)
+                log.warning("data plane nftables: %s", line, extra=Code.NFTABLES_CONNECTIONS_UNSEEN.extra)
 
     def _prepare(self, before: State, operations: Sequence[Operation]) -> tuple[Changes, dict[VirtualKey, list[str]]]:
         """What the operations come to, and the commands for each virtual server that changes by them."""
@@ -177,7 +183,7 @@ class NftablesDataPlane:
         parts = {key: part(self._base, before, key, after) for key, after in wanted.after.items()}
         return wanted, {key: lines for key, lines in parts.items() if lines}
 
-    async def _commit(self, before: State, parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, str]:
+    async def _commit(self, before: State, parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, CodedText]:
         """Why each virtual server could not be made so; empty if all could."""
         if not parts:
             return {}
@@ -186,7 +192,7 @@ class NftablesDataPlane:
             await _load([*fixed, *(line for lines in parts.values() for line in lines)])
         except nft.NftError as error:
             if len(parts) == 1 and before.intact:
-                return dict.fromkeys(parts, str(error))
+                return dict.fromkeys(parts, error.coded)
             return await self._commit_each(fixed, parts)
         return {}
 
@@ -198,19 +204,22 @@ class NftablesDataPlane:
             self._seen, self._generation = committed(before, wanted.after, self._base), generation
             self._listed = False
 
-    async def _commit_each(self, fixed: Sequence[str], parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, str]:
+    async def _commit_each(
+        self, fixed: Sequence[str], parts: Mapping[VirtualKey, list[str]]
+    ) -> dict[VirtualKey, CodedText]:
         """As `_commit`, with a transaction for each virtual server."""
-        reasons: dict[VirtualKey, str] = {}
+        reasons: dict[VirtualKey, CodedText] = {}
         try:
             await _load(fixed)
         except nft.NftError as error:
             remedy = f"`nft delete table {self._base.table}` lets it be set up anew"
-            return dict.fromkeys(parts, f"what all virtual servers stand on cannot be set up ({error}): {remedy}")
+            reason = f"what all virtual servers stand on cannot be set up ({error}): {remedy}"
+            return dict.fromkeys(parts, CodedText(reason, error.code))
         for key, lines in parts.items():
             try:
                 await _load(lines)
             except nft.NftError as error:
-                reasons[key] = str(error)
+                reasons[key] = error.coded
         return reasons
 
     async def _forget(self, before: State, wanted: Changes, failed: Collection[VirtualKey]) -> None:
@@ -231,7 +240,8 @@ class NftablesDataPlane:
 
     async def _move_vip(self, operation: BindVip | UnbindVip) -> list[Failure]:
         if ip_address(operation.address) not in self._pool:
-            reason: str | None = f"{operation.address} is outside the VIP pool {self._pool}: widen the pool"
+            text = f"{operation.address} is outside the VIP pool {self._pool}: widen the pool"
+            reason: CodedText | None = CodedText(text, Code.OUTSIDE_VIP_POOL)
         else:
             reason = await move_vip(self._interface, operation)
         return [] if reason is None else [Failure(operation, reason)]

@@ -17,6 +17,7 @@ from mesh.dataplane import DataPlaneError
 from mesh.dataplane.netlink import Ack, Attributes, MalformedError, Reply, unpack
 from mesh.dataplane.nftables import conntrack
 from mesh.dataplane.nftables.conntrack import Entry
+from mesh.model.codes import Code
 from mesh.model.table import VirtualKey
 
 T = TypeVar("T")
@@ -47,7 +48,8 @@ class NetfilterSocket:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         except OSError as error:
             raise DataPlaneError(
-                f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK in the seccomp profile"
+                Code.NETLINK_FAILED,
+                f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK in the seccomp profile",
             ) from error
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
@@ -78,11 +80,17 @@ class NetfilterSocket:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except TimeoutError as error:
-            raise DataPlaneError(f"netfilter did not answer within {_PATIENCE:g} s: look into `dmesg`") from error
+            raise DataPlaneError(
+                Code.NETLINK_FAILED, f"netfilter did not answer within {_PATIENCE:g} s: look into `dmesg`"
+            ) from error
         except MalformedError as error:
-            raise DataPlaneError(f"netfilter's answer is not understood ({error}): report it") from error
+            raise DataPlaneError(
+                Code.NETLINK_FAILED, f"netfilter's answer is not understood ({error}): report it"
+            ) from error
         except OSError as error:
-            raise DataPlaneError(f"the netlink socket to netfilter failed ({error.strerror}): try again") from error
+            raise DataPlaneError(
+                Code.NETLINK_FAILED, f"the netlink socket to netfilter failed ({error.strerror}): try again"
+            ) from error
 
     def _next(self) -> int:
         self._sequence += 1
@@ -96,7 +104,7 @@ class NetfilterSocket:
                 continue
             if isinstance(answer, Reply):
                 return Attributes(answer.body).number(conntrack.BIG, _GENERATION_ID)
-            raise DataPlaneError(_words(answer.error))
+            raise _refusal(answer.error)
         raise AssertionError("unreachable")
 
     def _entries(self, keys: frozenset[VirtualKey]) -> list[Entry]:
@@ -117,7 +125,7 @@ class NetfilterSocket:
                 interrupted |= answer.interrupted
                 if isinstance(answer, Ack):
                     if answer.error:
-                        raise DataPlaneError(_words(answer.error))
+                        raise _refusal(answer.error)
                     break
                 entry = conntrack.parse(answer.body, keys)
                 if entry is not None:
@@ -134,7 +142,7 @@ class NetfilterSocket:
                 if isinstance(answer, Ack) and answer.sequence in batch:
                     del batch[answer.sequence]
                     if answer.error not in {0, errno.ENOENT}:
-                        raise DataPlaneError(_words(answer.error))
+                        raise _refusal(answer.error)
                     if not batch:
                         break
 
@@ -143,9 +151,10 @@ class NetfilterSocket:
             yield from unpack(self._socket.recv(_DATAGRAM))
 
 
-def _words(number: int) -> str:
+def _refusal(number: int) -> DataPlaneError:
     if number in {errno.EPERM, errno.EACCES}:
-        return _NOT_PERMITTED
+        return DataPlaneError(Code.NOT_PERMITTED, _NOT_PERMITTED)
     if number in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT}:
-        return _NO_CONNTRACK
-    return f"netfilter refuses to answer ({os.strerror(number)}): look into `dmesg`"
+        return DataPlaneError(Code.NFTABLES_CONNECTIONS_UNSEEN, _NO_CONNTRACK)
+    reason = f"netfilter refuses to answer ({os.strerror(number)}): look into `dmesg`"
+    return DataPlaneError(Code.NETLINK_FAILED, reason)

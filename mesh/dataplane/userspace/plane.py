@@ -24,6 +24,8 @@ from mesh.dataplane.operations import (
 from mesh.dataplane.userspace.scheduler import Balance
 from mesh.dataplane.userspace.tcp_proxy import TcpListener
 from mesh.dataplane.userspace.udp_proxy import UdpListener
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.service import Address, Forwarding, Transport
 from mesh.model.table import RealKey, RealServer, Table, Traffic, VirtualKey, VirtualServer
 
@@ -100,7 +102,9 @@ class UserspaceDataPlane:
         try:
             bound = await self._interface.addresses()
         except OSError as error:
-            raise DataPlaneError(f"the VIP interface cannot be read ({error}); see `ip address`") from error
+            raise DataPlaneError(
+                Code.VIP_INTERFACE, f"the VIP interface cannot be read ({error}); see `ip address`"
+            ) from error
         shown = self._servers if only is None else only
         return Table({key: self._servers[key].as_read() for key in shown if key in self._servers}, bound)
 
@@ -131,7 +135,7 @@ class UserspaceDataPlane:
         for key in list(self._servers):
             await self._delete(key)
 
-    async def _run(self, operation: Operation) -> str | None:
+    async def _run(self, operation: Operation) -> CodedText | None:
         """Why it failed; None: it did not."""
         match operation:
             case BindVip(address):
@@ -158,7 +162,7 @@ class UserspaceDataPlane:
                     self._servers[key].put(real, None)
         return None
 
-    async def _add(self, key: VirtualKey, operation: AddVirtualServer) -> str | None:
+    async def _add(self, key: VirtualKey, operation: AddVirtualServer) -> CodedText | None:
         if key in self._servers:
             return await self._run(EditVirtualServer(key, operation.scheduler, operation.persistence, operation.flags))
         if key.transport is Transport.SCTP:
@@ -166,7 +170,7 @@ class UserspaceDataPlane:
         server = self._servers[key] = _Server(key, operation, self._on_refused)
         return await self._listen(server, waits_for_address=True)
 
-    async def _bind(self, address: Address) -> str | None:
+    async def _bind(self, address: Address) -> CodedText | None:
         failed = await _interface_does(lambda: self._interface.bind(address), f"VIP {address} cannot be bound")
         if failed is not None:
             return failed
@@ -176,9 +180,9 @@ class UserspaceDataPlane:
             if server.key.address == address and not server.listening
             if (reason := await self._listen(server, waits_for_address=False))
         ]
-        return "; ".join(reasons) or None
+        return reasons[0]._replace(text="; ".join(map(str, reasons))) if reasons else None
 
-    async def _listen(self, server: _Server, *, waits_for_address: bool) -> str | None:
+    async def _listen(self, server: _Server, *, waits_for_address: bool) -> CodedText | None:
         """Open the socket. Why it cannot be opened, and then the virtual server is gone, to be added anew."""
         address, port = self.listening_on(server.key)
         try:
@@ -187,7 +191,8 @@ class UserspaceDataPlane:
             if error.errno == errno.EADDRNOTAVAIL and waits_for_address:
                 return None  # the VIP is bound after its virtual servers are complete
             await self._delete(server.key)
-            return f"{address}:{port} cannot be listened on: {_words(error, port)}"
+            reason = f"{address}:{port} cannot be listened on: {_words(error, port)}"
+            return CodedText(reason, Code.OPERATION_REFUSED)
         server.listening = True
         return None
 
@@ -197,20 +202,22 @@ class UserspaceDataPlane:
             await server.listener.close()
 
 
-async def _interface_does(work: Callable[[], Awaitable[None]], failed: str) -> str | None:
+async def _interface_does(work: Callable[[], Awaitable[None]], failed: str) -> CodedText | None:
     try:
         await work()
     except OSError as error:
-        return f"{failed}: {error.strerror or error}; run as root, or take [vip] pool from 127.0.0.0/8"
+        reason = f"{failed}: {error.strerror or error}; run as root, or take [vip] pool from 127.0.0.0/8"
+        return CodedText(reason, Code.VIP_INTERFACE)
     return None
 
 
-def _no_virtual_server(key: VirtualKey) -> str:
-    return f"there is no virtual server {key}; the next pass adds it first"
+def _no_virtual_server(key: VirtualKey) -> CodedText:
+    return CodedText(f"there is no virtual server {key}; the next pass adds it first", Code.OPERATION_REFUSED)
 
 
-def _not_by_a_proxy(what: str, otherwise: str) -> str:
-    return f"the user-space data plane cannot do {what}: run on a kernel with IPVS, or {otherwise}"
+def _not_by_a_proxy(what: str, otherwise: str) -> CodedText:
+    reason = f"the user-space data plane cannot do {what}: run on a kernel with IPVS, or {otherwise}"
+    return CodedText(reason, Code.OPERATION_REFUSED)
 
 
 def _words(error: OSError, port: int) -> str:

@@ -8,16 +8,19 @@ variables in turn. Values of variables are not looked into again, so a text grow
 import re
 from collections.abc import Mapping
 
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
+
 _NEST_MAX = 16
 _DOLLAR = re.compile(r"\$(?:(?P<escaped>\$)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<brace>\{))", re.ASCII)
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:?[-?+])(?P<operand>.*))?", re.ASCII | re.DOTALL)
 
 
-class InterpolationError(ValueError):
+class InterpolationError(MeshError):
     """A text whose variables cannot be filled in: `reason` says why, `remedy` what to write instead."""
 
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}; {remedy}")
+    def __init__(self, code: Code, reason: str, remedy: str) -> None:
+        super().__init__(code, f"{reason}; {remedy}")
         self.reason = reason
         self.remedy = remedy
 
@@ -34,14 +37,16 @@ def interpolate(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...]
 def _expand(text: str, env: Mapping[str, str], unset: dict[str, None], depth: int) -> str:
     if depth > _NEST_MAX:
         raise InterpolationError(
-            f"variables are nested more than {_NEST_MAX} deep", "write fewer ${ inside one another"
+            Code.COMPOSE_VARIABLE,
+            f"variables are nested more than {_NEST_MAX} deep",
+            "write fewer ${ inside one another",
         )
     parts, at = [], 0
     while (dollar := text.find("$", at)) >= 0:
         parts.append(text[at:dollar])
         match = _DOLLAR.match(text, dollar)
         if match is None:
-            raise InterpolationError("a $ begins no variable", "write $$ for a dollar sign")
+            raise InterpolationError(Code.COMPOSE_VARIABLE, "a $ begins no variable", "write $$ for a dollar sign")
         at = match.end()
         if match["escaped"]:
             parts.append("$")
@@ -68,13 +73,15 @@ def _closing(text: str, start: int) -> int:
             if not open_braces:
                 return at
         at += 1
-    raise InterpolationError("a ${ is not closed", "write } at its end, or $$ for a dollar sign")
+    raise InterpolationError(Code.COMPOSE_VARIABLE, "a ${ is not closed", "write } at its end, or $$ for a dollar sign")
 
 
 def _braced(inside: str, env: Mapping[str, str], unset: dict[str, None], depth: int) -> str:
     match = _INSIDE.fullmatch(inside)
     if match is None:
-        raise InterpolationError("what stands in ${ } is not a variable", "write ${VAR}, ${VAR:-default} or $$")
+        raise InterpolationError(
+            Code.COMPOSE_VARIABLE, "what stands in ${ } is not a variable", "write ${VAR}, ${VAR:-default} or $$"
+        )
     name, operator, operand = match["name"], match["operator"], match["operand"]
     if operator is None:
         return _value(name, env, unset)
@@ -87,7 +94,9 @@ def _braced(inside: str, env: Mapping[str, str], unset: dict[str, None], depth: 
         case "?" if not present:
             message = _expand(operand, env, unset, depth + 1)
             raise InterpolationError(
-                f"variable {name} is required{f' ({message})' if message else ''}", f"set {name} or write a default"
+                Code.COMPOSE_VARIABLE,
+                f"variable {name} is required{f' ({message})' if message else ''}",
+                f"set {name} or write a default",
             )
     return env[name]
 

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from types import MappingProxyType
 
 from mesh.config.labels.values import RefusedError, port, shown
+from mesh.model.codes import Code
 from mesh.model.problem import Problem
 from mesh.model.service import Address
 
@@ -66,9 +67,13 @@ def parse_endpoint(text: str) -> tuple[Address, int | None]:
         address = ip_address(host)
     except ValueError:
         remedy = "write ADDRESS, ADDRESS:PORT or [IPV6]:PORT; names are not looked up"
-        raise RefusedError(f"{shown(host)} is not an address", remedy) from None
+        raise RefusedError(Code.COMPOSE_ENDPOINT_ADDRESS, f"{shown(host)} is not an address", remedy) from None
     if address.is_unspecified or address.is_multicast or "%" in host:
-        raise RefusedError(f"{shown(host)} is not the address of one instance", "write the address it listens on")
+        raise RefusedError(
+            Code.COMPOSE_ENDPOINT_ADDRESS,
+            f"{shown(host)} is not the address of one instance",
+            "write the address it listens on",
+        )
     return str(address), None if number is None else port(number)
 
 

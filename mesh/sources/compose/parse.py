@@ -17,6 +17,7 @@ import yaml
 
 from mesh.config.labels.reader import PREFIXES, is_secret
 from mesh.config.labels.values import RefusedError, printable, shown
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.sources.compose.interpolate import InterpolationError, interpolate
 from mesh.sources.compose.model import ComposeFile, ComposeService, Endpoint, parse_endpoint
@@ -39,7 +40,7 @@ def read(text: str, filename: str, env: Mapping[str, str]) -> ComposeFile:
         return reader.read(graph(text))
     except YamlError as error:
         where = f"{filename}:{error.line}" + (f":{error.column}" if error.column else "")
-        problem = Problem(Severity.ERROR, "the file", error.reason, error.remedy, where=where)
+        problem = Problem(error.code, Severity.ERROR, "the file", error.reason, error.remedy, where=where)
         return ComposeFile(None, {}, (*reader.problems, problem), broken=True)
 
 
@@ -54,17 +55,29 @@ class _Reader:
 
     def read(self, root: yaml.Node | None) -> ComposeFile:
         if root is None:
-            raise YamlError(1, 0, "it is empty", "write services: and below it the services")
+            raise YamlError(Code.COMPOSE_STRUCTURE, 1, 0, "it is empty", "write services: and below it the services")
         if not isinstance(root, yaml.MappingNode):
-            raise YamlError(line_of(root), 0, "it is not a mapping", "write services: and below it the services")
+            raise YamlError(
+                Code.COMPOSE_STRUCTURE,
+                line_of(root),
+                0,
+                "it is not a mapping",
+                "write services: and below it the services",
+            )
         broken = False
         for twice in duplicates(root):
             broken = True
             reason = f"the key {shown(twice.key)} is on line {twice.first} and again on line {twice.second}"
-            self._error(twice.second, "the file", reason, "keep one of them")
+            self._error(Code.WRITTEN_TWICE, twice.second, "the file", reason, "keep one of them")
         top = self._walk.entries(root)
         if "include" in top:
-            self._warn(top["include"].line, "include", "it is not followed", "name the included files as well")
+            self._warn(
+                Code.COMPOSE_NOT_FOLLOWED,
+                top["include"].line,
+                "include",
+                "it is not followed",
+                "name the included files as well",
+            )
         project = self._project(top["name"]) if "name" in top else None
         services = {
             name: service
@@ -77,7 +90,7 @@ class _Reader:
         text = self._scalar(entry, "name", "write a project name such as demo")
         if text is not None and not _PROJECT.fullmatch(text):
             remedy = "write lower case letters, digits, hyphens and underscores"
-            self._error(entry.line, "name", f"{shown(text)} is not a project name", remedy)
+            self._error(Code.COMPOSE_STRUCTURE, entry.line, "name", f"{shown(text)} is not a project name", remedy)
             return None
         return text
 
@@ -86,7 +99,7 @@ class _Reader:
             node = top["services"].node
             if not isinstance(node, yaml.MappingNode):
                 remedy = "indent the services below it, or write services: {} for none"
-                raise YamlError(top["services"].line, 0, "services is not a mapping", remedy)
+                raise YamlError(Code.COMPOSE_STRUCTURE, top["services"].line, 0, "services is not a mapping", remedy)
             return {name: entry for name, entry in self._walk.entries(node).items() if not name.startswith("x-")}
         services = {}
         for name, entry in top.items():
@@ -95,24 +108,44 @@ class _Reader:
             if isinstance(entry.node, yaml.MappingNode) and _OLD_FORM_SIGNS & self._walk.entries(entry.node).keys():
                 services[name] = entry
             else:
-                self._warn(entry.line, f"key {printable(name)}", "it is no service", "write services: if that is meant")
+                self._warn(
+                    Code.COMPOSE_STRUCTURE,
+                    entry.line,
+                    f"key {printable(name)}",
+                    "it is no service",
+                    "write services: if that is meant",
+                )
         if not services:
-            raise YamlError(line_of(root), 0, "it has no services", "write services: and below it the services")
+            raise YamlError(
+                Code.COMPOSE_STRUCTURE,
+                line_of(root),
+                0,
+                "it has no services",
+                "write services: and below it the services",
+            )
         return services
 
     def _service(self, name: str, entry: Entry) -> ComposeService | None:
         subject = f"service {printable(name)}"
         if not isinstance(entry.node, yaml.MappingNode):
-            self._error(entry.line, subject, "it is not a mapping", "indent image:, labels: and so on below it")
+            self._error(
+                Code.COMPOSE_STRUCTURE,
+                entry.line,
+                subject,
+                "it is not a mapping",
+                "indent image:, labels: and so on below it",
+            )
             return None
         if not _SERVICE_NAME.fullmatch(name):
             remedy = "write letters, digits, dots, hyphens and underscores"
-            self._error(entry.line, subject, f"{shown(name)} is not the name of a service", remedy)
+            self._error(
+                Code.COMPOSE_STRUCTURE, entry.line, subject, f"{shown(name)} is not the name of a service", remedy
+            )
             return None
         keys = self._walk.entries(entry.node)
         for key, remedy in _NOT_FOLLOWED.items():
             if key in keys:
-                self._warn(keys[key].line, f"{subject}, {key}", "it is not followed", remedy)
+                self._warn(Code.COMPOSE_NOT_FOLLOWED, keys[key].line, f"{subject}, {key}", "it is not followed", remedy)
         labels, lines = self._labels(subject, keys.get("labels"))
         where = {key: self._where(line) for key, line in lines.items()}
         endpoints = self._endpoints(f"{subject}, x-endpoints", keys["x-endpoints"]) if "x-endpoints" in keys else None
@@ -130,7 +163,13 @@ class _Reader:
             return self._label_map(subject, entry.node)
         if isinstance(entry.node, yaml.SequenceNode):
             return self._label_list(subject, entry.node)
-        self._error(entry.line, f"{subject}, labels", "it is no mapping and no list", "write KEY: VALUE below it")
+        self._error(
+            Code.COMPOSE_STRUCTURE,
+            entry.line,
+            f"{subject}, labels",
+            "it is no mapping and no list",
+            "write KEY: VALUE below it",
+        )
         return {}, {}
 
     def _label_map(self, subject: str, node: yaml.MappingNode) -> tuple[dict[str, str], dict[str, int]]:
@@ -152,7 +191,14 @@ class _Reader:
             key, _, value = text.partition("=")
             if key in lines:
                 reason = f"it is on line {lines[key]} and again on line {line_of(item)}"
-                self._error(line_of(item), f"{subject}, label {printable(key)}", reason, "keep one of them", key)
+                self._error(
+                    Code.WRITTEN_TWICE,
+                    line_of(item),
+                    f"{subject}, label {printable(key)}",
+                    reason,
+                    "keep one of them",
+                    label=key,
+                )
                 labels.pop(key, None)
             else:
                 labels[key], lines[key] = value, line_of(item)
@@ -164,7 +210,9 @@ class _Reader:
             return ()
         example = "write ADDRESS, ADDRESS:PORT or [IPV6]:PORT, in quotes"
         if not isinstance(entry.node, yaml.SequenceNode):
-            self._error(entry.line, subject, "it is not a list", f'{example}: ["127.0.0.11:18080"]')
+            self._error(
+                Code.COMPOSE_STRUCTURE, entry.line, subject, "it is not a list", f'{example}: ["127.0.0.11:18080"]'
+            )
             return ()
         endpoints: dict[str, Endpoint] = {}
         for item in self._walk.items(entry.node):
@@ -174,17 +222,17 @@ class _Reader:
             try:
                 endpoint = Endpoint(*parse_endpoint(text), self._where(line_of(item)))
             except RefusedError as refused:
-                self._error(line_of(item), subject, refused.reason, refused.remedy)
+                self._error(refused.code, line_of(item), subject, refused.reason, refused.remedy)
                 continue
             if endpoints.setdefault(str(endpoint), endpoint) is not endpoint:
-                self._error(line_of(item), subject, f"{endpoint} is there twice", "write it once")
+                self._error(Code.WRITTEN_TWICE, line_of(item), subject, f"{endpoint} is there twice", "write it once")
         return tuple(endpoints.values())
 
     def _scalar(self, entry: Entry, subject: str, remedy: str, label: str | None = None) -> str | None:
         """The node as text with its variables filled in; None, and a problem, if that is not possible."""
         line, node = entry.line, entry.node
         if not isinstance(node, yaml.ScalarNode):
-            self._error(line, subject, "the value is not one text", remedy, label)
+            self._error(Code.COMPOSE_STRUCTURE, line, subject, "the value is not one text", remedy, label=label)
             return None
         text = text_of(node)
         if text.lower() != node.value.lower() and not _is_null(node) and (label or "").startswith(PREFIXES):
@@ -193,29 +241,38 @@ class _Reader:
             else:
                 reason = f"without quotes {printable(node.value)} is a number and becomes {text}"
                 remedy = f"write {shown(node.value)} with the quotes"
-            self._warn(line, subject, reason, remedy, label)
+            self._warn(Code.COMPOSE_VALUE_CHANGED_BY_YAML, line, subject, reason, remedy, label=label)
         try:
             text, unset = interpolate(text, self._env)
         except InterpolationError as error:
-            self._error(line, subject, error.reason, error.remedy, label)
+            self._error(error.code, line, subject, error.reason, error.remedy, label=label)
             return None
         for name in unset:
-            self._warn(line, subject, f"variable {name} is not set and counts as empty", f"set {name}", label)
+            self._warn(
+                Code.COMPOSE_VARIABLE,
+                line,
+                subject,
+                f"variable {name} is not set and counts as empty",
+                f"set {name}",
+                label=label,
+            )
         return text
 
     def _warn_tag(self, entry: Entry, subject: str) -> None:
         if entry.node.tag.startswith("!"):
             reason = f"the tag {printable(entry.node.tag)} is not followed"
-            self._warn(entry.line, subject, reason, "write out what is meant")
+            self._warn(Code.COMPOSE_NOT_FOLLOWED, entry.line, subject, reason, "write out what is meant")
 
     def _where(self, line: int) -> str:
         return f"{self._filename}:{line}"
 
-    def _error(self, line: int, subject: str, reason: str, remedy: str, label: str | None = None) -> None:
-        self.problems.append(Problem(Severity.ERROR, subject, reason, remedy, label, self._where(line)))
+    def _error(
+        self, code: Code, line: int, subject: str, reason: str, remedy: str, *, label: str | None = None
+    ) -> None:
+        self.problems.append(Problem(code, Severity.ERROR, subject, reason, remedy, label, self._where(line)))
 
-    def _warn(self, line: int, subject: str, reason: str, remedy: str, label: str | None = None) -> None:
-        self.problems.append(Problem(Severity.WARNING, subject, reason, remedy, label, self._where(line)))
+    def _warn(self, code: Code, line: int, subject: str, reason: str, remedy: str, *, label: str | None = None) -> None:
+        self.problems.append(Problem(code, Severity.WARNING, subject, reason, remedy, label, self._where(line)))
 
 
 def _is_null(node: yaml.Node) -> bool:

@@ -17,6 +17,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.variables import parse_variables
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Instance
 from mesh.sources.compose.model import ComposeFile, ComposeService, merge, project_name
@@ -41,10 +43,10 @@ class ComposeSource:
         self._rest = rest
         self._look = asyncio.Event()
         self._good = _Listing()
-        self._trouble: str | None = None
+        self._trouble: CodedText | None = None
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         """Why the last list is frozen; None while the files can be read."""
         return self._trouble
 
@@ -136,7 +138,7 @@ class _Listing:
     """Owner -> the service."""
     where: Mapping[str, str] = field(default_factory=dict)
     """Instance id -> `FILE:LINE`."""
-    trouble: str | None = None
+    trouble: CodedText | None = None
 
 
 def _list(paths: Sequence[Path], env: Mapping[str, str]) -> _Listing:
@@ -144,7 +146,7 @@ def _list(paths: Sequence[Path], env: Mapping[str, str]) -> _Listing:
     problems = tuple(problem for file in files for problem in file.problems)
     broken = [file for file in files if file.broken]
     if broken:
-        trouble = next(str(p) for p in broken[0].problems if p.severity is Severity.ERROR)
+        trouble = next(p.coded for p in broken[0].problems if p.severity is Severity.ERROR)
         return _Listing(problems=problems, trouble=trouble)
     project = project_of(paths, files)
     services = {f"{project}/{name}": service for name, service in merge(files).items()}
@@ -187,5 +189,5 @@ def _environment(path: Path, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _unreadable(path: object, reason: str, remedy: str) -> ComposeFile:
-    problem = Problem(Severity.ERROR, "the file", reason, remedy, where=str(path))
+    problem = Problem(Code.COMPOSE_NOT_YAML, Severity.ERROR, "the file", reason, remedy, where=str(path))
     return ComposeFile(None, {}, (problem,), broken=True)

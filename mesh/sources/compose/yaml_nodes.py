@@ -15,6 +15,9 @@ from math import isfinite
 
 import yaml
 
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is not in every build of PyYAML
 _DEPTH_MAX = 100
 _ENTRIES_MAX = 200_000
@@ -31,11 +34,11 @@ _MERGE = "tag:yaml.org,2002:merge"
 _RESOLVER = yaml.resolver.Resolver()
 
 
-class YamlError(ValueError):
+class YamlError(MeshError):
     """A text that is no YAML, or none that is read here. `line` and `column` count from 1; column 0: unknown."""
 
-    def __init__(self, line: int, column: int, reason: str, remedy: str) -> None:
-        super().__init__(f"{line}:{column}: {reason}; {remedy}")
+    def __init__(self, code: Code, line: int, column: int, reason: str, remedy: str) -> None:
+        super().__init__(code, f"{line}:{column}: {reason}; {remedy}")
         self.line = line
         self.column = column
         self.reason = reason
@@ -63,7 +66,13 @@ class Duplicate:
 def graph(text: str) -> yaml.Node | None:
     """The root of the one document; None if the text has nothing but comments. Raises `YamlError`."""
     if len(text) > _TEXT_MAX:
-        raise YamlError(1, 0, f"the file is larger than {_TEXT_MAX // 2**20} MiB", "split it into several files")
+        raise YamlError(
+            Code.COMPOSE_NOT_YAML,
+            1,
+            0,
+            f"the file is larger than {_TEXT_MAX // 2**20} MiB",
+            "split it into several files",
+        )
     try:
         _check_depth(text)
         root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
@@ -73,14 +82,20 @@ def graph(text: str) -> yaml.Node | None:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 0)
         if "nesting depth" in (error.problem or ""):  # newer versions of libyaml have a limit too, and read ahead
             raise _too_deep(line) from None
-        raise YamlError(line, column, f"not YAML: {reason}", "mend the syntax there or just before") from None
+        raise YamlError(
+            Code.COMPOSE_NOT_YAML, line, column, f"not YAML: {reason}", "mend the syntax there or just before"
+        ) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        raise YamlError(line, column, f"not YAML: {error.reason}", "remove the character") from None
+        raise YamlError(
+            Code.COMPOSE_NOT_YAML, line, column, f"not YAML: {error.reason}", "remove the character"
+        ) from None
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        raise YamlError(line, 0, "not YAML: half a surrogate pair", "remove the character") from None
+        raise YamlError(
+            Code.COMPOSE_NOT_YAML, line, 0, "not YAML: half a surrogate pair", "remove the character"
+        ) from None
     return root
 
 
@@ -96,7 +111,7 @@ def _check_depth(text: str) -> None:
 
 
 def _too_deep(line: int) -> YamlError:
-    return YamlError(line, 0, f"it is nested more than {_DEPTH_MAX} deep", "write it flatter")
+    return YamlError(Code.COMPOSE_NOT_YAML, line, 0, f"it is nested more than {_DEPTH_MAX} deep", "write it flatter")
 
 
 def line_of(node: yaml.Node) -> int:
@@ -143,9 +158,21 @@ class Walk:
         Raises `YamlError` for a key or a merge that cannot be read, and when aliases multiply beyond measure.
         """
         if id(node) in self._merging:
-            raise YamlError(line_of(node), 0, "the anchor merges itself", "remove the << that leads back to it")
+            raise YamlError(
+                Code.COMPOSE_NOT_YAML,
+                line_of(node),
+                0,
+                "the anchor merges itself",
+                "remove the << that leads back to it",
+            )
         if len(self._merging) > _DEPTH_MAX:
-            raise YamlError(line_of(node), 0, f"more than {_DEPTH_MAX} anchors merge one another", "merge fewer")
+            raise YamlError(
+                Code.COMPOSE_NOT_YAML,
+                line_of(node),
+                0,
+                f"more than {_DEPTH_MAX} anchors merge one another",
+                "merge fewer",
+            )
         self._merging.add(id(node))
         own: dict[str, Entry] = {}
         merged: dict[str, Entry] = {}
@@ -159,7 +186,13 @@ class Walk:
             elif isinstance(key, yaml.ScalarNode):
                 own[key.value] = Entry(line_of(key), value)
             else:
-                raise YamlError(line_of(key), 0, "a key is not text", "write a plain word in front of the colon")
+                raise YamlError(
+                    Code.COMPOSE_NOT_YAML,
+                    line_of(key),
+                    0,
+                    "a key is not text",
+                    "write a plain word in front of the colon",
+                )
         self._merging.discard(id(node))
         return {**merged, **own}
 
@@ -173,14 +206,20 @@ class Walk:
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         mappings = [source for source in sources if isinstance(source, yaml.MappingNode)]
         if len(mappings) != len(sources):
-            raise YamlError(line_of(node), 0, "<< merges what is not a mapping", "write an alias such as *defaults")
+            raise YamlError(
+                Code.COMPOSE_NOT_YAML,
+                line_of(node),
+                0,
+                "<< merges what is not a mapping",
+                "write an alias such as *defaults",
+            )
         return mappings
 
     def _spend(self, node: yaml.Node) -> None:
         self._left -= 1
         if self._left < 0:
             reason = f"aliases expand to more than {_ENTRIES_MAX} entries"
-            raise YamlError(line_of(node), 0, reason, "write what is meant in full")
+            raise YamlError(Code.COMPOSE_NOT_YAML, line_of(node), 0, reason, "write what is meant in full")
 
 
 def text_of(node: yaml.ScalarNode) -> str:

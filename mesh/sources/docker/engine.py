@@ -4,8 +4,11 @@ Apart from the source, which only looks: this has a connection of its own, so th
 up no event.
 """
 
+from collections.abc import Callable
+
 import aiodocker
 
+from mesh.model.codes import Code
 from mesh.sources.docker.client import FAILURES, connected, words
 from mesh.sources.docker.source import DockerSource
 
@@ -18,8 +21,8 @@ _STOPPED = 3600.0
 class DockerEngine:
     """The containers behind the endpoints of one `DockerSource`. Endpoint ids end in the container's."""
 
-    def __init__(self, url: str, source: DockerSource, failure: type[Exception]) -> None:
-        """`failure` is raised, with words for the user, when the engine cannot do what is asked."""
+    def __init__(self, url: str, source: DockerSource, failure: Callable[[Code, str], Exception]) -> None:
+        """`failure` makes what is raised, of a code and words for the user, when the engine cannot do what is asked."""
         self._url = url
         self._source = source
         self._failure = failure
@@ -38,9 +41,8 @@ class DockerEngine:
             async with connected(self._url, _STOPPED) as docker:
                 await docker.containers.container(_container(endpoint)).stop()
         except FAILURES as error:
-            raise self._failure(
-                f"{endpoint} cannot be stopped: docker engine at {self._url}: {words(error)}"
-            ) from error
+            reason = f"{endpoint} cannot be stopped: docker engine at {self._url}: {words(error)}"
+            raise self._failure(Code.CONTAINER_NOT_STOPPED, reason) from error
 
     async def signal(self, container: str, signal: str) -> None:
         """Send a signal; a container that is gone is no error."""
@@ -49,9 +51,12 @@ class DockerEngine:
                 await docker.containers.container(container).kill(signal=signal)
         except aiodocker.DockerError as error:
             if error.status not in _GONE:
-                raise self._failure(f"{container[:12]} cannot be signalled: {words(error)}") from error
+                raise self._not_signalled(container, error) from error
         except FAILURES as error:
-            raise self._failure(f"{container[:12]} cannot be signalled: {words(error)}") from error
+            raise self._not_signalled(container, error) from error
+
+    def _not_signalled(self, container: str, error: Exception) -> Exception:
+        return self._failure(Code.CONTAINER_NOT_STOPPED, f"{container[:12]} cannot be signalled: {words(error)}")
 
 
 def _container(endpoint: str) -> str:

@@ -13,6 +13,7 @@ import aiodocker
 import msgspec
 from aiodocker.execs import Exec
 
+from mesh.model.codes import Code
 from mesh.sources.docker.client import FAILURES, connected, understood
 
 log = logging.getLogger("vipmesh")
@@ -111,9 +112,18 @@ async def _end(container: aiodocker.containers.DockerContainer, line: bytes) -> 
     """Kill the process group that a command began; the line has its number."""
     number = line.strip().decode(errors="replace")
     if not number.isdecimal():
-        log.warning("a command in %s has not begun in its time, and cannot be ended", container.id[:12])
+        log.warning(
+            "a command in %s has not begun in its time, and cannot be ended",
+            container.id[:12],
+            extra=Code.PROBE_COMMAND_STUCK.extra,
+        )
         return
     try:
         await _run(container, (*_KILL, number), TO_START, may_hang=False)
     except (*FAILURES, _TooLongError) as error:
-        log.warning("a command in %s could not be ended: %s", container.id[:12], error)
+        log.warning(
+            "a command in %s could not be ended: %s",
+            container.id[:12],
+            error,
+            extra=Code.PROBE_COMMAND_STUCK.extra,
+        )

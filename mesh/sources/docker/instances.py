@@ -16,6 +16,8 @@ from ipaddress import ip_address
 from mesh.config.labels.parse import PREFIXES, Parsed, parse
 from mesh.config.labels.values import printable
 from mesh.config.settings import EndpointAddress
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Drain, Health, HostPort, Instance, Name, Service, Transport
 from mesh.sources.docker.messages import Attachment, Listed
@@ -73,9 +75,9 @@ class Listing:
     """Container id -> instance id."""
 
 
-class _RefusedError(Exception):
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(reason)
+class _RefusedError(MeshError):
+    def __init__(self, code: Code, reason: str, remedy: str) -> None:
+        super().__init__(code, f"{reason}; {remedy}")
         self.reason, self.remedy = reason, remedy
 
 
@@ -92,7 +94,7 @@ def read(containers: Sequence[Listed], drivers: Mapping[str, str], rules: Rules,
         try:
             instance, found = _instance(container, everything, drivers, rules, known)
         except _RefusedError as refused:
-            problems.append(Problem(Severity.ERROR, subject, refused.reason, refused.remedy, where=None))
+            problems.append(Problem(refused.code, Severity.ERROR, subject, refused.reason, refused.remedy, where=None))
             continue
         problems.extend(replace(problem, where=subject) for problem in found)
         if instance is not None:
@@ -127,6 +129,7 @@ def _instance(
         return None, ()
     if len(labels) > MOST_LABELS or any(len(key) + len(value) > LONGEST_LABEL for key, value in labels.items()):
         raise _RefusedError(
+            Code.CONTAINER_UNUSABLE,
             f"it has {len(labels)} labels of the mesh or one that is too long",
             f"give it at most {MOST_LABELS}, each of at most {LONGEST_LABEL} characters",
         )
@@ -160,7 +163,9 @@ def _declared(container: Listed, labels: Mapping[str, str], domain: Name) -> tup
         for part in (project, service):
             if not _OWNER_PART.fullmatch(part):
                 raise _RefusedError(
-                    f"its project or service is called {printable(part)[:80]!r}", "let compose label it, or remove that"
+                    Code.CONTAINER_UNUSABLE,
+                    f"its project or service is called {printable(part)[:80]!r}",
+                    "let compose label it, or remove that",
                 )
         owner = f"{project}/{service}"
         return owner, parse(labels, owner=owner, subject=f"service {service}", domain=domain)
@@ -189,6 +194,7 @@ def _place(
             return address, ()
     elif rules.endpoint_address is EndpointAddress.CONTAINER or not container.ports:
         raise _RefusedError(
+            Code.CONTAINER_UNUSABLE,
             f"it has no IPv{rules.version} address that this worker can reach",
             f"attach it to a network that gives it an IPv{rules.version} address, or publish its ports",
         )
@@ -205,7 +211,11 @@ def _network_of(container: Listed, everything: Mapping[str, Listed]) -> Listed:
         if other is None:
             break
         container = other
-    raise _RefusedError("the container whose network it shares does not run", "start that one, then this one again")
+    raise _RefusedError(
+        Code.CONTAINER_UNUSABLE,
+        "the container whose network it shares does not run",
+        "start that one, then this one again",
+    )
 
 
 def _addresses(
@@ -241,6 +251,7 @@ def _published(container: Listed, service: Service, rules: Rules) -> tuple[Addre
         if public is None:
             text = f"{port}{'/udp' if transport is Transport.UDP else ''}"
             raise _RefusedError(
+                Code.CONTAINER_UNUSABLE,
                 f"other workers cannot reach its network, and its port {text} is not published on {worker}",
                 f"run it with -p {text}, or set [source.docker] endpoint_address to container if the workers have "
                 f"routes to its network",
@@ -252,6 +263,8 @@ def _published(container: Listed, service: Service, rules: Rules) -> tuple[Addre
 def _worker(rules: Rules) -> Address:
     if rules.worker is None or ip_address(rules.worker).version != rules.version:
         raise _RefusedError(
-            f"it is reached at the worker's IPv{rules.version} address, which is not known", "set [node] address"
+            Code.CONTAINER_UNUSABLE,
+            f"it is reached at the worker's IPv{rules.version} address, which is not known",
+            "set [node] address",
         )
     return rules.worker

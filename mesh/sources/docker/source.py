@@ -19,6 +19,8 @@ from dataclasses import replace
 
 import aiodocker
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import Drain, Health, Instance
 from mesh.sources.docker.client import (
@@ -78,7 +80,7 @@ class DockerSource:
         self._on_drain = on_drain
         self._relist = relist
         self._answer = answer
-        self._trouble: str | None = None
+        self._trouble: CodedText | None = None
         self._good = Listing()
         self._touched = asyncio.Event()
         self._events: Events | None = None
@@ -86,7 +88,7 @@ class DockerSource:
         self._forget()
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         """See `Source.trouble`."""
         return self._trouble
 
@@ -232,9 +234,9 @@ class DockerSource:
         return self._good
 
     def _fail(self, error: Exception) -> None:
-        reason = f"docker engine at {self._url}: {words(error, self._answer)}"
+        reason = CodedText(f"docker engine at {self._url}: {words(error, self._answer)}", Code.ENGINE_UNREACHABLE)
         if reason != self._trouble:
-            log.error("%s; the last list stays in force", reason)
+            log.error("%s; the last list stays in force", reason, extra=reason.code.extra)
         self._trouble = reason
 
     async def _nothing_for(self, seconds: float) -> None:

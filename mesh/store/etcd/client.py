@@ -21,6 +21,7 @@ from typing import Literal, Protocol, TypeVar
 import aiohttp
 import msgspec
 
+from mesh.model.codes import Code
 from mesh.store.etcd import cluster_id as membership
 from mesh.store.etcd import errors as faults
 from mesh.store.etcd.errors import RefusedError, UnreachableError, transport_errors
@@ -181,7 +182,7 @@ class Gateway:
             await self._choose({member: number})
         if number not in (0, self._cluster):
             self._leave(member)
-            raise UnreachableError(*_STRAY)
+            raise UnreachableError(*_STRAY, code=Code.ETCD_CLUSTERS_DIFFER)
         self._admitted.add(member)
 
     async def _choose(self, said: dict[str, int]) -> None:
@@ -201,7 +202,7 @@ class Gateway:
         self._cluster = membership.common(said, self._members, self._cluster or self._before)
         strays = {member for member, number in said.items() if number != self._cluster}
         for member in strays - self._strays:
-            log.error("etcd: %s %s; %s", member, *_STRAY)
+            log.error("etcd: %s %s; %s", member, *_STRAY, extra=Code.STORE_UNREACHABLE.extra)
         self._strays, self._admitted = strays, said.keys() - strays
 
     async def _cluster_of(self, member: str) -> int:

@@ -10,6 +10,7 @@ cluster that was made anew.
 from collections import Counter
 from collections.abc import Collection, Mapping
 
+from mesh.model.codes import Code
 from mesh.store import StoreError
 
 
@@ -28,13 +29,15 @@ def common(said: Mapping[str, int], members: Collection[str], before: int | None
     each = ", ".join(f"{member}: {number:x}" for member, number in said.items())
     if others:
         raise StoreError(
+            Code.ETCD_CLUSTERS_DIFFER,
             f"the members in [store] url are of different clusters of etcd ({each}); "
-            "name those of one cluster alone, on all workers"
+            "name those of one cluster alone, on all workers",
         )
     if before not in (None, most):
         raise StoreError(
+            Code.ETCD_CLUSTERS_DIFFER,
             f"this is another cluster of etcd than before ({each}; before: {before:x}), and no more than half of the "
             "members in [store] url say so; take out of it what is not of the cluster, or, if etcd was made anew, "
-            "start more of its members"
+            "start more of its members",
         )
     return most

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import aiohttp
 import msgspec
 
+from mesh.model.codes import Code
 from mesh.store import StoreError
 from mesh.store.etcd.messages import Fault, decode
 
@@ -43,8 +44,8 @@ _TRANSPORT = (
 class UnreachableError(StoreError):
     """This member cannot serve now. Has the reason alone, and its remedy if it is a particular one."""
 
-    def __init__(self, reason: str, remedy: str = "") -> None:
-        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+    def __init__(self, reason: str, remedy: str = "", *, code: Code = Code.STORE_UNREACHABLE) -> None:
+        super().__init__(code, f"{reason}; {remedy}" if remedy else reason)
         self.reason = reason
         self.remedy = remedy
 
@@ -54,7 +55,7 @@ class RefusedError(StoreError):
 
     def __init__(self, fault: Fault) -> None:
         remedy = next((remedy for words, remedy in _REFUSALS if words in fault.message), "see the log of etcd")
-        super().__init__(f"etcd refuses: {fault.message}; {remedy}")
+        super().__init__(Code.STORE_REFUSES, f"etcd refuses: {fault.message}; {remedy}")
         self.fault = fault
 
     @property
@@ -130,7 +131,7 @@ def of_all(reasons: dict[str, UnreachableError]) -> StoreError:
     """No member serves; `reasons` are by member."""
     each = ", ".join(f"{member}: {error.reason}" for member, error in reasons.items())
     remedy = next((error.remedy for error in reasons.values() if error.remedy), _SEE_THAT_IT_RUNS)
-    return StoreError(f"etcd does not serve ({each}); {remedy}")
+    return StoreError(Code.STORE_UNREACHABLE, f"etcd does not serve ({each}); {remedy}")
 
 
 def _remedy(said: str) -> str:

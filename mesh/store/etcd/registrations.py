@@ -15,6 +15,8 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.store import StoreError
 from mesh.store.etcd.client import Gateway
 from mesh.store.etcd.errors import RefusedError
@@ -67,7 +69,7 @@ class Registrations:
         """Of the store, as far as is known here."""
         self._writing = asyncio.Lock()
         self._missed = asyncio.Event()
-        self.trouble: str | None = None
+        self.trouble: CodedText | None = None
 
     async def register(self, records: Mapping[bytes, bytes]) -> None:
         """Make the leased keys exactly these; while another daemon has the name, as soon as it is gone."""
@@ -108,8 +110,8 @@ class Registrations:
                 await work()
             except StoreError as error:
                 if self.trouble is None:
-                    log.warning("lease of this worker: %s", error)
-                self.trouble = str(error)
+                    log.warning("lease of this worker: %s", error, extra=Code.LEASE_LOST.extra)
+                self.trouble = error.coded
                 await asyncio.sleep(_RETRY)
             else:
                 self.trouble = None
@@ -118,7 +120,9 @@ class Registrations:
         """Beside all writing: that may take long when etcd is busy, and the lease must not end over it."""
         lease = self._lease
         if lease and not await self._is_alive(lease) and self._lease == lease:
-            log.warning("the lease of this worker has ended: what it offers is registered anew")
+            log.warning(
+                "the lease of this worker has ended: what it offers is registered anew", extra=Code.LEASE_LOST.extra
+            )
             self._lease, self._there = 0, None
             self._missed.set()
         await asyncio.sleep(min(self._ttl / 3, _LONGEST_REST) * random.uniform(0.8, 1))
@@ -157,7 +161,12 @@ class Registrations:
         odd = [key for key in seen.keys() | there.keys() if not _are_alike(seen.get(key), there.get(key))]
         if odd:
             one = min(odd).decode(errors="replace")
-            log.warning("%d records of this worker are not what it wrote, %s is one: written again", len(odd), one)
+            log.warning(
+                "%d records of this worker are not what it wrote, %s is one: written again",
+                len(odd),
+                one,
+                extra=Code.RECORDS_CHANGED_OUTSIDE.extra,
+            )
             self._there = None
             self._missed.set()
 
@@ -194,7 +203,9 @@ class Registrations:
                 except BaseException:
                     self._there = None  # a write may have been applied or not
                     raise
-        raise StoreError(f"etcd ends the lease of {self._ttl} s at once; see that its members' clocks run evenly")
+        raise StoreError(
+            Code.LEASE_LOST, f"etcd ends the lease of {self._ttl} s at once; see that its members' clocks run evenly"
+        )
 
     async def _write_under_lease(self) -> None:
         if self._stepped_back:

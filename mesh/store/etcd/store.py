@@ -18,6 +18,8 @@ from contextlib import aclosing
 from datetime import datetime
 
 from mesh.config.etcd_url import EtcdUrl
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.store import Snapshot, StoreError
 from mesh.store.etcd.client import Gateway
 from mesh.store.etcd.errors import RefusedError, UnreachableError
@@ -53,7 +55,7 @@ class EtcdStore:
         below = tuple(self._prefix + part.encode() for part in own)
         self._registrations = Registrations(gateway, below, lease_ttl, session_of)
         self._former: Snapshot | None = None
-        self._silent: str | None = None
+        self._silent: CodedText | None = None
         self._closed = False
 
     @classmethod
@@ -75,7 +77,7 @@ class EtcdStore:
             self._gateway.expect(int(cluster[1], 16))
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         """See `Store.trouble`."""
         return self._silent or self._registrations.trouble
 
@@ -264,12 +266,12 @@ class EtcdStore:
 
     def _is_silent(self, error: StoreError) -> None:
         if isinstance(error, UnreachableError):
-            error = StoreError(f"etcd: {self._gateway.member}: {error}")
+            error = StoreError(Code.STORE_UNREACHABLE, f"etcd: {self._gateway.member}: {error}")
         if self._silent is None:
             now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            self._silent = f"since {now}: {error}"
-            log.error("store: %s; what was read last stays in force", error)
+            self._silent = CodedText(f"since {now}: {error}", error.code)
+            log.error("store: %s; what was read last stays in force", error, extra=error.code.extra)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreError("the store is closed; restart the daemon")
+            raise StoreError(Code.STORE_UNUSABLE, "the store is closed; restart the daemon")

@@ -4,6 +4,7 @@ import logging
 import ssl
 
 from mesh.config.settings import Settings
+from mesh.model.codes import Code
 from mesh.store import StoreError
 
 log = logging.getLogger("vipmesh")
@@ -18,7 +19,9 @@ class Certificates:
         try:
             self.context = ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError) as error:
-            raise StoreError(f"[store] ca {self._ca}: {error}; name a file with certificates in PEM format") from error
+            raise StoreError(
+                Code.STORE_CREDENTIALS, f"[store] ca {self._ca}: {error}; name a file with certificates in PEM format"
+            ) from error
         self._told: str | None = None
         self._load()
 
@@ -30,7 +33,7 @@ class Certificates:
             self._load()
         except (OSError, ssl.SSLError, StoreError) as error:
             if str(error) != self._told:
-                log.warning("certificates for etcd cannot be read again: %s", error)
+                log.warning("certificates for etcd cannot be read again: %s", error, extra=Code.STORE_CREDENTIALS.extra)
             self._told = str(error)
         else:
             self._told = None
@@ -42,4 +45,6 @@ class Certificates:
             self.context.load_cert_chain(self._cert, self._key)
         except (OSError, ssl.SSLError) as error:
             files = f"[store] cert {self._cert} and key {self._key or 'in the same file'}"
-            raise StoreError(f"{files}: {error}; name a certificate and its private key in PEM format") from error
+            raise StoreError(
+                Code.STORE_CREDENTIALS, f"{files}: {error}; name a certificate and its private key in PEM format"
+            ) from error

@@ -5,6 +5,7 @@ import socket
 import aiohttp
 import msgspec
 
+from mesh.model.codes import Code
 from mesh.store.etcd import errors as faults
 from mesh.store.etcd.errors import UnreachableError, transport_errors
 from mesh.store.etcd.messages import Fault, StreamMessage, WatchAnswer, decode
@@ -40,7 +41,8 @@ class Stream:
 def check_cluster(number: int, wanted: int | None) -> None:
     """A member that was replaced behind our back."""
     if wanted is not None and number not in (0, wanted):
-        raise UnreachableError(f"answers for another cluster of etcd ({number:x}) than it did ({wanted:x})")
+        reason = f"answers for another cluster of etcd ({number:x}) than it did ({wanted:x})"
+        raise UnreachableError(reason, code=Code.ETCD_CLUSTERS_DIFFER)
 
 
 def _message(line: bytes) -> WatchAnswer:

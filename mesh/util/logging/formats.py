@@ -1,7 +1,7 @@
 """One line for each decision: as text for people, as logfmt or JSON for programs. Pure.
 
-A line is one line whatever a label, a container or a probe has put into it: control characters are escaped. It has the
-code of its message, if that has one. Secrets that the settings have are never in it.
+A line is one line whatever a label, a container or a probe has put into it: control characters are escaped. A warning
+or an error ends with the code that its record has as `code`. Secrets that the settings have are never in it.
 """
 
 import json
@@ -9,8 +9,6 @@ import logging
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-
-from mesh.model.codes import code_of, coded
 
 _LEAST = 4
 """Characters of a secret that is looked for: a shorter one would be found in every other word."""
@@ -36,18 +34,18 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, without its end."""
         message = self._without_secrets(record.getMessage())
-        code = code_of(message) if record.levelno >= logging.WARNING else None
+        code = getattr(record, "code", None) if record.levelno >= logging.WARNING else None
         trace = self._without_secrets(self.formatException(record.exc_info)) if record.exc_info else None
         if self._shape is Format.TEXT:
             time = datetime.fromtimestamp(record.created).astimezone()
             text = f"{time:%Y-%m-%d %H:%M:%S},{record.msecs:03.0f} {record.levelname} {_on_one_line(message)}"
-            return (coded(text) if code else text) + (f"\n{trace}" if trace else "")
+            return text + (f" [{code}]" if code else "") + (f"\n{trace}" if trace else "")
         time = datetime.fromtimestamp(record.created, UTC)
         fields: dict[str, object] = {
             "time": f"{time:%Y-%m-%dT%H:%M:%S}.{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
         }
-        fields |= {"code": code} if code else {}
+        fields |= {"code": str(code)} if code else {}
         fields["msg"] = message
         fields |= {k: self._without_secrets(str(v)) for k, v in getattr(record, "fields", {}).items() if v is not None}
         fields |= {"trace": trace} if trace else {}

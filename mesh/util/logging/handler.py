@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
+from mesh.model.codes import Code
 from mesh.util.logging.formats import Format, Lines
 from mesh.util.logging.rate_limit import Limit
 
@@ -43,8 +44,12 @@ class Unhurried(logging.Handler):
             if missed is None:
                 return
             if missed:
-                self._put(self.format(_of("%d lines like the next one were left out", missed)))
-        if self._lost and self._put(self.format(_of("%d log lines were lost: nobody read them", self._lost))):
+                self._put(
+                    self.format(_of(Code.LOG_LINES_SUPPRESSED, "%d lines like the next one were left out", missed))
+                )
+        if self._lost and self._put(
+            self.format(_of(Code.LOG_LINES_LOST, "%d log lines were lost: nobody read them", self._lost))
+        ):
             self._lost = 0
         if not self._put(self.format(record)):
             self._lost += 1
@@ -75,8 +80,10 @@ class Unhurried(logging.Handler):
                     break
 
 
-def _of(text: str, number: int) -> logging.LogRecord:
-    return logging.LogRecord("vipmesh", logging.WARNING, "", 0, text, (number,), None)
+def _of(code: Code, text: str, number: int) -> logging.LogRecord:
+    record = logging.LogRecord("vipmesh", logging.WARNING, "", 0, text, (number,), None)
+    record.code = code
+    return record
 
 
 def log_to(descriptor: int, *, verbose: bool) -> Unhurried:

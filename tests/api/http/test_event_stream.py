@@ -14,7 +14,7 @@ from mesh.api.http.broadcaster import MOST, OFTEN, SELDOM, CrowdedError, Feed
 from mesh.control.snapshot import Observed
 from mesh.model.service import Health
 from tests.api.http.worker import client, serving, socket_of, until
-from tests.api.metrics.test_families import OBSERVED
+from tests.api.metrics.test_families import OBSERVED, problem
 
 
 class Looks:
@@ -66,7 +66,7 @@ async def test_one_who_does_not_read_is_let_go_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(events, "PATIENCE", 0.5)
-    long = replace(OBSERVED, problems={"labels": ("x" * (8 << 20),)})
+    long = replace(OBSERVED, problems={"labels": (problem("x" * (8 << 20)),)})
     async with serving(socket_of(tmp_path), long) as api, client(tmp_path) as session:
         _, writer = await asyncio.open_unix_connection(str(tmp_path / "admin.sock"), limit=1024)
         writer.write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -61,6 +61,10 @@ def test_no_script_makes_markup_of_a_text() -> None:
 def test_all_of_it_is_packed() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    patterns = setup["options.package_data"]["mesh.api"].replace(" ", "").split(",")
-    packed = {path for pattern in patterns for path in (ROOT / "mesh" / "api").glob(pattern)}
+    packed = {
+        path
+        for package in ("mesh.api", "mesh.api.http")
+        for pattern in setup["options.package_data"][package].replace(" ", "").split(",")
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
     assert packed == {*STATIC.iterdir(), ROOT / "mesh" / "api" / "openapi.yaml"}

@@ -11,8 +11,12 @@ import aiohttp
 
 from mesh.api.explain.document import Explanation
 from mesh.api.explain.query import explain
-from mesh.api.http.server import AdminApi, Entrance, RefusalError
+from mesh.api.http.server import AdminApi, Entrance
+from mesh.api.status import notices
 from mesh.control.snapshot import Evidence, Observed
+from mesh.model.codes import Code
+from mesh.model.errors import RefusalError
+from mesh.model.problem import Notices
 from tests.api.metrics.test_families import OBSERVED
 
 TOKEN = "0123456789abcdef"
@@ -21,7 +25,7 @@ TOKEN = "0123456789abcdef"
 async def drain(name: str) -> str:
     """Knows one container."""
     if name != "web-1":
-        raise RefusalError(f"no container {name!r}")
+        raise RefusalError(Code.NO_SUCH_ENDPOINT, f"no container {name!r}")
     return "demo/web-1"
 
 
@@ -36,8 +40,8 @@ def socket_of(directory: Path) -> Entrance:
 async def serving(entrance: Entrance, observed: Observed = OBSERVED) -> AsyncIterator[AdminApi]:
     """The API, over while the block runs."""
 
-    async def explained(asked: str) -> Explanation:
-        return explain(asked, Evidence(observed, "test"))
+    async def explained(asked: str) -> tuple[Explanation, Notices]:
+        return explain(asked, Evidence(observed, "test")), notices(observed)
 
     api = AdminApi(entrance, lambda: observed, VERBS, explain=explained)
     await api.start()

@@ -15,7 +15,10 @@ from mesh.control.stats import LoopFigures
 from mesh.health.snapshot import Judged
 from mesh.health.stats import ProbeFigures
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.probe import Probe, ProbeKind
+from mesh.model.problem import Problem, Severity
 from mesh.model.service import Drain, Endpoint, Health, Instance, Route, Service, Transport
 from mesh.model.table import Traffic, VirtualKey
 from mesh.model.view import ClusterView
@@ -28,6 +31,10 @@ POOL = ip_network("10.112.0.0/24")
 
 def service(name: str, probe: Probe | None = None) -> Service:
     return Service(f"demo/{name}", f"{name}.test", (Route(f"{name}.test", 80, Transport.TCP, 80),), probe=probe)
+
+
+def problem(reason: str, severity: Severity = Severity.ERROR) -> Problem:
+    return Problem(Code.UNKNOWN_LABEL, severity, "service a", reason, "mend it")
 
 
 def endpoint(owner: str, last: int, worker: str = FACTS.worker, drain: Drain | None = None) -> Endpoint:
@@ -60,10 +67,18 @@ OBSERVED = Observed(
     PROBED,
     Judged(),
     plan(VIEW, {("w2", "a-4"): Health.HEALTHY} | {(FACTS.worker, id): health for id, health in PROBED.items()}),
-    problems={"labels": ("one", "two"), "claims": ("three",), "source 140": ("four",), "source 141": ("five",)},
-    errors={"labels": 1, "claims": 1, "source 140": 1},
-    failures=("add: no",),
-    frozen={"store": "it is away", "source 0": "gone", "source 1": "gone"},
+    problems={
+        "labels": (problem("one"), problem("two", Severity.WARNING)),
+        "claims": (problem("three"),),
+        "source 140": (problem("four"),),
+        "source 141": (problem("five", Severity.WARNING),),
+    },
+    failures=(CodedText("add: no", Code.OPERATION_REFUSED),),
+    frozen={
+        "store": CodedText("it is away", Code.STORE_UNREACHABLE),
+        "source 0": CodedText("gone", Code.ENGINE_UNREACHABLE),
+        "source 1": CodedText("gone", Code.ENGINE_UNREACHABLE),
+    },
     repairs=7,
     draining=2,
     digest="fedcba987654",

@@ -11,6 +11,8 @@ from typing import Literal
 
 from playwright.async_api import expect
 
+from mesh.model.codes import Code
+from mesh.model.problem import Problem, Severity
 from mesh.model.service import Transport
 from mesh.model.table import RealKey, Traffic, VirtualKey
 from tests.api.page.browser import Worker, failed, launched, observed
@@ -24,8 +26,13 @@ async def picture(scheme: Literal["light", "dark"]) -> None:
     """One of them."""
     with tempfile.TemporaryDirectory() as directory:
         seen = failed(observed(4, 4), 1, "status 503")
-        problem = (
-            "compose.yaml:9: error: service shop/api: the name web.test is held by shop/web; give it a name of its own"
+        problem = Problem(
+            Code.NAME_TAKEN,
+            Severity.ERROR,
+            "service shop/api",
+            "the name web.test is held by shop/web",
+            "give it a name of its own",
+            where="compose.yaml:9",
         )
         worker = Worker(Path(directory), replace(seen, problems={"claims": (problem,)}))
         async with worker.running() as feed, launched() as browser:

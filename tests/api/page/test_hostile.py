@@ -8,6 +8,9 @@ from playwright.async_api import Page, expect
 from mesh.control.planner import plan
 from mesh.control.snapshot import Facts, Observed
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
+from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint
 from tests.api.page.browser import Complaints, Worker, asked, observed
 
@@ -43,10 +46,10 @@ def everywhere(text: str) -> Observed:
         instances=None,
         probed={},
         plan=plan(view, {}),
-        problems={"labels": (text,)},
-        failures=(text,),
-        frozen={"store": text},
-        judged=replace(asked({ends[0].id: text}), suspicions=(text,)),
+        problems={"labels": (Problem(Code.UNKNOWN_LABEL, Severity.ERROR, text, text, text),)},
+        failures=(CodedText(text, Code.OPERATION_REFUSED),),
+        frozen={"store": CodedText(text, Code.STORE_UNREACHABLE)},
+        judged=replace(asked({ends[0].id: text}), suspicions=(CodedText(text, Code.MASS_FAILURE),)),
     )
 
 
@@ -60,7 +63,7 @@ async def test_it_is_shown_and_does_nothing(page: Page, worker: Worker, text: st
         row = page.locator("#service-table > tbody th button")
         await expect(row).to_have_text(text)
         await row.click()
-        await expect(page.locator("#problems li").nth(1)).to_have_text(text)
+        await expect(page.locator("#problems li").nth(1)).to_have_text(f"error: {text}: {text}; {text}")
         await expect(page.locator("#worker")).to_have_text(text)
         await expect(page.locator(".details tbody tr").first.locator("th")).to_have_text(text)
         await expect(page.locator(".way")).to_be_visible()

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 from playwright.async_api import Page, expect
 
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.service import Transport
 from mesh.model.table import RealKey, Traffic, VirtualKey
 from tests.api.http.worker import TOKEN
+from tests.api.metrics.test_families import problem
 from tests.api.page.browser import Worker, failed, observed
 
 WEB = VirtualKey("10.112.0.1", 80, Transport.TCP)
@@ -42,9 +45,9 @@ async def test_a_link_with_the_token_goes_in_and_leaves_no_trace_of_it(page: Pag
 async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> None:
     worker.observed = replace(
         failed(observed(), 1, "status 503"),
-        problems={"labels": ("label mesh.routing.vip: 10.9.9.9 is outside of the pool",)},
-        failures=("add virtual server: no memory",),
-        frozen={"store": "etcd does not answer"},
+        problems={"labels": (problem("10.9.9.9 is outside of the pool"),)},
+        failures=(CodedText("add virtual server: no memory", Code.OPERATION_REFUSED),),
+        frozen={"store": CodedText("etcd does not answer", Code.STORE_UNREACHABLE)},
         repairs=2,
     )
     worker.connections = {(WEB, RealKey("10.2.0.1", 2)): 5}
@@ -64,7 +67,7 @@ async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> Non
         await expect(page.locator("#problems li")).to_have_text(
             [
                 "The data plane refuses: add virtual server: no memory",
-                "label mesh.routing.vip: 10.9.9.9 is outside of the pool",
+                "error: service a: 10.9.9.9 is outside of the pool; mend it",
                 "Somebody else has changed what is vipmesh's, and it was mended: 2 times. The log says what.",
             ]
         )
@@ -126,7 +129,8 @@ async def test_it_plots_what_goes_through(page: Page, worker: Worker) -> None:
 async def test_it_shows_what_is_suspected_and_who_serves_in_spite_of_it(page: Page, worker: Worker) -> None:
     worker.observed = failed(observed(1, 2), 0, "refused")
     key = ("w1", "demo/0/0")
-    told = replace(worker.observed.judged, kept=frozenset({key}), suspicions=("service demo/0: 2 of 2 endpoints fail",))
+    suspicion = CodedText("service demo/0: 2 of 2 endpoints fail", Code.MASS_FAILURE)
+    told = replace(worker.observed.judged, kept=frozenset({key}), suspicions=(suspicion,))
     worker.observed = replace(worker.observed, judged=told)
     async with worker.running():
         await page.goto(worker.link)

@@ -11,8 +11,8 @@ ASK = """
 import asyncio, json, os
 from ipaddress import ip_network
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.ipvs.driver import IpvsDataPlane, available
-from mesh.host.interface import LoopbackAddresses
+from mesh.dataplane.ipvs.plane import IpvsDataPlane, available
+from mesh.host.vip_interface import LoopbackAddresses
 
 async def main():
     plane = IpvsDataPlane(ip_network("127.0.0.0/8"), LoopbackAddresses())

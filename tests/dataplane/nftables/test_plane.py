@@ -228,7 +228,9 @@ async def test_what_it_cannot_do_is_refused_or_said_once(
     ]
     failures = await plane.apply(operations)
     assert [failure.operation for failure in failures] == [operations[1], operations[2], operations[4]]
-    assert all(words in f.reason for f, words in zip(failures, ["masquerade", "IP version", "IP version"], strict=True))
+    assert all(
+        words in f.reason.text for f, words in zip(failures, ["masquerade", "IP version", "IP version"], strict=True)
+    )
     await plane.apply(operations)
     assert [message for message in caplog.messages if "wlc" in message] == [
         "data plane nftables: scheduler wlc looks at the load, which nftables cannot: endpoints take turns"

@@ -263,7 +263,7 @@ async def test_a_taken_port_is_told_and_taken_once_it_is_free(plane: UserspaceDa
         taken.bind((KEY.address, KEY.port))
         taken.listen()
         failures = await plane.apply(diff(Table(), wanted))
-        assert "127.112.0.1:8000 cannot be listened on: the port is taken; `ss -lnp" in failures[0].reason
+        assert "127.112.0.1:8000 cannot be listened on: the port is taken; `ss -lnp" in failures[0].reason.text
         assert KEY not in (await plane.read()).virtual_servers
     assert not await plane.apply(diff(await plane.read(), wanted))
     assert await ask(KEY.address, KEY.port) == "a"
@@ -278,8 +278,8 @@ async def test_what_a_proxy_cannot_do_is_refused_with_words(plane: UserspaceData
             AddRealServer(KEY, RealKey("127.0.0.1", 9), RealServer(1, Forwarding.DIRECT)),
         ]
     )
-    assert "cannot do SCTP" in failures[0].reason
-    assert "write routing.forwarding: masquerade" in failures[1].reason
+    assert "cannot do SCTP" in failures[0].reason.text
+    assert "write routing.forwarding: masquerade" in failures[1].reason.text
     assert (await plane.read()).virtual_servers == {KEY: VirtualServer(Scheduler.RR)}
 
 
@@ -294,7 +294,7 @@ async def test_a_vip_that_comes_after_its_virtual_server(servers: RealServers) -
     key = VirtualKey("192.0.2.1", 8000, Transport.TCP)
     assert not await plane.apply([AddVirtualServer(key, Scheduler.WRR, 0)])
     (failure,) = await plane.apply([BindVip("192.0.2.1")])
-    assert "VIP 192.0.2.1 cannot be bound: Operation not permitted; run as root" in failure.reason
+    assert "VIP 192.0.2.1 cannot be bound: Operation not permitted; run as root" in failure.reason.text
     await plane.close()
 
 

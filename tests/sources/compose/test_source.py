@@ -35,7 +35,7 @@ async def following(watched: AsyncIterator[Told]) -> Told:
 async def nothing_from(watched: asyncio.Future[Told], compose: ComposeSource, trouble: str) -> None:
     """The watch goes on without a word, and the source says why."""
     async with asyncio.timeout(5):
-        while trouble not in (compose.trouble or ""):
+        while trouble not in str(compose.trouble):
             await asyncio.sleep(0.005)
     assert not watched.done()
 
@@ -116,10 +116,10 @@ def test_a_file_that_cannot_be_read_is_trouble_in_one_line(file: Path, content: 
     compose = source(file)
     instances, problems = compose.read()
     assert instances == ()
-    assert compose.trouble == str(problems[0])
-    assert trouble in compose.trouble
-    assert str(file) in compose.trouble
-    assert compose.trouble.isprintable()
+    assert compose.trouble == problems[0].coded
+    assert trouble in compose.trouble.text
+    assert str(file) in compose.trouble.text
+    assert compose.trouble.text.isprintable()
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(file: Path) -> None:
@@ -178,7 +178,7 @@ async def test_one_broken_file_of_several_freezes_all(file: Path) -> None:
     other = file.with_name("other.yaml")
     compose = source(file, other)
     assert compose.read()[0] == ()
-    assert str(other) in (compose.trouble or "")
+    assert str(other) in str(compose.trouble)
 
 
 async def test_touch_reads_at_once(file: Path) -> None:

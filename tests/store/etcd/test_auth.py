@@ -45,7 +45,7 @@ async def trouble_of(store: Store) -> str:
         trouble = store.trouble
         watch.cancel()
         await asyncio.wait([watch])
-    return trouble
+    return trouble.text
 
 
 @pytest.fixture(scope="module")

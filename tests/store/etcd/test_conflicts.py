@@ -73,7 +73,7 @@ class Claimant:
 
     @property
     def told(self) -> tuple[str, ...]:
-        return self.journal.problems.get("claims", ())
+        return tuple(map(str, self.journal.problems.get("claims", ())))
 
 
 async def test_one_wins_the_same_for_all_and_the_losers_are_told_who(

@@ -15,6 +15,7 @@ from mesh.cluster.records.encode import own_prefixes, view
 from mesh.cluster.sync import Share
 from mesh.config.etcd_url import EtcdUrl
 from mesh.control.conditions import Journal
+from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
 from mesh.model.view import ClusterView, Said
@@ -41,7 +42,7 @@ class Newer:
         self.run, self.close = store.run, store.close
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> CodedText | None:
         return self._store.trouble
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:

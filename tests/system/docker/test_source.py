@@ -238,5 +238,5 @@ async def test_an_engine_that_hangs_is_told(engine: Engine) -> None:
 async def trouble(source: DockerSource, says: str | None, seconds: float = 15) -> None:
     """Wait until the source is in this trouble, or in none."""
     async with asyncio.timeout(seconds):
-        while source.trouble is not None if says is None else says not in (source.trouble or ""):
+        while source.trouble is not None if says is None else says not in str(source.trouble):
             await asyncio.sleep(0.02)

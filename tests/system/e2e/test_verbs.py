@@ -24,7 +24,7 @@ FORBIDDEN = (
     "yaml",
     "sqlite3",
     "dnslib",
-    "mesh.model",
+    "mesh.model.service",
     "mesh.config.settings",
 )
 
@@ -81,7 +81,7 @@ async def test_what_is_done_and_what_is_refused(admin: str, tmp_path: Path) -> N
         changed = msgspec.convert(value, Changed)
         assert (code, changed.done, changed.error) == (1, ("demo/web-1",), "no container 'nothing'")
         code, text = await call(*VIPMESH, "undrain", "web-1", "nothing", "--admin", admin)
-        assert (code, text) == (1, "demo/web-1: takes connections\nvipmesh: no container 'nothing'\n")
+        assert (code, text) == (1, "demo/web-1: takes connections\nvipmesh: no container 'nothing' [VM254]\n")
 
 
 @pytest.mark.parametrize("verb", [("status",), ("explain", "web.test")])

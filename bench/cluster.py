@@ -23,11 +23,11 @@ from pathlib import Path
 from cluster_parent import Child, churn, etcd, last, offer, settle, workers
 
 from harness import Row, cpu_seconds, main, ratio, scratch
-from mesh.cluster.records.encode import verdict
+from mesh.cluster.records.encode import encode_verdict
 from mesh.config.etcd_url import EtcdUrl
-from mesh.health.panic import DEFAULT
+from mesh.health.panic import DEFAULT_FLOOR_PERCENT
 from mesh.model.service import Health, Instance
-from mesh.testing.worker import spread
+from mesh.testing.worker import spread_instances
 
 WORKERS, SERVICES, COPIES = 20, 1000, 5
 PACE = 0.1
@@ -77,7 +77,7 @@ def alone(children: list[Child], placed: Sequence[Sequence[Instance]], turns: in
             number = random.randrange(1, len(placed))
             instance = random.choice(placed[number])
         said = Health.HEALTHY if up else Health.UNHEALTHY
-        key, value = verdict(f"w{number}", (f"w{number}", instance.id), said)
+        key, value = encode_verdict(f"w{number}", (f"w{number}", instance.id), said)
         began = writer.ask("put", [key], value)
         bare.append(last([watch], began, [watches], "arrived", key, began))
         ours.append(last([worker], began, [1], "seen", instance.address, up, began))
@@ -126,7 +126,7 @@ def bare_burst(children: list[Child]) -> float:
 
 def rounds(url: EtcdUrl, etcd_pid: int, count: int, turns: int) -> tuple[list[Round], float]:
     """The rounds, and the CPU seconds that etcd takes to tell one watch of one change."""
-    placed = spread(SERVICES, COPIES, WORKERS)
+    placed = spread_instances(SERVICES, COPIES, WORKERS)
     parts = [{f"w{n}": instances} for n, instances in enumerate(placed)]
     asyncio.run(offer(url, {f"w{n}": instances for n, instances in enumerate(placed)}))
     found, costs = [], []
@@ -175,9 +175,9 @@ def one_of_many(url: EtcdUrl, copies: int) -> Iterator[tuple[list[Child], list[l
     """One worker among twenty, as on a host of its own; bare watches; and whoever writes for the others. With what each
     worker runs, and the keys of the others' verdicts.
     """
-    placed = spread(SERVICES, copies, WORKERS)
+    placed = spread_instances(SERVICES, copies, WORKERS)
     keys = asyncio.run(offer(url, {f"w{n}": placed[n] for n in range(1, WORKERS)}))
-    with workers(url, [{"w0": placed[0]}, {}, {}], url.prefix, DEFAULT) as children:
+    with workers(url, [{"w0": placed[0]}, {}, {}], url.prefix, DEFAULT_FLOOR_PERCENT) as children:
         settle(children[:1], SERVICES * copies)
         time.sleep(2)  # it rests after so much work
         yield children, placed, keys

@@ -17,15 +17,15 @@ from typing import Any
 from cluster_workers import FIELD, LEASE, serve
 
 from harness import need, running
-from mesh.cluster.claim_transactions import claim
-from mesh.cluster.claims import wishes
-from mesh.cluster.records.decode import session
-from mesh.cluster.records.encode import own_prefixes, registration, verdict, view
-from mesh.cluster.registration import register
+from mesh.cluster.claim_transactions import submit_claims
+from mesh.cluster.claims import plan_claims
+from mesh.cluster.records.decode import daemon_session
+from mesh.cluster.records.encode import build_view, encode_registration, encode_verdict, own_prefixes
+from mesh.cluster.registration import register_instances
 from mesh.config.etcd_url import EtcdUrl
 from mesh.model.service import Health, Instance
-from mesh.store.etcd import EtcdStore, Gateway
-from mesh.store.etcd.messages import TransactionAnswer
+from mesh.store.etcd import EtcdClient, EtcdStore
+from mesh.store.etcd.messages import TransactionResponse
 
 WITHIN = 300.0
 """Seconds for whatever is waited for."""
@@ -124,20 +124,20 @@ async def offer(url: EtcdUrl, placed: dict[str, list[Instance]]) -> list[str]:
     """All that these workers would have written, claims included, without any of them; their endpoints' health keys."""
     keys: list[str] = []
     for name, instances in placed.items():
-        store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE, session)
-        offered = register(instances, worker=name, domain="mesh.internal", pool=FIELD.pool)
-        said = dict(verdict(name, (name, endpoint.id), Health.HEALTHY) for endpoint in offered.endpoints)
-        await store.register(registration(name, offered.services, offered.endpoints) | said)
+        store = EtcdStore.at(url, EtcdClient(url.members), own_prefixes(name), LEASE, daemon_session)
+        offered = register_instances(instances, worker=name, domain="mesh.internal", pool=FIELD.pool)
+        said = dict(encode_verdict(name, (name, endpoint.id), Health.HEALTHY) for endpoint in offered.endpoints)
+        await store.register(encode_registration(name, offered.services, offered.endpoints) | said)
         keys += said
-        seen, _ = view((await store.read()).records)
-        await claim(store, wishes(seen.services, seen.claims, pool=FIELD.pool, ports=FIELD.ports)[0])
+        seen, _ = build_view((await store.read()).records)
+        await submit_claims(store, plan_claims(seen.services, seen.claims, pool=FIELD.pool, ports=FIELD.ports)[0])
         await store.close()
     return keys
 
 
 async def churn(url: EtcdUrl, keys: list[str], rate: float, seconds: float) -> int:
     """Change the health of some endpoint so many times a second; how many times it was done."""
-    gateway = Gateway(url.members)
+    gateway = EtcdClient(url.members)
     loop = asyncio.get_running_loop()
     began, done, healthy = loop.time(), 0, dict.fromkeys(keys, True)
     try:
@@ -145,9 +145,9 @@ async def churn(url: EtcdUrl, keys: list[str], rate: float, seconds: float) -> i
             await asyncio.sleep(due - loop.time())
             key = random.choice(keys)
             healthy[key] = not healthy[key]
-            _, value = verdict("", ("", ""), Health.HEALTHY if healthy[key] else Health.UNHEALTHY)
+            _, value = encode_verdict("", ("", ""), Health.HEALTHY if healthy[key] else Health.UNHEALTHY)
             put = {"request_put": {"key": (url.prefix + key).encode(), "value": value}}
-            await gateway.call("kv/txn", {"success": [put]}, TransactionAnswer)
+            await gateway.call("kv/txn", {"success": [put]}, TransactionResponse)
             done += 1
     finally:
         await gateway.close()

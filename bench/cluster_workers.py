@@ -20,21 +20,21 @@ from typing import Any
 import uvloop
 
 from harness import cpu_seconds
-from mesh.cluster.records.decode import session
+from mesh.cluster.records.decode import daemon_session
 from mesh.cluster.records.encode import own_prefixes
 from mesh.config.etcd_url import EtcdUrl
-from mesh.control.dns_zone import Names
-from mesh.dataplane import Failure
+from mesh.control.dns_zone import ZonePublisher
+from mesh.dataplane import OperationFailure
 from mesh.dataplane.operations import AddRealServer, DeleteRealServer, Operation
 from mesh.model.service import Health, Instance
-from mesh.store.etcd import EtcdStore, Gateway
-from mesh.store.etcd.messages import Body, TransactionAnswer, prefix_end
+from mesh.store.etcd import EtcdClient, EtcdStore
+from mesh.store.etcd.messages import RequestBody, TransactionResponse, prefix_end
 from mesh.testing.dataplane import FakeDataPlane
-from mesh.testing.worker import FakeWorker, Field
-from mesh.util.offload import answer_promptly
-from meshdns.zone import Draft
+from mesh.testing.worker import FakeWorker, WorkerBed
+from mesh.util.offload import shorten_thread_switches
+from meshdns.zone import ZoneBuilder
 
-FIELD = Field(ip_network("10.112.0.0/16"))
+FIELD = WorkerBed(ip_network("10.112.0.0/16"))
 LEASE = 600
 """Seconds: nobody is lost here, however busy the machine is."""
 
@@ -47,7 +47,7 @@ class TimedPlane(FakeDataPlane):
         self.seen: dict[tuple[str, bool], float] = {}
         self.changed_at = 0.0
 
-    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         """See `DataPlane.apply`."""
         failures = await super().apply(operations)
         self.changed_at = now = time.monotonic()
@@ -66,14 +66,14 @@ class TimedPlane(FakeDataPlane):
 class Bare:
     """Watches of nothing but etcd: what arrives is decoded and its time is noted."""
 
-    gateway: Gateway
+    gateway: EtcdClient
     prefix: bytes
     arrived: dict[bytes, list[float]] = field(default_factory=dict)
     open: int = 0
 
     async def watch(self) -> None:
         """One of them, until cancelled."""
-        asked: Body = {"key": self.prefix, "range_end": prefix_end(self.prefix)}
+        asked: RequestBody = {"key": self.prefix, "range_end": prefix_end(self.prefix)}
         async with self.gateway.stream({"create_request": asked}) as stream:
             self.open += 1
             try:
@@ -89,7 +89,7 @@ class Bare:
         """Writes in one transaction, as a worker makes them; when it began."""
         began = time.monotonic()
         puts = [{"request_put": {"key": self.prefix + key.encode(), "value": value}} for key in keys]
-        await self.gateway.call("kv/txn", {"success": puts}, TransactionAnswer)
+        await self.gateway.call("kv/txn", {"success": puts}, TransactionResponse)
         return began
 
 
@@ -159,13 +159,13 @@ async def _serve(
     async with AsyncExitStack() as stack:
         workers, planes = {}, {}
         for name, instances in offered.items():
-            store = EtcdStore.at(url, Gateway(url.members), own_prefixes(name), LEASE, session)
+            store = EtcdStore.at(url, EtcdClient(url.members), own_prefixes(name), LEASE, daemon_session)
             stack.push_async_callback(store.close)
             planes[name] = TimedPlane()
             site = replace(FIELD, probe_floor=floor)
             workers[name] = FakeWorker(name, store, site, plane=planes[name], publish=_names())
             workers[name].runs(instances)
-        gateway = Gateway(url.members)
+        gateway = EtcdClient(url.members)
         stack.push_async_callback(gateway.close)
         async with asyncio.TaskGroup() as tasks:
             process = Process(workers, planes, Bare(gateway, bare_prefix.encode()), tasks)
@@ -179,8 +179,8 @@ async def _serve(
 
 def _names() -> Callable[[Any], None]:
     """The zone, made as the daemon makes it."""
-    draft = Draft(["test", "mesh.internal"])
-    return Names(lambda services: _discard(draft.update(services)))
+    draft = ZoneBuilder(["test", "mesh.internal"])
+    return ZonePublisher(lambda services: _discard(draft.update(services)))
 
 
 def _discard(_: object) -> None:
@@ -188,6 +188,6 @@ def _discard(_: object) -> None:
 
 
 def serve(pipe: Connection, url: EtcdUrl, offered: dict[str, list[Instance]], bare_prefix: str, floor: int) -> None:
-    """The life of the process; ends when None comes through the pipe. `floor`: see `Field.probe_floor`."""
-    answer_promptly()
+    """The life of the process; ends when None comes through the pipe. `floor`: see `WorkerBed.probe_floor`."""
+    shorten_thread_switches()
     uvloop.run(_serve(pipe, url, offered, bare_prefix, floor))

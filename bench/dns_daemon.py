@@ -13,10 +13,10 @@ from typing import cast
 
 import uvloop
 
-from mesh.control.dns_zone import Names
-from mesh.control.ports import Site
+from mesh.control.dns_zone import ZonePublisher
+from mesh.control.ports import WorkerConfig
 from mesh.control.reconciler import Reconciler
-from mesh.control.snapshot import Facts
+from mesh.control.snapshot import WorkerFacts
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
 from mesh.model.service import Instance
@@ -24,10 +24,10 @@ from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.source import FakeSource
 from mesh.testing.store import MemoryCluster, MemoryStore
-from mesh.util.offload import answer_promptly
+from mesh.util.offload import shorten_thread_switches
 from meshdns.server import NameServer
 from meshdns.thread import ThreadedServer
-from meshdns.zone import Draft
+from meshdns.zone import ZoneBuilder
 
 POOL = ip_network("10.112.0.0/12")
 TICK = 0.05
@@ -66,7 +66,7 @@ async def serve_probes() -> None:
 
 async def serve(port: int, services: int, changes: int, *, threaded: bool) -> None:
     """Until the process is ended."""
-    draft = Draft(["bench.test"])
+    draft = ZoneBuilder(["bench.test"])
     empty = draft.update({})[0]
     names: NameServer | ThreadedServer
     if threaded:
@@ -78,15 +78,15 @@ async def serve(port: int, services: int, changes: int, *, threaded: bool) -> No
     prober = Prober(wake.set)
     source = FakeSource()
     loop = Reconciler(
-        Site("w1", "bench.test", POOL, range(30000, 30010), 0.0),
-        Facts("0", "w1", "memory", "a bench"),
+        WorkerConfig("w1", "bench.test", POOL, range(30000, 30010), 0.0),
+        WorkerFacts("0", "w1", "memory", "a bench"),
         host=FakeHost(),
         sources=[source],
         store=MemoryStore(MemoryCluster(), "w1"),
         plane=FakeDataPlane(),
         published=PublishedPorts(),
         prober=prober,
-        publish=Names(lambda found: names.replace(*draft.update(found))),
+        publish=ZonePublisher(lambda found: names.replace(*draft.update(found))),
         wake=wake,
     )
     command = (sys.executable, __file__, "probes")
@@ -114,5 +114,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "probes":
         uvloop.run(serve_probes())
     else:
-        answer_promptly()
+        shorten_thread_switches()
         uvloop.run(serve(*map(int, sys.argv[1:4]), threaded=sys.argv[4:] != ["loop"]))

@@ -5,7 +5,7 @@ import sys
 
 import uvloop
 
-from mesh.util.offload import answer_promptly
+from mesh.util.offload import shorten_thread_switches
 from meshdns.forwarder import Forwarder
 from meshdns.server import NameServer
 from meshdns.zone import Zone
@@ -19,5 +19,5 @@ async def serve(port: int, upstream: int) -> None:
 
 
 if __name__ == "__main__":
-    answer_promptly()
+    shorten_thread_switches()
     uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))

@@ -9,19 +9,19 @@ import sys
 import uvloop
 from dns_peers import address
 
-from mesh.util.offload import answer_promptly
+from mesh.util.offload import shorten_thread_switches
 from meshdns.server import NameServer
-from meshdns.service_records import Service
+from meshdns.service_records import DnsService
 from meshdns.thread import ThreadedServer
-from meshdns.zone import Draft
+from meshdns.zone import ZoneBuilder
 
 
 async def serve(port: int, names: int, *, swap: bool) -> None:
     """Until the process is ended."""
-    draft = Draft(["bench.test"])
+    draft = ZoneBuilder(["bench.test"])
 
-    def services(turn: int) -> dict[str, Service]:
-        return {f"n{n}.bench.test": Service((address(n + turn),)) for n in range(names)}
+    def services(turn: int) -> dict[str, DnsService]:
+        return {f"n{n}.bench.test": DnsService((address(n + turn),)) for n in range(names)}
 
     zone, _ = draft.update(services(0))
     server = ThreadedServer(lambda: NameServer([("127.0.0.1", port)], zone))
@@ -34,5 +34,5 @@ async def serve(port: int, names: int, *, swap: bool) -> None:
 
 
 if __name__ == "__main__":
-    answer_promptly()
+    shorten_thread_switches()
     uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]), swap=sys.argv[3:] == ["swap"]))

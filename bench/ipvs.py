@@ -21,12 +21,12 @@ from ipvs_daemon import resident
 from ipvs_traffic import traffic
 
 from harness import MissingError, Row, main, ratio
-from mesh.dataplane.diff import diff
-from mesh.dataplane.ipvs.plane import IpvsDataPlane, available
+from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.ipvs.plane import IpvsDataPlane, unavailable_reason
 from mesh.dataplane.operations import EditRealServer
 from mesh.model.service import Address, Scheduler, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
-from mesh.testing.netns import Namespace, ip
+from mesh.testing.netns import Namespace, run_ip
 
 POOL = ip_network("10.112.0.0/12")
 TURNS = 20
@@ -80,7 +80,7 @@ def in_loop(work: Callable[[IpvsDataPlane], Awaitable[float]]) -> float:
 async def program(plane: IpvsDataPlane, wanted: Table) -> float:
     """Seconds from nothing to all of it."""
     start = time.perf_counter()
-    failures = await plane.apply(diff(Table(), wanted))
+    failures = await plane.apply(diff_tables(Table(), wanted))
     assert not failures, failures[0]
     return time.perf_counter() - start
 
@@ -103,7 +103,7 @@ async def stall(plane: IpvsDataPlane, wanted: Table) -> float:
             now = time.perf_counter()
             longest, last = max(longest, now - last), now
 
-    operations = diff(Table(), wanted)
+    operations = diff_tables(Table(), wanted)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tick(), name="tick")
         await asyncio.sleep(0)
@@ -195,18 +195,18 @@ def _row(name: str, ours: list[float], peer: list[float], goal: float) -> Row:
 
 def run(quick: bool) -> Sequence[Row]:
     """All rows."""
-    if os.geteuid() or uvloop.run(available()):
+    if os.geteuid() or uvloop.run(unavailable_reason()):
         raise MissingError(f"this bench needs root and IPVS: tests/on-ipvs-kernel {sys.executable} bench/ipvs.py")
     rounds, services = (1, 200) if quick else (3, 1000)
     with closing(Namespace()) as network, network.entered():
-        ip("link set lo up")
+        run_ip("link set lo up")
         rows = programming(rounds, services)
         rows.append(stalls(rounds, services))
         rows += one_change(rounds, (10, 1000) if quick else (10, 1000, 10000))
     with closing(Namespace()) as network, network.entered():
         rows += traffic(rounds, (1, 500) if quick else (1, 5000), table)
     with closing(Namespace()) as network, network.entered():
-        ip("link set lo up")
+        run_ip("link set lo up")
         rows.append(resident(services))
     return rows
 

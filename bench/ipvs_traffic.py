@@ -21,12 +21,12 @@ from multiprocessing.process import BaseProcess
 import ipvs_peers as peers
 
 from harness import Row, ratio
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Scheduler, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
-from mesh.testing.netns import Namespace, ip
+from mesh.testing.netns import Namespace, run_ip
 
 PORT = 8080
 BACKEND = RealKey("10.2.0.1", PORT)
@@ -77,7 +77,7 @@ def _measured(rounds: int, client: Namespace, wanted: Table) -> dict[str, dict[s
 async def _program(wanted: Table) -> None:
     interface = MeshInterface()
     plane = IpvsDataPlane(ip_network("10.112.0.0/12"), interface)
-    failures = await plane.apply(diff(await plane.read(), wanted))
+    failures = await plane.apply(diff_tables(await plane.read(), wanted))
     assert not failures, failures[0]
     await plane.close()
     await interface.close()
@@ -119,7 +119,7 @@ def bulk(target: tuple[str, int]) -> float:
 def network() -> Iterator[tuple[Namespace, BaseProcess]]:
     """The client's namespace and the backend's server, around the namespace that the caller is in."""
     client, backend = Namespace(), Namespace()
-    ip(
+    run_ip(
         "link set lo up",
         f"link add c1 type veth peer name c0 netns {client.path}",
         "address add 10.1.0.1/24 dev c1",

@@ -18,15 +18,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from harness import Row, main, need, ratio, scratch
-from mesh.api.http.server import AdminApi, Entrance
-from mesh.api.metrics.counts import census
-from mesh.api.metrics.families import Measured, exposition
-from mesh.control.planner import plan
-from mesh.control.snapshot import Facts, Observed
+from mesh.api.http.server import AdminApi, AdminListenConfig
+from mesh.api.metrics.counts import count_cluster
+from mesh.api.metrics.families import MetricsInput, render_metrics
+from mesh.control.planner import make_plan
+from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.model.claims import Claims
 from mesh.model.service import Endpoint, Instance, Route, Service, Transport
 from mesh.model.view import ClusterView
-from mesh.util.offload import answer_promptly
+from mesh.util.offload import shorten_thread_switches
 
 SERVICES, ENDPOINTS = 10_000, 3
 
@@ -34,12 +34,12 @@ SERVICES, ENDPOINTS = 10_000, 3
 class Peer:
     """The same series of services by the library."""
 
-    def __init__(self, measured: Measured) -> None:
+    def __init__(self, measured: MetricsInput) -> None:
         self._measured = measured
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Both families."""
-        rows = census(self._measured.observed).rows
+        rows = count_cluster(self._measured.observed).rows
         endpoints = GaugeMetricFamily("vipmesh_service_endpoints", "Endpoints of a service.", labels=["service"])
         serving = GaugeMetricFamily("vipmesh_service_endpoints_serving", "Those that serve.", labels=["service"])
         for row in rows:
@@ -49,7 +49,7 @@ class Peer:
         yield serving
 
 
-def observed() -> Observed:
+def observed() -> WorkerSnapshot:
     """A worker of the middle of a large cluster."""
     names = [f"service-{n}.mesh.internal" for n in range(SERVICES)]
     services = tuple(Service(f"demo/{n}", n, (Route(n, 80, Transport.TCP, 80),)) for n in sorted(names))
@@ -61,7 +61,7 @@ def observed() -> Observed:
     vips = {s.name: f"10.{112 + (n >> 16)}.{n >> 8 & 255}.{n & 255}" for n, s in enumerate(services)}
     view = ClusterView(services, endpoints, Claims(vips, {s.name: s.owner for s in services}))
     instances = tuple(Instance(e.id, e.owner, e.address, {}) for e in endpoints)
-    return Observed(Facts("0", "w1", "bench", "a bench"), view, instances, plan=plan(view, {}))
+    return WorkerSnapshot(WorkerFacts("0", "w1", "bench", "a bench"), view, instances, plan=make_plan(view, {}))
 
 
 def seconds(work: object) -> float:
@@ -72,13 +72,13 @@ def seconds(work: object) -> float:
     return time.thread_time() - began
 
 
-async def stalls(measured: Measured, directory: Path, rounds: int) -> tuple[list[float], list[float]]:
+async def stalls(measured: MetricsInput, directory: Path, rounds: int) -> tuple[list[float], list[float]]:
     """The longest sleep beyond its time, in seconds, while each scrape was under way; and while nothing was."""
 
-    async def given() -> Measured:
+    async def given() -> MetricsInput:
         return measured
 
-    api = AdminApi(Entrance(f"unix://{directory}/admin.sock"), lambda: measured.observed, measure=given)
+    api = AdminApi(AdminListenConfig(f"unix://{directory}/admin.sock"), lambda: measured.observed, measure=given)
     await api.start()
     scrape = ("curl", "-sf", "--unix-socket", f"{directory}/admin.sock", "-o", "/dev/null", "http://localhost/metrics")
     scraped, idle = [], []
@@ -106,16 +106,16 @@ async def longest_sleep(*command: str) -> float:
 def run(quick: bool) -> Sequence[Row]:
     """See above."""
     need("curl", "curl")
-    measured = Measured(observed(), most_services=SERVICES)
+    measured = MetricsInput(observed(), most_services=SERVICES)
     registry = CollectorRegistry()
     registry.register(Peer(measured))
     rounds = 5 if quick else 15
     ours, peer = [], []
     for _ in range(rounds):
-        ours.append(seconds(lambda: exposition(measured)))
+        ours.append(seconds(lambda: render_metrics(measured)))
         peer.append(seconds(lambda: generate_latest(registry)))
     times, spread = ratio(ours, peer)
-    answer_promptly()
+    shorten_thread_switches()
     with scratch() as directory:
         scraped, idle = uvloop.run(stalls(measured, directory, rounds))
     stall, rest = (statistics.median(found) * 1000 for found in (scraped, idle))

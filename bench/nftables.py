@@ -20,8 +20,8 @@ from ipvs import POOL, NoVips, table
 from ipvs_traffic import BACKEND, CONNECTIONS, PORT, connections, network, with_backend
 
 from harness import MissingError, Row, main, need, ratio
-from mesh.dataplane.diff import diff
-from mesh.dataplane.nftables import NftablesDataPlane, available
+from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.nftables import NftablesDataPlane, unavailable_reason
 from mesh.dataplane.operations import EditRealServer
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey
@@ -48,7 +48,7 @@ def in_loop(work: Callable[[NftablesDataPlane], Awaitable[float]]) -> float:
 
 async def program(plane: NftablesDataPlane, wanted: Table) -> float:
     """Seconds from nothing to the table."""
-    operations = diff(await plane.read(), wanted)
+    operations = diff_tables(await plane.read(), wanted)
     start = time.perf_counter()
     failures = await plane.apply(operations)
     assert not failures, failures[0]
@@ -153,7 +153,7 @@ def traffic(rounds: int, sizes: Sequence[int]) -> list[Row]:
 async def _with_vip(wanted: Table) -> None:
     interface = MeshInterface()
     plane = NftablesDataPlane(POOL, interface)
-    failures = await plane.apply(diff(await plane.read(), wanted))
+    failures = await plane.apply(diff_tables(await plane.read(), wanted))
     assert not failures, failures[0]
     await plane.close()
     await interface.close()
@@ -171,7 +171,7 @@ def run(quick: bool) -> Sequence[Row]:
         raise MissingError("this bench makes network namespaces: run it as root")
     rounds, services = (2, 200) if quick else (5, 1000)
     with closing(Namespace()) as there, there.entered():
-        if missing := uvloop.run(available()):
+        if missing := uvloop.run(unavailable_reason()):
             raise MissingError(f"this bench needs nftables: {missing}")
         rows = programming(rounds, services)
         rows += one_change(rounds, (10, services))

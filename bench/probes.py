@@ -24,7 +24,7 @@ from probes_dns import dns_row
 from probes_peers import PORT, Endpoints, endpoints, httpchk
 
 from harness import MissingError, Row, cores, cpu_seconds, main, ratio, running, scratch
-from mesh.testing.netns import Namespace, ip
+from mesh.testing.netns import Namespace, run_ip
 
 HERE = Path(__file__).parent
 COUNT, MANY = 1000, 10_000
@@ -165,7 +165,7 @@ def run(quick: bool) -> list[Row]:
     checker_cpu, load_cpu = cores()
     os.sched_setaffinity(0, {load_cpu})
     with namespace.entered(), ExitStack() as stack:
-        ip("link set lo up")
+        run_ip("link set lo up")
         directory = stack.enter_context(scratch())
         there = stack.enter_context(endpoints(directory, load_cpu))
         place = Place(directory, there, checker_cpu)

@@ -19,10 +19,10 @@ from dnslib import DNSRecord
 from probes_peers import PORT
 
 from harness import Row, ratio, running
-from mesh.control.dns_zone import Names
-from mesh.control.ports import Site
+from mesh.control.dns_zone import ZonePublisher
+from mesh.control.ports import WorkerConfig
 from mesh.control.reconciler import Reconciler
-from mesh.control.snapshot import Facts
+from mesh.control.snapshot import WorkerFacts
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
 from mesh.model.service import Instance
@@ -30,10 +30,10 @@ from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.source import FakeSource
 from mesh.testing.store import MemoryCluster, MemoryStore
-from mesh.util.offload import answer_promptly
+from mesh.util.offload import shorten_thread_switches
 from meshdns.server import NameServer
 from meshdns.thread import ThreadedServer
-from meshdns.zone import Draft
+from meshdns.zone import ZoneBuilder
 
 SERVICES, EACH = 1000, 10
 RATE = 1000.0
@@ -89,22 +89,22 @@ def _instances(backend: int, probed: bool) -> list[Instance]:
 
 async def serve(port: int, probed: bool, backend: int) -> None:
     """Until the process is ended."""
-    draft = Draft(["bench.test"])
+    draft = ZoneBuilder(["bench.test"])
     empty = draft.update({})[0]
     names = ThreadedServer(lambda: NameServer([("127.0.0.1", port)], empty))
     await names.start()
     wake = asyncio.Event()
     prober, source = Prober(wake.set), FakeSource()
     loop = Reconciler(
-        Site("w1", "bench.test", ip_network("10.112.0.0/12"), range(30000, 30010), 0.0),
-        Facts("0", "w1", "memory", "a bench"),
+        WorkerConfig("w1", "bench.test", ip_network("10.112.0.0/12"), range(30000, 30010), 0.0),
+        WorkerFacts("0", "w1", "memory", "a bench"),
         host=FakeHost(),
         sources=[source],
         store=MemoryStore(MemoryCluster(), "w1"),
         plane=FakeDataPlane(),
         published=PublishedPorts(),
         prober=prober,
-        publish=Names(lambda services: names.replace(*draft.update(services))),
+        publish=ZonePublisher(lambda services: names.replace(*draft.update(services))),
         wake=wake,
     )
     source.say(_instances(backend, probed))
@@ -114,5 +114,5 @@ async def serve(port: int, probed: bool, backend: int) -> None:
 
 
 if __name__ == "__main__":
-    answer_promptly()
+    shorten_thread_switches()
     uvloop.run(serve(int(sys.argv[1]), sys.argv[2] == "1", int(sys.argv[3])))

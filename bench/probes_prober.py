@@ -12,13 +12,13 @@ from pathlib import Path
 import uvloop
 
 from mesh.health.prober import Prober
-from mesh.health.targets import Stats, Target
-from mesh.health.timer_wheel import SLOT
+from mesh.health.targets import ProberCounters, ProbeTarget
+from mesh.health.timer_wheel import SLOT_SECONDS
 from mesh.model.probe import Probe, ProbeKind
-from mesh.util.offload import answer_promptly
+from mesh.util.offload import shorten_thread_switches
 
 
-class Lateness(Stats):
+class Lateness(ProberCounters):
     """Keeps how late each check began, in slots."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Lateness(Stats):
     def began(self, lateness: float) -> None:
         """Note it."""
         super().began(lateness)
-        self.seen.append(lateness / SLOT)
+        self.seen.append(lateness / SLOT_SECONDS)
 
 
 def resident() -> float:
@@ -44,7 +44,7 @@ async def serve(count: int, interval: float, port: int) -> None:
     before = resident()
     probe = Probe(ProbeKind.HTTP, port, "/health", interval=interval)
     first = ip_address("127.1.0.1")
-    prober.watch({f"bench/server/{n}": Target(probe, str(first + n), port) for n in range(count)})
+    prober.watch({f"bench/server/{n}": ProbeTarget(probe, str(first + n), port) for n in range(count)})
     running = asyncio.get_running_loop().create_task(prober.run(), name="prober")
     while await asyncio.to_thread(sys.stdin.readline):
         late, stats.seen = sorted(stats.seen), []
@@ -59,5 +59,5 @@ async def serve(count: int, interval: float, port: int) -> None:
 
 
 if __name__ == "__main__":
-    answer_promptly()
+    shorten_thread_switches()
     uvloop.run(serve(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))

@@ -5,7 +5,7 @@ import sys
 
 import uvloop
 
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.host.vip_interface import LoopbackAddresses
 from mesh.model.service import Transport
@@ -17,7 +17,7 @@ async def serve(address: str, port: int, reals: list[int]) -> None:
     key = VirtualKey(address, port, Transport.TCP)
     server = VirtualServer(real_servers={RealKey("127.0.0.1", real): RealServer(1) for real in reals})
     plane = UserspaceDataPlane(LoopbackAddresses())
-    failures = await plane.apply(diff(Table(), Table({key: server}, frozenset([address]))))
+    failures = await plane.apply(diff_tables(Table(), Table({key: server}, frozenset([address]))))
     if failures:
         sys.exit(str(failures))
     await asyncio.get_running_loop().create_future()

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from mesh.testing.netns import Namespace, ip, run
+from mesh.testing.netns import Namespace, run_command, run_ip
 
-__all__ = ["Namespace", "ip", "private_network", "run"]
+__all__ = ["Namespace", "private_network", "run_command", "run_ip"]
 
 
 @contextmanager
@@ -18,6 +18,6 @@ def private_network() -> Iterator[None]:
     except PermissionError:
         pytest.skip("needs the right to make network namespaces: run as root")
     with namespace.entered():
-        ip("link set lo up")
+        run_ip("link set lo up")
         yield
     namespace.close()

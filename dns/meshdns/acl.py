@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-LOCAL: tuple[Network, ...] = tuple(
+LOCAL_NETWORKS: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
     for text in (
         "127.0.0.0/8",
@@ -28,7 +28,7 @@ LOCAL: tuple[Network, ...] = tuple(
 """Private, shared, loopback and link-local networks (RFC 1918, 6598, 3927, 4193)."""
 
 
-def within(networks: Sequence[Network]) -> Callable[[str], bool]:
+def network_matcher(networks: Sequence[Network]) -> Callable[[str], bool]:
     """Whether a host, as the socket module writes it, is in one of the networks; what was asked is remembered."""
 
     @lru_cache(4096)
@@ -42,7 +42,7 @@ def within(networks: Sequence[Network]) -> Callable[[str], bool]:
 
 
 @lru_cache(4096)
-def source(host: str) -> str:
+def quota_key(host: str) -> str:
     """Who a host counts as: on the internet an IPv6 host has a network of 64 bits to itself."""
     host = host.partition("%")[0]
     if ":" not in host:
@@ -53,7 +53,7 @@ def source(host: str) -> str:
     return host if address.is_private else str(ipaddress.ip_network((address, 64), strict=False))
 
 
-class Shares:
+class ClientQuota:
     """Places for questions that wait for an upstream: so many in all, and so many for one source."""
 
     def __init__(self, total: int, each: int) -> None:
@@ -65,7 +65,7 @@ class Shares:
 
     def take(self, host: str) -> bool:
         """Whether there is a place for a question from this host; it is its own until `give`."""
-        who = source(host)
+        who = quota_key(host)
         mine = self._taken.get(who, 0)
         if self.taken >= self._total or mine >= self._each:
             return False
@@ -75,7 +75,7 @@ class Shares:
 
     def give(self, host: str) -> None:
         """The question was answered."""
-        who = source(host)
+        who = quota_key(host)
         self.taken -= 1
         if self._taken[who] == 1:
             del self._taken[who]

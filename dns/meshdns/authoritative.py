@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from meshdns.rdata import Record, Type
-from meshdns.zone import Found, Zone
+from meshdns.rdata import RecordType, ResourceRecord
+from meshdns.zone import Zone, ZoneLookupResult
 
 UDP_SIZE = 1232
 """Octets of an answer over UDP that pass every path unfragmented; what we offer and the most we send (DNS Flag Day)."""
@@ -27,7 +27,7 @@ _OPCODE = 0x78
 _RA, _CD = 0x80, 0x10
 _DO = 0x8000
 _IN, _ANY_CLASS = 1, 255
-_TRANSFERS = (int(Type.AXFR), int(Type.IXFR))
+_TRANSFERS = (int(RecordType.AXFR), int(RecordType.IXFR))
 
 
 class Rcode(IntEnum):
@@ -42,14 +42,14 @@ class Rcode(IntEnum):
     BADVERS = 16
 
 
-class Forward(NamedTuple):
+class ForwardQuery(NamedTuple):
     """The question is well formed and about a name that is not ours: an upstream may answer it."""
 
     packet: bytes
-    query: "Query"
+    query: "DnsQuery"
 
 
-class Edns(NamedTuple):
+class EdnsOptions(NamedTuple):
     """The OPT record of a question: RFC 6891, section 6.1."""
 
     version: int
@@ -57,7 +57,7 @@ class Edns(NamedTuple):
     dnssec_ok: bool
 
 
-class Query(NamedTuple):
+class DnsQuery(NamedTuple):
     """A question that could be read. A tuple, since one is made for each question that is forwarded."""
 
     id: int
@@ -69,10 +69,10 @@ class Query(NamedTuple):
     """In lower case."""
     type: int
     class_: int
-    edns: Edns | None
+    edns: EdnsOptions | None
 
 
-def answer(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> bytes | Forward | None:
+def answer_query(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> bytes | ForwardQuery | None:
     """The answer to one packet; None: it deserves none (it is itself an answer, or too short to have an ID).
 
     Of several records the one with the number `turn` comes first: who takes the first takes another one each time.
@@ -80,33 +80,33 @@ def answer(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> by
     if len(packet) < 12 or packet[2] & _QR:
         return None
     if packet[2] & _OPCODE:
-        return failure(packet, Rcode.NOTIMP)
-    query = parse(packet)
+        return failure_response(packet, Rcode.NOTIMP)
+    query = parse_query(packet)
     if query is None:
-        return failure(packet, Rcode.FORMERR)
+        return failure_response(packet, Rcode.FORMERR)
     if query.edns is not None and query.edns.version:
         return _respond(query, Rcode.BADVERS, PLAIN_SIZE)
     if query.class_ not in (_IN, _ANY_CLASS) or query.type in _TRANSFERS:
         return _respond(query, Rcode.REFUSED, PLAIN_SIZE)
     found = zone.lookup(query.name, query.type)
     if found is None:
-        return Forward(packet, query)
+        return ForwardQuery(packet, query)
     rcode = Rcode.NOERROR if found.exists else Rcode.NXDOMAIN
     return _respond(query, rcode, _limit(query, tcp), found, ttl=zone.ttl, turn=turn)
 
 
-def failure(packet: bytes, rcode: Rcode) -> bytes:
+def failure_response(packet: bytes, rcode: Rcode) -> bytes:
     """An answer that says only what went wrong; the question comes back with it if it could be read."""
-    query = parse(packet)
+    query = parse_query(packet)
     if query is not None:
         return _respond(query, rcode, PLAIN_SIZE)
     opcode_and_rd = packet[2] & (_OPCODE | _RD)
     return packet[:2] + bytes((_QR | opcode_and_rd, _RA | rcode)) + bytes(8)
 
 
-def cut(packet: bytes, said: bytes) -> bytes:
+def truncate_answer(packet: bytes, said: bytes) -> bytes:
     """The answer to a question without its records, and the word that there are some: they come over TCP."""
-    query = parse(packet)
+    query = parse_query(packet)
     if query is None:
         return said
     opt = b"" if query.edns is None else _opt(query.edns, Rcode.NOERROR)
@@ -114,7 +114,7 @@ def cut(packet: bytes, said: bytes) -> bytes:
     return said[:2] + bytes((said[2] | _TC, said[3])) + counts + query.question + opt
 
 
-def parse(packet: bytes) -> Query | None:
+def parse_query(packet: bytes) -> DnsQuery | None:
     """Read a packet with one question and nothing else but additional records; None if it is malformed."""
     try:
         ident, high, low, questions, answers, authority, additional = _HEADER.unpack_from(packet)
@@ -128,7 +128,7 @@ def parse(packet: bytes) -> Query | None:
     if rest != len(packet) or len(edns) > 1:
         return None
     question, name = packet[12 : end + 4], packet[12:end].lower()
-    return Query(ident, (high, low), question, name, qtype, qclass, edns[0] if edns else None)
+    return DnsQuery(ident, (high, low), question, name, qtype, qclass, edns[0] if edns else None)
 
 
 def _end_of_name(packet: bytes, start: int) -> int:
@@ -143,29 +143,29 @@ def _end_of_name(packet: bytes, start: int) -> int:
     return at + 1
 
 
-def _additional(packet: bytes, start: int, count: int) -> tuple[Sequence[Edns], int]:
+def _additional(packet: bytes, start: int, count: int) -> tuple[Sequence[EdnsOptions], int]:
     """The OPT records among the additional ones, and where these end. Others, such as signatures, are passed over."""
     found = []
     at = start
     for _ in range(count):
         name_end = _end_of_name(packet, at)
         kind, size, _, version, flags, length = struct.unpack_from("!HHBBHH", packet, name_end)
-        if kind == Type.OPT:
+        if kind == RecordType.OPT:
             if name_end != at + 1:
                 raise IndexError  # the name of an OPT record is the root: RFC 6891, section 6.1.2
-            found.append(Edns(version, size, bool(flags & _DO)))
+            found.append(EdnsOptions(version, size, bool(flags & _DO)))
         at = name_end + 10 + length
     return found, at
 
 
-def _limit(query: Query, tcp: bool) -> int:
+def _limit(query: DnsQuery, tcp: bool) -> int:
     if tcp:
         return TCP_SIZE
     return PLAIN_SIZE if query.edns is None else max(PLAIN_SIZE, min(query.edns.size, UDP_SIZE))
 
 
 def _respond(
-    query: Query, rcode: Rcode, limit: int, found: Found | None = None, *, ttl: int = 0, turn: int = 0
+    query: DnsQuery, rcode: Rcode, limit: int, found: ZoneLookupResult | None = None, *, ttl: int = 0, turn: int = 0
 ) -> bytes:
     opt = b"" if query.edns is None else _opt(query.edns, rcode)
     room = limit - 12 - len(query.question) - len(opt)
@@ -175,7 +175,7 @@ def _respond(
         first = turn % len(found.records) if found.records else 0
         body, answers = _answers(found.records[first:] + found.records[:first], ttl, room)
         truncated = answers < len(found.records)
-        negative = b"" if found.records else soa(query.name, found, ttl)
+        negative = b"" if found.records else soa_record(query.name, found, ttl)
         if negative and len(negative) <= room:
             body, authority = negative, 1
     high = _QR | (_AA if found is not None else 0) | (_TC if truncated else 0) | query.flags[0] & (_OPCODE | _RD)
@@ -184,7 +184,7 @@ def _respond(
     return header + query.question + body + opt
 
 
-def _answers(records: Sequence[Record], ttl: int, room: int) -> tuple[bytes, int]:
+def _answers(records: Sequence[ResourceRecord], ttl: int, room: int) -> tuple[bytes, int]:
     """As many records as there is room for: a client without TCP still gets some of them."""
     body = b""
     for count, record in enumerate(records):
@@ -195,12 +195,12 @@ def _answers(records: Sequence[Record], ttl: int, room: int) -> tuple[bytes, int
     return body, len(records)
 
 
-def soa(name: bytes, found: Found, ttl: int) -> bytes:
+def soa_record(name: bytes, found: ZoneLookupResult, ttl: int) -> bytes:
     """The authority record of a negative answer; its name points into the question (RFC 1035, section 4.1.4)."""
     pointer = 0xC000 | (12 + len(name) - len(found.apex))
-    return struct.pack("!HHHIH", pointer, Type.SOA, _IN, ttl, len(found.soa.data)) + found.soa.data
+    return struct.pack("!HHHIH", pointer, RecordType.SOA, _IN, ttl, len(found.soa.data)) + found.soa.data
 
 
-def _opt(edns: Edns, rcode: Rcode) -> bytes:
+def _opt(edns: EdnsOptions, rcode: Rcode) -> bytes:
     """Our own OPT record: version 0, what we offer, the upper bits of the rcode, DO as it came."""
-    return struct.pack("!BHHBBHH", 0, Type.OPT, UDP_SIZE, rcode >> 4, 0, _DO if edns.dnssec_ok else 0, 0)
+    return struct.pack("!BHHBBHH", 0, RecordType.OPT, UDP_SIZE, rcode >> 4, 0, _DO if edns.dnssec_ok else 0, 0)

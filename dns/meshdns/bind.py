@@ -14,7 +14,7 @@ from meshdns.log_codes import LogCode
 
 log = logging.getLogger("vipmesh")
 
-BUFFER = 4 << 20
+RECEIVE_BUFFER = 4 << 20
 """Octets of questions that may wait while others are answered; the kernel counts some 800 for each. What is above
 net.core.rmem_max takes CAP_NET_ADMIN."""
 _FREEBIND, _FREEBIND6 = 15, 78  # linux/in.h, linux/in6.h
@@ -28,7 +28,7 @@ class NameServerError(Exception):
     code = LogCode.CANNOT_LISTEN
 
 
-def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+def bind_sockets(host: str, port: int) -> tuple[socket.socket, socket.socket]:
     """A UDP and a TCP socket, bound and not blocking; TCP listens. Raises `NameServerError`; then none is open."""
     for left in reversed(range(_TRIES)):
         try:
@@ -67,9 +67,9 @@ def _bound(kind: socket.SocketKind, host: str, port: int) -> socket.socket:
 def _give_room(sock: socket.socket) -> None:
     for option, forced in _FORCED.items():
         try:
-            sock.setsockopt(socket.SOL_SOCKET, forced if sys.platform == "linux" else option, BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, forced if sys.platform == "linux" else option, RECEIVE_BUFFER)
         except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
 
 
 def _bind_soon(sock: socket.socket, address: tuple[str | int, ...] | tuple[int, bytes]) -> None:

@@ -11,19 +11,19 @@ that a name that cannot be resolved is not asked for by every client anew (RFC 9
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from meshdns.message import Reply
+from meshdns.message import UpstreamReply
 
-ENTRIES = 20_000
-OCTETS = 16 << 20
-STALE = 86400
+MAX_ENTRIES = 20_000
+MAX_CACHE_BYTES = 16 << 20
+STALE_SECONDS = 86400
 """Seconds past its time that an answer is kept for bad days."""
-LARGEST = 16384
+MAX_ANSWER_BYTES = 16384
 """Octets of an answer that is kept; a larger one is asked for anew."""
-RETRY = 1.0
+RETRY_SECONDS = 1.0
 """Seconds after a failure before the upstreams are asked again, if there is nothing to show instead."""
-RETRY_STALE = 30.0
+STALE_RETRY_SECONDS = 30.0
 """The same, if there is (RFC 8767, section 5)."""
-FAILURES = 4096
+MAX_FAILURES = 4096
 """Questions whose failure is remembered."""
 
 _OVERHEAD = 600
@@ -31,20 +31,22 @@ _OVERHEAD = 600
 
 
 @dataclass(slots=True)
-class _Entry:
-    reply: Reply
+class _CacheEntry:
+    reply: UpstreamReply
     came: int
     cost: int
 
 
-class Cache:
-    """By `message.key_of`, so that what differs by type, class, RD, CD or DO is never mixed."""
+class ForwardCache:
+    """By `message.cache_key`, so that what differs by type, class, RD, CD or DO is never mixed."""
 
-    def __init__(self, entries: int = ENTRIES, octets: int = OCTETS, *, stale: int = STALE) -> None:
+    def __init__(
+        self, entries: int = MAX_ENTRIES, octets: int = MAX_CACHE_BYTES, *, stale: int = STALE_SECONDS
+    ) -> None:
         self._most_entries = entries
         self._most_octets = octets
         self._stale = stale
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, _CacheEntry] = OrderedDict()
         self._failed: OrderedDict[bytes, float] = OrderedDict()
         """When each may be tried again."""
         self.octets = 0
@@ -53,7 +55,7 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def fresh(self, key: bytes, now: float) -> tuple[Reply, int] | None:
+    def fresh(self, key: bytes, now: float) -> tuple[UpstreamReply, int] | None:
         """An answer that is still to be believed, and its age in seconds."""
         entry = self._entries.get(key)
         if entry is None:
@@ -66,7 +68,7 @@ class Cache:
         self._entries.move_to_end(key)
         return entry.reply, age
 
-    def stale(self, key: bytes, now: float) -> Reply | None:
+    def stale(self, key: bytes, now: float) -> UpstreamReply | None:
         """An answer that may be past its time: only for when there is no other."""
         entry = self._entries.get(key)
         if entry is None or int(now) - entry.came >= entry.reply.lifetime + self._stale:
@@ -74,14 +76,14 @@ class Cache:
         self._entries.move_to_end(key)
         return entry.reply
 
-    def put(self, key: bytes, reply: Reply, now: float) -> None:
+    def put(self, key: bytes, reply: UpstreamReply, now: float) -> None:
         """Keep an answer instead of what was known, if it may be kept."""
         self._failed.pop(key, None)
         self._drop(key)
-        if reply.lifetime <= 0 or len(reply.body) > LARGEST:
+        if reply.lifetime <= 0 or len(reply.body) > MAX_ANSWER_BYTES:
             return
         cost = _OVERHEAD + len(key) + len(reply.body) + 36 * len(reply.ttls)
-        self._entries[key] = _Entry(reply, int(now), cost)
+        self._entries[key] = _CacheEntry(reply, int(now), cost)
         self.octets += cost
         while len(self._entries) > self._most_entries or self.octets > self._most_octets:
             self._drop(next(iter(self._entries)))
@@ -89,9 +91,9 @@ class Cache:
     def failed(self, key: bytes, now: float) -> None:
         """No upstream had an answer."""
         self._failed.pop(key, None)
-        if len(self._failed) >= FAILURES:
+        if len(self._failed) >= MAX_FAILURES:
             self._failed.popitem(last=False)
-        self._failed[key] = now + (RETRY if self.stale(key, now) is None else RETRY_STALE)
+        self._failed[key] = now + (RETRY_SECONDS if self.stale(key, now) is None else STALE_RETRY_SECONDS)
 
     def failing(self, key: bytes, now: float) -> bool:
         """Whether it failed so recently that the upstreams are to be left alone."""

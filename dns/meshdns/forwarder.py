@@ -11,40 +11,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from meshdns.acl import Shares
-from meshdns.authoritative import Query, Rcode
-from meshdns.cache import Cache
-from meshdns.forward_fastpath import Ready
-from meshdns.loop_detection import LoopWatch, own_addresses
+from meshdns.acl import ClientQuota
+from meshdns.authoritative import DnsQuery, Rcode
+from meshdns.cache import ForwardCache
+from meshdns.forward_fastpath import FastpathCache
+from meshdns.loop_detection import LoopDetector, own_address_matcher
 from meshdns.message import (
     NO_REACHABLE_AUTHORITY,
     PROHIBITED,
     STALE_ANSWER,
-    Reply,
-    key_of,
-    stale,
-    write,
+    UpstreamReply,
+    cache_key,
+    stale_reply,
+    write_response,
 )
-from meshdns.rdata import Type
-from meshdns.upstream_query import REFUSALS, Exchange, Patience, Ways
-from meshdns.upstream_sockets import Lines
+from meshdns.rdata import RecordType
+from meshdns.upstream_query import FAILURE_RCODES, HedgingDelays, QueryNetwork, UpstreamQuery
+from meshdns.upstream_sockets import UpstreamSockets
 from meshdns.upstreams import Address, Upstreams
 
-OUTSTANDING = 1024
+MAX_OUTSTANDING = 1024
 """Questions under way at a time."""
-SHARE = 4
+CLIENT_SHARE = 4
 """One source has at most one of so many parts of them."""
-PATIENCE_STALE = 1.8
+STALE_AFTER = 1.8
 """Seconds after which a client gets what was known before (RFC 8767, section 5)."""
 
-Send = Callable[[bytes], None]
+SendResponse = Callable[[bytes], None]
 
 
-class Network(Ways, Protocol):
+class UpstreamNetwork(QueryNetwork, Protocol):
     """What a forwarder asks over: `lines`, except in tests."""
 
     async def close(self) -> None:
-        """As `Lines.close`."""
+        """As `UpstreamSockets.close`."""
         ...
 
 
@@ -67,17 +67,17 @@ class ForwardCounters:
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
-    query: Query
+class _WaitingClient:
+    query: DnsQuery
     host: str
     tcp: bool
-    send: Send
+    send: SendResponse
 
 
 @dataclass(slots=True, eq=False)
-class _UnderWay:
-    exchange: Exchange
-    waiting: list[_Waiting] = field(default_factory=list)
+class _PendingQuery:
+    exchange: UpstreamQuery
+    waiting: list[_WaitingClient] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
     overdue: bool = False
     """It takes so long that clients get what was known before."""
@@ -90,61 +90,63 @@ class Forwarder:
         self,
         upstreams: Upstreams | Sequence[Address] = (),
         *,
-        cache: Cache | None = None,
-        patience: Patience | None = None,
-        outstanding: int = OUTSTANDING,
+        cache: ForwardCache | None = None,
+        patience: HedgingDelays | None = None,
+        outstanding: int = MAX_OUTSTANDING,
         share: int | None = None,
-        ways: Network | None = None,
+        ways: UpstreamNetwork | None = None,
     ) -> None:
         self._upstreams = upstreams if isinstance(upstreams, Upstreams) else Upstreams(upstreams)
-        self._cache = Cache() if cache is None else cache
-        self._patience = patience or Patience()
-        self._shares = Shares(outstanding, share or max(1, outstanding // SHARE))
-        self._ways: Network = ways or Lines()
-        self._loops = LoopWatch(self._ways)
+        self._cache = ForwardCache() if cache is None else cache
+        self._patience = patience or HedgingDelays()
+        self._shares = ClientQuota(outstanding, share or max(1, outstanding // CLIENT_SHARE))
+        self._ways: UpstreamNetwork = ways or UpstreamSockets()
+        self._loops = LoopDetector(self._ways)
         self._looked = True
         """Whether loops were looked for since the start; without a name server around it there is none to find."""
-        self._under_way: dict[bytes, _UnderWay] = {}
-        self.ready = Ready(self._cache)
+        self._under_way: dict[bytes, _PendingQuery] = {}
+        self.ready = FastpathCache(self._cache)
         self.counters = ForwardCounters()
 
     def start(self, listen: Sequence[Address]) -> None:
         """The name server listens on these addresses: never ask them."""
-        self._upstreams.leave_out(own_addresses(listen))
+        self._upstreams.leave_out(own_address_matcher(listen))
         self._upstreams.look(asyncio.get_running_loop().time())
         self._looked = False
 
-    def ask(self, packet: bytes, query: Query, host: str, send: Send, *, tcp: bool = False) -> bytes | None:
+    def ask(self, packet: bytes, query: DnsQuery, host: str, send: SendResponse, *, tcp: bool = False) -> bytes | None:
         """The answer to a client's question, if there is one now; else `send` gets it within 4.5 s.
 
         SERVFAIL if no upstream answers or there is no place, REFUSED if there is nobody to ask.
         """
-        if query.type == Type.ANY and not tcp:
-            return write(query, Reply(Rcode.NOERROR, truncated=True), 0, tcp=False)  # RFC 8482, section 4.4
+        if query.type == RecordType.ANY and not tcp:
+            return write_response(
+                query, UpstreamReply(Rcode.NOERROR, truncated=True), 0, tcp=False
+            )  # RFC 8482, section 4.4
         now = asyncio.get_running_loop().time()
-        key = key_of(query)
+        key = cache_key(query)
         known = self._cache.fresh(key, now)
         if known is not None:
             self.counters.cached += 1
-            said = write(query, *known, tcp=tcp)
+            said = write_response(query, *known, tcp=tcp)
             if not tcp:
                 self.ready.keep(packet, query, key, said)
             return said
         if self._loops.recognise(query.name):
-            return write(query, Reply(Rcode.REFUSED), 0, tcp=tcp, error=PROHIBITED)
+            return write_response(query, UpstreamReply(Rcode.REFUSED), 0, tcp=tcp, error=PROHIBITED)
         under_way = self._under_way.get(key)
         if self._cache.failing(key, now) if under_way is None else under_way.overdue:
             return self._instead(query, key, now, None, tcp=tcp)
         if not self._shares.take(host):
             self.counters.capped += 1
             return self._instead(query, key, now, None, tcp=tcp)
-        waiting = _Waiting(query, host, tcp, send)
+        waiting = _WaitingClient(query, host, tcp, send)
         if under_way is not None:
             self._join(under_way, waiting)
             return None
         return self._begin(key, waiting, now)
 
-    def resolve(self, packet: bytes, query: Query, host: str, *, tcp: bool = False) -> "asyncio.Future[bytes]":
+    def resolve(self, packet: bytes, query: DnsQuery, host: str, *, tcp: bool = False) -> "asyncio.Future[bytes]":
         """The same, to be awaited."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -168,7 +170,7 @@ class Forwarder:
 
     # ---------------------------------------------------------------------------------------------- under way
 
-    def _begin(self, key: bytes, waiting: _Waiting, now: float) -> bytes | None:
+    def _begin(self, key: bytes, waiting: _WaitingClient, now: float) -> bytes | None:
         query = waiting.query
         if self._upstreams.look(now) or not self._looked:
             # Not before there is something to ask: who forwards nothing sends nothing.
@@ -177,28 +179,28 @@ class Forwarder:
         upstreams = self._upstreams.for_name(query.name, now)
         if not upstreams:
             self._shares.give(waiting.host)
-            return write(query, Reply(Rcode.REFUSED), 0, tcp=waiting.tcp, error=PROHIBITED)
-        exchange = Exchange(key, upstreams, self._ways, self._patience, self._done)
-        under_way = self._under_way[key] = _UnderWay(exchange, [waiting])
+            return write_response(query, UpstreamReply(Rcode.REFUSED), 0, tcp=waiting.tcp, error=PROHIBITED)
+        exchange = UpstreamQuery(key, upstreams, self._ways, self._patience, self._done)
+        under_way = self._under_way[key] = _PendingQuery(exchange, [waiting])
         if self._cache.stale(key, now) is not None:
             loop = asyncio.get_running_loop()
-            under_way.timer = loop.call_later(PATIENCE_STALE, self._answer_stale, key)
+            under_way.timer = loop.call_later(STALE_AFTER, self._answer_stale, key)
         self.counters.asked += 1
         exchange.start()
         return None
 
-    def _join(self, under_way: _UnderWay, waiting: _Waiting) -> None:
+    def _join(self, under_way: _PendingQuery, waiting: _WaitingClient) -> None:
         self.counters.shared += 1
         if all(each.host != waiting.host for each in under_way.waiting):
             self._loops.suspect(self._upstreams.all())
         under_way.waiting.append(waiting)
 
-    def _done(self, key: bytes, reply: Reply | None) -> None:
+    def _done(self, key: bytes, reply: UpstreamReply | None) -> None:
         under_way = self._under_way.pop(key)
         if under_way.timer is not None:
             under_way.timer.cancel()
         now = asyncio.get_running_loop().time()
-        if reply is None or reply.rcode in REFUSALS:
+        if reply is None or reply.rcode in FAILURE_RCODES:
             self.counters.failed += 1
             self._cache.failed(key, now)
             good = None
@@ -210,7 +212,7 @@ class Forwarder:
             if good is None or (good.truncated and each.tcp):
                 each.send(self._instead(each.query, key, now, reply, tcp=each.tcp))
             else:
-                each.send(write(each.query, good, 0, tcp=each.tcp))
+                each.send(write_response(each.query, good, 0, tcp=each.tcp))
 
     def _answer_stale(self, key: bytes) -> None:
         """The upstreams take their time: whoever waits gets what was known, and the exchange goes on for the next."""
@@ -222,12 +224,12 @@ class Forwarder:
             self._shares.give(each.host)
             each.send(self._instead(each.query, key, now, None, tcp=each.tcp))
 
-    def _instead(self, query: Query, key: bytes, now: float, reply: Reply | None, *, tcp: bool) -> bytes:
+    def _instead(self, query: DnsQuery, key: bytes, now: float, reply: UpstreamReply | None, *, tcp: bool) -> bytes:
         """What a client gets without an answer: what was known before, or what the upstreams said, or SERVFAIL."""
         known = self._cache.stale(key, now)
         if known is not None:
             self.counters.stale += 1
-            return write(query, stale(known), 0, tcp=tcp, error=STALE_ANSWER)
+            return write_response(query, stale_reply(known), 0, tcp=tcp, error=STALE_ANSWER)
         if reply is None or reply.truncated:
-            reply = Reply(Rcode.SERVFAIL)
-        return write(query, reply, 0, tcp=tcp, error=NO_REACHABLE_AUTHORITY)
+            reply = UpstreamReply(Rcode.SERVFAIL)
+        return write_response(query, reply, 0, tcp=tcp, error=NO_REACHABLE_AUTHORITY)

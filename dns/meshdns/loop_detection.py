@@ -15,15 +15,15 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 
 from meshdns.log_codes import LogCode
-from meshdns.message import asked
-from meshdns.upstream_query import Ways
+from meshdns.message import build_upstream_query
+from meshdns.upstream_query import QueryNetwork
 from meshdns.upstreams import Address, Upstream
 
 log = logging.getLogger("vipmesh")
 
-WAIT = 3.0
+LOOP_TIMEOUT = 3.0
 """Seconds in which a question comes back if it does."""
-AGAIN = 30.0
+CHECK_INTERVAL = 30.0
 """Seconds between two looks at the same loop, or two suspicions."""
 
 _HINFO_IN = b"\0\x0d\0\1"
@@ -31,10 +31,10 @@ _HINFO_IN = b"\0\x0d\0\1"
 _RD = 1
 
 
-class LoopWatch:
+class LoopDetector:
     """Asks, and recognises what comes back."""
 
-    def __init__(self, ways: Ways) -> None:
+    def __init__(self, ways: QueryNetwork) -> None:
         self._ways = ways
         self._sent: dict[bytes, Upstream] = {}
         self._timers: set[asyncio.TimerHandle] = set()
@@ -48,16 +48,18 @@ class LoopWatch:
                 continue  # there is no room for a name below this domain
             self._sent[name] = upstream
             try:
-                cancel = self._ways.ask(upstream.address, asked(bytes((_RD,)) + name + _HINFO_IN), lambda _: True)
+                cancel = self._ways.ask(
+                    upstream.address, build_upstream_query(bytes((_RD,)) + name + _HINFO_IN), lambda _: True
+                )
             except OSError:
                 cancel = _nothing
-            self._later(WAIT, lambda name=name, cancel=cancel: self._settle(name, cancel))  # type: ignore[misc]
+            self._later(LOOP_TIMEOUT, lambda name=name, cancel=cancel: self._settle(name, cancel))  # type: ignore[misc]
 
     def suspect(self, upstreams: Iterable[Upstream]) -> None:
         """A question came that is under way already: look, but not all the time."""
         now = asyncio.get_running_loop().time()
         if now >= self._quiet_until:
-            self._quiet_until = now + AGAIN
+            self._quiet_until = now + CHECK_INTERVAL
             self.look(upstreams)
 
     def recognise(self, name: bytes) -> bool:
@@ -73,7 +75,7 @@ class LoopWatch:
                 extra=LogCode.UPSTREAM_LOOP.extra,
             )
         upstream.looping = True
-        self._later(AGAIN, lambda: self.look([upstream]))
+        self._later(CHECK_INTERVAL, lambda: self.look([upstream]))
         return True
 
     def close(self) -> None:
@@ -99,7 +101,7 @@ class LoopWatch:
         self._timers.add(timer)
 
 
-def own_addresses(listen: Sequence[Address]) -> Callable[[Address], bool]:
+def own_address_matcher(listen: Sequence[Address]) -> Callable[[Address], bool]:
     """Whether who asks an address asks the server that listens on these."""
     own = {(_plain(host), port) for host, port in listen}
     wildcards = {(ipaddress.ip_address(host).version, port) for host, port in listen if host in ("0.0.0.0", "::")}

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from meshdns.authoritative import PLAIN_SIZE, TCP_SIZE, UDP_SIZE, Query, Rcode
-from meshdns.rdata import Type
+from meshdns.authoritative import PLAIN_SIZE, TCP_SIZE, UDP_SIZE, DnsQuery, Rcode
+from meshdns.rdata import RecordType
 
-LONGEST = 86400
+MAX_TTL = 86400
 """Seconds that an answer is kept at most (RFC 8767, section 4: cap what is absurd)."""
-LONGEST_NEGATIVE = 3600
+MAX_NEGATIVE_TTL = 3600
 """Seconds that "no such name" is believed at most (RFC 2308, section 5 suggests one to three hours)."""
 STALE_TTL = 30
 """Seconds that a client may keep an answer that is past its time (RFC 8767, section 4)."""
@@ -24,7 +24,7 @@ STALE_ANSWER, PROHIBITED, NO_REACHABLE_AUTHORITY = 3, 18, 22
 """Extended errors: RFC 8914."""
 
 _QR, _TC, _RD, _RA, _CD, _DO = 0x80, 0x02, 0x01, 0x80, 0x10, 0x8000
-_OPT, _SOA, _ANY = int(Type.OPT), int(Type.SOA), int(Type.ANY)
+_OPT, _SOA, _ANY = int(RecordType.OPT), int(RecordType.SOA), int(RecordType.ANY)
 _NOERROR, _NXDOMAIN = int(Rcode.NOERROR), int(Rcode.NXDOMAIN)
 _HEADER = struct.Struct("!HBBHHHH")
 _SECTIONS = struct.Struct("!HHH")
@@ -32,7 +32,7 @@ _RECORD = struct.Struct("!HHIH")
 _LONG = struct.Struct("!I")
 
 
-class Reply(NamedTuple):
+class UpstreamReply(NamedTuple):
     """What an upstream said, for any client. A tuple, since one is made for each answer."""
 
     rcode: int
@@ -48,18 +48,18 @@ class Reply(NamedTuple):
     """There is more, but the upstream did not tell it."""
 
 
-def question_of(query: Query) -> bytes:
+def question_of(query: DnsQuery) -> bytes:
     """Name, type and class, the name in lower case."""
     return query.name + query.question[len(query.name) :]
 
 
-def key_of(query: Query) -> bytes:
+def cache_key(query: DnsQuery) -> bytes:
     """What decides the answer of an upstream: RD, CD and DO, then the question."""
     dnssec_ok = 2 if query.edns is not None and query.edns.dnssec_ok else 0
     return bytes((query.flags[0] & _RD | dnssec_ok | query.flags[1] & _CD,)) + question_of(query)
 
 
-def asked(key: bytes, *, edns: bool = True) -> bytes:
+def build_upstream_query(key: bytes, *, edns: bool = True) -> bytes:
     """The question for an upstream, without its ID. `edns`: with an OPT record of ours, as nearly all understand."""
     flags = bytes((key[0] & _RD, key[0] & _CD))
     if not edns:
@@ -67,7 +67,7 @@ def asked(key: bytes, *, edns: bool = True) -> bytes:
     return flags + b"\0\1\0\0\0\0\0\1" + key[1:] + (_OPT_SECURE if key[0] & 2 else _OPT_PLAIN)
 
 
-def read(packet: bytes, question: bytes) -> Reply | None:
+def parse_reply(packet: bytes, question: bytes) -> UpstreamReply | None:
     """An answer to the question (lower case); None if it is none, or malformed: then it was not heard (RFC 5452)."""
     if len(packet) < 12 or packet[2] & 0xF8 != _QR:
         return None
@@ -75,25 +75,25 @@ def read(packet: bytes, question: bytes) -> Reply | None:
     end = 12 + len(question)
     if packet[4:6] != b"\0\1":
         # Some say no more than that they will not; who forges that has still to guess the ID and the port.
-        return Reply(rcode) if rcode and len(packet) == 12 else None
+        return UpstreamReply(rcode) if rcode and len(packet) == 12 else None
     name_end = end - 4
     if packet[12:name_end].lower() != question[:-4] or packet[name_end:end] != question[-4:]:
         return None
     if packet[2] & _TC:
-        return Reply(rcode, truncated=True)
+        return UpstreamReply(rcode, truncated=True)
     try:
         return _records(packet, end, rcode, question)
     except (IndexError, struct.error):
         return None
 
 
-def _records(packet: bytes, start: int, rcode: int, question: bytes) -> Reply | None:
+def _records(packet: bytes, start: int, rcode: int, question: bytes) -> UpstreamReply | None:
     qtype = question[-4] << 8 | question[-3]
     kept = [0, 0, 0]
     ttls: list[int] = []
     changed: list[tuple[int, int]] = []
     """Where a TTL stands that is kept as another one, and which."""
-    least, negative, answered = LONGEST, None, False
+    least, negative, answered = MAX_TTL, None, False
     at = end = start
     for section, count in enumerate(_SECTIONS.unpack_from(packet, 6)):
         for _ in range(count):
@@ -109,13 +109,13 @@ def _records(packet: bytes, start: int, rcode: int, question: bytes) -> Reply | 
             at += 10 + length
             kept[section] += 1
             told = ttl
-            if ttl > LONGEST:
-                ttl = 0 if ttl >> 31 else LONGEST  # RFC 2181, section 8
+            if ttl > MAX_TTL:
+                ttl = 0 if ttl >> 31 else MAX_TTL  # RFC 2181, section 8
             if section == 0:
                 answered |= kind == qtype
             elif section == 1 and kind == _SOA and length >= 22:
                 (minimum,) = _LONG.unpack_from(packet, at - 4)
-                negative = ttl = min(ttl, minimum, LONGEST_NEGATIVE)
+                negative = ttl = min(ttl, minimum, MAX_NEGATIVE_TTL)
             least = min(least, ttl)
             if ttl != told:
                 changed.append((place, ttl))
@@ -126,7 +126,7 @@ def _records(packet: bytes, start: int, rcode: int, question: bytes) -> Reply | 
     if changed:
         body = _with_ttls(body, changed)
     lifetime = _lifetime(rcode, answered or qtype == _ANY, negative, least if ttls else 0)
-    return Reply(rcode, (kept[0], kept[1], kept[2]), body, tuple(ttls), lifetime)
+    return UpstreamReply(rcode, (kept[0], kept[1], kept[2]), body, tuple(ttls), lifetime)
 
 
 def _with_ttls(body: bytes, ttls: Iterable[tuple[int, int]]) -> bytes:
@@ -161,21 +161,23 @@ def _after_name(packet: bytes, at: int) -> int:
 # ------------------------------------------------------------------------------------------------ for a client
 
 
-def limit(query: Query, tcp: bool) -> int:
+def response_size_limit(query: DnsQuery, tcp: bool) -> int:
     """The octets that a client may get."""
     if tcp:
         return TCP_SIZE
     return PLAIN_SIZE if query.edns is None else max(PLAIN_SIZE, min(query.edns.size, UDP_SIZE))
 
 
-def write(query: Query, reply: Reply, elapsed: int, *, tcp: bool, error: int | None = None) -> bytes:
+def write_response(
+    query: DnsQuery, reply: UpstreamReply, elapsed: int, *, tcp: bool, error: int | None = None
+) -> bytes:
     """The answer for a client, `elapsed` seconds after it came. `error`: an extended error, if the client has EDNS."""
     body = reply.body
     if elapsed and body:
         body = _with_ttls(body, [(at, max(0, _LONG.unpack_from(body, at)[0] - elapsed)) for at in reply.ttls])
     opt = b"" if query.edns is None else _opt(query.edns.dnssec_ok, reply.rcode, error)
     counts, truncated = reply.counts, reply.truncated
-    room = limit(query, tcp) - 12 - len(query.question) - len(opt)
+    room = response_size_limit(query, tcp) - 12 - len(query.question) - len(opt)
     if len(body) > room:
         body, counts, truncated = _cut(reply, body, room)
     rcode = reply.rcode & 0xF if query.edns is not None or reply.rcode < 16 else Rcode.SERVFAIL
@@ -191,12 +193,12 @@ def write(query: Query, reply: Reply, elapsed: int, *, tcp: bool, error: int | N
     return header + query.question + body + opt
 
 
-def stale(reply: Reply) -> Reply:
+def stale_reply(reply: UpstreamReply) -> UpstreamReply:
     """The same past its time: each record for `STALE_TTL` seconds."""
     return reply._replace(body=_with_ttls(reply.body, [(at, STALE_TTL) for at in reply.ttls]))
 
 
-def _cut(reply: Reply, body: bytes, room: int) -> tuple[bytes, tuple[int, int, int], bool]:
+def _cut(reply: UpstreamReply, body: bytes, room: int) -> tuple[bytes, tuple[int, int, int], bool]:
     """Whole records from the start: additional ones may be missing silently (RFC 2181, section 9), others not."""
     ends = [at + 6 + int.from_bytes(body[at + 4 : at + 6], "big") for at in reply.ttls]
     fit = sum(end <= room for end in ends)
@@ -210,7 +212,7 @@ def _cut(reply: Reply, body: bytes, room: int) -> tuple[bytes, tuple[int, int, i
 def _opt(dnssec_ok: bool, rcode: int, error: int | None) -> bytes:
     option = b"" if error is None else struct.pack("!HHH", 15, 2, error)
     flags = _DO if dnssec_ok else 0
-    return struct.pack("!BHHBBHH", 0, Type.OPT, UDP_SIZE, rcode >> 4, 0, flags, len(option)) + option
+    return struct.pack("!BHHBBHH", 0, RecordType.OPT, UDP_SIZE, rcode >> 4, 0, flags, len(option)) + option
 
 
 _OPT_PLAIN, _OPT_SECURE = _opt(False, 0, None), _opt(True, 0, None)

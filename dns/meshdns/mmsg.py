@@ -5,13 +5,13 @@ import sys
 from collections.abc import Callable
 
 
-class Vector(ctypes.Structure):
+class IoVector(ctypes.Structure):
     """struct iovec: readv(2)."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class Message(ctypes.Structure):
+class MsgHeader(ctypes.Structure):
     """struct msghdr: recvmsg(2)."""
 
     _fields_ = (
@@ -25,10 +25,10 @@ class Message(ctypes.Structure):
     )
 
 
-class Header(ctypes.Structure):
+class MmsgHeader(ctypes.Structure):
     """struct mmsghdr: recvmmsg(2)."""
 
-    _fields_ = (("message", Message), ("length", ctypes.c_uint32))
+    _fields_ = (("message", MsgHeader), ("length", ctypes.c_uint32))
 
 
 def available() -> bool:
@@ -39,7 +39,7 @@ def available() -> bool:
     return hasattr(libc, "recvmmsg") and hasattr(libc, "sendmmsg")
 
 
-def calls() -> tuple[Callable[..., int], Callable[..., int]]:
+def load_calls() -> tuple[Callable[..., int], Callable[..., int]]:
     """Both of them: file descriptor, headers, how many, flags; receiving takes a timeout at the end."""
     # Without giving the interpreter away: neither call waits, and to get it back from a busy thread would take longer.
     libc = ctypes.PyDLL(None, use_errno=True)

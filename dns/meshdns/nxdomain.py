@@ -8,19 +8,19 @@ Header and OPT depend on everything of the question but its name, and nearly all
 from collections import OrderedDict
 from typing import TypeVar
 
-from meshdns.response_block import SIZE, block
+from meshdns.response_block import BLOCK_SIZE, encode_block
 from meshdns.zone import Zone
 
-FRAMES = 256
+MAX_FRAMES = 256
 """Ways to ask: flags, type, class and OPT."""
-PARENTS = 4096
+MAX_PARENTS = 4096
 """The same for each name above, and each length of the first label."""
 _PLAIN_SIZE = 512
 
 T = TypeVar("T")
 
 
-class Missing:
+class NxdomainCache:
     """Of one zone; a key is a question without its ID, an answer is a block with ID 0."""
 
     def __init__(self, zone: Zone) -> None:
@@ -39,7 +39,9 @@ class Missing:
         """An answer that says NXDOMAIN: from now on those to similar questions are known."""
         end = key.find(0, 10) + 1
         if len(key) - end in (4, 15):
-            insert(self._frames, key[:10] + key[end:], (b"\0\0" + said[2:12], said[-11:] if said[11] else b""), FRAMES)
+            insert_bounded(
+                self._frames, key[:10] + key[end:], (b"\0\0" + said[2:12], said[-11:] if said[11] else b""), MAX_FRAMES
+            )
 
     def answer(self, key: bytes) -> bytes | None:
         """None: the name exists, or is not ours, or nobody has asked in this way before."""
@@ -67,13 +69,13 @@ class Missing:
         said = header + key[10 : end + 4] + soa + opt
         if len(said) > _PLAIN_SIZE:
             return None
-        whole = block(said)
-        if len(whole) == SIZE:
-            insert(self._parents, key[:11] + key[first:], (header, end, whole[end + 6 :]), PARENTS)
+        whole = encode_block(said)
+        if len(whole) == BLOCK_SIZE:
+            insert_bounded(self._parents, key[:11] + key[first:], (header, end, whole[end + 6 :]), MAX_PARENTS)
         return whole
 
 
-def insert(store: OrderedDict[bytes, T], key: bytes, value: T, room: int) -> bytes | None:
+def insert_bounded(store: OrderedDict[bytes, T], key: bytes, value: T, room: int) -> bytes | None:
     """Put something into a store with bounds: the key that had to go for it, the oldest one."""
     gone = store.popitem(last=False)[0] if len(store) >= room else None
     store[key] = value

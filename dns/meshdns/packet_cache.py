@@ -18,23 +18,23 @@ from collections.abc import Iterable
 from itertools import cycle
 from typing import Protocol
 
-from meshdns.authoritative import Forward, Rcode, answer
-from meshdns.nxdomain import Missing, insert
-from meshdns.response_block import block, plain
+from meshdns.authoritative import ForwardQuery, Rcode, answer_query
+from meshdns.nxdomain import NxdomainCache, insert_bounded
+from meshdns.response_block import decode_block, encode_block
 from meshdns.zone import Zone
 
-ROOM = 65536
+MAX_QUESTIONS = 65536
 """Canonical questions that are kept: A and AAAA, with and without EDNS, of 16,000 names."""
-ODD = 4096
+MAX_ODD_QUESTIONS = 4096
 """Other questions that are kept."""
 TURNS = 8
-LARGEST = 1232
+MAX_ANSWER_BYTES = 1232
 """Octets of an answer that is kept; longer ones go over TCP and are computed each time."""
 
 _AA, _TC, _RCODE = 0x04, 0x02, 0xF
 
 
-class Others(Protocol):
+class ForwardedAnswers(Protocol):
     """What is ready for names that are not ours: `ready.Ready`."""
 
     def get(self, key: bytes, /) -> bytes | None:
@@ -46,20 +46,20 @@ class Others(Protocol):
         ...
 
 
-class _Nothing(dict[bytes, None]):
+class _NoForwardedAnswers(dict[bytes, None]):
     def __missing__(self, key: bytes) -> None:
         return None
 
 
-class Known(OrderedDict[bytes, bytes]):
+class PacketCache(OrderedDict[bytes, bytes]):
     """Blocks by key. `known[...]` finds what is elsewhere too, and is None for what is not known."""
 
-    def __init__(self, zone: Zone, others: Others | None = None) -> None:
+    def __init__(self, zone: Zone, others: ForwardedAnswers | None = None) -> None:
         super().__init__()
-        self._others: Others = _Nothing() if others is None else others
+        self._others: ForwardedAnswers = _NoForwardedAnswers() if others is None else others
         self.turning: OrderedDict[bytes, cycle[bytes]] = OrderedDict()
         self.odd: OrderedDict[bytes, bytes] = OrderedDict()
-        self.missing = Missing(zone)
+        self.missing = NxdomainCache(zone)
 
     def __missing__(self, key: bytes) -> bytes | None:
         return self._others.get(key) or self.beside(key) or self._others[key]
@@ -72,18 +72,24 @@ class Known(OrderedDict[bytes, bytes]):
         return self.odd.get(key) or self.missing.answer(key)
 
 
-class Answers:
+class ZoneResponder:
     """The zone's answers over one transport, as blocks. Not for two threads at a time."""
 
     def __init__(
-        self, zone: Zone, others: Others | None = None, *, tcp: bool = False, room: int = ROOM, odd: int = ODD
+        self,
+        zone: Zone,
+        others: ForwardedAnswers | None = None,
+        *,
+        tcp: bool = False,
+        room: int = MAX_QUESTIONS,
+        odd: int = MAX_ODD_QUESTIONS,
     ) -> None:
         self._zone = zone
         self._tcp = tcp
         self._room = room
         self._odd_room = odd
         self._turn = 0
-        self.ready = Known(zone, others)
+        self.ready = PacketCache(zone, others)
         self._keys: dict[bytes, set[bytes]] = {}
         """The keys in `ready` and `ready.turning`, by name."""
 
@@ -102,22 +108,22 @@ class Answers:
                 self.ready.pop(key, None)
                 self.ready.turning.pop(key, None)
 
-    def ask(self, packet: bytes) -> bytes | Forward | None:
-        """As `answer`."""
+    def ask(self, packet: bytes) -> bytes | ForwardQuery | None:
+        """As `answer_query`."""
         key = packet[2:]
         known = self.ready.get(key) or self.ready.beside(key)
-        return self.think(packet) if known is None else packet[:2] + plain(known)[2:]
+        return self.think(packet) if known is None else packet[:2] + decode_block(known)[2:]
 
-    def think(self, packet: bytes) -> bytes | Forward | None:
+    def think(self, packet: bytes) -> bytes | ForwardQuery | None:
         """The same for what is not known; then it is, if it can be kept."""
         self._turn += 1
-        said = answer(packet, self._zone, tcp=self._tcp, turn=self._turn)
+        said = answer_query(packet, self._zone, tcp=self._tcp, turn=self._turn)
         if not isinstance(said, bytes):
             return said
         if said[2] & _AA and not said[2] & _TC and said[3] & _RCODE == Rcode.NXDOMAIN:
             self.ready.missing.learn(packet[2:], said)
-        elif said[2] & _AA and len(said) <= LARGEST:
-            self._keep(packet, block(b"\0\0" + said[2:]), several=said[6:8] > b"\0\1")
+        elif said[2] & _AA and len(said) <= MAX_ANSWER_BYTES:
+            self._keep(packet, encode_block(b"\0\0" + said[2:]), several=said[6:8] > b"\0\1")
         return said
 
     def __len__(self) -> int:
@@ -128,12 +134,12 @@ class Answers:
         name = _canonical(packet)
         if name is None:
             if not several:
-                insert(self.ready.odd, key, said, self._odd_room)
+                insert_bounded(self.ready.odd, key, said, self._odd_room)
             return
         if several:
-            gone = insert(self.ready.turning, key, self._turns(packet, name), self._odd_room)
+            gone = insert_bounded(self.ready.turning, key, self._turns(packet, name), self._odd_room)
         else:
-            gone = insert(self.ready, key, said, self._room)
+            gone = insert_bounded(self.ready, key, said, self._room)
         if gone is not None:
             self._forget(gone)
         self._keys.setdefault(name, set()).add(key)
@@ -144,9 +150,9 @@ class Answers:
         count = len(found.records) if found else 1
         said_by_turn = []
         for turn in range(min(count, TURNS)):
-            said = answer(packet, self._zone, tcp=self._tcp, turn=turn * count // min(count, TURNS))
+            said = answer_query(packet, self._zone, tcp=self._tcp, turn=turn * count // min(count, TURNS))
             assert isinstance(said, bytes)
-            said_by_turn.append(block(b"\0\0" + said[2:]))
+            said_by_turn.append(encode_block(b"\0\0" + said[2:]))
         return cycle(said_by_turn)
 
     def _forget(self, key: bytes) -> None:

@@ -22,7 +22,7 @@ _MASK = SHARDS - 1
 _EMPTY: dict[Any, Any] = {}
 
 
-class ShardedMap(Mapping[K, V]):
+class PersistentMap(Mapping[K, V]):
     """Values are never None."""
 
     __slots__ = ("_before", "_count", "_itself", "_shards", "_since")
@@ -39,16 +39,16 @@ class ShardedMap(Mapping[K, V]):
         """The keys of what is not the same object there."""
 
     @classmethod
-    def of(cls, content: Mapping[K, V]) -> "ShardedMap[K, V]":
+    def of(cls, content: Mapping[K, V]) -> "PersistentMap[K, V]":
         """Itself, if it is one."""
-        return content if isinstance(content, ShardedMap) else cls(content)
+        return content if isinstance(content, PersistentMap) else cls(content)
 
-    def changed(self, changes: Mapping[K, V | None]) -> "ShardedMap[K, V]":
+    def changed(self, changes: Mapping[K, V | None]) -> "PersistentMap[K, V]":
         """With these values, None: there is none any more; itself where they are the same objects already."""
         real = {key: value for key, value in changes.items() if self.get(key) is not value}
         if not real:
             return self
-        made: ShardedMap[K, V] = ShardedMap()
+        made: PersistentMap[K, V] = PersistentMap()
         made._shards = list(self._shards)
         made._count = self._count + made._put(real)
         made._before, made._since = self._itself, frozenset(real)
@@ -95,14 +95,14 @@ class ShardedMap(Mapping[K, V]):
 
     def items(self) -> ItemsView[K, V]:
         """As of any mapping."""
-        return _Items(self)
+        return _MapItems(self)
 
     def values(self) -> ValuesView[V]:
         """As of any mapping."""
-        return _Values(self)
+        return _MapValues(self)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, ShardedMap):
+        if isinstance(other, PersistentMap):
             return self._count == other._count and self._shards == other._shards
         if isinstance(other, Mapping):
             return self._count == len(other) and dict(self.items()) == dict(other)
@@ -111,30 +111,30 @@ class ShardedMap(Mapping[K, V]):
     __hash__ = None  # type: ignore[assignment]  # as of any mapping
 
     def __repr__(self) -> str:
-        return f"ShardedMap({dict(self.items())!r})"
+        return f"PersistentMap({dict(self.items())!r})"
 
 
-class _Items(ItemsView[K, V]):
+class _MapItems(ItemsView[K, V]):
     """Without a look-up for each key."""
 
-    _mapping: ShardedMap[K, V]
+    _mapping: PersistentMap[K, V]
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return chain.from_iterable(map(dict.items, self._mapping._shards))
 
 
-class _Values(ValuesView[V]):
-    _mapping: ShardedMap[Any, V]
+class _MapValues(ValuesView[V]):
+    _mapping: PersistentMap[Any, V]
 
     def __iter__(self) -> Iterator[V]:
         return chain.from_iterable(map(dict.values, self._mapping._shards))
 
 
-def differing(old: Mapping[K, Any], new: Mapping[K, Any]) -> set[K]:
+def changed_keys(old: Mapping[K, Any], new: Mapping[K, Any]) -> set[K]:
     """The keys of what is not the same object in both."""
     if old is new:
         return set()
-    if not (isinstance(old, ShardedMap) and isinstance(new, ShardedMap)):
+    if not (isinstance(old, PersistentMap) and isinstance(new, PersistentMap)):
         return _differing(old, new)
     if new._before is old._itself:
         return set(new._since)

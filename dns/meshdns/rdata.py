@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
-ADDRESSES = 16384
+MAX_CACHED_ADDRESSES = 16384
 """So many are read once, and have one record wherever they stand."""
 
 
-class Type(IntEnum):
+class RecordType(IntEnum):
     """Record types that the server treats on their own (IANA, DNS parameters)."""
 
     A = 1
@@ -28,14 +28,14 @@ class Type(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ResourceRecord:
     """One resource record of a name; its TTL is the zone's."""
 
     type: int
     data: bytes
 
 
-def wire(name: str) -> bytes:
+def encode_name(name: str) -> bytes:
     """`a.b` -> `\\x01a\\x01b\\x00`, lower case (RFC 1035, section 3.1). Raises ValueError if it is not a DNS name."""
     try:
         labels = [label.encode("ascii") for label in name.lower().removesuffix(".").split(".")]
@@ -47,7 +47,7 @@ def wire(name: str) -> bytes:
     return encoded
 
 
-def suffixes(name: bytes) -> Iterator[bytes]:
+def name_suffixes(name: bytes) -> Iterator[bytes]:
     """A wire name, then each of its parents, without the root."""
     start = 0
     while name[start]:
@@ -55,41 +55,41 @@ def suffixes(name: bytes) -> Iterator[bytes]:
         start += name[start] + 1
 
 
-@lru_cache(ADDRESSES)
-def address(text: str) -> Record:
+@lru_cache(MAX_CACHED_ADDRESSES)
+def address_record(text: str) -> ResourceRecord:
     """A or AAAA. Raises ValueError for what is no address."""
     parsed = ipaddress.ip_address(text)
-    return Record(Type.A if parsed.version == 4 else Type.AAAA, parsed.packed)
+    return ResourceRecord(RecordType.A if parsed.version == 4 else RecordType.AAAA, parsed.packed)
 
 
-def pointer(target: bytes) -> Record:
+def pointer_record(target: bytes) -> ResourceRecord:
     """PTR to a wire name."""
-    return Record(Type.PTR, target)
+    return ResourceRecord(RecordType.PTR, target)
 
 
-def srv(priority: int, weight: int, port: int, target: bytes) -> Record:
+def srv_record(priority: int, weight: int, port: int, target: bytes) -> ResourceRecord:
     """SRV to a wire name, which is never compressed (RFC 2782)."""
-    return Record(Type.SRV, struct.pack("!HHH", priority, weight, port) + target)
+    return ResourceRecord(RecordType.SRV, struct.pack("!HHH", priority, weight, port) + target)
 
 
-def text(words: Sequence[str]) -> Record:
+def text_record(words: Sequence[str]) -> ResourceRecord:
     """TXT with a string per word, each cut to the 255 octets that a string can have (RFC 1035, section 3.3.14)."""
     strings = [word.encode()[:255] for word in words]
-    return Record(Type.TXT, b"".join(bytes((len(string),)) + string for string in strings))
+    return ResourceRecord(RecordType.TXT, b"".join(bytes((len(string),)) + string for string in strings))
 
 
-def name_server(apex: bytes) -> bytes:
+def name_server_name(apex: bytes) -> bytes:
     """The wire name of the server of an apex; one near 255 octets has no room below it and is its own server."""
     return b"\x02ns" + apex if len(apex) < 240 else apex
 
 
-def authority(apex: bytes, home: bytes, ttl: int, serial: int) -> tuple[Record, Record]:
+def authority_records(apex: bytes, home: bytes, ttl: int, serial: int) -> tuple[ResourceRecord, ResourceRecord]:
     """SOA and NS of an apex; `home` is the domain that the server's own name is in.
 
     RFC 1035, section 3.3.13. The last number is how long a negative answer may be kept (RFC 2308, section 4).
     """
     refresh, retry, expire = 3600, 600, 86400
     times = struct.pack("!5I", serial & 0xFFFFFFFF, refresh, retry, expire, ttl)
-    server = name_server(home)
+    server = name_server_name(home)
     mailbox = b"\x0ahostmaster" + home if len(home) < 240 else home
-    return Record(Type.SOA, server + mailbox + times), Record(Type.NS, server)
+    return ResourceRecord(RecordType.SOA, server + mailbox + times), ResourceRecord(RecordType.NS, server)

@@ -5,17 +5,17 @@ so the interpreter does nothing per datagram but the look-up. What is too long f
 into the batch by hand.
 """
 
-SIZE = 192
+BLOCK_SIZE = 192
 """Octets: room for nearly all answers with one record, and for those that there is none."""
-LENGTH = 8
+LENGTH_SIZE = 8
 """Octets of the length at the end, as the kernel wants it (size_t)."""
 
 
-def block(said: bytes) -> bytes:
-    """An answer as a block; longer than `SIZE` if it has to be."""
-    return said.ljust(SIZE - LENGTH, b"\0") + len(said).to_bytes(LENGTH, "little")
+def encode_block(said: bytes) -> bytes:
+    """An answer as a block; longer than `BLOCK_SIZE` if it has to be."""
+    return said.ljust(BLOCK_SIZE - LENGTH_SIZE, b"\0") + len(said).to_bytes(LENGTH_SIZE, "little")
 
 
-def plain(whole: bytes) -> bytes:
+def decode_block(whole: bytes) -> bytes:
     """The answer in a block."""
-    return whole[: int.from_bytes(whole[-LENGTH:], "little")]
+    return whole[: int.from_bytes(whole[-LENGTH_SIZE:], "little")]

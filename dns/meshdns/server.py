@@ -1,23 +1,23 @@
-"""The name server: sockets around `answer`, one zone for all of them, swapped in one assignment."""
+"""The name server: sockets around `answer_query`, one zone for all of them, swapped in one assignment."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from meshdns.acl import LOCAL, Network, within
-from meshdns.authoritative import Forward, Rcode, failure
-from meshdns.bind import NameServerError, bind
+from meshdns.acl import LOCAL_NETWORKS, Network, network_matcher
+from meshdns.authoritative import ForwardQuery, Rcode, failure_response
+from meshdns.bind import NameServerError, bind_sockets
 from meshdns.forwarder import ForwardCounters, Forwarder
-from meshdns.packet_cache import Answers
-from meshdns.tcp import TcpServer
-from meshdns.udp import BatchServer, PlainServer, serve
+from meshdns.packet_cache import ZoneResponder
+from meshdns.tcp import DnsTcpServer
+from meshdns.udp import BatchUdpServer, PlainUdpServer, serve_udp
 from meshdns.zone import Zone
 
-__all__ = ["LOCAL", "Counters", "NameServer", "NameServerError"]
+__all__ = ["LOCAL_NETWORKS", "NameServer", "NameServerError", "QueryCounters"]
 
 
 @dataclass(slots=True)
-class Counters:
+class QueryCounters:
     """What became of the questions since the start."""
 
     answered: int = 0
@@ -37,17 +37,17 @@ class NameServer:
         zone: Zone,
         forwarder: Forwarder | None = None,
         *,
-        allowed: Sequence[Network] = LOCAL,
+        allowed: Sequence[Network] = LOCAL_NETWORKS,
     ) -> None:
         self._listen = tuple(listen)
         self._forwarder = forwarder or Forwarder()
-        self.answers = Answers(zone, self._forwarder.ready)
+        self.answers = ZoneResponder(zone, self._forwarder.ready)
         """What is known over UDP."""
-        self._answers_tcp = Answers(zone, tcp=True)
-        self._allows = within(allowed)
-        self._udp: list[BatchServer | PlainServer] = []
-        self._tcp: list[tuple[asyncio.Server, TcpServer]] = []
-        self.counters = Counters()
+        self._answers_tcp = ZoneResponder(zone, tcp=True)
+        self._allows = network_matcher(allowed)
+        self._udp: list[BatchUdpServer | PlainUdpServer] = []
+        self._tcp: list[tuple[asyncio.Server, DnsTcpServer]] = []
+        self.counters = QueryCounters()
         self.addresses: tuple[tuple[str, int], ...] = ()
         """Where it really listens, after `start`: port 0 became a number."""
 
@@ -76,18 +76,19 @@ class NameServer:
         self._udp, self._tcp = [], []
 
     def replace(self, zone: Zone, touched: Iterable[bytes] | None = None) -> None:
-        """Answer from this zone from the next question on. `touched` is what `Draft.update` says; None: anything."""
+        """Answer from this zone from the next question on. `touched` is what `ZoneBuilder.update` says; None:
+        anything."""
         self.answers.replace(zone, touched)
         self._answers_tcp.replace(zone, touched)
         self._forwarder.ready.forget()  # a name in there may have become own
 
     async def _serve(self, host: str, port: int) -> tuple[str, int]:
-        udp, tcp = bind(host, port)
+        udp, tcp = bind_sockets(host, port)
         bound = int(udp.getsockname()[1])
-        connections = TcpServer(self)
+        connections = DnsTcpServer(self)
         listener = await asyncio.get_running_loop().create_server(connections.connection, sock=tcp)
         self._tcp.append((listener, connections))
-        self._udp.append(await serve(udp, self))
+        self._udp.append(await serve_udp(udp, self))
         return host, bound
 
     # ------------------------------------------------------------------------------- what the transports ask
@@ -96,13 +97,13 @@ class NameServer:
         """Whether a client is served."""
         return self._allows(host)
 
-    def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | Forward | None:
+    def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | ForwardQuery | None:
         """What to say to a packet from a host. `looked`: it is not known; the host is served."""
         if looked:
             return self._counted(self.answers.think(packet))
         return self._answer(packet, host, self.answers)
 
-    def answer_tcp(self, packet: bytes, host: str) -> bytes | Forward | None:
+    def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
         """What to say to a packet from a host."""
         return self._answer(packet, host, self._answers_tcp)
 
@@ -110,23 +111,23 @@ class NameServer:
         """So many were answered from `answers`."""
         self.counters.answered += answered
 
-    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> bytes | None:
+    def forward(self, question: ForwardQuery, host: str, send: Callable[[bytes], None]) -> bytes | None:
         """What is known of another name; None: `send` gets it from an upstream."""
         return self._forwarder.ask(question.packet, question.query, host, send)
 
-    def forward_tcp(self, question: Forward, host: str) -> "asyncio.Future[bytes]":
+    def forward_tcp(self, question: ForwardQuery, host: str) -> "asyncio.Future[bytes]":
         """What is known of another name, or what an upstream says."""
         return self._forwarder.resolve(question.packet, question.query, host, tcp=True)
 
-    def _answer(self, packet: bytes, host: str, answers: Answers) -> bytes | Forward | None:
+    def _answer(self, packet: bytes, host: str, answers: ZoneResponder) -> bytes | ForwardQuery | None:
         if not self._allows(host):
             return self._refuse(packet)
         return self._counted(answers.ask(packet))
 
-    def _counted(self, said: bytes | Forward | None) -> bytes | Forward | None:
+    def _counted(self, said: bytes | ForwardQuery | None) -> bytes | ForwardQuery | None:
         if said is None:
             self.counters.dropped += 1
-        elif isinstance(said, Forward):
+        elif isinstance(said, ForwardQuery):
             self.counters.forwarded += 1
         else:
             self.counters.answered += 1
@@ -138,4 +139,4 @@ class NameServer:
             self.counters.dropped += 1
             return None
         self.counters.refused += 1
-        return failure(packet, Rcode.REFUSED)
+        return failure_response(packet, Rcode.REFUSED)

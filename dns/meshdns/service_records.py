@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from meshdns.rdata import Record, address, pointer, srv, text, wire
+from meshdns.rdata import ResourceRecord, address_record, encode_name, pointer_record, srv_record, text_record
 
-TASKS = "tasks"
+TASKS_LABEL = "tasks"
 """The label of the name that stands for all endpoints that take traffic."""
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class DnsEndpoint:
     """One of those who answer for a service."""
 
     label: str
@@ -36,7 +36,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Port:
+class DnsPort:
     """A port that the service's address listens on."""
 
     number: int
@@ -45,35 +45,35 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class DnsService:
     """What a name leads to."""
 
     addresses: tuple[str, ...]
-    endpoints: tuple[Endpoint, ...] = ()
-    ports: tuple[Port, ...] = ()
+    endpoints: tuple[DnsEndpoint, ...] = ()
+    ports: tuple[DnsPort, ...] = ()
     about: tuple[str, ...] = ()
     """Its TXT record, `key=value` each."""
     canonical: bool = False
     """Whether its addresses lead back to this name: of several names with one address, one is."""
 
 
-class Change(NamedTuple):
+class RecordChange(NamedTuple):
     """What a service has at one wire name from now on."""
 
     place: bytes
-    records: tuple[Record, ...] | None
+    records: tuple[ResourceRecord, ...] | None
     """None: nothing any more. A name without records exists all the same: `tasks` while no endpoint takes traffic."""
     own: bool
     """It is the service's own name, and not one that it brings with it."""
 
 
-def changes(name: str, before: Service | None, now: Service | None) -> Iterator[Change]:
+def record_changes(name: str, before: DnsService | None, now: DnsService | None) -> Iterator[RecordChange]:
     """What differs when a service becomes another one, or comes (None before), or goes.
 
     Only that is worked out: of ten endpoints one has changed. What comes with a name so long that there is no room
     below it is left out. Raises ValueError for a name or an address that is none.
     """
-    target = wire(name)
+    target = encode_name(name)
     old, new = _ingredients(before), _ingredients(now)
     for part in [part for part in old if part not in new]:
         yield from _change(target, part, None)
@@ -87,7 +87,7 @@ _Part: TypeAlias = tuple[str, str]
 _OWN, _TASKS = ("own", ""), ("tasks", "")
 
 
-def _ingredients(service: Service | None) -> dict[_Part, tuple[Any, ...]]:
+def _ingredients(service: DnsService | None) -> dict[_Part, tuple[Any, ...]]:
     """What the records of each name are made of. Cheap: nothing is encoded, and endpoints are compared as objects."""
     if service is None:
         return {}
@@ -95,7 +95,7 @@ def _ingredients(service: Service | None) -> dict[_Part, tuple[Any, ...]]:
     if service.endpoints:
         parts[_TASKS] = tuple(endpoint.address for endpoint in service.endpoints if endpoint.serving)
     for endpoint in service.endpoints:
-        if endpoint.label != TASKS:
+        if endpoint.label != TASKS_LABEL:
             at = "endpoint", endpoint.label
             parts[at] = (*parts.get(at, ()), endpoint)
     for port in service.ports:
@@ -106,35 +106,35 @@ def _ingredients(service: Service | None) -> dict[_Part, tuple[Any, ...]]:
     return parts
 
 
-def _change(target: bytes, part: _Part, made_of: tuple[Any, ...] | None) -> Iterator[Change]:
+def _change(target: bytes, part: _Part, made_of: tuple[Any, ...] | None) -> Iterator[RecordChange]:
     kind, which = part
-    found: tuple[Record, ...] | None = None
+    found: tuple[ResourceRecord, ...] | None = None
     match kind:
         case "own":
             place = target
             if made_of is not None:
                 addresses, about = made_of
-                found = (*map(address, addresses), *_about(about))
+                found = (*map(address_record, addresses), *_about(about))
         case "tasks":
-            place = wire(TASKS)[:-1] + target
-            found = None if made_of is None else tuple(map(address, made_of))
+            place = encode_name(TASKS_LABEL)[:-1] + target
+            found = None if made_of is None else tuple(map(address_record, made_of))
         case "endpoint":
-            place = wire(which)[:-1] + target
+            place = encode_name(which)[:-1] + target
             if made_of is not None:
                 told = (record for endpoint in made_of for record in _about(endpoint.about))
-                found = (*(address(endpoint.address) for endpoint in made_of), *told)
+                found = (*(address_record(endpoint.address) for endpoint in made_of), *told)
         case "port":
-            place = wire(which)[:-1] + target
-            found = None if made_of is None else (srv(0, 0, made_of[0], target),)
+            place = encode_name(which)[:-1] + target
+            found = None if made_of is None else (srv_record(0, 0, made_of[0], target),)
         case _:
-            place = wire(ipaddress.ip_address(which).reverse_pointer)
-            found = None if made_of is None else (pointer(target),)
+            place = encode_name(ipaddress.ip_address(which).reverse_pointer)
+            found = None if made_of is None else (pointer_record(target),)
     if len(place) <= 255:
-        yield Change(place, found, own=kind == "own")
+        yield RecordChange(place, found, own=kind == "own")
 
 
-def _about(words: tuple[str, ...]) -> tuple[Record, ...]:
-    return (text(words),) if words else ()
+def _about(words: tuple[str, ...]) -> tuple[ResourceRecord, ...]:
+    return (text_record(words),) if words else ()
 
 
 def reverse_domains(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[str, ...]:

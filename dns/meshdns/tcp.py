@@ -12,44 +12,44 @@ import asyncio
 import struct
 from typing import Protocol, cast
 
-from meshdns.authoritative import Forward
+from meshdns.authoritative import ForwardQuery
 
-IDLE = 10.0
+IDLE_TIMEOUT = 10.0
 """Seconds without a question after which a connection is closed (RFC 7766, section 6.2.3)."""
-CONNECTIONS = 256
-PIPELINED = 32
+MAX_CONNECTIONS = 256
+MAX_PIPELINED = 32
 """Forwarded questions of one connection that are under way; the next one waits in the socket."""
-CHUNK = 32768
+WRITE_CHUNK_BYTES = 32768
 """Octets of answers that are written at once; then a client that does not read is noticed."""
 
 
-class Served(Protocol):
+class TcpResponder(Protocol):
     """Who answers: the name server, as far as a transport needs it."""
 
-    def answer_tcp(self, packet: bytes, host: str) -> bytes | Forward | None:
+    def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
         """Any question from anybody."""
         ...
 
-    def forward_tcp(self, question: Forward, host: str) -> "asyncio.Future[bytes]":
+    def forward_tcp(self, question: ForwardQuery, host: str) -> "asyncio.Future[bytes]":
         """Have it answered by an upstream."""
         ...
 
 
-class TcpServer:
+class DnsTcpServer:
     """The connections of one listening address; `connection` makes the protocol of each."""
 
-    def __init__(self, server: Served, *, idle: float = IDLE, connections: int = CONNECTIONS) -> None:
+    def __init__(self, server: TcpResponder, *, idle: float = IDLE_TIMEOUT, connections: int = MAX_CONNECTIONS) -> None:
         self._server = server
         self._idle = idle
         self._most = connections
-        self._open: dict[Connection, None] = {}
+        self._open: dict[DnsTcpConnection, None] = {}
         """The one that has been idle for longest comes first."""
 
-    def connection(self) -> "Connection":
+    def connection(self) -> "DnsTcpConnection":
         """Factory for `loop.create_server`."""
-        return Connection(self._server, self, self._idle)
+        return DnsTcpConnection(self._server, self, self._idle)
 
-    def opened(self, connection: "Connection") -> bool:
+    def opened(self, connection: "DnsTcpConnection") -> bool:
         """Whether there is room for a new connection."""
         if len(self._open) >= self._most:
             idle = next((each for each in self._open if each.idle), None)
@@ -60,13 +60,13 @@ class TcpServer:
         self._open[connection] = None
         return True
 
-    def asked(self, connection: "Connection") -> None:
+    def asked(self, connection: "DnsTcpConnection") -> None:
         """It is not idle."""
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
 
-    def closed(self, connection: "Connection") -> None:
+    def closed(self, connection: "DnsTcpConnection") -> None:
         """It is gone."""
         self._open.pop(connection, None)
 
@@ -76,10 +76,10 @@ class TcpServer:
             connection.close()
 
 
-class Connection(asyncio.Protocol):
+class DnsTcpConnection(asyncio.Protocol):
     """One client, until it is done or was idle for too long."""
 
-    def __init__(self, server: Served, connections: TcpServer, idle: float) -> None:
+    def __init__(self, server: TcpResponder, connections: DnsTcpServer, idle: float) -> None:
         self._server = server
         self._connections = connections
         self._patience = idle
@@ -156,19 +156,19 @@ class Connection(asyncio.Protocol):
         data, at, end = self._rest, 0, len(self._rest)
         out: list[bytes] = []
         octets = 0
-        while end - at >= 2 and len(self._under_way) < PIPELINED and not self._unread:
+        while end - at >= 2 and len(self._under_way) < MAX_PIPELINED and not self._unread:
             length = data[at] << 8 | data[at + 1]
             if end - at < 2 + length:
                 break
             packet = data[at + 2 : at + 2 + length]
             at += 2 + length
             said = self._server.answer_tcp(packet, self._host)
-            if isinstance(said, Forward):
+            if isinstance(said, ForwardQuery):
                 self._forward(said)
             elif said is not None:
                 out += struct.pack("!H", len(said)), said
                 octets += len(said)
-                if octets > CHUNK:
+                if octets > WRITE_CHUNK_BYTES:
                     self._transport.write(b"".join(out))
                     out, octets = [], 0
         if out:
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
     def _read_on(self) -> None:
         if self._transport.is_closing():
             return
-        if self._unread or len(self._under_way) >= PIPELINED:
+        if self._unread or len(self._under_way) >= MAX_PIPELINED:
             self._transport.pause_reading()
         elif self._ended:
             if not self._under_way:
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
-    def _forward(self, question: Forward) -> None:
+    def _forward(self, question: ForwardQuery) -> None:
         task = self._server.forward_tcp(question, self._host)
         self._under_way.add(task)
         task.add_done_callback(self._forwarded)

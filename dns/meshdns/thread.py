@@ -17,10 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from meshdns.forwarder import ForwardCounters
-from meshdns.server import Counters, NameServer
+from meshdns.server import NameServer, QueryCounters
 from meshdns.zone import Zone
 
-AHEAD = 10
+NICE_INCREMENT = 10
 """How much nicer the others are: nice(1)."""
 
 
@@ -42,7 +42,7 @@ class ThreadedServer:
         return self._server.addresses
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> QueryCounters:
         """What became of the questions, a moment ago."""
         return self._server.counters
 
@@ -104,4 +104,4 @@ def _go_ahead() -> None:
     if sys.platform == "linux":
         me = threading.get_native_id()
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) - AHEAD)
+            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) - NICE_INCREMENT)

@@ -13,33 +13,33 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from meshdns import mmsg
 from meshdns import udp_batch as batch
-from meshdns.authoritative import Forward
-from meshdns.packet_cache import Answers
-from meshdns.response_block import block
+from meshdns.authoritative import ForwardQuery
+from meshdns.packet_cache import ZoneResponder
+from meshdns.response_block import encode_block
 
 Peer: TypeAlias = tuple[Any, ...]
 """A socket address as the socket module writes it: host and port first."""
-TURNS = 4
+BATCHES_PER_WAKEUP = 4
 """Batches per wake-up; then others on the event loop have their turn."""
-HOSTS = 4096
+MAX_KNOWN_CLIENTS = 4096
 """Clients that are known to be served; when more come, all are asked about anew."""
 
 
-class Served(Protocol):
+class UdpResponder(Protocol):
     """Who answers: the name server, as far as a transport needs it."""
 
-    answers: Answers
+    answers: ZoneResponder
     """What can be looked up at once, for hosts that are served."""
 
     def allows(self, host: str) -> bool:
         """Whether a client is served."""
         ...
 
-    def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | Forward | None:
+    def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | ForwardQuery | None:
         """Any question from anybody. `looked`: it is from a host that is served, and not in `answers`."""
         ...
 
-    def forward(self, question: Forward, host: str, send: Callable[[bytes], None]) -> bytes | None:
+    def forward(self, question: ForwardQuery, host: str, send: Callable[[bytes], None]) -> bytes | None:
         """The answer if it is known; None: `send` gets it later."""
         ...
 
@@ -48,15 +48,15 @@ class Served(Protocol):
         ...
 
 
-class BatchServer:
+class BatchUdpServer:
     """One bound socket; it is closed by `close`."""
 
-    def __init__(self, sock: socket.socket, server: Served) -> None:
+    def __init__(self, sock: socket.socket, server: UdpResponder) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._server = server
-        self._batch = batch.Batch(sock)
-        self._later = batch.Batch(sock)
+        self._batch = batch.UdpBatch(sock)
+        self._later = batch.UdpBatch(sock)
         """For answers that come from upstreams."""
         self._late: list[tuple[bytes, bytes, bytes]] = []
         """Question, the way back, answer."""
@@ -75,7 +75,7 @@ class BatchServer:
         self._socket.close()
 
     def _drain(self) -> None:
-        for _ in range(TURNS):
+        for _ in range(BATCHES_PER_WAKEUP):
             count = self._batch.receive()
             if count > 0:
                 self._answer(count)
@@ -104,7 +104,7 @@ class BatchServer:
                 said = self._think(slot, looked)
                 if said is None:
                     unanswered.append(slot)
-                found[slot] = block(said or b"")
+                found[slot] = encode_block(said or b"")
         part.answer(cast(list[bytes], found))
         self._server.count(count - thought)
         first = 0
@@ -115,7 +115,7 @@ class BatchServer:
 
     def _meet(self, count: int) -> bool:
         """Ask about clients that were not seen yet: whether all are to be served. If not, nothing is looked up."""
-        if len(self._known) > HOSTS:
+        if len(self._known) > MAX_KNOWN_CLIENTS:
             self._known.clear()
         known = cast(set[Any], self._known)
         served = True
@@ -131,7 +131,7 @@ class BatchServer:
         """The answer to a question that was not known; None: there is none now."""
         packet, host = self._batch.question(slot), self._batch.host(slot)
         said = self._server.answer_udp(packet, host, looked=looked)
-        if isinstance(said, Forward):
+        if isinstance(said, ForwardQuery):
             return self._server.forward(said, host, self._sender(slot, packet))
         return said
 
@@ -154,17 +154,17 @@ class BatchServer:
             part = late[first : first + batch.SLOTS]
             for slot, (packet, way_back, _) in enumerate(part):
                 self._later.put(slot, packet, way_back)
-            self._later.answer([block(reply) for _, _, reply in part])
+            self._later.answer([encode_block(reply) for _, _, reply in part])
             self._later.send(0, len(part))
 
 
 _SLOTS = range(batch.SLOTS)
 
 
-class PlainServer(asyncio.DatagramProtocol):
+class PlainUdpServer(asyncio.DatagramProtocol):
     """One bound socket of asyncio's. Bound to all addresses, its answers may leave from another one than was asked."""
 
-    def __init__(self, server: Served) -> None:
+    def __init__(self, server: UdpResponder) -> None:
         self._server = server
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -175,7 +175,7 @@ class PlainServer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Peer) -> None:
         """One question."""
         said = self._server.answer_udp(data, addr[0])
-        if isinstance(said, Forward):
+        if isinstance(said, ForwardQuery):
             said = self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
         if said is not None:
             self._send(said, addr)
@@ -193,11 +193,13 @@ class PlainServer(asyncio.DatagramProtocol):
             self._transport.sendto(reply, peer)
 
 
-async def serve(sock: socket.socket, server: Served, *, plain: bool | None = None) -> BatchServer | PlainServer:
+async def serve_udp(
+    sock: socket.socket, server: UdpResponder, *, plain: bool | None = None
+) -> BatchUdpServer | PlainUdpServer:
     """Answer on a bound socket, which is theirs from now on. `plain`: without batches; None: if there are none."""
     if plain is None:
         plain = not mmsg.available()
     if not plain:
-        return BatchServer(sock, server)
-    _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(lambda: PlainServer(server), sock=sock)
+        return BatchUdpServer(sock, server)
+    _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(lambda: PlainUdpServer(server), sock=sock)
     return protocol

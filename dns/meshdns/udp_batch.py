@@ -20,20 +20,20 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from operator import getitem
 
-from meshdns.authoritative import cut
-from meshdns.mmsg import Header, Vector, calls
-from meshdns.response_block import LENGTH, SIZE, plain
+from meshdns.authoritative import truncate_answer
+from meshdns.mmsg import IoVector, MmsgHeader, load_calls
+from meshdns.response_block import BLOCK_SIZE, LENGTH_SIZE, decode_block
 
 SLOTS = 64
 """Datagrams per call; 16 to 256 differ by nothing that can be measured."""
-LONGEST = 1024
+MAX_QUERY_BYTES = 1024
 """Octets of a question; a longer one is cut, and said to be malformed."""
-ROOM = 1280
+MAX_ANSWER_BYTES = 1280
 """Octets of an answer."""
-QUESTION = LONGEST + 64
+QUERY_STRIDE = MAX_QUERY_BYTES + 64
 """Octets from one slot to the next: an odd number of cache lines, so that slots do not compete for the same ones."""
 
-ADDRESS = 32
+ADDRESS_STRIDE = 32
 """Octets per slot for a socket address: 16 (ip(7)) or 28 (ipv6(7)), aligned."""
 _CONTROL = 64
 _PKTINFO4, _RECVPKTINFO6 = 8, 49  # linux/in.h IP_PKTINFO, linux/in6.h IPV6_RECVPKTINFO
@@ -42,12 +42,12 @@ _PASSING = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
 """The kernel has no room now: what is left is dropped, as the network might. Other errors are of one datagram."""
 
 
-_SIZE = ctypes.sizeof(Header)
-_LENGTHS = slice(Header.length.offset // 4, None, _SIZE // 4)
+_SIZE = ctypes.sizeof(MmsgHeader)
+_LENGTHS = slice(MmsgHeader.length.offset // 4, None, _SIZE // 4)
 _ANY_INTERFACE = memoryview(bytes(4 * SLOTS)).cast("I")
 
 
-class _Keys(dict[int, slice]):
+class _SlotKeys(dict[int, slice]):
     """Where the question of a slot lies without its ID, by its length."""
 
     def __init__(self, start: int) -> None:
@@ -59,10 +59,10 @@ class _Keys(dict[int, slice]):
         return made
 
 
-_KEYS = tuple(_Keys(slot * QUESTION) for slot in range(SLOTS))
+_KEYS = tuple(_SlotKeys(slot * QUERY_STRIDE) for slot in range(SLOTS))
 
 
-class Batch:
+class UdpBatch:
     """The buffers of one non-blocking UDP socket, which stays the caller's.
 
     After `receive()` slot k holds a question; `keys` gives all of them without their IDs. `answer` takes a block for
@@ -79,14 +79,16 @@ class Batch:
         self._fd = ctypes.c_int(sock.fileno())
         self._slots = ctypes.c_uint(SLOTS)
         self._flags = ctypes.c_int(socket.MSG_DONTWAIT)
-        self.questions = mmap.mmap(-1, SLOTS * QUESTION)
-        self.answers = mmap.mmap(-1, SLOTS * SIZE)
-        self._long = mmap.mmap(-1, SLOTS * ROOM)
-        self._addresses = mmap.mmap(-1, SLOTS * ADDRESS)
+        self.questions = mmap.mmap(-1, SLOTS * QUERY_STRIDE)
+        self.answers = mmap.mmap(-1, SLOTS * BLOCK_SIZE)
+        self._long = mmap.mmap(-1, SLOTS * MAX_ANSWER_BYTES)
+        self._addresses = mmap.mmap(-1, SLOTS * ADDRESS_STRIDE)
         self._control = mmap.mmap(-1, SLOTS * _CONTROL)
-        headers, vectors = ([mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (Header, Vector))
-        self._received, self._sent = ((Header * SLOTS).from_buffer(part) for part in headers)
-        self._in, self._out = ((Vector * SLOTS).from_buffer(part) for part in vectors)
+        headers, vectors = (
+            [mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (MmsgHeader, IoVector)
+        )
+        self._received, self._sent = ((MmsgHeader * SLOTS).from_buffer(part) for part in headers)
+        self._in, self._out = ((IoVector * SLOTS).from_buffer(part) for part in vectors)
         self._long_place = 0
         self._wire()
         places = memoryview(vectors[1]).cast("L")
@@ -94,14 +96,14 @@ class Batch:
         self._usual_places = self._places.tolist()
         self._moved: list[int] = []
         """Slots whose answer lies in `_long`."""
-        self._ends = memoryview(self.answers).cast("L")[SIZE // LENGTH - 1 :: SIZE // LENGTH]
-        self._asked = memoryview(self.questions).cast("H")[:: QUESTION // 2]
-        self._answered = memoryview(self.answers).cast("H")[:: SIZE // 2]
+        self._ends = memoryview(self.answers).cast("L")[BLOCK_SIZE // LENGTH_SIZE - 1 :: BLOCK_SIZE // LENGTH_SIZE]
+        self._asked = memoryview(self.questions).cast("H")[:: QUERY_STRIDE // 2]
+        self._answered = memoryview(self.answers).cast("H")[:: BLOCK_SIZE // 2]
         self._lengths = memoryview(headers[0]).cast("I")[_LENGTHS]
         self._hosts = memoryview(self._addresses)
         self._hosts = self._hosts.cast("Q") if self._v6 else self._hosts.cast("I")[1::8]
         self._interfaces = memoryview(self._control).cast("I")[4 :: _CONTROL // 4]
-        self._receive, self._send = calls()
+        self._receive, self._send = load_calls()
 
     def receive(self) -> int:
         """Fetch what is there: how many; 0 or less if none."""
@@ -116,16 +118,16 @@ class Batch:
 
     def question(self, slot: int) -> bytes:
         """One question."""
-        start = slot * QUESTION
+        start = slot * QUERY_STRIDE
         return self.questions[start : start + self._lengths[slot]]
 
     def answer(self, blocks: Sequence[bytes]) -> None:
         """Put the answers of the first slots in place, each with the ID of its question."""
         octets = b"".join(blocks)
         longer = []
-        if len(octets) != len(blocks) * SIZE:
-            longer = [slot for slot, each in enumerate(blocks) if len(each) != SIZE]
-            octets = b"".join([each[:SIZE] for each in blocks])
+        if len(octets) != len(blocks) * BLOCK_SIZE:
+            longer = [slot for slot, each in enumerate(blocks) if len(each) != BLOCK_SIZE]
+            octets = b"".join([each[:BLOCK_SIZE] for each in blocks])
         for slot in self._moved:
             self._places[slot] = self._usual_places[slot]
         self._moved = longer
@@ -133,7 +135,7 @@ class Batch:
         self.sizes[:] = self._ends
         self._answered[:] = self._asked
         for slot in longer:
-            self._move(slot, plain(blocks[slot]))
+            self._move(slot, decode_block(blocks[slot]))
 
     def hosts(self, count: int) -> list[int] | list[tuple[int, int]]:
         """A number (IPv4) or a pair of them (IPv6) for each peer's address, only to be compared."""
@@ -143,21 +145,21 @@ class Batch:
 
     def host(self, slot: int) -> str:
         """Who sent the question in a slot, as the socket module writes it."""
-        raw = self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS]
+        raw = self._addresses[slot * ADDRESS_STRIDE : (slot + 1) * ADDRESS_STRIDE]
         return _host6(raw[8:24]) if self._v6 else _host(raw[4:8])
 
     def way_back(self, slot: int) -> bytes:
         """What `put` needs for a later answer to the question in a slot."""
-        address = self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS]
+        address = self._addresses[slot * ADDRESS_STRIDE : (slot + 1) * ADDRESS_STRIDE]
         return address + self._control[slot * _CONTROL : (slot + 1) * _CONTROL] if self._everywhere else address
 
     def put(self, slot: int, question: bytes, way_back: bytes) -> None:
         """Make a question of earlier, of another batch of the same socket, that of a slot again."""
-        self.questions[slot * QUESTION : slot * QUESTION + len(question)] = question
+        self.questions[slot * QUERY_STRIDE : slot * QUERY_STRIDE + len(question)] = question
         self._lengths[slot] = len(question)
-        self._addresses[slot * ADDRESS : (slot + 1) * ADDRESS] = way_back[:ADDRESS]
+        self._addresses[slot * ADDRESS_STRIDE : (slot + 1) * ADDRESS_STRIDE] = way_back[:ADDRESS_STRIDE]
         if self._everywhere:
-            self._control[slot * _CONTROL : (slot + 1) * _CONTROL] = way_back[ADDRESS:]
+            self._control[slot * _CONTROL : (slot + 1) * _CONTROL] = way_back[ADDRESS_STRIDE:]
 
     def send(self, first: int, end: int) -> None:
         """Send the answers of these slots."""
@@ -174,16 +176,16 @@ class Batch:
 
     def _move(self, slot: int, said: bytes) -> None:
         """Put an answer that no block holds in place."""
-        place = slot * ROOM
-        self._long[place : place + len(said)] = self.questions[slot * QUESTION :][:2] + said[2:]
+        place = slot * MAX_ANSWER_BYTES
+        self._long[place : place + len(said)] = self.questions[slot * QUERY_STRIDE :][:2] + said[2:]
         self._places[slot] = self._long_place + place
         self.sizes[slot] = len(said)
 
     def _cut(self, slot: int) -> bool:
         """Make an answer shorter that is too long for the way to this peer: whether it could be."""
-        start = slot * ROOM if slot in self._moved else slot * SIZE
+        start = slot * MAX_ANSWER_BYTES if slot in self._moved else slot * BLOCK_SIZE
         said = (self._long if slot in self._moved else self.answers)[start : start + self.sizes[slot]]
-        shorter = cut(self.question(slot), said)
+        shorter = truncate_answer(self.question(slot), said)
         if len(shorter) >= len(said):
             return False
         self._moved = [*self._moved, slot]
@@ -196,15 +198,15 @@ class Batch:
             for part in (self.questions, self.answers, self._long, self._addresses, self._control)
         )
         for slot in range(SLOTS):
-            self._in[slot] = Vector(questions + slot * QUESTION, LONGEST)
-            self._out[slot] = Vector(answers + slot * SIZE, 0)
+            self._in[slot] = IoVector(questions + slot * QUERY_STRIDE, MAX_QUERY_BYTES)
+            self._out[slot] = IoVector(answers + slot * BLOCK_SIZE, 0)
             for header, vector in (
                 (self._received[slot].message, self._in),
                 (self._sent[slot].message, self._out),
             ):
-                header.name = addresses + slot * ADDRESS
+                header.name = addresses + slot * ADDRESS_STRIDE
                 header.name_length = 28 if self._v6 else 16
-                header.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(Vector)
+                header.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(IoVector)
                 header.vector_count = 1
                 if self._everywhere:
                     header.control = control + slot * _CONTROL

@@ -13,23 +13,23 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from meshdns import mmsg
-from meshdns.mmsg import Header, Vector, calls
+from meshdns.mmsg import IoVector, MmsgHeader, load_calls
 
 SLOTS = 32
 """Datagrams per call."""
-LONGEST = 4096
+MAX_DATAGRAM_BYTES = 4096
 """Octets of one that is received; a longer one is cut."""
 _SENT = 64 << 10
 """Octets of all that are sent by one call."""
-_SIZE = ctypes.sizeof(Header)
+_SIZE = ctypes.sizeof(MmsgHeader)
 
 
-def burst() -> "Burst | OneByOne":
+def open_burst() -> "UdpBurst | UnbatchedUdp":
     """What the host can do."""
-    return Burst() if mmsg.available() else OneByOne()
+    return UdpBurst() if mmsg.available() else UnbatchedUdp()
 
 
-class OneByOne:
+class UnbatchedUdp:
     """The same without the calls."""
 
     def send(self, sock: socket.socket, datagrams: Sequence[bytes]) -> None:
@@ -45,35 +45,37 @@ class OneByOne:
         found: list[bytes] = []
         while len(found) < SLOTS:
             try:
-                found.append(sock.recv(LONGEST))
+                found.append(sock.recv(MAX_DATAGRAM_BYTES))
             except BlockingIOError:
                 break
         return found
 
 
-class Burst:
+class UdpBurst:
     """Buffers for both ways."""
 
     def __init__(self) -> None:
-        self._receive, self._send = calls()
+        self._receive, self._send = load_calls()
         self._flags = ctypes.c_int(socket.MSG_DONTWAIT)
-        self._in, self._out = mmap.mmap(-1, SLOTS * LONGEST), mmap.mmap(-1, _SENT)
+        self._in, self._out = mmap.mmap(-1, SLOTS * MAX_DATAGRAM_BYTES), mmap.mmap(-1, _SENT)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._out))
-        headers, vectors = ([mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (Header, Vector))
-        self._headers = [(Header * SLOTS).from_buffer(part) for part in headers]
-        self._vectors = [(Vector * SLOTS).from_buffer(part) for part in vectors]
+        headers, vectors = (
+            [mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (MmsgHeader, IoVector)
+        )
+        self._headers = [(MmsgHeader * SLOTS).from_buffer(part) for part in headers]
+        self._vectors = [(IoVector * SLOTS).from_buffer(part) for part in vectors]
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._in))
         for slot in range(SLOTS):
-            self._vectors[0][slot] = Vector(base + slot * LONGEST, LONGEST)
+            self._vectors[0][slot] = IoVector(base + slot * MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES)
             for way, vector in zip(self._headers, self._vectors, strict=True):
-                way[slot].message.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(Vector)
+                way[slot].message.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(IoVector)
                 way[slot].message.vector_count = 1
-        self._lengths = memoryview(headers[0]).cast("I")[Header.length.offset // 4 :: _SIZE // 4]
+        self._lengths = memoryview(headers[0]).cast("I")[MmsgHeader.length.offset // 4 :: _SIZE // 4]
         places = memoryview(vectors[1]).cast("L")
         self._places, self._sizes = places[0::2], places[1::2]
 
     def send(self, sock: socket.socket, datagrams: Sequence[bytes]) -> None:
-        """As `OneByOne.send`."""
+        """As `UnbatchedUdp.send`."""
         fd = sock.fileno()
         for first in range(0, len(datagrams), SLOTS):
             part = datagrams[first : first + SLOTS]
@@ -81,7 +83,7 @@ class Burst:
             self._send_all(fd, len(part))
 
     def receive(self, sock: socket.socket) -> list[bytes]:
-        """As `OneByOne.receive`."""
+        """As `UnbatchedUdp.receive`."""
         count = self._receive(sock.fileno(), self._headers[0], SLOTS, self._flags, None)
         if count < 0:
             if (error := ctypes.get_errno()) in (errno.EAGAIN, errno.EINTR):
@@ -90,7 +92,9 @@ class Burst:
         octets = self._in
         return [
             octets[start : start + length]
-            for start, length in zip(range(0, count * LONGEST, LONGEST), self._lengths[:count].tolist(), strict=True)
+            for start, length in zip(
+                range(0, count * MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES), self._lengths[:count].tolist(), strict=True
+            )
         ]
 
     def _put(self, datagrams: Sequence[bytes]) -> None:

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meshdns.authoritative import Rcode
-from meshdns.message import Reply, asked, read
+from meshdns.message import UpstreamReply, build_upstream_query, parse_reply
 from meshdns.upstreams import Address, Upstream
 
-REFUSALS = frozenset((Rcode.FORMERR, Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED))
+FAILURE_RCODES = frozenset((Rcode.FORMERR, Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED))
 """What is no answer to the question."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class HedgingDelays:
     """When the tries begin, in seconds."""
 
     first: float = 0.4
@@ -40,7 +40,7 @@ class Patience:
         return 0.0 if number == 0 else self.first + (number - 1) * self.next
 
 
-class Ways(Protocol):
+class QueryNetwork(Protocol):
     """The network, as far as an exchange needs it: `lines`."""
 
     def ask(self, address: Address, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
@@ -53,7 +53,7 @@ class Ways(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Try:
+class _QueryAttempt:
     upstream: Upstream
     began: float
     edns: bool = True
@@ -61,7 +61,7 @@ class _Try:
     cancel: Callable[[], None] | None = None
 
 
-class Exchange:
+class UpstreamQuery:
     """Starts at once; `done` is called once with the key, and with None if nobody has said anything in time."""
 
     __slots__ = (
@@ -83,28 +83,28 @@ class Exchange:
         self,
         key: bytes,
         upstreams: Sequence[Upstream],
-        ways: Ways,
-        patience: Patience,
-        done: Callable[[bytes, Reply | None], None],
+        ways: QueryNetwork,
+        patience: HedgingDelays,
+        done: Callable[[bytes, UpstreamReply | None], None],
     ) -> None:
         self.key = key
         self._question = key[1:]
         self._upstreams = upstreams
         self._ways = ways
         self._patience = patience
-        self._done: Callable[[bytes, Reply | None], None] | None = done
+        self._done: Callable[[bytes, UpstreamReply | None], None] | None = done
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._most = max(patience.tries, len(upstreams))
-        self._tries: list[_Try] = []
-        self._last: Reply | None = None
+        self._tries: list[_QueryAttempt] = []
+        self._last: UpstreamReply | None = None
         """What is said if nothing better comes."""
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Ask the first upstream. Nearly always that is all: it has to be cheap."""
         upstream = self._upstreams[0]
-        here = _Try(upstream, self._began)
+        here = _QueryAttempt(upstream, self._began)
         self._tries.append(here)
         self._send(here)
         if upstream.failures and upstream.on_trial(self._began) and len(self._upstreams) > 1:
@@ -129,7 +129,7 @@ class Exchange:
             self._finish(self._last)
         elif len(self._tries) < self._most:
             upstream = self._upstreams[len(self._tries) % len(self._upstreams)]
-            here = _Try(upstream, now)
+            here = _QueryAttempt(upstream, now)
             self._tries.append(here)
             self._send(here)
             self._set_timer()
@@ -145,18 +145,18 @@ class Exchange:
         at = min(end, self._began + self._patience.start(number)) if number < self._most else end
         self._timer = self._loop.call_at(max(at, self._loop.time()), self._try_next)
 
-    def _send(self, here: _Try) -> None:
-        question = asked(self.key, edns=here.edns)
+    def _send(self, here: _QueryAttempt) -> None:
+        question = build_upstream_query(self.key, edns=here.edns)
         try:
             here.cancel = self._ways.ask(here.upstream.address, question, lambda packet: self._heard(here, packet))
         except OSError:
             self._loop.call_soon(self._unreachable, here)
 
-    def _heard(self, here: _Try, packet: bytes | None) -> bool:
+    def _heard(self, here: _QueryAttempt, packet: bytes | None) -> bool:
         if packet is None:
             self._unreachable(here)
             return True
-        reply = read(packet, self._question)
+        reply = parse_reply(packet, self._question)
         if reply is None:
             return False  # forged, or garbled: the true one may still come
         if reply.truncated:
@@ -168,9 +168,9 @@ class Exchange:
             self._judge(here, reply)
         return True
 
-    def _over_tcp(self, here: _Try, cut: Reply) -> None:
+    def _over_tcp(self, here: _QueryAttempt, cut: UpstreamReply) -> None:
         def heard(packet: bytes | None) -> None:
-            reply = None if packet is None else read(packet, self._question)
+            reply = None if packet is None else parse_reply(packet, self._question)
             if reply is not None and not reply.truncated:
                 self._judge(here, reply)
                 return
@@ -178,17 +178,17 @@ class Exchange:
                 self._last = cut  # a client that hears no more than that there is more can try by itself
             self._unreachable(here)
 
-        question = asked(self.key, edns=here.edns)
+        question = build_upstream_query(self.key, edns=here.edns)
         here.cancel = self._ways.ask_tcp(here.upstream.address, question, heard)
 
     # ----------------------------------------------------------------------------------------------- the outcome
 
-    def _judge(self, here: _Try, reply: Reply) -> None:
+    def _judge(self, here: _QueryAttempt, reply: UpstreamReply) -> None:
         if self._done is None or here.ended:
             return
         here.ended, here.cancel = True, None
         here.upstream.answered()
-        if reply.rcode not in REFUSALS:
+        if reply.rcode not in FAILURE_RCODES:
             if len(self._tries) > 1:
                 self._overtake(here)
             self._finish(reply)
@@ -197,13 +197,13 @@ class Exchange:
             self._last = reply
         self._next_after_failure()
 
-    def _overtake(self, here: _Try) -> None:
+    def _overtake(self, here: _QueryAttempt) -> None:
         """Those who were asked before and are still silent are slow."""
         slow = {each.upstream for each in self._tries if not each.ended and each.began < here.began}
         for upstream in slow - {here.upstream}:
             upstream.failed(self._loop.time())
 
-    def _unreachable(self, here: _Try) -> None:
+    def _unreachable(self, here: _QueryAttempt) -> None:
         if self._done is None or here.ended:
             return
         here.ended = True
@@ -218,7 +218,7 @@ class Exchange:
         elif failures >= self._most or (self._last is not None and failures >= max(2, len(self._upstreams))):
             self._finish(self._last)
 
-    def _finish(self, reply: Reply | None) -> None:
+    def _finish(self, reply: UpstreamReply | None) -> None:
         done, self._done = self._done, None
         self._end()
         if done is not None:

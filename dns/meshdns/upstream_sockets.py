@@ -2,8 +2,9 @@
 
 A forged answer has to hit the source port and the ID of a question (RFC 5452). Each socket is connected, so that the
 kernel drops what comes from elsewhere and tells when nobody listens, and has a port of the kernel's choice. A question
-alone gets a socket of its own; only in a burst up to `SHARED` questions of the same moment use one, since making a
-socket costs as much as all the rest. What is asked in one turn of the event loop goes out at its end, together.
+alone gets a socket of its own; only in a burst up to `QUERIES_PER_SOCKET` questions of the same moment use one, since
+making a socket costs as much as all the rest. What is asked in one turn of the event loop goes out at its end,
+together.
 """
 
 import asyncio
@@ -14,23 +15,23 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from meshdns.udp_burst import Burst, OneByOne, burst
+from meshdns.udp_burst import UdpBurst, UnbatchedUdp, open_burst
 from meshdns.upstreams import Address
 
-SHARED = 32
+QUERIES_PER_SOCKET = 32
 """Questions of one socket."""
-MOMENT = 1.0
+SOCKET_LIFETIME = 1.0
 """Seconds after which a socket takes no more questions."""
 
 
-class Lines:
+class UpstreamSockets:
     """Sockets towards upstreams. Not for two threads at a time."""
 
     def __init__(self) -> None:
-        self._current: dict[Address, _Line] = {}
-        self._open: set[_Line] = set()
+        self._current: dict[Address, _UpstreamSocket] = {}
+        self._open: set[_UpstreamSocket] = set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._burst = burst()
+        self._burst = open_burst()
 
     def ask(self, address: Address, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
         """Send a question, given without its ID; what comes back with the same ID is `heard`, until that says True.
@@ -39,8 +40,8 @@ class Lines:
         """
         now = asyncio.get_running_loop().time()
         line = self._current.get(address)
-        if line is None or line.closed or line.uses >= SHARED or now - line.born > MOMENT:
-            line = _Line(address, now, self._open, self._burst)
+        if line is None or line.closed or line.uses >= QUERIES_PER_SOCKET or now - line.born > SOCKET_LIFETIME:
+            line = _UpstreamSocket(address, now, self._open, self._burst)
             self._current[address] = line
         return line.ask(question, heard)
 
@@ -71,13 +72,15 @@ class Lines:
         await asyncio.gather(*connections, return_exceptions=True)
 
 
-class _Line:
-    def __init__(self, address: Address, born: float, all_open: "set[_Line]", both_ways: Burst | OneByOne) -> None:
+class _UpstreamSocket:
+    def __init__(
+        self, address: Address, born: float, all_open: "set[_UpstreamSocket]", both_ways: UdpBurst | UnbatchedUdp
+    ) -> None:
         self.uses = 0
         self.born = born
         self.closed = False
         self._waiting: dict[bytes, Callable[[bytes | None], bool]] = {}
-        octets = secrets.token_bytes(2 * (SHARED + 8))
+        octets = secrets.token_bytes(2 * (QUERIES_PER_SOCKET + 8))
         self._ids = list({octets[at : at + 2] for at in range(0, len(octets), 2)})
         """For as many questions as it takes, each another one; a few are twice the same by chance."""
         self._all = all_open

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 from meshdns.log_codes import LogCode
-from meshdns.rdata import suffixes, wire
+from meshdns.rdata import encode_name, name_suffixes
 
 log = logging.getLogger("vipmesh")
 
 Address: TypeAlias = tuple[str, int]
 
-SILENT = 3
+FAILURES_BEFORE_PENALTY = 3
 """Failures in a row after which an upstream is set aside."""
-ASIDE = 5.0
-"""Seconds for which it is set aside at first; twice as many each time, up to `ASIDE_MOST`."""
-ASIDE_MOST = 60.0
-LOOK_EVERY = 1.0
+PENALTY_SECONDS = 5.0
+"""Seconds for which it is set aside at first; twice as many each time, up to `MAX_PENALTY_SECONDS`."""
+MAX_PENALTY_SECONDS = 60.0
+RELOAD_INTERVAL = 1.0
 """Seconds between looks at resolv.conf, while there is something to forward."""
 
 
@@ -48,7 +48,7 @@ class Upstream:
 
     def answered(self) -> None:
         """It is there."""
-        if self.failures >= SILENT:
+        if self.failures >= FAILURES_BEFORE_PENALTY:
             log.info("dns: upstream %s answers again", self)
         if self.failures:
             self.failures = 0
@@ -57,14 +57,16 @@ class Upstream:
     def failed(self, now: float) -> None:
         """It was silent for too long, or not there at all."""
         self.failures += 1
-        if self.failures == SILENT:
+        if self.failures == FAILURES_BEFORE_PENALTY:
             log.warning(
                 "dns: upstream %s does not answer; others are asked first",
                 self,
                 extra=LogCode.UPSTREAM_UNREACHABLE.extra,
             )
-        if self.failures >= SILENT:
-            self.aside_until = now + min(ASIDE_MOST, ASIDE * 2 ** min(self.failures - SILENT, 8))
+        if self.failures >= FAILURES_BEFORE_PENALTY:
+            self.aside_until = now + min(
+                MAX_PENALTY_SECONDS, PENALTY_SECONDS * 2 ** min(self.failures - FAILURES_BEFORE_PENALTY, 8)
+            )
 
     def aside(self, now: float) -> bool:
         """Whether others are to be asked first."""
@@ -72,7 +74,7 @@ class Upstream:
 
     def on_trial(self, now: float) -> bool:
         """Whether it was silent and is asked again: another one is asked at the same time."""
-        return self.failures >= SILENT and not self.aside(now)
+        return self.failures >= FAILURES_BEFORE_PENALTY and not self.aside(now)
 
 
 class Upstreams:
@@ -91,7 +93,7 @@ class Upstreams:
     ) -> None:
         """Raises ValueError for a domain that is no name."""
         self._by_domain = {
-            wire(domain): [Upstream(address, wire(domain)) for address in dict.fromkeys(addresses)]
+            encode_name(domain): [Upstream(address, encode_name(domain)) for address in dict.fromkeys(addresses)]
             for domain, addresses in (by_domain or {}).items()
         }
         self._default = [Upstream(address) for address in dict.fromkeys(given)]
@@ -117,7 +119,7 @@ class Upstreams:
         """Read resolv.conf if it is time and it has changed: whether upstreams are others now."""
         if self._resolv_conf is None or now < self._look_at:
             return False
-        self._look_at = now + LOOK_EVERY
+        self._look_at = now + RELOAD_INTERVAL
         try:
             stat = os.stat(self._resolv_conf)
             seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
@@ -128,13 +130,13 @@ class Upstreams:
             self._complain(f"{self._resolv_conf}: {error.strerror}")
             return False
         self._seen = seen
-        return self._use([address for address in name_servers(text) if not self._is_own(address)])
+        return self._use([address for address in parse_resolv_conf(text) if not self._is_own(address)])
 
     def for_name(self, name: bytes, now: float) -> Sequence[Upstream]:
         """Whom to ask about a lower-case wire name, the likeliest first; those who loop are not asked."""
         mine = self._default
         if self._by_domain:
-            mine = next((self._by_domain[each] for each in suffixes(name) if each in self._by_domain), mine)
+            mine = next((self._by_domain[each] for each in name_suffixes(name) if each in self._by_domain), mine)
         for each in mine:
             if each.looping or each.aside_until:
                 return sorted((each for each in mine if not each.looping), key=lambda each: each.aside(now))
@@ -174,7 +176,7 @@ class Upstreams:
         return True
 
 
-def name_servers(text: str) -> tuple[Address, ...]:
+def parse_resolv_conf(text: str) -> tuple[Address, ...]:
     """The name servers of a resolv.conf(5), port 53."""
     found = []
     for line in text.splitlines():

@@ -9,28 +9,28 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from mesh.api.status import ServiceStatus, WorkerStatus, worker_status
-from mesh.control.service_plan import Part
-from mesh.control.snapshot import Observed
-from mesh.dataplane.drain import Place
+from mesh.control.service_plan import ServicePlan
+from mesh.control.snapshot import WorkerSnapshot
+from mesh.dataplane.drain import BackendKey
 from mesh.model.eligibility import real_keys
-from mesh.model.table import RealKey, Traffic, VirtualKey
+from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class EventInput:
     """All that there is to tell, taken down at once."""
 
-    observed: Observed
+    observed: WorkerSnapshot
     at: float
     """Seconds of a clock that never goes back."""
-    traffic: Mapping[VirtualKey, Traffic] = field(default_factory=dict)
+    traffic: Mapping[VirtualKey, TrafficCounters] = field(default_factory=dict)
     """Empty: the data plane does not count."""
-    connections: Mapping[Place, int] = field(default_factory=dict)
+    connections: Mapping[BackendKey, int] = field(default_factory=dict)
     """The established ones, as far as they can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class ServiceRemovedEvent:
     """A service that is not there any more."""
 
     owner: str
@@ -53,7 +53,7 @@ class ServiceTraffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class TrafficEvent:
     """What goes through this worker; services without any are left out."""
 
     connections: int
@@ -66,58 +66,58 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class InitialStateEvent:
     """Everything has been told; what follows is news."""
 
     services: int
 
 
-Tiding: TypeAlias = WorkerStatus | ServiceStatus | Gone | Flow | Ready
-NAMES: Mapping[type[Tiding], str] = {
+StatusEvent: TypeAlias = WorkerStatus | ServiceStatus | ServiceRemovedEvent | TrafficEvent | InitialStateEvent
+EVENT_NAMES: Mapping[type[StatusEvent], str] = {
     WorkerStatus: "worker",
     ServiceStatus: "service",
-    Gone: "gone",
-    Flow: "flow",
-    Ready: "ready",
+    ServiceRemovedEvent: "gone",
+    TrafficEvent: "flow",
+    InitialStateEvent: "ready",
 }
 """What each is called on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class WatcherState:
     """What watchers know by now."""
 
     worker: WorkerStatus
     """Without services."""
     services: Mapping[str, ServiceStatus]
     """By owner."""
-    traffic: Mapping[VirtualKey, Traffic]
+    traffic: Mapping[VirtualKey, TrafficCounters]
     at: float
 
 
-def take(moment: Moment) -> Told:
+def watcher_state(moment: EventInput) -> WatcherState:
     """What there is to know at this moment."""
     status = worker_status(moment.observed)
     services = {service.owner: service for service in status.services}
-    return Told(replace(status, services=()), services, moment.traffic, moment.at)
+    return WatcherState(replace(status, services=()), services, moment.traffic, moment.at)
 
 
-def everything(told: Told) -> Iterator[Tiding]:
+def initial_events(told: WatcherState) -> Iterator[StatusEvent]:
     """For a new watcher."""
     yield told.worker
     yield from told.services.values()
-    yield Ready(len(told.services))
+    yield InitialStateEvent(len(told.services))
 
 
-def news(before: Told, now: Told) -> Iterator[Tiding]:
+def changed_events(before: WatcherState, now: WatcherState) -> Iterator[StatusEvent]:
     """For one who knows what was before."""
     if now.worker != before.worker:
         yield now.worker
-    yield from (Gone(owner) for owner in before.services if owner not in now.services)
+    yield from (ServiceRemovedEvent(owner) for owner in before.services if owner not in now.services)
     yield from (service for owner, service in now.services.items() if before.services.get(owner) != service)
 
 
-def flow(before: Told | None, moment: Moment) -> Flow:
+def traffic_event(before: WatcherState | None, moment: EventInput) -> TrafficEvent:
     """What goes through now, and in a second since before."""
     plan = moment.observed.plan
     counts = _by_server(moment.connections)
@@ -136,10 +136,10 @@ def flow(before: Told | None, moment: Moment) -> Flow:
             [service.bytes_out for service in services],
         )
     )
-    return Flow(sum(s.connections for s in services), tuple(services), bool(moment.traffic), *whole)
+    return TrafficEvent(sum(s.connections for s in services), tuple(services), bool(moment.traffic), *whole)
 
 
-def _by_server(connections: Mapping[Place, int]) -> Mapping[VirtualKey, Mapping[RealKey, int]]:
+def _by_server(connections: Mapping[BackendKey, int]) -> Mapping[VirtualKey, Mapping[RealKey, int]]:
     found: dict[VirtualKey, dict[RealKey, int]] = {}
     for (virtual, real), count in connections.items():
         if count:
@@ -147,7 +147,7 @@ def _by_server(connections: Mapping[Place, int]) -> Mapping[VirtualKey, Mapping[
     return found
 
 
-def _endpoints(part: Part, counts: Mapping[VirtualKey, Mapping[RealKey, int]]) -> Mapping[str, int]:
+def _endpoints(part: ServicePlan, counts: Mapping[VirtualKey, Mapping[RealKey, int]]) -> Mapping[str, int]:
     """Over all virtual servers of the service."""
     busy = [counts[virtual] for virtual in part.virtual_servers if virtual in counts]
     found: dict[str, int] = {}
@@ -159,7 +159,10 @@ def _endpoints(part: Part, counts: Mapping[VirtualKey, Mapping[RealKey, int]]) -
 
 
 def _rates(
-    part: Part, before: Mapping[VirtualKey, Traffic], now: Mapping[VirtualKey, Traffic], seconds: float
+    part: ServicePlan,
+    before: Mapping[VirtualKey, TrafficCounters],
+    now: Mapping[VirtualKey, TrafficCounters],
+    seconds: float,
 ) -> tuple[float | None, float | None, float | None]:
     pairs = [(before[key], now[key]) for key in part.virtual_servers if key in before and key in now]
     if seconds <= 0 or not pairs or any(_began_anew(old, new) for old, new in pairs):
@@ -171,5 +174,5 @@ def _rates(
     )
 
 
-def _began_anew(old: Traffic, new: Traffic) -> bool:
+def _began_anew(old: TrafficCounters, new: TrafficCounters) -> bool:
     return new.connections < old.connections or new.bytes_in < old.bytes_in or new.bytes_out < old.bytes_out

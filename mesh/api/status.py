@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mesh.control.planner import Plan
-from mesh.control.snapshot import Observed
-from mesh.health.snapshot import Known, ProbeStatus, VerdictStatus, known
-from mesh.model.eligibility import held_names, is_of_family, takes_traffic, verdict, vip_of
+from mesh.control.snapshot import WorkerSnapshot
+from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status
+from mesh.model.eligibility import endpoint_verdict, held_names, is_same_family, takes_traffic, vip_of
 from mesh.model.problem import Notices
 from mesh.model.service import Address, Name
 from mesh.model.table import VirtualKey
@@ -100,7 +100,7 @@ class WorkerStatus:
     """None: it was not asked for."""
 
 
-def services(view: ClusterView, known: Known, planned: Plan) -> tuple[ServiceStatus, ...]:
+def service_statuses(view: ClusterView, known: HealthStatus, planned: Plan) -> tuple[ServiceStatus, ...]:
     """The services in order of their name."""
     found = []
     at: dict[Address, list[VirtualKey]] = {}
@@ -117,9 +117,9 @@ def services(view: ClusterView, known: Known, planned: Plan) -> tuple[ServiceSta
                 port=endpoint.port,
                 weight=endpoint.weight,
                 release=endpoint.release,
-                health=verdict(service, endpoint, known.health) or "not probed",
+                health=endpoint_verdict(service, endpoint, known.health) or "not probed",
                 serving=vip is not None
-                and is_of_family(endpoint, vip)
+                and is_same_family(endpoint, vip)
                 and takes_traffic(service, endpoint, known.traffic),
                 last_probe=known.last.get(endpoint.key),
                 drain=endpoint.drain,
@@ -137,14 +137,14 @@ def services(view: ClusterView, known: Known, planned: Plan) -> tuple[ServiceSta
     return tuple(sorted(found, key=lambda row: (row.name, row.owner)))
 
 
-def workers(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
+def worker_rows(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
     """Who runs the endpoints of these services, and the own worker."""
     found = Counter({own: 0})
     found.update(endpoint.worker for row in rows for endpoint in row.endpoints)
     return tuple(WorkerRow(name, endpoints) for name, endpoints in sorted(found.items()))
 
 
-def render(status: WorkerStatus, notices: Notices) -> str:
+def render_status(status: WorkerStatus, notices: Notices) -> str:
     """The text for people. `notices`: the messages of the status, with their codes."""
     return "\n".join(_lines(status, notices))
 
@@ -208,12 +208,14 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     return "  ".join(words)
 
 
-def worker_status(observed: Observed, *, in_detail: bool = False) -> WorkerStatus:
+def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> WorkerStatus:
     """What an operator should know. `in_detail`: with the last verdicts and the counts, which change all the time."""
     facts, view = observed.facts, observed.newest
     found: tuple[ServiceStatus, ...] = ()
     if view is not None and observed.plan is not None:
-        found = services(view, known(view, observed.health(view), observed.judged, in_detail=in_detail), observed.plan)
+        found = service_statuses(
+            view, health_status(view, observed.health(view), observed.judged, in_detail=in_detail), observed.plan
+        )
     return WorkerStatus(
         version=facts.version,
         worker=facts.worker,
@@ -229,11 +231,11 @@ def worker_status(observed: Observed, *, in_detail: bool = False) -> WorkerStatu
         suspicions=tuple(map(str, observed.judged.suspicions)),
         probes=observed.judged.probes if in_detail else None,
         store=facts.store,
-        workers=workers(facts.worker, found),
+        workers=worker_rows(facts.worker, found),
     )
 
 
-def notices(observed: Observed) -> Notices:
+def notices(observed: WorkerSnapshot) -> Notices:
     """The messages of `worker_status` and of explanations with their codes."""
     return Notices(
         problems=observed.all_problems,

@@ -3,21 +3,23 @@
 import argparse
 import os
 
-from mesh.cli.documents import Checked, Found
-from mesh.cli.lint import check as check_files
-from mesh.cli.output import as_json
-from mesh.cli.settings import settings
+from mesh.cli.documents import CheckDocument, ProblemDocument
+from mesh.cli.lint import check_files
+from mesh.cli.output import print_json
+from mesh.cli.settings import load_settings
 from mesh.model.problem import Severity
 
 
 def check(options: argparse.Namespace) -> int:
     """Exit status 1: there is an error; warnings alone are none."""
-    known = settings(options.config)
+    known = load_settings(options.config)
     problems = check_files(options.files, os.environ, domain=known.dns_domain, pool=known.vip_pool)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if options.json:
-        found = tuple(Found(p.severity, p.where, p.subject, p.label, p.reason, p.remedy, str(p.code)) for p in problems)
-        as_json(Checked(tuple(map(str, options.files)), errors, len(problems) - errors, found))
+        found = tuple(
+            ProblemDocument(p.severity, p.where, p.subject, p.label, p.reason, p.remedy, str(p.code)) for p in problems
+        )
+        print_json(CheckDocument(tuple(map(str, options.files)), errors, len(problems) - errors, found))
     else:
         lines = (problem.coded.line for problem in problems)
         print(*lines, f"{len(options.files)} files: {errors} errors, {len(problems) - errors} warnings", sep="\n")

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from mesh.model.errors import CodedText, MeshError, SettingsError
 
-ANSWER = 5.0
+REQUEST_TIMEOUT = 5.0
 """Seconds that an answer may take."""
-QUIET = 40.0
+STREAM_TIMEOUT = 40.0
 """Seconds of silence in a stream after which the daemon is taken to be gone; it says something each 15 s."""
 _JSON = "application/json"
 
 
-class NoAnswerError(MeshError):
+class DaemonUnreachableError(MeshError):
     """No daemon answers, or not as one does. The text ends with the remedy."""
 
 
@@ -27,7 +27,7 @@ class Reply(NamedTuple):
     headers: http.client.HTTPMessage
 
 
-class Daemon:
+class AdminClient:
     """The daemon that the options name: `--admin`, or the settings' `[admin] listen`."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -37,11 +37,16 @@ class Daemon:
         self._headers = self._proof()
 
     def ask(
-        self, path: str, *, given: Mapping[str, str] | None = None, timeout: float = ANSWER, accept: str = _JSON
+        self,
+        path: str,
+        *,
+        given: Mapping[str, str] | None = None,
+        timeout: float = REQUEST_TIMEOUT,
+        accept: str = _JSON,
     ) -> Reply:
         """The response to a GET, or to a POST of what is given; that of a refusal (409), too.
 
-        Raises `NoAnswerError`.
+        Raises `DaemonUnreachableError`.
         """
         try:
             return self._ask(path, given, timeout, accept)
@@ -61,10 +66,10 @@ class Daemon:
             connection.close()
 
     def follow(self, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Name and data of each server-sent event, until the reader has enough. Raises `NoAnswerError`, also when the
-        daemon ends it.
+        """Name and data of each server-sent event, until the reader has enough. Raises `DaemonUnreachableError`, also
+        when the daemon ends it.
         """
-        connection = self._connection(QUIET)
+        connection = self._connection(STREAM_TIMEOUT)
         name, data = "", ""
         try:
             connection.request("GET", path, None, {"Accept": "text/event-stream", **self._headers})
@@ -88,30 +93,30 @@ class Daemon:
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         if self.listen.startswith("unix://"):
-            return _UnixConnection(self.listen.removeprefix("unix://"), timeout)
+            return _UnixHttpConnection(self.listen.removeprefix("unix://"), timeout)
         return http.client.HTTPConnection(self.listen, timeout=timeout)
 
-    def _no_answer(self, error: Exception) -> NoAnswerError:
+    def _no_answer(self, error: Exception) -> DaemonUnreachableError:
         from mesh.model.codes import Code
 
-        return NoAnswerError(
+        return DaemonUnreachableError(
             Code.DAEMON_UNREACHABLE,
             f"no daemon answers on {self.listen}: {error}; start it with `vipmesh run`, "
             f"or name its [admin] listen with --admin",
         )
 
     def _settings_listen(self) -> str:
-        from mesh.cli.settings import settings
+        from mesh.cli.settings import load_settings
 
-        return settings(self._options.config).admin_listen
+        return load_settings(self._options.config).admin_listen
 
     def _proof(self) -> Mapping[str, str]:
         """What to send along over TCP: the token of the settings."""
         if self.listen.startswith("unix://"):
             return {}
-        from mesh.cli.settings import settings
+        from mesh.cli.settings import load_settings
 
-        file = settings(self._options.config).admin_token_file
+        file = load_settings(self._options.config).admin_token_file
         if file is None:
             return {}
         try:
@@ -123,7 +128,7 @@ class Daemon:
             raise SettingsError([problem]) from error
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class _UnixHttpConnection(http.client.HTTPConnection):
     """HTTP over a unix socket; the standard library has it only for TCP."""
 
     def __init__(self, path: str, timeout: float) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import shtab
 
-from mesh.cli.parser import parser
+from mesh.cli.parser import build_parser
 
 
 def completion(options: argparse.Namespace) -> int:
     """The script on standard output."""
-    whole = parser()
+    whole = build_parser()
     _complete_files(whole)
     print(shtab.complete(whole, options.shell))
     return 0

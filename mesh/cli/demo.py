@@ -22,10 +22,9 @@ import dnslib
 from aiohttp import web
 
 from mesh.api.status import ServiceStatus
-from mesh.config.labels.parse import parse
-from mesh.config.settings import Settings, load
-from mesh.daemon.wiring import Running, StartError
-from mesh.daemon.wiring import run as run_daemon
+from mesh.config.labels.parse import parse_labels
+from mesh.config.settings import Settings, parse_settings
+from mesh.daemon.wiring import RunningDaemon, StartError, run_daemon
 from mesh.model.codes import Code
 from mesh.model.eligibility import first_container_port
 from mesh.model.errors import CodedText
@@ -33,8 +32,8 @@ from mesh.model.service import Instance, Transport
 from mesh.model.table import VirtualKey
 from mesh.sources.compose.source import ComposeSource
 
-EXAMPLE = Path("examples/restserver/compose.yaml")
-ROOTS = (Path(__file__).resolve().parents[2], Path(sys.prefix, "share", "vipmesh"))
+EXAMPLE_FILE = Path("examples/restserver/compose.yaml")
+EXAMPLE_ROOTS = (Path(__file__).resolve().parents[2], Path(sys.prefix, "share", "vipmesh"))
 """Where examples are: in a source tree, or where a wheel has put them."""
 
 SETTINGS = """
@@ -55,15 +54,17 @@ token_file = "{directory}/token"
 files = ["{file}"]
 """
 
-PAUSE = 0.5
+REQUEST_INTERVAL = 0.5
 """Seconds between two requests of the demo's client."""
-REPORT = 5.0
+REPORT_INTERVAL = 5.0
 """Seconds between two lines of the client's account."""
 
 
-async def run(file: Path | None, environment: Mapping[str, str]) -> None:
+async def run_demo(file: Path | None, environment: Mapping[str, str]) -> None:
     """Run the demo until Ctrl-C or SIGTERM. Raises what `daemon.run` raises, alone or in an exception group."""
-    compose = file or next((root / EXAMPLE for root in ROOTS if (root / EXAMPLE).exists()), EXAMPLE)
+    compose = file or next(
+        (root / EXAMPLE_FILE for root in EXAMPLE_ROOTS if (root / EXAMPLE_FILE).exists()), EXAMPLE_FILE
+    )
     if not compose.exists():
         raise StartError(Code.DEMO_CANNOT_START, f"{compose} does not exist; name a compose file: vipmesh demo FILE")
     stop = asyncio.Event()
@@ -72,7 +73,7 @@ async def run(file: Path | None, environment: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory(prefix="vipmesh-demo-") as directory:
         text = SETTINGS.format(offset=_port_offset(), directory=directory, file=compose)
         _make_token(Path(directory, "token"))
-        settings = load(text, environment, hostname="demo", file="demo")
+        settings = parse_settings(text, environment, hostname="demo", file="demo")
         instances = [DemoInstance(instance) for instance in _listed(compose, environment)]
         try:
             for instance in instances:
@@ -80,8 +81,10 @@ async def run(file: Path | None, environment: Mapping[str, str]) -> None:
             async with asyncio.TaskGroup() as tasks:
                 stories: list[asyncio.Task[None]] = []
 
-                def began(running: Running) -> None:
-                    stories.append(tasks.create_task(Story(running, compose, settings, instances).tell(), name="story"))
+                def began(running: RunningDaemon) -> None:
+                    stories.append(
+                        tasks.create_task(DemoStory(running, compose, settings, instances).tell(), name="story")
+                    )
 
                 await run_daemon(settings, environment, stop, began)
                 for story in stories:
@@ -127,7 +130,7 @@ class DemoInstance:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._runner: web.AppRunner | None = None
-        parsed = parse(instance.labels, owner=instance.owner, subject=instance.id, domain="mesh.internal")
+        parsed = parse_labels(instance.labels, owner=instance.owner, subject=instance.id, domain="mesh.internal")
         self.port = instance.port or (first_container_port(parsed.service) if parsed.service else 80)
 
     @property
@@ -158,10 +161,12 @@ class DemoInstance:
         return web.Response(text=f"hello from {self.name}\n")
 
 
-class Story:
+class DemoStory:
     """What the demo shows, told as it happens."""
 
-    def __init__(self, running: Running, compose: Path, settings: Settings, instances: list[DemoInstance]) -> None:
+    def __init__(
+        self, running: RunningDaemon, compose: Path, settings: Settings, instances: list[DemoInstance]
+    ) -> None:
         self._running = running
         self._admin = settings.admin_listen
         token = settings.admin_token_file.read_text() if settings.admin_token_file is not None else ""
@@ -188,14 +193,14 @@ class Story:
 
     async def _death_and_return(self, victim: DemoInstance) -> None:
         everyone = len(self._instances)
-        await asyncio.sleep(REPORT)
+        await asyncio.sleep(REPORT_INTERVAL)
         await victim.stop()
         died = time.monotonic()
         self._say(f"{victim.name} dies, as under `docker kill`")
         service = await self._until(lambda service: _serving(service) < everyone)
         reason = next(endpoint.last_probe for endpoint in service.endpoints if not endpoint.serving)
         self._say(f"{victim.name} is pruned {time.monotonic() - died:.1f} s later; last probe: {reason}")
-        await asyncio.sleep(REPORT)
+        await asyncio.sleep(REPORT_INTERVAL)
         await victim.start()
         self._say(f"{victim.name} is started again")
         await self._until(lambda service: _serving(service) == everyone)
@@ -238,7 +243,7 @@ class Story:
         host, port = self._running.dns[0]
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while True:
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(REQUEST_INTERVAL)
                 try:
                     answer = await asyncio.to_thread(dnslib.DNSRecord.question(name).send, host, port, timeout=2)
                     vip = str(dnslib.DNSRecord.parse(answer).short())
@@ -250,7 +255,7 @@ class Story:
 
     async def _account(self) -> None:
         while True:
-            await asyncio.sleep(REPORT)
+            await asyncio.sleep(REPORT_INTERVAL)
             failed = self._answers.pop("failed", 0)
             answered = ", ".join(f"{count} by {name}" for name, count in sorted(self._answers.items()))
             self._say(f"client: {self._answers.total()} requests answered ({answered}), {failed} failed")

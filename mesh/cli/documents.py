@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailureDocument:
     """The verb could not be carried out."""
 
     error: str
@@ -18,7 +18,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class ChangeDocument:
     """Of `drain`, `undrain`, `stop`."""
 
     verb: str
@@ -31,7 +31,7 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ProblemDocument:
     """A problem of a file."""
 
     severity: str
@@ -50,18 +50,18 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckDocument:
     """Of `check`."""
 
     files: tuple[str, ...]
     errors: int
     warnings: int
-    problems: tuple[Found, ...]
+    problems: tuple[ProblemDocument, ...]
     """In order of the files, then of lines."""
 
 
 @dataclass(frozen=True, slots=True)
-class TornDown:
+class TeardownDocument:
     """Of `teardown`."""
 
     removed: tuple[str, ...]

@@ -4,9 +4,9 @@ import argparse
 import json
 from functools import partial
 
-from mesh.cli.client import Daemon, NoAnswerError
-from mesh.cli.documents import Changed
-from mesh.cli.output import as_json, complain
+from mesh.cli.client import AdminClient, DaemonUnreachableError
+from mesh.cli.documents import ChangeDocument
+from mesh.cli.output import complain, print_json
 
 _PATIENCE = 86400.0
 """Seconds: a drain takes as long as the daemon's drain timeout, and a stop as long as the container's."""
@@ -20,7 +20,7 @@ _DONE = {
 
 def _change(verb: str, options: argparse.Namespace) -> int:
     """One after the other, so that two endpoints of a service are never gone at once. Exit status 1: a refusal."""
-    daemon = Daemon(options)
+    daemon = AdminClient(options)
     done: list[str] = []
     error: str | None = None
     code: str | None = None
@@ -29,7 +29,7 @@ def _change(verb: str, options: argparse.Namespace) -> int:
             reply = daemon.ask(f"/v1/{verb}", given={"name": name}, timeout=_PATIENCE)
             answer = json.loads(reply.body)
             error, code = answer.get("error"), reply.headers.get("Vipmesh-Code")
-        except NoAnswerError as silent:
+        except DaemonUnreachableError as silent:
             error, code = str(silent), str(silent.code)
         if error is not None:
             break
@@ -37,7 +37,7 @@ def _change(verb: str, options: argparse.Namespace) -> int:
         if not options.json:
             print(f"{answer['endpoint']}: {_DONE[verb]}", flush=True)
     if options.json:
-        as_json(Changed(verb, tuple(done), error, code))
+        print_json(ChangeDocument(verb, tuple(done), error, code))
     elif error is not None:
         complain(error, code)
     return 0 if error is None else 1

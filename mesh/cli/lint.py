@@ -9,36 +9,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mesh.config.labels.parse import key_of, parse, port_label
-from mesh.config.labels.values import Pool, printable
+from mesh.config.labels.parse import label_key, parse_labels, port_label
+from mesh.config.labels.values import Pool, escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Name, Publish, Route, Service
+from mesh.model.service import Name, PortPublication, Route, Service
 from mesh.sources.compose.model import ComposeFile, ComposeService
-from mesh.sources.compose.source import load, project_of
+from mesh.sources.compose.source import load_compose_file, project_of
 
 _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
 
 
-def check(paths: Sequence[Path], env: Mapping[str, str], *, domain: Name, pool: Pool | None = None) -> list[Problem]:
+def check_files(
+    paths: Sequence[Path], env: Mapping[str, str], *, domain: Name, pool: Pool | None = None
+) -> list[Problem]:
     """Every problem of the files, in order of `paths` and then of lines; each has `where`.
 
     `env` fills in the variables, `domain` completes bare names, fixed VIPs must lie in `pool` if one is given.
     """
     problems: list[Problem] = []
     for path in paths:
-        file = load(path, env)
+        file = load_compose_file(path, env)
         found = [*file.problems, *_check_services(file, project_of([path], [file]), domain, pool)]
         problems.extend(sorted(found, key=_line))
     return problems
 
 
 def _check_services(file: ComposeFile, project: str, domain: Name, pool: Pool | None) -> Iterator[Problem]:
-    claims: dict[object, _Claim] = {}
+    claims: dict[object, _ExclusiveClaim] = {}
     for name, declared in file.services.items():
-        subject = f"service {printable(name)}"
+        subject = f"service {escape_unprintable(name)}"
         owner, commands = f"{project}/{name}", not declared.endpoints
-        parsed = parse(declared.labels, owner=owner, subject=subject, domain=domain, pool=pool, commands=commands)
+        parsed = parse_labels(
+            declared.labels, owner=owner, subject=subject, domain=domain, pool=pool, commands=commands
+        )
         for problem in parsed.problems:
             yield replace(problem, where=declared.label_where.get(problem.label or "", declared.where))
         for claim in _claims(declared, parsed.service) if parsed.service is not None else ():
@@ -48,7 +52,7 @@ def _check_services(file: ComposeFile, project: str, domain: Name, pool: Pool | 
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
+class _ExclusiveClaim:
     """What only one service can have."""
 
     service: str
@@ -60,17 +64,17 @@ class _Claim:
     where: str
     remedy: str
 
-    def refusal(self, first: "_Claim", subject: str) -> Problem:
-        about = subject if self.label is None else f"{subject}, label {printable(self.label)}"
-        reason = f"{self.what} is already claimed by service {printable(first.service)} ({first.where})"
+    def refusal(self, first: "_ExclusiveClaim", subject: str) -> Problem:
+        about = subject if self.label is None else f"{subject}, label {escape_unprintable(self.label)}"
+        reason = f"{self.what} is already claimed by service {escape_unprintable(first.service)} ({first.where})"
         return Problem(self.code, Severity.ERROR, about, reason, self.remedy, self.label, self.where)
 
 
-def _claims(declared: ComposeService, service: Service) -> Iterator[_Claim]:
-    def claim(code: Code, key: object, what: str, label: str | None, remedy: str) -> _Claim:
-        full = key_of(declared.labels, label) if label is not None else None
+def _claims(declared: ComposeService, service: Service) -> Iterator[_ExclusiveClaim]:
+    def claim(code: Code, key: object, what: str, label: str | None, remedy: str) -> _ExclusiveClaim:
+        full = label_key(declared.labels, label) if label is not None else None
         where = declared.label_where.get(full or "", declared.where)
-        return _Claim(declared.name, code, key, what, full, where, remedy)
+        return _ExclusiveClaim(declared.name, code, key, what, full, where, remedy)
 
     labels = {
         route.name: port_label(Route, route.container_port, route.transport) for route in reversed(service.routes)
@@ -84,7 +88,7 @@ def _claims(declared: ComposeService, service: Service) -> Iterator[_Claim]:
         yield claim(Code.VIP_TAKEN, ("vip", service.fixed_vip), what, "routing.vip", remedy)
     for publish in service.publishes:
         if publish.port is not None:
-            label = port_label(Publish, publish.container_port, publish.transport)
+            label = port_label(PortPublication, publish.container_port, publish.transport)
             what = f"the published {publish.transport} port {publish.port}"
             key = (publish.transport, publish.port)
             yield claim(Code.PUBLISHED_PORT_TAKEN, key, what, label, "write another number or auto")

@@ -10,21 +10,21 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from mesh.cli.parser import parser
-from mesh.model.errors import SettingsError, leaves
+from mesh.cli.parser import build_parser
+from mesh.model.errors import SettingsError, leaf_exceptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
-    options = parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     status = 0
     try:
         verb: Callable[[argparse.Namespace], int] = getattr(import_module(f"mesh.cli.{options.of}"), options.verb)
         status = verb(options)
     except* SettingsError as group:
-        from mesh.cli.output import failed
+        from mesh.cli.output import report_failure
 
-        status = failed(options, (line for error in leaves(group) for line in error.lines))
+        status = report_failure(options, (line for error in leaf_exceptions(group) for line in error.lines))
     except* BrokenPipeError:
         # The reader left (`vipmesh status | head`): that is its right. Keep the interpreter's last flush quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

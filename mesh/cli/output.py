@@ -7,20 +7,22 @@ from collections.abc import Iterable
 from mesh.model.errors import CodedText
 
 
-def as_json(value: object) -> None:
+def print_json(value: object) -> None:
     """One document, indented, that ends the output."""
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def failed(options: argparse.Namespace, errors: Iterable[CodedText]) -> int:
+def report_failure(options: argparse.Namespace, errors: Iterable[CodedText]) -> int:
     """Say what is wrong, a line for each error, where the reader looks for it; the exit status."""
     errors = tuple(errors)
     if getattr(options, "json", False):
-        from mesh.cli.documents import Failed
+        from mesh.cli.documents import FailureDocument
 
-        as_json(Failed("\n".join(error.text for error in errors), tuple(str(error.code) for error in errors)))
+        print_json(
+            FailureDocument("\n".join(error.text for error in errors), tuple(str(error.code) for error in errors))
+        )
     else:
         for error in errors:
             complain(error.text, str(error.code))

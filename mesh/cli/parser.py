@@ -6,7 +6,7 @@ from pathlib import Path
 from mesh import __version__
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """All verbs and their options; each names the module of `mesh.cli` that carries it out."""
     whole = argparse.ArgumentParser(prog="vipmesh", description="The routing mesh for containers without Kubernetes.")
     whole.add_argument("--version", action="version", version=f"vipmesh {__version__}")

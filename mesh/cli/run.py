@@ -9,17 +9,17 @@ from typing import Any
 
 import uvloop
 
-from mesh.api.http.server import AdminError
+from mesh.api.http.server import AdminApiError
 from mesh.cli import demo as demonstration
-from mesh.cli.documents import TornDown
-from mesh.cli.output import as_json, failed
-from mesh.cli.settings import settings
+from mesh.cli.documents import TeardownDocument
+from mesh.cli.output import print_json, report_failure
+from mesh.cli.settings import load_settings
 from mesh.config.settings import Settings
 from mesh.daemon.cleanup import teardown as take_away
-from mesh.daemon.service import Service
+from mesh.daemon.service import DaemonService
 from mesh.daemon.wiring import StartError
 from mesh.dataplane import DataPlaneError
-from mesh.model.errors import CodedText, leaves
+from mesh.model.errors import CodedText, leaf_exceptions
 from mesh.store import StoreError
 from mesh.util.logging.handler import log_to, shape_log
 
@@ -29,12 +29,12 @@ def run(options: argparse.Namespace) -> int:
     log_to(sys.stderr.fileno(), verbose=options.verbose)
 
     def read() -> Settings:
-        known = settings(options.config)
+        known = load_settings(options.config)
         shape_log(known.log_format, [known.store_password] if known.store_password else [])
         return known
 
     async def work() -> None:
-        await Service(read, dict(os.environ)).run()
+        await DaemonService(read, dict(os.environ)).run()
 
     return _until_done(options, work())
 
@@ -44,28 +44,28 @@ def demo(options: argparse.Namespace) -> int:
     log_to(sys.stderr.fileno(), verbose=options.verbose)
     if not options.verbose:
         logging.getLogger().setLevel(logging.ERROR)
-    return _until_done(options, demonstration.run(options.file, os.environ))
+    return _until_done(options, demonstration.run_demo(options.file, os.environ))
 
 
 def teardown(options: argparse.Namespace) -> int:
     """Exit status 1: something could not be removed, or a daemon runs."""
     log_to(sys.stderr.fileno(), verbose=options.verbose)
-    known = settings(options.config)
-    done: list[TornDown] = []
+    known = load_settings(options.config)
+    done: list[TeardownDocument] = []
     refused: list[CodedText] = []
 
     async def work() -> None:
         removed, failures = await take_away(known)
         refused.extend(failures)
-        done.append(TornDown(tuple(removed), tuple(map(str, failures)), known.store_url))
+        done.append(TeardownDocument(tuple(removed), tuple(map(str, failures)), known.store_url))
 
     status = _until_done(options, work())
     for found in done:
         if options.json:
-            as_json(found)
+            print_json(found)
         else:
             print(*found.removed, f"{len(found.removed)} removed; claims stay in {found.claims}", sep="\n")
-            failed(options, refused)
+            report_failure(options, refused)
         status = 1 if found.failed else status
     return status
 
@@ -74,6 +74,6 @@ def _until_done(options: argparse.Namespace, work: Coroutine[Any, Any, None]) ->
     status = 0
     try:
         uvloop.run(work)
-    except* (StartError, DataPlaneError, StoreError, AdminError) as group:
-        status = failed(options, (line for error in leaves(group) for line in error.lines))
+    except* (StartError, DataPlaneError, StoreError, AdminApiError) as group:
+        status = report_failure(options, (line for error in leaf_exceptions(group) for line in error.lines))
     return status

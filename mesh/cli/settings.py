@@ -4,14 +4,14 @@ import os
 import socket
 from pathlib import Path
 
-from mesh.config.settings import Settings, load
+from mesh.config.settings import Settings, parse_settings
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, SettingsError
 
 DEFAULT_FILE = Path("/etc/vipmesh.toml")
 
 
-def settings(path: Path | None) -> Settings:
+def load_settings(path: Path | None) -> Settings:
     """Raises `SettingsError`."""
     file = path or DEFAULT_FILE
     try:
@@ -19,4 +19,4 @@ def settings(path: Path | None) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         problem = CodedText(f"{file}: cannot be read: {error}; name a TOML file with -c", Code.SETTINGS_FILE_UNUSABLE)
         raise SettingsError([problem]) from error
-    return load(text, os.environ, hostname=socket.gethostname(), file=str(file))
+    return parse_settings(text, os.environ, hostname=socket.gethostname(), file=str(file))

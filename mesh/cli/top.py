@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from mesh.cli.client import Daemon, NoAnswerError
-from mesh.cli.output import failed
-from mesh.cli.top_view import Board, Top, render
+from mesh.cli.client import AdminClient, DaemonUnreachableError
+from mesh.cli.output import report_failure
+from mesh.cli.top_view import TopBoard, TopSnapshot, render_top
 
 _SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 """xterm's alternate screen without a cursor, and back: what was on the terminal is there again afterwards."""
@@ -22,7 +22,7 @@ _WIDE = 1000
 
 def top(options: argparse.Namespace) -> int:
     """Until it is interrupted, or as often as was asked for. Exit status 1: the daemon answers no more."""
-    daemon = Daemon(options)
+    daemon = AdminClient(options)
     on_screen = sys.stdout.isatty() and not options.json and options.count is None
     try:
         with _screen() if on_screen else contextlib.nullcontext():
@@ -30,16 +30,16 @@ def top(options: argparse.Namespace) -> int:
                 _show(now, options, on_screen=on_screen)
                 if shown == options.count:
                     break
-    except NoAnswerError as error:
-        return failed(options, error.lines)
+    except DaemonUnreachableError as error:
+        return report_failure(options, error.lines)
     except KeyboardInterrupt:
         pass
     return 0
 
 
-def _moments(daemon: Daemon) -> Iterator[Top]:
+def _moments(daemon: AdminClient) -> Iterator[TopSnapshot]:
     """Without the first one, which has no rates yet, where there will be some."""
-    board, first = Board(), True
+    board, first = TopBoard(), True
     for name, event in daemon.follow("/v1/events"):
         now = board.take(name, event)
         if now is not None and not (first and event["counted"] and event["opened"] is None):
@@ -47,15 +47,15 @@ def _moments(daemon: Daemon) -> Iterator[Top]:
         first = first and now is None
 
 
-def _show(now: Top, options: argparse.Namespace, *, on_screen: bool) -> None:
+def _show(now: TopSnapshot, options: argparse.Namespace, *, on_screen: bool) -> None:
     if options.json:
         print(json.dumps(asdict(now)), flush=True)
         return
     if not on_screen:
-        print(*render(now, _WIDE, _WIDE**2), "", sep="\n", flush=True)
+        print(*render_top(now, _WIDE, _WIDE**2), "", sep="\n", flush=True)
         return
     columns, lines = os.get_terminal_size(sys.stdout.fileno())  # as it is now
-    table = f"{_REST_OF_LINE}\n".join(render(now, columns, lines))
+    table = f"{_REST_OF_LINE}\n".join(render_top(now, columns, lines))
     print(_HOME, table, _REST_OF_LINE, _REST_OF_SCREEN, sep="", end="", flush=True)
 
 

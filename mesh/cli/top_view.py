@@ -13,7 +13,7 @@ _COLUMNS = f"{'SERVING':>9} {'CONNECTIONS':>12} {'NEW/s':>8} {'IN/s':>8} {'OUT/s
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TopRow:
     """One service; what is not counted or not known yet is None."""
 
     name: str
@@ -33,7 +33,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Top:
+class TopSnapshot:
     """One moment of a worker."""
 
     worker: str
@@ -42,11 +42,11 @@ class Top:
     opened: float | None
     bytes_in: float | None
     bytes_out: float | None
-    services: tuple[Row, ...]
+    services: tuple[TopRow, ...]
     """The busiest first."""
 
 
-class Board:
+class TopBoard:
     """Takes the events in their order."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Board:
         self._services: dict[str, Mapping[str, Any]] = {}
         self._ready = False
 
-    def take(self, name: str, event: Mapping[str, Any]) -> Top | None:
+    def take(self, name: str, event: Mapping[str, Any]) -> TopSnapshot | None:
         """One event; what there is to show after it, if it says what goes through."""
         match name:
             case "worker":
@@ -69,12 +69,12 @@ class Board:
                 return self._top(event)
         return None
 
-    def _top(self, flow: Mapping[str, Any]) -> Top:
+    def _top(self, flow: Mapping[str, Any]) -> TopSnapshot:
         idle: Mapping[str, Any] = {}
         carried = {service["owner"]: service for service in flow["services"]}
         rates = flow["counted"] and flow["opened"] is not None
         rows = (self._row(service, carried.get(owner, idle), rates=rates) for owner, service in self._services.items())
-        return Top(
+        return TopSnapshot(
             self._worker["worker"],
             self._worker["data_plane"],
             flow["connections"],
@@ -85,10 +85,10 @@ class Board:
         )
 
     @staticmethod
-    def _row(service: Mapping[str, Any], carried: Mapping[str, Any], *, rates: bool) -> Row:
+    def _row(service: Mapping[str, Any], carried: Mapping[str, Any], *, rates: bool) -> TopRow:
         names = {f"{e['worker']}/{e['id']}": e["name"] or e["id"] for e in service["endpoints"]}
         quiet = 0.0 if rates else None
-        return Row(
+        return TopRow(
             service["name"],
             service["owner"],
             service["vip"],
@@ -102,7 +102,7 @@ class Board:
         )
 
 
-def render(top: Top, columns: int, lines: int) -> list[str]:
+def render_top(top: TopSnapshot, columns: int, lines: int) -> list[str]:
     """The table for a terminal of this size, not a line more."""
     serving, endpoints = sum(row.serving for row in top.services), sum(row.endpoints for row in top.services)
     flow = f"in {_octets(top.bytes_in)}  out {_octets(top.bytes_out)}"
@@ -119,7 +119,7 @@ def render(top: Top, columns: int, lines: int) -> list[str]:
     return [_plain(line)[:columns] for line in (*head, *body)]
 
 
-def _lines(row: Row) -> Iterator[str]:
+def _lines(row: TopRow) -> Iterator[str]:
     serving = f"{row.serving} of {row.endpoints}"
     rates = " ".join(f"{_rate(rate):>8}" for rate in (row.opened, row.bytes_in, row.bytes_out))
     yield f"{row.name:<32} {row.vip or 'REFUSED':<15} {serving:>9} {row.connections:>12} {rates}"

@@ -20,7 +20,7 @@ from mesh.config.values import Network
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Address, Name, Publish, Service, Transport
+from mesh.model.service import Address, Name, PortPublication, Service, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +67,17 @@ class ClaimPort:
     container_port: int
 
 
-Wish: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort
+ClaimRequest: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort
 
 
-def wishes(
+def plan_claims(
     services: Sequence[Service], claims: Claims, *, pool: Network, ports: range
-) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
+) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
     """What to claim, in an order that works, and who was refused what.
 
     `pool` is where VIPs are taken from, `ports` where published ports that ask for `auto` are.
     """
-    deciding = _Deciding(claims, pool, ports)
+    deciding = _TentativeClaims(claims, pool, ports)
     ordered = sorted(services, key=lambda service: service.owner)
     deciding.names(ordered)
     # what was asked for by hand goes first, so that an automatic choice never stands in its way
@@ -90,7 +90,7 @@ def wishes(
     return tuple(deciding.wishes), tuple(deciding.problems)
 
 
-def is_of(wish: Wish, owners: Collection[str], names: Collection[Name]) -> bool:
+def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection[Name]) -> bool:
     """Whether it is for one of these services, known by owner and by name."""
     match wish:
         case ClaimName(_, owner) | TakeOverName(_, _, owner):
@@ -99,7 +99,7 @@ def is_of(wish: Wish, owners: Collection[str], names: Collection[Name]) -> bool:
             return name in names
 
 
-def apply(claims: Claims, granted: Iterable[Wish]) -> Claims:
+def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
     """The claims after all of the wishes were granted."""
     vips, owners, ports = dict(claims.vips), dict(claims.owners), dict(claims.ports)
     holders = dict(claims.holders)
@@ -115,27 +115,27 @@ def apply(claims: Claims, granted: Iterable[Wish]) -> Claims:
     return Claims(vips, owners, ports, holders)
 
 
-def in_force(claims: Claims, pool: Network) -> Claims:
+def claims_in_force(claims: Claims, pool: Network) -> Claims:
     """The claims without VIPs that no service gets, written by hand or given when the pool was another one; the same
-    object where there are none. What stays is what may be programmed; `wishes` tells of the rest.
+    object where there are none. What stays is what may be programmed; `plan_claims` tells of the rest.
     """
-    vips = {name: vip for name, vip in claims.vips.items() if is_for_services(vip, pool)}
+    vips = {name: vip for name, vip in claims.vips.items() if is_service_vip(vip, pool)}
     return claims if len(vips) == len(claims.vips) else replace(claims, vips=vips)
 
 
 @lru_cache(maxsize=1 << 16)  # asked of every VIP whenever one claim is new
-def is_for_services(vip: Address, pool: Network) -> bool:
+def is_service_vip(vip: Address, pool: Network) -> bool:
     """Whether it is in the pool and is not the network's own address, the resolver's after it, or the last one
     (broadcast)."""
     address = ip_address(vip)
     return address in pool and 2 <= int(address) - int(pool.network_address) <= pool.num_addresses - 2
 
 
-class _Deciding:
+class _TentativeClaims:
     """The claims as they would be if every wish so far came true."""
 
     def __init__(self, claims: Claims, pool: Network, ports: range) -> None:
-        self.wishes: list[Wish] = []
+        self.wishes: list[ClaimRequest] = []
         self.problems: list[Problem] = []
         self.owners = dict(claims.owners)
         self._vips = dict(claims.vips)
@@ -167,11 +167,11 @@ class _Deciding:
         if service.fixed_vip is None:
             if held is None:
                 self._choose(service)
-            elif not is_for_services(held, self._pool):
+            elif not is_service_vip(held, self._pool):
                 self._refuse_vip(service, held, _NOT_THIS_CLAIM)
             return
         other = self._holders.get(service.fixed_vip)
-        if not is_for_services(service.fixed_vip, self._pool):
+        if not is_service_vip(service.fixed_vip, self._pool):
             self._refuse_vip(service, service.fixed_vip, _ANOTHER_VIP)
         elif held == service.fixed_vip:
             return
@@ -185,7 +185,7 @@ class _Deciding:
             )
             self._give(service, wish, service.fixed_vip)
 
-    def port(self, service: Service, publish: Publish) -> None:
+    def port(self, service: Service, publish: PortPublication) -> None:
         target = (service.name, publish.container_port)
         if publish.port is None:
             if (publish.transport, target) not in self._published:
@@ -223,7 +223,7 @@ class _Deciding:
             "set [vip] pool to a larger one",
         )
 
-    def _choose_port(self, service: Service, publish: Publish) -> None:
+    def _choose_port(self, service: Service, publish: PortPublication) -> None:
         start = _stable(f"{service.name} {publish.transport} {publish.container_port}") % len(self._range)
         for step in range(len(self._range)):
             port = self._range[(start + step) % len(self._range)]
@@ -233,17 +233,17 @@ class _Deciding:
         reason = f"all {len(self._range)} published {publish.transport} ports are given away"
         self._refuse(Code.POOL_EXHAUSTED, service, reason, "set [publish] ports to a larger range")
 
-    def _give(self, service: Service, wish: Wish, address: Address) -> None:
+    def _give(self, service: Service, wish: ClaimRequest, address: Address) -> None:
         self._wish(wish)
         self._vips[service.name] = address
         self._holders[address] = service.name
 
-    def _give_port(self, service: Service, publish: Publish, port: int) -> None:
+    def _give_port(self, service: Service, publish: PortPublication, port: int) -> None:
         self._wish(ClaimPort(publish.transport, port, service.name, publish.container_port))
         self._ports[publish.transport, port] = (service.name, publish.container_port)
         self._published.add((publish.transport, (service.name, publish.container_port)))
 
-    def _wish(self, wish: Wish) -> None:
+    def _wish(self, wish: ClaimRequest) -> None:
         self.wishes.append(wish)
 
     def _refuse(self, code: Code, service: Service, reason: str, remedy: str) -> None:

@@ -2,23 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 
-from mesh.cluster.records.encode import daemons, own_prefixes, registration, worker_of
-from mesh.cluster.records.view_builder import Reader
-from mesh.model.eligibility import is_askable, probes
+from mesh.cluster.records.encode import daemon_keys, encode_registration, own_prefixes, worker_of
+from mesh.cluster.records.view_builder import ViewBuilder
+from mesh.model.eligibility import probe_targets, probeable_by_anyone
 
-VALID = 15.0
+VERDICT_VALIDITY = 15.0
 """Seconds for which the last verdicts of the others count while the store is away."""
 
 
-REMEMBERED = 60.0
+RETENTION = 60.0
 """Seconds for which the endpoints of a worker that is gone are remembered; later their addresses may be another's."""
 
 
-def left_behind(worker: str, records: Mapping[str, bytes]) -> dict[str, bytes]:
+def adoptable_records(worker: str, records: Mapping[str, bytes]) -> dict[str, bytes]:
     """Of the records of a worker that is gone, those that others can go on with, its last verdicts included; empty if
     there are none."""
-    seen, _ = Reader().view(records)
-    asked = {key for key, question in probes(seen).items() if is_askable(*question)}
+    seen, _ = ViewBuilder().view(records)
+    asked = {key for key, question in probe_targets(seen).items() if probeable_by_anyone(*question)}
     endpoints = [endpoint for endpoint in seen.endpoints if endpoint.key in asked]
     if not endpoints:
         return {}
@@ -28,10 +28,12 @@ def left_behind(worker: str, records: Mapping[str, bytes]) -> dict[str, bytes]:
         for where, value in records.items()
         if where.startswith(own_prefixes(worker)[1]) and where.count("/") == 2  # of its own endpoints
     }
-    return said | registration(worker, (service for service in seen.services if service.owner in owners), endpoints)
+    return said | encode_registration(
+        worker, (service for service in seen.services if service.owner in owners), endpoints
+    )
 
 
-class Gone:
+class DepartedWorkers:
     """The workers whose word does not count any more, and what they left behind. Times are of one clock."""
 
     def __init__(self) -> None:
@@ -53,14 +55,14 @@ class Gone:
 
     def notice(self, before: Mapping[str, bytes], after: Mapping[str, bytes], me: str, now: float) -> None:
         """These records have become those: see which daemons are gone, and which are back. `me` never is."""
-        were, are = daemons(before), daemons(after)
+        were, are = daemon_keys(before), daemon_keys(after)
         for worker in are.keys() & self._left.keys():
             del self._left[worker]
         for worker in were.keys() - are.keys() - {me}:
             mine = {key: value for key, value in before.items() if worker_of(key) == were[worker]}
-            left = left_behind(worker, mine)
+            left = adoptable_records(worker, mine)
             if left:
-                self._left[worker] = (now + REMEMBERED, left)
+                self._left[worker] = (now + RETENTION, left)
 
     def listen(self, trouble: object | None, now: float) -> bool:
         """Whether something has changed with time. `trouble`: why the store does not answer; None: it does."""
@@ -68,7 +70,7 @@ class Gone:
             self._silent_since = None
         elif self._silent_since is None:
             self._silent_since = now
-        was, self._all = self._all, self._silent_since is not None and now - self._silent_since >= VALID
+        was, self._all = self._all, self._silent_since is not None and now - self._silent_since >= VERDICT_VALIDITY
         over = [worker for worker, (until, _) in self._left.items() if until <= now]
         for worker in over:
             del self._left[worker]

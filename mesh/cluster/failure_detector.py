@@ -4,9 +4,9 @@ A worker that loses its power leaves the store when its lease ends, seconds late
 the workers ask one another as well, in rounds, and every worker decides for itself: what matters is whether its own
 packets arrive. Traffic is taken away only on double evidence:
 
-* the other worker has answered before and now misses `ENOUGH` rounds in a row. A refusal is a miss as well: its daemon
-  is gone, and nobody judges its endpoints any more. A host whose kernel connects is there: a daemon that is too busy to
-  say its name costs its endpoints nothing while it has its lease;
+* the other worker has answered before and now misses `MISSES_BEFORE_LOST` rounds in a row. A refusal is a miss as well:
+  its daemon is gone, and nobody judges its endpoints any more. A host whose kernel connects is there: a daemon that is
+  too busy to say its name costs its endpoints nothing while it has its lease;
 * the endpoint, which is asked from the first such miss on, misses as many. So a daemon that is restarted, or a firewall
   that shuts the port between the workers, costs nothing: the endpoints still answer.
 
@@ -14,17 +14,18 @@ The first answer of either brings the endpoint back.
 
 A worker that does not listen for questions (`[peers] listen = "off"`, or an older version) cannot miss one. One of its
 endpoints stands in for it, one that has answered; from its first miss on all of them are asked, until any answers. No
-more than that follows before the lease ends; then those that have missed `ENOUGH` rounds are lost at that instant.
+more than that follows before the lease ends; then those that have missed `MISSES_BEFORE_LOST` rounds are lost at that
+instant.
 
 It goes the other way round as well: a worker that the store has lost (its lease has ended: etcd stood still, or the way
 there is cut) while it answers the others is there, and its endpoints stay. Nobody tells any more how they are, so they
 are asked in its place.
 
 Who is alone must not take that for everybody else's end. A worker is isolated while it reaches no majority of the hosts
-whose turn it was in the last `FRESH` rounds, itself included: other workers and members of the store. Of many workers
-that is a sample, of few it is all of them; what is asked beside the turns, since it is in doubt, does not bias it. It
-then takes nothing from a service that would be left without an endpoint; where something that it reaches remains, that
-serves.
+whose turn it was in the last `ISOLATION_ROUNDS` rounds, itself included: other workers and members of the store. Of
+many workers that is a sample, of few it is all of them; what is asked beside the turns, since it is in doubt, does not
+bias it. It then takes nothing from a service that would be left without an endpoint; where something that it reaches
+remains, that serves.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -35,22 +36,22 @@ from typing import NamedTuple
 
 from mesh.model.codes import Code
 from mesh.model.eligibility import first_container_port, takes_traffic
-from mesh.model.persistent_map import ShardedMap
+from mesh.model.persistent_map import PersistentMap
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Address, Drain, Endpoint, EndpointKey, Service, Transport
+from mesh.model.service import Address, DrainReason, Endpoint, EndpointKey, Service, Transport
 from mesh.model.table import RealKey
-from mesh.model.view import ClusterView, group
+from mesh.model.view import ClusterView, group_endpoints
 
-ENOUGH = 3
+MISSES_BEFORE_LOST = 3
 """Rounds in a row without an answer: one lost packet proves nothing."""
-FRESH = ENOUGH + 1
+ISOLATION_ROUNDS = MISSES_BEFORE_LOST + 1
 """Rounds whose answers tell whether this worker is isolated: those in which a row of misses has grown long enough, and
 no earlier one, in which its own network may still have worked."""
-PATIENCE = 10
+MAX_MUTE_ROUNDS = 10
 """Rounds in a row in which a worker did not say its name, although its host may be there: it may just be busy."""
 
 
-class Answer(StrEnum):
+class PingResult(StrEnum):
     """What came of one question."""
 
     ANSWERED = "answered"
@@ -61,7 +62,7 @@ class Answer(StrEnum):
     """The host is there, and its kernel; the process that should say its name is slow, or hangs."""
 
 
-class Place(NamedTuple):
+class PingTarget(NamedTuple):
     """Where an endpoint is asked."""
 
     real: RealKey
@@ -70,28 +71,28 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class PingRound:
     """The answers of one round. Who is not there was not asked, or this worker was too busy to listen."""
 
-    workers: Mapping[str, Answer] = field(default_factory=dict)
-    hosts: Mapping[Address, Answer] = field(default_factory=dict)
+    workers: Mapping[str, PingResult] = field(default_factory=dict)
+    hosts: Mapping[Address, PingResult] = field(default_factory=dict)
     """Of every other host whose turn it was, by address; the best answer of each."""
-    endpoints: Mapping[EndpointKey, Answer] = field(default_factory=dict)
-    again: Mapping[Address, Answer] = field(default_factory=dict)
+    endpoints: Mapping[EndpointKey, PingResult] = field(default_factory=dict)
+    again: Mapping[Address, PingResult] = field(default_factory=dict)
     """Of the hosts that were asked although it was not their turn."""
 
 
-class Heard(NamedTuple):
+class HostPing(NamedTuple):
     """Of a host."""
 
-    answer: Answer
+    answer: PingResult
     """The newest."""
     turn: int
     """The round in which it was asked in its turn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class DetectorState:
     """What the rounds so far have shown. Begins empty."""
 
     misses: Mapping[str, int] = field(default_factory=dict)
@@ -100,7 +101,7 @@ class Known:
     """The same of the endpoints of workers that miss rounds."""
     unheard: Mapping[str, int] = field(default_factory=dict)
     """Rounds in a row in which a worker did not say its name; of those that did once."""
-    hosts: Mapping[Address, Heard] = field(default_factory=dict)
+    hosts: Mapping[Address, HostPing] = field(default_factory=dict)
     """Those whose turn it was lately."""
     rounds: int = 0
     """So far."""
@@ -114,7 +115,7 @@ class Known:
     @property
     def isolated(self) -> bool:
         """Whether this worker reaches no majority, itself included; refusals count as reached."""
-        reached = sum(heard.answer is not Answer.SILENT for heard in self.hosts.values())
+        reached = sum(heard.answer is not PingResult.SILENT for heard in self.hosts.values())
         return 2 * (1 + reached) <= 1 + len(self.hosts)
 
     @property
@@ -125,21 +126,26 @@ class Known:
     @property
     def lost(self) -> frozenset[EndpointKey]:
         """Endpoints that are out of reach, and nobody judges them."""
-        gone = self.unleased | {worker for worker, missed in self.misses.items() if missed >= ENOUGH}
-        return frozenset(key for key, missed in self.endpoints.items() if missed >= ENOUGH and key[0] in gone)
+        gone = self.unleased | {worker for worker, missed in self.misses.items() if missed >= MISSES_BEFORE_LOST}
+        return frozenset(
+            key for key, missed in self.endpoints.items() if missed >= MISSES_BEFORE_LOST and key[0] in gone
+        )
 
     def answers(self, worker: str) -> bool:
         """Whether it has answered lately."""
-        return self.misses.get(worker, ENOUGH) < ENOUGH and self.unheard.get(worker, 0) < PATIENCE
+        return (
+            self.misses.get(worker, MISSES_BEFORE_LOST) < MISSES_BEFORE_LOST
+            and self.unheard.get(worker, 0) < MAX_MUTE_ROUNDS
+        )
 
 
-def observe(
-    known: Known,
-    seen: Round,
+def observe_round(
+    known: DetectorState,
+    seen: PingRound,
     workers: Collection[str],
     unleased: Collection[str] = (),
     deaf: Collection[str] = (),
-) -> Known:
+) -> DetectorState:
     """After one more round; of workers that are no longer among `workers` or `deaf` nothing is kept.
 
     `unleased`: those that the store has lost; `deaf`: those in the store that do not listen for questions.
@@ -147,11 +153,11 @@ def observe(
     misses = {worker: missed for worker, missed in known.misses.items() if worker in workers}
     unheard = {worker: missed for worker, missed in known.unheard.items() if worker in workers}
     for worker, answer in seen.workers.items():
-        if answer is Answer.ANSWERED:
+        if answer is PingResult.ANSWERED:
             misses[worker] = 0
             unheard.pop(worker, None)
         elif worker in misses:
-            misses[worker] = 1 if answer is Answer.MUTE else misses[worker] + 1
+            misses[worker] = 1 if answer is PingResult.MUTE else misses[worker] + 1
             unheard[worker] = unheard.get(worker, 0) + 1
     lost = frozenset(unleased)
     stand_ins, suspects = _stand_ins(known, seen, deaf)
@@ -159,14 +165,16 @@ def observe(
     endpoints = {key: missed for key, missed in known.endpoints.items() if key[0] in doubtful}
     for key, answer in seen.endpoints.items():
         if key[0] in doubtful:
-            endpoints[key] = 0 if answer is Answer.ANSWERED else endpoints.get(key, 0) + 1
-    hosts = {where: heard for where, heard in known.hosts.items() if heard.turn + FRESH > known.rounds + 1}
-    hosts |= {where: Heard(answer, hosts[where].turn) for where, answer in seen.again.items() if where in hosts}
-    hosts |= {where: Heard(answer, known.rounds + 1) for where, answer in seen.hosts.items()}
-    return Known(misses, endpoints, unheard, hosts, known.rounds + 1, lost, stand_ins, suspects)
+            endpoints[key] = 0 if answer is PingResult.ANSWERED else endpoints.get(key, 0) + 1
+    hosts = {where: heard for where, heard in known.hosts.items() if heard.turn + ISOLATION_ROUNDS > known.rounds + 1}
+    hosts |= {where: HostPing(answer, hosts[where].turn) for where, answer in seen.again.items() if where in hosts}
+    hosts |= {where: HostPing(answer, known.rounds + 1) for where, answer in seen.hosts.items()}
+    return DetectorState(misses, endpoints, unheard, hosts, known.rounds + 1, lost, stand_ins, suspects)
 
 
-def standing_in(known: Known, view: ClusterView, deaf: Collection[str], begin: int = 0) -> dict[str, EndpointKey]:
+def choose_stand_ins(
+    known: DetectorState, view: ClusterView, deaf: Collection[str], begin: int = 0
+) -> dict[str, EndpointKey]:
     """Of each worker that does not listen the endpoint to ask in its place; while none has answered yet, the next one
     in each round. `begin` says with which, so that not all workers ask the same one.
     """
@@ -180,9 +188,9 @@ def standing_in(known: Known, view: ClusterView, deaf: Collection[str], begin: i
     return found | {worker: keys[(begin + known.rounds) % len(keys)] for worker, keys in others.items()}
 
 
-def places(
+def ping_targets(
     view: ClusterView, workers: Collection[str], endpoints: Iterable[EndpointKey] = ()
-) -> dict[EndpointKey, Place]:
+) -> dict[EndpointKey, PingTarget]:
     """Where to ask the endpoints of these workers, and these: at the port of their probe, else at the first one for
     clients."""
     services = {service.owner: service for service in view.services}
@@ -191,7 +199,7 @@ def places(
     return {e.key: _place(service, e) for e in asked if (service := services.get(e.owner)) is not None}
 
 
-def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool) -> ClusterView:
+def withhold_unreachable(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool) -> ClusterView:
     """The view in which endpoints that are lost take no new connection; the view itself if there are none."""
     owners = {endpoint.owner for key in lost if (endpoint := view.by_key.get(key)) is not None}
     if isolated:
@@ -202,15 +210,17 @@ def withhold(view: ClusterView, lost: Collection[EndpointKey], *, isolated: bool
     def marked(endpoint: Endpoint) -> Endpoint:
         if endpoint.owner not in owners or endpoint.key not in lost:
             return endpoint
-        return replace(endpoint, drain=endpoint.drain or Drain.UNREACHABLE)
+        return replace(endpoint, drain=endpoint.drain or DrainReason.UNREACHABLE)
 
-    groups = {owner: group(map(marked, view.groups[owner].endpoints), view.health) for owner in owners}
+    groups = {owner: group_endpoints(map(marked, view.groups[owner].endpoints), view.health) for owner in owners}
     endpoints = tuple(map(marked, view.endpoints))
-    by_key = ShardedMap.of(view.by_key).changed({key: marked(view.by_key[key]) for key in lost if key in view.by_key})
-    return view.regrouped(ShardedMap.of(view.groups).changed(groups), by_key, endpoints=endpoints)
+    by_key = PersistentMap.of(view.by_key).changed(
+        {key: marked(view.by_key[key]) for key in lost if key in view.by_key}
+    )
+    return view.regrouped(PersistentMap.of(view.groups).changed(groups), by_key, endpoints=endpoints)
 
 
-def problems(known: Known) -> list[Problem]:
+def peer_problems(known: DetectorState) -> list[Problem]:
     """What an operator is told."""
     found = []
     if known.lost and known.isolated:
@@ -235,11 +245,13 @@ def problems(known: Known) -> list[Problem]:
     return found
 
 
-def _stand_ins(known: Known, seen: Round, deaf: Collection[str]) -> tuple[Mapping[str, EndpointKey], frozenset[str]]:
+def _stand_ins(
+    known: DetectorState, seen: PingRound, deaf: Collection[str]
+) -> tuple[Mapping[str, EndpointKey], frozenset[str]]:
     """Which endpoint stands in for each, and whose is missing."""
     answering: dict[str, set[EndpointKey]] = {}
     for key, answer in seen.endpoints.items():
-        if key[0] in deaf and answer is Answer.ANSWERED:
+        if key[0] in deaf and answer is PingResult.ANSWERED:
             answering.setdefault(key[0], set()).add(key)
     chosen, suspects = {}, set()
     for worker in deaf:
@@ -272,14 +284,14 @@ def _left_without(view: ClusterView, owners: Collection[str], lost: Collection[E
     }
 
 
-def _place(service: Service, endpoint: Endpoint) -> Place:
+def _place(service: Service, endpoint: Endpoint) -> PingTarget:
     transports = _transports(service)
     port = service.probe.port if service.probe is not None else None
     if port is None:
         streams = [number for transport, number in transports if transport is Transport.TCP]
         port = streams[0] if streams else first_container_port(service)
     datagrams = service.probe is None and all(transport is not Transport.TCP for transport, _ in transports)
-    return Place(RealKey(endpoint.address, endpoint.port_for(port)), datagrams)
+    return PingTarget(RealKey(endpoint.address, endpoint.port_for(port)), datagrams)
 
 
 def _transports(service: Service) -> Iterable[tuple[Transport, int]]:

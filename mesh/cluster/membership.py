@@ -15,14 +15,14 @@ import msgspec
 
 from mesh.cluster.records.encode import worker_of
 from mesh.model.table import RealKey
-from mesh.store import Snapshot
+from mesh.store import StoreSnapshot
 
 
-class _Daemon(msgspec.Struct, frozen=True):
+class _DaemonListens(msgspec.Struct, frozen=True):
     listens: str | None = None
 
 
-def presences(records: Mapping[str, bytes]) -> Mapping[str, RealKey]:
+def listen_addresses(records: Mapping[str, bytes]) -> Mapping[str, RealKey]:
     """Worker -> where it answers; without those that say nothing of it, as older versions do."""
     found = {}
     for key, value in records.items():
@@ -36,7 +36,7 @@ def presences(records: Mapping[str, bytes]) -> Mapping[str, RealKey]:
 def _place(value: bytes) -> RealKey | None:
     """None as well for what cannot be read: nobody is asked there, and nothing else follows from it."""
     try:
-        listens = msgspec.json.decode(value, type=_Daemon).listens
+        listens = msgspec.json.decode(value, type=_DaemonListens).listens
     except (ValueError, RecursionError):
         return None
     match = re.fullmatch(r"\[([0-9a-f:]+)\]:([0-9]{1,5})|([0-9.]+):([0-9]{1,5})", listens or "")
@@ -51,7 +51,7 @@ def _place(value: bytes) -> RealKey | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Unleased:
+class Membership:
     """The workers that are in a picture of the store, and those that were until their lease ended."""
 
     workers: Mapping[str, RealKey] = field(default_factory=dict)
@@ -59,28 +59,28 @@ class Unleased:
     records: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     """The last records of those that the store has lost, by worker."""
 
-    def after(self, snapshot: Snapshot, before: Snapshot | None, own: str) -> "Unleased":
+    def after(self, snapshot: StoreSnapshot, before: StoreSnapshot | None, own: str) -> "Membership":
         """With the next picture of the store. One of another life of it says nothing about leases."""
-        there = {worker: real for worker, real in presences(snapshot.records).items() if worker != own}
+        there = {worker: real for worker, real in listen_addresses(snapshot.records).items() if worker != own}
         gone = self.workers.keys() - there.keys()
         if before is None or before.origin != snapshot.origin:
             gone -= gone - self.records.keys()
         records = {worker: self.records.get(worker) or _records(worker, before) for worker in gone}
-        return Unleased(there | {worker: self.workers[worker] for worker in gone}, records)
+        return Membership(there | {worker: self.workers[worker] for worker in gone}, records)
 
-    def only(self, answers: Callable[[str], bool]) -> "Unleased":
+    def only(self, answers: Callable[[str], bool]) -> "Membership":
         """Without those that the store has lost and that do not answer."""
         silent = {worker for worker in self.records if not answers(worker)}
         if not silent:
             return self
         workers = {worker: real for worker, real in self.workers.items() if worker not in silent}
-        return Unleased(workers, {worker: kept for worker, kept in self.records.items() if worker not in silent})
+        return Membership(workers, {worker: kept for worker, kept in self.records.items() if worker not in silent})
 
     def all_records(self) -> dict[str, bytes]:
         """Of all that are kept, but for the daemons' own: their word counts only until others ask in their place."""
         return {k: v for kept in self.records.values() for k, v in kept.items() if not k.endswith("/daemon")}
 
 
-def _records(worker: str, snapshot: Snapshot | None) -> Mapping[str, bytes]:
+def _records(worker: str, snapshot: StoreSnapshot | None) -> Mapping[str, bytes]:
     records = {} if snapshot is None else snapshot.records
     return {k: v for k, v in records.items() if (of := worker_of(k)) is not None and unquote(of) == worker}

@@ -10,21 +10,31 @@ from dataclasses import dataclass, field, replace
 from random import randrange
 from typing import Protocol
 
-from mesh.cluster.failure_detector import Answer, Known, Place, Round, observe, places, problems, standing_in, withhold
-from mesh.cluster.ping import Question, ask
-from mesh.cluster.ping_schedule import due
+from mesh.cluster.failure_detector import (
+    DetectorState,
+    PingResult,
+    PingRound,
+    PingTarget,
+    choose_stand_ins,
+    observe_round,
+    peer_problems,
+    ping_targets,
+    withhold_unreachable,
+)
+from mesh.cluster.ping import PingFunction, ping_worker
+from mesh.cluster.ping_schedule import plan_pings
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
-EVERY = 0.2
+ROUND_INTERVAL = 0.2
 """Seconds from the beginning of one round to that of the next; longer while somebody does not answer."""
-FORGOTTEN = 60.0
+LAST_PING_RETENTION = 60.0
 """Seconds after which it does not matter any more when somebody was asked."""
 
 
-class Others(Protocol):
+class PeerSource(Protocol):
     """What is known of the other workers, whenever a round begins."""
 
     def workers(self) -> Mapping[str, RealKey]:
@@ -45,36 +55,36 @@ class Others(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _InQuestion:
+class _DoubtfulEndpoints:
     """The endpoints to ask, and what that follows from."""
 
     view: ClusterView = field(default_factory=ClusterView)
     workers: frozenset[str] = frozenset()
     """In doubt."""
     standing: Mapping[str, EndpointKey] = field(default_factory=dict)
-    doubtful: Mapping[EndpointKey, Place] = field(default_factory=dict)
+    doubtful: Mapping[EndpointKey, PingTarget] = field(default_factory=dict)
     """Of workers in doubt."""
-    instead: Mapping[EndpointKey, Place] = field(default_factory=dict)
+    instead: Mapping[EndpointKey, PingTarget] = field(default_factory=dict)
     """In the place of workers that do not listen."""
 
 
-class Reach:
+class PeerMonitor:
     """Of one worker. Without `run` it finds everything within reach."""
 
     def __init__(
         self,
         wake: Callable[[], None],
         witnesses: Collection[RealKey] = (),
-        question: Question = ask,
+        question: PingFunction = ping_worker,
     ) -> None:
         """`wake` is called when something is lost or back; `witnesses`: the store's members on other hosts."""
         self._wake = wake
         self._witnesses = tuple(witnesses)
         self._question = question
-        self._known = Known()
+        self._known = DetectorState()
         self._last: dict[RealKey, float] = {}
         """When each was asked."""
-        self._asked = _InQuestion()
+        self._asked = _DoubtfulEndpoints()
         self._begin = randrange(1 << 16)
 
     def answers(self, worker: str) -> bool:
@@ -83,7 +93,7 @@ class Reach:
 
     def problems(self) -> list[Problem]:
         """What an operator is told of it now."""
-        return problems(self._known)
+        return peer_problems(self._known)
 
     @property
     def lost(self) -> tuple[frozenset[EndpointKey], bool]:
@@ -93,52 +103,52 @@ class Reach:
     def withheld(self, view: ClusterView) -> ClusterView:
         """The view in which what is out of reach takes no new connection."""
         lost, isolated = self.lost
-        return withhold(view, lost, isolated=isolated)
+        return withhold_unreachable(view, lost, isolated=isolated)
 
     def lease_ended(self, workers: Collection[str]) -> None:
         """The store has lost these, no other ones: what follows does not wait for the end of a round."""
         self._known = replace(self._known, unleased=frozenset(workers))
 
-    async def run(self, others: Others) -> None:
+    async def run(self, others: PeerSource) -> None:
         """Ask until cancelled."""
         loop = asyncio.get_running_loop()
-        begun = loop.time() - EVERY
+        begun = loop.time() - ROUND_INTERVAL
         while True:
             before, begun = begun, loop.time()
             workers, deaf = others.workers(), others.deaf()
             asked = self._in_question(others.view(), deaf)
-            seen = await self._round(workers, asked, min(begun - before, 2 * EVERY))
+            seen = await self._round(workers, asked, min(begun - before, 2 * ROUND_INTERVAL))
             known = self._known
-            self._known = observe(known, seen, workers.keys(), others.unleased(), deaf)
+            self._known = observe_round(known, seen, workers.keys(), others.unleased(), deaf)
             if self._follows(self._known) != self._follows(known):
                 self._wake()
-            await asyncio.sleep(EVERY - (loop.time() - begun))
+            await asyncio.sleep(ROUND_INTERVAL - (loop.time() - begun))
 
     @staticmethod
-    def _follows(known: Known) -> object:
+    def _follows(known: DetectorState) -> object:
         """What has consequences."""
         lost = known.lost
         return lost, lost and known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
 
-    def _in_question(self, view: ClusterView, deaf: Collection[str]) -> "_InQuestion":
+    def _in_question(self, view: ClusterView, deaf: Collection[str]) -> "_DoubtfulEndpoints":
         """The endpoints to ask; worked out anew only where they may be other ones."""
         known, last = self._known, self._asked
         doubtful = known.doubtful
-        standing = standing_in(known, view, deaf, self._begin) if deaf else {}
+        standing = choose_stand_ins(known, view, deaf, self._begin) if deaf else {}
         same = view.endpoints is last.view.endpoints and view.services is last.view.services
         if same and (doubtful, standing) == (last.workers, last.standing):
             return last
-        found = places(view, doubtful) if doubtful else {}
-        instead = places(view, (), standing.values()) if standing else {}
-        self._asked = _InQuestion(view, doubtful, standing, found, instead)
+        found = ping_targets(view, doubtful) if doubtful else {}
+        instead = ping_targets(view, (), standing.values()) if standing else {}
+        self._asked = _DoubtfulEndpoints(view, doubtful, standing, found, instead)
         return self._asked
 
-    async def _round(self, workers: Mapping[str, RealKey], asked: "_InQuestion", seconds: float) -> Round:
+    async def _round(self, workers: Mapping[str, RealKey], asked: "_DoubtfulEndpoints", seconds: float) -> PingRound:
         known, endpoints = self._known, {**asked.instead, **asked.doubtful}
         if not workers and not endpoints:
-            return Round()
+            return PingRound()
         turns = {**workers, **{key[0]: place.real for key, place in asked.instead.items()}}
-        chosen = due(known, turns, asked.doubtful, self._witnesses, last=self._last, seconds=seconds)
+        chosen = plan_pings(known, turns, asked.doubtful, self._witnesses, last=self._last, seconds=seconds)
         names = {real: worker for worker, real in workers.items()}
         answers = await self._ask_all({real: names.get(real) for real in (*chosen.turn, *chosen.again)})
         by_endpoint = {
@@ -148,10 +158,10 @@ class Reach:
         untried = {p.real for key, p in asked.instead.items() if known.stand_ins.get(key[0]) != key}
         hosts = {*names, *self._witnesses, *(place.real for place in asked.instead.values())} - untried
         turn, again = ([real for real in reals if real in hosts] for reals in (chosen.turn, chosen.again))
-        return Round(by_worker, _by_address(answers, turn), by_endpoint, _by_address(answers, again))
+        return PingRound(by_worker, _by_address(answers, turn), by_endpoint, _by_address(answers, again))
 
-    async def _ask_all(self, places: Mapping[RealKey, str | None]) -> dict[RealKey, Answer]:
-        answers: dict[RealKey, Answer] = {}
+    async def _ask_all(self, places: Mapping[RealKey, str | None]) -> dict[RealKey, PingResult]:
+        answers: dict[RealKey, PingResult] = {}
 
         async def ask_one(real: RealKey, worker: str | None) -> None:
             answer = await self._question(real, worker)
@@ -159,7 +169,7 @@ class Reach:
                 answers[real] = answer
 
         now = asyncio.get_running_loop().time()
-        self._last = {real: when for real, when in self._last.items() if when > now - FORGOTTEN}
+        self._last = {real: when for real, when in self._last.items() if when > now - LAST_PING_RETENTION}
         async with asyncio.TaskGroup() as tasks:
             for real, worker in places.items():
                 self._last[real] = now
@@ -167,15 +177,15 @@ class Reach:
         return answers
 
 
-def _of(place: Place, answer: Answer) -> Answer:
-    return Answer.ANSWERED if place.datagrams and answer is Answer.REFUSED else answer
+def _of(place: PingTarget, answer: PingResult) -> PingResult:
+    return PingResult.ANSWERED if place.datagrams and answer is PingResult.REFUSED else answer
 
 
-def _by_address(answers: Mapping[RealKey, Answer], hosts: Iterable[RealKey]) -> dict[Address, Answer]:
+def _by_address(answers: Mapping[RealKey, PingResult], hosts: Iterable[RealKey]) -> dict[Address, PingResult]:
     """The best answer of each host."""
-    found: dict[Address, Answer] = {}
+    found: dict[Address, PingResult] = {}
     for real in hosts:
         answer = answers.get(real)
-        if answer is not None and found.get(real.address, Answer.SILENT) is Answer.SILENT:
+        if answer is not None and found.get(real.address, PingResult.SILENT) is PingResult.SILENT:
             found[real.address] = answer
     return found

@@ -11,39 +11,39 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from mesh.cluster.failure_detector import Answer
+from mesh.cluster.failure_detector import PingResult
 from mesh.model.table import RealKey
-from mesh.util.sockets import OURS, unconnected
+from mesh.util.sockets import LOCAL_ERRNOS, open_socket
 
-TIMEOUT = 0.3
+PING_TIMEOUT = 0.3
 """Seconds that an answer may take. Four rounds in which somebody is silent last 1.2 s: an endpoint is lost when it and
 the kernel of its host have stood still for that long, with nothing lost on the way."""
-LATE = 0.25
+MAX_TIMER_DELAY = 0.25
 """Seconds. If no answer is there and the timeout comes so late, this host stood still, and that says nothing of who was
 asked."""
 BACKLOG = 1024
 """Questions that wait for this process: as long as the kernel takes them, the others see that the host is there."""
 
-Question: TypeAlias = Callable[[RealKey, str | None], Awaitable[Answer | None]]
+PingFunction: TypeAlias = Callable[[RealKey, str | None], Awaitable[PingResult | None]]
 """Asks one place, for a worker if one is named; None: this worker could not ask."""
 
 
-async def ask(real: RealKey, worker: str | None) -> Answer | None:
-    """A `Question`, by TCP."""
+async def ping_worker(real: RealKey, worker: str | None) -> PingResult | None:
+    """A `PingFunction`, by TCP."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     try:
-        with unconnected(real.address) as sock:
+        with open_socket(real.address) as sock:
             if (error := sock.connect_ex((real.address, real.port))) not in (0, errno.EINPROGRESS):
                 raise OSError(error, os.strerror(error))
             answered = await _is_ready(sock, reading=worker is not None)
             answer = _arrived(sock, worker)
     except (ConnectionRefusedError, ConnectionResetError):
-        return Answer.REFUSED
+        return PingResult.REFUSED
     except OSError as error:
-        return None if error.errno in OURS else Answer.SILENT
-    failed = answer in (Answer.SILENT, Answer.MUTE)
-    return None if failed and not answered and loop.time() - begun >= TIMEOUT + LATE else answer
+        return None if error.errno in LOCAL_ERRNOS else PingResult.SILENT
+    failed = answer in (PingResult.SILENT, PingResult.MUTE)
+    return None if failed and not answered and loop.time() - begun >= PING_TIMEOUT + MAX_TIMER_DELAY else answer
 
 
 async def _is_ready(sock: socket.socket, *, reading: bool) -> bool:
@@ -55,7 +55,7 @@ async def _is_ready(sock: socket.socket, *, reading: bool) -> bool:
     else:
         loop.add_writer(sock, ready.set)
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(PING_TIMEOUT):
             return await ready.wait()
     except TimeoutError:
         return False
@@ -64,27 +64,27 @@ async def _is_ready(sock: socket.socket, *, reading: bool) -> bool:
         loop.remove_writer(sock)
 
 
-def _arrived(sock: socket.socket, worker: str | None) -> Answer:
+def _arrived(sock: socket.socket, worker: str | None) -> PingResult:
     """What the kernel has of an answer: where this process comes late to look, that is not the other's fault."""
     if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(error, os.strerror(error))
     try:
         sock.getpeername()
     except OSError:
-        return Answer.SILENT  # not connected yet
+        return PingResult.SILENT  # not connected yet
     if worker is None:
-        return Answer.ANSWERED
+        return PingResult.ANSWERED
     try:
         return _named(worker, sock.recv(1000))
     except BlockingIOError:
-        return Answer.MUTE
+        return PingResult.MUTE
 
 
-def _named(worker: str, said: bytes) -> Answer:
-    return Answer.ANSWERED if said == _greeting(worker) else Answer.REFUSED
+def _named(worker: str, said: bytes) -> PingResult:
+    return PingResult.ANSWERED if said == _greeting(worker) else PingResult.REFUSED
 
 
-async def listen(real: RealKey, worker: str) -> asyncio.Server:
+async def listen_for_pings(real: RealKey, worker: str) -> asyncio.Server:
     """Be there for the others, under this name. Raises `OSError`."""
 
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

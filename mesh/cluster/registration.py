@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mesh.config.labels.parse import Parsed, parse
+from mesh.config.labels.parse import ParsedLabels, parse_labels
 from mesh.config.values import Network
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint, Instance, Name, Service
 
-UNDERSTOOD = 4096
+MAX_CACHED_LABEL_SETS = 4096
 """Sets of labels that are not parsed again: a container that comes or goes must not cost what all of them do."""
 
 
@@ -31,7 +31,9 @@ class Registration:
     """Each problem once per owner, with an instance that has it, so that its source can say where."""
 
 
-def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: Network | None) -> Registration:
+def register_instances(
+    instances: Sequence[Instance], *, worker: str, domain: Name, pool: Network | None
+) -> Registration:
     """Understand the labels of all instances. Those that nothing routes to are no endpoints, and no problem."""
     services: dict[str, tuple[Instance, Service]] = {}
     endpoints: list[Endpoint] = []
@@ -70,11 +72,11 @@ def register(instances: Sequence[Instance], *, worker: str, domain: Name, pool: 
     )
 
 
-@lru_cache(UNDERSTOOD)
+@lru_cache(MAX_CACHED_LABEL_SETS)
 def _parsed(
     labels: tuple[tuple[str, str], ...], owner: str, domain: Name, pool: Network | None, commands: bool
-) -> Parsed:
-    return parse(dict(labels), owner=owner, subject=_subject(owner), domain=domain, pool=pool, commands=commands)
+) -> ParsedLabels:
+    return parse_labels(dict(labels), owner=owner, subject=_subject(owner), domain=domain, pool=pool, commands=commands)
 
 
 def _subject(owner: str) -> str:

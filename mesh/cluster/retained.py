@@ -11,14 +11,14 @@ Whoever does not answer takes no traffic all the same: what remains is asked (`m
 
 from collections.abc import Callable, Iterable, Mapping
 
-from mesh.cluster.departed import Gone
-from mesh.cluster.membership import Unleased
+from mesh.cluster.departed import DepartedWorkers
+from mesh.cluster.membership import Membership
 from mesh.cluster.records.encode import worker_of
 from mesh.model.view import ClusterView
-from mesh.store import Snapshot
+from mesh.store import StoreSnapshot
 
 
-class Remains:
+class RetainedRecords:
     """Of the other workers, as one of them sees it. Times are of one clock."""
 
     def __init__(self, worker: str, answers: Callable[[str], bool]) -> None:
@@ -27,8 +27,8 @@ class Remains:
         self._answers = answers
         self._former: Mapping[str, bytes] = {}
         """The last picture of a store that was lost."""
-        self._gone = Gone()
-        self.unleased = Unleased()
+        self._gone = DepartedWorkers()
+        self.unleased = Membership()
         """The other workers: those in the store, and those whose lease has ended while they answered."""
 
     @property
@@ -36,7 +36,7 @@ class Remains:
         """Those whose lease has ended."""
         return frozenset(self.unleased.records) | self._gone.workers
 
-    def follow(self, snapshot: Snapshot, before: Snapshot | None, now: float) -> None:
+    def follow(self, snapshot: StoreSnapshot, before: StoreSnapshot | None, now: float) -> None:
         """The store has become this."""
         if not _tells_of_daemons(snapshot.changed):
             return
@@ -44,11 +44,11 @@ class Remains:
             self._gone.notice(before.records, snapshot.records, self._worker, now)
         self.unleased = self.unleased.after(snapshot, before, self._worker)
 
-    def lose(self, before: Snapshot) -> None:
+    def lose(self, before: StoreSnapshot) -> None:
         """The store has lost what it knew, which was this."""
         self._former = {**self._former, **before.records}
 
-    def forget(self, snapshot: Snapshot | None, now: float) -> None:
+    def forget(self, snapshot: StoreSnapshot | None, now: float) -> None:
         """The workers have had their time to register anew with a store that was lost."""
         records = {} if snapshot is None else snapshot.records
         self._gone.notice({**self._former, **records}, records, self._worker, now)
@@ -58,7 +58,7 @@ class Remains:
         """Whether something has changed with time. `trouble`: why the store does not answer; None: it does."""
         return self._gone.listen(trouble, now)
 
-    def records(self, snapshot: Snapshot) -> dict[str, bytes]:
+    def records(self, snapshot: StoreSnapshot) -> dict[str, bytes]:
         """What counts where the store has nothing."""
         self.unleased = self.unleased.only(self._answers)
         back = {worker_of(key) for key in snapshot.records} if self._former else set()

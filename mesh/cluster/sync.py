@@ -18,22 +18,29 @@ from functools import partial
 from typing import TypeAlias
 
 from mesh import __version__
-from mesh.cluster.claim_transactions import claim, restore
-from mesh.cluster.claims import Wish, is_of
-from mesh.cluster.records.decode import session
-from mesh.cluster.records.encode import CLAIMS, daemon, own_prefixes, registration, verdict, view
-from mesh.cluster.retained import Remains
-from mesh.cluster.view_overlay import Picture
+from mesh.cluster.claim_transactions import restore_claims, submit_claims
+from mesh.cluster.claims import ClaimRequest, is_for_owners
+from mesh.cluster.records.decode import daemon_session
+from mesh.cluster.records.encode import (
+    CLAIMS_PREFIX,
+    build_view,
+    encode_daemon,
+    encode_registration,
+    encode_verdict,
+    own_prefixes,
+)
+from mesh.cluster.retained import RetainedRecords
+from mesh.cluster.view_overlay import ViewOverlay
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint, EndpointKey, Health, Name, Service
 from mesh.model.table import RealKey
-from mesh.model.view import ClusterView, Said
-from mesh.store import Snapshot, Store, StoreError
+from mesh.model.view import ClusterView, HealthReport
+from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.util.conditions import Conditions
 from mesh.util.offload import compute
-from mesh.util.pacing import Pace
+from mesh.util.pacing import RunPacer
 
 log = logging.getLogger("vipmesh")
 
@@ -49,11 +56,11 @@ GRACE = 15.0
 LISTEN = 1.0
 """Seconds between two looks at whether the store answers."""
 
-Decide: TypeAlias = Callable[[ClusterView], tuple[tuple[Wish, ...], tuple[Problem, ...]]]
+DecideClaims: TypeAlias = Callable[[ClusterView], tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]]
 """What the services of a picture lack, and who was refused what."""
 
 
-class Share:
+class ClusterSync:
     """Of one worker. `offer` and `judge` may be called with the same again."""
 
     def __init__(
@@ -61,7 +68,7 @@ class Share:
         worker: str,
         store: Store,
         journal: Conditions,
-        decide: Decide,
+        decide: DecideClaims,
         *,
         listens: RealKey | None = None,
         answers: Callable[[str], bool] = lambda _: False,
@@ -72,12 +79,12 @@ class Share:
         self._journal = journal
         self._decide = decide
         self._own = own_prefixes(worker)
-        self._daemon = daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
-        self.remains = Remains(worker, answers)
-        self._picture = Picture(self._own[0])
-        self._looking, self._claiming = Pace(REST, LONGEST_REST), Pace(REST, LONGEST_REST)
-        self._writing = Pace(WRITE_REST, LONGEST_REST)
-        self._snapshot: Snapshot | None = None
+        self._daemon = encode_daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
+        self.remains = RetainedRecords(worker, answers)
+        self._picture = ViewOverlay(self._own[0])
+        self._looking, self._claiming = RunPacer(REST, LONGEST_REST), RunPacer(REST, LONGEST_REST)
+        self._writing = RunPacer(WRITE_REST, LONGEST_REST)
+        self._snapshot: StoreSnapshot | None = None
         self._offered: dict[str, bytes] | None = None
         """None: not all sources have answered yet."""
         self._endpoints: frozenset[str] = frozenset()
@@ -85,7 +92,7 @@ class Share:
         self._owners: frozenset[str] = frozenset()
         self._names: frozenset[Name] = frozenset()
         """Of the services that are offered."""
-        self._said: Mapping[EndpointKey, Said] | None = None
+        self._said: Mapping[EndpointKey, HealthReport] | None = None
         """None: nothing is probed yet; what a former life said stays."""
         self._registered: dict[str, bytes] = {}
         self._seen_myself = False
@@ -102,7 +109,7 @@ class Share:
 
     def offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
         """This is all that the worker runs."""
-        offered = registration(self._worker, services, endpoints)
+        offered = encode_registration(self._worker, services, endpoints)
         if offered != self._offered:
             self._picture.offered(self._offered, offered)
             self._offered = offered
@@ -120,7 +127,7 @@ class Share:
             self._decided = None
             self._unclaimed.set()
 
-    def judge(self, said: Mapping[EndpointKey, Said]) -> None:
+    def judge(self, said: Mapping[EndpointKey, HealthReport]) -> None:
         """This is what the probes say of everything that this worker asks."""
         if said is not self._said and said != self._said:
             self._said = said
@@ -134,7 +141,7 @@ class Share:
     def formerly_kept(self) -> frozenset[EndpointKey]:
         """Own endpoints that a former life left in traffic although they failed; empty once `judge` was called."""
         records = self._snapshot.records if self._snapshot is not None and self._said is None else {}
-        return view({key: value for key, value in records.items() if key.startswith(self._own[1])})[0].kept
+        return build_view({key: value for key, value in records.items() if key.startswith(self._own[1])})[0].kept
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with what all workers offer, own offers included, at once and after changes; until cancelled.
@@ -177,7 +184,7 @@ class Share:
             del snapshot  # they are large: keep the newest alone
             await self._taken.wait()  # what comes meanwhile is one snapshot
 
-    def _take(self, snapshot: Snapshot) -> None:
+    def _take(self, snapshot: StoreSnapshot) -> None:
         before, self._snapshot = self._snapshot, snapshot
         if before is None:
             self._write.set()
@@ -189,14 +196,16 @@ class Share:
         self._taken.clear()
         self._look.set()
 
-    def _lose(self, before: Snapshot) -> None:
+    def _lose(self, before: StoreSnapshot) -> None:
         log.error(
             "the store has lost what it knew: it gets all claims back that this worker knows",
             extra=Code.STORE_LOST_DATA.extra,
         )
         self.remains.lose(before)
         # not of the picture: that may not be as far yet
-        self._lost = self._lost or view({k: v for k, v in before.records.items() if k.startswith(CLAIMS)})[0].claims
+        self._lost = (
+            self._lost or build_view({k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)})[0].claims
+        )
         self._registered = {}
         self._seen_myself = False
         self._forget_later()
@@ -225,15 +234,15 @@ class Share:
                 self._look.set()
             await asyncio.sleep(LISTEN)
 
-    def _knows_itself(self, snapshot: Snapshot) -> bool:
+    def _knows_itself(self, snapshot: StoreSnapshot) -> bool:
         return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
 
-    def _notice_namesake(self, snapshot: Snapshot) -> None:
+    def _notice_namesake(self, snapshot: StoreSnapshot) -> None:
         """Two daemons with one name would undo one another's work: the elder leaves the name to the newer."""
         key, mine = self._daemon
         there = snapshot.records.get(key)
         self._seen_myself |= there == mine
-        if self._seen_myself and there is not None and session(there) not in (None, session(mine)):
+        if self._seen_myself and there is not None and daemon_session(there) not in (None, daemon_session(mine)):
             remedy = "give each worker another [node] name and restart this one"
             reason = f"another daemon runs with the name {self._worker}; what this one runs is not offered any more"
             self._journal.found(
@@ -274,7 +283,7 @@ class Share:
             said = {k: v for k, v in self._snapshot.records.items() if k.startswith(self._own[1])}
         else:
             said = dict(
-                verdict(self._worker, key, health, kept=kept, held_back=held_back)
+                encode_verdict(self._worker, key, health, kept=kept, held_back=held_back)
                 for key, (health, kept, held_back) in self._said.items()
                 if health is not Health.STARTING and (key[0] != self._worker or key[1] in self._endpoints)
             )
@@ -296,7 +305,7 @@ class Share:
                 with self._claiming.work():
                     wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
                 self._journal.found("claims", conflicts)
-                refused = await claim(self._store, [wish for wish in wanted if self._is_mine(wish)])
+                refused = await submit_claims(self._store, [wish for wish in wanted if self._is_mine(wish)])
                 self._decided = None if refused else (seen.services, seen.claims)
             except StoreError as error:
                 self._is_refused("claims", error)
@@ -305,15 +314,15 @@ class Share:
             else:
                 self._is_answered("claims")
 
-    def _is_mine(self, wish: Wish) -> bool:
+    def _is_mine(self, wish: ClaimRequest) -> bool:
         """Whoever runs a service claims for it. All come to the same wishes, and need not all ask."""
-        return self._offered is None or is_of(wish, self._owners, self._names)
+        return self._offered is None or is_for_owners(wish, self._owners, self._names)
 
     async def _give_back(self) -> None:
         if self._lost is None:
             return
         lost = self._lost
-        refused = await restore(self._store, lost)
+        refused = await restore_claims(self._store, lost)
         if refused:
             log.error(
                 "%d claims could not be given back to the store: others have them by now",

@@ -8,19 +8,19 @@ The reader is told of what has changed; only where nobody can say what that is d
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from mesh.cluster.records.view_builder import Reader
+from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.problem import Problem
 from mesh.model.view import ClusterView
-from mesh.store import Snapshot
+from mesh.store import StoreSnapshot
 from mesh.util.offload import compute
 
 
-class Picture:
+class ViewOverlay:
     """Of one worker; `own` is the prefix of what it offers."""
 
     def __init__(self, own: str) -> None:
         self._own = own
-        self._reader = Reader()
+        self._reader = ViewBuilder()
         self._behind: set[str] | None = None
         """Keys that the reader has not been told of; None: it is to look at all of them."""
 
@@ -39,7 +39,7 @@ class Picture:
             self.changed({key for key in before.keys() | now.keys() if before.get(key) != now.get(key)})
 
     async def look(
-        self, snapshot: Snapshot, offered: Mapping[str, bytes] | None, under: Mapping[str, bytes]
+        self, snapshot: StoreSnapshot, offered: Mapping[str, bytes] | None, under: Mapping[str, bytes]
     ) -> tuple[ClusterView, tuple[Problem, ...]]:
         """The picture now, and what could not be understood. `offered` is None while nothing is known of the own offer;
         `under` are records that count where the store has none.
@@ -56,6 +56,6 @@ class Picture:
             return records
         return {key: value for key, value in records.items() if not key.startswith(self._own)} | dict(offered)
 
-    def _record(self, key: str, snapshot: Snapshot, offered: Mapping[str, bytes] | None) -> bytes | None:
+    def _record(self, key: str, snapshot: StoreSnapshot, offered: Mapping[str, bytes] | None) -> bytes | None:
         """As `_overlaid` has it."""
         return (snapshot.records if offered is None or not key.startswith(self._own) else offered).get(key)

@@ -8,7 +8,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-EXAMPLE = '"etcd://host1:2379,host2:2379,host3:2379/vipmesh", or etcds:// for TLS'
+EXAMPLE_URL = '"etcd://host1:2379,host2:2379,host3:2379/vipmesh", or etcds:// for TLS'
 
 _PORT = 2379
 
@@ -28,7 +28,7 @@ class EtcdUrl:
         return self.members[0].startswith("https:")
 
 
-def parse(text: str) -> EtcdUrl:
+def parse_etcd_url(text: str) -> EtcdUrl:
     """Raises ValueError with what is wrong."""
     if "@" in text:
         raise ValueError("a URL is shown in logs; put the user into [store] user, the password into [store] password")

@@ -20,7 +20,7 @@ from mesh.config.values import Network
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, SettingsError
 from mesh.model.service import Address
-from mesh.util.logging.formats import Format
+from mesh.util.logging.formats import LogFormat
 
 
 class Driver(StrEnum):
@@ -102,12 +102,12 @@ class Settings:
     """None: in the file of the certificate."""
     admin_client_ca: Path | None
     """Who signs the certificates of clients; None: they need none."""
-    log_format: Format
+    log_format: LogFormat
     metrics_services: int
     """How many services have series of their own."""
 
 
-def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
+def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
     """Read the settings from TOML text and the environment; `hostname` is the default of `[node] name`.
 
     Raises `SettingsError` with every problem found.
@@ -122,7 +122,7 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
     problems += [CodedText(text, Code.UNKNOWN_SETTING) for text in _unknown_variables(environment)]
     read: dict[str, Any] = {"node_name": hostname}
     for key, setting in SETTINGS.items():
-        variable, example = variable_of(key), setting.example
+        variable, example = environment_variable(key), setting.example
         raw: object
         if variable in environment:
             where, raw = f"environment variable {variable}:", environment[variable]
@@ -145,7 +145,7 @@ def load(text: str, environment: Mapping[str, str], *, hostname: str, file: str 
     return settings
 
 
-def variable_of(key: str) -> str:
+def environment_variable(key: str) -> str:
     """The environment variable of a setting: `dns.listen` -> `VIPMESH_DNS_LISTEN`."""
     return "VIPMESH_" + key.replace(".", "_").upper()
 
@@ -163,79 +163,79 @@ class Setting:
 
 def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
     # A domain without quotes is a table in a table to TOML, and means the same to people.
-    return values.domain_servers(_leaves(raw, "") if isinstance(raw, dict) else values.domains_of_text(raw))
+    return values.parse_domain_servers(_leaves(raw, "") if isinstance(raw, dict) else values.split_domains(raw))
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
     {
         "node.name": Setting(
-            values.host_name, None, 'a host name such as "worker-1"', "this worker's name; default: the host name"
+            values.parse_host_name, None, 'a host name such as "worker-1"', "this worker's name; default: the host name"
         ),
         "node.address": Setting(
-            values.address,
+            values.parse_address,
             None,
             'an address of this host such as "192.0.2.11"',
             "where published ports listen; default: every address of the host, those that appear later too",
         ),
         "vip.pool": Setting(
-            values.vip_pool,
+            values.parse_vip_pool,
             "10.112.0.0/16",
             'a network such as "10.112.0.0/16"',
             "where the VIPs of services are taken from",
         ),
         "publish.ports": Setting(
-            values.port_range,
+            values.parse_port_range,
             "30000-32767",
             '"30000-32767"',
             "where published ports that ask for `auto` are taken from",
         ),
         "dataplane.driver": Setting(
-            values.one_of(Driver, "a data plane driver"),
+            values.word_parser(Driver, "a data plane driver"),
             "auto",
             '"auto", "ipvs", "nftables" or "userspace"',
             "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
         ),
         "dataplane.low_port_offset": Setting(
-            values.number(0, 64000),
+            values.number_parser(0, 64000),
             0,
             "a number such as 8000, or 0",
             "added to listen ports below 1024 by the user-space proxy, which then needs no privilege",
         ),
         "dataplane.drain_timeout": Setting(
-            values.number(0, 86400),
+            values.number_parser(0, 86400),
             30,
             "a number of seconds such as 30",
             "how long the connections of a removed endpoint get to finish",
         ),
         "dataplane.local_networks": Setting(
-            values.networks,
+            values.parse_networks,
             (),
             'networks such as ["10.5.0.0/24"]',
             "where hosts have this worker as their default route, beside its containers: they see the client's address",
         ),
         "dns.listen": Setting(
-            values.socket_addresses(53),
+            values.socket_addresses_parser(53),
             "127.0.0.1:53",
             'addresses such as ["127.0.0.1:53"]',
             "where the name server answers, over UDP and TCP",
         ),
         "dns.domain": Setting(
-            values.domain_name,
+            values.parse_domain_name,
             "mesh.internal",
             'a domain such as "mesh.internal"',
             "the cluster domain: where bare names live",
         ),
         "dns.ttl": Setting(
-            values.number(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"
+            values.number_parser(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"
         ),
         "dns.resolver": Setting(
-            values.resolver,
+            values.parse_resolver,
             "auto",
             '"auto", "off" or an address of the VIP pool',
             "where containers ask, on port 53 of every worker; `auto`: the first address of the VIP pool",
         ),
         "dns.upstream": Setting(
-            values.socket_addresses(53),
+            values.socket_addresses_parser(53),
             (),
             'addresses such as ["192.0.2.53"]',
             "who answers for all other names; default: the name servers of /etc/resolv.conf",
@@ -247,122 +247,131 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             "who answers for the names in a domain, the longest domain first",
         ),
         "dns.allow": Setting(
-            values.networks,
+            values.parse_networks,
             (),
             'networks such as ["192.0.2.0/24"]',
             "whose questions are answered; default: private, shared, loopback and link-local networks",
         ),
         "dns.outstanding": Setting(
-            values.number(16, 65536),
+            values.number_parser(16, 65536),
             1024,
             "a number of questions such as 1024",
             "how many questions about other names may be under way at a time; a quarter of them for one client",
         ),
         "probes.floor": Setting(
-            values.number(0, 100),
+            values.number_parser(0, 100),
             50,
             "a number from 0 to 100 such as 50, or 0 to obey every verdict",
             "per cent of a service's endpoints that stay in traffic when most fail at once",
         ),
         "source.compose.files": Setting(
-            values.files, (), 'paths such as ["compose.yaml"]', "compose files whose `x-endpoints` are the instances"
+            values.parse_paths,
+            (),
+            'paths such as ["compose.yaml"]',
+            "compose files whose `x-endpoints` are the instances",
         ),
         "source.docker.socket": Setting(
-            values.engine,
+            values.parse_engine,
             None,
             '"unix:///var/run/docker.sock"',
             "the Docker engine whose labelled containers are the instances; default: none is asked",
         ),
         "source.docker.endpoint_address": Setting(
-            values.one_of(EndpointAddress, "an address of endpoints"),
+            values.word_parser(EndpointAddress, "an address of endpoints"),
             "auto",
             '"auto", "container" or "host"',
             "where endpoints are reached: at the container's address, at the worker's and the published port, or "
             "`auto`: the container's where every worker can reach it",
         ),
         "store.url": Setting(
-            values.store_url,
+            values.parse_store_url,
             "sqlite:////var/lib/vipmesh/store.db",
-            f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE}',
+            f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE_URL}',
             "where claims and endpoints are kept: a file for a single worker, etcd for a cluster",
         ),
-        "store.user": Setting(values.text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
-        "store.password": Setting(values.text, None, "a text", "the password of the user of etcd"),
+        "store.user": Setting(values.parse_text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
+        "store.password": Setting(values.parse_text, None, "a text", "the password of the user of etcd"),
         "store.ca": Setting(
-            values.file,
+            values.parse_path,
             None,
             'a path such as "/etc/vipmesh/etcd-ca.pem"',
             "who signed etcd's certificates; default: the host's",
         ),
         "store.cert": Setting(
-            values.file,
+            values.parse_path,
             None,
             'a path such as "/etc/vipmesh/etcd.pem"',
             "this worker's certificate for etcd; its CN is empty",
         ),
         "store.key": Setting(
-            values.file, None, 'a path such as "/etc/vipmesh/etcd.key"', "its private key; default: in the same file"
+            values.parse_path,
+            None,
+            'a path such as "/etc/vipmesh/etcd.key"',
+            "its private key; default: in the same file",
         ),
         "store.lease_ttl": Setting(
-            values.number(2, 600),
+            values.number_parser(2, 600),
             5,
             "a number of seconds such as 5",
             "how long what a worker offers outlives its last sign of life",
         ),
         "store.saved_view": Setting(
-            values.file,
+            values.parse_path,
             "/var/lib/vipmesh/view.json",
             '"/var/lib/vipmesh/view.json"',
             "where the last view of the cluster is kept for a start while etcd is away",
         ),
         "peers.listen": Setting(
-            values.peers,
+            values.parse_peers,
             "auto",
             '"auto", "off" or an address and port such as "192.0.2.11:9781"',
             "where this worker answers the others over TCP, so that its loss is noticed before its lease ends; `auto`: "
             "port 9781 of `[node] address`, else of the address from which it reaches the store",
         ),
         "admin.listen": Setting(
-            values.listen,
+            values.parse_listen,
             "unix:///run/vipmesh/admin.sock",
             '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
             "where `vipmesh status` asks",
         ),
         "admin.tcp": Setting(
-            values.tcp,
+            values.parse_tcp_address,
             None,
             'an address such as "192.0.2.11:9780"',
             "where the page and Prometheus ask, beside `listen`; default: nowhere",
         ),
         "admin.token_file": Setting(
-            values.file,
+            values.parse_path,
             None,
             'a path such as "/etc/vipmesh/admin.token"',
             "a file with the token that clients over TCP bring",
         ),
         "admin.cert": Setting(
-            values.file,
+            values.parse_path,
             None,
             'a path such as "/etc/vipmesh/admin.pem"',
             "this worker's certificate for clients over TCP; default: they talk in the clear",
         ),
         "admin.key": Setting(
-            values.file, None, 'a path such as "/etc/vipmesh/admin.key"', "its private key; default: in the same file"
+            values.parse_path,
+            None,
+            'a path such as "/etc/vipmesh/admin.key"',
+            "its private key; default: in the same file",
         ),
         "admin.client_ca": Setting(
-            values.file,
+            values.parse_path,
             None,
             'a path such as "/etc/vipmesh/clients-ca.pem"',
             "who signs the certificates of clients over TCP, which then need no token",
         ),
         "log.format": Setting(
-            values.one_of(Format, "a format of the log"),
+            values.word_parser(LogFormat, "a format of the log"),
             "text",
             '"text", "logfmt" or "json"',
             "how a line of the log looks: for people, or for programs",
         ),
         "metrics.services": Setting(
-            values.number(0, 100_000),
+            values.number_parser(0, 100_000),
             1000,
             "a number of services such as 1000",
             "how many services have series of their own in the metrics, the first ones by name",
@@ -425,7 +434,7 @@ def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    known = [variable_of(key) for key in SETTINGS]
+    known = [environment_variable(key) for key in SETTINGS]
     for variable in environment:
         if variable.startswith("VIPMESH_") and variable not in known:
             yield f"environment variable {variable}: no such setting; {_nearest(variable, known, str)}"

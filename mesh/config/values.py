@@ -21,48 +21,48 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
-def text(raw: object) -> str:
+def parse_text(raw: object) -> str:
     """A text that says something; what is around it is cut off."""
     if not isinstance(raw, str) or not raw.strip():
         raise ValueError(f"{raw!r} is not a text")
     return raw.strip()
 
 
-def host_name(raw: object) -> str:
+def parse_host_name(raw: object) -> str:
     """The name of a worker."""
-    written = text(raw)
+    written = parse_text(raw)
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", written):
         raise ValueError(f"{written!r} is not a host name")
     return written
 
 
-def domain_name(raw: object) -> str:
+def parse_domain_name(raw: object) -> str:
     """A domain in lower case, without the dot at its end."""
-    name = text(raw).lower().rstrip(".")
+    name = parse_text(raw).lower().rstrip(".")
     if len(name) > 200 or not all(re.fullmatch(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", p) for p in name.split(".")):
         raise ValueError(f"{name!r} is not a domain name")
     return name
 
 
-def address(raw: object) -> Address:
+def parse_address(raw: object) -> Address:
     """An address in canonical form."""
-    return str(ipaddress.ip_address(text(raw)))
+    return str(ipaddress.ip_address(parse_text(raw)))
 
 
-def vip_pool(raw: object) -> Network:
+def parse_vip_pool(raw: object) -> Network:
     """A network that has room for VIPs."""
-    pool = ipaddress.ip_network(text(raw))
+    pool = ipaddress.ip_network(parse_text(raw))
     if pool.num_addresses < 8:
         raise ValueError(f"{pool} has room for no more than {max(0, pool.num_addresses - 3)} VIPs")
     return pool
 
 
-def networks(raw: object) -> tuple[Network, ...]:
+def parse_networks(raw: object) -> tuple[Network, ...]:
     """Networks of any size: a single host is one too."""
     return tuple(ipaddress.ip_network(item) for item in _items(raw))
 
 
-def number(low: int, high: int) -> Callable[[object], int]:
+def number_parser(low: int, high: int) -> Callable[[object], int]:
     """A whole number in the bounds. `true` is none, though it is an `int` to Python."""
 
     def parse(raw: object) -> int:
@@ -75,9 +75,9 @@ def number(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
-def port_range(raw: object) -> range:
+def parse_port_range(raw: object) -> range:
     """`30000-32767`, both ends among them."""
-    match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", text(raw))
+    match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", parse_text(raw))
     if not match:
         raise ValueError(f"{raw!r} is not a range of ports")
     low, high = int(match[1]), int(match[2])
@@ -86,11 +86,11 @@ def port_range(raw: object) -> range:
     return range(low, high + 1)
 
 
-def one_of(kind: type[Choice], called: str) -> Callable[[object], Choice]:
+def word_parser(kind: type[Choice], called: str) -> Callable[[object], Choice]:
     """A word of the kind, which a refusal calls `called`."""
 
     def parse(raw: object) -> Choice:
-        written = text(raw)
+        written = parse_text(raw)
         if written not in list(kind):
             raise ValueError(f"{written!r} is not {called}")
         return kind(written)
@@ -103,10 +103,10 @@ def _items(raw: object) -> list[str]:
         return [item.strip() for item in raw.split(",") if item.strip()]
     if not isinstance(raw, list | tuple):
         raise ValueError(f"{raw!r} is not a list")
-    return [text(item) for item in raw]
+    return [parse_text(item) for item in raw]
 
 
-def socket_address(text: str, default_port: int | None = None) -> tuple[str, int]:
+def parse_socket_address(text: str, default_port: int | None = None) -> tuple[str, int]:
     """`127.0.0.1:53`, `[::1]:53`, or without the port if there is a default. Raises ValueError."""
     match = re.fullmatch(r"\[([0-9A-Fa-f:.%]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:]+)", text)
     if not match:
@@ -121,12 +121,12 @@ def socket_address(text: str, default_port: int | None = None) -> tuple[str, int
     return host, number
 
 
-def socket_addresses(default_port: int) -> Callable[[object], tuple[tuple[str, int], ...]]:
-    """Those of `socket_address`, in the order written."""
-    return lambda raw: tuple(socket_address(item, default_port) for item in _items(raw))
+def socket_addresses_parser(default_port: int) -> Callable[[object], tuple[tuple[str, int], ...]]:
+    """Those of `parse_socket_address`, in the order written."""
+    return lambda raw: tuple(parse_socket_address(item, default_port) for item in _items(raw))
 
 
-def domains_of_text(raw: object) -> Iterable[tuple[str, list[str]]]:
+def split_domains(raw: object) -> Iterable[tuple[str, list[str]]]:
     """`corp.example=10.1.1.1,10.1.1.2,lab.example=10.2.2.2:5353`: each domain, and what stands after it."""
     given: dict[str, list[str]] = {}
     domain = ""
@@ -139,14 +139,14 @@ def domains_of_text(raw: object) -> Iterable[tuple[str, list[str]]]:
     return given.items()
 
 
-def domain_servers(domains: Iterable[tuple[str, object]]) -> Mapping[str, tuple[tuple[str, int], ...]]:
+def parse_domain_servers(domains: Iterable[tuple[str, object]]) -> Mapping[str, tuple[tuple[str, int], ...]]:
     """Each domain once, with the name servers that answer for it."""
     given = {domain: _items(servers) for domain, servers in domains}
     found: dict[str, tuple[tuple[str, int], ...]] = {}
     for written, servers in given.items():
-        domain = domain_name(written)
+        domain = parse_domain_name(written)
         try:
-            addresses = tuple(dict.fromkeys(socket_address(server, 53) for server in servers))
+            addresses = tuple(dict.fromkeys(parse_socket_address(server, 53) for server in servers))
         except ValueError as error:
             raise ValueError(f'"{domain}": {error}') from error
         if not addresses:
@@ -157,63 +157,63 @@ def domain_servers(domains: Iterable[tuple[str, object]]) -> Mapping[str, tuple[
     return MappingProxyType(found)
 
 
-def file(raw: object) -> Path:
+def parse_path(raw: object) -> Path:
     """A path; nothing is looked for there."""
-    return Path(text(raw))
+    return Path(parse_text(raw))
 
 
-def files(raw: object) -> tuple[Path, ...]:
+def parse_paths(raw: object) -> tuple[Path, ...]:
     """Paths, in the order written."""
     return tuple(Path(item) for item in _items(raw))
 
 
-def store_url(raw: object) -> str:
+def parse_store_url(raw: object) -> str:
     """Where a store is, as it is written: `sqlite:///PATH`, or what `mesh.config.etcd_url` takes."""
-    written = text(raw)
+    written = parse_text(raw)
     if re.match(r"etcds?:", written):
-        etcd_url.parse(written)
+        etcd_url.parse_etcd_url(written)
     elif not re.match(r"sqlite:///.", written):
         raise ValueError(f"{written!r} is not the URL of a store")
     return written
 
 
-def resolver(raw: object) -> str:
+def parse_resolver(raw: object) -> str:
     """`auto`, `off`, or an address."""
-    written = text(raw)
-    return written if written in ("auto", "off") else address(written)
+    written = parse_text(raw)
+    return written if written in ("auto", "off") else parse_address(written)
 
 
-def engine(raw: object) -> str:
+def parse_engine(raw: object) -> str:
     """`unix:///PATH` or `tcp://HOST:PORT`."""
-    written = text(raw)
+    written = parse_text(raw)
     if not re.fullmatch(r"unix:///.+|tcp://[^/:\s]+:[0-9]{1,5}", written):
         raise ValueError(f"{written!r} is not the address of a container engine")
     return written
 
 
-def listen(raw: object) -> str:
+def parse_listen(raw: object) -> str:
     """`unix:///PATH` or `ADDRESS:PORT`."""
-    written = text(raw)
+    written = parse_text(raw)
     if written.startswith("unix://"):
         if not written.startswith("unix:///"):
             raise ValueError(f"{written!r} is not an absolute path")
         return written
-    socket_address(written)
+    parse_socket_address(written)
     return written
 
 
-def tcp(raw: object) -> str:
+def parse_tcp_address(raw: object) -> str:
     """`ADDRESS:PORT`."""
-    written = text(raw)
-    socket_address(written)
+    written = parse_text(raw)
+    parse_socket_address(written)
     return written
 
 
-def peers(raw: object) -> str:
+def parse_peers(raw: object) -> str:
     """`auto`, `off`, or the `ADDRESS:PORT` where other workers can ask."""
-    written = text(raw)
+    written = parse_text(raw)
     if written not in ("auto", "off"):
-        host, _ = socket_address(written)
+        host, _ = parse_socket_address(written)
         if ipaddress.ip_address(host).is_unspecified:
             raise ValueError(f"{written!r} is no address that other workers can ask")
     return written

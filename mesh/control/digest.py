@@ -22,7 +22,7 @@ from hashlib import blake2b
 import msgspec
 
 from mesh.control.planner import Plan
-from mesh.control.service_plan import Part
+from mesh.control.service_plan import ServicePlan
 from mesh.model.service import Transport
 from mesh.model.table import RealKey, RealServer, VirtualServer
 
@@ -33,7 +33,7 @@ class TableDigest:
     """Of one plan after another. A part that the plan took over is not looked at again."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Part, bytes]] = {}
+        self._known: dict[str, tuple[ServicePlan, bytes]] = {}
 
     def __call__(self, planned: Plan) -> str:
         """Twelve hexadecimal digits."""
@@ -45,17 +45,17 @@ class TableDigest:
         return blake2b(whole, digest_size=BITS // 8).hexdigest()
 
 
-def digest(planned: Plan) -> str:
+def plan_digest(planned: Plan) -> str:
     """The digest of one plan: see `TableDigest`."""
     return TableDigest()(planned)
 
 
-def as_number(digest: str) -> int:
+def digest_number(digest: str) -> int:
     """The same for a metric: it fits a double."""
     return int(digest, 16)
 
 
-def _of_part(owner: str, part: Part) -> bytes:
+def _of_part(owner: str, part: ServicePlan) -> bytes:
     on_vip = {
         (key.transport, key.port): server for key, server in part.virtual_servers.items() if key.address == part.vip
     }

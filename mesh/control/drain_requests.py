@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from mesh.model.eligibility import real_keys
-from mesh.model.service import Drain, Endpoint, Instance
+from mesh.model.service import DrainReason, Endpoint, Instance
 from mesh.model.table import Table
 from mesh.model.view import ClusterView
 
 
-class Leaving:
+class DrainRequests:
     """What operators asked for, and what the passes have shown. All methods are for the thread of the event loop."""
 
     def __init__(self) -> None:
         self.on_change: Callable[[], None] = lambda: None
         """Called after something was asked for."""
-        self._asked: dict[str, Drain] = {}
+        self._asked: dict[str, DrainReason] = {}
         self._here: frozenset[str] = frozenset()
         self._left = (ClusterView(), Table())
         """What the last pass has seen, and what it has left."""
@@ -28,12 +28,12 @@ class Leaving:
 
     def adopt(self, endpoints: Iterable[Endpoint]) -> None:
         """What was asked of an earlier process still holds."""
-        by_hand = (Drain.ASKED, Drain.MAINTENANCE)
+        by_hand = (DrainReason.ASKED, DrainReason.MAINTENANCE)
         self._asked |= {endpoint.id: endpoint.drain for endpoint in endpoints if endpoint.drain in by_hand}
 
-    def ask(self, endpoint: str, why: Drain = Drain.ASKED) -> None:
+    def ask(self, endpoint: str, why: DrainReason = DrainReason.ASKED) -> None:
         """Send no new connection to it, until `undo`. What is in maintenance stays so when a drain is asked for."""
-        if self._asked.get(endpoint) is not Drain.MAINTENANCE:
+        if self._asked.get(endpoint) is not DrainReason.MAINTENANCE:
             self._asked[endpoint] = why
         self.on_change()
 
@@ -54,7 +54,7 @@ class Leaving:
 
     def _marked(self, instance: Instance) -> Instance:
         asked = self._asked.get(instance.id)
-        if asked is None or (instance.drain is not None and asked is not Drain.MAINTENANCE):
+        if asked is None or (instance.drain is not None and asked is not DrainReason.MAINTENANCE):
             return instance
         return replace(instance, drain=asked)
 

@@ -6,12 +6,12 @@ the former is worth a warning.
 
 from collections.abc import Collection, Sequence
 
-from mesh.dataplane.diff import diff
-from mesh.dataplane.operations import Operation, RefusedError, apply
+from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.operations import Operation, OperationRefusedError, apply_operations
 from mesh.model.table import Table, VirtualKey
 
 
-def account(
+def detect_repairs(
     left: Table | None,
     keys: Collection[VirtualKey] | None,
     observed: Table,
@@ -25,10 +25,10 @@ def account(
     succeeds, it counts as done in the table. That is None if somebody else was at it at the same time.
     """
     before = left if left is None or keys is None else left.part(keys)
-    restores = frozenset(diff(observed, before)) if before is not None and before != observed else frozenset()
+    restores = frozenset(diff_tables(observed, before)) if before is not None and before != observed else frozenset()
     repairs = [operation for operation in operations if operation in restores and operation not in refused]
     try:
-        now = apply(observed, [o for o in operations if o in restores or o not in refused])
-    except RefusedError:
+        now = apply_operations(observed, [o for o in operations if o in restores or o not in refused])
+    except OperationRefusedError:
         return repairs, None
     return repairs, now if keys is None or left is None else left.changed(keys, now)

@@ -13,27 +13,27 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from mesh.control.drain_requests import Leaving
+from mesh.control.drain_requests import DrainRequests
 from mesh.model.codes import Code
-from mesh.model.errors import RefusalError
-from mesh.model.service import Drain
+from mesh.model.errors import ActionRefusedError
+from mesh.model.service import DrainReason
 
-Verb = Callable[[str], Awaitable[str]]
-"""Does something to the endpoint or container that is named; returns the endpoint's id. Raises `RefusalError`."""
+ActionHandler = Callable[[str], Awaitable[str]]
+"""Does something to the endpoint or container that is named; returns the endpoint's id. Raises `ActionRefusedError`."""
 
 
 log = logging.getLogger("vipmesh")
 
 REAL_SIGNAL = "SIGTERM"
 """What a container gets when it is drained."""
-TO_ACT = 2.0
+KILL_MARGIN = 2.0
 """Seconds before the engine kills that a container gets its real signal, drained or not; at most half its time."""
-TO_SETTLE = 5.0
+SETTLE_TIMEOUT = 5.0
 """Seconds that the engine gets to tell that a container is gone."""
 
 
-class Engine(Protocol):
-    """What runs the containers. An error of the engine is a `RefusalError`."""
+class ContainerEngine(Protocol):
+    """What runs the containers. An error of the engine is a `ActionRefusedError`."""
 
     def find(self, name: str) -> str | None:
         """The endpoint of a container, given by its name or id, or by the endpoint's id; None: there is none."""
@@ -53,25 +53,25 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Signalled:
+class _SignalledContainer:
     container: str
     endpoint: str | None
     seconds: float
 
 
-class Stopping:
+class GracefulStopper:
     """Drains, and stops what is drained. `run` serves the containers that were sent the drain signal."""
 
-    def __init__(self, leaving: Leaving, engines: list[Engine], drain_timeout: float) -> None:
+    def __init__(self, leaving: DrainRequests, engines: list[ContainerEngine], drain_timeout: float) -> None:
         """`drain_timeout`: seconds after which the data plane has given up connections that do not end."""
         self._leaving = leaving
         self._engines = engines
-        self._patience = drain_timeout + TO_SETTLE
-        self._signalled: asyncio.Queue[_Signalled] = asyncio.Queue()
+        self._patience = drain_timeout + SETTLE_TIMEOUT
+        self._signalled: asyncio.Queue[_SignalledContainer] = asyncio.Queue()
 
     def signalled(self, container: str, endpoint: str | None, seconds: float) -> None:
         """A container was sent the drain signal, and will be killed in so many seconds."""
-        self._signalled.put_nowait(_Signalled(container, endpoint, seconds))
+        self._signalled.put_nowait(_SignalledContainer(container, endpoint, seconds))
 
     async def run(self) -> None:
         """Send the real signal to each that was `signalled`, when it is drained."""
@@ -80,7 +80,7 @@ class Stopping:
                 one = await self._signalled.get()
                 tasks.create_task(self._finish(one), name=f"drain {one.container[:12]}")
 
-    async def drain(self, name: str, why: Drain = Drain.ASKED) -> str:
+    async def drain(self, name: str, why: DrainReason = DrainReason.ASKED) -> str:
         """Drain the endpoint; returns its id when it has no traffic any more. It stays drained until `undrain`."""
         _, endpoint = self._find(name)
         self._leaving.ask(endpoint, why)
@@ -88,7 +88,7 @@ class Stopping:
             async with asyncio.timeout(self._patience):
                 await self._leaving.until_free(endpoint)
         except TimeoutError:
-            raise RefusalError(
+            raise ActionRefusedError(
                 Code.DRAIN_TIMEOUT,
                 f"{endpoint} takes no new connection and is still programmed after {self._patience:g} s; "
                 f"`vipmesh status` says what is frozen",
@@ -97,7 +97,7 @@ class Stopping:
 
     async def maintain(self, name: str) -> str:
         """As `drain`, and it is not probed either: nothing that is done to it counts as a failure."""
-        return await self.drain(name, Drain.MAINTENANCE)
+        return await self.drain(name, DrainReason.MAINTENANCE)
 
     def undrain(self, name: str) -> str:
         """The endpoint takes connections again, after a maintenance as soon as it has answered; returns its id."""
@@ -111,7 +111,7 @@ class Stopping:
         """Drain the endpoint, then stop its container; returns its id when it has stopped."""
         engine, endpoint = self._find(name)
         if engine is None:
-            raise RefusalError(
+            raise ActionRefusedError(
                 Code.CONTAINER_NOT_STOPPED,
                 f"no container engine runs {endpoint}; drain it, and stop it where it was started",
             )
@@ -119,13 +119,13 @@ class Stopping:
             await self.drain(endpoint)
             await engine.stop(endpoint)
             with suppress(TimeoutError):  # what is still listed is being stopped, and takes nothing either
-                async with asyncio.timeout(TO_SETTLE):
+                async with asyncio.timeout(SETTLE_TIMEOUT):
                     await self._leaving.until_gone(endpoint)
         finally:
             self._leaving.undo(endpoint)  # started again, it serves again
         return endpoint
 
-    def verbs(self) -> Mapping[str, Verb]:
+    def verbs(self) -> Mapping[str, ActionHandler]:
         """What the admin API offers of it."""
 
         async def undrain(name: str) -> str:
@@ -133,19 +133,19 @@ class Stopping:
 
         return {"drain": self.drain, "maintenance": self.maintain, "undrain": undrain, "stop": self.stop}
 
-    def _find(self, name: str) -> tuple[Engine | None, str]:
+    def _find(self, name: str) -> tuple[ContainerEngine | None, str]:
         for engine in self._engines:
             endpoint = engine.find(name)
             if endpoint is not None:
                 return engine, endpoint
         if self._leaving.knows(name):
             return None, name
-        raise RefusalError(
+        raise ActionRefusedError(
             Code.NO_SUCH_ENDPOINT, f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists them"
         )
 
-    async def _finish(self, one: _Signalled) -> None:
-        limit = max(one.seconds - TO_ACT, one.seconds / 2, 0.0)
+    async def _finish(self, one: _SignalledContainer) -> None:
+        limit = max(one.seconds - KILL_MARGIN, one.seconds / 2, 0.0)
         if one.endpoint is not None:
             try:
                 async with asyncio.timeout(limit):
@@ -162,5 +162,5 @@ class Stopping:
         for engine in self._engines:
             try:
                 await engine.signal(one.container, REAL_SIGNAL)
-            except RefusalError as error:
+            except ActionRefusedError as error:
                 log.error("%s", error, extra=error.code.extra)

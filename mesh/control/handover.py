@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mesh.dataplane import DataPlane, DataPlaneError
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import HostError
 from mesh.model.claims import Claims
@@ -29,8 +29,8 @@ def _has_ipvs() -> bool:
     return Path("/proc/net/ip_vs").exists()
 
 
-class NftablesRules:
-    """The rules of our nftables data plane, on a worker that now forwards by another. An `Upkeep`."""
+class NftablesHandover:
+    """The rules of our nftables data plane, on a worker that now forwards by another. An `HostUpkeep`."""
 
     def __init__(self, taken_over: Callable[[], bool]) -> None:
         """`taken_over`: whether what runs now has programmed everything at least once."""
@@ -42,7 +42,7 @@ class NftablesRules:
         if self._gone or not self._taken_over():
             return ()
         try:
-            found = await nftables.remove()
+            found = await nftables.remove_tables()
         except NftError as error:
             raise HostError(
                 Code.LEFT_BY_EARLIER_START, f"the nftables rules of an earlier start cannot be removed: {error}"
@@ -53,8 +53,8 @@ class NftablesRules:
         return ()
 
 
-class IpvsServers:
-    """Our virtual servers in IPVS, on a worker that now forwards by nftables. An `Upkeep`."""
+class IpvsHandover:
+    """Our virtual servers in IPVS, on a worker that now forwards by nftables. An `HostUpkeep`."""
 
     def __init__(self, taken_over: Callable[[], bool], former: DataPlane) -> None:
         """`former`: the data plane that made them; only asked while this network namespace has IPVS."""
@@ -80,7 +80,7 @@ class IpvsServers:
         there = await self._former.read()
         if any((await self._former.connections()).values()):
             return False
-        failures = await self._former.apply(diff(there, Table(vips=there.vips)))
+        failures = await self._former.apply(diff_tables(there, Table(vips=there.vips)))
         for failure in failures:
             raise DataPlaneError(failure.reason.code, str(failure.coded))
         if there.virtual_servers:

@@ -9,13 +9,13 @@ it a VIP and a name. Of health the own probes alone count. Pure.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from mesh.model.persistent_map import ShardedMap, differing
+from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.service import Endpoint, EndpointKey, Health, Instance
-from mesh.model.view import ClusterView, Group, group
+from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class LocalOverlay:
     """What differs for the own endpoints of one worker; made from one picture to the next by what has changed."""
 
     worker: str
@@ -29,16 +29,18 @@ class Local:
     verdicts: Mapping[EndpointKey, Health | None] = field(default_factory=dict)
     """The same of the verdicts; None: there is none."""
 
-    def after(self, view: ClusterView, here: Mapping[str, Instance] | None, health: Mapping[str, Health]) -> "Local":
+    def after(
+        self, view: ClusterView, here: Mapping[str, Instance] | None, health: Mapping[str, Health]
+    ) -> "LocalOverlay":
         """With the newest of all three. What is as before shall be the same object."""
-        keys = differing(self.view.by_key, view.by_key) | differing(self.view.health, view.health)
+        keys = changed_keys(self.view.by_key, view.by_key) | changed_keys(self.view.health, view.health)
         own = {id for worker, id in keys if worker == self.worker}
         if (self.here is None) != (here is None):
             own |= {id for worker, id in view.by_key if worker == self.worker}
         elif here is not None and self.here is not here:
-            own |= differing(self.here or {}, here)
+            own |= changed_keys(self.here or {}, here)
         if health is not self.health:
-            own |= differing(self.health, health)
+            own |= changed_keys(self.health, health)
         endpoints, verdicts = dict(self.endpoints), dict(self.verdicts)
         for id in own:
             key = self.worker, id
@@ -54,7 +56,7 @@ class Local:
             verdict = None if verdict is Health.STARTING else verdict  # which is not told to the others either
             if view.health.get(key) is not verdict:
                 verdicts[key] = verdict
-        return Local(self.worker, view, here, health, endpoints, verdicts)
+        return LocalOverlay(self.worker, view, here, health, endpoints, verdicts)
 
     def picture(self) -> ClusterView:
         """The view without own endpoints that run no more, with the drains of those that run, and with own verdicts.
@@ -64,18 +66,20 @@ class Local:
         view, changed = self.view, self.endpoints
         if not changed and not self.verdicts:
             return view
-        health = ShardedMap.of(view.health).changed(self.verdicts)
-        groups: dict[str, Group | None] = {}
+        health = PersistentMap.of(view.health).changed(self.verdicts)
+        groups: dict[str, EndpointGroup | None] = {}
         for owner in {view.by_key[key].owner for key in changed.keys() | self.verdicts.keys()}:
             members = [changed.get(endpoint.key, endpoint) for endpoint in view.groups[owner].endpoints]
-            groups[owner] = group(filter(None, members), health) if any(members) else None
-        grouped = ShardedMap.of(view.groups).changed(groups)
+            groups[owner] = group_endpoints(filter(None, members), health) if any(members) else None
+        grouped = PersistentMap.of(view.groups).changed(groups)
         if not changed:
             return view.regrouped(grouped, health=health)
         me = self.worker
         kept = [changed.get(e.key, e) if e.worker == me else e for e in view.endpoints]
         endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
-        return view.regrouped(grouped, ShardedMap.of(view.by_key).changed(changed), endpoints=endpoints, health=health)
+        return view.regrouped(
+            grouped, PersistentMap.of(view.by_key).changed(changed), endpoints=endpoints, health=health
+        )
 
 
 def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
@@ -86,7 +90,7 @@ def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
     return replace(endpoint, drain=instance.drain, health=instance.health)
 
 
-def health_of(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:
+def known_health(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:
     """What the other workers say of their endpoints, and this one's probes (by endpoint id) of its own."""
     others = {key: health for key, health in view.health.items() if key[0] != worker}
     return others | {(worker, id): health for id, health in probed.items()}

@@ -12,19 +12,19 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from mesh.control.service_plan import Grounds, Part, PublishedPort, part_of
+from mesh.control.service_plan import PublishedPort, ServicePlan, ServicePlanInput, plan_service
 from mesh.model.eligibility import held_names, vip_of
-from mesh.model.persistent_map import ShardedMap, differing
+from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.service import Address, EndpointKey, Health, Name, Service, Transport
 from mesh.model.table import RealKey, Table, VirtualKey, VirtualServer
-from mesh.model.view import ClusterView, Group
+from mesh.model.view import ClusterView, EndpointGroup
 
 _Ports: TypeAlias = tuple[PublishedPort, ...]
 
-_NOBODY = Group((), ())
+_NOBODY = EndpointGroup((), ())
 
 
-class Sight(NamedTuple):
+class PlannerInput(NamedTuple):
     """All that a plan follows from."""
 
     view: ClusterView
@@ -45,19 +45,19 @@ class Plan:
     table: Table
     names: Mapping[Name, Address]
     """Routing name -> VIP."""
-    failed: Mapping[RealKey, int] = field(default_factory=ShardedMap)
+    failed: Mapping[RealKey, int] = field(default_factory=PersistentMap)
     """Real servers whose probes failed: their connections are to be reset and not drained. And how many services say
     so."""
-    parts: Mapping[str, Part] = field(default_factory=dict, repr=False, compare=False)
+    parts: Mapping[str, ServicePlan] = field(default_factory=dict, repr=False, compare=False)
     """By `Service.owner`."""
-    by_name: Mapping[Name, Part] = field(default_factory=dict, repr=False, compare=False)
+    by_name: Mapping[Name, ServicePlan] = field(default_factory=dict, repr=False, compare=False)
     """By routing name."""
     count: int = field(default=0, repr=False, compare=False)
     """Of the virtual servers of all parts."""
-    sight: Sight | None = field(default=None, repr=False, compare=False)
+    sight: PlannerInput | None = field(default=None, repr=False, compare=False)
 
 
-def plan(
+def make_plan(
     view: ClusterView,
     health: Mapping[EndpointKey, Health],
     worker_addresses: Iterable[Address] = (),
@@ -75,12 +75,12 @@ def plan(
     to programs of this worker.
     """
     own = tuple(worker_addresses)
-    sight = Sight(view, health, own, frozenset(contested), resolver, *_indexed(view, before))
+    sight = PlannerInput(view, health, own, frozenset(contested), resolver, *_indexed(view, before))
     owners = _suspects(before, sight) if before is not None else None
     if before is None or owners is None:
         before = Plan(Table(), {}) if before is None else before
         owners = sight.services.keys() | before.parts.keys()
-    changed: dict[str, Part | None] = {}
+    changed: dict[str, ServicePlan | None] = {}
     for owner in sorted(owners):
         known = before.parts.get(owner)
         grounds = _grounds(owner, sight)
@@ -88,7 +88,7 @@ def plan(
             if known is not None:
                 changed[owner] = None
         elif known is None or known.grounds != grounds:
-            changed[owner] = part_of(grounds)
+            changed[owner] = plan_service(grounds)
     made = _with_parts(before, changed)
     vips = before.table.vips
     if made.names is not before.names or before.sight is None or before.sight.resolver != resolver:
@@ -96,20 +96,20 @@ def plan(
     return replace(made, table=Table(made.table.virtual_servers, vips), sight=sight)
 
 
-def effort(view: ClusterView, before: Plan | None) -> int:
-    """About how many services and endpoints `plan` will look at."""
+def planning_effort(view: ClusterView, before: Plan | None) -> int:
+    """About how many services and endpoints `make_plan` will look at."""
     if before is None or before.sight is None:
         return len(view.endpoints) + len(view.services)
     known = before.sight.view
-    changed = differing(known.groups, view.groups)
+    changed = changed_keys(known.groups, view.groups)
     looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
     return looked_at + (0 if view.services is known.services and view.claims is known.claims else len(view.services))
 
 
-def touched(before: Plan, after: Plan) -> set[VirtualKey]:
+def changed_servers(before: Plan, after: Plan) -> set[VirtualKey]:
     """The virtual servers that may not be the same in both."""
     old, new = before.parts, after.parts
-    parts = [part for owner in differing(old, new) for part in (old.get(owner), new.get(owner)) if part is not None]
+    parts = [part for owner in changed_keys(old, new) for part in (old.get(owner), new.get(owner)) if part is not None]
     return {key for part in parts for key in part.virtual_servers}
 
 
@@ -123,16 +123,16 @@ def _indexed(view: ClusterView, before: Plan | None) -> tuple[Mapping[str, Servi
     return services, last.ports if last.view.claims is view.claims else _published_ports(view)
 
 
-def _suspects(before: Plan, sight: Sight) -> Set[str] | None:
+def _suspects(before: Plan, sight: PlannerInput) -> Set[str] | None:
     """The owners of services whose part may be another one; None: any."""
     last = before.sight
     if last is None or (sight.own, sight.contested) != (last.own, last.contested):
         return None
     if sight.health is not sight.view.health or last.health is not last.view.health:
         return None  # the groups of the views know nothing of it
-    found = differing(last.view.groups, sight.view.groups)
+    found = changed_keys(last.view.groups, sight.view.groups)
     if sight.services is not last.services:
-        found |= differing(last.services, sight.services)
+        found |= changed_keys(last.services, sight.services)
     old, new = last.view.claims, sight.view.claims
     if new is not old:
         found |= {owner for _, owner in old.owners.items() ^ new.owners.items()}
@@ -142,7 +142,7 @@ def _suspects(before: Plan, sight: Sight) -> Set[str] | None:
     return found
 
 
-def _grounds(owner: str, sight: Sight) -> Grounds | None:
+def _grounds(owner: str, sight: PlannerInput) -> ServicePlanInput | None:
     """Of one service; None: it is not programmed at all."""
     service = sight.services.get(owner)
     vip = vip_of(service, sight.view) if service is not None else None
@@ -150,29 +150,29 @@ def _grounds(owner: str, sight: Sight) -> Grounds | None:
         return None
     group = sight.view.groups.get(owner) or _NOBODY
     if sight.health is not sight.view.health:
-        group = Group(group.endpoints, tuple(sight.health.get(endpoint.key) for endpoint in group.endpoints))
+        group = EndpointGroup(group.endpoints, tuple(sight.health.get(endpoint.key) for endpoint in group.endpoints))
     ports = sight.ports.get(service.name, ())
     left = frozenset((transport, port) for port, transport, _ in ports if (transport, port) in sight.contested)
-    return Grounds(service, vip, held_names(service, sight.view), ports, left, sight.own, *group)
+    return ServicePlanInput(service, vip, held_names(service, sight.view), ports, left, sight.own, *group)
 
 
-def _with_parts(before: Plan, changed: Mapping[str, Part | None]) -> Plan:
+def _with_parts(before: Plan, changed: Mapping[str, ServicePlan | None]) -> Plan:
     """The plan with these parts instead of those it had of the same services; None: it has none any more."""
     if not changed:
         return before
     gone = [part for owner in changed if (part := before.parts.get(owner)) is not None]
     new = [part for part in changed.values() if part is not None]
     other: dict[VirtualKey, VirtualServer | None] = {key: None for part in gone for key in part.virtual_servers}
-    named: dict[Name, Part | None] = {name: None for part in gone for name in part.names}
+    named: dict[Name, ServicePlan | None] = {name: None for part in gone for name in part.names}
     for part in new:
         other.update(part.virtual_servers)
         named.update(dict.fromkeys(part.names, part))
-    parts = ShardedMap.of(before.parts).changed(changed)
-    servers = ShardedMap.of(before.table.virtual_servers).changed(other)
-    by_name = ShardedMap.of(before.by_name).changed(named)
+    parts = PersistentMap.of(before.parts).changed(changed)
+    servers = PersistentMap.of(before.table.virtual_servers).changed(other)
+    by_name = PersistentMap.of(before.by_name).changed(named)
     count = before.count + _count(new) - _count(gone)
     if len(servers) != count:  # two claims of one VIP or port
-        servers = ShardedMap(
+        servers = PersistentMap(
             {k: server for owner in sorted(parts) for k, server in parts[owner].virtual_servers.items()}
         )
     same = [(part.names, part.vip) for part in gone] == [(part.names, part.vip) for part in new]
@@ -186,12 +186,12 @@ def _with_parts(before: Plan, changed: Mapping[str, Part | None]) -> Plan:
 def _counted(before: Mapping[RealKey, int], less: Iterable[RealKey], more: Iterable[RealKey]) -> Mapping[RealKey, int]:
     steps = Counter(more)
     steps.subtract(less)
-    return ShardedMap.of(before).changed(
+    return PersistentMap.of(before).changed(
         {real: before.get(real, 0) + step or None for real, step in steps.items() if step}
     )
 
 
-def _count(parts: Iterable[Part]) -> int:
+def _count(parts: Iterable[ServicePlan]) -> int:
     return sum(len(part.virtual_servers) for part in parts)
 
 

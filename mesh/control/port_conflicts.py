@@ -13,19 +13,19 @@ from mesh.model.service import Transport
 from mesh.model.table import Table
 
 
-def held(table: Table) -> frozenset[tuple[Transport, int]]:
+def served_ports(table: Table) -> frozenset[tuple[Transport, int]]:
     """The published ports that a data plane serves: those of virtual servers that are not on a VIP."""
     return frozenset((key.transport, key.port) for key in table.virtual_servers if key.address not in table.vips)
 
 
-def contested(
+def contested_ports(
     claims: Claims, listening: Collection[tuple[Transport, int]], serving: Collection[tuple[Transport, int]]
 ) -> frozenset[tuple[Transport, int]]:
     """The claimed ports that programs of this worker listen on and that are not served here yet."""
     return frozenset(port for port in claims.ports if port in listening and port not in serving)
 
 
-def told(claims: Claims, ports: Collection[tuple[Transport, int]]) -> Iterator[Problem]:
+def conflict_problems(claims: Claims, ports: Collection[tuple[Transport, int]]) -> Iterator[Problem]:
     """What to tell of each."""
     for transport, port in sorted(ports):
         name, _ = claims.ports[transport, port]

@@ -16,7 +16,7 @@ from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
 
-class Host(Protocol):
+class HostNetwork(Protocol):
     """The worker's own network, as far as the loop needs it."""
 
     def watch(self) -> AsyncIterator[frozenset[Address]]:
@@ -24,7 +24,7 @@ class Host(Protocol):
         ...
 
 
-class Upkeep(Protocol):
+class HostUpkeep(Protocol):
     """Something of the host that the data plane stands on: kernel settings, source NAT."""
 
     async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
@@ -36,7 +36,7 @@ class Upkeep(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class WorkerConfig:
     """What the loop must know of its worker."""
 
     worker: str
@@ -54,7 +54,7 @@ class Site:
 
 
 @dataclass(slots=True)
-class Pictures:
+class LoopState:
     """The newest of everything; each task replaces its own part as a whole."""
 
     instances: dict[int, tuple[Instance, ...]] = field(default_factory=dict)

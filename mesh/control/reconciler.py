@@ -17,24 +17,24 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mesh.cluster.claims import Wish, in_force, wishes
-from mesh.cluster.peer_monitor import Reach
-from mesh.cluster.registration import register
-from mesh.cluster.sync import Share
-from mesh.control.conditions import Journal
+from mesh.cluster.claims import ClaimRequest, claims_in_force, plan_claims
+from mesh.cluster.peer_monitor import PeerMonitor
+from mesh.cluster.registration import register_instances
+from mesh.cluster.sync import ClusterSync
+from mesh.control.conditions import LoopConditions
 from mesh.control.digest import TableDigest
-from mesh.control.drain_requests import Leaving
-from mesh.control.local_overlay import Local
-from mesh.control.planner import effort, plan
-from mesh.control.port_conflicts import contested, held, told
-from mesh.control.ports import Host, Pictures, Site, Upkeep
-from mesh.control.service_plan import Part
-from mesh.control.snapshot import Evidence, Facts, Observed
-from mesh.control.stats import LoopFigures
-from mesh.control.sync import Programming
+from mesh.control.drain_requests import DrainRequests
+from mesh.control.local_overlay import LocalOverlay
+from mesh.control.planner import make_plan, planning_effort
+from mesh.control.port_conflicts import conflict_problems, contested_ports, served_ports
+from mesh.control.ports import HostNetwork, HostUpkeep, LoopState, WorkerConfig
+from mesh.control.service_plan import ServicePlan
+from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
+from mesh.control.stats import LoopStats
+from mesh.control.sync import DataPlaneSync
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.dataplane.ownership import PublishedPorts
-from mesh.health.monitor import Judging, Probes
+from mesh.health.monitor import HealthMonitor, HealthProber
 from mesh.host import HostError
 from mesh.model.claims import Claims
 from mesh.model.problem import Problem
@@ -44,7 +44,7 @@ from mesh.model.view import ClusterView
 from mesh.sources import Source
 from mesh.store import Store
 from mesh.util.offload import compute
-from mesh.util.pacing import Pace
+from mesh.util.pacing import RunPacer
 
 log = logging.getLogger("vipmesh")
 
@@ -67,21 +67,21 @@ class Reconciler:
 
     def __init__(
         self,
-        site: Site,
-        facts: Facts,
+        site: WorkerConfig,
+        facts: WorkerFacts,
         *,
-        host: Host,
+        host: HostNetwork,
         sources: Sequence[Source],
         store: Store,
         plane: DataPlane,
-        upkeep: Sequence[Upkeep] = (),
+        upkeep: Sequence[HostUpkeep] = (),
         listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None,
         published: PublishedPorts,
-        prober: Probes,
-        publish: Callable[[Mapping[Name, Part]], None],
+        prober: HealthProber,
+        publish: Callable[[Mapping[Name, ServicePlan]], None],
         wake: asyncio.Event,
-        leaving: Leaving | None = None,
-        reach: Reach | None = None,
+        leaving: DrainRequests | None = None,
+        reach: PeerMonitor | None = None,
     ) -> None:
         self._site = site
         self._facts = facts
@@ -94,18 +94,18 @@ class Reconciler:
         self._contested: frozenset[tuple[Transport, int]] = frozenset()
         self._served: frozenset[tuple[Transport, int]] = frozenset()
         self._published = published
-        self._judging = Judging(site.worker, prober, site.probe_floor)
-        self._now = Pictures()
+        self._judging = HealthMonitor(site.worker, prober, site.probe_floor)
+        self._now = LoopState()
         self._claimed = (Claims(), Claims())
         """All of the newest picture, and those of them that are in force."""
-        self._journal = Journal()
+        self._journal = LoopConditions()
         self._asks = reach is not None
-        self._reach = reach or Reach(wake.set)
-        self._share = Share(
+        self._reach = reach or PeerMonitor(wake.set)
+        self._share = ClusterSync(
             site.worker, store, self._journal, self._decide, listens=site.listens, answers=self._reach.answers
         )
-        self.figures = LoopFigures()
-        self._programming = Programming(
+        self.figures = LoopStats()
+        self._programming = DataPlaneSync(
             plane, publish, self._journal, self.figures, audit=AUDIT, drain_timeout=site.drain_timeout
         )
         self._adopted: frozenset[RealKey] = frozenset()
@@ -114,14 +114,14 @@ class Reconciler:
         self._mended_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
         self._looked_at = math.inf
         self._wake = wake
-        self._leaving = leaving or Leaving()
+        self._leaving = leaving or DrainRequests()
         self._leaving.on_change = self._look_again
         self._register = asyncio.Event()
         self._word = TableDigest()
-        self._pace = Pace(REST, LONGEST_REST)
+        self._pace = RunPacer(REST, LONGEST_REST)
         self._here: Mapping[str, Instance] | None = None
         """What runs on this worker by id, as it was looked at last; None: to be looked at again."""
-        self._local = Local(site.worker)
+        self._local = LocalOverlay(site.worker)
         self.on_pass: Callable[[], None] = lambda: None
         """Called after each pass, whether it came to its end or not."""
 
@@ -138,14 +138,14 @@ class Reconciler:
             if self._asks:
                 tasks.create_task(self._reach.run(self), name="other workers")
 
-    def observe(self) -> Observed:
+    def observe(self) -> WorkerSnapshot:
         """This moment, for whoever tells of it later."""
         now, journal = self._now, self._journal
         here = self._instances()
         frozen = {**journal.frozen, **{f"source {n}": t for n, s in enumerate(self._sources) if (t := s.trouble)}}
         if self._store.trouble:
             frozen["store"] = self._store.trouble
-        return Observed(
+        return WorkerSnapshot(
             self._facts,
             now.view,
             None if here is None else tuple(here.values()),
@@ -161,9 +161,9 @@ class Reconciler:
             *self._reach.lost,
         )
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> DetailedSnapshot:
         """All that `explain` goes by, now."""
-        return Evidence(
+        return DetailedSnapshot(
             self.observe(),
             self._site.domain,
             self._judging.histories(),
@@ -209,7 +209,7 @@ class Reconciler:
         except DataPlaneError as error:
             self._journal.froze("data plane", error)
             return frozenset()
-        self._served = held(table)
+        self._served = served_ports(table)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
         if found:
             log.info("adopted %d virtual servers with %d real servers", len(table.virtual_servers), len(found))
@@ -236,7 +236,7 @@ class Reconciler:
             if (here := self._instances()) is None:
                 continue
             site, instances = self._site, [*here.values()]
-            understand = partial(register, instances, worker=site.worker, domain=site.domain, pool=site.pool)
+            understand = partial(register_instances, instances, worker=site.worker, domain=site.domain, pool=site.pool)
             offered = await compute(len(instances), understand)
             self._journal.found("labels", tuple(self._located(i, p) for i, p in offered.problems))
             self._share.offer(offered.services, offered.endpoints)
@@ -271,7 +271,7 @@ class Reconciler:
 
     def _see(self, seen: ClusterView) -> None:
         if seen.claims is not self._claimed[0]:
-            self._claimed = seen.claims, in_force(seen.claims, self._site.pool)
+            self._claimed = seen.claims, claims_in_force(seen.claims, self._site.pool)
         if self._claimed[1] is not seen.claims:
             seen = seen.regrouped(seen.groups, claims=self._claimed[1])
         self._now.view = seen
@@ -280,8 +280,8 @@ class Reconciler:
         self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
         self._wake.set()
 
-    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
-        return wishes(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
+    def _decide(self, seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
+        return plan_claims(seen.services, seen.claims, pool=self._site.pool, ports=self._site.publish)
 
     async def _follow_host(self) -> None:
         """A change of the network may be a new address to publish on, or a VIP that somebody took away: look again."""
@@ -320,8 +320,8 @@ class Reconciler:
         await self._mend(addresses, seen.claims)
         left, own = await self._contest(seen.claims), sorted(addresses)
         resolver = self._site.resolver
-        planning = partial(plan, seen, seen.health, own, self._now.plan, resolver=resolver, contested=left)
-        planned = await compute(effort(seen, self._now.plan), planning)
+        planning = partial(make_plan, seen, seen.health, own, self._now.plan, resolver=resolver, contested=left)
+        planned = await compute(planning_effort(seen, self._now.plan), planning)
         try:
             failures = await self._programming.program(planned)
         except DataPlaneError as error:
@@ -340,9 +340,9 @@ class Reconciler:
         """The published ports to leave to programs of this worker; asked while there is one that is not served."""
         new = claims.ports.keys() - self._served
         if self._listening is not None and new:
-            self._contested = contested(claims, await self._listening(), self._served)
+            self._contested = contested_ports(claims, await self._listening(), self._served)
             self._served |= new - self._contested
-            self._journal.found("ports", tuple(told(claims, self._contested)))
+            self._journal.found("ports", tuple(conflict_problems(claims, self._contested)))
         return self._contested
 
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> None:

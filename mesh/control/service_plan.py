@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from mesh.model.eligibility import real_key, said
+from mesh.model.eligibility import effective_health, real_key
 from mesh.model.service import Address, Endpoint, Health, Name, Service, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
@@ -21,7 +21,7 @@ PublishedPort: TypeAlias = tuple[int, Transport, int]
 """Published port, transport, container port."""
 
 
-class Grounds(NamedTuple):
+class ServicePlanInput(NamedTuple):
     """All that the plan of one service follows from."""
 
     service: Service
@@ -40,10 +40,10 @@ class Grounds(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ServicePlan:
     """What one service adds to the plan."""
 
-    grounds: Grounds
+    grounds: ServicePlanInput
     vip: Address
     names: tuple[Name, ...]
     virtual_servers: Mapping[VirtualKey, VirtualServer]
@@ -52,12 +52,14 @@ class Part:
     failed: frozenset[RealKey]
 
 
-def part_of(grounds: Grounds) -> Part:
+def plan_service(grounds: ServicePlanInput) -> ServicePlan:
     """What follows from the grounds."""
     service, vip, names, *_ = grounds
     judged = list(zip(grounds.endpoints, grounds.verdicts, strict=True))
-    serving = [e for e, probed in judged if e.drain is None and said(service, e, probed) in {None, Health.HEALTHY}]
-    unhealthy = [e for e, probed in judged if said(service, e, probed) is Health.UNHEALTHY]
+    serving = [
+        e for e, probed in judged if e.drain is None and effective_health(service, e, probed) in {None, Health.HEALTHY}
+    ]
+    unhealthy = [e for e, probed in judged if effective_health(service, e, probed) is Health.UNHEALTHY]
     everywhere = {
         (transport, port): _virtual_server(service, transport, container_port, ":" in vip, serving)
         for port, transport, container_port in _published(grounds)
@@ -71,10 +73,10 @@ def part_of(grounds: Grounds) -> Part:
     ports = {(route.transport, route.container_port) for route in service.routes if route.name in names}
     ports |= {(transport, container_port) for _, transport, container_port in _published(grounds)}
     failed = frozenset(real_key(endpoint, port, transport) for endpoint in unhealthy for transport, port in ports)
-    return Part(grounds, vip, names, servers, everywhere, failed)
+    return ServicePlan(grounds, vip, names, servers, everywhere, failed)
 
 
-def virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
+def virtual_keys(grounds: ServicePlanInput) -> Iterator[tuple[VirtualKey, int]]:
     """The virtual servers of a service, each with the container port that it leads to."""
     for route in grounds.service.routes:
         if route.name in grounds.names:
@@ -86,7 +88,7 @@ def virtual_keys(grounds: Grounds) -> Iterator[tuple[VirtualKey, int]]:
                 yield VirtualKey(address, port, transport), container_port
 
 
-def _published(grounds: Grounds) -> Iterator[PublishedPort]:
+def _published(grounds: ServicePlanInput) -> Iterator[PublishedPort]:
     """Of the ports that the service holds those that it still declares."""
     for port, transport, container_port in grounds.ports:
         if any(

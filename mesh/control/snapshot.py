@@ -7,10 +7,10 @@ gives away its pictures, which nobody changes, and whoever asked works on them i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesh.cluster.failure_detector import withhold
-from mesh.control.local_overlay import Local, health_of
+from mesh.cluster.failure_detector import withhold_unreachable
+from mesh.control.local_overlay import LocalOverlay, known_health
 from mesh.control.planner import Plan
-from mesh.health.snapshot import Judged
+from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
@@ -20,7 +20,7 @@ from mesh.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class WorkerFacts:
     """What does not change while the daemon runs."""
 
     version: str
@@ -33,17 +33,17 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class WorkerSnapshot:
     """The newest of everything that can be told of a worker."""
 
-    facts: Facts
+    facts: WorkerFacts
     view: ClusterView | None = None
     """None until the store has answered once."""
     instances: tuple[Instance, ...] | None = None
     """What runs here; None until every source has answered once."""
     probed: Mapping[str, Health] = field(default_factory=dict)
     """What this worker's probes say, by endpoint id."""
-    judged: Judged = field(default_factory=Judged)
+    judged: HealthSnapshot = field(default_factory=HealthSnapshot)
     """What they have come to, with those of other workers' endpoints."""
     plan: Plan | None = None
     """What the last pass has planned."""
@@ -74,8 +74,8 @@ class Observed:
         if self.view is None:
             return None
         here = None if self.instances is None else {instance.id: instance for instance in self.instances}
-        view = Local(self.facts.worker).after(self.view, here, self.probed).picture()
-        return withhold(view, self.lost, isolated=self.isolated).judged(self.judged.health)
+        view = LocalOverlay(self.facts.worker).after(self.view, here, self.probed).picture()
+        return withhold_unreachable(view, self.lost, isolated=self.isolated).judged(self.judged.health)
 
     @property
     def all_problems(self) -> tuple[Problem, ...]:
@@ -84,14 +84,14 @@ class Observed:
 
     def health(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
         """What is known of the endpoints of `newest`, with the own ones that have not answered yet."""
-        return health_of(view, self.facts.worker, self.probed)
+        return known_health(view, self.facts.worker, self.probed)
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class DetailedSnapshot:
     """The newest of everything, with its details."""
 
-    observed: Observed
+    observed: WorkerSnapshot
     domain: Name
     """What completes a bare name."""
     verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)

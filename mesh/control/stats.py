@@ -7,7 +7,7 @@ from mesh.util.histogram import Histogram
 
 
 @dataclass(slots=True)
-class LoopFigures:
+class LoopStats:
     """Of the control loop."""
 
     passes: int = 0
@@ -23,9 +23,9 @@ class LoopFigures:
     refusals: Counter[str] = field(default_factory=Counter)
     """What the data plane would not do, by kind of operation."""
 
-    def copy(self) -> "LoopFigures":
+    def copy(self) -> "LoopStats":
         """As they are now, for whoever reads them in another thread."""
-        return LoopFigures(
+        return LoopStats(
             self.passes,
             self.stalls,
             self.pass_seconds.copy(),

@@ -10,15 +10,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from mesh.control.conditions import Journal
-from mesh.control.drift import account
-from mesh.control.planner import Plan, touched
-from mesh.control.service_plan import Part
-from mesh.control.stats import LoopFigures
-from mesh.dataplane import DataPlane, Failure
-from mesh.dataplane.diff import changed, diff, recognised
-from mesh.dataplane.drain import Place, drain, leaving
-from mesh.dataplane.operations import BindVip, Operation, kind_of
+from mesh.control.conditions import LoopConditions
+from mesh.control.drift import detect_repairs
+from mesh.control.planner import Plan, changed_servers
+from mesh.control.service_plan import ServicePlan
+from mesh.control.stats import LoopStats
+from mesh.dataplane import DataPlane, OperationFailure
+from mesh.dataplane.diff import changed_virtual_servers, diff_tables, reuse_equal_servers
+from mesh.dataplane.drain import BackendKey, drain_removed, removed_backends
+from mesh.dataplane.operations import BindVip, Operation, operation_kind
 from mesh.model.service import Name
 from mesh.model.table import Table, VirtualKey
 from mesh.util.offload import compute
@@ -26,24 +26,24 @@ from mesh.util.offload import compute
 log = logging.getLogger("vipmesh")
 
 
-class Programming:
+class DataPlaneSync:
     """Of one data plane. `audit` and `drain_timeout` are in seconds; `publish` is given the names that resolve."""
 
     def __init__(
         self,
         plane: DataPlane,
-        publish: Callable[[Mapping[Name, Part]], None],
-        journal: Journal,
-        figures: LoopFigures,
+        publish: Callable[[Mapping[Name, ServicePlan]], None],
+        journal: LoopConditions,
+        figures: LoopStats,
         *,
         audit: float,
         drain_timeout: float,
     ) -> None:
-        self.draining: Mapping[Place, float] = {}
+        self.draining: Mapping[BackendKey, float] = {}
         """What is on its way out, and since when."""
         self.left = Table()
         """What the last pass wanted to leave behind."""
-        self.names: Mapping[Name, Part] = {}
+        self.names: Mapping[Name, ServicePlan] = {}
         """What resolves now."""
         self._plane = plane
         self._publish = publish
@@ -61,21 +61,21 @@ class Programming:
         """What of it was not as planned: what drains."""
         self._audited_at = -math.inf
 
-    async def program(self, planned: Plan) -> Sequence[Failure]:
+    async def program(self, planned: Plan) -> Sequence[OperationFailure]:
         """Make it so; what of it was refused. Raises `DataPlaneError` if the data plane does not answer.
 
         Names go before their VIP, and come after it: a name never leads where nothing answers.
         """
         keys = self._look_at(planned)
         observed, wanted = await self._drained(planned, keys)
-        operations = await compute(len(wanted.virtual_servers), partial(diff, observed, wanted))
+        operations = await compute(len(wanted.virtual_servers), partial(diff_tables, observed, wanted))
         before, staying = self._plan, self.names
         if before is None or planned.names is not before.names:
             staying = {name: part for name, part in staying.items() if planned.names.get(name) == part.vip}
         self._show(staying)
         failures = await self._plane.apply(operations) if operations else ()
-        self._figures.operations.update(kind_of(operation) for operation in operations)
-        self._figures.refusals.update(kind_of(failure.operation) for failure in failures)
+        self._figures.operations.update(operation_kind(operation) for operation in operations)
+        self._figures.refusals.update(operation_kind(failure.operation) for failure in failures)
         await self._tell_repairs(keys, observed, operations, failures)
         self._owed = await self._still_owed(planned.table, keys)
         self.left = self._programmed if self._programmed is not None else wanted
@@ -95,7 +95,7 @@ class Programming:
         if before is None or self._programmed is None or self._refused or now >= self._audited_at + self._audit / 2:
             self._audited_at = now
             return None
-        return self._owed | touched(before, planned)
+        return self._owed | changed_servers(before, planned)
 
     async def _still_owed(self, wanted: Table, keys: frozenset[VirtualKey] | None) -> frozenset[VirtualKey]:
         """Of these virtual servers, or of all: those that are not as planned."""
@@ -103,19 +103,19 @@ class Programming:
         if left is None:
             return frozenset()  # the next pass looks at all of them
         if keys is None:
-            return await compute(len(wanted.virtual_servers), partial(changed, left, wanted))
-        return changed(left.part(keys), wanted.part(keys))
+            return await compute(len(wanted.virtual_servers), partial(changed_virtual_servers, left, wanted))
+        return changed_virtual_servers(left.part(keys), wanted.part(keys))
 
     async def _tell_repairs(
         self,
         keys: frozenset[VirtualKey] | None,
         observed: Table,
         operations: Sequence[Operation],
-        failures: Sequence[Failure],
+        failures: Sequence[OperationFailure],
     ) -> None:
         """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
         refused = frozenset(failure.operation for failure in failures)
-        look = partial(account, self._programmed, keys, observed, operations, refused)
+        look = partial(detect_repairs, self._programmed, keys, observed, operations, refused)
         repairs, self._programmed = await compute(len(observed.virtual_servers) + len(operations), look)
         self._journal.repaired(repairs)
 
@@ -123,10 +123,10 @@ class Programming:
         """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""
         desired = planned.table if keys is None else planned.table.part(keys)
         there = await self._plane.read(keys)
-        observed = await compute(len(there.virtual_servers), partial(recognised, there, desired))
-        going = leaving(observed, desired)
+        observed = await compute(len(there.virtual_servers), partial(reuse_equal_servers, there, desired))
+        going = removed_backends(observed, desired)
         counts = await self._plane.connections({virtual for virtual, _ in going}) if going else {}
-        drained = drain(
+        drained = drain_removed(
             observed,
             desired,
             failed=planned.failed,
@@ -138,7 +138,7 @@ class Programming:
         self.draining = drained.since
         return observed, drained.table
 
-    def _show(self, names: Mapping[Name, Part]) -> None:
+    def _show(self, names: Mapping[Name, ServicePlan]) -> None:
         if names != self.names:
             self.names = names
             self._publish(names)

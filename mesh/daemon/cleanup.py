@@ -8,16 +8,16 @@ import asyncio
 import errno
 from pathlib import Path
 
-from mesh.cluster.records.encode import view
+from mesh.cluster.records.encode import build_view
 from mesh.config.settings import Settings
 from mesh.daemon.open_store import open_store
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
-from mesh.host.masquerade import SourceNat
+from mesh.host.masquerade import Masquerade
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
@@ -39,9 +39,9 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
     failed: list[CodedText] = []
     interface = MeshInterface()
     try:
-        if await ipvs.available() is None:
+        if await ipvs.unavailable_reason() is None:
             plane = ipvs.IpvsDataPlane(settings.vip_pool, interface, published)
-            operations = diff(await plane.read(), Table())
+            operations = diff_tables(await plane.read(), Table())
             failures = await plane.apply(operations)
             await plane.close()
             failed += [failure.coded for failure in failures]
@@ -49,8 +49,8 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
             removed += [str(operation) for operation in operations if operation not in refused]
         if await interface.remove():
             removed.append(f"delete interface {interface.name}")
-        removed += [f"delete nftables table {table}" for table in await nftables.remove()]
-        removed += await SourceNat(settings.vip_pool).remove()
+        removed += [f"delete nftables table {table}" for table in await nftables.remove_tables()]
+        removed += await Masquerade(settings.vip_pool).remove()
     except (HostError, NftError) as error:
         failed.append(error.coded)
     except OSError as error:
@@ -68,7 +68,7 @@ async def _claims(settings: Settings) -> Claims:
         return Claims()  # no daemon has ever claimed a port here
     store = await open_store(settings)
     try:
-        seen, _ = view((await store.read()).records)
+        seen, _ = build_view((await store.read()).records)
     finally:
         await store.close()
     return seen.claims

@@ -3,15 +3,15 @@
 import asyncio
 from pathlib import Path
 
-from mesh.cluster.records.decode import session
+from mesh.cluster.records.decode import daemon_session
 from mesh.cluster.records.encode import own_prefixes
 from mesh.config import etcd_url
 from mesh.config.settings import Settings
 from mesh.model.codes import Code
 from mesh.store import Store, StoreError
-from mesh.store.cached import SavedView
-from mesh.store.etcd import Credentials, EtcdStore, Gateway
-from mesh.store.etcd.tls import Certificates
+from mesh.store.cached import CachedStore
+from mesh.store.etcd import EtcdClient, EtcdCredentials, EtcdStore
+from mesh.store.etcd.tls import TlsCertificates
 from mesh.store.sqlite import SqliteStore
 
 
@@ -19,12 +19,12 @@ async def open_store(settings: Settings) -> Store:
     """Raises `StoreError` for what cannot work. A cluster that is merely away is no error: its last view is on disk."""
     if settings.store_url.startswith("sqlite:"):
         return await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
-    url = etcd_url.parse(settings.store_url)
-    tls = await asyncio.to_thread(Certificates, settings) if url.tls else None
-    gateway = Gateway(url.members, _credentials(settings), tls)
-    store = EtcdStore.at(url, gateway, own_prefixes(settings.node_name), settings.store_lease_ttl, session)
+    url = etcd_url.parse_etcd_url(settings.store_url)
+    tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
+    gateway = EtcdClient(url.members, _credentials(settings), tls)
+    store = EtcdStore.at(url, gateway, own_prefixes(settings.node_name), settings.store_lease_ttl, daemon_session)
     try:
-        view = await SavedView.open(store, settings.store_saved_view)
+        view = await CachedStore.open(store, settings.store_saved_view)
         if (saved := await view.saved()) is not None:
             store.remember(saved)
     except BaseException:
@@ -33,11 +33,11 @@ async def open_store(settings: Settings) -> Store:
     return view
 
 
-def _credentials(settings: Settings) -> Credentials | None:
+def _credentials(settings: Settings) -> EtcdCredentials | None:
     if settings.store_user is None:
         return None
     if settings.store_password is None:
         raise StoreError(
             Code.STORE_CREDENTIALS, "[store] user has no password; set [store] password or VIPMESH_STORE_PASSWORD"
         )
-    return Credentials(settings.store_user, settings.store_password)
+    return EtcdCredentials(settings.store_user, settings.store_password)

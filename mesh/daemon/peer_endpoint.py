@@ -4,29 +4,29 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from mesh.cluster.ping import listen
+from mesh.cluster.ping import listen_for_pings
 from mesh.config import etcd_url
 from mesh.config.settings import Settings
-from mesh.config.values import socket_address
+from mesh.config.values import parse_socket_address
 from mesh.host.addresses import worker_addresses
-from mesh.host.node_ip import elsewhere, own_address, resolved
+from mesh.host.node_ip import on_other_hosts, own_address, resolve_urls
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.table import RealKey
 
 log = logging.getLogger("vipmesh")
 
-PORT = 9781
-RESOLVING = 2.0
+DEFAULT_PEER_PORT = 9781
+RESOLVE_TIMEOUT = 2.0
 """Seconds that a start waits for the addresses of the store's members."""
 
 
-class PresenceError(MeshError):
+class PeerEndpointError(MeshError):
     """It cannot listen where the settings say. The text ends with the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class PeerEndpoint:
     """Of one worker."""
 
     listens: RealKey | None = None
@@ -36,34 +36,34 @@ class Presence:
     server: asyncio.Server | None = None
 
 
-async def present(settings: Settings) -> Presence:
-    """Listen. Raises `PresenceError` if that is impossible where the settings say; `auto` goes on without."""
+async def open_peer_endpoint(settings: Settings) -> PeerEndpoint:
+    """Listen. Raises `PeerEndpointError` if that is impossible where the settings say; `auto` goes on without."""
     if settings.store_url.startswith("sqlite:"):
-        return Presence()  # there are no others
+        return PeerEndpoint()  # there are no others
     members = await _members(settings)
-    witnesses = elsewhere(members, await worker_addresses())
+    witnesses = on_other_hosts(members, await worker_addresses())
     place = _place(settings, members)
     if place is None:
-        return Presence(witnesses=witnesses)
+        return PeerEndpoint(witnesses=witnesses)
     try:
-        return Presence(place, witnesses, await listen(place, settings.node_name))
+        return PeerEndpoint(place, witnesses, await listen_for_pings(place, settings.node_name))
     except OSError as error:
         reason = f"cannot listen on {place} for the other workers: {error.strerror or error}"
         if settings.peers_listen != "auto":
             remedy = 'set [peers] listen to an address of this host and a free port, to "auto" or to "off"'
-            raise PresenceError(Code.PEER_LISTENER_UNAVAILABLE, f"[peers] listen: {reason}; {remedy}") from error
+            raise PeerEndpointError(Code.PEER_LISTENER_UNAVAILABLE, f"[peers] listen: {reason}; {remedy}") from error
         log.warning(
             "%s; its loss is noticed when its lease ends; set [peers] listen to another port",
             reason,
             extra=Code.PEER_LISTENER_UNAVAILABLE.extra,
         )
-        return Presence(witnesses=witnesses)
+        return PeerEndpoint(witnesses=witnesses)
 
 
 async def _members(settings: Settings) -> list[RealKey]:
     try:
-        async with asyncio.timeout(RESOLVING):
-            return await resolved(etcd_url.parse(settings.store_url).members)
+        async with asyncio.timeout(RESOLVE_TIMEOUT):
+            return await resolve_urls(etcd_url.parse_etcd_url(settings.store_url).members)
     except TimeoutError:
         log.warning(
             "[store] url: the names in it do not resolve; while they do not, other workers alone are witnesses",
@@ -76,6 +76,6 @@ def _place(settings: Settings, members: list[RealKey]) -> RealKey | None:
     if settings.peers_listen == "off":
         return None
     if settings.peers_listen != "auto":
-        return RealKey(*socket_address(settings.peers_listen))
+        return RealKey(*parse_socket_address(settings.peers_listen))
     address = settings.node_address or own_address(members)
-    return None if address is None else RealKey(address, PORT)
+    return None if address is None else RealKey(address, DEFAULT_PEER_PORT)

@@ -13,10 +13,10 @@ from mesh.model.service import Address
 
 log = logging.getLogger("vipmesh")
 
-PORT = 53
+DNS_PORT = 53
 
 
-def resolver_of(settings: Settings) -> Address | None:
+def resolver_address(settings: Settings) -> Address | None:
     """The address; None: there shall be none."""
     if settings.dns_resolver == "off" or (settings.dns_resolver == "auto" and settings.vip_pool.is_loopback):
         return None
@@ -25,7 +25,7 @@ def resolver_of(settings: Settings) -> Address | None:
     return settings.dns_resolver
 
 
-async def prepare(interface: VipInterface, address: Address | None) -> Address | None:
+async def bind_resolver(interface: VipInterface, address: Address | None) -> Address | None:
     """Bind it, so that the name server can listen there; None if that is not permitted, which is told."""
     if address is None:
         return None

@@ -12,11 +12,11 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 
-from mesh.api.http.server import AdminError
+from mesh.api.http.server import AdminApiError
 from mesh.config.settings import Settings
 from mesh.daemon import wiring as daemon
-from mesh.daemon.systemd import Notify
-from mesh.daemon.wiring import Running, StartError
+from mesh.daemon.systemd import SystemdNotifier
+from mesh.daemon.wiring import RunningDaemon, StartError
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.model.codes import Code
@@ -26,17 +26,17 @@ from mesh.store import StoreError
 log = logging.getLogger("vipmesh")
 
 
-class Service:
+class DaemonService:
     """A daemon from its start to SIGTERM or SIGINT."""
 
     def __init__(self, read: Callable[[], Settings], environment: Mapping[str, str]) -> None:
         """`read` gives the settings, or raises `SettingsError`."""
         self._read = read
         self._environment = environment
-        self._notify = Notify(environment)
+        self._notify = SystemdNotifier(environment)
         self._over = False
         self._ended = asyncio.Event()
-        self._running: Running | None = None
+        self._running: RunningDaemon | None = None
         self._settings = read()
         self._before: Settings | None = None
         """The settings to go back to, until a start with new ones has succeeded."""
@@ -59,8 +59,8 @@ class Service:
     async def _run_once(self) -> None:
         """Until told to end or to begin anew. New settings with which nothing starts give way to the old ones."""
         try:
-            await daemon.run(self._settings, self._environment, self._ended, self._started)
-        except (StartError, DataPlaneError, StoreError, AdminError) as error:
+            await daemon.run_daemon(self._settings, self._environment, self._ended, self._started)
+        except (StartError, DataPlaneError, StoreError, AdminApiError) as error:
             if self._before is None:
                 raise
             log.error("%s; back to the settings before", error, extra=error.code.extra)
@@ -100,7 +100,7 @@ class Service:
         self._notify.stopping()
         self._ended.set()
 
-    def _started(self, running: Running) -> None:
+    def _started(self, running: RunningDaemon) -> None:
         self._running, self._before = running, None
         status = running.status()
         self._notify.ready(f"worker {status.worker}, data plane {status.data_plane}")

@@ -8,27 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 
-from mesh.api.events import Moment
+from mesh.api.events import EventInput
 from mesh.api.explain.document import Explanation
 from mesh.api.explain.query import explain
-from mesh.api.http.broadcaster import Feed
-from mesh.api.http.server import Entrance
-from mesh.api.metrics.families import Measured
+from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.server import AdminListenConfig
+from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices
 from mesh.config.settings import Settings
-from mesh.control.snapshot import Evidence, Observed
-from mesh.control.stats import LoopFigures
+from mesh.control.snapshot import DetailedSnapshot, WorkerSnapshot
+from mesh.control.stats import LoopStats
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.health.prober import Prober
 from mesh.model.problem import Notices
-from mesh.model.table import Traffic, VirtualKey
+from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.util.offload import compute
 from meshdns.thread import ThreadedServer
 
 
-def entrance(settings: Settings) -> Entrance:
+def admin_listen_config(settings: Settings) -> AdminListenConfig:
     """Where the settings let the API listen."""
-    return Entrance(
+    return AdminListenConfig(
         settings.admin_listen,
         settings.admin_tcp,
         settings.admin_token_file,
@@ -38,14 +38,14 @@ def entrance(settings: Settings) -> Entrance:
     )
 
 
-class Telling:
+class SnapshotCollector:
     """Of one worker. `feed` is to be run, and told of changes."""
 
     def __init__(
         self,
-        observe: Callable[[], Observed],
-        evidence: Callable[[], Evidence],
-        figures: LoopFigures,
+        observe: Callable[[], WorkerSnapshot],
+        evidence: Callable[[], DetailedSnapshot],
+        figures: LoopStats,
         *,
         plane: DataPlane,
         prober: Prober,
@@ -60,12 +60,12 @@ class Telling:
         self._prober = prober
         self._names = names
         self._most_services = most_services
-        self.feed = Feed(self._moment)
+        self.feed = EventBroadcaster(self._moment)
 
-    async def measure(self) -> Measured:
+    async def measure(self) -> MetricsInput:
         """For a scrape."""
         traffic = await self._traffic()
-        return Measured(
+        return MetricsInput(
             self._observe(),
             self._figures.copy(),
             self._prober.figures(),
@@ -83,15 +83,15 @@ class Telling:
         explanation = await compute(evidence.observed.size, partial(explain, asked, evidence))
         return explanation, notices(evidence.observed)
 
-    async def _moment(self) -> Moment:
+    async def _moment(self) -> EventInput:
         traffic = await self._traffic()
         try:
             connections = await self._plane.connections()
         except DataPlaneError:
             connections = {}
-        return Moment(self._observe(), asyncio.get_running_loop().time(), traffic, connections)
+        return EventInput(self._observe(), asyncio.get_running_loop().time(), traffic, connections)
 
-    async def _traffic(self) -> Mapping[VirtualKey, Traffic]:
+    async def _traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         try:
             return await self._plane.traffic()
         except DataPlaneError:

@@ -15,7 +15,7 @@ from mesh.model.codes import Code
 log = logging.getLogger("vipmesh")
 
 
-class Notify:
+class SystemdNotifier:
     """The socket of the service manager, if there is one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:

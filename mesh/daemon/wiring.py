@@ -1,7 +1,7 @@
 """The composition root: makes the parts that the settings ask for, runs them in one TaskGroup, ends them in order.
 
-It decides nothing about traffic; that is `plan` and `diff`. What it may refuse is a start that could do harm: a VIP
-pool that overlaps the host's own network, a second daemon on the same store, an address that is taken.
+It decides nothing about traffic; that is `make_plan` and `diff_tables`. What it may refuse is a start that could do
+harm: a VIP pool that overlaps the host's own network, a second daemon on the same store, an address that is taken.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from pathlib import Path
 from mesh import __version__
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
-from mesh.cluster.peer_monitor import Reach
-from mesh.cluster.records.encode import view
+from mesh.cluster.peer_monitor import PeerMonitor
+from mesh.cluster.records.encode import build_view
 from mesh.config.settings import Driver, Settings
-from mesh.control.dns_zone import Names
-from mesh.control.drain_requests import Leaving
-from mesh.control.graceful_stop import Engine, Stopping
-from mesh.control.handover import IpvsServers, NftablesRules
-from mesh.control.ports import Site, Upkeep
+from mesh.control.dns_zone import ZonePublisher
+from mesh.control.drain_requests import DrainRequests
+from mesh.control.graceful_stop import ContainerEngine, GracefulStopper
+from mesh.control.handover import IpvsHandover, NftablesHandover
+from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.reconciler import Reconciler
-from mesh.control.snapshot import Facts
+from mesh.control.snapshot import WorkerFacts
 from mesh.daemon.open_store import open_store
-from mesh.daemon.peer_endpoint import Presence, PresenceError, present
-from mesh.daemon.resolver import PORT, prepare, resolver_of
-from mesh.daemon.snapshots import Telling, entrance
+from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
+from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
+from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
@@ -39,29 +39,29 @@ from mesh.health.checks.command import CommandCheck
 from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
-from mesh.host.listeners import listening
-from mesh.host.masquerade import SourceNat
+from mesh.host.listeners import listening_ports
+from mesh.host.masquerade import Masquerade
 from mesh.host.rlimits import raise_file_limit
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
 from mesh.model.codes import Code
-from mesh.model.errors import CodedText, MeshError, RefusalError
+from mesh.model.errors import ActionRefusedError, CodedText, MeshError
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.exec import DockerExec
-from mesh.sources.docker.instances import Rules
+from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
-from mesh.util.offload import answer_promptly
-from meshdns.acl import LOCAL
+from mesh.util.offload import shorten_thread_switches
+from meshdns.acl import LOCAL_NETWORKS
 from meshdns.forwarder import Forwarder
 from meshdns.server import NameServer, NameServerError
 from meshdns.service_records import reverse_domains
 from meshdns.thread import ThreadedServer
 from meshdns.upstreams import Upstreams
-from meshdns.zone import Draft, Zone
+from meshdns.zone import Zone, ZoneBuilder
 
 log = logging.getLogger("vipmesh")
 
@@ -78,7 +78,7 @@ class StartError(MeshError):
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningDaemon:
     """A daemon that answers, for whoever started it in the same process."""
 
     status: Callable[[], WorkerStatus]
@@ -92,17 +92,17 @@ class Running:
     """Whether the control loop still comes round."""
 
 
-async def run(
+async def run_daemon(
     settings: Settings,
     environment: Mapping[str, str],
     stop: asyncio.Event,
-    started: Callable[[Running], None] = lambda _: None,
+    started: Callable[[RunningDaemon], None] = lambda _: None,
 ) -> None:
     """Run a worker until `stop` is set. `started` is called once everything listens.
 
-    Raises `StartError`, `DataPlaneError`, `StoreError` or `AdminError` before anything was changed.
+    Raises `StartError`, `DataPlaneError`, `StoreError` or `AdminApiError` before anything was changed.
     """
-    answer_promptly()
+    shorten_thread_switches()
     raise_file_limit()
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
@@ -115,10 +115,10 @@ async def run(
         wake = asyncio.Event()
         engine = settings.source_docker_socket
         prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
-        plane, reason = await choose_plane(settings, interface, published, prober.suspect)
+        plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
-        resolver = await prepare(interface, resolver_of(settings))
-        listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, PORT))
+        resolver = await bind_resolver(interface, resolver_address(settings))
+        listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, DNS_PORT))
         draft = _draft(settings)
         empty = draft.update({})[0]
         names = ThreadedServer(lambda: _name_server(settings, listen, empty))
@@ -129,8 +129,8 @@ async def run(
             raise StartError(Code.DNS_CANNOT_LISTEN, f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
         presence = await _present(settings, stack)
-        leaving = Leaving()
-        leaving.adopt(await own_endpoints(store, settings.node_name))
+        leaving = DrainRequests()
+        leaving.adopt(await read_own_endpoints(store, settings.node_name))
         sources, stopping = _sources(settings, environment, leaving)
         former = await _former(settings, plane, interface, published, lambda: loop.passes > 0)
         loop = Reconciler(
@@ -141,15 +141,15 @@ async def run(
             store=store,
             plane=plane,
             upkeep=[*_upkeep(settings, plane), *former],
-            listening=None if isinstance(plane, UserspaceDataPlane) else listening,
+            listening=None if isinstance(plane, UserspaceDataPlane) else listening_ports,
             published=published,
             prober=prober,
             publish=_publisher(draft, names),
             wake=wake,
             leaving=leaving,
-            reach=Reach(wake.set, presence.witnesses),
+            reach=PeerMonitor(wake.set, presence.witnesses),
         )
-        telling = Telling(
+        telling = SnapshotCollector(
             loop.observe,
             loop.evidence,
             loop.figures,
@@ -160,7 +160,12 @@ async def run(
         )
         loop.on_pass = telling.feed.changed
         api = AdminApi(
-            entrance(settings), loop.observe, stopping.verbs(), telling.measure, telling.feed, explain=telling.explain
+            admin_listen_config(settings),
+            loop.observe,
+            stopping.verbs(),
+            telling.measure,
+            telling.feed,
+            explain=telling.explain,
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -174,7 +179,7 @@ async def run(
                 tasks.create_task(telling.feed.run(), name="events"),
             ]
             started(
-                Running(
+                RunningDaemon(
                     lambda: worker_status(loop.observe(), in_detail=True),
                     names.addresses,
                     _reload(sources),
@@ -193,7 +198,7 @@ def _status(loop: Reconciler) -> WorkerStatus:
 
 async def refuse_overlap(settings: Settings) -> None:
     """Raises `StartError` if the VIP pool overlaps a route or an address of this host: VIPs would hide real hosts."""
-    found = await routes.overlaps(settings.vip_pool)
+    found = await routes.read_overlaps(settings.vip_pool)
     if found:
         raise StartError(
             Code.VIP_POOL_OVERLAPS,
@@ -202,7 +207,7 @@ async def refuse_overlap(settings: Settings) -> None:
         )
 
 
-async def choose_plane(
+async def choose_data_plane(
     settings: Settings,
     interface: VipInterface,
     published: PublishedPorts,
@@ -218,12 +223,12 @@ async def choose_plane(
         return userspace, "asked for by [dataplane] driver"
     if driver is Driver.AUTO and pool.is_loopback:
         return userspace, f"the pool {pool} is on loopback, which the kernel does not forward"
-    no_ipvs = await ipvs.available() if driver is not Driver.NFTABLES else None
+    no_ipvs = await ipvs.unavailable_reason() if driver is not Driver.NFTABLES else None
     if no_ipvs is None and driver is not Driver.NFTABLES:
         return ipvs.IpvsDataPlane(pool, interface, published), "this kernel has IPVS"
     if driver is Driver.IPVS:
         raise DataPlaneError(Code.DATA_PLANE_UNAVAILABLE, f"[dataplane] driver is ipvs, but {no_ipvs}")
-    no_nftables = await nftables.available(pool.version)
+    no_nftables = await nftables.unavailable_reason(pool.version)
     if no_nftables is None:
         return nftables.NftablesDataPlane(pool, interface), no_ipvs or "asked for by [dataplane] driver"
     if driver is Driver.NFTABLES:
@@ -231,12 +236,12 @@ async def choose_plane(
     return userspace, f"{no_ipvs}; {no_nftables}"
 
 
-def _upkeep(settings: Settings, plane: DataPlane) -> list[Upkeep]:
+def _upkeep(settings: Settings, plane: DataPlane) -> list[HostUpkeep]:
     """What the data plane stands on; a proxy stands on nothing."""
     if isinstance(plane, UserspaceDataPlane):
         return []
     router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=isinstance(plane, ipvs.IpvsDataPlane))
-    return [router, SourceNat(settings.vip_pool, settings.dataplane_local_networks)]
+    return [router, Masquerade(settings.vip_pool, settings.dataplane_local_networks)]
 
 
 async def _former(
@@ -245,48 +250,48 @@ async def _former(
     interface: VipInterface,
     published: PublishedPorts,
     taken_over: Callable[[], bool],
-) -> list[Upkeep]:
+) -> list[HostUpkeep]:
     """What another data plane may have left; a pool on loopback never had one in the kernel."""
     pool = settings.vip_pool
-    if pool.is_loopback or await nftables.available(pool.version) is not None:
+    if pool.is_loopback or await nftables.unavailable_reason(pool.version) is not None:
         return []
     if isinstance(plane, nftables.NftablesDataPlane):
-        return [IpvsServers(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
-    return [NftablesRules(taken_over)]
+        return [IpvsHandover(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
+    return [NftablesHandover(taken_over)]
 
 
-def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> Facts:
+def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> WorkerFacts:
     listens = tuple(f"{host}:{port}" for host, port in dns)
-    return Facts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
+    return WorkerFacts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
 
 
-def _draft(settings: Settings) -> Draft:
+def _draft(settings: Settings) -> ZoneBuilder:
     """The zone without services yet. Its serial is of the start: nobody copies the zone, and so nobody compares."""
     domains = [settings.dns_domain, *reverse_domains(settings.vip_pool)]
-    return Draft(domains, ttl=settings.dns_ttl, serial=int(time.time()))
+    return ZoneBuilder(domains, ttl=settings.dns_ttl, serial=int(time.time()))
 
 
-def _publisher(draft: Draft, names: ThreadedServer) -> Names:
+def _publisher(draft: ZoneBuilder, names: ThreadedServer) -> ZonePublisher:
     draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
-    return Names(lambda services: names.replace(*draft.update(services)))
+    return ZonePublisher(lambda services: names.replace(*draft.update(services)))
 
 
 def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zone) -> NameServer:
     upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
     forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
-    return NameServer(listen, zone, forwarder, allowed=settings.dns_allow or LOCAL)
+    return NameServer(listen, zone, forwarder, allowed=settings.dns_allow or LOCAL_NETWORKS)
 
 
 def _sources(
-    settings: Settings, environment: Mapping[str, str], leaving: Leaving
-) -> tuple[list[ComposeSource | DockerSource], Stopping]:
+    settings: Settings, environment: Mapping[str, str], leaving: DrainRequests
+) -> tuple[list[ComposeSource | DockerSource], GracefulStopper]:
     sources: list[ComposeSource | DockerSource] = []
-    engines: list[Engine] = []
-    stopping = Stopping(leaving, engines, settings.dataplane_drain_timeout)
+    engines: list[ContainerEngine] = []
+    stopping = GracefulStopper(leaving, engines, settings.dataplane_drain_timeout)
     if settings.source_compose_files:
         sources.append(ComposeSource(settings.source_compose_files, env=environment))
     if settings.source_docker_socket is not None:
-        rules = Rules(
+        rules = InstanceRules(
             domain=settings.dns_domain,
             endpoint_address=settings.source_docker_endpoint_address,
             alone=settings.store_url.startswith("sqlite:"),
@@ -295,7 +300,7 @@ def _sources(
         )
         docker = DockerSource(settings.source_docker_socket, rules, on_drain=stopping.signalled)
         sources.append(docker)
-        engines.append(DockerEngine(settings.source_docker_socket, docker, RefusalError))
+        engines.append(DockerEngine(settings.source_docker_socket, docker, ActionRefusedError))
     if not sources:
         log.warning(
             "no source of instances: set [source.docker] socket or [source.compose] files; "
@@ -305,10 +310,10 @@ def _sources(
     return sources, stopping
 
 
-async def own_endpoints(store: Store, worker: str) -> list[Endpoint]:
+async def read_own_endpoints(store: Store, worker: str) -> list[Endpoint]:
     """What this worker has registered before; nothing if the store does not answer."""
     try:
-        seen, _ = view((await store.read()).records)
+        seen, _ = build_view((await store.read()).records)
     except StoreError as error:
         log.warning(
             "store: %s; drains that were asked for before the start are not known",
@@ -333,10 +338,10 @@ def _listening_on(plane: DataPlane) -> Callable[[VirtualKey], tuple[Address, int
     return lambda key: (key.address, key.port)
 
 
-async def _present(settings: Settings, stack: AsyncExitStack) -> Presence:
+async def _present(settings: Settings, stack: AsyncExitStack) -> PeerEndpoint:
     try:
-        presence = await present(settings)
-    except PresenceError as error:
+        presence = await open_peer_endpoint(settings)
+    except PeerEndpointError as error:
         raise StartError(error.code, str(error)) from error
     if presence.server is not None:
         stack.callback(presence.server.close)
@@ -344,8 +349,8 @@ async def _present(settings: Settings, stack: AsyncExitStack) -> Presence:
     return presence
 
 
-def _site(settings: Settings, resolver: Address | None, listens: RealKey | None) -> Site:
-    return Site(
+def _site(settings: Settings, resolver: Address | None, listens: RealKey | None) -> WorkerConfig:
+    return WorkerConfig(
         worker=settings.node_name,
         domain=settings.dns_domain,
         pool=settings.vip_pool,

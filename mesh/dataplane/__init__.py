@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mesh.dataplane.drain import Place
+from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import Operation
 from mesh.model.errors import CodedText, MeshError
 from mesh.model.service import Address
-from mesh.model.table import Table, Traffic, VirtualKey
+from mesh.model.table import Table, TrafficCounters, VirtualKey
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class OperationFailure:
     """An operation that the data plane refused."""
 
     operation: Operation
@@ -53,7 +53,7 @@ class DataPlane(Protocol):
         """
         ...
 
-    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         """Run the operations in order; returns those that failed, in order, empty if all went well.
 
         One failure does not stop the others. To add what exists with the same settings, and to delete what is not
@@ -62,7 +62,7 @@ class DataPlane(Protocol):
         """
         ...
 
-    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
         """Established connections of each real server behind each virtual server, as far as they can be counted.
 
         With `only`, of these virtual servers.
@@ -70,7 +70,7 @@ class DataPlane(Protocol):
         """
         ...
 
-    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+    async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """What has gone through each of our virtual servers; empty if this data plane does not count.
 
         IPVS is a few seconds behind. Raises `DataPlaneError`.

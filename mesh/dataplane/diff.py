@@ -26,11 +26,11 @@ from mesh.dataplane.operations import (
     Operation,
     UnbindVip,
 )
-from mesh.model.persistent_map import differing
+from mesh.model.persistent_map import changed_keys
 from mesh.model.table import Table, VirtualKey, VirtualServer
 
 
-def diff(observed: Table, desired: Table) -> tuple[Operation, ...]:
+def diff_tables(observed: Table, desired: Table) -> tuple[Operation, ...]:
     """The operations that turn `observed` into `desired`, in the order to run them; none if they are equal."""
     return tuple(_operations(observed, desired))
 
@@ -70,13 +70,13 @@ def _edit(key: VirtualKey, before: VirtualServer, after: VirtualServer) -> Itera
         yield DeleteRealServer(key, real)
 
 
-def changed(before: Table, after: Table) -> frozenset[VirtualKey]:
+def changed_virtual_servers(before: Table, after: Table) -> frozenset[VirtualKey]:
     """The virtual servers that are not the same in both."""
     old, new = before.virtual_servers, after.virtual_servers
-    return frozenset(key for key in differing(old, new) if old.get(key) != new.get(key))
+    return frozenset(key for key in changed_keys(old, new) if old.get(key) != new.get(key))
 
 
-def recognised(observed: Table, desired: Table) -> Table:
+def reuse_equal_servers(observed: Table, desired: Table) -> Table:
     """The observed table with the virtual servers of the desired one where they are equal. What is compared with it
     afterwards is compared by identity: among thousands most are as they should be.
     """

@@ -13,32 +13,32 @@ from typing import TypeAlias
 
 from mesh.model.table import RealKey, Table, VirtualKey
 
-TIMEOUT = 30.0
+DEFAULT_DRAIN_TIMEOUT = 30.0
 """Seconds that connections get to finish."""
 
-Place: TypeAlias = tuple[VirtualKey, RealKey]
+BackendKey: TypeAlias = tuple[VirtualKey, RealKey]
 """A real server behind one virtual server."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
+class DrainResult:
     """What to program now, and what of it is on its way out."""
 
     table: Table
-    since: Mapping[Place, float]
+    since: Mapping[BackendKey, float]
     """Draining place -> when it began; to be given to the next call."""
 
 
-def drain(
+def drain_removed(
     observed: Table,
     desired: Table,
     *,
     failed: Collection[RealKey],
-    connections: Mapping[Place, int],
-    since: Mapping[Place, float],
+    connections: Mapping[BackendKey, int],
+    since: Mapping[BackendKey, float],
     now: float,
-    timeout: float = TIMEOUT,
-) -> Drained:
+    timeout: float = DEFAULT_DRAIN_TIMEOUT,
+) -> DrainResult:
     """The desired table with what still has to finish.
 
     `failed` are real servers that do not answer; `connections` the established ones of each place, where they are
@@ -46,7 +46,7 @@ def drain(
     """
     draining = {
         place: since.get(place, now)
-        for place in leaving(observed, desired)
+        for place in removed_backends(observed, desired)
         if place[1] not in failed and connections.get(place) != 0 and now < since.get(place, now) + timeout
     }
     servers = dict(desired.virtual_servers)
@@ -56,12 +56,12 @@ def drain(
         quiet = replace(there.real_servers[real], weight=0)
         servers[virtual] = replace(server, real_servers={**server.real_servers, real: quiet})
     bound = desired.vips | (observed.vips & {virtual.address for virtual, _ in draining})
-    return Drained(Table(servers, bound), draining)
+    return DrainResult(Table(servers, bound), draining)
 
 
-def leaving(observed: Table, desired: Table) -> list[Place]:
+def removed_backends(observed: Table, desired: Table) -> list[BackendKey]:
     """The real servers that are there and no longer wanted."""
-    gone: list[Place] = []
+    gone: list[BackendKey] = []
     for key, server in observed.virtual_servers.items():
         wanted = desired.virtual_servers.get(key)
         if wanted is not server:

@@ -1,7 +1,7 @@
 """Netlink messages and attributes as bytes, from linux/netlink.h and linux/genetlink.h: the envelope of `codec`.
 
-Numbers are in the host's byte order, as in all of netlink. Nothing here has I/O: `netlink` sends what `pack` gives and
-hands what comes back to `unpack`.
+Numbers are in the host's byte order, as in all of netlink. Nothing here has I/O: `netlink` sends what `pack_message`
+gives and hands what comes back to `unpack_messages`.
 """
 
 import struct
@@ -27,12 +27,12 @@ ATTRIBUTE_HEADER = _ATTRIBUTE.size
 _S32 = struct.Struct("=i")
 
 
-class MalformedError(ValueError):
+class MalformedNetlinkError(ValueError):
     """Bytes that are no netlink message: cut short, or with lengths that do not fit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class NetlinkRequest:
     """One message without what the socket adds: family and sequence number."""
 
     command: int
@@ -42,7 +42,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
+class NetlinkAck:
     """The end of a request: of a change, of a list, or a refusal."""
 
     sequence: int
@@ -55,7 +55,7 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class NetlinkReply:
     """One entry of a list, or the answer to a question."""
 
     sequence: int
@@ -64,10 +64,10 @@ class Reply:
     interrupted: bool = False
 
 
-Answer: TypeAlias = Ack | Reply
+NetlinkAnswer: TypeAlias = NetlinkAck | NetlinkReply
 
 
-def pack(request: Request, family: int, sequence: int) -> bytes:
+def pack_message(request: NetlinkRequest, family: int, sequence: int) -> bytes:
     """The whole message; messages may be joined into one datagram."""
     flags = _F_REQUEST | (_F_DUMP if request.dump else _F_ACK)
     length = _HEADER.size + _GENERIC.size + len(request.body)
@@ -75,30 +75,30 @@ def pack(request: Request, family: int, sequence: int) -> bytes:
     return header + _GENERIC.pack(request.command, GENERIC_VERSION, 0) + request.body
 
 
-def unpack(datagram: bytes) -> Iterator[Answer]:
-    """The answers in a datagram, in order. Raises `MalformedError`."""
+def unpack_messages(datagram: bytes) -> Iterator[NetlinkAnswer]:
+    """The answers in a datagram, in order. Raises `MalformedNetlinkError`."""
     offset = 0
     while offset < len(datagram):
         if len(datagram) - offset < _HEADER.size:
-            raise MalformedError(f"{len(datagram) - offset} bytes are left where a netlink header should be")
+            raise MalformedNetlinkError(f"{len(datagram) - offset} bytes are left where a netlink header should be")
         length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, offset)
         if not _HEADER.size + 4 <= length <= len(datagram) - offset:
-            raise MalformedError(f"a netlink message of {length} bytes with {len(datagram) - offset} left")
+            raise MalformedNetlinkError(f"a netlink message of {length} bytes with {len(datagram) - offset} left")
         payload = datagram[offset + _HEADER.size : offset + length]
         interrupted = bool(flags & _F_DUMP_INTERRUPTED)
         if kind == _NLMSG_ERROR:
-            yield Ack(sequence, -_S32.unpack_from(payload)[0], _error_text(payload, flags), interrupted)
+            yield NetlinkAck(sequence, -_S32.unpack_from(payload)[0], _error_text(payload, flags), interrupted)
         elif kind == _NLMSG_DONE:
-            yield Ack(sequence, -_S32.unpack_from(payload)[0], "", interrupted)
+            yield NetlinkAck(sequence, -_S32.unpack_from(payload)[0], "", interrupted)
         else:
-            yield Reply(sequence, payload[0], payload[_GENERIC.size :], interrupted)
+            yield NetlinkReply(sequence, payload[0], payload[_GENERIC.size :], interrupted)
         offset += _aligned(length)
 
 
-def entries(datagram: bytes, sequence: int) -> list[bytes] | None:
+def list_entries(datagram: bytes, sequence: int) -> list[bytes] | None:
     """The bodies of a datagram that is nothing but entries of this one list, all of the same length; None: it is not.
 
-    As `unpack` gives them, at a fraction of the cost: the kernel writes the same header before each entry.
+    As `unpack_messages` gives them, at a fraction of the cost: the kernel writes the same header before each entry.
     """
     header = datagram[: _HEADER.size]
     if len(header) < _HEADER.size:
@@ -120,45 +120,46 @@ def _error_text(payload: bytes, flags: int) -> str:
     if not flags & _F_ACK_TLVS:
         return ""
     copied = _HEADER.size if flags & _F_CAPPED else _aligned(U32.unpack_from(payload, 4)[0])
-    return Attributes(payload[4 + copied :]).text(_ERROR_TEXT)
+    return NetlinkAttributes(payload[4 + copied :]).text(_ERROR_TEXT)
 
 
-def attribute(kind: int, payload: bytes) -> bytes:
+def pack_attribute(kind: int, payload: bytes) -> bytes:
     """One attribute, padded to the next multiple of four."""
     padding = -len(payload) & 3
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), kind) + payload + bytes(padding)
 
 
-def nest(kind: int, payload: bytes) -> bytes:
+def nest_attributes(kind: int, payload: bytes) -> bytes:
     """An attribute that holds attributes."""
-    return attribute(kind | _NESTED, payload)
+    return pack_attribute(kind | _NESTED, payload)
 
 
-def positions(data: bytes, offset: int = 0) -> Iterator[tuple[int, int, int]]:
-    """Kind, start and size of the payload of each attribute from an offset on. Raises `MalformedError`."""
+def attribute_positions(data: bytes, offset: int = 0) -> Iterator[tuple[int, int, int]]:
+    """Kind, start and size of the payload of each attribute from an offset on. Raises `MalformedNetlinkError`."""
     while offset < len(data):
         if len(data) - offset < _ATTRIBUTE.size:
-            raise MalformedError(f"{len(data) - offset} bytes are left where an attribute should be")
+            raise MalformedNetlinkError(f"{len(data) - offset} bytes are left where an attribute should be")
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if not _ATTRIBUTE.size <= length <= len(data) - offset:
-            raise MalformedError(f"an attribute of {length} bytes with {len(data) - offset} left")
+            raise MalformedNetlinkError(f"an attribute of {length} bytes with {len(data) - offset} left")
         yield kind & _KIND, offset + _ATTRIBUTE.size, length - _ATTRIBUTE.size
         offset += _aligned(length)
 
 
-class Attributes:
-    """The attributes in some bytes, by kind; every way in raises `MalformedError` for what is cut short or missing."""
+class NetlinkAttributes:
+    """The attributes in some bytes, by kind; every way in raises `MalformedNetlinkError` for what is cut short or
+    missing."""
 
     __slots__ = ("_raw",)
 
     def __init__(self, data: bytes) -> None:
-        self._raw = {kind: data[start : start + size] for kind, start, size in positions(data)}
+        self._raw = {kind: data[start : start + size] for kind, start, size in attribute_positions(data)}
 
     def raw(self, kind: int, size: int = 0) -> bytes:
         """The bytes of an attribute that must be there with at least so many of them."""
         value = self._raw.get(kind)
         if value is None or len(value) < size:
-            raise MalformedError(f"attribute {kind} is {'missing' if value is None else 'too short'}")
+            raise MalformedNetlinkError(f"attribute {kind} is {'missing' if value is None else 'too short'}")
         return value
 
     def has(self, kind: int) -> bool:
@@ -176,9 +177,9 @@ class Attributes:
         """Up to the first NUL; empty if the attribute is not there."""
         return self._raw.get(kind, b"").partition(b"\0")[0].decode("ascii", "replace")
 
-    def nested(self, kind: int) -> "Attributes":
+    def nested(self, kind: int) -> "NetlinkAttributes":
         """The attributes in an attribute."""
-        return Attributes(self.raw(kind))
+        return NetlinkAttributes(self.raw(kind))
 
 
 def _aligned(length: int) -> int:

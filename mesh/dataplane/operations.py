@@ -113,14 +113,14 @@ Operation: TypeAlias = (
 )
 
 
-class RefusedError(Exception):
+class OperationRefusedError(Exception):
     """The operation does not fit the table: what it adds is there, or what it changes is not."""
 
 
-def apply(table: Table, operations: Iterable[Operation]) -> Table:
+def apply_operations(table: Table, operations: Iterable[Operation]) -> Table:
     """The table after the operations.
 
-    Raises `RefusedError` where a kernel would refuse: to add what exists, to change or delete what does not.
+    Raises `OperationRefusedError` where a kernel would refuse: to add what exists, to change or delete what does not.
     """
     servers = dict(table.virtual_servers)
     vips = set(table.vips)
@@ -154,22 +154,22 @@ def apply(table: Table, operations: Iterable[Operation]) -> Table:
     return Table(servers, frozenset(vips))
 
 
-def settle(table: Table, operation: Operation) -> Table:
+def settle_operation(table: Table, operation: Operation) -> Table:
     """The table after one operation, where it counts as done that somebody else was quicker.
 
-    What is to be added and is there is edited, what is to be deleted and is not there is left. Raises `RefusedError`
-    for what remains: to change what is not there.
+    What is to be added and is there is edited, what is to be deleted and is not there is left. Raises
+    `OperationRefusedError` for what remains: to change what is not there.
     """
     try:
-        return apply(table, [operation])
-    except RefusedError:
+        return apply_operations(table, [operation])
+    except OperationRefusedError:
         match operation:
             case DeleteRealServer() | DeleteVirtualServer() | BindVip() | UnbindVip():
                 return table
             case AddVirtualServer(key, scheduler, persistence, flags):
-                return apply(table, [EditVirtualServer(key, scheduler, persistence, flags)])
+                return apply_operations(table, [EditVirtualServer(key, scheduler, persistence, flags)])
             case AddRealServer(virtual, real, settings):
-                return apply(table, [EditRealServer(virtual, real, settings)])
+                return apply_operations(table, [EditRealServer(virtual, real, settings)])
             case _:
                 raise
 
@@ -180,10 +180,10 @@ def _with(server: VirtualServer, real: RealKey, settings: RealServer) -> Virtual
 
 def _expect(fits: bool, operation: Operation) -> None:
     if not fits:
-        raise RefusedError(operation)
+        raise OperationRefusedError(operation)
 
 
-OPERATIONS: Mapping[type[Operation], str] = MappingProxyType(
+OPERATION_NAMES: Mapping[type[Operation], str] = MappingProxyType(
     {
         AddVirtualServer: "add_virtual_server",
         EditVirtualServer: "edit_virtual_server",
@@ -198,6 +198,6 @@ OPERATIONS: Mapping[type[Operation], str] = MappingProxyType(
 """What the metrics call each kind of operation."""
 
 
-def kind_of(operation: Operation) -> str:
+def operation_kind(operation: Operation) -> str:
     """What the metrics call it."""
-    return OPERATIONS[type(operation)]
+    return OPERATION_NAMES[type(operation)]

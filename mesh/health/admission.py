@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
+class AdmissionQueue(Generic[T]):
     """Two queues before one room."""
 
     def __init__(self, room: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from mesh.health.population import Counted, Roll, Step
+from mesh.health.population import EndpointPopulation, PopulationChange, ServicePopulation
 from mesh.model.probe import Probe
 from mesh.model.service import EndpointKey, Health
 
@@ -19,27 +19,27 @@ _PUBLISHED = 5.0
 _Keys: TypeAlias = frozenset[EndpointKey]
 
 
-class Kind(StrEnum):
+class FailureGroupKind(StrEnum):
     """What the failed have in common."""
 
     SERVICE = "service"
     WORKER = "worker"
 
 
-class Group(NamedTuple):
+class FailureGroup(NamedTuple):
     """Endpoints that may fail for one reason."""
 
-    kind: Kind
+    kind: FailureGroupKind
     name: str
     """The owner of a service, or the worker that asks."""
 
 
-def window(probe: Probe) -> float:
+def failure_window(probe: Probe) -> float:
     """Seconds within which endpoints that fail for one reason fall, however they are spread over the interval."""
     return (probe.unhealthy_threshold + 1) * probe.interval + probe.timeout + _PUBLISHED
 
 
-class Fallen(NamedTuple):
+class RecentFailures(NamedTuple):
     """Those of one service that fell and may still count."""
 
     since: Mapping[EndpointKey, float]
@@ -48,18 +48,20 @@ class Fallen(NamedTuple):
     """When the first of them did not fall a moment ago any more."""
 
     @classmethod
-    def of(cls, since: Mapping[EndpointKey, float], probe: Probe) -> "Fallen":
+    def of(cls, since: Mapping[EndpointKey, float], probe: Probe) -> "RecentFailures":
         """There is one at least."""
-        return cls(since, min(since.values()) + window(probe))
+        return cls(since, min(since.values()) + failure_window(probe))
 
     def recent(self, probe: Probe, now: float) -> _Keys:
         """Those that fell a moment ago."""
         if now <= self.ends:
             return frozenset(self.since)
-        return frozenset(key for key, since in self.since.items() if now - since <= window(probe))
+        return frozenset(key for key, since in self.since.items() if now - since <= failure_window(probe))
 
 
-def still_fallen(before: Mapping[str, Fallen], step: Step, now: float) -> dict[str, Fallen]:
+def update_failures(
+    before: Mapping[str, RecentFailures], step: PopulationChange, now: float
+) -> dict[str, RecentFailures]:
     """Those that fell, with those that fall now and without those that have come back or do not count any more."""
     fell: dict[str, dict[EndpointKey, float]] = {}
     for key in step.fell:
@@ -70,22 +72,28 @@ def still_fallen(before: Mapping[str, Fallen], step: Step, now: float) -> dict[s
         since = {**(before[owner].since if owner in before else {}), **fell.get(owner, {})}
         still = {key: since[key] for key in _unhealthy(counted) if key in since}
         if counted is not None and still:
-            fallen[owner] = Fallen.of(still, counted.probe)
+            fallen[owner] = RecentFailures.of(still, counted.probe)
         else:
             fallen.pop(owner, None)
     return fallen
 
 
-def _unhealthy(counted: Counted | None) -> list[EndpointKey]:
+def _unhealthy(counted: ServicePopulation | None) -> list[EndpointKey]:
     if counted is None:
         return []
     return [key for key, said in zip(counted.keys, counted.verdicts, strict=True) if said is Health.UNHEALTHY]
 
 
-class Moment:
+class FailureCorrelator:
     """What the groups are looked at by."""
 
-    def __init__(self, roll: Roll, failing: _Keys, fallen: Mapping[str, Fallen], recent: Mapping[str, _Keys]) -> None:
+    def __init__(
+        self,
+        roll: EndpointPopulation,
+        failing: _Keys,
+        fallen: Mapping[str, RecentFailures],
+        recent: Mapping[str, _Keys],
+    ) -> None:
         """`recent`: of the services of which not all that fell did so a moment ago, those that did."""
         self._roll = roll
         self._health = roll.view.health
@@ -93,28 +101,28 @@ class Moment:
         self._fallen = fallen
         self._recent = recent
 
-    def doubtful(self, changed: set[str], before: Iterable[Group]) -> list[Group]:
+    def doubtful(self, changed: set[str], before: Iterable[FailureGroup]) -> list[FailureGroup]:
         """The groups in which somebody has fallen and of which most may fail now.
 
         What was not suspected and has not `changed` since is not suspected now: time alone dispels.
         """
         roll, suspected = self._roll, set(before)
         owners = changed | {roll.owners[key] for key in self._failing}
-        owners |= {name for kind, name in suspected if kind is Kind.SERVICE}
-        found = [Group(Kind.SERVICE, owner) for owner in owners & self._fallen.keys()]
-        failing = Counter(roll.judge_of(key) for key in self._failing if self._health.get(key) is Health.HEALTHY)
+        owners |= {name for kind, name in suspected if kind is FailureGroupKind.SERVICE}
+        found = [FailureGroup(FailureGroupKind.SERVICE, owner) for owner in owners & self._fallen.keys()]
+        failing = Counter(roll.prober_of(key) for key in self._failing if self._health.get(key) is Health.HEALTHY)
         few = sum(len(of.since) for of in self._fallen.values())
-        workers = any(kind is Kind.WORKER for kind, _ in suspected)
+        workers = any(kind is FailureGroupKind.WORKER for kind, _ in suspected)
         if not workers and all(roll.healthy.get(judge, 0) - 2 * failing[judge] >= few for judge in roll.asked):
             return found  # whoever asks them: they are not most of what it asks
-        fallen = Counter(roll.judge_of(key) for of in self._fallen.values() for key in of.since)
+        fallen = Counter(roll.prober_of(key) for of in self._fallen.values() for key in of.since)
         for judge, count in fallen.items():
-            group = Group(Kind.WORKER, judge)
+            group = FailureGroup(FailureGroupKind.WORKER, judge)
             if group in suspected or _most(roll.healthy.get(judge, 0), failing[judge], count):
                 found.append(group)
         return found
 
-    def suspect(self, group: Group, before: _Keys | None) -> _Keys:
+    def suspect(self, group: FailureGroup, before: _Keys | None) -> _Keys:
         """Those of a group that answered a moment ago, if most of them fail now; otherwise empty.
 
         `before`: the same of the last look, None if it was not suspected.
@@ -131,14 +139,14 @@ class Moment:
         """How many of them answer."""
         return sum(self._health.get(key) is Health.HEALTHY and key not in self._failing for key in keys)
 
-    def _of(self, group: Group) -> tuple[_Keys, _Keys]:
+    def _of(self, group: FailureGroup) -> tuple[_Keys, _Keys]:
         """Its endpoints, and those of them that fell a moment ago."""
-        if group.kind is Kind.SERVICE:
+        if group.kind is FailureGroupKind.SERVICE:
             return frozenset(self._roll.services[group.name].keys), self._fell(group.name)
         recent = frozenset(
-            key for owner in self._fallen for key in self._fell(owner) if self._roll.judge_of(key) == group.name
+            key for owner in self._fallen for key in self._fell(owner) if self._roll.prober_of(key) == group.name
         )
-        return self._roll.asked_by(group.name), recent
+        return self._roll.probed_by(group.name), recent
 
     def _fell(self, owner: str) -> _Keys:
         return self._recent[owner] if owner in self._recent else frozenset(self._fallen[owner].since)

@@ -9,14 +9,14 @@ import sys
 
 from mesh.health.state_machine import Verdict
 
-KEPT = 10
+HISTORY_LENGTH = 10
 """How many verdicts are kept."""
 
 _ROW = struct.Struct("<dd?")
 """When, how long, whether it was a success."""
 
 
-class History:
+class CheckHistory:
     """Of one endpoint. It may be read in any thread: rows and reasons are replaced in one step."""
 
     __slots__ = ("_kept",)
@@ -27,8 +27,8 @@ class History:
     def add(self, verdict: Verdict, at: float) -> None:
         """One more; the oldest goes."""
         rows, reasons = self._kept
-        rows = (rows + _ROW.pack(at, verdict.duration, verdict.ok))[-KEPT * _ROW.size :]
-        self._kept = rows, (*reasons, sys.intern(verdict.reason))[-KEPT:]
+        rows = (rows + _ROW.pack(at, verdict.duration, verdict.ok))[-HISTORY_LENGTH * _ROW.size :]
+        self._kept = rows, (*reasons, sys.intern(verdict.reason))[-HISTORY_LENGTH:]
 
     def last(self) -> str | None:
         """What the last one has found; None: there was none yet."""
@@ -36,7 +36,7 @@ class History:
         return reasons[-1] if reasons else None
 
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The last `KEPT`, oldest first."""
+        """The last `HISTORY_LENGTH`, oldest first."""
         packed, reasons = self._kept
         rows = _ROW.iter_unpack(packed)
         return tuple(Verdict(ok, why, lasted, at) for (at, lasted, ok), why in zip(rows, reasons, strict=True))

@@ -12,31 +12,39 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from mesh.health.correlation import Group, Kind
-from mesh.health.panic import Asked, Floor, Suspicion, effort, look, resumed, spared
-from mesh.health.snapshot import Judged, Past, ProbeStatus
+from mesh.health.correlation import FailureGroup, FailureGroupKind
+from mesh.health.panic import (
+    FailureSuspicion,
+    PanicState,
+    ProbeEvidence,
+    panic_effort,
+    panic_overrides,
+    resume_panic_state,
+    update_panic_state,
+)
+from mesh.health.snapshot import HealthSnapshot, PastChecks, ProbeStatus
 from mesh.health.state_machine import Verdict
-from mesh.health.takeover import taken, takers
-from mesh.health.targets import Stats, Target
+from mesh.health.takeover import choose_probers, taken_over_probes
+from mesh.health.targets import ProberCounters, ProbeTarget
 from mesh.model.codes import Code
-from mesh.model.eligibility import probes
+from mesh.model.eligibility import probe_targets
 from mesh.model.errors import CodedText
-from mesh.model.persistent_map import differing
-from mesh.model.service import Drain, EndpointKey, Health
+from mesh.model.persistent_map import changed_keys
+from mesh.model.service import DrainReason, EndpointKey, Health
 from mesh.model.table import RealKey
-from mesh.model.view import ClusterView, Said
+from mesh.model.view import ClusterView, HealthReport
 from mesh.util.offload import compute
 
 
-class Probes(Protocol):
+class HealthProber(Protocol):
     """The prober, as far as the loop needs it."""
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> ProberCounters:
         """What it has done so far."""
         ...
 
-    def watch(self, targets: Mapping[str, Target]) -> None:
+    def watch(self, targets: Mapping[str, ProbeTarget]) -> None:
         """Probe exactly these endpoints."""
         ...
 
@@ -56,7 +64,7 @@ class Probes(Protocol):
         """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
         ...
 
-    def histories(self) -> Mapping[str, Past]:
+    def histories(self) -> Mapping[str, PastChecks]:
         """The same of all of them, as it goes on."""
         ...
 
@@ -64,15 +72,15 @@ class Probes(Protocol):
 log = logging.getLogger("vipmesh")
 
 
-class Judging:
+class HealthMonitor:
     """Of one worker. All methods are for the thread of the event loop."""
 
-    def __init__(self, worker: str, prober: Probes, floor: int) -> None:
+    def __init__(self, worker: str, prober: HealthProber, floor: int) -> None:
         """`floor`: per cent of the endpoints that stay in traffic when most fail at once."""
         self._worker = worker
         self._prober = prober
         self._percent = floor
-        self._floor = Floor()
+        self._floor = PanicState()
         self._asked: Mapping[str, EndpointKey] = {}
         """What the prober is told to ask, by the names that the prober knows."""
         self._names: Mapping[EndpointKey, str] = {}
@@ -80,7 +88,7 @@ class Judging:
         """Those of them that belong to other workers."""
         self._view: ClusterView | None = None
         """What that follows from; None: there was none yet."""
-        self._said: Mapping[EndpointKey, Said] = {}
+        self._said: Mapping[EndpointKey, HealthReport] = {}
         self._said_for: tuple[object, ...] = ()
 
     def watch(
@@ -94,26 +102,26 @@ class Judging:
         before, self._view = self._view, view
         if before is not None and not adopted and not kept and not self._has_other_questions(before, view):
             return
-        own = probes(view, (endpoint for endpoint in view.endpoints if endpoint.worker == self._worker))
-        others = taken(view, self._worker)
+        own = probe_targets(view, (endpoint for endpoint in view.endpoints if endpoint.worker == self._worker))
+        others = taken_over_probes(view, self._worker)
         begins: dict[EndpointKey, Health] = {}
         if adopted or kept:
-            begins |= {key: Health.HEALTHY for key, (_, real) in probes(view).items() if real in adopted}
+            begins |= {key: Health.HEALTHY for key, (_, real) in probe_targets(view).items() if real in adopted}
             begins |= dict.fromkeys(kept & begins.keys(), Health.UNHEALTHY)
             up = [key for key, health in begins.items() if health is Health.HEALTHY]
-            self._floor = resumed(view, up, kept & begins.keys(), asyncio.get_running_loop().time())
+            self._floor = resume_panic_state(view, up, kept & begins.keys(), asyncio.get_running_loop().time())
         begins |= {key: Health.HEALTHY for key in others if view.health.get(key) is Health.HEALTHY}
         self._others = frozenset(others)
         self._names = {key: self._name(key) for key in (*own, *others)}
         self._asked = {name: key for key, name in self._names.items()}
         self._prober.watch(
             {
-                self._names[key]: Target(
+                self._names[key]: ProbeTarget(
                     probe,
                     real.address,
                     real.port,
                     begins.get(key, Health.STARTING),
-                    aside=view.by_key[key].drain is Drain.MAINTENANCE,
+                    aside=view.by_key[key].drain is DrainReason.MAINTENANCE,
                 )
                 for key, (probe, real) in (*own.items(), *others.items())
             }
@@ -125,38 +133,38 @@ class Judging:
             was, now = ((each.services, each.endpoints, each.silent, each.workers) for each in (before, view))
             return was != now
         return view.services is not before.services or any(
-            worker == self._worker for worker, _ in differing(before.by_key, view.by_key)
+            worker == self._worker for worker, _ in changed_keys(before.by_key, view.by_key)
         )
 
     async def weigh(self, view: ClusterView) -> ClusterView:
         """The view with the health that traffic shall follow now. The view has the own verdicts already."""
         view = view.judged(self._in_place_of_others(view))
         before, now = self._floor, asyncio.get_running_loop().time()
-        work = partial(look, before, view, self._asks(view), floor=self._percent, now=now)
-        self._floor = await compute(effort(before, view), work)
+        work = partial(update_panic_state, before, view, self._asks(view), floor=self._percent, now=now)
+        self._floor = await compute(panic_effort(before, view), work)
         self._tell(before)
-        return view.judged(spared(view, self._kept(view), self._held_back(view)))
+        return view.judged(panic_overrides(view, self._kept(view), self._held_back(view)))
 
     def own(self) -> Mapping[str, Health]:
         """What the own probes say of the own endpoints, by id."""
         return self._prober.health()  # those of others have names that no endpoint has
 
-    def said(self) -> Mapping[EndpointKey, Said]:
+    def said(self) -> Mapping[EndpointKey, HealthReport]:
         """What to tell the others of all that this worker asks; the same object while nothing has changed."""
         verdicts, held_back, kept = self._prober.health(), self._prober.held_back(), self._floor.kept
         if (verdicts, held_back, kept, self._asked) != self._said_for:
             self._said_for = verdicts, held_back, kept, self._asked
             self._said = {
-                key: Said(health, key in kept, name in held_back)
+                key: HealthReport(health, key in kept, name in held_back)
                 for name, health in verdicts.items()
                 if (key := self._asked.get(name)) is not None
             }
         return self._said
 
-    def judged(self, view: ClusterView) -> Judged:
+    def judged(self, view: ClusterView) -> HealthSnapshot:
         """This moment, for people and programs that ask."""
         done = self._prober.stats
-        return Judged(
+        return HealthSnapshot(
             self._in_place_of_others(view),
             self._kept(view),
             self._held_back(view),
@@ -205,19 +213,19 @@ class Judging:
             and not (key[0] not in view.workers and view.health.get(key) is Health.HEALTHY)
         }
 
-    def _asks(self, view: ClusterView) -> Asked:
+    def _asks(self, view: ClusterView) -> ProbeEvidence:
         failing = frozenset(self._asked[name] for name in self._prober.failing() if name in self._asked)
         if not view.silent:
-            return Asked(failing)
+            return ProbeEvidence(failing)
         live = (view.workers | {self._worker}) - view.silent
         judges = {
-            e.key: self._worker if e.key in self._names else takers(e.key, live)[0]
+            e.key: self._worker if e.key in self._names else choose_probers(e.key, live)[0]
             for e in view.endpoints
             if e.worker in view.silent
         }
-        return Asked(failing, judges)
+        return ProbeEvidence(failing, judges)
 
-    def _tell(self, before: Floor) -> None:
+    def _tell(self, before: PanicState) -> None:
         known = {one.group for one in before.suspicions}
         still = {one.group for one in self._floor.suspicions}
         for one in self._floor.suspicions:
@@ -228,13 +236,17 @@ class Judging:
                 log.info("probes: %s: enough answer again, verdicts are obeyed", _named(one.group))
 
 
-def _named(group: Group) -> str:
-    return f"service {group.name}" if group.kind is Kind.SERVICE else f"what worker {group.name} asks"
+def _named(group: FailureGroup) -> str:
+    return f"service {group.name}" if group.kind is FailureGroupKind.SERVICE else f"what worker {group.name} asks"
 
 
-def _told(one: Suspicion) -> str:
+def _told(one: FailureSuspicion) -> str:
     """In words that help at night."""
-    common = "something that all of them need" if one.group.kind is Kind.SERVICE else "the network of that worker"
+    common = (
+        "something that all of them need"
+        if one.group.kind is FailureGroupKind.SERVICE
+        else "the network of that worker"
+    )
     stays = f"kept in traffic until others answer: {one.kept}" if one.kept else "enough others are in traffic"
     return (
         f"{_named(one.group)}: {one.failing} of {one.of} endpoints fail at once, so {common} is suspected, or the way "

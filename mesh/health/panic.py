@@ -4,8 +4,8 @@ One endpoint that fails is broken. When most of those that answered a moment ago
 is likelier to be the cause: the network of whoever asks them, or something that all of them depend on. To take them all
 out of traffic would turn a doubtful outage into a certain one. So:
 
-* at once is: fallen within the time that a failure needs to be noticed (`window`). What is still healthy and failed its
-  last check is evidence too, as far as this worker asks it; it takes two endpoints at the least
+* at once is: fallen within the time that a failure needs to be noticed (`failure_window`). What is still healthy and
+  failed its last check is evidence too, as far as this worker asks it; it takes two endpoints at the least
   (`mesh.health.correlation`);
 * a service is suspected while more than half of those of its endpoints that answered a moment ago fail; a worker, while
   that is so of all endpoints that it asks, whichever services they belong to. The services of a suspected worker are
@@ -28,23 +28,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from mesh.health.correlation import Fallen, Group, Kind, Moment, still_fallen, window
-from mesh.health.population import Roll
-from mesh.model.persistent_map import differing
+from mesh.health.correlation import (
+    FailureCorrelator,
+    FailureGroup,
+    FailureGroupKind,
+    RecentFailures,
+    failure_window,
+    update_failures,
+)
+from mesh.health.population import EndpointPopulation
+from mesh.model.persistent_map import changed_keys
 from mesh.model.service import EndpointKey, Health
 from mesh.model.view import ClusterView
 
-DEFAULT = 50
+DEFAULT_FLOOR_PERCENT = 50
 """Per cent of the endpoints that stay in traffic."""
 
 _Keys: TypeAlias = frozenset[EndpointKey]
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicion:
+class FailureSuspicion:
     """Most of a group has failed at once, and that still holds."""
 
-    group: Group
+    group: FailureGroup
     failing: int
     of: int
     """How many answered a moment ago."""
@@ -53,7 +60,7 @@ class Suspicion:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProbeEvidence:
     """What this worker knows of the asking, beside the verdicts in the picture."""
 
     failing: _Keys = frozenset()
@@ -63,46 +70,52 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
+class PanicState:
     """What is suspected, and what must be remembered for the next look."""
 
     kept: _Keys = frozenset()
     """Unhealthy endpoints that stay in traffic."""
-    suspicions: tuple[Suspicion, ...] = ()
+    suspicions: tuple[FailureSuspicion, ...] = ()
     """In order of their groups."""
-    roll: Roll = field(default_factory=Roll, repr=False)
+    roll: EndpointPopulation = field(default_factory=EndpointPopulation, repr=False)
     """Who counts, as it was at the last look."""
-    fallen: Mapping[str, Fallen] = field(default_factory=dict, repr=False)
+    fallen: Mapping[str, RecentFailures] = field(default_factory=dict, repr=False)
     """By `Service.owner`."""
-    groups: Mapping[Group, _Keys] = field(default_factory=dict, repr=False)
+    groups: Mapping[FailureGroup, _Keys] = field(default_factory=dict, repr=False)
     """Of each suspected group, those that answered a moment before."""
 
 
-def resumed(view: ClusterView, up: Iterable[EndpointKey], kept: _Keys, now: float) -> Floor:
+def resume_panic_state(view: ClusterView, up: Iterable[EndpointKey], kept: _Keys, now: float) -> PanicState:
     """Where a process begins: those that are `up` in traffic count as having answered a moment ago, and those that its
     former life has `kept` stay kept, until their services answer."""
-    roll = Roll().after(replace(view, health=dict.fromkeys(up, Health.HEALTHY)), {}, DEFAULT).roll
-    fallen: dict[str, Fallen] = {}
-    groups: dict[Group, _Keys] = {}
+    roll = (
+        EndpointPopulation()
+        .after(replace(view, health=dict.fromkeys(up, Health.HEALTHY)), {}, DEFAULT_FLOOR_PERCENT)
+        .roll
+    )
+    fallen: dict[str, RecentFailures] = {}
+    groups: dict[FailureGroup, _Keys] = {}
     for owner in {roll.owners[key] for key in kept if key in roll.owners}:
         counted = roll.services[owner]
-        groups[Group(Kind.SERVICE, owner)] = frozenset(counted.keys)
-        fallen[owner] = Fallen.of({key: now for key in counted.keys if key in kept}, counted.probe)
-    return Floor(kept, (), roll, fallen, groups)
+        groups[FailureGroup(FailureGroupKind.SERVICE, owner)] = frozenset(counted.keys)
+        fallen[owner] = RecentFailures.of({key: now for key in counted.keys if key in kept}, counted.probe)
+    return PanicState(kept, (), roll, fallen, groups)
 
 
-def look(before: Floor, view: ClusterView, asked: Asked, *, floor: int, now: float) -> Floor:
+def update_panic_state(
+    before: PanicState, view: ClusterView, asked: ProbeEvidence, *, floor: int, now: float
+) -> PanicState:
     """What is suspected now.
 
     `floor` is in per cent, for services whose labels do not say; `now` is of a clock that never goes back. The work
     follows what has changed since `before`, and what is suspected.
     """
     step = before.roll.after(view, asked.judges, floor)
-    roll, fallen = step.roll, still_fallen(before.fallen, step, now)
+    roll, fallen = step.roll, update_failures(before.fallen, step, now)
     if not fallen:
-        return Floor(roll=roll)  # the usual case
+        return PanicState(roll=roll)  # the usual case
     recent = {owner: of.recent(roll.services[owner].probe, now) for owner, of in fallen.items() if of.ends < now}
-    moment = Moment(roll, asked.failing, fallen, recent)
+    moment = FailureCorrelator(roll, asked.failing, fallen, recent)
     suspected = {
         group: answered
         for group in moment.doubtful(step.changed, before.groups)
@@ -112,25 +125,25 @@ def look(before: Floor, view: ClusterView, asked: Asked, *, floor: int, now: flo
     for owner, keys in recent.items():
         left = {key: since for key, since in fallen[owner].since.items() if key in keys or key in remembered}
         if left:
-            fallen[owner] = Fallen.of(left, roll.services[owner].probe)
+            fallen[owner] = RecentFailures.of(left, roll.services[owner].probe)
         else:
             del fallen[owner]
     kept: _Keys = frozenset()
     if suspected:
         kept = frozenset(key for owner, of in fallen.items() for key in _keep(owner, roll, of.since, suspected))
     told = tuple(_suspicion(group, suspected[group], moment, kept) for group in sorted(suspected))
-    return Floor(kept, told, roll, fallen, suspected)
+    return PanicState(kept, told, roll, fallen, suspected)
 
 
-def effort(before: Floor, view: ClusterView) -> int:
-    """About how many endpoints `look` will look at."""
+def panic_effort(before: PanicState, view: ClusterView) -> int:
+    """About how many endpoints `update_panic_state` will look at."""
     if before.groups or before.roll.view.services is not view.services:
         return len(view.endpoints)
     known = before.roll.view.groups
-    return sum(len(view.groups[owner].endpoints) for owner in differing(known, view.groups) if owner in view.groups)
+    return sum(len(view.groups[owner].endpoints) for owner in changed_keys(known, view.groups) if owner in view.groups)
 
 
-def spared(view: ClusterView, kept: _Keys, held_back: _Keys) -> Mapping[EndpointKey, Health]:
+def panic_overrides(view: ClusterView, kept: _Keys, held_back: _Keys) -> Mapping[EndpointKey, Health]:
     """Whom traffic takes for healthy although the verdicts say otherwise: what is kept, and what is held back where
     nobody else is.
     """
@@ -149,23 +162,24 @@ def _is_served(view: ClusterView, owner: str, kept: _Keys) -> bool:
 
 
 def _keep(
-    owner: str, roll: Roll, fallen: Mapping[EndpointKey, float], suspected: Mapping[Group, _Keys]
+    owner: str, roll: EndpointPopulation, fallen: Mapping[EndpointKey, float], suspected: Mapping[FailureGroup, _Keys]
 ) -> list[EndpointKey]:
     """Who of a service stays in traffic although it fails."""
     service = roll.services[owner]
-    counted = suspected.get(Group(Kind.SERVICE, owner), frozenset())
+    counted = suspected.get(FailureGroup(FailureGroupKind.SERVICE, owner), frozenset())
     failed = [
         key
         for key in fallen
-        if key in counted or key in suspected.get(Group(Kind.WORKER, roll.judge_of(key)), frozenset())
+        if key in counted
+        or key in suspected.get(FailureGroup(FailureGroupKind.WORKER, roll.prober_of(key)), frozenset())
     ]
     healthy = {key for key, said in zip(service.keys, service.verdicts, strict=True) if said is Health.HEALTHY}
     answered = len(healthy.union(failed, counted))
     missing = math.ceil(answered * service.percent / 100) - len(healthy)
     last = max((fallen[key] for key in failed), default=0.0)
-    at_once = window(service.probe)
+    at_once = failure_window(service.probe)
     return sorted(failed, key=lambda key: ((last - fallen[key]) // at_once, key))[: max(0, missing)]
 
 
-def _suspicion(group: Group, answered: _Keys, moment: Moment, kept: _Keys) -> Suspicion:
-    return Suspicion(group, len(answered) - moment.up(answered), len(answered), len(kept & answered))
+def _suspicion(group: FailureGroup, answered: _Keys, moment: FailureCorrelator, kept: _Keys) -> FailureSuspicion:
+    return FailureSuspicion(group, len(answered) - moment.up(answered), len(answered), len(kept & answered))

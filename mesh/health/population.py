@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mesh.model.persistent_map import ShardedMap, differing
+from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.probe import Probe
 from mesh.model.service import EndpointKey, Health, Service
-from mesh.model.view import ClusterView, Group
+from mesh.model.view import ClusterView, EndpointGroup
 
-_NOBODY = Group((), ())
+_NOBODY = EndpointGroup((), ())
 
 
-class Counted(NamedTuple):
+class ServicePopulation(NamedTuple):
     """Those of one service that count, in the order of its endpoints."""
 
     probe: Probe
@@ -30,7 +30,7 @@ class Counted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Roll:
+class EndpointPopulation:
     """Of one picture."""
 
     view: ClusterView = field(default_factory=ClusterView)
@@ -38,24 +38,24 @@ class Roll:
     """Who asks an endpoint, if that is not its own worker."""
     floor: int = 0
     """In per cent, of services that do not say."""
-    services: Mapping[str, Counted] = field(default_factory=ShardedMap)
+    services: Mapping[str, ServicePopulation] = field(default_factory=PersistentMap)
     """By owner; without those of which nobody counts."""
-    owners: Mapping[EndpointKey, str] = field(default_factory=ShardedMap)
+    owners: Mapping[EndpointKey, str] = field(default_factory=PersistentMap)
     """The service of each that counts."""
     asked: Mapping[str, int] = field(default_factory=dict)
     """How many each worker asks, none left out that asks one."""
     healthy: Mapping[str, int] = field(default_factory=dict)
     """How many of those are healthy."""
-    declared: Mapping[str, Service] = field(default_factory=ShardedMap, repr=False)
+    declared: Mapping[str, Service] = field(default_factory=PersistentMap, repr=False)
     """The services of the picture by owner."""
 
-    def after(self, view: ClusterView, judges: Mapping[EndpointKey, str], floor: int) -> "Step":
+    def after(self, view: ClusterView, judges: Mapping[EndpointKey, str], floor: int) -> "PopulationChange":
         """The roll of the next picture, and what has changed."""
         declared = self.declared
         if view.services is not self.view.services:
-            declared = ShardedMap({service.owner: service for service in view.services})
-        moved = differing(self.view.groups, view.groups)
-        changed = moved | differing(self.declared, declared)
+            declared = PersistentMap({service.owner: service for service in view.services})
+        moved = changed_keys(self.view.groups, view.groups)
+        changed = moved | changed_keys(self.declared, declared)
         if floor != self.floor or judges != self.judges:
             changed |= view.groups.keys() | self.services.keys()
         counted = {owner: _counted(declared.get(owner), view.groups.get(owner), judges, floor) for owner in changed}
@@ -71,13 +71,13 @@ class Roll:
                 owners.update(dict.fromkeys(now.keys, owner))
                 asked.update(now.judges)
                 healthy.update(_healthy(now))
-        services = ShardedMap.of(self.services).changed(counted)
-        roll = Roll(
-            view, judges, floor, services, ShardedMap.of(self.owners).changed(owners), +asked, healthy, declared
+        services = PersistentMap.of(self.services).changed(counted)
+        roll = EndpointPopulation(
+            view, judges, floor, services, PersistentMap.of(self.owners).changed(owners), +asked, healthy, declared
         )
-        return Step(roll, changed, self._fallen(view, moved) & roll.owners.keys())
+        return PopulationChange(roll, changed, self._fallen(view, moved) & roll.owners.keys())
 
-    def asked_by(self, judge: str) -> frozenset[EndpointKey]:
+    def probed_by(self, judge: str) -> frozenset[EndpointKey]:
         """Those that a worker asks."""
         return frozenset(
             key
@@ -86,7 +86,7 @@ class Roll:
             if asks == judge
         )
 
-    def judge_of(self, key: EndpointKey) -> str:
+    def prober_of(self, key: EndpointKey) -> str:
         """The worker that asks an endpoint."""
         return self.judges.get(key, key[0]) if self.judges else key[0]
 
@@ -98,10 +98,10 @@ class Roll:
         return fell
 
 
-class Step(NamedTuple):
+class PopulationChange(NamedTuple):
     """From one roll to the next."""
 
-    roll: Roll
+    roll: EndpointPopulation
     changed: set[str]
     """Owners of services that are not as they were."""
     fell: set[EndpointKey]
@@ -109,8 +109,8 @@ class Step(NamedTuple):
 
 
 def _counted(
-    service: Service | None, group: Group | None, judges: Mapping[EndpointKey, str], floor: int
-) -> Counted | None:
+    service: Service | None, group: EndpointGroup | None, judges: Mapping[EndpointKey, str], floor: int
+) -> ServicePopulation | None:
     if service is None or service.probe is None or group is None:
         return None
     percent = floor if service.probe.floor is None else service.probe.floor
@@ -118,14 +118,14 @@ def _counted(
     if not percent or not rows:
         return None
     keys, verdicts = zip(*rows, strict=True)
-    return Counted(service.probe, percent, keys, verdicts, tuple(judges.get(key, key[0]) for key in keys))
+    return ServicePopulation(service.probe, percent, keys, verdicts, tuple(judges.get(key, key[0]) for key in keys))
 
 
-def _healthy(counted: Counted) -> Counter[str]:
+def _healthy(counted: ServicePopulation) -> Counter[str]:
     return Counter(
         judge for judge, said in zip(counted.judges, counted.verdicts, strict=True) if said is Health.HEALTHY
     )
 
 
-def _those(group: Group, health: Health) -> set[EndpointKey]:
+def _those(group: EndpointGroup, health: Health) -> set[EndpointKey]:
     return {e.key for e, said in zip(group.endpoints, group.verdicts, strict=True) if said is health}

@@ -15,34 +15,41 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Protocol
 
-from mesh.health.admission import Turns
-from mesh.health.checks import Check, network_checks
-from mesh.health.checks.batch import Shot, Volley, is_plain
-from mesh.health.checks.http import request
-from mesh.health.history import History
-from mesh.health.state_machine import State, Transition, Verdict, bring_back, observe, set_aside
-from mesh.health.stats import ProbeFigures
-from mesh.health.targets import Standing, Stats, Target, Watched
-from mesh.health.timer_wheel import Wheel, first_due, following, slot_end
+from mesh.health.admission import AdmissionQueue
+from mesh.health.checks import CheckFunction, network_checks
+from mesh.health.checks.batch import CheckBatch, PlainCheck, is_plain
+from mesh.health.checks.http import build_request
+from mesh.health.history import CheckHistory
+from mesh.health.state_machine import (
+    HealthState,
+    HealthTransition,
+    Verdict,
+    observe_verdict,
+    resume_health,
+    suspend_health,
+)
+from mesh.health.stats import ProbeStats
+from mesh.health.targets import ProberCounters, ProbeTarget, TargetHealth, TargetState
+from mesh.health.timer_wheel import TimerWheel, first_due, next_due, slot_end
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address, Health
 from mesh.model.table import RealKey
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 1024
+MAX_IN_FLIGHT = 1024
 """Checks under way at a time, each with a socket."""
-GAP = 1.0
+MAX_LATENESS = 1.0
 """Seconds that this process may come late; beyond, it was suspended or starved."""
-PASSIVE = 5
+MAX_PASSIVE_FACTOR = 5
 """How many times as often an endpoint is asked, at most, because traffic to it is refused."""
 
 
-class Commands(Protocol):
+class CommandChecker(Protocol):
     """The way of asking that goes through a container engine."""
 
     def __call__(self, key: str, probe: Probe, /) -> Coroutine[None, None, Verdict | None]:
-        """As `Check`, of an endpoint by its id; None: it could not be asked, which says nothing about it."""
+        """As `CheckFunction`, of an endpoint by its id; None: it could not be asked, which says nothing about it."""
         ...
 
 
@@ -52,9 +59,9 @@ class Prober:
     def __init__(
         self,
         on_change: Callable[[], None],
-        checks: Mapping[ProbeKind, Check] | None = None,
-        max_in_flight: int = IN_FLIGHT,
-        commands: Commands | None = None,
+        checks: Mapping[ProbeKind, CheckFunction] | None = None,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        commands: CommandChecker | None = None,
     ) -> None:
         """`checks` replaces the real ones. `commands` answers for `ProbeKind.COMMAND`; without it such targets stay as
         they are."""
@@ -62,25 +69,25 @@ class Prober:
         self._checks = network_checks() if checks is None else checks
         self._in_volleys = checks is None
         self._commands = commands
-        self._turns: Turns[Watched] = Turns(max_in_flight)
-        self._wheel = Wheel()
-        self._watched: dict[str, Watched] = {}
-        self._at: dict[Address, list[Watched]] | None = None
+        self._turns: AdmissionQueue[TargetState] = AdmissionQueue(max_in_flight)
+        self._wheel = TimerWheel()
+        self._watched: dict[str, TargetState] = {}
+        self._at: dict[Address, list[TargetState]] | None = None
         """By address; None: to be made anew."""
-        self._volley: Volley | None = None
+        self._volley: CheckBatch | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._awake = False
         self._asleep_until = math.inf
         self._resumed = -math.inf
         """When the last gap ended."""
         self._changed = False
-        self._stands: Standing | None = None
+        self._stands: TargetHealth | None = None
         """None: to be looked at again."""
         self._flying = 0
-        self._figures = ProbeFigures()
-        self.stats = Stats()
+        self._figures = ProbeStats()
+        self.stats = ProberCounters()
 
-    def watch(self, targets: Mapping[str, Target]) -> None:
+    def watch(self, targets: Mapping[str, ProbeTarget]) -> None:
         """Make these, by endpoint id, the whole set; the same set again changes nothing.
 
         A target that is known keeps its state and its rhythm, also when its probe has changed; one with another
@@ -117,13 +124,13 @@ class Prober:
         watched = self._watched.get(key)
         return watched.history.verdicts() if watched is not None else ()
 
-    def histories(self) -> Mapping[str, History]:
+    def histories(self) -> Mapping[str, CheckHistory]:
         """The same of all targets, as it goes on."""
         return {key: watched.history for key, watched in self._watched.items()}
 
     def suspect(self, address: Address, port: int) -> None:
         """Traffic to it was refused: ask it sooner. That alone takes nothing out of traffic, and a flood of refusals
-        asks no more than `PASSIVE` times as often. An address that is not watched is passed over."""
+        asks no more than `MAX_PASSIVE_FACTOR` times as often. An address that is not watched is passed over."""
         now = asyncio.get_running_loop().time()
         if self._at is None:
             self._at = {}
@@ -132,17 +139,17 @@ class Prober:
         there = self._at.get(address, [])
         exact = [watched for watched in there if watched.target.port == port]
         for watched in exact or there:
-            if watched.key in self._wheel and now - watched.begun >= watched.interval / PASSIVE:
+            if watched.key in self._wheel and now - watched.begun >= watched.interval / MAX_PASSIVE_FACTOR:
                 watched.due = now
                 self._wheel.add(watched.key, now)
                 self._rouse()
 
-    def _standing(self) -> Standing:
+    def _standing(self) -> TargetHealth:
         if self._stands is None:
-            self._stands = Standing.of(self._watched)
+            self._stands = TargetHealth.of(self._watched)
         return self._stands
 
-    def figures(self) -> ProbeFigures:
+    def figures(self) -> ProbeStats:
         """What became of the checks so far, and how many there are now."""
         self._figures.in_flight, self._figures.waiting = self._flying, len(self._turns)
         return self._figures.copy()
@@ -154,13 +161,13 @@ class Prober:
         Raises an `ExceptionGroup` if a check or `on_change` has a mistake in it.
         """
         loop = asyncio.get_running_loop()
-        volley = self._volley = Volley()
+        volley = self._volley = CheckBatch()
         loop.add_reader(volley.fileno(), self._rouse)
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
                     now = loop.time()
-                    if now - self._asleep_until > GAP:
+                    if now - self._asleep_until > MAX_LATENESS:
                         self._resumed = now
                     volley.look()
                     volley.expire()
@@ -173,44 +180,44 @@ class Prober:
             loop.remove_reader(volley.fileno())
             volley.close()
 
-    def _add(self, key: str, target: Target, now: float) -> None:
-        state = State(target.begins, begun=now)
-        watched = self._watched[key] = Watched(key, target, state)
+    def _add(self, key: str, target: ProbeTarget, now: float) -> None:
+        state = HealthState(target.begins, begun=now)
+        watched = self._watched[key] = TargetState(key, target, state)
         if target.aside:
-            watched.state = set_aside(state)
+            watched.state = suspend_health(state)
         else:
             self._expect(watched, first_due(key, now, target.probe.initial_delay, target.probe.interval))
 
-    def _revise(self, watched: Watched, target: Target, now: float) -> None:
+    def _revise(self, watched: TargetState, target: ProbeTarget, now: float) -> None:
         before, watched.target = watched.target, target
         if target.aside != watched.state.aside:
             self._halt(watched)
             if target.aside:
-                watched.state = set_aside(watched.state)
+                watched.state = suspend_health(watched.state)
             else:
-                watched.state, watched.failed = bring_back(now), False
+                watched.state, watched.failed = resume_health(now), False
                 self._expect(watched, now)
         elif target.probe is not before.probe and target.probe != before.probe:
             watched.request = b""
             if watched.key in self._wheel:
                 self._expect(watched, min(watched.due, now + watched.interval))
 
-    def _drop(self, watched: Watched) -> None:
+    def _drop(self, watched: TargetState) -> None:
         del self._watched[watched.key]
         self._halt(watched)
 
-    def _halt(self, watched: Watched) -> None:
+    def _halt(self, watched: TargetState) -> None:
         """It is not asked any more."""
         self._wheel.remove(watched.key)
         watched.queued = False
         match watched.flight:
             case asyncio.Task():
                 watched.flight.cancel()
-            case Shot() if self._volley is not None:
+            case PlainCheck() if self._volley is not None:
                 self._volley.cancel(watched.flight)
                 self._landed(watched)
 
-    def _expect(self, watched: Watched, due: float) -> None:
+    def _expect(self, watched: TargetState, due: float) -> None:
         watched.due = due
         self._wheel.add(watched.key, due)
         if due < self._asleep_until:
@@ -229,15 +236,15 @@ class Prober:
             else:
                 self._turns.leave(slow=slow)
 
-    def _begin(self, group: asyncio.TaskGroup, watched: Watched, slow: bool, now: float) -> None:
+    def _begin(self, group: asyncio.TaskGroup, watched: TargetState, slow: bool, now: float) -> None:
         target = watched.target
         self.stats.began(now - slot_end(watched.due))
         watched.begun, watched.asked, watched.flew_slow = now, target, slow
         self._flying += 1
         if self._in_volleys and self._volley is not None and is_plain(target.probe):
             if not watched.request and target.probe.kind is ProbeKind.HTTP:
-                watched.request = request(target.address, target.port, target.probe)
-            shot = Shot(target.probe, watched.request, partial(self._hit, watched))
+                watched.request = build_request(target.address, target.port, target.probe)
+            shot = PlainCheck(target.probe, watched.request, partial(self._hit, watched))
             watched.flight = shot
             self._volley.begin(shot, target.address, target.port)
         else:
@@ -246,11 +253,11 @@ class Prober:
             # A callback, not a `finally` in the task: one that is cancelled before its first step runs nothing.
             task.add_done_callback(lambda _: self._landed(watched))
 
-    def _hit(self, watched: Watched, verdict: Verdict) -> None:
+    def _hit(self, watched: TargetState, verdict: Verdict) -> None:
         self._landed(watched)
         self._conclude(watched, verdict)
 
-    async def _ask(self, watched: Watched, target: Target) -> None:
+    async def _ask(self, watched: TargetState, target: ProbeTarget) -> None:
         probe = target.probe
         if probe.kind is not ProbeKind.COMMAND:
             verdict: Verdict | None = await self._checks[probe.kind](target.address, target.port, probe)
@@ -260,17 +267,17 @@ class Prober:
         if task is None or not task.cancelling():  # else the answer came too late for the cancellation to stop it
             self._conclude(watched, verdict)
 
-    def _landed(self, watched: Watched) -> None:
+    def _landed(self, watched: TargetState) -> None:
         watched.flight = None
         self._flying -= 1
         self._turns.leave(slow=watched.flew_slow)
         if self._turns:
             self._rouse()
 
-    def _conclude(self, watched: Watched, verdict: Verdict | None) -> None:
+    def _conclude(self, watched: TargetState, verdict: Verdict | None) -> None:
         now = asyncio.get_running_loop().time()
         probe = watched.target.probe
-        due = following(watched.due, watched.interval, now)
+        due = next_due(watched.due, watched.interval, now)
         if verdict is not None and not verdict.ok and self._is_across_a_gap(watched, now):
             due = now  # it may have answered in time
         elif verdict is not None and watched.asked is not None and watched.asked.probe == probe:
@@ -282,7 +289,7 @@ class Prober:
             watched.failed = not verdict.ok
             watched.slow = not verdict.ok and verdict.duration >= 0.9 * probe.timeout
             watched.history.add(verdict, now)
-            watched.state, events = observe(watched.state, verdict, probe, now)
+            watched.state, events = observe_verdict(watched.state, verdict, probe, now)
             if watched.standing != stood:
                 self._stands = None
             for event in events:
@@ -290,14 +297,14 @@ class Prober:
                 fields = {"endpoint": watched.key, "health": watched.state.health, "reason": verdict.reason}
                 place = RealKey(*watched.target.place)
                 log.log(level, "probe: %s %s %s", watched.key, place, event, extra={"fields": fields})
-                self._changed |= isinstance(event, Transition)
+                self._changed |= isinstance(event, HealthTransition)
                 due = min(due, now + watched.interval)
             if events:
                 self._rouse()
         self._expect(watched, due)
 
-    def _is_across_a_gap(self, watched: Watched, now: float) -> bool:
-        return watched.begun < self._resumed or now - self._asleep_until > GAP
+    def _is_across_a_gap(self, watched: TargetState, now: float) -> bool:
+        return watched.begun < self._resumed or now - self._asleep_until > MAX_LATENESS
 
     async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Until a slot is due, somebody's time is over, or something has happened."""
@@ -305,7 +312,7 @@ class Prober:
         if self._volley is not None and (deadline := self._volley.next_deadline()) is not None:
             until = min(until, slot_end(deadline))
         if self._flying:
-            until = min(until, loop.time() + GAP)  # who sleeps forever never notices that it overslept
+            until = min(until, loop.time() + MAX_LATENESS)  # who sleeps forever never notices that it overslept
         self._asleep_until = until
         if not self._awake:
             self._waiter = loop.create_future()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from mesh.health.panic import spared
+from mesh.health.panic import panic_overrides
 from mesh.model.errors import CodedText
 from mesh.model.service import EndpointKey, Health
 from mesh.model.view import ClusterView
@@ -36,7 +36,7 @@ class ProbeStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class HealthStatus:
     """What is known of the endpoints' health."""
 
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Known:
     """The last ones, oldest first, for whoever wants them."""
 
 
-class Check(Protocol):
+class CheckResult(Protocol):
     """The outcome of one check."""
 
     @property
@@ -76,10 +76,10 @@ class Check(Protocol):
         ...
 
 
-class Past(Protocol):
+class PastChecks(Protocol):
     """The last checks of one endpoint; may be asked in any thread."""
 
-    def verdicts(self) -> Sequence[Check]:
+    def verdicts(self) -> Sequence[CheckResult]:
         """Oldest first."""
         ...
 
@@ -89,7 +89,7 @@ class Past(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class HealthSnapshot:
     """One moment of the probes."""
 
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Judged:
     """Those that answer, and have come and gone too often."""
     names: Mapping[EndpointKey, str] = field(default_factory=dict)
     """What the prober calls them."""
-    histories: Mapping[str, Past] = field(default_factory=dict)
+    histories: Mapping[str, PastChecks] = field(default_factory=dict)
     """By that name."""
     suspicions: tuple[CodedText, ...] = ()
     """What is suspected, a line each."""
@@ -109,12 +109,14 @@ class Judged:
     """Seconds from 1970 to the zero of the clock of the probes."""
 
 
-def traffic(view: ClusterView, judged: Judged) -> Mapping[EndpointKey, Health]:
+def traffic_health(view: ClusterView, judged: HealthSnapshot) -> Mapping[EndpointKey, Health]:
     """The health that traffic follows."""
-    return view.judged(spared(view, judged.kept, judged.held_back)).health
+    return view.judged(panic_overrides(view, judged.kept, judged.held_back)).health
 
 
-def known(view: ClusterView, health: Mapping[EndpointKey, Health], judged: Judged, *, in_detail: bool) -> Known:
+def health_status(
+    view: ClusterView, health: Mapping[EndpointKey, Health], judged: HealthSnapshot, *, in_detail: bool
+) -> HealthStatus:
     """For people and programs that ask. `health`: with those that start; `in_detail`: with all verdicts that are kept,
     which is ten times the work.
     """
@@ -122,9 +124,9 @@ def known(view: ClusterView, health: Mapping[EndpointKey, Health], judged: Judge
     last = {key: words for key, past in pasts.items() if (words := past.last()) is not None}
     detailed = last if in_detail else ()
     verdicts = {key: tuple(_status(check, judged.epoch) for check in pasts[key].verdicts()) for key in detailed}
-    return Known(health, traffic(view, judged), judged.kept, judged.held_back, last, verdicts)
+    return HealthStatus(health, traffic_health(view, judged), judged.kept, judged.held_back, last, verdicts)
 
 
-def _status(check: Check, epoch: float) -> VerdictStatus:
+def _status(check: CheckResult, epoch: float) -> VerdictStatus:
     at = datetime.fromtimestamp(epoch + check.at, UTC).isoformat(timespec="milliseconds")
     return VerdictStatus(at, check.ok, check.reason, round(check.duration, 6))

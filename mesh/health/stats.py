@@ -8,7 +8,7 @@ from mesh.util.histogram import Histogram
 
 
 @dataclass(slots=True)
-class ProbeFigures:
+class ProbeStats:
     """Of the prober."""
 
     verdicts: Counter[tuple[ProbeKind, bool]] = field(default_factory=Counter)
@@ -19,6 +19,6 @@ class ProbeFigures:
     waiting: int = 0
     """Due, but there is no room."""
 
-    def copy(self) -> "ProbeFigures":
+    def copy(self) -> "ProbeStats":
         """As they are now, for whoever reads them in another thread."""
-        return ProbeFigures(self.verdicts.copy(), self.seconds.copy(), self.in_flight, self.waiting)
+        return ProbeStats(self.verdicts.copy(), self.seconds.copy(), self.in_flight, self.waiting)

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mesh.health.checks.batch import Shot
-from mesh.health.history import History
-from mesh.health.state_machine import State, is_held_back
-from mesh.health.timer_wheel import SLOT
+from mesh.health.checks.batch import PlainCheck
+from mesh.health.history import CheckHistory
+from mesh.health.state_machine import HealthState, is_held_back
+from mesh.health.timer_wheel import SLOT_SECONDS
 from mesh.model.probe import Probe
 from mesh.model.service import Address, Health
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ProbeTarget:
     """An endpoint and how to ask it."""
 
     probe: Probe
@@ -31,13 +31,13 @@ class Target:
 
 
 @dataclass(slots=True, eq=False)
-class Watched:
+class TargetState:
     """A target and where it stands. It is in the wheel, in the queue or in flight: in exactly one of them, or aside."""
 
     key: str
     """The endpoint's id."""
-    target: Target
-    state: State
+    target: ProbeTarget
+    state: HealthState
     due: float = 0.0
     begun: float = float("-inf")
     """When it was last asked."""
@@ -47,11 +47,11 @@ class Watched:
     failed: bool = False
     """Whether its last check was a failure."""
     flew_slow: bool = False
-    flight: asyncio.Task[None] | Shot | None = None
-    asked: Target | None = None
+    flight: asyncio.Task[None] | PlainCheck | None = None
+    asked: ProbeTarget | None = None
     request: bytes = b""
     """What is sent, once it was needed."""
-    history: History = field(default_factory=History)
+    history: CheckHistory = field(default_factory=CheckHistory)
 
     @property
     def interval(self) -> float:
@@ -66,7 +66,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TargetHealth:
     """What others are told of all that is watched, by the endpoints' ids."""
 
     health: Mapping[str, Health]
@@ -76,7 +76,7 @@ class Standing:
     """Those whose last check was a failure."""
 
     @classmethod
-    def of(cls, watched: Mapping[str, Watched]) -> "Standing":
+    def of(cls, watched: Mapping[str, TargetState]) -> "TargetHealth":
         """Of these, now."""
         stands = {key: each.standing for key, each in watched.items()}
         return cls(
@@ -87,7 +87,7 @@ class Standing:
 
 
 @dataclass(slots=True)
-class Stats:
+class ProberCounters:
     """What the prober has done since it began."""
 
     checks: int = 0
@@ -100,7 +100,7 @@ class Stats:
     def began(self, lateness: float) -> None:
         """Count a check that begins, so many seconds after its slot."""
         self.checks += 1
-        self.late += lateness > SLOT
+        self.late += lateness > SLOT_SECONDS
 
     def ended(self, ok: bool) -> None:
         """Count a check that has ended."""

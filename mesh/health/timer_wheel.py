@@ -12,16 +12,16 @@ import hashlib
 import math
 from heapq import heappop, heappush
 
-SLOT = 0.1
+SLOT_SECONDS = 0.1
 """Seconds."""
 _GRAIN = 1e-6
 """Of a slot: what division of floating-point times may be off by."""
 
 
-class Wheel:
+class TimerWheel:
     """Keys and when they are due, each key once. What has come due has left the wheel; the caller adds it anew."""
 
-    def __init__(self, slot: float = SLOT) -> None:
+    def __init__(self, slot: float = SLOT_SECONDS) -> None:
         self._slot = slot
         self._slots: dict[int, dict[str, None]] = {}
         self._where: dict[str, int] = {}
@@ -72,7 +72,7 @@ class Wheel:
 
 def slot_end(time: float) -> float:
     """The end of the slot that a time falls into: when it is acted upon."""
-    return math.ceil(time / SLOT - _GRAIN) * SLOT
+    return math.ceil(time / SLOT_SECONDS - _GRAIN) * SLOT_SECONDS
 
 
 def first_due(key: str, now: float, delay: float, interval: float) -> float:
@@ -85,7 +85,7 @@ def first_due(key: str, now: float, delay: float, interval: float) -> float:
     return now + delay + share * interval / 10
 
 
-def following(due: float, interval: float, now: float) -> float:
+def next_due(due: float, interval: float, now: float) -> float:
     """The due time after `due` that is still to come: a whole number of intervals later. `interval` above 0.
 
     Counted from the previous due time, not from the end of the check, so that the rhythm does not drift; what was

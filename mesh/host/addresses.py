@@ -38,7 +38,7 @@ class HostAddresses:
 
         Raises `OSError` if the kernel cannot be asked.
         """
-        async with aclosing(changes()) as told:
+        async with aclosing(watch_network_changes()) as told:
             async for _ in told:
                 yield frozenset([self._only]) if self._only else await worker_addresses(self._own_interface)
 
@@ -51,7 +51,7 @@ async def worker_addresses(own_interface: str = "mesh0") -> frozenset[Address]:
     return await asyncio.to_thread(_worker_addresses, own_interface)
 
 
-async def changes() -> AsyncGenerator[None, None]:
+async def watch_network_changes() -> AsyncGenerator[None, None]:
     """Yields at once, and again after links or addresses of this host have changed; several changes come as one.
 
     Raises `OSError` if the kernel does not offer it.

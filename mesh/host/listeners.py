@@ -1,6 +1,6 @@
 """Which ports programs of this host listen on: to publish one of them would take it from its program.
 
-`parse` reads the kernel's table of sockets, proc_net(5); `listening` asks for it.
+`parse_listeners` reads the kernel's table of sockets, proc_net(5); `listening_ports` asks for it.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ _WAITING = {Transport.TCP: "0A", Transport.UDP: "07"}  # TCP_LISTEN; TCP_CLOSE, 
 _LOOPBACK = ("0100007F", "00000000000000000000000001000000")  # 127.0.0.1 and ::1, as a little-endian host prints them
 
 
-async def listening(root: Path = Path("/proc/net")) -> frozenset[tuple[Transport, int]]:
+async def listening_ports(root: Path = Path("/proc/net")) -> frozenset[tuple[Transport, int]]:
     """The ports of this network namespace, but for those on loopback alone. Raises `OSError`."""
     return await asyncio.to_thread(lambda: frozenset(_all(root)))
 
 
-def parse(table: str, transport: Transport) -> Iterator[int]:
+def parse_listeners(table: str, transport: Transport) -> Iterator[int]:
     """The ports that are listened on in the text of /proc/net/tcp, tcp6, udp or udp6."""
     for line in table.splitlines()[1:]:
         _, local, _, state, *_ = line.split()
@@ -36,5 +36,5 @@ def _all(root: Path) -> Iterator[tuple[Transport, int]]:
         for name in names:
             path = root / name
             if path.exists():  # there is no tcp6 without IPv6
-                for port in parse(path.read_text(), transport):
+                for port in parse_listeners(path.read_text(), transport):
                     yield transport, port

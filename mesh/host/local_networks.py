@@ -21,7 +21,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from mesh.host.overlap import MAIN_TABLE, Network, destination
+from mesh.host.overlap import MAIN_TABLE, Network, route_destination
 
 _ON_THIS_HOST = frozenset({"veth", "tun", "dummy"})
 """Kinds of ports (IFLA_INFO_KIND) that end on this host; the tap of a virtual machine is a `tun`."""
@@ -29,7 +29,7 @@ _LOCAL_TABLE = 255  # RT_TABLE_LOCAL, linux/rtnetlink.h
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class NetworkLink:
     """An interface of this host."""
 
     kind: str
@@ -49,7 +49,7 @@ class LinkRoute:
     """Whether it leads to a router on that link."""
 
 
-def local_networks(links: Mapping[int, Link], routes: Iterable[LinkRoute], pool: Network) -> tuple[Network, ...]:
+def local_networks(links: Mapping[int, NetworkLink], routes: Iterable[LinkRoute], pool: Network) -> tuple[Network, ...]:
     """The directly attached networks of links for containers, in order, without those that lie in the VIP pool.
 
     `links` are by index. Only networks of the pool's address family are returned; gateways of both families count.
@@ -72,7 +72,7 @@ def local_networks(links: Mapping[int, Link], routes: Iterable[LinkRoute], pool:
     )
 
 
-def _for_containers(link: Link | None, network: Network) -> bool:
+def _for_containers(link: NetworkLink | None, network: Network) -> bool:
     single = network.prefixlen == network.max_prefixlen
     return link is not None and (link.kind == "bridge" or (link.kind == "veth" and single))
 
@@ -84,7 +84,7 @@ async def read_local_networks(pool: Network) -> tuple[Network, ...]:
 
 def _read(pool: Network) -> tuple[Network, ...]:
     with IPRoute() as route:
-        links = {link["index"]: Link(_kind(link), link.get_attr("IFLA_MASTER")) for link in route.get_links()}
+        links = {link["index"]: NetworkLink(_kind(link), link.get_attr("IFLA_MASTER")) for link in route.get_links()}
         routes = [
             hop
             for version, family in ((4, 2), (6, 10))  # AF_INET, AF_INET6
@@ -97,7 +97,7 @@ def _read(pool: Network) -> tuple[Network, ...]:
 
 
 def _hops(found: Any, version: int) -> Iterator[LinkRoute]:
-    network, link = destination(found, version), found.get_attr("RTA_OIF")
+    network, link = route_destination(found, version), found.get_attr("RTA_OIF")
     if link is not None:
         yield LinkRoute(network, link, _has_gateway(found))
     for hop in found.get_attr("RTA_MULTIPATH") or ():

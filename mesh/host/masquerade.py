@@ -27,7 +27,7 @@ TABLE = "vipmesh"
 
 
 @dataclass(frozen=True, slots=True)
-class NatRules:
+class MasqueradeRules:
     """What the table follows from."""
 
     pool: Network
@@ -38,15 +38,15 @@ class NatRules:
     published: tuple[tuple[Transport, int], ...] = ()
 
 
-def render(rules: NatRules) -> str:
+def render_script(rules: MasqueradeRules) -> str:
     """The script for nft(8) that replaces our table by what the rules ask for, in one transaction."""
     family = _family(rules.pool)
     lines = "\n".join(f"\t{line}" if line else "" for line in _table(rules, family))
     return f"add table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n{lines}\n}}\n"
 
 
-class SourceNat:
-    """Keeps the table as it must be: an `Upkeep` of the control loop."""
+class Masquerade:
+    """Keeps the table as it must be: an `HostUpkeep` of the control loop."""
 
     def __init__(self, pool: Network, answering: Sequence[Network] = ()) -> None:
         """`answering`: networks whose hosts have this worker as their default route, beside those of its containers."""
@@ -68,13 +68,15 @@ class SourceNat:
     async def _mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
         found = await read_local_networks(self._pool)
         networks = tuple(dict.fromkeys((*found, *(n for n in self._answering if n.version == self._pool.version))))
-        script = render(NatRules(self._pool, networks, tuple(sorted(addresses)), tuple(sorted(claims.ports))))
+        script = render_script(
+            MasqueradeRules(self._pool, networks, tuple(sorted(addresses)), tuple(sorted(claims.ports)))
+        )
         family = _family(self._pool)
-        there = await nft.listing(family, TABLE)
+        there = await nft.list_table(family, TABLE)
         if there is not None and there == self._left and script == self._script:
             return []
-        await nft.load(script)
-        before, self._left, self._script = self._left, await nft.listing(family, TABLE), script
+        await nft.load_script(script)
+        before, self._left, self._script = self._left, await nft.list_table(family, TABLE), script
         if there is None:
             return [f"nftables table {family} {TABLE} made"]
         return [f"nftables table {family} {TABLE} was changed"] if before not in (None, there) else []
@@ -82,13 +84,13 @@ class SourceNat:
     async def remove(self) -> list[str]:
         """Take the table away, of both families; what was there, a line each. Raises `HostError`."""
         try:
-            removed = [family for family in ("ip", "ip6") if await nft.delete(family, TABLE)]
+            removed = [family for family in ("ip", "ip6") if await nft.delete_table(family, TABLE)]
         except nft.NftError as error:
             raise HostError(Code.SOURCE_NAT, f"the nftables table {TABLE} stays: {error}") from error
         return [f"delete nftables table {family} {TABLE}" for family in removed]
 
 
-def _table(rules: NatRules, family: str) -> Iterator[str]:
+def _table(rules: MasqueradeRules, family: str) -> Iterator[str]:
     addresses = [a for a in rules.addresses if ip_address(a).version == rules.pool.version]
     kind = "ipv6_addr" if rules.pool.version == 6 else "ipv4_addr"
     yield from _set("addresses", kind, addresses)
@@ -123,7 +125,7 @@ def _set(name: str, kind: str, elements: Iterable[str]) -> Iterator[str]:
     yield "}"
 
 
-def _outermost(rules: NatRules) -> list[Network]:
+def _outermost(rules: MasqueradeRules) -> list[Network]:
     """Without networks inside of others, which a set of intervals refuses."""
     return [
         network

@@ -16,7 +16,7 @@ _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the default route is taken."""
 
 
-async def resolved(urls: Iterable[str]) -> list[RealKey]:
+async def resolve_urls(urls: Iterable[str]) -> list[RealKey]:
     """Addresses and ports of URLs, in their order; those that do not resolve now are left out."""
     loop = asyncio.get_running_loop()
     found = []
@@ -39,7 +39,7 @@ def own_address(towards: Iterable[RealKey]) -> Address | None:
     return None
 
 
-def elsewhere(places: Iterable[RealKey], own: Collection[Address]) -> tuple[RealKey, ...]:
+def on_other_hosts(places: Iterable[RealKey], own: Collection[Address]) -> tuple[RealKey, ...]:
     """Those that are not on this host."""
     return tuple(p for p in places if p.address not in own and not ip_address(p.address).is_loopback)
 

@@ -1,6 +1,6 @@
 """Whether the VIP pool is free on this host: a VIP that also exists elsewhere would take that one's traffic.
 
-`overlapping` decides over plain values; `overlaps` reads them from the kernel.
+`find_overlaps` decides over plain values; `read_overlaps` reads them from the kernel.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class HostAddress:
     interface: str
 
 
-def overlapping(
+def find_overlaps(
     pool: Network, own_interface: str, addresses: Iterable[HostAddress], routes: Iterable[HostRoute]
 ) -> list[str]:
     """What overlaps the pool, each as a readable line (`route 10.112.0.0/24 dev eth1`), addresses first.
@@ -55,7 +55,7 @@ def overlapping(
     return found
 
 
-async def overlaps(pool: Network, own_interface: str = "mesh0") -> list[str]:
+async def read_overlaps(pool: Network, own_interface: str = "mesh0") -> list[str]:
     """What of this host overlaps the pool; empty: it is free. Raises `OSError` if the kernel cannot be asked."""
     return await asyncio.to_thread(_overlaps, pool, own_interface)
 
@@ -81,23 +81,23 @@ def _overlaps(pool: Network, own_interface: str) -> list[str]:
             for found in route.get_addr(family=family)
         ]
         routes = [
-            HostRoute(destination(found, pool.version), names.get(output(found), ""))
+            HostRoute(route_destination(found, pool.version), names.get(route_interface(found), ""))
             for found in route.get_routes(family=family, table=MAIN_TABLE)
         ]
-    return overlapping(pool, own_interface, addresses, routes)
+    return find_overlaps(pool, own_interface, addresses, routes)
 
 
 def _interface_address(found: Any) -> IPv4Interface | IPv6Interface:
     return ip_interface(f"{found.get_attr('IFA_LOCAL') or found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}")
 
 
-def destination(found: Any, version: int) -> Network:
+def route_destination(found: Any, version: int) -> Network:
     """Where a route of the kernel's list leads; the default route leads everywhere."""
     anywhere = "::" if version == 6 else "0.0.0.0"
     return ip_network(f"{found.get_attr('RTA_DST') or anywhere}/{found['dst_len']}")
 
 
-def output(found: Any) -> int | None:
+def route_interface(found: Any) -> int | None:
     """The interface's index; of a route with several next hops, the first one's."""
     index: int | None = found.get_attr("RTA_OIF")
     if index is not None:

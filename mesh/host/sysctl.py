@@ -37,11 +37,11 @@ class RouterSettings:
         return [f"sysctl {key} is {new}, was {old}" for key, old, new in changed]
 
     def _mend(self) -> list[tuple[str, str, str]]:
-        kept = ensure(keeping_advertised_routes()) if self._ipv6 else []
-        return kept + ensure(router_settings(os.uname().release, ipv6=self._ipv6, ipvs=self._ipvs))
+        kept = ensure_settings(route_advertisement_settings()) if self._ipv6 else []
+        return kept + ensure_settings(router_settings(os.uname().release, ipv6=self._ipv6, ipvs=self._ipvs))
 
 
-def keeping_advertised_routes(root: Path = PROC_SYS) -> Mapping[str, int]:
+def route_advertisement_settings(root: Path = PROC_SYS) -> Mapping[str, int]:
     """What keeps a host's own IPv6 routes when it begins to forward.
 
     A router ignores router advertisements unless accept_ra is 2 (kernel docs, networking/ip-sysctl): a host that has
@@ -80,7 +80,7 @@ def router_settings(release: str, *, ipv6: bool = False, ipvs: bool = True) -> M
     }
 
 
-def ensure(settings: Mapping[str, str | int], root: Path = PROC_SYS) -> list[tuple[str, str, str]]:
+def ensure_settings(settings: Mapping[str, str | int], root: Path = PROC_SYS) -> list[tuple[str, str, str]]:
     """Make the settings so; returns those that were changed, as (key, old, new).
 
     As sysctl(8) has it, a slash in a key stands for a dot in a name: `net.ipv6.conf.eth0/100.accept_ra`.

@@ -24,15 +24,15 @@ def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
 
 def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
     """Whether new connections may go to the endpoint."""
-    return endpoint.drain is None and verdict(service, endpoint, health) in (None, Health.HEALTHY)
+    return endpoint.drain is None and endpoint_verdict(service, endpoint, health) in (None, Health.HEALTHY)
 
 
-def verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
+def endpoint_verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
     """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
-    return said(service, endpoint, health.get(endpoint.key))
+    return effective_health(service, endpoint, health.get(endpoint.key))
 
 
-def probes(
+def probe_targets(
     view: ClusterView, endpoints: Iterable[Endpoint] | None = None
 ) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
     """What to probe: endpoint -> the check and where to send it, for services that have one and are in force.
@@ -55,7 +55,7 @@ def first_container_port(service: Service) -> int:
     return (service.routes or service.publishes)[0].container_port
 
 
-def said(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
+def effective_health(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
     """The same, of one endpoint, from what the probes say of it (None: nothing yet)."""
     return endpoint.health if service.probe is None else probed or Health.STARTING
 
@@ -70,12 +70,12 @@ def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
     return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
 
 
-def is_of_family(endpoint: Endpoint, vip: Address) -> bool:
+def is_same_family(endpoint: Endpoint, vip: Address) -> bool:
     """Whether a virtual server on the VIP can send to it: the kernel cannot masquerade between families."""
     return (":" in endpoint.address) == (":" in vip)
 
 
-def is_askable(probe: Probe, place: RealKey) -> bool:
+def probeable_by_anyone(probe: Probe, place: RealKey) -> bool:
     """Whether any worker may ask it."""
     address = ip_address(place.address)
     return probe.kind is not ProbeKind.COMMAND and not address.is_loopback and not address.is_link_local

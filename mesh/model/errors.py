@@ -54,14 +54,14 @@ class SettingsError(MeshError):
         self.lines = self.problems = tuple(problems)
 
 
-def leaves(group: BaseExceptionGroup[E]) -> Iterator[E]:
+def leaf_exceptions(group: BaseExceptionGroup[E]) -> Iterator[E]:
     """The exceptions of a group and of the groups in it, without the groups themselves."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
+            yield from leaf_exceptions(error)
         else:
             yield error
 
 
-class RefusalError(MeshError):
+class ActionRefusedError(MeshError):
     """A verb cannot be carried out: what, why and what to do."""

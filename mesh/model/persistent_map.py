@@ -3,6 +3,6 @@
 The one door through which mesh uses the data structure: see `meshdns.persistent_map`.
 """
 
-from meshdns.persistent_map import ShardedMap, differing
+from meshdns.persistent_map import PersistentMap, changed_keys
 
-__all__ = ["ShardedMap", "differing"]
+__all__ = ["PersistentMap", "changed_keys"]

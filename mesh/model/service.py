@@ -74,7 +74,7 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
-class Drain(StrEnum):
+class DrainReason(StrEnum):
     """Why an endpoint that runs takes no new connection."""
 
     ASKED = "asked"
@@ -114,7 +114,7 @@ class Instance:
     """Where single container ports are reached, when `address` is the worker's and not the container's."""
     health: Health | None = None
     """What its engine says of it; None: the engine does not check it."""
-    drain: Drain | None = None
+    drain: DrainReason | None = None
     """Why it shall take no new connection; None: it takes them."""
     name: str | None = None
     """What people call it, if that is not its id: the container's name."""
@@ -133,7 +133,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Publish:
+class PortPublication:
     """A published port: a port of every worker's own address that leads to the service."""
 
     container_port: int
@@ -151,7 +151,7 @@ class Service:
     name: Name
     """The first routing name; it holds the VIP."""
     routes: tuple[Route, ...]
-    publishes: tuple[Publish, ...] = ()
+    publishes: tuple[PortPublication, ...] = ()
     fixed_vip: Address | None = None
     scheduler: Scheduler = Scheduler.WRR
     persistence: int = 0
@@ -193,7 +193,7 @@ class Endpoint:
     """Where single container ports are reached; goes before `port`."""
     health: Health | None = None
     """What its engine says of it, for services without a probe of their own; None: nothing."""
-    drain: Drain | None = None
+    drain: DrainReason | None = None
     """Why it takes no new connection; None: it takes them."""
     name: str | None = None
     """What people call it, if that is not its id: the container's name."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mesh.model.persistent_map import ShardedMap
+from mesh.model.persistent_map import PersistentMap
 from mesh.model.service import (
     Address,
     Forwarding,
@@ -84,11 +84,11 @@ class Table:
     def changed(self, keys: Collection[VirtualKey], part: "Table") -> "Table":
         """The same with these virtual servers, and the VIPs, as the part has them."""
         gone: dict[VirtualKey, VirtualServer | None] = dict.fromkeys(keys)
-        return Table(ShardedMap.of(self.virtual_servers).changed(gone | dict(part.virtual_servers)), part.vips)
+        return Table(PersistentMap.of(self.virtual_servers).changed(gone | dict(part.virtual_servers)), part.vips)
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class TrafficCounters:
     """What has gone through one virtual server since it was made."""
 
     connections: int = 0

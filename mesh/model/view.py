@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mesh.model.claims import Claims
-from mesh.model.persistent_map import ShardedMap
+from mesh.model.persistent_map import PersistentMap
 from mesh.model.service import (
     Endpoint,
     EndpointKey,
@@ -14,7 +14,7 @@ from mesh.model.service import (
 )
 
 
-class Group(NamedTuple):
+class EndpointGroup(NamedTuple):
     """The endpoints of one service."""
 
     endpoints: tuple[Endpoint, ...]
@@ -25,7 +25,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """One immutable picture of what all workers have registered; `plan` reads nothing else of the store."""
+    """One immutable picture of what all workers have registered; `make_plan` reads nothing else of the store."""
 
     services: tuple[Service, ...] = ()
     """In order of `owner`."""
@@ -43,11 +43,11 @@ class ClusterView:
     """Those whose daemons are there."""
     silent: frozenset[str] = frozenset()
     """Workers whose verdicts have lost their validity: they are gone, or nothing can be heard of them."""
-    _groups: Mapping[str, Group] | None = field(default=None, init=False, compare=False, repr=False)
+    _groups: Mapping[str, EndpointGroup] | None = field(default=None, init=False, compare=False, repr=False)
     _by_key: Mapping[EndpointKey, Endpoint] | None = field(default=None, init=False, compare=False, repr=False)
 
     def regrouped(
-        self, groups: Mapping[str, Group], by_key: Mapping[EndpointKey, Endpoint] | None = None, **changes: Any
+        self, groups: Mapping[str, EndpointGroup], by_key: Mapping[EndpointKey, Endpoint] | None = None, **changes: Any
     ) -> "ClusterView":
         """With these fields changed, of whoever makes one picture after another and knows the groups that follow, and
         the endpoints by key where those have changed. What is as before shall stay the same object: what follows from
@@ -63,19 +63,21 @@ class ClusterView:
     def by_key(self) -> Mapping[EndpointKey, Endpoint]:
         """The endpoints."""
         if self._by_key is None:
-            found = ShardedMap({endpoint.key: endpoint for endpoint in self.endpoints})
+            found = PersistentMap({endpoint.key: endpoint for endpoint in self.endpoints})
             object.__setattr__(self, "_by_key", found)  # it follows from the rest
             return found
         return self._by_key
 
     @property
-    def groups(self) -> Mapping[str, Group]:
+    def groups(self) -> Mapping[str, EndpointGroup]:
         """The endpoints by `Service.owner`."""
         if self._groups is None:
             found: dict[str, list[Endpoint]] = {}
             for endpoint in self.endpoints:
                 found.setdefault(endpoint.owner, []).append(endpoint)
-            groups = ShardedMap({owner: group(endpoints, self.health) for owner, endpoints in found.items()})
+            groups = PersistentMap(
+                {owner: group_endpoints(endpoints, self.health) for owner, endpoints in found.items()}
+            )
             object.__setattr__(self, "_groups", groups)  # it follows from the rest
             return groups
         return self._groups
@@ -86,18 +88,18 @@ class ClusterView:
         owners = {endpoint.owner for key in changed if (endpoint := self.by_key.get(key)) is not None}
         if not owners:
             return self
-        health = ShardedMap.of(self.health).changed(changed)
-        groups = {owner: group(self.groups[owner].endpoints, health) for owner in owners}
-        return self.regrouped(ShardedMap.of(self.groups).changed(groups), health=health)
+        health = PersistentMap.of(self.health).changed(changed)
+        groups = {owner: group_endpoints(self.groups[owner].endpoints, health) for owner in owners}
+        return self.regrouped(PersistentMap.of(self.groups).changed(groups), health=health)
 
 
-def group(endpoints: Iterable[Endpoint], health: Mapping[EndpointKey, Health]) -> Group:
+def group_endpoints(endpoints: Iterable[Endpoint], health: Mapping[EndpointKey, Health]) -> EndpointGroup:
     """These endpoints of one service, in their order."""
     ordered = tuple(endpoints)
-    return Group(ordered, tuple(health.get(endpoint.key) for endpoint in ordered))
+    return EndpointGroup(ordered, tuple(health.get(endpoint.key) for endpoint in ordered))
 
 
-class Said(NamedTuple):
+class HealthReport(NamedTuple):
     """What a worker tells the others of an endpoint that it asks."""
 
     health: Health

@@ -16,7 +16,7 @@ class StoreError(MeshError):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class StoreSnapshot:
     """All keys as of one revision."""
 
     revision: int
@@ -33,7 +33,7 @@ class Store(Protocol):
     All methods raise `StoreError` if the store is out of reach; the caller keeps its last picture.
     """
 
-    async def read(self) -> Snapshot:
+    async def read(self) -> StoreSnapshot:
         """Everything. A new store: no records."""
         ...
 
@@ -57,7 +57,7 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self) -> AsyncIterator[Snapshot]:
+    def watch(self) -> AsyncIterator[StoreSnapshot]:
         """Yields the state at once, then again after changes; several changes may come as one snapshot.
 
         Never ends by itself. Goes on by itself after the store was away.

@@ -16,46 +16,46 @@ import msgspec
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.store import Snapshot, Store, StoreError
-from mesh.store.file_lock import lock
+from mesh.store import Store, StoreError, StoreSnapshot
+from mesh.store.file_lock import acquire_lock
 
 log = logging.getLogger("vipmesh")
 
-PATIENCE = 3.0
+STORE_TIMEOUT = 3.0
 """Seconds that a starting worker waits for the store before it takes what was saved."""
-SAVE_AFTER = 2.0
+SAVE_INTERVAL = 2.0
 """Seconds between two writes at least: a burst of changes is saved once."""
 SAVE_REST, LONGEST_REST = 20.0, 60.0
 """How many times as long as a write took until the next one, and how many seconds at most: a large view is saved less
 often."""
 
 
-class _File(msgspec.Struct, frozen=True):
+class _CacheFile(msgspec.Struct, frozen=True):
     v: int
     revision: int
     origin: str
     records: dict[str, bytes]
 
 
-class SavedView:
+class CachedStore:
     """A `Store` whose last picture outlives it. Made by `open`."""
 
     def __init__(self, store: Store, path: Path, lock: int) -> None:
         self._store = store
         self._path = path
         self._lock = lock
-        self._newest: Snapshot | None = None
+        self._newest: StoreSnapshot | None = None
         self._dirty = asyncio.Event()
         self._from_file = False
         self._waited = False
         """The store was given its time already: a start must not wait twice."""
 
     @classmethod
-    async def open(cls, store: Store, path: Path) -> "SavedView":
+    async def open(cls, store: Store, path: Path) -> "CachedStore":
         """Raises `StoreError` if another daemon has the file, or if it cannot be there."""
         remedy = "stop that daemon, or set [store] saved_view to another file"
         try:
-            return cls(store, path, await asyncio.to_thread(lock, path, remedy))
+            return cls(store, path, await asyncio.to_thread(acquire_lock, path, remedy))
         except OSError as error:
             raise StoreError(Code.SAVED_VIEW, _cannot_be_written(path, error)) from error
 
@@ -67,17 +67,17 @@ class SavedView:
             return CodedText(f"{text}; in force is what was saved in {self._path}", code)
         return self._store.trouble
 
-    async def saved(self) -> Snapshot | None:
+    async def saved(self) -> StoreSnapshot | None:
         """What a former life has saved; None: nothing that can be read."""
         return await asyncio.to_thread(self._load)
 
-    async def read(self) -> Snapshot:
+    async def read(self) -> StoreSnapshot:
         """See `Store.read`; from the file if the store is away."""
         saved = await self.saved()
         if saved is None:
             return await self._store.read()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(STORE_TIMEOUT):
                 return await self._store.read()
         except (StoreError, TimeoutError):
             self._waited = self._from_file = True
@@ -95,14 +95,14 @@ class SavedView:
         """See `Store.register`."""
         await self._store.register(records)
 
-    async def watch(self) -> AsyncIterator[Snapshot]:
+    async def watch(self) -> AsyncIterator[StoreSnapshot]:
         """See `Store.watch`."""
         saved = await self.saved()
         shown = False
         async with aclosing(_generator(self._store)) as snapshots:
             first = asyncio.ensure_future(anext(snapshots))
             try:
-                patience = 0 if self._waited else PATIENCE
+                patience = 0 if self._waited else STORE_TIMEOUT
                 await asyncio.wait([first], timeout=None if saved is None else patience)
                 if saved is not None and not first.done():
                     log.warning(
@@ -149,12 +149,12 @@ class SavedView:
                 await asyncio.to_thread(self._save, snapshot)
             except OSError as error:
                 log.error("%s", _cannot_be_written(self._path, error), extra=Code.SAVED_VIEW.extra)
-            await asyncio.sleep(max(SAVE_AFTER, min(LONGEST_REST, SAVE_REST * (time.monotonic() - began))))
+            await asyncio.sleep(max(SAVE_INTERVAL, min(LONGEST_REST, SAVE_REST * (time.monotonic() - began))))
 
     # ------------------------------------------------------------------------------------------- in a thread
 
-    def _save(self, snapshot: Snapshot) -> None:
-        content = msgspec.json.encode(_File(1, snapshot.revision, snapshot.origin, dict(snapshot.records)))
+    def _save(self, snapshot: StoreSnapshot) -> None:
+        content = msgspec.json.encode(_CacheFile(1, snapshot.revision, snapshot.origin, dict(snapshot.records)))
         new = self._path.with_name(self._path.name + ".new")
         with new.open("wb") as file:
             file.write(content)
@@ -162,9 +162,9 @@ class SavedView:
             os.fsync(file.fileno())
         new.replace(self._path)
 
-    def _load(self) -> Snapshot | None:
+    def _load(self) -> StoreSnapshot | None:
         try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
+            saved = msgspec.json.decode(self._path.read_bytes(), type=_CacheFile)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -172,10 +172,10 @@ class SavedView:
                 "saved view %s: %s; delete it: it is written anew", self._path, error, extra=Code.SAVED_VIEW.extra
             )
             return None
-        return Snapshot(saved.revision, saved.records, saved.origin)
+        return StoreSnapshot(saved.revision, saved.records, saved.origin)
 
 
-async def _generator(store: Store) -> AsyncGenerator[Snapshot, None]:
+async def _generator(store: Store) -> AsyncGenerator[StoreSnapshot, None]:
     async for snapshot in store.watch():
         yield snapshot
 

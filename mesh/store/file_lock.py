@@ -8,7 +8,7 @@ from mesh.model.codes import Code
 from mesh.store import StoreError
 
 
-def lock(path: Path, remedy: str) -> int:
+def acquire_lock(path: Path, remedy: str) -> int:
     """Take the lock beside `path`, making its directory if it is missing; closing the returned file gives it back.
 
     Raises `StoreError`, with `remedy`, if another process has it. The file may stay when the daemon is gone.

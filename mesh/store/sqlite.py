@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.store import Snapshot, StoreError
-from mesh.store.file_lock import lock
+from mesh.store import StoreError, StoreSnapshot
+from mesh.store.file_lock import acquire_lock
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class SqliteStore:
             raise
         return store
 
-    async def read(self) -> Snapshot:
+    async def read(self) -> StoreSnapshot:
         """See `Store.read`."""
         return await self._run(self._read)
 
@@ -75,7 +75,7 @@ class SqliteStore:
         """See `Store.register`."""
         await self._write(lambda: self._register(records))
 
-    async def watch(self) -> AsyncIterator[Snapshot]:
+    async def watch(self) -> AsyncIterator[StoreSnapshot]:
         """See `Store.watch`."""
         seen, woken = -1, asyncio.Event()
         self._watchers.add(woken)
@@ -116,7 +116,7 @@ class SqliteStore:
     # --------------------------------------------------------------------------- in the store's thread
 
     def _open(self) -> None:
-        self._lock = lock(self._path, "stop that daemon, or set [store] url to another file")
+        self._lock = acquire_lock(self._path, "stop that daemon, or set [store] url to another file")
         self._database = database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA busy_timeout = 2000")
         database.execute("PRAGMA journal_mode = WAL")
@@ -124,17 +124,17 @@ class SqliteStore:
         database.executescript(_SCHEMA)
         self._read()  # a damaged file is refused now, not later
 
-    def _read(self) -> Snapshot:
+    def _read(self) -> StoreSnapshot:
         database = self._open_database()
         database.execute("BEGIN")
         try:
             (revision,) = database.execute("SELECT revision FROM meta").fetchone()
-            return Snapshot(revision, dict(database.execute("SELECT key, value FROM kv ORDER BY key")))
+            return StoreSnapshot(revision, dict(database.execute("SELECT key, value FROM kv ORDER BY key")))
         finally:
             _end(database)
 
     def _claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        with _Transaction(self) as transaction:
+        with _SqliteTransaction(self) as transaction:
             there = {key: value for key in records if (value := transaction.get(key)) is not None}
             if all(there.get(key) == value for key, value in records.items()):
                 return {}
@@ -144,14 +144,14 @@ class SqliteStore:
             return there
 
     def _replace(self, key: str, old: bytes, new: bytes) -> bool:
-        with _Transaction(self) as transaction:
+        with _SqliteTransaction(self) as transaction:
             value = transaction.get(key)
             if value == old and value != new:
                 transaction.put(key, new, leased=False)
             return value in (old, new)
 
     def _register(self, records: Mapping[str, bytes]) -> None:
-        with _Transaction(self) as transaction:
+        with _SqliteTransaction(self) as transaction:
             there = transaction.registered()
             for key in there.keys() - records.keys():
                 transaction.delete(key)
@@ -203,7 +203,7 @@ class SqliteStore:
             woken.set()
 
 
-class _Transaction:
+class _SqliteTransaction:
     """One write transaction with one new revision, if it changes anything. Used in the store's thread."""
 
     def __init__(self, store: SqliteStore) -> None:
@@ -212,7 +212,7 @@ class _Transaction:
         self._revision = 0
         self._changed = False
 
-    def __enter__(self) -> "_Transaction":
+    def __enter__(self) -> "_SqliteTransaction":
         self._database.execute("BEGIN IMMEDIATE")
         (revision,) = self._database.execute("SELECT revision FROM meta").fetchone()
         self._revision = revision + 1

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from mesh.dataplane import DataPlaneError, Failure
-from mesh.dataplane.drain import Place
-from mesh.dataplane.operations import Operation, RefusedError, apply, settle
+from mesh.dataplane import DataPlaneError, OperationFailure
+from mesh.dataplane.drain import BackendKey
+from mesh.dataplane.operations import Operation, OperationRefusedError, apply_operations, settle_operation
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.service import Forwarding, Transport
-from mesh.model.table import Table, Traffic, VirtualKey
+from mesh.model.table import Table, TrafficCounters, VirtualKey
 
 _FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}
 _METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT: "-g"}
@@ -26,9 +26,9 @@ class FakeDataPlane:
         self.asked: list[Collection[VirtualKey] | None] = []
         """What each `read` was about."""
         self.gone: str | None = None
-        self.active: dict[Place, int] = {}
+        self.active: dict[BackendKey, int] = {}
         """What `connections` says; a place that is not there has none."""
-        self.carried: dict[VirtualKey, Traffic] = {}
+        self.carried: dict[VirtualKey, TrafficCounters] = {}
         """What `traffic` says; a virtual server that is not there has had none."""
         self._refusals: list[tuple[Callable[[Operation], bool], str]] = []
 
@@ -42,32 +42,34 @@ class FakeDataPlane:
         self._answer()
         return self.table if only is None else self.table.part(only)
 
-    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         """See `DataPlane.apply`."""
         self._answer()
         if not self._refusals:
             try:
-                after = apply(self.table, operations)
-            except RefusedError:
+                after = apply_operations(self.table, operations)
+            except OperationRefusedError:
                 pass  # somebody was quicker: one by one then
             else:
                 self.applied += len(operations)
                 self.table = after
                 return ()
         reasons = ((operation, self._run(operation)) for operation in operations)
-        return [Failure(operation, CodedText(text, Code.OPERATION_REFUSED)) for operation, text in reasons if text]
+        return [
+            OperationFailure(operation, CodedText(text, Code.OPERATION_REFUSED)) for operation, text in reasons if text
+        ]
 
-    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
         """See `DataPlane.connections`."""
         self._answer()
         servers = (self.table if only is None else self.table.part(only)).virtual_servers
         places = [(key, real) for key, server in servers.items() for real in server.real_servers]
         return {place: self.active.get(place, 0) for place in places}
 
-    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+    async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """See `DataPlane.traffic`."""
         self._answer()
-        return {key: self.carried.get(key, Traffic()) for key in self.table.virtual_servers}
+        return {key: self.carried.get(key, TrafficCounters()) for key in self.table.virtual_servers}
 
     async def close(self) -> None:
         """See `DataPlane.close`."""
@@ -86,8 +88,8 @@ class FakeDataPlane:
                 self._refusals.remove(refusal)
                 return refusal[1]
         try:
-            after = settle(self.table, operation)
-        except RefusedError:
+            after = settle_operation(self.table, operation)
+        except OperationRefusedError:
             return "there is no such virtual or real server; add it first"
         self.applied += after != self.table
         self.table = after

@@ -19,7 +19,7 @@ class FakeHost:
         self._changes.put_nowait(self._addresses)
 
     async def watch(self) -> AsyncIterator[frozenset[Address]]:
-        """See `mesh.control.ports.Host`."""
+        """See `mesh.control.ports.HostNetwork`."""
         yield self._addresses
         while True:
             yield await self._changes.get()

@@ -41,19 +41,19 @@ class Namespace:
     def ip(self, *commands: str) -> None:
         """Run `ip` commands in it."""
         with self.entered():
-            ip(*commands)
+            run_ip(*commands)
 
     def close(self) -> None:
         """Let go of it."""
         os.close(self._fd)
 
 
-def ip(*commands: str) -> None:
+def run_ip(*commands: str) -> None:
     """Run `ip` commands in this thread's namespace."""
-    run("ip", "-batch", "-", given="\n".join(commands))
+    run_command("ip", "-batch", "-", given="\n".join(commands))
 
 
-def run(*command: str, given: str = "") -> str:
+def run_command(*command: str, given: str = "") -> str:
     """What a command prints; it must succeed."""
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"

@@ -10,7 +10,7 @@ from mesh.model.service import Address
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RecordedCheck:
     """One question that was put: when (the loop's clock), and to whom."""
 
     at: float
@@ -26,8 +26,8 @@ class FakeCheck:
     """
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
-        self.cancelled: list[Asked] = []
+        self.asked: list[RecordedCheck] = []
+        self.cancelled: list[RecordedCheck] = []
         self.in_flight = 0
         self.most_in_flight = 0
         self._answers: dict[tuple[Address, int], tuple[bool, str, float]] = {}
@@ -48,7 +48,7 @@ class FakeCheck:
 
     async def __call__(self, address: Address, port: int, probe: Probe, /) -> Verdict:
         """A `Check`."""
-        asked = Asked(asyncio.get_running_loop().time(), address, port)
+        asked = RecordedCheck(asyncio.get_running_loop().time(), address, port)
         self.asked.append(asked)
         if self._mistake is not None:
             raise self._mistake

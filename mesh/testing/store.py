@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.store import Snapshot, StoreError
+from mesh.store import StoreError, StoreSnapshot
 
 
 class MemoryCluster:
@@ -114,10 +114,10 @@ class MemoryStore:
         finally:
             self._cluster.watchers.discard(woken)
 
-    async def read(self) -> Snapshot:
+    async def read(self) -> StoreSnapshot:
         """See `Store.read`."""
         self._reach()
-        return Snapshot(self._cluster.revision, self._cluster.records, self._cluster.origin)
+        return StoreSnapshot(self._cluster.revision, self._cluster.records, self._cluster.origin)
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `Store.claim`."""
@@ -145,7 +145,7 @@ class MemoryStore:
         self._cluster.registered[self._worker] = frozenset(records)
         self._cluster.change({**dict.fromkeys(before - records.keys()), **records})
 
-    async def watch(self) -> AsyncIterator[Snapshot]:
+    async def watch(self) -> AsyncIterator[StoreSnapshot]:
         """See `Store.watch`."""
         seen, woken = -1, asyncio.Event()
         self._cluster.watchers.add(woken)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesh.config.values import Network
-from mesh.control.ports import Site
+from mesh.control.ports import WorkerConfig
 from mesh.control.reconciler import Reconciler
-from mesh.control.service_plan import Part
-from mesh.control.snapshot import Facts
+from mesh.control.service_plan import ServicePlan
+from mesh.control.snapshot import WorkerFacts
 from mesh.dataplane.ownership import PublishedPorts
-from mesh.health.snapshot import Past
+from mesh.health.snapshot import PastChecks
 from mesh.health.state_machine import Verdict
-from mesh.health.targets import Stats, Target
+from mesh.health.targets import ProberCounters, ProbeTarget
 from mesh.model.service import Health, Instance, Name
 from mesh.store import Store
 from mesh.testing.dataplane import FakeDataPlane
@@ -20,7 +20,7 @@ from mesh.testing.host import FakeHost
 from mesh.testing.source import FakeSource
 
 
-class ToldProbes:
+class FakeProber:
     """A prober that asks nobody: each endpoint is `first` until it is told otherwise."""
 
     def __init__(self, wake: Callable[[], None], first: Health = Health.HEALTHY) -> None:
@@ -30,7 +30,7 @@ class ToldProbes:
         self._told: dict[str, Health] = {}
         self._health: Mapping[str, Health] | None = None
         """As it was asked for last; None: to be worked out again."""
-        self.stats = Stats()
+        self.stats = ProberCounters()
 
     def tell(self, health: Mapping[str, Health]) -> None:
         """What the probes of these endpoints say from now on."""
@@ -38,38 +38,38 @@ class ToldProbes:
         self._health = None
         self._wake()
 
-    def watch(self, targets: Mapping[str, Target]) -> None:
-        """See `mesh.health.monitor.Probes`."""
+    def watch(self, targets: Mapping[str, ProbeTarget]) -> None:
+        """See `mesh.health.monitor.HealthProber`."""
         if tuple(targets) != self._watched:
             self._watched = tuple(targets)
             self._health = None
             self._wake()
 
     def health(self) -> Mapping[str, Health]:
-        """See `mesh.health.monitor.Probes`."""
+        """See `mesh.health.monitor.HealthProber`."""
         if self._health is None:
             self._health = {id: self._told.get(id, self._first) for id in self._watched}
         return self._health
 
     def history(self, key: str) -> Sequence[Verdict]:
-        """See `mesh.health.monitor.Probes`."""
+        """See `mesh.health.monitor.HealthProber`."""
         return ()
 
-    def histories(self) -> Mapping[str, Past]:
-        """See `mesh.health.monitor.Probes`."""
+    def histories(self) -> Mapping[str, PastChecks]:
+        """See `mesh.health.monitor.HealthProber`."""
         return {}
 
     def held_back(self) -> frozenset[str]:
-        """See `mesh.health.monitor.Probes`."""
+        """See `mesh.health.monitor.HealthProber`."""
         return frozenset()
 
     def failing(self) -> frozenset[str]:
-        """See `mesh.health.monitor.Probes`."""
+        """See `mesh.health.monitor.HealthProber`."""
         return frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class WorkerBed:
     """Where the workers of one test stand."""
 
     pool: Network
@@ -86,20 +86,20 @@ class FakeWorker:
         self,
         name: str,
         store: Store,
-        field: Field,
+        field: WorkerBed,
         *,
         plane: FakeDataPlane | None = None,
-        publish: Callable[[Mapping[Name, Part]], None] = lambda _: None,
+        publish: Callable[[Mapping[Name, ServicePlan]], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.store = store
         self.plane = plane or FakeDataPlane()
         self.source = FakeSource()
         wake = asyncio.Event()
-        self.probes = ToldProbes(wake.set)
+        self.probes = FakeProber(wake.set)
         self.loop = Reconciler(
-            Site(name, "mesh.internal", field.pool, field.ports, field.drain_timeout, field.probe_floor),
-            Facts("0", name, "fake", "a test"),
+            WorkerConfig(name, "mesh.internal", field.pool, field.ports, field.drain_timeout, field.probe_floor),
+            WorkerFacts("0", name, "fake", "a test"),
             host=FakeHost(),
             sources=[self.source],
             store=store,
@@ -125,7 +125,7 @@ class FakeWorker:
             tasks.create_task(self.loop.run(), name="reconciler")
 
 
-def spread(services: int, copies: int, workers: int) -> list[list[Instance]]:
+def spread_instances(services: int, copies: int, workers: int) -> list[list[Instance]]:
     """What each worker runs: each of so many services has a copy on so many workers, all of them probed."""
     placed: list[list[Instance]] = [[] for _ in range(workers)]
     for number in range(services):

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds, of what a worker waits for."""
 
 
@@ -12,7 +12,7 @@ DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 class Histogram:
     """How often which duration was seen. It grows in place: it belongs to whoever counts."""
 
-    bounds: Sequence[float] = DURATIONS
+    bounds: Sequence[float] = DURATION_BUCKETS
     counts: list[int] = field(default_factory=list)
     """In each bucket alone; the last one has what is above all bounds."""
     total: float = 0.0

@@ -9,7 +9,7 @@ import os
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 
-BESIDE = "/usr/sbin:/sbin"
+ADMIN_PATH = "/usr/sbin:/sbin"
 """Where programs for administrators are, which the path of a service may lack."""
 _PATIENCE = 30.0
 """Seconds for one run; even a large ruleset takes a few."""
@@ -19,26 +19,26 @@ class NftError(MeshError):
     """nft cannot be run, or refused. The text ends with the remedy."""
 
 
-async def load(script: str) -> None:
+async def load_script(script: str) -> None:
     """All of the script or nothing of it. Raises `NftError`."""
     status, _, trouble = await _run("-f", "-", given=script)
     if status:
-        raise refusal(trouble)
+        raise explain_refusal(trouble)
 
 
-async def check(script: str) -> None:
+async def check_script(script: str) -> None:
     """Whether nft would take the script; nothing is changed. Raises `NftError`."""
     status, _, trouble = await _run("-c", "-f", "-", given=script)
     if status:
-        raise refusal(trouble)
+        raise explain_refusal(trouble)
 
 
-async def listing(family: str, table: str) -> str | None:
+async def list_table(family: str, table: str) -> str | None:
     """The table as `nft list table` prints it; None if there is none. Raises `NftError`."""
     return await _listing("list", "table", family, table)
 
 
-async def listing_json(family: str, table: str) -> str | None:
+async def list_table_json(family: str, table: str) -> str | None:
     """The same as JSON: libnftables-json(5). Raises `NftError`."""
     return await _listing("-j", "list", "table", family, table)
 
@@ -49,14 +49,14 @@ async def _listing(*arguments: str) -> str | None:
         return printed
     if "No such file or directory" in trouble:
         return None
-    raise refusal(trouble)
+    raise explain_refusal(trouble)
 
 
-async def delete(family: str, table: str) -> bool:
+async def delete_table(family: str, table: str) -> bool:
     """Whether there was such a table; then it is gone. Raises `NftError`."""
-    if await listing(family, table) is None:
+    if await list_table(family, table) is None:
         return False
-    await load(f"delete table {family} {table}\n")
+    await load_script(f"delete table {family} {table}\n")
     return True
 
 
@@ -72,7 +72,7 @@ async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
                 stdin=script,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{BESIDE}"},
+                env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{ADMIN_PATH}"},
             )
         except FileNotFoundError as error:
             raise NftError(Code.NFT_FAILED, "there is no program nft: `apt-get install nftables`") from error
@@ -90,7 +90,7 @@ async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
     return process.returncode or 0, printed.decode(), trouble.decode()
 
 
-def refusal(trouble: str) -> NftError:
+def explain_refusal(trouble: str) -> NftError:
     """Why nft failed, from what it printed."""
     first = next((line.strip() for line in trouble.splitlines() if line.strip()), "no reason is given")
     if "Operation not permitted" in trouble:

@@ -13,16 +13,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SMALL = 1000
+INLINE_LIMIT = 1000
 """Services, endpoints or records that are worked on in about a millisecond."""
 
 
 async def compute(size: int, function: Callable[[], T]) -> T:
     """What the function returns; `size` is how many things it looks at. Raises what the function raises."""
-    return function() if size <= SMALL else await asyncio.to_thread(function)
+    return function() if size <= INLINE_LIMIT else await asyncio.to_thread(function)
 
 
-def answer_promptly() -> None:
+def shorten_thread_switches() -> None:
     """For the whole process: no thread keeps another one waiting for long, and least of all the name server's.
 
     A thread that works gives the interpreter away after half a millisecond instead of five. And the garbage collector

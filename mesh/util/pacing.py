@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Pace:
+class RunPacer:
     """Of one loop."""
 
     def __init__(self, rest: float, longest: float) -> None:

@@ -5,44 +5,56 @@ from itertools import pairwise
 
 import pytest
 
-from mesh.api.events import Flow, Gone, Moment, Ready, Told, everything, flow, news, take
+from mesh.api.events import (
+    EventInput,
+    InitialStateEvent,
+    ServiceRemovedEvent,
+    TrafficEvent,
+    WatcherState,
+    changed_events,
+    initial_events,
+    traffic_event,
+    watcher_state,
+)
 from mesh.api.status import ServiceStatus, WorkerStatus
-from mesh.control.planner import plan
-from mesh.control.snapshot import Observed
-from mesh.model.service import Drain, Health, Transport
-from mesh.model.table import RealKey, Traffic, VirtualKey
+from mesh.control.planner import make_plan
+from mesh.control.snapshot import WorkerSnapshot
+from mesh.model.service import DrainReason, Health, Transport
+from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 from tests.api.metrics.test_families import FACTS, OBSERVED, VIEW
 
 A, B = (VirtualKey(f"10.112.0.{n}", 80, Transport.TCP) for n in (2, 3))
 
 
-def moment(at: float = 10.0, observed: Observed = OBSERVED, traffic: dict[VirtualKey, Traffic] | None = None) -> Moment:
-    return Moment(observed, at, traffic or {})
+def moment(
+    at: float = 10.0, observed: WorkerSnapshot = OBSERVED, traffic: dict[VirtualKey, TrafficCounters] | None = None
+) -> EventInput:
+    return EventInput(observed, at, traffic or {})
 
 
 def test_a_new_watcher_gets_everything_in_order() -> None:
-    told = list(everything(take(moment())))
-    assert [type(each) for each in told] == [WorkerStatus, *[ServiceStatus] * 4, Ready]
+    told = list(initial_events(watcher_state(moment())))
+    assert [type(each) for each in told] == [WorkerStatus, *[ServiceStatus] * 4, InitialStateEvent]
     assert isinstance(told[0], WorkerStatus)
     assert (told[0].services, told[0].problems[0]) == ((), "error: service a: three; mend it")
-    assert told[-1] == Ready(4)
+    assert told[-1] == InitialStateEvent(4)
 
 
 def test_the_same_again_is_no_news() -> None:
-    assert not list(news(take(moment()), take(moment(12.0))))
+    assert not list(changed_events(watcher_state(moment()), watcher_state(moment(12.0))))
 
 
 def test_only_what_has_changed_is_news() -> None:
-    before = take(moment())
+    before = watcher_state(moment())
     healed = replace(OBSERVED, probed={**OBSERVED.probed, "a-2": Health.HEALTHY})
-    (service,) = news(before, take(moment(observed=healed)))
+    (service,) = changed_events(before, watcher_state(moment(observed=healed)))
     assert isinstance(service, ServiceStatus)
     assert (service.name, [e.serving for e in service.endpoints]) == ("a.test", [True, True, False, True])
 
     fewer = replace(OBSERVED, view=replace(VIEW, services=VIEW.services[1:]), repairs=8)
-    worker, gone = news(before, take(moment(observed=fewer)))
+    worker, gone = changed_events(before, watcher_state(moment(observed=fewer)))
     assert isinstance(worker, WorkerStatus)
-    assert (worker.repairs, gone) == (8, Gone("demo/a"))
+    assert (worker.repairs, gone) == (8, ServiceRemovedEvent("demo/a"))
 
 
 @pytest.mark.parametrize("sequence", ["plain", "backwards", "with an empty one between"])
@@ -53,50 +65,52 @@ def test_news_add_up_to_the_whole(sequence: str) -> None:
         moment(observed=replace(OBSERVED, probed={}, problems={})),
         moment(
             observed=replace(
-                OBSERVED, instances=tuple(replace(i, drain=Drain.PAUSED) for i in OBSERVED.instances or ())
+                OBSERVED, instances=tuple(replace(i, drain=DrainReason.PAUSED) for i in OBSERVED.instances or ())
             )
         ),
     ]
     if sequence == "backwards":
         moments.reverse()
     elif sequence != "plain":
-        moments.insert(2, moment(observed=Observed(FACTS)))
-    looks = [take(each) for each in moments]
-    known = Told(looks[0].worker, dict(looks[0].services), {}, 0.0)
+        moments.insert(2, moment(observed=WorkerSnapshot(FACTS)))
+    looks = [watcher_state(each) for each in moments]
+    known = WatcherState(looks[0].worker, dict(looks[0].services), {}, 0.0)
     for before, now in pairwise(looks):
         services = dict(known.services)
         worker = known.worker
-        for each in news(before, now):
+        for each in changed_events(before, now):
             match each:
                 case WorkerStatus():
                     worker = each
                 case ServiceStatus():
                     services[each.owner] = each
-                case Gone(owner):
+                case ServiceRemovedEvent(owner):
                     del services[owner]
-        known = Told(worker, services, {}, 0.0)
+        known = WatcherState(worker, services, {}, 0.0)
         assert (known.worker, known.services) == (now.worker, now.services)
 
 
 def test_rates_are_between_two_looks() -> None:
-    before = take(moment(10.0, traffic={A: Traffic(100, 1000, 5000), B: Traffic(7, 0, 0)}))
-    found = flow(before, moment(12.0, traffic={A: Traffic(110, 3000, 5000), B: Traffic(7, 0, 0)}))
+    before = watcher_state(moment(10.0, traffic={A: TrafficCounters(100, 1000, 5000), B: TrafficCounters(7, 0, 0)}))
+    found = traffic_event(
+        before, moment(12.0, traffic={A: TrafficCounters(110, 3000, 5000), B: TrafficCounters(7, 0, 0)})
+    )
     (service,) = found.services
     assert (service.owner, service.opened, service.bytes_in, service.bytes_out) == ("demo/a", 5.0, 1000.0, 0.0)
     assert (found.counted, found.opened, found.bytes_in) == (True, 5.0, 1000.0)
 
 
 def test_without_a_look_before_and_after_a_new_beginning_there_is_no_rate() -> None:
-    now = moment(12.0, traffic={A: Traffic(3)})
-    assert flow(None, now) == Flow(0, (), counted=True)
-    for former in (Traffic(100), Traffic(3, 1, 0), Traffic(3, 0, 1)):
-        anew = flow(take(moment(10.0, traffic={A: former})), now)
-        assert anew == Flow(0, (), True, 0.0, 0.0, 0.0)
+    now = moment(12.0, traffic={A: TrafficCounters(3)})
+    assert traffic_event(None, now) == TrafficEvent(0, (), counted=True)
+    for former in (TrafficCounters(100), TrafficCounters(3, 1, 0), TrafficCounters(3, 0, 1)):
+        anew = traffic_event(watcher_state(moment(10.0, traffic={A: former})), now)
+        assert anew == TrafficEvent(0, (), True, 0.0, 0.0, 0.0)
 
 
 def test_a_data_plane_that_does_not_count_has_connections_and_no_rates() -> None:
     web = {(A, RealKey("10.2.0.1", 80)): 2, (A, RealKey("10.2.0.4", 80)): 1, (A, RealKey("10.2.0.2", 80)): 0}
-    found = flow(take(moment()), replace(moment(12.0), connections=web))
+    found = traffic_event(watcher_state(moment()), replace(moment(12.0), connections=web))
     (service,) = found.services
     assert service.endpoints == {f"{FACTS.worker}/a-1": 2, "w2/a-4": 1}
     assert (service.connections, service.opened) == (3, None)
@@ -104,11 +118,11 @@ def test_a_data_plane_that_does_not_count_has_connections_and_no_rates() -> None
 
 
 def test_before_the_first_pass_nothing_goes_through() -> None:
-    assert flow(None, Moment(Observed(FACTS), 1.0)) == Flow(0, (), counted=False)
+    assert traffic_event(None, EventInput(WorkerSnapshot(FACTS), 1.0)) == TrafficEvent(0, (), counted=False)
 
 
 def test_a_virtual_server_that_is_not_in_the_plan_counts_for_nobody() -> None:
     stranger = VirtualKey("10.112.0.77", 80, Transport.TCP)
-    found = flow(None, replace(moment(), connections={(stranger, RealKey("10.2.0.1", 80)): 9}))
-    assert found == Flow(0, (), counted=False)
-    assert plan(VIEW, {}).table.virtual_servers.keys().isdisjoint({stranger})
+    found = traffic_event(None, replace(moment(), connections={(stranger, RealKey("10.2.0.1", 80)): 9}))
+    assert found == TrafficEvent(0, (), counted=False)
+    assert make_plan(VIEW, {}).table.virtual_servers.keys().isdisjoint({stranger})

@@ -8,19 +8,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.api.explain.document import Cause, Explanation, render
+from mesh.api.explain.document import Cause, Explanation, render_explanation
 from mesh.api.explain.query import explain
 from mesh.api.status import notices
-from mesh.control.local_overlay import health_of
-from mesh.control.planner import plan
-from mesh.control.snapshot import Evidence, Facts, Observed
+from mesh.control.local_overlay import known_health
+from mesh.control.planner import make_plan
+from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Drain, Endpoint, Health, Instance, Publish, Route, Scheduler, Service, Transport
+from mesh.model.service import (
+    DrainReason,
+    Endpoint,
+    Health,
+    Instance,
+    PortPublication,
+    Route,
+    Scheduler,
+    Service,
+    Transport,
+)
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.model.view import ClusterView
 
@@ -33,7 +43,7 @@ WEB = Service(
     "demo/web",
     "web.test",
     (Route("web.test", 80, TCP, 8080), Route("www.test", 80, TCP, 8080)),
-    (Publish(8080, TCP, 30080),),
+    (PortPublication(8080, TCP, 30080),),
     probe=Probe(ProbeKind.HTTP, None, "/health"),
 )
 DB = Service("demo/db", "db.mesh.internal", (Route("db.mesh.internal", 53, UDP, 53),))
@@ -71,14 +81,14 @@ class World:
     answers: Callable[[str], bool] = lambda _: True
     own: Sequence[str] = (OWN,)
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> DetailedSnapshot:
         view = ClusterView(tuple(self.services), tuple(self.endpoints), self.claims, self.said)
         served = {port: of for port, of in self.claims.ports.items() if port not in self.contested}
-        planned = plan(
-            replace(view, claims=replace(self.claims, ports=served)), health_of(view, "w1", self.probed), self.own
+        planned = make_plan(
+            replace(view, claims=replace(self.claims, ports=served)), known_health(view, "w1", self.probed), self.own
         )
-        observed = Observed(
-            Facts("1", "w1", "ipvs", "a test"),
+        observed = WorkerSnapshot(
+            WorkerFacts("1", "w1", "ipvs", "a test"),
             view,
             None if self.instances is None else tuple(self.instances),
             self.probed,
@@ -89,14 +99,14 @@ class World:
         )
         names = {name: vip for name, vip in planned.names.items() if self.answers(name)}
         table = self.left(planned.table)
-        return Evidence(observed, "mesh.internal", self.verdicts, self.contested, names, table, 100.0)
+        return DetailedSnapshot(observed, "mesh.internal", self.verdicts, self.contested, names, table, 100.0)
 
     def explain(self, asked: str) -> Explanation:
         return explain(asked, self.evidence())
 
     def text(self, asked: str) -> str:
         evidence = self.evidence()
-        return render(explain(asked, evidence), notices(evidence.observed))
+        return render_explanation(explain(asked, evidence), notices(evidence.observed))
 
 
 def reasons(explanation: Explanation) -> list[tuple[str, str]]:
@@ -135,7 +145,7 @@ def emptied(table: Table) -> Table:
 
 OTHER = Service("other/web", "web.test", (Route("web.test", 81, TCP, 81),))
 FIXED = replace(WEB, fixed_vip="10.112.0.8")
-DRAINED = {drain: replace(TWO, drain=drain) for drain in Drain}
+DRAINED = {drain: replace(TWO, drain=drain) for drain in DrainReason}
 BOTH = f"{TCP}://{VIP}:80"
 PORT = f"{TCP}://{OWN}:30080"
 
@@ -198,21 +208,21 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     ),
     (
         "an operator drains it, connections are left",
-        World(endpoints=(ONE, DRAINED[Drain.ASKED]), left=with_real(RealKey("10.2.0.2", 8080), 0)),
+        World(endpoints=(ONE, DRAINED[DrainReason.ASKED]), left=with_real(RealKey("10.2.0.2", 8080), 0)),
         "web.test",
         [("web-2", Cause.DRAINING)],
         "an operator drains it: established connections finish, new ones go elsewhere; `vipmesh undrain web-2` ends",
     ),
     (
         "it is being stopped, and is free",
-        World(endpoints=(ONE, DRAINED[Drain.STOPPING])),
+        World(endpoints=(ONE, DRAINED[DrainReason.STOPPING])),
         "web.test",
         [("web-2", Cause.DRAINING)],
         "its container is being stopped: no connection is left",
     ),
     (
         "it is paused and its weight is 0: both are said",
-        World(endpoints=(ONE, replace(DRAINED[Drain.PAUSED], weight=0))),
+        World(endpoints=(ONE, replace(DRAINED[DrainReason.PAUSED], weight=0))),
         "web-2",
         [("web-2", Cause.DRAINING), ("web-2", Cause.WEIGHT_ZERO)],
         "its weight is 0; set its label routing.weight to 1 or more",
@@ -300,14 +310,14 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     ),
     (
         "a published port that another service holds",
-        World(services=(WEB, replace(DB, publishes=(Publish(53, TCP, 30080),)))),
+        World(services=(WEB, replace(DB, publishes=(PortPublication(53, TCP, 30080),)))),
         "db",
         [("tcp port 30080 of the worker", Cause.PORT_TAKEN)],
         "the published tcp port 30080 is held by web.test; publish another port or auto",
     ),
     (
         "a published port that is not given out yet",
-        World(services=(replace(DB, publishes=(Publish(53, UDP, None),)),), endpoints=(STORE,)),
+        World(services=(replace(DB, publishes=(PortPublication(53, UDP, None),)),), endpoints=(STORE,)),
         "db",
         [("udp port auto of the worker", Cause.UNCLAIMED)],
         "the published port for container port 53 is not given out yet",
@@ -496,7 +506,9 @@ def test_what_is_gone_and_finishes_its_connections_is_shown() -> None:
 
 
 def test_before_the_store_has_answered_nothing_is_known() -> None:
-    explanation = explain("web.test", Evidence(Observed(Facts("1", "w1", "ipvs", "a test")), "mesh.internal"))
+    explanation = explain(
+        "web.test", DetailedSnapshot(WorkerSnapshot(WorkerFacts("1", "w1", "ipvs", "a test")), "mesh.internal")
+    )
     assert reasons(explanation) == [("", "frozen")]
     assert not explanation.works
 
@@ -519,7 +531,7 @@ def test_what_a_probe_asks(probe: Probe, text: str) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([*Drain, None]),
+            st.sampled_from([*DrainReason, None]),
             st.sampled_from([*Health, None]),
             st.sampled_from([*Health, None]),
             st.sampled_from([0, 1, 7]),
@@ -530,7 +542,7 @@ def test_what_a_probe_asks(probe: Probe, text: str) -> None:
     )
 )
 def test_an_endpoint_serves_or_has_a_reason_not_to(
-    drawn: list[tuple[Drain | None, Health | None, Health | None, int, str, bool]],
+    drawn: list[tuple[DrainReason | None, Health | None, Health | None, int, str, bool]],
 ) -> None:
     said, probed, endpoints = {}, {}, []
     for number, (drain, engine, health, weight, worker, is_web) in enumerate(drawn):

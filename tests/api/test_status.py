@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import msgspec
 
-from mesh.api.status import WorkerStatus, render, services
-from mesh.control.planner import plan
-from mesh.health.snapshot import Known, VerdictStatus
+from mesh.api.status import WorkerStatus, render_status, service_statuses
+from mesh.control.planner import make_plan
+from mesh.health.snapshot import HealthStatus, VerdictStatus
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
@@ -34,7 +34,7 @@ VIEW = ClusterView(
 )
 HEALTH = {("w1", "a"): Health.HEALTHY, ("w1", "b"): Health.UNHEALTHY}
 AT = "2026-11-23T16:15:41.123+00:00"
-KNOWN = Known(
+KNOWN = HealthStatus(
     HEALTH,
     HEALTH,
     last={("w1", "a"): "status 200", ("w1", "b"): "refused"},
@@ -61,7 +61,7 @@ STATUS = WorkerStatus(
     data_plane="ipvs",
     data_plane_reason="this kernel has IPVS",
     dns=("127.0.0.1:53",),
-    services=services(VIEW, KNOWN, plan(VIEW, HEALTH)),
+    services=service_statuses(VIEW, KNOWN, make_plan(VIEW, HEALTH)),
     problems=(str(TAKEN),),
     failures=(REFUSED.text,),
     frozen=(AWAY.text,),
@@ -97,12 +97,12 @@ def test_an_endpoint_of_the_other_family_than_its_vip_does_not_serve() -> None:
     (web, _) = VIEW.services
     there = replace(VIEW, services=(web,), endpoints=(*VIEW.endpoints[:1], Endpoint("b", "demo/web", "w1", "fd00::2")))
     well = dict.fromkeys(HEALTH, Health.HEALTHY)
-    (row,) = services(there, Known(well, well), plan(there, well))
+    (row,) = service_statuses(there, HealthStatus(well, well), make_plan(there, well))
     assert [(e.address, e.serving) for e in row.endpoints] == [("10.2.0.1", True), ("fd00::2", False)]
 
 
 def test_people_read_it_from_the_name_to_the_endpoints_and_what_is_wrong_last() -> None:
-    assert render(STATUS, NOTICES) == TEXT
+    assert render_status(STATUS, NOTICES) == TEXT
 
 
 def test_programs_get_the_same_value_back() -> None:
@@ -111,7 +111,7 @@ def test_programs_get_the_same_value_back() -> None:
 
 def test_a_worker_without_services_says_so() -> None:
     nothing_read = WorkerStatus("1", "w", "ipvs", "r", ())
-    assert render(nothing_read, Notices()).endswith(
+    assert render_status(nothing_read, Notices()).endswith(
         "\n\nno services are known yet: nothing was planned since the start"
     )
-    assert render(replace(nothing_read, digest="0f"), Notices()).endswith("\n\nno services")
+    assert render_status(replace(nothing_read, digest="0f"), Notices()).endswith("\n\nno services")

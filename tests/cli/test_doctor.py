@@ -9,29 +9,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from mesh.cli.doctor import Diagnosis
-from mesh.cli.doctor.collect import examine, wanted
-from mesh.cli.doctor.facts import Examined, Listener, Module, Setting
-from mesh.cli.doctor.rules import Asked, Finding, Level, judge
-from mesh.config.settings import load
+from mesh.cli.doctor import DiagnosisDocument
+from mesh.cli.doctor.collect import doctor_input, examine_host
+from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
+from mesh.config.settings import parse_settings
 from tests.system.e2e.programs import VIPMESH, call
 
 POOL = "10.112.0.0/16"
 
 
-def asked(text: str = "", resolver: str | None = "10.112.0.1") -> Asked:
-    settings = load(text, {}, hostname="w1")
-    return Asked(settings, {"net.ipv4.ip_forward": 1, "net.ipv4.vs.conntrack": 1}, resolver)
+def asked(text: str = "", resolver: str | None = "10.112.0.1") -> DoctorInput:
+    settings = parse_settings(text, {}, hostname="w1")
+    return DoctorInput(settings, {"net.ipv4.ip_forward": 1, "net.ipv4.vs.conntrack": 1}, resolver)
 
 
-GOOD = Examined(
+GOOD = HostFacts(
     release="6.12.0",
     nft="/usr/sbin/nft",
-    modules={"ip_vs": Module.LOADED, "ip_vs_wrr": Module.AVAILABLE},
+    modules={"ip_vs": KernelModule.LOADED, "ip_vs_wrr": KernelModule.AVAILABLE},
     sysctls={
-        "net.ipv4.ip_forward": Setting("1", True),
-        "net.ipv4.vs.conntrack": Setting(None),
-        "net.ipv4.ip_local_port_range": Setting("32768 60999", True),
+        "net.ipv4.ip_forward": KernelSetting("1", True),
+        "net.ipv4.vs.conntrack": KernelSetting(None),
+        "net.ipv4.ip_local_port_range": KernelSetting("32768 60999", True),
     },
     capabilities=frozenset({"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"}),
     root=True,
@@ -42,16 +42,16 @@ GOOD = Examined(
 )
 DOCKER = '[source.docker]\nsocket = "unix:///var/run/docker.sock"'
 ETCD = '[store]\nurl = "etcd://a:2379,b:2379"'
-ERROR, WARNING, HINT = Level.ERROR, Level.WARNING, Level.HINT
+ERROR, WARNING, HINT = FindingLevel.ERROR, FindingLevel.WARNING, FindingLevel.HINT
 
 
-def worst(host: Examined, of: Asked) -> list[Finding]:
-    return [finding for finding in judge(host, of) if finding.level is not Level.OK]
+def worst(host: HostFacts, of: DoctorInput) -> list[Finding]:
+    return [finding for finding in host_findings(host, of) if finding.level is not FindingLevel.OK]
 
 
 def test_all_is_well() -> None:
     assert worst(GOOD, asked(DOCKER)) == []
-    assert {finding.about for finding in judge(GOOD, asked(DOCKER))} == {
+    assert {finding.about for finding in host_findings(GOOD, asked(DOCKER))} == {
         "vip pool",
         "store",
         "data plane",
@@ -65,10 +65,10 @@ def test_all_is_well() -> None:
 
 
 def taken(program: str | None, address: str = "0.0.0.0", *, ours: bool = False) -> dict[str, Any]:
-    return {"listeners": (Listener("udp", address, 53, program, ours),)}
+    return {"listeners": (ListeningSocket("udp", address, 53, program, ours),)}
 
 
-CASES: list[tuple[str, dict[str, Any], str, list[tuple[Level, str, str]]]] = [
+CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]] = [
     (
         "the pool overlaps a route",
         {"overlaps": ("route 10.112.3.0/24 dev eth1",)},
@@ -96,13 +96,13 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[Level, str, str]]]] = [
     ("no IPVS, with nftables", {"no_ipvs": "this kernel offers none"}, "", [(WARNING, "no IPVS:", "modprobe ip_vs")]),
     (
         "no IPVS, and it is asked for",
-        {"no_ipvs": "none", "modules": {"ip_vs": Module.ABSENT}},
+        {"no_ipvs": "none", "modules": {"ip_vs": KernelModule.ABSENT}},
         '[dataplane]\ndriver = "ipvs"',
         [(ERROR, "no IPVS: none", "linux-image-amd64")],
     ),
     (
         "a scheduler that this kernel lacks",
-        {"modules": {"ip_vs": Module.LOADED, "ip_vs_mh": Module.ABSENT}},
+        {"modules": {"ip_vs": KernelModule.LOADED, "ip_vs_mh": KernelModule.ABSENT}},
         "",
         [(WARNING, "no module ip_vs_mh", "routing.scheduler")],
     ),
@@ -136,20 +136,20 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[Level, str, str]]]] = [
         "low ports are free for all",
         {
             "capabilities": frozenset({"CAP_NET_ADMIN"}),
-            "sysctls": {"net.ipv4.ip_unprivileged_port_start": Setting("0")},
+            "sysctls": {"net.ipv4.ip_unprivileged_port_start": KernelSetting("0")},
         },
         "",
         [],
     ),
     (
         "a kernel setting that the daemon sets",
-        {"sysctls": {"net.ipv4.ip_forward": Setting("0", True)}},
+        {"sysctls": {"net.ipv4.ip_forward": KernelSetting("0", True)}},
         "",
         [(HINT, "net.ipv4.ip_forward is 0, and the daemon sets it to 1", "")],
     ),
     (
         "a kernel setting that it cannot set",
-        {"sysctls": {"net.ipv4.ip_forward": Setting("0")}},
+        {"sysctls": {"net.ipv4.ip_forward": KernelSetting("0")}},
         "",
         [(ERROR, "net.ipv4.ip_forward is 0, must be 1, and cannot be written", "echo 'net.ipv4.ip_forward = 1' >>")],
     ),
@@ -178,7 +178,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[Level, str, str]]]] = [
     ("a daemon of ours", taken("vipmesh", ours=True), "", []),
     (
         "published ports among those of outgoing connections",
-        {"sysctls": {"net.ipv4.ip_local_port_range": Setting("1024 60999", True)}},
+        {"sysctls": {"net.ipv4.ip_local_port_range": KernelSetting("1024 60999", True)}},
         "",
         [(WARNING, "[publish] ports 30000-32767 overlap", "ip_local_reserved_ports = 30000-32767")],
     ),
@@ -186,8 +186,8 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[Level, str, str]]]] = [
         "they are reserved",
         {
             "sysctls": {
-                "net.ipv4.ip_local_port_range": Setting("1024 60999", True),
-                "net.ipv4.ip_local_reserved_ports": Setting("30000-32767"),
+                "net.ipv4.ip_local_port_range": KernelSetting("1024 60999", True),
+                "net.ipv4.ip_local_reserved_ports": KernelSetting("30000-32767"),
             }
         },
         "",
@@ -227,7 +227,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[Level, str, str]]]] = [
 
 @pytest.mark.parametrize(("facts", "text", "findings"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_each_fault_is_found_with_what_mends_it(
-    facts: dict[str, Any], text: str, findings: list[tuple[Level, str, str]]
+    facts: dict[str, Any], text: str, findings: list[tuple[FindingLevel, str, str]]
 ) -> None:
     found = worst(replace(GOOD, **facts), asked(text))
     assert [finding.level for finding in found] == [level for level, _, _ in findings]
@@ -239,8 +239,10 @@ def test_each_fault_is_found_with_what_mends_it(
 
 def test_a_proxy_in_user_space_asks_nothing_of_the_kernel() -> None:
     bare = replace(GOOD, capabilities=frozenset(), nft=None, no_ipvs="none", no_nftables="none")
-    settings = load('[dataplane]\ndriver = "userspace"\n[dns]\nlisten = ["127.0.0.1:5353"]', {}, hostname="w1")
-    assert worst(bare, Asked(settings, {}, None)) == [
+    settings = parse_settings(
+        '[dataplane]\ndriver = "userspace"\n[dns]\nlisten = ["127.0.0.1:5353"]', {}, hostname="w1"
+    )
+    assert worst(bare, DoctorInput(settings, {}, None)) == [
         Finding(
             HINT,
             "resolver",
@@ -255,7 +257,7 @@ async def test_the_facts_are_those_of_this_host() -> None:
         tcp.listen()
         v6.bind(("::1", 0))
         v6.listen()
-        found = await examine(wanted(load('[vip]\npool = "127.112.0.0/16"', {}, hostname="w1")))
+        found = await examine_host(doctor_input(parse_settings('[vip]\npool = "127.112.0.0/16"', {}, hostname="w1")))
         there = {(listener.address, listener.port): listener for listener in found.listeners}
         for name in (tcp.getsockname(), v6.getsockname()):
             mine = there[name[0], name[1]]
@@ -278,7 +280,7 @@ async def test_a_store_and_an_engine_that_are_not_there(tmp_path: Path) -> None:
         [source.docker]
         socket = "unix://{tmp_path}/none.sock"
     """
-    found = await examine(wanted(load(text, {}, hostname="w1")))
+    found = await examine_host(doctor_input(parse_settings(text, {}, hostname="w1")))
     assert list(found.store) == ["http://127.0.0.1:1"]
     assert found.store["http://127.0.0.1:1"]
     assert found.engine == "No such file or directory"
@@ -290,7 +292,7 @@ async def test_as_a_program_sees_it(tmp_path: Path) -> None:
         '[vip]\npool = "127.112.0.0/16"\n[store]\nurl = "etcd://127.0.0.1:1"\n[dns]\nlisten = ["127.0.0.1:5353"]'
     )
     code, output = await call(*VIPMESH, "doctor", "--json", "-c", str(settings))
-    diagnosis = msgspec.json.decode(output, type=Diagnosis)
+    diagnosis = msgspec.json.decode(output, type=DiagnosisDocument)
     assert (code, diagnosis.errors) == (1, 1)
     (error,) = (finding for finding in diagnosis.findings if finding.level == ERROR)
     assert (error.about, "127.0.0.1:1" in error.found) == ("store", True)

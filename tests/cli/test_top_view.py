@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.api.events import NAMES, Flow, ServiceTraffic
-from mesh.cli.top_view import Board, Row, Top, render
+from mesh.api.events import EVENT_NAMES, ServiceTraffic, TrafficEvent
+from mesh.cli.top_view import TopBoard, TopRow, TopSnapshot, render_top
 
 WORKER = {"worker": "w1", "data_plane": "ipvs"}
 
@@ -24,7 +24,7 @@ def service(name: str, *endpoints: Mapping[str, Any], vip: str | None = "10.112.
 
 def flow(*services: ServiceTraffic, counted: bool = True, opened: float | None = 1.0) -> Mapping[str, Any]:
     connections = sum(one.connections for one in services)
-    return dataclasses.asdict(Flow(connections, services, counted, opened, opened, opened))
+    return dataclasses.asdict(TrafficEvent(connections, services, counted, opened, opened, opened))
 
 
 WEB = service("web", endpoint("a", name="web-1"), endpoint("b", serving=False), endpoint("a", worker="w2"))
@@ -32,8 +32,8 @@ DB = service("db", endpoint("c"))
 BUSY = ServiceTraffic("demo/web", 7, {"w1/a": 4, "w2/a": 2, "w9/gone": 1}, 12.25, 1500.0, 2_340_000.0)
 
 
-def told(*events: tuple[str, Mapping[str, Any]]) -> Top:
-    board = Board()
+def told(*events: tuple[str, Mapping[str, Any]]) -> TopSnapshot:
+    board = TopBoard()
     (shown,) = [top for name, event in events if (top := board.take(name, event)) is not None]
     return shown
 
@@ -44,7 +44,7 @@ EVERYTHING = [("worker", WORKER), ("service", DB), ("service", WEB), ("ready", {
 def test_the_busiest_comes_first_with_the_names_of_its_endpoints() -> None:
     top = told(*EVERYTHING, ("flow", flow(BUSY)))
     assert top.services == (
-        Row(
+        TopRow(
             "web.test",
             "demo/web",
             "10.112.0.7",
@@ -56,14 +56,14 @@ def test_the_busiest_comes_first_with_the_names_of_its_endpoints() -> None:
             2_340_000.0,
             {"web-1": 4, "a": 2, "w9/gone": 1},
         ),
-        Row("db.test", "demo/db", "10.112.0.7", 1, 1, 0, 0.0, 0.0, 0.0),
+        TopRow("db.test", "demo/db", "10.112.0.7", 1, 1, 0, 0.0, 0.0, 0.0),
     )
 
 
 def test_the_table() -> None:
     top = told(*EVERYTHING, ("flow", flow(BUSY)))
     assert (
-        "\n".join(render(top, 110, 20))
+        "\n".join(render_top(top, 110, 20))
         == """\
 w1  ipvs  2 services, 3 of 4 endpoints serving
 7 connections  1.0 new/s  in 1.0B/s  out 1.0B/s
@@ -81,11 +81,11 @@ db.test                          10.112.0.7         1 of 1            0        0
 def test_what_is_not_counted_or_not_known_yet_is_a_dash(counted: bool) -> None:
     top = told(*EVERYTHING, ("flow", flow(counted=counted, opened=None)))
     assert [(row.opened, row.bytes_in, row.bytes_out) for row in top.services] == [(None, None, None)] * 2
-    assert render(top, 110, 20)[-1].endswith("0        -        -        -")
+    assert render_top(top, 110, 20)[-1].endswith("0        -        -        -")
 
 
 def test_what_is_gone_changed_or_refused() -> None:
-    board = Board()
+    board = TopBoard()
     for name, event in EVERYTHING:
         assert board.take(name, event) is None
     board.take("gone", {"owner": "demo/web"})
@@ -93,19 +93,19 @@ def test_what_is_gone_changed_or_refused() -> None:
     board.take("something newer", {"x": 1})
     top = board.take("flow", flow())
     assert top is not None
-    assert render(top, 110, 20)[4:] == [
+    assert render_top(top, 110, 20)[4:] == [
         f"{'db.test':<32} {'REFUSED':<15}    0 of 0            0        0        0        0"
     ]
 
 
 def test_nothing_is_shown_before_everything_is_known() -> None:
-    board = Board()
+    board = TopBoard()
     assert board.take("worker", WORKER) is None
     assert board.take("flow", flow()) is None
 
 
 def test_it_reads_what_the_api_sends() -> None:
-    assert {"worker", "service", "gone", "flow", "ready"} == set(NAMES.values())
+    assert {"worker", "service", "gone", "flow", "ready"} == set(EVENT_NAMES.values())
 
 
 TEXT = st.text(max_size=60)
@@ -126,8 +126,8 @@ def test_any_name_and_any_number_fit_on_any_terminal(
         for owner, (text, n, rate) in zip(owners, busy, strict=False)
     ]
     events = [("worker", WORKER), *(("service", each) for each in services), ("ready", {}), ("flow", flow(*carried))]
-    shown = render(told(*events), columns, lines)
+    shown = render_top(told(*events), columns, lines)
     assert len(shown) <= lines
     assert all(len(line) <= columns and line.isprintable() for line in shown)
-    whole = render(told(*events), columns, 10_000)
+    whole = render_top(told(*events), columns, 10_000)
     assert shown == whole or shown[-1].startswith("... "[:columns]), "what is left out is said"

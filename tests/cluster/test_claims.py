@@ -7,17 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cluster.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, apply, in_force, wishes
+from mesh.cluster.claims import (
+    ClaimName,
+    ClaimPort,
+    ClaimVip,
+    MoveVip,
+    TakeOverName,
+    apply_claims,
+    claims_in_force,
+    plan_claims,
+)
 from mesh.config.values import Network
 from mesh.model.claims import Claims
-from mesh.model.service import Publish, Route, Service, Transport
+from mesh.model.service import PortPublication, Route, Service, Transport
 
 POOL = ip_network("10.112.0.0/24")
 PORTS = range(30000, 30004)
 
 
 def service(name: str, owner: str = "", *, vip: str | None = None, publish: int | None = -1) -> Service:
-    publishes = () if publish == -1 else (Publish(80, Transport.TCP, publish),)
+    publishes = () if publish == -1 else (PortPublication(80, Transport.TCP, publish),)
     return Service(owner or f"demo/{name}", name, (Route(name, 80, Transport.TCP, 80),), publishes, vip)
 
 
@@ -26,16 +35,16 @@ def settle(
 ) -> tuple[Claims, list[str]]:
     """The claims after everything was granted, and the refusals; then nothing more is wished for."""
     begun = claims or Claims()
-    wanted, problems = wishes(services, begun, pool=pool, ports=ports)
-    settled = apply(begun, wanted)
-    again, still = wishes(services, settled, pool=pool, ports=ports)
+    wanted, problems = plan_claims(services, begun, pool=pool, ports=ports)
+    settled = apply_claims(begun, wanted)
+    again, still = plan_claims(services, settled, pool=pool, ports=ports)
     assert again == ()
     assert still == problems, "what was refused stays refused, in the same words"
     return settled, [str(problem) for problem in problems]
 
 
 def test_a_new_service_wishes_for_its_name_a_vip_and_a_port() -> None:
-    wanted, problems = wishes([service("web.test", publish=None)], Claims(), pool=POOL, ports=PORTS)
+    wanted, problems = plan_claims([service("web.test", publish=None)], Claims(), pool=POOL, ports=PORTS)
     assert not problems
     name, vip, port = wanted
     assert name == ClaimName("web.test", "demo/web.test")
@@ -149,9 +158,9 @@ class TestFixedVip:
         before, _ = settle(service("web.test"))
         old = before.vips["web.test"]
         moved = service("web.test", vip="10.112.0.77")
-        wanted, _ = wishes([moved], before, pool=POOL, ports=PORTS)
+        wanted, _ = plan_claims([moved], before, pool=POOL, ports=PORTS)
         assert wanted == (MoveVip("web.test", old, "10.112.0.77"),)
-        after, problems = settle(moved, service("x.test", vip=old), claims=apply(before, wanted))
+        after, problems = settle(moved, service("x.test", vip=old), claims=apply_claims(before, wanted))
         assert "held by web.test" in problems[0]
         assert "x.test" not in after.vips
 
@@ -162,7 +171,7 @@ class TestAClaimThatThePoolDoesNotCover:
     @pytest.mark.parametrize("vip", ["8.8.8.8", "10.111.255.255", "fd00::7", "10.112.0.1", "10.112.0.255"])
     def test_is_not_in_force_and_told_with_the_remedy(self, vip: str) -> None:
         given = Claims({"web.test": vip, "x.test": "10.112.0.9"}, {"web.test": "demo/web.test"}, {}, {vip: "web.test"})
-        assert in_force(given, POOL) == replace(given, vips={"x.test": "10.112.0.9"})
+        assert claims_in_force(given, POOL) == replace(given, vips={"x.test": "10.112.0.9"})
         after, (problem,) = settle(service("web.test"), claims=given)
         assert after == given, "nobody moves a VIP but whoever fixes another"
         assert f"the VIP {vip} is " in problem
@@ -174,7 +183,7 @@ class TestAClaimThatThePoolDoesNotCover:
         given = Claims({"web.test": "8.8.8.8"}, {"web.test": "demo/web.test"}, {}, {"8.8.8.8": "web.test"})
         after, problems = settle(service("web.test", vip="10.112.0.7"), claims=given)
         assert (after.vips, problems) == ({"web.test": "10.112.0.7"}, [])
-        assert in_force(after, POOL) is after
+        assert claims_in_force(after, POOL) is after
 
 
 class TestNames:
@@ -193,10 +202,10 @@ class TestNames:
 
     def test_a_name_that_its_holder_no_longer_declares_is_taken_over_with_its_vip(self) -> None:
         before, _ = settle(service("web.test", "demo/old"))
-        wanted, problems = wishes([service("web.test", "demo/new")], before, pool=POOL, ports=PORTS)
+        wanted, problems = plan_claims([service("web.test", "demo/new")], before, pool=POOL, ports=PORTS)
         assert wanted == (TakeOverName("web.test", "demo/old", "demo/new"),)
         assert not problems
-        assert apply(before, wanted).vips == before.vips
+        assert apply_claims(before, wanted).vips == before.vips
 
     def test_a_service_whose_first_name_is_anothers_gets_no_vip(self) -> None:
         before, _ = settle(service("web.test", "demo/z"))
@@ -224,7 +233,10 @@ class TestPublishedPorts:
         assert "all 4 published tcp ports are given away; set [publish] ports" in problems[0]
 
     def test_the_same_number_serves_both_transports(self) -> None:
-        both = replace(service("web.test"), publishes=(Publish(53, Transport.TCP, 53), Publish(53, Transport.UDP, 53)))
+        both = replace(
+            service("web.test"),
+            publishes=(PortPublication(53, Transport.TCP, 53), PortPublication(53, Transport.UDP, 53)),
+        )
         assert len(settle(both)[0].ports) == 2
 
 

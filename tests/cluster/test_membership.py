@@ -5,9 +5,9 @@ from itertools import groupby
 
 import pytest
 
-from mesh.cluster.membership import Unleased, presences
+from mesh.cluster.membership import Membership, listen_addresses
 from mesh.model.table import RealKey
-from mesh.store import Snapshot
+from mesh.store import StoreSnapshot
 from mesh.testing.store import MemoryCluster
 from tests.cluster.test_sync import Worker
 
@@ -73,12 +73,12 @@ async def test_what_a_worker_stops_offering_is_no_lost_lease(cluster: MemoryClus
 
 def test_another_life_of_the_store_says_nothing_about_leases() -> None:
     daemon = {"workers/w2/daemon": b'{"listens":"10.1.0.2:9781"}', "workers/w2/endpoints/a": b"{}"}
-    before = Snapshot(1, daemon, "one")
-    there = Unleased().after(before, None, "w1")
-    assert there.after(Snapshot(2, {}, "two"), before, "w1") == Unleased()
-    kept = there.after(Snapshot(2, {}, "one"), before, "w1")
+    before = StoreSnapshot(1, daemon, "one")
+    there = Membership().after(before, None, "w1")
+    assert there.after(StoreSnapshot(2, {}, "two"), before, "w1") == Membership()
+    kept = there.after(StoreSnapshot(2, {}, "one"), before, "w1")
     assert kept.all_records() == {"workers/w2/endpoints/a": b"{}"}, "its word counts until others ask in its place"
-    assert kept.after(Snapshot(1, {}, "two"), Snapshot(2, {}, "one"), "w1") == kept
+    assert kept.after(StoreSnapshot(1, {}, "two"), StoreSnapshot(2, {}, "one"), "w1") == kept
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,14 @@ def test_another_life_of_the_store_says_nothing_about_leases() -> None:
     ],
 )
 def test_where_a_worker_answers(value: bytes, place: RealKey | None) -> None:
-    assert presences({"workers/w%2F2/daemon": value}) == ({} if place is None else {"w/2": place})
+    assert listen_addresses({"workers/w%2F2/daemon": value}) == ({} if place is None else {"w/2": place})
 
 
 def test_only_daemons_are_asked() -> None:
     value = b'{"listens":"10.1.0.2:9781"}'
     assert (
-        presences({"workers/w2/endpoints/daemon": value, "health/w2/daemon": value, "claims/names/daemon": value}) == {}
+        listen_addresses(
+            {"workers/w2/endpoints/daemon": value, "health/w2/daemon": value, "claims/names/daemon": value}
+        )
+        == {}
     )

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from mesh.cluster.failure_detector import Answer
-from mesh.cluster.peer_monitor import EVERY, Reach
-from mesh.cluster.ping import LATE, TIMEOUT, ask, listen
-from mesh.cluster.ping_schedule import AT_ONCE, RATE
+from mesh.cluster.failure_detector import PingResult
+from mesh.cluster.peer_monitor import ROUND_INTERVAL, PeerMonitor
+from mesh.cluster.ping import MAX_TIMER_DELAY, PING_TIMEOUT, listen_for_pings, ping_worker
+from mesh.cluster.ping_schedule import MAX_DOUBTFUL_PINGS, PINGS_PER_SECOND
 from mesh.model.service import Endpoint, Route, Service, Transport
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
@@ -54,29 +54,29 @@ class Net:
             (WEB,), tuple(Endpoint("e", "shop/web", w, real.address) for w, real in ENDPOINTS.items()) + self.more
         )
 
-    async def question(self, real: RealKey, worker: str | None) -> Answer | None:
+    async def question(self, real: RealKey, worker: str | None) -> PingResult | None:
         self.asked.append(real)
         assert worker == {W2: "w2", W3: "w3"}.get(real)
         if self.busy:
             return None
         if real in (W3, ENDPOINTS["w3"]) and (wait := self.still_until - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(min(wait, TIMEOUT))
-            return Answer.SILENT if wait > TIMEOUT else Answer.ANSWERED
+            await asyncio.sleep(min(wait, PING_TIMEOUT))
+            return PingResult.SILENT if wait > PING_TIMEOUT else PingResult.ANSWERED
         if real in self.silent:
-            await asyncio.sleep(TIMEOUT)
-            return Answer.SILENT
-        return Answer.ANSWERED
+            await asyncio.sleep(PING_TIMEOUT)
+            return PingResult.SILENT
+        return PingResult.ANSWERED
 
     @asynccontextmanager
-    async def running(self, *witnesses: RealKey) -> AsyncIterator[Reach]:
+    async def running(self, *witnesses: RealKey) -> AsyncIterator[PeerMonitor]:
         self.woken = asyncio.Event()
-        reach = Reach(self.woken.set, witnesses, self.question)
+        reach = PeerMonitor(self.woken.set, witnesses, self.question)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(reach.run(self))
             yield reach
             task.cancel()
 
-    def open(self, reach: Reach) -> list[str]:
+    def open(self, reach: PeerMonitor) -> list[str]:
         return [e.worker for e in reach.withheld(self.view()).endpoints if e.drain is None]
 
 
@@ -86,7 +86,7 @@ class TestRounds:
         """Nor the store's members: what they say matters when somebody is missing."""
         net = Net()
         async with net.running(ETCD):
-            await asyncio.sleep(10 * EVERY - 0.01)
+            await asyncio.sleep(10 * ROUND_INTERVAL - 0.01)
         assert len(net.asked) == 20
         assert set(net.asked) == {W2, W3}
 
@@ -97,7 +97,7 @@ class TestRounds:
             net.silent = {W3, ENDPOINTS["w3"]}
             begun = asyncio.get_running_loop().time()
             await net.woken.wait()
-            assert 4 * TIMEOUT < asyncio.get_running_loop().time() - begun < 1.5
+            assert 4 * PING_TIMEOUT < asyncio.get_running_loop().time() - begun < 1.5
             assert ETCD in net.asked
             assert net.open(reach) == ["w2"]
             assert len(reach.problems()) == 1
@@ -105,7 +105,7 @@ class TestRounds:
             net.silent.clear()
             begun = asyncio.get_running_loop().time()
             await net.woken.wait()
-            assert asyncio.get_running_loop().time() - begun <= TIMEOUT
+            assert asyncio.get_running_loop().time() - begun <= PING_TIMEOUT
             assert net.open(reach) == ["w2", "w3"]
             assert reach.problems() == []
 
@@ -115,7 +115,7 @@ class TestRounds:
         for begin in range(10):
             net = Net()
             async with net.running(ETCD):
-                await asyncio.sleep(1.1 + begin * EVERY / 7)
+                await asyncio.sleep(1.1 + begin * ROUND_INTERVAL / 7)
                 net.still_until = asyncio.get_running_loop().time() + pause
                 await asyncio.sleep(pause + 2)
             assert not net.woken.is_set()
@@ -170,7 +170,7 @@ class TestAWorkerThatDoesNotListen:
     async def test_it_costs_one_question_in_each_round_however_many_endpoints_it_has(self) -> None:
         net = self.net("10.2.0.4", "10.2.0.5")
         async with net.running():
-            await asyncio.sleep(10 * EVERY - 0.01)
+            await asyncio.sleep(10 * ROUND_INTERVAL - 0.01)
         assert len(net.asked) == 20
         assert len(set(net.asked)) == 2, "always the same endpoint"
 
@@ -260,23 +260,23 @@ class Large:
     def view(self) -> ClusterView:
         return self.seen
 
-    async def question(self, real: RealKey, worker: str | None) -> Answer | None:
+    async def question(self, real: RealKey, worker: str | None) -> PingResult | None:
         self.asked[int(asyncio.get_running_loop().time())] += 1
         if self.on[real.address] in self.silent:
-            await asyncio.sleep(TIMEOUT)
-            return Answer.SILENT
-        return Answer.ANSWERED
+            await asyncio.sleep(PING_TIMEOUT)
+            return PingResult.SILENT
+        return PingResult.ANSWERED
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Reach]:
-        reach = Reach(self.woken.set, (), self.question)
+    async def running(self) -> AsyncIterator[PeerMonitor]:
+        reach = PeerMonitor(self.woken.set, (), self.question)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(reach.run(self))
-            await asyncio.sleep(self.size / RATE + 1)  # each has answered once
+            await asyncio.sleep(self.size / PINGS_PER_SECOND + 1)  # each has answered once
             yield reach
             task.cancel()
 
-    async def seconds_until_out(self, reach: Reach, workers: set[str]) -> float:
+    async def seconds_until_out(self, reach: PeerMonitor, workers: set[str]) -> float:
         """From now on, until all endpoints of these workers are lost."""
         begun = asyncio.get_running_loop().time()
         expected = {e.key for e in self.seen.endpoints if e.worker in workers}
@@ -293,16 +293,16 @@ class TestManyWorkers:
         for begin in range(4):
             large = Large()
             async with large.running() as reach:
-                await asyncio.sleep(begin * EVERY / 3)
+                await asyncio.sleep(begin * ROUND_INTERVAL / 3)
                 large.silent = {"w7"}
                 took.append(await large.seconds_until_out(reach, large.silent))
-        assert max(took) < large.size / RATE + 5 * TIMEOUT < 5
+        assert max(took) < large.size / PINGS_PER_SECOND + 5 * PING_TIMEOUT < 5
 
     async def test_in_quiet_times_there_are_so_many_questions_in_a_second(self) -> None:
         large = Large()
         async with large.running():
             await asyncio.sleep(10)
-        assert max(large.asked.values()) <= RATE + 1 / EVERY
+        assert max(large.asked.values()) <= PINGS_PER_SECOND + 1 / ROUND_INTERVAL
 
     async def test_half_of_the_workers_at_once_with_ten_thousand_endpoints_have_a_bound(self) -> None:
         large = Large(200, 100)
@@ -310,13 +310,14 @@ class TestManyWorkers:
             large.silent = {f"w{n}" for n in range(99)}
             took = await large.seconds_until_out(reach, large.silent)
             assert not reach.lost[1]
-            assert took < 3 * (99 * 100 + 99) / AT_ONCE * TIMEOUT + 2 * large.size / RATE
+            assert took < 3 * (99 * 100 + 99) / MAX_DOUBTFUL_PINGS * PING_TIMEOUT + 2 * large.size / PINGS_PER_SECOND
             await asyncio.sleep(4)
         after = int(asyncio.get_running_loop().time()) - 3
-        assert max(large.asked.values()) <= (AT_ONCE + RATE * TIMEOUT + 1) * 4
-        assert max(large.asked[second] for second in range(after, after + 3)) <= (2 * RATE * TIMEOUT + 2) * 4, (
-            "all is settled"
-        )
+        assert max(large.asked.values()) <= (MAX_DOUBTFUL_PINGS + PINGS_PER_SECOND * PING_TIMEOUT + 1) * 4
+        assert (
+            max(large.asked[second] for second in range(after, after + 3))
+            <= (2 * PINGS_PER_SECOND * PING_TIMEOUT + 2) * 4
+        ), "all is settled"
 
     async def test_a_tenth_of_them_at_once_is_no_isolation_and_as_fast_as_one(self) -> None:
         large = Large(endpoints=3)
@@ -341,17 +342,17 @@ class TestManyWorkers:
 
 class TestTheQuestion:
     async def test_a_worker_answers_under_its_own_name_alone(self) -> None:
-        server = await listen(RealKey("127.0.0.1", 0), "w2")
+        server = await listen_for_pings(RealKey("127.0.0.1", 0), "w2")
         real = RealKey("127.0.0.1", server.sockets[0].getsockname()[1])
-        assert [await ask(real, worker) for worker in ("w2", None, "w3", "w2")] == [
-            Answer.ANSWERED,
-            Answer.ANSWERED,
-            Answer.REFUSED,
-            Answer.ANSWERED,
+        assert [await ping_worker(real, worker) for worker in ("w2", None, "w3", "w2")] == [
+            PingResult.ANSWERED,
+            PingResult.ANSWERED,
+            PingResult.REFUSED,
+            PingResult.ANSWERED,
         ]
         server.close()
         await server.wait_closed()
-        assert await ask(real, "w2") is Answer.REFUSED
+        assert await ping_worker(real, "w2") is PingResult.REFUSED
 
     async def test_no_answer_and_a_process_that_was_too_busy_to_see_one(self) -> None:
         with socket.socket() as full, ExitStack() as waiting:
@@ -362,9 +363,9 @@ class TestTheQuestion:
                 sock = waiting.enter_context(socket.socket())
                 sock.setblocking(False)
                 sock.connect_ex(place)
-            assert await ask(RealKey(*place), None) is Answer.SILENT
-            asking = asyncio.ensure_future(ask(RealKey(*place), None))
-            asyncio.get_running_loop().call_later(0.1, time.sleep, TIMEOUT + 0.5)
+            assert await ping_worker(RealKey(*place), None) is PingResult.SILENT
+            asking = asyncio.ensure_future(ping_worker(RealKey(*place), None))
+            asyncio.get_running_loop().call_later(0.1, time.sleep, PING_TIMEOUT + 0.5)
             assert await asking is None
 
     @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -373,10 +374,10 @@ class TestTheQuestion:
 
         async def stand_still() -> None:
             for worker in ("w2", None):
-                asking = asyncio.ensure_future(ask(real, worker))
+                asking = asyncio.ensure_future(ping_worker(real, worker))
                 await asyncio.sleep(0)
-                time.sleep(TIMEOUT + LATE / 2)
-                assert await asking is Answer.ANSWERED
+                time.sleep(PING_TIMEOUT + MAX_TIMER_DELAY / 2)
+                assert await asking is PingResult.ANSWERED
 
         real, stop = answering_thread(b"vipmesh w2\n")
         run(stand_still())
@@ -387,8 +388,8 @@ class TestTheQuestion:
             listening.bind(("127.0.0.1", 0))
             listening.listen(9)
             place = RealKey(*listening.getsockname())
-            assert await ask(place, "w2") is Answer.MUTE
-            assert await ask(place, None) is Answer.ANSWERED
+            assert await ping_worker(place, "w2") is PingResult.MUTE
+            assert await ping_worker(place, None) is PingResult.ANSWERED
 
 
 def answering_thread(said: bytes) -> tuple[RealKey, Callable[[], None]]:

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cluster.claim_transactions import claim
-from mesh.cluster.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish
+from mesh.cluster.claim_transactions import submit_claims
+from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, MoveVip, TakeOverName
 from mesh.cluster.records.encode import (
-    daemon,
-    name_claim,
-    port_claim,
-    registration,
-    service_claim,
-    verdict,
-    view,
-    vip_claim,
+    build_view,
+    encode_daemon,
+    encode_name_claim,
+    encode_port_claim,
+    encode_registration,
+    encode_service_claim,
+    encode_verdict,
+    encode_vip_claim,
 )
-from mesh.cluster.records.view_builder import Reader
+from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.claims import Claims
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Endpoint, Health, Publish, Route, Scheduler, Service, Transport
+from mesh.model.service import Endpoint, Health, PortPublication, Route, Scheduler, Service, Transport
 from mesh.model.view import ClusterView
 from mesh.testing.store import MemoryCluster, MemoryStore
 
@@ -31,7 +31,7 @@ SERVICE = Service(
     "demo/web",
     "web.test",
     (Route("web.test", 80, Transport.TCP, 8080), Route("dns.test", 53, Transport.UDP, 53)),
-    (Publish(8080, Transport.TCP, None),),
+    (PortPublication(8080, Transport.TCP, None),),
     "10.112.0.9",
     Scheduler.MH,
     300,
@@ -41,13 +41,13 @@ ENDPOINT = Endpoint("demo/web/10.2.0.1", "demo/web", "w1", "10.2.0.1", 18080, 7,
 
 
 def test_a_registration_is_read_back_as_it_was() -> None:
-    seen, problems = view(registration("w1", [SERVICE], [ENDPOINT]))
+    seen, problems = build_view(encode_registration("w1", [SERVICE], [ENDPOINT]))
     assert not problems
     assert seen == ClusterView((SERVICE,), (ENDPOINT,), Claims())
 
 
 def test_the_keys_are_readable_and_the_values_are_json_with_a_version() -> None:
-    records = registration("w1", [SERVICE], [ENDPOINT])
+    records = encode_registration("w1", [SERVICE], [ENDPOINT])
     assert sorted(records) == ["workers/w1/endpoints/demo%2Fweb%2F10.2.0.1", "workers/w1/services/demo%2Fweb"]
     assert all(msgspec.json.decode(value)["v"] == 1 for value in records.values())
 
@@ -55,13 +55,13 @@ def test_the_keys_are_readable_and_the_values_are_json_with_a_version() -> None:
 def test_claims_are_read_back() -> None:
     records = dict(
         [
-            service_claim("web.test", "10.112.0.9"),
-            vip_claim("10.112.0.9", "web.test"),
-            name_claim("web.test", "demo/web"),
-            port_claim(Transport.UDP, 30001, "web.test", 53),
+            encode_service_claim("web.test", "10.112.0.9"),
+            encode_vip_claim("10.112.0.9", "web.test"),
+            encode_name_claim("web.test", "demo/web"),
+            encode_port_claim(Transport.UDP, 30001, "web.test", 53),
         ]
     )
-    seen, problems = view(records)
+    seen, problems = build_view(records)
     assert not problems
     assert seen.claims == Claims(
         {"web.test": "10.112.0.9"},
@@ -72,19 +72,19 @@ def test_claims_are_read_back() -> None:
 
 
 def test_a_newer_version_may_say_more() -> None:
-    records = registration("w1", [SERVICE], [ENDPOINT])
+    records = encode_registration("w1", [SERVICE], [ENDPOINT])
     newer = {key: msgspec.json.encode({**msgspec.json.decode(v), "v": 2, "new": [1]}) for key, v in records.items()}
     newer["something/else"] = b"whatever"
-    assert view(newer) == view(records)
+    assert build_view(newer) == build_view(records)
 
 
 def test_a_broken_record_is_told_and_stops_no_other() -> None:
-    records = registration("w1", [SERVICE], [ENDPOINT]) | {
+    records = encode_registration("w1", [SERVICE], [ENDPOINT]) | {
         "claims/services/x": b"{",
         "claims/ports/quic/80": b'{"name": "x", "container_port": 80}',
         "workers/w1/endpoints/x": b'{"id": 5}',
     }
-    seen, problems = view(records)
+    seen, problems = build_view(records)
     assert seen.endpoints == (ENDPOINT,)
     assert [str(problem).split(": ")[1] for problem in problems] == [
         "record claims/ports/quic/80",
@@ -108,7 +108,7 @@ def test_a_broken_record_is_told_and_stops_no_other() -> None:
     ],
 )
 def test_a_claim_that_no_kernel_could_take_is_told(key: str, value: object, reason: str) -> None:
-    seen, (problem,) = view({key: msgspec.json.encode(value)})
+    seen, (problem,) = build_view({key: msgspec.json.encode(value)})
     assert seen == ClusterView()
     assert problem.subject == f"record {key}"
     assert reason in problem.reason
@@ -120,8 +120,8 @@ def test_a_claim_that_no_kernel_could_take_is_told(key: str, value: object, reas
     ids=str,
 )
 def test_an_endpoint_that_no_kernel_could_take_is_told_and_left_out(change: dict[str, object]) -> None:
-    ((key, value),) = registration("w1", [], [ENDPOINT]).items()
-    seen, problems = view({key: msgspec.json.encode({**msgspec.json.decode(value), **change})})
+    ((key, value),) = encode_registration("w1", [], [ENDPOINT]).items()
+    seen, problems = build_view({key: msgspec.json.encode({**msgspec.json.decode(value), **change})})
     assert seen.endpoints == ()
     assert len(problems) == 1
 
@@ -140,14 +140,14 @@ def test_an_endpoint_that_no_kernel_could_take_is_told_and_left_out(change: dict
     ],
 )
 def test_an_endpoint_at_no_address_of_one_host_is_told_and_left_out(address: str, reason: str) -> None:
-    seen, (problem,) = view(registration("w1", [], [replace(ENDPOINT, address=address)]))
+    seen, (problem,) = build_view(encode_registration("w1", [], [replace(ENDPOINT, address=address)]))
     assert seen.endpoints == ()
     assert reason in problem.reason
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1", "169.254.1.1", "240.0.0.1", "fd00::a"])
 def test_an_endpoint_on_loopback_or_at_another_unusual_address_is_one(address: str) -> None:
-    seen, problems = view(registration("w1", [], [replace(ENDPOINT, address=address)]))
+    seen, problems = build_view(encode_registration("w1", [], [replace(ENDPOINT, address=address)]))
     assert [endpoint.address for endpoint in seen.endpoints] == [address]
     assert problems == ()
 
@@ -158,49 +158,49 @@ def test_an_endpoint_on_loopback_or_at_another_unusual_address_is_one(address: s
         replace(SERVICE, fixed_vip="web"),
         replace(SERVICE, routes=(Route("web.test", 0, Transport.TCP, 80),)),
         replace(SERVICE, routes=(Route("web.test", 80, Transport.TCP, -80),)),
-        replace(SERVICE, publishes=(Publish(80, Transport.TCP, 0),)),
-        replace(SERVICE, publishes=(Publish(70000, Transport.TCP, None),)),
+        replace(SERVICE, publishes=(PortPublication(80, Transport.TCP, 0),)),
+        replace(SERVICE, publishes=(PortPublication(70000, Transport.TCP, None),)),
     ],
     ids=["VIP", "listen port", "container port", "published port", "published container port"],
 )
 def test_a_service_that_no_kernel_could_take_is_told_and_left_out(broken: Service) -> None:
-    seen, problems = view(registration("w1", [broken], []))
+    seen, problems = build_view(encode_registration("w1", [broken], []))
     assert seen.services == ()
     assert len(problems) == 1
 
 
 def test_a_value_nested_too_deep_to_read_is_told() -> None:
-    _, problems = view({"workers/w1/endpoints/x": b'{"new":' + b"[" * 100_000 + b"]" * 100_000 + b"}"})
+    _, problems = build_view({"workers/w1/endpoints/x": b'{"new":' + b"[" * 100_000 + b"]" * 100_000 + b"}"})
     assert len(problems) == 1
 
 
 def test_workers_that_declare_a_service_differently_are_told_and_the_first_counts() -> None:
     other = Service("demo/web", "web.test", ())
-    seen, problems = view(registration("w2", [other], []) | registration("w1", [SERVICE], []))
+    seen, problems = build_view(encode_registration("w2", [other], []) | encode_registration("w1", [SERVICE], []))
     assert seen.services == (SERVICE,)
     assert "worker w2 declares it otherwise than worker w1" in str(problems[0])
 
 
 @given(st.dictionaries(st.text(max_size=30), st.binary(max_size=50), max_size=5))
 def test_any_record_is_read_or_told(records: dict[str, bytes]) -> None:
-    view(records)
+    build_view(records)
 
 
 async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
     store = MemoryStore(MemoryCluster(), "w1")
-    asked: list[Wish] = [
+    asked: list[ClaimRequest] = [
         ClaimName("web.test", "demo/web"),
         ClaimVip("web.test", "10.112.0.9"),
         ClaimPort(Transport.TCP, 30001, "web.test", 80),
     ]
-    assert not await claim(store, asked)
-    assert not await claim(store, asked), "once more is no harm"
-    assert await claim(store, [ClaimVip("other.test", "10.112.0.9")]), "taken: read again"
-    assert await claim(store, [ClaimName("web.test", "demo/other")])
-    assert not await claim(
+    assert not await submit_claims(store, asked)
+    assert not await submit_claims(store, asked), "once more is no harm"
+    assert await submit_claims(store, [ClaimVip("other.test", "10.112.0.9")]), "taken: read again"
+    assert await submit_claims(store, [ClaimName("web.test", "demo/other")])
+    assert not await submit_claims(
         store, [TakeOverName("web.test", "demo/web", "new/web"), MoveVip("web.test", "10.112.0.9", "10.112.0.10")]
     )
-    seen, _ = view((await store.read()).records)
+    seen, _ = build_view((await store.read()).records)
     assert seen.claims == Claims(
         {"web.test": "10.112.0.10"},
         {"web.test": "new/web"},
@@ -213,39 +213,41 @@ async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
     ("held", "wish", "then"),
     [
         pytest.param(
-            [name_claim("web.test", "demo/web")],
+            [encode_name_claim("web.test", "demo/web")],
             TakeOverName("web.test", "demo/web", "new/web"),
             Claims(owners={"web.test": "new/web"}),
             id="a name",
         ),
         pytest.param(
-            [service_claim("web.test", "10.112.0.9"), vip_claim("10.112.0.9", "web.test")],
+            [encode_service_claim("web.test", "10.112.0.9"), encode_vip_claim("10.112.0.9", "web.test")],
             MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
             Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.9": "web.test", "10.112.0.10": "web.test"}),
             id="a VIP",
         ),
         pytest.param(
-            [service_claim("web.test", "10.112.0.9"), vip_claim("10.112.0.10", "web.test")],
+            [encode_service_claim("web.test", "10.112.0.9"), encode_vip_claim("10.112.0.10", "web.test")],
             MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
             Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.10": "web.test"}),
             id="a VIP that was its own before",
         ),
     ],
 )
-async def test_claims_of_a_newer_version_pass_on(held: list[tuple[str, bytes]], wish: Wish, then: Claims) -> None:
+async def test_claims_of_a_newer_version_pass_on(
+    held: list[tuple[str, bytes]], wish: ClaimRequest, then: Claims
+) -> None:
     cluster = MemoryCluster()
     store = MemoryStore(cluster, "w1")
     cluster.write({key: msgspec.json.encode({**msgspec.json.decode(v), "v": 2, "since": "today"}) for key, v in held})
-    assert not await claim(store, [wish])
-    assert view(cluster.records)[0].claims == then
-    assert not await claim(store, [wish]), "once more is no harm"
+    assert not await submit_claims(store, [wish])
+    assert build_view(cluster.records)[0].claims == then
+    assert not await submit_claims(store, [wish]), "once more is no harm"
 
 
 async def test_a_claim_that_has_gone_to_a_third_one_is_not_taken_over() -> None:
     cluster = MemoryCluster()
-    cluster.write(dict([name_claim("web.test", "third/web")]))
-    assert await claim(MemoryStore(cluster, "w1"), [TakeOverName("web.test", "demo/web", "new/web")])
-    assert view(cluster.records)[0].claims.owners == {"web.test": "third/web"}
+    cluster.write(dict([encode_name_claim("web.test", "third/web")]))
+    assert await submit_claims(MemoryStore(cluster, "w1"), [TakeOverName("web.test", "demo/web", "new/web")])
+    assert build_view(cluster.records)[0].claims.owners == {"web.test": "third/web"}
 
 
 def _variants() -> dict[str, list[bytes]]:
@@ -254,30 +256,30 @@ def _variants() -> dict[str, list[bytes]]:
     for worker in ("w1", "w2", "w3"):
         services = [SERVICE, replace(SERVICE, persistence=0), replace(SERVICE, owner="demo/other", name="other.test")]
         for service in services:
-            for where, value in registration(worker, [service], []).items():
+            for where, value in encode_registration(worker, [service], []).items():
                 found.setdefault(where, []).append(value)
         for id in ("a", "b", "c/d"):
             for weight, owner in ((1, "demo/web"), (2, "demo/web"), (1, "demo/other")):
                 endpoint = replace(ENDPOINT, id=id, worker=worker, weight=weight, owner=owner)
-                for where, value in registration(worker, [], [endpoint]).items():
+                for where, value in encode_registration(worker, [], [endpoint]).items():
                     found.setdefault(where, []).append(value)
             for health in (Health.HEALTHY, Health.UNHEALTHY):
                 for of in (worker, "w2"):
                     for kept in (False, True):
-                        where, value = verdict(worker, (of, id), health, kept=kept, held_back=not kept)
+                        where, value = encode_verdict(worker, (of, id), health, kept=kept, held_back=not kept)
                         found.setdefault(where, []).append(value)
-        where, value = daemon(worker, "1", "a session")
+        where, value = encode_daemon(worker, "1", "a session")
         found.setdefault(where, []).append(value)
     for name, vip in (("web.test", "10.112.0.9"), ("other.test", "10.112.0.9"), ("web.test", "10.112.0.8")):
         for where, value in (
-            service_claim(name, vip),
-            vip_claim(vip, name),
-            name_claim(name, f"demo/{vip}"),
-            port_claim(Transport.TCP, 30001, name, 80),
+            encode_service_claim(name, vip),
+            encode_vip_claim(vip, name),
+            encode_name_claim(name, f"demo/{vip}"),
+            encode_port_claim(Transport.TCP, 30001, name, 80),
         ):
             found.setdefault(where, []).append(value)
-    found["claims/ports/tcp/030001"] = [port_claim(Transport.TCP, 1, "odd.test", 80)[1]]
-    found["health/w1/%61"] = [verdict("w1", ("w1", "a"), Health.HEALTHY)[1]]
+    found["claims/ports/tcp/030001"] = [encode_port_claim(Transport.TCP, 1, "odd.test", 80)[1]]
+    found["health/w1/%61"] = [encode_verdict("w1", ("w1", "a"), Health.HEALTHY)[1]]
     found["something/else"] = [b"whatever"]
     return {where: [*values, b"{", b"{}"] for where, values in found.items()}
 
@@ -287,10 +289,10 @@ RECORDS = st.fixed_dictionaries({}, optional={where: st.sampled_from(v) for wher
 
 @given(st.lists(RECORDS, max_size=4))
 def test_a_reader_gives_the_same_picture_as_a_fresh_one(pictures: list[dict[str, bytes]]) -> None:
-    reader = Reader()
+    reader = ViewBuilder()
     for records in pictures:
         seen, problems = reader.view(records)
-        fresh, told = view(records)
+        fresh, told = build_view(records)
         assert (seen, problems) == (fresh, told)
         assert seen.groups == fresh.groups == replace(seen).groups, "replace: found out from the endpoints"
 
@@ -299,13 +301,13 @@ def test_a_reader_gives_the_same_picture_as_a_fresh_one(pictures: list[dict[str,
 def test_a_reader_that_is_told_of_changes_alone_gives_it_too(
     pictures: list[dict[str, bytes]], order: random.Random
 ) -> None:
-    reader, records = Reader(), dict[str, bytes]()
+    reader, records = ViewBuilder(), dict[str, bytes]()
     for wanted in pictures:
         changes = [*wanted.items(), *((where, None) for where in records.keys() - wanted.keys())]
         order.shuffle(changes)
         cut = order.randint(0, len(changes))
         reader.follow(dict(changes[:cut]))
-        assert reader.follow(dict(changes[cut:])) == view(wanted)
+        assert reader.follow(dict(changes[cut:])) == build_view(wanted)
         records = wanted
 
 
@@ -325,11 +327,11 @@ GONE = ("w2", "a")
     ],
 )
 def test_whose_word_counts(said: dict[str, str], daemons: list[str], health: str | None, kept: bool) -> None:
-    records = dict(daemon(worker, "1", "a session") for worker in daemons)
+    records = dict(encode_daemon(worker, "1", "a session") for worker in daemons)
     for worker, word in said.items():
         now = Health.HEALTHY if word == "up" else Health.UNHEALTHY
-        records |= dict([verdict(worker, GONE, now, kept=word == "kept")])
-    seen, problems = view(records)
+        records |= dict([encode_verdict(worker, GONE, now, kept=word == "kept")])
+    seen, problems = build_view(records)
     assert not problems
     assert seen.health == ({} if health is None else {GONE: Health(health)})
     assert (seen.kept == {GONE}) is kept
@@ -337,10 +339,10 @@ def test_whose_word_counts(said: dict[str, str], daemons: list[str], health: str
 
 
 def test_a_worker_that_is_gone_or_back_changes_whose_word_counts() -> None:
-    presence = daemon("w2", "1", "a session")
-    records = dict([presence, verdict("w2", GONE, Health.HEALTHY), verdict("w1", GONE, Health.UNHEALTHY)])
-    records |= registration("w2", [SERVICE], [replace(ENDPOINT, id="a", worker="w2")])
-    reader = Reader()
+    presence = encode_daemon("w2", "1", "a session")
+    records = dict([presence, encode_verdict("w2", GONE, Health.HEALTHY), encode_verdict("w1", GONE, Health.UNHEALTHY)])
+    records |= encode_registration("w2", [SERVICE], [replace(ENDPOINT, id="a", worker="w2")])
+    reader = ViewBuilder()
     assert reader.view(records)[0].groups["demo/web"].verdicts == (Health.HEALTHY,)
     assert reader.follow({presence[0]: None})[0].groups["demo/web"].verdicts == (Health.UNHEALTHY,)
     assert reader.follow(dict([presence]))[0].groups["demo/web"].verdicts == (Health.HEALTHY,)
@@ -348,20 +350,22 @@ def test_a_worker_that_is_gone_or_back_changes_whose_word_counts() -> None:
 
 def test_many_endpoints_that_come_and_go_at_once_are_in_order() -> None:
     endpoints = [replace(ENDPOINT, id=f"e{number * 7 % 200:03}", worker="w1") for number in range(200)]
-    reader, records = Reader(), registration("w1", [], endpoints)
-    reader.view(registration("w1", [], endpoints[:3]))
+    reader, records = ViewBuilder(), encode_registration("w1", [], endpoints)
+    reader.view(encode_registration("w1", [], endpoints[:3]))
     seen, _ = reader.view(records)
     assert [endpoint.id for endpoint in seen.endpoints] == [f"e{number:03}" for number in range(200)]
-    seen, _ = reader.view(registration("w1", [], endpoints[:120]))
+    seen, _ = reader.view(encode_registration("w1", [], endpoints[:120]))
     assert seen.endpoints == tuple(sorted(endpoints[:120], key=lambda endpoint: endpoint.id))
 
 
 def test_what_a_changed_record_does_not_touch_stays_the_same_object() -> None:
     other = replace(ENDPOINT, id="x", owner="demo/other")
-    records = registration("w1", [SERVICE], [ENDPOINT, other]) | dict([service_claim("web.test", "10.112.0.9")])
-    reader = Reader()
+    records = encode_registration("w1", [SERVICE], [ENDPOINT, other]) | dict(
+        [encode_service_claim("web.test", "10.112.0.9")]
+    )
+    reader = ViewBuilder()
     before, _ = reader.view(records)
-    after, _ = reader.view(records | dict([verdict("w1", ("w1", ENDPOINT.id), Health.HEALTHY)]))
+    after, _ = reader.view(records | dict([encode_verdict("w1", ("w1", ENDPOINT.id), Health.HEALTHY)]))
     assert after.groups["demo/web"].verdicts == (Health.HEALTHY,)
     assert after.groups["demo/other"] is before.groups["demo/other"]
     assert after.endpoints is before.endpoints
@@ -370,15 +374,15 @@ def test_what_a_changed_record_does_not_touch_stays_the_same_object() -> None:
 
 
 def test_two_spellings_of_a_key_are_not_two_records() -> None:
-    key, value = verdict("w1", ("w1", "a"), Health.HEALTHY)
-    seen, (problem,) = view({key: value, "health/w1/%61": value})
+    key, value = encode_verdict("w1", ("w1", "a"), Health.HEALTHY)
+    seen, (problem,) = build_view({key: value, "health/w1/%61": value})
     assert seen.health == {("w1", "a"): Health.HEALTHY}
     assert problem.subject == "record health/w1/%61"
     assert "this one is written health/w1/a" in problem.reason
 
 
 def test_a_record_that_has_not_changed_stays_the_same_object() -> None:
-    reader = Reader()
-    records = registration("w1", [SERVICE], [ENDPOINT])
+    reader = ViewBuilder()
+    records = encode_registration("w1", [SERVICE], [ENDPOINT])
     (before, _), (after, _) = reader.view(records), reader.view(dict(records))
     assert after.endpoints[0] is before.endpoints[0]

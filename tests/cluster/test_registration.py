@@ -2,7 +2,7 @@
 
 from ipaddress import ip_network
 
-from mesh.cluster.registration import Registration, register
+from mesh.cluster.registration import Registration, register_instances
 from mesh.model.service import Endpoint, Instance, Route, Transport
 
 WEB = {"mesh.routing.port_80": "web.test"}
@@ -13,7 +13,7 @@ def instance(number: int, labels: dict[str, str], owner: str = "demo/web") -> In
 
 
 def offered(*instances: Instance) -> Registration:
-    return register(instances, worker="w1", domain="mesh.internal", pool=ip_network("10.112.0.0/16"))
+    return register_instances(instances, worker="w1", domain="mesh.internal", pool=ip_network("10.112.0.0/16"))
 
 
 def test_instances_of_one_owner_are_endpoints_of_one_service() -> None:

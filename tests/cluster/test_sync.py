@@ -10,16 +10,16 @@ from ipaddress import ip_network
 import msgspec
 import pytest
 
-from mesh.cluster.claims import Wish, wishes
-from mesh.cluster.records.encode import own_prefixes, service_claim, view, vip_claim
-from mesh.cluster.sync import GRACE, Share
-from mesh.control.conditions import Journal
+from mesh.cluster.claims import ClaimRequest, plan_claims
+from mesh.cluster.records.encode import build_view, encode_service_claim, encode_vip_claim, own_prefixes
+from mesh.cluster.sync import GRACE, ClusterSync
+from mesh.control.conditions import LoopConditions
 from mesh.model.codes import Code
 from mesh.model.eligibility import vip_of
 from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
 from mesh.model.table import RealKey
-from mesh.model.view import ClusterView, Said
+from mesh.model.view import ClusterView, HealthReport
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 pytestmark = pytest.mark.looptime
@@ -37,7 +37,7 @@ class Worker:
 
     cluster: MemoryCluster
     name: str
-    journal: Journal = field(default_factory=Journal)
+    journal: LoopConditions = field(default_factory=LoopConditions)
     views: list[ClusterView] = field(default_factory=list)
     met: set[str] = field(default_factory=set)
     """Workers that answer it."""
@@ -45,12 +45,12 @@ class Worker:
     def __post_init__(self) -> None:
         listens = RealKey(f"10.1.0.{self.name[1:]}", 9781)
         store = MemoryStore(self.cluster, self.name)
-        self.share = Share(
+        self.share = ClusterSync(
             self.name, store, self.journal, self._decide, listens=listens, answers=lambda worker: worker in self.met
         )
 
-    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
-        return wishes(seen.services, seen.claims, pool=POOL, ports=range(30000, 30010))
+    def _decide(self, seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
+        return plan_claims(seen.services, seen.claims, pool=POOL, ports=range(30000, 30010))
 
     @asynccontextmanager
     async def running(self, *, patient: bool = False) -> AsyncIterator["Worker"]:
@@ -64,7 +64,7 @@ class Worker:
         self.share.offer((service(name),) if ids else (), endpoints)
 
     def judges(self, health: Mapping[str, Health]) -> None:
-        self.share.judge({(self.name, id): Said(health) for id, health in health.items()})
+        self.share.judge({(self.name, id): HealthReport(health) for id, health in health.items()})
 
     @property
     def seen(self) -> list[tuple[str, str]]:
@@ -176,7 +176,7 @@ async def test_a_store_that_lost_everything_gets_every_claim_back(
         pictures = len(one.views)
         cluster.lose_everything()
         await asyncio.sleep(1)
-        assert view(cluster.records)[0].claims == claims
+        assert build_view(cluster.records)[0].claims == claims
         assert one.seen == two.seen == [("w1", "a"), ("w2", "b")]
         assert all(seen.claims == claims and len(seen.endpoints) == 2 for seen in one.views[pictures - 1 :]), "no flap"
         assert caplog.text.count("the store has lost what it knew") == 2
@@ -208,7 +208,7 @@ async def test_what_another_has_claimed_in_a_new_store_it_keeps(
         cluster.lose_everything()
         cluster.write({f"claims/vips/{address}": b'{"v":1,"name":"quicker.test"}'})
         await asyncio.sleep(2 * GRACE)
-        claims = view(cluster.records)[0].claims
+        claims = build_view(cluster.records)[0].claims
         assert claims.holders[address] == "quicker.test"
         assert claims.vips["web.test"] != address, "no VIP is given twice"
         assert "1 claims could not be given back" in caplog.text
@@ -222,10 +222,10 @@ async def test_a_vip_that_has_moved_since_the_backup_that_was_put_back_stays_whe
         await asyncio.sleep(1)
         address = one.views[-1].claims.vips["web.test"]
         cluster.lose_everything()
-        older = [service_claim("web.test", "10.112.0.99"), vip_claim("10.112.0.99", "web.test")]
+        older = [encode_service_claim("web.test", "10.112.0.99"), encode_vip_claim("10.112.0.99", "web.test")]
         cluster.write(dict(older))
         await asyncio.sleep(2 * GRACE)
-        claims = view(cluster.records)[0].claims
+        claims = build_view(cluster.records)[0].claims
         assert claims.vips["web.test"] == one.views[-1].claims.vips["web.test"] == address
         assert claims.holders == {address: "web.test", "10.112.0.99": "web.test"}
 

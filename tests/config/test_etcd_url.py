@@ -2,7 +2,7 @@
 
 import pytest
 
-from mesh.config.etcd_url import EtcdUrl, parse
+from mesh.config.etcd_url import EtcdUrl, parse_etcd_url
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from mesh.config.etcd_url import EtcdUrl, parse
     ],
 )
 def test_members_and_prefix(text: str, members: tuple[str, ...], prefix: str) -> None:
-    assert parse(text) == EtcdUrl(members, prefix)
-    assert parse(text).tls == text.startswith("etcds")
+    assert parse_etcd_url(text) == EtcdUrl(members, prefix)
+    assert parse_etcd_url(text).tls == text.startswith("etcds")
 
 
 @pytest.mark.parametrize(
@@ -36,5 +36,5 @@ def test_members_and_prefix(text: str, members: tuple[str, ...], prefix: str) ->
 )
 def test_what_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
-        parse(text)
+        parse_etcd_url(text)
     assert "u:p" not in str(caught.value)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config.settings import SETTINGS, Driver, EndpointAddress, Settings, load, variable_of
+from mesh.config.settings import SETTINGS, Driver, EndpointAddress, Settings, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
-from mesh.util.logging.formats import Format
+from mesh.util.logging.formats import LogFormat
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def read(text: str = "", **environment: str) -> Settings:
-    return load(text, environment, hostname="w1", file="vipmesh.toml")
+    return parse_settings(text, environment, hostname="w1", file="vipmesh.toml")
 
 
 def test_the_defaults() -> None:
@@ -56,7 +56,7 @@ def test_the_defaults() -> None:
         admin_cert=None,
         admin_key=None,
         admin_client_ca=None,
-        log_format=Format.TEXT,
+        log_format=LogFormat.TEXT,
         metrics_services=1000,
     )
 
@@ -196,6 +196,6 @@ def test_the_reference_lists_every_setting_with_its_default_and_variable() -> No
     assert documented == set(SETTINGS)
     for row, line in rows.items():
         key = row.replace("] ", ".")
-        assert variable_of(key) in line
+        assert environment_variable(key) in line
         default = SETTINGS[key].default
         assert default in (None, ()) or str(default) in line

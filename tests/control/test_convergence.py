@@ -9,19 +9,19 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.cluster.records.encode import view
-from mesh.control.digest import digest
-from mesh.control.planner import plan
-from mesh.dataplane import Failure
+from mesh.cluster.records.encode import build_view
+from mesh.control.digest import plan_digest
+from mesh.control.planner import make_plan
+from mesh.dataplane import OperationFailure
 from mesh.dataplane.operations import Operation
 from mesh.model.service import Health, Instance
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.store import MemoryCluster, MemoryStore
-from mesh.testing.worker import FakeWorker, Field, spread
+from mesh.testing.worker import FakeWorker, WorkerBed, spread_instances
 
 pytestmark = pytest.mark.looptime
 
-FIELD = Field(ip_network("10.112.0.0/16"), drain_timeout=2.0)
+FIELD = WorkerBed(ip_network("10.112.0.0/16"), drain_timeout=2.0)
 SERVICES, COPIES, WORKERS = 40, 3, 6
 
 
@@ -33,7 +33,7 @@ class RecordingPlane(FakeDataPlane):
         self.weights: dict[str, list[int]] = {}
         self.takes = 0.0
 
-    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         """See `DataPlane.apply`."""
         await asyncio.sleep(self.takes)
         failures = await super().apply(operations)
@@ -63,8 +63,8 @@ class Cluster:
     shared: MemoryCluster = field(default_factory=MemoryCluster)
     workers: list[FakeWorker] = field(default_factory=list)
     lives: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    where: Field = FIELD
-    placed: list[list[Instance]] = field(default_factory=lambda: spread(SERVICES, COPIES, WORKERS))
+    where: WorkerBed = FIELD
+    placed: list[list[Instance]] = field(default_factory=lambda: spread_instances(SERVICES, COPIES, WORKERS))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Cluster"]:
@@ -95,9 +95,9 @@ class Cluster:
 
     def expected(self) -> str:
         """From the records alone, by one that has seen nothing before."""
-        seen, problems = view(self.shared.records)
+        seen, problems = build_view(self.shared.records)
         assert not problems
-        return digest(plan(seen, seen.health))
+        return plan_digest(make_plan(seen, seen.health))
 
     def reals(self) -> set[int]:
         """How many real servers each carries."""

@@ -8,19 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cluster.records.encode import name_claim, port_claim, registration, service_claim, verdict, view, vip_claim
-from mesh.cluster.records.view_builder import Reader
-from mesh.control.digest import BITS, TableDigest, as_number, digest
-from mesh.control.planner import plan
+from mesh.cluster.records.encode import (
+    build_view,
+    encode_name_claim,
+    encode_port_claim,
+    encode_registration,
+    encode_service_claim,
+    encode_verdict,
+    encode_vip_claim,
+)
+from mesh.cluster.records.view_builder import ViewBuilder
+from mesh.control.digest import BITS, TableDigest, digest_number, plan_digest
+from mesh.control.planner import make_plan
 from mesh.model.claims import Claims
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import (
-    Drain,
+    DrainReason,
     Endpoint,
     EndpointKey,
     Forwarding,
     Health,
-    Publish,
+    PortPublication,
     Route,
     Scheduler,
     SchedulerFlag,
@@ -32,7 +40,7 @@ from mesh.model.view import ClusterView
 
 def service(name: str) -> Service:
     routes = (Route(f"{name}.test", 80, Transport.TCP, 8080), Route(f"www.{name}.test", 443, Transport.TCP, 8443))
-    publishes = (Publish(9090, Transport.TCP, None),)
+    publishes = (PortPublication(9090, Transport.TCP, None),)
     return Service(f"demo/{name}", f"{name}.test", routes, publishes, probe=Probe(ProbeKind.HTTP, None))
 
 
@@ -51,7 +59,7 @@ VIEW = ClusterView(
 
 
 def of(seen: ClusterView) -> str:
-    return digest(plan(seen, seen.health))
+    return plan_digest(make_plan(seen, seen.health))
 
 
 def with_web(seen: ClusterView, **changes: object) -> ClusterView:
@@ -77,7 +85,7 @@ DIFFERENCES: dict[str, Callable[[ClusterView], ClusterView]] = {
     "forwarding": lambda seen: with_two(seen, forwarding=Forwarding.DIRECT),
     "upper threshold": lambda seen: with_two(seen, max_connections=9),
     "lower threshold": lambda seen: with_two(seen, max_connections=9, min_connections=5),
-    "drain": lambda seen: with_two(seen, drain=Drain.ASKED),
+    "drain": lambda seen: with_two(seen, drain=DrainReason.ASKED),
     "gone": lambda seen: replace(seen, endpoints=(ONE,)),
     "another service's": lambda seen: with_two(seen, owner="demo/shop"),
     "unhealthy": lambda seen: with_health(seen, Health.UNHEALTHY),
@@ -107,19 +115,19 @@ def test_a_difference_makes_another_digest(name: str) -> None:
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_digests_are_equal_where_tables_are(name: str) -> None:
     """Who drains and who is gone leave one table behind."""
-    here = plan(DIFFERENCES[name](VIEW), DIFFERENCES[name](VIEW).health, ["192.0.2.1"])
+    here = make_plan(DIFFERENCES[name](VIEW), DIFFERENCES[name](VIEW).health, ["192.0.2.1"])
     for change in DIFFERENCES.values():
-        there = plan(change(VIEW), change(VIEW).health, ["192.0.2.1"])
+        there = make_plan(change(VIEW), change(VIEW).health, ["192.0.2.1"])
         same = (here.table, here.names, here.failed) == (there.table, there.names, there.failed)
-        assert (digest(here) == digest(there)) is same
+        assert (plan_digest(here) == plan_digest(there)) is same
 
 
 def test_what_is_local_by_nature_does_not_count() -> None:
-    here = plan(VIEW, VIEW.health, ["192.0.2.1", "192.0.2.2"])
-    there = plan(VIEW, VIEW.health, ["fd00::1"], resolver="10.112.0.1")
-    contested = plan(VIEW, VIEW.health, ["192.0.2.3"], contested=[(Transport.TCP, 30000)])
+    here = make_plan(VIEW, VIEW.health, ["192.0.2.1", "192.0.2.2"])
+    there = make_plan(VIEW, VIEW.health, ["fd00::1"], resolver="10.112.0.1")
+    contested = make_plan(VIEW, VIEW.health, ["192.0.2.3"], contested=[(Transport.TCP, 30000)])
     assert len({frozenset(planned.table.virtual_servers) for planned in (here, there, contested)}) == 3
-    assert digest(here) == digest(there) == digest(contested)
+    assert plan_digest(here) == plan_digest(there) == plan_digest(contested)
 
 
 def test_a_service_that_is_only_published_counts() -> None:
@@ -131,21 +139,21 @@ def test_a_service_that_is_only_published_counts() -> None:
 
 def test_it_is_short_and_a_double_holds_it() -> None:
     assert len(of(VIEW)) == BITS // 4 == 12
-    assert int(float(as_number(of(VIEW)))) == as_number(of(VIEW))
-    assert of(ClusterView()) == digest(plan(ClusterView(), {})) != of(VIEW)
+    assert int(float(digest_number(of(VIEW)))) == digest_number(of(VIEW))
+    assert of(ClusterView()) == plan_digest(make_plan(ClusterView(), {})) != of(VIEW)
 
 
 # ------------------------------------------------------------------------------------------------ order of arrival
 
 RECORDS = list(
     {
-        **dict(record for s in (WEB, SHOP) for record in [service_claim(s.name, VIEW.claims.vips[s.name])]),
-        **dict(vip_claim(vip, name) for name, vip in VIEW.claims.vips.items()),
-        **dict(name_claim(name, owner) for name, owner in VIEW.claims.owners.items()),
-        **dict(port_claim(*port, *of) for port, of in VIEW.claims.ports.items()),
-        **registration("w1", [WEB, SHOP], [ONE]),
-        **registration("w2", [WEB], [TWO]),
-        **dict(verdict(worker, (worker, id), health) for (worker, id), health in VIEW.health.items()),
+        **dict(record for s in (WEB, SHOP) for record in [encode_service_claim(s.name, VIEW.claims.vips[s.name])]),
+        **dict(encode_vip_claim(vip, name) for name, vip in VIEW.claims.vips.items()),
+        **dict(encode_name_claim(name, owner) for name, owner in VIEW.claims.owners.items()),
+        **dict(encode_port_claim(*port, *of) for port, of in VIEW.claims.ports.items()),
+        **encode_registration("w1", [WEB, SHOP], [ONE]),
+        **encode_registration("w2", [WEB], [TWO]),
+        **dict(encode_verdict(worker, (worker, id), health) for (worker, id), health in VIEW.health.items()),
     }.items()
 )
 
@@ -153,13 +161,13 @@ RECORDS = list(
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, len(RECORDS)), max_size=4))
 def test_equal_pictures_have_equal_digests_whatever_came_first(order: random.Random, looks: list[int]) -> None:
     arriving = order.sample(RECORDS, len(RECORDS))
-    reader, word, planned = Reader(), TableDigest(), None
+    reader, word, planned = ViewBuilder(), TableDigest(), None
     for look in [*sorted(looks), len(RECORDS)]:
         seen, problems = reader.view(dict(arriving[:look]))
-        planned = plan(seen, seen.health, before=planned)
+        planned = make_plan(seen, seen.health, before=planned)
         last = word(planned)
         assert not problems
-    assert last == of(view(dict(RECORDS))[0])
+    assert last == of(build_view(dict(RECORDS))[0])
 
 
 @dataclass
@@ -184,23 +192,23 @@ def test_a_digest_that_follows_the_changes_is_that_of_the_last_picture(
     steps: list[tuple[EndpointKey, int | Health]],
 ) -> None:
     world = _World(dict.fromkeys([ONE.key, TWO.key], 1), dict(VIEW.health))
-    word, planned = TableDigest(), plan(VIEW, VIEW.health)
+    word, planned = TableDigest(), make_plan(VIEW, VIEW.health)
     for key, change in steps:
         if isinstance(change, Health):
             world.health[key] = change
         else:
             world.weights[key] = change
         seen = world.view()
-        planned = plan(seen, seen.health, before=planned)
+        planned = make_plan(seen, seen.health, before=planned)
         assert word(planned) == of(seen)
 
 
 @pytest.mark.parametrize("name", ["weight", "unhealthy", "name"])
 def test_what_changes_back_has_the_digest_it_had(name: str) -> None:
     word = TableDigest()
-    first = plan(VIEW, VIEW.health)
+    first = make_plan(VIEW, VIEW.health)
     before = word(first)
     changed = DIFFERENCES[name](VIEW)
-    second = plan(changed, changed.health, before=first)
+    second = make_plan(changed, changed.health, before=first)
     assert word(second) != before
-    assert word(plan(VIEW, VIEW.health, before=second)) == before
+    assert word(make_plan(VIEW, VIEW.health, before=second)) == before

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.control.dns_zone import Names, label, named
-from mesh.control.planner import plan
-from mesh.control.service_plan import Part
+from mesh.control.dns_zone import ZonePublisher, dns_service, endpoint_label
+from mesh.control.planner import make_plan
+from mesh.control.service_plan import ServicePlan
 from mesh.model.claims import Claims
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
@@ -22,33 +22,33 @@ ONE = Endpoint("demo/web/10.2.0.1", "demo/web", "w1", "10.2.0.1")
 TWO = Endpoint("demo/web/10.2.0.2:8080", "demo/web", "w2", "10.2.0.2", port=8080, weight=3, release="v2")
 
 
-def part(service: Service = WEB, *endpoints: Endpoint, health: Mapping[str, Health] | None = None) -> Part:
+def part(service: Service = WEB, *endpoints: Endpoint, health: Mapping[str, Health] | None = None) -> ServicePlan:
     view = ClusterView((service,), endpoints, CLAIMS)
     verdicts = {e.key: verdict for e in endpoints if (verdict := (health or {}).get(e.id))}
-    return plan(view, verdicts).parts["demo/web"]
+    return make_plan(view, verdicts).parts["demo/web"]
 
 
 def test_a_service_in_full() -> None:
-    assert named("web.test", part(WEB, ONE, TWO, health={ONE.id: Health.HEALTHY})) == dns.Service(
+    assert dns_service("web.test", part(WEB, ONE, TWO, health={ONE.id: Health.HEALTHY})) == dns.DnsService(
         addresses=(VIP,),
         endpoints=(
-            dns.Endpoint("10-2-0-1", "10.2.0.1", True, ("worker=w1", "health=healthy", "weight=1")),
-            dns.Endpoint(
+            dns.DnsEndpoint("10-2-0-1", "10.2.0.1", True, ("worker=w1", "health=healthy", "weight=1")),
+            dns.DnsEndpoint(
                 "10-2-0-2-8080",
                 "10.2.0.2",
                 False,
                 ("worker=w2", "health=starting", "weight=3", "port=8080", "release=v2"),
             ),
         ),
-        ports=(dns.Port(80, "tcp"),),
+        ports=(dns.DnsPort(80, "tcp"),),
         about=("owner=demo/web", "state=serving", "serving=1/2"),
         canonical=True,
     )
 
 
 def test_another_name_has_its_own_ports_and_the_address_leads_back_to_the_first() -> None:
-    alias = named("alt.test", part(WEB, ONE))
-    assert (alias.ports, alias.canonical) == ((dns.Port(53, "udp"),), False)
+    alias = dns_service("alt.test", part(WEB, ONE))
+    assert (alias.ports, alias.canonical) == ((dns.DnsPort(53, "udp"),), False)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_another_name_has_its_own_ports_and_the_address_leads_back_to_the_first(
     ],
 )
 def test_the_state_in_a_word(endpoints: tuple[Endpoint, ...], health: Mapping[str, Health], state: str) -> None:
-    assert state in named("web.test", part(WEB, *endpoints, health=health)).about
+    assert state in dns_service("web.test", part(WEB, *endpoints, health=health)).about
 
 
 def test_without_a_probe_every_endpoint_serves() -> None:
-    (endpoint,) = named("web.test", part(replace(WEB, probe=None), ONE)).endpoints
+    (endpoint,) = dns_service("web.test", part(replace(WEB, probe=None), ONE)).endpoints
     assert endpoint.serving
     assert "health=not probed" in endpoint.about
 
@@ -81,12 +81,12 @@ def test_without_a_probe_every_endpoint_serves() -> None:
     ],
 )
 def test_an_endpoints_label(id: str, expected: str) -> None:
-    assert label(id) == expected
+    assert endpoint_label(id) == expected
 
 
 def test_what_has_not_changed_is_handed_on_as_it_was() -> None:
-    published: list[Mapping[str, dns.Service]] = []
-    names = Names(published.append)
+    published: list[Mapping[str, dns.DnsService]] = []
+    names = ZonePublisher(published.append)
     web = part(WEB, ONE)
     names({"web.test": web})
     names({"web.test": web, "alt.test": web})

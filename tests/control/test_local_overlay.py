@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.control.local_overlay import Local
-from mesh.model.service import Drain, Endpoint, Health, Instance
+from mesh.control.local_overlay import LocalOverlay
+from mesh.model.service import DrainReason, Endpoint, Health, Instance
 from mesh.model.view import ClusterView
 
 A, B = Endpoint("a", "demo/web", "w1", "10.2.0.1"), Endpoint("b", "demo/web", "w1", "10.2.0.2")
@@ -17,12 +17,12 @@ VIEW = ClusterView(endpoints=(A, OTHER, B, ELSE), health={A.key: Health.HEALTHY,
 HEALTH = {"a": Health.HEALTHY, "b": Health.STARTING}
 
 
-def instance(id: str, drain: Drain | None = None, health: Health | None = None) -> Instance:
+def instance(id: str, drain: DrainReason | None = None, health: Health | None = None) -> Instance:
     return Instance(id, "demo/web", "10.2.0.9", {}, drain=drain, health=health)
 
 
 def seen(instances: list[Instance] | None, health: dict[str, Health], view: ClusterView = VIEW) -> ClusterView:
-    return Local("w1").after(view, here(instances), health).picture()
+    return LocalOverlay("w1").after(view, here(instances), health).picture()
 
 
 def here(instances: list[Instance] | None) -> dict[str, Instance] | None:
@@ -39,8 +39,8 @@ def test_what_runs_no_more_is_gone_and_the_others_endpoint_of_that_id_is_not() -
 
 
 def test_a_drain_and_what_the_engine_says_come_at_once() -> None:
-    now = seen([instance("a", Drain.STOPPING, Health.UNHEALTHY), instance("b")], HEALTH)
-    assert now.endpoints == (replace(A, drain=Drain.STOPPING, health=Health.UNHEALTHY), OTHER, B, ELSE)
+    now = seen([instance("a", DrainReason.STOPPING, Health.UNHEALTHY), instance("b")], HEALTH)
+    assert now.endpoints == (replace(A, drain=DrainReason.STOPPING, health=Health.UNHEALTHY), OTHER, B, ELSE)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,9 @@ def test_what_is_not_touched_stays_the_same_object() -> None:
 
 
 @given(
-    st.lists(st.builds(instance, st.sampled_from("ab"), st.sampled_from([None, *Drain])), unique_by=lambda i: i.id),
+    st.lists(
+        st.builds(instance, st.sampled_from("ab"), st.sampled_from([None, *DrainReason])), unique_by=lambda i: i.id
+    ),
     st.dictionaries(st.sampled_from("ab"), st.sampled_from(Health)),
 )
 def test_its_groups_are_those_of_its_endpoints(instances: list[Instance], health: dict[str, Health]) -> None:
@@ -79,7 +81,7 @@ def test_its_groups_are_those_of_its_endpoints(instances: list[Instance], health
 @given(
     st.lists(
         st.tuples(
-            st.none() | st.lists(st.builds(instance, st.sampled_from("abc"), st.sampled_from([None, *Drain]))),
+            st.none() | st.lists(st.builds(instance, st.sampled_from("abc"), st.sampled_from([None, *DrainReason]))),
             st.dictionaries(st.sampled_from("abc"), st.sampled_from(Health)),
             st.lists(st.sampled_from([A, B, OTHER, ELSE, replace(A, weight=7)]), unique_by=lambda e: e.key),
             st.dictionaries(st.sampled_from([A.key, B.key, OTHER.key, ("w1", "x")]), st.sampled_from(Health)),
@@ -89,11 +91,11 @@ def test_its_groups_are_those_of_its_endpoints(instances: list[Instance], health
 def test_from_one_picture_to_the_next_it_comes_to_the_same_as_from_none(
     steps: list[tuple[list[Instance] | None, dict[str, Health], list[Endpoint], dict[tuple[str, str], Health]]],
 ) -> None:
-    local = Local("w1")
+    local = LocalOverlay("w1")
     for instances, probed, endpoints, health in steps:
         ordered = tuple(sorted(endpoints, key=lambda endpoint: (endpoint.id, endpoint.worker)))
         view = ClusterView(endpoints=ordered, health=health)
         local = local.after(view, here(instances), probed)
-        assert local.picture() == Local("w1").after(view, here(instances), probed).picture()
+        assert local.picture() == LocalOverlay("w1").after(view, here(instances), probed).picture()
         again = local.after(view, local.here, probed)
         assert (again.endpoints, again.verdicts) == (local.endpoints, local.verdicts)

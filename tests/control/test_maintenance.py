@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from mesh.control.drain_requests import Leaving
-from mesh.control.graceful_stop import Stopping
-from mesh.model.errors import RefusalError
-from mesh.model.service import Drain, Endpoint, Instance
+from mesh.control.drain_requests import DrainRequests
+from mesh.control.graceful_stop import GracefulStopper
+from mesh.model.errors import ActionRefusedError
+from mesh.model.service import DrainReason, Endpoint, Instance
 from tests.control.reported import status_of
 from tests.control.test_mass_failure import FALL, addresses, answers
 from tests.control.test_reconciler import PROBED, Bench, instance
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.looptime
 LABELS: Mapping[str, str] = {}
 
 
-def one(drain: Drain | None = None) -> Instance:
+def one(drain: DrainReason | None = None) -> Instance:
     return Instance("a", "demo/web", "10.2.0.1", LABELS, drain=drain)
 
 
@@ -25,17 +25,19 @@ def one(drain: Drain | None = None) -> Instance:
     ("asked", "engine", "shown"),
     [
         ([], None, None),
-        ([], Drain.PAUSED, Drain.PAUSED),
-        ([Drain.ASKED], None, Drain.ASKED),
-        ([Drain.ASKED], Drain.STOPPING, Drain.STOPPING),
-        ([Drain.MAINTENANCE], None, Drain.MAINTENANCE),
-        ([Drain.MAINTENANCE], Drain.STOPPING, Drain.MAINTENANCE),
-        ([Drain.MAINTENANCE, Drain.ASKED], None, Drain.MAINTENANCE),
-        ([Drain.ASKED, Drain.MAINTENANCE], None, Drain.MAINTENANCE),
+        ([], DrainReason.PAUSED, DrainReason.PAUSED),
+        ([DrainReason.ASKED], None, DrainReason.ASKED),
+        ([DrainReason.ASKED], DrainReason.STOPPING, DrainReason.STOPPING),
+        ([DrainReason.MAINTENANCE], None, DrainReason.MAINTENANCE),
+        ([DrainReason.MAINTENANCE], DrainReason.STOPPING, DrainReason.MAINTENANCE),
+        ([DrainReason.MAINTENANCE, DrainReason.ASKED], None, DrainReason.MAINTENANCE),
+        ([DrainReason.ASKED, DrainReason.MAINTENANCE], None, DrainReason.MAINTENANCE),
     ],
 )
-def test_what_is_asked_and_what_the_engine_says(asked: list[Drain], engine: Drain | None, shown: Drain | None) -> None:
-    leaving = Leaving()
+def test_what_is_asked_and_what_the_engine_says(
+    asked: list[DrainReason], engine: DrainReason | None, shown: DrainReason | None
+) -> None:
+    leaving = DrainRequests()
     for why in asked:
         leaving.ask("a", why)
     assert [instance.drain for instance in leaving.marked([one(engine)])] == [shown]
@@ -46,16 +48,16 @@ def test_what_is_asked_and_what_the_engine_says(asked: list[Drain], engine: Drai
 
 
 def test_it_holds_over_a_restart() -> None:
-    leaving = Leaving()
-    leaving.adopt([Endpoint("a", "demo/web", "w1", "10.2.0.1", drain=Drain.MAINTENANCE)])
-    assert [instance.drain for instance in leaving.marked([one()])] == [Drain.MAINTENANCE]
+    leaving = DrainRequests()
+    leaving.adopt([Endpoint("a", "demo/web", "w1", "10.2.0.1", drain=DrainReason.MAINTENANCE)])
+    assert [instance.drain for instance in leaving.marked([one()])] == [DrainReason.MAINTENANCE]
 
 
 async def test_an_endpoint_in_maintenance_is_neither_used_nor_asked() -> None:
     bench = Bench()
     answers(bench, 1, 2)
     async with bench.running() as loop:
-        stopping = Stopping(bench.leaving, [], 30.0)
+        stopping = GracefulStopper(bench.leaving, [], 30.0)
         bench.source.say([instance(n, PROBED) for n in (1, 2)])
         await bench.passes(5)
         assert addresses(bench) == {"1", "2"}
@@ -75,7 +77,7 @@ async def test_an_endpoint_in_maintenance_is_neither_used_nor_asked() -> None:
         answers(bench, 1)
         await bench.passes(3)
         assert addresses(bench) == {"1", "2"}
-        with pytest.raises(RefusalError, match="no container engine runs"):
+        with pytest.raises(ActionRefusedError, match="no container engine runs"):
             await stopping.stop(id)
-        with pytest.raises(RefusalError, match="runs on this worker"):
+        with pytest.raises(ActionRefusedError, match="runs on this worker"):
             await stopping.maintain("nobody")

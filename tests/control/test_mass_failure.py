@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from mesh.cluster.departed import REMEMBERED, VALID
-from mesh.cluster.records.encode import daemon, registration, verdict, view
+from mesh.cluster.departed import RETENTION, VERDICT_VALIDITY
+from mesh.cluster.records.encode import build_view, encode_daemon, encode_registration, encode_verdict
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address, Endpoint, Health, Route, Service, Transport
 from mesh.testing.store import MemoryStore
@@ -141,11 +141,11 @@ class Other:
             (Route("web.test", 80, Transport.TCP, 80),),
             probe=Probe(ProbeKind.HTTP, 80),
         )
-        self.records = registration("w2", [service], [Endpoint("e", "demo/web", "w2", self.address)])
-        self.records |= dict([daemon("w2", "1", "x")])
+        self.records = encode_registration("w2", [service], [Endpoint("e", "demo/web", "w2", self.address)])
+        self.records |= dict([encode_daemon("w2", "1", "x")])
 
     async def says(self, health: Health) -> None:
-        said = dict([verdict("w2", ("w2", "e"), health, kept=False, held_back=False)])
+        said = dict([encode_verdict("w2", ("w2", "e"), health, kept=False, held_back=False)])
         await MemoryStore(self.bench.cluster, "w2").register({**self.records, **said})
 
 
@@ -162,7 +162,7 @@ async def test_a_worker_that_is_gone_is_asked_for_by_others(bench: Bench) -> Non
         await bench.passes(3)
         assert addresses(bench) == {"1", "9"}
         assert bench.check.times(other.address, 80)
-        assert view(bench.cluster.records)[0].health[("w2", "e")] is Health.HEALTHY, "and the others are told"
+        assert build_view(bench.cluster.records)[0].health[("w2", "e")] is Health.HEALTHY, "and the others are told"
         (mine, its) = status_of(loop).services[0].endpoints
         assert (its.worker, its.serving, its.last_probe) == ("w2", True, "status 200")
         answers(bench, 9, ok=False)
@@ -187,7 +187,7 @@ async def test_a_worker_that_stays_away_is_forgotten(bench: Bench) -> None:
         await other.says(Health.HEALTHY)
         await bench.passes(5)
         bench.cluster.expire("w2")
-        await bench.passes(REMEMBERED - 5)
+        await bench.passes(RETENTION - 5)
         assert addresses(bench) == {"1", "9"}
         await bench.passes(10)
         assert addresses(bench) == {"1"}
@@ -207,7 +207,7 @@ async def test_a_host_that_is_gone_with_its_worker_gets_nothing(bench: Bench) ->
         assert addresses(bench) == {"1", "9"}, "the last word counts until somebody else has asked"
         await bench.passes(20)
         assert addresses(bench) == {"1"}
-        await bench.passes(REMEMBERED)
+        await bench.passes(RETENTION)
         assert addresses(bench) == {"1"}
 
 
@@ -219,7 +219,7 @@ async def test_while_the_store_is_away_everybody_looks_for_himself(bench: Bench)
         await other.says(Health.HEALTHY)
         await bench.passes(5)
         bench.cluster.out_of_reach = True
-        await bench.passes(VALID - 3)
+        await bench.passes(VERDICT_VALIDITY - 3)
         assert not bench.check.times(other.address, 80)
         await bench.passes(10)
         assert bench.check.times(other.address, 80)
@@ -240,11 +240,11 @@ async def test_an_endpoint_of_another_that_it_keeps_stays(bench: Bench) -> None:
         await other.says(Health.UNHEALTHY)
         await bench.passes(5)
         assert addresses(bench) == {"1"}
-        kept = dict([verdict("w2", ("w2", "e"), Health.UNHEALTHY, kept=True, held_back=False)])
+        kept = dict([encode_verdict("w2", ("w2", "e"), Health.UNHEALTHY, kept=True, held_back=False)])
         await MemoryStore(bench.cluster, "w2").register({**other.records, **kept})
         await bench.passes(1)
         assert addresses(bench) == {"1", "9"}
-        held = dict([verdict("w2", ("w2", "e"), Health.UNHEALTHY, kept=False, held_back=True)])
+        held = dict([encode_verdict("w2", ("w2", "e"), Health.UNHEALTHY, kept=False, held_back=True)])
         await MemoryStore(bench.cluster, "w2").register({**other.records, **held})
         await bench.passes(1)
         assert addresses(bench) == {"1"}

@@ -9,12 +9,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.cluster.records.encode import daemon, service_claim, view, vip_claim
-from mesh.control.drain_requests import Leaving
-from mesh.control.ports import Site, Upkeep
+from mesh.cluster.records.encode import build_view, encode_daemon, encode_service_claim, encode_vip_claim
+from mesh.control.drain_requests import DrainRequests
+from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, LOOK_AGAIN, Reconciler
-from mesh.control.snapshot import Facts
-from mesh.dataplane.diff import diff
+from mesh.control.snapshot import WorkerFacts
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, BindVip, DeleteRealServer, UnbindVip
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
@@ -32,7 +32,7 @@ from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.control.reported import status_of
 
 POOL = ip_network("10.112.0.0/24")
-FACTS = Facts("0", "w1", "fake", "a test")
+FACTS = WorkerFacts("0", "w1", "fake", "a test")
 PROBED = {"mesh.routing.port_80": "web.test", "mesh.probe.url": "http://container:80"}
 PLAIN = {"mesh.routing.port_80": "web.test"}
 
@@ -51,18 +51,18 @@ class Bench:
     source: FakeSource = field(default_factory=FakeSource)
     check: FakeCheck = field(default_factory=FakeCheck)
     host: FakeHost = field(default_factory=FakeHost)
-    upkeep: list[Upkeep] = field(default_factory=list)
+    upkeep: list[HostUpkeep] = field(default_factory=list)
     listening: set[tuple[Transport, int]] = field(default_factory=set)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    leaving: Leaving = field(default_factory=Leaving)
+    leaving: DrainRequests = field(default_factory=DrainRequests)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Reconciler]:
         wake = asyncio.Event()
         prober = Prober(wake.set, dict.fromkeys(ProbeKind, self.check))
         self.loop = Reconciler(
-            Site("w1", "mesh.internal", POOL, range(30000, 30010), 30.0),
+            WorkerConfig("w1", "mesh.internal", POOL, range(30000, 30010), 30.0),
             FACTS,
             host=self.host,
             sources=[self.source],
@@ -216,7 +216,7 @@ class TestTheLoop:
             bench.source.say([instance(1)])
             await bench.passes()
             wanted = bench.plane.table
-            await bench.plane.apply(diff(wanted, Table()))
+            await bench.plane.apply(diff_tables(wanted, Table()))
             await bench.passes(AUDIT + 1)
             assert bench.plane.table == wanted
             assert status_of(loop).repairs == 3
@@ -387,7 +387,9 @@ class TestTheLoop:
             assert published not in bench.real_servers()
 
     async def test_a_claim_outside_of_the_pool_is_not_programmed_at_all_and_is_told(self, bench: Bench) -> None:
-        bench.cluster.write(dict([service_claim("web.test", "8.8.8.8"), vip_claim("8.8.8.8", "web.test")]))
+        bench.cluster.write(
+            dict([encode_service_claim("web.test", "8.8.8.8"), encode_vip_claim("8.8.8.8", "web.test")])
+        )
         labels = {**PLAIN, "mesh.routing.publish.port_80": "8080"}
         other = {"mesh.routing.port_80": "other.test"}
         async with bench.running() as loop:
@@ -401,7 +403,11 @@ class TestTheLoop:
             assert "the VIP 8.8.8.8 is outside of the pool 10.112.0.0/24; set [vip] pool" in str(shown)
 
     async def test_who_is_asked_where_and_who_says_not_where(self, bench: Bench) -> None:
-        said = [daemon("w2", "0", "a", "10.1.0.2:9781"), daemon("w3", "0", "b"), daemon("w1", "0", "c")]
+        said = [
+            encode_daemon("w2", "0", "a", "10.1.0.2:9781"),
+            encode_daemon("w3", "0", "b"),
+            encode_daemon("w1", "0", "c"),
+        ]
         bench.cluster.write(dict(said))
         async with bench.running() as loop:
             bench.source.say([instance(1)])
@@ -479,7 +485,7 @@ class TestTheLoop:
             assert sorted(bench.real_servers().values()) == [["10.2.0.2:80"], ["10.2.0.3:80"]]
             assert set(bench.zones[-1]) == {"web.test", "new.test"}
             assert not status_of(loop).frozen
-            seen, _ = view(bench.cluster.records)
+            seen, _ = build_view(bench.cluster.records)
             assert [endpoint.address for endpoint in seen.endpoints] == ["10.2.0.3", "10.2.0.2"]
 
     async def test_two_owners_of_one_name_are_a_conflict_that_does_not_flap(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mesh.config.settings import load
-from mesh.daemon.wiring import choose_plane
+from mesh.config.settings import parse_settings
+from mesh.daemon.wiring import choose_data_plane
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.host.vip_interface import LoopbackAddresses
@@ -39,11 +39,11 @@ async def test_the_first_that_works_or_the_one_that_is_asked_for(
         assert version == 4
         return no_nftables
 
-    monkeypatch.setattr("mesh.dataplane.ipvs.plane.available", ipvs)
-    monkeypatch.setattr("mesh.dataplane.nftables.plane.available", nftables)
+    monkeypatch.setattr("mesh.dataplane.ipvs.plane.unavailable_reason", ipvs)
+    monkeypatch.setattr("mesh.dataplane.nftables.plane.unavailable_reason", nftables)
     text = f'[dataplane]\ndriver = "{driver}"\n[vip]\npool = "{pool}"'
-    settings = load(text, {}, hostname="w1")
-    chosen = choose_plane(settings, LoopbackAddresses(), PublishedPorts())
+    settings = parse_settings(text, {}, hostname="w1")
+    chosen = choose_data_plane(settings, LoopbackAddresses(), PublishedPorts())
     if name is None:
         with pytest.raises(DataPlaneError, match=reason):
             await chosen

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from mesh.cluster.failure_detector import Answer
-from mesh.cluster.ping import ask
-from mesh.config.settings import Settings, load
-from mesh.daemon.peer_endpoint import PORT, Presence, PresenceError, present
-from mesh.host.node_ip import elsewhere, own_address, resolved, source_address
+from mesh.cluster.failure_detector import PingResult
+from mesh.cluster.ping import ping_worker
+from mesh.config.settings import Settings, parse_settings
+from mesh.daemon.peer_endpoint import DEFAULT_PEER_PORT, PeerEndpoint, PeerEndpointError, open_peer_endpoint
+from mesh.host.node_ip import on_other_hosts, own_address, resolve_urls, source_address
 from mesh.model.table import RealKey
-from tests.netns import ip, private_network
+from tests.netns import private_network, run_ip
 
 ETCD = 'url = "etcd://10.1.0.10:2379,10.1.0.1:2379,127.0.0.1:2379/vipmesh"'
 
@@ -20,70 +20,75 @@ ETCD = 'url = "etcd://10.1.0.10:2379,10.1.0.1:2379,127.0.0.1:2379/vipmesh"'
 def _underlay() -> Iterator[None]:
     """This host is 10.1.0.1; etcd is on 10.1.0.10, on this host, and on its loopback."""
     with private_network():
-        ip("link add u0 type bridge", "address add 10.1.0.1/24 dev u0", "link set u0 up")
+        run_ip("link add u0 type bridge", "address add 10.1.0.1/24 dev u0", "link set u0 up")
         yield
 
 
 def settings(store: str = ETCD, listen: str = "auto", address: str = "") -> Settings:
     node = f'address = "{address}"' if address else ""
     text = f'[node]\n{node}\n[store]\n{store}\n[peers]\nlisten = "{listen}"\n'
-    return load(text, {}, hostname="w1")
+    return parse_settings(text, {}, hostname="w1")
 
 
-async def answers(presence: Presence) -> Answer | None:
+async def answers(presence: PeerEndpoint) -> PingResult | None:
     assert presence.server is not None
     assert presence.listens is not None
     try:
-        return await ask(presence.listens, "w1")
+        return await ping_worker(presence.listens, "w1")
     finally:
         presence.server.close()
 
 
 async def test_it_answers_where_it_reaches_the_store_from_and_others_are_its_witnesses() -> None:
-    presence = await present(settings())
-    assert (presence.listens, presence.witnesses) == (RealKey("10.1.0.1", PORT), (RealKey("10.1.0.10", 2379),))
-    assert await answers(presence) is Answer.ANSWERED
+    presence = await open_peer_endpoint(settings())
+    assert (presence.listens, presence.witnesses) == (
+        RealKey("10.1.0.1", DEFAULT_PEER_PORT),
+        (RealKey("10.1.0.10", 2379),),
+    )
+    assert await answers(presence) is PingResult.ANSWERED
 
 
 async def test_an_etcd_on_loopback_alone_says_nothing_and_the_default_route_does() -> None:
     local = settings('url = "etcd://127.0.0.1:2379/vipmesh"')
-    assert await present(local) == Presence()
-    ip("route add default via 10.1.0.254")
-    presence = await present(local)
-    assert presence.listens == RealKey("10.1.0.1", PORT)
-    assert await answers(presence) is Answer.ANSWERED
+    assert await open_peer_endpoint(local) == PeerEndpoint()
+    run_ip("route add default via 10.1.0.254")
+    presence = await open_peer_endpoint(local)
+    assert presence.listens == RealKey("10.1.0.1", DEFAULT_PEER_PORT)
+    assert await answers(presence) is PingResult.ANSWERED
 
 
 async def test_the_settings_decide() -> None:
-    ip("address add 10.1.0.7/24 dev u0")
-    chosen = await present(settings(listen="10.1.0.7:9999"))
+    run_ip("address add 10.1.0.7/24 dev u0")
+    chosen = await open_peer_endpoint(settings(listen="10.1.0.7:9999"))
     assert chosen.listens == RealKey("10.1.0.7", 9999)
-    assert await answers(chosen) is Answer.ANSWERED
-    node = await present(settings(address="10.1.0.7"))
-    assert node.listens == RealKey("10.1.0.7", PORT)
-    assert await answers(node) is Answer.ANSWERED
-    assert await present(settings(listen="off")) == Presence(None, (RealKey("10.1.0.10", 2379),))
+    assert await answers(chosen) is PingResult.ANSWERED
+    node = await open_peer_endpoint(settings(address="10.1.0.7"))
+    assert node.listens == RealKey("10.1.0.7", DEFAULT_PEER_PORT)
+    assert await answers(node) is PingResult.ANSWERED
+    assert await open_peer_endpoint(settings(listen="off")) == PeerEndpoint(None, (RealKey("10.1.0.10", 2379),))
 
 
 async def test_a_worker_without_others_listens_nowhere() -> None:
-    assert await present(settings('url = "sqlite:////tmp/store.db"')) == Presence()
+    assert await open_peer_endpoint(settings('url = "sqlite:////tmp/store.db"')) == PeerEndpoint()
 
 
 async def test_a_port_that_is_taken_is_told_and_only_fatal_if_it_was_asked_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with socket.socket() as taken:
-        taken.bind(("10.1.0.1", PORT))
+        taken.bind(("10.1.0.1", DEFAULT_PEER_PORT))
         taken.listen()
-        assert (await present(settings())).listens is None
+        assert (await open_peer_endpoint(settings())).listens is None
         assert "its loss is noticed when its lease ends; set [peers] listen to another port" in caplog.text
-        with pytest.raises(PresenceError, match=r"\[peers\] listen: cannot listen on 10.1.0.1:9781 .*; set \[peers\]"):
-            await present(settings(listen=f"10.1.0.1:{PORT}"))
+        with pytest.raises(
+            PeerEndpointError, match=r"\[peers\] listen: cannot listen on 10.1.0.1:9781 .*; set \[peers\]"
+        ):
+            await open_peer_endpoint(settings(listen=f"10.1.0.1:{DEFAULT_PEER_PORT}"))
 
 
 async def test_names_of_the_store_are_resolved_and_those_that_do_not_are_left_out() -> None:
     members = ["http://localhost:2379", "http://no-such-host.invalid:2379", "http://[fd00::1]:2379"]
-    found = await resolved(members)
+    found = await resolve_urls(members)
     assert [real.port for real in found] == [2379, 2379]
     assert found[-1] == RealKey("fd00::1", 2379)
 
@@ -91,7 +96,7 @@ async def test_names_of_the_store_are_resolved_and_those_that_do_not_are_left_ou
 def test_no_route_no_address() -> None:
     assert source_address(RealKey("10.99.0.1", 1)) is None
     assert own_address([RealKey("10.99.0.1", 1)]) is None
-    assert elsewhere([RealKey("127.0.0.1", 1), RealKey("10.1.0.1", 1)], ["10.1.0.1"]) == ()
+    assert on_other_hosts([RealKey("127.0.0.1", 1), RealKey("10.1.0.1", 1)], ["10.1.0.1"]) == ()
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9781", "[::]:9781", "10.1.0.1", "w1:9781", "on"])

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from mesh.api.status import WorkerStatus
-from mesh.config.settings import Settings, load
+from mesh.config.settings import Settings, parse_settings
 from mesh.daemon import wiring as daemon
-from mesh.daemon.service import Service
-from mesh.daemon.wiring import Running, StartError
+from mesh.daemon.service import DaemonService
+from mesh.daemon.wiring import RunningDaemon, StartError
 from mesh.model.codes import Code
 from mesh.model.errors import SettingsError
 
@@ -28,13 +28,13 @@ class Parts:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(
-        self, settings: Settings, _: Mapping[str, str], stop: asyncio.Event, started: Callable[[Running], None]
+        self, settings: Settings, _: Mapping[str, str], stop: asyncio.Event, started: Callable[[RunningDaemon], None]
     ) -> None:
         if self.refuses(settings):
             raise StartError(Code.VIP_POOL_OVERLAPS, "the pool overlaps a route; choose another")
         self.settings.append(settings)
         status = WorkerStatus("1", "w1", self.plane, "a test", ())
-        started(Running(lambda: status, (), self.reload, lambda key: (key.address, key.port)))
+        started(RunningDaemon(lambda: status, (), self.reload, lambda key: (key.address, key.port)))
         self.news.set()
         await stop.wait()
 
@@ -45,7 +45,7 @@ class Parts:
 @pytest.fixture
 async def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
     made = Parts()
-    monkeypatch.setattr(daemon, "run", made.run)
+    monkeypatch.setattr(daemon, "run_daemon", made.run)
     return made
 
 
@@ -55,12 +55,12 @@ class File:
     text = ""
 
     def read(self) -> Settings:
-        return load(self.text, {}, hostname="w1")
+        return parse_settings(self.text, {}, hostname="w1")
 
 
 @asynccontextmanager
-async def serving(parts: Parts, file: File) -> AsyncIterator[Service]:
-    service = Service(file.read, {})
+async def serving(parts: Parts, file: File) -> AsyncIterator[DaemonService]:
+    service = DaemonService(file.read, {})
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(service.run())
         await parts.news.wait()
@@ -112,7 +112,7 @@ async def test_settings_with_which_nothing_starts_give_way_to_the_old_ones(
 async def test_at_the_first_start_there_is_nothing_to_go_back_to(parts: Parts) -> None:
     parts.refuses = lambda _: True
     with pytest.raises(ExceptionGroup) as raised:
-        await Service(File().read, {}).run()
+        await DaemonService(File().read, {}).run()
     assert raised.group_contains(StartError)
 
 
@@ -132,4 +132,4 @@ async def test_wrong_settings_at_the_start_are_told_by_whoever_reads_them() -> N
     file = File()
     file.text = "nonsense"
     with pytest.raises(SettingsError):
-        Service(file.read, {})
+        DaemonService(file.read, {})

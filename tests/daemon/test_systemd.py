@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.daemon.systemd import Notify
+from mesh.daemon.systemd import SystemdNotifier
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def told(manager: socket.socket) -> list[str]:
 
 
 def test_what_is_told(manager: socket.socket) -> None:
-    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
+    notify = SystemdNotifier({"NOTIFY_SOCKET": manager.getsockname()})
     notify.ready("worker w1")
     notify.reloading()
     notify.stopping()
@@ -40,21 +40,21 @@ def test_what_is_told(manager: socket.socket) -> None:
 def test_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind("\0vipmesh-test-notify")
-        Notify({"NOTIFY_SOCKET": "@vipmesh-test-notify"}).stopping()
+        SystemdNotifier({"NOTIFY_SOCKET": "@vipmesh-test-notify"}).stopping()
         assert listening.recv(100) == b"STOPPING=1"
 
 
 def test_nobody_to_tell_is_no_trouble_and_one_that_is_gone_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    Notify({}).ready("worker w1")
+    SystemdNotifier({}).ready("worker w1")
     assert caplog.text == ""
-    Notify({"NOTIFY_SOCKET": "/nonexistent/notify"}).stopping()
+    SystemdNotifier({"NOTIFY_SOCKET": "/nonexistent/notify"}).stopping()
     assert "the service manager at /nonexistent/notify cannot be told" in caplog.text
 
 
 @pytest.mark.looptime
 async def test_a_sign_of_life_twice_in_the_time_and_none_when_the_loop_hangs(manager: socket.socket) -> None:
     alive = True
-    notify = Notify({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "10000000"})
+    notify = SystemdNotifier({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "10000000"})
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(notify.keep_alive(lambda: alive))
         await asyncio.sleep(19)
@@ -68,4 +68,4 @@ async def test_a_sign_of_life_twice_in_the_time_and_none_when_the_loop_hangs(man
 @pytest.mark.parametrize("given", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "5000000", "WATCHDOG_PID": "1"}])
 async def test_without_a_watchdog_nothing_is_kept_alive(given: dict[str, str]) -> None:
     async with asyncio.timeout(1):
-        await Notify(given).keep_alive(lambda: True)
+        await SystemdNotifier(given).keep_alive(lambda: True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pytest
 
 from mesh.dataplane import DataPlane
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
@@ -26,7 +26,7 @@ from mesh.dataplane.operations import (
     UnbindVip,
 )
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
-from mesh.model.table import RealKey, RealServer, Table, Traffic, VirtualKey, VirtualServer
+from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
 
 ONE, TWO, THREE = (RealKey(f"10.2.0.{n}", 8080) for n in (1, 2, 3))
 
@@ -46,10 +46,10 @@ class DataPlaneContract(ABC):
 
     async def reach(self, plane: DataPlane, table: Table) -> None:
         """Bring the plane there and see that it is."""
-        operations = diff(await plane.read(), table)
+        operations = diff_tables(await plane.read(), table)
         assert await plane.apply(operations) in ([], ())
         assert await plane.read() == table
-        assert diff(await plane.read(), table) == ()
+        assert diff_tables(await plane.read(), table) == ()
 
     async def test_a_fresh_one_is_empty(self, plane: DataPlane) -> None:
         assert await plane.read() == Table()
@@ -234,7 +234,7 @@ class TrafficContract(DataPlaneContract):
     async def test_what_goes_through_is_counted(self, plane: DataPlane) -> None:
         a = await self.real_server("a")
         await self.behind(plane, self.key(), {a: 1})
-        before = (await plane.traffic()).get(self.key(), Traffic())
+        before = (await plane.traffic()).get(self.key(), TrafficCounters())
         for _ in range(3):
             assert await self.ask_tcp(self.key()) == "a"
         if not self.counts:
@@ -248,7 +248,7 @@ class TrafficContract(DataPlaneContract):
         other = self.key(2)
         await self.reach(plane, self.table((self.key(), VirtualServer()), (other, VirtualServer())))
         counted = await plane.traffic()
-        assert (set(counted), counted[other]) == ({self.key(), other}, Traffic())
+        assert (set(counted), counted[other]) == ({self.key(), other}, TrafficCounters())
         assert counted[self.key()].connections == now.connections, "what is edited goes on counting"
 
     async def test_datagrams_are_answered(self, plane: DataPlane) -> None:

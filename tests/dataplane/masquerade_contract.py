@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from mesh.dataplane import DataPlane
-from mesh.dataplane.diff import diff
-from mesh.host.masquerade import SourceNat
+from mesh.dataplane.diff import diff_tables
+from mesh.host.masquerade import Masquerade
 from mesh.host.overlap import Network
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
 from mesh.model.service import Address, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
-from tests.netns import run
+from tests.netns import run_command
 from tests.system.ipvs.endpoints import (
     A6,
     ABROAD,
@@ -66,7 +66,7 @@ class Way:
 class Worker:
     """A data plane and source NAT, as a daemon holds them, with one service whose one endpoint the test chooses."""
 
-    def __init__(self, plane: DataPlane, nat: SourceNat) -> None:
+    def __init__(self, plane: DataPlane, nat: Masquerade) -> None:
         self._plane = plane
         self._nat = nat
 
@@ -78,7 +78,7 @@ class Worker:
         table = Table(dict.fromkeys(keys, server), frozenset({places[0][0]}))
         # all of it goes first: what is asked for next shall not meet connections to the last endpoint
         for wanted in (Table({}, table.vips), table):
-            assert not await self._plane.apply(diff(await self._plane.read(), wanted))
+            assert not await self._plane.apply(diff_tables(await self._plane.read(), wanted))
         await self.mend()
 
     async def mend(self) -> list[str]:
@@ -87,9 +87,9 @@ class Worker:
 
 def delete_rule(chain: str, text: str, table: str = "ip vipmesh") -> None:
     """Exactly the one rule that has this in it."""
-    lines = run("nft", "-a", "list", "chain", *table.split(), chain).splitlines()
+    lines = run_command("nft", "-a", "list", "chain", *table.split(), chain).splitlines()
     (handle,) = [line.rpartition("handle ")[2] for line in lines if text in line]
-    run("nft", "delete", "rule", *table.split(), chain, "handle", handle)
+    run_command("nft", "delete", "rule", *table.split(), chain, "handle", handle)
 
 
 class SourceNatContract(ABC):
@@ -102,9 +102,9 @@ class SourceNatContract(ABC):
     @asynccontextmanager
     async def working(self, pool: Network = POOL, answering: tuple[Network, ...] = ()) -> AsyncIterator[Worker]:
         interface = MeshInterface()
-        plane, nat = self.plane(pool, interface), SourceNat(pool, answering)
+        plane, nat = self.plane(pool, interface), Masquerade(pool, answering)
         yield Worker(plane, nat)
-        await plane.apply(diff(await plane.read(), Table()))
+        await plane.apply(diff_tables(await plane.read(), Table()))
         await nat.remove()
         await plane.close()
         await interface.close()
@@ -192,7 +192,7 @@ class SourceNatContract(ABC):
             established = Asking(lab, CLIENT)
             await established.connect(TO_VIP)
             assert await established.seen_at() == seen
-            run("nft", "delete", "table", "ip", "vipmesh")
+            run_command("nft", "delete", "table", "ip", "vipmesh")
             assert await worker.mend() == ["nftables table ip vipmesh made"]
             assert await established.seen_at() == seen
             established.close()
@@ -200,7 +200,7 @@ class SourceNatContract(ABC):
     async def lets_through(self, lab: Places, worker: Worker, rule: tuple[str, str], needed_for: Where) -> None:
         """The firewall of the docs does, and not without this rule, which is given by its chain and a part of it."""
         (firewall,) = re.findall(r"```nft\n(table inet filter \{.*?)```", DOCS.read_text(), re.S)
-        run("nft", "-f", "-", given=firewall)
+        run_command("nft", "-f", "-", given=firewall)
         try:
             await worker.lead_to(A)
             assert await ask(lab, CLIENT, TO_VIP) == CLIENT
@@ -211,4 +211,4 @@ class SourceNatContract(ABC):
             delete_rule(*rule, "inet filter")
             assert await lost(lab, CLIENT, needed_for)
         finally:
-            run("nft", "delete", "table", "inet", "filter")
+            run_command("nft", "delete", "table", "inet", "filter")

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dataplane.diff import changed, diff, recognised
-from mesh.dataplane.operations import AddVirtualServer, DeleteVirtualServer, RefusedError, apply
+from mesh.dataplane.diff import changed_virtual_servers, diff_tables, reuse_equal_servers
+from mesh.dataplane.operations import AddVirtualServer, DeleteVirtualServer, OperationRefusedError, apply_operations
 from mesh.model.service import Forwarding, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 
@@ -32,20 +32,20 @@ TABLES = st.builds(
 
 @given(TABLES, TABLES)
 def test_it_leads_to_the_desired_table(before: Table, after: Table) -> None:
-    assert apply(before, diff(before, after)) == after
+    assert apply_operations(before, diff_tables(before, after)) == after
 
 
 @given(TABLES, TABLES)
 def test_to_change_what_differs_is_to_change_all(before: Table, after: Table) -> None:
-    keys = changed(before, after)
-    part = apply(before.part(keys), diff(before.part(keys), after.part(keys)))
+    keys = changed_virtual_servers(before, after)
+    part = apply_operations(before.part(keys), diff_tables(before.part(keys), after.part(keys)))
     assert before.changed(keys, part) == after
-    assert changed(after, after) == frozenset()
+    assert changed_virtual_servers(after, after) == frozenset()
 
 
 @given(TABLES, TABLES)
 def test_what_is_recognised_is_the_same_table_of_other_objects(observed: Table, desired: Table) -> None:
-    found = recognised(observed, desired)
+    found = reuse_equal_servers(observed, desired)
     assert found == observed
     for key, server in desired.virtual_servers.items():
         assert (found.virtual_servers.get(key) is server) == (observed.virtual_servers.get(key) == server)
@@ -53,14 +53,14 @@ def test_what_is_recognised_is_the_same_table_of_other_objects(observed: Table, 
 
 @given(TABLES)
 def test_equal_tables_differ_in_nothing(table: Table) -> None:
-    assert diff(table, table) == ()
+    assert diff_tables(table, table) == ()
 
 
 @given(TABLES, TABLES)
 def test_what_stays_keeps_a_real_server_all_the_way(before: Table, after: Table) -> None:
     table = before
-    for operation in diff(before, after):
-        table = apply(table, [operation])
+    for operation in diff_tables(before, after):
+        table = apply_operations(table, [operation])
         for key in before.virtual_servers.keys() & after.virtual_servers.keys():
             ends = (before.virtual_servers[key].real_servers, after.virtual_servers[key].real_servers)
             now = table.virtual_servers[key].real_servers
@@ -73,7 +73,7 @@ def test_what_stays_keeps_a_real_server_all_the_way(before: Table, after: Table)
 @given(TABLES, TABLES)
 def test_what_stays_is_edited_and_never_made_anew(before: Table, after: Table) -> None:
     both = before.virtual_servers.keys() & after.virtual_servers.keys()
-    for operation in diff(before, after):
+    for operation in diff_tables(before, after):
         if isinstance(operation, AddVirtualServer | DeleteVirtualServer):
             assert operation.key not in both
 
@@ -81,8 +81,8 @@ def test_what_stays_is_edited_and_never_made_anew(before: Table, after: Table) -
 @given(TABLES, TABLES)
 def test_a_vip_attracts_only_what_is_ready_and_no_longer_what_leaves(before: Table, after: Table) -> None:
     table = before
-    for operation in diff(before, after):
-        table = apply(table, [operation])
+    for operation in diff_tables(before, after):
+        table = apply_operations(table, [operation])
         for address in table.vips - before.vips:
             for key, server in after.virtual_servers.items():
                 if key.address == address:
@@ -95,20 +95,20 @@ def test_a_vip_attracts_only_what_is_ready_and_no_longer_what_leaves(before: Tab
 @given(TABLES, TABLES)
 def test_the_order_of_a_mapping_does_not_matter(before: Table, after: Table) -> None:
     turned = Table(dict(reversed(list(after.virtual_servers.items()))), after.vips)
-    assert diff(before, turned) == diff(before, after)
+    assert diff_tables(before, turned) == diff_tables(before, after)
 
 
 def test_apply_refuses_what_a_kernel_would() -> None:
-    (delete,) = diff(Table({KEY: VirtualServer()}), Table())
-    with pytest.raises(RefusedError, match=r"delete virtual server tcp://10\.112\.0\.1:80"):
-        apply(Table(), [delete])
+    (delete,) = diff_tables(Table({KEY: VirtualServer()}), Table())
+    with pytest.raises(OperationRefusedError, match=r"delete virtual server tcp://10\.112\.0\.1:80"):
+        apply_operations(Table(), [delete])
 
 
 def test_a_new_service_reads_in_the_order_of_its_effects() -> None:
     table = Table(
         {KEY: VirtualServer(real_servers={REALS[1]: RealServer(3), REALS[0]: RealServer(1)})}, frozenset([KEY.address])
     )
-    assert [str(operation) for operation in diff(Table(), table)] == [
+    assert [str(operation) for operation in diff_tables(Table(), table)] == [
         "add virtual server tcp://10.112.0.1:80, scheduler wrr",
         "add real server 10.2.0.1:80 to tcp://10.112.0.1:80, weight 1",
         "add real server 10.2.0.2:80 to tcp://10.112.0.1:80, weight 3",
@@ -127,7 +127,7 @@ def test_a_change_raises_before_it_lowers_and_lowers_before_it_deletes() -> None
             )
         }
     )
-    assert [str(operation) for operation in diff(before, after)] == [
+    assert [str(operation) for operation in diff_tables(before, after)] == [
         "set scheduler rr, persistence 60 s of tcp://10.112.0.1:80",
         "add real server 10.2.0.4:80 to tcp://10.112.0.1:80, weight 1",
         "set weight 2 of real server 10.2.0.1:80 of tcp://10.112.0.1:80",

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 
-from mesh.dataplane.diff import diff
-from mesh.dataplane.drain import Drained, Place, drain
-from mesh.dataplane.operations import apply
+from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.drain import BackendKey, DrainResult, drain_removed
+from mesh.dataplane.operations import apply_operations
 from mesh.model.service import Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.dataplane.test_diff import TABLES
@@ -23,12 +23,12 @@ def step(
     observed: Table,
     desired: Table,
     now: float = 0.0,
-    connections: dict[Place, int] | None = None,
+    connections: dict[BackendKey, int] | None = None,
     *,
-    since: dict[Place, float] | None = None,
+    since: dict[BackendKey, float] | None = None,
     failed: tuple[RealKey, ...] = (),
-) -> Drained:
-    return drain(observed, desired, failed=failed, connections=connections or {}, since=since or {}, now=now)
+) -> DrainResult:
+    return drain_removed(observed, desired, failed=failed, connections=connections or {}, since=since or {}, now=now)
 
 
 def test_what_leaves_gets_weight_0_first() -> None:
@@ -81,11 +81,11 @@ def test_in_the_end_it_is_the_desired_table_and_nothing_desired_is_ever_changed(
         assert (held.scheduler, held.persistence) == (server.scheduler, server.persistence)
         assert server.real_servers.items() <= held.real_servers.items()
     assert after.vips <= drained.table.vips
-    reached = apply(before, diff(before, drained.table))
+    reached = apply_operations(before, diff_tables(before, drained.table))
     assert step(reached, after, 1e9, since=dict(drained.since)).table == after
 
 
 @given(TABLES, TABLES)
 def test_with_no_connections_anywhere_nothing_drains(before: Table, after: Table) -> None:
     none = {(key, real): 0 for key, server in before.virtual_servers.items() for real in server.real_servers}
-    assert step(before, after, connections=none) == Drained(after, {})
+    assert step(before, after, connections=none) == DrainResult(after, {})

@@ -3,7 +3,7 @@
 import pytest
 
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, AddVirtualServer, Operation
 from mesh.model.service import Address, Scheduler, Transport
 from mesh.model.table import RealServer, Table, VirtualKey, VirtualServer
@@ -29,7 +29,7 @@ async def test_it_prints_what_ipvsadm_would() -> None:
         KEY: VirtualServer(Scheduler.WRR, 60, {TWO: RealServer(0), ONE: RealServer(3)}),
         udp: VirtualServer(Scheduler.RR),
     }
-    await plane.apply(diff(Table(), Table(servers)))
+    await plane.apply(diff_tables(Table(), Table(servers)))
     assert plane.dump() == (
         "-A -t 10.112.0.1:80 -s wrr -p 60\n"
         "-a -t 10.112.0.1:80 -r 10.2.0.1:8080 -m -w 3\n"

@@ -26,46 +26,45 @@ import msgspec
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.api.events import NAMES
+from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Cause, Explanation
 from mesh.api.explain.query import explain
-from mesh.api.metrics.families import TABLE, Measured, exposition
+from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
 from mesh.api.status import WorkerStatus, worker_status
-from mesh.cli.doctor import Diagnosis
-from mesh.cli.doctor.facts import Examined
-from mesh.cli.doctor.facts import Setting as KernelSetting
-from mesh.cli.doctor.rules import Asked, Level, judge
-from mesh.cli.documents import Changed, Checked, Failed, TornDown
-from mesh.cli.parser import parser
+from mesh.cli.doctor import DiagnosisDocument
+from mesh.cli.doctor.facts import HostFacts, KernelSetting
+from mesh.cli.doctor.rules import DoctorInput, FindingLevel, host_findings
+from mesh.cli.documents import ChangeDocument, CheckDocument, FailureDocument, TeardownDocument
+from mesh.cli.parser import build_parser
 from mesh.cli.settings import DEFAULT_FILE
-from mesh.cli.top_view import Top
-from mesh.config.labels.reader import KNOWN, PREFIXES
-from mesh.config.settings import SETTINGS, Driver, EndpointAddress, Settings, load, variable_of
-from mesh.control.dns_zone import Names
-from mesh.control.planner import plan
-from mesh.control.snapshot import Evidence, Facts, Observed
-from mesh.daemon.peer_endpoint import PORT as PEER_PORT
-from mesh.daemon.resolver import PORT as RESOLVER_PORT
-from mesh.daemon.systemd import Notify
-from mesh.dataplane.nftables.ruleset import base, script
-from mesh.dataplane.nftables.service_chain import chains
-from mesh.health.snapshot import Judged
-from mesh.host.masquerade import NatRules, render
+from mesh.cli.top_view import TopSnapshot
+from mesh.config.labels.reader import KNOWN_LABELS, LABEL_PREFIXES
+from mesh.config.settings import SETTINGS, Driver, EndpointAddress, Settings, environment_variable, parse_settings
+from mesh.control.dns_zone import ZonePublisher
+from mesh.control.planner import make_plan
+from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
+from mesh.daemon.peer_endpoint import DEFAULT_PEER_PORT as PEER_PORT
+from mesh.daemon.resolver import DNS_PORT as RESOLVER_PORT
+from mesh.daemon.systemd import SystemdNotifier
+from mesh.dataplane.nftables.ruleset import base_chains, base_script
+from mesh.dataplane.nftables.service_chain import service_chains
+from mesh.health.snapshot import HealthSnapshot
+from mesh.host.masquerade import MasqueradeRules, render_script
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.probe import ProbeKind
 from mesh.model.problem import Severity
-from mesh.model.service import Drain, Forwarding, Health, Instance, Scheduler, SchedulerFlag, Transport
+from mesh.model.service import DrainReason, Forwarding, Health, Instance, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
-from mesh.store import Snapshot
-from mesh.store.cached import SavedView
+from mesh.store import StoreSnapshot
+from mesh.store.cached import CachedStore
 from mesh.store.sqlite import SqliteStore
 from mesh.testing.store import MemoryCluster, MemoryStore
-from mesh.util.logging.formats import Format
+from mesh.util.logging.formats import LogFormat
 from meshdns import service_records as dns
-from meshdns.rdata import Record, Type, wire
-from meshdns.server import Counters
+from meshdns.rdata import RecordType, ResourceRecord, encode_name
+from meshdns.server import QueryCounters
 from meshdns.service_records import reverse_domains
-from meshdns.zone import Draft
+from meshdns.zone import ZoneBuilder
 from tests.api.http.worker import client, serving, socket_of, until
 from tests.docs.pages import ROOT
 from tests.docs.sample_cluster import DOMAIN, POOL, WORKER, cluster, instances, written
@@ -79,18 +78,18 @@ Schema = Mapping[str, Any]
 
 def labels() -> Iterator[str]:
     """Every label under every prefix."""
-    yield from (f"{prefix}{name}" for prefix in PREFIXES for name in KNOWN)
+    yield from (f"{prefix}{name}" for prefix in LABEL_PREFIXES for name in KNOWN_LABELS)
 
 
 def settings() -> Iterator[str]:
     """Every setting with its default, its type and its environment variable."""
     hints = get_type_hints(Settings)
-    defaults = load("", {}, hostname="HOSTNAME")
+    defaults = parse_settings("", {}, hostname="HOSTNAME")
     for key in SETTINGS:
         section, _, name = key.rpartition(".")
         attribute = key.replace(".", "_")
         default = getattr(defaults, attribute)
-        yield f"[{section}] {name} = {_shown(default)} ({_kind(hints[attribute])}), {variable_of(key)}"
+        yield f"[{section}] {name} = {_shown(default)} ({_kind(hints[attribute])}), {environment_variable(key)}"
 
 
 def words() -> Iterator[str]:
@@ -103,12 +102,12 @@ def words() -> Iterator[str]:
         ("probe kind", ProbeKind),
         ("[dataplane] driver", Driver),
         ("[source.docker] endpoint_address", EndpointAddress),
-        ("[log] format", Format),
+        ("[log] format", LogFormat),
         ("health", Health),
-        ("drain", Drain),
+        ("drain", DrainReason),
         ("cause", Cause),
         ("severity", Severity),
-        ("doctor level", Level),
+        ("doctor level", FindingLevel),
     ):
         yield from (f"{where}: {member.value}" for member in members)
     healths = [endpoint.health for service in worker_status(_observed()).services for endpoint in service.endpoints]
@@ -153,30 +152,30 @@ def _kind(hint: Any) -> str:
 
 def _subjects_of_doctor() -> Iterable[str]:
     text = '[source.docker]\nsocket = "unix:///run/docker.sock"\n[publish]\nports = "30000-40000"'
-    host = Examined(
+    host = HostFacts(
         "6.12.0",
         root=True,
         sysctls={"net.ipv4.ip_local_port_range": KernelSetting("32768 60999", writable=True)},
         clock=True,
         store={"/var/lib/vipmesh": None},
     )
-    found = judge(host, Asked(load(text, {}, hostname="HOSTNAME"), {}, "10.112.0.1"))
+    found = host_findings(host, DoctorInput(parse_settings(text, {}, hostname="HOSTNAME"), {}, "10.112.0.1"))
     return dict.fromkeys(finding.about for finding in found)
 
 
 def _kinds_of_explanations() -> Iterable[str]:
     asked = ("web.shop.test", "10.112.0.7", "30080", "10.2.0.1", "shop/web", "unrouted", "nowhere.test")
-    return dict.fromkeys(explain(each, Evidence(_observed(), DOMAIN)).kind for each in asked)
+    return dict.fromkeys(explain(each, DetailedSnapshot(_observed(), DOMAIN)).kind for each in asked)
 
 
 @cache
-def _observed() -> Observed:
+def _observed() -> WorkerSnapshot:
     view = cluster()
     unrouted = Instance("docker/0000", "shop/unrouted", "10.2.0.9", {}, name="unrouted")
-    planned = plan(view, view.health, ["192.0.2.11"])
+    planned = make_plan(view, view.health, ["192.0.2.11"])
     probed = {id: health for (worker, id), health in view.health.items() if worker == WORKER}
     here = (*instances("mesh."), unrouted)
-    return Observed(Facts("1", WORKER, "fake", "a test"), view, here, probed, Judged(), planned)
+    return WorkerSnapshot(WorkerFacts("1", WORKER, "fake", "a test"), view, here, probed, HealthSnapshot(), planned)
 
 
 # --------------------------------------------------------------------------------------------------------- command line
@@ -184,7 +183,7 @@ def _observed() -> Observed:
 
 def command_line() -> Iterator[str]:
     """Every verb with its arguments and options."""
-    yield from _arguments("vipmesh", parser())
+    yield from _arguments("vipmesh", build_parser())
 
 
 def _arguments(program: str, of: argparse.ArgumentParser) -> Iterator[str]:
@@ -318,7 +317,9 @@ def api() -> Iterator[str]:
                     yield f"{route}: {status}"
     for scheme in components["securitySchemes"].values():
         yield " ".join(["authorization:", scheme["type"], *filter(None, [scheme.get("scheme")])])
-    yield from (f"event: {name}" for name in dict.fromkeys([*NAMES.values(), *(name for name, _ in live().events)]))
+    yield from (
+        f"event: {name}" for name in dict.fromkeys([*EVENT_NAMES.values(), *(name for name, _ in live().events)])
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,17 +381,17 @@ def documents() -> Mapping[str, Document]:
     return {
         "status": document(WorkerStatus),
         "explain": document(Explanation),
-        **{f"event {name}": document(type_) for type_, name in NAMES.items()},
+        **{f"event {name}": document(type_) for type_, name in EVENT_NAMES.items()},
         "event bye": described("Bye"),
         "request of a verb": described("Named"),
         "answer to a verb": described("Done"),
         "refusal": described("Refusal"),
-        "top": document(Top),
-        "check": document(Checked),
-        "doctor": document(Diagnosis),
-        "drain, maintenance, undrain, stop": document(Changed),
-        "teardown": document(TornDown),
-        "failure of a verb": document(Failed),
+        "top": document(TopSnapshot),
+        "check": document(CheckDocument),
+        "doctor": document(DiagnosisDocument),
+        "drain, maintenance, undrain, stop": document(ChangeDocument),
+        "teardown": document(TeardownDocument),
+        "failure of a verb": document(FailureDocument),
     }
 
 
@@ -401,9 +402,9 @@ def json_fields() -> Iterator[str]:
 
 def metrics() -> Iterator[str]:
     """Families with their type and labels, and the values of labels that have a closed list of them."""
-    for family, _ in TABLE:
+    for family, _ in METRIC_FAMILIES:
         yield f"{family.name} {family.kind}{{{','.join(family.labels)}}}"
-    text = exposition(Measured(_observed(), dns=asdict(Counters()))).decode()
+    text = render_metrics(MetricsInput(_observed(), dns=asdict(QueryCounters()))).decode()
     open_lists = {"version", "worker", "data_plane", "service", "le"}
     found: dict[str, None] = {}
     for family_of_text in text_string_to_metric_families(text):
@@ -483,7 +484,7 @@ def saved_view() -> Iterator[str]:
     """The fields of the saved view, and the files that belong to it."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "view.json"
-        content = json.loads(asyncio.run(save_view(Snapshot(7, {"<key>": b"value"}, "origin"), path)))
+        content = json.loads(asyncio.run(save_view(StoreSnapshot(7, {"<key>": b"value"}, "origin"), path)))
         yield from (f"file {file.name}" for file in sorted(path.parent.iterdir()))
     content["records"] = {"<key>": "base64"}
     fields: dict[str, dict[str, None]] = {}
@@ -494,18 +495,18 @@ def saved_view() -> Iterator[str]:
 class OneSnapshot(MemoryStore):
     """A store that answers with one snapshot."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: StoreSnapshot) -> None:
         super().__init__(MemoryCluster(), WORKER)
         self._snapshot = snapshot
 
-    async def watch(self) -> AsyncIterator[Snapshot]:
+    async def watch(self) -> AsyncIterator[StoreSnapshot]:
         yield self._snapshot
         await asyncio.Event().wait()
 
 
-async def save_view(snapshot: Snapshot, path: Path) -> bytes:
+async def save_view(snapshot: StoreSnapshot, path: Path) -> bytes:
     """The content of the file, made from nothing, that saves this snapshot."""
-    store = await SavedView.open(OneSnapshot(snapshot), path)
+    store = await CachedStore.open(OneSnapshot(snapshot), path)
     try:
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
             running = tasks.create_task(store.run())
@@ -519,9 +520,9 @@ async def save_view(snapshot: Snapshot, path: Path) -> bytes:
     return path.read_bytes()
 
 
-async def load_view(path: Path) -> Snapshot | None:
+async def load_view(path: Path) -> StoreSnapshot | None:
     """The snapshot that a daemon takes from this file; None if it cannot be read."""
-    store = await SavedView.open(OneSnapshot(Snapshot(0, {})), path)
+    store = await CachedStore.open(OneSnapshot(StoreSnapshot(0, {})), path)
     try:
         return await store.saved()
     finally:
@@ -563,9 +564,9 @@ _STICKY = VirtualServer(
 def kernel() -> Iterator[str]:
     """Interfaces and nftables objects, which a new version finds when it takes over from an old one."""
     yield f"interface {MeshInterface().name}"
-    yield from dict.fromkeys(_nft_objects(render(NatRules(POOL))))
-    yield from (line for version in (4, 6) for line in _nft_objects("\n".join(script(base(version), ()))))
-    kept = chains(_KEY, _STICKY)
+    yield from dict.fromkeys(_nft_objects(render_script(MasqueradeRules(POOL))))
+    yield from (line for version in (4, 6) for line in _nft_objects("\n".join(base_script(base_chains(version), ()))))
+    kept = service_chains(_KEY, _STICKY)
     for name, rules in kept.chains.items():
         yield f"chain {name}"
         yield from (f"chain {name}: comment {rule.comment}" for rule in rules if rule.comment)
@@ -622,7 +623,7 @@ def _systemd() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"{directory}/notify")
         environment = _Recorder({"NOTIFY_SOCKET": f"{directory}/notify", "WATCHDOG_USEC": "60000000"})
-        notify = Notify(environment)
+        notify = SystemdNotifier(environment)
         yield from (f"environment {name}" for name in dict.fromkeys(environment.asked))
 
         async def one_sign_of_life() -> None:
@@ -652,30 +653,34 @@ def _systemd() -> Iterator[str]:
 def dns_names() -> Iterator[str]:
     """Every record that the name server has for the sample cluster."""
     view = cluster()
-    draft = Draft([DOMAIN, *reverse_domains(POOL)], ttl=5, serial=1)
+    draft = ZoneBuilder([DOMAIN, *reverse_domains(POOL)], ttl=5, serial=1)
     draft.serve_at(["192.0.2.11"])
-    named: dict[str, dns.Service] = {}
-    Names(named.update)(plan(view, view.health).by_name)
+    named: dict[str, dns.DnsService] = {}
+    ZonePublisher(named.update)(make_plan(view, view.health).by_name)
     zone, _ = draft.update(named)
-    apexes = [wire(DOMAIN), *(wire(domain) for domain in reverse_domains(POOL))]
+    apexes = [encode_name(DOMAIN), *(encode_name(domain) for domain in reverse_domains(POOL))]
     for name in sorted({*zone.existing, *apexes}, key=lambda name: (_text(name).split(".")[::-1], name)):
-        for kind in Type:
-            found = zone.lookup(name, kind) if kind not in (Type.OPT, Type.AXFR, Type.IXFR, Type.ANY) else None
+        for kind in RecordType:
+            found = (
+                zone.lookup(name, kind)
+                if kind not in (RecordType.OPT, RecordType.AXFR, RecordType.IXFR, RecordType.ANY)
+                else None
+            )
             yield from (f"{_text(name)} {kind.name} {_data(record)}" for record in (found.records if found else ()))
 
 
-def _data(record: Record) -> str:
+def _data(record: ResourceRecord) -> str:
     match record.type:
-        case Type.A | Type.AAAA:
-            family = socket.AF_INET if record.type == Type.A else socket.AF_INET6
+        case RecordType.A | RecordType.AAAA:
+            family = socket.AF_INET if record.type == RecordType.A else socket.AF_INET6
             return socket.inet_ntop(family, record.data)
-        case Type.TXT:
+        case RecordType.TXT:
             return " ".join(text.decode() for text in _strings(record.data))
-        case Type.SRV:
+        case RecordType.SRV:
             return f"{int.from_bytes(record.data[4:6])} {_text(record.data[6:])}"
-        case Type.SOA:
+        case RecordType.SOA:
             server = _text(record.data)
-            return f"{server} {_text(record.data[len(wire(server)) :])}"
+            return f"{server} {_text(record.data[len(encode_name(server)) :])}"
     return _text(record.data)
 
 

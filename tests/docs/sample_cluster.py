@@ -12,29 +12,29 @@ from pathlib import Path
 import msgspec
 
 from mesh.cluster.records.decode import (
+    DaemonPresence,
     DaemonRecord,
-    Declared,
-    Held,
-    HeldPort,
-    HeldVip,
-    Judged,
-    OwnedName,
-    Present,
-    decode,
+    EndpointVerdict,
+    NameClaim,
+    PortClaim,
+    ServiceDeclaration,
+    ServiceVipClaim,
+    VipHolderClaim,
+    decode_record,
 )
 from mesh.cluster.records.encode import (
-    daemon,
-    name_claim,
-    port_claim,
-    registration,
-    service_claim,
-    verdict,
-    view,
-    vip_claim,
+    build_view,
+    encode_daemon,
+    encode_name_claim,
+    encode_port_claim,
+    encode_registration,
+    encode_service_claim,
+    encode_verdict,
+    encode_vip_claim,
 )
-from mesh.cluster.registration import register
+from mesh.cluster.registration import register_instances
 from mesh.model.problem import Problem
-from mesh.model.service import Drain, Endpoint, Health, HostPort, Instance, Service, Transport
+from mesh.model.service import DrainReason, Endpoint, Health, HostPort, Instance, Service, Transport
 from mesh.model.view import ClusterView
 
 DATA = Path(__file__).parent / "data"
@@ -91,7 +91,7 @@ def instances(prefix: str) -> tuple[Instance, ...]:
     ports = (HostPort(Transport.TCP, 8080, 32768),)
     return (
         Instance("docker/8f2c", "shop/web", "10.2.0.1", labels(WEB), name="shop-web-1"),
-        Instance("docker/9a3d", "shop/web", "10.2.0.2", labels(WEB), host_ports=ports, drain=Drain.ASKED),
+        Instance("docker/9a3d", "shop/web", "10.2.0.2", labels(WEB), host_ports=ports, drain=DrainReason.ASKED),
         Instance("shop/dns/10.2.0.3", "shop/dns", "10.2.0.3", labels(RESOLVER), port=5353, health=Health.STARTING),
         Instance("docker/7b1e", "shop/jobs", "10.2.0.4", labels(TUNNELLED), runs_commands=True),
     )
@@ -99,37 +99,37 @@ def instances(prefix: str) -> tuple[Instance, ...]:
 
 def registered(prefix: str) -> tuple[Mapping[str, bytes], tuple[Problem, ...]]:
     """The records that `WORKER` registers for its instances, and the problems with their labels."""
-    found = register(instances(prefix), worker=WORKER, domain=DOMAIN, pool=POOL)
-    return registration(WORKER, found.services, found.endpoints), tuple(problem for _, problem in found.problems)
+    found = register_instances(instances(prefix), worker=WORKER, domain=DOMAIN, pool=POOL)
+    return encode_registration(WORKER, found.services, found.endpoints), tuple(problem for _, problem in found.problems)
 
 
 def written() -> dict[str, bytes]:
     """All records of the cluster, as the encoder of today writes them."""
     records = dict(registered("mesh.")[0])
-    records |= registration(
+    records |= encode_registration(
         "worker 2", [Service("api/v1", "api.mesh.internal", ())], [Endpoint("a/1", "api/v1", "worker 2", "fd00::2")]
     )
     return records | dict(
         [
-            service_claim("web.shop.test", "10.112.0.7"),
-            vip_claim("10.112.0.7", "web.shop.test"),
-            service_claim("dns.shop.test", "10.112.0.8"),
-            vip_claim("10.112.0.8", "dns.shop.test"),
-            service_claim("jobs.mesh.internal", "10.112.0.9"),
-            vip_claim("10.112.0.9", "jobs.mesh.internal"),
-            vip_claim("fd00:112::9", "jobs.mesh.internal"),
-            name_claim("web.shop.test", "shop/web"),
-            name_claim("web.mesh.internal", "shop/web"),
-            name_claim("dns.shop.test", "shop/dns"),
-            name_claim("jobs.mesh.internal", "shop/jobs"),
-            port_claim(Transport.TCP, 30080, "web.shop.test", 8080),
-            port_claim(Transport.UDP, 30001, "dns.shop.test", 53),
-            daemon(WORKER, "0.1.0", "5f1c0a", "10.1.0.1:9781"),
-            daemon("worker 2", "0.2.0", "77aa21"),
-            verdict(WORKER, (WORKER, "docker/8f2c"), Health.HEALTHY),
-            verdict(WORKER, (WORKER, "docker/9a3d"), Health.UNHEALTHY, kept=True),
-            verdict(WORKER, (WORKER, "docker/7b1e"), Health.UNHEALTHY, held_back=True),
-            verdict(WORKER, ("worker-3", "a/1"), Health.STARTING, kept=True, held_back=True),
+            encode_service_claim("web.shop.test", "10.112.0.7"),
+            encode_vip_claim("10.112.0.7", "web.shop.test"),
+            encode_service_claim("dns.shop.test", "10.112.0.8"),
+            encode_vip_claim("10.112.0.8", "dns.shop.test"),
+            encode_service_claim("jobs.mesh.internal", "10.112.0.9"),
+            encode_vip_claim("10.112.0.9", "jobs.mesh.internal"),
+            encode_vip_claim("fd00:112::9", "jobs.mesh.internal"),
+            encode_name_claim("web.shop.test", "shop/web"),
+            encode_name_claim("web.mesh.internal", "shop/web"),
+            encode_name_claim("dns.shop.test", "shop/dns"),
+            encode_name_claim("jobs.mesh.internal", "shop/jobs"),
+            encode_port_claim(Transport.TCP, 30080, "web.shop.test", 8080),
+            encode_port_claim(Transport.UDP, 30001, "dns.shop.test", 53),
+            encode_daemon(WORKER, "0.1.0", "5f1c0a", "10.1.0.1:9781"),
+            encode_daemon("worker 2", "0.2.0", "77aa21"),
+            encode_verdict(WORKER, (WORKER, "docker/8f2c"), Health.HEALTHY),
+            encode_verdict(WORKER, (WORKER, "docker/9a3d"), Health.UNHEALTHY, kept=True),
+            encode_verdict(WORKER, (WORKER, "docker/7b1e"), Health.UNHEALTHY, held_back=True),
+            encode_verdict(WORKER, ("worker-3", "a/1"), Health.STARTING, kept=True, held_back=True),
         ]
     )
 
@@ -142,31 +142,31 @@ def stored() -> dict[str, bytes]:
 
 def encoded_again(where: str, value: bytes) -> tuple[str, bytes]:
     """Key and value of a record after decoding and encoding. Raises `AssertionError` for one that is not decoded."""
-    match decode(where, value):
-        case HeldVip(name, vip):
-            return service_claim(name, vip)
-        case Held(vip, name):
-            return vip_claim(vip, name)
-        case OwnedName(name, owner):
-            return name_claim(name, owner)
-        case HeldPort((transport, port), (name, container_port)):
-            return port_claim(transport, port, name, container_port)
-        case Declared(worker, service):
-            return _only(registration(worker, [service], []))
+    match decode_record(where, value):
+        case ServiceVipClaim(name, vip):
+            return encode_service_claim(name, vip)
+        case VipHolderClaim(vip, name):
+            return encode_vip_claim(vip, name)
+        case NameClaim(name, owner):
+            return encode_name_claim(name, owner)
+        case PortClaim((transport, port), (name, container_port)):
+            return encode_port_claim(transport, port, name, container_port)
+        case ServiceDeclaration(worker, service):
+            return _only(encode_registration(worker, [service], []))
         case Endpoint() as endpoint:
-            return _only(registration(endpoint.worker, [], [endpoint]))
-        case Judged(worker, endpoint_key, said):
-            return verdict(worker, endpoint_key, said.health, kept=said.kept, held_back=said.held_back)
-        case Present(worker):
+            return _only(encode_registration(endpoint.worker, [], [endpoint]))
+        case EndpointVerdict(worker, endpoint_key, said):
+            return encode_verdict(worker, endpoint_key, said.health, kept=said.kept, held_back=said.held_back)
+        case DaemonPresence(worker):
             said_by_it = msgspec.json.decode(value, type=DaemonRecord)
-            return daemon(worker, said_by_it.version, said_by_it.session, said_by_it.listens)
+            return encode_daemon(worker, said_by_it.version, said_by_it.session, said_by_it.listens)
         case refused:
             raise AssertionError(f"the record {where} is not decoded: {refused}")
 
 
 def cluster() -> ClusterView:
     """The view that the stored records give."""
-    found, problems = view(stored())
+    found, problems = build_view(stored())
     assert not problems, problems
     return found
 

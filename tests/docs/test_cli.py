@@ -8,10 +8,10 @@ import pytest
 
 from mesh.api.explain.document import Cause
 from mesh.cli import documents as answers
-from mesh.cli.doctor import Diagnosis
-from mesh.cli.doctor import Found as Finding
-from mesh.cli.parser import parser
-from mesh.cli.top_view import Row, Top
+from mesh.cli.doctor import DiagnosisDocument
+from mesh.cli.doctor import FindingDocument as Finding
+from mesh.cli.parser import build_parser
+from mesh.cli.top_view import TopRow, TopSnapshot
 from tests.docs.pages import ROOT
 
 VERBS, _, DOCUMENTS = (ROOT / "docs" / "cli.md").read_text().partition("## What programs get")
@@ -19,7 +19,9 @@ ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", VERBS.replace(r"\|", "/"), re
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    (choices,) = [action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    (choices,) = [
+        action.choices for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    ]
     return dict(choices)
 
 
@@ -37,12 +39,12 @@ def test_there_is_no_other_verb() -> None:
 @pytest.mark.parametrize(
     ("verb", "documents"),
     [
-        ("`top`, a line each", [Top, Row]),
-        ("`check`", [answers.Checked, answers.Found]),
-        ("`doctor`", [Diagnosis, Finding]),
-        ("`drain`, `maintenance`, `undrain`, `stop`", [answers.Changed]),
-        ("`teardown`", [answers.TornDown]),
-        ("any that failed as a whole", [answers.Failed]),
+        ("`top`, a line each", [TopSnapshot, TopRow]),
+        ("`check`", [answers.CheckDocument, answers.ProblemDocument]),
+        ("`doctor`", [DiagnosisDocument, Finding]),
+        ("`drain`, `maintenance`, `undrain`, `stop`", [answers.ChangeDocument]),
+        ("`teardown`", [answers.TeardownDocument]),
+        ("any that failed as a whole", [answers.FailureDocument]),
     ],
 )
 def test_the_fields_of_each_document(verb: str, documents: list[type]) -> None:

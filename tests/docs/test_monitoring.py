@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mesh.api.metrics.families import TABLE, Measured, exposition
+from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
 from tests.api.metrics.test_families import OBSERVED
 from tests.system.e2e.programs import call
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy" / "prometheus-alerts.yaml"
 DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
-KNOWN = {family.name for family, _ in TABLE} | {
-    f"{family.name}_{part}" for family, _ in TABLE if family.kind == "histogram" for part in ("bucket", "sum", "count")
+KNOWN = {family.name for family, _ in METRIC_FAMILIES} | {
+    f"{family.name}_{part}"
+    for family, _ in METRIC_FAMILIES
+    if family.kind == "histogram"
+    for part in ("bucket", "sum", "count")
 }
 
 
@@ -55,7 +58,7 @@ async def test_prometheus_understands_what_the_dashboard_asks(tmp_path: Path) ->
 
 async def test_prometheus_has_nothing_to_say_against_the_text(tmp_path: Path) -> None:
     text = tmp_path / "metrics"
-    text.write_bytes(exposition(Measured(OBSERVED)))
+    text.write_bytes(render_metrics(MetricsInput(OBSERVED)))
     code, output = await call(
         "sh", "-c", f"command -v promtool >/dev/null || exit 127; promtool check metrics < {text}"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.cli.lint import check
-from mesh.cli.parser import parser
-from mesh.config.settings import load
+from mesh.cli.lint import check_files
+from mesh.cli.parser import build_parser
+from mesh.config.settings import parse_settings
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -38,7 +38,7 @@ def each(found: Iterable[Block]) -> list[object]:
 @pytest.mark.parametrize("block", each(block for block in BLOCKS if block.language == "toml"))
 def test_settings_are_understood(block: Block) -> None:
     tomllib.loads(block.text)
-    load(block.text, {}, hostname="w1")
+    parse_settings(block.text, {}, hostname="w1")
 
 
 COMPOSE = [block for block in BLOCKS if block.language == "yaml" and re.search("^services:", block.text, re.M)]
@@ -51,7 +51,7 @@ def test_labels_in_compose_files_are_understood(block: Block, tmp_path: Path) ->
     """All but labels that the page shows as not handled yet."""
     file = tmp_path / "compose.yaml"
     file.write_text(block.text)
-    problems = [str(problem) for problem in check([file], {}, domain="mesh.internal", pool=POOL)]
+    problems = [str(problem) for problem in check_files([file], {}, domain="mesh.internal", pool=POOL)]
     assert [problem for problem in problems if "not handled yet" not in problem] == []
 
 
@@ -81,7 +81,7 @@ def test_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> Non
     if re.search(r"[A-Z]{3}|\[|\|", command):  # as in `vipmesh drain NAME`
         rest = ["--help"]
     try:
-        parser().parse_args([verb, *rest])
+        build_parser().parse_args([verb, *rest])
         status: object = 0
     except SystemExit as end:
         status = end.code

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from mesh.api.events import NAMES
-from mesh.cluster.records.encode import view
-from mesh.config.labels.reader import HEADER, KNOWN, NOT_YET
+from mesh.api.events import EVENT_NAMES
+from mesh.cluster.records.encode import build_view
+from mesh.config.labels.reader import HEADER_LABEL_PREFIX, KNOWN_LABELS, UNSUPPORTED_LABELS
 from tests.docs import sample_cluster
 from tests.docs.public_names import (
     COLLECTORS,
@@ -121,7 +121,8 @@ async def test_real_output_of_doctor_has_no_field_that_is_not_listed(tmp_path: P
 
 def test_the_description_of_the_api_has_the_fields_of_the_code() -> None:
     names = {"status": "WorkerStatus", "explain": "Explanation"}
-    names |= {f"event {name}": type_.__name__ for type_, name in NAMES.items()}
+    schemas = {"worker": "WorkerStatus", "service": "ServiceStatus", "gone": "Gone", "flow": "Flow", "ready": "Ready"}
+    names |= {f"event {name}": schemas[name] for name in EVENT_NAMES.values()}
     for name, component in names.items():
         assert list(described(component).fields()) == list(documents()[name].fields()), component
 
@@ -140,7 +141,7 @@ def test_a_stored_record_is_decoded_and_encoded_to_the_same_bytes(key: str) -> N
 
 
 def test_the_stored_records_are_understood_as_a_whole() -> None:
-    found, problems = view(stored())
+    found, problems = build_view(stored())
     assert problems == ()
     assert (len(found.services), len(found.endpoints), len(found.health)) == (4, 5, 4)
     assert found.workers == {"worker-1", "worker 2"}
@@ -160,8 +161,8 @@ def test_the_labels_of_both_prefixes_are_registered_as_the_same_bytes(prefix: st
 
 def test_the_sample_uses_every_label() -> None:
     used = [*sample_cluster.WEB, *sample_cluster.RESOLVER, *sample_cluster.TUNNELLED]
-    beginnings = [known.partition("<")[0] for known in KNOWN if known not in NOT_YET]
-    assert HEADER in beginnings
+    beginnings = [known.partition("<")[0] for known in KNOWN_LABELS if known not in UNSUPPORTED_LABELS]
+    assert HEADER_LABEL_PREFIX in beginnings
     assert [known for known in beginnings if not any(label.startswith(known) for label in used)] == []
 
 

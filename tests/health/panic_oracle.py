@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mesh.health.correlation import Group, Kind, window
-from mesh.health.panic import Asked, Suspicion
+from mesh.health.correlation import FailureGroup, FailureGroupKind, failure_window
+from mesh.health.panic import FailureSuspicion, ProbeEvidence
 from mesh.model.probe import Probe
 from mesh.model.service import Endpoint, EndpointKey, Health
 from mesh.model.view import ClusterView
@@ -16,10 +16,10 @@ class Known:
     """After a look."""
 
     kept: frozenset[EndpointKey] = frozenset()
-    suspicions: tuple[Suspicion, ...] = ()
+    suspicions: tuple[FailureSuspicion, ...] = ()
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
     fallen: Mapping[EndpointKey, float] = field(default_factory=dict)
-    groups: Mapping[Group, frozenset[EndpointKey]] = field(default_factory=dict)
+    groups: Mapping[FailureGroup, frozenset[EndpointKey]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,19 @@ class _Member:
     endpoint: Endpoint
     probe: Probe
     percent: int
-    groups: tuple[Group, Group]
+    groups: tuple[FailureGroup, FailureGroup]
 
 
-def look(before: Known, view: ClusterView, asked: Asked, *, floor: int, now: float) -> Known:
-    """See `mesh.health.panic.look`."""
+def look(before: Known, view: ClusterView, asked: ProbeEvidence, *, floor: int, now: float) -> Known:
+    """See `mesh.health.panic.update_panic_state`."""
     members = _members(view, asked, floor)
     up = {key for key in members if view.health.get(key) is Health.HEALTHY}
     health = {e.key: said for e in view.endpoints if (said := view.health.get(e.key)) is not None}
     fell = [k for k, said in health.items() if said is Health.UNHEALTHY and before.health.get(k) is Health.HEALTHY]
     fallen = {**before.fallen, **dict.fromkeys(fell, now)}
     fallen = {k: at for k, at in fallen.items() if k in members and health.get(k) is Health.UNHEALTHY}
-    recent = frozenset(key for key, at in fallen.items() if now - at <= window(members[key].probe))
-    suspected: dict[Group, frozenset[EndpointKey]] = {}
+    recent = frozenset(key for key, at in fallen.items() if now - at <= failure_window(members[key].probe))
+    suspected: dict[FailureGroup, frozenset[EndpointKey]] = {}
     for group in {group for key in fallen for group in members[key].groups}:
         keys = frozenset(key for key, member in members.items() if group in member.groups)
         answered = (keys & up) | (keys & recent) | (keys & before.groups.get(group, frozenset()))
@@ -58,11 +58,11 @@ def look(before: Known, view: ClusterView, asked: Asked, *, floor: int, now: flo
     told = []
     for group in sorted(suspected):
         answers, of = len(suspected[group] & up - asked.failing), len(suspected[group])
-        told.append(Suspicion(group, of - answers, of, len(kept & suspected[group])))
+        told.append(FailureSuspicion(group, of - answers, of, len(kept & suspected[group])))
     return Known(kept, tuple(told), health, fallen, suspected)
 
 
-def _members(view: ClusterView, asked: Asked, floor: int) -> dict[EndpointKey, _Member]:
+def _members(view: ClusterView, asked: ProbeEvidence, floor: int) -> dict[EndpointKey, _Member]:
     probes = {service.owner: service.probe for service in view.services}
     found = {}
     for endpoint in view.endpoints:
@@ -71,7 +71,7 @@ def _members(view: ClusterView, asked: Asked, floor: int) -> dict[EndpointKey, _
             continue
         percent = floor if probe.floor is None else probe.floor
         judge = asked.judges.get(endpoint.key, endpoint.worker)
-        groups = Group(Kind.SERVICE, endpoint.owner), Group(Kind.WORKER, judge)
+        groups = FailureGroup(FailureGroupKind.SERVICE, endpoint.owner), FailureGroup(FailureGroupKind.WORKER, judge)
         if percent:
             found[endpoint.key] = _Member(endpoint, probe, percent, groups)
     return found
@@ -81,7 +81,7 @@ def _keep(
     members: list[_Member],
     up: Iterable[EndpointKey],
     fallen: Mapping[EndpointKey, float],
-    suspected: Mapping[Group, frozenset[EndpointKey]],
+    suspected: Mapping[FailureGroup, frozenset[EndpointKey]],
 ) -> list[EndpointKey]:
     service = suspected.get(members[0].groups[0], frozenset())
     failed = [
@@ -92,5 +92,5 @@ def _keep(
     ]
     healthy = {member.endpoint.key for member in members} & set(up)
     missing = math.ceil(len(healthy.union(failed, service)) * members[0].percent / 100) - len(healthy)
-    last, at_once = max((fallen[key] for key in failed), default=0.0), window(members[0].probe)
+    last, at_once = max((fallen[key] for key in failed), default=0.0), failure_window(members[0].probe)
     return sorted(failed, key=lambda key: ((last - fallen[key]) // at_once, key))[: max(0, missing)]

@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.health.admission import Turns
+from mesh.health.admission import AdmissionQueue
 
 
 def test_the_slow_get_at_most_half_of_the_room() -> None:
-    turns: Turns[str] = Turns(4)
+    turns: AdmissionQueue[str] = AdmissionQueue(4)
     for number in range(5):
         turns.wait(f"slow {number}", slow=True)
     assert [turns.next(), turns.next(), turns.next()] == [("slow 0", True), ("slow 1", True), None]
@@ -22,7 +22,7 @@ def test_the_slow_get_at_most_half_of_the_room() -> None:
 
 
 def test_where_both_wait_they_take_turns() -> None:
-    turns: Turns[int] = Turns(100)
+    turns: AdmissionQueue[int] = AdmissionQueue(100)
     for number in range(3):
         turns.wait(number, slow=False)
         turns.wait(number + 10, slow=True)
@@ -31,7 +31,7 @@ def test_where_both_wait_they_take_turns() -> None:
 
 @given(st.integers(1, 6), st.lists(st.sampled_from(["quick", "slow", "next", "leave"]), max_size=80))
 def test_room_is_never_exceeded_and_nobody_is_forgotten(room: int, steps: list[str]) -> None:
-    turns: Turns[int] = Turns(room)
+    turns: AdmissionQueue[int] = AdmissionQueue(room)
     inside: list[bool] = []
     waiting = {True: list[int](), False: list[int]()}
     for number, step in enumerate(steps):

@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.health.correlation import Group, Kind, window
-from mesh.health.panic import Asked, Floor, Suspicion, look, resumed, spared
+from mesh.health.correlation import FailureGroup, FailureGroupKind, failure_window
+from mesh.health.panic import (
+    FailureSuspicion,
+    PanicState,
+    ProbeEvidence,
+    panic_overrides,
+    resume_panic_state,
+    update_panic_state,
+)
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Drain, Endpoint, EndpointKey, Health, Route, Service, Transport
+from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Route, Service, Transport
 from mesh.model.view import ClusterView
 from tests.health import panic_oracle as floor_oracle
 
@@ -28,7 +35,7 @@ def view(services: Mapping[str, str], probe: Probe = PROBE, drains: str = "") ->
             f"demo/{name}",
             worker,
             f"10.0.0.{number + 1}",
-            drain=Drain.ASKED if f"{name}{number}" in drains.split() else None,
+            drain=DrainReason.ASKED if f"{name}{number}" in drains.split() else None,
         )
         for name, workers in services.items()
         for number, worker in enumerate(workers)
@@ -48,15 +55,17 @@ class Story:
         self.keys = {endpoint.id: endpoint.key for endpoint in seen.endpoints}
         self.health = dict.fromkeys(self.keys.values(), UP)
         self.percent = floor
-        self.floor = look(Floor(), replace(seen, health=self.health), Asked(), floor=floor, now=0.0)
+        self.floor = update_panic_state(
+            PanicState(), replace(seen, health=self.health), ProbeEvidence(), floor=floor, now=0.0
+        )
 
     def at(self, now: float, down: str = "", up: str = "", failing: str = "") -> str:
         """What is in traffic after these have fallen and those have come back."""
         self.health |= {self.keys[id]: DOWN for id in down.split()} | {self.keys[id]: UP for id in up.split()}
         seen = replace(self.view, health=dict(self.health))
-        asked = Asked(frozenset(self.keys[id] for id in failing.split()))
-        self.floor = look(self.floor, seen, asked, floor=self.percent, now=now)
-        traffic = seen.judged(spared(seen, self.floor.kept, frozenset())).health
+        asked = ProbeEvidence(frozenset(self.keys[id] for id in failing.split()))
+        self.floor = update_panic_state(self.floor, seen, asked, floor=self.percent, now=now)
+        traffic = seen.judged(panic_overrides(seen, self.floor.kept, frozenset())).health
         return " ".join(id for id, key in self.keys.items() if traffic[key] is UP)
 
 
@@ -71,7 +80,7 @@ def test_the_last_half_stays_when_most_fail_at_once() -> None:
     assert story.at(1, down="shop0 shop1") == "shop2 shop3"
     assert not story.floor.suspicions
     assert story.at(3, down="shop2") == "shop0 shop3"  # whichever fell first: they fell at once
-    assert story.floor.suspicions == (Suspicion(Group(Kind.SERVICE, "demo/shop"), 3, 4, 1),)
+    assert story.floor.suspicions == (FailureSuspicion(FailureGroup(FailureGroupKind.SERVICE, "demo/shop"), 3, 4, 1),)
     assert story.at(4, down="shop3") == "shop0 shop1"
     assert story.at(4000) == "shop0 shop1"  # however long it lasts
     assert story.at(4001, up="shop0") == "shop0 shop1"
@@ -91,7 +100,7 @@ def test_what_is_alone_is_believed_unless_its_worker_is_suspected() -> None:
     story = Story(view({"a": "w", "b": "w", "c": "w", "d": "v"}))
     assert story.at(0, down="a0") == "b0 c0 d0"
     assert story.at(2, down="b0") == "a0 b0 c0 d0"  # two of three: the first comes back
-    assert story.floor.suspicions == (Suspicion(Group(Kind.WORKER, "w"), 2, 3, 2),)
+    assert story.floor.suspicions == (FailureSuspicion(FailureGroup(FailureGroupKind.WORKER, "w"), 2, 3, 2),)
     assert story.at(3, down="d0") == "a0 b0 c0"  # another worker's
     assert story.at(99, up="c0 b0") == "b0 c0"
 
@@ -110,7 +119,7 @@ def test_checks_that_fail_are_evidence_before_anybody_else_has_fallen() -> None:
 def test_the_other_workers_endpoints_make_up_for_a_worker_that_is_cut_off() -> None:
     story = Story(view({"shop": "aaabbb"}))
     assert story.at(0, down="shop0 shop1 shop2") == "shop3 shop4 shop5"
-    assert [one.group for one in story.floor.suspicions] == [Group(Kind.WORKER, "a")]
+    assert [one.group for one in story.floor.suspicions] == [FailureGroup(FailureGroupKind.WORKER, "a")]
 
 
 @pytest.mark.parametrize(("percent", "left"), [(0, 0), (1, 1), (34, 4), (50, 5), (100, 10)])
@@ -145,9 +154,9 @@ def test_a_fresh_daemon_believes_the_dead_unless_they_are_in_traffic() -> None:
     seen = view({"shop": "abcd"})
     keys = [endpoint.key for endpoint in seen.endpoints]
     down = replace(seen, health=dict.fromkeys(keys, DOWN))
-    assert not look(Floor(), down, Asked(), floor=50, now=0.0).kept
-    adopted = resumed(seen, keys[2:], frozenset(), 0.0)
-    assert look(adopted, down, Asked(), floor=50, now=0.0).kept == {keys[2]}
+    assert not update_panic_state(PanicState(), down, ProbeEvidence(), floor=50, now=0.0).kept
+    adopted = resume_panic_state(seen, keys[2:], frozenset(), 0.0)
+    assert update_panic_state(adopted, down, ProbeEvidence(), floor=50, now=0.0).kept == {keys[2]}
 
 
 def test_what_is_held_back_serves_where_nobody_else_does() -> None:
@@ -155,8 +164,8 @@ def test_what_is_held_back_serves_where_nobody_else_does() -> None:
     (shop0, shop1, bar0, bar1) = (endpoint.key for endpoint in seen.endpoints)
     health = {shop0: DOWN, shop1: DOWN, bar0: DOWN, bar1: UP}
     seen = replace(seen, health=health)
-    assert spared(seen, frozenset(), frozenset({shop0, bar0})) == {shop0: UP}
-    assert spared(seen, frozenset({shop1}), frozenset({shop0})) == {shop1: UP}
+    assert panic_overrides(seen, frozenset(), frozenset({shop0, bar0})) == {shop0: UP}
+    assert panic_overrides(seen, frozenset({shop1}), frozenset({shop0})) == {shop1: UP}
 
 
 services = st.dictionaries(
@@ -197,7 +206,7 @@ steps = st.lists(
 def test_whatever_happens(groups: dict[str, str], steps: list[tuple[int, Health, float]], percent: int) -> None:
     seen = view(groups)
     keys = [endpoint.key for endpoint in seen.endpoints]
-    health, floor, now = dict.fromkeys(keys, UP), Floor(), 0.0
+    health, floor, now = dict.fromkeys(keys, UP), PanicState(), 0.0
     fell_at: dict[EndpointKey, float] = {}
     for number, becomes, pause in [(0, UP, 0.0), *steps]:
         now += pause
@@ -206,7 +215,7 @@ def test_whatever_happens(groups: dict[str, str], steps: list[tuple[int, Health,
             fell_at[key] = now
         health = health | {key: becomes}
         seen = seen.judged({key: becomes}) if number else replace(seen, health=health)
-        before, floor = floor, look(floor, seen, Asked(), floor=percent, now=now)
+        before, floor = floor, update_panic_state(floor, seen, ProbeEvidence(), floor=percent, now=now)
         assert all(health[key] is DOWN for key in floor.kept)
         assert not floor.kept or percent
         assert not floor.kept or floor.suspicions
@@ -217,11 +226,11 @@ def test_whatever_happens(groups: dict[str, str], steps: list[tuple[int, Health,
             up = sum(health[key] is UP for key in keys if key[1].startswith(name))
             kept = sum(key[1].startswith(name) for key in floor.kept)
             assert not kept or up + kept <= math.ceil(len(workers) * percent / 100)
-        again = look(floor, seen, Asked(), floor=percent, now=now)
+        again = update_panic_state(floor, seen, ProbeEvidence(), floor=percent, now=now)
         assert (again.kept, again.suspicions) == (floor.kept, floor.suspicions)
         fallen = {key for of in floor.fallen.values() for key in of.since}
         assert fallen <= {key for key in keys if health[key] is DOWN}
-        assert all(now - fell_at[key] <= window(PROBE) or before.groups for key in fallen)
+        assert all(now - fell_at[key] <= failure_window(PROBE) or before.groups for key in fallen)
 
 
 moves = st.lists(
@@ -244,20 +253,20 @@ def test_the_work_that_follows_changes_comes_to_what_a_look_at_everything_says(
 ) -> None:
     """Whatever changes: verdicts, failing checks, drains, the floors of labels, who asks, and what there is at all."""
     seen = view(groups).judged({endpoint.key: UP for endpoint in view(groups).endpoints})
-    known, floor, now = floor_oracle.Known(), Floor(), 0.0
-    asked = Asked()
+    known, floor, now = floor_oracle.Known(), PanicState(), 0.0
+    asked = ProbeEvidence()
     for verdicts, failing, pause, event in [({}, set[int](), 0.0, "nothing"), *moves]:
         now += pause
         match event:
             case "drain":
-                first = replace(seen.endpoints[0], drain=None if seen.endpoints[0].drain else Drain.ASKED)
+                first = replace(seen.endpoints[0], drain=None if seen.endpoints[0].drain else DrainReason.ASKED)
                 seen = replace(seen, endpoints=(first, *seen.endpoints[1:]))
             case "probe":
                 other = replace(PROBE, floor=None if seen.services[0].probe != PROBE else 34, interval=1.0)
                 seen = replace(seen, services=(replace(seen.services[0], probe=other), *seen.services[1:]))
             case "silence":
                 judges = {endpoint.key: "b" for endpoint in seen.endpoints if endpoint.worker == "a"}
-                asked = Asked(judges={} if asked.judges else judges)
+                asked = ProbeEvidence(judges={} if asked.judges else judges)
             case "others":
                 there = view(others)
                 seen = ClusterView(there.services, there.endpoints, health=seen.health)
@@ -265,7 +274,7 @@ def test_the_work_that_follows_changes_comes_to_what_a_look_at_everything_says(
         seen = seen.judged({keys[number % len(keys)]: said for number, said in verdicts.items()})
         asked = replace(asked, failing=frozenset(keys[number % len(keys)] for number in failing))
         known = floor_oracle.look(known, seen, asked, floor=percent, now=now)
-        floor = look(floor, seen, asked, floor=percent, now=now)
+        floor = update_panic_state(floor, seen, asked, floor=percent, now=now)
         assert (floor.kept, floor.suspicions) == (known.kept, known.suspicions)
         assert {key: at for of in floor.fallen.values() for key, at in of.since.items()} == known.fallen
 

@@ -12,7 +12,7 @@ from looptime import LoopTimeEventLoop
 
 from mesh.health.prober import Prober
 from mesh.health.state_machine import Verdict
-from mesh.health.targets import Target
+from mesh.health.targets import ProbeTarget
 from mesh.health.timer_wheel import first_due
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Health
@@ -21,8 +21,8 @@ from mesh.testing.probes import FakeCheck
 pytestmark = pytest.mark.looptime
 
 PROBE = Probe(ProbeKind.HTTP, 80, startup_interval=5.0)  # 0 s delay, 2 s timeout, 5 s interval, 2 successes, 3 failures
-A = Target(PROBE, "127.0.0.11", 18080)
-B = Target(PROBE, "127.0.0.12", 18080)
+A = ProbeTarget(PROBE, "127.0.0.11", 18080)
+B = ProbeTarget(PROBE, "127.0.0.12", 18080)
 SLOT = 0.1
 
 
@@ -35,15 +35,15 @@ class Running:
         checks = dict.fromkeys(ProbeKind, self.check)
         self.prober = Prober(lambda: self.changes.append(self.prober.health()), checks, max_in_flight)
 
-    def times(self, target: Target) -> list[float]:
+    def times(self, target: ProbeTarget) -> list[float]:
         return self.check.times(target.address, target.port)
 
-    def answer(self, target: Target, ok: bool, duration: float = 0.0) -> None:
+    def answer(self, target: ProbeTarget, ok: bool, duration: float = 0.0) -> None:
         self.check.set(target.address, target.port, ok, "status 200" if ok else "status 503", duration)
 
 
 @asynccontextmanager
-async def running(targets: Mapping[str, Target], max_in_flight: int = 256) -> AsyncIterator[Running]:
+async def running(targets: Mapping[str, ProbeTarget], max_in_flight: int = 256) -> AsyncIterator[Running]:
     subject = Running(max_in_flight)
     subject.prober.watch(targets)
     async with asyncio.TaskGroup() as group:

@@ -9,7 +9,7 @@ import uvloop
 from mesh.health.checks.http import check_http
 from mesh.health.checks.tcp import check_tcp
 from mesh.health.prober import Prober
-from mesh.health.targets import Target
+from mesh.health.targets import ProbeTarget
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Health
 from tests.health.checks.endpoints import TIME_WAIT, closes, endpoint, hangs, says, socket_states, until
@@ -32,9 +32,9 @@ async def rise_and_fall() -> None:
         changes: list[Health] = []
         prober = Prober(lambda: changes.append(prober.health()["web"]))
         targets = {
-            "web": Target(HTTP, "127.0.0.1", port),
-            "port": Target(TCP, "127.0.0.1", port),
-            "nobody": Target(TCP, "127.0.0.1", 1),
+            "web": ProbeTarget(HTTP, "127.0.0.1", port),
+            "port": ProbeTarget(TCP, "127.0.0.1", port),
+            "nobody": ProbeTarget(TCP, "127.0.0.1", 1),
         }
         prober.watch(targets)
         task = group.create_task(prober.run())

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.health.history import History
-from mesh.health.snapshot import Judged, known, traffic
+from mesh.health.history import CheckHistory
+from mesh.health.snapshot import HealthSnapshot, health_status, traffic_health
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, EndpointKey, Health, Route, Service, Transport
@@ -44,22 +44,24 @@ def test_verdicts_over_a_view_give_the_view_with_these_verdicts(
 def test_what_is_kept_and_what_is_held_back_where_nobody_is_better_is_in_traffic() -> None:
     view = ClusterView(SERVICES, ENDPOINTS, health={e.key: Health.UNHEALTHY for e in ENDPOINTS})
     a, b, c = (endpoint.key for endpoint in ENDPOINTS)
-    serving = {key for key, health in traffic(view, Judged()).items() if health is Health.HEALTHY}
+    serving = {key for key, health in traffic_health(view, HealthSnapshot()).items() if health is Health.HEALTHY}
     assert serving == set()
-    judged = Judged(kept=frozenset({b}), held_back=frozenset({a, c}))
-    serving = {key for key, health in traffic(view, judged).items() if health is Health.HEALTHY}
+    judged = HealthSnapshot(kept=frozenset({b}), held_back=frozenset({a, c}))
+    serving = {key for key, health in traffic_health(view, judged).items() if health is Health.HEALTHY}
     assert serving == {a, b}, "c has somebody better: b"
 
 
 def test_the_last_verdicts_are_told_in_words_and_in_detail_with_their_times() -> None:
     view = ClusterView(SERVICES, ENDPOINTS)
-    past = History()
+    past = CheckHistory()
     past.add(Verdict(False, "refused", 0.25), 10.0)
     past.add(Verdict(True, "status 200", 0.5), 12.5)
-    judged = Judged(names={("w1", "a"): "a", ("w1", "b"): "b"}, histories={"a": past, "b": History()}, epoch=1000.0)
-    brief = known(view, {}, judged, in_detail=False)
+    judged = HealthSnapshot(
+        names={("w1", "a"): "a", ("w1", "b"): "b"}, histories={"a": past, "b": CheckHistory()}, epoch=1000.0
+    )
+    brief = health_status(view, {}, judged, in_detail=False)
     assert (brief.last, brief.verdicts) == ({("w1", "a"): "status 200"}, {})
-    (told,) = known(view, {}, judged, in_detail=True).verdicts.items()
+    (told,) = health_status(view, {}, judged, in_detail=True).verdicts.items()
     assert told[0] == ("w1", "a")
     assert [(v.at, v.ok, v.reason, v.seconds) for v in told[1]] == [
         ("1970-01-01T00:16:50.000+00:00", False, "refused", 0.25),

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.health.history import KEPT, History
+from mesh.health.history import HISTORY_LENGTH, CheckHistory
 from mesh.health.state_machine import (
-    DAMPED,
-    FREE,
-    MOST,
-    HeldBack,
-    State,
-    Transition,
+    FLAP_WINDOW_INTERVALS,
+    FREE_FALLS,
+    MAX_THRESHOLD_FACTOR,
+    FlapHold,
+    HealthState,
+    HealthTransition,
     Verdict,
-    bring_back,
     is_held_back,
-    needed,
-    observe,
-    set_aside,
+    observe_verdict,
+    resume_health,
+    suspend_health,
+    verdicts_needed,
 )
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Health
@@ -27,16 +27,16 @@ from mesh.model.service import Health
 PROBE = Probe(ProbeKind.TCP, None)  # 2 successes, 3 failures, 5 s, 60 s to start
 OK = Verdict(True, "connected", 0.001)
 BAD = Verdict(False, "refused", 0.002)
-HEALTHY = State(Health.HEALTHY)
+HEALTHY = HealthState(Health.HEALTHY)
 
 
-def run(state: State, outcomes: str, probe: Probe = PROBE, apart: float = 1.0) -> tuple[State, str]:
+def run(state: HealthState, outcomes: str, probe: Probe = PROBE, apart: float = 1.0) -> tuple[HealthState, str]:
     """Feed `+` and `-`, so many seconds apart; the second value is the health after each, `s`, `h` or `u`."""
     healths = ""
     for number, outcome in enumerate(outcomes):
         before = state.health
-        state, events = observe(state, OK if outcome == "+" else BAD, probe, number * apart)
-        assert any(isinstance(event, Transition) for event in events) == (state.health is not before)
+        state, events = observe_verdict(state, OK if outcome == "+" else BAD, probe, number * apart)
+        assert any(isinstance(event, HealthTransition) for event in events) == (state.health is not before)
         healths += state.health[0]
     return state, healths
 
@@ -44,44 +44,44 @@ def run(state: State, outcomes: str, probe: Probe = PROBE, apart: float = 1.0) -
 @pytest.mark.parametrize(
     ("start", "outcomes", "healths"),
     [
-        pytest.param(State(), "+", "h", id="the first success of a starting endpoint counts at once"),
-        pytest.param(State(), "-----+", "sssssh", id="a starting endpoint that fails stays starting"),
+        pytest.param(HealthState(), "+", "h", id="the first success of a starting endpoint counts at once"),
+        pytest.param(HealthState(), "-----+", "sssssh", id="a starting endpoint that fails stays starting"),
         pytest.param(HEALTHY, "--+--+---", "hhhhhhhhu", id="failures must come in a row"),
         pytest.param(HEALTHY, "---+-++", "hhuuuuh", id="successes must come in a row on the way back"),
-        pytest.param(State(), "+---++---", "hhhuuhhhu", id="there and back again"),
+        pytest.param(HealthState(), "+---++---", "hhhuuhhhu", id="there and back again"),
         pytest.param(HEALTHY, "+", "h", id="presumed and confirmed"),
-        pytest.param(set_aside(HEALTHY), "-----", "hhhhh", id="set aside, nothing counts"),
-        pytest.param(bring_back(0.0), "-+", "sh", id="brought back, it proves itself"),
+        pytest.param(suspend_health(HEALTHY), "-----", "hhhhh", id="set aside, nothing counts"),
+        pytest.param(resume_health(0.0), "-+", "sh", id="brought back, it proves itself"),
     ],
 )
-def test_health_follows_runs(start: State, outcomes: str, healths: str) -> None:
+def test_health_follows_runs(start: HealthState, outcomes: str, healths: str) -> None:
     assert run(start, outcomes)[1] == healths
 
 
 def test_the_time_to_start_ends() -> None:
     probe = replace(PROBE, initial_delay=3.0, startup=4.0)
-    state = State(begun=100.0)
-    state, events = observe(state, BAD, probe, 106.9)
+    state = HealthState(begun=100.0)
+    state, events = observe_verdict(state, BAD, probe, 106.9)
     assert (state.health, events) == (Health.STARTING, ())
-    state, (event,) = observe(state, BAD, probe, 107.0)
+    state, (event,) = observe_verdict(state, BAD, probe, 107.0)
     assert state.health is Health.UNHEALTHY
     assert str(event) == "unhealthy: refused (its time to start is over)"
-    assert needed(state, probe, 107.0) == 2  # it was never up: that was no fall
+    assert verdicts_needed(state, probe, 107.0) == 2  # it was never up: that was no fall
     assert run(state, "++")[1] == "uh"
 
 
 def test_a_transition_says_what_brought_it_about() -> None:
     state, _ = run(HEALTHY, "--")
-    _, events = observe(state, BAD, PROBE, 12.5)
-    assert events == (Transition(Health.HEALTHY, Health.UNHEALTHY, replace(BAD, at=12.5), 3, 3),)
+    _, events = observe_verdict(state, BAD, PROBE, 12.5)
+    assert events == (HealthTransition(Health.HEALTHY, Health.UNHEALTHY, replace(BAD, at=12.5), 3, 3),)
     assert str(events[0]) == "unhealthy: refused (3 of 3)"
-    _, events = observe(State(), OK, PROBE, 0.0)
+    _, events = observe_verdict(HealthState(), OK, PROBE, 0.0)
     assert str(events[0]) == "healthy: connected (1 of 1)"
 
 
 def test_thresholds_may_change_in_the_middle_of_a_run() -> None:
     state, _ = run(HEALTHY, "--")
-    patient, _ = observe(state, BAD, replace(PROBE, unhealthy_threshold=5), 2.0)
+    patient, _ = observe_verdict(state, BAD, replace(PROBE, unhealthy_threshold=5), 2.0)
     assert patient.health is Health.HEALTHY
     assert run(patient, "-", replace(PROBE, unhealthy_threshold=5))[1] == "h"
     assert run(patient, "-", replace(PROBE, unhealthy_threshold=1))[1] == "u"
@@ -94,7 +94,7 @@ def test_what_comes_and_goes_has_to_answer_longer_each_time() -> None:
         state, _ = run(state, "---")
         took.append(0)
         while state.health is not Health.HEALTHY:
-            state, _ = observe(state, OK, PROBE, 3.0)
+            state, _ = observe_verdict(state, OK, PROBE, 3.0)
             took[-1] += 1
     assert took == [2, 2, 4, 8, 16, 16]
 
@@ -102,23 +102,23 @@ def test_what_comes_and_goes_has_to_answer_longer_each_time() -> None:
 def test_held_back_is_said_once_and_forgotten_in_time() -> None:
     state, _ = run(HEALTHY, "---++---++---")
     assert not is_held_back(state, PROBE)
-    state, _ = observe(state, OK, PROBE, 13.0)
-    state, (event,) = observe(state, OK, PROBE, 14.0)
-    assert event == HeldBack(3, 300.0, 4)
+    state, _ = observe_verdict(state, OK, PROBE, 13.0)
+    state, (event,) = observe_verdict(state, OK, PROBE, 14.0)
+    assert event == FlapHold(3, 300.0, 4)
     assert str(event) == "held back: it fell 3 times in 300 s, and has to answer 4 times"
     assert is_held_back(state, PROBE)
     # The first fall was at 2 s, and is forgotten 300 s later: the third success is then enough.
-    _, (change,) = observe(state, OK, PROBE, 302.1)
-    assert (change.threshold, isinstance(change, Transition)) == (2, True)
+    _, (change,) = observe_verdict(state, OK, PROBE, 302.1)
+    assert (change.threshold, isinstance(change, HealthTransition)) == (2, True)
 
 
 def test_the_last_verdicts_are_kept_with_their_time() -> None:
-    history = History()
+    history = CheckHistory()
     assert history.verdicts() == ()
     for now, verdict in enumerate([BAD] * 7 + [OK] * 8):
         history.add(verdict, float(now))
     kept = history.verdicts()
-    assert [verdict.at for verdict in kept] == [float(now) for now in range(15)][-KEPT:]
+    assert [verdict.at for verdict in kept] == [float(now) for now in range(15)][-HISTORY_LENGTH:]
     assert [(verdict.ok, verdict.reason) for verdict in kept] == [(False, "refused")] * 2 + [(True, "connected")] * 8
     assert kept[-1].duration == pytest.approx(OK.duration)
 
@@ -129,8 +129,8 @@ def expected(start: Health, outcomes: list[bool], probe: Probe) -> Health:
     health, falls = start, list[int]()
     for end in range(1, len(outcomes) + 1):
         seen = outcomes[:end]
-        recent = [fall for fall in falls if end - fall <= DAMPED * probe.interval][-6:]
-        rise = probe.healthy_threshold * min(MOST, 2 ** max(0, len(recent) - FREE))
+        recent = [fall for fall in falls if end - fall <= FLAP_WINDOW_INTERVALS * probe.interval][-6:]
+        rise = probe.healthy_threshold * min(MAX_THRESHOLD_FACTOR, 2 ** max(0, len(recent) - FREE_FALLS))
         since = falls[-1] if falls else 0
         fall = probe.unhealthy_threshold
         if health is Health.STARTING and seen[-1]:
@@ -146,7 +146,7 @@ def expected(start: Health, outcomes: list[bool], probe: Probe) -> Health:
 
 
 @given(
-    st.sampled_from([State(), HEALTHY]),
+    st.sampled_from([HealthState(), HEALTHY]),
     # biased, so that long runs of both kinds appear
     st.lists(st.tuples(st.booleans(), st.integers(1, 5)), max_size=25).map(
         lambda runs: [ok for ok, n in runs for _ in range(n)]
@@ -162,26 +162,29 @@ def expected(start: Health, outcomes: list[bool], probe: Probe) -> Health:
         interval=st.sampled_from([0.1, 0.5, 5.0]),
     ),
 )
-def test_health_is_what_the_rules_say(start: State, outcomes: list[bool], probe: Probe) -> None:
+def test_health_is_what_the_rules_say(start: HealthState, outcomes: list[bool], probe: Probe) -> None:
     state = start
     for count, ok in enumerate(outcomes, 1):
         before = state
-        state, events = observe(state, OK if ok else BAD, probe, float(count))
+        state, events = observe_verdict(state, OK if ok else BAD, probe, float(count))
         assert state.health is expected(start.health, outcomes[:count], probe)
-        changes = [event for event in events if isinstance(event, Transition)]
+        changes = [event for event in events if isinstance(event, HealthTransition)]
         assert len(changes) == (state.health is not before.health)
         for change in changes:
             assert (change.before, change.after) == (before.health, state.health)
             assert change.run == change.threshold
             assert state.run == 0
         assert is_held_back(state, probe) <= (state.health is Health.UNHEALTHY)
-        assert observe(set_aside(before), OK if ok else BAD, probe, float(count)) == (set_aside(before), ())
+        assert observe_verdict(suspend_health(before), OK if ok else BAD, probe, float(count)) == (
+            suspend_health(before),
+            (),
+        )
 
 
 @given(st.lists(st.booleans()), st.floats(0, 1e6))
 def test_brought_back_it_is_as_if_new(outcomes: list[bool], now: float) -> None:
-    state = State()
+    state = HealthState()
     for count, ok in enumerate(outcomes):
-        state, _ = observe(state, OK if ok else BAD, PROBE, float(count))
-    assert bring_back(now) == State(begun=now)
-    assert needed(bring_back(now), PROBE, now) == 1
+        state, _ = observe_verdict(state, OK if ok else BAD, PROBE, float(count))
+    assert resume_health(now) == HealthState(begun=now)
+    assert verdicts_needed(resume_health(now), PROBE, now) == 1

@@ -6,9 +6,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cluster.departed import REMEMBERED, VALID, Gone, left_behind
-from mesh.cluster.records.encode import daemon, registration, verdict, view
-from mesh.health.takeover import TAKERS, taken, takers
+from mesh.cluster.departed import RETENTION, VERDICT_VALIDITY, DepartedWorkers, adoptable_records
+from mesh.cluster.records.encode import build_view, encode_daemon, encode_registration, encode_verdict
+from mesh.health.takeover import PROBERS_PER_ENDPOINT, choose_probers, taken_over_probes
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
 from mesh.model.view import ClusterView
@@ -26,21 +26,21 @@ def endpoint(id: str, worker: str, owner: str = "demo/web", address: str = "10.2
 
 
 def records(worker: str, *endpoints: Endpoint) -> dict[str, bytes]:
-    return registration(worker, (WEB, PLAIN), endpoints) | dict([daemon(worker, "1", worker)])
+    return encode_registration(worker, (WEB, PLAIN), endpoints) | dict([encode_daemon(worker, "1", worker)])
 
 
 @given(names, st.text(), names)
 def test_one_that_goes_moves_only_its_own(workers: set[str], id: str, gone: set[str]) -> None:
-    before = takers(("x", id), workers)
-    assert len(before) == min(TAKERS, len(workers)) == len(set(before))
-    assert takers(("x", id), sorted(workers)) == before
-    after = takers(("x", id), workers - gone)
+    before = choose_probers(("x", id), workers)
+    assert len(before) == min(PROBERS_PER_ENDPOINT, len(workers)) == len(set(before))
+    assert choose_probers(("x", id), sorted(workers)) == before
+    after = choose_probers(("x", id), workers - gone)
     assert [one for one in before if one not in gone] == [one for one in after if one in before]
 
 
 def test_everybody_gets_an_even_share() -> None:
-    first = Counter(takers(("x", f"demo/web/{number}"), WORKERS)[0] for number in range(5000))
-    both = Counter(one for number in range(5000) for one in takers(("x", f"demo/web/{number}"), WORKERS))
+    first = Counter(choose_probers(("x", f"demo/web/{number}"), WORKERS)[0] for number in range(5000))
+    both = Counter(one for number in range(5000) for one in choose_probers(("x", f"demo/web/{number}"), WORKERS))
     assert all(400 <= first[worker] <= 600 for worker in WORKERS)
     assert all(850 <= both[worker] <= 1150 for worker in WORKERS)
 
@@ -61,9 +61,9 @@ def test_only_what_others_can_ask_is_taken() -> None:
         workers=frozenset({"me", "w2"}),
         silent=frozenset({"w1"}),
     )
-    assert [id for _, id in taken(seen, "me")] == ["a"]
-    assert not taken(replace(seen, silent=frozenset()), "me")
-    assert not taken(replace(seen, workers=frozenset({"w2", *WORKERS[2:]})), "w1")
+    assert [id for _, id in taken_over_probes(seen, "me")] == ["a"]
+    assert not taken_over_probes(replace(seen, silent=frozenset()), "me")
+    assert not taken_over_probes(replace(seen, workers=frozenset({"w2", *WORKERS[2:]})), "w1")
 
 
 def test_while_the_store_is_away_each_asks_for_itself() -> None:
@@ -74,33 +74,33 @@ def test_while_the_store_is_away_each_asks_for_itself() -> None:
         workers=frozenset({"me", *WORKERS}),
         silent=frozenset(WORKERS),
     )
-    assert len(taken(seen, "me")) == 50
+    assert len(taken_over_probes(seen, "me")) == 50
 
 
 def test_what_a_worker_leaves_behind_is_what_others_can_ask() -> None:
-    left = left_behind("w1", records("w1", endpoint("a", "w1"), endpoint("b", "w1", "demo/plain")))
-    seen, problems = view(left)
+    left = adoptable_records("w1", records("w1", endpoint("a", "w1"), endpoint("b", "w1", "demo/plain")))
+    seen, problems = build_view(left)
     assert not problems
     assert [one.key for one in seen.endpoints] == [("w1", "a")]
     assert seen.services == (WEB,)
     assert not seen.workers
-    assert left_behind("w1", records("w1", endpoint("b", "w1", "demo/plain"))) == {}
+    assert adoptable_records("w1", records("w1", endpoint("b", "w1", "demo/plain"))) == {}
 
 
 def test_a_worker_that_is_gone_is_remembered_for_a_while() -> None:
-    gone = Gone()
+    gone = DepartedWorkers()
     both = records("w1", endpoint("a", "w1")) | records("w 2/x", endpoint("a", "w 2/x"))
     only = records("w1", endpoint("a", "w1"))
     gone.notice(both, only, "w1", 100.0)
     assert gone.silent(["w 2/x"]) == {"w 2/x"}
-    assert [one.key for one in view(gone.records)[0].endpoints] == [("w 2/x", "a")]
-    assert not gone.listen(None, 100.0 + REMEMBERED - 1)
-    assert gone.listen(None, 100.0 + REMEMBERED)
+    assert [one.key for one in build_view(gone.records)[0].endpoints] == [("w 2/x", "a")]
+    assert not gone.listen(None, 100.0 + RETENTION - 1)
+    assert gone.listen(None, 100.0 + RETENTION)
     assert (gone.silent(["w 2/x"]), gone.records) == (frozenset(), {})
 
 
 def test_a_worker_that_is_back_is_its_own_again() -> None:
-    gone = Gone()
+    gone = DepartedWorkers()
     both = records("w1", endpoint("a", "w1")) | records("w2", endpoint("a", "w2"))
     gone.notice(both, records("w1", endpoint("a", "w1")), "w1", 100.0)
     gone.notice(records("w1", endpoint("a", "w1")), both, "w1", 105.0)
@@ -108,7 +108,7 @@ def test_a_worker_that_is_back_is_its_own_again() -> None:
 
 
 def test_an_endpoint_that_its_worker_withdraws_is_not_remembered() -> None:
-    gone = Gone()
+    gone = DepartedWorkers()
     gone.notice(records("w2", endpoint("a", "w2"), endpoint("b", "w2")), records("w2", endpoint("a", "w2")), "w1", 0.0)
     assert gone.records == {}
     gone.notice(records("me", endpoint("a", "me")), {}, "me", 0.0)
@@ -116,11 +116,11 @@ def test_an_endpoint_that_its_worker_withdraws_is_not_remembered() -> None:
 
 
 def test_words_lose_their_validity_while_the_store_is_away() -> None:
-    gone = Gone()
+    gone = DepartedWorkers()
     assert not gone.listen("away", 100.0)
-    assert not gone.listen("away", 100.0 + VALID - 0.1)
+    assert not gone.listen("away", 100.0 + VERDICT_VALIDITY - 0.1)
     assert gone.silent(["w2", "w3"]) == frozenset()
-    assert gone.listen("away", 100.0 + VALID)
+    assert gone.listen("away", 100.0 + VERDICT_VALIDITY)
     assert not gone.listen("still away", 200.0)
     assert gone.silent(["w2", "w3"]) == {"w2", "w3"}
     assert gone.listen(None, 201.0)
@@ -129,12 +129,12 @@ def test_words_lose_their_validity_while_the_store_is_away() -> None:
 
 def test_a_verdict_in_the_place_of_another_counts_while_that_one_is_gone() -> None:
     key = ("w1", "a")
-    held = registration("w1", (WEB,), [endpoint("a", "w1")])
-    up = dict([verdict("w2", key, Health.HEALTHY, kept=False, held_back=False)])
-    down = dict([verdict("w3", key, Health.UNHEALTHY, kept=False, held_back=False)])
-    own = dict([verdict("w1", key, Health.UNHEALTHY, kept=True, held_back=False)])
-    assert view(held | up | down)[0].health == {key: Health.HEALTHY}
-    assert view(held | down)[0].health == {key: Health.UNHEALTHY}
-    back = view(held | up | own | dict([daemon("w1", "1", "x")]))[0]
+    held = encode_registration("w1", (WEB,), [endpoint("a", "w1")])
+    up = dict([encode_verdict("w2", key, Health.HEALTHY, kept=False, held_back=False)])
+    down = dict([encode_verdict("w3", key, Health.UNHEALTHY, kept=False, held_back=False)])
+    own = dict([encode_verdict("w1", key, Health.UNHEALTHY, kept=True, held_back=False)])
+    assert build_view(held | up | down)[0].health == {key: Health.HEALTHY}
+    assert build_view(held | down)[0].health == {key: Health.UNHEALTHY}
+    back = build_view(held | up | own | dict([encode_daemon("w1", "1", "x")]))[0]
     assert back.health == {key: Health.UNHEALTHY}
     assert (back.kept, back.workers) == (frozenset({key}), frozenset({"w1"}))

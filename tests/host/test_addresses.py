@@ -6,9 +6,9 @@ from contextlib import aclosing
 
 import pytest
 
-from mesh.host.addresses import changes, worker_addresses
+from mesh.host.addresses import watch_network_changes, worker_addresses
 from mesh.host.vip_interface import MeshInterface
-from tests.netns import ip, private_network
+from tests.netns import private_network, run_ip
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +18,8 @@ def _network() -> Iterator[None]:
 
 
 async def test_without_loopback_link_local_and_vips() -> None:
-    ip("link add v0 type veth peer name v1", "link set v0 up", "link set v1 up")
-    ip("address add 192.0.2.1/24 dev v0", "address add 169.254.3.4/16 dev v0", "address add 2001:db8::1/64 dev v0")
+    run_ip("link add v0 type veth peer name v1", "link set v0 up", "link set v1 up")
+    run_ip("address add 192.0.2.1/24 dev v0", "address add 169.254.3.4/16 dev v0", "address add 2001:db8::1/64 dev v0")
     interface = MeshInterface()
     await interface.bind("10.112.0.7")
     try:
@@ -30,16 +30,16 @@ async def test_without_loopback_link_local_and_vips() -> None:
 
 
 async def test_a_change_is_told_and_a_burst_comes_as_one() -> None:
-    ip("link add v0 type veth peer name v1", "link set v0 up", "link set v1 up")
-    async with aclosing(changes()) as told, asyncio.timeout(20):
+    run_ip("link add v0 type veth peer name v1", "link set v0 up", "link set v1 up")
+    async with aclosing(watch_network_changes()) as told, asyncio.timeout(20):
         await anext(told)
         for number in (1, 2, 3):
             waiting = asyncio.ensure_future(anext(told))
-            ip(f"address add 192.0.2.{number}/24 dev v0")
+            run_ip(f"address add 192.0.2.{number}/24 dev v0")
             await waiting
             assert f"192.0.2.{number}" in await worker_addresses()
         times = 0
-        ip(*(f"address add 198.51.100.{number}/32 dev v0" for number in range(1, 201)))
+        run_ip(*(f"address add 198.51.100.{number}/32 dev v0" for number in range(1, 201)))
         waiting = asyncio.ensure_future(anext(told))
         while True:
             done, _ = await asyncio.wait([waiting], timeout=0.5)

@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from mesh.host.listeners import listening, parse
+from mesh.host.listeners import listening_ports, parse_listeners
 from mesh.model.service import Transport
 
 TCP = """\
@@ -15,14 +15,14 @@ TCP = """\
 
 
 def test_listening_sockets_that_others_can_reach() -> None:
-    assert list(parse(TCP, Transport.TCP)) == [22]
+    assert list(parse_listeners(TCP, Transport.TCP)) == [22]
 
 
 async def test_those_of_the_kernel(tmp_path: Path) -> None:
     with socket.create_server(("", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         udp.bind(("", 0))
         with socket.create_server(("127.0.0.1", 0)) as inside:
-            found = await listening()
+            found = await listening_ports()
             assert {(Transport.TCP, tcp.getsockname()[1]), (Transport.UDP, udp.getsockname()[1])} <= found
             assert (Transport.TCP, inside.getsockname()[1]) not in found
-    assert await listening(tmp_path) == frozenset(), "a kernel without any of them"
+    assert await listening_ports(tmp_path) == frozenset(), "a kernel without any of them"

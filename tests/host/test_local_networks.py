@@ -5,12 +5,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.host.local_networks import Link, LinkRoute, local_networks, read_local_networks
-from tests.netns import Namespace, ip, private_network
+from mesh.host.local_networks import LinkRoute, NetworkLink, local_networks, read_local_networks
+from tests.netns import Namespace, private_network, run_ip
 
 POOL = ip_network("10.112.0.0/16")
 POOL_6 = ip_network("fd00:1::/64")
-CARD, DOCKER, CONTAINER, OVERLAY = Link(""), Link("bridge"), Link("veth", 3), Link("vxlan")
+CARD, DOCKER, CONTAINER, OVERLAY = NetworkLink(""), NetworkLink("bridge"), NetworkLink("veth", 3), NetworkLink("vxlan")
 
 
 def route(network: str, link: int, gateway: bool = False) -> LinkRoute:
@@ -25,12 +25,14 @@ HERE = route("172.17.0.0/16", 3)
     [
         pytest.param({2: CARD, 3: DOCKER}, [HERE, route("192.0.2.0/24", 2)], ["172.17.0.0/16"], id="bridge, hardware"),
         pytest.param({3: DOCKER, 4: CONTAINER}, [HERE], ["172.17.0.0/16"], id="a bridge with a container"),
-        pytest.param({3: DOCKER, 4: Link("tun", 3)}, [HERE], ["172.17.0.0/16"], id="a bridge with a virtual machine"),
-        pytest.param({3: DOCKER, 4: CONTAINER, 5: Link("", 3)}, [HERE], [], id="a bridge with a network card"),
-        pytest.param({3: DOCKER, 5: Link("vlan", 3)}, [HERE], [], id="a bridge with a VLAN"),
-        pytest.param({3: DOCKER, 5: Link("vxlan", 3)}, [HERE], [], id="a bridge with a tunnel"),
         pytest.param(
-            {3: DOCKER, 6: DOCKER, 5: Link("", 6)},
+            {3: DOCKER, 4: NetworkLink("tun", 3)}, [HERE], ["172.17.0.0/16"], id="a bridge with a virtual machine"
+        ),
+        pytest.param({3: DOCKER, 4: CONTAINER, 5: NetworkLink("", 3)}, [HERE], [], id="a bridge with a network card"),
+        pytest.param({3: DOCKER, 5: NetworkLink("vlan", 3)}, [HERE], [], id="a bridge with a VLAN"),
+        pytest.param({3: DOCKER, 5: NetworkLink("vxlan", 3)}, [HERE], [], id="a bridge with a tunnel"),
+        pytest.param(
+            {3: DOCKER, 6: DOCKER, 5: NetworkLink("", 6)},
             [HERE, route("192.0.2.0/24", 6)],
             ["172.17.0.0/16"],
             id="another bridge with a network card",
@@ -38,10 +40,15 @@ HERE = route("172.17.0.0/16", 3)
         pytest.param({3: DOCKER}, [HERE, route("0.0.0.0/0", 3, gateway=True)], [], id="the way out"),
         pytest.param({3: DOCKER}, [HERE, route("10.3.0.0/24", 3, gateway=True)], [], id="the way to another worker"),
         pytest.param({3: DOCKER}, [HERE, route("::/0", 3, gateway=True)], [], id="the way out of the other family"),
-        pytest.param({5: Link("veth")}, [route("10.2.0.7/32", 5)], ["10.2.0.7/32"], id="a pair for each container"),
-        pytest.param({5: Link("veth")}, [route("10.7.0.0/24", 5)], [], id="a worker that is a container"),
         pytest.param(
-            {6: OVERLAY, 7: Link("wireguard")}, [route("10.9.0.0/24", 6), route("10.8.0.0/24", 7)], [], id="overlays"
+            {5: NetworkLink("veth")}, [route("10.2.0.7/32", 5)], ["10.2.0.7/32"], id="a pair for each container"
+        ),
+        pytest.param({5: NetworkLink("veth")}, [route("10.7.0.0/24", 5)], [], id="a worker that is a container"),
+        pytest.param(
+            {6: OVERLAY, 7: NetworkLink("wireguard")},
+            [route("10.9.0.0/24", 6), route("10.8.0.0/24", 7)],
+            [],
+            id="overlays",
         ),
         pytest.param({8: DOCKER}, [route("10.112.0.0/24", 8)], [], id="in the pool"),
         pytest.param({3: DOCKER}, [route("fd00::/64", 3), route("fe80::/64", 3)], [], id="the other family"),
@@ -49,7 +56,7 @@ HERE = route("172.17.0.0/16", 3)
         pytest.param({}, [], [], id="none"),
     ],
 )
-def test_local_networks(links: dict[int, Link], routes: list[LinkRoute], expected: list[str]) -> None:
+def test_local_networks(links: dict[int, NetworkLink], routes: list[LinkRoute], expected: list[str]) -> None:
     assert [str(network) for network in local_networks(links, routes, POOL)] == expected
 
 
@@ -62,7 +69,7 @@ def test_link_local_ones_are_everywhere_and_so_nowhere() -> None:
 def host() -> Iterator[None]:
     with private_network():
         there = Namespace()
-        ip(
+        run_ip(
             "link add br0 type bridge",
             "address add 10.2.0.254/24 dev br0",
             "address add fd00:2::254/64 dev br0 nodad",
@@ -109,5 +116,5 @@ OURS = ("10.2.0.0/24", "fd00:2::/64")
     ],
 )
 async def test_those_of_the_kernel(host: None, commands: list[str], expected: tuple[str, ...]) -> None:
-    ip(*commands)
+    run_ip(*commands)
     assert tuple(map(str, (*await read_local_networks(POOL), *await read_local_networks(POOL_6)))) == expected

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.host import HostError
-from mesh.host.masquerade import NatRules, SourceNat, render
+from mesh.host.masquerade import Masquerade, MasqueradeRules, render_script
 from mesh.model.claims import Claims
 from mesh.model.service import Transport
-from mesh.util.nft import refusal
-from tests.netns import ip, private_network, run
+from mesh.util.nft import explain_refusal
+from tests.netns import private_network, run_command, run_ip
 
 POOL, POOL_6 = ip_network("10.112.0.0/16"), ip_network("fd00:1::/64")
 OWN = frozenset({"192.0.2.1", "2001:db8::1"})
@@ -30,16 +30,18 @@ def network() -> Iterator[None]:
 
 
 def tables() -> list[str]:
-    listed: list[dict[str, Any]] = json.loads(run("nft", "-j", "list", "tables"))["nftables"]
+    listed: list[dict[str, Any]] = json.loads(run_command("nft", "-j", "list", "tables"))["nftables"]
     return [f"{entry['table']['family']} {entry['table']['name']}" for entry in listed if "table" in entry]
 
 
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        pytest.param(NatRules(POOL), ["ct original ip daddr 10.112.0.0/16 jump translated"], id="nothing but a pool"),
         pytest.param(
-            NatRules(
+            MasqueradeRules(POOL), ["ct original ip daddr 10.112.0.0/16 jump translated"], id="nothing but a pool"
+        ),
+        pytest.param(
+            MasqueradeRules(
                 POOL,
                 (ip_network("10.2.0.0/16"), ip_network("10.2.3.0/24")),
                 tuple(sorted(OWN)),
@@ -49,41 +51,41 @@ def tables() -> list[str]:
             id="IPv4, one network inside of another",
         ),
         pytest.param(
-            NatRules(POOL_6, (ip_network("fd00:2::/64"),), tuple(sorted(OWN)), ((Transport.UDP, 53),)),
+            MasqueradeRules(POOL_6, (ip_network("fd00:2::/64"),), tuple(sorted(OWN)), ((Transport.UDP, 53),)),
             ["ip6 saddr fd00:2::/64 ip6 daddr fd00:2::/64 masquerade", "elements = { 2001:db8::1 }"],
             id="IPv6",
         ),
     ],
 )
-def test_nft_takes_it_and_lists_it_as_written(network: None, rules: NatRules, words: list[str]) -> None:
+def test_nft_takes_it_and_lists_it_as_written(network: None, rules: MasqueradeRules, words: list[str]) -> None:
     family = "ip6" if rules.pool.version == 6 else "ip"
     for _ in range(2):  # the second time it replaces itself
-        run("nft", "-f", "-", given=render(rules))
-        listed = run("nft", "list", "table", family, "vipmesh")
+        run_command("nft", "-f", "-", given=render_script(rules))
+        listed = run_command("nft", "list", "table", family, "vipmesh")
         assert [word for word in words if word not in listed] == []
 
 
 @given(st.lists(st.ip_addresses(v=4).map(lambda a: ip_network(f"{a}/24", strict=False)), max_size=9))
 def test_networks_of_a_set_never_overlap(networks: list[Any]) -> None:
     wide = [network.supernet(8) for network in networks[:2]]
-    script = render(NatRules(POOL, tuple(dict.fromkeys([*networks, *wide]))))
+    script = render_script(MasqueradeRules(POOL, tuple(dict.fromkeys([*networks, *wide]))))
     hairpins = [ip_network(line.split()[2]) for line in script.splitlines() if '"hairpin"' in line]
     assert not any(a != b and a.overlaps(b) for a in hairpins for b in hairpins)
 
 
 async def test_it_is_made_mended_and_removed_and_nothing_else_is_touched(network: None) -> None:
-    run("nft", "-f", "-", given="table ip theirs { chain c { type nat hook postrouting priority srcnat; }; }")
-    nat = SourceNat(POOL)
+    run_command("nft", "-f", "-", given="table ip theirs { chain c { type nat hook postrouting priority srcnat; }; }")
+    nat = Masquerade(POOL)
     assert await nat.mend(OWN, CLAIMS) == ["nftables table ip vipmesh made"]
     assert await nat.mend(OWN, CLAIMS) == []
 
-    run("nft", "flush", "chain", "ip", "vipmesh", "translated")
+    run_command("nft", "flush", "chain", "ip", "vipmesh", "translated")
     assert await nat.mend(OWN, CLAIMS) == ["nftables table ip vipmesh was changed"]
-    assert "masquerade" in run("nft", "list", "table", "ip", "vipmesh")
-    run("nft", "delete", "table", "ip", "vipmesh")
+    assert "masquerade" in run_command("nft", "list", "table", "ip", "vipmesh")
+    run_command("nft", "delete", "table", "ip", "vipmesh")
     assert await nat.mend(OWN, CLAIMS) == ["nftables table ip vipmesh made"]
 
-    assert await SourceNat(POOL).mend(OWN, CLAIMS) == [], "a restarted daemon finds what it needs"
+    assert await Masquerade(POOL).mend(OWN, CLAIMS) == [], "a restarted daemon finds what it needs"
     assert tables() == ["ip theirs", "ip vipmesh"]
     assert await nat.remove() == ["delete nftables table ip vipmesh"]
     assert await nat.remove() == []
@@ -91,20 +93,20 @@ async def test_it_is_made_mended_and_removed_and_nothing_else_is_touched(network
 
 
 async def test_it_follows_ports_addresses_and_networks_without_a_word(network: None) -> None:
-    nat = SourceNat(POOL, [ip_network("10.5.0.0/24"), ip_network("fd00:5::/64")])
+    nat = Masquerade(POOL, [ip_network("10.5.0.0/24"), ip_network("fd00:5::/64")])
     await nat.mend(frozenset(), Claims())
-    ip("link add br0 type bridge", "address add 10.2.0.254/24 dev br0", "link set br0 up")
+    run_ip("link add br0 type bridge", "address add 10.2.0.254/24 dev br0", "link set br0 up")
     assert await nat.mend(OWN, CLAIMS) == []
-    listed = run("nft", "list", "table", "ip", "vipmesh")
+    listed = run_command("nft", "list", "table", "ip", "vipmesh")
     for words in ("{ 30080 }", "{ 30053 }", "{ 192.0.2.1 }", "{ 10.2.0.0/24, 10.5.0.0/24 }"):
         assert words in listed
 
 
 async def test_without_nft_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr("mesh.util.nft.BESIDE", "/nonexistent")
+    monkeypatch.setattr("mesh.util.nft.ADMIN_PATH", "/nonexistent")
     with pytest.raises(HostError, match="`apt-get install nftables`"):
-        await SourceNat(POOL).mend(OWN, CLAIMS)
+        await Masquerade(POOL).mend(OWN, CLAIMS)
 
 
 async def test_without_the_right_the_error_says_so() -> None:
@@ -117,4 +119,4 @@ async def test_without_the_right_the_error_says_so() -> None:
         env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"},
     )
     assert said.returncode, "a user of no rank may list tables"
-    assert "run as root or with CAP_NET_ADMIN" in str(refusal(said.stderr))
+    assert "run as root or with CAP_NET_ADMIN" in str(explain_refusal(said.stderr))

@@ -5,8 +5,8 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from mesh.host.overlap import HostAddress, HostRoute, overlapping, overlaps
-from tests.netns import ip, private_network
+from mesh.host.overlap import HostAddress, HostRoute, find_overlaps, read_overlaps
+from tests.netns import private_network, run_ip
 
 POOL = "10.112.0.0/16"
 
@@ -44,13 +44,13 @@ def test_overlapping(pool: str, entry: HostAddress | HostRoute, lines: list[str]
     addresses = [entry] if isinstance(entry, HostAddress) else []
     routes = [entry] if isinstance(entry, HostRoute) else []
 
-    assert overlapping(ip_network(pool), "mesh0", addresses, routes) == lines
+    assert find_overlaps(ip_network(pool), "mesh0", addresses, routes) == lines
 
 
 @pytest.fixture
 def network() -> Iterator[None]:
     with private_network():
-        ip(
+        run_ip(
             "link add eth1 type bridge",
             "link set eth1 up",
             "address add 10.112.3.4/24 dev eth1",
@@ -66,12 +66,15 @@ def network() -> Iterator[None]:
 
 
 async def test_a_real_host(network: None) -> None:
-    assert sorted(await overlaps(ip_network(POOL))) == [
+    assert sorted(await read_overlaps(ip_network(POOL))) == [
         "address 10.112.3.4/24 dev eth1",
         "route 10.112.10.0/24 dev eth1",
         "route 10.112.3.0/24 dev eth1",
         "route 10.112.9.0/24",
     ]
-    assert await overlaps(ip_network("fd00:1::/64")) == ["address fd00:1::4/64 dev eth1", "route fd00:1::/64 dev eth1"]
-    assert await overlaps(ip_network("127.112.0.0/16")) == []
-    assert await overlaps(ip_network("10.113.0.0/16")) == []
+    assert await read_overlaps(ip_network("fd00:1::/64")) == [
+        "address fd00:1::4/64 dev eth1",
+        "route fd00:1::/64 dev eth1",
+    ]
+    assert await read_overlaps(ip_network("127.112.0.0/16")) == []
+    assert await read_overlaps(ip_network("10.113.0.0/16")) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.host.sysctl import SysctlError, ensure, keeping_advertised_routes, router_settings
+from mesh.host.sysctl import SysctlError, ensure_settings, route_advertisement_settings, router_settings
 
 
 def tree(root: Path, **values: str) -> Path:
@@ -20,17 +20,17 @@ def test_only_what_differs_is_written_and_told_with_its_old_value(tmp_path: Path
     root = tree(tmp_path, net__ip_forward="0", net__arp_ignore="1")
     (root / "net/arp_ignore").chmod(0o444)
 
-    changed = ensure({"net.ip_forward": 1, "net.arp_ignore": "1"}, root)
+    changed = ensure_settings({"net.ip_forward": 1, "net.arp_ignore": "1"}, root)
 
     assert changed == [("net.ip_forward", "0", "1")]
     assert (root / "net/ip_forward").read_text() == "1"
-    assert ensure({"net.ip_forward": 1, "net.arp_ignore": "1"}, root) == []
+    assert ensure_settings({"net.ip_forward": 1, "net.arp_ignore": "1"}, root) == []
 
 
 def test_values_of_several_words_compare_by_word(tmp_path: Path) -> None:
     root = tree(tmp_path, net__range="32768\t60999")
 
-    assert ensure({"net.range": "32768 60999"}, root) == []
+    assert ensure_settings({"net.range": "32768 60999"}, root) == []
 
 
 def test_all_that_cannot_be_set_is_named_at_once_and_the_rest_is_set(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_all_that_cannot_be_set_is_named_at_once_and_the_rest_is_set(tmp_path: P
     (root / "net/ipv4/fixed").symlink_to("/proc/sys/kernel/ngroups_max")  # not even root may write it
 
     with pytest.raises(SysctlError) as raised:
-        ensure({"net.ipv4.fixed": 1, "net.ipv4.vs.gone": 1, "net.ipv4.fits": 1, "net.ipv4.free": 1}, root)
+        ensure_settings({"net.ipv4.fixed": 1, "net.ipv4.vs.gone": 1, "net.ipv4.fits": 1, "net.ipv4.free": 1}, root)
 
     text = str(raised.value)
     assert "`net.ipv4.fixed = 1`, `net.ipv4.vs.gone = 1` to /etc/sysctl.d/" in text
@@ -53,7 +53,7 @@ def test_a_slash_in_a_key_is_a_dot_in_a_name(tmp_path: Path) -> None:
     root = tree(tmp_path, net__conf__eth0__accept_ra="1")
     (root / "net/conf/eth0").rename(root / "net/conf/eth0.100")
 
-    assert ensure({"net.conf.eth0/100.accept_ra": 2}, root) == [("net.conf.eth0/100.accept_ra", "1", "2")]
+    assert ensure_settings({"net.conf.eth0/100.accept_ra": 2}, root) == [("net.conf.eth0/100.accept_ra", "1", "2")]
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_routes_by_advertisement_are_kept(tmp_path: Path, forwarding: str, kept:
     conf = {"all__forwarding": forwarding, "eth0__accept_ra": "1", "eth1__accept_ra": "0", "eth2__accept_ra": "2"}
     root = tree(tmp_path, **{f"net__ipv6__conf__{key}": value for key, value in conf.items()})
 
-    assert keeping_advertised_routes(root) == kept
-    assert keeping_advertised_routes(tmp_path / "without IPv6") == {}
+    assert route_advertisement_settings(root) == kept
+    assert route_advertisement_settings(tmp_path / "without IPv6") == {}
 
 
 def test_ipv6_is_forwarded_for_ipv6_vips_only() -> None:

@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
-from tests.netns import ip, private_network, run
+from tests.netns import private_network, run_command, run_ip
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def interface(network: None) -> AsyncIterator[MeshInterface]:
 
 def seen(name: str = "mesh0") -> set[str]:
     """Global addresses as `ip` shows them."""
-    (link,) = json.loads(run("ip", "-json", "address", "show", "dev", name))
+    (link,) = json.loads(run_command("ip", "-json", "address", "show", "dev", name))
     return {f"{found['local']}/{found['prefixlen']}" for found in link["addr_info"] if found["scope"] == "global"}
 
 
@@ -34,7 +34,7 @@ async def test_before_the_first_bind_there_is_nothing(interface: MeshInterface) 
     assert await interface.addresses() == frozenset()
     await interface.unbind("10.112.0.1")
 
-    assert "mesh0" not in run("ip", "link")
+    assert "mesh0" not in run_command("ip", "link")
 
 
 async def test_vips_come_and_go_as_host_addresses(interface: MeshInterface) -> None:
@@ -43,7 +43,7 @@ async def test_vips_come_and_go_as_host_addresses(interface: MeshInterface) -> N
 
     assert await interface.addresses() == {"10.112.0.1", "fd00::7"}
     assert seen() == {"10.112.0.1/32", "fd00::7/128"}
-    assert "UP" in run("ip", "link", "show", "mesh0")
+    assert "UP" in run_command("ip", "link", "show", "mesh0")
 
     await interface.unbind("10.112.0.1")
 
@@ -74,18 +74,18 @@ async def test_a_second_process_finds_what_the_first_bound(interface: MeshInterf
 
 async def test_an_interface_that_was_taken_down_is_taken_up_again(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
-    ip("link set mesh0 down")
+    run_ip("link set mesh0 down")
     assert await interface.addresses() == frozenset()
 
     await interface.bind("10.112.0.1")
 
     assert await interface.addresses() == {"10.112.0.1"}
-    assert "10.112.0.1" in run("ip", "route", "show", "table", "local")
+    assert "10.112.0.1" in run_command("ip", "route", "show", "table", "local")
 
 
 async def test_an_address_with_another_prefix_length_goes_too(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
-    ip("address add 10.112.0.5/24 dev mesh0")
+    run_ip("address add 10.112.0.5/24 dev mesh0")
 
     await interface.unbind("10.112.0.5")
 
@@ -94,7 +94,7 @@ async def test_an_address_with_another_prefix_length_goes_too(interface: MeshInt
 
 async def test_an_interface_deleted_by_somebody_is_made_again(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
-    ip("link delete mesh0")
+    run_ip("link delete mesh0")
     assert await interface.addresses() == frozenset()
 
     await interface.bind("10.112.0.2")
@@ -108,7 +108,7 @@ async def test_removed_it_is_gone_with_its_addresses(interface: MeshInterface) -
     for _ in range(2):
         await interface.remove()
 
-    assert "mesh0" not in run("ip", "link")
+    assert "mesh0" not in run_command("ip", "link")
 
 
 async def test_the_kernels_refusal_is_an_os_error(network: None) -> None:

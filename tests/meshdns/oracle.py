@@ -10,12 +10,12 @@ from ipaddress import ip_address
 from dnslib import AAAA, EDNS0, NS, PTR, QTYPE, RCODE, RR, SOA, SRV, TXT, A, DNSHeader, DNSLabel, DNSRecord
 from dnslib.dns import RD
 
-from meshdns.service_records import Service
+from meshdns.service_records import DnsService
 
 TTL, SERIAL = 5, 7
 
 
-def records(services: Mapping[str, Service]) -> dict[str, list[tuple[str, RD]]]:
+def records(services: Mapping[str, DnsService]) -> dict[str, list[tuple[str, RD]]]:
     """Every name of the zone that has something, or would have."""
     found: dict[str, list[tuple[str, RD]]] = {}
     for name, service in services.items():
@@ -30,7 +30,7 @@ def records(services: Mapping[str, Service]) -> dict[str, list[tuple[str, RD]]]:
     return found
 
 
-def _brought(target: str, service: Service) -> Iterator[tuple[str, list[tuple[str, RD]]]]:
+def _brought(target: str, service: DnsService) -> Iterator[tuple[str, list[tuple[str, RD]]]]:
     if service.endpoints:
         yield f"tasks.{target}", [_address(e.address) for e in service.endpoints if e.serving]
     for endpoint in service.endpoints:
@@ -50,7 +50,7 @@ def _address(text: str) -> tuple[str, RD]:
     return ("AAAA", AAAA(text)) if ":" in text else ("A", A(text))
 
 
-def apex_of(name: str, services: Mapping[str, Service], domains: Sequence[str]) -> str | None:
+def apex_of(name: str, services: Mapping[str, DnsService], domains: Sequence[str]) -> str | None:
     """The own domain that a name is in: the shortest of the given ones and the services' names."""
     reverse = [
         ip_address(address).reverse_pointer
@@ -65,7 +65,7 @@ def apex_of(name: str, services: Mapping[str, Service], domains: Sequence[str]) 
     return min(others, key=len) if others else None
 
 
-def answer(packet: bytes, services: Mapping[str, Service], domains: Sequence[str]) -> DNSRecord | None:
+def answer(packet: bytes, services: Mapping[str, DnsService], domains: Sequence[str]) -> DNSRecord | None:
     """The whole answer, however large; None: the name is not ours. For a question that is well formed."""
     query = DNSRecord.parse(packet)
     header = query.header
@@ -86,7 +86,7 @@ def answer(packet: bytes, services: Mapping[str, Service], domains: Sequence[str
     return reply
 
 
-def _own(reply: DNSRecord, name: str, services: Mapping[str, Service], domains: Sequence[str]) -> DNSRecord | None:
+def _own(reply: DNSRecord, name: str, services: Mapping[str, DnsService], domains: Sequence[str]) -> DNSRecord | None:
     apex = apex_of(name, services, domains)
     if apex is None:
         return None

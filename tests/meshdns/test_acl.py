@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdns.acl import LOCAL, Shares, source, within
+from meshdns.acl import LOCAL_NETWORKS, ClientQuota, network_matcher, quota_key
 
 
 @pytest.mark.parametrize(
@@ -29,26 +29,26 @@ from meshdns.acl import LOCAL, Shares, source, within
     ],
 )
 def test_who_is_served_by_default(host: str, served: bool) -> None:
-    assert within(LOCAL)(host) is served
+    assert network_matcher(LOCAL_NETWORKS)(host) is served
 
 
 def test_who_is_served_if_told() -> None:
-    allows = within([ipaddress.ip_network("192.0.2.0/24")])
+    allows = network_matcher([ipaddress.ip_network("192.0.2.0/24")])
     assert allows("192.0.2.7")
     assert not allows("127.0.0.1")
 
 
 def test_who_counts_as_one() -> None:
-    assert source("10.0.0.1") != source("10.0.0.2")
-    assert source("::ffff:10.0.0.1") == source("10.0.0.1")
-    assert source("2a00::1:2:3:4") == source("2a00::1:2:3:5"), "a host on the internet has so many addresses"
-    assert source("fd00::1") != source("fd00::2"), "containers of one network have one each"
-    assert source("fe80::1%eth0") == source("fe80::1")
+    assert quota_key("10.0.0.1") != quota_key("10.0.0.2")
+    assert quota_key("::ffff:10.0.0.1") == quota_key("10.0.0.1")
+    assert quota_key("2a00::1:2:3:4") == quota_key("2a00::1:2:3:5"), "a host on the internet has so many addresses"
+    assert quota_key("fd00::1") != quota_key("fd00::2"), "containers of one network have one each"
+    assert quota_key("fe80::1%eth0") == quota_key("fe80::1")
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=200))
 def test_places_are_never_more_than_there_are_and_all_come_back(steps: list[tuple[str, bool]]) -> None:
-    shares = Shares(6, 3)
+    shares = ClientQuota(6, 3)
     held: list[str] = []
     for who, take in steps:
         host = f"10.0.0.{ord(who)}"

@@ -7,7 +7,7 @@ from dnslib import CLASS, EDNS0, QTYPE, RCODE, DNSHeader, DNSQuestion, DNSRecord
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from meshdns.authoritative import Forward, Rcode, answer, failure, parse
+from meshdns.authoritative import ForwardQuery, Rcode, answer_query, failure_response, parse_query
 from meshdns.zone import Zone
 
 ZONE = Zone.build(
@@ -29,7 +29,7 @@ def question(name: str, qtype: str = "A", qclass: str = "IN", edns: EDNS0 | None
 
 
 def ask(packet: bytes, *, tcp: bool = False) -> DNSRecord:
-    said = answer(packet, ZONE, tcp=tcp)
+    said = answer_query(packet, ZONE, tcp=tcp)
     assert isinstance(said, bytes)
     return DNSRecord.parse(said)
 
@@ -59,7 +59,7 @@ def test_own_names(name: str, qtype: str, rcode: str, answers: list[str], soa: s
 
 
 def test_case_comes_back_as_it_came() -> None:
-    said = answer(question("ReStSeRvEr.LoCaL"), ZONE)
+    said = answer_query(question("ReStSeRvEr.LoCaL"), ZONE)
     assert isinstance(said, bytes)
     assert b"ReStSeRvEr" in said
     assert str(DNSRecord.parse(said).rr[0].rdata) == "10.112.0.7"
@@ -67,8 +67,8 @@ def test_case_comes_back_as_it_came() -> None:
 
 def test_other_names_are_forwarded_as_they_came() -> None:
     packet = question("example.com")
-    said = answer(packet, ZONE)
-    assert isinstance(said, Forward)
+    said = answer_query(packet, ZONE)
+    assert isinstance(said, ForwardQuery)
     assert said.packet == packet
 
 
@@ -112,7 +112,7 @@ class TestSize:
         ],
     )
     def test_over_udp_as_many_as_fit_and_tc(self, edns: EDNS0 | None, limit: int) -> None:
-        said = answer(question("many.test", edns=edns), ZONE)
+        said = answer_query(question("many.test", edns=edns), ZONE)
         assert isinstance(said, bytes)
         assert limit - 16 < len(said) <= limit
         record = DNSRecord.parse(said)
@@ -145,7 +145,7 @@ PLAIN = question("restserver.local")
     ],
 )
 def test_what_is_not_answered_says_why(packet: bytes, rcode: Rcode) -> None:
-    said = answer(packet, ZONE)
+    said = answer_query(packet, ZONE)
     assert isinstance(said, bytes)
     assert said[:2] == packet[:2]
     assert (said[2] & 0x80, said[3] & 0xF) == (0x80, rcode)
@@ -162,24 +162,24 @@ def test_what_is_not_answered_says_why(packet: bytes, rcode: Rcode) -> None:
     ],
 )
 def test_what_deserves_no_answer_gets_none(packet: bytes) -> None:
-    assert answer(packet, ZONE) is None
+    assert answer_query(packet, ZONE) is None
 
 
 def test_a_name_of_255_octets_is_a_name() -> None:
     packet = PLAIN[:12] + (b"\x3f" + b"x" * 63) * 3 + b"\x3d" + b"x" * 61 + b"\0\0\1\0\1"
-    said = answer(packet, ZONE)
-    assert isinstance(said, Forward)
+    said = answer_query(packet, ZONE)
+    assert isinstance(said, ForwardQuery)
     assert said.packet == packet
 
 
 def test_a_failure_brings_the_question_back() -> None:
-    said = DNSRecord.parse(failure(question("example.com", edns=EDNS0()), Rcode.SERVFAIL))
+    said = DNSRecord.parse(failure_response(question("example.com", edns=EDNS0()), Rcode.SERVFAIL))
     assert (said.header.rcode, str(said.q.qname), len(said.ar)) == (2, "example.com.", 1)
 
 
 def read_by_dnslib(packet: bytes, said: bytes) -> None:
     """Labels may hold any octet (RFC 2181, section 11); dnslib reads those that are text."""
-    query = parse(packet)
+    query = parse_query(packet)
     if query is None or query.name.isascii():
         DNSRecord.parse(said)
 
@@ -196,14 +196,14 @@ HEADER = st.builds(
 @given(st.one_of(st.binary(max_size=600), st.tuples(HEADER, st.binary(max_size=80)).map(b"".join)), st.booleans())
 @example(PLAIN, False)
 def test_any_octets_are_answered_or_dropped_and_nothing_raises(packet: bytes, tcp: bool) -> None:
-    said = answer(packet, ZONE, tcp=tcp)
+    said = answer_query(packet, ZONE, tcp=tcp)
     if isinstance(said, bytes):
         assert said[:2] == packet[:2]
         assert said[2] & 0x80
         assert len(said) <= (65535 if tcp else 1232)
         read_by_dnslib(packet, said)
-    elif isinstance(said, Forward):
-        assert parse(packet) is not None
+    elif isinstance(said, ForwardQuery):
+        assert parse_query(packet) is not None
 
 
 @given(st.data())
@@ -211,6 +211,6 @@ def test_a_damaged_question_never_raises(data: st.DataObject) -> None:
     packet = bytearray(question("no.mesh.internal", edns=EDNS0(udp_len=1232)))
     for _ in range(data.draw(st.integers(1, 4))):
         packet[data.draw(st.integers(2, len(packet) - 1))] = data.draw(st.integers(0, 255))
-    said = answer(bytes(packet), ZONE)
+    said = answer_query(bytes(packet), ZONE)
     if isinstance(said, bytes):
         read_by_dnslib(bytes(packet), said)

@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from meshdns.cache import LARGEST, RETRY, RETRY_STALE, Cache
-from meshdns.message import Reply
+from meshdns.cache import MAX_ANSWER_BYTES, RETRY_SECONDS, STALE_RETRY_SECONDS, ForwardCache
+from meshdns.message import UpstreamReply
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
 
 
-def reply(lifetime: int, body: bytes = b"") -> Reply:
-    return Reply(0, body=body, lifetime=lifetime)
+def reply(lifetime: int, body: bytes = b"") -> UpstreamReply:
+    return UpstreamReply(0, body=body, lifetime=lifetime)
 
 
 @dataclass
 class Known:
-    reply: Reply
+    reply: UpstreamReply
     came: float
 
 
@@ -28,7 +28,7 @@ class Believing(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.cache = Cache(entries=3, octets=1 << 20, stale=50)
+        self.cache = ForwardCache(entries=3, octets=1 << 20, stale=50)
         self.model: dict[bytes, Known] = {}
         self.recent: list[bytes] = []
         """What was put or used, the latest last: as many as there is room for must be there."""
@@ -85,9 +85,9 @@ class Believing(RuleBasedStateMachine):
 TestBelieving = Believing.TestCase
 
 
-@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, LARGEST)), max_size=80))
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, MAX_ANSWER_BYTES)), max_size=80))
 def test_it_never_takes_more_than_it_may(puts: list[tuple[int, int]]) -> None:
-    cache = Cache(entries=50, octets=100_000)
+    cache = ForwardCache(entries=50, octets=100_000)
     for number, size in puts:
         cache.put(b"%d" % number, reply(60, bytes(size)), 0)
         assert cache.octets <= 100_000
@@ -98,21 +98,21 @@ def test_it_never_takes_more_than_it_may(puts: list[tuple[int, int]]) -> None:
 
 
 def test_what_is_too_large_is_not_kept() -> None:
-    cache = Cache()
+    cache = ForwardCache()
     cache.put(b"a", reply(60), 0)
-    cache.put(b"a", reply(60, bytes(LARGEST + 1)), 0)
+    cache.put(b"a", reply(60, bytes(MAX_ANSWER_BYTES + 1)), 0)
     assert cache.fresh(b"a", 0) is None, "nor what it has replaced"
 
 
 def test_a_failure_is_remembered_for_a_moment_and_longer_with_something_to_show() -> None:
-    cache = Cache()
+    cache = ForwardCache()
     cache.failed(b"a", 10)
-    assert cache.failing(b"a", 10 + RETRY / 2)
-    assert not cache.failing(b"a", 10 + RETRY)
+    assert cache.failing(b"a", 10 + RETRY_SECONDS / 2)
+    assert not cache.failing(b"a", 10 + RETRY_SECONDS)
     cache.put(b"b", reply(5), 10)
     cache.failed(b"b", 20)
     assert cache.stale(b"b", 20) is not None
-    assert cache.failing(b"b", 20 + RETRY_STALE - 1)
-    assert not cache.failing(b"b", 20 + RETRY_STALE)
+    assert cache.failing(b"b", 20 + STALE_RETRY_SECONDS - 1)
+    assert not cache.failing(b"b", 20 + STALE_RETRY_SECONDS)
     cache.put(b"b", reply(5), 21)
     assert not cache.failing(b"b", 21), "an answer ends it"

@@ -12,28 +12,28 @@ from pathlib import Path
 import pytest
 
 from meshdns.server import NameServer
-from meshdns.service_records import Endpoint, Port, Service
+from meshdns.service_records import DnsEndpoint, DnsPort, DnsService
 from meshdns.thread import ThreadedServer
-from meshdns.zone import Draft
+from meshdns.zone import ZoneBuilder
 from tests.netns import private_network
 from tests.system.e2e.programs import call
 
-WEB = Service(
+WEB = DnsService(
     ("10.112.0.7",),
-    (Endpoint("a", "10.2.0.1", True), Endpoint("b", "10.2.0.2", False)),
-    (Port(80, "tcp"),),
+    (DnsEndpoint("a", "10.2.0.1", True), DnsEndpoint("b", "10.2.0.2", False)),
+    (DnsPort(80, "tcp"),),
     ("state=serving",),
     canonical=True,
 )
 SERVICES = {
     "web.mesh.internal": WEB,
-    "restserver.local": Service(("10.112.0.8",)),
-    "both.mesh.internal": Service(("10.112.0.9", "fd00::9")),
-    "many.mesh.internal": Service(
-        ("10.112.0.10",), tuple(Endpoint(f"e{n}", f"10.2.{n >> 8}.{n & 255}", True) for n in range(300))
+    "restserver.local": DnsService(("10.112.0.8",)),
+    "both.mesh.internal": DnsService(("10.112.0.9", "fd00::9")),
+    "many.mesh.internal": DnsService(
+        ("10.112.0.10",), tuple(DnsEndpoint(f"e{n}", f"10.2.{n >> 8}.{n & 255}", True) for n in range(300))
     ),
 }
-ZONE = Draft(["mesh.internal", "112.10.in-addr.arpa"]).update(SERVICES)[0]
+ZONE = ZoneBuilder(["mesh.internal", "112.10.in-addr.arpa"]).update(SERVICES)[0]
 SOURCE = Path(__file__).parent / "getaddrinfo.c"
 
 

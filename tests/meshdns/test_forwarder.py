@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 from dnslib import QTYPE, RCODE, A, DNSRecord
 
-from meshdns.cache import Cache
+from meshdns.cache import ForwardCache
 from meshdns.forwarder import Forwarder
 from meshdns.message import STALE_TTL
-from meshdns.upstream_query import Patience
+from meshdns.upstream_query import HedgingDelays
 from meshdns.upstreams import Upstreams
 from tests.meshdns.upstream import (
     Reply,
@@ -28,11 +28,13 @@ from tests.meshdns.upstream import (
 )
 
 PACKET = question()
-BRIEF = Patience(first=0.05, next=0.05, budget=0.3)
+BRIEF = HedgingDelays(first=0.05, next=0.05, budget=0.3)
 
 
 @asynccontextmanager
-async def forwarding(*servers: Upstream, patience: Patience | None = None, **options: int) -> AsyncIterator[Forwarder]:
+async def forwarding(
+    *servers: Upstream, patience: HedgingDelays | None = None, **options: int
+) -> AsyncIterator[Forwarder]:
     forwarder = Forwarder([server.address for server in servers], patience=patience, **options)  # type: ignore[arg-type]
     try:
         yield forwarder
@@ -277,7 +279,7 @@ class TestStale:
 
     async def test_servfail_too_but_never_for_longer_than_a_day(self) -> None:
         ways = Scripted(address("192.0.2.1", 5))
-        forwarder = Forwarder([("192.0.2.53", 53)], ways=ways, cache=Cache(stale=100))
+        forwarder = Forwarder([("192.0.2.53", 53)], ways=ways, cache=ForwardCache(stale=100))
         await resolve(forwarder, PACKET)
         ways.reply = says("SERVFAIL")
         await asyncio.sleep(50)

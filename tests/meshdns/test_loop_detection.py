@@ -10,7 +10,7 @@ from dnslib import RCODE, DNSRecord
 
 from meshdns import loop_detection as loops
 from meshdns.forwarder import Forwarder
-from meshdns.loop_detection import own_addresses
+from meshdns.loop_detection import own_address_matcher
 from meshdns.server import NameServer
 from meshdns.upstreams import Upstreams
 from meshdns.zone import Zone
@@ -38,7 +38,7 @@ ZONE = Zone.build({"web.mesh.internal": ["10.112.0.7"]}, ["mesh.internal"])
     ],
 )
 def test_what_is_ourselves(listen: tuple[str, int], address: tuple[str, int], own: bool) -> None:
-    assert own_addresses([listen])(address) is own
+    assert own_address_matcher([listen])(address) is own
 
 
 @asynccontextmanager
@@ -115,18 +115,18 @@ async def test_a_loop_that_ends_is_forgiven(caplog: pytest.LogCaptureFixture) ->
 
     way = Way()
     upstreams = Upstreams([("192.0.2.1", 53)])
-    watch = loops.LoopWatch(way)  # type: ignore[arg-type]
+    watch = loops.LoopDetector(way)  # type: ignore[arg-type]
     watch.look(upstreams.all())
     name = way.sent[0][: way.sent[0].index(0) + 1]
     assert not watch.recognise(b"\x04test\0")
     assert watch.recognise(name)
     assert not watch.recognise(name), "only once: whoever saw it pass cannot use it"
     assert await looping(upstreams) == [True]
-    await asyncio.sleep(loops.AGAIN + 1)
+    await asyncio.sleep(loops.CHECK_INTERVAL + 1)
     assert len(way.sent) == 2, "it is looked at again"
     assert watch.recognise(way.sent[1][: way.sent[1].index(0) + 1])
     assert caplog.text.count("a loop") == 1, "told once"
-    await asyncio.sleep(loops.AGAIN + loops.WAIT + 1)
+    await asyncio.sleep(loops.CHECK_INTERVAL + loops.LOOP_TIMEOUT + 1)
     assert await looping(upstreams) == [False]
     watch.close()
 

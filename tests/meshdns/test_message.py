@@ -7,18 +7,29 @@ from dnslib import CNAME, QTYPE, RR, SOA, TXT, A, DNSRecord
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from meshdns.authoritative import Query, parse
-from meshdns.message import LONGEST, LONGEST_NEGATIVE, STALE_TTL, Reply, asked, key_of, question_of, read, stale, write
+from meshdns.authoritative import DnsQuery, parse_query
+from meshdns.message import (
+    MAX_NEGATIVE_TTL,
+    MAX_TTL,
+    STALE_TTL,
+    UpstreamReply,
+    build_upstream_query,
+    cache_key,
+    parse_reply,
+    question_of,
+    stale_reply,
+    write_response,
+)
 from tests.meshdns.upstream import good, many, negative, question, says, truncated
 
 
-def query_of(packet: bytes) -> Query:
-    query = parse(packet)
+def query_of(packet: bytes) -> DnsQuery:
+    query = parse_query(packet)
     assert query is not None
     return query
 
 
-def client(name: str = "example.test", qtype: str = "A", *, edns: int | None = None, do: bool = False) -> Query:
+def client(name: str = "example.test", qtype: str = "A", *, edns: int | None = None, do: bool = False) -> DnsQuery:
     packet = question(name, qtype)
     if edns is not None:
         opt = struct.pack("!BHHBBHH", 0, 41, edns, 0, 0, 0x8000 if do else 0, 0)
@@ -26,8 +37,8 @@ def client(name: str = "example.test", qtype: str = "A", *, edns: int | None = N
     return query_of(packet)
 
 
-def reply_to(query: Query, said: bytes) -> Reply:
-    reply = read(said, question_of(query))
+def reply_to(query: DnsQuery, said: bytes) -> UpstreamReply:
+    reply = parse_reply(said, question_of(query))
     assert reply is not None
     return reply
 
@@ -60,10 +71,10 @@ ALIAS = RR("example.test", QTYPE.CNAME, rdata=CNAME("real.test"), ttl=50)
         pytest.param(made(a(), authority=(soa(20, 900),)), 20, id="other sections count as well"),
         pytest.param(made(a(ttl=0)), 0, id="not to be kept"),
         pytest.param(made(a(ttl=2**31)), 0, id="a TTL below zero is none"),
-        pytest.param(made(a(ttl=2**31 - 1)), LONGEST, id="an absurd TTL"),
+        pytest.param(made(a(ttl=2**31 - 1)), MAX_TTL, id="an absurd TTL"),
         pytest.param(made(authority=(soa(900, 30),)), 30, id="no data: the SOA's minimum"),
         pytest.param(made(authority=(soa(20, 900),)), 20, id="no data: the SOA's TTL"),
-        pytest.param(made(authority=(soa(10**6, 10**6),)), LONGEST_NEGATIVE, id="no data, for ages"),
+        pytest.param(made(authority=(soa(10**6, 10**6),)), MAX_NEGATIVE_TTL, id="no data, for ages"),
         pytest.param(made(ALIAS, authority=(soa(30, 30),)), 30, id="an alias to no data"),
         pytest.param(made(), 0, id="no data without SOA: RFC 2308, section 5"),
         pytest.param(made(ALIAS), 0, id="an alias to nowhere"),
@@ -80,12 +91,12 @@ def test_how_long_it_may_be_kept(said: bytes, lifetime: int) -> None:
 def test_ttls_are_counted_down_in_every_section_and_the_rest_stays() -> None:
     query = client()
     reply = reply_to(query, made(ALIAS, a("real.test", 90), authority=(soa(80, 900),)))
-    said = DNSRecord.parse(write(query, reply, 7, tcp=False))
+    said = DNSRecord.parse(write_response(query, reply, 7, tcp=False))
     assert [rr.ttl for rr in (*said.rr, *said.auth)] == [43, 83, 73]
     assert [str(rr.rname) for rr in said.rr] == ["example.test.", "real.test."]
     assert (said.header.aa, said.header.ra, said.header.ad) == (0, 1, 0)
     assert not said.ar, "no OPT for who sent none"
-    past = DNSRecord.parse(write(query, stale(reply), 0, tcp=False))
+    past = DNSRecord.parse(write_response(query, stale_reply(reply), 0, tcp=False))
     assert {rr.ttl for rr in (*past.rr, *past.auth)} == {STALE_TTL}
 
 
@@ -96,12 +107,12 @@ def test_the_opt_record_of_the_upstream_stays_there() -> None:
     said = said[:11] + b"\1" + said[12:] + opt
     reply = reply_to(query, said)
     assert reply.counts == (1, 0, 0)
-    written = DNSRecord.parse(write(query, reply, 0, tcp=False))
+    written = DNSRecord.parse(write_response(query, reply, 0, tcp=False))
     assert len(written.ar) == 1
     assert (written.ar[0].rclass, written.ar[0].edns_do, written.ar[0].rdata) == (1232, 1, [])
     extended = reply_to(query, said[:-10] + b"\1" + said[-9:])
     assert extended.rcode == 16
-    assert write(client(), extended, 0, tcp=False)[3] & 0xF == 2, "who has no EDNS cannot read it"
+    assert write_response(client(), extended, 0, tcp=False)[3] & 0xF == 2, "who has no EDNS cannot read it"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +128,7 @@ def test_the_opt_record_of_the_upstream_stays_there() -> None:
 )
 def test_nobody_gets_more_than_fits_and_whole_records(edns: int | None, tcp: bool, octets: int) -> None:
     query = client(edns=edns)
-    said = write(query, reply_to(query, many(100)(DNSRecord.question("example.test"))), 0, tcp=tcp)
+    said = write_response(query, reply_to(query, many(100)(DNSRecord.question("example.test"))), 0, tcp=tcp)
     assert octets - 16 <= len(said) <= octets + 6
     assert len(said) <= octets or tcp
     record = DNSRecord.parse(said)
@@ -131,28 +142,33 @@ def test_additional_records_go_first_and_silently() -> None:
     record.add_answer(a())
     for number in range(60):
         record.add_ar(RR(f"n{number}.test", QTYPE.A, rdata=A("192.0.2.1"), ttl=60))
-    said = DNSRecord.parse(write(query, reply_to(query, bytes(record.pack())), 0, tcp=False))
+    said = DNSRecord.parse(write_response(query, reply_to(query, bytes(record.pack())), 0, tcp=False))
     assert (len(said.rr), len(said.ar), said.header.tc) == (1, 0, 0)
 
 
 def test_what_the_upstream_is_asked() -> None:
     query = client("ExAmPlE.test", edns=4096, do=True)
-    sent = DNSRecord.parse(b"\0\0" + asked(key_of(query)))
+    sent = DNSRecord.parse(b"\0\0" + build_upstream_query(cache_key(query)))
     assert (str(sent.q.qname), sent.header.rd, sent.header.ad) == ("example.test.", 1, 0)
     assert (sent.ar[0].rclass, sent.ar[0].edns_do) == (1232, 1)
-    assert DNSRecord.parse(b"\0\0" + asked(key_of(query), edns=False)).ar == []
+    assert DNSRecord.parse(b"\0\0" + build_upstream_query(cache_key(query), edns=False)).ar == []
 
 
 def test_what_is_not_mixed() -> None:
     plain = client()
-    keys = {key_of(plain), key_of(client(edns=1232, do=True)), key_of(client(qtype="AAAA")), key_of(client("x.test"))}
-    keys |= {key_of(query_of(question(rd=0))), key_of(query_of(question(cd=1)))}
+    keys = {
+        cache_key(plain),
+        cache_key(client(edns=1232, do=True)),
+        cache_key(client(qtype="AAAA")),
+        cache_key(client("x.test")),
+    }
+    keys |= {cache_key(query_of(question(rd=0))), cache_key(query_of(question(cd=1)))}
     chaos = question()
-    keys.add(key_of(query_of(chaos[:-1] + b"\3")))
+    keys.add(cache_key(query_of(chaos[:-1] + b"\3")))
     assert len(keys) == 7
-    assert key_of(plain) == key_of(client(edns=512)) == key_of(client("EXAMPLE.test")), "what does not matter"
+    assert cache_key(plain) == cache_key(client(edns=512)) == cache_key(client("EXAMPLE.test")), "what does not matter"
     # HTTPS is type 65, the letter A: lower case is for the name only
-    assert key_of(client(qtype="HTTPS"))[-4:-2] == b"\0\x41"
+    assert cache_key(client(qtype="HTTPS"))[-4:-2] == b"\0\x41"
 
 
 @pytest.mark.parametrize(
@@ -175,11 +191,11 @@ def test_what_is_not_mixed() -> None:
     ],
 )
 def test_what_is_not_heard(said: bytes) -> None:
-    assert read(said, question_of(client())) is None
+    assert parse_reply(said, question_of(client())) is None
 
 
 def test_an_error_without_the_question_is_heard() -> None:
-    assert read(question()[:2] + b"\x84\5\0\0\0\0\0\0\0\0", question_of(client())) == Reply(5)
+    assert parse_reply(question()[:2] + b"\x84\5\0\0\0\0\0\0\0\0", question_of(client())) == UpstreamReply(5)
 
 
 @given(st.binary(max_size=300), st.binary(max_size=12))
@@ -187,10 +203,10 @@ def test_an_error_without_the_question_is_heard() -> None:
 def test_random_octets_never_raise_and_what_is_read_can_be_written(rest: bytes, header: bytes) -> None:
     query = client(edns=1232)
     packet = header.ljust(12, b"\1") + query.question + rest
-    reply = read(packet, question_of(query))
+    reply = parse_reply(packet, question_of(query))
     if reply is not None:
         for tcp in (False, True):
-            said = write(query, reply, 1, tcp=tcp)
+            said = write_response(query, reply, 1, tcp=tcp)
             assert len(said) <= (65535 if tcp else 1232)
             assert struct.unpack_from("!HHH", said, 6) <= (*reply.counts[:2], reply.counts[2] + 1) or reply.truncated
 
@@ -220,11 +236,11 @@ def test_written_is_what_was_read_with_less_time(
     for name, ttl, text in more:
         record.add_ar(RR(name, QTYPE.TXT, rdata=TXT(text), ttl=ttl))
     reply = reply_to(query, bytes(record.pack()))
-    said = write(query, reply, elapsed, tcp=tcp)
+    said = write_response(query, reply, elapsed, tcp=tcp)
     assert len(said) <= (65535 if tcp else 1232 if (edns or 0) > 1231 else 512)
     assert said[12 : 12 + len(query.question)] == query.question
     parsed = DNSRecord.parse(said)
-    expected = [(name + ".", max(0, min(ttl, LONGEST) - elapsed), text) for name, ttl, text in answers]
+    expected = [(name + ".", max(0, min(ttl, MAX_TTL) - elapsed), text) for name, ttl, text in answers]
     got = [(str(rr.rname).lower(), rr.ttl, rr.rdata.data[0]) for rr in parsed.rr]
     assert got == expected[: len(got)]
     assert bool(parsed.header.tc) == (len(got) < len(expected))

@@ -12,11 +12,11 @@ from dnslib import RCODE, DNSRecord
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshdns.authoritative import Forward, answer
+from meshdns.authoritative import ForwardQuery, answer_query
 from meshdns.forwarder import Forwarder
 from meshdns.server import NameServer
 from meshdns.service_records import reverse_domains
-from meshdns.upstream_query import Patience
+from meshdns.upstream_query import HedgingDelays
 from meshdns.upstreams import Upstreams
 from meshdns.zone import Zone
 from tests.meshdns.upstream import Upstream, good, question, silent, upstream
@@ -27,7 +27,7 @@ ZONE = Zone.build(
     {"restserver.local": ["10.112.0.7"], "web.mesh.internal": ["10.112.0.8"]},
     ["mesh.internal", *reverse_domains(POOL)],
 )
-LONG = Patience(first=300, next=300, budget=600)
+LONG = HedgingDelays(first=300, next=300, budget=600)
 """Longer than any test takes: what is under way stays so."""
 OWN = [
     "restserver.local",
@@ -105,7 +105,7 @@ def test_whatever_is_below_an_own_name_is_own(
     own = b"".join(bytes((len(label),)) + label.encode() for label in (name.upper() if upper else name).split("."))
     below = b"".join(bytes((len(label),)) + label for label in labels)
     packet = b"\0\7\1\0\0\1\0\0\0\0\0\0" + below + own + b"\0" + struct.pack("!HH", qtype, qclass)
-    assert not isinstance(answer(packet, ZONE), Forward)
+    assert not isinstance(answer_query(packet, ZONE), ForwardQuery)
 
 
 async def test_a_name_that_becomes_own_is_not_answered_from_what_upstreams_said() -> None:
@@ -170,11 +170,11 @@ async def test_what_one_client_uses_up_others_still_have() -> None:
         for number in range(2000):
             packet = question(f"n{number}.test")
             forward = server.answer_udp(packet, "10.0.0.1")
-            assert isinstance(forward, Forward)
+            assert isinstance(forward, ForwardQuery)
             said.append(server.forward(forward, "10.0.0.1", lambda _: None))
         assert said.count(None) == 256
         packet = question("other.test")
         forward = server.answer_udp(packet, "10.0.0.2")
-        assert isinstance(forward, Forward)
+        assert isinstance(forward, ForwardQuery)
         assert server.forward(forward, "10.0.0.2", lambda _: None) is None, "it is under way"
         assert forwarder.counters.asked == 257

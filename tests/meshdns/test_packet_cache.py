@@ -9,10 +9,10 @@ from dnslib import EDNS0, QTYPE, DNSHeader, DNSLabel, DNSQuestion, DNSRecord, ED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshdns.authoritative import Forward, answer
-from meshdns.packet_cache import TURNS, Answers
-from meshdns.service_records import Endpoint, Port, Service
-from meshdns.zone import Draft, Zone, wire
+from meshdns.authoritative import ForwardQuery, answer_query
+from meshdns.packet_cache import TURNS, ZoneResponder
+from meshdns.service_records import DnsEndpoint, DnsPort, DnsService
+from meshdns.zone import Zone, ZoneBuilder, encode_name
 from tests.meshdns import oracle
 
 LABEL = st.sampled_from(["web", "db", "a", "b", "tasks", "x-1", "ns", "deep", "mesh"])
@@ -23,10 +23,10 @@ ADDRESS = st.one_of(
     st.integers(0, 400).map(lambda n: f"10.112.{n >> 8}.{n & 255}"), st.integers(1, 99).map("fd00::{}".format)
 )
 WORDS = st.lists(st.sampled_from(["state=serving", "worker=w1", "x" * 300]), max_size=2).map(tuple)
-ENDPOINT = st.builds(Endpoint, LABEL, ADDRESS, st.booleans(), WORDS)
-PORT = st.builds(Port, st.sampled_from([80, 53, 65535]), st.sampled_from(["tcp", "udp"]))
+ENDPOINT = st.builds(DnsEndpoint, LABEL, ADDRESS, st.booleans(), WORDS)
+PORT = st.builds(DnsPort, st.sampled_from([80, 53, 65535]), st.sampled_from(["tcp", "udp"]))
 SERVICE = st.builds(
-    Service,
+    DnsService,
     addresses=st.lists(ADDRESS, min_size=1, max_size=2, unique=True).map(tuple),
     endpoints=st.lists(ENDPOINT, max_size=40).map(tuple),
     ports=st.lists(PORT, max_size=2, unique=True).map(tuple),
@@ -39,7 +39,7 @@ TYPES = ["A", "AAAA", "TXT", "SRV", "PTR", "SOA", "NS", "ANY", "HTTPS", "MX", "A
 
 
 @st.composite
-def questions(draw: st.DrawFn, services: Mapping[str, Service]) -> bytes:
+def questions(draw: st.DrawFn, services: Mapping[str, DnsService]) -> bytes:
     """About names that exist, almost exist or do not, in any case, with any flags and OPT."""
     known = [*(name[:-1] for name in oracle.records(services)), "mesh.internal", "example.com", "internal"]
     name = draw(st.sampled_from(known))
@@ -72,10 +72,12 @@ def limit(packet: bytes, tcp: bool) -> int:
 
 
 def forwarded(said: object, packet: bytes) -> bool:
-    return isinstance(said, Forward) and said.packet == packet
+    return isinstance(said, ForwardQuery) and said.packet == packet
 
 
-def agree(said: bytes | Forward | None, packet: bytes, zone: Zone, expected: DNSRecord | None, *, tcp: bool) -> None:
+def agree(
+    said: bytes | ForwardQuery | None, packet: bytes, zone: Zone, expected: DNSRecord | None, *, tcp: bool
+) -> None:
     """Octet by octet, once both are written by dnslib; the records of a set may come in any order, or in part."""
     if expected is None:
         assert forwarded(said, packet)
@@ -85,7 +87,7 @@ def agree(said: bytes | Forward | None, packet: bytes, zone: Zone, expected: DNS
     ours = DNSRecord.parse(said)
     if ours.header.tc:
         assert len(ours.rr) < len(expected.rr)
-        whole = answer(packet, zone, tcp=True)
+        whole = answer_query(packet, zone, tcp=True)
         assert isinstance(whole, bytes)
         assert len(whole) > limit(packet, tcp)
         expected.header.tc = 1
@@ -100,9 +102,9 @@ def agree(said: bytes | Forward | None, packet: bytes, zone: Zone, expected: DNS
 @given(st.data())
 def test_what_is_looked_up_is_what_dnslib_says_through_any_change_of_the_zone(data: st.DataObject) -> None:
     domains, tcp = data.draw(DOMAINS), data.draw(st.booleans())
-    draft = Draft(domains, ttl=oracle.TTL, serial=oracle.SERIAL)
-    answers = Answers(draft.update({})[0], tcp=tcp, room=8, odd=4)
-    services: dict[str, Service] = {}
+    draft = ZoneBuilder(domains, ttl=oracle.TTL, serial=oracle.SERIAL)
+    answers = ZoneResponder(draft.update({})[0], tcp=tcp, room=8, odd=4)
+    services: dict[str, DnsService] = {}
     asked: list[bytes] = []
     for _ in range(3):
         for name, service in data.draw(SERVICES).items():
@@ -122,16 +124,16 @@ def test_what_is_looked_up_is_what_dnslib_says_through_any_change_of_the_zone(da
 @given(st.data())
 def test_a_zone_that_was_changed_is_the_zone_made_anew(data: st.DataObject) -> None:
     domains = data.draw(DOMAINS)
-    draft = Draft(domains, serial=oracle.SERIAL)
+    draft = ZoneBuilder(domains, serial=oracle.SERIAL)
     for _ in range(4):
         services = data.draw(SERVICES)
         changed, _ = draft.update(services)
-        anew, _ = Draft(domains, serial=oracle.SERIAL).update(dict(sorted(services.items())))
+        anew, _ = ZoneBuilder(domains, serial=oracle.SERIAL).update(dict(sorted(services.items())))
         for name in oracle.records(services):
             for qtype in (QTYPE.A, QTYPE.TXT, QTYPE.SOA):
                 for place in (name, f"nope.{name}", name.partition(".")[2]):
                     if place:
-                        one, other = (zone.lookup(wire(place), qtype) for zone in (changed, anew))
+                        one, other = (zone.lookup(encode_name(place), qtype) for zone in (changed, anew))
                         assert one == other
 
 
@@ -144,15 +146,15 @@ def first_address(said: object) -> str:
     return str(DNSRecord.parse(said).rr[0].rdata)
 
 
-ENDPOINTS = tuple(Endpoint(f"e{n}", f"10.2.0.{n}", n != 3) for n in range(1, 4))
-WEB = Service(("10.112.0.7",), ENDPOINTS)
+ENDPOINTS = tuple(DnsEndpoint(f"e{n}", f"10.2.0.{n}", n != 3) for n in range(1, 4))
+WEB = DnsService(("10.112.0.7",), ENDPOINTS)
 
 
 class TestTurns:
     @pytest.mark.parametrize("count", [2, 3, 8, 20])
     def test_each_answer_begins_with_another_record_evenly(self, count: int) -> None:
-        endpoints = tuple(Endpoint(f"e{n}", f"10.2.0.{n}", True) for n in range(count))
-        answers = Answers(Draft(["test"]).update({"web.test": Service(("10.112.0.7",), endpoints)})[0])
+        endpoints = tuple(DnsEndpoint(f"e{n}", f"10.2.0.{n}", True) for n in range(count))
+        answers = ZoneResponder(ZoneBuilder(["test"]).update({"web.test": DnsService(("10.112.0.7",), endpoints)})[0])
         packet = question("tasks.web.test")
         answers.ask(packet)
         said = Counter(first_address(answers.ask(packet)) for _ in range(TURNS * 3 * count))
@@ -160,23 +162,23 @@ class TestTurns:
         assert max(said.values()) - min(said.values()) <= 1
 
     def test_an_endpoint_that_no_longer_serves_is_gone_at_once(self) -> None:
-        draft = Draft(["test"])
-        answers = Answers(draft.update({"web.test": WEB})[0])
+        draft = ZoneBuilder(["test"])
+        answers = ZoneResponder(draft.update({"web.test": WEB})[0])
         packet = question("tasks.web.test")
         assert {first_address(answers.ask(packet)) for _ in range(9)} == {"10.2.0.1", "10.2.0.2"}
-        less = Service(WEB.addresses, ENDPOINTS[1:])
+        less = DnsService(WEB.addresses, ENDPOINTS[1:])
         answers.replace(*draft.update({"web.test": less}))
         assert {first_address(answers.ask(packet)) for _ in range(9)} == {"10.2.0.2"}
 
     def test_a_question_in_random_case_turns_too(self) -> None:
-        answers = Answers(Draft(["test"]).update({"web.test": WEB})[0])
+        answers = ZoneResponder(ZoneBuilder(["test"]).update({"web.test": WEB})[0])
         packet = question("tAsKs.web.test")
         assert len({first_address(answers.ask(packet)) for _ in range(8)}) == 2
 
 
 class TestBounds:
     def test_random_names_and_random_case_push_nothing_useful_out(self) -> None:
-        answers = Answers(Draft(["test"]).update({"web.test": WEB})[0], room=16, odd=16)
+        answers = ZoneResponder(ZoneBuilder(["test"]).update({"web.test": WEB})[0], room=16, odd=16)
         plain = question("web.test")
         answers.ask(plain)
         for number in range(300):
@@ -186,34 +188,34 @@ class TestBounds:
         assert len(answers) <= 17
 
     def test_variants_of_one_question_have_a_bound_and_are_forgotten_by_name(self) -> None:
-        draft = Draft(["test"])
-        answers = Answers(draft.update({"web.test": WEB})[0], room=16)
+        draft = ZoneBuilder(["test"])
+        answers = ZoneResponder(draft.update({"web.test": WEB})[0], room=16)
         for size in range(100):
             record = DNSRecord.question("web.test")
             record.add_ar(EDNS0(udp_len=512 + size))
             answers.ask(bytes(record.pack()))
         assert len(answers) == 16
-        answers.replace(*draft.update({"web.test": Service(("10.112.0.8",))}))
+        answers.replace(*draft.update({"web.test": DnsService(("10.112.0.8",))}))
         assert len(answers) == 0
 
     def test_a_change_elsewhere_leaves_what_is_known(self) -> None:
-        draft = Draft(["test"])
-        answers = Answers(draft.update({"web.test": WEB})[0])
+        draft = ZoneBuilder(["test"])
+        answers = ZoneResponder(draft.update({"web.test": WEB})[0])
         packet = question("web.test")
         answers.ask(packet)
         answers.replace(*draft.update({"web.test": WEB, "other.test": WEB}))
         assert packet[2:] in answers.ready
 
     def test_an_upstreams_name_is_never_kept(self) -> None:
-        answers = Answers(Draft(["test"]).update({})[0])
+        answers = ZoneResponder(ZoneBuilder(["test"]).update({})[0])
         packet = question("example.com")
         assert forwarded(answers.ask(packet), packet)
         assert len(answers) == 0
 
 
 def test_a_missing_name_that_appears_is_there_at_once() -> None:
-    draft = Draft(["test"])
-    answers = Answers(draft.update({})[0])
+    draft = ZoneBuilder(["test"])
+    answers = ZoneResponder(draft.update({})[0])
     for ident in range(3):
         said = answers.ask(question("web.test", ident=ident))
         assert isinstance(said, bytes)
@@ -224,8 +226,8 @@ def test_a_missing_name_that_appears_is_there_at_once() -> None:
 
 def test_a_name_that_appears_beside_missing_ones_is_there_in_any_case() -> None:
     """Its first label is as long as one that was asked for below the same name."""
-    draft = Draft(["test"])
-    answers = Answers(draft.update({})[0])
+    draft = ZoneBuilder(["test"])
+    answers = ZoneResponder(draft.update({})[0])
     for name in ("abc.test", "abd.test", "abe.test"):
         answers.ask(question(name))
     answers.replace(*draft.update({"web.test": WEB}))
@@ -238,12 +240,12 @@ def test_a_name_that_appears_beside_missing_ones_is_there_in_any_case() -> None:
 @given(st.binary(max_size=80), st.sampled_from(["web.test", "nope.test", "x.nope.test"]))
 def test_octets_that_are_almost_a_known_question_get_what_would_be_computed(noise: bytes, name: str) -> None:
     """The parts for missing names must not be taken where the name only looks like one."""
-    zone = Draft(["test"]).update({"web.test": WEB})[0]
-    answers = Answers(zone)
+    zone = ZoneBuilder(["test"]).update({"web.test": WEB})[0]
+    answers = ZoneResponder(zone)
     for other in ("other.test", "some.test", "abc.test", "y.nope.test"):
         answers.ask(question(other))
     packet = question(name)
-    assert answers.ask(packet) == answer(packet, zone)
+    assert answers.ask(packet) == answer_query(packet, zone)
     for at in (12, 13, len(packet) - 5):
         odd = packet[:at] + noise + packet[at:]
-        assert answers.ask(odd) == answer(odd, zone)
+        assert answers.ask(odd) == answer_query(odd, zone)

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdns.persistent_map import ShardedMap, differing
+from meshdns.persistent_map import PersistentMap, changed_keys
 
 keys = st.one_of(st.text(max_size=3), st.tuples(st.text(max_size=2), st.integers(0, 9)), st.binary(max_size=2))
 contents = st.dictionaries(keys, st.integers())
 
 
-def assert_is(made: ShardedMap[object, int], content: dict[object, int]) -> None:
+def assert_is(made: PersistentMap[object, int], content: dict[object, int]) -> None:
     assert made == content
     assert content == made
     assert dict(made) == dict(made.items()) == content
@@ -24,7 +24,7 @@ def assert_is(made: ShardedMap[object, int], content: dict[object, int]) -> None
 def test_it_is_as_a_dictionary_after_any_changes(
     content: dict[object, int], steps: list[dict[object, int | None]]
 ) -> None:
-    made = ShardedMap(content)
+    made = PersistentMap(content)
     assert_is(made, content)
     for changes in steps:
         before, was = made, dict(content)
@@ -32,22 +32,22 @@ def test_it_is_as_a_dictionary_after_any_changes(
         content = {key: value for key, value in {**content, **changes}.items() if value is not None}
         assert_is(made, content)
         assert_is(before, was)
-        assert differing(before, made) == {k for k in {*was, *content} if was.get(k) is not content.get(k)}
-        assert differing(before, made) == differing(was, content) == differing(was, made)
+        assert changed_keys(before, made) == {k for k in {*was, *content} if was.get(k) is not content.get(k)}
+        assert changed_keys(before, made) == changed_keys(was, content) == changed_keys(was, made)
         assert (made == before) == (content == was)
 
 
 @given(contents)
 def test_what_changes_nothing_is_itself(content: dict[object, int]) -> None:
-    made = ShardedMap(content)
+    made = PersistentMap(content)
     assert made.changed(dict(made.items())) is made
     assert made.changed({"not there": None}) is made
-    assert ShardedMap.of(made) is made
-    assert ShardedMap.of(content) == ShardedMap(made) == made
+    assert PersistentMap.of(made) is made
+    assert PersistentMap.of(content) == PersistentMap(made) == made
 
 
 def test_what_is_missing() -> None:
-    made = ShardedMap({"a": 1})
+    made = PersistentMap({"a": 1})
     with pytest.raises(KeyError):
         made["b"]
     assert made.get("b") is None
@@ -56,11 +56,11 @@ def test_what_is_missing() -> None:
     assert made != {"a": 2}
     assert made != {"a": 1, "b": 1}
     assert made != ["a"]
-    assert repr(made) == "ShardedMap({'a': 1})"
+    assert repr(made) == "PersistentMap({'a': 1})"
 
 
 def test_what_has_not_changed_is_shared() -> None:
-    before = ShardedMap({("w", number): number for number in range(100_000)})
+    before = PersistentMap({("w", number): number for number in range(100_000)})
     after = before.changed({("w", 7): -1, ("w", 8): None, ("v", 7): 7})
     anew = sum(one is not other for one, other in zip(before._shards, after._shards, strict=True))
     assert 1 <= anew <= 3

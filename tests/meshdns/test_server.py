@@ -12,7 +12,7 @@ from dnslib import DNSRecord
 
 from meshdns import mmsg
 from meshdns.forwarder import Forwarder
-from meshdns.server import LOCAL, NameServer, NameServerError
+from meshdns.server import LOCAL_NETWORKS, NameServer, NameServerError
 from meshdns.zone import Zone
 from tests.system.e2e.programs import call
 
@@ -151,7 +151,7 @@ async def test_strangers_are_refused() -> None:
     assert server.counters.refused == 1
     await server.stop()
     for address in ("8.8.8.8", "2001:db8::1"):
-        assert not any(ipaddress.ip_address(address) in network for network in LOCAL)
+        assert not any(ipaddress.ip_address(address) in network for network in LOCAL_NETWORKS)
 
 
 async def test_a_taken_port_is_told_with_the_remedy_and_nothing_stays_bound() -> None:

@@ -6,34 +6,34 @@ from ipaddress import ip_network
 import pytest
 from dnslib import DNSRecord
 
-from meshdns.packet_cache import Answers
-from meshdns.rdata import name_server
-from meshdns.service_records import Endpoint, Port, Service, reverse_domains
-from meshdns.zone import Draft, Zone, wire
+from meshdns.packet_cache import ZoneResponder
+from meshdns.rdata import name_server_name
+from meshdns.service_records import DnsEndpoint, DnsPort, DnsService, reverse_domains
+from meshdns.zone import Zone, ZoneBuilder, encode_name
 
-WEB = Service(
+WEB = DnsService(
     addresses=("10.112.0.7",),
     endpoints=(
-        Endpoint("a", "10.2.0.1", True, ("worker=w1", "health=healthy")),
-        Endpoint("b", "10.2.0.2", False),
-        Endpoint("six", "fd00::3", True),
+        DnsEndpoint("a", "10.2.0.1", True, ("worker=w1", "health=healthy")),
+        DnsEndpoint("b", "10.2.0.2", False),
+        DnsEndpoint("six", "fd00::3", True),
     ),
-    ports=(Port(80, "tcp"), Port(53, "udp")),
+    ports=(DnsPort(80, "tcp"), DnsPort(53, "udp")),
     about=("state=serving", "serving=2/3"),
     canonical=True,
 )
-ALIAS = Service(("10.112.0.7",))
+ALIAS = DnsService(("10.112.0.7",))
 
 
 def zone(domains: tuple[str, ...] = ("mesh.internal", "112.10.in-addr.arpa")) -> Zone:
-    draft = Draft(domains, serial=1)
+    draft = ZoneBuilder(domains, serial=1)
     draft.serve_at(["10.2.0.254"])
     return draft.update({"web.mesh.internal": WEB, "alias.local": ALIAS})[0]
 
 
 def dig(name: str, qtype: str, known: Zone | None = None) -> list[str]:
     """As zone files write it; `NXDOMAIN` and `FOREIGN` for what is not there or not ours."""
-    said = Answers(known or zone()).ask(bytes(DNSRecord.question(name, qtype).pack()))
+    said = ZoneResponder(known or zone()).ask(bytes(DNSRecord.question(name, qtype).pack()))
     if not isinstance(said, bytes):
         return ["FOREIGN"]
     record = DNSRecord.parse(said)
@@ -78,35 +78,35 @@ def test_a_vip_outside_of_all_reverse_domains_has_its_name_all_the_same() -> Non
 
 
 def test_tasks_without_an_endpoint_that_serves_is_no_data_and_not_no_name() -> None:
-    down = Service(("10.112.0.7",), (Endpoint("a", "10.2.0.1", False),))
-    known = Draft(["test"]).update({"web.test": down})[0]
+    down = DnsService(("10.112.0.7",), (DnsEndpoint("a", "10.2.0.1", False),))
+    known = ZoneBuilder(["test"]).update({"web.test": down})[0]
     assert (dig("tasks.web.test", "A", known), dig("tasks.web.test", "AAAA", known)) == ([], [])
 
 
 def test_a_service_that_is_called_like_anothers_endpoint_comes_first_and_leaves_no_trace() -> None:
-    draft = Draft(["test"])
-    both = {"web.test": WEB, "a.web.test": Service(("10.112.0.9",))}
+    draft = ZoneBuilder(["test"])
+    both = {"web.test": WEB, "a.web.test": DnsService(("10.112.0.9",))}
     assert dig("a.web.test", "A", draft.update(both)[0]) == ["10.112.0.9"]
     assert dig("a.web.test", "A", draft.update({"web.test": WEB})[0]) == ["10.2.0.1"]
 
 
 def test_endpoints_with_the_same_label_share_it_and_none_takes_the_label_of_all() -> None:
-    twins = (*(Endpoint("a", f"10.2.0.{n}", True) for n in (1, 2)), Endpoint("tasks", "10.2.0.3", False))
-    known = Draft(["test"]).update({"web.test": Service(("10.112.0.7",), twins)})[0]
+    twins = (*(DnsEndpoint("a", f"10.2.0.{n}", True) for n in (1, 2)), DnsEndpoint("tasks", "10.2.0.3", False))
+    known = ZoneBuilder(["test"]).update({"web.test": DnsService(("10.112.0.7",), twins)})[0]
     assert dig("a.web.test", "A", known) == ["10.2.0.1", "10.2.0.2"]
     assert dig("tasks.web.test", "A", known) == ["10.2.0.1", "10.2.0.2"]
 
 
 def test_a_name_without_room_below_it_has_its_address_all_the_same() -> None:
     name = ".".join(["a" * 63] * 3 + ["b" * 59])
-    known = Draft().update({name: WEB})[0]
+    known = ZoneBuilder().update({name: WEB})[0]
     assert dig(name, "A", known) == ["10.112.0.7"]
-    assert name_server(wire(name)) == wire(name)
+    assert name_server_name(encode_name(name)) == encode_name(name)
 
 
 def test_a_service_outside_that_goes_leaves_its_parent_to_those_below() -> None:
-    draft = Draft()
-    parent, child = Service(("10.112.0.1",)), Service(("10.112.0.2",))
+    draft = ZoneBuilder()
+    parent, child = DnsService(("10.112.0.1",)), DnsService(("10.112.0.2",))
     draft.update({"a.local": parent, "b.a.local": child})
     known, touched = draft.update({"b.a.local": child})
     assert touched is None
@@ -115,11 +115,11 @@ def test_a_service_outside_that_goes_leaves_its_parent_to_those_below() -> None:
 
 
 def test_the_empty_name_above_a_port_goes_with_the_last_port() -> None:
-    draft = Draft(["test"])
-    answers = Answers(draft.update({"web.test": WEB})[0])
+    draft = ZoneBuilder(["test"])
+    answers = ZoneResponder(draft.update({"web.test": WEB})[0])
     packet = bytes(DNSRecord.question("_udp.web.test", "SRV").pack())
     codes = []
-    for ports in (WEB.ports, (Port(80, "tcp"),), WEB.ports):
+    for ports in (WEB.ports, (DnsPort(80, "tcp"),), WEB.ports):
         answers.replace(*draft.update({"web.test": replace(WEB, ports=ports)}))
         said = answers.ask(packet)
         assert isinstance(said, bytes)
@@ -128,7 +128,7 @@ def test_the_empty_name_above_a_port_goes_with_the_last_port() -> None:
 
 
 def test_what_is_wrong_changes_nothing() -> None:
-    draft = Draft(["test"])
+    draft = ZoneBuilder(["test"])
     draft.update({"web.test": WEB})
     with pytest.raises(ValueError, match="not a DNS name"):
         draft.update({"other.test": WEB, "a..b": WEB})

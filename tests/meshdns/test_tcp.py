@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from meshdns.authoritative import Forward, Query
-from meshdns.tcp import PIPELINED, TcpServer
+from meshdns.authoritative import DnsQuery, ForwardQuery
+from meshdns.tcp import MAX_PIPELINED, DnsTcpServer
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -22,16 +22,16 @@ class Served:
         self.most = 0
         self.asked = 0
 
-    def answer_tcp(self, packet: bytes, host: str) -> bytes | Forward | None:
+    def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
         self.asked += 1
         assert host == "127.0.0.1"
         if packet.startswith(b"far"):
-            return Forward(packet, Query(0, (0, 0), packet, packet, 1, 1, None))
+            return ForwardQuery(packet, DnsQuery(0, (0, 0), packet, packet, 1, 1, None))
         if packet == b"nothing":
             return None
         return packet.upper() if packet != b"big" else bytes(60_000)
 
-    def forward_tcp(self, question: Forward, host: str) -> "asyncio.Task[bytes]":
+    def forward_tcp(self, question: ForwardQuery, host: str) -> "asyncio.Task[bytes]":
         async def work() -> bytes:
             self.under_way += 1
             self.most = max(self.most, self.under_way)
@@ -44,7 +44,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(served: Served, **options: float) -> AsyncIterator[int]:
-    connections = TcpServer(served, **options)  # type: ignore[arg-type]
+    connections = DnsTcpServer(served, **options)  # type: ignore[arg-type]
     server = await asyncio.get_running_loop().create_server(connections.connection, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
@@ -99,13 +99,13 @@ async def test_an_upstream_that_is_slow_holds_up_nothing_else() -> None:
 async def test_a_client_has_so_many_questions_at_the_upstreams_and_no_more() -> None:
     served = Served()
     async with serving(served) as port, connected(port) as (reader, writer):
-        writer.write(framed(*[b"far"] * (3 * PIPELINED)))
+        writer.write(framed(*[b"far"] * (3 * MAX_PIPELINED)))
         async with asyncio.timeout(3):
-            while served.under_way < PIPELINED:
+            while served.under_way < MAX_PIPELINED:
                 await asyncio.sleep(0)
         served.release.set()
-        assert [await answer(reader) for _ in range(3 * PIPELINED)] == [b"FAR"] * (3 * PIPELINED)
-        assert served.most <= PIPELINED
+        assert [await answer(reader) for _ in range(3 * MAX_PIPELINED)] == [b"FAR"] * (3 * MAX_PIPELINED)
+        assert served.most <= MAX_PIPELINED
 
 
 async def test_a_client_that_ends_its_side_gets_what_is_under_way_and_then_the_end() -> None:

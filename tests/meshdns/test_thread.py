@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from meshdns.server import NameServer, NameServerError
-from meshdns.thread import AHEAD, ThreadedServer
+from meshdns.thread import NICE_INCREMENT, ThreadedServer
 from meshdns.zone import Zone
 from tests.meshdns.test_udp import address_in, ask, question
 
@@ -80,7 +80,7 @@ async def test_its_thread_goes_before_the_others_where_it_may() -> None:
     (thread,) = (each for each in threading.enumerate() if each.name.startswith("dns"))
     assert thread.native_id is not None
     usual = nice_of(threading.get_native_id())
-    assert nice_of(thread.native_id) == (max(-20, usual - AHEAD) if may_go_ahead() else usual)
+    assert nice_of(thread.native_id) == (max(-20, usual - NICE_INCREMENT) if may_go_ahead() else usual)
     await server.stop()
 
 

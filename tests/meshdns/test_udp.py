@@ -15,12 +15,12 @@ from dnslib import EDNS0, DNSRecord
 
 from meshdns import mmsg, udp
 from meshdns import udp_batch as batch
-from meshdns.bind import bind
+from meshdns.bind import bind_sockets
 from meshdns.forwarder import Forwarder
-from meshdns.response_block import block
+from meshdns.response_block import encode_block
 from meshdns.server import NameServer
 from meshdns.zone import Zone
-from tests.netns import ip, private_network
+from tests.netns import private_network, run_ip
 
 ZONE = Zone.build({"web.test": ["10.112.0.7"]}, ["test"])
 RUN: list[Any] = [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")]
@@ -81,7 +81,7 @@ def test_bound_to_all_addresses_it_answers_from_the_one_asked_and_from_later_one
             port = server.addresses[0][1]
             for address in addresses:
                 if address not in ("127.0.0.1", "::1"):
-                    ip(f"addr add {address}/{length} dev lo" + (" nodad" if length == 128 else ""))
+                    run_ip(f"addr add {address}/{length} dev lo" + (" nodad" if length == 128 else ""))
                 for name, expected in (("web.test", "10.112.0.7"), ("far.example", "192.0.2.1")):
                     assert address_in(await ask(address, port, question(name))) == expected
 
@@ -94,7 +94,7 @@ def test_an_address_that_comes_later_is_served_once_it_does(address: str, caplog
     async def work() -> None:
         async with running(address) as server:
             assert f"does not have the address {address} yet" in caplog.text
-            ip(f"addr add {address}/{128 if ':' in address else 32} dev lo" + (" nodad" if ":" in address else ""))
+            run_ip(f"addr add {address}/{128 if ':' in address else 32} dev lo" + (" nodad" if ":" in address else ""))
             assert address_in(await ask(address, server.addresses[0][1])) == "10.112.0.7"
             reader, writer = await asyncio.open_connection(address, server.addresses[0][1])
             writer.write(struct.pack("!H", len(question())) + question())
@@ -181,8 +181,8 @@ def test_a_peer_that_cannot_be_reached_takes_no_answer_from_the_others() -> None
     with private_network(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)
-        part = batch.Batch(sock)
-        ip("addr add 10.9.0.1/32 dev lo")
+        part = batch.UdpBatch(sock)
+        run_ip("addr add 10.9.0.1/32 dev lo")
         clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
         for client, host in zip(clients, ("127.0.0.1", "10.9.0.1", "127.0.0.1"), strict=True):
             client.settimeout(2)
@@ -190,8 +190,8 @@ def test_a_peer_that_cannot_be_reached_takes_no_answer_from_the_others() -> None
             client.sendto(question(), sock.getsockname())
         while (got := part.receive()) != 3:
             assert got <= 0
-        ip("addr del 10.9.0.1/32 dev lo")
-        part.answer([block(b"--abc")] * 3)
+        run_ip("addr del 10.9.0.1/32 dev lo")
+        part.answer([encode_block(b"--abc")] * 3)
         part.send(0, 3)
         assert [clients[n].recv(9) for n in (0, 2)] == [b"\0\1abc", b"\0\1abc"]
         for client in clients:
@@ -214,7 +214,7 @@ def test_an_answer_too_long_for_the_way_is_cut_and_never_fragmented(edns: bool, 
             async with running("127.0.0.1", forwarder, zone=Zone.build({}) if forwarded else many) as server:
                 port = server.addresses[0][1]
                 for mtu, whole in ((65536, edns), (552, False), (65536, edns)):
-                    ip(f"link set lo mtu {mtu}")
+                    run_ip(f"link set lo mtu {mtu}")
                     for _ in range(2):
                         said = DNSRecord.parse(await ask("127.0.0.1", port, packet))
                         assert (len(said.rr) == 60) == whole
@@ -229,7 +229,7 @@ def test_an_answer_too_long_for_the_way_is_cut_and_never_fragmented(edns: bool, 
 def test_thousands_of_questions_wait_while_the_server_is_at_something_else() -> None:
     """More than the host's usual limit lets through, some 250."""
     with private_network():
-        udp_socket, tcp_socket = bind("127.0.0.1", 0)
+        udp_socket, tcp_socket = bind_sockets("127.0.0.1", 0)
         with udp_socket, tcp_socket, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             for _ in range(4000):
                 client.sendto(question(), udp_socket.getsockname())
@@ -238,7 +238,7 @@ def test_thousands_of_questions_wait_while_the_server_is_at_something_else() -> 
 
 
 def test_more_clients_than_are_remembered_are_all_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udp, "HOSTS", 2)
+    monkeypatch.setattr(udp, "MAX_KNOWN_CLIENTS", 2)
 
     async def work() -> None:
         async with running("127.0.0.1") as server:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 from dnslib import DNSRecord
 
-from meshdns.message import Reply
-from meshdns.upstream_query import Exchange, Patience
+from meshdns.message import UpstreamReply
+from meshdns.upstream_query import HedgingDelays, UpstreamQuery
 from meshdns.upstreams import Address, Upstream
 from tests.meshdns.upstream import good, many, says, truncated
 
@@ -85,12 +85,14 @@ def forged(query: DNSRecord) -> bytes:
     return good(DNSRecord.question("evil.test"))
 
 
-async def ask(network: Network, names: str, patience: Patience | None = None) -> tuple[Reply | None, float]:
+async def ask(
+    network: Network, names: str, patience: HedgingDelays | None = None
+) -> tuple[UpstreamReply | None, float]:
     """The outcome, and when it came."""
     loop = asyncio.get_running_loop()
     upstreams = [Upstream((name, 53)) for name in names]
-    done: asyncio.Future[Reply | None] = loop.create_future()
-    Exchange(KEY, upstreams, network, patience or Patience(), lambda _, reply: done.set_result(reply)).start()
+    done: asyncio.Future[UpstreamReply | None] = loop.create_future()
+    UpstreamQuery(KEY, upstreams, network, patience or HedgingDelays(), lambda _, reply: done.set_result(reply)).start()
     reply = await done
     assert network.listening == 0, "nobody is listened to afterwards"
     return reply, round(loop.time(), 3)
@@ -165,8 +167,8 @@ async def test_one_that_was_silent_is_overtaken_and_set_aside_and_gets_its_chanc
     loop = asyncio.get_running_loop()
 
     async def once() -> None:
-        done: asyncio.Future[Reply | None] = loop.create_future()
-        Exchange(KEY, [a, b], network, Patience(), lambda _, reply: done.set_result(reply)).start()
+        done: asyncio.Future[UpstreamReply | None] = loop.create_future()
+        UpstreamQuery(KEY, [a, b], network, HedgingDelays(), lambda _, reply: done.set_result(reply)).start()
         assert await done is not None
 
     for _ in range(3):
@@ -188,9 +190,9 @@ async def test_one_that_was_silent_is_overtaken_and_set_aside_and_gets_its_chanc
 
 async def test_closing_ends_all_and_says_nothing() -> None:
     network = Network({"a": (0.5, good), "b": (0.5, good)})
-    said: list[Reply | None] = []
-    exchange = Exchange(
-        KEY, [Upstream(("a", 53)), Upstream(("b", 53))], network, Patience(), lambda _, reply: said.append(reply)
+    said: list[UpstreamReply | None] = []
+    exchange = UpstreamQuery(
+        KEY, [Upstream(("a", 53)), Upstream(("b", 53))], network, HedgingDelays(), lambda _, reply: said.append(reply)
     )
     exchange.start()
     await asyncio.sleep(0.45)

@@ -5,18 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from meshdns.rdata import wire
-from meshdns.upstreams import ASIDE, ASIDE_MOST, LOOK_EVERY, SILENT, Upstream, Upstreams, name_servers
+from meshdns.rdata import encode_name
+from meshdns.upstreams import (
+    FAILURES_BEFORE_PENALTY,
+    MAX_PENALTY_SECONDS,
+    PENALTY_SECONDS,
+    RELOAD_INTERVAL,
+    Upstream,
+    Upstreams,
+    parse_resolv_conf,
+)
 
 
 def hosts(upstreams: Upstreams, name: str = "example.test", now: float = 0) -> list[str]:
-    return [each.address[0] for each in upstreams.for_name(wire(name), now)]
+    return [each.address[0] for each in upstreams.for_name(encode_name(name), now)]
 
 
 def test_resolv_conf() -> None:
     text = "# a comment\nsearch lan\nnameserver 192.0.2.1\nnameserver\t2001:db8::1\nnameserver 127.0.0.1\n"
     text += "nameserver fe80::1%eth0\nnameserver 192.0.2.1\nnameserver not-an-address\nnameserver\noptions ndots:0\n"
-    assert name_servers(text) == (("192.0.2.1", 53), ("2001:db8::1", 53), ("127.0.0.1", 53), ("fe80::1%eth0", 53))
+    assert parse_resolv_conf(text) == (("192.0.2.1", 53), ("2001:db8::1", 53), ("127.0.0.1", 53), ("fe80::1%eth0", 53))
 
 
 class TestResolvConf:
@@ -39,24 +47,24 @@ class TestResolvConf:
     def test_a_change_is_seen_within_a_second(self, upstreams: Upstreams, file: Path) -> None:
         upstreams.look(0)
         file.write_text("nameserver 192.0.2.22\n")
-        assert not upstreams.look(LOOK_EVERY / 2), "not looked at for every question"
-        assert upstreams.look(LOOK_EVERY)
+        assert not upstreams.look(RELOAD_INTERVAL / 2), "not looked at for every question"
+        assert upstreams.look(RELOAD_INTERVAL)
         assert hosts(upstreams) == ["192.0.2.22"]
-        assert not upstreams.look(2 * LOOK_EVERY), "nothing has changed"
+        assert not upstreams.look(2 * RELOAD_INTERVAL), "nothing has changed"
 
     def test_a_file_that_is_replaced_is_another_file(self, upstreams: Upstreams, file: Path) -> None:
         upstreams.look(0)
         other = file.with_name("new")
         other.write_text("nameserver 127.0.0.1\nnameserver 192.0.2.2\n")  # as long as the other
         other.rename(file)
-        assert upstreams.look(LOOK_EVERY)
+        assert upstreams.look(RELOAD_INTERVAL)
         assert hosts(upstreams) == ["192.0.2.2"]
 
     def test_what_is_known_of_one_that_stays_is_kept(self, upstreams: Upstreams, file: Path) -> None:
         upstreams.look(0)
         before = upstreams.all()
         file.write_text("nameserver 192.0.2.9\nnameserver 192.0.2.1\n")
-        assert upstreams.look(LOOK_EVERY)
+        assert upstreams.look(RELOAD_INTERVAL)
         assert before[0] in upstreams.all()
 
     @pytest.mark.parametrize("text", [None, "", "nameserver 127.0.0.1\n", "search lan\n"])
@@ -66,7 +74,7 @@ class TestResolvConf:
         upstreams.look(0)
         file.unlink() if text is None else file.write_text(text)
         for turn in range(1, 4):
-            assert not upstreams.look(turn * LOOK_EVERY)
+            assert not upstreams.look(turn * RELOAD_INTERVAL)
         assert hosts(upstreams) == ["192.0.2.1"]
         told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert len(told) == 1
@@ -105,17 +113,17 @@ def test_ourselves_we_never_ask(caplog: pytest.LogCaptureFixture) -> None:
 def test_one_that_is_silent_comes_last_for_longer_and_longer(caplog: pytest.LogCaptureFixture) -> None:
     upstreams = Upstreams([("192.0.2.1", 53), ("192.0.2.2", 53)])
     first, _ = upstreams.all()
-    for _ in range(SILENT - 1):
+    for _ in range(FAILURES_BEFORE_PENALTY - 1):
         first.failed(100)
     assert hosts(upstreams, now=100) == ["192.0.2.1", "192.0.2.2"], "once or twice is bad luck"
     first.failed(100)
     assert hosts(upstreams, now=100) == ["192.0.2.2", "192.0.2.1"]
-    assert hosts(upstreams, now=100 + ASIDE) == ["192.0.2.1", "192.0.2.2"], "its chance"
-    assert first.on_trial(100 + ASIDE)
+    assert hosts(upstreams, now=100 + PENALTY_SECONDS) == ["192.0.2.1", "192.0.2.2"], "its chance"
+    assert first.on_trial(100 + PENALTY_SECONDS)
     for _ in range(20):
         first.failed(200)
-    assert hosts(upstreams, now=200 + ASIDE_MOST - 1) == ["192.0.2.2", "192.0.2.1"]
-    assert hosts(upstreams, now=200 + ASIDE_MOST) == ["192.0.2.1", "192.0.2.2"]
+    assert hosts(upstreams, now=200 + MAX_PENALTY_SECONDS - 1) == ["192.0.2.2", "192.0.2.1"]
+    assert hosts(upstreams, now=200 + MAX_PENALTY_SECONDS) == ["192.0.2.1", "192.0.2.2"]
     first.answered()
     assert hosts(upstreams, now=201) == ["192.0.2.1", "192.0.2.2"]
     messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

@@ -8,8 +8,8 @@ from typing import TypeAlias, cast
 
 from dnslib import QTYPE, RCODE, RR, SOA, A, DNSRecord
 
-from meshdns.authoritative import parse
-from meshdns.bind import bind
+from meshdns.authoritative import parse_query
+from meshdns.bind import bind_sockets
 from meshdns.forwarder import Forwarder
 
 Reply: TypeAlias = Callable[[DNSRecord], bytes | None]
@@ -69,7 +69,7 @@ class Upstream(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def upstream(reply: Reply, over_tcp: Reply | None = None, *, tcp: bool = True) -> AsyncIterator[Upstream]:
-    udp_socket, tcp_socket = bind("127.0.0.1", 0)
+    udp_socket, tcp_socket = bind_sockets("127.0.0.1", 0)
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(lambda: Upstream(reply, over_tcp), sock=udp_socket)
     listening = None
@@ -153,7 +153,7 @@ def question(name: str = "example.test", qtype: str = "A", **header: int) -> byt
 
 async def resolve(forwarder: Forwarder, packet: bytes, host: str = "127.0.0.1", *, tcp: bool = False) -> DNSRecord:
     """What a client gets."""
-    query = parse(packet)
+    query = parse_query(packet)
     assert query is not None
     async with asyncio.timeout(10):
         said = await forwarder.resolve(packet, query, host, tcp=tcp)

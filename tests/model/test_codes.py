@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from mesh.cli.doctor import rules as doctor
-from mesh.cluster.claims import wishes
-from mesh.config.labels.parse import parse
-from mesh.config.settings import load
-from mesh.control.conditions import Journal
+from mesh.cluster.claims import plan_claims
+from mesh.config.labels.parse import parse_labels
+from mesh.config.settings import parse_settings
+from mesh.control.conditions import LoopConditions
 from mesh.model.claims import Claims
 from mesh.model.codes import Code, errors_page
 from mesh.model.errors import CodedText, MeshError, SettingsError
-from mesh.model.service import Publish, Route, Service, Transport
-from mesh.sources.compose.parse import read
+from mesh.model.service import PortPublication, Route, Service, Transport
+from mesh.sources.compose.parse import read_compose_file
 from mesh.store import StoreError
-from mesh.store.etcd.errors import of_all, of_answer, of_exception
-from mesh.util.logging.formats import Lines
-from mesh.util.nft import refusal
+from mesh.store.etcd.errors import error_from_exception, error_from_members, error_from_response
+from mesh.util.logging.formats import LineFormatter
+from mesh.util.nft import explain_refusal
 from meshdns.log_codes import LogCode
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ SOURCES = {
     if "testing" not in path.parts
 }
 LOGGED = frozenset({"warning", "error", "critical", "exception"})
-BRING_THEIR_CODE = frozenset({"SettingsError", "UnreachableError"})
+BRING_THEIR_CODE = frozenset({"SettingsError", "EtcdUnreachableError"})
 """Errors whose constructor knows the code, or gets it with each of several messages."""
 
 
@@ -121,7 +121,7 @@ def test_a_code_has_the_form_that_users_know_and_is_in_order() -> None:
 
 def test_the_page_is_the_one_that_the_codes_make() -> None:
     page = (ROOT / "docs" / "errors.md").read_text()
-    assert page == errors_page(), "write it again: python -m mesh.codes > docs/errors.md"
+    assert page == errors_page(), "write it again: python -m mesh.model.codes > docs/errors.md"
 
 
 def test_what_doctor_is_about_has_a_code() -> None:
@@ -183,7 +183,7 @@ WEB = {"mesh.routing.port_80": "web"}
     ],
 )
 def test_the_code_of_what_is_wrong_with_labels(labels: dict[str, str], code: Code) -> None:
-    parsed = parse(labels, owner="shop/web", subject="service web", domain="test", commands=False)
+    parsed = parse_labels(labels, owner="shop/web", subject="service web", domain="test", commands=False)
     assert [problem.code for problem in parsed.problems] == [code]
 
 
@@ -203,7 +203,7 @@ def test_the_code_of_what_is_wrong_with_labels(labels: dict[str, str], code: Cod
 )
 def test_the_code_of_what_is_wrong_with_settings(text: str, code: Code) -> None:
     with pytest.raises(SettingsError) as caught:
-        load(text, {}, hostname="w1")
+        parse_settings(text, {}, hostname="w1")
     assert [problem.code for problem in caught.value.problems] == [code]
     assert caught.value.code is code
 
@@ -224,7 +224,7 @@ def test_the_code_of_what_is_wrong_with_settings(text: str, code: Code) -> None:
     ],
 )
 def test_the_code_of_what_is_wrong_with_a_compose_file(text: str, code: Code) -> None:
-    assert [problem.code for problem in read(text, "c.yaml", {}).problems] == [code]
+    assert [problem.code for problem in read_compose_file(text, "c.yaml", {}).problems] == [code]
 
 
 @pytest.mark.parametrize(
@@ -242,12 +242,12 @@ def test_the_code_of_what_is_wrong_with_a_compose_file(text: str, code: Code) ->
             Code.VIP_TAKEN,
         ),
         (
-            Service("shop/web", "a.b", (), (Publish(80, Transport.TCP, 30000),)),
+            Service("shop/web", "a.b", (), (PortPublication(80, Transport.TCP, 30000),)),
             Claims({}, {}, {(Transport.TCP, 30000): ("c.d", 80)}),
             Code.PUBLISHED_PORT_TAKEN,
         ),
         (
-            Service("shop/web", "a.b", (), (Publish(80, Transport.TCP, None),)),
+            Service("shop/web", "a.b", (), (PortPublication(80, Transport.TCP, None),)),
             Claims({}, {}, {(Transport.TCP, 30000): ("c.d", 80)}),
             Code.POOL_EXHAUSTED,
         ),
@@ -256,20 +256,20 @@ def test_the_code_of_what_is_wrong_with_a_compose_file(text: str, code: Code) ->
 def test_the_code_of_a_claim_that_is_refused(service: Service, claims: Claims, code: Code) -> None:
     other = Service("x/y", "e.f", (Route("a.b", 80, Transport.TCP, 80),))
     claims = replace(claims, owners={"a.b": "shop/web", **claims.owners})
-    _, problems = wishes((service, other), claims, pool=ip_network("10.1.0.0/24"), ports=range(30000, 30001))
+    _, problems = plan_claims((service, other), claims, pool=ip_network("10.1.0.0/24"), ports=range(30000, 30001))
     assert code in [problem.code for problem in problems if problem.owner == "shop/web"]
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (of_answer(404, b""), Code.STORE_UNREACHABLE),
-        (of_answer(500, b"odd"), Code.STORE_UNREACHABLE),
-        (of_answer(403, b'{"code": 7, "message": "etcdserver: permission denied"}'), Code.STORE_REFUSES),
-        (of_exception(TimeoutError(), 2), Code.STORE_UNREACHABLE),
-        (of_all({"h1": of_exception(TimeoutError(), 2)}), Code.STORE_UNREACHABLE),
-        (refusal("Operation not permitted"), Code.NOT_PERMITTED),
-        (refusal("Could not process rule"), Code.NFT_FAILED),
+        (error_from_response(404, b""), Code.STORE_UNREACHABLE),
+        (error_from_response(500, b"odd"), Code.STORE_UNREACHABLE),
+        (error_from_response(403, b'{"code": 7, "message": "etcdserver: permission denied"}'), Code.STORE_REFUSES),
+        (error_from_exception(TimeoutError(), 2), Code.STORE_UNREACHABLE),
+        (error_from_members({"h1": error_from_exception(TimeoutError(), 2)}), Code.STORE_UNREACHABLE),
+        (explain_refusal("Operation not permitted"), Code.NOT_PERMITTED),
+        (explain_refusal("Could not process rule"), Code.NFT_FAILED),
     ],
 )
 def test_the_code_of_what_another_program_says(error: MeshError, code: Code) -> None:
@@ -277,8 +277,12 @@ def test_the_code_of_what_another_program_says(error: MeshError, code: Code) -> 
 
 
 def test_what_passes_an_error_on_has_its_code(caplog: pytest.LogCaptureFixture) -> None:
-    journal = Journal()
+    journal = LoopConditions()
     journal.froze("store", StoreError(Code.STORE_REFUSES, "etcd refuses: no; ask"))
     assert journal.frozen["store"].line == "etcd refuses: no; ask [VM402]"
     (record,) = caplog.records
-    assert Lines().format(record).endswith("store: etcd refuses: no; ask; the last good state stays in force [VM402]")
+    assert (
+        LineFormatter()
+        .format(record)
+        .endswith("store: etcd refuses: no; ask; the last good state stays in force [VM402]")
+    )

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
 
-from mesh.cluster.claims import ClaimName, ClaimPort, ClaimVip, MoveVip, TakeOverName, Wish, wishes
-from mesh.cluster.records.encode import name_claim, port_claim, service_claim, vip_claim
-from mesh.cluster.records.view_builder import Reader
+from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, MoveVip, TakeOverName, plan_claims
+from mesh.cluster.records.encode import encode_name_claim, encode_port_claim, encode_service_claim, encode_vip_claim
+from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.config.values import Network
 from mesh.model.service import Health
 from mesh.model.view import ClusterView
@@ -58,10 +58,10 @@ class Simulation:
         self._log: list[dict[str, bytes | None]] = []
         self._events, self._sizes = [0], [0]
         """Up to each revision: how many records have changed, and how many bytes a watch was told."""
-        self._reader = Reader()
+        self._reader = ViewBuilder()
         self._seen_at, self._view = 0, ClusterView()
         self._forgotten = 0
-        self._wished: tuple[ClusterView, dict[str, list[Wish]]] = (ClusterView(), {})
+        self._wished: tuple[ClusterView, dict[str, list[ClaimRequest]]] = (ClusterView(), {})
         for worker in self.random.sample(workers, witnesses):
             worker.witness = Witness()
 
@@ -249,18 +249,18 @@ class Simulation:
                     worker.asked.add(wish)
                     self.later(self._latency(), f"claim {worker.name}", partial(self._ask, worker, wish))
 
-    def _ask(self, worker: Worker, wish: Wish) -> None:
+    def _ask(self, worker: Worker, wish: ClaimRequest) -> None:
         worker.asked.discard(wish)
         if not self._reaches(worker):
             return
         self._count("claim", 250)
         match wish:
             case ClaimVip(name, vip):
-                both = dict([service_claim(name, vip), vip_claim(vip, name)])
+                both = dict([encode_service_claim(name, vip), encode_vip_claim(vip, name)])
             case ClaimName(name, owner):
-                both = dict([name_claim(name, owner)])
+                both = dict([encode_name_claim(name, owner)])
             case ClaimPort(transport, port, name, container_port):
-                both = dict([port_claim(transport, port, name, container_port)])
+                both = dict([encode_port_claim(transport, port, name, container_port)])
             case MoveVip() | TakeOverName():
                 raise AssertionError("nobody moves here")
         if not any(self.cluster.get(key) is not None for key in both):
@@ -268,13 +268,13 @@ class Simulation:
         else:
             self._wake(worker)
 
-    def _wishes(self) -> dict[str, list[Wish]]:
+    def _wishes(self) -> dict[str, list[ClaimRequest]]:
         """What the services of the newest picture lack, by owner: all workers come to the same."""
         seen = self._picture()
         if (self._wished[0].services, self._wished[0].claims) != (seen.services, seen.claims):
             owners = {service.name: service.owner for service in seen.services}
-            found: dict[str, list[Wish]] = {}
-            for wish in wishes(seen.services, seen.claims, pool=self._pool, ports=self._ports)[0]:
+            found: dict[str, list[ClaimRequest]] = {}
+            for wish in plan_claims(seen.services, seen.claims, pool=self._pool, ports=self._ports)[0]:
                 owner = wish.owner if isinstance(wish, ClaimName | TakeOverName) else owners[wish.name]
                 found.setdefault(owner, []).append(wish)
             self._wished = seen, found

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
 
-from mesh.cluster.records.encode import view
-from mesh.control.digest import digest
-from mesh.control.planner import plan
+from mesh.cluster.records.encode import build_view
+from mesh.control.digest import plan_digest
+from mesh.control.planner import make_plan
 from mesh.model.claims import Claims
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Endpoint, Health, Publish, Route, Service, Transport
+from mesh.model.service import Endpoint, Health, PortPublication, Route, Service, Transport
 from tests.simulation.cluster import TTL, Simulation
 from tests.simulation.workers import Worker
 
@@ -41,7 +41,7 @@ def placed(workers: int, services: int, copies: int) -> list[Worker]:
     offered: list[tuple[list[Service], list[Endpoint]]] = [([], []) for _ in range(workers)]
     for number in range(services):
         name = f"s{number}.test"
-        publishes = (Publish(80, Transport.TCP, None),) if number % 10 == 0 else ()
+        publishes = (PortPublication(80, Transport.TCP, None),) if number % 10 == 0 else ()
         routes = (Route(name, 80, Transport.TCP, 80),)
         service = Service(f"shop/s{number}", name, routes, publishes, probe=Probe(ProbeKind.TCP, None))
         for copy in range(copies):
@@ -94,9 +94,9 @@ def wrong(simulation: Simulation) -> list[str]:
 
 
 def _of_tables(simulation: Simulation) -> Iterator[str]:
-    fresh, problems = view(simulation.cluster.records)
+    fresh, problems = build_view(simulation.cluster.records)
     yield from (str(problem) for problem in problems)
-    expected = digest(plan(fresh, fresh.health))
+    expected = plan_digest(make_plan(fresh, fresh.health))
     for worker in simulation.workers.values():
         if not worker.alive:
             if simulation.cluster.registered.get(worker.name):
@@ -112,7 +112,7 @@ def _of_tables(simulation: Simulation) -> Iterator[str]:
 
 
 def _of_claims(simulation: Simulation) -> Iterator[str]:
-    claims: Claims = view(simulation.cluster.records)[0].claims
+    claims: Claims = build_view(simulation.cluster.records)[0].claims
     if len(set(claims.vips.values())) != len(claims.vips):
         yield "a VIP is given twice"
     if any(claims.holders.get(vip) != name for name, vip in claims.vips.items()):

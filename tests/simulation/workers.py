@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mesh.cluster.claims import Wish
-from mesh.cluster.records.encode import daemon, registration, verdict
-from mesh.cluster.records.view_builder import Reader
+from mesh.cluster.claims import ClaimRequest
+from mesh.cluster.records.encode import encode_daemon, encode_registration, encode_verdict
+from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.control.digest import TableDigest
-from mesh.control.planner import Plan, plan
+from mesh.control.planner import Plan, make_plan
 from mesh.model.service import Endpoint, Health, Service
 from mesh.model.view import ClusterView
 
@@ -48,7 +48,7 @@ class Worker:
     there: dict[str, bytes] | None = None
     """What it believes to be registered; None: it has to read that first."""
     writing: bool = False
-    asked: set[Wish] = field(default_factory=set)
+    asked: set[ClaimRequest] = field(default_factory=set)
     """Claims under way."""
     awake: bool = False
     """Whether a look at the store is due."""
@@ -58,16 +58,16 @@ class Worker:
     def wanted(self) -> dict[str, bytes]:
         """All that shall be under its lease."""
         if not self._offered:
-            self._offered = registration(self.name, self.services, self.endpoints)
-        said = dict(verdict(self.name, (self.name, id), health) for id, health in self.health.items())
-        return self._offered | said | dict([daemon(self.name, "0", str(self.session))])
+            self._offered = encode_registration(self.name, self.services, self.endpoints)
+        said = dict(encode_verdict(self.name, (self.name, id), health) for id, health in self.health.items())
+        return self._offered | said | dict([encode_daemon(self.name, "0", str(self.session))])
 
 
 class Witness:
     """Makes its own pictures and plans, from nothing but the changes."""
 
     def __init__(self) -> None:
-        self._reader, self._digest = Reader(), TableDigest()
+        self._reader, self._digest = ViewBuilder(), TableDigest()
         self._plan: Plan | None = None
         self.pictures = 0
 
@@ -84,5 +84,5 @@ class Witness:
         return None if self._plan is None else self._digest(self._plan)
 
     def _look(self, seen: ClusterView) -> None:
-        self._plan = plan(seen, seen.health, before=self._plan)
+        self._plan = make_plan(seen, seen.health, before=self._plan)
         self.pictures += 1

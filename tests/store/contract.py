@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from mesh.store import Snapshot, Store
+from mesh.store import Store, StoreSnapshot
 
 
 class StoreContract:
@@ -83,7 +83,7 @@ class StoreContract:
             assert [dict(snapshot.records) for snapshot in await both] == [{"claims/a": b"1"}] * 2
 
 
-async def watching(store: Store) -> AsyncGenerator[Snapshot, None]:
+async def watching(store: Store) -> AsyncGenerator[StoreSnapshot, None]:
     """`Store.watch` as a generator, which a test can close."""
     async for snapshot in store.watch():
         yield snapshot

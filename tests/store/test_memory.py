@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mesh.store import Snapshot, StoreError
+from mesh.store import StoreError, StoreSnapshot
 from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.store.contract import StoreContract
 
@@ -49,4 +49,4 @@ async def test_a_watch_that_begins_while_it_is_out_of_reach_yields_once_it_is_ba
     assert not waiting.done()
     cluster.out_of_reach = False
     async with asyncio.timeout(10):
-        assert await waiting == Snapshot(0, {})
+        assert await waiting == StoreSnapshot(0, {})

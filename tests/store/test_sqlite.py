@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.store import Snapshot, StoreError
+from mesh.store import StoreError, StoreSnapshot
 from mesh.store.sqlite import SqliteStore
 from tests.store.contract import StoreContract
 
@@ -125,7 +125,7 @@ async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
     await anext(watch)
     read, failures = store._read, ["disk I/O error"]
 
-    def failing() -> Snapshot:
+    def failing() -> StoreSnapshot:
         if failures:
             raise sqlite3.OperationalError(failures.pop())
         return read()
@@ -181,7 +181,7 @@ async def test_a_full_disk_is_called_that_and_the_store_works_once_there_is_room
     await _execute(store, "PRAGMA max_page_count = 1")  # it cannot go below what is used: nothing more fits
     with pytest.raises(StoreError, match="full; see that its directory can be written and that the disk has room"):
         await store.claim({"claims/a": b"1" * 100_000})
-    assert await store.read() == Snapshot(0, {})
+    assert await store.read() == StoreSnapshot(0, {})
     await _execute(store, "PRAGMA max_page_count = 1000")
     assert await store.claim({"claims/a": b"1" * 100_000}) == {}
     await store.close()
@@ -194,7 +194,7 @@ async def test_a_transaction_that_fails_at_its_end_is_undone_and_stops_no_later_
     )
     with pytest.raises(StoreError, match="torn"):
         await store.claim({"claims/a": b"1"})
-    assert await store.read() == Snapshot(0, {})
+    assert await store.read() == StoreSnapshot(0, {})
     await _execute(store, "DROP TRIGGER failing")
     assert await store.claim({"claims/a": b"2"}) == {}
     await store.close()

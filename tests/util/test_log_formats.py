@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.model.codes import Code
-from mesh.util.logging.formats import Format, Lines, logfmt
-from mesh.util.logging.handler import Unhurried
-from mesh.util.logging.rate_limit import KINDS, Limit
+from mesh.util.logging.formats import LineFormatter, LogFormat, format_logfmt
+from mesh.util.logging.handler import QueuedLogHandler
+from mesh.util.logging.rate_limit import KINDS, LogRateLimit
 
 AT = datetime(2026, 11, 23, 17, 5, 9, 42_000, UTC).timestamp()
 
@@ -39,14 +39,14 @@ HELD = coded(
 
 
 def test_logfmt() -> None:
-    assert Lines(Format.LOGFMT).format(HELD) == (
+    assert LineFormatter(LogFormat.LOGFMT).format(HELD) == (
         "time=2026-11-23T17:05:09.042Z level=warning code=VM201 "
         'msg="service shop/api: the name a.b is held by shop/web; give it another" owner=shop/api'
     )
 
 
 def test_json() -> None:
-    assert json.loads(Lines(Format.JSON).format(HELD)) == {
+    assert json.loads(LineFormatter(LogFormat.JSON).format(HELD)) == {
         "time": "2026-11-23T17:05:09.042Z",
         "level": "warning",
         "code": "VM201",
@@ -56,14 +56,18 @@ def test_json() -> None:
 
 
 def test_text_has_the_code_at_its_end_and_none_where_all_is_well() -> None:
-    line = Lines().format(HELD)
+    line = LineFormatter().format(HELD)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,042 WARNING service shop/api: .* another \[VM201\]", line)
-    assert Lines().format(record("docker engine at x answers again", level=logging.INFO)).endswith(" answers again")
+    assert (
+        LineFormatter()
+        .format(record("docker engine at x answers again", level=logging.INFO))
+        .endswith(" answers again")
+    )
 
 
-@pytest.mark.parametrize("shape", Format)
-def test_secrets_are_in_no_line(shape: Format) -> None:
-    lines = Lines(shape, ["hunter2!", "", "abc"])
+@pytest.mark.parametrize("shape", LogFormat)
+def test_secrets_are_in_no_line(shape: LogFormat) -> None:
+    lines = LineFormatter(shape, ["hunter2!", "", "abc"])
     try:
         raise ValueError("hunter2! again")
     except ValueError:
@@ -78,12 +82,12 @@ def test_secrets_are_in_no_line(shape: Format) -> None:
 HOSTILE = st.text() | st.sampled_from(["a\nb", "\x1b[2J", "\u2028x", 'level=error "', "a=b", "\r"])
 
 
-@given(HOSTILE, st.dictionaries(st.sampled_from(["owner", "label"]), HOSTILE), st.sampled_from(Format))
-def test_a_line_is_one_line_whatever_it_is_about(text: str, fields: Mapping[str, str], shape: Format) -> None:
-    line = Lines(shape).format(record("%s", text, level=logging.WARNING, **fields))
+@given(HOSTILE, st.dictionaries(st.sampled_from(["owner", "label"]), HOSTILE), st.sampled_from(LogFormat))
+def test_a_line_is_one_line_whatever_it_is_about(text: str, fields: Mapping[str, str], shape: LogFormat) -> None:
+    line = LineFormatter(shape).format(record("%s", text, level=logging.WARNING, **fields))
     assert len(line.splitlines()) == 1
     assert "\x1b" not in line
-    if shape is Format.JSON:
+    if shape is LogFormat.JSON:
         assert json.loads(line)["msg"] == text
         assert {name: json.loads(line)[name] for name in fields} == fields
 
@@ -91,7 +95,7 @@ def test_a_line_is_one_line_whatever_it_is_about(text: str, fields: Mapping[str,
 @given(st.dictionaries(st.from_regex(r"[a-z]+", fullmatch=True), HOSTILE, min_size=1))
 def test_logfmt_can_be_read_back(fields: Mapping[str, str]) -> None:
     found = {}
-    for key, quoted, plain in re.findall(r'([a-z]+)=(?:("(?:[^"\\]|\\.)*")|(\S+))', logfmt(fields)):
+    for key, quoted, plain in re.findall(r'([a-z]+)=(?:("(?:[^"\\]|\\.)*")|(\S+))', format_logfmt(fields)):
         text = re.sub(r"\\x([0-9a-f]{2})", r"\\u00\1", quoted)
         text = re.sub(r"\\U([0-9a-f]{8})", lambda m: json.dumps(chr(int(m[1], 16)))[1:-1], text)
         found[key] = json.loads(text) if quoted else plain
@@ -99,7 +103,7 @@ def test_logfmt_can_be_read_back(fields: Mapping[str, str]) -> None:
 
 
 def test_lines_alike_come_at_once_and_then_at_their_rate() -> None:
-    limit = Limit(burst=3, rate=0.5)
+    limit = LogRateLimit(burst=3, rate=0.5)
     assert [limit.left_out("a", 0.0) for _ in range(5)] == [0, 0, 0, None, None]
     assert limit.left_out("b", 0.0) == 0, "another kind has a burst of its own"
     assert [limit.left_out("a", at) for at in (1.0, 2.0, 2.5, 4.0)] == [None, 3, None, 1]
@@ -107,7 +111,7 @@ def test_lines_alike_come_at_once_and_then_at_their_rate() -> None:
 
 
 def test_kinds_that_were_quiet_the_longest_are_forgotten() -> None:
-    limit = Limit(burst=1, rate=0.0)
+    limit = LogRateLimit(burst=1, rate=0.0)
     for kind in range(KINDS + 1):
         assert limit.left_out(kind, 0.0) == 0
     assert limit.left_out(1, 0.0) is None
@@ -117,8 +121,8 @@ def test_kinds_that_were_quiet_the_longest_are_forgotten() -> None:
 def test_what_was_left_out_is_told() -> None:
     ours, theirs = os.pipe()
     log = logging.Logger("of this test", logging.DEBUG)
-    handler = Unhurried(theirs)
-    handler.limit = Limit(burst=2, rate=1000.0)
+    handler = QueuedLogHandler(theirs)
+    handler.limit = LogRateLimit(burst=2, rate=1000.0)
     log.addHandler(handler)
     now = iter([0.0, 0.0, 0.0, 1.0])
     handler.clock = lambda: next(now)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mesh.util.logging.handler import Unhurried
+from mesh.util.logging.handler import QueuedLogHandler
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def logger(handler: logging.Handler) -> logging.Logger:
 
 
 def test_lines_come_in_order_and_the_last_ones_before_the_end(pipe: tuple[int, int]) -> None:
-    handler = Unhurried(pipe[1])
+    handler = QueuedLogHandler(pipe[1])
     log = logger(handler)
     for number in range(20):
         log.info("line %d", number)
@@ -37,7 +37,7 @@ def test_lines_come_in_order_and_the_last_ones_before_the_end(pipe: tuple[int, i
 
 
 def test_a_reader_that_stops_holds_nobody_up_and_learns_what_was_lost(pipe: tuple[int, int]) -> None:
-    handler = Unhurried(pipe[1], waiting=10)
+    handler = QueuedLogHandler(pipe[1], waiting=10)
     log = logger(handler)
     for number in range(500):  # more than the pipe and the queue hold: were it to wait, it would wait for ever
         log.info("line %d", number)
@@ -55,7 +55,7 @@ def test_a_reader_that_stops_holds_nobody_up_and_learns_what_was_lost(pipe: tupl
 def test_a_reader_that_has_gone_is_no_trouble() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
-    handler = Unhurried(theirs)
+    handler = QueuedLogHandler(theirs)
     logger(handler).error("to nobody")
     handler.close()
     os.close(theirs)

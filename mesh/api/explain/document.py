@@ -118,7 +118,7 @@ class EndpointStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ServiceTrace:
     """One service: from its names over its VIP and ports to its endpoints."""
 
     service: Name
@@ -150,7 +150,7 @@ class Explanation:
     worker: str
     """Who answers."""
     data_plane: str
-    ways: tuple[Way, ...] = ()
+    ways: tuple[ServiceTrace, ...] = ()
     why_not: tuple[Reason, ...] = ()
     """What is to be said where no way exists."""
     frozen: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ class Explanation:
         return any(working) if self.kind == "name" else bool(working) and all(working)
 
 
-def render(explanation: Explanation, notices: Notices) -> str:
+def render_explanation(explanation: Explanation, notices: Notices) -> str:
     """The text for people. `notices`: the messages of the explanation with their codes."""
     return "\n".join(_lines(explanation, notices))
 
@@ -192,7 +192,7 @@ def _lines(explanation: Explanation, notices: Notices) -> Iterator[str]:
             yield from (f"  {message.line}" for message in lines)
 
 
-def _way(way: Way, notices: Notices) -> Iterator[str]:
+def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
     yield f"service {way.service}  ({way.owner})"
     yield from _reasons("  ", way.why_not)
     for name in way.names:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mesh.api.explain.document import Cause, Explanation, Reason
-from mesh.api.explain.trace import Place, Ways
-from mesh.control.snapshot import Evidence
+from mesh.api.explain.trace import ServiceTracer, TraceScope
+from mesh.control.snapshot import DetailedSnapshot
 from mesh.model.service import Endpoint, Instance, Service, Transport
 from mesh.model.view import ClusterView
 
@@ -26,15 +26,15 @@ _ID = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _ExplainQuery:
     host: str
     """Lower case; empty: only a port."""
     text: str
     """As it was asked, without scheme and path."""
-    place: Place
+    place: TraceScope
 
 
-def explain(asked: str, evidence: Evidence) -> Explanation:
+def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
     """The ways of what is asked; with a reason and no way if there is nothing of it."""
     observed, view, question = evidence.observed, evidence.observed.newest, _understood(asked)
     nothing = Explanation(
@@ -50,26 +50,26 @@ def explain(asked: str, evidence: Evidence) -> Explanation:
         return replace(nothing, why_not=(reason,))
     for kind, services, place in _found(question, evidence, view):
         if services:
-            ways = Ways(evidence, view)
+            ways = ServiceTracer(evidence, view)
             return replace(nothing, kind=kind, ways=tuple(ways.of(service, place) for service in services))
     if (instance := _container(question.text, evidence)) is not None:
         return replace(nothing, kind="container", why_not=tuple(_unrouted(instance, evidence)))
     return replace(nothing, why_not=tuple(_unknown(question, evidence, view)))
 
 
-def _understood(asked: str) -> _Question:
+def _understood(asked: str) -> _ExplainQuery:
     match = _URL.fullmatch(asked.strip())
     assert match is not None, "it matches everything"
     scheme, rest = match["scheme"], match["rest"]
     transport = Transport(scheme) if scheme in set(Transport) else None
     if (only := _PORT.fullmatch(rest)) and scheme is None:
-        return _Question(
-            "", rest, Place(int(only["port"]), Transport(only["transport"]) if only["transport"] else None)
+        return _ExplainQuery(
+            "", rest, TraceScope(int(only["port"]), Transport(only["transport"]) if only["transport"] else None)
         )
     if (both := _HOST_PORT.fullmatch(rest)) and not _is_address(rest):
-        return _Question(both["host"].lower().rstrip("."), rest, Place(int(both["port"]), transport))
-    return _Question(
-        rest.strip("[]").lower().rstrip("."), rest, Place(_SCHEMES.get(scheme) if rest else None, transport)
+        return _ExplainQuery(both["host"].lower().rstrip("."), rest, TraceScope(int(both["port"]), transport))
+    return _ExplainQuery(
+        rest.strip("[]").lower().rstrip("."), rest, TraceScope(_SCHEMES.get(scheme) if rest else None, transport)
     )
 
 
@@ -82,8 +82,8 @@ def _is_address(text: str) -> bool:
 
 
 def _found(
-    question: _Question, evidence: Evidence, view: ClusterView
-) -> Iterator[tuple[str, tuple[Service, ...], Place]]:
+    question: _ExplainQuery, evidence: DetailedSnapshot, view: ClusterView
+) -> Iterator[tuple[str, tuple[Service, ...], TraceScope]]:
     """Every way to understand the question, with the services that it then is about, the likeliest first."""
     host, place = question.host, question.place
     if not host:
@@ -104,10 +104,10 @@ def _found(
     yield "service", tuple(s for s in view.services if s.owner == question.text or s.owner.endswith(suffix)), place
 
 
-def _of_endpoints(kind: str, found: list[Endpoint], view: ClusterView) -> tuple[str, tuple[Service, ...], Place]:
+def _of_endpoints(kind: str, found: list[Endpoint], view: ClusterView) -> tuple[str, tuple[Service, ...], TraceScope]:
     owners = {endpoint.owner for endpoint in found}
     one = found[0].key if len(found) == 1 else None
-    return kind, tuple(service for service in view.services if service.owner in owners), Place(endpoint=one)
+    return kind, tuple(service for service in view.services if service.owner in owners), TraceScope(endpoint=one)
 
 
 def _endpoints(text: str, view: ClusterView) -> list[Endpoint]:
@@ -118,7 +118,7 @@ def _endpoints(text: str, view: ClusterView) -> list[Endpoint]:
     return begun if len(begun) == 1 else []
 
 
-def _with_port(view: ClusterView, place: Place) -> tuple[Service, ...]:
+def _with_port(view: ClusterView, place: TraceScope) -> tuple[Service, ...]:
     """Those that publish the port or ask for it; if there are none, those that listen there on their VIP."""
     holders = {
         name
@@ -138,7 +138,7 @@ def _with_port(view: ClusterView, place: Place) -> tuple[Service, ...]:
     )
 
 
-def _own_addresses(evidence: Evidence) -> frozenset[str]:
+def _own_addresses(evidence: DetailedSnapshot) -> frozenset[str]:
     plan = evidence.observed.plan
     return frozenset(address for part in (plan.parts.values() if plan else ()) for address in part.grounds.own)
 
@@ -146,14 +146,14 @@ def _own_addresses(evidence: Evidence) -> frozenset[str]:
 # ----------------------------------------------------------------------------------------------- nothing in the way
 
 
-def _container(text: str, evidence: Evidence) -> Instance | None:
+def _container(text: str, evidence: DetailedSnapshot) -> Instance | None:
     for instance in evidence.observed.instances or ():
         if text in (instance.id, instance.name, instance.id.rpartition("/")[2], instance.owner, instance.address):
             return instance
     return None
 
 
-def _unrouted(instance: Instance, evidence: Evidence) -> Iterator[Reason]:
+def _unrouted(instance: Instance, evidence: DetailedSnapshot) -> Iterator[Reason]:
     refused = [problem for problem in evidence.problems if problem.owner == instance.owner]
     for problem in refused:
         where = f"{problem.where}: " if problem.where else ""
@@ -163,7 +163,7 @@ def _unrouted(instance: Instance, evidence: Evidence) -> Iterator[Reason]:
         yield Reason(Cause.NOT_ROUTED, text, "give it a label such as mesh.routing.port_80: web.local")
 
 
-def _unknown(question: _Question, evidence: Evidence, view: ClusterView) -> Iterator[Reason]:
+def _unknown(question: _ExplainQuery, evidence: DetailedSnapshot, view: ClusterView) -> Iterator[Reason]:
     about = [
         p for p in evidence.problems if question.text and question.text in f"{p.where} {p.subject} {p.reason}".split()
     ]

@@ -6,29 +6,36 @@ Each function gives every reason there is and not the first one alone: whoever m
 from collections.abc import Iterator
 
 from mesh.api.explain.document import Cause, Reason
-from mesh.control.snapshot import Evidence
+from mesh.control.snapshot import DetailedSnapshot
 from mesh.health.state_machine import Verdict
-from mesh.model.eligibility import real_keys, said
+from mesh.model.eligibility import effective_health, real_keys
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Drain, Endpoint, EndpointKey, Health, Service
+from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service
 from mesh.model.table import RealKey
 
 _DRAINS = {
-    Drain.ASKED: ("an operator drains it", "`vipmesh undrain {}` ends that"),
-    Drain.STOPPING: ("its container is being stopped", None),
-    Drain.PAUSED: ("its container is paused", "unpause it"),
-    Drain.MAINTENANCE: ("an operator works on it, and it is not probed", "`vipmesh undrain {}` ends that"),
-    Drain.UNREACHABLE: ("this worker reaches neither it nor its worker", "see that its worker runs and is connected"),
+    DrainReason.ASKED: ("an operator drains it", "`vipmesh undrain {}` ends that"),
+    DrainReason.STOPPING: ("its container is being stopped", None),
+    DrainReason.PAUSED: ("its container is paused", "unpause it"),
+    DrainReason.MAINTENANCE: ("an operator works on it, and it is not probed", "`vipmesh undrain {}` ends that"),
+    DrainReason.UNREACHABLE: (
+        "this worker reaches neither it nor its worker",
+        "see that its worker runs and is connected",
+    ),
 }
 
 
 def endpoint_reasons(
-    service: Service, endpoint: Endpoint, probed: Health | None, asked: tuple[Probe, RealKey] | None, evidence: Evidence
+    service: Service,
+    endpoint: Endpoint,
+    probed: Health | None,
+    asked: tuple[Probe, RealKey] | None,
+    evidence: DetailedSnapshot,
 ) -> Iterator[Reason]:
     """Why no new connection goes to the endpoint. `probed`: what its probes say; `asked`: what they ask and where."""
     if endpoint.drain is not None:
         yield _draining(service, endpoint, evidence)
-    health = said(service, endpoint, probed)
+    health = effective_health(service, endpoint, probed)
     if service.probe is None:
         yield from _by_engine(endpoint, health)
     elif health is not Health.HEALTHY:
@@ -37,7 +44,7 @@ def endpoint_reasons(
         yield Reason(Cause.WEIGHT_ZERO, "its weight is 0", "set its label routing.weight to 1 or more")
 
 
-def question(probe: Probe, place: RealKey) -> str:
+def describe_probe(probe: Probe, place: RealKey) -> str:
     """What a probe asks, in words."""
     match probe.kind:
         case ProbeKind.HTTP | ProbeKind.HTTPS:
@@ -53,13 +60,13 @@ def question(probe: Probe, place: RealKey) -> str:
             return f"run `{probe.command}` in the container"
 
 
-def last_probe(key: EndpointKey, evidence: Evidence) -> str | None:
+def describe_last_probe(key: EndpointKey, evidence: DetailedSnapshot) -> str | None:
     """`status 200, 2 s ago`; None: this worker has not asked."""
     history = evidence.verdicts.get(key[1], ()) if key[0] == evidence.observed.facts.worker else ()
     return f"{history[-1].reason}, {_ago(history[-1], evidence)}" if history else None
 
 
-def _draining(service: Service, endpoint: Endpoint, evidence: Evidence) -> Reason:
+def _draining(service: Service, endpoint: Endpoint, evidence: DetailedSnapshot) -> Reason:
     assert endpoint.drain is not None
     text, remedy = _DRAINS[endpoint.drain]
     used = {real for server in evidence.programmed.virtual_servers.values() for real in server.real_servers}
@@ -77,7 +84,11 @@ def _by_engine(endpoint: Endpoint, health: Health | None) -> Iterator[Reason]:
 
 
 def _by_probe(
-    endpoint: Endpoint, probe: Probe, health: Health | None, asked: tuple[Probe, RealKey] | None, evidence: Evidence
+    endpoint: Endpoint,
+    probe: Probe,
+    health: Health | None,
+    asked: tuple[Probe, RealKey] | None,
+    evidence: DetailedSnapshot,
 ) -> Reason:
     failed = health is Health.UNHEALTHY
     cause = Cause.PROBE_FAILED if failed else Cause.NOT_PROBED_YET
@@ -85,7 +96,7 @@ def _by_probe(
         what = "says that its probe fails" if failed else "has not told of a first success yet"
         remedy = f"ask there for the answer: `vipmesh explain {endpoint.name or endpoint.id}`"
         return Reason(cause, f"worker {endpoint.worker} {what}", remedy)
-    what = question(*asked) if asked is not None else "its probe"
+    what = describe_probe(*asked) if asked is not None else "its probe"
     history = evidence.verdicts.get(endpoint.id, ())
     if not history:
         delay = f"; it begins {probe.initial_delay:g} s after the start" if probe.initial_delay else ""
@@ -100,5 +111,5 @@ def _by_probe(
     return Reason(cause, f"{found}; {count} failed in a row, {enough}", "see the log of the container")
 
 
-def _ago(verdict: Verdict, evidence: Evidence) -> str:
+def _ago(verdict: Verdict, evidence: DetailedSnapshot) -> str:
     return f"{max(0.0, evidence.now - verdict.at):.0f} s ago"

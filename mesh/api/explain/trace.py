@@ -8,20 +8,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, Way
-from mesh.api.explain.reasons import endpoint_reasons, last_probe, question
+from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, ServiceTrace
+from mesh.api.explain.reasons import describe_last_probe, describe_probe, endpoint_reasons
 from mesh.control.service_plan import virtual_keys
-from mesh.control.snapshot import Evidence
-from mesh.health.snapshot import traffic
+from mesh.control.snapshot import DetailedSnapshot
+from mesh.health.snapshot import traffic_health
 from mesh.model.codes import Code
-from mesh.model.eligibility import is_of_family, probes, real_key, takes_traffic, vip_of
-from mesh.model.service import Address, Endpoint, EndpointKey, Health, Publish, Scheduler, Service, Transport
+from mesh.model.eligibility import is_same_family, probe_targets, real_key, takes_traffic, vip_of
+from mesh.model.service import Address, Endpoint, EndpointKey, Health, PortPublication, Scheduler, Service, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey
 from mesh.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TraceScope:
     """What a request was asked about, where it is not the whole service."""
 
     port: int | None = None
@@ -40,25 +40,25 @@ _NO_VIP = frozenset({Code.VIP_TAKEN, Code.FIXED_VIP_UNUSABLE, Code.POOL_EXHAUSTE
 _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 
 
-class Ways:
+class ServiceTracer:
     """The ways of one moment; what all of them need is worked out once."""
 
-    def __init__(self, evidence: Evidence, view: ClusterView) -> None:
+    def __init__(self, evidence: DetailedSnapshot, view: ClusterView) -> None:
         """`view`: the newest picture, which the evidence has."""
         self._evidence = evidence
         self._view = view
         self._health: Mapping[EndpointKey, Health] = evidence.observed.health(view)
-        self._traffic = traffic(view, evidence.observed.judged)
-        self._asked = probes(view)
+        self._traffic = traffic_health(view, evidence.observed.judged)
+        self._asked = probe_targets(view)
         self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
 
-    def of(self, service: Service, place: Place) -> Way:
+    def of(self, service: Service, place: TraceScope) -> ServiceTrace:
         """The way through a service, as far as it is asked for."""
         group = self.endpoints.get(service.owner, ())
         vip = vip_of(service, self._view)
         if place.endpoint is not None:
             group = tuple(endpoint for endpoint in group if endpoint.key == place.endpoint)
-        return Way(
+        return ServiceTrace(
             service=service.name,
             owner=service.owner,
             vip=vip,
@@ -108,7 +108,7 @@ class Ways:
 
     # -------------------------------------------------------------------------------------------------- ports
 
-    def _ports(self, service: Service, place: Place) -> Iterator[PortStep]:
+    def _ports(self, service: Service, place: TraceScope) -> Iterator[PortStep]:
         plan = self._evidence.observed.plan
         part = plan.parts.get(service.owner) if plan is not None else None
         groups: dict[tuple[bool, int, Transport], list[VirtualKey]] = {}
@@ -165,7 +165,7 @@ class Ways:
             else:
                 yield Reason(Cause.NOT_PROGRAMMED, f"{real} is not behind it in the data plane yet", remedy)
 
-    def _missing(self, service: Service, place: Place) -> Iterator[PortStep]:
+    def _missing(self, service: Service, place: TraceScope) -> Iterator[PortStep]:
         """The published ports that are asked for and lead nowhere here."""
         for publish in sorted(service.publishes, key=lambda p: (p.container_port, p.transport, p.port or 0)):
             for port, reason in self._not_published(service, publish):
@@ -174,7 +174,7 @@ class Ways:
                     scheduler, sticky = service.scheduler.value, service.persistence
                     yield PortStep((where,), True, publish.container_port, scheduler, sticky, why_not=(reason,))
 
-    def _not_published(self, service: Service, publish: Publish) -> Iterator[tuple[int | None, Reason]]:
+    def _not_published(self, service: Service, publish: PortPublication) -> Iterator[tuple[int | None, Reason]]:
         target, ports = (service.name, publish.container_port), self._view.claims.ports
         held = [
             port
@@ -199,7 +199,7 @@ class Ways:
 
     def _endpoint(self, service: Service, endpoint: Endpoint, vip: Address | None) -> EndpointStep:
         asked = self._asked.get(endpoint.key)
-        reached = vip is not None and is_of_family(endpoint, vip)
+        reached = vip is not None and is_same_family(endpoint, vip)
         serving = reached and takes_traffic(service, endpoint, self._traffic) and endpoint.weight > 0
         reasons = [*endpoint_reasons(service, endpoint, self._health.get(endpoint.key), asked, self._evidence)]
         if vip is not None and not reached:
@@ -213,8 +213,8 @@ class Ways:
             address=address if endpoint.port is None else f"{address}:{endpoint.port}",
             release=endpoint.release,
             serving=serving,
-            probe=None if asked is None else question(*asked),
-            last_probe=last_probe(endpoint.key, self._evidence),
+            probe=None if asked is None else describe_probe(*asked),
+            last_probe=describe_last_probe(endpoint.key, self._evidence),
             why_not=() if serving else tuple(reasons),
             in_spite_of=tuple(reasons) if serving else (),
         )

@@ -7,7 +7,7 @@ of the page, the description of the API, and whether the daemon lives.
 A browser is asked into it by any site that it visits. A page elsewhere cannot read what is answered here, but it could
 send a `drain`, or give its own name the address of this worker and then read everything (DNS rebinding). So a write
 that a browser sends on behalf of another origin is refused, and on the socket, where no secret is asked for, so is
-every `Host` that a stranger could own.
+every `HostNetwork` that a stranger could own.
 """
 
 import hmac
@@ -28,7 +28,7 @@ from mesh.model.errors import MeshError
 
 log = logging.getLogger("vipmesh")
 
-LEAST = 16
+MIN_TOKEN_LENGTH = 16
 """Characters of a token."""
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid; unix(7)
@@ -38,7 +38,7 @@ class TokenError(MeshError):
     """The token cannot be used. The text ends with the remedy."""
 
 
-class Token:
+class AdminToken:
     """A secret in a file. A file that changes counts at the next request; one that is gone leaves the last token."""
 
     def __init__(self, file: Path) -> None:
@@ -73,10 +73,11 @@ class Token:
             raise TokenError(
                 Code.ADMIN_TOKEN, f"{self._file}: {error}; write a token: {_MAKE} > {self._file}"
             ) from error
-        if len(secret) < LEAST or not secret.isascii() or not secret.isprintable() or " " in secret:
+        if len(secret) < MIN_TOKEN_LENGTH or not secret.isascii() or not secret.isprintable() or " " in secret:
             raise TokenError(
                 Code.ADMIN_TOKEN,
-                f"{self._file}: a token is {LEAST} characters or more, in one line, without spaces; {_MAKE} makes one",
+                f"{self._file}: a token is {MIN_TOKEN_LENGTH} characters or more, in one line, without spaces; "
+                f"{_MAKE} makes one",
             )
         if self._file.stat().st_mode & 0o007:
             log.warning(
@@ -90,7 +91,7 @@ class Token:
 _MAKE = "`openssl rand -hex 32`"
 
 
-def guard(token: Token | None, open_paths: Callable[[str], bool]) -> Middleware:
+def auth_middleware(token: AdminToken | None, open_paths: Callable[[str], bool]) -> Middleware:
     """The middleware. Without a token a client certificate is the only way over TCP."""
 
     @web.middleware
@@ -102,8 +103,8 @@ def guard(token: Token | None, open_paths: Callable[[str], bool]) -> Middleware:
             log.warning(
                 "admin API: %s %s by %s refused: no token",
                 request.method,
-                shown(request.path),
-                asker(request),
+                quote_untrusted(request.path),
+                describe_client(request),
                 extra=Code.REQUEST_REFUSED.extra,
             )
         return refusal
@@ -111,20 +112,24 @@ def guard(token: Token | None, open_paths: Callable[[str], bool]) -> Middleware:
     return check
 
 
-def _refusal(request: web.Request, token: Token | None, open_paths: Callable[[str], bool]) -> web.StreamResponse | None:
+def _refusal(
+    request: web.Request, token: AdminToken | None, open_paths: Callable[[str], bool]
+) -> web.StreamResponse | None:
     """None: it may go on."""
     if request.method not in ("GET", "HEAD") and _from_elsewhere(request):
-        return refused(403, "a page of another origin may not write here; use the command line, or this API's own page")
-    if on_socket(request):
+        return refusal_response(
+            403, "a page of another origin may not write here; use the command line, or this API's own page"
+        )
+    if is_on_unix_socket(request):
         host = urlsplit(f"//{request.host}").hostname or ""
         if "." in host and not _is_address(host):
-            return refused(403, f"Host {host[:100]!r} may be anybody's; ask for localhost")
+            return refusal_response(403, f"Host {host[:100]!r} may be anybody's; ask for localhost")
         return None
     if open_paths(request.path) or _certified(request):
         return None
     if token is not None and token.accepts(request.headers.get("Authorization", "")):
         return None
-    answer = refused(401, "say who you are: Authorization: Bearer TOKEN, with what is in [admin] token_file")
+    answer = refusal_response(401, "say who you are: Authorization: Bearer TOKEN, with what is in [admin] token_file")
     answer.headers["WWW-Authenticate"] = 'Bearer realm="vipmesh"'
     return answer
 
@@ -133,20 +138,20 @@ CODE = "Vipmesh-Code"
 """The header that has the code of a refusal, if it has one."""
 
 
-def refused(status: int, reason: str, code: Code | None = None) -> web.Response:
+def refusal_response(status: int, reason: str, code: Code | None = None) -> web.Response:
     """An answer that says why there is no other."""
     headers = {} if code is None else {CODE: str(code)}
     return web.json_response({"error": reason}, status=status, headers=headers)
 
 
-def on_socket(request: web.Request) -> bool:
+def is_on_unix_socket(request: web.Request) -> bool:
     """Whether it came over the unix socket."""
     return _socket(request).family == socket.AF_UNIX
 
 
-def asker(request: web.Request) -> str:
+def describe_client(request: web.Request) -> str:
     """Who asks, in words: as far as the kernel, the certificate or the address tell."""
-    if on_socket(request):
+    if is_on_unix_socket(request):
         pid, uid, _ = _CREDENTIALS.unpack(
             _socket(request).getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
@@ -155,7 +160,7 @@ def asker(request: web.Request) -> str:
     return f"{name} at {request.remote}" if name else f"{request.remote}"
 
 
-def shown(text: str) -> str:
+def quote_untrusted(text: str) -> str:
     """What a stranger wrote, for a line of the log: in quotes, of bounded length, without control characters."""
     return json.dumps(text if len(text) <= 200 else f"{text[:200]}...")
 
@@ -173,7 +178,7 @@ def _certified(request: web.Request) -> str | None:
     if not certificate:
         return None
     names = dict(pair for part in certificate.get("subject", ()) for pair in part)
-    return shown(str(names.get("commonName", "a certificate without a name")))
+    return quote_untrusted(str(names.get("commonName", "a certificate without a name")))
 
 
 def _from_elsewhere(request: web.Request) -> bool:

@@ -12,31 +12,40 @@ from functools import partial
 
 import msgspec
 
-from mesh.api.events import NAMES, Moment, Tiding, Told, everything, flow, news, take
+from mesh.api.events import (
+    EVENT_NAMES,
+    EventInput,
+    StatusEvent,
+    WatcherState,
+    changed_events,
+    initial_events,
+    traffic_event,
+    watcher_state,
+)
 from mesh.model.codes import Code
 from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")
 
-OFTEN = 0.5
+MIN_INTERVAL = 0.5
 """Seconds between two looks, however much happens."""
-SELDOM = 2.0
+MAX_INTERVAL = 2.0
 """Seconds between two looks, however little happens: what goes through moves all the time."""
-REST = 4.0
+REST_FACTOR = 4.0
 """How many times as long as a look took until the next one."""
-MOST = 64
+MAX_WATCHERS = 64
 """Watchers."""
-ROOM = 4 << 20
+MAX_PENDING_BYTES = 4 << 20
 """Octets that wait for one watcher, beside the picture that it got first."""
-BATCH = 64 << 10
+WRITE_BATCH_BYTES = 64 << 10
 """Octets that are written at once."""
 
 
-class CrowdedError(Exception):
+class TooManyWatchersError(Exception):
     """There are too many watchers. The text ends with the remedy."""
 
 
-class Watcher:
+class EventWatcher:
     """One who reads. `take` gives what has come since."""
 
     def __init__(self, who: str) -> None:
@@ -57,7 +66,7 @@ class Watcher:
     def tell(self, frames: Sequence[bytes]) -> bool:
         """What has changed; False: it reads too slowly, and gets no more than the words that say so."""
         size = sum(map(len, frames))
-        if self._waiting + size > ROOM:
+        if self._waiting + size > MAX_PENDING_BYTES:
             self.dismiss("you read too slowly and have missed something; connect again for the whole picture")
             return False
         self._waiting += size
@@ -68,7 +77,7 @@ class Watcher:
     def dismiss(self, reason: str) -> None:
         """No more; what waits is dropped."""
         self._frames.clear()
-        self._frames.append(frame("bye", {"reason": reason}))
+        self._frames.append(event_frame("bye", {"reason": reason}))
         self._over = True
         self._news.set()
 
@@ -76,7 +85,7 @@ class Watcher:
         """What has come, as much as is written at once; empty: it is over."""
         await self._news.wait()
         batch = bytearray()
-        while self._frames and len(batch) < BATCH:
+        while self._frames and len(batch) < WRITE_BATCH_BYTES:
             batch += self._frames.popleft()
         self._waiting = max(0, self._waiting - len(batch))
         if not self._frames and not self._over:
@@ -84,14 +93,14 @@ class Watcher:
         return bytes(batch)
 
 
-class Feed:
+class EventBroadcaster:
     """Looks while somebody watches. `run` goes beside everything else, until cancelled."""
 
-    def __init__(self, look: Callable[[], Awaitable[Moment]]) -> None:
+    def __init__(self, look: Callable[[], Awaitable[EventInput]]) -> None:
         self._look = look
-        self._watchers: set[Watcher] = set()
+        self._watchers: set[EventWatcher] = set()
         self._watched, self._changed = asyncio.Event(), asyncio.Event()
-        self._told: Told | None = None
+        self._told: WatcherState | None = None
         self._closed = False
         self.dropped = 0
         """How many read too slowly, ever."""
@@ -101,17 +110,19 @@ class Feed:
         """How many there are."""
         return len(self._watchers)
 
-    def watch(self, who: str) -> Watcher:
-        """A new watcher; it is to `leave`. Raises `CrowdedError`."""
-        if self._closed or len(self._watchers) >= MOST:
-            raise CrowdedError(f"{len(self._watchers)} watch already, which is all there is room for; close a page")
-        watcher = Watcher(who)
+    def watch(self, who: str) -> EventWatcher:
+        """A new watcher; it is to `leave`. Raises `TooManyWatchersError`."""
+        if self._closed or len(self._watchers) >= MAX_WATCHERS:
+            raise TooManyWatchersError(
+                f"{len(self._watchers)} watch already, which is all there is room for; close a page"
+            )
+        watcher = EventWatcher(who)
         self._watchers.add(watcher)
         self._watched.set()
         self._changed.set()
         return watcher
 
-    def leave(self, watcher: Watcher) -> None:
+    def leave(self, watcher: EventWatcher) -> None:
         """It does not read any more; may be said again."""
         self._watchers.discard(watcher)
         if not self._watchers:
@@ -138,10 +149,10 @@ class Feed:
             self._changed.clear()
             began = loop.time()
             await self._tell()
-            rest = max(OFTEN, REST * (loop.time() - began))
+            rest = max(MIN_INTERVAL, REST_FACTOR * (loop.time() - began))
             await asyncio.sleep(rest)
             try:
-                async with asyncio.timeout(max(0.0, SELDOM - rest)):
+                async with asyncio.timeout(max(0.0, MAX_INTERVAL - rest)):
                     await self._changed.wait()
             except TimeoutError:
                 pass  # nothing happened
@@ -163,19 +174,21 @@ class Feed:
                 self.leave(watcher)
 
 
-def _prepare(before: Told | None, moment: Moment, new: bool) -> tuple[Told, Sequence[bytes], Sequence[bytes]]:
+def _prepare(
+    before: WatcherState | None, moment: EventInput, new: bool
+) -> tuple[WatcherState, Sequence[bytes], Sequence[bytes]]:
     """What is known now, the frames of all of it if somebody is new, and those of what has changed."""
-    now = take(moment)
-    through = _framed(flow(before, moment))
-    whole = [*map(_framed, everything(now)), through] if new else []
-    changes = [*map(_framed, news(before, now)), through] if before is not None else []
+    now = watcher_state(moment)
+    through = _framed(traffic_event(before, moment))
+    whole = [*map(_framed, initial_events(now)), through] if new else []
+    changes = [*map(_framed, changed_events(before, now)), through] if before is not None else []
     return now, whole, changes
 
 
-def _framed(tiding: Tiding) -> bytes:
-    return frame(NAMES[type(tiding)], tiding)
+def _framed(tiding: StatusEvent) -> bytes:
+    return event_frame(EVENT_NAMES[type(tiding)], tiding)
 
 
-def frame(name: str, data: object) -> bytes:
+def event_frame(name: str, data: object) -> bytes:
     """One event: https://html.spec.whatwg.org/multipage/server-sent-events.html. JSON has no line ends of its own."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))

@@ -5,27 +5,27 @@ import logging
 
 from aiohttp import ClientConnectionResetError, web
 
-from mesh.api.http.auth import asker, refused
-from mesh.api.http.broadcaster import CrowdedError, Feed, Watcher
+from mesh.api.http.auth import describe_client, refusal_response
+from mesh.api.http.broadcaster import EventBroadcaster, EventWatcher, TooManyWatchersError
 from mesh.model.codes import Code
 
 log = logging.getLogger("vipmesh")
 
-QUIET = 15.0
+KEEPALIVE_INTERVAL = 15.0
 """Seconds of silence after which a comment shows that the connection lives; proxies end what is silent for long."""
-PATIENCE = 20.0
+WRITE_TIMEOUT = 20.0
 """Seconds that a watcher gets to take what was written."""
 
 _HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
 """The second one keeps nginx from holding events back."""
 
 
-async def follow(feed: Feed, request: web.Request) -> web.StreamResponse:
+async def stream_events(feed: EventBroadcaster, request: web.Request) -> web.StreamResponse:
     """Answer until the watcher leaves, reads too slowly, or the daemon ends."""
     try:
-        watcher = feed.watch(asker(request))
-    except CrowdedError as error:
-        return refused(503, str(error))
+        watcher = feed.watch(describe_client(request))
+    except TooManyWatchersError as error:
+        return refusal_response(503, str(error))
     response = web.StreamResponse(headers=_HEADERS)
     try:
         await response.prepare(request)
@@ -37,7 +37,7 @@ async def follow(feed: Feed, request: web.Request) -> web.StreamResponse:
         log.warning(
             "admin API: %s watches and takes nothing for %g s: let go",
             watcher.who,
-            PATIENCE,
+            WRITE_TIMEOUT,
             extra=Code.WATCHER_DISCONNECTED.extra,
         )
         if request.transport is not None:
@@ -47,14 +47,14 @@ async def follow(feed: Feed, request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _write(watcher: Watcher, response: web.StreamResponse) -> None:
+async def _write(watcher: EventWatcher, response: web.StreamResponse) -> None:
     """Raises TimeoutError if what was written is not taken."""
     batch = b"retry: 2000\n\n"
     while batch:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WRITE_TIMEOUT):
             await response.write(batch)
         try:
-            async with asyncio.timeout(QUIET):
+            async with asyncio.timeout(KEEPALIVE_INTERVAL):
                 batch = await watcher.take()
         except TimeoutError:
             batch = b": still here\n\n"

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from aiohttp import web
 
-POLICY = "; ".join(
+CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -43,7 +43,7 @@ def add_page(app: web.Application) -> None:
     app.router.add_get("/page/{file}", _get)
 
 
-def is_of_page(path: str) -> bool:
+def is_page_path(path: str) -> bool:
     """Whether it is one of these files."""
     return path == "/" or path.startswith("/page/")
 
@@ -54,7 +54,7 @@ async def _get(request: web.Request) -> web.Response:
     if body is None:
         raise web.HTTPNotFound
     headers = {
-        "Content-Security-Policy": POLICY,
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
         "Cross-Origin-Opener-Policy": "same-origin",
         "X-Frame-Options": "DENY",
         "Cache-Control": "no-cache",

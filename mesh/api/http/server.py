@@ -17,29 +17,29 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from mesh.api.events import Moment
-from mesh.api.http.actions import carry_out
-from mesh.api.http.auth import Token, TokenError, guard, refused
-from mesh.api.http.broadcaster import Feed
-from mesh.api.http.event_stream import follow
-from mesh.api.http.handlers import Explain, Measure, Metrics, get_explanation
-from mesh.api.http.page import add_page, is_of_page
-from mesh.api.metrics.families import Measured
-from mesh.api.status import notices, render, worker_status
-from mesh.config.values import socket_address
-from mesh.control.graceful_stop import Verb
-from mesh.control.snapshot import Observed
+from mesh.api.events import EventInput
+from mesh.api.http.actions import carry_out_action
+from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, refusal_response
+from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.event_stream import stream_events
+from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
+from mesh.api.http.page import add_page, is_page_path
+from mesh.api.metrics.families import MetricsInput
+from mesh.api.status import notices, render_status, worker_status
+from mesh.config.values import parse_socket_address
+from mesh.control.graceful_stop import ActionHandler
+from mesh.control.snapshot import WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.util.offload import compute
 
-__all__ = ["AdminApi", "AdminError", "Entrance"]
+__all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
 log = logging.getLogger("vipmesh")
 
-LARGEST = 64 << 10
+MAX_BODY_BYTES = 64 << 10
 """Octets of a request's body."""
-HEADERS = MappingProxyType(
+SECURITY_HEADERS = MappingProxyType(
     {
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
@@ -50,12 +50,12 @@ HEADERS = MappingProxyType(
 """Of every answer: nobody keeps it, guesses what it is, or takes it into a page of another origin."""
 
 
-class AdminError(MeshError):
+class AdminApiError(MeshError):
     """The API cannot listen where it was told to. The text ends with the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class AdminListenConfig:
     """Where the API listens, and how those prove themselves who come over TCP."""
 
     listen: str
@@ -80,34 +80,34 @@ class AdminApi:
 
     def __init__(
         self,
-        entrance: Entrance,
-        observe: Callable[[], Observed],
-        verbs: Mapping[str, Verb] = MappingProxyType({}),
-        measure: Measure | None = None,
-        feed: Feed | None = None,
+        entrance: AdminListenConfig,
+        observe: Callable[[], WorkerSnapshot],
+        verbs: Mapping[str, ActionHandler] = MappingProxyType({}),
+        measure: MeasureFunction | None = None,
+        feed: EventBroadcaster | None = None,
         *,
-        explain: Explain | None = None,
+        explain: ExplainFunction | None = None,
     ) -> None:
         """`observe` is called in the loop's thread; both give what nobody changes any more."""
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
-        self._metrics = Metrics(measure if measure is not None else self._measure)
-        self.feed = feed if feed is not None else Feed(self._moment)
+        self._metrics = MetricsHandler(measure if measure is not None else self._measure)
+        self.feed = feed if feed is not None else EventBroadcaster(self._moment)
         """To be run beside the API; without that, watchers wait."""
         self._explain = explain
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Listen. Raises `AdminError`; then it listens nowhere."""
+        """Listen. Raises `AdminApiError`; then it listens nowhere."""
         entrance = self._entrance
         try:
-            token = Token(entrance.token_file) if entrance.token_file is not None else None
+            token = AdminToken(entrance.token_file) if entrance.token_file is not None else None
             tls = _tls(entrance)
         except TokenError as error:
-            raise AdminError(error.code, f"admin API: {error}") from error
+            raise AdminApiError(error.code, f"admin API: {error}") from error
         except OSError as error:
-            raise AdminError(Code.ADMIN_API_CANNOT_LISTEN, f"admin API: {error}") from error
+            raise AdminApiError(Code.ADMIN_API_CANNOT_LISTEN, f"admin API: {error}") from error
         self._runner = web.AppRunner(self._app(token), access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         for listen in filter(None, (entrance.listen, entrance.tcp)):
@@ -115,7 +115,7 @@ class AdminApi:
                 await _site(self._runner, listen, tls).start()
             except OSError as error:
                 await self.stop()
-                raise AdminError(
+                raise AdminApiError(
                     Code.ADMIN_API_CANNOT_LISTEN,
                     f"admin API: cannot listen on {listen}: {error.strerror}; set [admin] "
                     f"{'listen' if listen == entrance.listen else 'tcp'} to a "
@@ -138,35 +138,35 @@ class AdminApi:
         """All that it answers, while it listens."""
         return list(self._runner.app.router.routes()) if self._runner is not None else []
 
-    def _app(self, token: Token | None) -> web.Application:
-        app = web.Application(middlewares=[_in_words, guard(token, _is_open)], client_max_size=LARGEST)
+    def _app(self, token: AdminToken | None) -> web.Application:
+        app = web.Application(middlewares=[_in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES)
         app.on_response_prepare.append(_complete)
         app.on_shutdown.append(self._dismiss)
         app.router.add_get("/healthz", _get_health)
         app.router.add_get("/metrics", self._metrics.get)
-        app.router.add_get("/v1/events", partial(follow, self.feed))
+        app.router.add_get("/v1/events", partial(stream_events, self.feed))
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/status", self._get_status)
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
         for name, verb in self._verbs.items():
-            app.router.add_post(f"/v1/{name}", partial(carry_out, name, verb))
+            app.router.add_post(f"/v1/{name}", partial(carry_out_action, name, verb))
         return app
 
     async def _dismiss(self, _: web.Application) -> None:
         self.feed.close()
 
-    async def _moment(self) -> Moment:
-        return Moment(self._observe(), asyncio.get_running_loop().time())
+    async def _moment(self) -> EventInput:
+        return EventInput(self._observe(), asyncio.get_running_loop().time())
 
-    async def _measure(self) -> Measured:
-        return Measured(self._observe())
+    async def _measure(self) -> MetricsInput:
+        return MetricsInput(self._observe())
 
     async def _get_status(self, request: web.Request) -> web.Response:
         observed = self._observe()
         if request.headers.get("Accept") == "text/plain":  # `vipmesh status`, which then need not load all of this
-            text = await compute(observed.size, lambda: render(worker_status(observed), notices(observed)))
+            text = await compute(observed.size, lambda: render_status(worker_status(observed), notices(observed)))
             return web.Response(text=f"{text}\n")
         body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed, in_detail=True)))
         return web.Response(body=body, content_type="application/json")
@@ -186,7 +186,7 @@ _OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 
 def _is_open(path: str) -> bool:
     """Whether it holds no secret."""
-    return path in _OPEN or is_of_page(path)
+    return path in _OPEN or is_page_path(path)
 
 
 @web.middleware
@@ -195,19 +195,19 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except web.HTTPNotFound:
-        return refused(404, "there is nothing here; /v1/openapi.yaml says what there is")
+        return refusal_response(404, "there is nothing here; /v1/openapi.yaml says what there is")
     except web.HTTPMethodNotAllowed as error:
-        return refused(405, f"this takes {' or '.join(sorted(error.allowed_methods))}")
+        return refusal_response(405, f"this takes {' or '.join(sorted(error.allowed_methods))}")
     except web.HTTPRequestEntityTooLarge:
-        return refused(413, f"a request has {LARGEST} octets at most")
+        return refusal_response(413, f"a request has {MAX_BODY_BYTES} octets at most")
 
 
 async def _complete(_: web.Request, answer: web.StreamResponse) -> None:
-    for name, value in HEADERS.items():
+    for name, value in SECURITY_HEADERS.items():
         answer.headers.setdefault(name, value)
 
 
-def _tls(entrance: Entrance) -> ssl.SSLContext | None:
+def _tls(entrance: AdminListenConfig) -> ssl.SSLContext | None:
     """Raises OSError, with the file's name in its words."""
     if entrance.cert is None:
         return None
@@ -227,18 +227,18 @@ def _tls(entrance: Entrance) -> ssl.SSLContext | None:
 
 def _site(runner: web.AppRunner, listen: str, tls: ssl.SSLContext | None) -> web.BaseSite:
     if not listen.startswith("unix://"):
-        host, port = socket_address(listen)
+        host, port = parse_socket_address(listen)
         return web.TCPSite(runner, host, port, ssl_context=tls)
     path = Path(listen.removeprefix("unix://"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _PrivateSite(runner, path)
+    return _PrivateUnixSite(runner, path)
 
 
 def _is_loopback(listen: str) -> bool:
-    return ip_address(socket_address(listen)[0]).is_loopback
+    return ip_address(parse_socket_address(listen)[0]).is_loopback
 
 
-class _PrivateSite(web.UnixSite):
+class _PrivateUnixSite(web.UnixSite):
     """A unix socket that its owner and group may use, from the moment it exists: it tells and does everything."""
 
     async def start(self) -> None:

@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mesh.control.local_overlay import health_of
-from mesh.control.snapshot import Observed
-from mesh.model.eligibility import verdict, vip_of
+from mesh.control.local_overlay import known_health
+from mesh.control.snapshot import WorkerSnapshot
+from mesh.model.eligibility import endpoint_verdict, vip_of
 from mesh.model.service import Health, Name
 
 
@@ -42,7 +42,7 @@ _OF_HEALTH = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ServiceCounts:
     """One service that has its VIP."""
 
     name: Name
@@ -52,23 +52,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class ClusterCounts:
     """Of the whole cluster, as this worker sees it."""
 
     services: Counter[ServiceState] = field(default_factory=Counter)
     endpoints: Counter[EndpointState] = field(default_factory=Counter)
     workers: int = 0
     """Those that offer an endpoint."""
-    rows: tuple[Row, ...] = ()
+    rows: tuple[ServiceCounts, ...] = ()
     """In order of their names, each name once."""
 
 
-def census(observed: Observed) -> Census:
+def count_cluster(observed: WorkerSnapshot) -> ClusterCounts:
     """Count. Before the first pass there is nothing to count."""
     view = observed.newest
     if view is None or observed.plan is None:
-        return Census()
-    health = health_of(view, observed.facts.worker, observed.probed)
+        return ClusterCounts()
+    health = known_health(view, observed.facts.worker, observed.probed)
     services: Counter[ServiceState] = Counter()
     states: Counter[EndpointState] = Counter()
     rows = []
@@ -79,12 +79,12 @@ def census(observed: Observed) -> Census:
             states[EndpointState.REFUSED] += len(group)
             continue
         own = Counter(
-            EndpointState.DRAINING if endpoint.drain else _OF_HEALTH[verdict(service, endpoint, health)]
+            EndpointState.DRAINING if endpoint.drain else _OF_HEALTH[endpoint_verdict(service, endpoint, health)]
             for endpoint in group
         )
         states += own
         serving = own[EndpointState.SERVING]
         services[ServiceState.SERVING if serving else ServiceState.EMPTY] += 1
-        rows.append(Row(service.name, service.owner, len(group), serving))
+        rows.append(ServiceCounts(service.name, service.owner, len(group), serving))
     workers = len({endpoint.worker for endpoint in view.endpoints})
-    return Census(services, states, workers, tuple(sorted(rows, key=lambda row: row.name)))
+    return ClusterCounts(services, states, workers, tuple(sorted(rows, key=lambda row: row.name)))

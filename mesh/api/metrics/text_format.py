@@ -18,7 +18,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """What to call the text in an HTTP answer."""
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """What the values of a family are."""
 
     COUNTER = "counter"
@@ -28,21 +28,21 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class MetricFamily:
     """Series of one name."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     meaning: str
     """One line, for people."""
     labels: tuple[str, ...] = ()
 
 
-Sample: TypeAlias = tuple[tuple[str, ...], float | Histogram]
+MetricSample: TypeAlias = tuple[tuple[str, ...], float | Histogram]
 """The values of the labels, in the order of the family, and what was measured."""
 
 
-def lines(family: Family, samples: Iterable[Sample]) -> Iterator[str]:
+def format_family(family: MetricFamily, samples: Iterable[MetricSample]) -> Iterator[str]:
     """The text of a family, a line each with its newline; nothing if there are no samples.
 
     A label's value may be any text. Of two samples with the same labels a reader would take neither: the caller sees
@@ -57,19 +57,23 @@ def lines(family: Family, samples: Iterable[Sample]) -> Iterator[str]:
         if isinstance(measured, Histogram):
             yield from _buckets(family.name, named, measured)
         else:
-            yield f"{family.name}{{{named}}} {number(measured)}\n" if named else f"{family.name} {number(measured)}\n"
+            yield (
+                f"{family.name}{{{named}}} {format_number(measured)}\n"
+                if named
+                else f"{family.name} {format_number(measured)}\n"
+            )
 
 
 def _buckets(name: str, named: str, histogram: Histogram) -> Iterator[str]:
     before, so_far = f"{named}," if named else "", 0
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         so_far += count
-        yield f'{name}_bucket{{{before}le="{number(bound)}"}} {so_far}\n'
+        yield f'{name}_bucket{{{before}le="{format_number(bound)}"}} {so_far}\n'
     labels = f"{{{named}}}" if named else ""
-    yield f"{name}_sum{labels} {number(histogram.total)}\n{name}_count{labels} {so_far}\n"
+    yield f"{name}_sum{labels} {format_number(histogram.total)}\n{name}_count{labels} {so_far}\n"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """As the format writes it."""
     if value == float("inf"):
         return "+Inf"

@@ -4,14 +4,14 @@ import argparse
 import asyncio
 from dataclasses import dataclass
 
-from mesh.cli.doctor.collect import examine, wanted
-from mesh.cli.doctor.rules import Level, judge
-from mesh.cli.output import as_json
-from mesh.cli.settings import settings
+from mesh.cli.doctor.collect import doctor_input, examine_host
+from mesh.cli.doctor.rules import FindingLevel, host_findings
+from mesh.cli.output import print_json
+from mesh.cli.settings import load_settings
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FindingDocument:
     """One thing that was looked at."""
 
     level: str
@@ -26,24 +26,24 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class DiagnosisDocument:
     """What programs get."""
 
     errors: int
     warnings: int
-    findings: tuple[Found, ...]
+    findings: tuple[FindingDocument, ...]
     """In the order in which a start would meet them; those that are well, too."""
 
 
 def doctor(options: argparse.Namespace) -> int:
     """Exit status 1: something keeps the daemon from starting or forwarding."""
-    asked = wanted(settings(options.config))
-    findings = judge(asyncio.run(examine(asked)), asked)
+    asked = doctor_input(load_settings(options.config))
+    findings = host_findings(asyncio.run(examine_host(asked)), asked)
     levels = [finding.level for finding in findings]
-    errors, warnings = levels.count(Level.ERROR), levels.count(Level.WARNING)
+    errors, warnings = levels.count(FindingLevel.ERROR), levels.count(FindingLevel.WARNING)
     if options.json:
-        found = tuple(Found(f.level, f.about, f.found, f.mend, f.code and f.code.value) for f in findings)
-        as_json(Diagnosis(errors, warnings, found))
+        found = tuple(FindingDocument(f.level, f.about, f.found, f.mend, f.code and f.code.value) for f in findings)
+        print_json(DiagnosisDocument(errors, warnings, found))
     else:
         print(*findings, f"{errors} errors, {warnings} warnings", sep="\n")
     return 1 if errors else 0

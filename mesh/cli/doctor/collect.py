@@ -14,11 +14,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mesh.cli.doctor.facts import Examined, Listener, Module, Setting
-from mesh.cli.doctor.rules import Asked, is_kernels
+from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
 from mesh.config.settings import Driver, Settings
-from mesh.daemon.resolver import resolver_of
+from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import overlap as routes
@@ -38,29 +38,31 @@ _PATIENCE = 2.0
 """Seconds that a member of etcd, or the container engine, may take."""
 
 
-def wanted(settings: Settings) -> Asked:
+def doctor_input(settings: Settings) -> DoctorInput:
     """What the settings ask of a host with this kernel."""
     driver, version = settings.dataplane_driver, settings.vip_pool.version
     with_ipvs = driver in (Driver.AUTO, Driver.IPVS)
-    sysctls = router_settings(os.uname().release, ipv6=version == 6, ipvs=with_ipvs) if is_kernels(settings) else {}
-    return Asked(settings, sysctls, resolver_of(settings))
+    sysctls = (
+        router_settings(os.uname().release, ipv6=version == 6, ipvs=with_ipvs) if forwards_in_kernel(settings) else {}
+    )
+    return DoctorInput(settings, sysctls, resolver_address(settings))
 
 
-async def examine(asked: Asked) -> Examined:
+async def examine_host(asked: DoctorInput) -> HostFacts:
     """The facts. Raises `OSError` if the kernel's routes cannot be read."""
     settings = asked.settings
-    kernel = is_kernels(settings)
-    return Examined(
+    kernel = forwards_in_kernel(settings)
+    return HostFacts(
         release=os.uname().release,
-        no_ipvs=await ipvs.available() if kernel else None,
-        no_nftables=await nftables.available(settings.vip_pool.version) if kernel else None,
+        no_ipvs=await ipvs.unavailable_reason() if kernel else None,
+        no_nftables=await nftables.unavailable_reason(settings.vip_pool.version) if kernel else None,
         nft=shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"),
         modules=_modules(os.uname().release),
         sysctls={key: _setting(key) for key in (*asked.sysctls, *_ALSO)},
         capabilities=_capabilities(),
         root=os.geteuid() == 0,
         listeners=tuple(_listeners()),
-        overlaps=tuple(await routes.overlaps(settings.vip_pool)),
+        overlaps=tuple(await routes.read_overlaps(settings.vip_pool)),
         nameservers=tuple(_nameservers()),
         docker_dns=_docker_dns(),
         clock=_clock(),
@@ -76,7 +78,7 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _modules(release: str) -> Mapping[str, Module]:
+def _modules(release: str) -> Mapping[str, KernelModule]:
     folder = Path("/lib/modules", release)
     known = _text(folder / "modules.dep")
     built_in = _names(_text(folder / "modules.builtin") or "")
@@ -85,11 +87,11 @@ def _modules(release: str) -> Mapping[str, Module]:
     states = {}
     for name in _MODULES:
         if name in loaded or name in built_in or Path("/sys/module", name).exists():
-            states[name] = Module.LOADED
+            states[name] = KernelModule.LOADED
         elif name in there:
-            states[name] = Module.AVAILABLE
+            states[name] = KernelModule.AVAILABLE
         else:
-            states[name] = Module.UNKNOWN if known is None else Module.ABSENT
+            states[name] = KernelModule.UNKNOWN if known is None else KernelModule.ABSENT
     return states
 
 
@@ -99,10 +101,10 @@ def _names(listing: str) -> frozenset[str]:
     return frozenset(Path(path).name.partition(".")[0].replace("-", "_") for path in paths)
 
 
-def _setting(key: str) -> Setting:
+def _setting(key: str) -> KernelSetting:
     path = PROC_SYS / key.replace(".", "/")
     value = _text(path)
-    return Setting(None if value is None else " ".join(value.split()), os.access(path, os.W_OK))
+    return KernelSetting(None if value is None else " ".join(value.split()), os.access(path, os.W_OK))
 
 
 def _capabilities() -> frozenset[str]:
@@ -111,7 +113,7 @@ def _capabilities() -> frozenset[str]:
     return frozenset(name for bit, name in _CAPABILITIES.items() if effective >> bit & 1)
 
 
-def _listeners() -> Iterator[Listener]:
+def _listeners() -> Iterator[ListeningSocket]:
     """Every socket of this network namespace that waits for clients, proc_net(5)."""
     owners: dict[str, tuple[str, bool]] | None = None
     for transport, state in _WAITING.items():
@@ -123,7 +125,7 @@ def _listeners() -> Iterator[Listener]:
                 owners = _owners() if owners is None else owners
                 host, _, port = fields[1].partition(":")
                 program, ours = owners.get(fields[9], (None, False))
-                yield Listener(transport, _address(host), int(port, 16), program, ours)
+                yield ListeningSocket(transport, _address(host), int(port, 16), program, ours)
 
 
 def _address(hexadecimal: str) -> str:
@@ -180,7 +182,7 @@ async def _store(settings: Settings) -> dict[str, str | None]:
         folder = Path(settings.store_url.removeprefix("sqlite:///")).parent
         there = next(path for path in (folder, *folder.parents) if path.exists())
         return {str(folder): None if os.access(there, os.W_OK) else "it cannot be written by this user"}
-    members = etcd_url.parse(settings.store_url).members
+    members = etcd_url.parse_etcd_url(settings.store_url).members
     return dict(zip(members, await asyncio.gather(*map(_reach, members)), strict=True))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Module(StrEnum):
+class KernelModule(StrEnum):
     """What there is of a kernel module."""
 
     LOADED = "loaded"
@@ -18,7 +18,7 @@ class Module(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ListeningSocket:
     """A socket that waits for clients."""
 
     transport: str
@@ -33,7 +33,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class KernelSetting:
     """A kernel setting."""
 
     value: str | None
@@ -42,7 +42,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class HostFacts:
     """The facts of one host."""
 
     release: str
@@ -52,13 +52,13 @@ class Examined:
     no_nftables: str | None = None
     nft: str | None = None
     """Where the program nft is; None: nowhere."""
-    modules: Mapping[str, Module] = field(default_factory=dict)
-    sysctls: Mapping[str, Setting] = field(default_factory=dict)
+    modules: Mapping[str, KernelModule] = field(default_factory=dict)
+    sysctls: Mapping[str, KernelSetting] = field(default_factory=dict)
     """Those that the daemon sets, those it needs, and those that stand in its way."""
     capabilities: frozenset[str] = frozenset()
     """Those of `CAP_NET_ADMIN` and the like that are in effect."""
     root: bool = False
-    listeners: tuple[Listener, ...] = ()
+    listeners: tuple[ListeningSocket, ...] = ()
     overlaps: tuple[str, ...] = ()
     """What the VIP pool overlaps: `route 10.112.0.0/24 dev eth1`."""
     nameservers: tuple[str, ...] = ()

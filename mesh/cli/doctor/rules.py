@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.cli.doctor.facts import Examined, Listener, Module
+from mesh.cli.doctor.facts import HostFacts, KernelModule, ListeningSocket
 from mesh.config.settings import Driver, Settings
 from mesh.model.codes import Code
 
@@ -30,7 +30,7 @@ CODES = {
 """What a finding is about -> its code."""
 
 
-class Level(StrEnum):
+class FindingLevel(StrEnum):
     """How bad it is."""
 
     ERROR = "error"
@@ -43,7 +43,7 @@ class Level(StrEnum):
 class Finding:
     """One thing that was looked at."""
 
-    level: Level
+    level: FindingLevel
     about: str
     """`data plane`, `capabilities`, `kernel settings`, `dns port`, `vip pool`, `resolver`, `clock`, ..."""
     found: str
@@ -53,7 +53,7 @@ class Finding:
     @property
     def code(self) -> Code | None:
         """Where `docs/errors.md` says more; None: it is well."""
-        return None if self.level is Level.OK else CODES[self.about]
+        return None if self.level is FindingLevel.OK else CODES[self.about]
 
     def __str__(self) -> str:
         line = f"{self.level:<8} {self.about}: {self.found}" + (f" [{self.code}]" if self.code else "")
@@ -61,7 +61,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DoctorInput:
     """What the settings ask of the host."""
 
     settings: Settings
@@ -71,9 +71,9 @@ class Asked:
     """Where containers shall ask for names."""
 
 
-def judge(host: Examined, asked: Asked) -> tuple[Finding, ...]:
+def host_findings(host: HostFacts, asked: DoctorInput) -> tuple[Finding, ...]:
     """All findings, in the order in which a start would meet them."""
-    parts: tuple[Callable[[Examined, Asked], Iterator[Finding]], ...] = (
+    parts: tuple[Callable[[HostFacts, DoctorInput], Iterator[Finding]], ...] = (
         _pool,
         _store,
         _plane,
@@ -89,77 +89,79 @@ def judge(host: Examined, asked: Asked) -> tuple[Finding, ...]:
     return tuple(finding for part in parts for finding in part(host, asked))
 
 
-def is_kernels(settings: Settings) -> bool:
+def forwards_in_kernel(settings: Settings) -> bool:
     """Whether the kernel shall forward; else a proxy in user space does, which stands on nothing of the host's."""
     return settings.dataplane_driver is not Driver.USERSPACE and not settings.vip_pool.is_loopback
 
 
-def _pool(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _pool(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     pool = asked.settings.vip_pool
     if host.overlaps:
         found = f"{pool} overlaps {', '.join(host.overlaps)}"
-        yield Finding(Level.ERROR, "vip pool", found, "set [vip] pool to a network that nothing here uses")
+        yield Finding(FindingLevel.ERROR, "vip pool", found, "set [vip] pool to a network that nothing here uses")
     else:
-        yield Finding(Level.OK, "vip pool", f"{pool} overlaps no route and no address")
+        yield Finding(FindingLevel.OK, "vip pool", f"{pool} overlaps no route and no address")
 
 
-def _store(host: Examined, _: Asked) -> Iterator[Finding]:
+def _store(host: HostFacts, _: DoctorInput) -> Iterator[Finding]:
     reached = [member for member, trouble in host.store.items() if trouble is None]
     for member, trouble in host.store.items():
         if trouble is not None:
-            level = Level.WARNING if reached else Level.ERROR
+            level = FindingLevel.WARNING if reached else FindingLevel.ERROR
             yield Finding(level, "store", f"{member}: {trouble}", f"see that {member} can be used from here")
     if len(reached) == len(host.store):
-        yield Finding(Level.OK, "store", f"{', '.join(reached)} can be used")
+        yield Finding(FindingLevel.OK, "store", f"{', '.join(reached)} can be used")
 
 
-def _plane(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _plane(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     settings = asked.settings
-    if not is_kernels(settings):
-        yield Finding(Level.OK, "data plane", "a proxy in user space, which needs nothing of the kernel")
+    if not forwards_in_kernel(settings):
+        yield Finding(FindingLevel.OK, "data plane", "a proxy in user space, which needs nothing of the kernel")
         return
     wants_ipvs = settings.dataplane_driver in (Driver.AUTO, Driver.IPVS)
     if wants_ipvs and host.no_ipvs is None:
-        yield Finding(Level.OK, "data plane", "IPVS can be programmed")
+        yield Finding(FindingLevel.OK, "data plane", "IPVS can be programmed")
         yield from _modules(host)
     elif wants_ipvs:
         falls_back = settings.dataplane_driver is Driver.AUTO
-        level = Level.WARNING if falls_back else Level.ERROR
+        level = FindingLevel.WARNING if falls_back else FindingLevel.ERROR
         mend = "modprobe ip_vs && echo ip_vs > /etc/modules-load.d/vipmesh.conf"
-        if host.modules.get("ip_vs") is Module.ABSENT:
+        if host.modules.get("ip_vs") is KernelModule.ABSENT:
             mend = "boot a kernel that has ip_vs (Debian: linux-image-amd64, not linux-image-cloud-amd64)"
         yield Finding(level, "data plane", f"no IPVS: {host.no_ipvs}", mend)
     if host.nft is None:
         found = "there is no program nft: replies of endpoints elsewhere are lost without source NAT"
-        yield Finding(Level.ERROR, "data plane", found, "apt-get install nftables")
+        yield Finding(FindingLevel.ERROR, "data plane", found, "apt-get install nftables")
     elif host.no_nftables is not None:
         needed = settings.dataplane_driver is Driver.NFTABLES
-        level = Level.ERROR if needed else Level.WARNING
+        level = FindingLevel.ERROR if needed else FindingLevel.WARNING
         yield Finding(level, "data plane", f"no balancing by nftables: {host.no_nftables}", _module_line(host))
     elif not wants_ipvs or host.no_ipvs is not None:
-        yield Finding(Level.OK, "data plane", "nftables can balance")
+        yield Finding(FindingLevel.OK, "data plane", "nftables can balance")
 
 
-def _modules(host: Examined) -> Iterator[Finding]:
+def _modules(host: HostFacts) -> Iterator[Finding]:
     """IPVS without a scheduler refuses each service that asks for it, one by one and late."""
-    absent = [name for name, state in host.modules.items() if state is Module.ABSENT and name.startswith("ip_vs_")]
+    absent = [
+        name for name, state in host.modules.items() if state is KernelModule.ABSENT and name.startswith("ip_vs_")
+    ]
     if absent:
         found = f"this kernel has no module {', '.join(absent)}: services with that scheduler are refused"
         yield Finding(
-            Level.WARNING, "data plane", found, "set their label routing.scheduler to another one, such as rr"
+            FindingLevel.WARNING, "data plane", found, "set their label routing.scheduler to another one, such as rr"
         )
 
 
-def _module_line(host: Examined) -> str:
+def _module_line(host: HostFacts) -> str:
     return (
         "apt-get install nftables conntrack" if host.root else "run `sudo vipmesh doctor`: not all is seen without root"
     )
 
 
-def _capabilities(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _capabilities(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     settings = asked.settings
     needs = {}
-    if is_kernels(settings):
+    if forwards_in_kernel(settings):
         needs["CAP_NET_ADMIN"] = "programs the data plane and holds the VIPs"
     low = [f"{address}:{port}" for address, port in _dns_sockets(asked) if port < _first_free(host)]
     if low:
@@ -168,19 +170,19 @@ def _capabilities(host: Examined, asked: Asked) -> Iterator[Finding]:
         if capability not in host.capabilities:
             mend = _OF_SYSTEMD.format(capability, capability.removeprefix("CAP_"))
             found = f"{capability} is missing here, and the daemon {why}"
-            yield Finding(Level.ERROR, "capabilities", found, mend)
+            yield Finding(FindingLevel.ERROR, "capabilities", found, mend)
     if needs and host.capabilities.issuperset(needs):
-        yield Finding(Level.OK, "capabilities", f"{' and '.join(needs)} are there")
+        yield Finding(FindingLevel.OK, "capabilities", f"{' and '.join(needs)} are there")
 
 
-def _first_free(host: Examined) -> int:
+def _first_free(host: HostFacts) -> int:
     """The first port that needs no capability."""
     setting = host.sysctls.get("net.ipv4.ip_unprivileged_port_start")
     return int(setting.value) if setting is not None and setting.value is not None else 1024
 
 
-def _sysctls(host: Examined, asked: Asked) -> Iterator[Finding]:
-    if not is_kernels(asked.settings):
+def _sysctls(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+    if not forwards_in_kernel(asked.settings):
         return
     wrong = []
     for key, wanted in asked.sysctls.items():
@@ -189,22 +191,22 @@ def _sysctls(host: Examined, asked: Asked) -> Iterator[Finding]:
             continue
         if setting.writable:
             found = f"{key} is {setting.value}, and the daemon sets it to {wanted}"
-            yield Finding(Level.HINT, "kernel settings", found)
+            yield Finding(FindingLevel.HINT, "kernel settings", found)
         else:
             wrong.append(f"{key} = {wanted}")
             found = f"{key} is {setting.value}, must be {wanted}, and cannot be written from here"
             line = f"echo '{key} = {wanted}' >> /etc/sysctl.d/60-vipmesh.conf && sysctl --system    # on the host"
-            yield Finding(Level.ERROR, "kernel settings", found, line)
+            yield Finding(FindingLevel.ERROR, "kernel settings", found, line)
     if not wrong:
-        yield Finding(Level.OK, "kernel settings", "all are as they must be, or the daemon may set them")
+        yield Finding(FindingLevel.OK, "kernel settings", "all are as they must be, or the daemon may set them")
 
 
-def _dns_sockets(asked: Asked) -> tuple[tuple[str, int], ...]:
+def _dns_sockets(asked: DoctorInput) -> tuple[tuple[str, int], ...]:
     listen = asked.settings.dns_listen
     return listen if asked.resolver is None else (*listen, (asked.resolver, 53))
 
 
-def _dns_port(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _dns_port(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     free = True
     for address, port in _dns_sockets(asked):
         for other in host.listeners:
@@ -213,19 +215,21 @@ def _dns_port(host: Examined, asked: Asked) -> Iterator[Finding]:
                 who = other.program or "a program that only root can see"
                 there = f"{other.transport} {other.address}:{other.port}"
                 found = f"{who} listens on {there}, where the name server shall listen on {address}:{port}"
-                yield Finding(Level.ERROR, "dns port", found, _make_room(other))
+                yield Finding(FindingLevel.ERROR, "dns port", found, _make_room(other))
     if free:
-        yield Finding(Level.OK, "dns port", f"{', '.join(f'{a}:{p}' for a, p in _dns_sockets(asked))} is free, or ours")
+        yield Finding(
+            FindingLevel.OK, "dns port", f"{', '.join(f'{a}:{p}' for a, p in _dns_sockets(asked))} is free, or ours"
+        )
 
 
-def _collide(address: str, other: Listener) -> bool:
+def _collide(address: str, other: ListeningSocket) -> bool:
     """Two sockets of one port: the same address, or one of them has all of its family."""
     if (":" in address) != (":" in other.address):
         return other.address == "::"  # which takes IPv4 as well, unless it was told not to
     return address == other.address or address in ("0.0.0.0", "::") or other.address in ("0.0.0.0", "::")
 
 
-def _make_room(other: Listener) -> str:
+def _make_room(other: ListeningSocket) -> str:
     if other.program == "systemd-resolved":
         return "set DNSStubListener=no in /etc/systemd/resolved.conf, then `systemctl restart systemd-resolved`"
     if other.program == "dnsmasq":
@@ -235,7 +239,7 @@ def _make_room(other: Listener) -> str:
     return f"set [dns] listen to another address, or stop it (`ss -lnup sport = {other.port}` shows it)"
 
 
-def _published(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _published(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     """A published port that the kernel hands to an outgoing connection leads nowhere for as long as that lives."""
     ports, setting = asked.settings.publish_ports, host.sysctls.get("net.ipv4.ip_local_port_range")
     if setting is None or setting.value is None:
@@ -246,54 +250,60 @@ def _published(host: Examined, asked: Asked) -> Iterator[Finding]:
     if low <= ports[-1] and ports[0] <= high and not (reserved is not None and span in (reserved.value or "")):
         found = f"[publish] ports {span} overlap those of outgoing connections, {low}-{high}"
         line = f"echo 'net.ipv4.ip_local_reserved_ports = {span}' >> /etc/sysctl.d/60-vipmesh.conf && sysctl --system"
-        yield Finding(Level.WARNING, "published ports", found, line)
+        yield Finding(FindingLevel.WARNING, "published ports", found, line)
 
 
-def _resolver(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _resolver(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     own = {address for address, port in _dns_sockets(asked) if port == 53}
     if not host.nameservers:
         yield Finding(
-            Level.HINT, "resolver", "/etc/resolv.conf names no server", "echo nameserver 127.0.0.1 > /etc/resolv.conf"
+            FindingLevel.HINT,
+            "resolver",
+            "/etc/resolv.conf names no server",
+            "echo nameserver 127.0.0.1 > /etc/resolv.conf",
         )
     elif own.issuperset(host.nameservers) and not asked.settings.dns_upstream:
         found = "/etc/resolv.conf names nobody but this name server, so it has nobody to ask for other names"
         yield Finding(
-            Level.ERROR, "resolver", found, 'set [dns] upstream = ["192.0.2.53"], the address of your name server'
+            FindingLevel.ERROR,
+            "resolver",
+            found,
+            'set [dns] upstream = ["192.0.2.53"], the address of your name server',
         )
     elif host.nameservers[0] in own:
-        yield Finding(Level.OK, "resolver", f"this host asks {host.nameservers[0]} first")
+        yield Finding(FindingLevel.OK, "resolver", f"this host asks {host.nameservers[0]} first")
     else:
         found = f"this host asks {', '.join(host.nameservers)}: routing names do not resolve on the host itself"
         first = asked.settings.dns_listen[0]
         line = f"put `nameserver {first[0]}` first in /etc/resolv.conf" if first[1] == 53 else None
-        yield Finding(Level.HINT, "resolver", found, line)
+        yield Finding(FindingLevel.HINT, "resolver", found, line)
 
 
-def _containers(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _containers(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     if asked.settings.source_docker_socket is None or asked.resolver is None:
         return
     if host.docker_dns is not None and asked.resolver in host.docker_dns:
-        yield Finding(Level.OK, "resolver", f"containers ask {asked.resolver}")
+        yield Finding(FindingLevel.OK, "resolver", f"containers ask {asked.resolver}")
     else:
         line = f'"dns": ["{asked.resolver}"] in /etc/docker/daemon.json, then `systemctl reload-or-restart docker`'
-        yield Finding(Level.HINT, "resolver", f"containers are not told to ask {asked.resolver} for names", line)
+        yield Finding(FindingLevel.HINT, "resolver", f"containers are not told to ask {asked.resolver} for names", line)
 
 
-def _engine(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _engine(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     socket = asked.settings.source_docker_socket
     if socket is None:
         return
     if host.engine is None:
-        yield Finding(Level.OK, "container engine", f"{socket} answers")
+        yield Finding(FindingLevel.OK, "container engine", f"{socket} answers")
     else:
         line = "systemctl start docker; the daemon's user must be in the group docker (SupplementaryGroups=docker)"
-        yield Finding(Level.ERROR, "container engine", f"{socket}: {host.engine}", line)
+        yield Finding(FindingLevel.ERROR, "container engine", f"{socket}: {host.engine}", line)
 
 
-def _clock(host: Examined, asked: Asked) -> Iterator[Finding]:
+def _clock(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     """Certificates are judged by it, and logs of several workers are read side by side."""
     if host.clock is False:
-        level = Level.WARNING if asked.settings.store_url.startswith("etcd") else Level.HINT
+        level = FindingLevel.WARNING if asked.settings.store_url.startswith("etcd") else FindingLevel.HINT
         yield Finding(level, "clock", "nothing keeps it right", "timedatectl set-ntp true    # or install chrony")
     elif host.clock:
-        yield Finding(Level.OK, "clock", "it is kept right")
+        yield Finding(FindingLevel.OK, "clock", "it is kept right")

@@ -9,14 +9,14 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from mesh.cluster.records.validate import sound_address, sound_endpoint, sound_port, sound_service
+from mesh.cluster.records.validate import validate_address, validate_endpoint, validate_port, validate_service
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 
 T = TypeVar("T")
 
-ALIKE = 16384
+MAX_CACHED_SERVICES = 16384
 """Different services that are read once, whoever declares them."""
 
 
@@ -26,13 +26,13 @@ class VipRecord(msgspec.Struct, frozen=True):
     vip: Address
 
 
-class HolderRecord(msgspec.Struct, frozen=True):
+class VipHolderRecord(msgspec.Struct, frozen=True):
     """Value of `claims/vips`."""
 
     name: Name
 
 
-class OwnerRecord(msgspec.Struct, frozen=True):
+class NameOwnerRecord(msgspec.Struct, frozen=True):
     """Value of `claims/names`."""
 
     owner: str
@@ -62,42 +62,42 @@ class VerdictRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     held_back: bool = False
 
 
-class HeldVip(NamedTuple):
+class ServiceVipClaim(NamedTuple):
     """A service has this VIP."""
 
     name: Name
     vip: Address
 
 
-class Held(NamedTuple):
+class VipHolderClaim(NamedTuple):
     """The same, seen from the VIP."""
 
     vip: Address
     name: Name
 
 
-class OwnedName(NamedTuple):
+class NameClaim(NamedTuple):
     """A routing name is held."""
 
     name: Name
     owner: str
 
 
-class HeldPort(NamedTuple):
+class PortClaim(NamedTuple):
     """A published port is held; it leads to (service name, container port)."""
 
     port: tuple[Transport, int]
     leads_to: tuple[Name, int]
 
 
-class Declared(NamedTuple):
+class ServiceDeclaration(NamedTuple):
     """A worker offers a service."""
 
     worker: str
     service: Service
 
 
-class Judged(NamedTuple):
+class EndpointVerdict(NamedTuple):
     """What the probes of a worker say of an endpoint, of its own or of one whose worker is gone."""
 
     worker: str
@@ -105,27 +105,36 @@ class Judged(NamedTuple):
     said: VerdictRecord
 
 
-class Present(NamedTuple):
+class DaemonPresence(NamedTuple):
     """The daemon of a worker is there."""
 
     worker: str
 
 
-Fact: TypeAlias = HeldVip | Held | OwnedName | HeldPort | Declared | Judged | Present | Endpoint
+RecordFact: TypeAlias = (
+    ServiceVipClaim
+    | VipHolderClaim
+    | NameClaim
+    | PortClaim
+    | ServiceDeclaration
+    | EndpointVerdict
+    | DaemonPresence
+    | Endpoint
+)
 """What one record says."""
 
 
-def decode(where: str, value: bytes, before: Fact | Problem | None = None) -> Fact | Problem | None:
+def decode_record(where: str, value: bytes, before: RecordFact | Problem | None = None) -> RecordFact | Problem | None:
     """What the record with this key says. None: it is of a newer version, or of something else. `before`: what it said
     until now, which saves taking the key of a verdict apart: most of what changes are verdicts.
     """
     try:
-        if isinstance(before, Judged):
-            return Judged(before.worker, before.endpoint, _read(value, VerdictRecord))
+        if isinstance(before, EndpointVerdict):
+            return EndpointVerdict(before.worker, before.endpoint, _read(value, VerdictRecord))
         parts = [unquote(part) for part in where.split("/")]
         fact = _fact(parts, value)
-        if fact is not None and where != key(*parts):
-            raise ValueError(f"two keys would mean the same; this one is written {key(*parts)}")
+        if fact is not None and where != record_key(*parts):
+            raise ValueError(f"two keys would mean the same; this one is written {record_key(*parts)}")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return Problem(
             Code.RECORD_UNREADABLE,
@@ -137,7 +146,7 @@ def decode(where: str, value: bytes, before: Fact | Problem | None = None) -> Fa
     return fact
 
 
-def session(value: bytes) -> str | None:
+def daemon_session(value: bytes) -> str | None:
     """Which life of which daemon wrote this record of a daemon; None: none did, it is something else."""
     try:
         return _read(value, DaemonRecord).session
@@ -145,42 +154,42 @@ def session(value: bytes) -> str | None:
         return None
 
 
-def key(*parts: str) -> str:
+def record_key(*parts: str) -> str:
     """The parts between slashes, each percent-encoded where it holds anything odd."""
     return "/".join(quote(part, safe="") for part in parts)
 
 
-def _fact(parts: list[str], value: bytes) -> Fact | None:
+def _fact(parts: list[str], value: bytes) -> RecordFact | None:
     match parts:
         case ["claims", "services", name]:
-            return HeldVip(name, sound_address(_read(value, VipRecord).vip))
+            return ServiceVipClaim(name, validate_address(_read(value, VipRecord).vip))
         case ["claims", "vips", address]:
-            return Held(sound_address(address), _read(value, HolderRecord).name)
+            return VipHolderClaim(validate_address(address), _read(value, VipHolderRecord).name)
         case ["claims", "names", name]:
-            return OwnedName(name, _read(value, OwnerRecord).owner)
+            return NameClaim(name, _read(value, NameOwnerRecord).owner)
         case ["claims", "ports", transport, port]:
             held = _read(value, PortRecord)
-            number = sound_port(int(port))
+            number = validate_port(int(port))
             if port != str(number):
                 raise ValueError(f"two keys would mean the same; port {number} is written {number}")
-            return HeldPort((Transport(transport), number), (held.name, sound_port(held.container_port)))
+            return PortClaim((Transport(transport), number), (held.name, validate_port(held.container_port)))
         case ["workers", worker, "services", _]:
-            return Declared(worker, _service(value))
+            return ServiceDeclaration(worker, _service(value))
         case ["workers", worker, "endpoints", id]:
-            return sound_endpoint(_read(value, Endpoint), (worker, id))
+            return validate_endpoint(_read(value, Endpoint), (worker, id))
         case ["workers", worker, "daemon"]:
-            return Present(worker)
+            return DaemonPresence(worker)
         case ["health", worker, id]:
-            return Judged(worker, (worker, id), _read(value, VerdictRecord))
+            return EndpointVerdict(worker, (worker, id), _read(value, VerdictRecord))
         case ["health", worker, owner, id]:
-            return Judged(worker, (owner, id), _read(value, VerdictRecord))
+            return EndpointVerdict(worker, (owner, id), _read(value, VerdictRecord))
     return None
 
 
-@lru_cache(ALIKE)
+@lru_cache(MAX_CACHED_SERVICES)
 def _service(value: bytes) -> Service:
     """Every worker that runs a service declares it, most in the same words: they are read once, and kept once."""
-    return sound_service(_read(value, Service))
+    return validate_service(_read(value, Service))
 
 
 def _read(value: bytes, type_: type[T]) -> T:

@@ -26,61 +26,61 @@ import msgspec
 
 from mesh.cluster.records.decode import (
     DaemonRecord,
-    HolderRecord,
-    OwnerRecord,
+    NameOwnerRecord,
     PortRecord,
     VerdictRecord,
+    VipHolderRecord,
     VipRecord,
-    key,
+    record_key,
 )
-from mesh.cluster.records.view_builder import Reader
+from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.problem import Problem
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.view import ClusterView
 
 VERSION = 1
-WRITTEN = 4096
+MAX_CACHED_RECORDS = 4096
 """Records of each kind that are not made again: of those that a worker writes, few change at a time."""
-CLAIMS = "claims/"
+CLAIMS_PREFIX = "claims/"
 """Where all of them are."""
 
 
-def service_claim(name: Name, vip: Address) -> tuple[str, bytes]:
+def encode_service_claim(name: Name, vip: Address) -> tuple[str, bytes]:
     """Key and value of the VIP that a service holds."""
-    return key("claims", "services", name), _value(VipRecord(vip))
+    return record_key("claims", "services", name), _value(VipRecord(vip))
 
 
-def vip_claim(vip: Address, name: Name) -> tuple[str, bytes]:
+def encode_vip_claim(vip: Address, name: Name) -> tuple[str, bytes]:
     """Key and value of who holds a VIP."""
-    return key("claims", "vips", vip), _value(HolderRecord(name))
+    return record_key("claims", "vips", vip), _value(VipHolderRecord(name))
 
 
-def name_claim(name: Name, owner: str) -> tuple[str, bytes]:
+def encode_name_claim(name: Name, owner: str) -> tuple[str, bytes]:
     """Key and value of who holds a routing name."""
-    return key("claims", "names", name), _value(OwnerRecord(owner))
+    return record_key("claims", "names", name), _value(NameOwnerRecord(owner))
 
 
-def port_claim(transport: Transport, port: int, name: Name, container_port: int) -> tuple[str, bytes]:
+def encode_port_claim(transport: Transport, port: int, name: Name, container_port: int) -> tuple[str, bytes]:
     """Key and value of who holds a published port."""
-    return key("claims", "ports", transport, str(port)), _value(PortRecord(name, container_port))
+    return record_key("claims", "ports", transport, str(port)), _value(PortRecord(name, container_port))
 
 
 def own_prefixes(worker: str) -> tuple[str, ...]:
     """Where the leased records of one worker are; nobody else writes there."""
-    return key("workers", worker) + "/", key("health", worker) + "/"
+    return record_key("workers", worker) + "/", record_key("health", worker) + "/"
 
 
-def registration(worker: str, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, bytes]:
+def encode_registration(worker: str, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> dict[str, bytes]:
     """The leased records of one worker."""
     return dict([*(_declared(worker, service) for service in services), *(_runs(worker, e) for e in endpoints)])
 
 
-def daemon(worker: str, version: str, session: str, listens: str | None = None) -> tuple[str, bytes]:
+def encode_daemon(worker: str, version: str, session: str, listens: str | None = None) -> tuple[str, bytes]:
     """Key and value of the daemon itself: `session` is another one after each start, `listens` where it answers."""
-    return key("workers", worker, "daemon"), _value(DaemonRecord(version, session, listens))
+    return record_key("workers", worker, "daemon"), _value(DaemonRecord(version, session, listens))
 
 
-def verdict(
+def encode_verdict(
     worker: str, endpoint: EndpointKey, health: Health, *, kept: bool = False, held_back: bool = False
 ) -> tuple[str, bytes]:
     """Key and value of what a worker's probes say of an endpoint, of its own or in the place of another worker."""
@@ -93,31 +93,31 @@ def worker_of(key: str) -> str | None:
     return rest.partition("/")[0] if kind in ("workers", "health") else None
 
 
-def daemons(records: Mapping[str, bytes]) -> Mapping[str, str]:
+def daemon_keys(records: Mapping[str, bytes]) -> Mapping[str, str]:
     """The workers whose daemons are there, and how their names stand in keys."""
     found = (key.split("/")[1] for key in records if key.startswith("workers/") and key.endswith("/daemon"))
     return {unquote(worker): worker for worker in found}
 
 
-def view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
+def build_view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
     """The picture that the records give, and what could not be understood."""
-    return Reader().view(records)
+    return ViewBuilder().view(records)
 
 
-@lru_cache(WRITTEN)
+@lru_cache(MAX_CACHED_RECORDS)
 def _declared(worker: str, service: Service) -> tuple[str, bytes]:
-    return key("workers", worker, "services", service.owner), _value(service)
+    return record_key("workers", worker, "services", service.owner), _value(service)
 
 
-@lru_cache(WRITTEN)
+@lru_cache(MAX_CACHED_RECORDS)
 def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
-    return key("workers", worker, "endpoints", endpoint.id), _value(endpoint)
+    return record_key("workers", worker, "endpoints", endpoint.id), _value(endpoint)
 
 
-@lru_cache(WRITTEN)
+@lru_cache(MAX_CACHED_RECORDS)
 def _judged(worker: str, endpoint: EndpointKey) -> str:
     owner, id = endpoint
-    return key("health", worker, id) if owner == worker else key("health", worker, owner, id)
+    return record_key("health", worker, id) if owner == worker else record_key("health", worker, owner, id)
 
 
 @cache

@@ -7,27 +7,27 @@ from mesh.model.service import Address, Endpoint, EndpointKey, Service
 _BROADCAST = IPv4Address("255.255.255.255")
 
 
-def sound_service(service: Service) -> Service:
+def validate_service(service: Service) -> Service:
     """The same service. Raises ValueError."""
     if service.fixed_vip is not None:
-        sound_address(service.fixed_vip)
+        validate_address(service.fixed_vip)
     routed = [port for route in service.routes for port in (route.listen_port, route.container_port)]
     published = [port for publish in service.publishes for port in (publish.container_port, publish.port)]
     for port in (*routed, *published):
         if port is not None:
-            sound_port(port)
+            validate_port(port)
     return service
 
 
-def sound_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
+def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
     """The same endpoint. Raises ValueError."""
     if endpoint.key != key:
         raise ValueError(f"it is about endpoint {endpoint.id} of worker {endpoint.worker}")
-    sound_address(endpoint.address)
+    validate_address(endpoint.address)
     if endpoint.port is not None:
-        sound_port(endpoint.port)
+        validate_port(endpoint.port)
     for mapped in endpoint.host_ports:
-        sound_port(mapped.port)
+        validate_port(mapped.port)
     if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
         raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
     for threshold in (endpoint.max_connections, endpoint.min_connections):
@@ -36,7 +36,7 @@ def sound_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
     return endpoint
 
 
-def sound_address(text: Address) -> Address:
+def validate_address(text: Address) -> Address:
     """The same address: of one host, loopback included, which the proxy in user space serves. Raises ValueError.
 
     In its canonical form alone: a kernel tells it back in that one, and another would look like another server.
@@ -49,7 +49,7 @@ def sound_address(text: Address) -> Address:
     return text
 
 
-def sound_port(number: int) -> int:
+def validate_port(number: int) -> int:
     """The same port. Raises ValueError."""
     if not 1 <= number <= 65535:
         raise ValueError(f"{number} is not a port from 1 to 65535")

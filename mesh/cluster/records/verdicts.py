@@ -6,19 +6,19 @@ is enough. Until one of them has spoken, the last word of the own worker counts.
 
 from dataclasses import replace
 
-from mesh.cluster.records.decode import Judged, Present, VerdictRecord
-from mesh.model.persistent_map import ShardedMap
+from mesh.cluster.records.decode import DaemonPresence, EndpointVerdict, VerdictRecord
+from mesh.model.persistent_map import PersistentMap
 from mesh.model.service import EndpointKey, Health
 from mesh.model.view import ClusterView
 
 
-class Words:
+class RecordVerdicts:
     """As the store's records have them, record by record."""
 
     def __init__(self) -> None:
-        self.health: ShardedMap[EndpointKey, Health] = ShardedMap()
+        self.health: PersistentMap[EndpointKey, Health] = PersistentMap()
         """What counts now, as it was settled last."""
-        self._said: dict[EndpointKey, dict[str, Judged]] = {}
+        self._said: dict[EndpointKey, dict[str, EndpointVerdict]] = {}
         """By endpoint and key of the record."""
         self._doubled: dict[str, set[EndpointKey]] = {}
         """By worker: its endpoints of which others say something too."""
@@ -27,25 +27,25 @@ class Words:
         self._held_back: set[EndpointKey] = set()
         self._touched: set[EndpointKey] = set()
 
-    def take(self, where: str, fact: Judged | Present) -> None:
+    def take(self, where: str, fact: EndpointVerdict | DaemonPresence) -> None:
         """There is this record."""
         match fact:
-            case Present(worker):
+            case DaemonPresence(worker):
                 self._workers.add(worker)
                 self._reconsider(worker)
-            case Judged(worker, endpoint, _):
+            case EndpointVerdict(worker, endpoint, _):
                 self._said.setdefault(endpoint, {})[where] = fact
                 self._touched.add(endpoint)
                 if worker != endpoint[0]:
                     self._doubled.setdefault(endpoint[0], set()).add(endpoint)
 
-    def drop(self, where: str, fact: Judged | Present) -> None:
+    def drop(self, where: str, fact: EndpointVerdict | DaemonPresence) -> None:
         """There is no such record any more."""
         match fact:
-            case Present(worker):
+            case DaemonPresence(worker):
                 self._workers.discard(worker)
                 self._reconsider(worker)
-            case Judged(_, endpoint, _):
+            case EndpointVerdict(_, endpoint, _):
                 del self._said[endpoint][where]
                 self._touched.add(endpoint)
 

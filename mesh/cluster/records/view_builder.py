@@ -10,46 +10,56 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from mesh.cluster.records.decode import Declared, Fact, Held, HeldPort, HeldVip, Judged, OwnedName, Present, decode
-from mesh.cluster.records.verdicts import Words
+from mesh.cluster.records.decode import (
+    DaemonPresence,
+    EndpointVerdict,
+    NameClaim,
+    PortClaim,
+    RecordFact,
+    ServiceDeclaration,
+    ServiceVipClaim,
+    VipHolderClaim,
+    decode_record,
+)
+from mesh.cluster.records.verdicts import RecordVerdicts
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
-from mesh.model.persistent_map import ShardedMap
+from mesh.model.persistent_map import PersistentMap
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service, Transport
-from mesh.model.view import ClusterView, Group, group
+from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
-_Claim: TypeAlias = HeldVip | Held | OwnedName | HeldPort
-_Place: TypeAlias = tuple[str, str]
+_ClaimFact: TypeAlias = ServiceVipClaim | VipHolderClaim | NameClaim | PortClaim
+_EndpointOrder: TypeAlias = tuple[str, str]
 """Id and worker of an endpoint: what pictures are ordered by."""
 
 _FEW = 50
 """So many endpoints that come and go are sorted in one by one; with more of them all are sorted anew."""
 
 
-class Reader:
+class ViewBuilder:
     """Of one store. A record that has not changed is not decoded again and stays the same object."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[bytes, Fact | Problem | None]] = {}
-        self._claims = _Claims()
-        self._declared: dict[str, dict[str, Declared]] = {}
+        self._known: dict[str, tuple[bytes, RecordFact | Problem | None]] = {}
+        self._claims = _ClaimRecords()
+        self._declared: dict[str, dict[str, ServiceDeclaration]] = {}
         """By owner and key."""
         self._first: dict[str, Service] = {}
         """By owner: the declaration that counts."""
         self._broken: dict[str, Problem] = {}
         self._conflicts: dict[str, dict[str, Problem]] = {}
         """By owner and key."""
-        self._by_key: ShardedMap[EndpointKey, Endpoint] = ShardedMap()
-        self._order: list[_Place] = []
+        self._by_key: PersistentMap[EndpointKey, Endpoint] = PersistentMap()
+        self._order: list[_EndpointOrder] = []
         self._ordered: list[Endpoint] = []
-        self._members: dict[str, dict[_Place, Endpoint]] = {}
+        self._members: dict[str, dict[_EndpointOrder, Endpoint]] = {}
         """By owner."""
-        self._words = Words()
-        self._groups: ShardedMap[str, Group] = ShardedMap()
+        self._words = RecordVerdicts()
+        self._groups: PersistentMap[str, EndpointGroup] = PersistentMap()
         self._view = ClusterView(health=self._words.health).regrouped(self._groups)
         self._problems: tuple[Problem, ...] = ()
-        self._touched = _Touched()
+        self._touched = _ChangedParts()
 
     def view(self, records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
         """The picture of exactly these records, and what could not be understood."""
@@ -67,24 +77,24 @@ class Reader:
                 del self._known[where]
                 self._drop(where, before[1])
             if value is not None:
-                fact = decode(where, value, None if before is None else before[1])
+                fact = decode_record(where, value, None if before is None else before[1])
                 self._known[where] = (value, fact)
                 self._take(where, fact)
         if self._touched.anything:
             self._view = self._picture()
-            self._touched = _Touched()
+            self._touched = _ChangedParts()
         return self._view, self._problems
 
     # --------------------------------------------------------------------------------------- one record at a time
 
-    def _take(self, where: str, fact: Fact | Problem | None) -> None:
+    def _take(self, where: str, fact: RecordFact | Problem | None) -> None:
         self._touch(fact, is_there=True)
         match fact:
             case Endpoint():
                 self._members.setdefault(fact.owner, {})[_place(fact)] = fact
-            case Judged() | Present():
+            case EndpointVerdict() | DaemonPresence():
                 self._words.take(where, fact)
-            case Declared(_, service):
+            case ServiceDeclaration(_, service):
                 self._declared.setdefault(service.owner, {})[where] = fact
             case Problem():
                 self._broken[where] = fact
@@ -93,14 +103,14 @@ class Reader:
             case _:
                 self._claims.take(fact)
 
-    def _drop(self, where: str, fact: Fact | Problem | None) -> None:
+    def _drop(self, where: str, fact: RecordFact | Problem | None) -> None:
         self._touch(fact, is_there=False)
         match fact:
             case Endpoint():
                 del self._members[fact.owner][_place(fact)]
-            case Judged() | Present():
+            case EndpointVerdict() | DaemonPresence():
                 self._words.drop(where, fact)
-            case Declared(_, service):
+            case ServiceDeclaration(_, service):
                 del self._declared[service.owner][where]
             case Problem():
                 del self._broken[where]
@@ -109,16 +119,16 @@ class Reader:
             case _:
                 self._claims.drop(fact)
 
-    def _touch(self, fact: Fact | Problem | None, *, is_there: bool) -> None:
+    def _touch(self, fact: RecordFact | Problem | None, *, is_there: bool) -> None:
         touched = self._touched
         touched.anything = True
         match fact:
             case Endpoint():
                 touched.endpoints[fact.key] = fact if is_there else None
                 touched.groups.add(fact.owner)
-            case Judged() | Present():
+            case EndpointVerdict() | DaemonPresence():
                 pass  # the words themselves know
-            case Declared(_, service):
+            case ServiceDeclaration(_, service):
                 touched.owners.add(service.owner)
             case Problem():
                 touched.problems = True
@@ -183,15 +193,15 @@ class Reader:
                 self._ordered.insert(at, endpoint)
         return tuple(self._ordered)
 
-    def _grouped(self, owner: str) -> Group | None:
+    def _grouped(self, owner: str) -> EndpointGroup | None:
         members = self._members[owner]
         if members:
-            return group((members[place] for place in sorted(members)), self._words.health)
+            return group_endpoints((members[place] for place in sorted(members)), self._words.health)
         del self._members[owner]
         return None
 
 
-class _Touched:
+class _ChangedParts:
     """What the next picture has to be made anew of."""
 
     def __init__(self) -> None:
@@ -204,8 +214,8 @@ class _Touched:
         """Owners of endpoints that came, went or changed."""
 
 
-class _Claims:
-    """What they are now. Each is one record's: `decode` knows one spelling of a key."""
+class _ClaimRecords:
+    """What they are now. Each is one record's: `decode_record` knows one spelling of a key."""
 
     def __init__(self) -> None:
         self._vips: dict[Name, Address] = {}
@@ -213,26 +223,26 @@ class _Claims:
         self._ports: dict[tuple[Transport, int], tuple[Name, int]] = {}
         self._holders: dict[Address, Name] = {}
 
-    def take(self, claim: _Claim) -> None:
+    def take(self, claim: _ClaimFact) -> None:
         match claim:
-            case HeldVip(name, vip):
+            case ServiceVipClaim(name, vip):
                 self._vips[name] = vip
-            case Held(vip, name):
+            case VipHolderClaim(vip, name):
                 self._holders[vip] = name
-            case OwnedName(name, owner):
+            case NameClaim(name, owner):
                 self._owners[name] = owner
-            case HeldPort(port, leads_to):
+            case PortClaim(port, leads_to):
                 self._ports[port] = leads_to
 
-    def drop(self, claim: _Claim) -> None:
+    def drop(self, claim: _ClaimFact) -> None:
         match claim:
-            case HeldVip(name, _):
+            case ServiceVipClaim(name, _):
                 del self._vips[name]
-            case Held(vip, _):
+            case VipHolderClaim(vip, _):
                 del self._holders[vip]
-            case OwnedName(name, _):
+            case NameClaim(name, _):
                 del self._owners[name]
-            case HeldPort(port, _):
+            case PortClaim(port, _):
                 del self._ports[port]
 
     def picture(self, before: Claims) -> Claims:
@@ -240,11 +250,11 @@ class _Claims:
         return before if now == before else now
 
 
-def _place(endpoint: Endpoint) -> _Place:
+def _place(endpoint: Endpoint) -> _EndpointOrder:
     return endpoint.id, endpoint.worker
 
 
-def _conflict(first: Declared, other: Declared) -> Problem:
+def _conflict(first: ServiceDeclaration, other: ServiceDeclaration) -> Problem:
     return Problem(
         Code.LABELS_DIFFER_BETWEEN_INSTANCES,
         Severity.WARNING,

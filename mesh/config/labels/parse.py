@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from mesh.config.labels import values
-from mesh.config.labels.probe import probe_of
-from mesh.config.labels.reader import KNOWN, PREFIXES, PUBLISH, ROUTE, Sheet, key_of
-from mesh.config.labels.values import Pool, RefusedError
+from mesh.config.labels.probe import read_probe
+from mesh.config.labels.reader import KNOWN_LABELS, LABEL_PREFIXES, PUBLISH, ROUTE, LabelReader, label_key
+from mesh.config.labels.values import LabelRefusedError, Pool
 from mesh.model.codes import Code
 from mesh.model.problem import Problem
-from mesh.model.service import Forwarding, Name, Publish, Route, Scheduler, SchedulerFlag, Service, Transport
+from mesh.model.service import Forwarding, Name, PortPublication, Route, Scheduler, SchedulerFlag, Service, Transport
 from mesh.model.table import RealServer
 
-__all__ = ["KNOWN", "PREFIXES", "Parsed", "key_of", "parse", "port_label"]
+__all__ = ["KNOWN_LABELS", "LABEL_PREFIXES", "ParsedLabels", "label_key", "parse_labels", "port_label"]
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedLabels:
     """What the labels of one container say."""
 
     service: Service | None
@@ -37,7 +37,7 @@ class Parsed:
     problems: tuple[Problem, ...]
 
 
-def parse(
+def parse_labels(
     labels: Mapping[str, str],
     *,
     owner: str,
@@ -45,44 +45,46 @@ def parse(
     domain: Name,
     pool: Pool | None = None,
     commands: bool = True,
-) -> Parsed:
+) -> ParsedLabels:
     """Understand the labels of one container of `owner` (`project/service`).
 
     `subject` opens every message (`service server`), `domain` completes bare routing names, and a fixed VIP must lie
     in `pool` if one is given. `commands`: whether commands can be run inside it. Labels under other prefixes are not
     ours and not looked at.
     """
-    sheet = Sheet(labels, subject)
+    sheet = LabelReader(labels, subject)
     routes = _routes(sheet, domain)
     publishes = _publishes(sheet)
-    fixed_vip = sheet.take("routing.vip", partial(values.vip, pool=pool), None)
-    scheduler = sheet.take("routing.scheduler", values.scheduler, Scheduler.WRR)
+    fixed_vip = sheet.take("routing.vip", partial(values.parse_vip, pool=pool), None)
+    scheduler = sheet.take("routing.scheduler", values.parse_scheduler, Scheduler.WRR)
     flags = _scheduler_flags(sheet, scheduler)
-    persistence = sheet.take("routing.session_sticky", values.session_sticky, 0)
+    persistence = sheet.take("routing.session_sticky", values.parse_session_sticky, 0)
     settings = _settings(sheet, routes, publishes)
-    release = sheet.take("routing.release", values.release, None)
-    probe = probe_of(sheet, commands)
+    release = sheet.take("routing.release", values.parse_release, None)
+    probe = read_probe(sheet, commands)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
     service = None
     if name is not None:
         service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
-    return Parsed(service, settings, release, tuple(sheet.problems))
+    return ParsedLabels(service, settings, release, tuple(sheet.problems))
 
 
-def port_label(declares: type[Route | Publish], container_port: int, transport: Transport) -> str:
+def port_label(declares: type[Route | PortPublication], container_port: int, transport: Transport) -> str:
     """The label, without prefix, that declares the routes to a container port or its publishing."""
     prefix = ROUTE if declares is Route else PUBLISH
     return f"{prefix}{container_port}" + ("" if transport is Transport.TCP else f"/{transport}")
 
 
-def _routes(sheet: Sheet, domain: Name) -> tuple[Route, ...]:
+def _routes(sheet: LabelReader, domain: Name) -> tuple[Route, ...]:
     """The routes of all labels; all names share one VIP, so a listen port of it leads to one container port."""
     routes: dict[Route, None] = {}
     leads_to: dict[tuple[int, Transport], int] = {}
     for label in sheet.ports(ROUTE):
-        grammar = partial(values.routing_names, container_port=label.number, transport=label.transport, domain=domain)
+        grammar = partial(
+            values.parse_routing_names, container_port=label.number, transport=label.transport, domain=domain
+        )
         found: tuple[Route, ...] = sheet.take(label.name, grammar, ())
         clash = next((r for r in found if (r.listen_port, r.transport) in leads_to), None)
         if clash is not None:
@@ -105,12 +107,12 @@ def _routes(sheet: Sheet, domain: Name) -> tuple[Route, ...]:
     return tuple(routes)
 
 
-def _publishes(sheet: Sheet) -> tuple[Publish, ...]:
-    publishes: list[Publish] = []
+def _publishes(sheet: LabelReader) -> tuple[PortPublication, ...]:
+    publishes: list[PortPublication] = []
     by_hand: dict[tuple[int, Transport], int] = {}
     for label in sheet.ports(PUBLISH):
-        grammar = partial(values.publish, container_port=label.number, transport=label.transport)
-        publish: Publish | None = sheet.take(label.name, grammar, None)
+        grammar = partial(values.parse_publish, container_port=label.number, transport=label.transport)
+        publish: PortPublication | None = sheet.take(label.name, grammar, None)
         if publish is None:
             continue
         if publish.port is not None:
@@ -123,8 +125,8 @@ def _publishes(sheet: Sheet) -> tuple[Publish, ...]:
     return tuple(publishes)
 
 
-def _scheduler_flags(sheet: Sheet, scheduler: Scheduler) -> frozenset[SchedulerFlag]:
-    flags: frozenset[SchedulerFlag] = sheet.take("routing.scheduler_flags", values.scheduler_flags, frozenset())
+def _scheduler_flags(sheet: LabelReader, scheduler: Scheduler) -> frozenset[SchedulerFlag]:
+    flags: frozenset[SchedulerFlag] = sheet.take("routing.scheduler_flags", values.parse_scheduler_flags, frozenset())
     if flags and scheduler not in (Scheduler.SH, Scheduler.MH):
         reason = f"the scheduler {scheduler} has no flags"
         sheet.refuse(
@@ -137,10 +139,10 @@ def _scheduler_flags(sheet: Sheet, scheduler: Scheduler) -> frozenset[SchedulerF
     return flags
 
 
-def _settings(sheet: Sheet, routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> RealServer:
-    weight = sheet.take("routing.weight", values.weight, 1)
-    upper = sheet.take("routing.max_connections", values.connections, 0)
-    lower = sheet.take("routing.min_connections", values.connections, 0)
+def _settings(sheet: LabelReader, routes: tuple[Route, ...], publishes: tuple[PortPublication, ...]) -> RealServer:
+    weight = sheet.take("routing.weight", values.parse_weight, 1)
+    upper = sheet.take("routing.max_connections", values.parse_connection_limit, 0)
+    lower = sheet.take("routing.min_connections", values.parse_connection_limit, 0)
     if lower and not upper:
         sheet.warn(
             Code.LABEL_WITHOUT_EFFECT,
@@ -154,7 +156,7 @@ def _settings(sheet: Sheet, routes: tuple[Route, ...], publishes: tuple[Publish,
         remedy = "write a smaller number, or remove it for three quarters"
         sheet.refuse(Code.VALUE_OUT_OF_RANGE, "routing.min_connections", reason, remedy)
         lower = 0
-    forwarding = sheet.take("routing.forwarding", values.forwarding, Forwarding.MASQUERADE)
+    forwarding = sheet.take("routing.forwarding", values.parse_forwarding, Forwarding.MASQUERADE)
     if forwarding is not Forwarding.MASQUERADE and (moved := _moved_port(routes, publishes)):
         reason = f"{forwarding} leaves the port as it is, and {moved}"
         remedy = "write masquerade, or the same port on both sides"
@@ -163,7 +165,7 @@ def _settings(sheet: Sheet, routes: tuple[Route, ...], publishes: tuple[Publish,
     return RealServer(weight, forwarding, upper, lower)
 
 
-def _moved_port(routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> str | None:
+def _moved_port(routes: tuple[Route, ...], publishes: tuple[PortPublication, ...]) -> str | None:
     """A port that clients use and the container does not, in words."""
     for route in routes:
         if route.listen_port != route.container_port:
@@ -174,10 +176,10 @@ def _moved_port(routes: tuple[Route, ...], publishes: tuple[Publish, ...]) -> st
     return None
 
 
-def _own_name(sheet: Sheet, owner: str, domain: Name) -> Name | None:
+def _own_name(sheet: LabelReader, owner: str, domain: Name) -> Name | None:
     """The name of a service that is published and not routed."""
     try:
-        return values.dns_name(f"{owner.rpartition('/')[2]}.{domain}", domain)
-    except RefusedError as refused:
+        return values.parse_dns_name(f"{owner.rpartition('/')[2]}.{domain}", domain)
+    except LabelRefusedError as refused:
         sheet.refuse(refused.code, None, refused.reason, f"give it a name with a label {ROUTE}<container port>")
         return None

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from mesh.config.labels import probe_values
 from mesh.config.labels import values as label_values
-from mesh.config.labels.reader import HEADER, TUNING, Sheet
-from mesh.config.labels.values import RefusedError
+from mesh.config.labels.reader import HEADER_LABEL_PREFIX, TUNING_LABELS, LabelReader
+from mesh.config.labels.values import LabelRefusedError
 from mesh.model.codes import Code
 from mesh.model.probe import Probe, ProbeKind
 
@@ -25,38 +25,40 @@ _MEANT_FOR = {
 _DEFAULT = Probe(ProbeKind.TCP, None)
 
 
-def probe_of(sheet: Sheet, commands: bool) -> Probe | None:
+def read_probe(sheet: LabelReader, commands: bool) -> Probe | None:
     """The probe that the labels ask for; None: none, or one that could not be taken.
 
     `commands`: whether commands can be run inside the container.
     """
-    url = sheet.take("probe.url", probe_values.probe_url, None)
+    url = sheet.take("probe.url", probe_values.parse_probe_url, None)
     command = _command(sheet, commands, beside_url=url is not None)
-    timeout = sheet.take("probe.timeout_seconds", label_values.seconds, _DEFAULT.timeout)
-    interval = sheet.take("probe.interval_seconds", label_values.seconds, _DEFAULT.interval)
+    timeout = sheet.take("probe.timeout_seconds", label_values.parse_seconds, _DEFAULT.timeout)
+    interval = sheet.take("probe.interval_seconds", label_values.parse_seconds, _DEFAULT.interval)
     kind, port, path = url or (ProbeKind.COMMAND, None, _DEFAULT.path)
     probe = Probe(
         kind,
         port,
         path,
-        initial_delay=sheet.take("probe.initial_delay_seconds", label_values.delay, _DEFAULT.initial_delay),
+        initial_delay=sheet.take("probe.initial_delay_seconds", label_values.parse_delay, _DEFAULT.initial_delay),
         timeout=timeout,
         interval=interval,
-        healthy_threshold=sheet.take("probe.healthy_threshold", label_values.count, _DEFAULT.healthy_threshold),
-        unhealthy_threshold=sheet.take("probe.unhealthy_threshold", label_values.count, _DEFAULT.unhealthy_threshold),
-        expect_status=sheet.take("probe.expect_status", probe_values.statuses, _DEFAULT.expect_status),
+        healthy_threshold=sheet.take("probe.healthy_threshold", label_values.parse_count, _DEFAULT.healthy_threshold),
+        unhealthy_threshold=sheet.take(
+            "probe.unhealthy_threshold", label_values.parse_count, _DEFAULT.unhealthy_threshold
+        ),
+        expect_status=sheet.take("probe.expect_status", probe_values.parse_statuses, _DEFAULT.expect_status),
         command=command or _DEFAULT.command,
-        method=sheet.take("probe.method", probe_values.method, _DEFAULT.method),
-        host=sheet.take("probe.host", probe_values.host, _DEFAULT.host),
+        method=sheet.take("probe.method", probe_values.parse_method, _DEFAULT.method),
+        host=sheet.take("probe.host", probe_values.parse_host, _DEFAULT.host),
         headers=_headers(sheet),
-        expect_body=sheet.take("probe.expect_body", probe_values.expect_body, _DEFAULT.expect_body),
-        follow_redirects=sheet.take("probe.follow_redirects", probe_values.switch, _DEFAULT.follow_redirects),
-        tls_verify=sheet.take("probe.tls_verify", probe_values.switch, _DEFAULT.tls_verify),
-        send=sheet.take("probe.send", probe_values.octets, _DEFAULT.send),
-        expect_reply=sheet.take("probe.expect_reply", probe_values.octets, _DEFAULT.expect_reply),
-        startup=sheet.take("probe.startup_seconds", label_values.delay, _DEFAULT.startup),
+        expect_body=sheet.take("probe.expect_body", probe_values.parse_expected_body, _DEFAULT.expect_body),
+        follow_redirects=sheet.take("probe.follow_redirects", probe_values.parse_switch, _DEFAULT.follow_redirects),
+        tls_verify=sheet.take("probe.tls_verify", probe_values.parse_switch, _DEFAULT.tls_verify),
+        send=sheet.take("probe.send", probe_values.parse_datagram, _DEFAULT.send),
+        expect_reply=sheet.take("probe.expect_reply", probe_values.parse_datagram, _DEFAULT.expect_reply),
+        startup=sheet.take("probe.startup_seconds", label_values.parse_delay, _DEFAULT.startup),
         startup_interval=_startup_interval(sheet, interval),
-        floor=sheet.take("probe.floor", probe_values.per_cent, _DEFAULT.floor),
+        floor=sheet.take("probe.floor", probe_values.parse_percentage, _DEFAULT.floor),
     )
     if url is None and not command:
         _warn_idle(sheet)
@@ -69,8 +71,8 @@ def probe_of(sheet: Sheet, commands: bool) -> Probe | None:
     return _refused(sheet, probe)
 
 
-def _command(sheet: Sheet, commands: bool, *, beside_url: bool) -> str:
-    command = sheet.take("probe.cmd", probe_values.probe_cmd, "")
+def _command(sheet: LabelReader, commands: bool, *, beside_url: bool) -> str:
+    command = sheet.take("probe.cmd", probe_values.parse_probe_command, "")
     if not command:
         return ""
     if sheet.has_port_labels and not commands:
@@ -83,8 +85,8 @@ def _command(sheet: Sheet, commands: bool, *, beside_url: bool) -> str:
     return command
 
 
-def _startup_interval(sheet: Sheet, interval: float) -> float | None:
-    between: float | None = sheet.take("probe.startup_interval_seconds", label_values.seconds, None)
+def _startup_interval(sheet: LabelReader, interval: float) -> float | None:
+    between: float | None = sheet.take("probe.startup_interval_seconds", label_values.parse_seconds, None)
     if between is not None and between > interval:
         reason = f"{between:g} s are longer than the interval of {interval:g} s, which holds then"
         sheet.warn(
@@ -93,17 +95,17 @@ def _startup_interval(sheet: Sheet, interval: float) -> float | None:
     return between
 
 
-def _headers(sheet: Sheet) -> tuple[tuple[str, str], ...]:
+def _headers(sheet: LabelReader) -> tuple[tuple[str, str], ...]:
     """In order of their names: container engines do not keep that of labels."""
     found: dict[str, tuple[str, str]] = {}
-    for label in sheet.starting_with(HEADER):
-        name = label.removeprefix(HEADER)
+    for label in sheet.starting_with(HEADER_LABEL_PREFIX):
+        name = label.removeprefix(HEADER_LABEL_PREFIX)
         try:
-            probe_values.header_name(name)
-        except RefusedError as refused:
+            probe_values.parse_header_name(name)
+        except LabelRefusedError as refused:
             sheet.refuse(refused.code, label, refused.reason, refused.remedy)
             continue
-        value: str | None = sheet.take(label, probe_values.header_value, None)
+        value: str | None = sheet.take(label, probe_values.parse_header_value, None)
         if name.lower() in found:
             sheet.refuse(
                 Code.WRITTEN_TWICE, label, "the header is there twice, in another spelling", "keep one of them"
@@ -113,7 +115,7 @@ def _headers(sheet: Sheet) -> tuple[tuple[str, str], ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def _refused(sheet: Sheet, probe: Probe) -> Probe | None:
+def _refused(sheet: LabelReader, probe: Probe) -> Probe | None:
     """None if the labels contradict one another, which is told."""
     if probe.kind is ProbeKind.UDP and not probe.send:
         if not sheet.has("probe.send"):
@@ -136,9 +138,9 @@ def _refused(sheet: Sheet, probe: Probe) -> Probe | None:
     return probe
 
 
-def _warn_without_effect(sheet: Sheet, kind: ProbeKind) -> None:
+def _warn_without_effect(sheet: LabelReader, kind: ProbeKind) -> None:
     what = "a command" if kind is ProbeKind.COMMAND else f"{'an' if kind in _HTTP else 'a'} {kind}:// probe"
-    headers = ((label, _HTTP) for label in sheet.starting_with(HEADER))
+    headers = ((label, _HTTP) for label in sheet.starting_with(HEADER_LABEL_PREFIX))
     for label, kinds in (*_MEANT_FOR.items(), *headers):
         if sheet.has(label) and kind not in kinds:
             sheet.warn(
@@ -153,11 +155,11 @@ def _schemes(kinds: Iterable[ProbeKind]) -> str:
     return " or ".join(f"{kind}://" for kind in ProbeKind if kind in set(kinds))
 
 
-def _warn_idle(sheet: Sheet) -> None:
+def _warn_idle(sheet: LabelReader) -> None:
     """Without a probe the labels that tune it are idle; a refused URL, or a command, has been told already."""
     if sheet.has("probe.url") or sheet.has("probe.cmd") or not sheet.has_port_labels:
         return
-    for name in (*TUNING, *sheet.starting_with(HEADER)):
+    for name in (*TUNING_LABELS, *sheet.starting_with(HEADER_LABEL_PREFIX)):
         if sheet.has(name):
             sheet.warn(
                 Code.LABEL_WITHOUT_EFFECT, name, "it has no effect without probe.url", "add a probe.url or remove it"

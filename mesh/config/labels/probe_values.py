@@ -5,11 +5,19 @@ As strict as `mesh.config.labels.values`, of which it is the part about probes.
 
 import re
 
-from mesh.config.labels.values import WELL_KNOWN, RefusedError, number, port, printable, shown, split
+from mesh.config.labels.values import (
+    SCHEME_PORTS,
+    LabelRefusedError,
+    escape_unprintable,
+    parse_number,
+    parse_port,
+    quote_value,
+    split_url,
+)
 from mesh.model.codes import Code
 from mesh.model.probe import ProbeKind
 
-METHODS = ("GET", "HEAD", "OPTIONS", "POST")
+PROBE_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
 """Those that a probe may use; POST has an empty body."""
 
 _COMMAND_MAX = 4000
@@ -35,7 +43,7 @@ _TAKEN = {
 """Headers that are not for users -> what to do instead."""
 
 
-def statuses(text: str) -> tuple[tuple[int, int], ...]:
+def parse_statuses(text: str) -> tuple[tuple[int, int], ...]:
     """Inclusive ranges of HTTP status codes, in the order written: `200-399,404`."""
     ranges = []
     for part in text.split(","):
@@ -43,113 +51,121 @@ def statuses(text: str) -> tuple[tuple[int, int], ...]:
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if low > high:
             remedy = "write codes or ranges from 100 to 599, such as 200-399,404"
-            raise RefusedError(Code.PROBE_UNUSABLE, f"{shown(part.strip())} is not a range of HTTP statuses", remedy)
+            raise LabelRefusedError(
+                Code.PROBE_UNUSABLE, f"{quote_value(part.strip())} is not a range of HTTP statuses", remedy
+            )
         ranges.append((low, high))
     return tuple(dict.fromkeys(ranges))
 
 
-def probe_url(text: str) -> tuple[ProbeKind, int, str]:
+def parse_probe_url(text: str) -> tuple[ProbeKind, int, str]:
     """`scheme://container[:port][/path]`: the kind, the port and the path.
 
     The schemes are `http`, `https`, `tcp`, `udp`, `grpc` and `grpcs`. Only the first two have a port by default, and
     only they and gRPC, where it names the service, have a path.
     """
     example = "write one such as http://container:80/health or tcp://container:80"
-    url = split(text)
+    url = split_url(text)
     if url.scheme not in set(ProbeKind) - {ProbeKind.COMMAND}:
-        raise RefusedError(Code.PROBE_UNUSABLE, f"{shown(text)} is not the URL of a probe", example)
+        raise LabelRefusedError(Code.PROBE_UNUSABLE, f"{quote_value(text)} is not the URL of a probe", example)
     kind, path = ProbeKind(url.scheme), url.path
     if url.host.lower() != "container":
-        reason = f"the host {shown(url.host)} is not asked, the endpoint is"
-        raise RefusedError(
+        reason = f"the host {quote_value(url.host)} is not asked, the endpoint is"
+        raise LabelRefusedError(
             Code.PROBE_UNUSABLE, reason, "write container for the host: it stands for the endpoint's address"
         )
-    if url.port is None and kind not in WELL_KNOWN:
-        raise RefusedError(
-            Code.PROBE_UNUSABLE, f"{shown(text)} has no port", f"write one such as {kind}://container:{_EXAMPLES[kind]}"
+    if url.port is None and kind not in SCHEME_PORTS:
+        raise LabelRefusedError(
+            Code.PROBE_UNUSABLE,
+            f"{quote_value(text)} has no port",
+            f"write one such as {kind}://container:{_EXAMPLES[kind]}",
         )
-    asked = port(url.port) if url.port is not None else WELL_KNOWN[kind]
+    asked = parse_port(url.port) if url.port is not None else SCHEME_PORTS[kind]
     if kind in (ProbeKind.TCP, ProbeKind.UDP):
         if path:
             does = "only connects" if kind is ProbeKind.TCP else "has none"
-            raise RefusedError(
+            raise LabelRefusedError(
                 Code.PROBE_UNUSABLE,
-                f"{shown(text)} has a path, and {kind}:// {does}",
+                f"{quote_value(text)} has a path, and {kind}:// {does}",
                 f"write {kind}://container:{asked}",
             )
         return kind, asked, "/"
     if "#" in path or not all("!" <= c <= "~" for c in path) or len(path) > _PATH_MAX:
         remedy = f"write ASCII, percent-encode the rest, no #, at most {_PATH_MAX} characters"
-        raise RefusedError(Code.PROBE_UNUSABLE, f"{shown(path)} is not the path of a request", remedy)
+        raise LabelRefusedError(Code.PROBE_UNUSABLE, f"{quote_value(path)} is not the path of a request", remedy)
     return kind, asked, path if path.startswith("/") else f"/{path}"
 
 
 _EXAMPLES = {ProbeKind.TCP: 80, ProbeKind.UDP: 53, ProbeKind.GRPC: 50051, ProbeKind.GRPCS: 50051}
 
 
-def probe_cmd(text: str) -> str:
+def parse_probe_command(text: str) -> str:
     """A command for a shell, as long as the engine's API takes it."""
     if not text or "\0" in text or len(text) > _COMMAND_MAX:
-        raise RefusedError(
-            Code.PROBE_UNUSABLE, f"{shown(text)} is not a command", f"write one of at most {_COMMAND_MAX} characters"
+        raise LabelRefusedError(
+            Code.PROBE_UNUSABLE,
+            f"{quote_value(text)} is not a command",
+            f"write one of at most {_COMMAND_MAX} characters",
         )
     return text
 
 
-def method(text: str) -> str:
+def parse_method(text: str) -> str:
     """A method of HTTP that changes nothing, or POST without a body."""
-    if text.upper() not in METHODS:
-        raise RefusedError(
+    if text.upper() not in PROBE_METHODS:
+        raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
-            f"{shown(text)} is not a method of a probe",
-            f"write one of {' '.join(METHODS)}",
+            f"{quote_value(text)} is not a method of a probe",
+            f"write one of {' '.join(PROBE_METHODS)}",
         )
     return text.upper()
 
 
-def host(text: str) -> str:
+def parse_host(text: str) -> str:
     """What the endpoint is called: a name or an address, with a port if the request shall have one."""
     if not _HOST.fullmatch(text):
-        raise RefusedError(
+        raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
-            f"{shown(text)} is not a host",
+            f"{quote_value(text)} is not a host",
             "write a name such as shop.example, or NAME:PORT",
         )
     return text
 
 
-def header_name(text: str) -> str:
+def parse_header_name(text: str) -> str:
     """The name of a header that users may set."""
     if not _TOKEN.fullmatch(text):
-        raise RefusedError(
+        raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
-            f"{shown(text)} is not the name of a header",
+            f"{quote_value(text)} is not the name of a header",
             "write letters, digits and hyphens",
         )
     if text.lower() in _TAKEN:
-        raise RefusedError(
-            Code.PROBE_REQUEST_OR_EXPECTATION, f"the header {printable(text)} is the probe's own", _TAKEN[text.lower()]
+        raise LabelRefusedError(
+            Code.PROBE_REQUEST_OR_EXPECTATION,
+            f"the header {escape_unprintable(text)} is the probe's own",
+            _TAKEN[text.lower()],
         )
     return text
 
 
-def header_value(text: str) -> str:
+def parse_header_value(text: str) -> str:
     """Printable ASCII on one line. A refusal does not repeat it: it may be a password."""
     if len(text) > _HEADER_MAX or not all(" " <= c <= "~" for c in text):
         remedy = f"write printable ASCII on one line, at most {_HEADER_MAX} characters"
-        raise RefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, "the value cannot be sent in a header", remedy)
+        raise LabelRefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, "the value cannot be sent in a header", remedy)
     return text
 
 
-def expect_body(text: str) -> str:
+def parse_expected_body(text: str) -> str:
     """Text to be found in an answer."""
     if not text or len(text) > _BODY_MAX:
         remedy = f"write from 1 to {_BODY_MAX} characters, or remove it"
-        raise RefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, f"{shown(text)} cannot be looked for", remedy)
+        raise LabelRefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, f"{quote_value(text)} cannot be looked for", remedy)
     return text
 
 
-def octets(text: str) -> bytes:
+def parse_datagram(text: str) -> bytes:
     r"""What a datagram holds: text in UTF-8, with `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` for single octets."""
 
     def unescape(match: re.Match[bytes]) -> bytes:
@@ -157,8 +173,8 @@ def octets(text: str) -> bytes:
         if code[:1] == b"x" and len(code) == 3:
             return bytes.fromhex(code[1:].decode())
         if code not in _ESCAPES:
-            escape = shown("\\" + code.decode(errors="replace"))
-            raise RefusedError(
+            escape = quote_value("\\" + code.decode(errors="replace"))
+            raise LabelRefusedError(
                 Code.PROBE_REQUEST_OR_EXPECTATION,
                 f"{escape} stands for nothing",
                 r"write \n \r \t \0 \\ or two digits such as \x1b",
@@ -167,7 +183,7 @@ def octets(text: str) -> bytes:
 
     found = _ESCAPE.sub(unescape, text.encode(errors="surrogateescape"))
     if not 1 <= len(found) <= _DATAGRAM_MAX:
-        raise RefusedError(
+        raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
             f"{len(found)} octets are no datagram",
             f"write from 1 to {_DATAGRAM_MAX}",
@@ -175,13 +191,15 @@ def octets(text: str) -> bytes:
     return found
 
 
-def switch(text: str) -> bool:
+def parse_switch(text: str) -> bool:
     """`true` or `false`."""
     if text.lower() not in ("true", "false"):
-        raise RefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, f"{shown(text)} is neither", "write true or false")
+        raise LabelRefusedError(
+            Code.PROBE_REQUEST_OR_EXPECTATION, f"{quote_value(text)} is neither", "write true or false"
+        )
     return text.lower() == "true"
 
 
-def per_cent(text: str) -> int:
+def parse_percentage(text: str) -> int:
     """0..100, the sign may follow."""
-    return number(text.removesuffix("%").rstrip(), 0, 100)
+    return parse_number(text.removesuffix("%").rstrip(), 0, 100)

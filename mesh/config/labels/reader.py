@@ -12,16 +12,16 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from mesh.config.labels import values
-from mesh.config.labels.values import RefusedError, printable, shown
+from mesh.config.labels.values import LabelRefusedError, escape_unprintable, quote_value
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Transport
 
-PREFIXES = ("aliyun.", "mesh.")
+LABEL_PREFIXES = ("aliyun.", "mesh.")
 """They mean the same: the compatibility prefix and the neutral one."""
 
 ROUTE, PUBLISH = "routing.port_", "routing.publish.port_"
-SERVICE = (
+SERVICE_LABELS = (
     "routing.vip",
     "routing.scheduler",
     "routing.scheduler_flags",
@@ -32,8 +32,8 @@ SERVICE = (
     "routing.forwarding",
     "routing.release",
 )
-PROBE = ("probe.url", "probe.cmd")
-TUNING = (
+PROBE_LABELS = ("probe.url", "probe.cmd")
+TUNING_LABELS = (
     "probe.initial_delay_seconds",
     "probe.timeout_seconds",
     "probe.interval_seconds",
@@ -51,9 +51,9 @@ TUNING = (
     "probe.send",
     "probe.expect_reply",
 )
-HEADER = "probe.header."
+HEADER_LABEL_PREFIX = "probe.header."
 """The header's name follows. What it says may be a password: it is shown nowhere."""
-NOT_YET = {
+UNSUPPORTED_LABELS = {
     "scale": "start the instances yourself",
     "auto_scaling.*": "start and stop instances yourself",
     "log_store_*": "set the log driver of the container engine",
@@ -61,21 +61,21 @@ NOT_YET = {
 }
 """Labels that are recognised and not handled -> what the user does instead."""
 
-PORT = "<container port>"
-TRANSPORTS = "[/<transport>]"
-KNOWN = (
-    f"{ROUTE}{PORT}{TRANSPORTS}",
-    f"{PUBLISH}{PORT}{TRANSPORTS}",
-    *SERVICE,
-    *PROBE,
-    *TUNING,
-    f"{HEADER}<name>",
-    *NOT_YET,
+PORT_PLACEHOLDER = "<container port>"
+TRANSPORT_SUFFIX = "[/<transport>]"
+KNOWN_LABELS = (
+    f"{ROUTE}{PORT_PLACEHOLDER}{TRANSPORT_SUFFIX}",
+    f"{PUBLISH}{PORT_PLACEHOLDER}{TRANSPORT_SUFFIX}",
+    *SERVICE_LABELS,
+    *PROBE_LABELS,
+    *TUNING_LABELS,
+    f"{HEADER_LABEL_PREFIX}<name>",
+    *UNSUPPORTED_LABELS,
 )
 """Every label of the reference, without prefix."""
 
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
-_SCALAR = frozenset({*SERVICE, *PROBE, *TUNING})
+_SCALAR = frozenset({*SERVICE_LABELS, *PROBE_LABELS, *TUNING_LABELS})
 
 T = TypeVar("T")
 
@@ -96,26 +96,26 @@ class PortLabel:
         return self.number, list(Transport).index(self.transport), self.name
 
 
-def name_of(key: str) -> str | None:
+def label_name(key: str) -> str | None:
     """The label without its prefix, one spelling for each meaning; None if it is not ours."""
-    for prefix in PREFIXES:
+    for prefix in LABEL_PREFIXES:
         if key.startswith(prefix):
             name = key.removeprefix(prefix)
             return name.removesuffix("/tcp") if _PORT_LABEL.fullmatch(name) else name
     return None
 
 
-def is_secret(key: str) -> bool:
+def is_secret_label(key: str) -> bool:
     """Whether the value of a label may be a password, and is to be shown nowhere; the key is the full one."""
-    return (name_of(key) or "").startswith(HEADER)
+    return (label_name(key) or "").startswith(HEADER_LABEL_PREFIX)
 
 
-def key_of(labels: Mapping[str, str], name: str) -> str | None:
+def label_key(labels: Mapping[str, str], name: str) -> str | None:
     """The full key under which the labels hold `name` (`routing.vip`); None if they do not."""
-    return next((key for key in labels if name_of(key) == name), None)
+    return next((key for key in labels if label_name(key) == name), None)
 
 
-class Sheet:
+class LabelReader:
     """The labels that can be taken, and the problems found so far."""
 
     def __init__(self, labels: Mapping[str, str], subject: str) -> None:
@@ -134,7 +134,7 @@ class Sheet:
     def _gather(self, labels: Mapping[str, str]) -> set[str]:
         clashing = set()
         for key, raw in labels.items():
-            name, value = name_of(key), raw.strip()
+            name, value = label_name(key), raw.strip()
             if name is None:
                 continue
             if name not in self._keys:
@@ -142,28 +142,32 @@ class Sheet:
             elif self._values[name] != value:
                 clashing.add(name)
                 there, here = (
-                    ("something else", "one thing") if is_secret(key) else map(shown, (self._values[name], value))
+                    ("something else", "one thing")
+                    if is_secret_label(key)
+                    else map(quote_value, (self._values[name], value))
                 )
-                other = printable(self._keys[name])
+                other = escape_unprintable(self._keys[name])
                 reason = f"it says {here}, and {other} says {there}; they are the same label"
                 self._add(Code.LABEL_DIFFERS_BY_PREFIX, Severity.ERROR, key, reason, "keep one of them")
         return clashing
 
     def _clash(self, name: str, key: str, value: str) -> str:
-        first, other = self._values[name], printable(self._keys[name])
-        if is_secret(key):
+        first, other = self._values[name], escape_unprintable(self._keys[name])
+        if is_secret_label(key):
             return f"{other} says something else; they are the same label"
-        return f"it says {shown(value)}, and {other} says {shown(first)}; they are the same label"
+        return f"it says {quote_value(value)}, and {other} says {quote_value(first)}; they are the same label"
 
     def _classify(self, name: str, key: str) -> PortLabel | None:
         if match := _PORT_LABEL.fullmatch(name):
             self.has_port_labels = True
             try:
-                return PortLabel(values.port(match[2]), _transport(match[3]), name)
-            except RefusedError as refused:
+                return PortLabel(values.parse_port(match[2]), _transport(match[3]), name)
+            except LabelRefusedError as refused:
                 self._add(refused.code, Severity.ERROR, key, refused.reason, f"{refused.remedy} after port_")
-        elif pattern := next((pattern for pattern in NOT_YET if fnmatchcase(name, pattern)), None):
-            self._add(Code.LABEL_NOT_SUPPORTED, Severity.WARNING, key, "it is not handled yet", NOT_YET[pattern])
+        elif pattern := next((pattern for pattern in UNSUPPORTED_LABELS if fnmatchcase(name, pattern)), None):
+            self._add(
+                Code.LABEL_NOT_SUPPORTED, Severity.WARNING, key, "it is not handled yet", UNSUPPORTED_LABELS[pattern]
+            )
         elif not _is_scalar(name):
             self._add(Code.UNKNOWN_LABEL, Severity.WARNING, key, "there is no such label", _nearest(name, key))
         return None
@@ -182,7 +186,7 @@ class Sheet:
             return default
         try:
             return parse(self._values[name])
-        except RefusedError as refused:
+        except LabelRefusedError as refused:
             self.refuse(refused.code, name, refused.reason, refused.remedy)
             return default
 
@@ -202,28 +206,30 @@ class Sheet:
         """Say of each label that describes a service that there is none."""
         for name, key in self._keys.items():
             if _is_scalar(name):
-                remedy = f"add a label {_prefix(key)}{ROUTE}{PORT} or remove this one"
+                remedy = f"add a label {_prefix(key)}{ROUTE}{PORT_PLACEHOLDER} or remove this one"
                 self.warn(Code.LABEL_WITHOUT_EFFECT, name, "it has no effect, nothing routes to the service", remedy)
 
     def _add(self, code: Code, severity: Severity, key: str | None, reason: str, remedy: str) -> None:
-        subject = self._subject if key is None else f"{self._subject}, label {printable(key)}"
+        subject = self._subject if key is None else f"{self._subject}, label {escape_unprintable(key)}"
         self.problems.append(Problem(code, severity, subject, reason, remedy, label=key))
 
 
 def _is_scalar(name: str) -> bool:
-    return name in _SCALAR or (name.startswith(HEADER) and name != HEADER)
+    return name in _SCALAR or (name.startswith(HEADER_LABEL_PREFIX) and name != HEADER_LABEL_PREFIX)
 
 
 def _prefix(key: str) -> str:
-    return next(prefix for prefix in PREFIXES if key.startswith(prefix))
+    return next(prefix for prefix in LABEL_PREFIXES if key.startswith(prefix))
 
 
 def _transport(suffix: str | None) -> Transport:
     if suffix is None:
         return Transport.TCP
     if suffix not in (Transport.UDP, Transport.SCTP):
-        raise RefusedError(
-            Code.LABEL_PORT, f"{shown('/' + suffix)} is not a transport", "write the number alone or with /udp or /sctp"
+        raise LabelRefusedError(
+            Code.LABEL_PORT,
+            f"{quote_value('/' + suffix)} is not a transport",
+            "write the number alone or with /udp or /sctp",
         )
     return Transport(suffix)
 
@@ -232,8 +238,10 @@ def _nearest(name: str, key: str) -> str:
     """The remedy for an unknown label: the known one that is spelt most like it."""
     number = re.search(r"[1-9][0-9]{0,4}", name, re.ASCII)
     suffix = next((f"/{t}" for t in (Transport.UDP, Transport.SCTP) if name.endswith(f"/{t}")), "")
-    port = f"{number[0] if number else PORT}{suffix}"
-    candidates = [known.replace(f"{PORT}{TRANSPORTS}", port) for known in KNOWN if "*" not in known]
+    port = f"{number[0] if number else PORT_PLACEHOLDER}{suffix}"
+    candidates = [
+        known.replace(f"{PORT_PLACEHOLDER}{TRANSPORT_SUFFIX}", port) for known in KNOWN_LABELS if "*" not in known
+    ]
     near = difflib.get_close_matches(name[:100], candidates, n=1)
     if near:
         return f"write {_prefix(key)}{near[0]} if that is meant"

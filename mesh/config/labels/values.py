@@ -11,12 +11,12 @@ from typing import NamedTuple, TypeAlias
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
-from mesh.model.service import Address, Forwarding, Name, Publish, Route, Scheduler, SchedulerFlag, Transport
+from mesh.model.service import Address, Forwarding, Name, PortPublication, Route, Scheduler, SchedulerFlag, Transport
 
 Pool: TypeAlias = IPv4Network | IPv6Network
 """The addresses that VIPs are taken from."""
 
-STICKY_DEFAULT = 300
+DEFAULT_STICKY_SECONDS = 300
 """Seconds of client affinity for `true`: ipvsadm(8), option -p."""
 
 _STICKY_MAX = 31 * 86400  # what ipvsadm takes as the longest timeout
@@ -29,10 +29,10 @@ _COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?", re.ASCII)
 _DNS_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?", re.ASCII)
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
-WELL_KNOWN = {"http": 80, "https": 443}
+SCHEME_PORTS = {"http": 80, "https": 443}
 
 
-class RefusedError(MeshError):
+class LabelRefusedError(MeshError):
     """A value that is not taken: `reason` says why, `remedy` what to write instead."""
 
     def __init__(self, code: Code, reason: str, remedy: str) -> None:
@@ -41,104 +41,114 @@ class RefusedError(MeshError):
         self.remedy = remedy
 
 
-def shown(text: str) -> str:
+def quote_value(text: str) -> str:
     """The text in quotes, fit for a message of one line: escaped where it does not print, cut if it is long."""
-    return f'"{printable(text)}"'
+    return f'"{escape_unprintable(text)}"'
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """The text on one line, without quotes: control characters escaped, cut after 60 characters."""
     kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_SHOWN_MAX])
     return kept if len(text) <= _SHOWN_MAX else f"{kept}..."
 
 
-def dns_name(text: str, domain: Name) -> Name:
+def parse_dns_name(text: str, domain: Name) -> Name:
     """A routing name: RFC 1123 section 2.1 with `_` tolerated, lower case; a bare label gets the domain."""
     if not text.isascii():
-        raise RefusedError(
-            Code.NOT_A_DNS_NAME, f"the name {shown(text)} is not ASCII", "write its IDNA form, which begins with xn--"
+        raise LabelRefusedError(
+            Code.NOT_A_DNS_NAME,
+            f"the name {quote_value(text)} is not ASCII",
+            "write its IDNA form, which begins with xn--",
         )
     if "*" in text:
-        raise RefusedError(
-            Code.NOT_A_DNS_NAME, f"the name {shown(text)} is a wildcard", "write every name in full, ; between them"
+        raise LabelRefusedError(
+            Code.NOT_A_DNS_NAME,
+            f"the name {quote_value(text)} is a wildcard",
+            "write every name in full, ; between them",
         )
     name = text.lower().removesuffix(".")
     if "." not in name:
         if name.isdigit():
             remedy = "write a name; to publish a port use routing.publish.port_<container port>"
-            raise RefusedError(Code.NOT_A_DNS_NAME, f"{shown(text)} is a number, not a name", remedy)
+            raise LabelRefusedError(Code.NOT_A_DNS_NAME, f"{quote_value(text)} is a number, not a name", remedy)
         if text.endswith("."):
-            raise RefusedError(
-                Code.NOT_A_DNS_NAME, f"the name {shown(text)} has no domain", f"write {printable(name)}.{domain}"
+            raise LabelRefusedError(
+                Code.NOT_A_DNS_NAME,
+                f"the name {quote_value(text)} has no domain",
+                f"write {escape_unprintable(name)}.{domain}",
             )
         name = f"{name}.{domain}"
     for label in name.split("."):
         _check_dns_label(label, text)
     if name.rpartition(".")[2].isdigit():
-        raise RefusedError(
+        raise LabelRefusedError(
             Code.NOT_A_DNS_NAME,
-            f"{shown(text)} is an address, not a name",
+            f"{quote_value(text)} is an address, not a name",
             "write a name; a fixed VIP goes to routing.vip",
         )
     if len(name) > 253:
-        raise RefusedError(
-            Code.NOT_A_DNS_NAME, f"the name {shown(text)} has {len(name)} characters", "write at most 253"
+        raise LabelRefusedError(
+            Code.NOT_A_DNS_NAME, f"the name {quote_value(text)} has {len(name)} characters", "write at most 253"
         )
     return name
 
 
 def _check_dns_label(label: str, text: str) -> None:
     if not label:
-        raise RefusedError(
-            Code.NOT_A_DNS_NAME, f"the name {shown(text)} has an empty part", "write a name such as restserver.local"
+        raise LabelRefusedError(
+            Code.NOT_A_DNS_NAME,
+            f"the name {quote_value(text)} has an empty part",
+            "write a name such as restserver.local",
         )
     if len(label) > 63:
-        reason = f"the part {shown(label)} of the name has {len(label)} characters"
-        raise RefusedError(Code.NOT_A_DNS_NAME, reason, "write at most 63 between two dots")
+        reason = f"the part {quote_value(label)} of the name has {len(label)} characters"
+        raise LabelRefusedError(Code.NOT_A_DNS_NAME, reason, "write at most 63 between two dots")
     if not _DNS_LABEL.fullmatch(label):
         remedy = "write letters, digits and hyphens, with no hyphen at either end of a part"
-        raise RefusedError(Code.NOT_A_DNS_NAME, f"{shown(text)} is not a DNS name", remedy)
+        raise LabelRefusedError(Code.NOT_A_DNS_NAME, f"{quote_value(text)} is not a DNS name", remedy)
 
 
-def port(text: str) -> int:
+def parse_port(text: str) -> int:
     """A port number, 1..65535."""
     if not _PORT.fullmatch(text) or int(text) > 65535:
-        raise RefusedError(Code.LABEL_PORT, f"{shown(text)} is not a port", "write a number from 1 to 65535")
+        raise LabelRefusedError(Code.LABEL_PORT, f"{quote_value(text)} is not a port", "write a number from 1 to 65535")
     return int(text)
 
 
-def routing_names(text: str, container_port: int, transport: Transport, domain: Name) -> tuple[Route, ...]:
+def parse_routing_names(text: str, container_port: int, transport: Transport, domain: Name) -> tuple[Route, ...]:
     """`name[;name...]`, each `[scheme://]name[:listen port]`; in the order written, repetitions included."""
     parts = [part for part in (part.strip() for part in text.split(";")) if part]
     if not parts:
-        raise RefusedError(Code.NOT_A_DNS_NAME, "no name is given", f"write one, such as restserver.{domain}")
+        raise LabelRefusedError(Code.NOT_A_DNS_NAME, "no name is given", f"write one, such as restserver.{domain}")
     return tuple(_route(part, container_port, transport, domain) for part in parts)
 
 
 def _route(text: str, container_port: int, transport: Transport, domain: Name) -> Route:
-    url = split(text)
+    url = split_url(text)
     if url.scheme not in ("", "http", "https", *Transport):
         remedy = "write the name alone or with http://, https://, tcp://, udp:// or sctp://"
-        raise RefusedError(
-            Code.NAME_WITH_PATH_OR_SCHEME, f"the scheme {shown(url.scheme + '://')} is not known", remedy
+        raise LabelRefusedError(
+            Code.NAME_WITH_PATH_OR_SCHEME, f"the scheme {quote_value(url.scheme + '://')} is not known", remedy
         )
     if url.path:
-        reason = f"{shown(text)} has a path, and the mesh routes connections, which have none"
-        raise RefusedError(Code.NAME_WITH_PATH_OR_SCHEME, reason, f"write {printable(text.removesuffix(url.path))}")
+        reason = f"{quote_value(text)} has a path, and the mesh routes connections, which have none"
+        raise LabelRefusedError(
+            Code.NAME_WITH_PATH_OR_SCHEME, reason, f"write {escape_unprintable(text.removesuffix(url.path))}"
+        )
     meant = Transport(url.scheme) if url.scheme in ("udp", "sctp") else Transport.TCP
     if url.scheme and meant is not transport:
         label = f"routing.port_{container_port}" + ("" if meant is Transport.TCP else f"/{meant}")
-        raise RefusedError(
+        raise LabelRefusedError(
             Code.NAME_WITH_PATH_OR_SCHEME,
             f"{url.scheme}:// does not fit a label for {transport}",
             f"put the name under {label}",
         )
-    name = dns_name(url.host, domain)
-    listen = port(url.port) if url.port is not None else WELL_KNOWN.get(url.scheme, container_port)
+    name = parse_dns_name(url.host, domain)
+    listen = parse_port(url.port) if url.port is not None else SCHEME_PORTS.get(url.scheme, container_port)
     return Route(name, listen, transport, container_port)
 
 
-class Url(NamedTuple):
+class UrlParts(NamedTuple):
     """The parts of a URL as they are written."""
 
     scheme: str
@@ -149,134 +159,140 @@ class Url(NamedTuple):
     """The rest, from the first of `/?#` on."""
 
 
-def split(text: str) -> Url:
+def split_url(text: str) -> UrlParts:
     """Take a URL apart without judging the parts: `urlsplit` raises, strips and guesses."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "", text
     end = next((at for at, character in enumerate(rest) if character in "/?#"), len(rest))
     host, colon, number = rest[:end].partition(":")
-    return Url(scheme.lower(), host, number if colon else None, rest[end:])
+    return UrlParts(scheme.lower(), host, number if colon else None, rest[end:])
 
 
-def vip(text: str, pool: Pool | None) -> Address:
+def parse_vip(text: str, pool: Pool | None) -> Address:
     """An address of the pool in canonical form; without a pool, any that a host can have."""
     try:
         address: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
         example = str(pool[7]) if pool is not None and pool.num_addresses > 8 else "10.112.0.7"
-        raise RefusedError(
-            Code.FIXED_VIP_UNUSABLE, f"{shown(text)} is not an address", f"write one such as {example}"
+        raise LabelRefusedError(
+            Code.FIXED_VIP_UNUSABLE, f"{quote_value(text)} is not an address", f"write one such as {example}"
         ) from None
     if address.is_unspecified or address.is_multicast or "%" in text:
-        raise RefusedError(
-            Code.FIXED_VIP_UNUSABLE, f"{shown(text)} cannot be a VIP", "write the plain unicast address of one host"
+        raise LabelRefusedError(
+            Code.FIXED_VIP_UNUSABLE,
+            f"{quote_value(text)} cannot be a VIP",
+            "write the plain unicast address of one host",
         )
     if pool is not None and address not in pool:
-        raise RefusedError(
+        raise LabelRefusedError(
             Code.FIXED_VIP_UNUSABLE, f"{address} is outside of the VIP pool {pool}", f"write an address in {pool}"
         )
     return str(address)
 
 
-def publish(text: str, container_port: int, transport: Transport) -> Publish:
+def parse_publish(text: str, container_port: int, transport: Transport) -> PortPublication:
     """A published port by number, or `auto`."""
     if text.lower() == "auto":
-        return Publish(container_port, transport, None)
+        return PortPublication(container_port, transport, None)
     try:
-        return Publish(container_port, transport, port(text))
-    except RefusedError as refused:
-        raise RefusedError(refused.code, refused.reason, "write auto or a number from 1 to 65535") from None
+        return PortPublication(container_port, transport, parse_port(text))
+    except LabelRefusedError as refused:
+        raise LabelRefusedError(refused.code, refused.reason, "write auto or a number from 1 to 65535") from None
 
 
-def scheduler(text: str) -> Scheduler:
+def parse_scheduler(text: str) -> Scheduler:
     """A scheduler of IPVS by its short name."""
     try:
         return Scheduler(text.lower())
     except ValueError:
         known = " ".join(Scheduler)
-        raise RefusedError(
-            Code.SCHEDULER_OR_FLAGS, f"{shown(text)} is not a scheduler", f"write one of {known}"
+        raise LabelRefusedError(
+            Code.SCHEDULER_OR_FLAGS, f"{quote_value(text)} is not a scheduler", f"write one of {known}"
         ) from None
 
 
-def scheduler_flags(text: str) -> frozenset[SchedulerFlag]:
+def parse_scheduler_flags(text: str) -> frozenset[SchedulerFlag]:
     """Flags of the hashing schedulers, commas between them."""
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     unknown = next((word for word in words if word not in list(SchedulerFlag)), None)
     if unknown is not None or not words:
-        raise RefusedError(
+        raise LabelRefusedError(
             Code.SCHEDULER_OR_FLAGS,
-            f"{shown(unknown or text)} is not a flag of a scheduler",
+            f"{quote_value(unknown or text)} is not a flag of a scheduler",
             "write fallback, port or both",
         )
     return frozenset(map(SchedulerFlag, words))
 
 
-def forwarding(text: str) -> Forwarding:
+def parse_forwarding(text: str) -> Forwarding:
     """How packets get to the endpoint."""
     try:
         return Forwarding(text.lower())
     except ValueError:
-        raise RefusedError(
-            Code.FORWARDING_METHOD, f"{shown(text)} is not a way of forwarding", f"write {' or '.join(Forwarding)}"
+        raise LabelRefusedError(
+            Code.FORWARDING_METHOD,
+            f"{quote_value(text)} is not a way of forwarding",
+            f"write {' or '.join(Forwarding)}",
         ) from None
 
 
-def connections(text: str) -> int:
+def parse_connection_limit(text: str) -> int:
     """A threshold of connections, 0..1000000."""
-    return number(text, 0, 1_000_000)
+    return parse_number(text, 0, 1_000_000)
 
 
-def session_sticky(text: str) -> int:
+def parse_session_sticky(text: str) -> int:
     """Seconds of client affinity; `true` is 300, `false` is 0."""
     match text.lower():
         case "true":
-            return STICKY_DEFAULT
+            return DEFAULT_STICKY_SECONDS
         case "false":
             return 0
         case _ if _COUNT.fullmatch(text) and int(text) <= _STICKY_MAX:
             return int(text)
-    raise RefusedError(
+    raise LabelRefusedError(
         Code.VALUE_OUT_OF_RANGE,
-        f"{shown(text)} is not a time",
+        f"{quote_value(text)} is not a time",
         f"write true, false or whole seconds up to {_STICKY_MAX}",
     )
 
 
-def weight(text: str) -> int:
+def parse_weight(text: str) -> int:
     """The weight of an endpoint, 0..1000."""
-    return number(text, 0, 1000)
+    return parse_number(text, 0, 1000)
 
 
-def count(text: str) -> int:
+def parse_count(text: str) -> int:
     """How many probes in a row, 1..1000."""
-    return number(text, 1, 1000)
+    return parse_number(text, 1, 1000)
 
 
-def number(text: str, low: int, high: int) -> int:
+def parse_number(text: str, low: int, high: int) -> int:
     """A whole number in this range, ends included."""
     if not _COUNT.fullmatch(text) or not low <= int(text) <= high:
-        raise RefusedError(
-            Code.VALUE_OUT_OF_RANGE, f"{shown(text)} is out of range", f"write a whole number from {low} to {high}"
+        raise LabelRefusedError(
+            Code.VALUE_OUT_OF_RANGE,
+            f"{quote_value(text)} is out of range",
+            f"write a whole number from {low} to {high}",
         )
     return int(text)
 
 
-def release(text: str) -> str:
+def parse_release(text: str) -> str:
     """The name of a release: it is shown in metrics and on the command line, so it stays plain."""
     if len(text) > _RELEASE_MAX or not _RELEASE.fullmatch(text):
         remedy = f"write up to {_RELEASE_MAX} letters, digits, dots, hyphens or underscores, such as v2"
-        raise RefusedError(Code.RELEASE_NAME, f"{shown(text)} is not the name of a release", remedy)
+        raise LabelRefusedError(Code.RELEASE_NAME, f"{quote_value(text)} is not the name of a release", remedy)
     return text
 
 
-def delay(text: str) -> float:
+def parse_delay(text: str) -> float:
     """Seconds from 0 on, fractions allowed."""
     return _seconds(text, 0.0)
 
 
-def seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
     """Seconds above 0, fractions allowed."""
     return _seconds(text, _SECONDS_MIN)
 
@@ -284,5 +300,5 @@ def seconds(text: str) -> float:
 def _seconds(text: str, low: float) -> float:
     if not _SECONDS.fullmatch(text) or not low <= float(text) <= _SECONDS_MAX:
         remedy = f"write the number alone, from {low:g} to {_SECONDS_MAX:g}, such as 2 or 0.5"
-        raise RefusedError(Code.VALUE_OUT_OF_RANGE, f"{shown(text)} is not a time in seconds", remedy)
+        raise LabelRefusedError(Code.VALUE_OUT_OF_RANGE, f"{quote_value(text)} is not a time in seconds", remedy)
     return float(text)

@@ -1,8 +1,8 @@
 """The words of `diff` and `model` to those of IPVS, and its answers back.
 
 What the kernel holds that no plan can ask for, because somebody else set it (a real server on this host, a scheduler
-that we do not know), is shown with an impossible value, `ALIEN`: then the next diff finds it different and sets it
-right.
+that we do not know), is shown with an impossible value, `FOREIGN_VALUE`: then the next diff finds it different and sets
+it right.
 """
 
 import errno
@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from mesh.dataplane.ipvs import messages as codec
-from mesh.dataplane.netlink import Ack, Request
+from mesh.dataplane.netlink import NetlinkAck, NetlinkRequest
 from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
@@ -24,12 +24,12 @@ from mesh.dataplane.operations import (
 from mesh.model.service import Forwarding, Scheduler, SchedulerFlag
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
-Change: TypeAlias = (
+IpvsChange: TypeAlias = (
     AddVirtualServer | EditVirtualServer | DeleteVirtualServer | AddRealServer | EditRealServer | DeleteRealServer
 )
 """What is done to IPVS itself."""
 
-ALIEN = -1
+FOREIGN_VALUE = -1
 """A weight or a persistence that no plan asks for."""
 
 _SCHEDULERS: frozenset[str] = frozenset(Scheduler)
@@ -44,7 +44,7 @@ _METHODS = {
 _FORWARDINGS = {method: forwarding for forwarding, method in _METHODS.items()}
 
 
-def _gone_already(change: Change, ack: Ack) -> bool:
+def _gone_already(change: IpvsChange, ack: NetlinkAck) -> bool:
     match change:
         case DeleteVirtualServer():
             return ack.error == errno.ESRCH
@@ -53,7 +53,7 @@ def _gone_already(change: Change, ack: Ack) -> bool:
     return False
 
 
-def virtual_key(change: Change) -> VirtualKey:
+def operation_key(change: IpvsChange) -> VirtualKey:
     """The virtual server that a change is about."""
     match change:
         case AddVirtualServer() | EditVirtualServer() | DeleteVirtualServer():
@@ -62,7 +62,7 @@ def virtual_key(change: Change) -> VirtualKey:
             return change.virtual
 
 
-def as_edit(change: Change) -> Change:
+def as_edit(change: IpvsChange) -> IpvsChange:
     """An addition as the change of what is there; any other change as it is."""
     match change:
         case AddVirtualServer(key, scheduler, persistence, flags):
@@ -72,7 +72,7 @@ def as_edit(change: Change) -> Change:
     return change
 
 
-def encode(change: Change) -> Request:
+def encode_change(change: IpvsChange) -> NetlinkRequest:
     """The message that makes the change."""
     match change:
         case AddVirtualServer():
@@ -89,13 +89,13 @@ def encode(change: Change) -> Request:
             return codec.delete_destination(virtual, real)
 
 
-def _service(change: AddVirtualServer | EditVirtualServer) -> codec.Service:
+def _service(change: AddVirtualServer | EditVirtualServer) -> codec.IpvsService:
     flags = sum(_FLAGS[flag] for flag in change.flags) + (codec.PERSISTENT if change.persistence else 0)
-    return codec.Service(change.key, change.scheduler, flags, change.persistence)
+    return codec.IpvsService(change.key, change.scheduler, flags, change.persistence)
 
 
-def _destination(key: RealKey, settings: RealServer) -> codec.Destination:
-    return codec.Destination(
+def _destination(key: RealKey, settings: RealServer) -> codec.IpvsDestination:
+    return codec.IpvsDestination(
         key,
         settings.weight,
         _METHODS[settings.forwarding],
@@ -107,11 +107,11 @@ def _destination(key: RealKey, settings: RealServer) -> codec.Destination:
 @lru_cache(256)  # most real servers have the same few settings
 def _real_server(weight: int, method: int, upper: int, lower: int) -> RealServer:
     forwarding = _FORWARDINGS.get(method)
-    return RealServer(weight if forwarding else ALIEN, forwarding or Forwarding.MASQUERADE, upper, lower)
+    return RealServer(weight if forwarding else FOREIGN_VALUE, forwarding or Forwarding.MASQUERADE, upper, lower)
 
 
-def virtual_server(service: codec.Service, destinations: Iterable[codec.Destination]) -> VirtualServer:
-    """What IPVS lists, with `ALIEN` for what is not of our making."""
+def to_virtual_server(service: codec.IpvsService, destinations: Iterable[codec.IpvsDestination]) -> VirtualServer:
+    """What IPVS lists, with `FOREIGN_VALUE` for what is not of our making."""
     known = service.scheduler in _SCHEDULERS
     scheduler = Scheduler(service.scheduler) if known else Scheduler.WRR
     chosen = service.flags & _ALL_FLAGS
@@ -120,7 +120,7 @@ def virtual_server(service: codec.Service, destinations: Iterable[codec.Destinat
     ours = known and (not rest or persistent) and (not chosen or scheduler in _HASHING)
     return VirtualServer(
         scheduler,
-        ALIEN if not ours else service.timeout if persistent else 0,
+        FOREIGN_VALUE if not ours else service.timeout if persistent else 0,
         {
             found.key: _real_server(found.weight, found.forwarding, found.upper_threshold, found.lower_threshold)
             for found in destinations
@@ -129,7 +129,7 @@ def virtual_server(service: codec.Service, destinations: Iterable[codec.Destinat
     )
 
 
-def reason(change: Change, ack: Ack) -> str | None:
+def failure_reason(change: IpvsChange, ack: NetlinkAck) -> str | None:
     """Why the change failed, ending with the remedy; None if all is now as it asked."""
     if not ack.error or _gone_already(change, ack):
         return None
@@ -140,7 +140,9 @@ def reason(change: Change, ack: Ack) -> str | None:
         case (AddVirtualServer(), errno.EPROTONOSUPPORT | errno.EAFNOSUPPORT):
             return f"this kernel's IPVS cannot balance {change.key}: it was built without that protocol"
         case _, errno.ESRCH:
-            return f"there is no virtual server {virtual_key(change)} in IPVS: it is added when the table is read again"
+            return (
+                f"there is no virtual server {operation_key(change)} in IPVS: it is added when the table is read again"
+            )
         case EditRealServer(), errno.ENOENT:
             return f"{change.real} is not behind {change.virtual} in IPVS: it is added when the table is read again"
         case ((AddRealServer() | EditRealServer()), errno.EINVAL):

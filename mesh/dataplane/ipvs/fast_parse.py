@@ -13,18 +13,18 @@ from typing import Any
 from mesh.dataplane.ipvs.messages import (
     COUNTS,
     FORWARDING_MASK,
-    Destination,
-    Service,
+    IpvsDestination,
+    IpvsService,
     parse_address,
     parse_destination,
     parse_service,
 )
 from mesh.dataplane.ipvs.messages import DestinationAttribute as Dst
 from mesh.dataplane.ipvs.messages import ServiceAttribute as Svc
-from mesh.dataplane.netlink import ATTRIBUTE_HEADER, U16, positions
+from mesh.dataplane.netlink import ATTRIBUTE_HEADER, U16, attribute_positions
 from mesh.model.table import RealKey
 
-REMEMBERED = 1 << 16
+MAX_CACHED_MESSAGES = 1 << 16
 """Messages; when more come, all are forgotten."""
 
 _SETTINGS = {Dst.ADDR: "16s", Dst.PORT: "2s", Dst.WEIGHT: "I", Dst.FWD_METHOD: "I", **dict.fromkeys(COUNTS[:2], "I")}
@@ -42,7 +42,7 @@ class DestinationParser:
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Destination] = {}
+        self._known: dict[bytes, IpvsDestination] = {}
         """By what is before the counts; without connections."""
         self._size = self._start = self._end = 0
         self._moving_headers: tuple[bytes, ...] = ()
@@ -54,7 +54,7 @@ class DestinationParser:
         self._order: Callable[[tuple[Any, ...]], tuple[Any, ...]] = tuple
         self._family = 0
 
-    def __call__(self, body: bytes) -> Destination:
+    def __call__(self, body: bytes) -> IpvsDestination:
         """See `parse_destination`."""
         if len(body) == self._size:
             before, moving = body[: self._start], body[self._start : self._end]
@@ -64,24 +64,24 @@ class DestinationParser:
                     return known
                 *fields, family = _MOVING.unpack(moving)
                 if (*fields[::2], family) == self._moving_headers:
-                    return Destination(*known[:5], *fields[1::2])
+                    return IpvsDestination(*known[:5], *fields[1::2])
         found = parse_destination(body)
         self._learn(body)
         return found
 
-    def _meet(self, before: bytes) -> Destination | None:
+    def _meet(self, before: bytes) -> IpvsDestination | None:
         """One that was not seen yet, in the layout of the others; None: it has another."""
         if self._headers.unpack(before) != self._expected:
             return None
         packed, port, weight, forwarding, *thresholds = self._order(self._values.unpack(before))
         key = RealKey(parse_address(packed, self._family), int.from_bytes(port, "big"))
-        if len(self._known) >= REMEMBERED:
+        if len(self._known) >= MAX_CACHED_MESSAGES:
             self._known.clear()
-        found = self._known[before] = Destination(key, weight, forwarding & FORWARDING_MASK, *thresholds)
+        found = self._known[before] = IpvsDestination(key, weight, forwarding & FORWARDING_MASK, *thresholds)
         return found
 
     def _learn(self, body: bytes) -> None:
-        places = {kind: start for kind, start, _ in positions(body, ATTRIBUTE_HEADER)}
+        places = {kind: start for kind, start, _ in attribute_positions(body, ATTRIBUTE_HEADER)}
         start = places.get(_COUNTS[0], 0) - ATTRIBUTE_HEADER
         moving = {kind: start + ATTRIBUTE_HEADER + 8 * number for number, kind in enumerate((*_COUNTS, Dst.AF))}
         end = start + _MOVING.size
@@ -117,11 +117,11 @@ class ServiceParser:
     """`parse_service` for thousands of them. Of the statistics at the end nothing is used, and nothing looked at."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Service | None] = {}
+        self._known: dict[bytes, IpvsService | None] = {}
         """By what is before the statistics."""
         self._size = self._end = 0
 
-    def __call__(self, body: bytes) -> Service | None:
+    def __call__(self, body: bytes) -> IpvsService | None:
         """See `parse_service`."""
         if len(body) == self._size:
             start = body[: self._end]
@@ -131,12 +131,12 @@ class ServiceParser:
         self._learn(body, found)
         return found
 
-    def _learn(self, body: bytes, found: Service | None) -> None:
-        places = {kind: start - ATTRIBUTE_HEADER for kind, start, _ in positions(body, ATTRIBUTE_HEADER)}
+    def _learn(self, body: bytes, found: IpvsService | None) -> None:
+        places = {kind: start - ATTRIBUTE_HEADER for kind, start, _ in attribute_positions(body, ATTRIBUTE_HEADER)}
         end = places.get(Svc.STATS, 0)
         if any(places.get(kind, 0) > end for kind in Svc if kind is not Svc.STATS):
             return
-        if (self._size, self._end) != (len(body), end) or len(self._known) >= REMEMBERED:
+        if (self._size, self._end) != (len(body), end) or len(self._known) >= MAX_CACHED_MESSAGES:
             self._known.clear()
         self._size, self._end = len(body), end
         self._known[body[:end]] = found

@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple, TypeAlias
 
-from mesh.dataplane.netlink import PORT, U16, U32, Attributes, Request, attribute, nest
+from mesh.dataplane.netlink import PORT, U16, U32, NetlinkAttributes, NetlinkRequest, nest_attributes, pack_attribute
 from mesh.model.service import Address, Transport
 from mesh.model.table import RealKey, VirtualKey
 
@@ -40,7 +40,7 @@ _DESTINATION_KEY = struct.Struct("=HHH2x HH16s HH2s2x")  # family, address, port
 _SETTINGS = struct.Struct("=HHI HHI HHI HHI")  # of a destination: forwarding, weight, the thresholds
 
 
-class Command(IntEnum):
+class IpvsCommand(IntEnum):
     """IPVS_CMD_*, those that are used."""
 
     NEW_SERVICE = 1
@@ -57,7 +57,7 @@ class Command(IntEnum):
     GET_INFO = 15
 
 
-class _Of(IntEnum):  # IPVS_CMD_ATTR_*
+class _CommandAttribute(IntEnum):  # IPVS_CMD_ATTR_*
     SERVICE, DEST, _DAEMON, TIMEOUT_TCP, TIMEOUT_TCP_FIN, TIMEOUT_UDP = range(1, 7)
 
 
@@ -67,7 +67,7 @@ class ServiceAttribute(IntEnum):
     AF, PROTOCOL, ADDR, PORT, FWMARK, SCHED_NAME, FLAGS, TIMEOUT, NETMASK, STATS = range(1, 11)
 
 
-SERVICE = _Of.SERVICE
+SERVICE = _CommandAttribute.SERVICE
 """Kind of the attribute that holds a service."""
 _Svc: TypeAlias = ServiceAttribute
 """Short, for its use here."""
@@ -88,7 +88,7 @@ COUNTS = (_Dst.U_THRESH, _Dst.L_THRESH, _Dst.ACTIVE_CONNS, _Dst.INACT_CONNS, _Ds
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class IpvsService:
     """A virtual server as IPVS keeps it, without its real servers."""
 
     key: VirtualKey
@@ -102,7 +102,7 @@ class Service:
     """How many bits of a client's address count for persistence; None: all."""
 
 
-class Destination(NamedTuple):
+class IpvsDestination(NamedTuple):
     """A real server as IPVS keeps it; the connection counts are only read."""
 
     key: RealKey
@@ -116,7 +116,7 @@ class Destination(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Timeouts:
+class IpvsTimeouts:
     """How long IPVS remembers an idle connection, seconds; 0 when written: leave as it is."""
 
     tcp: int = 0
@@ -124,71 +124,81 @@ class Timeouts:
     udp: int = 0
 
 
-def new_service(service: Service) -> Request:
+def new_service(service: IpvsService) -> NetlinkRequest:
     """Refused with EEXIST if the key is taken, ENOENT if the kernel lacks the scheduler."""
-    return Request(Command.NEW_SERVICE, _service(service))
+    return NetlinkRequest(IpvsCommand.NEW_SERVICE, _service(service))
 
 
-def set_service(service: Service) -> Request:
+def set_service(service: IpvsService) -> NetlinkRequest:
     """Refused with ESRCH if there is none."""
-    return Request(Command.SET_SERVICE, _service(service))
+    return NetlinkRequest(IpvsCommand.SET_SERVICE, _service(service))
 
 
-def delete_service(key: VirtualKey) -> Request:
+def delete_service(key: VirtualKey) -> NetlinkRequest:
     """Refused with ESRCH if there is none."""
-    return Request(Command.DEL_SERVICE, nest(_Of.SERVICE, _service_key(key)))
+    return NetlinkRequest(IpvsCommand.DEL_SERVICE, nest_attributes(_CommandAttribute.SERVICE, _service_key(key)))
 
 
-def get_services() -> Request:
+def get_services() -> NetlinkRequest:
     """All of them; each reply is for `parse_service`."""
-    return Request(Command.GET_SERVICE, dump=True)
+    return NetlinkRequest(IpvsCommand.GET_SERVICE, dump=True)
 
 
-def get_service(key: VirtualKey) -> Request:
+def get_service(key: VirtualKey) -> NetlinkRequest:
     """That one; the reply is for `parse_service`. Refused with ESRCH if there is none."""
-    return Request(Command.GET_SERVICE, nest(_Of.SERVICE, _service_key(key)))
+    return NetlinkRequest(IpvsCommand.GET_SERVICE, nest_attributes(_CommandAttribute.SERVICE, _service_key(key)))
 
 
-def new_destination(virtual: VirtualKey, destination: Destination) -> Request:
+def new_destination(virtual: VirtualKey, destination: IpvsDestination) -> NetlinkRequest:
     """Refused with EEXIST if it is there, ESRCH without the service, EINVAL if the address is no unicast one."""
-    return Request(Command.NEW_DEST, _destination(virtual, destination))
+    return NetlinkRequest(IpvsCommand.NEW_DEST, _destination(virtual, destination))
 
 
-def set_destination(virtual: VirtualKey, destination: Destination) -> Request:
+def set_destination(virtual: VirtualKey, destination: IpvsDestination) -> NetlinkRequest:
     """Refused with ENOENT if it is not there, ESRCH without the service."""
-    return Request(Command.SET_DEST, _destination(virtual, destination))
+    return NetlinkRequest(IpvsCommand.SET_DEST, _destination(virtual, destination))
 
 
-def delete_destination(virtual: VirtualKey, real: RealKey) -> Request:
+def delete_destination(virtual: VirtualKey, real: RealKey) -> NetlinkRequest:
     """Refused with ENOENT if it is not there, ESRCH without the service."""
-    body = nest(_Of.SERVICE, _service_key(virtual)) + nest(_Of.DEST, _destination_key(real))
-    return Request(Command.DEL_DEST, body)
+    body = nest_attributes(_CommandAttribute.SERVICE, _service_key(virtual)) + nest_attributes(
+        _CommandAttribute.DEST, _destination_key(real)
+    )
+    return NetlinkRequest(IpvsCommand.DEL_DEST, body)
 
 
-def get_destinations(virtual: VirtualKey) -> Request:
+def get_destinations(virtual: VirtualKey) -> NetlinkRequest:
     """Those of one service, none if it is gone; each reply is for `parse_destination`."""
-    return Request(Command.GET_DEST, nest(_Of.SERVICE, _service_key(virtual)), dump=True)
+    return NetlinkRequest(
+        IpvsCommand.GET_DEST, nest_attributes(_CommandAttribute.SERVICE, _service_key(virtual)), dump=True
+    )
 
 
-def get_config() -> Request:
+def get_config() -> NetlinkRequest:
     """The reply is for `parse_timeouts`."""
-    return Request(Command.GET_CONFIG)
+    return NetlinkRequest(IpvsCommand.GET_CONFIG)
 
 
-def set_config(timeouts: Timeouts) -> Request:
+def set_config(timeouts: IpvsTimeouts) -> NetlinkRequest:
     """The kernel leaves alone what is 0 here."""
-    pairs = ((_Of.TIMEOUT_TCP, timeouts.tcp), (_Of.TIMEOUT_TCP_FIN, timeouts.tcp_fin), (_Of.TIMEOUT_UDP, timeouts.udp))
-    return Request(Command.SET_CONFIG, b"".join(attribute(kind, U32.pack(value)) for kind, value in pairs if value))
+    pairs = (
+        (_CommandAttribute.TIMEOUT_TCP, timeouts.tcp),
+        (_CommandAttribute.TIMEOUT_TCP_FIN, timeouts.tcp_fin),
+        (_CommandAttribute.TIMEOUT_UDP, timeouts.udp),
+    )
+    return NetlinkRequest(
+        IpvsCommand.SET_CONFIG, b"".join(pack_attribute(kind, U32.pack(value)) for kind, value in pairs if value)
+    )
 
 
-def get_info() -> Request:
+def get_info() -> NetlinkRequest:
     """The reply is for `parse_info`."""
-    return Request(Command.GET_INFO)
+    return NetlinkRequest(IpvsCommand.GET_INFO)
 
 
-def parse_service(body: bytes) -> Service | None:
+def parse_service(body: bytes) -> IpvsService | None:
     """None for what no `VirtualKey` can name: services of a firewall mark or of another protocol."""
-    of = Attributes(body).nested(_Of.SERVICE)
+    of = NetlinkAttributes(body).nested(_CommandAttribute.SERVICE)
     transport = _TRANSPORTS.get(of.number(U16, _Svc.PROTOCOL, default=0))
     if transport is None:
         return None
@@ -197,7 +207,7 @@ def parse_service(body: bytes) -> Service | None:
         bits, prefix = 32, int.from_bytes(of.raw(_Svc.NETMASK, 4), "big").bit_count()
     else:
         bits, prefix = 128, of.number(U32, _Svc.NETMASK)
-    return Service(
+    return IpvsService(
         key=VirtualKey(parse_address(of.raw(_Svc.ADDR, 16), family), of.number(PORT, _Svc.PORT), transport),
         scheduler=of.text(_Svc.SCHED_NAME),
         flags=of.number(U32, _Svc.FLAGS) & ~_HASHED,
@@ -206,10 +216,10 @@ def parse_service(body: bytes) -> Service | None:
     )
 
 
-def parse_destination(body: bytes) -> Destination:
+def parse_destination(body: bytes) -> IpvsDestination:
     """One real server, with its connection counts."""
-    of = Attributes(body).nested(_Of.DEST)
-    return Destination(
+    of = NetlinkAttributes(body).nested(_CommandAttribute.DEST)
+    return IpvsDestination(
         RealKey(parse_address(of.raw(_Dst.ADDR, 16), of.number(U16, _Dst.AF)), of.number(PORT, _Dst.PORT)),
         of.number(U32, _Dst.WEIGHT),
         of.number(U32, _Dst.FWD_METHOD) & FORWARDING_MASK,
@@ -217,32 +227,32 @@ def parse_destination(body: bytes) -> Destination:
     )
 
 
-def parse_timeouts(body: bytes) -> Timeouts:
+def parse_timeouts(body: bytes) -> IpvsTimeouts:
     """The answer to `get_config`; what it does not name (a kernel without UDP in IPVS) is 0."""
-    of = Attributes(body)
-    kinds = (_Of.TIMEOUT_TCP, _Of.TIMEOUT_TCP_FIN, _Of.TIMEOUT_UDP)
-    return Timeouts(*(of.number(U32, kind, default=0) for kind in kinds))
+    of = NetlinkAttributes(body)
+    kinds = (_CommandAttribute.TIMEOUT_TCP, _CommandAttribute.TIMEOUT_TCP_FIN, _CommandAttribute.TIMEOUT_UDP)
+    return IpvsTimeouts(*(of.number(U32, kind, default=0) for kind in kinds))
 
 
 def parse_info(body: bytes) -> tuple[str, int]:
     """Version of IPVS (`1.2.1`) and size of its connection table."""
-    of = Attributes(body)
+    of = NetlinkAttributes(body)
     version = of.number(U32, _INFO_VERSION)
     return f"{version >> 16 & 0xFF}.{version >> 8 & 0xFF}.{version & 0xFF}", of.number(U32, _INFO_TABLE_SIZE)
 
 
-def _service(service: Service) -> bytes:
+def _service(service: IpvsService) -> bytes:
     bits = 128 if ":" in service.key.address else 32
     prefix = bits if service.prefix is None else service.prefix
     # IPv4: a mask; IPv6: a prefix length in the same attribute
     netmask = U32.pack(prefix) if bits == 128 else (0xFFFFFFFF << 32 - prefix & 0xFFFFFFFF).to_bytes(4, "big")
-    return nest(
-        _Of.SERVICE,
+    return nest_attributes(
+        _CommandAttribute.SERVICE,
         _service_key(service.key)
-        + attribute(_Svc.SCHED_NAME, service.scheduler.encode() + b"\0")
-        + attribute(_Svc.FLAGS, _FLAGS.pack(service.flags, 0xFFFFFFFF))
-        + attribute(_Svc.TIMEOUT, U32.pack(service.timeout))
-        + attribute(_Svc.NETMASK, netmask),
+        + pack_attribute(_Svc.SCHED_NAME, service.scheduler.encode() + b"\0")
+        + pack_attribute(_Svc.FLAGS, _FLAGS.pack(service.flags, 0xFFFFFFFF))
+        + pack_attribute(_Svc.TIMEOUT, U32.pack(service.timeout))
+        + pack_attribute(_Svc.NETMASK, netmask),
     )
 
 
@@ -253,12 +263,14 @@ def _service_key(key: VirtualKey) -> bytes:
     return _KEY.pack(6, _Svc.AF, family, 6, _Svc.PROTOCOL, protocol, 20, _Svc.ADDR, packed, 6, _Svc.PORT, port)
 
 
-def _destination(virtual: VirtualKey, destination: Destination) -> bytes:
+def _destination(virtual: VirtualKey, destination: IpvsDestination) -> bytes:
     settings = _SETTINGS.pack(
         8, _Dst.FWD_METHOD, destination.forwarding, 8, _Dst.WEIGHT, destination.weight,
         8, _Dst.U_THRESH, destination.upper_threshold, 8, _Dst.L_THRESH, destination.lower_threshold,
     )  # fmt: skip  # the kernel insists on the thresholds
-    return nest(_Of.SERVICE, _service_key(virtual)) + nest(_Of.DEST, _destination_key(destination.key) + settings)
+    return nest_attributes(_CommandAttribute.SERVICE, _service_key(virtual)) + nest_attributes(
+        _CommandAttribute.DEST, _destination_key(destination.key) + settings
+    )
 
 
 def _destination_key(key: RealKey) -> bytes:

@@ -15,10 +15,17 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from mesh.dataplane import DataPlaneError, Failure, VipInterface
-from mesh.dataplane.drain import Place
+from mesh.dataplane import DataPlaneError, OperationFailure, VipInterface
+from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.ipvs import messages as codec
-from mesh.dataplane.ipvs.convert import Change, as_edit, encode, reason, virtual_key, virtual_server
+from mesh.dataplane.ipvs.convert import (
+    IpvsChange,
+    as_edit,
+    encode_change,
+    failure_reason,
+    operation_key,
+    to_virtual_server,
+)
 from mesh.dataplane.ipvs.fast_parse import DestinationParser, ServiceParser
 from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.stats import parse_traffic
@@ -26,7 +33,7 @@ from mesh.dataplane.kernel import move_vip
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.model.table import Table, Traffic, VirtualKey
+from mesh.model.table import Table, TrafficCounters, VirtualKey
 
 _FEW = 64
 """Up to so many virtual servers are asked for one by one; more are picked from the whole list."""
@@ -34,7 +41,7 @@ _FEW = 64
 log = logging.getLogger("vipmesh")
 
 
-async def available() -> str | None:
+async def unavailable_reason() -> str | None:
     """None if this kernel offers IPVS and we may program it; otherwise why not, in one line."""
     try:
         ipvs = await IpvsSocket.open()
@@ -86,15 +93,15 @@ class IpvsDataPlane:
             ) from error
         async with self._connection() as ipvs:
             servers = {
-                service.key: virtual_server(service, destinations)
+                service.key: to_virtual_server(service, destinations)
                 for service, destinations in await self._listing(ipvs, only)
             }
         return Table(servers, frozenset(address for address in bound if self._in_pool(address)))
 
-    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         """See `DataPlane.apply`."""
-        failures: list[Failure] = []
-        changes: list[Change] = []  # those that share a datagram
+        failures: list[OperationFailure] = []
+        changes: list[IpvsChange] = []  # those that share a datagram
         for operation in operations:
             if isinstance(operation, BindVip | UnbindVip):
                 failures += await self._program(changes)
@@ -107,7 +114,7 @@ class IpvsDataPlane:
                 changes = []
         return failures + await self._program(changes)
 
-    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
         """See `DataPlane.connections`: what IPVS calls active. UDP has no established ones and needs no time."""
         async with self._connection() as ipvs:
             return {
@@ -116,7 +123,7 @@ class IpvsDataPlane:
                 for destination in destinations
             }
 
-    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+    async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """See `DataPlane.traffic`."""
         async with self._connection() as ipvs:
             counted = await ipvs.dump(codec.get_services(), parse_traffic)
@@ -130,7 +137,7 @@ class IpvsDataPlane:
 
     async def _listing(
         self, ipvs: IpvsSocket, only: Collection[VirtualKey] | None
-    ) -> list[tuple[codec.Service, list[codec.Destination]]]:
+    ) -> list[tuple[codec.IpvsService, list[codec.IpvsDestination]]]:
         """Our virtual servers with what is behind each."""
         if only is None or len(only) > _FEW:
             services = await ipvs.dump(codec.get_services(), self._parse_service)
@@ -146,34 +153,34 @@ class IpvsDataPlane:
         asked = [codec.get_destinations(service.key) for service in ours]
         return list(zip(ours, await ipvs.dump_each(asked, self._parse_destination), strict=True))
 
-    async def _program(self, changes: Sequence[Change]) -> list[Failure]:
+    async def _program(self, changes: Sequence[IpvsChange]) -> list[OperationFailure]:
         """Those that are not ours are refused; without changes, nothing is opened."""
-        ours = [change for change in changes if self.owns(virtual_key(change))]
+        ours = [change for change in changes if self.owns(operation_key(change))]
         reasons = iter(await self._reasons(ours) if ours else ())
         failures = []
         for change in changes:
-            key = virtual_key(change)
+            key = operation_key(change)
             reason = next(reasons) if self.owns(key) else self._not_ours(str(key))
             if reason is not None:
-                failures.append(Failure(change, reason))
+                failures.append(OperationFailure(change, reason))
         return failures
 
-    async def _reasons(self, changes: Sequence[Change]) -> list[CodedText | None]:
+    async def _reasons(self, changes: Sequence[IpvsChange]) -> list[CodedText | None]:
         """Why each change failed; None: it did not. What is to be added and exists is edited instead."""
         async with self._connection() as ipvs:
-            acks = await ipvs.execute([encode(change) for change in changes])
+            acks = await ipvs.execute([encode_change(change) for change in changes])
             existing = [index for index, ack in enumerate(acks) if ack.error == errno.EEXIST]
-            again = await ipvs.execute([encode(as_edit(changes[index])) for index in existing])
+            again = await ipvs.execute([encode_change(as_edit(changes[index])) for index in existing])
         for index, ack in zip(existing, again, strict=True):
             acks[index] = ack
-        reasons = (reason(change, ack) for change, ack in zip(changes, acks, strict=True))
+        reasons = (failure_reason(change, ack) for change, ack in zip(changes, acks, strict=True))
         return [None if text is None else CodedText(text, Code.OPERATION_REFUSED) for text in reasons]
 
-    async def _move_vip(self, operation: BindVip | UnbindVip) -> list[Failure]:
+    async def _move_vip(self, operation: BindVip | UnbindVip) -> list[OperationFailure]:
         if not self._in_pool(operation.address):
-            return [Failure(operation, self._not_ours(operation.address))]
+            return [OperationFailure(operation, self._not_ours(operation.address))]
         reason = await move_vip(self._interface, operation)
-        return [] if reason is None else [Failure(operation, reason)]
+        return [] if reason is None else [OperationFailure(operation, reason)]
 
     def _not_ours(self, what: str) -> CodedText:
         reason = f"{what} is outside the VIP pool {self._pool} and not published: widen the pool or choose another VIP"
@@ -197,7 +204,7 @@ class IpvsDataPlane:
         (timeouts,) = await ipvs.dump(codec.get_config(), codec.parse_timeouts)
         if timeouts.tcp == self._tcp_timeout:
             return
-        (ack,) = await ipvs.execute([codec.set_config(codec.Timeouts(tcp=self._tcp_timeout))])
+        (ack,) = await ipvs.execute([codec.set_config(codec.IpvsTimeouts(tcp=self._tcp_timeout))])
         if ack.error:
             log.warning(
                 "IPVS TCP timeout stays at %d s: %s",

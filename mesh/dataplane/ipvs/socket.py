@@ -23,7 +23,15 @@ from pyroute2.netlink.generic.ipvs import ipvsmsg
 
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.ipvs.messages import FAMILY_NAME
-from mesh.dataplane.netlink import Ack, MalformedError, Reply, Request, entries, pack, unpack
+from mesh.dataplane.netlink import (
+    MalformedNetlinkError,
+    NetlinkAck,
+    NetlinkReply,
+    NetlinkRequest,
+    list_entries,
+    pack_message,
+    unpack_messages,
+)
 from mesh.model.codes import Code
 
 T = TypeVar("T")
@@ -61,20 +69,20 @@ class IpvsSocket:
         """
         return cls(await asyncio.to_thread(_family), patience)
 
-    async def execute(self, requests: Sequence[Request]) -> list[Ack]:
+    async def execute(self, requests: Sequence[NetlinkRequest]) -> list[NetlinkAck]:
         """Send changes in order; what each came to, in the same order. One refusal does not stop the others.
 
         Raises `DataPlaneError` if the kernel does not answer, or refuses us altogether; what was sent before may
         have happened.
         """
-        acks: list[Ack] = []
+        acks: list[NetlinkAck] = []
         async with self._turn:
             for start in range(0, len(requests), BATCH):
                 acks += await self._execute_batch(requests[start : start + BATCH])
                 await asyncio.sleep(0)
         return acks
 
-    async def dump(self, request: Request, parse: Callable[[bytes], T], absent: int = 0) -> list[T]:
+    async def dump(self, request: NetlinkRequest, parse: Callable[[bytes], T], absent: int = 0) -> list[T]:
         """All replies to one question, each parsed; whole, or it raises `DataPlaneError`.
 
         `absent`: the errno by which the kernel says that what was asked about is not there; then there are none.
@@ -83,7 +91,7 @@ class IpvsSocket:
         return replies
 
     async def dump_each(
-        self, requests: Sequence[Request], parse: Callable[[bytes], T], absent: int = 0
+        self, requests: Sequence[NetlinkRequest], parse: Callable[[bytes], T], absent: int = 0
     ) -> list[list[T]]:
         """What `dump` gives for each of many questions; the loop gets its turn every few milliseconds."""
         loop = asyncio.get_running_loop()
@@ -101,20 +109,20 @@ class IpvsSocket:
         """The kernel keeps what was programmed. Not while a request is under way: cancel it first."""
         self._socket.close()
 
-    async def _execute_batch(self, requests: Sequence[Request]) -> list[Ack]:
+    async def _execute_batch(self, requests: Sequence[NetlinkRequest]) -> list[NetlinkAck]:
         with self._exchange():
             first = self._send(requests)
-            acks: dict[int, Ack] = {}
+            acks: dict[int, NetlinkAck] = {}
             while len(acks) < len(requests):
-                for answer in unpack(await self._receive()):
-                    if isinstance(answer, Ack) and 0 <= answer.sequence - first < len(requests):
+                for answer in unpack_messages(await self._receive()):
+                    if isinstance(answer, NetlinkAck) and 0 <= answer.sequence - first < len(requests):
                         acks[answer.sequence] = answer
             ordered = [acks[first + index] for index in range(len(requests))]
         for ack in ordered:
             _refuse_if_not_permitted(ack)
         return ordered
 
-    async def _dump_whole(self, request: Request, parse: Callable[[bytes], T], absent: int) -> list[T]:
+    async def _dump_whole(self, request: NetlinkRequest, parse: Callable[[bytes], T], absent: int) -> list[T]:
         for _ in range(_ATTEMPTS):
             replies = await self._dump_once(request, parse, absent)
             if replies is not None:
@@ -124,22 +132,22 @@ class IpvsSocket:
             Code.NETLINK_FAILED, "the IPVS tables changed all the time while they were read: try again"
         )
 
-    async def _dump_once(self, request: Request, parse: Callable[[bytes], T], absent: int) -> list[T] | None:
+    async def _dump_once(self, request: NetlinkRequest, parse: Callable[[bytes], T], absent: int) -> list[T] | None:
         replies: list[T] = []
         interrupted = False
         with self._exchange():
             sequence = self._send([request])
             while True:
                 datagram = await self._receive()
-                bodies = entries(datagram, sequence)
+                bodies = list_entries(datagram, sequence)
                 if bodies is not None:
                     replies += map(parse, bodies)
                     continue
-                for answer in unpack(datagram):
+                for answer in unpack_messages(datagram):
                     if answer.sequence != sequence:
                         continue
                     interrupted |= answer.interrupted
-                    if isinstance(answer, Reply):
+                    if isinstance(answer, NetlinkReply):
                         replies.append(parse(answer.body))
                         continue
                     _refuse_if_not_permitted(answer)
@@ -149,11 +157,11 @@ class IpvsSocket:
                         raise _refusal(answer)
                     return None if interrupted else replies
 
-    def _send(self, requests: Sequence[Request]) -> int:
+    def _send(self, requests: Sequence[NetlinkRequest]) -> int:
         """Returns the sequence number of the first; the others follow it."""
         first = self._sequence + 1
         self._sequence += len(requests)
-        messages = [pack(request, self._family, first + index) for index, request in enumerate(requests)]
+        messages = [pack_message(request, self._family, first + index) for index, request in enumerate(requests)]
         self._socket.send(b"".join(messages))
         return first
 
@@ -205,7 +213,7 @@ def _as_data_plane_error(patience: float) -> Iterator[None]:
         raise DataPlaneError(
             Code.NETLINK_FAILED, f"the kernel did not answer about IPVS within {patience:g} s: look into `dmesg`"
         ) from error
-    except MalformedError as error:
+    except MalformedNetlinkError as error:
         raise DataPlaneError(
             Code.NETLINK_FAILED, f"the kernel's answer about IPVS is not understood ({error}): report it"
         ) from error
@@ -218,12 +226,12 @@ def _as_data_plane_error(patience: float) -> Iterator[None]:
         ) from error
 
 
-def _refuse_if_not_permitted(ack: Ack) -> None:
+def _refuse_if_not_permitted(ack: NetlinkAck) -> None:
     if ack.error in {errno.EPERM, errno.EACCES}:
         raise DataPlaneError(Code.NOT_PERMITTED, _NOT_PERMITTED)
 
 
-def _refusal(ack: Ack) -> DataPlaneError:
+def _refusal(ack: NetlinkAck) -> DataPlaneError:
     if ack.error == errno.ENOENT:  # of the family: the module was unloaded under us
         return DataPlaneError(Code.NO_IPVS, _NO_IPVS)
     detail = f", {ack.text}" if ack.text else ""

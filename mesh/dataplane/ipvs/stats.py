@@ -7,24 +7,26 @@ import struct
 from enum import IntEnum
 
 from mesh.dataplane.ipvs.messages import SERVICE, parse_service
-from mesh.dataplane.netlink import U32, Attributes
-from mesh.model.table import Traffic, VirtualKey
+from mesh.dataplane.netlink import U32, NetlinkAttributes
+from mesh.model.table import TrafficCounters, VirtualKey
 
 _U64 = struct.Struct("=Q")
 _STATS, _STATS64 = 10, 12  # IPVS_SVC_ATTR_*; the second since Linux 4.1
 
 
-class _Stats(IntEnum):  # IPVS_STATS_ATTR_*
+class _IpvsStats(IntEnum):  # IPVS_STATS_ATTR_*
     CONNS, _INPKTS, _OUTPKTS, INBYTES, OUTBYTES = range(1, 6)
 
 
-def parse_traffic(body: bytes) -> tuple[VirtualKey, Traffic] | None:
+def parse_traffic(body: bytes) -> tuple[VirtualKey, TrafficCounters] | None:
     """Of one virtual server, from the reply to `get_services`; None as in `parse_service`."""
     service = parse_service(body)
     if service is None:
         return None
-    of = Attributes(body).nested(SERVICE)
+    of = NetlinkAttributes(body).nested(SERVICE)
     wide = of.has(_STATS64)
     stats = of.nested(_STATS64 if wide else _STATS)
-    connections = stats.number(_U64 if wide else U32, _Stats.CONNS)
-    return service.key, Traffic(connections, stats.number(_U64, _Stats.INBYTES), stats.number(_U64, _Stats.OUTBYTES))
+    connections = stats.number(_U64 if wide else U32, _IpvsStats.CONNS)
+    return service.key, TrafficCounters(
+        connections, stats.number(_U64, _IpvsStats.INBYTES), stats.number(_U64, _IpvsStats.OUTBYTES)
+    )

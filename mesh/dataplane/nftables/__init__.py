@@ -7,6 +7,6 @@ real server. Later packets follow the connection that the kernel then knows (con
 established one. All of it is in one table, `vipmesh_lb`; other tables of the host are neither read nor touched.
 """
 
-from mesh.dataplane.nftables.plane import NftablesDataPlane, available, remove
+from mesh.dataplane.nftables.plane import NftablesDataPlane, remove_tables, unavailable_reason
 
-__all__ = ["NftablesDataPlane", "available", "remove"]
+__all__ = ["NftablesDataPlane", "remove_tables", "unavailable_reason"]

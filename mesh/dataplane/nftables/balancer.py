@@ -1,8 +1,9 @@
 """How a virtual server's chain picks the real server of a new connection: a number from the kernel, and its slots.
 
 nftables counts no connections, so the schedulers that want the least loaded real server share by weight instead. Up
-to `IN_TURN` slots are dealt out in turn and evenly mixed; beyond that at random, as a map with that many elements would
-cost more than it gives. The hashing schedulers have a fixed seed: every worker sends a client to the same real server.
+to `MAX_SLOTS` slots are dealt out in turn and evenly mixed; beyond that at random, as a map with that many elements
+would cost more than it gives. The hashing schedulers have a fixed seed: every worker sends a client to the same real
+server.
 """
 
 import math
@@ -12,11 +13,11 @@ from dataclasses import dataclass
 from mesh.model.service import Scheduler, SchedulerFlag
 from mesh.model.table import RealKey, VirtualKey, VirtualServer
 
-IN_TURN = 256
+MAX_SLOTS = 256
 """Slots, as the weights divided by their greatest common divisor add up."""
-SEED = 0x76697065
+HASH_SEED = 0x76697065
 """Any number, the same on all workers and for good."""
-COUNTING = frozenset({Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ})
+CONNECTION_SCHEDULERS = frozenset({Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ})
 """They look at the connections of each real server, which nftables does not know."""
 
 _HASHING = frozenset({Scheduler.SH, Scheduler.MH, Scheduler.DH})
@@ -25,7 +26,7 @@ _EQUAL = frozenset({Scheduler.RR, Scheduler.LC})
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class BalancerChoice:
     """An nft expression without its modulus, and real servers with the number of consecutive slots of each."""
 
     selector: str
@@ -39,7 +40,7 @@ class Choice:
     @property
     def number(self) -> str:
         """The whole nft expression: a number from 0 up to the modulus."""
-        seed = f" seed {SEED:#x}" if self.selector.startswith("jhash") else ""
+        seed = f" seed {HASH_SEED:#x}" if self.selector.startswith("jhash") else ""
         return f"{self.selector} mod {self.slots}{seed}"
 
     def ranges(self) -> Iterator[tuple[str, RealKey]]:
@@ -50,24 +51,24 @@ class Choice:
             start += count
 
 
-def choice(key: VirtualKey, server: VirtualServer) -> Choice | None:
+def choose_balancer(key: VirtualKey, server: VirtualServer) -> BalancerChoice | None:
     """What the chain has to do; None: no real server takes new connections."""
     shares = _shares(server)
     if not shares:
         return None
     if server.scheduler in _HASHING:
-        return Choice(f"jhash {_hashed(key, server)}", tuple(shares.items()))
-    if sum(shares.values()) > IN_TURN:
-        return Choice("numgen random", tuple(shares.items()))
-    return Choice("numgen inc", tuple(_joined(_mixed(shares))))
+        return BalancerChoice(f"jhash {_hashed(key, server)}", tuple(shares.items()))
+    if sum(shares.values()) > MAX_SLOTS:
+        return BalancerChoice("numgen random", tuple(shares.items()))
+    return BalancerChoice("numgen inc", tuple(_joined(_mixed(shares))))
 
 
-def takes_new(server: VirtualServer) -> list[RealKey]:
+def eligible_servers(server: VirtualServer) -> list[RealKey]:
     """The real servers that new connections may go to, in order."""
     return sorted(real for real, settings in server.real_servers.items() if settings.weight > 0)
 
 
-def unit(server: VirtualServer) -> int:
+def weight_unit(server: VirtualServer) -> int:
     """The weight that one slot stands for."""
     if server.scheduler in _EQUAL:
         return 1
@@ -75,9 +76,9 @@ def unit(server: VirtualServer) -> int:
 
 
 def _shares(server: VirtualServer) -> dict[RealKey, int]:
-    divisor = unit(server)
+    divisor = weight_unit(server)
     equal = server.scheduler in _EQUAL
-    return {real: 1 if equal else server.real_servers[real].weight // divisor for real in takes_new(server)}
+    return {real: 1 if equal else server.real_servers[real].weight // divisor for real in eligible_servers(server)}
 
 
 def _hashed(key: VirtualKey, server: VirtualServer) -> str:

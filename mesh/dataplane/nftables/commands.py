@@ -8,10 +8,10 @@ each.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesh.dataplane.nftables.balancer import COUNTING
-from mesh.dataplane.nftables.parse import State
-from mesh.dataplane.nftables.ruleset import SERVICES, Base, element
-from mesh.dataplane.nftables.service_chain import Chains, chain_name, chains, declaration
+from mesh.dataplane.nftables.balancer import CONNECTION_SCHEDULERS
+from mesh.dataplane.nftables.parse import RulesetState
+from mesh.dataplane.nftables.ruleset import SERVICES, BaseChains, map_element
+from mesh.dataplane.nftables.service_chain import ServiceChains, chain_name, client_set_declaration, service_chains
 from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
@@ -21,9 +21,9 @@ from mesh.dataplane.operations import (
     EditRealServer,
     EditVirtualServer,
     Operation,
-    RefusedError,
+    OperationRefusedError,
     UnbindVip,
-    settle,
+    settle_operation,
 )
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
@@ -32,7 +32,7 @@ from mesh.model.table import Table, VirtualKey, VirtualServer
 
 
 @dataclass(slots=True)
-class Changes:
+class NftChanges:
     """What a run of operations comes to."""
 
     after: dict[VirtualKey, VirtualServer | None] = field(default_factory=dict)
@@ -41,19 +41,21 @@ class Changes:
     """Index of an operation -> why it cannot be done."""
 
 
-def changes(servers: Mapping[VirtualKey, VirtualServer], operations: Sequence[Operation], version: int) -> Changes:
+def plan_changes(
+    servers: Mapping[VirtualKey, VirtualServer], operations: Sequence[Operation], version: int
+) -> NftChanges:
     """What the operations, none of them about VIPs, make of the virtual servers; `version`: of IP.
 
     To add what is there edits it, and what is to be deleted and is not there is gone already.
     """
-    result = Changes()
+    result = NftChanges()
     for index, operation in enumerate(operations):
-        key = virtual_key(operation)
+        key = operation_key(operation)
         before = result.after[key] if key in result.after else servers.get(key)
         reason = _unable(key, operation, version)
         try:
-            settled = settle(Table({key: before} if before is not None else {}), operation)
-        except RefusedError:
+            settled = settle_operation(Table({key: before} if before is not None else {}), operation)
+        except OperationRefusedError:
             reason = reason or f"what {operation} is about is not there: it is added when the table is read again"
         if reason is not None:
             result.refused[index] = CodedText(reason, Code.OPERATION_REFUSED)
@@ -62,7 +64,7 @@ def changes(servers: Mapping[VirtualKey, VirtualServer], operations: Sequence[Op
     return result
 
 
-def virtual_key(operation: Operation) -> VirtualKey:
+def operation_key(operation: Operation) -> VirtualKey:
     """The virtual server that an operation is about."""
     match operation:
         case AddVirtualServer() | EditVirtualServer() | DeleteVirtualServer():
@@ -73,10 +75,10 @@ def virtual_key(operation: Operation) -> VirtualKey:
             raise TypeError(operation)
 
 
-def shortcomings(operation: Operation) -> Iterator[str]:
+def unsupported_features(operation: Operation) -> Iterator[str]:
     """What an operation asks for that is done differently here, a line each."""
     match operation:
-        case AddVirtualServer(_, scheduler) | EditVirtualServer(_, scheduler) if scheduler in COUNTING:
+        case AddVirtualServer(_, scheduler) | EditVirtualServer(_, scheduler) if scheduler in CONNECTION_SCHEDULERS:
             yield f"scheduler {scheduler} looks at the load, which nftables cannot: endpoints take turns"
         case AddRealServer(_, _, settings) | EditRealServer(_, _, settings) if settings.upper_threshold:
             yield "routing.max_connections is not enforced by nftables"
@@ -98,19 +100,21 @@ def _unable(key: VirtualKey, operation: Operation, version: int) -> str | None:
 # ------------------------------------------------------------------------------------------------------- commands
 
 
-def part(base: Base, state: State, key: VirtualKey, after: VirtualServer | None) -> list[str]:
+def server_commands(base: BaseChains, state: RulesetState, key: VirtualKey, after: VirtualServer | None) -> list[str]:
     """The commands that make one virtual server so; none if it is."""
     if after is not None and state.servers.get(key) == after:
         return []
-    wanted = chains(key, after) if after is not None else Chains({}, {})
-    there = state.found.get(key, Chains({}, {}))
+    wanted = service_chains(key, after) if after is not None else ServiceChains({}, {})
+    there = state.found.get(key, ServiceChains({}, {}))
     return list(_commands(base.table, key, there, wanted, state.mapped.get(key)))
 
 
-def _commands(table: str, key: VirtualKey, there: Chains, wanted: Chains, mapped: str | None) -> Iterator[str]:
+def _commands(
+    table: str, key: VirtualKey, there: ServiceChains, wanted: ServiceChains, mapped: str | None
+) -> Iterator[str]:
     name = chain_name(key)
     if mapped is not None and (mapped != name or not wanted.chains):
-        yield f"delete element {table} {SERVICES} {{ {element(key)} }}"
+        yield f"delete element {table} {SERVICES} {{ {map_element(key)} }}"
         mapped = None
     for chain in there.chains:
         yield f"flush chain {table} {chain}"
@@ -121,10 +125,10 @@ def _commands(table: str, key: VirtualKey, there: Chains, wanted: Chains, mapped
             yield f"delete set {table} {clients}"
     for clients, seconds in wanted.clients.items():
         if there.clients.get(clients) != seconds:
-            yield f"add set {table} {clients} {declaration(key, seconds)}"
+            yield f"add set {table} {clients} {client_set_declaration(key, seconds)}"
     for chain in wanted.chains.keys() - there.chains.keys():
         yield f"add chain {table} {chain}"
     for chain, rules in wanted.chains.items():
         yield from (f"add rule {table} {chain} {rule}" for rule in rules)
     if wanted.chains and mapped is None:
-        yield f"add element {table} {SERVICES} {{ {element(key)} : goto {name} }}"
+        yield f"add element {table} {SERVICES} {{ {map_element(key)} : goto {name} }}"

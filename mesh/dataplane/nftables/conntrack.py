@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from mesh.dataplane.netlink import PORT, U32, Attributes, MalformedError, attribute, nest
+from mesh.dataplane.netlink import PORT, U32, MalformedNetlinkError, NetlinkAttributes, nest_attributes, pack_attribute
 from mesh.dataplane.nftables.service_chain import PROTOCOLS, TRANSPORTS
 from mesh.model.service import Transport
 from mesh.model.table import RealKey, VirtualKey
@@ -39,7 +39,7 @@ _INFO = {Transport.TCP: _INFO_TCP, Transport.SCTP: _INFO_SCTP}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ConntrackEntry:
     """One tracked connection to something that may be a virtual server."""
 
     virtual: VirtualKey
@@ -52,45 +52,50 @@ class Entry:
     """The attributes that name the entry to the kernel."""
 
 
-def family_of(version: int) -> int:
+def address_family(version: int) -> int:
     """The address family in the kernel's numbers, of IP version 4 or 6."""
     return _INET6 if version == 6 else _INET
 
 
-def request(kind: int, family: int, sequence: int, body: bytes = b"", flags: int = 0) -> bytes:
+def build_request(kind: int, family: int, sequence: int, body: bytes = b"", flags: int = 0) -> bytes:
     """A whole message."""
     length = _HEADER.size + _FAMILY_HEADER.size + len(body)
     return _HEADER.pack(length, kind, _F_REQUEST | flags, sequence, 0) + _FAMILY_HEADER.pack(family, 0, 0) + body
 
 
-def list_all(family: int, sequence: int) -> bytes:
+def list_all_request(family: int, sequence: int) -> bytes:
     """Ask for all entries."""
-    return request(_GET, family, sequence, flags=_F_DUMP)
+    return build_request(_GET, family, sequence, flags=_F_DUMP)
 
 
-def list_of(key: VirtualKey, sequence: int) -> bytes:
+def list_request(key: VirtualKey, sequence: int) -> bytes:
     """Ask for the entries of one virtual server; kernels before 5.8 answer with all."""
     address = ip_address(key.address)
     kind = _DESTINATION_6 if address.version == 6 else _DESTINATION_4
-    original = nest(_IP, attribute(kind, address.packed)) + nest(
+    original = nest_attributes(_IP, pack_attribute(kind, address.packed)) + nest_attributes(
         _PROTO,
-        attribute(_NUMBER, bytes([PROTOCOLS[key.transport]])) + attribute(_DESTINATION_PORT, PORT.pack(key.port)),
+        pack_attribute(_NUMBER, bytes([PROTOCOLS[key.transport]]))
+        + pack_attribute(_DESTINATION_PORT, PORT.pack(key.port)),
     )
-    by = attribute(_FILTER_ORIGINAL, U32.pack(_BY_DESTINATION)) + attribute(_FILTER_REPLY, U32.pack(0))
-    return request(
-        _GET, family_of(address.version), sequence, nest(_ORIGINAL, original) + nest(_FILTER, by), flags=_F_DUMP
+    by = pack_attribute(_FILTER_ORIGINAL, U32.pack(_BY_DESTINATION)) + pack_attribute(_FILTER_REPLY, U32.pack(0))
+    return build_request(
+        _GET,
+        address_family(address.version),
+        sequence,
+        nest_attributes(_ORIGINAL, original) + nest_attributes(_FILTER, by),
+        flags=_F_DUMP,
     )
 
 
-def delete(entry: Entry, sequence: int) -> bytes:
+def delete_request(entry: ConntrackEntry, sequence: int) -> bytes:
     """Forget one entry; the next packet of the connection is the first of a new one."""
     family = _INET6 if ":" in entry.virtual.address else _INET
-    return request(_DELETE, family, sequence, entry.handle, flags=_F_ACK)
+    return build_request(_DELETE, family, sequence, entry.handle, flags=_F_ACK)
 
 
-def parse(body: bytes, only: Collection[VirtualKey]) -> Entry | None:
-    """One entry of a list, if it belongs to one of these virtual servers. Raises `MalformedError`."""
-    found = Attributes(body)
+def parse_entry(body: bytes, only: Collection[VirtualKey]) -> ConntrackEntry | None:
+    """One entry of a list, if it belongs to one of these virtual servers. Raises `MalformedNetlinkError`."""
+    found = NetlinkAttributes(body)
     original = found.nested(_ORIGINAL)
     protocol = original.nested(_PROTO)
     transport = TRANSPORTS.get(protocol.raw(_NUMBER, 1)[0])
@@ -103,25 +108,25 @@ def parse(body: bytes, only: Collection[VirtualKey]) -> Entry | None:
     reply = found.nested(_REPLY)
     real = RealKey(_address(reply, _SOURCE_4, _SOURCE_6), reply.nested(_PROTO).number(PORT, _SOURCE_PORT))
     translated = bool(found.number(BIG, _STATUS) & _TRANSLATED)
-    handle = nest(_ORIGINAL, found.raw(_ORIGINAL)) + attribute(_ID, found.raw(_ID, 4))
+    handle = nest_attributes(_ORIGINAL, found.raw(_ORIGINAL)) + pack_attribute(_ID, found.raw(_ID, 4))
     if found.number(PORT, _ZONE, 0):
-        handle += attribute(_ZONE, found.raw(_ZONE))
-    return Entry(key, real, translated, _open(found, transport), handle)
+        handle += pack_attribute(_ZONE, found.raw(_ZONE))
+    return ConntrackEntry(key, real, translated, _open(found, transport), handle)
 
 
-def _address(tuples: Attributes, kind_4: int, kind_6: int) -> str:
+def _address(tuples: NetlinkAttributes, kind_4: int, kind_6: int) -> str:
     addresses = tuples.nested(_IP)
     try:
         return str(ip_address(addresses.raw(kind_4, 4)))
-    except MalformedError:
+    except MalformedNetlinkError:
         return str(ip_address(addresses.raw(kind_6, 16)))
 
 
-def _open(found: Attributes, transport: Transport) -> bool:
+def _open(found: NetlinkAttributes, transport: Transport) -> bool:
     if transport not in _INFO:
         return False
     try:
         state = found.nested(_PROTOCOL_INFO).nested(_INFO[transport]).raw(_STATE, 1)[0]
-    except MalformedError:
+    except MalformedNetlinkError:
         return False  # the kernel gives no state for one that is about to go
     return state in _OPEN[transport]

@@ -1,17 +1,17 @@
 """A table with one of everything that this data plane may ask for, to see whether nft and the kernel can do it."""
 
-from mesh.dataplane.nftables.commands import part
-from mesh.dataplane.nftables.parse import State
-from mesh.dataplane.nftables.ruleset import TABLE, base, script
+from mesh.dataplane.nftables.commands import server_commands
+from mesh.dataplane.nftables.parse import RulesetState
+from mesh.dataplane.nftables.ruleset import TABLE, base_chains, base_script
 from mesh.model.service import Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 _PORT = SchedulerFlag.PORT
 
 
-def sample(version: int) -> list[str]:
+def sample_commands(version: int) -> list[str]:
     """The commands, for a table of another name than ours; to be checked and never to be committed."""
-    fixed = base(version)
+    fixed = base_chains(version)
     address = "2001:db8::1" if version == 6 else "192.0.2.1"
     one = {RealKey(address, 80): RealServer()}
     two = {RealKey(address, port): RealServer(200) for port in (80, 81)}
@@ -29,6 +29,6 @@ def sample(version: int) -> list[str]:
         for transport, several in servers.items()
         for number, server in enumerate(several)
     }
-    parts = (part(fixed, State(intact=True), key, server) for key, server in keys.items())
-    lines = [*script(fixed, ()), *(line for lines in parts for line in lines)]
+    parts = (server_commands(fixed, RulesetState(intact=True), key, server) for key, server in keys.items())
+    lines = [*base_script(fixed, ()), *(line for lines in parts for line in lines)]
     return [line.replace(fixed.table, f"{fixed.family} {TABLE}_check", 1) for line in lines]

@@ -5,16 +5,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.dataplane.nftables import statements as text
-from mesh.dataplane.nftables.ruleset import SERVICES, Base, Hook
+from mesh.dataplane.nftables.ruleset import SERVICES, BaseChains, ChainHook
 from mesh.dataplane.nftables.service_chain import (
-    ALIEN,
+    FOREIGN_VALUE,
     TRANSPORTS,
-    Chains,
-    Rule,
+    ChainRule,
+    ServiceChains,
     chain_name,
-    chains,
-    virtual_key,
-    virtual_server,
+    chain_virtual_key,
+    parse_virtual_server,
+    service_chains,
 )
 from mesh.dataplane.nftables.statements import Json
 from mesh.model.table import VirtualKey, VirtualServer
@@ -25,7 +25,7 @@ class ListingError(Exception):
 
 
 @dataclass(slots=True)
-class Listing:
+class RulesetListing:
     """A table as it is listed, not yet understood."""
 
     objects: dict[str, str] = field(default_factory=dict)
@@ -34,11 +34,11 @@ class Listing:
     """Sets whose elements end by themselves: name -> seconds."""
     elements: list[Json] = field(default_factory=list)
     """Of the map of services."""
-    hooks: dict[str, Hook] = field(default_factory=dict)
-    chains: dict[str, list[Rule]] = field(default_factory=dict)
+    hooks: dict[str, ChainHook] = field(default_factory=dict)
+    chains: dict[str, list[ChainRule]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, listed: str) -> "Listing":
+    def of(cls, listed: str) -> "RulesetListing":
         """What nft has printed. Raises `ListingError`."""
         listing = cls()
         try:
@@ -62,14 +62,14 @@ class Listing:
                 self.chains.setdefault(content["name"], [])
                 if "hook" in content:
                     priority = content["prio"] if (content["type"], content["policy"]) == ("nat", "accept") else 0
-                    self.hooks[content["name"]] = Hook(content["hook"], priority)
+                    self.hooks[content["name"]] = ChainHook(content["hook"], priority)
             case "rule":
-                rule = Rule(text.rule(content["expr"]), content.get("comment", ""))
+                rule = ChainRule(text.rule_text(content["expr"]), content.get("comment", ""))
                 self.chains.setdefault(content["chain"], []).append(rule)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RulesetState:
     """What is programmed."""
 
     intact: bool
@@ -77,57 +77,61 @@ class State:
     hooks: frozenset[str] = frozenset()
     """Those of its chains that are there, in whatever state."""
     servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
-    """All whose chain is there. `ALIEN` as persistence: something of it is not as we would write it."""
-    found: Mapping[VirtualKey, Chains] = field(default_factory=dict)
+    """All whose chain is there. `FOREIGN_VALUE` as persistence: something of it is not as we would write it."""
+    found: Mapping[VirtualKey, ServiceChains] = field(default_factory=dict)
     understood: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
     """What the chains that were found say by themselves."""
     mapped: Mapping[VirtualKey, str] = field(default_factory=dict)
     """What the map of services leads to, by key: the name of a chain, or another verdict as JSON."""
 
 
-ABSENT = State(intact=False)
+ABSENT_RULESET = RulesetState(intact=False)
 """There is no table."""
 
 
-def state(listing: Listing, wanted: Base, before: State = ABSENT) -> State:
+def parse_state(listing: RulesetListing, wanted: BaseChains, before: RulesetState = ABSENT_RULESET) -> RulesetState:
     """What the table that was listed means. `before` spares understanding chains again that are still the same.
 
-    A virtual server to which no packet finds its way, because its element or the fixed part was changed, is `ALIEN`
-    like one whose own rules were.
+    A virtual server to which no packet finds its way, because its element or the fixed part was changed, is
+    `FOREIGN_VALUE` like one whose own rules were.
     """
     found = _grouped(listing)
     mapped = dict(_mapped(listing.elements))
     intact = _intact(listing, wanted)
     understood = {
-        key: before.understood[key] if own == before.found.get(key) else virtual_server(key, own)
+        key: before.understood[key] if own == before.found.get(key) else parse_virtual_server(key, own)
         for key, own in found.items()
     }
     hooks = frozenset(wanted.hooks.keys() & listing.chains.keys())
-    return State(intact, hooks, _in_force(understood, mapped, intact=intact), found, understood, mapped)
+    return RulesetState(intact, hooks, _in_force(understood, mapped, intact=intact), found, understood, mapped)
 
 
-def committed(before: State, changes: Mapping[VirtualKey, VirtualServer | None], wanted: Base) -> State:
+def committed_state(
+    before: RulesetState, changes: Mapping[VirtualKey, VirtualServer | None], wanted: BaseChains
+) -> RulesetState:
     """What is programmed after a transaction that made these virtual servers so; None: gone."""
     kept = before.found.keys() - changes.keys()
     made = {key: server for key, server in changes.items() if server is not None}
-    found = {key: before.found[key] for key in kept} | {key: chains(key, server) for key, server in made.items()}
+    found = {key: before.found[key] for key in kept} | {
+        key: service_chains(key, server) for key, server in made.items()
+    }
     understood = {key: before.understood[key] for key in kept} | made
     mapped = {key: to for key, to in before.mapped.items() if key not in changes}
     mapped |= {key: chain_name(key) for key in made}
     in_force = _in_force(understood, mapped, intact=True)
-    return State(True, frozenset(wanted.hooks), in_force, found, understood, mapped)
+    return RulesetState(True, frozenset(wanted.hooks), in_force, found, understood, mapped)
 
 
 def _in_force(
     understood: Mapping[VirtualKey, VirtualServer], mapped: Mapping[VirtualKey, str], *, intact: bool
 ) -> dict[VirtualKey, VirtualServer]:
     return {
-        key: server if intact and mapped.get(key) == chain_name(key) else replace(server, persistence=ALIEN)
+        key: server if intact and mapped.get(key) == chain_name(key) else replace(server, persistence=FOREIGN_VALUE)
         for key, server in understood.items()
     }
 
 
-def _intact(listing: Listing, wanted: Base) -> bool:
+def _intact(listing: RulesetListing, wanted: BaseChains) -> bool:
     return (
         listing.objects.get(SERVICES) == wanted.key
         and wanted.hooks.items() <= listing.hooks.items()
@@ -135,26 +139,26 @@ def _intact(listing: Listing, wanted: Base) -> bool:
     )
 
 
-def _grouped(listing: Listing) -> dict[VirtualKey, Chains]:
+def _grouped(listing: RulesetListing) -> dict[VirtualKey, ServiceChains]:
     """Chains and sets by the virtual server in their names."""
-    chains: dict[VirtualKey, dict[str, tuple[Rule, ...]]] = {}
+    chains: dict[VirtualKey, dict[str, tuple[ChainRule, ...]]] = {}
     for name, rules in listing.chains.items():
-        if key := virtual_key(name):
+        if key := chain_virtual_key(name):
             chains[key] = {name: tuple(rules)}
     clients: dict[VirtualKey, dict[str, int]] = {key: {} for key in chains}
     for name in listing.chains.keys() | listing.objects.keys():
         own, slash, _ = name.partition("/")
-        key = virtual_key(own) if slash else None
+        key = chain_virtual_key(own) if slash else None
         if key in chains and name in listing.chains:
             chains[key][name] = tuple(listing.chains[name])
         if key in clients and name in listing.objects:
             clients[key][name] = listing.timeouts.get(name, 0)
-    return {key: Chains(chains[key], clients[key]) for key in chains}
+    return {key: ServiceChains(chains[key], clients[key]) for key in chains}
 
 
 def _mapped(elements: Iterable[Json]) -> Iterator[tuple[VirtualKey, str]]:
     for key, verdict in elements:
         address, protocol, port = key["concat"]
-        transport = TRANSPORTS.get(text.protocol(protocol))
+        transport = TRANSPORTS.get(text.protocol_number(protocol))
         if transport is not None:
             yield VirtualKey(address, port, transport), verdict.get("goto", {}).get("target", json.dumps(verdict))

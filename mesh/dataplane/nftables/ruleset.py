@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias
 
-from mesh.dataplane.nftables.service_chain import PROTOCOLS, Rule
+from mesh.dataplane.nftables.service_chain import PROTOCOLS, ChainRule
 from mesh.model.table import VirtualKey
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -21,7 +21,7 @@ _PRIORITY = -110  # NF_IP_PRI_NAT_DST is -100: linux/netfilter_ipv4.h
 
 
 @dataclass(frozen=True, slots=True)
-class Hook:
+class ChainHook:
     """Where in the way of packets a chain is called: `prerouting`, and the priority."""
 
     name: str
@@ -32,16 +32,16 @@ class Hook:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseChains:
     """The fixed part of the table for one address family."""
 
     family: str
     """`ip` or `ip6`, the family of the table and of all that is in it."""
     key: str
     """The data type of the keys in the map of services, as nft lists it."""
-    hooks: Mapping[str, Hook]
+    hooks: Mapping[str, ChainHook]
     """By the name of the chain."""
-    rules: tuple[Rule, ...]
+    rules: tuple[ChainRule, ...]
     """What is in each of the hooks."""
 
     @property
@@ -50,23 +50,23 @@ class Base:
         return f"{self.family} {TABLE}"
 
 
-def base(version: int) -> Base:
+def base_chains(version: int) -> BaseChains:
     """The fixed part for a version of IP."""
     ip = "ip6" if version == 6 else "ip"
-    return Base(
+    return BaseChains(
         ip,
         f"{'ipv6_addr' if version == 6 else 'ipv4_addr'} . inet_proto . inet_service",
-        {name: Hook(name, _PRIORITY) for name in HOOKS},
-        (Rule(f"{ip} daddr . meta l4proto . th dport vmap @{SERVICES}"),),
+        {name: ChainHook(name, _PRIORITY) for name in HOOKS},
+        (ChainRule(f"{ip} daddr . meta l4proto . th dport vmap @{SERVICES}"),),
     )
 
 
-def element(key: VirtualKey) -> str:
+def map_element(key: VirtualKey) -> str:
     """The key of a virtual server in the map of services."""
     return f"{key.address} . {PROTOCOLS[key.transport]} . {key.port}"
 
 
-def script(wanted: Base, present: Iterable[str]) -> list[str]:
+def base_script(wanted: BaseChains, present: Iterable[str]) -> list[str]:
     """The commands that set up the fixed part; `present` are those of its chains that are there in whatever state.
 
     Elements of the map and the chains of virtual servers stay as they are.

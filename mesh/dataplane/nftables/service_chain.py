@@ -25,11 +25,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.dataplane.nftables.balancer import Choice, choice, takes_new, unit
+from mesh.dataplane.nftables.balancer import BalancerChoice, choose_balancer, eligible_servers, weight_unit
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
-ALIEN = -1
+FOREIGN_VALUE = -1
 """A persistence that no plan asks for: the chain is not as we would write it, and the next diff sets it right."""
 
 PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}  # linux/in.h
@@ -45,7 +45,7 @@ _CLIENTS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ChainRule:
     """A rule as text."""
 
     text: str
@@ -56,10 +56,10 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Chains:
+class ServiceChains:
     """All that a virtual server consists of, but its element in the map of services."""
 
-    chains: Mapping[str, tuple[Rule, ...]]
+    chains: Mapping[str, tuple[ChainRule, ...]]
     """By name. That of the virtual server itself is the first."""
     clients: Mapping[str, int]
     """Sets of clients: name -> seconds that a client stays."""
@@ -70,43 +70,44 @@ def chain_name(key: VirtualKey) -> str:
     return f"{key.transport}-{_plain(key.address)}-{key.port}"
 
 
-def virtual_key(name: str) -> VirtualKey | None:
+def chain_virtual_key(name: str) -> VirtualKey | None:
     """The virtual server of a chain; None: the chain is another's, or one of a real server."""
     match = _NAME.fullmatch(name)
     return VirtualKey(match[2].replace("_", ":"), int(match[3]), Transport(match[1])) if match else None
 
 
-def client_chain(key: VirtualKey, real: RealKey) -> str:
+def client_chain_name(key: VirtualKey, real: RealKey) -> str:
     """The chain and the set of a real server behind a virtual server with persistence."""
     return f"{chain_name(key)}/{_plain(real.address)}-{real.port}"
 
 
-def chains(key: VirtualKey, server: VirtualServer) -> Chains:
+def service_chains(key: VirtualKey, server: VirtualServer) -> ServiceChains:
     """What the kernel shall hold for a virtual server."""
-    chosen = choice(key, server)
-    remembered = {client_chain(key, real): real for real in takes_new(server)} if server.persistence else {}
+    chosen = choose_balancer(key, server)
+    remembered = {client_chain_name(key, real): real for real in eligible_servers(server)} if server.persistence else {}
     own = (
-        *(Rule(f"{_ip(key)} saddr @{name} goto {name}") for name in remembered),
-        Rule(_decision(key, chosen, sticky=bool(remembered))),
-        Rule("return", _settings(server)),
-        *(Rule("return", text) for text in _notes(server, chosen)),
+        *(ChainRule(f"{_ip(key)} saddr @{name} goto {name}") for name in remembered),
+        ChainRule(_decision(key, chosen, sticky=bool(remembered))),
+        ChainRule("return", _settings(server)),
+        *(ChainRule("return", text) for text in _notes(server, chosen)),
     )
     others = {name: _client_rules(key, name, real) for name, real in remembered.items()}
-    return Chains({chain_name(key): own, **others}, dict.fromkeys(remembered, server.persistence))
+    return ServiceChains({chain_name(key): own, **others}, dict.fromkeys(remembered, server.persistence))
 
 
-def virtual_server(key: VirtualKey, found: Chains) -> VirtualServer:
-    """The virtual server whose chains these are; with persistence `ALIEN` if they differ from what we would write."""
+def parse_virtual_server(key: VirtualKey, found: ServiceChains) -> VirtualServer:
+    """The virtual server whose chains these are; with persistence `FOREIGN_VALUE` if they differ from what we would
+    write."""
     own = found.chains[chain_name(key)]
     server = _understood(key, own)
     if server is None:
-        return VirtualServer(persistence=ALIEN)
-    if chains(key, server) == found:
+        return VirtualServer(persistence=FOREIGN_VALUE)
+    if service_chains(key, server) == found:
         return server
-    return VirtualServer(server.scheduler, ALIEN, server.real_servers, server.flags)
+    return VirtualServer(server.scheduler, FOREIGN_VALUE, server.real_servers, server.flags)
 
 
-def declaration(key: VirtualKey, seconds: int) -> str:
+def client_set_declaration(key: VirtualKey, seconds: int) -> str:
     """What a set of clients is made of."""
     kind = "ipv6_addr" if ":" in key.address else "ipv4_addr"
     return f"{{ type {kind}; flags dynamic,timeout; timeout {seconds}s; size {_CLIENTS}; }}"
@@ -120,11 +121,11 @@ def _ip(key: VirtualKey) -> str:
     return "ip6" if ":" in key.address else "ip"
 
 
-def _decision(key: VirtualKey, chosen: Choice | None, *, sticky: bool) -> str:
+def _decision(key: VirtualKey, chosen: BalancerChoice | None, *, sticky: bool) -> str:
     if chosen is None:
         return "reject with tcp reset" if key.transport is Transport.TCP else _refusal(key)
     if sticky:
-        targets = (f"{slots} : goto {client_chain(key, real)}" for slots, real in chosen.ranges())
+        targets = (f"{slots} : goto {client_chain_name(key, real)}" for slots, real in chosen.ranges())
         return f"{chosen.number} vmap {{ {', '.join(targets)} }}"
     places = (f"{slots} : {real.address} . {real.port}" for slots, real in chosen.ranges())
     # nft leaves out the protocol where the port that is hashed implies it
@@ -138,12 +139,12 @@ def _refusal(key: VirtualKey) -> str:
 
 def _settings(server: VirtualServer) -> str:
     flags = "".join(f" {flag}" for flag in sorted(server.flags))
-    return f"vipmesh 1 {server.scheduler} unit {unit(server)} persistence {server.persistence}{flags}"
+    return f"vipmesh 1 {server.scheduler} unit {weight_unit(server)} persistence {server.persistence}{flags}"
 
 
-def _notes(server: VirtualServer, chosen: Choice | None) -> Iterator[str]:
+def _notes(server: VirtualServer, chosen: BalancerChoice | None) -> Iterator[str]:
     """What slots times unit do not say of a real server."""
-    implied = _implied(chosen.runs if chosen else (), unit(server))
+    implied = _implied(chosen.runs if chosen else (), weight_unit(server))
     for real, settings in sorted(server.real_servers.items(), key=lambda item: item[0]):
         limits = (settings.upper_threshold, settings.lower_threshold)
         if implied.get(real) != settings.weight or any(limits):
@@ -158,15 +159,15 @@ def _implied(runs: Sequence[tuple[RealKey, int]], each: int) -> dict[RealKey, in
     return weights
 
 
-def _client_rules(key: VirtualKey, name: str, real: RealKey) -> tuple[Rule, ...]:
+def _client_rules(key: VirtualKey, name: str, real: RealKey) -> tuple[ChainRule, ...]:
     host = f"[{real.address}]" if ":" in real.address else real.address
     return (
-        Rule(f"update @{name} {{ {_ip(key)} saddr }}"),
-        Rule(f"meta l4proto {PROTOCOLS[key.transport]} dnat to {host}:{real.port}"),
+        ChainRule(f"update @{name} {{ {_ip(key)} saddr }}"),
+        ChainRule(f"meta l4proto {PROTOCOLS[key.transport]} dnat to {host}:{real.port}"),
     )
 
 
-def _understood(key: VirtualKey, rules: Sequence[Rule]) -> VirtualServer | None:
+def _understood(key: VirtualKey, rules: Sequence[ChainRule]) -> VirtualServer | None:
     """What the rules say, not yet whether that is all they say; None: there are no settings in them."""
     settings = next((match for rule in rules if (match := _SETTINGS.fullmatch(rule.comment))), None)
     if settings is None or settings[1] not in list(Scheduler):

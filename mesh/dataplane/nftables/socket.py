@@ -14,9 +14,9 @@ from functools import partial
 from typing import TypeVar
 
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.netlink import Ack, Attributes, MalformedError, Reply, unpack
+from mesh.dataplane.netlink import MalformedNetlinkError, NetlinkAck, NetlinkAttributes, NetlinkReply, unpack_messages
 from mesh.dataplane.nftables import conntrack
-from mesh.dataplane.nftables.conntrack import Entry
+from mesh.dataplane.nftables.conntrack import ConntrackEntry
 from mesh.model.codes import Code
 from mesh.model.table import VirtualKey
 
@@ -42,7 +42,7 @@ class NetfilterSocket:
 
     def __init__(self, version: int) -> None:
         """`version`: of IP. Raises `DataPlaneError`."""
-        self._family = conntrack.family_of(version)
+        self._family = conntrack.address_family(version)
         self._sequence = 0
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
@@ -67,11 +67,11 @@ class NetfilterSocket:
         """The number of the ruleset in force; every change of any table by anybody makes another one."""
         return await self._in_thread(self._generation)
 
-    async def entries(self, keys: Collection[VirtualKey]) -> list[Entry]:
+    async def entries(self, keys: Collection[VirtualKey]) -> list[ConntrackEntry]:
         """The tracked connections to these virtual servers. Raises `DataPlaneError`."""
         return await self._in_thread(lambda: self._entries(frozenset(keys))) if keys else []
 
-    async def forget(self, entries: Sequence[Entry]) -> None:
+    async def forget(self, entries: Sequence[ConntrackEntry]) -> None:
         """Delete tracked connections; one that has ended meanwhile counts as done. Raises `DataPlaneError`."""
         if entries:
             await self._in_thread(lambda: self._forget(entries))
@@ -83,7 +83,7 @@ class NetfilterSocket:
             raise DataPlaneError(
                 Code.NETLINK_FAILED, f"netfilter did not answer within {_PATIENCE:g} s: look into `dmesg`"
             ) from error
-        except MalformedError as error:
+        except MalformedNetlinkError as error:
             raise DataPlaneError(
                 Code.NETLINK_FAILED, f"netfilter's answer is not understood ({error}): report it"
             ) from error
@@ -98,23 +98,23 @@ class NetfilterSocket:
 
     def _generation(self) -> int:
         sequence = self._next()
-        self._socket.send(conntrack.request(conntrack.GENERATION, 0, sequence))
+        self._socket.send(conntrack.build_request(conntrack.GENERATION, 0, sequence))
         for answer in self._answers():
             if answer.sequence != sequence:
                 continue
-            if isinstance(answer, Reply):
-                return Attributes(answer.body).number(conntrack.BIG, _GENERATION_ID)
+            if isinstance(answer, NetlinkReply):
+                return NetlinkAttributes(answer.body).number(conntrack.BIG, _GENERATION_ID)
             raise _refusal(answer.error)
         raise AssertionError("unreachable")
 
-    def _entries(self, keys: frozenset[VirtualKey]) -> list[Entry]:
+    def _entries(self, keys: frozenset[VirtualKey]) -> list[ConntrackEntry]:
         if len(keys) > _FEW:
-            return self._list(partial(conntrack.list_all, self._family), keys)
-        return [entry for key in keys for entry in self._list(partial(conntrack.list_of, key), frozenset({key}))]
+            return self._list(partial(conntrack.list_all_request, self._family), keys)
+        return [entry for key in keys for entry in self._list(partial(conntrack.list_request, key), frozenset({key}))]
 
-    def _list(self, ask: Callable[[int], bytes], keys: frozenset[VirtualKey]) -> list[Entry]:
+    def _list(self, ask: Callable[[int], bytes], keys: frozenset[VirtualKey]) -> list[ConntrackEntry]:
         """Whole, each entry once: a table that changes while it is read is read again, up to a limit."""
-        found: dict[bytes, Entry] = {}
+        found: dict[bytes, ConntrackEntry] = {}
         for _ in range(_ATTEMPTS):
             sequence = self._next()
             self._socket.send(ask(sequence))
@@ -123,32 +123,32 @@ class NetfilterSocket:
                 if answer.sequence != sequence:
                     continue
                 interrupted |= answer.interrupted
-                if isinstance(answer, Ack):
+                if isinstance(answer, NetlinkAck):
                     if answer.error:
                         raise _refusal(answer.error)
                     break
-                entry = conntrack.parse(answer.body, keys)
+                entry = conntrack.parse_entry(answer.body, keys)
                 if entry is not None:
                     found[entry.handle] = entry
             if not interrupted:
                 break
         return list(found.values())
 
-    def _forget(self, entries: Sequence[Entry]) -> None:
+    def _forget(self, entries: Sequence[ConntrackEntry]) -> None:
         for start in range(0, len(entries), _BATCH):
             batch = {self._next(): entry for entry in entries[start : start + _BATCH]}
-            self._socket.send(b"".join(conntrack.delete(entry, sequence) for sequence, entry in batch.items()))
+            self._socket.send(b"".join(conntrack.delete_request(entry, sequence) for sequence, entry in batch.items()))
             for answer in self._answers():
-                if isinstance(answer, Ack) and answer.sequence in batch:
+                if isinstance(answer, NetlinkAck) and answer.sequence in batch:
                     del batch[answer.sequence]
                     if answer.error not in {0, errno.ENOENT}:
                         raise _refusal(answer.error)
                     if not batch:
                         break
 
-    def _answers(self) -> Iterator[Ack | Reply]:
+    def _answers(self) -> Iterator[NetlinkAck | NetlinkReply]:
         while True:
-            yield from unpack(self._socket.recv(_DATAGRAM))
+            yield from unpack_messages(self._socket.recv(_DATAGRAM))
 
 
 def _refusal(number: int) -> DataPlaneError:

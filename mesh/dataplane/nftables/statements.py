@@ -15,12 +15,12 @@ Json = Any
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # linux/in.h
 
 
-def rule(statements: Iterable[Json]) -> str:
+def rule_text(statements: Iterable[Json]) -> str:
     """The text of a rule, without its comment."""
     return " ".join(_one(_STATEMENTS, statement) for statement in statements)
 
 
-def expression(value: Json) -> str:
+def expression_text(value: Json) -> str:
     """The text of an expression."""
     if isinstance(value, str | int):
         return str(value)
@@ -39,22 +39,22 @@ def _one(known: Mapping[str, Callable[[Json], str]], value: Json) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def protocol(value: Json) -> Json:
+def protocol_number(value: Json) -> Json:
     """The number of a protocol, which nft lists by name where the host knows one (protocols(5))."""
     return _PROTOCOLS.get(value, value)
 
 
 def _match(content: Json) -> str:
     unequal = {"==": "", "!=": "!= "}[content["op"]]
-    left, right = expression(content["left"]), content["right"]
-    return f"{left} {unequal}{expression(protocol(right) if left == 'meta l4proto' else right)}"
+    left, right = expression_text(content["left"]), content["right"]
+    return f"{left} {unequal}{expression_text(protocol_number(right) if left == 'meta l4proto' else right)}"
 
 
 def _dnat(content: Json) -> str:
     if "port" in content:
         host = f"[{content['addr']}]" if ":" in content["addr"] else content["addr"]
         return f"dnat to {host}:{content['port']}"
-    return f"dnat {content['family']} to {expression(content['addr'])}"
+    return f"dnat {content['family']} to {expression_text(content['addr'])}"
 
 
 def _reject(content: Json) -> str:
@@ -66,7 +66,7 @@ def _reject(content: Json) -> str:
 
 
 def _jhash(content: Json) -> str:
-    return f"jhash {expression(content['expr'])} mod {content['mod']} seed {content['seed']:#x}"
+    return f"jhash {expression_text(content['expr'])} mod {content['mod']} seed {content['seed']:#x}"
 
 
 def _numgen(content: Json) -> str:
@@ -81,8 +81,8 @@ def _set(content: Json) -> str:
 
 def _element(content: Json) -> str:
     if isinstance(content, list):
-        return f"{expression(content[0])} : {_one(_STATEMENTS | _EXPRESSIONS, content[1])}"
-    return expression(content)
+        return f"{expression_text(content[0])} : {_one(_STATEMENTS | _EXPRESSIONS, content[1])}"
+    return expression_text(content)
 
 
 def _by_number(element: str) -> tuple[int, str]:
@@ -91,11 +91,11 @@ def _by_number(element: str) -> tuple[int, str]:
 
 
 def _map(verb: str) -> Callable[[Json], str]:
-    return lambda content: f"{expression(content['key'])} {verb} {expression(content['data'])}"
+    return lambda content: f"{expression_text(content['key'])} {verb} {expression_text(content['data'])}"
 
 
 _EXPRESSIONS: dict[str, Callable[[Json], str]] = {
-    "concat": lambda content: " . ".join(expression(part) for part in content),
+    "concat": lambda content: " . ".join(expression_text(part) for part in content),
     "jhash": _jhash,
     "map": _map("map"),
     "meta": lambda content: f"meta {content['key']}",
@@ -111,6 +111,6 @@ _STATEMENTS: dict[str, Callable[[Json], str]] = {
     "match": _match,
     "reject": _reject,
     "return": lambda _: "return",
-    "set": lambda content: f"{content['op']} {content['set']} {{ {expression(content['elem'])} }}",
+    "set": lambda content: f"{content['op']} {content['set']} {{ {expression_text(content['elem'])} }}",
     "vmap": _map("vmap"),
 }

@@ -8,8 +8,8 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from mesh.dataplane import DataPlaneError, Failure, VipInterface
-from mesh.dataplane.drain import Place
+from mesh.dataplane import DataPlaneError, OperationFailure, VipInterface
+from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
@@ -21,18 +21,18 @@ from mesh.dataplane.operations import (
     Operation,
     UnbindVip,
 )
-from mesh.dataplane.userspace.scheduler import Balance
+from mesh.dataplane.userspace.scheduler import RealServerScheduler
 from mesh.dataplane.userspace.tcp_proxy import TcpListener
 from mesh.dataplane.userspace.udp_proxy import UdpListener
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.service import Address, Forwarding, Transport
-from mesh.model.table import RealKey, RealServer, Table, Traffic, VirtualKey, VirtualServer
+from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
 
 _PRIVILEGED = 1024
 
 
-class _Server:
+class _UserspaceServer:
     """One virtual server."""
 
     def __init__(
@@ -40,7 +40,7 @@ class _Server:
     ) -> None:
         self.key = key
         self._on_refused = on_refused
-        self.balance = Balance(operation.scheduler, operation.persistence, flags=operation.flags)
+        self.balance = RealServerScheduler(operation.scheduler, operation.persistence, flags=operation.flags)
         self.listening = False
         self.connections = 0
         self.listener: TcpListener | UdpListener = (
@@ -67,8 +67,8 @@ class _Server:
         if settings is None and isinstance(self.listener, UdpListener):
             self.listener.end_sessions_of(real)
 
-    def carried(self) -> Traffic:
-        return Traffic(self.connections, self.listener.inward.octets, self.listener.outward.octets)
+    def carried(self) -> TrafficCounters:
+        return TrafficCounters(self.connections, self.listener.inward.octets, self.listener.outward.octets)
 
     def as_read(self) -> VirtualServer:
         balance = self.balance
@@ -91,7 +91,7 @@ class UserspaceDataPlane:
         self._on_refused = on_refused
         self._interface = interface
         self._offset = low_port_offset
-        self._servers: dict[VirtualKey, _Server] = {}
+        self._servers: dict[VirtualKey, _UserspaceServer] = {}
 
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
         """Where a virtual server is really reached."""
@@ -108,16 +108,16 @@ class UserspaceDataPlane:
         shown = self._servers if only is None else only
         return Table({key: self._servers[key].as_read() for key in shown if key in self._servers}, bound)
 
-    async def apply(self, operations: Sequence[Operation]) -> Sequence[Failure]:
+    async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         """See `DataPlane.apply`."""
         failures = []
         for operation in operations:
             reason = await self._run(operation)
             if reason is not None:
-                failures.append(Failure(operation, reason))
+                failures.append(OperationFailure(operation, reason))
         return failures
 
-    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[Place, int]:
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
         """See `DataPlane.connections`; the sessions of UDP end with their real server and need no time."""
         return {
             (key, real): server.balance.active[real] if key.transport is Transport.TCP else 0
@@ -126,7 +126,7 @@ class UserspaceDataPlane:
             for real in server.balance.real_servers
         }
 
-    async def traffic(self) -> Mapping[VirtualKey, Traffic]:
+    async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """See `DataPlane.traffic`; a session of UDP counts as a connection."""
         return {key: server.carried() for key, server in self._servers.items()}
 
@@ -167,7 +167,7 @@ class UserspaceDataPlane:
             return await self._run(EditVirtualServer(key, operation.scheduler, operation.persistence, operation.flags))
         if key.transport is Transport.SCTP:
             return _not_by_a_proxy("SCTP", "remove the port from the labels")
-        server = self._servers[key] = _Server(key, operation, self._on_refused)
+        server = self._servers[key] = _UserspaceServer(key, operation, self._on_refused)
         return await self._listen(server, waits_for_address=True)
 
     async def _bind(self, address: Address) -> CodedText | None:
@@ -182,7 +182,7 @@ class UserspaceDataPlane:
         ]
         return reasons[0]._replace(text="; ".join(map(str, reasons))) if reasons else None
 
-    async def _listen(self, server: _Server, *, waits_for_address: bool) -> CodedText | None:
+    async def _listen(self, server: _UserspaceServer, *, waits_for_address: bool) -> CodedText | None:
         """Open the socket. Why it cannot be opened, and then the virtual server is gone, to be added anew."""
         address, port = self.listening_on(server.key)
         try:

@@ -18,7 +18,7 @@ _BY_LOAD = {Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ}
 _UNWEIGHTED = {Scheduler.RR, Scheduler.LC}
 
 
-class Balance:
+class RealServerScheduler:
     """The choice for one virtual server. The real servers and the settings may be replaced at any time."""
 
     def __init__(

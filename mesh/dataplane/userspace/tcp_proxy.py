@@ -19,7 +19,7 @@ CONNECT_TIMEOUT = 3.0
 """Seconds that a real server gets to accept before the next one is tried."""
 
 
-class Behind(Protocol):
+class ProxyBackend(Protocol):
     """What the proxy asks about the virtual server it serves."""
 
     def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
@@ -40,13 +40,13 @@ class Behind(Protocol):
 
 
 @dataclass(slots=True)
-class Meter:
+class ByteMeter:
     """Octets that went one way."""
 
     octets: int = 0
 
 
-def reset(transport: asyncio.Transport | None) -> None:
+def reset_connection(transport: asyncio.Transport | None) -> None:
     """End a connection by a reset, as a closed port would, and not by an end of file that looks like success."""
     if transport is None or transport.is_closing():
         return
@@ -55,14 +55,14 @@ def reset(transport: asyncio.Transport | None) -> None:
     transport.abort()
 
 
-class _Side(asyncio.Protocol):
+class _ConnectionSide(asyncio.Protocol):
     """One end of a proxied connection; `other` is set once both are there."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: ByteMeter) -> None:
         """`meter` counts what this side sends."""
         self._meter = meter
         self.transport: asyncio.Transport | None = None
-        self.other: _Side | None = None
+        self.other: _ConnectionSide | None = None
         self._early = bytearray()
         self._eof = False
 
@@ -97,7 +97,7 @@ class _Side(asyncio.Protocol):
             if exc is None:
                 self.other.transport.close()
             else:
-                reset(self.other.transport)  # as it came
+                reset_connection(self.other.transport)  # as it came
 
     def finish(self) -> None:
         """The other side has nothing more to say; when neither has, the connection is over."""
@@ -110,7 +110,7 @@ class _Side(asyncio.Protocol):
         if self.other is not None and self.other.transport is not None:
             self.other.transport.close()
 
-    def join(self, other: "_Side") -> None:
+    def join(self, other: "_ConnectionSide") -> None:
         """Both are there: pass on what came early, then everything."""
         self.other, other.other = other, self
         for one, two in ((self, other), (other, self)):
@@ -123,7 +123,7 @@ class _Side(asyncio.Protocol):
                 two.finish()
 
 
-class _Client(_Side):
+class _ClientSide(_ConnectionSide):
     """The accepted side. It finds a real server for itself, one after the other."""
 
     def __init__(self, listener: "TcpListener") -> None:
@@ -139,13 +139,13 @@ class _Client(_Side):
         super().connection_lost(exc)
         self._listener.lost(self)
 
-    async def find_real_server(self, behind: Behind) -> None:
+    async def find_real_server(self, behind: ProxyBackend) -> None:
         """Connect to a real server and join; nobody accepts: reset the client, as a closed port would."""
         assert self.transport is not None
         client = str(self.transport.get_extra_info("peername")[0])
         loop = asyncio.get_running_loop()
         refused: set[RealKey] = set()
-        there = partial(_Side, self._listener.outward)
+        there = partial(_ConnectionSide, self._listener.outward)
         while (real := behind.pick(client, refused)) is not None:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -161,24 +161,24 @@ class _Client(_Side):
             behind.opened(real)
             self.join(server)
             return
-        reset(self.transport)
+        reset_connection(self.transport)
 
 
 class TcpListener:
     """A virtual server's listening socket and its connections."""
 
-    def __init__(self, behind: Behind) -> None:
+    def __init__(self, behind: ProxyBackend) -> None:
         self._behind = behind
         self._server: asyncio.Server | None = None
-        self._clients: set[_Client] = set()
-        self._connecting: dict[_Client, asyncio.Task[None]] = {}
-        self.inward, self.outward = Meter(), Meter()
+        self._clients: set[_ClientSide] = set()
+        self._connecting: dict[_ClientSide, asyncio.Task[None]] = {}
+        self.inward, self.outward = ByteMeter(), ByteMeter()
         """From clients, and to them."""
 
     async def open(self, address: Address, port: int) -> None:
         """Listen. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Client(self), address, port, backlog=1024)
+        self._server = await loop.create_server(lambda: _ClientSide(self), address, port, backlog=1024)
 
     async def close(self) -> None:
         """Stop listening and end all connections."""
@@ -188,17 +188,17 @@ class TcpListener:
         for task in tasks:
             task.cancel()
         for client in list(self._clients):
-            reset(client.transport)
+            reset_connection(client.transport)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def accepted(self, client: _Client) -> None:
+    def accepted(self, client: _ClientSide) -> None:
         """A new connection; until it has a real server, a task of its own looks for one."""
         self._clients.add(client)
         looking = asyncio.get_running_loop().create_task(client.find_real_server(self._behind), name="proxy connect")
         self._connecting[client] = looking
         looking.add_done_callback(lambda _: self._connecting.pop(client, None))
 
-    def lost(self, client: _Client) -> None:
+    def lost(self, client: _ClientSide) -> None:
         """A connection has ended."""
         self._clients.discard(client)
         if client.real is not None:

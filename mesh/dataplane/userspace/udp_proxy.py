@@ -8,21 +8,21 @@ longest.
 import asyncio
 from typing import Any, TypeAlias, cast
 
-from mesh.dataplane.userspace.tcp_proxy import Behind, Meter
+from mesh.dataplane.userspace.tcp_proxy import ByteMeter, ProxyBackend
 from mesh.model.service import Address
 from mesh.model.table import RealKey
 
-IDLE = 60.0
+IDLE_TIMEOUT = 60.0
 """Seconds without a datagram after which a session ends; IPVS keeps UDP for 300 s."""
-SESSIONS = 4096
-WAITING = 16
+MAX_SESSIONS = 4096
+MAX_PENDING_DATAGRAMS = 16
 """Datagrams kept while a session's socket is being made; UDP may lose the rest."""
 
 Client: TypeAlias = tuple[Any, ...]
 """A socket address: host and port first."""
 
 
-class _Session(asyncio.DatagramProtocol):
+class _UdpSession(asyncio.DatagramProtocol):
     """One client's way to its real server and back."""
 
     def __init__(self, listener: "UdpListener", client: Client, real: RealKey, now: float) -> None:
@@ -52,7 +52,7 @@ class _Session(asyncio.DatagramProtocol):
     def send(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.sendto(data)
-        elif len(self._waiting) < WAITING:
+        elif len(self._waiting) < MAX_PENDING_DATAGRAMS:
             self._waiting.append(data)
 
     def end(self) -> None:
@@ -64,16 +64,16 @@ class _Session(asyncio.DatagramProtocol):
 class UdpListener(asyncio.DatagramProtocol):
     """A virtual server's socket and its sessions."""
 
-    def __init__(self, behind: Behind, idle: float = IDLE, sessions: int = SESSIONS) -> None:
+    def __init__(self, behind: ProxyBackend, idle: float = IDLE_TIMEOUT, sessions: int = MAX_SESSIONS) -> None:
         self._behind = behind
         self._idle = idle
         self._most = sessions
         self._transport: asyncio.DatagramTransport | None = None
-        self._sessions: dict[Client, _Session] = {}
+        self._sessions: dict[Client, _UdpSession] = {}
         """In the order in which they were last used."""
         self._opening: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
-        self.inward, self.outward = Meter(), Meter()
+        self.inward, self.outward = ByteMeter(), ByteMeter()
         """From clients, and to them."""
 
     async def open(self, address: Address, port: int) -> None:
@@ -114,7 +114,7 @@ class UdpListener(asyncio.DatagramProtocol):
         session.send(data)
         self.inward.octets += len(data)
 
-    def reply(self, session: _Session, data: bytes, client: Client) -> None:
+    def reply(self, session: _UdpSession, data: bytes, client: Client) -> None:
         """From a real server."""
         session.used = asyncio.get_running_loop().time()
         if self._transport is not None and not self._transport.is_closing():
@@ -133,21 +133,21 @@ class UdpListener(asyncio.DatagramProtocol):
         for client in [client for client, session in self._sessions.items() if session.real == real]:
             self.end(client)
 
-    def _begin(self, client: Client) -> _Session | None:
+    def _begin(self, client: Client) -> _UdpSession | None:
         real = self._behind.pick(str(client[0]), set())
         if real is None:
             return None
         if len(self._sessions) >= self._most:
             self.end(next(iter(self._sessions)))
         loop = asyncio.get_running_loop()
-        session = _Session(self, client, real, loop.time())
+        session = _UdpSession(self, client, real, loop.time())
         self._behind.opened(real)
         opening = loop.create_task(self._connect(session, client), name="proxy session")
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
         return session
 
-    async def _connect(self, session: _Session, client: Client) -> None:
+    async def _connect(self, session: _UdpSession, client: Client) -> None:
         real = session.real
         try:
             await asyncio.get_running_loop().create_datagram_endpoint(

@@ -14,7 +14,7 @@ from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address
 
 
-class Check(Protocol):
+class CheckFunction(Protocol):
     """One way of asking."""
 
     def __call__(self, address: Address, port: int, probe: Probe, /) -> Coroutine[None, None, Verdict]:
@@ -25,9 +25,9 @@ class Check(Protocol):
         ...
 
 
-def network_checks() -> Mapping[ProbeKind, Check]:
+def network_checks() -> Mapping[ProbeKind, CheckFunction]:
     """The real checks. TLS trusts what the worker's own certificate store trusts."""
-    web, calls = _Tls(), _Tls("h2")
+    web, calls = _TlsContexts(), _TlsContexts("h2")
 
     async def http(address: Address, port: int, probe: Probe, /) -> Verdict:
         tls = web.of(probe)
@@ -48,7 +48,7 @@ def network_checks() -> Mapping[ProbeKind, Check]:
     }
 
 
-class _Tls:
+class _TlsContexts:
     """The contexts for one application protocol; made once, since loading the certificates takes a while."""
 
     def __init__(self, alpn: str = "") -> None:

@@ -17,12 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 
-from mesh.health.checks.http import LIMIT, NotHttpError, final_status
-from mesh.health.checks.tcp import explain
+from mesh.health.checks.http import MAX_HEAD_BYTES, NotHttpError, final_status
+from mesh.health.checks.tcp import explain_error
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address
-from mesh.util.sockets import RESET
+from mesh.util.sockets import LINGER_RESET
 
 _NEWS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _FAILED = select.EPOLLERR | select.EPOLLHUP
@@ -39,7 +39,7 @@ def is_plain(probe: Probe) -> bool:
     return False
 
 
-class Shot:
+class PlainCheck:
     """One check under way."""
 
     __slots__ = ("begun", "deadline", "done", "expect", "received", "sock", "timeout", "unsent")
@@ -57,7 +57,7 @@ class Shot:
         self.received = b""
 
 
-class Volley:
+class CheckBatch:
     """All checks under way. To be closed.
 
     It keeps the time by itself, to the microsecond: the event loop's clock stands still while it is busy. Both count as
@@ -66,9 +66,9 @@ class Volley:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._shots: dict[int, Shot] = {}
+        self._shots: dict[int, PlainCheck] = {}
         """By file descriptor."""
-        self._ending: dict[float, deque[Shot]] = {}
+        self._ending: dict[float, deque[PlainCheck]] = {}
         """By timeout, in order of their deadlines. Those that have ended stay until they are at the head."""
 
     def fileno(self) -> int:
@@ -78,24 +78,24 @@ class Volley:
     def __len__(self) -> int:
         return len(self._shots)
 
-    def begin(self, shot: Shot, address: Address, port: int) -> None:
+    def begin(self, shot: PlainCheck, address: Address, port: int) -> None:
         """Ask. What fails at once is told at once."""
         shot.begun = time.monotonic()
         shot.deadline = shot.begun + shot.timeout
         try:
             sock = shot.sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, _STREAM)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
             code = sock.connect_ex((address, port))
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, os.strerror(code))
             self._epoll.register(sock.fileno(), _NEWS)
         except OSError as error:
-            self._end(shot, False, explain(error))
+            self._end(shot, False, explain_error(error))
             return
         self._shots[sock.fileno()] = shot
         self._ending.setdefault(shot.timeout, deque()).append(shot)
 
-    def cancel(self, shot: Shot) -> None:
+    def cancel(self, shot: PlainCheck) -> None:
         """End it without a word; ended already: nothing is done."""
         if shot.sock is not None:
             self._close(shot, shot.sock)
@@ -111,7 +111,7 @@ class Volley:
             except BlockingIOError:
                 continue
             except OSError as error:
-                self._end(shot, False, explain(error))
+                self._end(shot, False, explain_error(error))
 
     def expire(self) -> None:
         """End those whose time is over; `look` first, so that nobody's answer is overlooked."""
@@ -134,7 +134,7 @@ class Volley:
             self.cancel(shot)
         self._epoll.close()
 
-    def _advance(self, shot: Shot, sock: socket.socket, events: int) -> None:
+    def _advance(self, shot: PlainCheck, sock: socket.socket, events: int) -> None:
         """Raises `OSError`: `BlockingIOError` if there is nothing to do yet."""
         if shot.expect is None:
             failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events & _FAILED else 0
@@ -149,9 +149,9 @@ class Volley:
             if not events & select.EPOLLIN:
                 return
         while shot.sock is not None:  # to the end: an edge is told once
-            self._read(shot, sock.recv(LIMIT - len(shot.received)), shot.expect)
+            self._read(shot, sock.recv(MAX_HEAD_BYTES - len(shot.received)), shot.expect)
 
-    def _read(self, shot: Shot, data: bytes, expect: tuple[tuple[int, int], ...]) -> None:
+    def _read(self, shot: PlainCheck, data: bytes, expect: tuple[tuple[int, int], ...]) -> None:
         received = shot.received + data if shot.received else data
         shot.received = received
         try:
@@ -164,15 +164,15 @@ class Volley:
             self._end(shot, *judged)
         elif not data:
             self._end(shot, False, "closed before an answer")
-        elif len(received) >= LIMIT:
-            self._end(shot, False, f"not HTTP: no final status in {LIMIT} bytes")
+        elif len(received) >= MAX_HEAD_BYTES:
+            self._end(shot, False, f"not HTTP: no final status in {MAX_HEAD_BYTES} bytes")
 
-    def _end(self, shot: Shot, ok: bool, reason: str) -> None:
+    def _end(self, shot: PlainCheck, ok: bool, reason: str) -> None:
         if shot.sock is not None:
             self._close(shot, shot.sock)
         shot.done(Verdict(ok, reason, time.monotonic() - shot.begun))
 
-    def _close(self, shot: Shot, sock: socket.socket) -> None:
+    def _close(self, shot: PlainCheck, sock: socket.socket) -> None:
         self._shots.pop(sock.fileno(), None)
         sock.close()
         shot.sock = None

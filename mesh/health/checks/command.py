@@ -1,8 +1,8 @@
 """The command check: does a command inside the container end with status 0?
 
 Each one starts a process in a container, which costs the engine some 50 ms of CPU time; hundreds of endpoints would
-take the worker's processors from the work itself. So only a few run at a time, and no more than `RATE` begin in a
-second; the wait for that does not count as the endpoint's time.
+take the worker's processors from the work itself. So only a few run at a time, and no more than `COMMANDS_PER_SECOND`
+begin in a second; the wait for that does not count as the endpoint's time.
 
 What the engine cannot ask (it restarts, the container is paused) is no verdict: an engine that is gone must not empty
 the data plane.
@@ -15,14 +15,14 @@ from typing import Protocol
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe
 
-AT_ONCE = 4
+MAX_CONCURRENT_COMMANDS = 4
 """Commands that run at the same time."""
-RATE = 20.0
+COMMANDS_PER_SECOND = 20.0
 """Commands that begin in a second."""
 _SHOWN = 60
 
 
-class Runner(Protocol):
+class CommandRunner(Protocol):
     """What runs commands."""
 
     async def run(self, endpoint: str, command: str, seconds: float) -> tuple[int, str] | None:
@@ -34,16 +34,18 @@ class Runner(Protocol):
 
 
 class CommandCheck:
-    """The `Commands` of the prober."""
+    """The `CommandChecker` of the prober."""
 
-    def __init__(self, runner: Runner, at_once: int = AT_ONCE, rate: float = RATE) -> None:
+    def __init__(
+        self, runner: CommandRunner, at_once: int = MAX_CONCURRENT_COMMANDS, rate: float = COMMANDS_PER_SECOND
+    ) -> None:
         self._runner = runner
         self._turns = asyncio.Semaphore(at_once)
         self._apart = 1 / rate
         self._next = 0.0
 
     async def __call__(self, key: str, probe: Probe, /) -> Verdict | None:
-        """See `Commands`."""
+        """See `CommandChecker`."""
         async with self._turns:
             await self._wait()
             begun = time.perf_counter()

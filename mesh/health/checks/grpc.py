@@ -22,12 +22,12 @@ from h2.events import TrailersReceived as Trailers
 from h2.exceptions import ProtocolError
 
 from mesh import __version__
-from mesh.health.checks.tcp import judge, server_name
+from mesh.health.checks.tcp import await_verdict, tls_server_name
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address
 from mesh.model.table import RealKey
-from mesh.util.sockets import connect
+from mesh.util.sockets import connect_socket
 
 _METHOD = "/grpc.health.v1.Health/Check"
 _STATUSES = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
@@ -41,29 +41,29 @@ async def check_grpc(address: Address, port: int, probe: Probe, *, tls: ssl.SSLC
 
     `/` asks about the server as a whole. `tls`: ask over TLS; its ALPN protocols must be `h2`.
     """
-    return await judge(_ask(address, port, probe, tls), probe.timeout)
+    return await await_verdict(_ask(address, port, probe, tls), probe.timeout)
 
 
 async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
-    sock = await connect(address, port)
+    sock = await connect_socket(address, port)
     try:
         reader, writer = await asyncio.open_connection(
             sock=sock,
             ssl=tls,
-            server_hostname=server_name(address, probe) if tls else None,
+            server_hostname=tls_server_name(address, probe) if tls else None,
             ssl_handshake_timeout=probe.timeout + 1 if tls else None,  # never the first to fire
         )
     except BaseException:
         sock.close()
         raise
     try:
-        return await _Call(probe, str(RealKey(address, port))).run(reader, writer)
+        return await _GrpcCall(probe, str(RealKey(address, port))).run(reader, writer)
     finally:
         writer.transport.abort()
 
 
 @dataclass(slots=True)
-class _Answer:
+class _GrpcResponse:
     """What has come so far."""
 
     headers: dict[str, str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class _Answer:
     ended: bool = False
 
 
-class _Call:
+class _GrpcCall:
     """One call over one connection."""
 
     def __init__(self, probe: Probe, authority: str) -> None:
@@ -91,11 +91,11 @@ class _Call:
                 ("user-agent", f"vipmesh-probe/{__version__}"),
             ],
         )
-        self._http.send_data(1, message(unquote(probe.path[1:])), end_stream=True)
+        self._http.send_data(1, health_request(unquote(probe.path[1:])), end_stream=True)
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[bool, str]:
         """The outcome. Raises `OSError`."""
-        answer, received = _Answer(), 0
+        answer, received = _GrpcResponse(), 0
         while not answer.ended:
             writer.write(self._http.data_to_send())
             data = await reader.read(_LIMIT)
@@ -110,9 +110,9 @@ class _Call:
                 self._take(answer, self._http.receive_data(data))
             except ProtocolError as error:
                 return False, f"not HTTP/2: {str(error)[:80] or type(error).__name__}"
-        return judge_answer(answer.headers, bytes(answer.body))
+        return judge_response(answer.headers, bytes(answer.body))
 
-    def _take(self, answer: _Answer, events: Iterable[Event]) -> None:
+    def _take(self, answer: _GrpcResponse, events: Iterable[Event]) -> None:
         for event in events:
             match event:
                 case ResponseReceived(headers=headers) | Trailers(headers=headers):
@@ -127,7 +127,7 @@ class _Call:
                     answer.headers["error"] = code.name if isinstance(code, ErrorCodes) else f"code {code}"
 
 
-def message(service: str) -> bytes:
+def health_request(service: str) -> bytes:
     """A HealthCheckRequest in the frame of gRPC: not compressed, its length, the message."""
     name = service.encode()
     request = bytes([1 << 3 | _WIRE_LENGTH]) + _varint(len(name)) + name if name else b""
@@ -146,7 +146,7 @@ def serving_status(frame: bytes) -> int | None:
     return body[1]
 
 
-def judge_answer(headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:
+def judge_response(headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:
     """Whether an answer says SERVING, and what it says in words."""
     if "error" in headers:
         return False, f"the server ended the call: {headers['error']}"

@@ -13,14 +13,14 @@ from typing import cast
 from urllib.parse import quote
 
 from mesh import __version__
-from mesh.health.checks.tcp import explain, judge, server_name
+from mesh.health.checks.tcp import await_verdict, explain_error, tls_server_name
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe
 from mesh.model.service import Address
 from mesh.model.table import RealKey
-from mesh.util.sockets import RESET, connect
+from mesh.util.sockets import LINGER_RESET, connect_socket
 
-LIMIT = 8192
+MAX_HEAD_BYTES = 8192
 """Bytes within which the final status line must come, interim answers included."""
 
 _TARGET = "/?&=%:@!$'()*+,;~"
@@ -43,12 +43,12 @@ async def check_http(address: Address, port: int, probe: Probe, *, tls: ssl.SSLC
     and is not followed. `tls`: ask over TLS, the certificate judged by this context against `probe.host`, or the
     address if there is none; None: plain.
     """
-    return await judge(_ask(address, port, probe, tls), probe.timeout)
+    return await await_verdict(_ask(address, port, probe, tls), probe.timeout)
 
 
 async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
     loop = asyncio.get_running_loop()
-    answer = _Answer(request(address, port, probe), probe.expect_status)
+    answer = _StatusLineProtocol(build_request(address, port, probe), probe.expect_status)
     if tls is None:
         # A quarter cheaper than with a socket of our own: uvloop connects without a detour through Python. The price:
         # cancelled in the very moment between connected and `connection_made`, it leaves one TIME_WAIT.
@@ -57,9 +57,9 @@ async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | 
         # The socket must know that it is to be reset before the handshake, in which the time may run out.
         transport, _ = await loop.create_connection(
             lambda: answer,
-            sock=await connect(address, port),
+            sock=await connect_socket(address, port),
             ssl=tls,
-            server_hostname=server_name(address, probe),
+            server_hostname=tls_server_name(address, probe),
             ssl_handshake_timeout=probe.timeout + 1,  # never the first to fire
         )
     try:
@@ -68,22 +68,22 @@ async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | 
         transport.abort()
 
 
-def request(address: Address, port: int, probe: Probe) -> bytes:
+def build_request(address: Address, port: int, probe: Probe) -> bytes:
     """The whole request. What may not stand in a request target is percent-encoded, so that a path adds no lines."""
     lines = [
-        f"{probe.method} {target_of(probe.path)} HTTP/1.1",
-        *(f"{name}: {value}" for name, value in headers_of(address, port, probe).items()),
+        f"{probe.method} {request_target(probe.path)} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in request_headers(address, port, probe).items()),
         "Connection: close",
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-def target_of(path: str) -> str:
+def request_target(path: str) -> str:
     """A path and query as they may stand in a request."""
     return quote(path, safe=_TARGET)
 
 
-def headers_of(address: Address, port: int, probe: Probe) -> dict[str, str]:
+def request_headers(address: Address, port: int, probe: Probe) -> dict[str, str]:
     """The headers of the request, but for those of the connection; the probe's own may hold a password."""
     length = {"Content-Length": "0"} if probe.method == "POST" else {}
     return {
@@ -126,7 +126,7 @@ def _describe(beginning: bytes) -> str:
     return f"not HTTP: {beginning[:40].decode('latin-1').strip()!r}"
 
 
-class _Answer(asyncio.Protocol):
+class _StatusLineProtocol(asyncio.Protocol):
     """Sends the request and judges the first status line; the outcome is (ok, reason)."""
 
     def __init__(self, request: bytes, expect: tuple[tuple[int, int], ...]) -> None:
@@ -137,13 +137,13 @@ class _Answer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # as the loops promise for a stream
-        stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         stream.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         if self.outcome.done():
             return
-        self._received += data[: LIMIT - len(self._received)]
+        self._received += data[: MAX_HEAD_BYTES - len(self._received)]
         try:
             status = final_status(self._received)
         except NotHttpError as error:
@@ -151,12 +151,12 @@ class _Answer(asyncio.Protocol):
             return
         if status is not None:
             self._finish(any(low <= status <= high for low, high in self._expect), f"status {status}")
-        elif len(self._received) >= LIMIT:
-            self._finish(False, f"not HTTP: no final status in {LIMIT} bytes")
+        elif len(self._received) >= MAX_HEAD_BYTES:
+            self._finish(False, f"not HTTP: no final status in {MAX_HEAD_BYTES} bytes")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError):
-            self._finish(False, explain(exc) or "reset before an answer")
+            self._finish(False, explain_error(exc) or "reset before an answer")
         elif exc is None:
             self._finish(False, "closed before an answer")
         elif not self.outcome.done():

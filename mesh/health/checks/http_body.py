@@ -13,24 +13,24 @@ from urllib.parse import urljoin
 import aiohttp
 from yarl import URL
 
-from mesh.health.checks.http import headers_of, target_of
-from mesh.health.checks.tcp import explain, judge, server_name
+from mesh.health.checks.http import request_headers, request_target
+from mesh.health.checks.tcp import await_verdict, explain_error, tls_server_name
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe
 from mesh.model.service import Address
 from mesh.model.table import RealKey
-from mesh.util.sockets import RESET
+from mesh.util.sockets import LINGER_RESET
 
-LIMIT = 65536
+MAX_BODY_BYTES = 65536
 """Octets of the body that are looked at."""
-HOPS = 5
+MAX_REDIRECTS = 5
 """Redirects in a row that are followed."""
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 """RFC 9110, section 15.4."""
 
 
-class LeadsAwayError(Exception):
+class RedirectRefusedError(Exception):
     """A redirect that is not followed; the text says why."""
 
 
@@ -39,20 +39,20 @@ async def check_http_body(address: Address, port: int, probe: Probe, *, tls: ssl
 
     The body is looked at as it comes: encoded as the server has encoded it, of which we ask for nothing.
     """
-    return await judge(_ask(address, port, probe, tls), probe.timeout)
+    return await await_verdict(_ask(address, port, probe, tls), probe.timeout)
 
 
 async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
     try:
-        return await _Question(address, port, probe, tls).answer()
-    except LeadsAwayError as error:
+        return await _HttpBodyCheck(address, port, probe, tls).answer()
+    except RedirectRefusedError as error:
         return False, str(error)
     except aiohttp.ClientConnectorCertificateError as error:
         return False, _of_certificate(error.certificate_error)
     except aiohttp.ClientConnectorError as error:
-        return False, explain(error.os_error) or "no connection"
+        return False, explain_error(error.os_error) or "no connection"
     except aiohttp.ClientOSError as error:
-        return False, explain(error) or "reset before an answer"
+        return False, explain_error(error) or "reset before an answer"
     except aiohttp.ServerDisconnectedError:
         return False, "closed before an answer"
     except aiohttp.ClientPayloadError:
@@ -61,24 +61,24 @@ async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | 
         return False, f"not HTTP: {error.message[:60]!r}"
 
 
-class _Question:
+class _HttpBodyCheck:
     """One check. Its sockets are closed by a reset."""
 
     def __init__(self, address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> None:
         self._probe = probe
         self._tls = tls
         self._origin = URL(f"{probe.kind}://{RealKey(address, port)}")
-        self._headers = headers_of(address, port, probe)
-        self._server_name = None if tls is None else server_name(address, probe)
+        self._headers = request_headers(address, port, probe)
+        self._server_name = None if tls is None else tls_server_name(address, probe)
         self._sockets_left = 0
 
     async def answer(self) -> tuple[bool, str]:
-        """Raises `LeadsAwayError` and what aiohttp raises."""
+        """Raises `RedirectRefusedError` and what aiohttp raises."""
         connector = aiohttp.TCPConnector(force_close=True, limit=0, socket_factory=self._socket)
         async with aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `judge` keeps the time
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `await_verdict` keeps the time
             skip_auto_headers=("Accept-Encoding", "Content-Type"),
             auto_decompress=False,
         ) as session:
@@ -86,8 +86,8 @@ class _Question:
 
     async def _follow(self, session: aiohttp.ClientSession) -> tuple[bool, str]:
         probe = self._probe
-        target = target_of(probe.path)
-        for _ in range(HOPS + 1):
+        target = request_target(probe.path)
+        for _ in range(MAX_REDIRECTS + 1):
             self._sockets_left = 1
             async with session.request(
                 probe.method,
@@ -101,16 +101,16 @@ class _Question:
                 if not probe.follow_redirects or answer.status not in _REDIRECTS or location is None:
                     return await _judged(answer, probe)
             target = _same_endpoint(location, target, self._origin, probe)
-        raise LeadsAwayError(f"more than {HOPS} redirects")
+        raise RedirectRefusedError(f"more than {MAX_REDIRECTS} redirects")
 
     def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
         """One for each request: where a server has closed, aiohttp would quietly ask once more."""
         if not self._sockets_left:
-            raise _ClosedError
+            raise _ConnectionClosedError
         self._sockets_left -= 1
         family, kind, protocol, _, _ = info
         sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         return sock
 
 
@@ -125,28 +125,28 @@ async def _judged(answer: aiohttp.ClientResponse, probe: Probe) -> tuple[bool, s
 
 async def _contains(body: aiohttp.StreamReader, wanted: bytes) -> bool:
     seen = b""
-    while len(seen) < LIMIT and (more := await body.readany()):
+    while len(seen) < MAX_BODY_BYTES and (more := await body.readany()):
         seen += more
-        if wanted in seen[:LIMIT]:
+        if wanted in seen[:MAX_BODY_BYTES]:
             return True
     return False
 
 
 def _same_endpoint(location: str, target: str, origin: URL, probe: Probe) -> str:
-    """The request target that a redirect leads to. Raises `LeadsAwayError`: its text shows no query, for it may hold
-    a password."""
+    """The request target that a redirect leads to. Raises `RedirectRefusedError`: its text shows no query, for it may
+    hold a password."""
     asked = URL(f"{probe.kind}://{probe.host}") if probe.host else origin
     try:
         to = URL(urljoin(f"{asked}{target}", location))
         same = (to.scheme, to.host) == (asked.scheme, asked.host) and to.port in (asked.port, origin.port)
     except ValueError:
-        raise LeadsAwayError("the redirect leads to what is no URL") from None
+        raise RedirectRefusedError("the redirect leads to what is no URL") from None
     if not same:
-        raise LeadsAwayError(f"the redirect leads away, to {str(to.origin())[:60] if to.host else to.scheme}")
-    return target_of(to.raw_path_qs)
+        raise RedirectRefusedError(f"the redirect leads away, to {str(to.origin())[:60] if to.host else to.scheme}")
+    return request_target(to.raw_path_qs)
 
 
-class _ClosedError(OSError):
+class _ConnectionClosedError(OSError):
     """The endpoint has closed the connection, and is asked no second time."""
 
     def __str__(self) -> str:
@@ -154,4 +154,4 @@ class _ClosedError(OSError):
 
 
 def _of_certificate(error: Exception) -> str:
-    return explain(error) if isinstance(error, OSError) else str(error)
+    return explain_error(error) if isinstance(error, OSError) else str(error)

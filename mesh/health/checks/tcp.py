@@ -13,20 +13,20 @@ from collections.abc import Coroutine
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe
 from mesh.model.service import Address
-from mesh.util.sockets import OURS, connect
+from mesh.util.sockets import LOCAL_ERRNOS, connect_socket
 
 
 async def check_tcp(address: Address, port: int, probe: Probe) -> Verdict:
     """Healthy if the endpoint accepts a connection within `probe.timeout`. Nothing is sent."""
-    return await judge(_ask(address, port), probe.timeout)
+    return await await_verdict(_ask(address, port), probe.timeout)
 
 
 async def _ask(address: Address, port: int) -> tuple[bool, str]:
-    (await connect(address, port)).close()
+    (await connect_socket(address, port)).close()
     return True, "connected"
 
 
-async def judge(question: Coroutine[None, None, tuple[bool, str]], limit: float) -> Verdict:
+async def await_verdict(question: Coroutine[None, None, tuple[bool, str]], limit: float) -> Verdict:
     """Await a question's (ok, reason) for at most `limit` seconds; whatever the network does becomes a verdict.
 
     Any other exception is a mistake in the program and is raised.
@@ -36,11 +36,11 @@ async def judge(question: Coroutine[None, None, tuple[bool, str]], limit: float)
         async with asyncio.timeout(limit):
             ok, reason = await question
     except OSError as error:  # `TimeoutError` is one
-        ok, reason = False, explain(error) or f"no answer in {limit:g} s"
+        ok, reason = False, explain_error(error) or f"no answer in {limit:g} s"
     return Verdict(ok, reason, time.perf_counter() - begun)
 
 
-def server_name(address: Address, probe: Probe) -> str:
+def tls_server_name(address: Address, probe: Probe) -> str:
     """What the certificate must name: `probe.host` without its port, else the address."""
     if not probe.host:
         return address
@@ -48,7 +48,7 @@ def server_name(address: Address, probe: Probe) -> str:
     return (name if colon and not probe.host.endswith("]") else probe.host).strip("[]")
 
 
-def explain(error: OSError) -> str:
+def explain_error(error: OSError) -> str:
     """Why there is no answer, in a few words; empty for a plain timeout, whose length the caller knows."""
     match error:
         case ssl.SSLCertVerificationError():
@@ -62,4 +62,4 @@ def explain(error: OSError) -> str:
     if error.errno is None or error.errno <= 0:
         return str(error)
     words = os.strerror(error.errno).lower()
-    return f"this worker cannot ask: {words}" if error.errno in OURS else words
+    return f"this worker cannot ask: {words}" if error.errno in LOCAL_ERRNOS else words

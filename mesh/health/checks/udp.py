@@ -8,7 +8,7 @@ only what comes from the endpoint itself.
 import asyncio
 import socket
 
-from mesh.health.checks.tcp import judge
+from mesh.health.checks.tcp import await_verdict
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe
 from mesh.model.service import Address
@@ -23,7 +23,7 @@ async def check_udp(address: Address, port: int, probe: Probe) -> Verdict:
     It is sent once: a datagram that is lost is a failure, and what thresholds are for. A reply that is not what is
     expected is a failure at once: a late one of an earlier check cannot come, since each check has a port of its own.
     """
-    return await judge(_ask(address, port, probe), probe.timeout)
+    return await await_verdict(_ask(address, port, probe), probe.timeout)
 
 
 async def _ask(address: Address, port: int, probe: Probe) -> tuple[bool, str]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from types import MappingProxyType
 
-from mesh.config.labels.values import RefusedError, port, shown
+from mesh.config.labels.values import LabelRefusedError, parse_port, quote_value
 from mesh.model.codes import Code
 from mesh.model.problem import Problem
 from mesh.model.service import Address
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ComposeEndpoint:
     """One entry of `x-endpoints`."""
 
     address: Address
@@ -37,7 +37,7 @@ class ComposeService:
     labels: Mapping[str, str]
     label_where: Mapping[str, str]
     """Full label key -> `FILE:LINE`."""
-    endpoints: tuple[Endpoint, ...] | None
+    endpoints: tuple[ComposeEndpoint, ...] | None
     """None: the file has no `x-endpoints` for it."""
 
 
@@ -55,7 +55,7 @@ class ComposeFile:
 
 
 def parse_endpoint(text: str) -> tuple[Address, int | None]:
-    """`ADDRESS`, `ADDRESS:PORT`, `[IPV6]` or `[IPV6]:PORT`. Raises `RefusedError`."""
+    """`ADDRESS`, `ADDRESS:PORT`, `[IPV6]` or `[IPV6]:PORT`. Raises `LabelRefusedError`."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text, re.DOTALL)
     if bracketed:
         host, number = bracketed[1], bracketed[2]
@@ -67,17 +67,19 @@ def parse_endpoint(text: str) -> tuple[Address, int | None]:
         address = ip_address(host)
     except ValueError:
         remedy = "write ADDRESS, ADDRESS:PORT or [IPV6]:PORT; names are not looked up"
-        raise RefusedError(Code.COMPOSE_ENDPOINT_ADDRESS, f"{shown(host)} is not an address", remedy) from None
+        raise LabelRefusedError(
+            Code.COMPOSE_ENDPOINT_ADDRESS, f"{quote_value(host)} is not an address", remedy
+        ) from None
     if address.is_unspecified or address.is_multicast or "%" in host:
-        raise RefusedError(
+        raise LabelRefusedError(
             Code.COMPOSE_ENDPOINT_ADDRESS,
-            f"{shown(host)} is not the address of one instance",
+            f"{quote_value(host)} is not the address of one instance",
             "write the address it listens on",
         )
-    return str(address), None if number is None else port(number)
+    return str(address), None if number is None else parse_port(number)
 
 
-def merge(files: Sequence[ComposeFile]) -> dict[str, ComposeService]:
+def merge_files(files: Sequence[ComposeFile]) -> dict[str, ComposeService]:
     """The services of several files: a later file adds and overrides labels and replaces `x-endpoints`."""
     services: dict[str, ComposeService] = {}
     for file in files:

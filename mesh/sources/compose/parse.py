@@ -15,13 +15,21 @@ from types import MappingProxyType
 
 import yaml
 
-from mesh.config.labels.reader import PREFIXES, is_secret
-from mesh.config.labels.values import RefusedError, printable, shown
+from mesh.config.labels.reader import LABEL_PREFIXES, is_secret_label
+from mesh.config.labels.values import LabelRefusedError, escape_unprintable, quote_value
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.sources.compose.interpolate import InterpolationError, interpolate
-from mesh.sources.compose.model import ComposeFile, ComposeService, Endpoint, parse_endpoint
-from mesh.sources.compose.yaml_nodes import Entry, Walk, YamlError, duplicates, graph, line_of, text_of
+from mesh.sources.compose.model import ComposeEndpoint, ComposeFile, ComposeService, parse_endpoint
+from mesh.sources.compose.yaml_nodes import (
+    YamlEntry,
+    YamlError,
+    YamlWalker,
+    find_duplicate_keys,
+    line_of,
+    load_graph,
+    scalar_text,
+)
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
@@ -33,25 +41,25 @@ _NOT_FOLLOWED = {
 }
 
 
-def read(text: str, filename: str, env: Mapping[str, str]) -> ComposeFile:
+def read_compose_file(text: str, filename: str, env: Mapping[str, str]) -> ComposeFile:
     """Read one file; `filename` only names it in messages, `env` fills in the variables. Raises nothing."""
-    reader = _Reader(filename, env)
+    reader = _ComposeReader(filename, env)
     try:
-        return reader.read(graph(text))
+        return reader.read(load_graph(text))
     except YamlError as error:
         where = f"{filename}:{error.line}" + (f":{error.column}" if error.column else "")
         problem = Problem(error.code, Severity.ERROR, "the file", error.reason, error.remedy, where=where)
         return ComposeFile(None, {}, (*reader.problems, problem), broken=True)
 
 
-class _Reader:
+class _ComposeReader:
     """Reads one graph; collects what is wrong with it."""
 
     def __init__(self, filename: str, env: Mapping[str, str]) -> None:
         self.problems: list[Problem] = []
         self._filename = filename
         self._env = env
-        self._walk = Walk()
+        self._walk = YamlWalker()
 
     def read(self, root: yaml.Node | None) -> ComposeFile:
         if root is None:
@@ -65,9 +73,9 @@ class _Reader:
                 "write services: and below it the services",
             )
         broken = False
-        for twice in duplicates(root):
+        for twice in find_duplicate_keys(root):
             broken = True
-            reason = f"the key {shown(twice.key)} is on line {twice.first} and again on line {twice.second}"
+            reason = f"the key {quote_value(twice.key)} is on line {twice.first} and again on line {twice.second}"
             self._error(Code.WRITTEN_TWICE, twice.second, "the file", reason, "keep one of them")
         top = self._walk.entries(root)
         if "include" in top:
@@ -86,15 +94,17 @@ class _Reader:
         }
         return ComposeFile(project, services, tuple(self.problems), broken)
 
-    def _project(self, entry: Entry) -> str | None:
+    def _project(self, entry: YamlEntry) -> str | None:
         text = self._scalar(entry, "name", "write a project name such as demo")
         if text is not None and not _PROJECT.fullmatch(text):
             remedy = "write lower case letters, digits, hyphens and underscores"
-            self._error(Code.COMPOSE_STRUCTURE, entry.line, "name", f"{shown(text)} is not a project name", remedy)
+            self._error(
+                Code.COMPOSE_STRUCTURE, entry.line, "name", f"{quote_value(text)} is not a project name", remedy
+            )
             return None
         return text
 
-    def _services(self, root: yaml.Node, top: Mapping[str, Entry]) -> dict[str, Entry]:
+    def _services(self, root: yaml.Node, top: Mapping[str, YamlEntry]) -> dict[str, YamlEntry]:
         if "services" in top:
             node = top["services"].node
             if not isinstance(node, yaml.MappingNode):
@@ -111,7 +121,7 @@ class _Reader:
                 self._warn(
                     Code.COMPOSE_STRUCTURE,
                     entry.line,
-                    f"key {printable(name)}",
+                    f"key {escape_unprintable(name)}",
                     "it is no service",
                     "write services: if that is meant",
                 )
@@ -125,8 +135,8 @@ class _Reader:
             )
         return services
 
-    def _service(self, name: str, entry: Entry) -> ComposeService | None:
-        subject = f"service {printable(name)}"
+    def _service(self, name: str, entry: YamlEntry) -> ComposeService | None:
+        subject = f"service {escape_unprintable(name)}"
         if not isinstance(entry.node, yaml.MappingNode):
             self._error(
                 Code.COMPOSE_STRUCTURE,
@@ -139,7 +149,7 @@ class _Reader:
         if not _SERVICE_NAME.fullmatch(name):
             remedy = "write letters, digits, dots, hyphens and underscores"
             self._error(
-                Code.COMPOSE_STRUCTURE, entry.line, subject, f"{shown(name)} is not the name of a service", remedy
+                Code.COMPOSE_STRUCTURE, entry.line, subject, f"{quote_value(name)} is not the name of a service", remedy
             )
             return None
         keys = self._walk.entries(entry.node)
@@ -153,7 +163,7 @@ class _Reader:
             name, self._where(entry.line), MappingProxyType(labels), MappingProxyType(where), endpoints
         )
 
-    def _labels(self, subject: str, entry: Entry | None) -> tuple[dict[str, str], dict[str, int]]:
+    def _labels(self, subject: str, entry: YamlEntry | None) -> tuple[dict[str, str], dict[str, int]]:
         if entry is None:
             return {}, {}
         self._warn_tag(entry, f"{subject}, labels")
@@ -175,7 +185,7 @@ class _Reader:
     def _label_map(self, subject: str, node: yaml.MappingNode) -> tuple[dict[str, str], dict[str, int]]:
         labels, lines = {}, {}
         for key, entry in self._walk.entries(node).items():
-            about = f"{subject}, label {printable(key)}"
+            about = f"{subject}, label {escape_unprintable(key)}"
             value = self._scalar(entry, about, "write one text, in quotes if it has brackets", key)
             if value is not None:
                 labels[key], lines[key] = value, entry.line
@@ -185,7 +195,7 @@ class _Reader:
         labels: dict[str, str] = {}
         lines: dict[str, int] = {}
         for item in self._walk.items(node):
-            text = self._scalar(Entry(line_of(item), item), f"{subject}, labels", 'write "KEY=VALUE"')
+            text = self._scalar(YamlEntry(line_of(item), item), f"{subject}, labels", 'write "KEY=VALUE"')
             if text is None:
                 continue
             key, _, value = text.partition("=")
@@ -194,7 +204,7 @@ class _Reader:
                 self._error(
                     Code.WRITTEN_TWICE,
                     line_of(item),
-                    f"{subject}, label {printable(key)}",
+                    f"{subject}, label {escape_unprintable(key)}",
                     reason,
                     "keep one of them",
                     label=key,
@@ -204,7 +214,7 @@ class _Reader:
                 labels[key], lines[key] = value, line_of(item)
         return labels, lines
 
-    def _endpoints(self, subject: str, entry: Entry) -> tuple[Endpoint, ...]:
+    def _endpoints(self, subject: str, entry: YamlEntry) -> tuple[ComposeEndpoint, ...]:
         self._warn_tag(entry, subject)
         if _is_null(entry.node):
             return ()
@@ -214,33 +224,33 @@ class _Reader:
                 Code.COMPOSE_STRUCTURE, entry.line, subject, "it is not a list", f'{example}: ["127.0.0.11:18080"]'
             )
             return ()
-        endpoints: dict[str, Endpoint] = {}
+        endpoints: dict[str, ComposeEndpoint] = {}
         for item in self._walk.items(entry.node):
-            text = self._scalar(Entry(line_of(item), item), subject, example)
+            text = self._scalar(YamlEntry(line_of(item), item), subject, example)
             if text is None:
                 continue
             try:
-                endpoint = Endpoint(*parse_endpoint(text), self._where(line_of(item)))
-            except RefusedError as refused:
+                endpoint = ComposeEndpoint(*parse_endpoint(text), self._where(line_of(item)))
+            except LabelRefusedError as refused:
                 self._error(refused.code, line_of(item), subject, refused.reason, refused.remedy)
                 continue
             if endpoints.setdefault(str(endpoint), endpoint) is not endpoint:
                 self._error(Code.WRITTEN_TWICE, line_of(item), subject, f"{endpoint} is there twice", "write it once")
         return tuple(endpoints.values())
 
-    def _scalar(self, entry: Entry, subject: str, remedy: str, label: str | None = None) -> str | None:
+    def _scalar(self, entry: YamlEntry, subject: str, remedy: str, label: str | None = None) -> str | None:
         """The node as text with its variables filled in; None, and a problem, if that is not possible."""
         line, node = entry.line, entry.node
         if not isinstance(node, yaml.ScalarNode):
             self._error(Code.COMPOSE_STRUCTURE, line, subject, "the value is not one text", remedy, label=label)
             return None
-        text = text_of(node)
-        if text.lower() != node.value.lower() and not _is_null(node) and (label or "").startswith(PREFIXES):
-            if is_secret(label or ""):
+        text = scalar_text(node)
+        if text.lower() != node.value.lower() and not _is_null(node) and (label or "").startswith(LABEL_PREFIXES):
+            if is_secret_label(label or ""):
                 reason, remedy = "without quotes the value is a number, and becomes another text", "put it in quotes"
             else:
-                reason = f"without quotes {printable(node.value)} is a number and becomes {text}"
-                remedy = f"write {shown(node.value)} with the quotes"
+                reason = f"without quotes {escape_unprintable(node.value)} is a number and becomes {text}"
+                remedy = f"write {quote_value(node.value)} with the quotes"
             self._warn(Code.COMPOSE_VALUE_CHANGED_BY_YAML, line, subject, reason, remedy, label=label)
         try:
             text, unset = interpolate(text, self._env)
@@ -258,9 +268,9 @@ class _Reader:
             )
         return text
 
-    def _warn_tag(self, entry: Entry, subject: str) -> None:
+    def _warn_tag(self, entry: YamlEntry, subject: str) -> None:
         if entry.node.tag.startswith("!"):
-            reason = f"the tag {printable(entry.node.tag)} is not followed"
+            reason = f"the tag {escape_unprintable(entry.node.tag)} is not followed"
             self._warn(Code.COMPOSE_NOT_FOLLOWED, entry.line, subject, reason, "write out what is meant")
 
     def _where(self, line: int) -> str:
@@ -276,4 +286,4 @@ class _Reader:
 
 
 def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and not text_of(node)
+    return isinstance(node, yaml.ScalarNode) and not scalar_text(node)

@@ -21,8 +21,8 @@ from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Instance
-from mesh.sources.compose.model import ComposeFile, ComposeService, merge, project_name
-from mesh.sources.compose.parse import read
+from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
+from mesh.sources.compose.parse import read_compose_file
 
 _RESTS_AT_MOST = 20  # a file that never rests is read all the same
 
@@ -42,7 +42,7 @@ class ComposeSource:
         self._interval = interval
         self._rest = rest
         self._look = asyncio.Event()
-        self._good = _Listing()
+        self._good = _ComposeListing()
         self._trouble: CodedText | None = None
 
     @property
@@ -81,7 +81,7 @@ class ComposeSource:
             return service.label_where.get(label, service.where)
         return self._good.where.get(instance.id, service.where)
 
-    def _take(self, listing: "_Listing") -> None:
+    def _take(self, listing: "_ComposeListing") -> None:
         self._trouble = listing.trouble
         if listing.trouble is None:
             self._good = listing
@@ -110,11 +110,11 @@ class ComposeSource:
         return True
 
 
-def load(path: Path, env: Mapping[str, str]) -> ComposeFile:
+def load_compose_file(path: Path, env: Mapping[str, str]) -> ComposeFile:
     """Read one file with the `.env` beside it. A file that cannot be read is a broken one."""
     try:
         known = _environment(path.parent / ".env", env)
-        return read(path.read_text("utf-8-sig"), str(path), known)
+        return read_compose_file(path.read_text("utf-8-sig"), str(path), known)
     except OSError as error:
         name, reason = error.filename or path, error.strerror or str(error)
         return _unreadable(name, f"it cannot be read: {reason}", "name a file that exists and is readable")
@@ -129,7 +129,7 @@ def project_of(paths: Sequence[Path], files: Sequence[ComposeFile]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Listing:
+class _ComposeListing:
     """What the files say at one time."""
 
     instances: tuple[Instance, ...] = ()
@@ -141,22 +141,22 @@ class _Listing:
     trouble: CodedText | None = None
 
 
-def _list(paths: Sequence[Path], env: Mapping[str, str]) -> _Listing:
-    files = [load(path, env) for path in paths]
+def _list(paths: Sequence[Path], env: Mapping[str, str]) -> _ComposeListing:
+    files = [load_compose_file(path, env) for path in paths]
     problems = tuple(problem for file in files for problem in file.problems)
     broken = [file for file in files if file.broken]
     if broken:
         trouble = next(p.coded for p in broken[0].problems if p.severity is Severity.ERROR)
-        return _Listing(problems=problems, trouble=trouble)
+        return _ComposeListing(problems=problems, trouble=trouble)
     project = project_of(paths, files)
-    services = {f"{project}/{name}": service for name, service in merge(files).items()}
+    services = {f"{project}/{name}": service for name, service in merge_files(files).items()}
     found = [
         (Instance(f"{owner}/{endpoint}", owner, endpoint.address, service.labels, endpoint.port), endpoint.where)
         for owner, service in services.items()
         for endpoint in service.endpoints or ()
     ]
     instances = sorted((instance for instance, _ in found), key=lambda instance: instance.id)
-    return _Listing(tuple(instances), problems, services, {instance.id: where for instance, where in found})
+    return _ComposeListing(tuple(instances), problems, services, {instance.id: where for instance, where in found})
 
 
 def _fingerprint(paths: Sequence[Path]) -> tuple[tuple[int, int, int] | None, ...]:

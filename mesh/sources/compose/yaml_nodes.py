@@ -1,7 +1,7 @@
 """YAML text -> a graph of nodes that know their line, and the few ways of reading such nodes.
 
 The graph is read instead of the values, since every message names the line. In it an alias is the same node again,
-so anchors cost nothing until they are followed; `Walk` follows them within a budget. The text is scanned for its
+so anchors cost nothing until they are followed; `YamlWalker` follows them within a budget. The text is scanned for its
 depth first: the C parser recurses on the C stack and would take the process with it.
 
 Scalars become text as compose makes them (yaml.v3 of Go, then fmt.Sprint): `true` and numbers in their shortest
@@ -46,7 +46,7 @@ class YamlError(MeshError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class YamlEntry:
     """What a key of a mapping leads to."""
 
     line: int
@@ -55,7 +55,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Duplicate:
+class DuplicateKey:
     """A key that a mapping has twice."""
 
     key: str
@@ -63,7 +63,7 @@ class Duplicate:
     second: int
 
 
-def graph(text: str) -> yaml.Node | None:
+def load_graph(text: str) -> yaml.Node | None:
     """The root of the one document; None if the text has nothing but comments. Raises `YamlError`."""
     if len(text) > _TEXT_MAX:
         raise YamlError(
@@ -119,7 +119,7 @@ def line_of(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def duplicates(root: yaml.Node) -> Iterator[Duplicate]:
+def find_duplicate_keys(root: yaml.Node) -> Iterator[DuplicateKey]:
     """The keys that any mapping of the graph has twice."""
     seen, waiting = set(), [root]
     while waiting:
@@ -134,25 +134,25 @@ def duplicates(root: yaml.Node) -> Iterator[Duplicate]:
             yield from _twice(node)
 
 
-def _twice(node: yaml.MappingNode) -> Iterator[Duplicate]:
+def _twice(node: yaml.MappingNode) -> Iterator[DuplicateKey]:
     first: dict[str, int] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             continue
         if key.value in first:
-            yield Duplicate(key.value, first[key.value], line_of(key))
+            yield DuplicateKey(key.value, first[key.value], line_of(key))
         else:
             first[key.value] = line_of(key)
 
 
-class Walk:
+class YamlWalker:
     """Reads mappings of one graph, with `<<` followed, within a budget of entries."""
 
     def __init__(self) -> None:
         self._left = _ENTRIES_MAX
         self._merging: set[int] = set()
 
-    def entries(self, node: yaml.MappingNode) -> dict[str, Entry]:
+    def entries(self, node: yaml.MappingNode) -> dict[str, YamlEntry]:
         """The mapping with its merge keys filled in (yaml.org/type/merge.html): own keys win, earlier ones over later.
 
         Raises `YamlError` for a key or a merge that cannot be read, and when aliases multiply beyond measure.
@@ -174,8 +174,8 @@ class Walk:
                 "merge fewer",
             )
         self._merging.add(id(node))
-        own: dict[str, Entry] = {}
-        merged: dict[str, Entry] = {}
+        own: dict[str, YamlEntry] = {}
+        merged: dict[str, YamlEntry] = {}
         for key, value in node.value:
             self._spend(key)
             if key.tag == _MERGE:
@@ -184,7 +184,7 @@ class Walk:
                         self._spend(key)
                         merged.setdefault(name, entry)
             elif isinstance(key, yaml.ScalarNode):
-                own[key.value] = Entry(line_of(key), value)
+                own[key.value] = YamlEntry(line_of(key), value)
             else:
                 raise YamlError(
                     Code.COMPOSE_NOT_YAML,
@@ -222,7 +222,7 @@ class Walk:
             raise YamlError(Code.COMPOSE_NOT_YAML, line_of(node), 0, reason, "write what is meant in full")
 
 
-def text_of(node: yaml.ScalarNode) -> str:
+def scalar_text(node: yaml.ScalarNode) -> str:
     """The scalar as the text that compose makes of it."""
     text: str = node.value
     if node.style or (node.tag == _STRING and _implicit_tag(text) != _STRING):  # quoted, a block, or with !!str

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import aiodocker
 
 from mesh.model.codes import Code
-from mesh.sources.docker.client import FAILURES, connected, words
+from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client
 from mesh.sources.docker.source import DockerSource
 
 _GONE = frozenset({404, 409})
@@ -38,25 +38,27 @@ class DockerEngine:
     async def stop(self, endpoint: str) -> None:
         """Stop the container; returns when it has stopped."""
         try:
-            async with connected(self._url, _STOPPED) as docker:
+            async with open_client(self._url, _STOPPED) as docker:
                 await docker.containers.container(_container(endpoint)).stop()
-        except FAILURES as error:
-            reason = f"{endpoint} cannot be stopped: docker engine at {self._url}: {words(error)}"
+        except CLIENT_ERRORS as error:
+            reason = f"{endpoint} cannot be stopped: docker engine at {self._url}: {explain_failure(error)}"
             raise self._failure(Code.CONTAINER_NOT_STOPPED, reason) from error
 
     async def signal(self, container: str, signal: str) -> None:
         """Send a signal; a container that is gone is no error."""
         try:
-            async with connected(self._url) as docker:
+            async with open_client(self._url) as docker:
                 await docker.containers.container(container).kill(signal=signal)
         except aiodocker.DockerError as error:
             if error.status not in _GONE:
                 raise self._not_signalled(container, error) from error
-        except FAILURES as error:
+        except CLIENT_ERRORS as error:
             raise self._not_signalled(container, error) from error
 
     def _not_signalled(self, container: str, error: Exception) -> Exception:
-        return self._failure(Code.CONTAINER_NOT_STOPPED, f"{container[:12]} cannot be signalled: {words(error)}")
+        return self._failure(
+            Code.CONTAINER_NOT_STOPPED, f"{container[:12]} cannot be signalled: {explain_failure(error)}"
+        )
 
 
 def _container(endpoint: str) -> str:

@@ -11,14 +11,14 @@ import signal
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from mesh.sources.docker.instances import is_labelled
-from mesh.sources.docker.messages import Event, Inspected
+from mesh.sources.docker.instances import has_mesh_label
+from mesh.sources.docker.messages import ContainerDetails, DockerEvent
 
 DRAIN_SIGNAL = signal.SIGCONT
 """As `--stop-signal`: drain me first. Ignored by any process that runs, and almost none handles it: signal(7)."""
-ENDS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+TERMINATING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 """Ends a process that does nothing about it."""
-EVENTS = (
+WATCHED_ACTIONS = (
     "start",
     "kill",
     "die",
@@ -33,7 +33,7 @@ EVENTS = (
 """What is asked for."""
 
 
-class Meaning(Enum):
+class EventMeaning(Enum):
     """What to do about an event."""
 
     NOTHING = auto()
@@ -50,7 +50,7 @@ class Meaning(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class StopConfig:
     """How a container wants to be stopped."""
 
     signal: int = signal.SIGTERM
@@ -65,15 +65,15 @@ class Ending:
         return self.signal == DRAIN_SIGNAL
 
 
-def ending_of(inspected: Inspected) -> Ending:
+def stop_config_of(inspected: ContainerDetails) -> StopConfig:
     """What the engine knows of a container's end; an unknown signal is taken for SIGTERM, as the engine does."""
     config = inspected.config
     seconds = 10.0 if config.stop_timeout is None else float(config.stop_timeout)
-    number = number_of(config.stop_signal or "") or signal.SIGTERM
-    return Ending(number, seconds, inspected.state.started_at)
+    number = signal_number(config.stop_signal or "") or signal.SIGTERM
+    return StopConfig(number, seconds, inspected.state.started_at)
 
 
-def number_of(text: str) -> int | None:
+def signal_number(text: str) -> int | None:
     """`15`, `TERM` or `SIGTERM` -> 15; None if it is none of them."""
     if re.fullmatch(r"[0-9]{1,2}", text, re.ASCII):
         return int(text)
@@ -83,24 +83,24 @@ def number_of(text: str) -> int | None:
         return None
 
 
-def meaning(event: Event, ending: Ending | None) -> Meaning:
+def event_meaning(event: DockerEvent, ending: StopConfig | None) -> EventMeaning:
     """What to do about an event; `ending` is that of the container, None if it is not known."""
     attributes = event.actor.attributes or {}
     if event.type == "network":
-        return Meaning.LOOK
-    if event.type != "container" or not is_labelled(attributes):
-        return Meaning.NOTHING
+        return EventMeaning.LOOK
+    if event.type != "container" or not has_mesh_label(attributes):
+        return EventMeaning.NOTHING
     match event.action:
         case "start":
-            return Meaning.BEGUN
+            return EventMeaning.BEGUN
         case "die" | "destroy":
-            return Meaning.ENDED
+            return EventMeaning.ENDED
         case "kill":
-            return _signalled(number_of(attributes.get("signal", "")), ending or Ending())
-    return Meaning.LOOK
+            return _signalled(signal_number(attributes.get("signal", "")), ending or StopConfig())
+    return EventMeaning.LOOK
 
 
-def _signalled(number: int | None, ending: Ending) -> Meaning:
+def _signalled(number: int | None, ending: StopConfig) -> EventMeaning:
     if number == ending.signal:
-        return Meaning.DRAIN_FIRST if ending.drains_first else Meaning.STOPPING
-    return Meaning.STOPPING if number in ENDS else Meaning.NOTHING
+        return EventMeaning.DRAIN_FIRST if ending.drains_first else EventMeaning.STOPPING
+    return EventMeaning.STOPPING if number in TERMINATING_SIGNALS else EventMeaning.NOTHING

@@ -14,13 +14,13 @@ import msgspec
 from aiodocker.execs import Exec
 
 from mesh.model.codes import Code
-from mesh.sources.docker.client import FAILURES, connected, understood
+from mesh.sources.docker.client import CLIENT_ERRORS, open_client, translate_surprises
 
 log = logging.getLogger("vipmesh")
 
-OUTPUT = 4096
+MAX_OUTPUT_BYTES = 4096
 """Octets of the output that are kept; the rest is read and dropped."""
-TO_START = 10.0
+START_TIMEOUT = 10.0
 """Seconds that the engine gets to start a command and to say how it ended; none of it is the endpoint's time."""
 
 _STDOUT = 1
@@ -31,7 +31,7 @@ _RUN = (_SHELL, "-c", 'echo $$; (eval "$1"); status=$?; trap "" TERM; kill -TERM
 _KILL = (_SHELL, "-c", 'kill -9 "-$1"', "sh")
 
 
-class _Status(msgspec.Struct, frozen=True, rename="pascal"):
+class _ExecStatus(msgspec.Struct, frozen=True, rename="pascal"):
     """`GET /exec/{id}/json`."""
 
     exit_code: int | None = None
@@ -51,24 +51,24 @@ class DockerExec:
         """
         id = endpoint.rpartition("/")[2]
         try:
-            async with connected(self._url, TO_START) as docker:
+            async with open_client(self._url, START_TIMEOUT) as docker:
                 return await _run(docker.containers.container(id), (*_RUN, command), seconds)
-        except _TooLongError as late:
+        except _CommandTimeoutError as late:
             raise TimeoutError from late
-        except FAILURES as error:
+        except CLIENT_ERRORS as error:
             log.debug("command in %s: %s", endpoint, error)
             return None
 
 
-class _TooLongError(Exception):
+class _CommandTimeoutError(Exception):
     """Not a `TimeoutError`: that would be the engine's."""
 
 
 async def _run(
     container: aiodocker.containers.DockerContainer, command: Sequence[str], seconds: float, *, may_hang: bool = True
 ) -> tuple[int, str] | None:
-    async with asyncio.timeout(TO_START):
-        with understood():
+    async with asyncio.timeout(START_TIMEOUT):
+        with translate_surprises():
             process = await container.exec(list(command))
             stream = process.start(detach=False)
             await stream.__aenter__()
@@ -80,18 +80,18 @@ async def _run(
                 if message.stream == _STDOUT and not number.endswith(b"\n"):  # errors may come before it
                     line, end, data = data.partition(b"\n")
                     number += line + end
-                output += data[: OUTPUT - len(output)]
+                output += data[: MAX_OUTPUT_BYTES - len(output)]
     except TimeoutError:
         if may_hang:
             await _end(container, number)
-        raise _TooLongError from None
+        raise _CommandTimeoutError from None
     except asyncio.CancelledError:
         if may_hang:
             await _end(container, number)
         raise
     finally:
         await stream.close()
-    async with asyncio.timeout(TO_START):
+    async with asyncio.timeout(START_TIMEOUT):
         status = await _status(process)
     said = output if number.strip().isdigit() else number + output
     return status, bytes(said).decode(errors="replace")
@@ -100,9 +100,9 @@ async def _run(
 async def _status(process: Exec) -> int:
     """How it ended; its output ends a moment before the engine knows that."""
     while True:
-        with understood():
+        with translate_surprises():
             shown = await process.inspect()
-        status = msgspec.convert(shown, _Status).exit_code
+        status = msgspec.convert(shown, _ExecStatus).exit_code
         if status is not None:
             return status
         await asyncio.sleep(_MOMENT)
@@ -119,8 +119,8 @@ async def _end(container: aiodocker.containers.DockerContainer, line: bytes) -> 
         )
         return
     try:
-        await _run(container, (*_KILL, number), TO_START, may_hang=False)
-    except (*FAILURES, _TooLongError) as error:
+        await _run(container, (*_KILL, number), START_TIMEOUT, may_hang=False)
+    except (*CLIENT_ERRORS, _CommandTimeoutError) as error:
         log.warning(
             "a command in %s could not be ended: %s",
             container.id[:12],

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import msgspec
 
 
-class Answer(msgspec.Struct, frozen=True, rename="pascal"):
+class DockerMessage(msgspec.Struct, frozen=True, rename="pascal"):
     """Keys are in Pascal case; what is not listed is not looked at."""
 
 
-class Port(Answer, frozen=True):
+class ContainerPort(DockerMessage, frozen=True):
     """A port of a container, and where the worker publishes it."""
 
     private_port: int
@@ -21,26 +21,26 @@ class Port(Answer, frozen=True):
     public_port: int | None = None
 
 
-class Attachment(Answer, frozen=True):
+class NetworkAttachment(DockerMessage, frozen=True):
     """A container on one network."""
 
     ip_address: str = msgspec.field(default="", name="IPAddress")
     ip6_address: str = msgspec.field(default="", name="GlobalIPv6Address")
 
 
-class HostConfig(Answer, frozen=True):
+class HostConfig(DockerMessage, frozen=True):
     """How a container was created."""
 
     network_mode: str = "default"
 
 
-class Networks(Answer, frozen=True):
+class ContainerNetworks(DockerMessage, frozen=True):
     """The networks of one container, by their name."""
 
-    networks: Mapping[str, Attachment | None] | None = None
+    networks: Mapping[str, NetworkAttachment | None] | None = None
 
 
-class Listed(Answer, frozen=True):
+class ContainerSummary(DockerMessage, frozen=True):
     """One entry of `GET /containers/json`."""
 
     id: str
@@ -49,19 +49,19 @@ class Listed(Answer, frozen=True):
     status: str = ""
     """For people, and the only place of the list that tells of the health: `Up 3 seconds (healthy)`."""
     labels: Mapping[str, str] | None = None
-    ports: list[Port] | None = None
+    ports: list[ContainerPort] | None = None
     host_config: HostConfig = HostConfig()
-    network_settings: Networks = Networks()
+    network_settings: ContainerNetworks = ContainerNetworks()
 
 
-class Network(Answer, frozen=True):
+class DockerNetwork(DockerMessage, frozen=True):
     """One entry of `GET /networks`."""
 
     name: str
     driver: str = ""
 
 
-class Config(Answer, frozen=True):
+class ContainerConfig(DockerMessage, frozen=True):
     """What a container was told about its end."""
 
     stop_signal: str | None = None
@@ -70,21 +70,21 @@ class Config(Answer, frozen=True):
     """Seconds; None: 10."""
 
 
-class State(Answer, frozen=True):
+class ContainerState(DockerMessage, frozen=True):
     """A container's process."""
 
     started_at: str = ""
 
 
-class Inspected(Answer, frozen=True):
+class ContainerDetails(DockerMessage, frozen=True):
     """`GET /containers/{id}/json`."""
 
     id: str
-    config: Config = Config()
-    state: State = State()
+    config: ContainerConfig = ContainerConfig()
+    state: ContainerState = ContainerState()
 
 
-class Actor(msgspec.Struct, frozen=True, rename="pascal"):
+class EventActor(msgspec.Struct, frozen=True, rename="pascal"):
     """Whom an event is about."""
 
     id: str = msgspec.field(default="", name="ID")
@@ -92,12 +92,12 @@ class Actor(msgspec.Struct, frozen=True, rename="pascal"):
     """The container's labels, its name, and what belongs to the event."""
 
 
-class Event(msgspec.Struct, frozen=True):
+class DockerEvent(msgspec.Struct, frozen=True):
     """One event of `GET /events`."""
 
     type: str = msgspec.field(default="", name="Type")
     action: str = msgspec.field(default="", name="Action")
     """`start`, `kill`, `health_status: healthy`."""
-    actor: Actor = msgspec.field(default=Actor(), name="Actor")
+    actor: EventActor = msgspec.field(default=EventActor(), name="Actor")
     nanoseconds: int = msgspec.field(default=0, name="timeNano")
     """Of the engine's clock, since 1970."""

@@ -2,8 +2,8 @@
 
 One list at the beginning, then the stream of events from the moment before it, so that nothing falls between; an event
 is a reason to list again, which costs a millisecond or two, except for a signal that ends a container: what it says is
-taken at once, since the process is ending already. Lists come again every `RELIST` seconds, and a moment after an
-event: the engine tells of some changes before its own lists show them.
+taken at once, since the process is ending already. Lists come again every `RELIST_INTERVAL` seconds, and a moment after
+an event: the engine tells of some changes before its own lists show them.
 
 What the engine forgets over a restart (its events are kept in memory) is made up for by a list; an engine that does not
 answer leaves the last list in force.
@@ -22,35 +22,42 @@ import aiodocker
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
-from mesh.model.service import Drain, Health, Instance
+from mesh.model.service import DrainReason, Health, Instance
 from mesh.sources.docker.client import (
-    ANSWER,
-    FAILURES,
-    Events,
-    connected,
-    containers,
-    drivers,
-    ending,
-    events,
-    own_address,
-    words,
+    CLIENT_ERRORS,
+    REQUEST_TIMEOUT,
+    EventStream,
+    explain_failure,
+    inspect_stop_config,
+    list_containers,
+    list_network_drivers,
+    open_client,
+    open_events,
+    outbound_address,
 )
-from mesh.sources.docker.events import EVENTS, Ending, Meaning, meaning
-from mesh.sources.docker.instances import Known, Listing, Rules, health_of, is_labelled, read
-from mesh.sources.docker.messages import Event, Listed
+from mesh.sources.docker.events import WATCHED_ACTIONS, EventMeaning, StopConfig, event_meaning
+from mesh.sources.docker.instances import (
+    ContainerHistory,
+    InstanceListing,
+    InstanceRules,
+    container_health,
+    has_mesh_label,
+    read_instances,
+)
+from mesh.sources.docker.messages import ContainerSummary, DockerEvent
 
 log = logging.getLogger("vipmesh")
 
-RELIST = 30.0
+RELIST_INTERVAL = 30.0
 """Seconds after which everything is listed although no event came."""
-SETTLE = 0.1
+SETTLE_DELAY = 0.1
 """Seconds after an event until the engine's lists show it for certain."""
-HISTORY = 300.0
+SIGNAL_HISTORY = 300.0
 """Seconds of the past whose signals still count when the engine is first asked: stops that are under way."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Seconds between two tries to reach an engine that does not answer: doubled from the first to the last."""
 
-FILTERS = json.dumps({"type": ["container", "network"], "event": EVENTS})
+EVENT_FILTERS = json.dumps({"type": ["container", "network"], "event": WATCHED_ACTIONS})
 """Of the stream. The rest stays in the engine: each run of a HEALTHCHECK tells of itself three times."""
 _SIGNALS = json.dumps({"type": ["container"], "event": ["start", "kill", "die"]})
 
@@ -68,11 +75,11 @@ class DockerSource:
     def __init__(
         self,
         url: str,
-        rules: Rules,
+        rules: InstanceRules,
         *,
         on_drain: DrainFirst | None = None,
-        relist: float = RELIST,
-        answer: float = ANSWER,
+        relist: float = RELIST_INTERVAL,
+        answer: float = REQUEST_TIMEOUT,
     ) -> None:
         """`relist` and `answer` are in seconds: between two lists, and until the engine counts as gone."""
         self._url = url
@@ -81,9 +88,9 @@ class DockerSource:
         self._relist = relist
         self._answer = answer
         self._trouble: CodedText | None = None
-        self._good = Listing()
+        self._good = InstanceListing()
         self._touched = asyncio.Event()
-        self._events: Events | None = None
+        self._events: EventStream | None = None
         self._healthy: dict[str, str] = {}
         self._forget()
 
@@ -130,70 +137,73 @@ class DockerSource:
                         if (listing.instances, listing.problems) != told:
                             told = listing.instances, listing.problems
                             yield told
-            except FAILURES as error:
+            except CLIENT_ERRORS as error:
                 self._fail(error)
             await self._nothing_for(delay)
             delay = min(delay * 2, LAST_RETRY)
 
     # ---------------------------------------------------------------------------------------------- one connection
 
-    async def _follow(self) -> AsyncGenerator[Listing, None]:
-        """Yields what runs, and again when it may have changed, until the engine is gone. Raises `FAILURES`."""
+    async def _follow(self) -> AsyncGenerator[InstanceListing, None]:
+        """Yields what runs, and again when it may have changed, until the engine is gone. Raises `CLIENT_ERRORS`."""
         self._forget()
-        async with connected(self._url, self._answer) as docker:
+        async with open_client(self._url, self._answer) as docker:
             began = time.time()  # the engine's clock, too: it runs on this host
             past = await self._signals(docker, began)
             yield await self._list(docker)
-            async with events(docker, since=began, filters=FILTERS) as self._events:
-                batch, wait = past, SETTLE
+            async with open_events(docker, since=began, filters=EVENT_FILTERS) as self._events:
+                batch, wait = past, SETTLE_DELAY
                 while True:
                     meanings = {self._take(event) for event in batch}
-                    if meanings & {Meaning.STOPPING, Meaning.DRAIN_FIRST}:
+                    if meanings & {EventMeaning.STOPPING, EventMeaning.DRAIN_FIRST}:
                         yield self._read()
-                    if not batch or meanings & {Meaning.LOOK, Meaning.BEGUN, Meaning.ENDED}:
+                    if not batch or meanings & {EventMeaning.LOOK, EventMeaning.BEGUN, EventMeaning.ENDED}:
                         yield await self._list(docker)
                     batch = await self._next(self._events, wait)
-                    wait = SETTLE if batch else self._relist
+                    wait = SETTLE_DELAY if batch else self._relist
 
     def _forget(self) -> None:
         """What was known of containers may be wrong by now, except who was healthy since when."""
-        self._containers: list[Listed] = []
+        self._containers: list[ContainerSummary] = []
         self._drivers: dict[str, str] = {}
-        self._endings: dict[str, Ending] = {}
-        self._stopping: dict[str, Drain] = {}
+        self._endings: dict[str, StopConfig] = {}
+        self._stopping: dict[str, DrainReason] = {}
         self._ended: set[str] = set()
         self._touched.clear()
 
-    async def _signals(self, docker: aiodocker.Docker, now: float) -> list[Event]:
+    async def _signals(self, docker: aiodocker.Docker, now: float) -> list[DockerEvent]:
         """The last minutes' signals to containers that have not started anew since: stops that are under way."""
-        last: dict[str, list[Event]] = {}
-        async with asyncio.timeout(self._answer), events(docker, since=now - HISTORY, until=now, filters=_SIGNALS) as p:
+        last: dict[str, list[DockerEvent]] = {}
+        async with (
+            asyncio.timeout(self._answer),
+            open_events(docker, since=now - SIGNAL_HISTORY, until=now, filters=_SIGNALS) as p,
+        ):
             for event in await p.all():
                 known = last.setdefault(event.actor.id, [])
                 known.append(event) if event.action == "kill" else known.clear()
         return [event for signals in last.values() for event in signals]
 
-    async def _next(self, coming: Events, wait: float) -> list[Event]:
-        """The next events; none: it is time to list. Raises `FAILURES` when the stream has ended."""
+    async def _next(self, coming: EventStream, wait: float) -> list[DockerEvent]:
+        """The next events; none: it is time to list. Raises `CLIENT_ERRORS` when the stream has ended."""
         try:
             async with asyncio.timeout(wait):
                 return await coming.some()
         except TimeoutError:
             return []
 
-    def _take(self, event: Event) -> Meaning:
+    def _take(self, event: DockerEvent) -> EventMeaning:
         id = event.actor.id
-        what = meaning(event, self._endings.get(id))
+        what = event_meaning(event, self._endings.get(id))
         match what:
-            case Meaning.BEGUN:
+            case EventMeaning.BEGUN:
                 self._lose(id)
-            case Meaning.ENDED:
+            case EventMeaning.ENDED:
                 self._lose(id)
                 self._ended.add(id)
-            case Meaning.STOPPING:
-                self._stopping[id] = Drain.STOPPING
-            case Meaning.DRAIN_FIRST:
-                self._stopping[id] = Drain.STOPPING
+            case EventMeaning.STOPPING:
+                self._stopping[id] = DrainReason.STOPPING
+            case EventMeaning.DRAIN_FIRST:
+                self._stopping[id] = DrainReason.STOPPING
                 if self._on_drain is not None:
                     left = self._endings[id].seconds - max(0.0, time.time() - event.nanoseconds / 1e9)
                     self._on_drain(id, self._good.containers.get(id), left)
@@ -205,36 +215,40 @@ class DockerSource:
         self._endings.pop(id, None)
         self._healthy.pop(id, None)
 
-    async def _list(self, docker: aiodocker.Docker) -> Listing:
-        self._containers = await containers(docker)
-        self._drivers = await drivers(docker)
+    async def _list(self, docker: aiodocker.Docker) -> InstanceListing:
+        self._containers = await list_containers(docker)
+        self._drivers = await list_network_drivers(docker)
         await self._inspect(docker)
         present = {container.id for container in self._containers}
         self._ended &= present
         self._stopping = {id: drain for id, drain in self._stopping.items() if id in present}
         self._healthy = {id: since for id, since in self._healthy.items() if id in present}
         for container in self._containers:
-            if health_of(container) is Health.HEALTHY and container.id in self._endings:
+            if container_health(container) is Health.HEALTHY and container.id in self._endings:
                 self._healthy[container.id] = self._endings[container.id].started_at
-            elif health_of(container) is Health.UNHEALTHY:
+            elif container_health(container) is Health.UNHEALTHY:
                 self._healthy.pop(container.id, None)
         return self._read()
 
     async def _inspect(self, docker: aiodocker.Docker) -> None:
         """What lists do not tell, of containers that are new."""
-        new = [c.id for c in self._containers if c.id not in self._endings and is_labelled(c.labels)]
-        shown = await asyncio.gather(*(ending(docker, id) for id in new))
+        new = [c.id for c in self._containers if c.id not in self._endings and has_mesh_label(c.labels)]
+        shown = await asyncio.gather(*(inspect_stop_config(docker, id) for id in new))
         self._endings.update({id: found for id, found in zip(new, shown, strict=True) if found is not None})
 
-    def _read(self) -> Listing:
+    def _read(self) -> InstanceListing:
         healthy = [id for id, since in self._healthy.items() if (e := self._endings.get(id)) and e.started_at == since]
-        rules = self._rules if self._rules.worker else replace(self._rules, worker=own_address(self._rules.version))
+        rules = (
+            self._rules if self._rules.worker else replace(self._rules, worker=outbound_address(self._rules.version))
+        )
         there = [container for container in self._containers if container.id not in self._ended]
-        self._good = read(there, self._drivers, rules, Known(self._stopping, healthy))
+        self._good = read_instances(there, self._drivers, rules, ContainerHistory(self._stopping, healthy))
         return self._good
 
     def _fail(self, error: Exception) -> None:
-        reason = CodedText(f"docker engine at {self._url}: {words(error, self._answer)}", Code.ENGINE_UNREACHABLE)
+        reason = CodedText(
+            f"docker engine at {self._url}: {explain_failure(error, self._answer)}", Code.ENGINE_UNREACHABLE
+        )
         if reason != self._trouble:
             log.error("%s; the last list stays in force", reason, extra=reason.code.extra)
         self._trouble = reason

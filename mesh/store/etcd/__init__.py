@@ -1,6 +1,6 @@
 """The store of a cluster: etcd, spoken to over its JSON gateway, so that nothing native has to be installed."""
 
-from mesh.store.etcd.client import Credentials, Gateway
+from mesh.store.etcd.client import EtcdClient, EtcdCredentials
 from mesh.store.etcd.store import EtcdStore
 
-__all__ = ["Credentials", "EtcdStore", "Gateway"]
+__all__ = ["EtcdClient", "EtcdCredentials", "EtcdStore"]

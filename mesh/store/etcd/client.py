@@ -24,11 +24,18 @@ import msgspec
 from mesh.model.codes import Code
 from mesh.store.etcd import cluster_id as membership
 from mesh.store.etcd import errors as faults
-from mesh.store.etcd.errors import RefusedError, UnreachableError, transport_errors
-from mesh.store.etcd.messages import Answer, Body, KeptAlive, Token, decode, encode
-from mesh.store.etcd.watch import Stream, check_cluster, keep_alive
+from mesh.store.etcd.errors import EtcdRequestRefusedError, EtcdUnreachableError, transport_errors
+from mesh.store.etcd.messages import (
+    AuthToken,
+    EtcdResponse,
+    LeaseKeepAlive,
+    RequestBody,
+    decode_response,
+    encode_request,
+)
+from mesh.store.etcd.watch import WatchStream, check_cluster, keep_alive
 
-T = TypeVar("T", bound=Answer | KeptAlive)
+T = TypeVar("T", bound=EtcdResponse | LeaseKeepAlive)
 
 log = logging.getLogger("vipmesh")
 
@@ -36,7 +43,7 @@ REQUEST_TIMEOUT = 1.5
 """Seconds: longer than an election with etcd's own defaults takes, and the longest pause when the leader dies."""
 CONNECT_TIMEOUT = 1.0
 """Seconds."""
-PATIENCE = 4.0
+CALL_TIMEOUT = 4.0
 """Seconds after which the caller is told that no member serves."""
 _LATE = 0.25
 """Seconds. A timeout that comes so late says that this process was busy, and nothing of the member."""
@@ -52,14 +59,14 @@ _STRAY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class EtcdCredentials:
     """A user of etcd."""
 
     user: str
     password: str = field(repr=False)
 
 
-class Tls(Protocol):
+class EtcdTlsFiles(Protocol):
     """How to connect to members over TLS."""
 
     @property
@@ -72,11 +79,11 @@ class Tls(Protocol):
         ...
 
 
-class Gateway:
+class EtcdClient:
     """Of one cluster. To be made in the event loop; ended by `close`."""
 
     def __init__(
-        self, members: tuple[str, ...], credentials: Credentials | None = None, tls: Tls | None = None
+        self, members: tuple[str, ...], credentials: EtcdCredentials | None = None, tls: EtcdTlsFiles | None = None
     ) -> None:
         self._members = members
         self._first = random.randrange(len(members))  # the workers spread over the members
@@ -106,13 +113,13 @@ class Gateway:
         """This is the cluster that a former life of the daemon used; to be told before anything is asked."""
         self._before = cluster or None
 
-    async def call(self, path: str, body: Body, type_: type[T], within: float = PATIENCE) -> T:
+    async def call(self, path: str, body: RequestBody, type_: type[T], within: float = CALL_TIMEOUT) -> T:
         """Ask, member after member, for as long as `within` seconds; each of them is asked at least once.
 
-        Raises `RefusedError` if etcd will not do it, `StoreError` if no member serves.
+        Raises `EtcdRequestRefusedError` if etcd will not do it, `StoreError` if no member serves.
         """
         deadline = asyncio.get_running_loop().time() + within
-        reasons: dict[str, UnreachableError] = {}
+        reasons: dict[str, EtcdUnreachableError] = {}
         failures = 0
         while True:
             member = self.member
@@ -122,18 +129,18 @@ class Gateway:
                     answer = await self._authenticated(member, path, body, type_)
                     check_cluster(answer.header.cluster_id, self._cluster)
                 return answer
-            except UnreachableError as error:
+            except EtcdUnreachableError as error:
                 reasons[member] = error
             if self._tls is not None:
                 await asyncio.to_thread(self._tls.renew)  # the reason may be that they have expired
             failures += 1
             pause = self._pause(failures)
             if failures >= len(self._members) and asyncio.get_running_loop().time() + pause > deadline:
-                raise faults.of_all(reasons)
+                raise faults.error_from_members(reasons)
             await asyncio.sleep(pause)
 
     @asynccontextmanager
-    async def stream(self, body: Body) -> AsyncIterator[Stream]:
+    async def stream(self, body: RequestBody) -> AsyncIterator[WatchStream]:
         """A watch on the member that serves. Raises like `call`, but asks that member alone."""
         member = self.member
         await self._admit(member)
@@ -143,22 +150,22 @@ class Gateway:
             with transport_errors(REQUEST_TIMEOUT):
                 async with asyncio.timeout(REQUEST_TIMEOUT):
                     response = await self._session.post(
-                        f"{member}/v3/watch", data=encode(body), headers=headers, ssl=self._ssl, timeout=timeout
+                        f"{member}/v3/watch", data=encode_request(body), headers=headers, ssl=self._ssl, timeout=timeout
                     )
-        except UnreachableError:
+        except EtcdUnreachableError:
             self._leave(member)
             raise
         self._streams[response] = member
         try:
             if response.status >= 400:
                 with transport_errors(REQUEST_TIMEOUT):
-                    raise faults.of_answer(response.status, await response.read())
+                    raise faults.error_from_response(response.status, await response.read())
             keep_alive(response)
-            yield Stream(response, self._cluster)
-        except UnreachableError:
+            yield WatchStream(response, self._cluster)
+        except EtcdUnreachableError:
             self._leave(member)
             raise
-        except RefusedError as error:
+        except EtcdRequestRefusedError as error:
             self._distrust(error)
             raise
         finally:
@@ -172,7 +179,7 @@ class Gateway:
     async def _admit(self, member: str) -> None:
         """See which cluster a member is of before it is asked for anything.
 
-        Raises `UnreachableError` if it is of another one, and `StoreError` if there is none to go on with.
+        Raises `EtcdUnreachableError` if it is of another one, and `StoreError` if there is none to go on with.
         """
         if member in self._admitted:
             return
@@ -182,7 +189,7 @@ class Gateway:
             await self._choose({member: number})
         if number not in (0, self._cluster):
             self._leave(member)
-            raise UnreachableError(*_STRAY, code=Code.ETCD_CLUSTERS_DIFFER)
+            raise EtcdUnreachableError(*_STRAY, code=Code.ETCD_CLUSTERS_DIFFER)
         self._admitted.add(member)
 
     async def _choose(self, said: dict[str, int]) -> None:
@@ -191,7 +198,7 @@ class Gateway:
         waiting = set(asked)
         try:
             while waiting:
-                rest = _STRAGGLERS if membership.are_most(said, self._members) else None
+                rest = _STRAGGLERS if membership.is_majority(said, self._members) else None
                 done, waiting = await asyncio.wait(waiting, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     break
@@ -199,7 +206,7 @@ class Gateway:
         finally:
             for one in waiting:
                 one.cancel()
-        self._cluster = membership.common(said, self._members, self._cluster or self._before)
+        self._cluster = membership.choose_cluster(said, self._members, self._cluster or self._before)
         strays = {member for member, number in said.items() if number != self._cluster}
         for member in strays - self._strays:
             log.error("etcd: %s %s; %s", member, *_STRAY, extra=Code.STORE_UNREACHABLE.extra)
@@ -208,8 +215,8 @@ class Gateway:
     async def _cluster_of(self, member: str) -> int:
         """Its number, 0 if it does not say; needs no user, no leader and no room."""
         try:
-            return (await self._ask(member, "maintenance/status", {}, Answer, {})).header.cluster_id
-        except RefusedError:
+            return (await self._ask(member, "maintenance/status", {}, EtcdResponse, {})).header.cluster_id
+        except EtcdRequestRefusedError:
             return 0
 
     @contextmanager
@@ -217,7 +224,7 @@ class Gateway:
         asked = asyncio.get_running_loop().time()
         try:
             yield
-        except UnreachableError:
+        except EtcdUnreachableError:
             if asyncio.get_running_loop().time() - asked < REQUEST_TIMEOUT + _LATE:
                 self._leave(member)
             raise
@@ -236,16 +243,16 @@ class Gateway:
             if where == member:
                 response.close()
 
-    async def _authenticated(self, member: str, path: str, body: Body, type_: type[T]) -> T:
+    async def _authenticated(self, member: str, path: str, body: RequestBody, type_: type[T]) -> T:
         """A token lasts minutes and may belong to one member alone: a second attempt is made with a new one."""
         try:
             return await self._ask(member, path, body, type_, await self._headers(member))
-        except RefusedError as error:
+        except EtcdRequestRefusedError as error:
             if not self._distrust(error):
                 raise
         return await self._ask(member, path, body, type_, await self._headers(member))
 
-    def _distrust(self, error: RefusedError) -> bool:
+    def _distrust(self, error: EtcdRequestRefusedError) -> bool:
         """Whether the token was the reason and another one may help."""
         if self._credentials is None or not error.wants_authentication:
             return False
@@ -257,22 +264,22 @@ class Gateway:
             return {}
         if self._token is None:
             asked = {"name": self._credentials.user, "password": self._credentials.password}
-            self._token = (await self._ask(member, "auth/authenticate", asked, Token, {})).token
+            self._token = (await self._ask(member, "auth/authenticate", asked, AuthToken, {})).token
         return {"Authorization": self._token}
 
-    async def _ask(self, member: str, path: str, body: Body, type_: type[T], headers: dict[str, str]) -> T:
+    async def _ask(self, member: str, path: str, body: RequestBody, type_: type[T], headers: dict[str, str]) -> T:
         with transport_errors(REQUEST_TIMEOUT):
             try:
                 async with self._session.post(
-                    f"{member}/v3/{path}", data=encode(body), headers=headers, ssl=self._ssl
+                    f"{member}/v3/{path}", data=encode_request(body), headers=headers, ssl=self._ssl
                 ) as response:
                     status, payload = response.status, await response.read()
             except aiohttp.ServerDisconnectedError:
                 self._token = None  # some versions of etcd hang up on a bad token (etcd issues 15256 and 20332)
                 raise
         if status >= 400:
-            raise faults.of_answer(status, payload)
+            raise faults.error_from_response(status, payload)
         try:
-            return decode(payload, type_)
+            return decode_response(payload, type_)
         except msgspec.MsgspecError as error:
-            raise UnreachableError(f"answers what no etcd does: {error}") from error
+            raise EtcdUnreachableError(f"answers what no etcd does: {error}") from error

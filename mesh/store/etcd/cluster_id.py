@@ -14,12 +14,12 @@ from mesh.model.codes import Code
 from mesh.store import StoreError
 
 
-def are_most(said: Mapping[str, int], members: Collection[str]) -> bool:
+def is_majority(said: Mapping[str, int], members: Collection[str]) -> bool:
     """Whether what the rest would say changes nothing any more."""
     return 2 * max(Counter(said.values()).values()) > len(members)
 
 
-def common(said: Mapping[str, int], members: Collection[str], before: int | None) -> int:
+def choose_cluster(said: Mapping[str, int], members: Collection[str], before: int | None) -> int:
     """The cluster to go on with. `said` is the number by member, of those that answer, at least one; `before` the one
     that was used before, None for the first time. Raises `StoreError`.
     """

@@ -12,7 +12,7 @@ import msgspec
 
 from mesh.model.codes import Code
 from mesh.store import StoreError
-from mesh.store.etcd.messages import Fault, decode
+from mesh.store.etcd.messages import GatewayFault, decode_response
 
 UNAUTHENTICATED = 16
 """grpc/codes."""
@@ -41,7 +41,7 @@ _TRANSPORT = (
 )
 
 
-class UnreachableError(StoreError):
+class EtcdUnreachableError(StoreError):
     """This member cannot serve now. Has the reason alone, and its remedy if it is a particular one."""
 
     def __init__(self, reason: str, remedy: str = "", *, code: Code = Code.STORE_UNREACHABLE) -> None:
@@ -50,10 +50,10 @@ class UnreachableError(StoreError):
         self.remedy = remedy
 
 
-class RefusedError(StoreError):
+class EtcdRequestRefusedError(StoreError):
     """etcd answered that it will not do it."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: GatewayFault) -> None:
         remedy = next((remedy for words, remedy in _REFUSALS if words in fault.message), "see the log of etcd")
         super().__init__(Code.STORE_REFUSES, f"etcd refuses: {fault.message}; {remedy}")
         self.fault = fault
@@ -77,57 +77,57 @@ class RefusedError(StoreError):
         return "has been compacted" in self.fault.message
 
 
-def of_answer(status: int, payload: bytes) -> StoreError:
+def error_from_response(status: int, payload: bytes) -> StoreError:
     """What an answer with a status of 400 or more means."""
     try:
-        fault = decode(payload, Fault)
+        fault = decode_response(payload, GatewayFault)
     except msgspec.MsgspecError:
-        fault = Fault()
+        fault = GatewayFault()
     if not fault.message:
         said = payload[:100].decode(errors="replace").strip()
         if any(words in said for words, _ in _REFUSALS):
-            return RefusedError(Fault(said))
+            return EtcdRequestRefusedError(GatewayFault(said))
         if status == 404:
-            return UnreachableError(
+            return EtcdUnreachableError(
                 "its JSON gateway is off",
                 "start etcd with --enable-grpc-gateway (with a --config-file: `enable-grpc-gateway: true` in it)",
             )
-        return UnreachableError(f"answers {status}: {said}", _remedy(said))
-    return of_fault(fault)
+        return EtcdUnreachableError(f"answers {status}: {said}", _remedy(said))
+    return error_from_fault(fault)
 
 
-def of_fault(fault: Fault) -> StoreError:
+def error_from_fault(fault: GatewayFault) -> StoreError:
     """What a fault means: that another member, or the same one later, may do better, or no."""
     if fault.code in _PASSING or "too many requests" in fault.message:
-        return UnreachableError(fault.message)
-    return RefusedError(fault)
+        return EtcdUnreachableError(fault.message)
+    return EtcdRequestRefusedError(fault)
 
 
-def of_exception(error: Exception, timeout: float) -> UnreachableError:
+def error_from_exception(error: Exception, timeout: float) -> EtcdUnreachableError:
     """What a failed connection means."""
     if isinstance(error, TimeoutError):
-        return UnreachableError(f"no answer within {timeout:g} s")
+        return EtcdUnreachableError(f"no answer within {timeout:g} s")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return UnreachableError(str(error.certificate_error), _remedy("CERTIFICATE_VERIFY_FAILED"))
+        return EtcdUnreachableError(str(error.certificate_error), _remedy("CERTIFICATE_VERIFY_FAILED"))
     if isinstance(error, aiohttp.ClientPayloadError):
-        return UnreachableError("hung up within an answer")
+        return EtcdUnreachableError("hung up within an answer")
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     said = getattr(cause, "strerror", None) or str(cause)
     if isinstance(cause, ConnectionError) and cause.errno:
         said = os.strerror(cause.errno)  # asyncio's own text has the address, which is known
-    return UnreachableError(said or type(cause).__name__, _remedy(said))
+    return EtcdUnreachableError(said or type(cause).__name__, _remedy(said))
 
 
 @contextmanager
 def transport_errors(timeout: float) -> Iterator[None]:
-    """What goes wrong with a connection inside of it is an `UnreachableError`. `timeout`: seconds, to be told."""
+    """What goes wrong with a connection inside of it is an `EtcdUnreachableError`. `timeout`: seconds, to be told."""
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise of_exception(error, timeout) from error
+        raise error_from_exception(error, timeout) from error
 
 
-def of_all(reasons: dict[str, UnreachableError]) -> StoreError:
+def error_from_members(reasons: dict[str, EtcdUnreachableError]) -> StoreError:
     """No member serves; `reasons` are by member."""
     each = ", ".join(f"{member}: {error.reason}" for member, error in reasons.items())
     remedy = next((error.remedy for error in reasons.values() if error.remedy), _SEE_THAT_IT_RUNS)

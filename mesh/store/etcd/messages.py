@@ -10,11 +10,11 @@ import msgspec
 
 T = TypeVar("T")
 
-Body: TypeAlias = dict[str, Any]
+RequestBody: TypeAlias = dict[str, Any]
 """A request."""
 
 
-class Header(msgspec.Struct, frozen=True):
+class ResponseHeader(msgspec.Struct, frozen=True):
     """Of every answer."""
 
     cluster_id: int = 0
@@ -32,30 +32,30 @@ class KeyValue(msgspec.Struct, frozen=True):
     lease: int = 0
 
 
-class Answer(msgspec.Struct, frozen=True):
+class EtcdResponse(msgspec.Struct, frozen=True):
     """What all of them have."""
 
-    header: Header = Header()
+    header: ResponseHeader = ResponseHeader()
 
 
-class RangeAnswer(Answer, frozen=True):
+class RangeResponse(EtcdResponse, frozen=True):
     """Of `kv/range`."""
 
     kvs: tuple[KeyValue, ...] = ()
     more: bool = False
 
 
-class OperationAnswer(msgspec.Struct, frozen=True):
+class OperationResponse(msgspec.Struct, frozen=True):
     """Of one operation in a transaction; only ranges are read."""
 
-    response_range: RangeAnswer | None = None
+    response_range: RangeResponse | None = None
 
 
-class TransactionAnswer(Answer, frozen=True):
+class TransactionResponse(EtcdResponse, frozen=True):
     """Of `kv/txn`."""
 
     succeeded: bool = False
-    responses: tuple[OperationAnswer, ...] = ()
+    responses: tuple[OperationResponse, ...] = ()
 
     @property
     def found(self) -> list[KeyValue]:
@@ -63,31 +63,31 @@ class TransactionAnswer(Answer, frozen=True):
         return [kv for answer in self.responses if answer.response_range for kv in answer.response_range.kvs]
 
 
-class Lease(Answer, frozen=True):
+class LeaseGrant(EtcdResponse, frozen=True):
     """Of `lease/grant`, and inside of `lease/keepalive`; a TTL of 0: there is no such lease."""
 
     id: int = msgspec.field(default=0, name="ID")
     ttl: int = msgspec.field(default=0, name="TTL")
 
 
-class KeptAlive(msgspec.Struct, frozen=True):
+class LeaseKeepAlive(msgspec.Struct, frozen=True):
     """Of `lease/keepalive`: a stream with one message."""
 
-    result: Lease = Lease()
+    result: LeaseGrant = LeaseGrant()
 
     @property
-    def header(self) -> Header:
+    def header(self) -> ResponseHeader:
         """Of the message."""
         return self.result.header
 
 
-class Token(Answer, frozen=True, kw_only=True):
+class AuthToken(EtcdResponse, frozen=True, kw_only=True):
     """Of `auth/authenticate`."""
 
     token: str
 
 
-class Event(msgspec.Struct, frozen=True):
+class WatchEvent(msgspec.Struct, frozen=True):
     """A change of one key."""
 
     kv: KeyValue
@@ -95,36 +95,36 @@ class Event(msgspec.Struct, frozen=True):
     """Or `DELETE`."""
 
 
-class WatchAnswer(Answer, frozen=True):
+class WatchResponse(EtcdResponse, frozen=True):
     """What happened in one revision or in several; always whole revisions."""
 
     created: bool = False
     canceled: bool = False
     compact_revision: int = 0
     cancel_reason: str = ""
-    events: tuple[Event, ...] = ()
+    events: tuple[WatchEvent, ...] = ()
 
 
-class Fault(msgspec.Struct, frozen=True):
+class GatewayFault(msgspec.Struct, frozen=True):
     """What is answered instead, with a status of 400 or more. `code`: grpc/codes."""
 
     message: str = ""
     code: int = 2
 
 
-class StreamMessage(msgspec.Struct, frozen=True):
+class WatchMessage(msgspec.Struct, frozen=True):
     """One line of a watch."""
 
-    result: WatchAnswer | None = None
-    error: Fault | None = None
+    result: WatchResponse | None = None
+    error: GatewayFault | None = None
 
 
-def encode(body: Body) -> bytes:
+def encode_request(body: RequestBody) -> bytes:
     """A request."""
     return msgspec.json.encode(body)
 
 
-def decode(payload: bytes, type_: type[T]) -> T:
+def decode_response(payload: bytes, type_: type[T]) -> T:
     """An answer. Raises `msgspec.MsgspecError`, whatever the payload is."""
     try:
         return msgspec.json.decode(payload, type=type_, strict=False)  # numbers may be text

@@ -7,25 +7,25 @@ records nobody wants to look for them.
 from collections.abc import Callable
 from functools import lru_cache
 
-from mesh.model.persistent_map import ShardedMap
-from mesh.store import Snapshot
-from mesh.store.etcd.messages import KeyValue, WatchAnswer
+from mesh.model.persistent_map import PersistentMap
+from mesh.store import StoreSnapshot
+from mesh.store.etcd.messages import KeyValue, WatchResponse
 
-ALIKE = 16384
+MAX_SHARED_VALUES = 16384
 """Values that are kept once although many records have them: all workers that run a service declare it alike."""
 
 
-class ForgottenError(Exception):
+class MirrorLostError(Exception):
     """What is mirrored cannot be followed any further: list again."""
 
 
-class Mirror:
+class KeyMirror:
     """As of one revision. A list begins it: `put` with everything, and `revision`."""
 
     def __init__(self, prefix: bytes, cluster: int, is_own: Callable[[bytes], bool]) -> None:
         """`cluster` is its number; `is_own` knows the keys of this worker."""
         self._prefix = prefix
-        self._records: ShardedMap[str, bytes] = ShardedMap()
+        self._records: PersistentMap[str, bytes] = PersistentMap()
         """As of the last snapshot."""
         self._since: dict[str, bytes | None] = {}
         """What has changed since; None: gone."""
@@ -56,16 +56,16 @@ class Mirror:
         self._since[name] = _one_of(kv.value)
         return True
 
-    def apply(self, answer: WatchAnswer) -> bool:
-        """Follow; whether that changes anything. Raises `ForgottenError`."""
+    def apply(self, answer: WatchResponse) -> bool:
+        """Follow; whether that changes anything. Raises `MirrorLostError`."""
         if answer.canceled:
-            raise ForgottenError
+            raise MirrorLostError
         changed = False
         for event in answer.events:
             if event.kv.mod_revision <= self.revision:
                 continue
             if event.kv.key == self._prefix + b"origin" and (event.type, event.kv.value) != ("PUT", self.origin):
-                raise ForgottenError
+                raise MirrorLostError
             if event.type == "PUT":
                 changed |= self.put(event.kv)
             else:
@@ -76,11 +76,11 @@ class Mirror:
             self.revision = max(self.revision, answer.header.revision)  # all up to here was sent
         return changed
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StoreSnapshot:
         """What is there, and what has changed since the last call."""
         keys = None if self._is_new else frozenset(self._since)
         self._records, self._since, self._is_new = self._records.changed(self._since), {}, False
-        return Snapshot(self.revision, self._records, self.life, keys)
+        return StoreSnapshot(self.revision, self._records, self.life, keys)
 
     @property
     def life(self) -> str:
@@ -97,7 +97,7 @@ class Mirror:
         return self._since[name] if name in self._since else self._records.get(name)
 
 
-@lru_cache(ALIKE)
+@lru_cache(MAX_SHARED_VALUES)
 def _one_of(value: bytes) -> bytes:
     """The first of those that are equal."""
     return value

@@ -18,9 +18,17 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.store import StoreError
-from mesh.store.etcd.client import Gateway
-from mesh.store.etcd.errors import RefusedError
-from mesh.store.etcd.messages import Body, KeptAlive, KeyValue, Lease, RangeAnswer, TransactionAnswer, prefix_end
+from mesh.store.etcd.client import EtcdClient
+from mesh.store.etcd.errors import EtcdRequestRefusedError
+from mesh.store.etcd.messages import (
+    KeyValue,
+    LeaseGrant,
+    LeaseKeepAlive,
+    RangeResponse,
+    RequestBody,
+    TransactionResponse,
+    prefix_end,
+)
 
 log = logging.getLogger("vipmesh")
 
@@ -38,11 +46,11 @@ _ATTEMPTS = 3
 """How often in a row a lease may be lost while it is written under."""
 
 
-class Registrations:
+class RegistrationKeeper:
     """The leased keys of one worker."""
 
     def __init__(
-        self, gateway: Gateway, own: tuple[bytes, ...], ttl: int, session_of: Callable[[bytes], str | None]
+        self, gateway: EtcdClient, own: tuple[bytes, ...], ttl: int, session_of: Callable[[bytes], str | None]
     ) -> None:
         """`own`: prefixes below which nobody else writes; `ttl`: seconds; `session_of`: which run of a daemon wrote a
         daemon record, None if the value is not one."""
@@ -137,7 +145,7 @@ class Registrations:
                 self._missed.clear()
 
     async def _is_alive(self, lease: int) -> bool:
-        answer = await self._gateway.call("lease/keepalive", {"ID": lease}, KeptAlive, within=self._ttl)
+        answer = await self._gateway.call("lease/keepalive", {"ID": lease}, LeaseKeepAlive, within=self._ttl)
         return answer.result.ttl > 0
 
     def _compare(self) -> None:
@@ -195,7 +203,7 @@ class Registrations:
             for _ in range(_ATTEMPTS):
                 try:
                     return await self._write_under_lease()
-                except RefusedError as error:
+                except EtcdRequestRefusedError as error:
                     self._there = None
                     if not error.lease_is_lost:
                         raise
@@ -223,7 +231,7 @@ class Registrations:
         deletes = [k for k in there if k not in wanted]
         for batch in _batches(wanted, [*puts, *deletes]):
             body = {"success": [self._write_of(wanted, k) for k in batch]}
-            answer = await self._gateway.call("kv/txn", body, TransactionAnswer)
+            answer = await self._gateway.call("kv/txn", body, TransactionResponse)
             self._there_at = max(self._there_at, answer.header.revision)
             for key in batch:
                 there.pop(key, None)
@@ -231,7 +239,7 @@ class Registrations:
                     there[key] = KeyValue(key, wanted[key], lease=self._lease)
         self._had_name = self._daemon in wanted
 
-    def _write_of(self, wanted: Mapping[bytes, bytes], key: bytes) -> Body:
+    def _write_of(self, wanted: Mapping[bytes, bytes], key: bytes) -> RequestBody:
         if key in wanted:
             return {"request_put": {"key": key, "value": wanted[key], "lease": self._lease}}
         return {"request_delete_range": {"key": key}}
@@ -239,8 +247,8 @@ class Registrations:
     async def _read(self) -> dict[bytes, KeyValue]:
         found: dict[bytes, KeyValue] = {}
         for prefix in self._own:
-            body: Body = {"key": prefix, "range_end": prefix_end(prefix)}
-            answer = await self._gateway.call("kv/range", body, RangeAnswer)
+            body: RequestBody = {"key": prefix, "range_end": prefix_end(prefix)}
+            answer = await self._gateway.call("kv/range", body, RangeResponse)
             found |= {kv.key: kv for kv in answer.kvs}
             self._there_at = answer.header.revision
         return found
@@ -248,11 +256,11 @@ class Registrations:
     async def _take_lease(self, there: Mapping[bytes, KeyValue]) -> None:
         """The one of a former life if it lives and is as long as ours, else a new one."""
         for former, _ in Counter(kv.lease for kv in there.values() if kv.lease).most_common(1):
-            alive = await self._gateway.call("lease/keepalive", {"ID": former}, KeptAlive)
+            alive = await self._gateway.call("lease/keepalive", {"ID": former}, LeaseKeepAlive)
             if alive.result.ttl == self._ttl:
                 self._lease = former
                 return
-        self._lease = (await self._gateway.call("lease/grant", {"TTL": self._ttl}, Lease)).id
+        self._lease = (await self._gateway.call("lease/grant", {"TTL": self._ttl}, LeaseGrant)).id
 
 
 def _are_alike(one: KeyValue | None, other: KeyValue | None) -> bool:

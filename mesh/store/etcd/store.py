@@ -20,12 +20,12 @@ from datetime import datetime
 from mesh.config.etcd_url import EtcdUrl
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.store import Snapshot, StoreError
-from mesh.store.etcd.client import Gateway
-from mesh.store.etcd.errors import RefusedError, UnreachableError
-from mesh.store.etcd.messages import Body, KeyValue, RangeAnswer, TransactionAnswer, prefix_end
-from mesh.store.etcd.mirror import ForgottenError, Mirror
-from mesh.store.etcd.registrations import Registrations
+from mesh.store import StoreError, StoreSnapshot
+from mesh.store.etcd.client import EtcdClient
+from mesh.store.etcd.errors import EtcdRequestRefusedError, EtcdUnreachableError
+from mesh.store.etcd.messages import KeyValue, RangeResponse, RequestBody, TransactionResponse, prefix_end
+from mesh.store.etcd.mirror import KeyMirror, MirrorLostError
+from mesh.store.etcd.registrations import RegistrationKeeper
 
 log = logging.getLogger("vipmesh")
 
@@ -40,7 +40,7 @@ class EtcdStore:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: EtcdClient,
         prefix: str,
         own: tuple[str, ...],
         lease_ttl: int,
@@ -53,8 +53,8 @@ class EtcdStore:
         self._gateway = gateway
         self._prefix = prefix.encode()
         below = tuple(self._prefix + part.encode() for part in own)
-        self._registrations = Registrations(gateway, below, lease_ttl, session_of)
-        self._former: Snapshot | None = None
+        self._registrations = RegistrationKeeper(gateway, below, lease_ttl, session_of)
+        self._former: StoreSnapshot | None = None
         self._silent: CodedText | None = None
         self._closed = False
 
@@ -62,7 +62,7 @@ class EtcdStore:
     def at(
         cls,
         url: EtcdUrl,
-        gateway: Gateway,
+        gateway: EtcdClient,
         own: tuple[str, ...],
         lease_ttl: int,
         session_of: Callable[[bytes], str | None],
@@ -70,7 +70,7 @@ class EtcdStore:
         """Below the URL's prefix."""
         return cls(gateway, url.prefix, own, lease_ttl, session_of)
 
-    def remember(self, seen: Snapshot) -> None:
+    def remember(self, seen: StoreSnapshot) -> None:
         """What a former life of this daemon has seen last; to be told before anything is asked."""
         self._former = seen
         if cluster := re.fullmatch(r".*@([0-9a-f]{1,16})", seen.origin):
@@ -85,7 +85,7 @@ class EtcdStore:
         """See `Store.run`."""
         await self._registrations.keep()
 
-    async def read(self) -> Snapshot:
+    async def read(self) -> StoreSnapshot:
         """See `Store.read`."""
         self._check_open()
         try:
@@ -131,9 +131,9 @@ class EtcdStore:
         self._check_open()
         await self._registrations.register({self._prefix + name.encode(): value for name, value in records.items()})
 
-    async def watch(self) -> AsyncIterator[Snapshot]:
+    async def watch(self) -> AsyncIterator[StoreSnapshot]:
         """See `Store.watch`."""
-        mirror: Mirror | None = None
+        mirror: KeyMirror | None = None
         life: str | None = None
         while True:
             self._check_open()
@@ -154,7 +154,7 @@ class EtcdStore:
                         self._answers()
                         if changed:
                             yield mirror.snapshot()
-            except ForgottenError:
+            except MirrorLostError:
                 mirror = None
             except StoreError as error:
                 self._is_silent(error)
@@ -165,10 +165,10 @@ class EtcdStore:
         self._closed = True
         await self._gateway.close()
 
-    async def _follow(self, mirror: Mirror) -> AsyncGenerator[bool, None]:
+    async def _follow(self, mirror: KeyMirror) -> AsyncGenerator[bool, None]:
         """Yields after whatever has come since the last look: whether it changed anything.
 
-        Raises `ForgottenError` if there is another store by now: it would start again with lower revisions.
+        Raises `MirrorLostError` if there is another store by now: it would start again with lower revisions.
         """
         asked = {
             "key": self._prefix,
@@ -179,7 +179,7 @@ class EtcdStore:
         async with self._gateway.stream({"create_request": asked}) as stream:
             if not await self._is_followed_by(mirror.life, mirror.revision, mirror.newest):
                 await self._begin_life(mirror.origin)
-                raise ForgottenError
+                raise MirrorLostError
             async for answers in stream:
                 changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
                 if any(self._registrations.is_own(event.kv.key) for answer in answers for event in answer.events):
@@ -188,14 +188,14 @@ class EtcdStore:
                     self._registrations.follow(mirror.revision)
                 yield any(changes)
 
-    def _is_behind(self, mirror: Mirror) -> bool:
+    def _is_behind(self, mirror: KeyMirror) -> bool:
         """Whether a former life of this daemon has seen more: an older backup was put back."""
         seen = self._former
         return seen is not None and seen.origin == mirror.life and seen.revision > mirror.revision
 
     async def _is_followed_by(self, life: str, revision: int, newest: KeyValue) -> bool:
         """Whether the store still has the history that was followed: asked of its majority, not of one member."""
-        now = Mirror(self._prefix, 0, self._registrations.is_own)
+        now = KeyMirror(self._prefix, 0, self._registrations.is_own)
         answer = await self._range({"key": self._prefix + b"origin"})
         now.cluster = answer.header.cluster_id
         for kv in answer.kvs:
@@ -206,7 +206,7 @@ class EtcdStore:
             return True  # there was nothing yet
         try:
             there = await self._range({"key": newest.key, "revision": newest.mod_revision})
-        except RefusedError as error:
+        except EtcdRequestRefusedError as error:
             if not error.is_compacted:
                 raise
             return True  # nobody knows any more
@@ -215,7 +215,7 @@ class EtcdStore:
     async def _begin_life(self, after: bytes | None) -> bytes:
         """Which one it is by now: the first to ask decides. `after` which one it begins; None: there was none."""
         where, mine = self._prefix + b"origin", uuid.uuid4().hex.encode()
-        first: Body = {"key": where, "target": "CREATE", "create_revision": 0}
+        first: RequestBody = {"key": where, "target": "CREATE", "create_revision": 0}
         answer = await self._transaction(
             {
                 "compare": [first if after is None else {"key": where, "target": "VALUE", "value": after}],
@@ -225,27 +225,27 @@ class EtcdStore:
         )
         return mine if answer.succeeded else next((kv.value for kv in answer.found), b"")
 
-    async def _list(self) -> Mirror:
+    async def _list(self) -> KeyMirror:
         """All keys as of one revision. A store whose life has begun is not written to: it may be full."""
         mirror = await self._pages()
         if not mirror.origin and await self._begin_life(None):
             mirror = await self._pages()
         if not mirror.origin:
-            raise UnreachableError("answers what no etcd does: it has not what it was given")
+            raise EtcdUnreachableError("answers what no etcd does: it has not what it was given")
         return mirror
 
-    async def _pages(self) -> Mirror:
-        mirror: Mirror | None = None
-        body: Body = {"key": self._prefix, "range_end": prefix_end(self._prefix), "limit": _PAGE}
+    async def _pages(self) -> KeyMirror:
+        mirror: KeyMirror | None = None
+        body: RequestBody = {"key": self._prefix, "range_end": prefix_end(self._prefix), "limit": _PAGE}
         while True:
             try:
                 answer = await self._range(body)
-            except RefusedError as error:
+            except EtcdRequestRefusedError as error:
                 if not error.is_compacted:
                     raise
                 return await self._pages()
             if mirror is None:
-                mirror = Mirror(self._prefix, answer.header.cluster_id, self._registrations.is_own)
+                mirror = KeyMirror(self._prefix, answer.header.cluster_id, self._registrations.is_own)
                 mirror.revision = answer.header.revision
             for kv in answer.kvs:
                 mirror.put(kv)
@@ -253,11 +253,11 @@ class EtcdStore:
                 return mirror
             body |= {"key": answer.kvs[-1].key + b"\0", "revision": mirror.revision}
 
-    async def _range(self, body: Body) -> RangeAnswer:
-        return await self._gateway.call("kv/range", body, RangeAnswer)
+    async def _range(self, body: RequestBody) -> RangeResponse:
+        return await self._gateway.call("kv/range", body, RangeResponse)
 
-    async def _transaction(self, body: Body) -> TransactionAnswer:
-        return await self._gateway.call("kv/txn", body, TransactionAnswer)
+    async def _transaction(self, body: RequestBody) -> TransactionResponse:
+        return await self._gateway.call("kv/txn", body, TransactionResponse)
 
     def _answers(self) -> None:
         if self._silent is not None:
@@ -265,7 +265,7 @@ class EtcdStore:
             self._silent = None
 
     def _is_silent(self, error: StoreError) -> None:
-        if isinstance(error, UnreachableError):
+        if isinstance(error, EtcdUnreachableError):
             error = StoreError(Code.STORE_UNREACHABLE, f"etcd: {self._gateway.member}: {error}")
         if self._silent is None:
             now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")

@@ -10,7 +10,7 @@ from mesh.store import StoreError
 log = logging.getLogger("vipmesh")
 
 
-class Certificates:
+class TlsCertificates:
     """The files that the settings name, as far as they do. Reads them, so it is made in a thread."""
 
     def __init__(self, settings: Settings) -> None:

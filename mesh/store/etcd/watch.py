@@ -7,13 +7,13 @@ import msgspec
 
 from mesh.model.codes import Code
 from mesh.store.etcd import errors as faults
-from mesh.store.etcd.errors import UnreachableError, transport_errors
-from mesh.store.etcd.messages import Fault, StreamMessage, WatchAnswer, decode
+from mesh.store.etcd.errors import EtcdUnreachableError, transport_errors
+from mesh.store.etcd.messages import GatewayFault, WatchMessage, WatchResponse, decode_response
 
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}  # tcp(7); seconds, times
 
 
-class Stream:
+class WatchStream:
     """One open watch; iterate it for all that has arrived since the last look, in order."""
 
     def __init__(self, response: aiohttp.ClientResponse, cluster: int | None) -> None:
@@ -21,16 +21,16 @@ class Stream:
         self._cluster = cluster
         self._rest = b""
 
-    def __aiter__(self) -> "Stream":
+    def __aiter__(self) -> "WatchStream":
         return self
 
-    async def __anext__(self) -> list[WatchAnswer]:
-        """Raises `UnreachableError` when the stream ends, and `RefusedError`."""
+    async def __anext__(self) -> list[WatchResponse]:
+        """Raises `EtcdUnreachableError` when the stream ends, and `RefusedError`."""
         while True:
             with transport_errors(0):
                 arrived = await self._response.content.readany()
             if not arrived:
-                raise UnreachableError("ended the watch")
+                raise EtcdUnreachableError("ended the watch")
             *lines, self._rest = (self._rest + arrived).split(b"\n")
             if messages := [_message(line) for line in lines if line]:
                 for message in messages:
@@ -42,18 +42,22 @@ def check_cluster(number: int, wanted: int | None) -> None:
     """A member that was replaced behind our back."""
     if wanted is not None and number not in (0, wanted):
         reason = f"answers for another cluster of etcd ({number:x}) than it did ({wanted:x})"
-        raise UnreachableError(reason, code=Code.ETCD_CLUSTERS_DIFFER)
+        raise EtcdUnreachableError(reason, code=Code.ETCD_CLUSTERS_DIFFER)
 
 
-def _message(line: bytes) -> WatchAnswer:
+def _message(line: bytes) -> WatchResponse:
     try:
-        message = decode(line, StreamMessage)
+        message = decode_response(line, WatchMessage)
     except msgspec.MsgspecError as error:
-        raise UnreachableError(f"answers what no etcd does: {error}") from error
+        raise EtcdUnreachableError(f"answers what no etcd does: {error}") from error
     if message.result is None:
-        raise faults.of_fault(message.error) if message.error else UnreachableError("answers what no etcd does")
+        raise (
+            faults.error_from_fault(message.error)
+            if message.error
+            else EtcdUnreachableError("answers what no etcd does")
+        )
     if message.result.canceled and not message.result.compact_revision:
-        raise faults.of_fault(Fault(message.result.cancel_reason or "the watch is cancelled"))
+        raise faults.error_from_fault(GatewayFault(message.result.cancel_reason or "the watch is cancelled"))
     return message.result
 
 

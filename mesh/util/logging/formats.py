@@ -15,7 +15,7 @@ _LEAST = 4
 _PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/@+[](),*")
 
 
-class Format(StrEnum):
+class LogFormat(StrEnum):
     """How a line looks."""
 
     TEXT = "text"
@@ -23,10 +23,10 @@ class Format(StrEnum):
     JSON = "json"
 
 
-class Lines(logging.Formatter):
+class LineFormatter(logging.Formatter):
     """Makes lines of records. What a record has in `fields` becomes fields of its own, in logfmt and JSON."""
 
-    def __init__(self, shape: Format = Format.TEXT, secrets: Collection[str] = ()) -> None:
+    def __init__(self, shape: LogFormat = LogFormat.TEXT, secrets: Collection[str] = ()) -> None:
         super().__init__()
         self._shape = shape
         self._secrets = sorted((secret for secret in secrets if len(secret) >= _LEAST), key=len, reverse=True)
@@ -36,7 +36,7 @@ class Lines(logging.Formatter):
         message = self._without_secrets(record.getMessage())
         code = getattr(record, "code", None) if record.levelno >= logging.WARNING else None
         trace = self._without_secrets(self.formatException(record.exc_info)) if record.exc_info else None
-        if self._shape is Format.TEXT:
+        if self._shape is LogFormat.TEXT:
             time = datetime.fromtimestamp(record.created).astimezone()
             text = f"{time:%Y-%m-%d %H:%M:%S},{record.msecs:03.0f} {record.levelname} {_on_one_line(message)}"
             return text + (f" [{code}]" if code else "") + (f"\n{trace}" if trace else "")
@@ -49,7 +49,7 @@ class Lines(logging.Formatter):
         fields["msg"] = message
         fields |= {k: self._without_secrets(str(v)) for k, v in getattr(record, "fields", {}).items() if v is not None}
         fields |= {"trace": trace} if trace else {}
-        return json.dumps(fields) if self._shape is Format.JSON else logfmt(fields)
+        return json.dumps(fields) if self._shape is LogFormat.JSON else format_logfmt(fields)
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
@@ -57,7 +57,7 @@ class Lines(logging.Formatter):
         return text
 
 
-def logfmt(fields: Mapping[str, object]) -> str:
+def format_logfmt(fields: Mapping[str, object]) -> str:
     """`key=value key="with spaces"`: what has anything but plain characters is quoted as JSON quotes it."""
     return " ".join(f"{key}={_value(str(value))}" for key, value in fields.items())
 

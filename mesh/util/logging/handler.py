@@ -14,22 +14,22 @@ import time
 from collections.abc import Callable, Collection
 
 from mesh.model.codes import Code
-from mesh.util.logging.formats import Format, Lines
-from mesh.util.logging.rate_limit import Limit
+from mesh.util.logging.formats import LineFormatter, LogFormat
+from mesh.util.logging.rate_limit import LogRateLimit
 
-WAITING = 10_000
+MAX_QUEUED_LINES = 10_000
 """Lines that wait at most."""
 _LAST_WORDS = 1.0
 """Seconds that the last lines get at the end."""
 
 
-class Unhurried(logging.Handler):
+class QueuedLogHandler(logging.Handler):
     """Writes lines to a file descriptor, whenever that takes them. Never blocks who logs, and never raises for it."""
 
-    def __init__(self, descriptor: int, waiting: int = WAITING) -> None:
+    def __init__(self, descriptor: int, waiting: int = MAX_QUEUED_LINES) -> None:
         super().__init__()
-        self.setFormatter(Lines())
-        self.limit = Limit()
+        self.setFormatter(LineFormatter())
+        self.limit = LogRateLimit()
         self.clock: Callable[[], float] = time.monotonic
         self._descriptor = descriptor
         self._lines: queue.Queue[bytes | None] = queue.Queue(waiting)
@@ -86,17 +86,17 @@ def _of(code: Code, text: str, number: int) -> logging.LogRecord:
     return record
 
 
-def log_to(descriptor: int, *, verbose: bool) -> Unhurried:
+def log_to(descriptor: int, *, verbose: bool) -> QueuedLogHandler:
     """Send the log there. `verbose`: every operation of ours; the libraries' own steps are not of use to anybody."""
-    handler = Unhurried(descriptor)
+    handler = QueuedLogHandler(descriptor)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     if verbose:
         logging.getLogger("vipmesh").setLevel(logging.DEBUG)
     return handler
 
 
-def shape_log(shape: Format, secrets: Collection[str]) -> None:
+def shape_log(shape: LogFormat, secrets: Collection[str]) -> None:
     """From now on lines look like this, and have none of these secrets."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, Unhurried):
-            handler.setFormatter(Lines(shape, secrets))
+        if isinstance(handler, QueuedLogHandler):
+            handler.setFormatter(LineFormatter(shape, secrets))

@@ -16,27 +16,27 @@ KINDS = 500
 
 
 @dataclass(slots=True)
-class _Kind:
+class _LineKind:
     room: float
     """Lines that may still come."""
     since: float
     left_out: int = 0
 
 
-class Limit:
+class LogRateLimit:
     """Says of each line whether it comes. Kinds are any hashable value, such as the text before it is filled in."""
 
     def __init__(self, burst: int = BURST, rate: float = RATE) -> None:
         self._burst = burst
         self._rate = rate
-        self._kinds: OrderedDict[object, _Kind] = OrderedDict()
+        self._kinds: OrderedDict[object, _LineKind] = OrderedDict()
 
     def left_out(self, kind: object, now: float) -> int | None:
         """None: this line shall not come. Else how many of its kind were left out since the last that came.
 
         `now`: seconds of a clock that never goes back.
         """
-        known = self._kinds.pop(kind, None) or _Kind(self._burst, now)
+        known = self._kinds.pop(kind, None) or _LineKind(self._burst, now)
         self._kinds[kind] = known
         if len(self._kinds) > KINDS:
             self._kinds.popitem(last=False)

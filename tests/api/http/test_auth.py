@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from mesh.api.http.auth import Token, TokenError, shown
-from mesh.api.http.server import Entrance
+from mesh.api.http.auth import AdminToken, TokenError, quote_untrusted
+from mesh.api.http.server import AdminListenConfig
 from tests.api.http.worker import TOKEN, client, serving, socket_of
 from tests.store.etcd.certificates import authority, signed
 from tests.system.e2e.programs import free_port
@@ -32,7 +32,7 @@ def token(tmp_path: Path) -> Path:
 async def over_tcp(directory: Path, token: Path | None, **files: Path) -> AsyncIterator[str]:
     """Where it is."""
     tcp = f"127.0.0.1:{free_port()}"
-    async with serving(Entrance(f"unix://{directory}/admin.sock", tcp, token, **files)):
+    async with serving(AdminListenConfig(f"unix://{directory}/admin.sock", tcp, token, **files)):
         yield f"{'https' if files else 'http'}://{tcp}"
 
 
@@ -65,7 +65,7 @@ async def test_over_tcp_only_with_the_token(tmp_path: Path, token: Path, caplog:
 
 
 async def test_a_new_token_counts_at_once_and_a_broken_one_changes_nothing(tmp_path: Path, token: Path) -> None:
-    read = Token(token)
+    read = AdminToken(token)
     new = "f" * 32
     for text in ("short", new):
         fresh = tmp_path / "fresh"
@@ -83,12 +83,12 @@ def test_a_token_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(text)
     with pytest.raises(TokenError, match="16 characters or more, in one line, without spaces"):
-        Token(file)
+        AdminToken(file)
 
 
 def test_a_token_that_everybody_can_read_is_told(token: Path, caplog: pytest.LogCaptureFixture) -> None:
     token.chmod(0o644)
-    Token(token)
+    AdminToken(token)
     assert "can be read by everybody on this host: chmod 640" in caplog.text
 
 
@@ -167,5 +167,5 @@ async def test_each_write_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 def test_what_a_stranger_wrote_stays_one_short_line() -> None:
-    assert shown("a\x1b[2Jb\r\n\u202e") == '"a\\u001b[2Jb\\r\\n\\u202e"'
-    assert len(shown("x" * 10_000)) < 210
+    assert quote_untrusted("a\x1b[2Jb\r\n\u202e") == '"a\\u001b[2Jb\\r\\n\\u202e"'
+    assert len(quote_untrusted("x" * 10_000)) < 210

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mesh.api.events import Moment
+from mesh.api.events import EventInput
 from mesh.api.http import broadcaster as feed
 from mesh.api.http import event_stream as events
-from mesh.api.http.broadcaster import MOST, OFTEN, SELDOM, CrowdedError, Feed
-from mesh.control.snapshot import Observed
+from mesh.api.http.broadcaster import MAX_INTERVAL, MAX_WATCHERS, MIN_INTERVAL, EventBroadcaster, TooManyWatchersError
+from mesh.control.snapshot import WorkerSnapshot
 from mesh.model.service import Health
 from tests.api.http.worker import client, serving, socket_of, until
 from tests.api.metrics.test_families import OBSERVED, problem
@@ -24,9 +24,9 @@ class Looks:
         self.observed = OBSERVED
         self.times: list[float] = []
 
-    async def __call__(self) -> Moment:
+    async def __call__(self) -> EventInput:
         self.times.append(asyncio.get_running_loop().time())
-        return Moment(self.observed, self.times[-1])
+        return EventInput(self.observed, self.times[-1])
 
 
 async def test_everything_first_and_then_what_changes(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ async def test_the_end_of_the_daemon_is_said(tmp_path: Path) -> None:
 
 
 async def test_silence_is_broken_by_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "QUIET", 0.01)
+    monkeypatch.setattr(events, "KEEPALIVE_INTERVAL", 0.01)
     async with serving(socket_of(tmp_path)), client(tmp_path) as session, session.get("/v1/events") as answer:
         await until(answer, "ready")
         async with asyncio.timeout(10):
@@ -65,7 +65,7 @@ async def test_silence_is_broken_by_comments(tmp_path: Path, monkeypatch: pytest
 async def test_one_who_does_not_read_is_let_go_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(events, "PATIENCE", 0.5)
+    monkeypatch.setattr(events, "WRITE_TIMEOUT", 0.5)
     long = replace(OBSERVED, problems={"labels": (problem("x" * (8 << 20)),)})
     async with serving(socket_of(tmp_path), long) as api, client(tmp_path) as session:
         _, writer = await asyncio.open_unix_connection(str(tmp_path / "admin.sock"), limit=1024)
@@ -86,13 +86,13 @@ async def test_one_who_does_not_read_is_let_go_and_the_others_go_on(
 class TestTheFeed:
     async def test_nobody_watches_nobody_looks(self) -> None:
         looks = Looks()
-        subject = Feed(looks)
+        subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(subject.run())
             await asyncio.sleep(60)
             assert not looks.times
             watcher = subject.watch("me")
-            await asyncio.sleep(21 * SELDOM)
+            await asyncio.sleep(21 * MAX_INTERVAL)
             assert 20 <= len(looks.times) <= 22
             subject.leave(watcher)
             await asyncio.sleep(60)
@@ -101,31 +101,31 @@ class TestTheFeed:
 
     async def test_a_burst_of_changes_is_few_looks(self) -> None:
         looks = Looks()
-        subject = Feed(looks)
+        subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(subject.run())
             subject.watch("me")
-            await asyncio.sleep(SELDOM)
+            await asyncio.sleep(MAX_INTERVAL)
             before = len(looks.times)
             for _ in range(100):
                 subject.changed()
                 await asyncio.sleep(0.02)
-            assert len(looks.times) - before <= 2 / OFTEN + 1
+            assert len(looks.times) - before <= 2 / MIN_INTERVAL + 1
             running.cancel()
 
     async def test_a_change_is_told_soon(self) -> None:
         looks = Looks()
-        subject = Feed(looks)
+        subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(subject.run())
             watcher = subject.watch("me")
             assert b"event: ready" in await watcher.take()
-            await asyncio.sleep(OFTEN)
+            await asyncio.sleep(MIN_INTERVAL)
             looks.observed = replace(OBSERVED, probed=dict.fromkeys(OBSERVED.probed, Health.HEALTHY))
             began = asyncio.get_running_loop().time()
             subject.changed()
             news = await watcher.take()
-            assert asyncio.get_running_loop().time() - began <= OFTEN
+            assert asyncio.get_running_loop().time() - began <= MIN_INTERVAL
             assert news.count(b"event: service") == 1
             assert b"event: worker" not in news
             running.cancel()
@@ -133,10 +133,10 @@ class TestTheFeed:
     async def test_a_slow_reader_gets_words_and_no_more(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(feed, "ROOM", 2000)
+        monkeypatch.setattr(feed, "MAX_PENDING_BYTES", 2000)
         caplog.set_level(logging.WARNING)
         looks = Looks()
-        subject = Feed(looks)
+        subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(subject.run())
             slow, quick = subject.watch("uid 7"), subject.watch("me")
@@ -152,9 +152,9 @@ class TestTheFeed:
         assert "uid 7 watches and reads too slowly: let go" in caplog.text
 
     async def test_there_is_room_for_so_many(self) -> None:
-        subject = Feed(Looks())
-        watchers = [subject.watch("me") for _ in range(MOST)]
-        with pytest.raises(CrowdedError, match="64 watch already"):
+        subject = EventBroadcaster(Looks())
+        watchers = [subject.watch("me") for _ in range(MAX_WATCHERS)]
+        with pytest.raises(TooManyWatchersError, match="64 watch already"):
             subject.watch("me")
         subject.leave(watchers[0])
         subject.leave(watchers[0])
@@ -162,12 +162,12 @@ class TestTheFeed:
 
     async def test_who_comes_later_gets_what_is_then(self) -> None:
         looks = Looks()
-        subject = Feed(looks)
+        subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(subject.run())
             first = subject.watch("me")
             await first.take()
-            looks.observed = Observed(OBSERVED.facts)
+            looks.observed = WorkerSnapshot(OBSERVED.facts)
             second = subject.watch("me too")
             assert (await second.take()).count(b"event: service") == 0
             assert b"event: gone" in await first.take()

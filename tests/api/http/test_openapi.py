@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from mesh.api.events import NAMES
+from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Explanation
 from tests.api.http.worker import client, serving, socket_of, until
 
@@ -33,8 +33,23 @@ async def test_it_has_every_route_and_no_other(tmp_path: Path) -> None:
     assert told == there
 
 
+SCHEMA_NAMES = {
+    "InitialStateEvent": "Ready",
+    "ServiceRemovedEvent": "Gone",
+    "ServiceTrace": "Way",
+    "TrafficEvent": "Flow",
+}
+"""Class -> the name of its schema, where they differ: the schemas are public and keep their names."""
+
+
 def test_its_schemas_are_those_of_the_code() -> None:
-    _, components = msgspec.json.schema_components([*NAMES, Explanation], ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(
+        [*EVENT_NAMES, Explanation], ref_template="#/components/schemas/{name}"
+    )
+    described = json.dumps(components)
+    for ours, published in SCHEMA_NAMES.items():
+        described = described.replace(f'{ours}"', f'{published}"')
+    components = json.loads(described)
     told = {name: DESCRIBED["components"]["schemas"][name] for name in components}
     assert _bare(told) == _bare(components)
 
@@ -89,7 +104,7 @@ async def test_events_are_as_it_says(tmp_path: Path) -> None:
     assert {name for name, _ in found} == {"worker", "service", "ready", "flow", "bye"}
     for name, data in found:
         Draft202012Validator({**schemas[name], "components": DESCRIBED["components"]}).validate(data)
-    assert set(schemas) == {*NAMES.values(), "bye"}
+    assert set(schemas) == {*EVENT_NAMES.values(), "bye"}
 
 
 async def test_what_is_not_there_says_where_to_look(tmp_path: Path) -> None:
@@ -108,3 +123,16 @@ def _bare(schema: Any) -> Any:
     if isinstance(schema, Mapping):
         return {key: _bare(value) for key, value in schema.items() if key not in ("description", "title")}
     return [_bare(value) for value in schema] if isinstance(schema, list | tuple) else schema
+
+
+async def test_text_and_codes_are_where_it_says(tmp_path: Path) -> None:
+    async with serving(socket_of(tmp_path)), client(tmp_path) as session:
+        async with session.get("/v1/explain?of=a.test", headers={"Accept": "text/plain"}) as answer:
+            assert (answer.content_type, answer.headers["Vipmesh-Works"]) == ("text/plain", "false")
+            assert "it is away [VM401]" in await answer.text()
+        async with session.get("/v1/explain?of=a.test") as answer:
+            assert (answer.content_type, answer.headers["Vipmesh-Works"]) == ("application/json", "false")
+        async with session.post("/v1/stop", json={"name": "nothing"}) as answer:
+            assert (answer.status, answer.headers["Vipmesh-Code"]) == (409, "VM254")
+        async with session.post("/v1/stop", data="not json") as answer:
+            assert "Vipmesh-Code" not in answer.headers

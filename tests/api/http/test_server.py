@@ -8,12 +8,12 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.api.http.server import AdminApi, AdminError, Entrance
-from mesh.control.snapshot import Facts, Observed
+from mesh.api.http.server import AdminApi, AdminApiError, AdminListenConfig
+from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from tests.api.http.worker import client, serving, socket_of
 from tests.system.e2e.programs import free_port
 
-OBSERVED = Observed(Facts("1", "w1", "fake", "a test", ("127.0.0.1:53",)))
+OBSERVED = WorkerSnapshot(WorkerFacts("1", "w1", "fake", "a test", ("127.0.0.1:53",)))
 
 
 async def test_on_a_unix_socket_that_only_owner_and_group_may_use(tmp_path: Path) -> None:
@@ -43,10 +43,10 @@ async def test_metrics_have_the_worker_and_its_process(tmp_path: Path) -> None:
 async def test_a_taken_port_is_told_and_nothing_stays_open(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef\n")
-    taken = Entrance(f"unix://{tmp_path}/first.sock", f"127.0.0.1:{free_port()}", token)
-    other = Entrance(f"unix://{tmp_path}/admin.sock", taken.tcp, token)
+    taken = AdminListenConfig(f"unix://{tmp_path}/first.sock", f"127.0.0.1:{free_port()}", token)
+    other = AdminListenConfig(f"unix://{tmp_path}/admin.sock", taken.tcp, token)
     async with serving(taken, OBSERVED):
-        with pytest.raises(AdminError, match=rf"cannot listen on {taken.tcp}: .*; set \[admin\] tcp to a free port"):
+        with pytest.raises(AdminApiError, match=rf"cannot listen on {taken.tcp}: .*; set \[admin\] tcp to a free port"):
             await AdminApi(other, lambda: OBSERVED).start()
         with pytest.raises(aiohttp.ClientConnectorError):
             async with client(tmp_path) as session:
@@ -70,5 +70,5 @@ async def test_a_taken_port_is_told_and_nothing_stays_open(tmp_path: Path) -> No
     ],
 )
 async def test_what_cannot_be_read_is_named(entrance: dict[str, Path], words: str, tmp_path: Path) -> None:
-    with pytest.raises(AdminError, match=words):
-        await AdminApi(Entrance(f"unix://{tmp_path}/admin.sock", **entrance), lambda: OBSERVED).start()  # type: ignore[arg-type]
+    with pytest.raises(AdminApiError, match=words):
+        await AdminApi(AdminListenConfig(f"unix://{tmp_path}/admin.sock", **entrance), lambda: OBSERVED).start()  # type: ignore[arg-type]

@@ -11,11 +11,11 @@ import aiohttp
 
 from mesh.api.explain.document import Explanation
 from mesh.api.explain.query import explain
-from mesh.api.http.server import AdminApi, Entrance
+from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.api.status import notices
-from mesh.control.snapshot import Evidence, Observed
+from mesh.control.snapshot import DetailedSnapshot, WorkerSnapshot
 from mesh.model.codes import Code
-from mesh.model.errors import RefusalError
+from mesh.model.errors import ActionRefusedError
 from mesh.model.problem import Notices
 from tests.api.metrics.test_families import OBSERVED
 
@@ -25,23 +25,23 @@ TOKEN = "0123456789abcdef"
 async def drain(name: str) -> str:
     """Knows one container."""
     if name != "web-1":
-        raise RefusalError(Code.NO_SUCH_ENDPOINT, f"no container {name!r}")
+        raise ActionRefusedError(Code.NO_SUCH_ENDPOINT, f"no container {name!r}")
     return "demo/web-1"
 
 
 VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop"), drain)
 
 
-def socket_of(directory: Path) -> Entrance:
-    return Entrance(f"unix://{directory}/admin.sock")
+def socket_of(directory: Path) -> AdminListenConfig:
+    return AdminListenConfig(f"unix://{directory}/admin.sock")
 
 
 @asynccontextmanager
-async def serving(entrance: Entrance, observed: Observed = OBSERVED) -> AsyncIterator[AdminApi]:
+async def serving(entrance: AdminListenConfig, observed: WorkerSnapshot = OBSERVED) -> AsyncIterator[AdminApi]:
     """The API, over while the block runs."""
 
     async def explained(asked: str) -> tuple[Explanation, Notices]:
-        return explain(asked, Evidence(observed, "test")), notices(observed)
+        return explain(asked, DetailedSnapshot(observed, "test")), notices(observed)
 
     api = AdminApi(entrance, lambda: observed, VERBS, explain=explained)
     await api.start()

@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.api.metrics.families import TABLE, Measured, exposition
-from mesh.control.planner import plan
-from mesh.control.snapshot import Facts, Observed
-from mesh.control.stats import LoopFigures
-from mesh.health.snapshot import Judged
-from mesh.health.stats import ProbeFigures
+from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
+from mesh.control.planner import make_plan
+from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
+from mesh.control.stats import LoopStats
+from mesh.health.snapshot import HealthSnapshot
+from mesh.health.stats import ProbeStats
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Drain, Endpoint, Health, Instance, Route, Service, Transport
-from mesh.model.table import Traffic, VirtualKey
+from mesh.model.service import DrainReason, Endpoint, Health, Instance, Route, Service, Transport
+from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
 
 DOCS = Path(__file__).parents[3] / "docs"
-FACTS = Facts("1.2", 'w"1\\', "fake", "a test")
+FACTS = WorkerFacts("1.2", 'w"1\\', "fake", "a test")
 PROBE = Probe(ProbeKind.TCP, 80)
 POOL = ip_network("10.112.0.0/24")
 
@@ -37,7 +37,7 @@ def problem(reason: str, severity: Severity = Severity.ERROR) -> Problem:
     return Problem(Code.UNKNOWN_LABEL, severity, "service a", reason, "mend it")
 
 
-def endpoint(owner: str, last: int, worker: str = FACTS.worker, drain: Drain | None = None) -> Endpoint:
+def endpoint(owner: str, last: int, worker: str = FACTS.worker, drain: DrainReason | None = None) -> Endpoint:
     return Endpoint(f"{owner}-{last}", f"demo/{owner}", worker, f"10.2.0.{last}", drain=drain)
 
 
@@ -47,7 +47,7 @@ ENDPOINTS = (
     endpoint("a", 2),
     endpoint("a", 3),
     endpoint("a", 4, "w2"),
-    endpoint("b", 5, drain=Drain.ASKED),
+    endpoint("b", 5, drain=DrainReason.ASKED),
     endpoint("d", 6),
 )
 VIEW = ClusterView(
@@ -60,13 +60,13 @@ VIEW = ClusterView(
     {("w2", "a-4"): Health.HEALTHY},
 )
 PROBED = {"a-1": Health.HEALTHY, "a-2": Health.UNHEALTHY, "a-3": Health.STARTING}
-OBSERVED = Observed(
+OBSERVED = WorkerSnapshot(
     FACTS,
     VIEW,
     tuple(Instance(e.id, e.owner, e.address, {}, drain=e.drain) for e in ENDPOINTS),
     PROBED,
-    Judged(),
-    plan(VIEW, {("w2", "a-4"): Health.HEALTHY} | {(FACTS.worker, id): health for id, health in PROBED.items()}),
+    HealthSnapshot(),
+    make_plan(VIEW, {("w2", "a-4"): Health.HEALTHY} | {(FACTS.worker, id): health for id, health in PROBED.items()}),
     problems={
         "labels": (problem("one"), problem("two", Severity.WARNING)),
         "claims": (problem("three"),),
@@ -85,10 +85,10 @@ OBSERVED = Observed(
 )
 
 
-def read(measured: Measured) -> dict[str, float]:
+def read(measured: MetricsInput) -> dict[str, float]:
     """Each series as `name{label=value}` and its number."""
     found: dict[str, float] = {}
-    for family in text_string_to_metric_families(exposition(measured).decode()):
+    for family in text_string_to_metric_families(render_metrics(measured).decode()):
         for sample in family.samples:
             labels = ",".join(sorted(sample.labels.values()))
             key = f"{sample.name}{{{labels}}}" if labels else sample.name
@@ -98,7 +98,7 @@ def read(measured: Measured) -> dict[str, float]:
 
 
 def test_what_is_seen_is_counted() -> None:
-    found = read(Measured(OBSERVED))
+    found = read(MetricsInput(OBSERVED))
     assert found['vipmesh_info{1.2,fake,w"1\\}'] == 1
     expected = {
         "vipmesh_repairs_total": 7,
@@ -140,12 +140,12 @@ def test_what_is_seen_is_counted() -> None:
 
 
 def test_what_is_counted_on_the_way() -> None:
-    loop = LoopFigures(5, 1, operations=Counter(bind_vip=3), refusals=Counter(bind_vip=1), looked_at=1.5e9)
+    loop = LoopStats(5, 1, operations=Counter(bind_vip=3), refusals=Counter(bind_vip=1), looked_at=1.5e9)
     loop.pass_seconds.observe(0.02)
-    probes = ProbeFigures(Counter({(ProbeKind.TCP, True): 4, (ProbeKind.HTTP, False): 2}), in_flight=3, waiting=9)
+    probes = ProbeStats(Counter({(ProbeKind.TCP, True): 4, (ProbeKind.HTTP, False): 2}), in_flight=3, waiting=9)
     probes.seconds.observe(30)
     dns = {"answered": 11, "dropped": 2}
-    found = read(Measured(OBSERVED, loop, probes, dns, {"cached": 4, "failed": 1}))
+    found = read(MetricsInput(OBSERVED, loop, probes, dns, {"cached": 4, "failed": 1}))
     expected = {
         "vipmesh_passes_total": 5,
         "vipmesh_data_plane_stalls_total": 1,
@@ -174,19 +174,19 @@ def test_what_is_counted_on_the_way() -> None:
 def test_what_a_service_carries_is_the_sum_over_its_virtual_servers() -> None:
     one, other = VirtualKey("10.112.0.2", 80, Transport.TCP), VirtualKey("10.112.0.3", 80, Transport.TCP)
     stranger = VirtualKey("10.112.0.99", 80, Transport.TCP)
-    traffic = {one: Traffic(3, 400, 5000), other: Traffic(), stranger: Traffic(7, 7, 7)}
-    found = read(Measured(OBSERVED, traffic=traffic))
+    traffic = {one: TrafficCounters(3, 400, 5000), other: TrafficCounters(), stranger: TrafficCounters(7, 7, 7)}
+    found = read(MetricsInput(OBSERVED, traffic=traffic))
     assert found["vipmesh_service_connections_total{a.test}"] == 3
     assert found["vipmesh_service_received_bytes_total{a.test}"] == 400
     assert found["vipmesh_service_sent_bytes_total{a.test}"] == 5000
     assert found["vipmesh_service_connections_total{b.test}"] == 0
-    silent = read(Measured(OBSERVED))
+    silent = read(MetricsInput(OBSERVED))
     assert not any(key.startswith("vipmesh_service_connections_total") for key in silent), "0 would be a lie"
 
 
 @pytest.mark.parametrize("bound", [0, 1, 2])
 def test_services_beyond_the_bound_have_no_series_of_their_own(bound: int) -> None:
-    found = read(Measured(OBSERVED, most_services=bound))
+    found = read(MetricsInput(OBSERVED, most_services=bound))
     named = [key for key in found if key.startswith("vipmesh_service_endpoints{")]
     assert named == [f"vipmesh_service_endpoints{{{name}.test}}" for name in "abc"[:bound]]
     assert found["vipmesh_services_without_series"] == 3 - bound
@@ -194,16 +194,16 @@ def test_services_beyond_the_bound_have_no_series_of_their_own(bound: int) -> No
 
 
 def test_before_the_first_pass_nothing_is_claimed() -> None:
-    found = read(Measured(Observed(FACTS)))
+    found = read(MetricsInput(WorkerSnapshot(FACTS)))
     assert found["vipmesh_services{serving}"] == 0
     assert found["vipmesh_passes_total"] == 0
 
 
 def test_names_follow_the_conventions() -> None:
     """https://prometheus.io/docs/practices/naming/"""
-    names = [family.name for family, _ in TABLE]
+    names = [family.name for family, _ in METRIC_FAMILIES]
     assert len(set(names)) == len(names)
-    for family, _ in TABLE:
+    for family, _ in METRIC_FAMILIES:
         assert re.fullmatch(r"vipmesh_[a-z_]+", family.name)
         assert family.name.endswith("_total") == (family.kind == "counter"), family.name
         assert not family.name.endswith(("_count", "_sum", "_bucket")), family.name
@@ -214,4 +214,4 @@ def test_names_follow_the_conventions() -> None:
 def test_the_docs_have_each_metric_and_no_other() -> None:
     rows = re.findall(r"^\| `(vipmesh_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", (DOCS / "metrics.md").read_text(), re.M)
     told = {name: (kind, re.findall(r"`(\w+)`", labels), meaning) for name, kind, labels, meaning in rows}
-    assert told == {f.name: (str(f.kind), list(f.labels), f.meaning) for f, _ in TABLE}
+    assert told == {f.name: (str(f.kind), list(f.labels), f.meaning) for f, _ in METRIC_FAMILIES}

@@ -6,17 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.api.metrics.text_format import Family, Kind, lines
+from mesh.api.metrics.text_format import MetricFamily, MetricKind, format_family
 from mesh.util.histogram import Histogram
 
-GAUGE = Family("some_gauge", Kind.GAUGE, "What it is: a \\ and\na line.", ("one", "other"))
+GAUGE = MetricFamily("some_gauge", MetricKind.GAUGE, "What it is: a \\ and\na line.", ("one", "other"))
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=20)
 """The format ends a line with a newline alone; the parser of the tests ends it with a carriage return too."""
 
 
 @given(st.dictionaries(st.tuples(TEXT, TEXT), st.floats() | st.integers(-(2**53), 2**53), min_size=1))
 def test_any_label_and_any_number_come_back(samples: dict[tuple[str, str], float]) -> None:
-    (family,) = text_string_to_metric_families("".join(lines(GAUGE, samples.items())))
+    (family,) = text_string_to_metric_families("".join(format_family(GAUGE, samples.items())))
     assert (family.name, family.type) == ("some_gauge", "gauge")
     found = {(s.labels["one"], s.labels["other"]): s.value for s in family.samples}
     assert found.keys() == samples.keys()
@@ -25,9 +25,9 @@ def test_any_label_and_any_number_come_back(samples: dict[tuple[str, str], float
 
 
 def test_a_counter_keeps_its_name_and_a_family_without_samples_is_not_there() -> None:
-    text = "".join(lines(Family("some_total", Kind.COUNTER, "Some."), [((), 3)]))
+    text = "".join(format_family(MetricFamily("some_total", MetricKind.COUNTER, "Some."), [((), 3)]))
     assert text == "# HELP some_total Some.\n# TYPE some_total counter\nsome_total 3\n"
-    assert not list(lines(GAUGE, []))
+    assert not list(format_family(GAUGE, []))
 
 
 def test_a_histogram_counts_from_below_up_to_its_bounds() -> None:
@@ -36,8 +36,8 @@ def test_a_histogram_counts_from_below_up_to_its_bounds() -> None:
         seen.observe(seconds)
     before = seen.copy()
     seen.observe(1000.0)
-    family = Family("some_seconds", Kind.HISTOGRAM, "How long.", ("kind",))
-    (read,) = text_string_to_metric_families("".join(lines(family, [(("tcp",), before)])))
+    family = MetricFamily("some_seconds", MetricKind.HISTOGRAM, "How long.", ("kind",))
+    (read,) = text_string_to_metric_families("".join(format_family(family, [(("tcp",), before)])))
     assert [(s.name, s.labels.get("le"), s.value) for s in read.samples] == [
         ("some_seconds_bucket", "0.1", 2.0),
         ("some_seconds_bucket", "1.0", 4.0),

@@ -11,29 +11,29 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
-from mesh.api.events import Moment
-from mesh.api.http.broadcaster import Feed
-from mesh.api.http.server import AdminApi, Entrance
-from mesh.control.planner import plan
-from mesh.control.snapshot import Facts, Observed
-from mesh.dataplane.drain import Place
-from mesh.health.history import History
-from mesh.health.snapshot import Judged
+from mesh.api.events import EventInput
+from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.server import AdminApi, AdminListenConfig
+from mesh.control.planner import make_plan
+from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
+from mesh.dataplane.drain import BackendKey
+from mesh.health.history import CheckHistory
+from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.claims import Claims
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, Health, Instance, Route, Service, Transport
-from mesh.model.table import Traffic, VirtualKey
+from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
 from tests.api.http.worker import TOKEN, VERBS
 from tests.system.e2e.programs import free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FACTS = Facts("1.2", "w1", "ipvs", "this kernel has IPVS", ("127.0.0.1:53",))
+FACTS = WorkerFacts("1.2", "w1", "ipvs", "this kernel has IPVS", ("127.0.0.1:53",))
 PROBE = Probe(ProbeKind.HTTP, 80)
 
 
-def observed(services: int = 3, endpoints: int = 2) -> Observed:
+def observed(services: int = 3, endpoints: int = 2) -> WorkerSnapshot:
     """So many services with so many endpoints each, all healthy, of weight 1, 2 ... on `w1` and `w2` in turn."""
     declared = tuple(
         Service(f"demo/{n}", f"service-{n}.test", (Route(f"service-{n}.test", 80, Transport.TCP, 80),), probe=PROBE)
@@ -49,19 +49,19 @@ def observed(services: int = 3, endpoints: int = 2) -> Observed:
     view = ClusterView(declared, ends, Claims(vips, {s.name: s.owner for s in declared}), health)
     own = {e.id: Health.HEALTHY for e in ends if e.worker == FACTS.worker}
     instances = tuple(Instance(e.id, e.owner, e.address, {}) for e in ends if e.worker == FACTS.worker)
-    return Observed(FACTS, view, instances, own, asked(dict.fromkeys(own, "status 200")), plan(view, health))
+    return WorkerSnapshot(FACTS, view, instances, own, asked(dict.fromkeys(own, "status 200")), make_plan(view, health))
 
 
-def asked(found: Mapping[str, str]) -> Judged:
+def asked(found: Mapping[str, str]) -> HealthSnapshot:
     """What the last check of own endpoints has found, by id."""
     histories = {}
     for id, words in found.items():
-        histories[id] = History()
+        histories[id] = CheckHistory()
         histories[id].add(Verdict(words == "status 200", words, 0.01), 1.0)
-    return Judged(names={(FACTS.worker, id): id for id in found}, histories=histories)
+    return HealthSnapshot(names={(FACTS.worker, id): id for id in found}, histories=histories)
 
 
-def failed(seen: Observed, service: int, words: str) -> Observed:
+def failed(seen: WorkerSnapshot, service: int, words: str) -> WorkerSnapshot:
     """The first endpoint of a service has failed its probes."""
     id = f"demo/{service}/0"
     found = {id: past.verdicts()[-1].reason for id, past in seen.judged.histories.items()}
@@ -73,9 +73,9 @@ class Worker:
     """What the page shows; to be changed by the test."""
 
     directory: Path
-    observed: Observed = field(default_factory=observed)
-    traffic: dict[VirtualKey, Traffic] = field(default_factory=dict)
-    connections: dict[Place, int] = field(default_factory=dict)
+    observed: WorkerSnapshot = field(default_factory=observed)
+    traffic: dict[VirtualKey, TrafficCounters] = field(default_factory=dict)
+    connections: dict[BackendKey, int] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     looks: int = 0
 
@@ -88,12 +88,12 @@ class Worker:
         return f"{self.url}#token={TOKEN}"
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Feed]:
+    async def running(self) -> AsyncIterator[EventBroadcaster]:
         token = self.directory / "token"
         token.touch(0o600)
         token.write_text(TOKEN)
-        feed = Feed(self.look)
-        entrance = Entrance(f"unix://{self.directory}/admin.sock", f"127.0.0.1:{self.port}", token)
+        feed = EventBroadcaster(self.look)
+        entrance = AdminListenConfig(f"unix://{self.directory}/admin.sock", f"127.0.0.1:{self.port}", token)
         api = AdminApi(entrance, lambda: self.observed, VERBS, feed=feed)
         await api.start()
         async with asyncio.TaskGroup() as tasks:
@@ -104,9 +104,9 @@ class Worker:
                 await api.stop()
                 running.cancel()
 
-    async def look(self) -> Moment:
+    async def look(self) -> EventInput:
         self.looks += 1
-        return Moment(self.observed, asyncio.get_running_loop().time(), dict(self.traffic), dict(self.connections))
+        return EventInput(self.observed, asyncio.get_running_loop().time(), dict(self.traffic), dict(self.connections))
 
 
 @asynccontextmanager

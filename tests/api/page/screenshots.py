@@ -14,7 +14,7 @@ from playwright.async_api import expect
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Transport
-from mesh.model.table import RealKey, Traffic, VirtualKey
+from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 from tests.api.page.browser import Worker, failed, launched, observed
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -44,7 +44,7 @@ async def picture(scheme: Literal["light", "dark"]) -> None:
             for second in range(SECONDS):
                 busy = 100 + 40 * (second % 9) - 25 * (second % 4)
                 worker.traffic = {
-                    VirtualKey(f"10.112.0.{n}", 80, Transport.TCP): Traffic(
+                    VirtualKey(f"10.112.0.{n}", 80, Transport.TCP): TrafficCounters(
                         (second + 1) * busy * (n + 1),
                         (second + 1) * 90_000 * (n + 1),
                         (second + 1) * 2_000_000 * (n + 1),

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from playwright.async_api import Page, expect
 
-from mesh.control.planner import plan
-from mesh.control.snapshot import Facts, Observed
+from mesh.control.planner import make_plan
+from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
@@ -28,7 +28,7 @@ ATTACKS = [
 BAD_NEWS = "\u202egnp.evil\u202c\x00\x1b[2J\u2066x\u2069\r\nevent: bye\ndata: {}\n\n"
 
 
-def everywhere(text: str) -> Observed:
+def everywhere(text: str) -> WorkerSnapshot:
     """A worker of whom everything that somebody writes is this text."""
     seen = observed(1, 2)
     assert seen.view is not None
@@ -41,11 +41,11 @@ def everywhere(text: str) -> Observed:
     view = replace(seen.view, services=(service,), endpoints=ends, claims=Claims({text: "10.112.0.9"}, {text: text}))
     return replace(
         seen,
-        facts=Facts(text, text, text, text, (text,)),
+        facts=WorkerFacts(text, text, text, text, (text,)),
         view=view,
         instances=None,
         probed={},
-        plan=plan(view, {}),
+        plan=make_plan(view, {}),
         problems={"labels": (Problem(Code.UNKNOWN_LABEL, Severity.ERROR, text, text, text),)},
         failures=(CodedText(text, Code.OPERATION_REFUSED),),
         frozen={"store": CodedText(text, Code.STORE_UNREACHABLE)},
@@ -104,7 +104,7 @@ async def test_an_endpoint_called_like_a_property_is_one(page: Page, worker: Wor
     names = ("__proto__", "constructor", "toString")
     ends = tuple(Endpoint(name, "demo/0", name, f"10.2.0.{n}", name=name) for n, name in enumerate(names, 1))
     view = replace(seen.view, endpoints=ends)
-    worker.observed = replace(seen, view=view, instances=None, probed={}, plan=plan(view, {}))
+    worker.observed = replace(seen, view=view, instances=None, probed={}, plan=make_plan(view, {}))
     async with worker.running():
         await page.goto(worker.link)
         await page.get_by_role("button", name="service-0.test").click()

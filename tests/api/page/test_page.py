@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.service import Transport
-from mesh.model.table import RealKey, Traffic, VirtualKey
+from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 from tests.api.http.worker import TOKEN
 from tests.api.metrics.test_families import problem
 from tests.api.page.browser import Worker, failed, observed
@@ -51,7 +51,7 @@ async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> Non
         repairs=2,
     )
     worker.connections = {(WEB, RealKey("10.2.0.1", 2)): 5}
-    worker.traffic = {WEB: Traffic(10)}
+    worker.traffic = {WEB: TrafficCounters(10)}
     async with worker.running():
         await page.goto(worker.link)
         await expect(page).to_have_title("w1 - vipmesh")
@@ -110,13 +110,13 @@ async def test_it_follows_and_stays_where_its_reader_is(page: Page, worker: Work
 
 
 async def test_it_plots_what_goes_through(page: Page, worker: Worker) -> None:
-    worker.traffic = {WEB: Traffic(1000, 10_000, 50_000)}
+    worker.traffic = {WEB: TrafficCounters(1000, 10_000, 50_000)}
     async with worker.running() as feed:
         await page.goto(worker.link)
         await expect(page.locator("#shown")).to_have_text("3 of 3 services shown")
         sent = page.locator("figure", has_text="To clients")
         for n in range(1, 4):
-            worker.traffic = {WEB: Traffic(1000 + n * 50, 10_000, 50_000 + n * 4_000_000)}
+            worker.traffic = {WEB: TrafficCounters(1000 + n * 50, 10_000, 50_000 + n * 4_000_000)}
             feed.changed()
             drawn = "document.querySelectorAll('figure')[5].querySelector('.plot-line').getAttribute('d')"
             await page.wait_for_function(f"() => ({drawn} ?? 'M').split('L').length > {n - 1}")

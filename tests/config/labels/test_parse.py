@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config.labels.parse import KNOWN, PREFIXES, Parsed, key_of, parse, port_label
-from mesh.config.labels.values import shown
+from mesh.config.labels.parse import KNOWN_LABELS, LABEL_PREFIXES, ParsedLabels, label_key, parse_labels, port_label
+from mesh.config.labels.values import quote_value
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Forwarding, Publish, Route, Scheduler, SchedulerFlag, Service, Transport
+from mesh.model.service import Forwarding, PortPublication, Route, Scheduler, SchedulerFlag, Service, Transport
 from mesh.model.table import RealServer
 
 POOL = IPv4Network("10.112.0.0/16")
@@ -18,8 +18,8 @@ TCP, UDP = Transport.TCP, Transport.UDP
 NAMED = {"aliyun.routing.port_80": "web"}
 
 
-def read(labels: dict[str, str], owner: str = "demo/server") -> Parsed:
-    return parse(labels, owner=owner, subject="service server", domain="local", pool=POOL)
+def read(labels: dict[str, str], owner: str = "demo/server") -> ParsedLabels:
+    return parse_labels(labels, owner=owner, subject="service server", domain="local", pool=POOL)
 
 
 def service_of(labels: dict[str, str]) -> Service:
@@ -55,7 +55,7 @@ def test_the_labels_of_the_first_example() -> None:
 
 @pytest.mark.parametrize("labels", [{}, {"maintainer": "me"}, {"mesh": "x", "aliyunx.routing.port_80": "a.local"}])
 def test_without_labels_of_ours_there_is_no_service_and_no_problem(labels: dict[str, str]) -> None:
-    assert read(labels) == Parsed(None, RealServer(), None, ())
+    assert read(labels) == ParsedLabels(None, RealServer(), None, ())
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_a_refused_port_label_says_why_and_what_to_write(label: str, value: str,
     ("label", "value", "expected"),
     [
         ("vip", "10.112.0.7", {"fixed_vip": "10.112.0.7"}),
-        ("publish.port_80", "auto", {"publishes": (Publish(80, TCP, None),)}),
-        ("publish.port_80/udp", "5353", {"publishes": (Publish(80, UDP, 5353),)}),
-        ("publish.port_9090", "19090", {"publishes": (Publish(9090, TCP, 19090),)}),
+        ("publish.port_80", "auto", {"publishes": (PortPublication(80, TCP, None),)}),
+        ("publish.port_80/udp", "5353", {"publishes": (PortPublication(80, UDP, 5353),)}),
+        ("publish.port_9090", "19090", {"publishes": (PortPublication(9090, TCP, 19090),)}),
         *[("scheduler", str(s), {"scheduler": s}) for s in Scheduler],
-        ("publish.port_80/sctp", "2905", {"publishes": (Publish(80, Transport.SCTP, 2905),)}),
+        ("publish.port_80/sctp", "2905", {"publishes": (PortPublication(80, Transport.SCTP, 2905),)}),
         ("session_sticky", "true", {"persistence": 300}),
         ("session_sticky", "60", {"persistence": 60}),
         ("session_sticky", "False", {"persistence": 0}),
@@ -140,7 +140,7 @@ def test_a_refused_port_label_says_why_and_what_to_write(label: str, value: str,
 )
 def test_labels_of_the_service(label: str, value: str, expected: dict[str, object]) -> None:
     plain = Service("demo/server", "web.local", (Route("web.local", 80, TCP, 80),))
-    for prefix in PREFIXES:
+    for prefix in LABEL_PREFIXES:
         assert service_of({**NAMED, f"{prefix}routing.{label}": value}) == replace(plain, **expected)  # type: ignore[arg-type]
 
 
@@ -279,7 +279,7 @@ def test_a_command_as_probe() -> None:
 
 def test_a_command_is_refused_where_nothing_could_run_it() -> None:
     labels = {**NAMED, "mesh.probe.cmd": "true", "mesh.probe.timeout_seconds": "1"}
-    parsed = parse(labels, owner="demo/server", subject="service server", domain="local", commands=False)
+    parsed = parse_labels(labels, owner="demo/server", subject="service server", domain="local", commands=False)
     (problem,) = parsed.problems
     assert (problem.severity, problem.label) == (Severity.WARNING, "mesh.probe.cmd")
     assert "it is run by a container engine" in problem.reason
@@ -384,7 +384,7 @@ def test_flags_of_the_hashing_schedulers() -> None:
 
 
 def test_both_prefixes_with_the_same_value_are_fine() -> None:
-    labels = {f"{prefix}routing.port_80{tcp}": " web" for prefix in PREFIXES for tcp in ("", "/tcp")}
+    labels = {f"{prefix}routing.port_80{tcp}": " web" for prefix in LABEL_PREFIXES for tcp in ("", "/tcp")}
     assert service_of(labels) == service_of(NAMED)
 
 
@@ -429,7 +429,7 @@ def test_a_number_is_published_once() -> None:
     parsed = read({**NAMED, "mesh.routing.publish.port_80": "8000", "mesh.routing.publish.port_81": "8000"})
     (problem,) = parsed.problems
     assert parsed.service is not None
-    assert parsed.service.publishes == (Publish(80, TCP, 8000),)
+    assert parsed.service.publishes == (PortPublication(80, TCP, 8000),)
     assert problem.label == "mesh.routing.publish.port_81"
 
 
@@ -448,7 +448,7 @@ def test_a_published_service_whose_own_name_is_none_needs_a_label() -> None:
 def test_a_vip_is_canonical_and_without_a_pool_any_will_do() -> None:
     labels = {**NAMED, "mesh.routing.vip": "FD00:0:0::7"}
     for pool in (None, IPv6Network("fd00::/64")):
-        parsed = parse(labels, owner="demo/server", subject="s", domain="local", pool=pool)
+        parsed = parse_labels(labels, owner="demo/server", subject="s", domain="local", pool=pool)
         assert parsed.problems == ()
         assert parsed.service is not None
         assert parsed.service.fixed_vip == "fd00::7"
@@ -463,16 +463,16 @@ def test_messages_stay_on_one_short_line() -> None:
 
 
 def test_shown_text_can_be_told_from_the_message() -> None:
-    assert shown("a\nb") == '"a\\nb"'
-    assert shown("\ud800") == '"\\ud800"'
-    assert shown("x" * 61) == f'"{"x" * 60}..."'
+    assert quote_value("a\nb") == '"a\\nb"'
+    assert quote_value("\ud800") == '"\\ud800"'
+    assert quote_value("x" * 61) == f'"{"x" * 60}..."'
 
 
 def test_key_of_finds_the_label_under_either_prefix() -> None:
     labels = {"other": "", "aliyun.routing.port_53/udp": "ns", "mesh.routing.port_80/tcp": "web"}
-    assert key_of(labels, port_label(Route, 53, UDP)) == "aliyun.routing.port_53/udp"
-    assert key_of(labels, port_label(Route, 80, TCP)) == "mesh.routing.port_80/tcp"
-    assert key_of(labels, port_label(Publish, 80, TCP)) is None
+    assert label_key(labels, port_label(Route, 53, UDP)) == "aliyun.routing.port_53/udp"
+    assert label_key(labels, port_label(Route, 80, TCP)) == "mesh.routing.port_80/tcp"
+    assert label_key(labels, port_label(PortPublication, 80, TCP)) is None
 
 
 # ------------------------------------------------------------------------------------------------------- document
@@ -483,4 +483,4 @@ def test_the_reference_lists_exactly_the_known_labels() -> None:
     table = text.split("## Reference", 1)[1].split("\n## ", 1)[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     documented = [name.strip("` ") for row in rows for name in row.split("` `")]
-    assert documented == list(KNOWN)
+    assert documented == list(KNOWN_LABELS)

@@ -6,26 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.config.labels.parse import KNOWN, PREFIXES, Parsed, parse, port_label
+from mesh.config.labels.parse import KNOWN_LABELS, LABEL_PREFIXES, ParsedLabels, parse_labels, port_label
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Publish, Route, Scheduler, Service, Transport
+from mesh.model.service import PortPublication, Route, Scheduler, Service, Transport
 
 POOL = IPv4Network("10.112.0.0/16")
 TCP, UDP = Transport.TCP, Transport.UDP
 
 
-def read(labels: dict[str, str]) -> Parsed:
-    return parse(labels, owner="demo/server", subject="service server", domain="local", pool=POOL)
+def read(labels: dict[str, str]) -> ParsedLabels:
+    return parse_labels(labels, owner="demo/server", subject="service server", domain="local", pool=POOL)
 
 
-NAMES = sorted({known.replace("<container port>[/udp]", "") for known in KNOWN})
+NAMES = sorted({known.replace("<container port>[/udp]", "") for known in KNOWN_LABELS})
 VALUES = ["80", "a", "a.local", "http://a", "udp://b:53", "auto", "true", "10.112.0.9", "wlc", "2", "0.5", "200-399"]
 keys = st.one_of(
     st.text(),
     st.builds(
         "".join,
         st.tuples(
-            st.sampled_from(PREFIXES),
+            st.sampled_from(LABEL_PREFIXES),
             st.sampled_from(NAMES),
             st.one_of(st.just(""), st.text(max_size=5), st.integers(0, 70000).map(str)),
             st.sampled_from(["", "", "/udp", "/tcp"]),
@@ -38,7 +38,7 @@ pieces = st.lists(st.sampled_from([*VALUES, ";", ":", "://", "/", ".", "-", "con
 
 @given(st.dictionaries(keys, anything | pieces, max_size=12), st.text())
 def test_no_labels_raise_and_what_is_accepted_is_sound(labels: dict[str, str], owner: str) -> None:
-    parsed = parse(labels, owner=owner, subject="service s", domain="local", pool=POOL)
+    parsed = parse_labels(labels, owner=owner, subject="service s", domain="local", pool=POOL)
     assert 0 <= parsed.settings.weight <= 1000
     assert 0 <= parsed.settings.lower_threshold <= parsed.settings.upper_threshold <= 1_000_000
     for problem in parsed.problems:
@@ -90,7 +90,9 @@ def labels_of(service: Service) -> dict[str, str]:
         key = f"mesh.{port_label(Route, route.container_port, route.transport)}"
         labels[key] = ";".join(filter(None, [labels.get(key), f"{route.name}:{route.listen_port}"]))
     for publish in service.publishes:
-        labels[f"mesh.{port_label(Publish, publish.container_port, publish.transport)}"] = str(publish.port or "auto")
+        labels[f"mesh.{port_label(PortPublication, publish.container_port, publish.transport)}"] = str(
+            publish.port or "auto"
+        )
     if service.fixed_vip:
         labels["mesh.routing.vip"] = service.fixed_vip
     if service.persistence:
@@ -115,13 +117,13 @@ def labels_of(service: Service) -> dict[str, str]:
             "demo/server",
             "b.example.org",
             (Route("b.example.org", 53, TCP, 53), Route("c.local", 5353, TCP, 53), Route("a.local", 53, UDP, 53)),
-            (Publish(53, UDP, None), Publish(80, TCP, 8080)),
+            (PortPublication(53, UDP, None), PortPublication(80, TCP, 8080)),
             "10.112.3.4",
             Scheduler.MH,
             600,
             Probe(ProbeKind.HTTPS, 443, "/x?y=%20", 1.5, 0.25, 30, 1, 5, ((200, 204), (418, 418))),
         ),
-        Service("demo/server", "server.local", (), (Publish(9, TCP, 9),), probe=Probe(ProbeKind.TCP, 9)),
+        Service("demo/server", "server.local", (), (PortPublication(9, TCP, 9),), probe=Probe(ProbeKind.TCP, 9)),
     ],
     ids=lambda service: service.name,
 )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.cli.lint import check
-from mesh.config.labels.parse import Parsed, parse
+from mesh.cli.lint import check_files
+from mesh.config.labels.parse import ParsedLabels, parse_labels
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 
@@ -15,10 +15,10 @@ HTTP = Probe(ProbeKind.HTTP, 80)
 SECRET = "Bearer s3cr3t"
 
 
-def read(**labels: str) -> Parsed:
+def read(**labels: str) -> ParsedLabels:
     """`url="..."` is `mesh.probe.url`; in a name, `__` stands for a dot."""
     given = {f"mesh.probe.{name.replace('__', '.')}": value for name, value in labels.items()}
-    return parse({**NAMED, **given}, owner="demo/server", subject="service server", domain="local")
+    return parse_labels({**NAMED, **given}, owner="demo/server", subject="service server", domain="local")
 
 
 def probe(**labels: str) -> Probe | None:
@@ -163,7 +163,7 @@ services:
       mesh.probe.header.x-token: {SECRET}
 """
     )
-    problems = check([file], {}, domain="local")
+    problems = check_files([file], {}, domain="local")
     told = "\n".join(str(problem) for problem in problems)
     assert len(problems) == 5, told
     assert not any(part in told for part in ("s3cr3t", "Bearer", "1234567", "342391")), told

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from mesh.dataplane.ipvs.fast_parse import DestinationParser, ServiceParser
 from mesh.dataplane.ipvs.messages import parse_destination, parse_service
 from mesh.dataplane.netlink import (
-    MalformedError,
-    Reply,
-    Request,
-    attribute,
-    entries,
-    nest,
-    pack,
-    positions,
-    unpack,
+    MalformedNetlinkError,
+    NetlinkReply,
+    NetlinkRequest,
+    attribute_positions,
+    list_entries,
+    nest_attributes,
+    pack_attribute,
+    pack_message,
+    unpack_messages,
 )
 
 U32 = struct.Struct("=I")
@@ -39,14 +39,14 @@ def messages(draw: st.DrawFn) -> bytes:
     for kind in order:
         if kind == 1:
             address = draw(st.binary(min_size=16, max_size=16))
-            body += attribute(kind, address if family == 10 else address[:4] + bytes(12))
+            body += pack_attribute(kind, address if family == 10 else address[:4] + bytes(12))
         elif kind == 11:
-            body += attribute(kind, KINDS[kind].pack(family))
+            body += pack_attribute(kind, KINDS[kind].pack(family))
         elif kind in STATISTICS:
-            body += attribute(kind, draw(st.binary(min_size=8, max_size=8)))
+            body += pack_attribute(kind, draw(st.binary(min_size=8, max_size=8)))
         else:
-            body += attribute(kind, KINDS[kind].pack(draw(st.integers(0, 0xFFFF))))
-    return nest(2, body)
+            body += pack_attribute(kind, KINDS[kind].pack(draw(st.integers(0, 0xFFFF))))
+    return nest_attributes(2, body)
 
 
 @given(st.lists(messages(), max_size=9))
@@ -59,13 +59,15 @@ def test_it_gives_what_step_by_step_gives(bodies: list[bytes]) -> None:
 def test_what_is_damaged_is_refused_as_step_by_step_is(body: bytes, data: st.DataObject) -> None:
     parse = DestinationParser()
     parse(body)
-    looked_at = min((start for kind, start, _ in positions(body, 4) if kind in STATISTICS), default=len(body) + 4) - 4
+    looked_at = (
+        min((start for kind, start, _ in attribute_positions(body, 4) if kind in STATISTICS), default=len(body) + 4) - 4
+    )
     at = data.draw(st.integers(0, looked_at - 1))
     damaged = body[:at] + bytes([data.draw(st.integers(0, 255))]) + body[at + 1 :]
     try:
         expected = parse_destination(damaged)
-    except (MalformedError, ValueError):
-        with pytest.raises((MalformedError, ValueError)):
+    except (MalformedNetlinkError, ValueError):
+        with pytest.raises((MalformedNetlinkError, ValueError)):
             parse(damaged)
     else:
         assert parse(damaged) == expected
@@ -76,7 +78,7 @@ def destination(address: bytes, weight: int = 1, active: int = 0, statistics: by
     values = {kind: layout.pack(0) for kind, layout in KINDS.items()}
     values |= {1: address + bytes(12), 4: U32.pack(weight), 7: U32.pack(active), 11: KINDS[11].pack(2)}
     values |= dict.fromkeys(STATISTICS, statistics)
-    return nest(2, b"".join(attribute(kind, values[kind]) for kind in KERNEL))
+    return nest_attributes(2, b"".join(pack_attribute(kind, values[kind]) for kind in KERNEL))
 
 
 def test_what_was_read_before_is_recognised_and_what_moved_is_seen() -> None:
@@ -106,7 +108,7 @@ def service(port: int, scheduler: bytes = b"wrr\0", statistics: bytes = bytes(8)
         (9, b"\xff" * 4),
         (10, statistics),
     )
-    return nest(1, b"".join(attribute(kind, value) for kind, value in fields))
+    return nest_attributes(1, b"".join(pack_attribute(kind, value) for kind, value in fields))
 
 
 def test_services_too() -> None:
@@ -121,12 +123,12 @@ def test_services_too() -> None:
 @given(st.lists(st.binary(max_size=40), max_size=5), st.booleans(), st.integers(0, 3), st.integers(0, 24))
 def test_entries_of_one_list_are_what_unpack_gives(bodies: list[bytes], alike: bool, sequence: int, cut: int) -> None:
     bodies = [bodies[0] for _ in bodies] if alike else bodies
-    messages = [pack(Request(5, body), 32, sequence) for body in bodies]
+    messages = [pack_message(NetlinkRequest(5, body), 32, sequence) for body in bodies]
     datagram = b"".join(message + bytes(-len(message) & 3) for message in messages)
     datagram = datagram[: len(datagram) - cut]
-    found = entries(datagram, 1)
+    found = list_entries(datagram, 1)
     if found is not None:
-        assert [Reply(1, 5, body) for body in found] == list(unpack(datagram))
+        assert [NetlinkReply(1, 5, body) for body in found] == list(unpack_messages(datagram))
     if alike and bodies and not cut and sequence == 1 and len(bodies[0]) % 4 == 0:
         assert found == bodies
     if sequence != 1:

@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.dataplane.ipvs import messages as codec
-from mesh.dataplane.ipvs.messages import PERSISTENT, Command, Destination, Service, Timeouts
-from mesh.dataplane.netlink import Ack, MalformedError, Reply, Request, attribute, nest, pack, unpack
+from mesh.dataplane.ipvs.messages import PERSISTENT, IpvsCommand, IpvsDestination, IpvsService, IpvsTimeouts
+from mesh.dataplane.netlink import (
+    MalformedNetlinkError,
+    NetlinkAck,
+    NetlinkReply,
+    NetlinkRequest,
+    nest_attributes,
+    pack_attribute,
+    pack_message,
+    unpack_messages,
+)
 from mesh.model.service import Scheduler, Transport
 from mesh.model.table import RealKey, VirtualKey
 
@@ -33,21 +42,21 @@ HEADER = struct.Struct("=IHHII")
     ("request_", "command", "body"),
     [
         pytest.param(
-            codec.new_service(Service(WEB, "wrr", PERSISTENT, 360)),
+            codec.new_service(IpvsService(WEB, "wrr", PERSISTENT, 360)),
             1,
             "54000180" + WEB_KEY + "08000600 77727200"  # wrr
             "0c000700 01000000 ffffffff 08000800 68010000 08000900 ffffffff",
             id="ipvsadm -A -t 10.112.0.7:80 -s wrr -p 360",
         ),
         pytest.param(
-            codec.new_service(Service(NAMES, "rr")),
+            codec.new_service(IpvsService(NAMES, "rr")),
             1,
             "54000180 06000100 0a000000 06000200 11000000 14000300 fd000000 00000000 00000000 00000007"
             "06000400 00350000 07000600 72720000 0c000700 00000000 ffffffff 08000800 00000000 08000900 80000000",
             id="ipvsadm -A -u [fd00::7]:53 -s rr",
         ),
         pytest.param(
-            codec.set_config(Timeouts(7200, 0, 0)),
+            codec.set_config(IpvsTimeouts(7200, 0, 0)),
             12,
             "08000400 201c0000",
             id="ipvsadm --set 7200 0 0, without the zeroes",
@@ -61,7 +70,7 @@ HEADER = struct.Struct("=IHHII")
             id="delete destination: the keys alone",
         ),
         pytest.param(
-            codec.set_destination(WEB, Destination(BACKEND, 3)),
+            codec.set_destination(WEB, IpvsDestination(BACKEND, 3)),
             6,
             "30000180" + WEB_KEY + "48000280" + BACKEND_KEY + "08000300 00000000 08000400 03000000"
             "08000500 00000000 08000600 00000000",
@@ -72,21 +81,21 @@ HEADER = struct.Struct("=IHHII")
 @pytest.mark.skipif(
     struct.pack("=H", 1) != b"\x01\x00", reason="the literal bytes are those of a little-endian machine"
 )
-def test_literal_bytes(request_: Request, command: int, body: str) -> None:
+def test_literal_bytes(request_: NetlinkRequest, command: int, body: str) -> None:
     assert request_.command == command
     assert request_.body.hex() == bytes.fromhex(body).hex()
 
 
 def test_a_message_is_a_netlink_and_a_generic_header_and_the_body() -> None:
-    message = pack(codec.delete_service(WEB), family=28, sequence=7)
+    message = pack_message(codec.delete_service(WEB), family=28, sequence=7)
 
     assert HEADER.unpack_from(message) == (len(message), 28, 0x1 | 0x4, 7, 0)  # REQUEST | ACK
-    assert message[16:20] == bytes([Command.DEL_SERVICE, 1, 0, 0])
+    assert message[16:20] == bytes([IpvsCommand.DEL_SERVICE, 1, 0, 0])
     assert message[20:] == codec.delete_service(WEB).body
 
 
 def test_a_list_is_asked_for_without_an_acknowledgement() -> None:
-    message = pack(codec.get_services(), family=28, sequence=7)
+    message = pack_message(codec.get_services(), family=28, sequence=7)
 
     assert HEADER.unpack_from(message)[2] == 0x1 | 0x300  # REQUEST | DUMP
 
@@ -97,9 +106,9 @@ numbers = st.integers(0, 0x7FFFFFFF)
 
 
 @st.composite
-def services(draw: st.DrawFn) -> Service:
+def services(draw: st.DrawFn) -> IpvsService:
     version = draw(st.sampled_from((4, 6)))
-    return Service(
+    return IpvsService(
         key=VirtualKey(draw(addresses[version]), draw(ports), draw(st.sampled_from(Transport))),
         scheduler=draw(st.sampled_from(Scheduler) | st.just("lblcr")),
         flags=draw(st.sampled_from((0, PERSISTENT, 4, 0x18))),
@@ -109,54 +118,54 @@ def services(draw: st.DrawFn) -> Service:
 
 
 @given(services())
-def test_a_service_comes_back_as_it_was(service: Service) -> None:
+def test_a_service_comes_back_as_it_was(service: IpvsService) -> None:
     for request in (codec.new_service(service), codec.set_service(service)):
         assert codec.parse_service(request.body) == service
 
 
 @given(services(), numbers, st.sampled_from((4, 6)).flatmap(lambda version: addresses[version]), ports)
-def test_a_destination_comes_back_as_it_was(service: Service, weight: int, address: str, port: int) -> None:
-    destination = Destination(RealKey(address, port), weight)
+def test_a_destination_comes_back_as_it_was(service: IpvsService, weight: int, address: str, port: int) -> None:
+    destination = IpvsDestination(RealKey(address, port), weight)
 
     for encode in (codec.new_destination, codec.set_destination):
         body = encode(service.key, destination).body
         assert codec.parse_destination(body) == destination
 
 
-@given(st.builds(Timeouts, numbers, numbers, numbers))
-def test_timeouts_come_back_as_they_were(timeouts: Timeouts) -> None:
+@given(st.builds(IpvsTimeouts, numbers, numbers, numbers))
+def test_timeouts_come_back_as_they_were(timeouts: IpvsTimeouts) -> None:
     assert codec.parse_timeouts(codec.set_config(timeouts).body) == timeouts
 
 
 def test_the_kernels_own_flag_is_no_part_of_a_service() -> None:
-    service = Service(WEB, "rr")
+    service = IpvsService(WEB, "rr")
     listed = codec.new_service(replace(service, flags=2)).body  # IP_VS_SVC_F_HASHED
 
     assert codec.parse_service(listed) == service
 
 
 def test_connection_counts_are_read() -> None:
-    keys = codec.new_destination(WEB, Destination(BACKEND, 3)).body[0x30 + 4 :]
-    counts = b"".join(attribute(kind, struct.pack("=I", count)) for kind, count in ((7, 11), (8, 12), (9, 13)))
+    keys = codec.new_destination(WEB, IpvsDestination(BACKEND, 3)).body[0x30 + 4 :]
+    counts = b"".join(pack_attribute(kind, struct.pack("=I", count)) for kind, count in ((7, 11), (8, 12), (9, 13)))
 
-    listed = codec.parse_destination(nest(2, keys + counts))
+    listed = codec.parse_destination(nest_attributes(2, keys + counts))
 
-    assert listed == Destination(BACKEND, 3, codec.MASQUERADE, active=11, inactive=12, persistent=13)
+    assert listed == IpvsDestination(BACKEND, 3, codec.MASQUERADE, active=11, inactive=12, persistent=13)
 
 
 @pytest.mark.parametrize(
     "inner",
     [
-        pytest.param(attribute(1, b"\x02\0") + attribute(5, struct.pack("=I", 77)), id="of a firewall mark"),
-        pytest.param(attribute(1, b"\x02\0") + attribute(2, struct.pack("=H", 50)), id="of no port"),
+        pytest.param(pack_attribute(1, b"\x02\0") + pack_attribute(5, struct.pack("=I", 77)), id="of a firewall mark"),
+        pytest.param(pack_attribute(1, b"\x02\0") + pack_attribute(2, struct.pack("=H", 50)), id="of no port"),
     ],
 )
 def test_a_service_that_no_key_can_name_is_none(inner: bytes) -> None:
-    assert codec.parse_service(nest(1, inner)) is None
+    assert codec.parse_service(nest_attributes(1, inner)) is None
 
 
 def test_info_is_a_version_and_a_size() -> None:
-    body = attribute(1, struct.pack("=I", 0x010201)) + attribute(2, struct.pack("=I", 4096))
+    body = pack_attribute(1, struct.pack("=I", 0x010201)) + pack_attribute(2, struct.pack("=I", 4096))
 
     assert codec.parse_info(body) == ("1.2.1", 4096)
 
@@ -168,40 +177,42 @@ def message(kind: int, payload: bytes, flags: int = 0, sequence: int = 5) -> byt
 
 
 REFUSED = HEADER.pack(60, 28, 5, 5, 99)
-WORDS = attribute(1, b"no such thing\0")
+WORDS = pack_attribute(1, b"no such thing\0")
 
 
 @pytest.mark.parametrize(
     ("datagram", "answers"),
     [
         pytest.param(b"", [], id="nothing"),
-        pytest.param(message(2, struct.pack("=i", 0) + REFUSED, 0x100), [Ack(5)], id="acknowledged"),
+        pytest.param(message(2, struct.pack("=i", 0) + REFUSED, 0x100), [NetlinkAck(5)], id="acknowledged"),
         pytest.param(
-            message(2, struct.pack("=i", -17) + REFUSED, 0x100), [Ack(5, errno.EEXIST)], id="refused without words"
+            message(2, struct.pack("=i", -17) + REFUSED, 0x100),
+            [NetlinkAck(5, errno.EEXIST)],
+            id="refused without words",
         ),
         pytest.param(
             message(2, struct.pack("=i", -22) + REFUSED + WORDS, 0x300),
-            [Ack(5, errno.EINVAL, "no such thing")],
+            [NetlinkAck(5, errno.EINVAL, "no such thing")],
             id="refused with words, the message capped",
         ),
         pytest.param(
             message(2, struct.pack("=i", -22) + REFUSED + bytes(44) + WORDS, 0x200),
-            [Ack(5, errno.EINVAL, "no such thing")],
+            [NetlinkAck(5, errno.EINVAL, "no such thing")],
             id="refused with words after the whole message",
         ),
-        pytest.param(message(3, struct.pack("=i", 0)), [Ack(5)], id="end of a list"),
+        pytest.param(message(3, struct.pack("=i", 0)), [NetlinkAck(5)], id="end of a list"),
         pytest.param(
-            message(3, struct.pack("=i", 0), 0x10), [Ack(5, interrupted=True)], id="end of an interrupted list"
+            message(3, struct.pack("=i", 0), 0x10), [NetlinkAck(5, interrupted=True)], id="end of an interrupted list"
         ),
         pytest.param(
             message(28, b"\x01\x01\0\0body!") + message(28, b"\x01\x01\0\0more", 2, 6),
-            [Reply(5, 1, b"body!"), Reply(6, 1, b"more")],
+            [NetlinkReply(5, 1, b"body!"), NetlinkReply(6, 1, b"more")],
             id="two replies in a datagram, the first padded",
         ),
     ],
 )
-def test_answers(datagram: bytes, answers: list[Ack | Reply]) -> None:
-    assert list(unpack(datagram)) == answers
+def test_answers(datagram: bytes, answers: list[NetlinkAck | NetlinkReply]) -> None:
+    assert list(unpack_messages(datagram)) == answers
 
 
 @pytest.mark.parametrize(
@@ -214,30 +225,30 @@ def test_answers(datagram: bytes, answers: list[Ack | Reply]) -> None:
     ],
 )
 def test_bytes_that_are_no_answer(datagram: bytes) -> None:
-    with pytest.raises(MalformedError):
-        list(unpack(datagram))
+    with pytest.raises(MalformedNetlinkError):
+        list(unpack_messages(datagram))
 
 
 @given(services(), st.data())
-def test_a_cut_body_is_malformed_and_nothing_else(service: Service, data: st.DataObject) -> None:
+def test_a_cut_body_is_malformed_and_nothing_else(service: IpvsService, data: st.DataObject) -> None:
     body = codec.new_service(service).body
     cut = body[: data.draw(st.integers(0, len(body) - 1))]
 
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedNetlinkError):
         codec.parse_service(cut)
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_an_answer_or_malformed(noise: bytes) -> None:
     try:
-        list(unpack(noise))
-    except MalformedError:
+        list(unpack_messages(noise))
+    except MalformedNetlinkError:
         return
 
 
 @given(st.binary(max_size=100))
 def test_noise_in_a_service_is_malformed_or_none(noise: bytes) -> None:
     try:
-        codec.parse_service(nest(1, noise))
-    except MalformedError:
+        codec.parse_service(nest_attributes(1, noise))
+    except MalformedNetlinkError:
         return

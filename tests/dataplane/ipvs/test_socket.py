@@ -11,13 +11,13 @@ import uvloop
 
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
-from mesh.dataplane.netlink import Ack, Request, pack
+from mesh.dataplane.netlink import NetlinkAck, NetlinkRequest, pack_message
 
 HEADER = struct.Struct("=IHHII")
 FAMILY, ERROR, DONE = 28, 2, 3
 INTERRUPTED = 0x10
-CHANGE = Request(3, b"abcd")
-LIST = Request(4, dump=True)
+CHANGE = NetlinkRequest(3, b"abcd")
+LIST = NetlinkRequest(4, dump=True)
 
 
 def answer(kind: int, sequence: int, payload: bytes, flags: int = 0) -> bytes:
@@ -101,13 +101,13 @@ async def test_no_changes_send_nothing(kernel: Kernel, ipvs: IpvsSocket) -> None
 async def test_each_result_finds_its_change(kernel: Kernel, ipvs: IpvsSocket) -> None:
     kernel.script = lambda numbers: [ack(number, errno.EEXIST if number == 2 else 0) for number in reversed(numbers)]
 
-    assert await ipvs.execute([CHANGE] * 3) == [Ack(1), Ack(2, errno.EEXIST), Ack(3)]
+    assert await ipvs.execute([CHANGE] * 3) == [NetlinkAck(1), NetlinkAck(2, errno.EEXIST), NetlinkAck(3)]
 
 
 async def test_answers_to_something_else_are_passed_over(kernel: Kernel, ipvs: IpvsSocket) -> None:
     kernel.script = lambda numbers: [ack(900, errno.EIO), reply(901, b"late"), *(ack(number) for number in numbers)]
 
-    assert await ipvs.execute([CHANGE]) == [Ack(1)]
+    assert await ipvs.execute([CHANGE]) == [NetlinkAck(1)]
 
 
 async def test_a_list_may_come_in_many_datagrams(kernel: Kernel, ipvs: IpvsSocket) -> None:
@@ -208,7 +208,7 @@ async def test_answers_that_the_kernel_dropped_are_said(kernel: Kernel) -> None:
 
 
 def test_it_waits_for_answers_under_uvloop_too() -> None:
-    async def main() -> list[Ack]:
+    async def main() -> list[NetlinkAck]:
         kernel = Kernel()
         ipvs = IpvsSocket(FAMILY, patience=5, open_socket=kernel.open)
         acks = await ipvs.execute([CHANGE] * (BATCH + 1))
@@ -220,4 +220,4 @@ def test_it_waits_for_answers_under_uvloop_too() -> None:
 
 
 def test_the_batch_fits_a_datagram() -> None:
-    assert BATCH * len(pack(Request(1, bytes(300)), FAMILY, 1)) < 1 << 16
+    assert BATCH * len(pack_message(NetlinkRequest(1, bytes(300)), FAMILY, 1)) < 1 << 16

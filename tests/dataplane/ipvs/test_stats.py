@@ -5,35 +5,38 @@ import struct
 import pytest
 
 from mesh.dataplane.ipvs import messages as codec
-from mesh.dataplane.ipvs.messages import Service
+from mesh.dataplane.ipvs.messages import IpvsService
 from mesh.dataplane.ipvs.stats import parse_traffic
-from mesh.dataplane.netlink import MalformedError, attribute, nest
+from mesh.dataplane.netlink import MalformedNetlinkError, nest_attributes, pack_attribute
 from mesh.model.service import Transport
-from mesh.model.table import Traffic, VirtualKey
+from mesh.model.table import TrafficCounters, VirtualKey
 
 WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
-KEY = codec.new_service(Service(WEB, "wrr")).body[4:]
-OLD = nest(10, attribute(1, struct.pack("=I", 7)) + b"".join(attribute(k, struct.pack("=Q", k * 100)) for k in (4, 5)))
-WIDE = nest(12, b"".join(attribute(k, struct.pack("=Q", (1 << 32) + k)) for k in range(1, 11)))
+KEY = codec.new_service(IpvsService(WEB, "wrr")).body[4:]
+OLD = nest_attributes(
+    10,
+    pack_attribute(1, struct.pack("=I", 7)) + b"".join(pack_attribute(k, struct.pack("=Q", k * 100)) for k in (4, 5)),
+)
+WIDE = nest_attributes(12, b"".join(pack_attribute(k, struct.pack("=Q", (1 << 32) + k)) for k in range(1, 11)))
 
 
 @pytest.mark.parametrize(
     ("stats", "expected"),
     [
-        (OLD, Traffic(7, 400, 500)),
-        (OLD + WIDE, Traffic((1 << 32) + 1, (1 << 32) + 4, (1 << 32) + 5)),
+        (OLD, TrafficCounters(7, 400, 500)),
+        (OLD + WIDE, TrafficCounters((1 << 32) + 1, (1 << 32) + 4, (1 << 32) + 5)),
     ],
 )
-def test_what_the_kernel_counts(stats: bytes, expected: Traffic) -> None:
-    assert parse_traffic(nest(1, KEY + stats)) == (WEB, expected)
+def test_what_the_kernel_counts(stats: bytes, expected: TrafficCounters) -> None:
+    assert parse_traffic(nest_attributes(1, KEY + stats)) == (WEB, expected)
 
 
 def test_what_no_key_can_name_is_passed_over() -> None:
-    marked = attribute(1, struct.pack("=H", 2)) + attribute(5, struct.pack("=I", 9))
-    assert parse_traffic(nest(1, marked + OLD)) is None
+    marked = pack_attribute(1, struct.pack("=H", 2)) + pack_attribute(5, struct.pack("=I", 9))
+    assert parse_traffic(nest_attributes(1, marked + OLD)) is None
 
 
 @pytest.mark.parametrize("cut", range(4, len(OLD), 4))
 def test_what_is_cut_short_is_refused(cut: int) -> None:
-    with pytest.raises(MalformedError):
-        parse_traffic(nest(1, KEY + OLD[:cut]))
+    with pytest.raises(MalformedNetlinkError):
+        parse_traffic(nest_attributes(1, KEY + OLD[:cut]))

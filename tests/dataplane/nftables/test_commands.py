@@ -8,13 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dataplane.netlink import MalformedError, attribute, nest
+from mesh.dataplane.netlink import MalformedNetlinkError, nest_attributes, pack_attribute
 from mesh.dataplane.nftables import conntrack
-from mesh.dataplane.nftables.balancer import IN_TURN, SEED, choice
-from mesh.dataplane.nftables.parse import Listing, ListingError, state
-from mesh.dataplane.nftables.ruleset import base
-from mesh.dataplane.nftables.service_chain import ALIEN, chain_name, chains, virtual_key, virtual_server
-from mesh.dataplane.nftables.statements import rule
+from mesh.dataplane.nftables.balancer import HASH_SEED, MAX_SLOTS, choose_balancer
+from mesh.dataplane.nftables.parse import ListingError, RulesetListing, parse_state
+from mesh.dataplane.nftables.ruleset import base_chains
+from mesh.dataplane.nftables.service_chain import (
+    FOREIGN_VALUE,
+    chain_name,
+    chain_virtual_key,
+    parse_virtual_server,
+    service_chains,
+)
+from mesh.dataplane.nftables.statements import rule_text
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
@@ -37,20 +43,23 @@ def server(scheduler: Scheduler = Scheduler.WRR, persistence: int = 0, **weights
         pytest.param(server(Scheduler.RR, a=9, b=1), "numgen inc mod 2", [(A, 1), (B, 1)], id="rr knows no weights"),
         pytest.param(server(a=1000, b=999), "numgen random mod 1999", [(A, 1000), (B, 999)], id="many slots"),
         pytest.param(
-            server(Scheduler.SH, a=2, b=1), f"jhash ip saddr mod 3 seed {SEED:#x}", [(A, 2), (B, 1)], id="by client"
+            server(Scheduler.SH, a=2, b=1),
+            f"jhash ip saddr mod 3 seed {HASH_SEED:#x}",
+            [(A, 2), (B, 1)],
+            id="by client",
         ),
-        pytest.param(server(Scheduler.DH, a=1), f"jhash ip daddr mod 1 seed {SEED:#x}", [(A, 1)], id="by VIP"),
+        pytest.param(server(Scheduler.DH, a=1), f"jhash ip daddr mod 1 seed {HASH_SEED:#x}", [(A, 1)], id="by VIP"),
     ],
 )
 def test_how_a_real_server_is_chosen(given: VirtualServer, number: str, runs: list[tuple[RealKey, int]]) -> None:
-    chosen = choice(WEB, given)
+    chosen = choose_balancer(WEB, given)
     assert chosen is not None
     assert (chosen.number, list(chosen.runs)) == (number, runs)
 
 
 def test_none_is_chosen_where_none_takes_new_connections() -> None:
-    assert choice(WEB, server(a=0)) is None
-    assert choice(WEB, server()) is None
+    assert choose_balancer(WEB, server(a=0)) is None
+    assert choose_balancer(WEB, server()) is None
 
 
 addresses = st.integers(1, 200).map(lambda number: f"10.2.0.{number}")
@@ -91,15 +100,15 @@ pairs = st.one_of(
 @given(pairs)
 def test_what_is_written_is_understood(pair: tuple[VirtualKey, VirtualServer]) -> None:
     key, wanted = pair
-    written = chains(key, wanted)
-    assert virtual_key(chain_name(key)) == key
-    assert virtual_server(key, written) == wanted
+    written = service_chains(key, wanted)
+    assert chain_virtual_key(chain_name(key)) == key
+    assert parse_virtual_server(key, written) == wanted
     assert all(len(line.comment) <= 128 for rules in written.chains.values() for line in rules), "all that nft takes"
 
 
 @given(virtual_servers(addresses))
 def test_slots_are_shared_by_weight(wanted: VirtualServer) -> None:
-    chosen = choice(WEB, wanted)
+    chosen = choose_balancer(WEB, wanted)
     weights = {real: settings.weight for real, settings in wanted.real_servers.items() if settings.weight}
     if chosen is None:
         assert not weights
@@ -113,40 +122,40 @@ def test_slots_are_shared_by_weight(wanted: VirtualServer) -> None:
         assert {real: count * sum(weights.values()) for real, count in slots.items()} == {
             real: weight * chosen.slots for real, weight in weights.items()
         }
-    assert chosen.slots <= IN_TURN or chosen.selector != "numgen inc"
+    assert chosen.slots <= MAX_SLOTS or chosen.selector != "numgen inc"
 
 
 @given(pairs, st.data())
 def test_a_rule_that_is_missing_is_seen(pair: tuple[VirtualKey, VirtualServer], data: st.DataObject) -> None:
     key, wanted = pair
-    written = chains(key, wanted)
+    written = service_chains(key, wanted)
     name = data.draw(st.sampled_from(sorted(written.chains)))
     rules = list(written.chains[name])
     rules.pop(data.draw(st.integers(0, len(rules) - 1)))
     found = type(written)({**written.chains, name: tuple(rules)}, written.clients)
-    assert virtual_server(key, found) != wanted
+    assert parse_virtual_server(key, found) != wanted
 
 
 def test_a_set_of_clients_with_another_time_is_seen() -> None:
-    written = chains(WEB, server(persistence=60, a=1))
+    written = service_chains(WEB, server(persistence=60, a=1))
     found = type(written)(written.chains, dict.fromkeys(written.clients, 61))
-    assert virtual_server(WEB, found).persistence == ALIEN
+    assert parse_virtual_server(WEB, found).persistence == FOREIGN_VALUE
 
 
 def test_protocols_are_understood_by_number_and_by_name() -> None:
     for protocol in (6, "tcp"):
         match = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": protocol}}
-        assert rule([match, {"dnat": {"addr": "10.2.0.1", "port": 80}}]) == "meta l4proto 6 dnat to 10.2.0.1:80"
+        assert rule_text([match, {"dnat": {"addr": "10.2.0.1", "port": 80}}]) == "meta l4proto 6 dnat to 10.2.0.1:80"
         element = [{"concat": ["10.112.0.7", protocol, 80]}, {"goto": {"target": "x"}}]
         services = {"name": "services", "type": ["ipv4_addr"], "map": "verdict", "elem": [element]}
-        listed = Listing.of(json.dumps({"nftables": [{"map": services}]}))
-        assert state(listed, base(4)).mapped == {WEB: "x"}
+        listed = RulesetListing.of(json.dumps({"nftables": [{"map": services}]}))
+        assert parse_state(listed, base_chains(4)).mapped == {WEB: "x"}
 
 
 @pytest.mark.parametrize("listed", ["", "[]", '{"nftables": [{"map": 1}]}', '{"nftables": [{"rule": {"chain": "x"}}]}'])
 def test_what_is_no_listing_is_told(listed: str) -> None:
     with pytest.raises(ListingError):
-        Listing.of(listed)
+        RulesetListing.of(listed)
 
 
 @pytest.mark.parametrize(
@@ -159,24 +168,24 @@ def test_what_is_no_listing_is_told(listed: str) -> None:
     ],
 )
 def test_what_is_not_ours_prints_as_nothing_of_ours(statement: object) -> None:
-    assert rule([statement]) == json.dumps(statement, sort_keys=True)
+    assert rule_text([statement]) == json.dumps(statement, sort_keys=True)
 
 
 def tuples(source: tuple[int, ...], destination: tuple[int, ...], ports: tuple[int, int], number: int = 6) -> bytes:
-    numbers = attribute(1, bytes([number])) + attribute(2, struct.pack(">H", ports[0]))
-    return nest(1, attribute(1, bytes(source)) + attribute(2, bytes(destination))) + nest(
-        2, numbers + attribute(3, struct.pack(">H", ports[1]))
-    )
+    numbers = pack_attribute(1, bytes([number])) + pack_attribute(2, struct.pack(">H", ports[0]))
+    return nest_attributes(
+        1, pack_attribute(1, bytes(source)) + pack_attribute(2, bytes(destination))
+    ) + nest_attributes(2, numbers + pack_attribute(3, struct.pack(">H", ports[1])))
 
 
 def tracked(state: int, number: int = 6) -> bytes:
     """A connection of 10.1.0.2 to the web VIP that A answers."""
     return (
-        nest(1, tuples((10, 1, 0, 2), (10, 112, 0, 7), (40000, 80), number))
-        + nest(2, tuples((10, 2, 0, 1), (10, 1, 0, 2), (8080, 40000), number))
-        + attribute(3, struct.pack(">I", 1 << 5))
-        + nest(4, nest(1, attribute(1, bytes([state]))))
-        + attribute(12, b"\1\2\3\4")
+        nest_attributes(1, tuples((10, 1, 0, 2), (10, 112, 0, 7), (40000, 80), number))
+        + nest_attributes(2, tuples((10, 2, 0, 1), (10, 1, 0, 2), (8080, 40000), number))
+        + pack_attribute(3, struct.pack(">I", 1 << 5))
+        + nest_attributes(4, nest_attributes(1, pack_attribute(1, bytes([state]))))
+        + pack_attribute(12, b"\1\2\3\4")
     )
 
 
@@ -190,21 +199,21 @@ def tracked(state: int, number: int = 6) -> bytes:
     ],
 )
 def test_a_tracked_connection_is_read(number: int, is_open: bool) -> None:
-    entry = conntrack.parse(tracked(number), {WEB})
+    entry = conntrack.parse_entry(tracked(number), {WEB})
     assert entry is not None
     assert (entry.virtual, entry.real, entry.translated, entry.open) == (WEB, A, True, is_open)
-    assert entry.handle in conntrack.delete(entry, 1)
+    assert entry.handle in conntrack.delete_request(entry, 1)
 
 
 def test_what_was_not_asked_about_is_left_out() -> None:
-    assert conntrack.parse(tracked(3), {VirtualKey("10.112.0.7", 81, Transport.TCP)}) is None
-    assert conntrack.parse(tracked(3, number=1), {WEB}) is None, "ICMP"
+    assert conntrack.parse_entry(tracked(3), {VirtualKey("10.112.0.7", 81, Transport.TCP)}) is None
+    assert conntrack.parse_entry(tracked(3, number=1), {WEB}) is None, "ICMP"
 
 
 @given(st.integers(0, len(tracked(3)) - 1))
 def test_a_message_that_is_cut_short_is_malformed_or_has_less_in_it(size: int) -> None:
     try:
-        entry = conntrack.parse(tracked(3)[:size], {WEB})
-    except MalformedError:
+        entry = conntrack.parse_entry(tracked(3)[:size], {WEB})
+    except MalformedNetlinkError:
         return
     assert entry is None or not entry.open

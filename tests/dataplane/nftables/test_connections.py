@@ -8,9 +8,9 @@ from unittest.mock import patch
 
 import pytest
 
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.nftables import NftablesDataPlane
-from mesh.dataplane.nftables.service_chain import ALIEN
+from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
 from mesh.dataplane.nftables.socket import NetfilterSocket
 from mesh.dataplane.operations import EditRealServer
 from mesh.host.vip_interface import MeshInterface
@@ -18,7 +18,7 @@ from mesh.model.service import Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.util import nft
 from tests.dataplane.nftables.test_plane import WEB, A, B, lab, want
-from tests.netns import run
+from tests.netns import run_command
 from tests.system.ipvs.lab import BACKENDS, Client, Lab, Servers, ask_tcp
 
 __all__ = ["lab"]
@@ -59,7 +59,9 @@ async def test_a_client_stays_with_its_real_server_until_that_leaves(lab: Lab, p
     assert await who(lab) == {"a"}
     await want(plane, web(0, a=1, b=1))
     assert await who(lab) == {"a", "b"}
-    assert "timeout" not in run("nft", "list", "table", "ip", "vipmesh_lb"), "sets of clients go with persistence"
+    assert "timeout" not in run_command("nft", "list", "table", "ip", "vipmesh_lb"), (
+        "sets of clients go with persistence"
+    )
 
 
 async def test_a_client_is_forgotten_after_its_time(lab: Lab, plane: NftablesDataPlane) -> None:
@@ -118,13 +120,13 @@ async def test_asked_one_by_one_or_all_at_once_the_kernel_tells_the_same(lab: La
 def loaded() -> Iterator[list[str]]:
     """The scripts that are given to nft from now on."""
     scripts: list[str] = []
-    load = nft.load
+    load = nft.load_script
 
     async def spy(script: str) -> None:
         scripts.append(script)
         await load(script)
 
-    with patch("mesh.util.nft.load", spy):
+    with patch("mesh.util.nft.load_script", spy):
         yield scripts
 
 
@@ -141,8 +143,8 @@ async def test_a_change_in_a_large_table_is_one_small_transaction(plane: Nftable
     await want(plane, Table({**many, key: VirtualServer(real_servers={A: RealServer(3), B: RealServer(1)})}))
     one = {key: VirtualServer(real_servers={A: RealServer(3), B: RealServer(2)})}
     assert len(loaded) == 2
-    with patch("mesh.util.nft.listing_json", side_effect=AssertionError("one change lists nothing")):
-        assert await plane.apply(diff(await plane.read(one.keys()), Table(one))) == []
+    with patch("mesh.util.nft.list_table_json", side_effect=AssertionError("one change lists nothing")):
+        assert await plane.apply(diff_tables(await plane.read(one.keys()), Table(one))) == []
         assert await plane.read(one.keys()) == Table(one)
     assert await plane.read() == Table({**many, **one})
     assert len(loaded) == 3
@@ -157,29 +159,29 @@ async def test_a_change_in_a_large_table_is_one_small_transaction(plane: Nftable
 async def test_what_somebody_changes_in_between_is_seen(plane: NftablesDataPlane) -> None:
     await want(plane, web(a=1, b=1))
     assert await plane.apply([EditRealServer(WEB, A, RealServer(2))]) == []
-    run("nft", "flush chain ip vipmesh_lb tcp-10.112.0.7-80")
-    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == ALIEN
+    run_command("nft", "flush chain ip vipmesh_lb tcp-10.112.0.7-80")
+    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == FOREIGN_VALUE
     await want(plane, web(a=1, b=1))
-    load = nft.load
+    load = nft.load_script
 
     async def meddled(script: str) -> None:
         await load(script)
-        run("nft", "flush chain ip vipmesh_lb prerouting")
+        run_command("nft", "flush chain ip vipmesh_lb prerouting")
 
-    with patch("mesh.util.nft.load", meddled):
+    with patch("mesh.util.nft.load_script", meddled):
         assert await plane.apply([EditRealServer(WEB, A, RealServer(2))]) == []
-    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == ALIEN
+    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == FOREIGN_VALUE
 
 
 async def test_the_ruleset_is_listed_only_when_somebody_has_changed_it(plane: NftablesDataPlane) -> None:
     await want(plane, web(a=1))
     before = await plane.read()
-    with patch("mesh.util.nft.listing_json", side_effect=AssertionError("nothing has changed")):
+    with patch("mesh.util.nft.list_table_json", side_effect=AssertionError("nothing has changed")):
         assert await plane.read() == before
-        run("nft", "add table ip theirs")
+        run_command("nft", "add table ip theirs")
         with pytest.raises(AssertionError):
             await plane.read()
-    assert diff(await plane.read(), before) == ()
+    assert diff_tables(await plane.read(), before) == ()
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -10,7 +10,7 @@ from mesh.dataplane.nftables import NftablesDataPlane
 from mesh.host.overlap import Network
 from mesh.host.vip_interface import MeshInterface
 from tests.dataplane.masquerade_contract import SourceNatContract, Worker
-from tests.netns import ip, private_network
+from tests.netns import private_network, run_ip
 from tests.system.e2e.programs import CI
 from tests.system.ipvs.endpoints import TO_PUBLISHED, TO_VIP, A, B, Places, Where, ask, filter_bridged, lost
 
@@ -52,9 +52,9 @@ class TestNftables(SourceNatContract):
         try:
             await worker.lead_to(A)
             assert await lost(lab, A, TO_VIP)
-            ip("link set dev ea type bridge_slave hairpin on")
+            run_ip("link set dev ea type bridge_slave hairpin on")
             assert await ask(lab, A, TO_VIP) == "10.2.0.254"
-            ip("link set dev ea type bridge_slave hairpin off")
+            run_ip("link set dev ea type bridge_slave hairpin off")
             await worker.lead_to(B)
             assert await ask(lab, A, TO_VIP) == "10.2.0.254"
         finally:

@@ -9,14 +9,14 @@ from ipaddress import ip_network
 import pytest
 
 from mesh.dataplane import DataPlane, DataPlaneError
-from mesh.dataplane.diff import diff
-from mesh.dataplane.nftables import NftablesDataPlane, available, remove
+from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.nftables import NftablesDataPlane, remove_tables, unavailable_reason
 from mesh.dataplane.operations import AddRealServer, AddVirtualServer, Operation
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Address, Forwarding, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.dataplane.contract import Connection, TrafficContract
-from tests.netns import private_network, run
+from tests.netns import private_network, run_command
 from tests.system.e2e.programs import CI
 from tests.system.ipvs.lab import BACKENDS, BACKENDS_6, PORT, Client, Lab, Servers, ask_tcp, ask_udp
 
@@ -88,7 +88,7 @@ class TestContract(TrafficContract):
 
 
 async def want(plane: DataPlane, table: Table) -> None:
-    assert await plane.apply(diff(await plane.read(), table)) == []
+    assert await plane.apply(diff_tables(await plane.read(), table)) == []
     assert await plane.read() == table
 
 
@@ -202,18 +202,18 @@ async def test_what_somebody_breaks_is_seen_and_mended(
         await servers.start(name)
     wanted = Table({WEB: VirtualServer(real_servers={A: RealServer(2), B: RealServer(1)})}, frozenset({WEB.address}))
     await want(plane, wanted)
-    run("nft", broken)
-    assert diff(await plane.read(), wanted)
+    run_command("nft", broken)
+    assert diff_tables(await plane.read(), wanted)
     await want(plane, wanted)
     assert [await ask_tcp(lab, WEB) for _ in range(3)].count("a") == 2
 
 
 async def test_tables_of_others_are_not_touched_and_removing_takes_ours_alone(plane: NftablesDataPlane) -> None:
-    run("nft", "add table ip theirs")
+    run_command("nft", "add table ip theirs")
     await want(plane, behind(WEB, A))
-    assert await remove() == ["ip vipmesh_lb"]
-    assert await remove() == []
-    assert run("nft", "list", "ruleset").split() == ["table", "ip", "theirs", "{", "}"]
+    assert await remove_tables() == ["ip vipmesh_lb"]
+    assert await remove_tables() == []
+    assert run_command("nft", "list", "ruleset").split() == ["table", "ip", "theirs", "{", "}"]
 
 
 async def test_what_it_cannot_do_is_refused_or_said_once(
@@ -254,9 +254,9 @@ async def test_errors_without_the_right_or_the_program(
     interface: MeshInterface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr("mesh.util.nft.BESIDE", "/nonexistent")
+    monkeypatch.setattr("mesh.util.nft.ADMIN_PATH", "/nonexistent")
     plane = NftablesDataPlane(POOL, interface)
     with pytest.raises(DataPlaneError, match="apt-get install nftables"):
         await plane.read()
-    assert "apt-get install nftables" in (await available() or "")
+    assert "apt-get install nftables" in (await unavailable_reason() or "")
     await plane.close()

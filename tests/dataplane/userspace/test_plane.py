@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 import uvloop
 
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, AddVirtualServer, BindVip
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.dataplane.userspace.udp_proxy import UdpListener
@@ -141,7 +141,7 @@ class TestContract(TrafficContract):
 
 async def test_a_dying_real_server_costs_the_client_nothing(plane: UserspaceDataPlane, servers: RealServers) -> None:
     a, dead = await servers.start("a"), RealKey("127.0.0.1", free_port())
-    await plane.apply(diff(Table(), behind(a, dead)))
+    await plane.apply(diff_tables(Table(), behind(a, dead)))
     assert [await ask(KEY.address, KEY.port) for _ in range(6)] == ["a"] * 6
 
 
@@ -149,13 +149,13 @@ async def test_who_does_not_accept_is_told_of(servers: RealServers) -> None:
     told: list[tuple[Address, int]] = []
     plane = UserspaceDataPlane(LoopbackAddresses(), on_refused=lambda address, port: told.append((address, port)))
     a, dead = await servers.start("a"), RealKey("127.0.0.1", free_port())
-    await plane.apply(diff(Table(), behind(a, dead)))
+    await plane.apply(diff_tables(Table(), behind(a, dead)))
     assert [await ask(KEY.address, KEY.port) for _ in range(4)] == ["a"] * 4
     assert told
     assert set(told) == {("127.0.0.1", dead.port)}
     told.clear()
     key = VirtualKey("127.112.0.1", 8000, Transport.UDP)
-    await plane.apply(diff(behind(a, dead), behind(dead, key=key)))
+    await plane.apply(diff_tables(behind(a, dead), behind(dead, key=key)))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect((key.address, key.port))
         client.send(b"who")
@@ -167,7 +167,7 @@ async def test_who_does_not_accept_is_told_of(servers: RealServers) -> None:
 
 
 async def test_when_all_refuse_the_client_is_reset(plane: UserspaceDataPlane) -> None:
-    await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", free_port()))))
+    await plane.apply(diff_tables(Table(), behind(RealKey("127.0.0.1", free_port()))))
     reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
     with pytest.raises(ConnectionResetError):
         await reader.readexactly(1)
@@ -181,7 +181,7 @@ async def test_a_client_that_has_said_all_still_gets_its_answer(plane: Userspace
 
     async with await asyncio.start_server(sum_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", port))))
+        await plane.apply(diff_tables(Table(), behind(RealKey("127.0.0.1", port))))
         reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
         body = os.urandom(8 << 20)
         writer.write(body)
@@ -199,7 +199,7 @@ async def test_a_server_that_ends_first_has_its_last_octets_delivered(plane: Use
 
     async with await asyncio.start_server(send, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", port))))
+        await plane.apply(diff_tables(Table(), behind(RealKey("127.0.0.1", port))))
         reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
         assert hashlib.sha256(await reader.read()).digest() == hashlib.sha256(body).digest()
         writer.close()
@@ -220,7 +220,7 @@ async def test_a_slow_reader_stops_its_sender_instead_of_filling_memory(plane: U
 
     async with await asyncio.start_server(pour, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        await plane.apply(diff(Table(), behind(RealKey("127.0.0.1", port))))
+        await plane.apply(diff_tables(Table(), behind(RealKey("127.0.0.1", port))))
         _, writer = await asyncio.open_connection(KEY.address, KEY.port, limit=1 << 16)
         before = -1
         async with asyncio.timeout(10):
@@ -234,10 +234,10 @@ async def test_a_slow_reader_stops_its_sender_instead_of_filling_memory(plane: U
 async def test_deleting_the_virtual_server_ends_its_connections(
     plane: UserspaceDataPlane, servers: RealServers
 ) -> None:
-    await plane.apply(diff(Table(), behind(await servers.start("a"))))
+    await plane.apply(diff_tables(Table(), behind(await servers.start("a"))))
     reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
     assert await _Open(reader, writer).echo() == "a"
-    await plane.apply(diff(await plane.read(), Table()))
+    await plane.apply(diff_tables(await plane.read(), Table()))
     with pytest.raises(ConnectionResetError):
         await reader.readexactly(1)
     assert await ask(KEY.address, KEY.port) is None
@@ -248,7 +248,7 @@ async def test_low_ports_are_moved_and_read_back_as_they_are(servers: RealServer
     plane = UserspaceDataPlane(LoopbackAddresses(), low_port_offset=8000)
     key = VirtualKey("127.112.0.1", 80, Transport.TCP)
     wanted = behind(await servers.start("a"), key=key)
-    assert not await plane.apply(diff(Table(), wanted))
+    assert not await plane.apply(diff_tables(Table(), wanted))
     assert await plane.read() == wanted
     assert plane.listening_on(key) == ("127.112.0.1", 8080)
     assert plane.listening_on(KEY) == ("127.112.0.1", 8000)
@@ -262,10 +262,10 @@ async def test_a_taken_port_is_told_and_taken_once_it_is_free(plane: UserspaceDa
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((KEY.address, KEY.port))
         taken.listen()
-        failures = await plane.apply(diff(Table(), wanted))
+        failures = await plane.apply(diff_tables(Table(), wanted))
         assert "127.112.0.1:8000 cannot be listened on: the port is taken; `ss -lnp" in failures[0].reason.text
         assert KEY not in (await plane.read()).virtual_servers
-    assert not await plane.apply(diff(await plane.read(), wanted))
+    assert not await plane.apply(diff_tables(await plane.read(), wanted))
     assert await ask(KEY.address, KEY.port) == "a"
 
 
@@ -338,7 +338,7 @@ def test_it_works_under_uvloop() -> None:
         servers = RealServers()
         plane = UserspaceDataPlane(LoopbackAddresses())
         real = await servers.start("a")
-        await plane.apply(diff(Table(), behind(real)))
+        await plane.apply(diff_tables(Table(), behind(real)))
         assert await ask(KEY.address, KEY.port) == "a"
         reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
         writer.write(b"who\n")

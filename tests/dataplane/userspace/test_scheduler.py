@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dataplane.userspace.scheduler import Balance
+from mesh.dataplane.userspace.scheduler import RealServerScheduler
 from mesh.model.service import Scheduler, SchedulerFlag
 from mesh.model.table import RealKey, RealServer
 
@@ -18,7 +18,7 @@ def weighing(weights: Mapping[RealKey, int]) -> dict[RealKey, RealServer]:
     return {real: RealServer(weight) for real, weight in weights.items()}
 
 
-def picks(balance: Balance, count: int, client: str = "192.0.2.1") -> Counter[RealKey | None]:
+def picks(balance: RealServerScheduler, count: int, client: str = "192.0.2.1") -> Counter[RealKey | None]:
     return Counter(balance.pick(client, 0.0) for _ in range(count))
 
 
@@ -30,23 +30,25 @@ def picks(balance: Balance, count: int, client: str = "192.0.2.1") -> Counter[Re
     ],
 )
 def test_in_turn(scheduler: Scheduler, expected: dict[RealKey, int]) -> None:
-    assert picks(Balance(scheduler, 0, {A: RealServer(3), B: RealServer(1), C: RealServer(0)}), 8) == expected
+    assert (
+        picks(RealServerScheduler(scheduler, 0, {A: RealServer(3), B: RealServer(1), C: RealServer(0)}), 8) == expected
+    )
 
 
 def test_wrr_is_smooth() -> None:
-    balance = Balance(Scheduler.WRR, 0, {A: RealServer(2), B: RealServer(1)})
+    balance = RealServerScheduler(Scheduler.WRR, 0, {A: RealServer(2), B: RealServer(1)})
     assert [balance.pick("", 0.0) for _ in range(6)] == [A, B, A, A, B, A]
 
 
 @pytest.mark.parametrize(("scheduler", "chosen"), [(Scheduler.LC, B), (Scheduler.WLC, A)])
 def test_by_load(scheduler: Scheduler, chosen: RealKey) -> None:
-    balance = Balance(scheduler, 0, {A: RealServer(10), B: RealServer(1)})
+    balance = RealServerScheduler(scheduler, 0, {A: RealServer(10), B: RealServer(1)})
     balance.active.update({A: 3, B: 1})
     assert balance.pick("", 0.0) == chosen
 
 
 def test_by_hash_a_client_stays_and_only_the_clients_of_one_that_goes_move() -> None:
-    balance = Balance(Scheduler.SH, 0, {A: RealServer(1), B: RealServer(1), C: RealServer(1)})
+    balance = RealServerScheduler(Scheduler.SH, 0, {A: RealServer(1), B: RealServer(1), C: RealServer(1)})
     clients = [f"192.0.2.{n}" for n in range(200)]
     before = {client: balance.pick(client, 0.0) for client in clients}
     assert min(Counter(before.values()).values()) > 40
@@ -56,7 +58,7 @@ def test_by_hash_a_client_stays_and_only_the_clients_of_one_that_goes_move() -> 
 
 
 def test_persistence_keeps_a_client_for_its_time_and_no_longer_than_the_real_server() -> None:
-    balance = Balance(Scheduler.RR, 60, {A: RealServer(1), B: RealServer(1)})
+    balance = RealServerScheduler(Scheduler.RR, 60, {A: RealServer(1), B: RealServer(1)})
     first = balance.pick("192.0.2.1", 0.0)
     assert {balance.pick("192.0.2.1", float(t)) for t in (1, 59, 118)} == {first}, "each visit prolongs it"
     assert balance.pick("192.0.2.2", 0.0) != first
@@ -66,14 +68,14 @@ def test_persistence_keeps_a_client_for_its_time_and_no_longer_than_the_real_ser
 
 
 def test_with_the_flag_port_the_connections_of_a_client_spread() -> None:
-    balance = Balance(Scheduler.MH, 0, weighing({A: 1, B: 1}), frozenset({SchedulerFlag.PORT}))
+    balance = RealServerScheduler(Scheduler.MH, 0, weighing({A: 1, B: 1}), frozenset({SchedulerFlag.PORT}))
     assert picks(balance, 4) == {A: 2, B: 2}
 
 
 @pytest.mark.parametrize(("lower", "again"), [pytest.param(0, 2, id="three quarters"), pytest.param(2, 1, id="below")])
 def test_a_full_one_gets_no_more_until_it_is_down_to_the_lower_threshold(lower: int, again: int) -> None:
     full = RealServer(1, upper_threshold=4, lower_threshold=lower)
-    balance = Balance(Scheduler.RR, 0, {A: full})
+    balance = RealServerScheduler(Scheduler.RR, 0, {A: full})
     for active, chosen in ((3, A), (4, None), (again + 1, None), (again, A), (3, A)):
         balance.active[A] = active
         assert balance.pick("192.0.2.1", 0.0) == chosen, f"with {active} connections"
@@ -88,7 +90,7 @@ def test_a_full_one_gets_no_more_until_it_is_down_to_the_lower_threshold(lower: 
 def test_what_refused_or_has_no_weight_is_never_chosen(
     scheduler: Scheduler, weights: dict[RealKey, int], without: set[RealKey], persistence: int
 ) -> None:
-    balance = Balance(scheduler, persistence, weighing(weights))
+    balance = RealServerScheduler(scheduler, persistence, weighing(weights))
     usable = {real for real, weight in weights.items() if weight} - without
     for now in range(5):
         chosen = balance.pick("192.0.2.1", float(now), without)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.health.checks.batch import Shot, Volley, is_plain
-from mesh.health.checks.http import LIMIT, request
+from mesh.health.checks.batch import CheckBatch, PlainCheck, is_plain
+from mesh.health.checks.http import MAX_HEAD_BYTES, build_request
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
@@ -18,12 +18,12 @@ HTTP = Probe(ProbeKind.HTTP, None, timeout=2.0)
 TCP = Probe(ProbeKind.TCP, None, timeout=2.0)
 
 
-async def verdicts(volley: Volley, *questions: tuple[str, int, Probe]) -> list[Verdict]:
+async def verdicts(volley: CheckBatch, *questions: tuple[str, int, Probe]) -> list[Verdict]:
     """Ask all at once; in the order in which they were answered."""
     found: list[Verdict] = []
     for address, port, probe in questions:
-        sent = request(address, port, probe) if probe.kind is ProbeKind.HTTP else b""
-        volley.begin(Shot(probe, sent, found.append), address, port)
+        sent = build_request(address, port, probe) if probe.kind is ProbeKind.HTTP else b""
+        volley.begin(PlainCheck(probe, sent, found.append), address, port)
     async with asyncio.timeout(10):
         while len(found) < len(questions):
             volley.look()
@@ -34,7 +34,7 @@ async def verdicts(volley: Volley, *questions: tuple[str, int, Probe]) -> list[V
 
 
 async def one(host: str, port: int, probe: Probe) -> Verdict:
-    volley = Volley()
+    volley = CheckBatch()
     try:
         [verdict] = await verdicts(volley, (host, port, probe))
     finally:
@@ -56,7 +56,10 @@ async def one(host: str, port: int, probe: Probe) -> Verdict:
         pytest.param(says(b"HTT", b"P/1.1 20", b"0 OK\r", b"\n"), True, "status 200", id="in pieces"),
         pytest.param(says(b"SSH-2.0-x\r\n"), False, "not HTTP: 'SSH-2.0-x'", id="garbage"),
         pytest.param(
-            says(b"HTTP/1.1 103 " + b"x" * LIMIT), False, f"not HTTP: no final status in {LIMIT} bytes", id="endless"
+            says(b"HTTP/1.1 103 " + b"x" * MAX_HEAD_BYTES),
+            False,
+            f"not HTTP: no final status in {MAX_HEAD_BYTES} bytes",
+            id="endless",
         ),
         pytest.param(closes, False, "closed before an answer", id="close"),
         pytest.param(lambda t: (t.write(b"HTTP/1.1 2"), t.close()), False, "closed before an answer", id="close early"),
@@ -70,7 +73,7 @@ async def test_an_answer_is_a_verdict(host: str, script: Script, ok: bool, reaso
         assert (verdict.ok, verdict.reason) == (ok, reason)
         assert 0 < verdict.duration < 1
         await until(lambda: not open_ones)
-    assert requests == [request(host, port, HTTP)]
+    assert requests == [build_request(host, port, HTTP)]
     assert TIME_WAIT not in socket_states(port)
 
 
@@ -108,7 +111,7 @@ async def test_no_answer_in_time_and_not_before() -> None:
 
 
 async def test_the_short_timeout_is_over_before_the_long_one() -> None:
-    volley = Volley()
+    volley = CheckBatch()
     async with endpoint(hangs) as (port, _, _):
         questions = [("127.0.0.1", port, replace(HTTP, timeout=seconds)) for seconds in (0.3, 0.1, 0.3, 0.1)]
         found = await verdicts(volley, *questions)
@@ -119,10 +122,10 @@ async def test_the_short_timeout_is_over_before_the_long_one() -> None:
 
 async def test_an_answer_that_is_there_counts_however_late_it_is_looked_at() -> None:
     """As after the process was suspended."""
-    volley, found = Volley(), list[Verdict]()
+    volley, found = CheckBatch(), list[Verdict]()
     async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, requests, _):
         probe = replace(HTTP, timeout=0.05)
-        volley.begin(Shot(probe, request("127.0.0.1", port, probe), found.append), "127.0.0.1", port)
+        volley.begin(PlainCheck(probe, build_request("127.0.0.1", port, probe), found.append), "127.0.0.1", port)
         while not requests:
             volley.look()
             await asyncio.sleep(0.001)
@@ -134,7 +137,7 @@ async def test_an_answer_that_is_there_counts_however_late_it_is_looked_at() -> 
 
 
 async def test_a_hundred_at_once() -> None:
-    volley = Volley()
+    volley = CheckBatch()
     async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, _, open_ones):
         found = await verdicts(volley, *[("127.0.0.1", port, HTTP)] * 80, *[("127.0.0.1", 1, TCP)] * 40)
         await until(lambda: not open_ones)
@@ -145,9 +148,9 @@ async def test_a_hundred_at_once() -> None:
 
 
 async def test_cancelled_it_says_nothing_and_leaves_nothing() -> None:
-    volley, found = Volley(), list[Verdict]()
+    volley, found = CheckBatch(), list[Verdict]()
     async with endpoint(hangs) as (port, requests, open_ones):
-        shots = [Shot(HTTP, request("127.0.0.1", port, HTTP), found.append) for _ in range(3)]
+        shots = [PlainCheck(HTTP, build_request("127.0.0.1", port, HTTP), found.append) for _ in range(3)]
         for shot in shots:
             volley.begin(shot, "127.0.0.1", port)
         while len(requests) < 3:
@@ -173,7 +176,7 @@ async def test_a_request_that_does_not_fit_into_the_socket_at_once() -> None:
     async with endpoint(script) as (port, requests, _):
         received.append(requests)
         assert (await one("127.0.0.1", port, probe)).ok
-    assert b"".join(requests) == request("127.0.0.1", port, probe)
+    assert b"".join(requests) == build_request("127.0.0.1", port, probe)
 
 
 async def test_a_worker_without_sockets_says_that_it_is_its_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +184,8 @@ async def test_a_worker_without_sockets_says_that_it_is_its_own_fault(monkeypatc
         raise OSError(errno.EMFILE, "x")
 
     monkeypatch.setattr(socket, "socket", no_more)
-    volley, found = Volley(), list[Verdict]()
-    volley.begin(Shot(TCP, b"", found.append), "127.0.0.1", 1)
+    volley, found = CheckBatch(), list[Verdict]()
+    volley.begin(PlainCheck(TCP, b"", found.append), "127.0.0.1", 1)
     volley.close()
     assert [verdict.reason for verdict in found] == ["this worker cannot ask: too many open files"]
 

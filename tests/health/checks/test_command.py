@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from mesh.health.checks.command import AT_ONCE, CommandCheck
+from mesh.health.checks.command import MAX_CONCURRENT_COMMANDS, CommandCheck
 from mesh.health.prober import Prober
-from mesh.health.targets import Target
+from mesh.health.targets import ProbeTarget
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Health
 
@@ -64,7 +64,7 @@ async def test_few_run_at_a_time_and_waiting_is_not_the_endpoints_time() -> None
     check = CommandCheck(runner)
     verdicts = await asyncio.gather(*(check(f"e{n}", PROBE) for n in range(20)))
     assert all(verdict is not None and verdict.ok for verdict in verdicts)
-    assert runner.most == AT_ONCE
+    assert runner.most == MAX_CONCURRENT_COMMANDS
 
 
 @pytest.mark.looptime
@@ -80,7 +80,7 @@ async def test_no_more_than_the_rate_begin_in_a_second() -> None:
 async def test_what_could_not_be_asked_changes_nothing() -> None:
     runner = FakeRunner()
     prober = Prober(lambda: None, {}, commands=CommandCheck(runner))
-    prober.watch({"e": Target(PROBE, "10.2.0.1", 80)})
+    prober.watch({"e": ProbeTarget(PROBE, "10.2.0.1", 80)})
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(prober.run())
         await asyncio.sleep(2)

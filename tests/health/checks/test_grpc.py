@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.health.checks import network_checks
-from mesh.health.checks.grpc import check_grpc, judge_answer, message, serving_status
+from mesh.health.checks.grpc import check_grpc, health_request, judge_response, serving_status
 from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
 from tests.health.checks.test_tls import trusting
@@ -24,9 +24,9 @@ OK = (("grpc-status", "0"),)
 
 
 def test_the_messages_are_those_of_the_protocol() -> None:
-    assert message("") == b"\0\0\0\0\0"
-    assert message("shop.Cart") == b"\0\0\0\0\x0b\x0a\x09shop.Cart"
-    assert message("x" * 200)[5:8] == b"\x0a\xc8\x01"
+    assert health_request("") == b"\0\0\0\0\0"
+    assert health_request("shop.Cart") == b"\0\0\0\0\x0b\x0a\x09shop.Cart"
+    assert health_request("x" * 200)[5:8] == b"\x0a\xc8\x01"
     assert serving_status(SERVING) == 1
     assert serving_status(b"\0\0\0\0\0") == 0
 
@@ -53,7 +53,7 @@ def test_no_frame_is_taken_for_serving_but_the_one_that_says_so(frame: bytes) ->
     ],
 )
 def test_judgement(headers: dict[str, str], body: bytes, verdict: tuple[bool, str]) -> None:
-    assert judge_answer({":status": "200", "grpc-status": "0", **headers}, body) == verdict
+    assert judge_response({":status": "200", "grpc-status": "0", **headers}, body) == verdict
 
 
 @dataclass

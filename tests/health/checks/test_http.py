@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.health.checks.http import LIMIT, check_http
-from mesh.health.checks.tcp import explain
+from mesh.health.checks.http import MAX_HEAD_BYTES, check_http
+from mesh.health.checks.tcp import explain_error
 from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
 
@@ -33,7 +33,10 @@ HASTY = replace(PROBE, timeout=0.2)
         pytest.param(says(b"HTTP/1.1 200 OK\r\nX-Never-Ending: "), True, "status 200", id="slow headers do not matter"),
         pytest.param(says(b"SSH-2.0-x\r\n"), False, "not HTTP: 'SSH-2.0-x'", id="garbage"),
         pytest.param(
-            says(b"HTTP/1.1 103 " + b"x" * LIMIT), False, f"not HTTP: no final status in {LIMIT} bytes", id="endless"
+            says(b"HTTP/1.1 103 " + b"x" * MAX_HEAD_BYTES),
+            False,
+            f"not HTTP: no final status in {MAX_HEAD_BYTES} bytes",
+            id="endless",
         ),
         pytest.param(closes, False, "closed before an answer", id="close"),
         pytest.param(lambda t: (t.write(b"HTTP/1.1 2"), t.close()), False, "closed before an answer", id="close early"),
@@ -138,4 +141,4 @@ async def test_an_ordinary_client_would_leave_time_wait_behind() -> None:
     ],
 )
 def test_errors_in_words(error: OSError, reason: str) -> None:
-    assert explain(error) == reason
+    assert explain_error(error) == reason

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mesh.health.checks import network_checks
-from mesh.health.checks.http_body import LIMIT, check_http_body
+from mesh.health.checks.http_body import MAX_BODY_BYTES, check_http_body
 from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
 from tests.health.checks.test_tls import trusting
@@ -34,7 +34,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         ),
         pytest.param(says(answer(b"ready", b"503 X")), False, "status 503", id="status counts first"),
         pytest.param(
-            says(answer(b"x" * LIMIT + b"ready")),
+            says(answer(b"x" * MAX_BODY_BYTES + b"ready")),
             False,
             "status 200, but the body does not contain 'ready'",
             id="too far behind",

@@ -5,28 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh import __version__
-from mesh.health.checks.http import LIMIT, NotHttpError, final_status, request
+from mesh.health.checks.http import MAX_HEAD_BYTES, NotHttpError, build_request, final_status
 from mesh.model.probe import Probe, ProbeKind
 
 
 def test_the_request() -> None:
-    assert request("127.0.0.11", 18080, Probe(ProbeKind.HTTP, 18080, "/health?deep=1")) == (
+    assert build_request("127.0.0.11", 18080, Probe(ProbeKind.HTTP, 18080, "/health?deep=1")) == (
         b"GET /health?deep=1 HTTP/1.1\r\nHost: 127.0.0.11:18080\r\n"
         b"User-Agent: vipmesh-probe/" + __version__.encode() + b"\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     )
 
 
 def test_an_ipv6_host_stands_in_brackets() -> None:
-    assert b"\r\nHost: [fd00::7]:80\r\n" in request("fd00::7", 80, Probe(ProbeKind.HTTP, 80, "/"))
+    assert b"\r\nHost: [fd00::7]:80\r\n" in build_request("fd00::7", 80, Probe(ProbeKind.HTTP, 80, "/"))
 
 
 @given(st.text().map(lambda text: "/" + text))
 def test_no_path_adds_a_line_or_a_word(path: str) -> None:
     if any("\ud800" <= character <= "\udfff" for character in path):
         return
-    line, _, rest = request("127.0.0.1", 80, Probe(ProbeKind.HTTP, 80, path)).partition(b"\r\n")
+    line, _, rest = build_request("127.0.0.1", 80, Probe(ProbeKind.HTTP, 80, path)).partition(b"\r\n")
     assert len(line.split(b" ")) == 3
-    assert rest == request("127.0.0.1", 80, Probe(ProbeKind.HTTP, 80, "/")).partition(b"\r\n")[2]
+    assert rest == build_request("127.0.0.1", 80, Probe(ProbeKind.HTTP, 80, "/")).partition(b"\r\n")[2]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_final_status(received: bytes, status: int | None) -> None:
         pytest.param(b"HTTP/1.1 2000 OK\r\n", "not HTTP: 'HTTP/1.1 2000 OK'", id="four digits"),
         pytest.param(b"HTTP/1.1 OK\r\n", "not HTTP: 'HTTP/1.1 OK'", id="no code"),
         pytest.param(b"\r\nHTTP/1.1 200 OK\r\n", "not HTTP: ''", id="empty line first"),
-        pytest.param(b"x" * LIMIT, f"not HTTP: {'x' * 40!r}", id="long"),
+        pytest.param(b"x" * MAX_HEAD_BYTES, f"not HTTP: {'x' * 40!r}", id="long"),
     ],
 )
 def test_what_is_not_http_is_quoted(received: bytes, reason: str) -> None:
@@ -89,7 +89,7 @@ def test_the_answer_may_come_in_any_pieces(cut: int, interim: bytes) -> None:
 
 def test_what_a_probe_may_add_to_the_request() -> None:
     probe = Probe(ProbeKind.HTTP, 80, method="POST", host="shop.example", headers=(("X-Token", "a"), ("Accept", "b")))
-    assert request("10.0.0.7", 80, probe) == (
+    assert build_request("10.0.0.7", 80, probe) == (
         b"POST / HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: vipmesh-probe/" + __version__.encode() + b"\r\n"
         b"Accept: b\r\nContent-Length: 0\r\nX-Token: a\r\nConnection: close\r\n\r\n"
     )

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from mesh.health.checks.tcp import check_tcp, judge
+from mesh.health.checks.tcp import await_verdict, check_tcp
 from mesh.model.probe import Probe, ProbeKind
 from tests.health.checks.endpoints import TIME_WAIT, endpoint, hangs, socket_states, until
 
@@ -48,4 +48,4 @@ async def test_a_mistake_is_no_verdict() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await judge(mistaken(), 1.0)
+        await await_verdict(mistaken(), 1.0)

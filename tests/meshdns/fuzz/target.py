@@ -6,34 +6,38 @@ As a program it is a coverage-guided fuzzer (libFuzzer by atheris): `python -m t
 
 import sys
 
-from meshdns.authoritative import Forward, answer, failure, parse
-from meshdns.packet_cache import Answers
-from meshdns.service_records import Endpoint, Port, Service
-from meshdns.zone import Draft
+from meshdns.authoritative import ForwardQuery, answer_query, failure_response, parse_query
+from meshdns.packet_cache import ZoneResponder
+from meshdns.service_records import DnsEndpoint, DnsPort, DnsService
+from meshdns.zone import ZoneBuilder
 
-ZONE = Draft(["mesh.internal", "112.10.in-addr.arpa"]).update(
+ZONE = ZoneBuilder(["mesh.internal", "112.10.in-addr.arpa"]).update(
     {
-        "web.mesh.internal": Service(
-            ("10.112.0.7",), (Endpoint("a", "10.2.0.1", True),), (Port(80, "tcp"),), ("state=serving",), canonical=True
+        "web.mesh.internal": DnsService(
+            ("10.112.0.7",),
+            (DnsEndpoint("a", "10.2.0.1", True),),
+            (DnsPort(80, "tcp"),),
+            ("state=serving",),
+            canonical=True,
         ),
-        "x.local": Service(("10.112.0.8",)),
-        "big.mesh.internal": Service(("10.112.0.9",), about=tuple("x" * 250 for _ in range(6))),
+        "x.local": DnsService(("10.112.0.8",)),
+        "big.mesh.internal": DnsService(("10.112.0.9",), about=tuple("x" * 250 for _ in range(6))),
     }
 )[0]
-UDP, TCP = Answers(ZONE, room=64, odd=16), Answers(ZONE, tcp=True, room=64, odd=16)
+UDP, TCP = ZoneResponder(ZONE, room=64, odd=16), ZoneResponder(ZONE, tcp=True, room=64, odd=16)
 
 
 def check(packet: bytes) -> None:
     """Raises AssertionError, or whatever else should never be raised."""
     for answers, tcp in ((UDP, False), (TCP, True)):
-        said = answer(packet, ZONE, tcp=tcp)
+        said = answer_query(packet, ZONE, tcp=tcp)
         assert answers.ask(packet) == said
         assert answers.ask(packet) == said
-        if isinstance(said, Forward):
+        if isinstance(said, ForwardQuery):
             assert said.packet == packet
-            query = parse(packet)
+            query = parse_query(packet)
             assert query is not None
-            said = failure(packet, 2)  # type: ignore[arg-type]
+            said = failure_response(packet, 2)  # type: ignore[arg-type]
         if said is None:
             assert len(packet) < 12 or packet[2] & 0x80
         else:

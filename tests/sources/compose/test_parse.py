@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.model.problem import Severity
-from mesh.sources.compose.model import ComposeFile, ComposeService, merge, project_name
-from mesh.sources.compose.parse import read
+from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
+from mesh.sources.compose.parse import read_compose_file
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "restserver" / "compose.yaml"
 
@@ -25,7 +25,7 @@ client:
 
 
 def compose(text: str, **env: str) -> ComposeFile:
-    return read(text, "c.yaml", env)
+    return read_compose_file(text, "c.yaml", env)
 
 
 def sound(text: str, **env: str) -> ComposeFile:
@@ -270,8 +270,10 @@ def test_no_services_at_all_is_a_sound_answer() -> None:
 
 def test_later_files_override_service_by_service() -> None:
     first = sound("services: {a: {labels: {x: '1', y: '1'}, x-endpoints: [10.0.0.1]}, b: {x-endpoints: [10.0.0.2]}}")
-    later = read("\nservices: {a: {labels: {y: '2'}, x-endpoints: [10.0.0.9]}, b: {}, c: {}}", "d.yaml", {})
-    merged = merge([first, later])
+    later = read_compose_file(
+        "\nservices: {a: {labels: {y: '2'}, x-endpoints: [10.0.0.9]}, b: {}, c: {}}", "d.yaml", {}
+    )
+    merged = merge_files([first, later])
     assert list(merged) == ["a", "b", "c"]
     assert merged["a"].labels == {"x": "1", "y": "2"}
     assert merged["a"].label_where == {"x": "c.yaml:1", "y": "d.yaml:2"}

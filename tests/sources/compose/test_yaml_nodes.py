@@ -7,18 +7,26 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.sources.compose.yaml_nodes import Duplicate, Walk, YamlError, duplicates, graph, line_of, text_of
+from mesh.sources.compose.yaml_nodes import (
+    DuplicateKey,
+    YamlError,
+    YamlWalker,
+    find_duplicate_keys,
+    line_of,
+    load_graph,
+    scalar_text,
+)
 
 
 def mapping(text: str) -> yaml.MappingNode:
-    root = graph(text)
+    root = load_graph(text)
     assert isinstance(root, yaml.MappingNode)
     return root
 
 
 def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
     """The mapping under a key: key -> text and line."""
-    walk = Walk()
+    walk = YamlWalker()
     node = walk.entries(mapping(text))[key].node
     assert isinstance(node, yaml.MappingNode)
     return {name: (entry.node.value, entry.line) for name, entry in walk.entries(node).items()}
@@ -41,7 +49,7 @@ def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
 )
 def test_a_text_that_is_no_yaml_is_refused_where_it_goes_wrong(text: str, line: int, column: int, reason: str) -> None:
     with pytest.raises(YamlError) as caught:
-        graph(text)
+        load_graph(text)
     assert (caught.value.line, caught.value.column) == (line, column)
     assert reason in caught.value.reason
     assert caught.value.remedy
@@ -49,7 +57,7 @@ def test_a_text_that_is_no_yaml_is_refused_where_it_goes_wrong(text: str, line: 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
 def test_an_empty_text_has_no_services(text: str) -> None:
-    root = graph(text)
+    root = load_graph(text)
     assert root is None or isinstance(root, yaml.ScalarNode)
 
 
@@ -71,7 +79,7 @@ single:
 
 
 def follow(text: str, key: str) -> None:
-    walk = Walk()
+    walk = YamlWalker()
     node = walk.entries(mapping(text))[key].node
     assert isinstance(node, yaml.MappingNode)
     walk.entries(node)
@@ -98,8 +106,12 @@ def test_mappings_that_cannot_be_read(text: str, key: str, reason: str) -> None:
 
 def test_keys_that_are_there_twice_are_found_at_any_depth_and_once() -> None:
     text = "a: &a\n  x: 1\n  'x': 2\nb: *a\nc: [{y: 1, z: 1, y: 2, y: 3}]\n<<: *a\n"
-    found = list(duplicates(mapping(text)))
-    assert sorted(found, key=lambda d: d.second) == [Duplicate("x", 2, 3), Duplicate("y", 5, 5), Duplicate("y", 5, 5)]
+    found = list(find_duplicate_keys(mapping(text)))
+    assert sorted(found, key=lambda d: d.second) == [
+        DuplicateKey("x", 2, 3),
+        DuplicateKey("y", 5, 5),
+        DuplicateKey("y", 5, 5),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +146,7 @@ def test_keys_that_are_there_twice_are_found_at_any_depth_and_once() -> None:
 )
 def test_scalars_become_the_text_that_compose_makes_of_them(written: str, text: str) -> None:
     ((_, node),) = mapping(f"k: {written}").value
-    assert text_of(node) == text
+    assert scalar_text(node) == text
 
 
 def test_lines_count_from_one() -> None:
@@ -145,7 +157,7 @@ def test_lines_count_from_one() -> None:
 @given(st.lists(st.sampled_from([*"0123456789_xob.eE+-~ ", "true", "null"])).map("".join) | st.text())
 def test_every_plain_scalar_has_a_text(value: str) -> None:
     for tag in ("int", "float", "str", "null", "bool"):
-        assert isinstance(text_of(yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", value)), str)
+        assert isinstance(scalar_text(yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", value)), str)
 
 
 @given(
@@ -155,7 +167,7 @@ def test_every_plain_scalar_has_a_text(value: str) -> None:
 )
 def test_any_text_is_a_graph_or_refused(text: str) -> None:
     with suppress(YamlError):
-        root = graph(text)
+        root = load_graph(text)
         if isinstance(root, yaml.MappingNode):
-            list(duplicates(root))
-            Walk().entries(root)
+            list(find_duplicate_keys(root))
+            YamlWalker().entries(root)

@@ -9,19 +9,20 @@ import msgspec
 import pytest
 
 from mesh.config.settings import EndpointAddress
-from mesh.model.service import Drain, Health, HostPort, Transport
-from mesh.sources.docker.instances import MOST_LABELS, Known, Listing, Rules, read
-from mesh.sources.docker.messages import Listed
+from mesh.model.service import DrainReason, Health, HostPort, Transport
+from mesh.sources.docker.instances import MAX_LABELS, ContainerHistory, InstanceListing, InstanceRules, read_instances
+from mesh.sources.docker.messages import ContainerSummary
 
 CAPTURED = json.loads((Path(__file__).parent / "data" / "containers.json").read_text())
 DRIVERS = {"bridge": "bridge", "front": "bridge", "inner": "bridge", "six": "bridge", "host": "host", "lan": "macvlan"}
-RULES = Rules("mesh.internal", worker="192.0.2.11")
+RULES = InstanceRules("mesh.internal", worker="192.0.2.11")
 OTHERS = replace(RULES, alone=False)
 WEB = {"mesh.routing.port_80": "web.test"}
+NO_HISTORY = ContainerHistory()
 
 
-def listing(containers: Any, rules: Rules = RULES, known: Known = Known()) -> Listing:  # noqa: B008
-    return read(msgspec.convert(containers, list[Listed]), DRIVERS, rules, known)
+def listing(containers: Any, rules: InstanceRules = RULES, known: ContainerHistory = NO_HISTORY) -> InstanceListing:
+    return read_instances(msgspec.convert(containers, list[ContainerSummary]), DRIVERS, rules, known)
 
 
 def captured(name: str) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def test_a_list_of_a_real_engine() -> None:
         "six6": ("docker/web.test", "172.30.2.2", None),
         "share": ("docker/web.test", "172.29.0.2", None),
         "comp": ("shop/web", "172.29.0.4", None),
-        "paused": ("docker/web.test", "172.29.0.5", Drain.PAUSED),
+        "paused": ("docker/web.test", "172.29.0.5", DrainReason.PAUSED),
     }
     (problem,) = found.problems
     assert str(problem) == (
@@ -156,7 +157,9 @@ def test_ipv6_vips_take_ipv6_addresses() -> None:
         ),
     ],
 )
-def test_where_it_is_reached(given: dict[str, Any], rules: Rules, address: str, ports: tuple[HostPort, ...]) -> None:
+def test_where_it_is_reached(
+    given: dict[str, Any], rules: InstanceRules, address: str, ports: tuple[HostPort, ...]
+) -> None:
     (instance,) = listing([container(**given)], rules).instances
     assert (instance.address, instance.host_ports) == (address, ports)
 
@@ -192,7 +195,7 @@ def test_where_it_is_reached(given: dict[str, Any], rules: Rules, address: str, 
         pytest.param(
             {"Labels": {f"mesh.routing.port_{n}": f"n{n}.test" for n in range(1, 10_001)}},
             RULES,
-            f"it has 10000 labels of the mesh or one that is too long; give it at most {MOST_LABELS}",
+            f"it has 10000 labels of the mesh or one that is too long; give it at most {MAX_LABELS}",
             id="10,000 routing labels",
         ),
         pytest.param(
@@ -201,7 +204,7 @@ def test_where_it_is_reached(given: dict[str, Any], rules: Rules, address: str, 
     ],
 )
 def test_what_cannot_be_reached_or_understood_is_left_out_and_said(
-    given: dict[str, Any], rules: Rules, says: str
+    given: dict[str, Any], rules: InstanceRules, says: str
 ) -> None:
     found = listing([container(**given), container("good", NetworkSettings=networks(lan="192.0.2.78"))], rules)
     assert [i.name for i in found.instances] == ["good"], "the others go on"
@@ -222,7 +225,7 @@ def test_what_cannot_be_reached_or_understood_is_left_out_and_said(
     ],
 )
 def test_what_is_no_instance(given: dict[str, Any], why: str) -> None:
-    assert listing([container(**given)]) == Listing(), why
+    assert listing([container(**given)]) == InstanceListing(), why
 
 
 def test_labels_that_route_nothing_are_told_with_the_container() -> None:
@@ -267,9 +270,9 @@ def test_health(status: str, health: Health | None) -> None:
 
 def test_an_engine_that_counts_anew_does_not_make_the_healthy_start_again() -> None:
     starting = container(Status="Up 1 hour (health: starting)")
-    assert listing([starting], known=Known(healthy=[starting["Id"]])).instances[0].health is Health.HEALTHY
+    assert listing([starting], known=ContainerHistory(healthy=[starting["Id"]])).instances[0].health is Health.HEALTHY
     failing = container(Status="Up 1 hour (unhealthy)")
-    assert listing([failing], known=Known(healthy=[failing["Id"]])).instances[0].health is Health.UNHEALTHY
+    assert listing([failing], known=ContainerHistory(healthy=[failing["Id"]])).instances[0].health is Health.UNHEALTHY
 
 
 def test_names_of_links_are_not_its_own() -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from mesh.cluster.records.decode import session
+from mesh.cluster.records.decode import daemon_session
 from mesh.config.etcd_url import EtcdUrl
-from mesh.store import Snapshot, Store, StoreError
-from mesh.store.etcd import EtcdStore, Gateway
+from mesh.store import Store, StoreError, StoreSnapshot
+from mesh.store.etcd import EtcdClient, EtcdStore
 
 CI = os.environ.get("CI") == "true"
 _prefixes = itertools.count()
@@ -179,10 +179,12 @@ def etcd(
 
 @asynccontextmanager
 async def worker(
-    url: EtcdUrl, name: str = "w1", ttl: int = 5, gateway: Gateway | None = None
+    url: EtcdUrl, name: str = "w1", ttl: int = 5, gateway: EtcdClient | None = None
 ) -> AsyncIterator[EtcdStore]:
     """A store whose lease is kept alive."""
-    store = EtcdStore.at(url, gateway or Gateway(url.members), (f"workers/{name}/", f"health/{name}/"), ttl, session)
+    store = EtcdStore.at(
+        url, gateway or EtcdClient(url.members), (f"workers/{name}/", f"health/{name}/"), ttl, daemon_session
+    )
     try:
         async with asyncio.TaskGroup() as tasks:
             keeping = tasks.create_task(store.run())
@@ -193,8 +195,8 @@ async def worker(
 
 
 async def until(
-    snapshots: AsyncGenerator[Snapshot, None], holds: Callable[[Mapping[str, bytes]], bool], seconds: float = 20
-) -> Snapshot:
+    snapshots: AsyncGenerator[StoreSnapshot, None], holds: Callable[[Mapping[str, bytes]], bool], seconds: float = 20
+) -> StoreSnapshot:
     """The first snapshot whose records are so."""
     last: object = "nothing"
     try:

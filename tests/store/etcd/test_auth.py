@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config.settings import Settings, load
+from mesh.config.settings import Settings, parse_settings
 from mesh.daemon.open_store import open_store
 from mesh.store import Store, StoreError
 from tests.store.contract import watching
@@ -20,7 +20,7 @@ def settings(server: EtcdServer, tmp_path: Path, prefix: str = "vipmesh", **chan
     scheme = "etcds" if server.urls[0].startswith("https") else "etcd"
     members = ",".join(url.partition("//")[2] for url in server.urls)
     text = f'[store]\nurl = "{scheme}://{members}/{prefix}"\nsaved_view = "{tmp_path}/view.json"'
-    return dataclasses.replace(load(text, {}, hostname="w1"), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(parse_settings(text, {}, hostname="w1"), **changes)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -208,7 +208,7 @@ async def test_a_web_server_that_is_no_etcd_is_told(tmp_path: Path, body: bytes,
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as web:
         port = web.sockets[0].getsockname()[1]
         own = dataclasses.replace(
-            load(f'[store]\nurl = "etcd://127.0.0.1:{port}"', {}, hostname="w1"),
+            parse_settings(f'[store]\nurl = "etcd://127.0.0.1:{port}"', {}, hostname="w1"),
             store_saved_view=tmp_path / "view.json",
         )
         async with opened(own) as store:

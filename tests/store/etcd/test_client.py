@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mesh.store.etcd import Gateway
-from mesh.store.etcd.errors import UnreachableError
-from mesh.store.etcd.messages import RangeAnswer
-from mesh.store.etcd.watch import Stream
+from mesh.store.etcd import EtcdClient
+from mesh.store.etcd.errors import EtcdUnreachableError
+from mesh.store.etcd.messages import RangeResponse
+from mesh.store.etcd.watch import WatchStream
 from tests.store.etcd.server import EtcdServer, etcd
 
 
@@ -22,7 +22,7 @@ def three(tmp_path: Path) -> Iterator[EtcdServer]:
 async def test_a_member_without_its_quorum_ends_the_watch(three: EtcdServer) -> None:
     """Nobody asks it anything else: it says so by itself, since the watch wants a leader."""
     follower = next(member for member in three.members if member is not three.leader())
-    gateway = Gateway((follower.url,))
+    gateway = EtcdClient((follower.url,))
     try:
         async with gateway.stream({"create_request": {"key": b"x"}}) as stream:
             (created,) = await anext(stream)
@@ -31,31 +31,31 @@ async def test_a_member_without_its_quorum_ends_the_watch(three: EtcdServer) -> 
                 if member is not follower:
                     member.kill()
             async with asyncio.timeout(15):
-                with pytest.raises(UnreachableError, match=r"ended the watch|no leader"):
+                with pytest.raises(EtcdUnreachableError, match=r"ended the watch|no leader"):
                     await exhausted(stream)
     finally:
         await gateway.close()
 
 
-async def exhausted(stream: Stream) -> None:
+async def exhausted(stream: WatchStream) -> None:
     async for _ in stream:
         pass
 
 
 async def test_a_member_that_stands_still_is_left_after_a_second_and_a_half(three: EtcdServer) -> None:
     """Longer than an election with etcd's own settings, and short: it is the pause when a leader's host dies."""
-    gateway = Gateway(three.urls)
+    gateway = EtcdClient(three.urls)
     follower = next(member for member in three.members if member is not three.leader())
     frozen = three.members.index(follower)
     try:
         for asked_before in (False, True):
             gateway._first = frozen
             if asked_before:
-                await gateway.call("kv/range", {"key": b"x"}, RangeAnswer)
+                await gateway.call("kv/range", {"key": b"x"}, RangeResponse)
             follower.freeze()
             try:
                 begun = asyncio.get_running_loop().time()
-                await gateway.call("kv/range", {"key": b"x"}, RangeAnswer)
+                await gateway.call("kv/range", {"key": b"x"}, RangeResponse)
                 took = asyncio.get_running_loop().time() - begun
             finally:
                 follower.thaw()

@@ -11,9 +11,9 @@ import pytest
 
 from mesh.config.etcd_url import EtcdUrl
 from mesh.model.codes import Code
-from mesh.store import Snapshot, StoreError
+from mesh.store import StoreError, StoreSnapshot
 from mesh.store.etcd import EtcdStore
-from mesh.store.etcd.cluster_id import common
+from mesh.store.etcd.cluster_id import choose_cluster
 from tests.store.contract import watching
 from tests.store.etcd.server import EtcdServer, etcd, retried, until, worker
 
@@ -45,10 +45,10 @@ def test_which_cluster_the_members_are_of(
     said: Mapping[str, int], members: str, before: int | None, cluster: int | str
 ) -> None:
     if isinstance(cluster, int):
-        assert common(said, members, before) == cluster
+        assert choose_cluster(said, members, before) == cluster
         return
     with pytest.raises(StoreError) as caught:
-        common(said, members, before)
+        choose_cluster(said, members, before)
     assert cluster in str(caught.value)
 
 
@@ -136,10 +136,10 @@ async def test_a_cluster_that_was_made_anew_is_another_life_of_the_store(three: 
 async def test_after_a_restart_one_member_alone_does_not_make_another_cluster(one: EtcdServer) -> None:
     url = EtcdUrl((*one.urls, "http://127.0.0.1:1"), "/before/")
     async with worker(url) as store:
-        store.remember(Snapshot(7, {}, "some life@abc"))
+        store.remember(StoreSnapshot(7, {}, "some life@abc"))
         with pytest.raises(StoreError, match=r"another cluster of etcd than before \(.*; before: abc\)"):
             await store.claim({"claims/a": b"1"})
         assert one.ctl("get", "--prefix", url.prefix) == ""
     async with worker(EtcdUrl(one.urls, "/before/")) as store:
-        store.remember(Snapshot(7, {}, "some life@abc"))
+        store.remember(StoreSnapshot(7, {}, "some life@abc"))
         assert await store.claim({"claims/a": b"1"}) == {}, "all members there are"

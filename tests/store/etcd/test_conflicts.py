@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mesh.cluster.claims import Wish, wishes
-from mesh.cluster.records.encode import view
-from mesh.cluster.sync import Share
+from mesh.cluster.claims import ClaimRequest, plan_claims
+from mesh.cluster.records.encode import build_view
+from mesh.cluster.sync import ClusterSync
 from mesh.config.etcd_url import EtcdUrl
-from mesh.control.conditions import Journal
+from mesh.control.conditions import LoopConditions
 from mesh.model.problem import Problem
-from mesh.model.service import Endpoint, Publish, Route, Service, Transport
+from mesh.model.service import Endpoint, PortPublication, Route, Service, Transport
 from mesh.model.view import ClusterView
 from tests.store.etcd.server import EtcdServer, etcd, worker
 
@@ -42,7 +42,7 @@ def services(number: int) -> tuple[Service, ...]:
             f"{project}/port",
             f"p{number}.test",
             (Route(f"p{number}.test", 80, Transport.TCP, 80),),
-            (Publish(80, Transport.TCP, 30000),),
+            (PortPublication(80, Transport.TCP, 30000),),
         ),
     )
 
@@ -53,12 +53,12 @@ class Claimant:
     def __init__(self, number: int) -> None:
         self.name = f"w{number}"
         self.number = number
-        self.journal = Journal()
+        self.journal = LoopConditions()
         self.view = ClusterView()
 
     async def run(self, url: EtcdUrl, instant: asyncio.Event) -> None:
         async with worker(url, self.name) as store:
-            share = Share(self.name, store, self.journal, self._decide)
+            share = ClusterSync(self.name, store, self.journal, self._decide)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(share.run(self._see, patient=False))
                 await instant.wait()
@@ -68,8 +68,8 @@ class Claimant:
     def _see(self, seen: ClusterView) -> None:
         self.view = seen
 
-    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
-        return wishes(seen.services, seen.claims, pool=POOL, ports=PORTS)
+    def _decide(self, seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
+        return plan_claims(seen.services, seen.claims, pool=POOL, ports=PORTS)
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ async def test_one_wins_the_same_for_all_and_the_losers_are_told_who(
                 while not all(len(one.told) == 3 * (WORKERS - 1) for one in claimants):
                     await asyncio.sleep(0.05)
         async with worker(url, "reader") as store:
-            claims = view((await store.read()).records)[0].claims
+            claims = build_view((await store.read()).records)[0].claims
         for task in running:
             task.cancel()
 

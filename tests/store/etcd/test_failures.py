@@ -11,7 +11,7 @@ import pytest
 
 from mesh.config.etcd_url import EtcdUrl
 from mesh.store import StoreError
-from mesh.store.etcd.messages import RangeAnswer
+from mesh.store.etcd.messages import RangeResponse
 from tests.store.contract import watching
 from tests.store.etcd.server import EtcdServer, etcd, following, retried, until, worker
 
@@ -249,7 +249,7 @@ async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> 
         await store.register({"workers/w1/x": b"x"})
         (status,) = json.loads(single.ctl("endpoint", "status", "-w", "json"))
         alarm = {"action": "ACTIVATE", "memberID": status["Status"]["header"]["member_id"], "alarm": "NOSPACE"}
-        await store._gateway.call("maintenance/alarm", alarm, RangeAnswer)
+        await store._gateway.call("maintenance/alarm", alarm, RangeResponse)
         async with worker(url, "w2") as late, aclosing(watching(late)) as snapshots:
             await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/x": b"x"}, seconds=5)
             with pytest.raises(StoreError, match="its disk quota is used up"):

@@ -6,13 +6,13 @@ from contextlib import aclosing
 
 import pytest
 
-from mesh.cluster.records.encode import daemon
-from mesh.store import Snapshot
+from mesh.cluster.records.encode import encode_daemon
+from mesh.store import StoreSnapshot
 from mesh.store.etcd.messages import KeyValue
 from tests.store.contract import watching
 from tests.store.etcd.server import EtcdServer, ends_as, etcd, following, until, worker
 
-ELDER, NEWER = (dict([daemon("w1", "0.1.0", session)]) for session in ("elder", "newer"))
+ELDER, NEWER = (dict([encode_daemon("w1", "0.1.0", session)]) for session in ("elder", "newer"))
 RECORDS = {"workers/w1/x": b"x", "workers/w1/y": b"y", **ELDER}
 
 
@@ -28,7 +28,7 @@ def leases(server: EtcdServer, prefix: str) -> set[str]:
     return {line.partition(" : ")[2] for line in shown if line.startswith('"Lease"')}
 
 
-async def no_more(snapshots: AsyncGenerator[Snapshot, None], seconds: float) -> None:
+async def no_more(snapshots: AsyncGenerator[StoreSnapshot, None], seconds: float) -> None:
     """Nothing changes for so long."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -10,15 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mesh.cluster.claims import Wish, wishes
-from mesh.cluster.records.encode import own_prefixes, view
-from mesh.cluster.sync import Share
+from mesh.cluster.claims import ClaimRequest, plan_claims
+from mesh.cluster.records.encode import build_view, own_prefixes
+from mesh.cluster.sync import ClusterSync
 from mesh.config.etcd_url import EtcdUrl
-from mesh.control.conditions import Journal
+from mesh.control.conditions import LoopConditions
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
-from mesh.model.view import ClusterView, Said
+from mesh.model.view import ClusterView, HealthReport
 from mesh.store import Store
 from mesh.store.etcd import EtcdStore
 from tests.store.etcd.server import EtcdServer, etcd, worker
@@ -67,29 +67,29 @@ class Upgraded:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.journal = Journal()
+        self.journal = LoopConditions()
         self.view = ClusterView()
 
     @asynccontextmanager
     async def running(self, url: EtcdUrl, *, newer: bool) -> AsyncIterator[None]:
         async with worker(url, self.name) as etcd_store, asyncio.TaskGroup() as tasks:
             store: Store = Newer(etcd_store, self.name) if newer else etcd_store
-            share = Share(self.name, store, self.journal, self._decide)
+            share = ClusterSync(self.name, store, self.journal, self._decide)
             task = tasks.create_task(share.run(self._see, patient=False))
             name = f"{self.name}.test"
             own = Service(f"demo/{self.name}", name, (Route(name, 80, Transport.TCP, 80),))
             shared = Service("demo/all", "all.test", (Route("all.test", 80, Transport.TCP, 80),))
             ends = [Endpoint(f"e{s.owner}", s.owner, self.name, f"10.2.0.{self.name[1:]}") for s in (own, shared)]
             share.offer((own, shared), tuple(ends))
-            share.judge({endpoint.key: Said(Health.HEALTHY) for endpoint in ends})
+            share.judge({endpoint.key: HealthReport(Health.HEALTHY) for endpoint in ends})
             yield
             task.cancel()
 
     def _see(self, seen: ClusterView) -> None:
         self.view = replace(seen, workers=frozenset())  # nobody is among its own others
 
-    def _decide(self, seen: ClusterView) -> tuple[tuple[Wish, ...], tuple[Problem, ...]]:
-        return wishes(seen.services, seen.claims, pool=ip_network("10.112.0.0/24"), ports=range(30000, 30010))
+    def _decide(self, seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
+        return plan_claims(seen.services, seen.claims, pool=ip_network("10.112.0.0/24"), ports=range(30000, 30010))
 
     @property
     def sees_all(self) -> bool:
@@ -121,7 +121,7 @@ async def test_a_newer_version_is_rolled_out_and_back(three: EtcdServer) -> None
                 after = (await reader.read()).records
                 changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
                 assert all(key.startswith(own_prefixes(name)) for key in changed), "nobody writes for others"
-                assert view(after)[0].claims.vips == vips, "and nothing is claimed anew"
+                assert build_view(after)[0].claims.vips == vips, "and nothing is claimed anew"
     assert not any(problem for one in workers.values() for problem in one.journal.problems.values())
 
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.netns import Namespace, ip, run
+from tests.netns import Namespace, run_command, run_ip
 from tests.system.ipvs.endpoints import filter_bridged
 from tests.system.ipvs.lab import PORT, Datagrams, Echo
 
@@ -38,7 +38,7 @@ class Lab:
         self._places |= {f"w{number}": Namespace() for number in WORKERS}
         filter_bridged("0")
         self._answering: dict[str, tuple[asyncio.Server, asyncio.DatagramTransport]] = {}
-        ip("link add under type bridge", "link set under up")
+        run_ip("link add under type bridge", "link set under up")
         for name, address in (("client", CLIENT), ("etcd", ETCD), *((f"w{n}", underlay(n)) for n in WORKERS)):
             self._plug(name, address)
         for number in WORKERS:
@@ -47,7 +47,7 @@ class Lab:
 
     def _plug(self, name: str, address: str) -> None:
         there = self._places[name]
-        ip(
+        run_ip(
             f"link add s-{name} type veth peer name u0 netns {there.path}",
             f"link set s-{name} master under",
             f"link set s-{name} up",
@@ -84,10 +84,10 @@ class Lab:
 
     def cut(self, name: str) -> None:
         """The switch forwards nothing from or to this place; its own link stays up, as with a broken switch."""
-        run("bridge", "link", "set", "dev", f"s-{name}", "state", "0")
+        run_command("bridge", "link", "set", "dev", f"s-{name}", "state", "0")
 
     def heal(self, name: str) -> None:
-        run("bridge", "link", "set", "dev", f"s-{name}", "state", "3")
+        run_command("bridge", "link", "set", "dev", f"s-{name}", "state", "3")
 
     def cut_from_etcd(self, name: str) -> None:
         """Nothing that etcd sends arrives at this worker; all else does."""
@@ -98,7 +98,7 @@ class Lab:
 
     def power_off(self, name: str) -> None:
         """Of a worker without its processes: nothing of its network answers any more."""
-        ip(f"link set s-{name} down")
+        run_ip(f"link set s-{name} down")
 
     # ------------------------------------------------------------------------------------------ being there
 
@@ -118,7 +118,7 @@ class Lab:
 
         def enter() -> str:
             with self._places[name].entered():
-                return run(*command)
+                return run_command(*command)
 
         return await asyncio.to_thread(enter)
 

@@ -18,7 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 
-from tests.netns import Namespace, run
+from tests.netns import Namespace, run_command
 
 IMAGE = "mesh-test:1"
 PROGRAMS = ("dockerd", "docker", "containerd", "runc", "iptables")
@@ -170,7 +170,7 @@ class Engine:
     def namespace_output(self, *command: str) -> str:
         """What a command prints that runs in the engine's namespace; it must succeed."""
         with self.namespace.entered():
-            return run(*command)
+            return run_command(*command)
 
     def remove_all(self) -> None:
         """Remove every container and every network that a test made."""

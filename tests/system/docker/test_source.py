@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from mesh.model.problem import Problem
-from mesh.model.service import Drain, Health, Instance
-from mesh.sources.docker.client import connected, events
-from mesh.sources.docker.instances import Rules
-from mesh.sources.docker.source import FILTERS, DockerSource
+from mesh.model.service import DrainReason, Health, Instance
+from mesh.sources.docker.client import open_client, open_events
+from mesh.sources.docker.instances import InstanceRules
+from mesh.sources.docker.source import EVENT_FILTERS, DockerSource
 from tests.system.docker.engine import Engine
 from tests.system.e2e.programs import eventually
 
 WEB = {"mesh.routing.port_80": "web.test"}
-RULES = Rules("mesh.internal", worker="192.0.2.11")
+RULES = InstanceRules("mesh.internal", worker="192.0.2.11")
 
 
 class Watched:
@@ -64,7 +64,7 @@ async def test_from_run_to_removal(engine: Engine) -> None:
         await seen.until(lambda now: now.keys() == {"web-2"})
         assert seen.instances["web-2"].id == first.id
         await engine.adocker("pause", "web-2")
-        await seen.until(lambda now: now["web-2"].drain is Drain.PAUSED)
+        await seen.until(lambda now: now["web-2"].drain is DrainReason.PAUSED)
         await engine.adocker("unpause", "web-2")
         await seen.until(lambda now: now["web-2"].drain is None)
         await asyncio.gather(
@@ -95,7 +95,7 @@ async def test_its_end_is_known_before_it_has_ended(engine: Engine) -> None:
     async with watching(DockerSource(engine.url, RULES)) as seen:
         await seen.until(lambda now: now["web-1"].drain is None)
         stop = asyncio.create_task(engine.adocker("stop", "-t", "3", "web-1"))  # noqa: TID251
-        await seen.until(lambda now: now["web-1"].drain is Drain.STOPPING, 2)
+        await seen.until(lambda now: now["web-1"].drain is DrainReason.STOPPING, 2)
         assert not stop.done()
         await stop
         await seen.until(lambda now: now == {})
@@ -108,7 +108,7 @@ async def test_a_signal_that_ends_nothing_changes_nothing_and_one_that_was_survi
         await seen.until(lambda now: "web-1" in now)
         await engine.adocker("kill", "-s", "HUP", "web-1")
         await engine.adocker("kill", "-s", "TERM", "web-1")
-        await seen.until(lambda now: now["web-1"].drain is Drain.STOPPING)
+        await seen.until(lambda now: now["web-1"].drain is DrainReason.STOPPING)
         assert seen.lists == 2
         source.forgive(seen.instances["web-1"].id)
         await seen.until(lambda now: now["web-1"].drain is None)
@@ -123,7 +123,7 @@ async def test_a_stop_that_began_before_we_came(engine: Engine) -> None:
     await engine.adocker("kill", "-s", "CONT", "web-2")
     source = DockerSource(engine.url, RULES, on_drain=lambda _, instance, seconds: heard.append((instance, seconds)))
     async with watching(source) as seen:
-        await seen.until(lambda now: [i.drain for i in now.values()] == [Drain.STOPPING] * 2)
+        await seen.until(lambda now: [i.drain for i in now.values()] == [DrainReason.STOPPING] * 2)
         ((instance, seconds),) = heard
         assert instance == seen.instances["web-2"].id
         assert 20 < seconds < 30
@@ -147,15 +147,18 @@ async def test_the_engine_sends_what_was_asked_for_and_no_more(engine: Engine) -
     began = time.time()
     options = ("--init", "--health-cmd", "true", "--health-interval", "0.2s", "--health-retries", "1")
     await asyncio.to_thread(engine.run, "web-1", *options, labels=WEB)
-    async with connected(engine.url) as docker:
+    async with open_client(engine.url) as docker:
 
         async def told(filters: str) -> list[str]:
-            async with events(docker, since=began, until=time.time(), filters=filters) as heard:
+            async with open_events(docker, since=began, until=time.time(), filters=filters) as heard:
                 return [event.action for event in await heard.all()]
 
         everything = json.dumps({"type": ["container", "network"]})
         await eventually(partial(told, everything), lambda said: sum("exec_die" in action for action in said) > 4)
-        assert [action for action in await told(FILTERS) if action != "connect"] == ["start", "health_status: healthy"]
+        assert [action for action in await told(EVENT_FILTERS) if action != "connect"] == [
+            "start",
+            "health_status: healthy",
+        ]
 
 
 async def test_an_engine_that_restarts_is_found_again_with_what_it_started(engine: Engine) -> None:

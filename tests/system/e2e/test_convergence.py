@@ -8,17 +8,17 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.cluster.records.decode import session
-from mesh.cluster.records.encode import own_prefixes, view
+from mesh.cluster.records.decode import daemon_session
+from mesh.cluster.records.encode import build_view, own_prefixes
 from mesh.config.etcd_url import EtcdUrl
-from mesh.control.digest import digest
-from mesh.control.planner import plan
+from mesh.control.digest import plan_digest
+from mesh.control.planner import make_plan
 from mesh.model.service import Health, Instance
-from mesh.store.etcd import EtcdStore, Gateway
-from mesh.testing.worker import FakeWorker, Field, spread
+from mesh.store.etcd import EtcdClient, EtcdStore
+from mesh.testing.worker import FakeWorker, WorkerBed, spread_instances
 from tests.store.etcd.server import EtcdServer, etcd
 
-FIELD = Field(ip_network("10.112.0.0/16"))
+FIELD = WorkerBed(ip_network("10.112.0.0/16"))
 SERVICES, COPIES, WORKERS = 50, 4, 5
 ALL = SERVICES * COPIES
 
@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
 
 @pytest.fixture
 def placed() -> list[list[Instance]]:
-    return spread(SERVICES, COPIES, WORKERS)
+    return spread_instances(SERVICES, COPIES, WORKERS)
 
 
 @asynccontextmanager
@@ -40,7 +40,7 @@ async def cluster(url: EtcdUrl, placed: list[list[Instance]]) -> AsyncIterator[l
     async with AsyncExitStack() as stack:
         workers = []
         for number, instances in enumerate(placed):
-            store = EtcdStore.at(url, Gateway(url.members), own_prefixes(f"w{number}"), 5, session)
+            store = EtcdStore.at(url, EtcdClient(url.members), own_prefixes(f"w{number}"), 5, daemon_session)
             stack.push_async_callback(store.close)
             workers.append(FakeWorker(f"w{number}", store, FIELD))
             workers[-1].runs(instances)
@@ -68,9 +68,9 @@ async def all_carry(workers: list[FakeWorker], count: int) -> None:
 
 async def expected(worker: FakeWorker) -> str:
     """What the records alone say."""
-    seen, problems = view((await worker.store.read()).records)
+    seen, problems = build_view((await worker.store.read()).records)
     assert not problems
-    return digest(plan(seen, seen.health))
+    return plan_digest(make_plan(seen, seen.health))
 
 
 async def test_a_burst_of_verdicts_ends_with_one_table_everywhere(

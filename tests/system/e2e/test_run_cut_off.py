@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns import Namespace, ip, private_network
+from tests.netns import Namespace, private_network, run_ip
 from tests.system.e2e.programs import eventually, status, vipmesh
 
 SETTINGS = """
@@ -50,7 +50,7 @@ def away() -> Iterator[Namespace]:
     """Where the endpoints are, at the other end of a cable."""
     with private_network():
         away = Namespace()
-        ip(
+        run_ip(
             f"link add cable type veth peer name cable netns {away.path}",
             "address add 10.7.255.1/16 dev cable",
             "link set cable up",
@@ -105,7 +105,7 @@ def unhealthy(shown: dict[str, Any]) -> int:
 async def test_no_service_loses_its_last_half(
     away: Namespace, servers: dict[str, asyncio.Server], settings: Path, tmp_path: Path, end: str
 ) -> None:
-    there = ip if end.startswith("the worker") else away.ip
+    there = run_ip if end.startswith("the worker") else away.ip
     admin = f"unix://{tmp_path}/admin.sock"
     async with vipmesh("run", "-c", str(settings)) as daemon:
         await daemon.line("data plane userspace")

@@ -10,7 +10,7 @@ import pytest
 
 from mesh.model.service import Transport
 from mesh.model.table import VirtualKey
-from tests.netns import private_network, run
+from tests.netns import private_network, run_command
 from tests.system.e2e.programs import CI, VIPMESH, call, eventually, status, vipmesh
 from tests.system.ipvs.lab import BACKENDS, PORT, Client, Lab, Servers, ask_tcp
 
@@ -98,7 +98,7 @@ async def test_from_labels_to_a_connection_that_outlives_the_daemon(
         established = Client(lab)
         await established.connect(web)
         served_by = await established.echo()
-        before = run("nft", "-a", "list", "table", "ip", "vipmesh_lb")
+        before = run_command("nft", "-a", "list", "table", "ip", "vipmesh_lb")
         await daemon.end(signal.SIGKILL)
 
     assert await established.echo() == served_by
@@ -106,12 +106,12 @@ async def test_from_labels_to_a_connection_that_outlives_the_daemon(
     async with vipmesh("run", "-c", str(settings)) as successor:
         await successor.line("adopted 2 virtual servers with 2 real servers|adopted 3 virtual servers")
         await eventually(lambda: status(admin), lambda s: serving(s) == [True, True])
-        assert run("nft", "-a", "list", "table", "ip", "vipmesh_lb") == before, "a restart writes nothing"
+        assert run_command("nft", "-a", "list", "table", "ip", "vipmesh_lb") == before, "a restart writes nothing"
 
-        run("nft", "flush", "ruleset")
+        run_command("nft", "flush", "ruleset")
         await successor.line("repaired: somebody changed the data plane: add virtual server", seconds=25)
         assert await ask_tcp(lab, web) in BACKENDS
-        assert "masquerade" in run("nft", "list", "table", "ip", "vipmesh")
+        assert "masquerade" in run_command("nft", "list", "table", "ip", "vipmesh")
 
         write(tmp_path, "a")
         await eventually(lambda: answers(lab, web), lambda names: names == {"a"})
@@ -121,6 +121,6 @@ async def test_from_labels_to_a_connection_that_outlives_the_daemon(
     code, said = await call(*VIPMESH, "teardown", "-c", str(settings))
     assert code == 0, said
     assert "delete nftables table ip vipmesh_lb" in said
-    assert "vipmesh" not in run("nft", "list", "ruleset")
-    assert "mesh0" not in run("ip", "link")
+    assert "vipmesh" not in run_command("nft", "list", "ruleset")
+    assert "mesh0" not in run_command("ip", "link")
     await established.close()

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from mesh.cli.documents import Changed, Checked, Failed, TornDown
+from mesh.cli.documents import ChangeDocument, CheckDocument, FailureDocument, TeardownDocument
+from mesh.codes import Code
 from tests.api.http.worker import serving, socket_of
 from tests.system.e2e.programs import VIPMESH, call
 
@@ -76,10 +77,11 @@ async def test_the_text_of_status_is_the_daemons_own(admin: str, tmp_path: Path)
 async def test_what_is_done_and_what_is_refused(admin: str, tmp_path: Path) -> None:
     async with daemon(tmp_path):
         code, value = await answered("drain", "web-1", "--admin", admin)
-        assert (code, msgspec.convert(value, Changed)) == (0, Changed("drain", ("demo/web-1",)))
+        assert (code, msgspec.convert(value, ChangeDocument)) == (0, ChangeDocument("drain", ("demo/web-1",)))
         code, value = await answered("stop", "web-1", "nothing", "web-1", "--admin", admin)
-        changed = msgspec.convert(value, Changed)
+        changed = msgspec.convert(value, ChangeDocument)
         assert (code, changed.done, changed.error) == (1, ("demo/web-1",), "no container 'nothing'")
+        assert changed.code == Code.NO_SUCH_ENDPOINT.value
         code, text = await call(*VIPMESH, "undrain", "web-1", "nothing", "--admin", admin)
         assert (code, text) == (1, "demo/web-1: takes connections\nvipmesh: no container 'nothing' [VM254]\n")
 
@@ -88,7 +90,7 @@ async def test_what_is_done_and_what_is_refused(admin: str, tmp_path: Path) -> N
 async def test_without_a_daemon(verb: tuple[str, ...], admin: str) -> None:
     code, value = await answered(*verb, "--admin", admin)
     assert code == 1
-    assert "start it with `vipmesh run`" in msgspec.convert(value, Failed).error
+    assert "start it with `vipmesh run`" in msgspec.convert(value, FailureDocument).error
 
 
 async def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
@@ -96,14 +98,14 @@ async def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
     settings.write_text("[dns]\nttl = 0\nlissten = 1\n")
     code, value = await answered("status", "-c", str(settings))
     assert code == 1
-    assert len(msgspec.convert(value, Failed).error.splitlines()) == 2
+    assert len(msgspec.convert(value, FailureDocument).error.splitlines()) == 2
 
 
 async def test_check(tmp_path: Path) -> None:
     compose = tmp_path / "compose.yaml"
     compose.write_text("services:\n  web:\n    labels:\n      mesh.routing.port_80: '*.test'\n      mesh.scale: '2'\n")
     code, value = await answered("check", str(compose))
-    checked = msgspec.convert(value, Checked)
+    checked = msgspec.convert(value, CheckDocument)
     assert (code, checked.errors, checked.warnings) == (1, 1, 1)
     assert checked.problems[0].where == f"{compose}:4"
     assert checked.problems[0].remedy == "write every name in full, ; between them"
@@ -118,7 +120,7 @@ async def test_teardown_where_nothing_is(tmp_path: Path) -> None:
     )
     if "unshare" in output:
         pytest.skip(f"no namespaces here: {output}")
-    torn = msgspec.json.decode(output, type=TornDown)
+    torn = msgspec.json.decode(output, type=TeardownDocument)
     assert (torn.removed, torn.claims) == ((), f"sqlite:///{tmp_path}/store.db")
     assert code == (1 if torn.failed else 0)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from mesh.model.service import Address
-from tests.netns import Namespace, ip
+from tests.netns import Namespace, run_ip
 from tests.system.ipvs.lab import PATIENCE, PORT, Lab
 
 Where: TypeAlias = tuple[Address, int]
@@ -41,7 +41,7 @@ class Places(Lab):
         a, client = self._backends["a"], self._client
         self._places = {A: a, A6: a, B: self._backends["b"], SHUT: shut}
         self._places |= {ABROAD: abroad, ABROAD6: abroad, CLIENT: client, CLIENT6: client}
-        ip(
+        run_ip(
             f"link add es type veth peer name e0 netns {shut.path}",
             "link set es master br0",
             "link set es up",

@@ -12,10 +12,10 @@ import os
 import socket
 from typing import cast
 
-from mesh.host.sysctl import ensure, router_settings
+from mesh.host.sysctl import ensure_settings, router_settings
 from mesh.model.table import RealKey, VirtualKey
 from tests.dataplane.contract import Connection
-from tests.netns import Namespace, ip, run
+from tests.netns import Namespace, run_command, run_ip
 
 PORT = 8080
 BACKENDS = {"a": RealKey("10.2.0.1", PORT), "b": RealKey("10.2.0.2", PORT)}
@@ -31,7 +31,7 @@ class Lab:
         self._client = Namespace()
         self._backends = {name: Namespace() for name in BACKENDS}
         self._sockets: list[socket.socket] = []
-        ip(
+        run_ip(
             f"link add c1 type veth peer name c0 netns {self._client.path}",
             "address add 10.1.0.1/24 dev c1",
             "address add fd00:1::1/64 dev c1 nodad",
@@ -60,7 +60,7 @@ class Lab:
                 "route add default via 10.2.0.254",
                 "route add default via fd00:2::254",
             )
-        ensure(router_settings(os.uname().release, ipv6=True, ipvs=ipvs))
+        ensure_settings(router_settings(os.uname().release, ipv6=True, ipvs=ipvs))
 
     def close(self) -> None:
         for sock in self._sockets:
@@ -92,17 +92,17 @@ class Lab:
     def on_client(self, *command: str) -> str:
         """What a command prints on the client; it must succeed."""
         with self._client.entered():
-            return run(*command)
+            return run_command(*command)
 
     def on_backend(self, name: str, *command: str) -> str:
         """What a command prints on a backend; it must succeed."""
         with self._backends[name].entered():
-            return run(*command)
+            return run_command(*command)
 
     def add_elsewhere(self) -> RealKey:
         """A backend `c` on another network, whose default route leads past the director: 10.3.0.1 by 10.3.0.254."""
         there = self._backends["c"] = Namespace()
-        ip(
+        run_ip(
             f"link add ec type veth peer name e0 netns {there.path}",
             "address add 10.3.0.254/24 dev ec",
             "link set ec up",
@@ -118,7 +118,7 @@ class Lab:
 
     def join_client_to_bridge(self) -> None:
         """Let backends answer the client past the director, as they do when they are not masqueraded."""
-        ip(
+        run_ip(
             f"link add cb type veth peer name c2 netns {self._client.path}",
             "link set cb master br0",
             "link set cb up",

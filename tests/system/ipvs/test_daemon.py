@@ -11,7 +11,7 @@ import pytest
 
 from mesh.model.service import Transport
 from mesh.model.table import VirtualKey
-from tests.netns import ip, run
+from tests.netns import run_command, run_ip
 from tests.system.e2e.programs import VIPMESH, call, eventually, status, vipmesh
 from tests.system.ipvs.lab import Client, Lab, Servers, ask_tcp
 
@@ -92,7 +92,7 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
         established = Client(lab)
         await established.connect(web)
         served_by = await established.echo()
-        before = await eventually(lambda: asyncio.to_thread(run, "ipvsadm", "-Sn"), is_complete)
+        before = await eventually(lambda: asyncio.to_thread(run_command, "ipvsadm", "-Sn"), is_complete)
         enough = asyncio.Event()
         loading = asyncio.ensure_future(load(lab, web, enough))
         await daemon.end(signal.SIGKILL)
@@ -105,7 +105,7 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
         assert "stop that daemon" in said
         await eventually(lambda: status(admin), lambda s: bool(s["services"]), SLOW)
         await asyncio.sleep(2)  # several probes and passes: none of them has anything to do
-        assert run("ipvsadm", "-Sn") == before
+        assert run_command("ipvsadm", "-Sn") == before
         enough.set()
         assert await loading > 20, "every connection through the kill and the restart was answered"
         assert await established.echo() == served_by
@@ -113,14 +113,16 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
         await established.close()
         assert await successor.end(signal.SIGTERM) == 0
         assert "data plane: " not in "".join(successor.output).replace("data plane: adopted", "")
-    assert run("ipvsadm", "-Sn") == before, "stopping the daemon leaves the data plane running"
+    assert run_command("ipvsadm", "-Sn") == before, "stopping the daemon leaves the data plane running"
 
-    run("ipvsadm", "-A", "-t", "10.1.0.1:443", "-s", "rr")
+    run_command("ipvsadm", "-A", "-t", "10.1.0.1:443", "-s", "rr")
     code, said = await call(*VIPMESH, "teardown", "-c", str(settings), seconds=SLOW)
     assert (code, said.splitlines()[-1].startswith("7 removed; claims stay in sqlite")) == (0, True), said
-    assert run("ipvsadm", "-Sn").split() == ["-A", "-t", "10.1.0.1:443", "-s", "rr"], "another's is never touched"
-    assert "mesh0" not in run("ip", "link")
-    assert "vipmesh" not in run("nft", "list", "ruleset")
+    assert run_command("ipvsadm", "-Sn").split() == ["-A", "-t", "10.1.0.1:443", "-s", "rr"], (
+        "another's is never touched"
+    )
+    assert "mesh0" not in run_command("ip", "link")
+    assert "vipmesh" not in run_command("nft", "list", "ruleset")
 
 
 async def ask_name(lab: Lab) -> str:
@@ -190,25 +192,25 @@ async def test_what_somebody_breaks_is_mended_and_told(
         )
         vip = shown["services"][0]["vip"]
         web = VirtualKey(vip, 80, Transport.TCP)
-        before = await eventually(lambda: asyncio.to_thread(run, "ipvsadm", "-Sn"), is_complete)
+        before = await eventually(lambda: asyncio.to_thread(run_command, "ipvsadm", "-Sn"), is_complete)
 
-        ip(f"address del {vip}/32 dev mesh0")
+        run_ip(f"address del {vip}/32 dev mesh0")
         await daemon.line(f"repaired: somebody changed the data plane: bind VIP {vip}", seconds=5)
         assert await ask_tcp(lab, web) in {"a", "b"}
 
-        run("ipvsadm", "-C")
+        run_command("ipvsadm", "-C")
         await daemon.line("repaired: somebody changed the data plane: add virtual server", seconds=20)
-        await eventually(lambda: asyncio.to_thread(run, "ipvsadm", "-Sn"), lambda text: text == before)
+        await eventually(lambda: asyncio.to_thread(run_command, "ipvsadm", "-Sn"), lambda text: text == before)
 
         conntrack.write_text("0")
         await daemon.line("repaired: sysctl net.ipv4.vs.conntrack is 1, was 0", seconds=20)
         assert conntrack.read_text().strip() == "1"
 
-        run("nft", "flush", "ruleset")
+        run_command("nft", "flush", "ruleset")
         await daemon.line("repaired: nftables table ip vipmesh made", seconds=25)
-        assert "masquerade" in run("nft", "list", "table", "ip", "vipmesh")
+        assert "masquerade" in run_command("nft", "list", "table", "ip", "vipmesh")
 
-        ip("link del mesh0")
+        run_ip("link del mesh0")
         await daemon.line(f"bind VIP {vip}", seconds=5)
         assert await ask_tcp(lab, web) in {"a", "b"}
         assert (await status(f"unix://{tmp_path}/admin.sock"))["repairs"] == 14

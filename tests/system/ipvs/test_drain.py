@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mesh.dataplane.diff import diff
-from mesh.dataplane.drain import drain
+from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.drain import drain_removed
 from mesh.model.service import Transport
 from mesh.model.table import RealServer, Table, VirtualKey, VirtualServer
 from tests.system.ipvs.lab import BACKENDS, PATIENCE, Client, Lab, Servers, ask_tcp, name_in
@@ -44,8 +44,8 @@ async def test_a_drained_real_server_finishes_its_connections_and_goes_with_the_
     async def step(now: float) -> Table:
         observed, counts = await worker.plane.read(), await worker.plane.connections()
         wanted = behind(WEB, a=1)
-        drained = drain(observed, wanted, failed=(), connections=counts, since={(WEB, B): 0.0}, now=now)
-        assert not await worker.plane.apply(diff(observed, drained.table))
+        drained = drain_removed(observed, wanted, failed=(), connections=counts, since={(WEB, B): 0.0}, now=now)
+        assert not await worker.plane.apply(diff_tables(observed, drained.table))
         return await worker.plane.read()
 
     assert await step(0.0) == behind(WEB, a=1, b=0)

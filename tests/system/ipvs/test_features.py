@@ -7,12 +7,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Forwarding, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
-from tests.netns import run
+from tests.netns import run_command
 from tests.system.ipvs.lab import BACKENDS, BACKENDS_6, PATIENCE, PORT, Client, Lab, Servers, ask_tcp, ask_udp
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
@@ -49,7 +49,7 @@ async def plane(servers: Servers, interface: MeshInterface) -> AsyncIterator[Ipv
 
 async def want(plane: IpvsDataPlane, key: VirtualKey, server: VirtualServer) -> None:
     table = Table({key: server}, frozenset({key.address}))
-    assert await plane.apply(diff(await plane.read(), table)) == []
+    assert await plane.apply(diff_tables(await plane.read(), table)) == []
     assert await plane.read() == table
 
 
@@ -62,7 +62,7 @@ async def test_ipv6(lab: Lab, servers: Servers, interface: MeshInterface) -> Non
     names = VirtualKey(WEB_6.address, 53, Transport.UDP)
     server = VirtualServer(Scheduler.RR, 0, alike(RealServer(), BACKENDS_6.values()))
     table = Table({WEB_6: server, names: server}, frozenset({WEB_6.address}))
-    assert await plane.apply(diff(await plane.read(), table)) == []
+    assert await plane.apply(diff_tables(await plane.read(), table)) == []
 
     assert {await ask_tcp(lab, WEB_6) for _ in range(4)} == {"a", "b"}
     assert {await ask_udp(lab, names) for _ in range(4)} == {"a", "b"}
@@ -73,7 +73,7 @@ async def test_sctp(lab: Lab, plane: IpvsDataPlane) -> None:
     listening = lab.listen("a", protocol=SCTP)
     key = VirtualKey("10.112.0.7", 2905, Transport.SCTP)
     await want(plane, key, VirtualServer(real_servers={A: RealServer()}))
-    assert "--sctp-service 10.112.0.7:2905" in run("ipvsadm", "-Sn")
+    assert "--sctp-service 10.112.0.7:2905" in run_command("ipvsadm", "-Sn")
     client = lab.client(protocol=SCTP)
 
     def talk() -> bytes:  # asyncio knows no SCTP
@@ -93,7 +93,7 @@ async def test_endpoints_that_answer_past_the_worker(lab: Lab, plane: IpvsDataPl
     lab.join_client_to_bridge()
     for name in BACKENDS:
         if forwarding is Forwarding.TUNNEL:
-            run("modprobe", "ipip")
+            run_command("modprobe", "ipip")
             lab.on_backend(name, "ip", "link", "set", "tunl0", "up")
             lab.on_backend(name, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.tunl0.rp_filter=0")
         lab.on_backend(name, "ip", "address", "add", f"{WEB.address}/32", "dev", "lo")

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.model.service import Transport
 from mesh.model.table import VirtualKey
-from tests.netns import run
+from tests.netns import run_command
 from tests.system.e2e.programs import eventually, status, vipmesh
 from tests.system.ipvs.lab import PORT, Client, Lab, Servers, ask_tcp
 
@@ -46,11 +46,11 @@ PUBLISHED = VirtualKey("10.1.0.1", 30080, Transport.TCP)
 
 
 def rules() -> str:
-    return run("nft", "list", "tables")
+    return run_command("nft", "list", "tables")
 
 
 def servers_in_ipvs() -> str:
-    return run("ipvsadm", "-Sn")
+    return run_command("ipvsadm", "-Sn")
 
 
 def carries(shown: dict[str, Any]) -> bool:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
-from mesh.host.masquerade import SourceNat
+from mesh.host.masquerade import Masquerade
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
 from mesh.model.service import Forwarding, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
-from tests.netns import run
+from tests.netns import run_command
 from tests.system.ipvs.lab import BACKENDS, PATIENCE, PORT, Lab
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
@@ -59,13 +59,13 @@ class Worker:
         self.lab = lab
         self.interface = MeshInterface()
         self.plane = IpvsDataPlane(POOL, self.interface, lambda key: key == PUBLISHED)
-        self.nat = SourceNat(POOL)
+        self.nat = Masquerade(POOL)
 
     async def serve(self, backend: RealKey, forwarding: Forwarding = Forwarding.MASQUERADE) -> None:
         """The VIP and the published port lead to this backend alone."""
         reals = {backend: RealServer(1, forwarding)}
         table = Table(dict.fromkeys((WEB, PUBLISHED), VirtualServer(real_servers=reals)), frozenset({WEB.address}))
-        assert await self.plane.apply(diff(await self.plane.read(), table)) == []
+        assert await self.plane.apply(diff_tables(await self.plane.read(), table)) == []
         await self.nat.mend(frozenset({OWN, BRIDGE}), CLAIMS)
 
     async def close(self) -> None:
@@ -96,11 +96,11 @@ async def seen_from(sock: socket.socket, key: VirtualKey, seconds: float = PATIE
 
 def delete_rules(comment: str) -> None:
     """Take the rules of one kind out of our table."""
-    listed: list[dict[str, Any]] = json.loads(run("nft", "-j", "list", "table", "ip", "vipmesh"))["nftables"]
+    listed: list[dict[str, Any]] = json.loads(run_command("nft", "-j", "list", "table", "ip", "vipmesh"))["nftables"]
     handles = [entry["rule"]["handle"] for entry in listed if entry.get("rule", {}).get("comment") == comment]
     assert handles
     for handle in handles:
-        run("nft", "delete", "rule", "ip", "vipmesh", "translated", "handle", str(handle))
+        run_command("nft", "delete", "rule", "ip", "vipmesh", "translated", "handle", str(handle))
 
 
 async def test_a_client_elsewhere_and_a_container_here_keep_the_clients_address(lab: Lab, worker: Worker) -> None:

@@ -10,8 +10,8 @@ import pytest
 import uvloop
 
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.diff import diff
-from mesh.dataplane.ipvs.plane import IpvsDataPlane, available
+from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.ipvs.plane import IpvsDataPlane, unavailable_reason
 from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
@@ -26,7 +26,7 @@ from mesh.dataplane.operations import (
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Scheduler, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
-from tests.netns import ip, run
+from tests.netns import run_command, run_ip
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
 
@@ -40,7 +40,7 @@ B1, B2 = RealKey("10.2.0.1", 8080), RealKey("10.2.0.2", 8080)
 
 def saved() -> list[str]:
     """The whole table as `ipvsadm -Sn` prints it."""
-    return sorted(line.strip() for line in run("ipvsadm", "-Sn").splitlines())
+    return sorted(line.strip() for line in run_command("ipvsadm", "-Sn").splitlines())
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def test_ipvsadm_sees_what_was_wanted(plane: IpvsDataPlane) -> None:
         frozenset({WEB.address, NAMES.address}),
     )
 
-    assert await plane.apply(diff(await plane.read(), wanted)) == []
+    assert await plane.apply(diff_tables(await plane.read(), wanted)) == []
 
     assert await plane.read() == wanted
     assert saved() == [
@@ -80,7 +80,7 @@ async def test_ipvsadm_sees_what_was_wanted(plane: IpvsDataPlane) -> None:
         "-a -u 10.112.0.8:53 -r 10.2.0.1:53 -m -w 1000",
     ]
 
-    assert await plane.apply(diff(await plane.read(), Table())) == []
+    assert await plane.apply(diff_tables(await plane.read(), Table())) == []
     assert saved() == []
 
 
@@ -91,7 +91,7 @@ async def test_ipv6_is_programmed_alike(interface: MeshInterface) -> None:
         {key: VirtualServer(Scheduler.RR, 60, {RealKey("fd00:2::1", 8080): RealServer(2)})}, frozenset({key.address})
     )
 
-    assert await plane.apply(diff(await plane.read(), wanted)) == []
+    assert await plane.apply(diff_tables(await plane.read(), wanted)) == []
 
     assert await plane.read() == wanted
     assert saved() == [
@@ -102,9 +102,9 @@ async def test_ipv6_is_programmed_alike(interface: MeshInterface) -> None:
 
 
 async def test_what_belongs_to_others_is_neither_shown_nor_touched(plane: IpvsDataPlane) -> None:
-    run("ipvsadm", "-A", "-t", "192.0.2.1:80", "-s", "lc")
-    run("ipvsadm", "-a", "-t", "192.0.2.1:80", "-r", "10.2.0.9:80", "-g")
-    run("ipvsadm", "-A", "-f", "77", "-s", "rr")
+    run_command("ipvsadm", "-A", "-t", "192.0.2.1:80", "-s", "lc")
+    run_command("ipvsadm", "-a", "-t", "192.0.2.1:80", "-r", "10.2.0.9:80", "-g")
+    run_command("ipvsadm", "-A", "-f", "77", "-s", "rr")
     foreign = saved()
 
     assert await plane.read() == Table()
@@ -117,15 +117,15 @@ async def test_what_belongs_to_others_is_neither_shown_nor_touched(plane: IpvsDa
 
 
 async def test_vips_come_and_go_in_order_with_the_rest(plane: IpvsDataPlane) -> None:
-    ip("link add other type bridge", "address add 10.112.200.1/32 dev other")
+    run_ip("link add other type bridge", "address add 10.112.200.1/32 dev other")
 
     assert await plane.apply([AddVirtualServer(WEB, Scheduler.RR, 0), BindVip(WEB.address)]) == []
     assert (await plane.read()).vips == {WEB.address}
-    assert f"{WEB.address}/32" in run("ip", "address", "show", "mesh0")
+    assert f"{WEB.address}/32" in run_command("ip", "address", "show", "mesh0")
 
     assert await plane.apply([UnbindVip(WEB.address), DeleteVirtualServer(WEB)]) == []
     assert await plane.read() == Table()
-    assert WEB.address not in run("ip", "address")
+    assert WEB.address not in run_command("ip", "address")
 
 
 async def test_each_failure_is_of_its_operation_and_the_others_are_done(plane: IpvsDataPlane) -> None:
@@ -184,11 +184,11 @@ async def test_adding_what_is_there_and_deleting_what_is_not_is_done(plane: Ipvs
 async def test_what_somebody_set_otherwise_is_set_right(plane: IpvsDataPlane) -> None:
     same_port = RealKey("10.2.0.1", 80)  # all that ipvsadm lets one tunnel to
     wanted = Table({WEB: VirtualServer(Scheduler.WRR, 0, {same_port: RealServer(1)})})
-    await plane.apply(diff(Table(), wanted))
-    run("ipvsadm", "-E", "-t", "10.112.0.7:80", "-s", "lblc")
-    run("ipvsadm", "-e", "-t", "10.112.0.7:80", "-r", "10.2.0.1:80", "-i", "-w", "1")
+    await plane.apply(diff_tables(Table(), wanted))
+    run_command("ipvsadm", "-E", "-t", "10.112.0.7:80", "-s", "lblc")
+    run_command("ipvsadm", "-e", "-t", "10.112.0.7:80", "-r", "10.2.0.1:80", "-i", "-w", "1")
 
-    operations = diff(await plane.read(), wanted)
+    operations = diff_tables(await plane.read(), wanted)
     assert operations == (EditVirtualServer(WEB, Scheduler.WRR, 0), EditRealServer(WEB, same_port, RealServer(1)))
     assert await plane.apply(operations) == []
 
@@ -197,12 +197,12 @@ async def test_what_somebody_set_otherwise_is_set_right(plane: IpvsDataPlane) ->
 
 
 async def test_idle_connections_are_kept_for_hours(plane: IpvsDataPlane, caplog: pytest.LogCaptureFixture) -> None:
-    run("ipvsadm", "--set", "900", "111", "222")
+    run_command("ipvsadm", "--set", "900", "111", "222")
 
     with caplog.at_level(logging.INFO, "vipmesh"):
         await plane.read()
 
-    assert run("ipvsadm", "-L", "--timeout").split(":")[1].split() == ["7200", "111", "222"]
+    assert run_command("ipvsadm", "-L", "--timeout").split(":")[1].split() == ["7200", "111", "222"]
     assert caplog.messages == ["IPVS TCP timeout: 7200 s, was 900 s"]
 
 
@@ -220,9 +220,9 @@ def test_thousands_of_real_servers_under_uvloop(network: None) -> None:
     async def main() -> tuple[Table, Table]:
         interface = MeshInterface()
         plane = IpvsDataPlane(POOL, interface)
-        assert await plane.apply(diff(Table(), wanted)) == []
+        assert await plane.apply(diff_tables(Table(), wanted)) == []
         full = await plane.read()
-        assert await plane.apply(diff(full, Table())) == []
+        assert await plane.apply(diff_tables(full, Table())) == []
         empty = await plane.read()
         await plane.close()
         await interface.close()
@@ -232,11 +232,11 @@ def test_thousands_of_real_servers_under_uvloop(network: None) -> None:
 
 
 async def test_it_is_available_to_root_alone(plane: IpvsDataPlane) -> None:
-    assert await available() is None
+    assert await unavailable_reason() is None
 
     os.seteuid(65534)
     try:
-        reason = await available()
+        reason = await unavailable_reason()
         with pytest.raises(DataPlaneError, match="CAP_NET_ADMIN"):
             await plane.apply([AddVirtualServer(WEB, Scheduler.RR, 0)])
     finally:

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.dataplane.diff import diff
+from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Scheduler, Transport
@@ -28,7 +28,7 @@ class Worker:
 
     async def want(self, table: Table) -> int:
         """Make it so; returns how many operations it took."""
-        operations = diff(await self.plane.read(), table)
+        operations = diff_tables(await self.plane.read(), table)
         assert await self.plane.apply(operations) == []
         return len(operations)
 

@@ -2,8 +2,8 @@
 
 A message carries its code from where it is made: a `Problem` and a `MeshError` have it as `code`, a line of the log has
 it by `extra=Code.NAME_TAKEN.extra`. Users look a code up in `docs/errors.md`, which is written from this module by
-`python -m mesh.model.codes > docs/errors.md`; programs compare it. A code keeps its meaning for good, while the wording of
-its messages may change, and the value of a code that is no longer used is never used again.
+`python -m mesh.model.codes > docs/errors.md`; programs compare it. A code keeps its meaning for good, while the wording
+of its messages may change, and the value of a code that is no longer used is never used again.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """The errors that users meet: each carries the code of its message.
 
-The command line imports this before it knows anything else, so it imports next to nothing; `mesh.codes` is needed only
-where an error is raised.
+The command line imports this before it knows anything else, so it imports next to nothing; `mesh.model.codes` is
+needed only where an error is raised.
 """
 
 from collections.abc import Iterator, Sequence

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from mesh.cli.documents import ChangeDocument, CheckDocument, FailureDocument, TeardownDocument
-from mesh.codes import Code
+from mesh.model.codes import Code
 from tests.api.http.worker import serving, socket_of
 from tests.system.e2e.programs import VIPMESH, call
 

@@ -1,4 +1,4 @@
-"""The name server: a zone of names, answered over UDP and TCP; everything else is forwarded.
+"""A DNS server for container hosts: authoritative for one zone, forwarder for every other name, over UDP and TCP.
 
-It knows names and addresses, nothing of containers or load balancing.
+The package deals in names and addresses only; it knows nothing about containers or load balancing.
 """

@@ -1,7 +1,7 @@
-"""Who is served, and how much of the work that takes time each may cause. Pure.
+"""Decides which clients are served, and limits the slow work that each may cause. Pure.
 
-A resolver that answers everybody is a weapon: a short question with a forged source brings a long answer to a victim.
-And one client that asks for thousands of slow names must not take the upstreams from the others.
+An open resolver is a means of attack: a short query with a forged source address makes it send a long response to a
+victim. And one client that asks for thousands of slow names must not take the upstreams from the others.
 """
 
 import ipaddress
@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+"""An IPv4 or IPv6 network."""
 
 LOCAL_NETWORKS: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
@@ -29,7 +30,10 @@ LOCAL_NETWORKS: tuple[Network, ...] = tuple(
 
 
 def network_matcher(networks: Sequence[Network]) -> Callable[[str], bool]:
-    """Whether a host, as the socket module writes it, is in one of the networks; what was asked is remembered."""
+    """Return a function that says whether a host is in one of the networks.
+
+    It takes the host as the socket module writes it, and caches its results.
+    """
 
     @lru_cache(4096)
     def allows(host: str) -> bool:
@@ -43,7 +47,11 @@ def network_matcher(networks: Sequence[Network]) -> Callable[[str], bool]:
 
 @lru_cache(4096)
 def quota_key(host: str) -> str:
-    """Who a host counts as: on the internet an IPv6 host has a network of 64 bits to itself."""
+    """Return the client that a host counts as.
+
+    On the internet an IPv6 host has a /64 network to itself, so all addresses of that network count as one client.
+    Private IPv6 addresses count one by one.
+    """
     host = host.partition("%")[0]
     if ":" not in host:
         return host
@@ -54,17 +62,17 @@ def quota_key(host: str) -> str:
 
 
 class ClientQuota:
-    """Places for questions that wait for an upstream: so many in all, and so many for one source."""
+    """Limits how many queries wait for an upstream: a maximum in total, and one for each client."""
 
     def __init__(self, total: int, each: int) -> None:
         self._total = total
         self._each = each
         self._taken: dict[str, int] = {}
         self.taken = 0
-        """By all together."""
+        """How many queries are waiting, of all clients together."""
 
     def take(self, host: str) -> bool:
-        """Whether there is a place for a question from this host; it is its own until `give`."""
+        """Reserve a place for a query from this host until `give`; returns whether there was one."""
         who = quota_key(host)
         mine = self._taken.get(who, 0)
         if self.taken >= self._total or mine >= self._each:
@@ -74,7 +82,7 @@ class ClientQuota:
         return True
 
     def give(self, host: str) -> None:
-        """The question was answered."""
+        """Release the place of a query from this host."""
         who = quota_key(host)
         self.taken -= 1
         if self._taken[who] == 1:

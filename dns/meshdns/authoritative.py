@@ -1,8 +1,9 @@
-"""Question bytes + zone -> answer bytes. No I/O: the transports are thin around it.
+"""Turns the bytes of a query and a zone into the bytes of a response. No I/O: the transports are thin layers around it.
 
-Written by hand and not with a DNS library, because this is the path of every connection of every user, and because
-what is odd about a question (two OPT records, a compressed name, octets too many) has to be answered exactly and must
-never raise. RFC 1035 section 4 is the format, RFC 6891 EDNS, RFC 2308 negative answers, RFC 8482 ANY.
+The code is written by hand and not with a DNS library because every connection of every user takes this path, and
+because malformed queries (two OPT records, a compressed name, trailing bytes) need an exact response and must never
+raise. It follows RFC 1035, section 4, for the format, RFC 6891 for EDNS, RFC 2308 for negative responses and RFC 8482
+for ANY.
 """
 
 import struct
@@ -14,10 +15,13 @@ from meshdns.rdata import RecordType, ResourceRecord
 from meshdns.zone import Zone, ZoneLookupResult
 
 UDP_SIZE = 1232
-"""Octets of an answer over UDP that pass every path unfragmented; what we offer and the most we send (DNS Flag Day)."""
+"""Bytes of a UDP response that pass every path unfragmented: the size we offer and the largest we send (DNS Flag Day
+2020).
+"""
 PLAIN_SIZE = 512
-"""The most that a client without EDNS takes over UDP."""
+"""Maximum bytes of a UDP response to a client without EDNS (RFC 1035, section 4.2.1)."""
 TCP_SIZE = 65535
+"""Maximum bytes of a response over TCP."""
 
 _HEADER = struct.Struct("!HBBHHHH")
 _COUNTS = struct.Struct("!HHHH")
@@ -31,7 +35,7 @@ _TRANSFERS = (int(RecordType.AXFR), int(RecordType.IXFR))
 
 
 class Rcode(IntEnum):
-    """IANA, DNS parameters."""
+    """Response codes (IANA, DNS Parameters)."""
 
     NOERROR = 0
     FORMERR = 1
@@ -43,39 +47,50 @@ class Rcode(IntEnum):
 
 
 class ForwardQuery(NamedTuple):
-    """The question is well formed and about a name that is not ours: an upstream may answer it."""
+    """A well-formed query about a name that is not own, to be answered by an upstream."""
 
     packet: bytes
+    """The query as it arrived, with its ID."""
     query: "DnsQuery"
+    """The parsed query."""
 
 
 class EdnsOptions(NamedTuple):
-    """The OPT record of a question: RFC 6891, section 6.1."""
+    """The fields of a query's OPT record (RFC 6891, section 6.1)."""
 
     version: int
+    """The EDNS version; only 0 is defined."""
     size: int
+    """The UDP payload size that the client offers, in bytes."""
     dnssec_ok: bool
+    """The DO flag (RFC 3225)."""
 
 
 class DnsQuery(NamedTuple):
-    """A question that could be read. A tuple, since one is made for each question that is forwarded."""
+    """A parsed query. It is a tuple because one is made for each query that is forwarded."""
 
     id: int
+    """The ID that the response must repeat."""
     flags: tuple[int, int]
-    """The two octets of flags as they came."""
+    """The two flag bytes as they arrived."""
     question: bytes
-    """Name, type and class as they came: the case of the letters goes back unchanged."""
+    """Name, type and class as they arrived; the response repeats the name in the case the client wrote."""
     name: bytes
-    """In lower case."""
+    """The wire name in lower case."""
     type: int
+    """The queried record type; see `RecordType`."""
     class_: int
+    """The queried class; usually 1 (IN)."""
     edns: EdnsOptions | None
+    """The OPT record, or None if the query has none."""
 
 
 def answer_query(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> bytes | ForwardQuery | None:
-    """The answer to one packet; None: it deserves none (it is itself an answer, or too short to have an ID).
+    """Answer one packet.
 
-    Of several records the one with the number `turn` comes first: who takes the first takes another one each time.
+    Returns None if the packet deserves no response: it is itself a response, or shorter than a header. Returns
+    `ForwardQuery` if the name is not own. Several records are rotated so that record number `turn` (modulo their count)
+    comes first: clients that use only the first record are thus spread over all of them.
     """
     if len(packet) < 12 or packet[2] & _QR:
         return None
@@ -86,6 +101,7 @@ def answer_query(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0)
         return failure_response(packet, Rcode.FORMERR)
     if query.edns is not None and query.edns.version:
         return _respond(query, Rcode.BADVERS, PLAIN_SIZE)
+    # Zone transfers are not offered; class ANY is treated as IN.
     if query.class_ not in (_IN, _ANY_CLASS) or query.type in _TRANSFERS:
         return _respond(query, Rcode.REFUSED, PLAIN_SIZE)
     found = zone.lookup(query.name, query.type)
@@ -96,7 +112,7 @@ def answer_query(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0)
 
 
 def failure_response(packet: bytes, rcode: Rcode) -> bytes:
-    """An answer that says only what went wrong; the question comes back with it if it could be read."""
+    """Build a response that carries only an error code, and the question if the packet could be parsed."""
     query = parse_query(packet)
     if query is not None:
         return _respond(query, rcode, PLAIN_SIZE)
@@ -105,7 +121,10 @@ def failure_response(packet: bytes, rcode: Rcode) -> bytes:
 
 
 def truncate_answer(packet: bytes, said: bytes) -> bytes:
-    """The answer to a question without its records, and the word that there are some: they come over TCP."""
+    """Shorten a response to the question alone with TC set, so that the client asks again over TCP.
+
+    Returns the response unchanged if the query cannot be parsed.
+    """
     query = parse_query(packet)
     if query is None:
         return said
@@ -115,7 +134,7 @@ def truncate_answer(packet: bytes, said: bytes) -> bytes:
 
 
 def parse_query(packet: bytes) -> DnsQuery | None:
-    """Read a packet with one question and nothing else but additional records; None if it is malformed."""
+    """Parse a packet with one question and otherwise only additional records; None if it is malformed."""
     try:
         ident, high, low, questions, answers, authority, additional = _HEADER.unpack_from(packet)
         if questions != 1 or answers or authority:
@@ -125,6 +144,7 @@ def parse_query(packet: bytes) -> DnsQuery | None:
         edns, rest = _additional(packet, end + 4, additional) if additional else ((), end + 4)
     except (IndexError, struct.error):
         return None
+    # Trailing bytes and a second OPT record make the query malformed (RFC 6891, section 6.1.1, for the latter).
     if rest != len(packet) or len(edns) > 1:
         return None
     question, name = packet[12 : end + 4], packet[12:end].lower()
@@ -132,7 +152,7 @@ def parse_query(packet: bytes) -> DnsQuery | None:
 
 
 def _end_of_name(packet: bytes, start: int) -> int:
-    """Where an uncompressed name ends. Raises IndexError: it is compressed, too long, or cut off."""
+    """Return the offset behind an uncompressed name. Raises IndexError if it is compressed, too long or incomplete."""
     at = start
     while length := packet[at]:
         if length > 63 or at - start > 254:
@@ -144,7 +164,10 @@ def _end_of_name(packet: bytes, start: int) -> int:
 
 
 def _additional(packet: bytes, start: int, count: int) -> tuple[Sequence[EdnsOptions], int]:
-    """The OPT records among the additional ones, and where these end. Others, such as signatures, are passed over."""
+    """Return the OPT records of the additional section and the offset behind the section.
+
+    Other records, such as signatures, are skipped. Raises IndexError or struct.error for a malformed record.
+    """
     found = []
     at = start
     for _ in range(count):
@@ -159,6 +182,7 @@ def _additional(packet: bytes, start: int, count: int) -> tuple[Sequence[EdnsOpt
 
 
 def _limit(query: DnsQuery, tcp: bool) -> int:
+    """Return the maximum size of a response to a query, in bytes."""
     if tcp:
         return TCP_SIZE
     return PLAIN_SIZE if query.edns is None else max(PLAIN_SIZE, min(query.edns.size, UDP_SIZE))
@@ -167,6 +191,7 @@ def _limit(query: DnsQuery, tcp: bool) -> int:
 def _respond(
     query: DnsQuery, rcode: Rcode, limit: int, found: ZoneLookupResult | None = None, *, ttl: int = 0, turn: int = 0
 ) -> bytes:
+    """Build a response; `found` is None for one without records, which is then not authoritative."""
     opt = b"" if query.edns is None else _opt(query.edns, rcode)
     room = limit - 12 - len(query.question) - len(opt)
     answers, authority, truncated = 0, 0, False
@@ -185,9 +210,10 @@ def _respond(
 
 
 def _answers(records: Sequence[ResourceRecord], ttl: int, room: int) -> tuple[bytes, int]:
-    """As many records as there is room for: a client without TCP still gets some of them."""
+    """Encode as many records as fit into `room` bytes, so that a client without TCP still gets some of them."""
     body = b""
     for count, record in enumerate(records):
+        # 0xC00C points to offset 12: the name in the question.
         encoded = b"\xc0\x0c" + struct.pack("!HHIH", record.type, _IN, ttl, len(record.data)) + record.data
         if len(body) + len(encoded) > room:
             return body, count
@@ -196,11 +222,11 @@ def _answers(records: Sequence[ResourceRecord], ttl: int, room: int) -> tuple[by
 
 
 def soa_record(name: bytes, found: ZoneLookupResult, ttl: int) -> bytes:
-    """The authority record of a negative answer; its name points into the question (RFC 1035, section 4.1.4)."""
+    """Encode the SOA record of a negative response; its name points into the question (RFC 1035, section 4.1.4)."""
     pointer = 0xC000 | (12 + len(name) - len(found.apex))
     return struct.pack("!HHHIH", pointer, RecordType.SOA, _IN, ttl, len(found.soa.data)) + found.soa.data
 
 
 def _opt(edns: EdnsOptions, rcode: Rcode) -> bytes:
-    """Our own OPT record: version 0, what we offer, the upper bits of the rcode, DO as it came."""
+    """Encode our OPT record: version 0, our UDP size, the upper bits of `rcode`, and DO as the client sent it."""
     return struct.pack("!BHHBBHH", 0, RecordType.OPT, UDP_SIZE, rcode >> 4, 0, _DO if edns.dnssec_ok else 0, 0)

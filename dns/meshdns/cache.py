@@ -1,11 +1,13 @@
-"""What upstreams said, for as long as they said it may be believed. Pure: the time comes with every call.
+"""Caches upstreams' responses for as long as their TTLs allow. Pure: every call takes the current time.
 
-Bounded by entries and by octets; what was not asked for the longest time goes first. Seconds are whole: an answer
-that came within a second is a second old when the next one begins, so that all TTLs step down at the same time and a
-client never keeps anything too long.
+The cache is bounded by entries and by bytes, and drops the least recently used entry first. Ages are whole seconds: a
+response that arrived within a second is one second old when the next one begins. All TTLs therefore step down at the
+same time, and no client keeps a record for too long.
 
-What is past its time stays for a day, for when no upstream answers (RFC 8767). That none did is remembered too, so
-that a name that cannot be resolved is not asked for by every client anew (RFC 9520).
+Expired responses are kept for a day, for the case that no upstream answers (RFC 8767). Failures are remembered as well,
+so that a name that cannot be resolved is not asked for again by every client (RFC 9520).
+
+Times are seconds of the event loop's clock.
 """
 
 from collections import OrderedDict
@@ -14,31 +16,37 @@ from dataclasses import dataclass
 from meshdns.message import UpstreamReply
 
 MAX_ENTRIES = 20_000
+"""Maximum entries."""
 MAX_CACHE_BYTES = 16 << 20
+"""Maximum bytes of all entries."""
 STALE_SECONDS = 86400
-"""Seconds past its time that an answer is kept for bad days."""
+"""Seconds beyond its lifetime that a response is kept."""
 MAX_ANSWER_BYTES = 16384
-"""Octets of an answer that is kept; a larger one is asked for anew."""
+"""Maximum bytes of a response that is kept; a larger one is requested again each time."""
 RETRY_SECONDS = 1.0
-"""Seconds after a failure before the upstreams are asked again, if there is nothing to show instead."""
+"""Seconds after a failure before the upstreams are asked again if there is no stale response."""
 STALE_RETRY_SECONDS = 30.0
-"""The same, if there is (RFC 8767, section 5)."""
+"""Seconds after a failure before the upstreams are asked again if there is a stale response (RFC 8767, section 5)."""
 MAX_FAILURES = 4096
-"""Questions whose failure is remembered."""
+"""Maximum failed questions that are remembered."""
 
 _OVERHEAD = 600
-"""Octets of an entry beside its records: the objects, the key, its place in the dictionary. Measured."""
+"""Measured bytes of an entry beside its records: the objects, the key, its place in the dictionary."""
 
 
 @dataclass(slots=True)
 class _CacheEntry:
+    """A cached response."""
+
     reply: UpstreamReply
     came: int
+    """The whole second in which it arrived."""
     cost: int
+    """Its estimated bytes of memory."""
 
 
 class ForwardCache:
-    """By `message.cache_key`, so that what differs by type, class, RD, CD or DO is never mixed."""
+    """Responses by `message.cache_key`, so that queries that differ in type, class, RD, CD or DO are never mixed."""
 
     def __init__(
         self, entries: int = MAX_ENTRIES, octets: int = MAX_CACHE_BYTES, *, stale: int = STALE_SECONDS
@@ -48,15 +56,15 @@ class ForwardCache:
         self._stale = stale
         self._entries: OrderedDict[bytes, _CacheEntry] = OrderedDict()
         self._failed: OrderedDict[bytes, float] = OrderedDict()
-        """When each may be tried again."""
+        """When the upstreams may be asked again, by key."""
         self.octets = 0
-        """What it takes of memory, roughly."""
+        """Estimated bytes of memory of all entries."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def fresh(self, key: bytes, now: float) -> tuple[UpstreamReply, int] | None:
-        """An answer that is still to be believed, and its age in seconds."""
+        """Return a response that has not expired and its age in seconds, or None."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -69,7 +77,7 @@ class ForwardCache:
         return entry.reply, age
 
     def stale(self, key: bytes, now: float) -> UpstreamReply | None:
-        """An answer that may be past its time: only for when there is no other."""
+        """Return a response that may have expired, or None. It is only for when no upstream answers."""
         entry = self._entries.get(key)
         if entry is None or int(now) - entry.came >= entry.reply.lifetime + self._stale:
             return None
@@ -77,7 +85,7 @@ class ForwardCache:
         return entry.reply
 
     def put(self, key: bytes, reply: UpstreamReply, now: float) -> None:
-        """Keep an answer instead of what was known, if it may be kept."""
+        """Replace the entry of a key by a new response. A response that must not be cached only removes the entry."""
         self._failed.pop(key, None)
         self._drop(key)
         if reply.lifetime <= 0 or len(reply.body) > MAX_ANSWER_BYTES:
@@ -89,14 +97,14 @@ class ForwardCache:
             self._drop(next(iter(self._entries)))
 
     def failed(self, key: bytes, now: float) -> None:
-        """No upstream had an answer."""
+        """Remember that no upstream had an answer."""
         self._failed.pop(key, None)
         if len(self._failed) >= MAX_FAILURES:
             self._failed.popitem(last=False)
         self._failed[key] = now + (RETRY_SECONDS if self.stale(key, now) is None else STALE_RETRY_SECONDS)
 
     def failing(self, key: bytes, now: float) -> bool:
-        """Whether it failed so recently that the upstreams are to be left alone."""
+        """Return whether a question failed so recently that the upstreams must not be asked again yet."""
         again = self._failed.get(key)
         return again is not None and now < again
 

@@ -1,7 +1,7 @@
-"""Cached answers as they go out, in blocks, for transports that look up before they think.
+"""Cached responses of upstreams as ready blocks, for the transport that looks up a query before parsing it.
 
-The octets of a question behind its ID decide its answer, as long as no TTL has stepped down: for the rest of a second.
-Then the answer is written anew, which takes no parsing, since what the octets mean is remembered.
+The bytes of a query behind its ID decide its response until the next TTL countdown, that is for the rest of a second.
+After that the response is written again. This needs no parsing, since the parsed form of each query is remembered.
 """
 
 import asyncio
@@ -12,23 +12,31 @@ from meshdns.message import write_response
 from meshdns.response_block import encode_block
 
 MAX_QUESTIONS = 8192
-"""Questions that are remembered; when more come, all are forgotten."""
+"""How many parsed queries are remembered; when there are more, all are forgotten."""
 MAX_ANSWER_BYTES = 1232
-"""Octets of an answer."""
+"""Maximum bytes of a response."""
 
 
 class FastpathCache(dict[bytes, bytes | None]):
-    """Answers over UDP as blocks with ID 0, by a question without its ID; `ready[...]` is None for an unknown one."""
+    """UDP responses as blocks with ID 0, by query without its ID. `ready[key]` is None for an unknown query."""
 
     def __init__(self, cache: ForwardCache) -> None:
         super().__init__()
         self._cache = cache
         self._meaning: dict[bytes, tuple[DnsQuery, bytes]] = {}
+        """The parsed query and its cache key, by query without its ID."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop, once there is an entry."""
         self._tick: asyncio.TimerHandle | None = None
+        """The timer that ends the current second; None while no entry is stored."""
 
     def keep(self, packet: bytes, query: DnsQuery, key: bytes, said: bytes) -> None:
-        """Remember an answer from the cache; not for who asks differently each time, as with cookies."""
+        """Store a cached response to a query.
+
+        Responses that are too large are left out, and so are queries with EDNS options such as cookies: their bytes
+        differ each time.
+        """
+        # Behind header and question: nothing, or an OPT record without options (11 bytes).
         if len(said) > MAX_ANSWER_BYTES or len(packet) - 12 - len(query.question) not in (0, 11):
             return
         if len(self._meaning) >= MAX_QUESTIONS:
@@ -37,12 +45,12 @@ class FastpathCache(dict[bytes, bytes | None]):
         self._put(packet[2:], b"\0\0" + said[2:])
 
     def forget(self) -> None:
-        """Nothing that is known is to be used again without a look at whose name it is."""
+        """Drop every entry, so that each query is checked again for whether its name is own."""
         self.clear()
         self._meaning.clear()
 
     def close(self) -> None:
-        """End the clock."""
+        """Stop the timer."""
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
@@ -59,13 +67,15 @@ class FastpathCache(dict[bytes, bytes | None]):
         return self._put(question, write_response(query, *known, tcp=False))
 
     def _put(self, question: bytes, said: bytes) -> bytes:
+        """Store a block, and set the timer that clears it when its TTLs count down."""
         if self._tick is None:
             self._loop = asyncio.get_running_loop()
+            # The cache counts whole seconds of the loop's clock, so all TTLs step down at the next full second.
             self._tick = self._loop.call_at(int(self._loop.time()) + 1, self._next_second)
         self[question] = whole = encode_block(said)
         return whole
 
     def _next_second(self) -> None:
-        """All TTLs have stepped down."""
+        """Drop all blocks: every TTL has stepped down by one."""
         self._tick = None
         self.clear()

@@ -1,9 +1,9 @@
-"""Other names: answered from the cache, or by upstreams on behalf of the client.
+"""Answers queries for names that are not own: from the cache, or by asking upstreams on behalf of the client.
 
-A question goes out in our own words, with an ID and a source port of ours, so that all who ask the same share one
-exchange and one answer. What came is kept; when nothing comes, what was known before is better than nothing (RFC 8767).
-Places for questions under way are bounded, in all and for each source: beyond, SERVFAIL comes at once, and own names
-are answered as ever.
+A query is sent upstream in our own form, with an ID and source port of ours, so that all clients that ask the same
+share one exchange and one response. Responses are cached. If no upstream answers, a stale response is better than none
+(RFC 8767). The number of outstanding queries is bounded, in total and per client: beyond the bound, clients get
+SERVFAIL at once, and own names are answered as before.
 """
 
 import asyncio
@@ -31,43 +31,46 @@ from meshdns.upstream_sockets import UpstreamSockets
 from meshdns.upstreams import Address, Upstreams
 
 MAX_OUTSTANDING = 1024
-"""Questions under way at a time."""
+"""Maximum outstanding queries."""
 CLIENT_SHARE = 4
-"""One source has at most one of so many parts of them."""
+"""One client may have at most 1/`CLIENT_SHARE` of the outstanding queries."""
 STALE_AFTER = 1.8
-"""Seconds after which a client gets what was known before (RFC 8767, section 5)."""
+"""Seconds after which a waiting client gets a stale response, if there is one (RFC 8767, section 5)."""
 
 SendResponse = Callable[[bytes], None]
+"""Sends a response to the client that asked."""
 
 
 class UpstreamNetwork(QueryNetwork, Protocol):
-    """What a forwarder asks over: `lines`, except in tests."""
+    """The network as a forwarder uses it: `upstream_sockets.UpstreamSockets`, except in tests."""
 
     async def close(self) -> None:
-        """As `UpstreamSockets.close`."""
+        """Close all sockets; no more responses are delivered."""
         ...
 
 
 @dataclass(slots=True)
 class ForwardCounters:
-    """What became of the questions about other names since the start."""
+    """How queries for other names were handled since the start."""
 
     cached: int = 0
-    """Answered from the cache; not those that the transports look up in `Forwarder.ready`."""
+    """Answered from the cache, not counting responses that a transport looked up in `Forwarder.ready` itself."""
     asked: int = 0
     """Exchanges with upstreams."""
     shared: int = 0
-    """Questions that joined an exchange under way."""
+    """Queries that joined an exchange under way."""
     failed: int = 0
-    """Exchanges without an answer."""
+    """Exchanges that ended without an answer."""
     stale: int = 0
-    """Answered with what was past its time."""
+    """Queries answered with a stale response."""
     capped: int = 0
-    """Refused for want of a place."""
+    """Queries refused because a bound on outstanding queries was reached."""
 
 
 @dataclass(slots=True, eq=False)
 class _WaitingClient:
+    """One client that waits for an exchange."""
+
     query: DnsQuery
     host: str
     tcp: bool
@@ -76,15 +79,22 @@ class _WaitingClient:
 
 @dataclass(slots=True, eq=False)
 class _PendingQuery:
+    """One exchange and the clients that wait for it."""
+
     exchange: UpstreamQuery
     waiting: list[_WaitingClient] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+    """Fires when the clients get a stale response; None if there is none to give."""
     overdue: bool = False
-    """It takes so long that clients get what was known before."""
+    """Whether that time has passed: from then on every client gets the stale response at once."""
 
 
 class Forwarder:
-    """Resolves what is not ours. Without upstreams it refuses."""
+    """Resolves names that are not own. Without upstreams it answers REFUSED.
+
+    `outstanding` is the maximum of outstanding queries, `share` that of one client; None takes the usual part of
+    `outstanding`. `cache`, `patience` and `ways` default to the usual ones.
+    """
 
     def __init__(
         self,
@@ -103,26 +113,30 @@ class Forwarder:
         self._ways: UpstreamNetwork = ways or UpstreamSockets()
         self._loops = LoopDetector(self._ways)
         self._looked = True
-        """Whether loops were looked for since the start; without a name server around it there is none to find."""
+        """Whether loops were probed for since `start`. True before `start`: without a name server around it there is no
+        loop.
+        """
         self._under_way: dict[bytes, _PendingQuery] = {}
+        """Exchanges by cache key."""
         self.ready = FastpathCache(self._cache)
+        """Responses that the UDP transport may look up by itself."""
         self.counters = ForwardCounters()
 
     def start(self, listen: Sequence[Address]) -> None:
-        """The name server listens on these addresses: never ask them."""
+        """Begin to forward for a name server that listens on these addresses; they are never used as upstreams."""
         self._upstreams.leave_out(own_address_matcher(listen))
         self._upstreams.look(asyncio.get_running_loop().time())
         self._looked = False
 
     def ask(self, packet: bytes, query: DnsQuery, host: str, send: SendResponse, *, tcp: bool = False) -> bytes | None:
-        """The answer to a client's question, if there is one now; else `send` gets it within 4.5 s.
+        """Return the response to a client's query if it is available now; else None, and `send` gets it within 4.5 s.
 
-        SERVFAIL if no upstream answers or there is no place, REFUSED if there is nobody to ask.
+        The response is SERVFAIL if no upstream answers or a bound on outstanding queries is reached, and REFUSED if
+        there is no upstream for the name.
         """
         if query.type == RecordType.ANY and not tcp:
-            return write_response(
-                query, UpstreamReply(Rcode.NOERROR, truncated=True), 0, tcp=False
-            )  # RFC 8482, section 4.4
+            # ANY is only worth asking for over TCP, where the source address is not forged (RFC 8482, section 4.4).
+            return write_response(query, UpstreamReply(Rcode.NOERROR, truncated=True), 0, tcp=False)
         now = asyncio.get_running_loop().time()
         key = cache_key(query)
         known = self._cache.fresh(key, now)
@@ -135,7 +149,9 @@ class Forwarder:
         if self._loops.recognise(query.name):
             return write_response(query, UpstreamReply(Rcode.REFUSED), 0, tcp=tcp, error=PROHIBITED)
         under_way = self._under_way.get(key)
-        if self._cache.failing(key, now) if under_way is None else under_way.overdue:
+        # Do not wait where waiting is known to be in vain: the upstreams failed a moment ago, or take too long now.
+        in_vain = self._cache.failing(key, now) if under_way is None else under_way.overdue
+        if in_vain:
             return self._instead(query, key, now, None, tcp=tcp)
         if not self._shares.take(host):
             self.counters.capped += 1
@@ -147,11 +163,11 @@ class Forwarder:
         return self._begin(key, waiting, now)
 
     def resolve(self, packet: bytes, query: DnsQuery, host: str, *, tcp: bool = False) -> "asyncio.Future[bytes]":
-        """The same, to be awaited."""
+        """Return a future of the response to a client's query, as `ask` describes it."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def send(said: bytes) -> None:
-            if not answer.done():  # whoever waited may have gone away
+            if not answer.done():  # the client may have closed its connection
                 answer.set_result(said)
 
         said = self.ask(packet, query, host, send, tcp=tcp)
@@ -160,7 +176,7 @@ class Forwarder:
         return answer
 
     async def close(self) -> None:
-        """End what is under way: those who wait get SERVFAIL."""
+        """End all exchanges; waiting clients get SERVFAIL or a stale response."""
         for key, under_way in list(self._under_way.items()):
             under_way.exchange.close()
             self._done(key, None)
@@ -171,9 +187,11 @@ class Forwarder:
     # ---------------------------------------------------------------------------------------------- under way
 
     def _begin(self, key: bytes, waiting: _WaitingClient, now: float) -> bytes | None:
+        """Start an exchange for the first client that asks; returns a response only if there is no upstream to ask."""
         query = waiting.query
         if self._upstreams.look(now) or not self._looked:
-            # Not before there is something to ask: who forwards nothing sends nothing.
+            # Loops are probed for with the first forwarded query, not at start: a server that forwards nothing must
+            # not send anything.
             self._looked = True
             self._loops.look(self._upstreams.all())
         upstreams = self._upstreams.for_name(query.name, now)
@@ -190,12 +208,18 @@ class Forwarder:
         return None
 
     def _join(self, under_way: _PendingQuery, waiting: _WaitingClient) -> None:
+        """Add a client to an exchange under way."""
         self.counters.shared += 1
+        # The same query from another host while ours is under way may be our own, coming back through a loop.
         if all(each.host != waiting.host for each in under_way.waiting):
             self._loops.suspect(self._upstreams.all())
         under_way.waiting.append(waiting)
 
     def _done(self, key: bytes, reply: UpstreamReply | None) -> None:
+        """End an exchange: cache the response and send it to every waiting client.
+
+        `reply` is None if no upstream answered.
+        """
         under_way = self._under_way.pop(key)
         if under_way.timer is not None:
             under_way.timer.cancel()
@@ -209,13 +233,14 @@ class Forwarder:
             good = reply
         for each in under_way.waiting:
             self._shares.give(each.host)
+            # A truncated response is of no use to a client that has come over TCP already.
             if good is None or (good.truncated and each.tcp):
                 each.send(self._instead(each.query, key, now, reply, tcp=each.tcp))
             else:
                 each.send(write_response(each.query, good, 0, tcp=each.tcp))
 
     def _answer_stale(self, key: bytes) -> None:
-        """The upstreams take their time: whoever waits gets what was known, and the exchange goes on for the next."""
+        """Give the waiting clients a stale response; the exchange goes on, and its response serves the next clients."""
         under_way = self._under_way[key]
         under_way.overdue = True
         waiting, under_way.waiting = under_way.waiting, []
@@ -225,7 +250,7 @@ class Forwarder:
             each.send(self._instead(each.query, key, now, None, tcp=each.tcp))
 
     def _instead(self, query: DnsQuery, key: bytes, now: float, reply: UpstreamReply | None, *, tcp: bool) -> bytes:
-        """What a client gets without an answer: what was known before, or what the upstreams said, or SERVFAIL."""
+        """Build the response when there is no good one: a stale response, else the upstreams' error, else SERVFAIL."""
         known = self._cache.stale(key, now)
         if known is not None:
             self.counters.stale += 1

@@ -1,10 +1,10 @@
-"""Upstreams that lead back to us.
+"""Detects upstreams that forward queries back to this server.
 
-One that is our own address is found by looking. One that forwards to us, by itself or by way of others, is found by
-asking it for a name that nobody else can know: if somebody asks us for that name, the loop is closed, and the upstream
-is left alone until such a question does not come back any more. All upstreams are asked with the first question that is
-forwarded and when they change, and again when a question comes from elsewhere while it is under way: that is what a
-loop looks like.
+An upstream that is one of our own addresses is found by comparing addresses. An upstream that forwards to us, directly
+or through others, is found by sending it a random name that is known nowhere else: if a query for that name arrives
+here, there is a loop, and the upstream is not used until such a query no longer comes back. All upstreams are probed
+with the first forwarded query and when they change. They are probed again when a query arrives from elsewhere while the
+same query is under way, since that is how a loop shows.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from meshdns.log_codes import LogCode
 from meshdns.message import build_upstream_query
@@ -22,26 +23,28 @@ from meshdns.upstreams import Address, Upstream
 log = logging.getLogger("vipmesh")
 
 LOOP_TIMEOUT = 3.0
-"""Seconds in which a question comes back if it does."""
+"""Seconds within which a probe must come back to prove a loop."""
 CHECK_INTERVAL = 30.0
-"""Seconds between two looks at the same loop, or two suspicions."""
+"""Seconds between two probes of the same loop, and between two rounds of probes on suspicion."""
 
 _HINFO_IN = b"\0\x0d\0\1"
-"""What nobody asks for in earnest."""
+"""Type HINFO and class IN: a type that clients do not ask for."""
 _RD = 1
 
 
 class LoopDetector:
-    """Asks, and recognises what comes back."""
+    """Probes upstreams for loops and recognises the probes that come back."""
 
     def __init__(self, ways: QueryNetwork) -> None:
         self._ways = ways
         self._sent: dict[bytes, Upstream] = {}
+        """The upstream that each outstanding probe was sent to, by the probe's wire name."""
         self._timers: set[asyncio.TimerHandle] = set()
         self._quiet_until = 0.0
+        """The loop time in seconds before which no suspicion leads to probes."""
 
     def look(self, upstreams: Iterable[Upstream]) -> None:
-        """Find out about these."""
+        """Probe these upstreams, each with a name below the domain that it is asked about."""
         for upstream in upstreams:
             name = b"".join(b"\x10" + secrets.token_hex(8).encode() for _ in range(2)) + upstream.domain
             if len(name) > 255:
@@ -52,18 +55,20 @@ class LoopDetector:
                     upstream.address, build_upstream_query(bytes((_RD,)) + name + _HINFO_IN), lambda _: True
                 )
             except OSError:
+                # The upstream cannot be reached now; a probe that cannot leave proves nothing, and is dropped after
+                # `LOOP_TIMEOUT`.
                 cancel = _nothing
-            self._later(LOOP_TIMEOUT, lambda name=name, cancel=cancel: self._settle(name, cancel))  # type: ignore[misc]
+            self._later(LOOP_TIMEOUT, partial(self._settle, name, cancel))
 
     def suspect(self, upstreams: Iterable[Upstream]) -> None:
-        """A question came that is under way already: look, but not all the time."""
+        """Probe these upstreams because a query looks like a loop, at most once in `CHECK_INTERVAL` seconds."""
         now = asyncio.get_running_loop().time()
         if now >= self._quiet_until:
             self._quiet_until = now + CHECK_INTERVAL
             self.look(upstreams)
 
     def recognise(self, name: bytes) -> bool:
-        """Whether a lower-case wire name that we are asked for is one that we asked for to find a loop."""
+        """Return whether a lower-case wire name belongs to one of our probes; if so, mark its upstream as looping."""
         upstream = self._sent.pop(name, None) if self._sent else None
         if upstream is None:
             return False
@@ -79,13 +84,14 @@ class LoopDetector:
         return True
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop probing."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
         self._sent.clear()
 
     def _settle(self, name: bytes, cancel: Callable[[], None]) -> None:
+        """End a probe: if it has not come back, its upstream does not loop (any more)."""
         cancel()
         upstream = self._sent.pop(name, None)
         if upstream is not None and upstream.looping:
@@ -93,6 +99,8 @@ class LoopDetector:
             upstream.looping = False
 
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
+        """Call a function after some seconds, unless `close` is called before."""
+
         def work() -> None:
             self._timers.discard(timer)
             do()
@@ -102,7 +110,7 @@ class LoopDetector:
 
 
 def own_address_matcher(listen: Sequence[Address]) -> Callable[[Address], bool]:
-    """Whether who asks an address asks the server that listens on these."""
+    """Return a function that says whether an address reaches the server that listens on these addresses."""
     own = {(_plain(host), port) for host, port in listen}
     wildcards = {(ipaddress.ip_address(host).version, port) for host, port in listen if host in ("0.0.0.0", "::")}
 
@@ -116,12 +124,13 @@ def own_address_matcher(listen: Sequence[Address]) -> Callable[[Address], bool]:
 
 
 def _plain(host: str) -> str:
-    """Without interface; a connection to "any address" is one to loopback: ip(7)."""
+    """Strip the interface from an address, and map "any address" to loopback, where connecting to it leads (ip(7))."""
     host = host.partition("%")[0]
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def _is_local(host: str) -> bool:
+    """Return whether this host has an address. Binding a socket is the cheapest way to find out."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as trial:

@@ -1,9 +1,9 @@
-"""An upstream's answer, read once and written for every client that asks the same. Pure.
+"""An upstream's response, parsed once and written for every client that asks the same. Pure.
 
-What is kept has no OPT record, since that is between two neighbours (RFC 6891, section 6.1.1), and says where each
-TTL stands, so that it can be counted down by the octet. A client gets its own question back, in the case it wrote,
-its own flags, an OPT record only if it sent one, and never more than it may: what is forwarded over UDP ends at 1232
-octets, whatever the client offers, so that nobody is flooded by way of us.
+A `UpstreamReply` keeps no OPT record, since OPT is between two neighbours (RFC 6891, section 6.1.1). It keeps the
+offset of every TTL, so that the TTLs can be counted down in place. A client gets back its own question in the case it
+wrote, its own flags, and an OPT record only if it sent one. A forwarded response over UDP never exceeds 1232 bytes,
+whatever size the client offers, so that this server cannot be used to flood a third party.
 """
 
 import struct
@@ -14,14 +14,14 @@ from meshdns.authoritative import PLAIN_SIZE, TCP_SIZE, UDP_SIZE, DnsQuery, Rcod
 from meshdns.rdata import RecordType
 
 MAX_TTL = 86400
-"""Seconds that an answer is kept at most (RFC 8767, section 4: cap what is absurd)."""
+"""Maximum seconds that a response is cached (RFC 8767, section 4, recommends a cap)."""
 MAX_NEGATIVE_TTL = 3600
-"""Seconds that "no such name" is believed at most (RFC 2308, section 5 suggests one to three hours)."""
+"""Maximum seconds that a negative response is cached (RFC 2308, section 5, suggests one to three hours)."""
 STALE_TTL = 30
-"""Seconds that a client may keep an answer that is past its time (RFC 8767, section 4)."""
+"""TTL in seconds of the records of a stale response (RFC 8767, section 4, recommends 30)."""
 
 STALE_ANSWER, PROHIBITED, NO_REACHABLE_AUTHORITY = 3, 18, 22
-"""Extended errors: RFC 8914."""
+"""Extended DNS error codes (RFC 8914)."""
 
 _QR, _TC, _RD, _RA, _CD, _DO = 0x80, 0x02, 0x01, 0x80, 0x10, 0x8000
 _OPT, _SOA, _ANY = int(RecordType.OPT), int(RecordType.SOA), int(RecordType.ANY)
@@ -33,34 +33,43 @@ _LONG = struct.Struct("!I")
 
 
 class UpstreamReply(NamedTuple):
-    """What an upstream said, for any client. A tuple, since one is made for each answer."""
+    """An upstream's response, independent of the client. It is a tuple because one is made for each response."""
 
     rcode: int
+    """The response code, with the upper bits that the OPT record carries."""
     counts: tuple[int, int, int] = (0, 0, 0)
-    """Records in the answer, authority and additional sections."""
+    """How many records the answer, authority and additional sections have."""
     body: bytes = b""
-    """The records, as they follow a question of the same length: compressed names point into it and into each other."""
+    """The records in wire form. Their compressed names are valid behind a question of the same length, as they point
+    into the question and into each other.
+    """
     ttls: tuple[int, ...] = ()
-    """Where in the body the TTL of each record stands."""
+    """The offset in `body` of the TTL of each record."""
     lifetime: int = 0
-    """Seconds that it may be kept."""
+    """Seconds that the response may be cached; 0 if it must not be."""
     truncated: bool = False
-    """There is more, but the upstream did not tell it."""
+    """Whether the upstream set the TC flag: there is more, which only TCP gives."""
 
 
 def question_of(query: DnsQuery) -> bytes:
-    """Name, type and class, the name in lower case."""
+    """Return name, type and class in wire form, the name in lower case."""
     return query.name + query.question[len(query.name) :]
 
 
 def cache_key(query: DnsQuery) -> bytes:
-    """What decides the answer of an upstream: RD, CD and DO, then the question."""
+    """Return the cache key of a query: RD, CD and DO in one byte, then the question.
+
+    These decide an upstream's response.
+    """
     dnssec_ok = 2 if query.edns is not None and query.edns.dnssec_ok else 0
     return bytes((query.flags[0] & _RD | dnssec_ok | query.flags[1] & _CD,)) + question_of(query)
 
 
 def build_upstream_query(key: bytes, *, edns: bool = True) -> bytes:
-    """The question for an upstream, without its ID. `edns`: with an OPT record of ours, as nearly all understand."""
+    """Build the query for an upstream, without its ID.
+
+    `edns` adds an OPT record of ours, which nearly all servers understand.
+    """
     flags = bytes((key[0] & _RD, key[0] & _CD))
     if not edns:
         return flags + b"\0\1\0\0\0\0\0\0" + key[1:]
@@ -68,13 +77,16 @@ def build_upstream_query(key: bytes, *, edns: bool = True) -> bytes:
 
 
 def parse_reply(packet: bytes, question: bytes) -> UpstreamReply | None:
-    """An answer to the question (lower case); None if it is none, or malformed: then it was not heard (RFC 5452)."""
+    """Parse a response to `question` (lower case); None if it answers another question or is malformed.
+
+    The caller must ignore a None as if the packet had not arrived and keep waiting: it may be forged (RFC 5452).
+    """
     if len(packet) < 12 or packet[2] & 0xF8 != _QR:
         return None
     rcode = packet[3] & 0xF
     end = 12 + len(question)
     if packet[4:6] != b"\0\1":
-        # Some say no more than that they will not; who forges that has still to guess the ID and the port.
+        # Some servers send an error as a bare header. A forger still has to guess the ID and the port.
         return UpstreamReply(rcode) if rcode and len(packet) == 12 else None
     name_end = end - 4
     if packet[12:name_end].lower() != question[:-4] or packet[name_end:end] != question[-4:]:
@@ -88,36 +100,47 @@ def parse_reply(packet: bytes, question: bytes) -> UpstreamReply | None:
 
 
 def _records(packet: bytes, start: int, rcode: int, question: bytes) -> UpstreamReply | None:
+    """Parse the records behind the question, from byte `start` on.
+
+    The result is None if an OPT record is outside the additional section. Raises IndexError or struct.error if a record
+    is malformed.
+    """
     qtype = question[-4] << 8 | question[-3]
     kept = [0, 0, 0]
     ttls: list[int] = []
     changed: list[tuple[int, int]] = []
-    """Where a TTL stands that is kept as another one, and which."""
+    """The offset and the new value of each TTL that is capped."""
     least, negative, answered = MAX_TTL, None, False
     at = end = start
     for section, count in enumerate(_SECTIONS.unpack_from(packet, 6)):
         for _ in range(count):
+            # Nearly every owner name is a two-byte pointer into the first 256 bytes; a call costs more than the test.
             at = at + 2 if packet[at] == 0xC0 and packet[at + 1] < at else _after_name(packet, at)
             kind, _, ttl, length = _RECORD.unpack_from(packet, at)
             if kind == _OPT:
+                # The TTL field of an OPT record holds the upper 8 bits of the response code (RFC 6891, section 6.1.3).
                 rcode |= ttl >> 20 & 0xFF0
                 if section < 2:
                     return None
-                break  # what is behind it would point to the wrong places without it, and is optional
+                # Drop what follows the OPT record: without the OPT record in between, compression pointers beyond it
+                # would be off. Additional records are optional anyway.
+                break
             place = at + 4 - start
             ttls.append(place)
             at += 10 + length
             kept[section] += 1
-            told = ttl
+            received = ttl
             if ttl > MAX_TTL:
-                ttl = 0 if ttl >> 31 else MAX_TTL  # RFC 2181, section 8
+                ttl = 0 if ttl >> 31 else MAX_TTL  # a TTL with the top bit set counts as 0: RFC 2181, section 8
             if section == 0:
                 answered |= kind == qtype
             elif section == 1 and kind == _SOA and length >= 22:
+                # MINIMUM is the last field of the SOA record and caps how long the negative response is cached (RFC
+                # 2308, section 5).
                 (minimum,) = _LONG.unpack_from(packet, at - 4)
                 negative = ttl = min(ttl, minimum, MAX_NEGATIVE_TTL)
             least = min(least, ttl)
-            if ttl != told:
+            if ttl != received:
                 changed.append((place, ttl))
             end = at
     if end > len(packet):
@@ -130,6 +153,7 @@ def _records(packet: bytes, start: int, rcode: int, question: bytes) -> Upstream
 
 
 def _with_ttls(body: bytes, ttls: Iterable[tuple[int, int]]) -> bytes:
+    """Return the body with other TTLs, given as pairs of offset and seconds."""
     changed = bytearray(body)
     for at, ttl in ttls:
         _LONG.pack_into(changed, at, ttl)
@@ -137,7 +161,10 @@ def _with_ttls(body: bytes, ttls: Iterable[tuple[int, int]]) -> bytes:
 
 
 def _lifetime(rcode: int, answered: bool, negative: int | None, least: int) -> int:
-    """RFC 2308, section 5: without a SOA record "there is none" is not kept; nor is what is no answer at all."""
+    """Return the seconds that a response may be cached (RFC 2308, section 5).
+
+    A negative response without a SOA record is not cached, and neither is an error.
+    """
     if rcode == _NOERROR and answered:
         return least
     if rcode in (_NOERROR, _NXDOMAIN) and negative is not None:
@@ -146,11 +173,14 @@ def _lifetime(rcode: int, answered: bool, negative: int | None, least: int) -> i
 
 
 def _after_name(packet: bytes, at: int) -> int:
-    """Where a name ends that may be compressed: RFC 1035, section 4.1.4. Names are not followed: nobody reads them."""
+    """Return the offset behind a name that may be compressed (RFC 1035, section 4.1.4).
+
+    Pointers are checked but not followed, since the names are not read. Raises IndexError for a malformed name.
+    """
     while length := packet[at]:
         if length >= 0xC0:
             if (length & 0x3F) << 8 | packet[at + 1] >= at:
-                raise IndexError  # to what comes later: a loop
+                raise IndexError  # a pointer must lead backwards, or it could form a loop
             return at + 2
         if length > 63:
             raise IndexError
@@ -162,7 +192,7 @@ def _after_name(packet: bytes, at: int) -> int:
 
 
 def response_size_limit(query: DnsQuery, tcp: bool) -> int:
-    """The octets that a client may get."""
+    """Return the maximum size of a response to a client, in bytes."""
     if tcp:
         return TCP_SIZE
     return PLAIN_SIZE if query.edns is None else max(PLAIN_SIZE, min(query.edns.size, UDP_SIZE))
@@ -171,7 +201,11 @@ def response_size_limit(query: DnsQuery, tcp: bool) -> int:
 def write_response(
     query: DnsQuery, reply: UpstreamReply, elapsed: int, *, tcp: bool, error: int | None = None
 ) -> bytes:
-    """The answer for a client, `elapsed` seconds after it came. `error`: an extended error, if the client has EDNS."""
+    """Build the response for a client.
+
+    `elapsed` is the age of the reply in seconds, which is subtracted from every TTL. `error` is an extended DNS error
+    (RFC 8914), sent only if the client uses EDNS; None for no error.
+    """
     body = reply.body
     if elapsed and body:
         body = _with_ttls(body, [(at, max(0, _LONG.unpack_from(body, at)[0] - elapsed)) for at in reply.ttls])
@@ -180,6 +214,7 @@ def write_response(
     room = response_size_limit(query, tcp) - 12 - len(query.question) - len(opt)
     if len(body) > room:
         body, counts, truncated = _cut(reply, body, room)
+    # An extended response code does not fit in the header alone; a client without EDNS gets SERVFAIL instead.
     rcode = reply.rcode & 0xF if query.edns is not None or reply.rcode < 16 else Rcode.SERVFAIL
     header = _HEADER.pack(
         query.id,
@@ -194,12 +229,17 @@ def write_response(
 
 
 def stale_reply(reply: UpstreamReply) -> UpstreamReply:
-    """The same past its time: each record for `STALE_TTL` seconds."""
+    """Return a copy of an expired reply in which each record has a TTL of `STALE_TTL` seconds."""
     return reply._replace(body=_with_ttls(reply.body, [(at, STALE_TTL) for at in reply.ttls]))
 
 
 def _cut(reply: UpstreamReply, body: bytes, room: int) -> tuple[bytes, tuple[int, int, int], bool]:
-    """Whole records from the start: additional ones may be missing silently (RFC 2181, section 9), others not."""
+    """Keep as many whole records from the start as fit into `room` bytes.
+
+    Returns the body, the counts and whether TC must be set: additional records may be missing without it, others must
+    not (RFC 2181, section 9).
+    """
+    # A TTL is followed by the 2 bytes of RDLENGTH and by RDATA, so a record ends 6 bytes and RDLENGTH behind its TTL.
     ends = [at + 6 + int.from_bytes(body[at + 4 : at + 6], "big") for at in reply.ttls]
     fit = sum(end <= room for end in ends)
     answers = min(fit, reply.counts[0])
@@ -210,6 +250,7 @@ def _cut(reply: UpstreamReply, body: bytes, room: int) -> tuple[bytes, tuple[int
 
 
 def _opt(dnssec_ok: bool, rcode: int, error: int | None) -> bytes:
+    """Encode an OPT record of ours (RFC 6891, section 6.1); `error` is an extended DNS error or None."""
     option = b"" if error is None else struct.pack("!HHH", 15, 2, error)
     flags = _DO if dnssec_ok else 0
     return struct.pack("!BHHBBHH", 0, RecordType.OPT, UDP_SIZE, rcode >> 4, 0, flags, len(option)) + option

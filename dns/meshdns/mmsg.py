@@ -1,4 +1,4 @@
-"""recvmmsg(2) and sendmmsg(2): many datagrams by one system call, for those who lay out the memory themselves."""
+"""ctypes bindings of recvmmsg(2) and sendmmsg(2), which pass many datagrams per call; callers lay out the memory."""
 
 import ctypes
 import sys
@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 
 class IoVector(ctypes.Structure):
-    """struct iovec: readv(2)."""
+    """struct iovec, see readv(2)."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 class MsgHeader(ctypes.Structure):
-    """struct msghdr: recvmsg(2)."""
+    """struct msghdr, see recvmsg(2)."""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -26,13 +26,13 @@ class MsgHeader(ctypes.Structure):
 
 
 class MmsgHeader(ctypes.Structure):
-    """struct mmsghdr: recvmmsg(2)."""
+    """struct mmsghdr, see recvmmsg(2)."""
 
     _fields_ = (("message", MsgHeader), ("length", ctypes.c_uint32))
 
 
 def available() -> bool:
-    """Whether this kernel and C library have the calls, with the layout that is wired here."""
+    """Return whether this platform has both calls, with the 64-bit Linux structures that are declared here."""
     if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
         return False
     libc = ctypes.CDLL(None)
@@ -40,8 +40,13 @@ def available() -> bool:
 
 
 def load_calls() -> tuple[Callable[..., int], Callable[..., int]]:
-    """Both of them: file descriptor, headers, how many, flags; receiving takes a timeout at the end."""
-    # Without giving the interpreter away: neither call waits, and to get it back from a busy thread would take longer.
+    """Return recvmmsg and sendmmsg.
+
+    Both take a file descriptor, the headers, their count and flags; recvmmsg takes a timeout in addition. They return
+    the number of datagrams, or -1 with errno in `ctypes.get_errno()`.
+    """
+    # PyDLL keeps the GIL during the call: neither call blocks, and getting the GIL back from a busy thread would take
+    # longer than the call itself.
     libc = ctypes.PyDLL(None, use_errno=True)
     receive, send = libc.recvmmsg, libc.sendmmsg
     receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]

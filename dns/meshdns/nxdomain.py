@@ -1,8 +1,9 @@
-"""Answers for names that do not exist, put together from parts.
+"""NXDOMAIN responses, assembled from cached parts.
 
-Resolvers try a name in each of their search domains, and scanners try random ones: most questions for a missing name
-come once. None of them is kept, since they would push out what is useful; what is kept is the answer without the name.
-Header and OPT depend on everything of the question but its name, and nearly all else on everything but its first label.
+Resolvers try a name in each of their search domains, and scanners try random names, so most queries for a missing name
+arrive once. Caching their responses would push useful entries out of the packet cache. This module caches only the
+parts of a response that do not depend on the name: header and OPT depend on everything in the query except its name,
+and nearly all the rest depends on everything except the first label.
 """
 
 from collections import OrderedDict
@@ -12,41 +13,56 @@ from meshdns.response_block import BLOCK_SIZE, encode_block
 from meshdns.zone import Zone
 
 MAX_FRAMES = 256
-"""Ways to ask: flags, type, class and OPT."""
+"""How many combinations of flags, type, class and OPT are cached."""
 MAX_PARENTS = 4096
-"""The same for each name above, and each length of the first label."""
+"""How many parts are cached per parent name, length of the first label, and combination of flags, type, class and OPT.
+"""
 _PLAIN_SIZE = 512
 
 T = TypeVar("T")
 
 
 class NxdomainCache:
-    """Of one zone; a key is a question without its ID, an answer is a block with ID 0."""
+    """Assembles NXDOMAIN responses for one zone.
+
+    A key is a query without its ID, and a response is a block with ID 0.
+    """
 
     def __init__(self, zone: Zone) -> None:
         self._zone = zone
         self._frames: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
-        """Header and OPT of the answer, by what the question has beside its name."""
+        """Header and OPT of a response, by the query without its ID and name."""
         self._parents: OrderedDict[bytes, tuple[bytes, int, bytes]] = OrderedDict()
-        """Header, end of the name in the question, and what follows the question, to the end of the block."""
+        """By the query without its ID and first label: the header, the offset of the end of the name in the key, and
+        what follows the question, up to the end of the block.
+        """
 
     def replace(self, zone: Zone) -> None:
-        """Answer from this zone."""
+        """Answer from this zone from now on."""
         self._zone = zone
         self._parents.clear()
 
     def learn(self, key: bytes, said: bytes) -> None:
-        """An answer that says NXDOMAIN: from now on those to similar questions are known."""
+        """Cache the name-independent parts of an NXDOMAIN response.
+
+        They serve all queries that differ from this one only in the name.
+        """
         end = key.find(0, 10) + 1
+        # Behind the name: type and class (4 bytes), and possibly an OPT record without options (11 bytes). Queries with
+        # EDNS options, such as cookies, differ each time and are not worth a place.
         if len(key) - end in (4, 15):
             insert_bounded(
                 self._frames, key[:10] + key[end:], (b"\0\0" + said[2:12], said[-11:] if said[11] else b""), MAX_FRAMES
             )
 
     def answer(self, key: bytes) -> bytes | None:
-        """None: the name exists, or is not ours, or nobody has asked in this way before."""
+        """Return the NXDOMAIN response to a query as a block.
+
+        Returns None if the name exists or is not own, and if no response to a query of this form has been learned yet.
+        """
         if len(key) < 16:
             return None
+        # A key has no ID, so the name begins at byte 10; `first` is where its second label begins.
         first = key[10] + 11
         parent = self._parents.get(key[:11] + key[first:])
         if parent is None:
@@ -57,7 +73,7 @@ class NxdomainCache:
         return header + key[10 : end + 4] + rest
 
     def _answer_first(self, key: bytes, first: int) -> bytes | None:
-        """The first one below a name."""
+        """Answer the first query below a parent name, and cache the parts for the next one."""
         end = key.find(0, 10) + 1
         frame = self._frames.get(key[:10] + key[end:])
         if frame is None or end > 265:
@@ -70,13 +86,14 @@ class NxdomainCache:
         if len(said) > _PLAIN_SIZE:
             return None
         whole = encode_block(said)
+        # What follows the question, including the length at the end, is the same for all first labels of this length.
         if len(whole) == BLOCK_SIZE:
             insert_bounded(self._parents, key[:11] + key[first:], (header, end, whole[end + 6 :]), MAX_PARENTS)
         return whole
 
 
 def insert_bounded(store: OrderedDict[bytes, T], key: bytes, value: T, room: int) -> bytes | None:
-    """Put something into a store with bounds: the key that had to go for it, the oldest one."""
+    """Insert into a bounded store. Returns the key that had to go to make room, the oldest one, or None."""
     gone = store.popitem(last=False)[0] if len(store) >= room else None
     store[key] = value
     return gone

@@ -1,15 +1,17 @@
-"""Ready answers, keyed by the question as it came.
+"""A packet cache: ready responses from the zone, keyed by the bytes of the query.
 
-Everything of a question but its ID decides its answer: flags, name in the case it was written, type, class, OPT. So
-the octets behind the ID are the key, and the answer with ID 0 the value; to answer a question that was seen before is
-to look it up. What is computed is kept, under bounds:
+Everything in a query except its ID decides its response: flags, name in the case it was written, type, class and OPT.
+So the bytes behind the ID are the key, and the response with ID 0 is the value; answering a repeated query is one
+dictionary look-up. Computed responses are kept, within bounds:
 
-* canonical questions (lower case, no EDNS options) for names that exist are kept until the zone changes that name;
-* of several records each answer begins with another one: up to `TURNS` of them are kept and take turns;
-* others, such as those in random case, are kept in a small store of their own, until anything changes;
-* answers for missing names are not kept but put together from parts (`missing`).
+* Responses to canonical queries (lower case, no EDNS options) for existing names are kept until the zone changes that
+  name.
+* If a response has several records, up to `TURNS` rotations of it are kept and used in turn.
+* Responses to other queries, such as those in random case, are kept in a small store of their own until anything in the
+  zone changes.
+* Responses for missing names are not kept but assembled from parts (`nxdomain`).
 
-The oldest goes first when a store is full. Answers from upstreams are never kept here.
+A full store drops its oldest entry. Responses from upstreams are never kept here.
 """
 
 import struct
@@ -24,48 +26,59 @@ from meshdns.response_block import decode_block, encode_block
 from meshdns.zone import Zone
 
 MAX_QUESTIONS = 65536
-"""Canonical questions that are kept: A and AAAA, with and without EDNS, of 16,000 names."""
+"""How many responses to canonical queries are kept: A and AAAA, with and without EDNS, of 16,000 names."""
 MAX_ODD_QUESTIONS = 4096
-"""Other questions that are kept."""
+"""How many other responses are kept."""
 TURNS = 8
+"""Maximum rotations kept of a response with several records."""
 MAX_ANSWER_BYTES = 1232
-"""Octets of an answer that is kept; longer ones go over TCP and are computed each time."""
+"""Maximum bytes of a response that is kept; longer ones go over TCP and are computed each time."""
 
 _AA, _TC, _RCODE = 0x04, 0x02, 0xF
 
 
 class ForwardedAnswers(Protocol):
-    """What is ready for names that are not ours: `ready.Ready`."""
+    """Ready responses for names that are not own: `forward_fastpath.FastpathCache`."""
 
     def get(self, key: bytes, /) -> bytes | None:
-        """A block, if there is one at once."""
+        """Return a block if there is one without any work, else None."""
         ...
 
     def __getitem__(self, key: bytes, /) -> bytes | None:
-        """A block, if there is one after a little work."""
+        """Return a block, possibly after a little work; None if there is none."""
         ...
 
 
 class _NoForwardedAnswers(dict[bytes, None]):
+    """Stands in for `ForwardedAnswers` in a server without a forwarder: it holds no responses."""
+
     def __missing__(self, key: bytes) -> None:
         return None
 
 
 class PacketCache(OrderedDict[bytes, bytes]):
-    """Blocks by key. `known[...]` finds what is elsewhere too, and is None for what is not known."""
+    """Blocks by key.
+
+    `known[key]` also looks where responses are not stored under their key: rotations, odd queries, missing names and
+    `ForwardedAnswers`. It returns None, and does not raise KeyError, if there is no response yet.
+    """
 
     def __init__(self, zone: Zone, others: ForwardedAnswers | None = None) -> None:
         super().__init__()
         self._others: ForwardedAnswers = _NoForwardedAnswers() if others is None else others
         self.turning: OrderedDict[bytes, cycle[bytes]] = OrderedDict()
+        """Responses with several records: each look-up takes the next rotation."""
         self.odd: OrderedDict[bytes, bytes] = OrderedDict()
+        """Responses to queries that are not canonical."""
         self.missing = NxdomainCache(zone)
+        """Assembles NXDOMAIN responses."""
 
     def __missing__(self, key: bytes) -> bytes | None:
+        # Cheapest first: a forwarded response that is ready, then the zone, then one that has to be written again.
         return self._others.get(key) or self.beside(key) or self._others[key]
 
     def beside(self, key: bytes) -> bytes | None:
-        """What is known of the zone and is not in here."""
+        """Return a response from the zone that is not stored in this dictionary itself, or None."""
         turns = self.turning.get(key)
         if turns is not None:
             return next(turns)
@@ -73,7 +86,7 @@ class PacketCache(OrderedDict[bytes, bytes]):
 
 
 class ZoneResponder:
-    """The zone's answers over one transport, as blocks. Not for two threads at a time."""
+    """The zone's responses over one transport, as blocks. It must not be used by two threads at a time."""
 
     def __init__(
         self,
@@ -90,11 +103,15 @@ class ZoneResponder:
         self._odd_room = odd
         self._turn = 0
         self.ready = PacketCache(zone, others)
+        """The packet cache itself."""
         self._keys: dict[bytes, set[bytes]] = {}
-        """The keys in `ready` and `ready.turning`, by name."""
+        """The keys in `ready` and `ready.turning`, by lower-case wire name."""
 
     def replace(self, zone: Zone, touched: Iterable[bytes] | None = None) -> None:
-        """Answer from this zone. `touched`: the lower-case wire names whose answers may differ; None: any."""
+        """Answer from this zone from now on.
+
+        `touched` is the lower-case wire names whose responses may differ from the last zone's; None if any may differ.
+        """
         self._zone = zone
         self.ready.missing.replace(zone)
         self.ready.odd.clear()
@@ -109,17 +126,22 @@ class ZoneResponder:
                 self.ready.turning.pop(key, None)
 
     def ask(self, packet: bytes) -> bytes | ForwardQuery | None:
-        """As `answer_query`."""
+        """Answer a packet from the cache, or compute the response; returns what `authoritative.answer_query`
+        returns."""
         key = packet[2:]
         known = self.ready.get(key) or self.ready.beside(key)
         return self.think(packet) if known is None else packet[:2] + decode_block(known)[2:]
 
     def think(self, packet: bytes) -> bytes | ForwardQuery | None:
-        """The same for what is not known; then it is, if it can be kept."""
+        """Compute the response to a packet that is not in the cache, and keep it if possible.
+
+        Returns what `authoritative.answer_query` returns.
+        """
         self._turn += 1
         said = answer_query(packet, self._zone, tcp=self._tcp, turn=self._turn)
         if not isinstance(said, bytes):
             return said
+        # Only authoritative responses are kept; errors such as FORMERR do not have the AA flag.
         if said[2] & _AA and not said[2] & _TC and said[3] & _RCODE == Rcode.NXDOMAIN:
             self.ready.missing.learn(packet[2:], said)
         elif said[2] & _AA and len(said) <= MAX_ANSWER_BYTES:
@@ -130,9 +152,11 @@ class ZoneResponder:
         return len(self.ready) + len(self.ready.turning) + len(self.ready.odd)
 
     def _keep(self, packet: bytes, said: bytes, *, several: bool) -> None:
+        """Store a response under its query, without its ID."""
         key = packet[2:]
         name = _canonical(packet)
         if name is None:
+            # Rotations are kept for canonical queries only.
             if not several:
                 insert_bounded(self.ready.odd, key, said, self._odd_room)
             return
@@ -145,6 +169,7 @@ class ZoneResponder:
         self._keys.setdefault(name, set()).add(key)
 
     def _turns(self, packet: bytes, name: bytes) -> "cycle[bytes]":
+        """Compute the rotations of a response with several records, evenly spread if there are more than `TURNS`."""
         (qtype,) = struct.unpack_from("!H", packet, 12 + len(name))
         found = self._zone.lookup(name, qtype)
         count = len(found.records) if found else 1
@@ -156,6 +181,7 @@ class ZoneResponder:
         return cycle(said_by_turn)
 
     def _forget(self, key: bytes) -> None:
+        """Drop a key that is no longer stored from the index by name."""
         name = key[10 : key.index(0, 10) + 1]
         keys = self._keys[name]
         keys.discard(key)
@@ -164,12 +190,13 @@ class ZoneResponder:
 
 
 def _canonical(packet: bytes) -> bytes | None:
-    """The name asked for, if the question is as a plain client writes it; only for names that exist.
+    """Return the queried name if the query is written as a plain client writes it, else None.
 
-    Those have no label with a zero octet, so that the first one ends the name.
+    Only for names that exist: none of their labels contains a zero byte, so that the first zero byte ends the name.
     """
     end = packet.index(0, 12) + 1
     name = packet[12:end]
+    # Behind the name: type and class (4 bytes), and possibly an OPT record without options (11 bytes).
     if name != name.lower() or len(packet) - end - 4 not in (0, 11):
         return None
     return name

@@ -1,11 +1,12 @@
-"""A mapping that never changes, and of which a changed copy costs as much as what has changed.
+"""A persistent map: an immutable mapping whose changed copies cost as much as what has changed.
 
-One endpoint among ten thousand is judged anew, one name among forty thousand leads elsewhere: to copy a dictionary for
-that takes longer than all the rest of the work. So it is many small dictionaries, by the hash of the key, and a copy
-makes only those anew that have changed; the others are the same objects in both. That also tells cheaply what is not
-the same in two of them, which is what everything that follows changes starts from.
+When one endpoint among ten thousand changes its health, or one name among forty thousand its records, copying a
+dictionary would take longer than all the rest of the work. So the map consists of many small dictionaries, selected by
+the hash of the key. A changed copy contains new dictionaries only where something has changed, and shares all others
+with the original. That also makes it cheap to find what differs between two maps (`changed_keys`), which is what every
+incremental step starts from. Libraries such as `immutables` do not offer that difference at this cost.
 
-The order of the keys follows from their hashes: whoever needs one sorts.
+The order of the keys depends on their hashes; callers that need an order must sort.
 """
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
@@ -17,13 +18,15 @@ V = TypeVar("V")
 D = TypeVar("D")
 
 SHARDS = 256
-"""A copy is a list of so many and each dictionary that has changed: about even at the sizes that we have."""
+"""How many dictionaries a map has. A copy costs this list and each dictionary that has changed; at our sizes the two
+cost about the same.
+"""
 _MASK = SHARDS - 1
 _EMPTY: dict[Any, Any] = {}
 
 
 class PersistentMap(Mapping[K, V]):
-    """Values are never None."""
+    """An immutable mapping in shards. Values must not be None, which stands for "no value" in `changed`."""
 
     __slots__ = ("_before", "_count", "_itself", "_shards", "_since")
 
@@ -32,19 +35,22 @@ class PersistentMap(Mapping[K, V]):
         self._put(content)
         self._count = len(content)
         self._itself = object()
-        """Stands for this content: who holds it does not hold the content."""
+        """A token for this content. Other maps hold the token and so do not keep the content alive."""
         self._before: object = None
-        """What stands for the content that this one was made from."""
+        """The token of the content that this map was made from; None if it was not made by `changed`."""
         self._since: frozenset[K] = frozenset()
-        """The keys of what is not the same object there."""
+        """The keys whose values are not the same objects as in that content."""
 
     @classmethod
     def of(cls, content: Mapping[K, V]) -> "PersistentMap[K, V]":
-        """Itself, if it is one."""
+        """Return `content` as a `PersistentMap`: itself if it is one, else a copy."""
         return content if isinstance(content, PersistentMap) else cls(content)
 
     def changed(self, changes: Mapping[K, V | None]) -> "PersistentMap[K, V]":
-        """With these values, None: there is none any more; itself where they are the same objects already."""
+        """Return a map with these values set; None removes a key.
+
+        Returns this map itself if all values are the same objects already.
+        """
         real = {key: value for key, value in changes.items() if self.get(key) is not value}
         if not real:
             return self
@@ -55,10 +61,11 @@ class PersistentMap(Mapping[K, V]):
         return made
 
     def _put(self, changes: Mapping[K, V | None]) -> int:
-        """How many more there are then."""
+        """Apply changes to the shards of a map that is not in use yet. Returns by how many keys it has grown."""
         shards, own, more = self._shards, set[int](), 0
         for key, value in changes.items():
             at = hash(key) & _MASK
+            # Other maps may share this shard: copy it before the first change.
             if at not in own:
                 own.add(at)
                 shards[at] = shards[at].copy()
@@ -81,7 +88,7 @@ class PersistentMap(Mapping[K, V]):
     def get(self, key: K, /, default: V | D) -> V | D: ...
 
     def get(self, key: K, /, default: Any = None) -> Any:
-        """As of any mapping."""
+        """Return the value of a key, or `default`."""
         return self._shards[hash(key) & _MASK].get(key, default)
 
     def __contains__(self, key: object) -> bool:
@@ -94,11 +101,11 @@ class PersistentMap(Mapping[K, V]):
         return self._count
 
     def items(self) -> ItemsView[K, V]:
-        """As of any mapping."""
+        """Return a view of the keys and values."""
         return _MapItems(self)
 
     def values(self) -> ValuesView[V]:
-        """As of any mapping."""
+        """Return a view of the values."""
         return _MapValues(self)
 
     def __eq__(self, other: object) -> bool:
@@ -108,14 +115,14 @@ class PersistentMap(Mapping[K, V]):
             return self._count == len(other) and dict(self.items()) == dict(other)
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # as of any mapping
+    __hash__ = None  # type: ignore[assignment]  # no mapping is hashable
 
     def __repr__(self) -> str:
         return f"PersistentMap({dict(self.items())!r})"
 
 
 class _MapItems(ItemsView[K, V]):
-    """Without a look-up for each key."""
+    """Iterates over the shards directly, without a look-up for each key."""
 
     _mapping: PersistentMap[K, V]
 
@@ -124,6 +131,8 @@ class _MapItems(ItemsView[K, V]):
 
 
 class _MapValues(ValuesView[V]):
+    """Iterates over the shards directly, without a look-up for each key."""
+
     _mapping: PersistentMap[Any, V]
 
     def __iter__(self) -> Iterator[V]:
@@ -131,11 +140,12 @@ class _MapValues(ValuesView[V]):
 
 
 def changed_keys(old: Mapping[K, Any], new: Mapping[K, Any]) -> set[K]:
-    """The keys of what is not the same object in both."""
+    """Return the keys whose values are not the same object in both mappings, including keys of only one of them."""
     if old is new:
         return set()
     if not (isinstance(old, PersistentMap) and isinstance(new, PersistentMap)):
         return _differing(old, new)
+    # The usual case: `new` was made from `old`, and recorded its changes.
     if new._before is old._itself:
         return set(new._since)
     found: set[K] = set()
@@ -146,4 +156,5 @@ def changed_keys(old: Mapping[K, Any], new: Mapping[K, Any]) -> set[K]:
 
 
 def _differing(old: Mapping[K, Any], new: Mapping[K, Any]) -> set[K]:
+    """Compare two mappings key by key."""
     return {*[key for key, value in new.items() if value is not old.get(key)], *(old.keys() - new.keys())}

@@ -1,4 +1,7 @@
-"""Names and records in wire form: RFC 1035, section 3. Pure; made once, when the zone changes, never per question."""
+"""Names and records in wire form (RFC 1035, section 3).
+
+The module is pure. Its functions run when the zone changes, never per query.
+"""
 
 import ipaddress
 import struct
@@ -8,11 +11,11 @@ from enum import IntEnum
 from functools import lru_cache
 
 MAX_CACHED_ADDRESSES = 16384
-"""So many are read once, and have one record wherever they stand."""
+"""How many parsed addresses `address_record` caches; equal addresses then share one `ResourceRecord`."""
 
 
 class RecordType(IntEnum):
-    """Record types that the server treats on their own (IANA, DNS parameters)."""
+    """Record types that the server handles specially (IANA, DNS Parameters)."""
 
     A = 1
     NS = 2
@@ -29,14 +32,20 @@ class RecordType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ResourceRecord:
-    """One resource record of a name; its TTL is the zone's."""
+    """One resource record without its owner name. Its TTL is the zone's."""
 
     type: int
+    """The record type as a number; see `RecordType`."""
     data: bytes
+    """RDATA in wire form."""
 
 
 def encode_name(name: str) -> bytes:
-    """`a.b` -> `\\x01a\\x01b\\x00`, lower case (RFC 1035, section 3.1). Raises ValueError if it is not a DNS name."""
+    """Encode a domain name in lower case (RFC 1035, section 3.1): `a.b` becomes `\\x01a\\x01b\\x00`.
+
+    Raises ValueError if the text is not a valid DNS name: not ASCII, an empty label, a label over 63 bytes, or over 255
+    bytes in wire form.
+    """
     try:
         labels = [label.encode("ascii") for label in name.lower().removesuffix(".").split(".")]
     except UnicodeEncodeError as error:
@@ -48,7 +57,7 @@ def encode_name(name: str) -> bytes:
 
 
 def name_suffixes(name: bytes) -> Iterator[bytes]:
-    """A wire name, then each of its parents, without the root."""
+    """Yield a wire name and then each of its parents, without the root."""
     start = 0
     while name[start]:
         yield name[start:]
@@ -57,36 +66,43 @@ def name_suffixes(name: bytes) -> Iterator[bytes]:
 
 @lru_cache(MAX_CACHED_ADDRESSES)
 def address_record(text: str) -> ResourceRecord:
-    """A or AAAA. Raises ValueError for what is no address."""
+    """Return the A or AAAA record of an IP address. Raises ValueError for an invalid address."""
     parsed = ipaddress.ip_address(text)
     return ResourceRecord(RecordType.A if parsed.version == 4 else RecordType.AAAA, parsed.packed)
 
 
 def pointer_record(target: bytes) -> ResourceRecord:
-    """PTR to a wire name."""
+    """Return a PTR record to a wire name."""
     return ResourceRecord(RecordType.PTR, target)
 
 
 def srv_record(priority: int, weight: int, port: int, target: bytes) -> ResourceRecord:
-    """SRV to a wire name, which is never compressed (RFC 2782)."""
+    """Return an SRV record to a wire name, which must not be compressed (RFC 2782)."""
     return ResourceRecord(RecordType.SRV, struct.pack("!HHH", priority, weight, port) + target)
 
 
 def text_record(words: Sequence[str]) -> ResourceRecord:
-    """TXT with a string per word, each cut to the 255 octets that a string can have (RFC 1035, section 3.3.14)."""
+    """Return a TXT record with one string per word.
+
+    Each word is cut to the 255 bytes that a string can hold (RFC 1035, section 3.3.14).
+    """
     strings = [word.encode()[:255] for word in words]
     return ResourceRecord(RecordType.TXT, b"".join(bytes((len(string),)) + string for string in strings))
 
 
 def name_server_name(apex: bytes) -> bytes:
-    """The wire name of the server of an apex; one near 255 octets has no room below it and is its own server."""
+    """Return the wire name of an apex's name server: `ns` below the apex.
+
+    An apex of 240 bytes or more leaves no room for a name below it and is its own name server.
+    """
     return b"\x02ns" + apex if len(apex) < 240 else apex
 
 
 def authority_records(apex: bytes, home: bytes, ttl: int, serial: int) -> tuple[ResourceRecord, ResourceRecord]:
-    """SOA and NS of an apex; `home` is the domain that the server's own name is in.
+    """Return the SOA and NS records of an apex (RFC 1035, section 3.3.13).
 
-    RFC 1035, section 3.3.13. The last number is how long a negative answer may be kept (RFC 2308, section 4).
+    `home` is the domain of the server's own name. `ttl`, in seconds, becomes the SOA MINIMUM field: how long a negative
+    response may be cached (RFC 2308, section 4). `serial` is taken modulo 2**32.
     """
     refresh, retry, expire = 3600, 600, 86400
     times = struct.pack("!5I", serial & 0xFFFFFFFF, refresh, retry, expire, ttl)

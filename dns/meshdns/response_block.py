@@ -1,21 +1,21 @@
-"""An answer as it lies in a batch: padded to one size, its length behind it.
+"""A response as it lies in a send buffer: padded to a fixed size, with its length at the end.
 
-A batch of answers of one size is one `bytes.join` and one copy, their lengths and IDs are one strided copy each, and
-so the interpreter does nothing per datagram but the look-up. What is too long for that is kept unpadded, and is put
-into the batch by hand.
+Responses of one size are put into a batch with one `bytes.join` and one copy, and their lengths and IDs with one
+strided copy each, so that the interpreter does nothing per datagram except the look-up. A response that is too long for
+the fixed size is kept unpadded and is put into the batch by itself.
 """
 
 BLOCK_SIZE = 192
-"""Octets: room for nearly all answers with one record, and for those that there is none."""
+"""Bytes of a block: room for nearly all responses with one record, and for negative ones."""
 LENGTH_SIZE = 8
-"""Octets of the length at the end, as the kernel wants it (size_t)."""
+"""Bytes of the length at the end, as the kernel expects it (size_t)."""
 
 
 def encode_block(said: bytes) -> bytes:
-    """An answer as a block; longer than `BLOCK_SIZE` if it has to be."""
+    """Return a response as a block, which is longer than `BLOCK_SIZE` if the response does not fit."""
     return said.ljust(BLOCK_SIZE - LENGTH_SIZE, b"\0") + len(said).to_bytes(LENGTH_SIZE, "little")
 
 
 def decode_block(whole: bytes) -> bytes:
-    """The answer in a block."""
+    """Return the response in a block."""
     return whole[: int.from_bytes(whole[-LENGTH_SIZE:], "little")]

@@ -1,4 +1,4 @@
-"""The name server: sockets around `answer_query`, one zone for all of them, swapped in one assignment."""
+"""The DNS server: sockets around the responder. All of them share one zone, which is replaced in one assignment."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -18,18 +18,24 @@ __all__ = ["LOCAL_NETWORKS", "NameServer", "NameServerError", "QueryCounters"]
 
 @dataclass(slots=True)
 class QueryCounters:
-    """What became of the questions since the start."""
+    """How queries were handled since the start."""
 
     answered: int = 0
+    """Answered from the zone or from a ready response of an upstream, or with an error such as FORMERR."""
     forwarded: int = 0
+    """Passed to the forwarder."""
     refused: int = 0
-    """From outside of the networks that are served."""
+    """Refused because the client is outside the served networks."""
     dropped: int = 0
-    """Not questions at all."""
+    """Dropped because the packet is not a query."""
 
 
 class NameServer:
-    """Answers on each address over UDP and TCP. Questions about other names go to the forwarder, if there is one."""
+    """Serves DNS on each address over UDP and TCP.
+
+    Queries for other names go to `forwarder`; without one they are refused. `listen` is pairs of host and port; port 0
+    takes a free one. Only clients in the `allowed` networks are served.
+    """
 
     def __init__(
         self,
@@ -42,22 +48,22 @@ class NameServer:
         self._listen = tuple(listen)
         self._forwarder = forwarder or Forwarder()
         self.answers = ZoneResponder(zone, self._forwarder.ready)
-        """What is known over UDP."""
+        """The packet cache for UDP."""
         self._answers_tcp = ZoneResponder(zone, tcp=True)
         self._allows = network_matcher(allowed)
         self._udp: list[BatchUdpServer | PlainUdpServer] = []
         self._tcp: list[tuple[asyncio.Server, DnsTcpServer]] = []
         self.counters = QueryCounters()
         self.addresses: tuple[tuple[str, int], ...] = ()
-        """Where it really listens, after `start`: port 0 became a number."""
+        """The addresses it listens on, empty before `start`; port 0 has been replaced by the real port."""
 
     @property
     def forward_counters(self) -> ForwardCounters:
-        """What became of the questions about other names."""
+        """How queries for other names were handled since the start."""
         return self._forwarder.counters
 
     async def start(self) -> None:
-        """Bind every address. Raises `NameServerError`; then none is bound."""
+        """Bind every address. Raises `NameServerError`, and then none is bound."""
         try:
             self.addresses = tuple([await self._serve(host, port) for host, port in self._listen])
         except BaseException:
@@ -66,7 +72,7 @@ class NameServer:
         self._forwarder.start(self.addresses)
 
     async def stop(self) -> None:
-        """Close the sockets and end what is under way."""
+        """Close the sockets and end whatever is under way."""
         for transport in self._udp:
             transport.close()
         for server, connections in self._tcp:
@@ -76,13 +82,17 @@ class NameServer:
         self._udp, self._tcp = [], []
 
     def replace(self, zone: Zone, touched: Iterable[bytes] | None = None) -> None:
-        """Answer from this zone from the next question on. `touched` is what `ZoneBuilder.update` says; None:
-        anything."""
+        """Answer from this zone from the next query on.
+
+        `touched` is the lower-case wire names that `ZoneBuilder.update` returns; None if any response may differ.
+        """
         self.answers.replace(zone, touched)
         self._answers_tcp.replace(zone, touched)
-        self._forwarder.ready.forget()  # a name in there may have become own
+        # A name with a ready response from an upstream may have become own.
+        self._forwarder.ready.forget()
 
     async def _serve(self, host: str, port: int) -> tuple[str, int]:
+        """Bind one address over UDP and TCP; returns it with the real port."""
         udp, tcp = bind_sockets(host, port)
         bound = int(udp.getsockname()[1])
         connections = DnsTcpServer(self)
@@ -91,32 +101,36 @@ class NameServer:
         self._udp.append(await serve_udp(udp, self))
         return host, bound
 
-    # ------------------------------------------------------------------------------- what the transports ask
+    # ------------------------------------------------------------------------------- called by the transports
 
     def allows(self, host: str) -> bool:
-        """Whether a client is served."""
+        """Return whether a client is served."""
         return self._allows(host)
 
     def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | ForwardQuery | None:
-        """What to say to a packet from a host. `looked`: it is not known; the host is served."""
+        """Answer a packet from a host; the result is that of `authoritative.answer_query`.
+
+        `looked` says that the packet cache has no response and that the host is served, so that both checks are
+        skipped.
+        """
         if looked:
             return self._counted(self.answers.think(packet))
         return self._answer(packet, host, self.answers)
 
     def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
-        """What to say to a packet from a host."""
+        """Answer a packet from a host; the result is that of `authoritative.answer_query`."""
         return self._answer(packet, host, self._answers_tcp)
 
     def count(self, answered: int) -> None:
-        """So many were answered from `answers`."""
+        """Count queries that a transport answered from the packet cache by itself."""
         self.counters.answered += answered
 
     def forward(self, question: ForwardQuery, host: str, send: Callable[[bytes], None]) -> bytes | None:
-        """What is known of another name; None: `send` gets it from an upstream."""
+        """Return the response to a forwarded query if it is available now; else None, and `send` gets it later."""
         return self._forwarder.ask(question.packet, question.query, host, send)
 
     def forward_tcp(self, question: ForwardQuery, host: str) -> "asyncio.Future[bytes]":
-        """What is known of another name, or what an upstream says."""
+        """Return a future of the response to a forwarded query."""
         return self._forwarder.resolve(question.packet, question.query, host, tcp=True)
 
     def _answer(self, packet: bytes, host: str, answers: ZoneResponder) -> bytes | ForwardQuery | None:
@@ -134,7 +148,10 @@ class NameServer:
         return said
 
     def _refuse(self, packet: bytes) -> bytes | None:
-        """As many octets as were asked, and no thought about what they mean."""
+        """Answer with REFUSED.
+
+        The response is no longer than the query, so that a forged source address gains nothing by it.
+        """
         if len(packet) < 12 or packet[2] & 0x80:
             self.counters.dropped += 1
             return None

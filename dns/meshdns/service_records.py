@@ -1,14 +1,14 @@
-"""What a zone is made of: services under their names, as whoever runs the name server tells it.
+"""Turns services into records: the input of a zone, and the records that each service adds to it.
 
-A service gives a name its addresses, and brings other names with it:
+A service gives its name addresses and adds other names beside it:
 
     web.mesh.internal              A, AAAA  the addresses of the service
-                                   TXT      what is known of it, for people
-    tasks.web.mesh.internal        A, AAAA  the endpoints that take traffic, one record each
-    a1.web.mesh.internal           A, AAAA  one endpoint, whether it takes traffic or not
-                                   TXT      what is known of it
+                                   TXT      a description of the service for people
+    tasks.web.mesh.internal        A, AAAA  the endpoints that receive traffic, one record each
+    a1.web.mesh.internal           A, AAAA  one endpoint, whether it receives traffic or not
+                                   TXT      a description of the endpoint
     _80._tcp.web.mesh.internal     SRV      the port on the address of the service
-    7.0.112.10.in-addr.arpa        PTR      back from an address to the name
+    7.0.112.10.in-addr.arpa        PTR      from an address back to the name
 """
 
 import ipaddress
@@ -19,20 +19,23 @@ from typing import Any, NamedTuple, TypeAlias
 from meshdns.rdata import ResourceRecord, address_record, encode_name, pointer_record, srv_record, text_record
 
 TASKS_LABEL = "tasks"
-"""The label of the name that stands for all endpoints that take traffic."""
+"""The label of the name that lists all endpoints that receive traffic."""
 
 
 @dataclass(frozen=True, slots=True)
 class DnsEndpoint:
-    """One of those who answer for a service."""
+    """One endpoint of a service."""
 
     label: str
-    """One label below the service's name. Endpoints with the same label share the name; `tasks` is never one's own."""
+    """One label below the service's name. Endpoints with the same label share that name. An endpoint labelled `tasks`
+    gets no name of its own.
+    """
     address: str
+    """An IPv4 or IPv6 address."""
     serving: bool
-    """Whether it takes traffic."""
+    """Whether the endpoint receives traffic."""
     about: tuple[str, ...] = ()
-    """Its TXT record, `key=value` each."""
+    """The strings of its TXT record, `key=value` each; empty for no TXT record."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,41 +43,54 @@ class DnsPort:
     """A port that the service's address listens on."""
 
     number: int
+    """The port number."""
     transport: str
-    """`tcp`, `udp`, `sctp`."""
+    """`tcp`, `udp` or `sctp`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DnsService:
-    """What a name leads to."""
+    """The addresses behind one name, and the endpoints and ports published below it."""
 
     addresses: tuple[str, ...]
+    """IPv4 and IPv6 addresses, usually VIPs."""
     endpoints: tuple[DnsEndpoint, ...] = ()
+    """The endpoints of the service; empty for a name with addresses only."""
     ports: tuple[DnsPort, ...] = ()
+    """The ports with an SRV record."""
     about: tuple[str, ...] = ()
-    """Its TXT record, `key=value` each."""
+    """The strings of its TXT record, `key=value` each; empty for no TXT record."""
     canonical: bool = False
-    """Whether its addresses lead back to this name: of several names with one address, one is."""
+    """Whether PTR records lead from its addresses to this name; of several names with one address, at most one is
+    canonical.
+    """
 
 
 class RecordChange(NamedTuple):
-    """What a service has at one wire name from now on."""
+    """The records that a service has at one wire name from now on."""
 
     place: bytes
+    """The wire name."""
     records: tuple[ResourceRecord, ...] | None
-    """None: nothing any more. A name without records exists all the same: `tasks` while no endpoint takes traffic."""
+    """The new records, or None if the service has nothing at this name any more. An empty tuple keeps a name without
+    records in existence: `tasks` while no endpoint receives traffic.
+    """
     own: bool
-    """It is the service's own name, and not one that it brings with it."""
+    """True for the service's own name, False for a name that it adds."""
 
 
 def record_changes(name: str, before: DnsService | None, now: DnsService | None) -> Iterator[RecordChange]:
-    """What differs when a service becomes another one, or comes (None before), or goes.
+    """Yield what differs between two versions of a service.
 
-    Only that is worked out: of ten endpoints one has changed. What comes with a name so long that there is no room
-    below it is left out. Raises ValueError for a name or an address that is none.
+    `before` is None for a new service, `now` for a removed one.
+
+    Only names whose inputs differ are encoded, since usually one endpoint of many has changed. Names over 255 bytes are
+    left out. Raises ValueError for an invalid name or address.
     """
     target = encode_name(name)
     old, new = _ingredients(before), _ingredients(now)
+    # Removals go first: an old and a new part may have the same wire name (`A1` and `a1`, two spellings of an IPv6
+    # address), and the new one must stay.
     for part in [part for part in old if part not in new]:
         yield from _change(target, part, None)
     for part, made_of in new.items():
@@ -83,12 +99,15 @@ def record_changes(name: str, before: DnsService | None, now: DnsService | None)
 
 
 _Part: TypeAlias = tuple[str, str]
-"""A kind of name, and which of them."""
+"""The kind of a name, and which name of that kind."""
 _OWN, _TASKS = ("own", ""), ("tasks", "")
 
 
 def _ingredients(service: DnsService | None) -> dict[_Part, tuple[Any, ...]]:
-    """What the records of each name are made of. Cheap: nothing is encoded, and endpoints are compared as objects."""
+    """Return the inputs of each name's records.
+
+    This is cheap: nothing is encoded, and endpoints are compared as objects.
+    """
     if service is None:
         return {}
     parts: dict[_Part, tuple[Any, ...]] = {_OWN: (service.addresses, service.about)}
@@ -107,6 +126,7 @@ def _ingredients(service: DnsService | None) -> dict[_Part, tuple[Any, ...]]:
 
 
 def _change(target: bytes, part: _Part, made_of: tuple[Any, ...] | None) -> Iterator[RecordChange]:
+    """Encode the records of one name; `made_of` is None to remove them."""
     kind, which = part
     found: tuple[ResourceRecord, ...] | None = None
     match kind:
@@ -121,8 +141,8 @@ def _change(target: bytes, part: _Part, made_of: tuple[Any, ...] | None) -> Iter
         case "endpoint":
             place = encode_name(which)[:-1] + target
             if made_of is not None:
-                told = (record for endpoint in made_of for record in _about(endpoint.about))
-                found = (*(address_record(endpoint.address) for endpoint in made_of), *told)
+                texts = (record for endpoint in made_of for record in _about(endpoint.about))
+                found = (*(address_record(endpoint.address) for endpoint in made_of), *texts)
         case "port":
             place = encode_name(which)[:-1] + target
             found = None if made_of is None else (srv_record(0, 0, made_of[0], target),)
@@ -134,15 +154,17 @@ def _change(target: bytes, part: _Part, made_of: tuple[Any, ...] | None) -> Iter
 
 
 def _about(words: tuple[str, ...]) -> tuple[ResourceRecord, ...]:
+    """Return the TXT record of a description as a tuple of one; empty for no description."""
     return (text_record(words),) if words else ()
 
 
 def reverse_domains(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[str, ...]:
-    """The domains that hold the names of all addresses of a network: `10.112.0.0/16` -> `112.10.in-addr.arpa`.
+    """Return the reverse domains that cover a network: `10.112.0.0/16` gives `112.10.in-addr.arpa`.
 
-    A network that does not end at an octet (IPv4) or a nibble (IPv6) has several.
+    A network that does not end at a byte (IPv4) or nibble (IPv6) boundary has several.
     """
     step = 8 if network.version == 4 else 4
+    # Round the prefix up to a whole label, then take each of the networks that this splits it into.
     whole = -(-network.prefixlen // step) * step
     parts = network.subnets(new_prefix=whole)
     cut = (network.max_prefixlen - whole) // step

@@ -1,11 +1,12 @@
-"""Questions over TCP: several on one connection, answered as soon as each answer is known (RFC 7766).
+"""DNS over TCP: several queries per connection, each answered as soon as its response is known (RFC 7766).
 
-A protocol and not a stream: what comes in one segment is answered in one write, length and body together, since some
-clients take the first segment for all of it.
+It is a protocol and not a stream: the queries of one segment are answered in one write, length and body together, since
+some clients take the first segment for the whole response.
 
-Nobody can use the server up. A connection that is idle, or whose client does not read, is closed after a while. When
-there are too many, the one that has been idle for longest goes, and if none is, the new one. A client that asks faster
-than it reads, or has too many questions at the upstreams, is not read from until that is over.
+Resources are bounded. A connection that is idle, or whose client does not read, is closed after a while. If there are
+too many connections, the one that has been idle for longest is closed; if none is idle, the new one is refused. The
+server stops reading from a client that does not read its responses, or that has too many queries at the upstreams,
+until that is over.
 """
 
 import asyncio
@@ -15,23 +16,24 @@ from typing import Protocol, cast
 from meshdns.authoritative import ForwardQuery
 
 IDLE_TIMEOUT = 10.0
-"""Seconds without a question after which a connection is closed (RFC 7766, section 6.2.3)."""
+"""Seconds without a query after which a connection is closed (RFC 7766, section 6.2.3)."""
 MAX_CONNECTIONS = 256
+"""Maximum open connections per listening address."""
 MAX_PIPELINED = 32
-"""Forwarded questions of one connection that are under way; the next one waits in the socket."""
+"""Maximum forwarded queries of one connection that are under way; further ones wait in the socket."""
 WRITE_CHUNK_BYTES = 32768
-"""Octets of answers that are written at once; then a client that does not read is noticed."""
+"""Bytes of responses after which they are written, so that a client that does not read is noticed early."""
 
 
 class TcpResponder(Protocol):
-    """Who answers: the name server, as far as a transport needs it."""
+    """The name server as the TCP transport needs it."""
 
     def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
-        """Any question from anybody."""
+        """Answer any packet from any host; the result is that of `authoritative.answer_query`."""
         ...
 
     def forward_tcp(self, question: ForwardQuery, host: str) -> "asyncio.Future[bytes]":
-        """Have it answered by an upstream."""
+        """Return a future of an upstream's response to the query."""
         ...
 
 
@@ -43,14 +45,14 @@ class DnsTcpServer:
         self._idle = idle
         self._most = connections
         self._open: dict[DnsTcpConnection, None] = {}
-        """The one that has been idle for longest comes first."""
+        """All open connections. The least recently active one comes first."""
 
     def connection(self) -> "DnsTcpConnection":
-        """Factory for `loop.create_server`."""
+        """Make a protocol; this is the factory for `loop.create_server`."""
         return DnsTcpConnection(self._server, self, self._idle)
 
     def opened(self, connection: "DnsTcpConnection") -> bool:
-        """Whether there is room for a new connection."""
+        """Register a new connection, possibly at the cost of an idle one; returns whether there is room for it."""
         if len(self._open) >= self._most:
             idle = next((each for each in self._open if each.idle), None)
             if idle is None:
@@ -61,23 +63,23 @@ class DnsTcpServer:
         return True
 
     def asked(self, connection: "DnsTcpConnection") -> None:
-        """It is not idle."""
+        """Mark a connection as the most recently active one."""
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
 
     def closed(self, connection: "DnsTcpConnection") -> None:
-        """It is gone."""
+        """Remove a connection."""
         self._open.pop(connection, None)
 
     def stop(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for connection in list(self._open):
             connection.close()
 
 
 class DnsTcpConnection(asyncio.Protocol):
-    """One client, until it is done or was idle for too long."""
+    """Serves one client until it is done, or idle for too long."""
 
     def __init__(self, server: TcpResponder, connections: DnsTcpServer, idle: float) -> None:
         self._server = server
@@ -87,21 +89,24 @@ class DnsTcpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._host = ""
         self._rest = b""
+        """Received bytes that are not processed yet: an incomplete query, or queries beyond the bounds."""
         self._under_way: set[asyncio.Future[bytes]] = set()
+        """Forwarded queries without a response."""
         self._unread = False
-        """Whether the client does not read what it asked for."""
+        """Whether the client does not read its responses."""
         self._ended = False
-        """Whether the client will ask no more."""
+        """Whether the client has closed its sending side."""
         self._since = self._loop.time()
+        """The loop time of the last activity, in seconds."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way for the client."""
+        """Whether no response is outstanding for the client."""
         return not self._under_way and not self._unread
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client."""
+        """Register the connection, or abort it if there is no room."""
         self._transport = cast(asyncio.Transport, transport)
         self._host = str(transport.get_extra_info("peername")[0])
         if self._connections.opened(self):
@@ -110,17 +115,17 @@ class DnsTcpConnection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Some of its questions."""
+        """Process received bytes, which may be any part of the stream of queries."""
         self._rest = self._rest + data if self._rest else data
         self._work()
 
     def eof_received(self) -> bool:
-        """The client asks no more, but may wait for answers."""
+        """The client sends no more. Returns True to keep the connection open while responses are outstanding."""
         self._ended = True
         return bool(self._under_way or self._unread)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """Cancel everything under way for this client."""
         self._connections.closed(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -128,35 +133,42 @@ class DnsTcpConnection(asyncio.Protocol):
             task.cancel()
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Stop answering: the client does not read."""
         self._unread = True
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Continue: the client reads again."""
         self._unread = False
         self._since = self._loop.time()
         self._work()
 
     def close(self) -> None:
-        """End it, what is under way with it."""
+        """Abort the connection, which cancels everything under way."""
         self._transport.abort()
 
     def _look(self) -> None:
-        """Whether patience is at its end. One timer goes round, since to set one per question costs more."""
+        """Close the connection if it has been inactive for too long.
+
+        One timer is re-armed when it fires, since setting one per query would cost more.
+        """
         left = self._since + self._patience - self._loop.time()
         if self._under_way and not self._unread:
-            left = self._patience  # it is the upstreams that take their time, and they have a bound of their own
+            left = self._patience  # the client waits for upstreams, and those have a time limit of their own
         if left <= 0:
-            self._transport.abort() if self._unread else self._transport.close()
+            if self._unread:
+                self._transport.abort()  # close() would wait for the client to read
+            else:
+                self._transport.close()
         else:
             self._timer = self._loop.call_later(left, self._look)
 
     def _work(self) -> None:
-        """Answer what is there, as far as there is room."""
+        """Answer the received queries, as far as the bounds allow."""
         data, at, end = self._rest, 0, len(self._rest)
         out: list[bytes] = []
         octets = 0
         while end - at >= 2 and len(self._under_way) < MAX_PIPELINED and not self._unread:
+            # Each message is preceded by its length in two bytes (RFC 1035, section 4.2.2).
             length = data[at] << 8 | data[at + 1]
             if end - at < 2 + length:
                 break
@@ -180,6 +192,7 @@ class DnsTcpConnection(asyncio.Protocol):
         self._read_on()
 
     def _read_on(self) -> None:
+        """Read on, stop reading, or close, whichever the state of the connection asks for."""
         if self._transport.is_closing():
             return
         if self._unread or len(self._under_way) >= MAX_PIPELINED:
@@ -191,11 +204,13 @@ class DnsTcpConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _forward(self, question: ForwardQuery) -> None:
+        """Have a query answered by an upstream."""
         task = self._server.forward_tcp(question, self._host)
         self._under_way.add(task)
         task.add_done_callback(self._forwarded)
 
     def _forwarded(self, task: "asyncio.Future[bytes]") -> None:
+        """Send the response of an upstream, then continue with queries that had to wait for the place."""
         self._under_way.discard(task)
         if task.cancelled() or self._transport.is_closing():
             return

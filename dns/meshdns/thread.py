@@ -1,11 +1,11 @@
-"""A name server in a thread of its own, so that no other work of the process is in the way of an answer.
+"""Runs a name server in a thread of its own, so that no other work of the process delays a response.
 
-What the process does beside (planning, parsing, probing) takes milliseconds at a time; on the same event loop every
-question would wait for the end of it. In another thread it waits for the interpreter's lock at most, which a working
-thread gives away after `sys.getswitchinterval()`: the shorter, the better. And where it may, it goes before the others
-on the processor too: it works in bursts of less than a millisecond, and who has work for seconds does not miss them.
+Other work of the process (planning, parsing, probing) takes milliseconds at a time; on the same event loop every query
+would wait for the end of it. In another thread a query waits at most for the GIL, which a busy thread releases after
+`sys.getswitchinterval()`; the shorter that is, the better. Where permitted, the thread also gets a better scheduling
+priority: it works in bursts of less than a millisecond, which threads that work for seconds do not miss.
 
-The two sides share only immutable values, and hand them over by the loop.
+The two sides share only immutable values, and pass them through the event loop.
 """
 
 import asyncio
@@ -21,40 +21,44 @@ from meshdns.server import NameServer, QueryCounters
 from meshdns.zone import Zone
 
 NICE_INCREMENT = 10
-"""How much nicer the others are: nice(1)."""
+"""How much lower than the process's nice value the thread's is; see nice(1)."""
 
 
 class ThreadedServer:
-    """As `NameServer`, with `make` called in the thread: what it makes may belong to that thread's event loop."""
+    """Runs a `NameServer` in its own thread, with the interface of `NameServer`.
+
+    `make` is called in that thread, so what it makes may use that thread's event loop.
+    """
 
     def __init__(self, make: Callable[[], NameServer]) -> None:
         self._make = make
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="dns")
         self._running: asyncio.Future[None] | None = None
+        """The thread's work while it runs, else None."""
         self._started: Future[Callable[[], object]] = Future()
-        """How to end it."""
+        """Completed when every address is bound; its result is the function that ends the server."""
         self._loop: asyncio.AbstractEventLoop
         self._server: NameServer
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
-        """Where it listens."""
+        """The addresses it listens on."""
         return self._server.addresses
 
     @property
     def counters(self) -> QueryCounters:
-        """What became of the questions, a moment ago."""
+        """How queries were handled since the start. The values may be slightly out of date."""
         return self._server.counters
 
     @property
     def forward_counters(self) -> ForwardCounters:
-        """What became of the questions about other names, a moment ago."""
+        """How queries for other names were handled since the start. The values may be slightly out of date."""
         return self._server.forward_counters
 
     async def start(self) -> None:
-        """Bind every address. Raises `NameServerError`; then none is bound."""
+        """Bind every address. Raises `NameServerError`, and then none is bound."""
         loop = asyncio.get_running_loop()
-        # The same kind of loop as the caller's: uvloop in production.
+        # The thread's loop is of the same type as the caller's, which is uvloop in production.
         self._running = loop.run_in_executor(self._executor, self._run, type(loop))
         started = asyncio.wrap_future(self._started)
         try:
@@ -62,12 +66,16 @@ class ThreadedServer:
         except BaseException:
             await self.stop()
             raise
+        # The thread ended before every address was bound: `stop` raises its exception.
         if self._running.done():
             started.cancel()
             await self.stop()
 
     async def stop(self) -> None:
-        """Close the sockets and end what is under way. Raises what the thread has ended with, if it has."""
+        """Close the sockets and end whatever is under way.
+
+        Raises the exception that the thread ended with, if there is one.
+        """
         if self._running is None:
             return
         if not self._running.done():
@@ -79,10 +87,14 @@ class ThreadedServer:
             self._executor.shutdown()
 
     def replace(self, zone: Zone, touched: Iterable[bytes] | None = None) -> None:
-        """Answer from this zone from a moment later on; see `NameServer.replace`."""
+        """Answer from this zone from the next turn of the thread's event loop on.
+
+        `touched` is the lower-case wire names whose responses may differ; None if any may differ.
+        """
         self._loop.call_soon_threadsafe(self._server.replace, zone, touched)
 
     def _run(self, kind: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        """Run an event loop in this thread until the server ends."""
         _go_ahead()
         with asyncio.Runner(loop_factory=kind) as runner:
             runner.run(self._serve())
@@ -100,7 +112,11 @@ class ThreadedServer:
 
 
 def _go_ahead() -> None:
-    """Of the calling thread alone, as Linux has it: setpriority(2). Needs CAP_SYS_NICE or RLIMIT_NICE."""
+    """Raise the scheduling priority of the calling thread by `NICE_INCREMENT`.
+
+    On Linux, setpriority(2) with a thread ID affects that thread alone. Without CAP_SYS_NICE or RLIMIT_NICE, and on
+    other systems, nothing changes.
+    """
     if sys.platform == "linux":
         me = threading.get_native_id()
         with suppress(OSError):

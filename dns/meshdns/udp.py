@@ -1,7 +1,7 @@
-"""Questions over UDP: one socket per address, so that an answer leaves from the address that was asked.
+"""DNS over UDP: one socket per address, so that a response leaves from the address that was queried.
 
-Where the kernel can, datagrams come and go by the dozen (`batch`), and questions that were seen before are answered
-from a dictionary without a further thought. Elsewhere asyncio's own datagram protocol does the same, slower.
+Where the kernel supports it, datagrams are received and sent in batches (`udp_batch`), and repeated queries are
+answered from a dictionary without any parsing. Elsewhere asyncio's datagram protocol does the same job more slowly.
 """
 
 import asyncio
@@ -20,36 +20,39 @@ from meshdns.response_block import encode_block
 Peer: TypeAlias = tuple[Any, ...]
 """A socket address as the socket module writes it: host and port first."""
 BATCHES_PER_WAKEUP = 4
-"""Batches per wake-up; then others on the event loop have their turn."""
+"""Batches per wake-up; after that, other callbacks on the event loop get their turn."""
 MAX_KNOWN_CLIENTS = 4096
-"""Clients that are known to be served; when more come, all are asked about anew."""
+"""How many clients are remembered as allowed; when there are more, all are forgotten and checked again."""
 
 
 class UdpResponder(Protocol):
-    """Who answers: the name server, as far as a transport needs it."""
+    """The name server as a UDP transport needs it."""
 
     answers: ZoneResponder
-    """What can be looked up at once, for hosts that are served."""
+    """The packet cache, which only allowed hosts may use directly."""
 
     def allows(self, host: str) -> bool:
-        """Whether a client is served."""
+        """Return whether a client is served."""
         ...
 
     def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> bytes | ForwardQuery | None:
-        """Any question from anybody. `looked`: it is from a host that is served, and not in `answers`."""
+        """Answer any packet from any host; the result is that of `authoritative.answer_query`.
+
+        `looked` says that the packet is not in `answers` and that the host is served.
+        """
         ...
 
     def forward(self, question: ForwardQuery, host: str, send: Callable[[bytes], None]) -> bytes | None:
-        """The answer if it is known; None: `send` gets it later."""
+        """Return the response if it is available now; else None, and `send` gets it later."""
         ...
 
     def count(self, answered: int) -> None:
-        """So many were answered from `answers`."""
+        """Count queries that were answered from `answers`."""
         ...
 
 
 class BatchUdpServer:
-    """One bound socket; it is closed by `close`."""
+    """Serves one bound socket in batches; `close` closes it."""
 
     def __init__(self, sock: socket.socket, server: UdpResponder) -> None:
         sock.setblocking(False)
@@ -57,28 +60,34 @@ class BatchUdpServer:
         self._server = server
         self._batch = batch.UdpBatch(sock)
         self._later = batch.UdpBatch(sock)
-        """For answers that come from upstreams."""
+        """The batch for responses that arrive later from upstreams."""
         self._late: list[tuple[bytes, bytes, bytes]] = []
-        """Question, the way back, answer."""
+        """Query, return path and response of each such response that has not been sent yet."""
         self._ready: Callable[[bytes], bytes | None] = server.answers.ready.__getitem__
         self._known: set[int] | set[tuple[int, int]] = set()
+        """Addresses of clients that are known to be allowed, in the form of `UdpBatch.hosts`."""
         self._next: asyncio.Handle | None = None
-        """While there is more to do than in one turn; a socket that nobody waits for costs less to send on (epoll)."""
+        """The callback that continues draining while there is more than one turn's work, else None.
+
+        Meanwhile the socket is not registered with epoll: sending on a socket that is not watched costs less.
+        """
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._drain)
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop serving and close the socket."""
         self._loop.remove_reader(self._socket)
         if self._next is not None:
             self._next.cancel()
         self._socket.close()
 
     def _drain(self) -> None:
+        """Serve up to `BATCHES_PER_WAKEUP` batches, then give the event loop a turn."""
         for _ in range(BATCHES_PER_WAKEUP):
             count = self._batch.receive()
             if count > 0:
                 self._answer(count)
+            # A batch that is not full has emptied the socket.
             if count < batch.SLOTS:
                 self._await()
                 return
@@ -87,15 +96,20 @@ class BatchUdpServer:
         self._next = self._loop.call_soon(self._drain)
 
     def _await(self) -> None:
-        """Come back when there is something."""
+        """Wait for the socket to become readable again."""
         if self._next is not None:
             self._next = None
             self._loop.add_reader(self._socket, self._drain)
 
     def _answer(self, count: int) -> None:
-        """One batch: look up, write, send. This is the path that has to be fast; the rest is in `_think`."""
+        """Serve one batch: look up, write, send.
+
+        This is the path that has to be fast; everything slower is in `_think`.
+        """
         part = self._batch
         looked = self._known.issuperset(part.hosts(count)) or self._meet(count)
+        # If one host of the batch is not allowed, nothing is looked up: each query then takes the path that checks its
+        # host.
         found: list[bytes | None] = list(map(self._ready, part.keys(count))) if looked else [None] * count
         thought, unanswered = 0, []
         if not all(found):
@@ -107,6 +121,7 @@ class BatchUdpServer:
                 found[slot] = encode_block(said or b"")
         part.answer(cast(list[bytes], found))
         self._server.count(count - thought)
+        # Slots are sent in runs: each run ends before a slot that has no response yet.
         first = 0
         for slot in unanswered:
             part.send(first, slot)
@@ -114,7 +129,7 @@ class BatchUdpServer:
         part.send(first, count)
 
     def _meet(self, count: int) -> bool:
-        """Ask about clients that were not seen yet: whether all are to be served. If not, nothing is looked up."""
+        """Check clients that were not seen before; returns whether all hosts of the batch are allowed."""
         if len(self._known) > MAX_KNOWN_CLIENTS:
             self._known.clear()
         known = cast(set[Any], self._known)
@@ -128,7 +143,7 @@ class BatchUdpServer:
         return served
 
     def _think(self, slot: int, looked: bool) -> bytes | None:
-        """The answer to a question that was not known; None: there is none now."""
+        """Answer a query that is not in the packet cache; None if there is no response now."""
         packet, host = self._batch.question(slot), self._batch.host(slot)
         said = self._server.answer_udp(packet, host, looked=looked)
         if isinstance(said, ForwardQuery):
@@ -136,6 +151,10 @@ class BatchUdpServer:
         return said
 
     def _sender(self, slot: int, packet: bytes) -> Callable[[bytes], None]:
+        """Return a function that sends a response to the query in a slot.
+
+        It may be called later, when the slot is in use for another query.
+        """
         way_back = self._batch.way_back(slot)
 
         def send(reply: bytes) -> None:
@@ -146,7 +165,7 @@ class BatchUdpServer:
         return send
 
     def _send_late(self) -> None:
-        """What has been answered in one turn of the event loop."""
+        """Send all responses that arrived from upstreams within one turn of the event loop."""
         late, self._late = self._late, []
         if self._socket.fileno() < 0:
             return
@@ -162,18 +181,21 @@ _SLOTS = range(batch.SLOTS)
 
 
 class PlainUdpServer(asyncio.DatagramProtocol):
-    """One bound socket of asyncio's. Bound to all addresses, its answers may leave from another one than was asked."""
+    """Serves one bound socket through asyncio.
+
+    On a socket bound to all addresses its responses may leave from another address than the queried one.
+    """
 
     def __init__(self, server: UdpResponder) -> None:
         self._server = server
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is bound."""
+        """Keep the transport of the bound socket."""
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: Peer) -> None:
-        """One question."""
+        """Answer one packet."""
         said = self._server.answer_udp(data, addr[0])
         if isinstance(said, ForwardQuery):
             said = self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
@@ -181,10 +203,10 @@ class PlainUdpServer(asyncio.DatagramProtocol):
             self._send(said, addr)
 
     def error_received(self, exc: Exception) -> None:
-        """A client that has gone away (ICMP port unreachable) is no trouble of ours: it asks again or it does not."""
+        """Ignore an error for one client, such as ICMP port unreachable: the client has gone, or it will ask again."""
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop serving and close the socket."""
         if self._transport is not None:
             self._transport.close()
 
@@ -196,7 +218,10 @@ class PlainUdpServer(asyncio.DatagramProtocol):
 async def serve_udp(
     sock: socket.socket, server: UdpResponder, *, plain: bool | None = None
 ) -> BatchUdpServer | PlainUdpServer:
-    """Answer on a bound socket, which is theirs from now on. `plain`: without batches; None: if there are none."""
+    """Serve a bound socket, which belongs to the returned server from now on.
+
+    `plain` selects asyncio instead of batches; None selects it only if batches are unavailable.
+    """
     if plain is None:
         plain = not mmsg.available()
     if not plain:

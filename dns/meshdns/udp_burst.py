@@ -1,8 +1,8 @@
-"""Several datagrams over one socket by one system call each way, for whoever has them as octets.
+"""Sends and receives several datagrams over one socket per system call, for callers that have them as bytes objects.
 
-To send a datagram by itself costs a system call, and often an interrupt to wake who waits for it; those of one moment
-can go together. Unlike `batch`, which is wired to one socket and never looks at an octet, this is a pair of buffers for
-all sockets of a thread. Where the kernel does not have the calls, the datagrams go one by one.
+Sending a single datagram costs a system call, and often an interrupt that wakes the receiver; datagrams of one moment
+can share both. `udp_batch` is tied to one socket and never looks at a byte; this is one pair of buffers for all sockets
+of a thread. Where the kernel lacks the calls, datagrams are sent one by one.
 """
 
 import ctypes
@@ -18,22 +18,25 @@ from meshdns.mmsg import IoVector, MmsgHeader, load_calls
 SLOTS = 32
 """Datagrams per call."""
 MAX_DATAGRAM_BYTES = 4096
-"""Octets of one that is received; a longer one is cut."""
+"""Maximum bytes of a received datagram; a longer one is cut off."""
 _SENT = 64 << 10
-"""Octets of all that are sent by one call."""
+"""Maximum bytes of all datagrams sent by one call."""
 _SIZE = ctypes.sizeof(MmsgHeader)
 
 
 def open_burst() -> "UdpBurst | UnbatchedUdp":
-    """What the host can do."""
+    """Return the fastest implementation that this host supports."""
     return UdpBurst() if mmsg.available() else UnbatchedUdp()
 
 
 class UnbatchedUdp:
-    """The same without the calls."""
+    """Sends and receives datagrams with one system call each."""
 
     def send(self, sock: socket.socket, datagrams: Sequence[bytes]) -> None:
-        """Over a connected socket. Raises OSError if the peer cannot be reached; what there is no room for is lost."""
+        """Send datagrams over a connected socket.
+
+        Datagrams that the kernel has no room for are lost. Raises OSError if the peer cannot be reached.
+        """
         for each in datagrams:
             try:
                 sock.send(each)
@@ -41,7 +44,7 @@ class UnbatchedUdp:
                 return
 
     def receive(self, sock: socket.socket) -> list[bytes]:
-        """What is there, `SLOTS` at most. Raises OSError if the peer cannot be reached."""
+        """Return the waiting datagrams, at most `SLOTS`. Raises OSError if the peer cannot be reached."""
         found: list[bytes] = []
         while len(found) < SLOTS:
             try:
@@ -52,7 +55,7 @@ class UnbatchedUdp:
 
 
 class UdpBurst:
-    """Buffers for both ways."""
+    """Sends and receives datagrams with sendmmsg(2) and recvmmsg(2)."""
 
     def __init__(self) -> None:
         self._receive, self._send = load_calls()
@@ -60,7 +63,7 @@ class UdpBurst:
         self._in, self._out = mmap.mmap(-1, SLOTS * MAX_DATAGRAM_BYTES), mmap.mmap(-1, _SENT)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._out))
         headers, vectors = (
-            [mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in "io"] for kind in (MmsgHeader, IoVector)
+            [mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in range(2)] for kind in (MmsgHeader, IoVector)
         )
         self._headers = [(MmsgHeader * SLOTS).from_buffer(part) for part in headers]
         self._vectors = [(IoVector * SLOTS).from_buffer(part) for part in vectors]
@@ -75,7 +78,10 @@ class UdpBurst:
         self._places, self._sizes = places[0::2], places[1::2]
 
     def send(self, sock: socket.socket, datagrams: Sequence[bytes]) -> None:
-        """As `UnbatchedUdp.send`."""
+        """Send datagrams over a connected socket.
+
+        Datagrams that the kernel has no room for are lost. Raises OSError if the peer cannot be reached.
+        """
         fd = sock.fileno()
         for first in range(0, len(datagrams), SLOTS):
             part = datagrams[first : first + SLOTS]
@@ -83,7 +89,7 @@ class UdpBurst:
             self._send_all(fd, len(part))
 
     def receive(self, sock: socket.socket) -> list[bytes]:
-        """As `UnbatchedUdp.receive`."""
+        """Return the waiting datagrams, at most `SLOTS`. Raises OSError if the peer cannot be reached."""
         count = self._receive(sock.fileno(), self._headers[0], SLOTS, self._flags, None)
         if count < 0:
             if (error := ctypes.get_errno()) in (errno.EAGAIN, errno.EINTR):
@@ -98,12 +104,15 @@ class UdpBurst:
         ]
 
     def _put(self, datagrams: Sequence[bytes]) -> None:
+        """Copy datagrams into the send buffer one behind the other, and point the vectors to them."""
         octets, sizes = b"".join(datagrams), list(map(len, datagrams))
         self._out[: len(octets)] = octets
+        # accumulate() yields one place more than there are sizes: the end of the last datagram.
         for slot, (place, size) in enumerate(zip(accumulate(sizes, initial=self._base), sizes, strict=False)):
             self._places[slot], self._sizes[slot] = place, size
 
     def _send_all(self, fd: int, count: int) -> None:
+        """Send the first `count` datagrams of the buffer; one call may send only some of them."""
         first = 0
         while first < count:
             sent = self._send(fd, ctypes.byref(self._headers[1], first * _SIZE), count - first, self._flags)

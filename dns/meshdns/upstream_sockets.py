@@ -1,10 +1,10 @@
-"""The ways to the upstreams: UDP sockets with ports that nobody can guess, and TCP for what UDP cut off.
+"""Sockets towards upstreams: UDP sockets with unpredictable ports, and TCP for responses that UDP truncated.
 
-A forged answer has to hit the source port and the ID of a question (RFC 5452). Each socket is connected, so that the
-kernel drops what comes from elsewhere and tells when nobody listens, and has a port of the kernel's choice. A question
-alone gets a socket of its own; only in a burst up to `QUERIES_PER_SOCKET` questions of the same moment use one, since
-making a socket costs as much as all the rest. What is asked in one turn of the event loop goes out at its end,
-together.
+A forger has to guess the source port and the ID of a query (RFC 5452). Each socket is connected, so that the kernel
+drops packets from elsewhere and reports when nothing listens at the upstream, and its port is chosen by the kernel. A
+single query gets a socket of its own. In a burst, up to `QUERIES_PER_SOCKET` queries of the same moment share a socket,
+since creating one costs as much as everything else together. Queries of one turn of the event loop are sent together at
+its end.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from meshdns.udp_burst import UdpBurst, UnbatchedUdp, open_burst
 from meshdns.upstreams import Address
 
 QUERIES_PER_SOCKET = 32
-"""Questions of one socket."""
+"""Maximum queries per socket."""
 SOCKET_LIFETIME = 1.0
-"""Seconds after which a socket takes no more questions."""
+"""Seconds after which a socket takes no more queries."""
 
 
 class UpstreamSockets:
-    """Sockets towards upstreams. Not for two threads at a time."""
+    """The sockets towards all upstreams. It must not be used by two threads at a time."""
 
     def __init__(self) -> None:
         self._current: dict[Address, _UpstreamSocket] = {}
@@ -34,9 +34,11 @@ class UpstreamSockets:
         self._burst = open_burst()
 
     def ask(self, address: Address, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
-        """Send a question, given without its ID; what comes back with the same ID is `heard`, until that says True.
+        """Send a query without its ID over UDP.
 
-        None is heard when the upstream cannot be reached. Returns what ends the waiting. Raises OSError.
+        Each packet that comes back with its ID is passed to `heard`, until `heard` returns True. `heard` gets None if
+        the upstream cannot be reached. Returns a function that ends the waiting. Raises OSError if no socket can be
+        made or connected.
         """
         now = asyncio.get_running_loop().time()
         line = self._current.get(address)
@@ -46,7 +48,11 @@ class UpstreamSockets:
         return line.ask(question, heard)
 
     def ask_tcp(self, address: Address, question: bytes, heard: Callable[[bytes | None], None]) -> Callable[[], None]:
-        """The same over a connection of its own; `heard` is called once, with None if there was no answer."""
+        """Send a query without its ID over a TCP connection of its own.
+
+        `heard` is called once: with the response, or with None if there was none. Returns a function that ends the
+        waiting.
+        """
 
         async def work() -> None:
             heard(await _exchange(address, question))
@@ -56,13 +62,14 @@ class UpstreamSockets:
         task.add_done_callback(self._connections.discard)
 
         def cancel() -> None:
-            if task is not asyncio.current_task():  # its own answer ends the exchange: it is over anyway
+            # The response of this very task may have ended the query: it is over anyway, and must not cancel itself.
+            if task is not asyncio.current_task():
                 task.cancel()
 
         return cancel
 
     async def close(self) -> None:
-        """Close all of them; nothing is heard any more."""
+        """Close all sockets; no more responses are delivered."""
         for line in list(self._open):
             line.close()
         self._current.clear()
@@ -73,6 +80,8 @@ class UpstreamSockets:
 
 
 class _UpstreamSocket:
+    """One connected UDP socket and the queries that wait on it."""
+
     def __init__(
         self, address: Address, born: float, all_open: "set[_UpstreamSocket]", both_ways: UdpBurst | UnbatchedUdp
     ) -> None:
@@ -82,7 +91,7 @@ class _UpstreamSocket:
         self._waiting: dict[bytes, Callable[[bytes | None], bool]] = {}
         octets = secrets.token_bytes(2 * (QUERIES_PER_SOCKET + 8))
         self._ids = list({octets[at : at + 2] for at in range(0, len(octets), 2)})
-        """For as many questions as it takes, each another one; a few are twice the same by chance."""
+        """Random IDs, each used once. Eight are spare, since a few may be drawn twice."""
         self._all = all_open
         self._burst = both_ways
         self._unsent: list[bytes] = []
@@ -134,14 +143,17 @@ class _UpstreamSocket:
                 self._end(ident, heard)
 
     def _broken(self) -> None:
-        """ICMP says that nobody listens there: to whichever question that was, the others will hear the same."""
+        """End all queries of this socket after an ICMP error.
+
+        The kernel does not say which query caused it, but nothing listens for the others either.
+        """
         waiting, self._waiting = list(self._waiting.values()), {}
         self.close()
         for heard in waiting:
             heard(None)
 
     def _end(self, ident: bytes, heard: Callable[[bytes | None], bool]) -> None:
-        if self._waiting.get(ident) is heard:  # the ID may have gone on to another question
+        if self._waiting.get(ident) is heard:  # the query may have ended already
             del self._waiting[ident]
         if not self._waiting:
             self.close()
@@ -149,11 +161,13 @@ class _UpstreamSocket:
 
 @lru_cache(256)
 def _where(address: Address) -> tuple[int, tuple[Any, ...]]:
+    """Return the address family and the socket address of an upstream, including the scope of a link-local one."""
     family, _, _, _, to = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
     return family, to
 
 
 async def _exchange(address: Address, question: bytes) -> bytes | None:
+    """Send one query over TCP; returns the response, or None if there is none or its ID is wrong."""
     ident = secrets.token_bytes(2)
     try:
         reader, writer = await asyncio.open_connection(*address)
@@ -162,7 +176,7 @@ async def _exchange(address: Address, question: bytes) -> bytes | None:
             (length,) = struct.unpack("!H", await reader.readexactly(2))
             reply = await reader.readexactly(length)
         finally:
-            writer.transport.abort()  # nothing is left to say, and no TIME_WAIT behind
+            writer.transport.abort()  # a reset leaves no socket in TIME_WAIT behind
     except (OSError, EOFError):
         return None
     return reply if reply[:2] == ident else None

@@ -1,8 +1,8 @@
-"""Who is asked about which name, and who of them is likely to answer.
+"""Selects the upstreams for a name, and tracks which of them are likely to answer.
 
-The longest domain that a name is in decides. Among the upstreams of a domain the order is the operator's, except that
-one that has been silent several times in a row comes last for a while: then it gets a chance again. What looks at the
-clock gets the time as an argument.
+The longest configured domain that contains a name decides. Within a domain the operator's order counts, except that an
+upstream that was silent several times in a row comes last for a while; then it gets another chance. The code is given
+the time by its callers.
 """
 
 import ipaddress
@@ -19,35 +19,39 @@ from meshdns.rdata import encode_name, name_suffixes
 log = logging.getLogger("vipmesh")
 
 Address: TypeAlias = tuple[str, int]
+"""Host and port."""
 
 FAILURES_BEFORE_PENALTY = 3
 """Failures in a row after which an upstream is set aside."""
 PENALTY_SECONDS = 5.0
-"""Seconds for which it is set aside at first; twice as many each time, up to `MAX_PENALTY_SECONDS`."""
+"""Seconds for which it is set aside the first time; each further time doubles them, up to `MAX_PENALTY_SECONDS`."""
 MAX_PENALTY_SECONDS = 60.0
+"""Maximum seconds for which an upstream is set aside."""
 RELOAD_INTERVAL = 1.0
-"""Seconds between looks at resolv.conf, while there is something to forward."""
+"""Minimum seconds between two checks of resolv.conf; it is only checked when a query is forwarded."""
 
 
 @dataclass(slots=True, eq=False)
 class Upstream:
-    """One server and how it has behaved."""
+    """One upstream server and its recent behaviour."""
 
     address: Address
+    """Host and port."""
     domain: bytes = b"\0"
-    """The wire name of the domain that it is asked about; the root: everything."""
+    """The wire name of the domain that it is asked about; the root stands for every name."""
     failures: int = 0
-    """In a row."""
+    """Failures in a row."""
     aside_until: float = 0.0
+    """The time until which it is set aside, in seconds of the event loop's clock; 0 if it is not."""
     looping: bool = False
-    """It sends back to us what we ask."""
+    """Whether it forwards our queries back to us."""
 
     def __str__(self) -> str:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def answered(self) -> None:
-        """It is there."""
+        """Record that it answered."""
         if self.failures >= FAILURES_BEFORE_PENALTY:
             log.info("dns: upstream %s answers again", self)
         if self.failures:
@@ -55,7 +59,7 @@ class Upstream:
             self.aside_until = 0.0
 
     def failed(self, now: float) -> None:
-        """It was silent for too long, or not there at all."""
+        """Record that it was silent for too long or could not be reached."""
         self.failures += 1
         if self.failures == FAILURES_BEFORE_PENALTY:
             log.warning(
@@ -69,19 +73,23 @@ class Upstream:
             )
 
     def aside(self, now: float) -> bool:
-        """Whether others are to be asked first."""
+        """Return whether other upstreams must be asked first."""
         return now < self.aside_until
 
     def on_trial(self, now: float) -> bool:
-        """Whether it was silent and is asked again: another one is asked at the same time."""
+        """Return whether it was set aside before and is now given another chance.
+
+        Another upstream is then asked at the same time.
+        """
         return self.failures >= FAILURES_BEFORE_PENALTY and not self.aside(now)
 
 
 class Upstreams:
-    """The upstreams of all domains. Without `given` ones those of resolv.conf answer for what no domain covers.
+    """The upstreams of all domains.
 
-    resolv.conf is looked at when a question comes, at most once a second, and read when it has changed. If it is gone
-    or names nobody, those that it named before stay in force.
+    Without `given` upstreams, those in resolv.conf answer for names that no domain covers. resolv.conf is checked when
+    a query is forwarded, at most once per second, and read if it has changed. If it is missing or lists no usable
+    server, the servers that it listed before stay in force.
     """
 
     def __init__(
@@ -91,7 +99,7 @@ class Upstreams:
         *,
         resolv_conf: Path | None = None,
     ) -> None:
-        """Raises ValueError for a domain that is no name."""
+        """`resolv_conf` is None to read no such file. Raises ValueError for an invalid domain."""
         self._by_domain = {
             encode_name(domain): [Upstream(address, encode_name(domain)) for address in dict.fromkeys(addresses)]
             for domain, addresses in (by_domain or {}).items()
@@ -100,11 +108,14 @@ class Upstreams:
         self._resolv_conf = None if self._default else resolv_conf
         self._is_own: Callable[[Address], bool] = lambda _: False
         self._seen: object = None
+        """Modification time, inode and size of resolv.conf when it was last read; None to read it again in any case."""
         self._look_at = 0.0
+        """When resolv.conf may be checked next, in seconds of the event loop's clock."""
         self._complaint = ""
+        """The last warning, so that the same one is not logged again; empty for none."""
 
     def leave_out(self, is_own: Callable[[Address], bool]) -> None:
-        """From now on never ask the addresses that this is true of: they are the name server itself."""
+        """Never use the addresses for which `is_own` is true, since they are this name server itself."""
         self._is_own = is_own
         self._default = [each for each in self._default if self._is_other(each)]
         for domain, upstreams in self._by_domain.items():
@@ -112,11 +123,11 @@ class Upstreams:
         self._seen = None
 
     def all(self) -> list[Upstream]:
-        """Each of them."""
+        """Return every upstream."""
         return [*self._default, *(each for upstreams in self._by_domain.values() for each in upstreams)]
 
     def look(self, now: float) -> bool:
-        """Read resolv.conf if it is time and it has changed: whether upstreams are others now."""
+        """Read resolv.conf if it is due and has changed; returns whether the upstreams have changed."""
         if self._resolv_conf is None or now < self._look_at:
             return False
         self._look_at = now + RELOAD_INTERVAL
@@ -133,28 +144,35 @@ class Upstreams:
         return self._use([address for address in parse_resolv_conf(text) if not self._is_own(address)])
 
     def for_name(self, name: bytes, now: float) -> Sequence[Upstream]:
-        """Whom to ask about a lower-case wire name, the likeliest first; those who loop are not asked."""
+        """Return the upstreams for a lower-case wire name, the most promising first, without looping ones.
+
+        The result is empty if there is none.
+        """
         mine = self._default
         if self._by_domain:
             mine = next((self._by_domain[each] for each in name_suffixes(name) if each in self._by_domain), mine)
+        # Sorting costs more than looking: nearly always every upstream is well and the list is returned as it is.
         for each in mine:
             if each.looping or each.aside_until:
                 return sorted((each for each in mine if not each.looping), key=lambda each: each.aside(now))
         return mine
 
     def _use(self, addresses: Sequence[Address]) -> bool:
+        """Replace the default upstreams; returns whether they have changed."""
         if not addresses:
             self._complain(f"{self._resolv_conf} names no server but this one")
             return False
         self._complaint = ""
         if addresses == [each.address for each in self._default]:
             return False
+        # An upstream that stays keeps its record of failures.
         known = {each.address: each for each in self._default}
         self._default = [known.get(address) or Upstream(address) for address in addresses]
         log.info("dns: other names are asked of %s, from %s", ", ".join(map(str, self._default)), self._resolv_conf)
         return True
 
     def _complain(self, complaint: str) -> None:
+        """Log a warning about resolv.conf unless it is the same as the last one."""
         if complaint != self._complaint:
             kept = ", ".join(map(str, self._default)) or "nobody: they are refused"
             log.warning(
@@ -166,6 +184,7 @@ class Upstreams:
         self._complaint = complaint
 
     def _is_other(self, upstream: Upstream) -> bool:
+        """Return whether an upstream is not this name server itself; log an error if it is."""
         if self._is_own(upstream.address):
             log.error(
                 "dns: upstream %s is this name server itself and is not asked; take it out of [dns]",
@@ -177,7 +196,7 @@ class Upstreams:
 
 
 def parse_resolv_conf(text: str) -> tuple[Address, ...]:
-    """The name servers of a resolv.conf(5), port 53."""
+    """Return the name servers of a resolv.conf(5), each once, with port 53."""
     found = []
     for line in text.splitlines():
         words = line.split()
@@ -187,5 +206,5 @@ def parse_resolv_conf(text: str) -> tuple[Address, ...]:
         try:
             found.append((str(ipaddress.ip_address(host)) + (f"%{scope}" if scope else ""), 53))
         except ValueError:
-            continue  # a line that the C library ignores as well
+            continue  # the C library ignores such a line as well
     return tuple(dict.fromkeys(found))

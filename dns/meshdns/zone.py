@@ -1,12 +1,13 @@
-"""What the name server knows: own names and their records, as one immutable value that is swapped as a whole.
+"""The zone: the names this server is authoritative for and their records, as one immutable value that is swapped whole.
 
-Own is every name at or below an apex: the domains that were given, and each name outside of them. Nothing own ever
-leaves for an upstream, whatever its type: a query for the AAAA record of an IPv4-only name is answered with "no such
-data", never with "no such name", since resolvers that ask for both addresses take the latter for the whole name
-(RFC 2308, section 2).
+A name is own if it is at or below an apex. The apexes are the configured domains, and every name outside of them that
+has records of its own. Queries for own names are never forwarded, whatever their type. A query for the AAAA record of
+an IPv4-only name is answered with NODATA and never with NXDOMAIN: resolvers that ask for both address types would take
+NXDOMAIN for the whole name (RFC 2308, section 2).
 
-Names are kept in wire form (RFC 1035, section 3.1), lower case, so that an answer is a dictionary look-up. A zone is
-made by `ZoneBuilder`, which keeps what it is made of, so that the next one costs as much as what has changed.
+Names are kept in wire form (RFC 1035, section 3.1) and in lower case, so that a look-up is one dictionary access.
+`ZoneBuilder` builds zones. It keeps the inputs of the previous zone, so that the cost of the next zone is proportional
+to what has changed.
 """
 
 import struct
@@ -33,44 +34,53 @@ __all__ = ["RecordType", "ResourceRecord", "Zone", "ZoneBuilder", "ZoneLookupRes
 
 @dataclass(frozen=True, slots=True)
 class ZoneLookupResult:
-    """What the zone says to a question about an own name."""
+    """The result of looking up one own name and type."""
 
     exists: bool
-    """False: there is no such name. True without records: there is, but without this type."""
+    """False for NXDOMAIN. True with no records means NODATA: the name exists, but has no record of this type."""
     records: tuple[ResourceRecord, ...]
+    """The records of the requested type; empty if there are none."""
     apex: bytes
-    """The wire name whose SOA goes with a negative answer."""
+    """The wire name whose SOA record goes into a negative response."""
     soa: ResourceRecord
+    """The SOA record of `apex`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """Made by `ZoneBuilder`, or by `build`. Nothing of it changes afterwards."""
+    """An immutable zone. `ZoneBuilder.update` and `Zone.build` create it."""
 
     ttl: int
-    """Seconds, of every record and of every negative answer."""
+    """TTL in seconds of every record and of every negative response."""
     serial: int
+    """The serial number of every SOA record."""
     _records: Mapping[bytes, tuple[ResourceRecord, ...]]
+    """Records by lower-case wire name."""
     existing: Mapping[bytes, int]
-    """Names with records and all their parents (RFC 8020): how many names are at or below each."""
+    """How many names with records are at or below each name. Empty non-terminals are included, since they exist (RFC
+    8020).
+    """
     _authority: Mapping[bytes, tuple[ResourceRecord, ResourceRecord]]
-    """SOA and NS by apex."""
+    """The SOA and NS records of each apex."""
     _soas: Mapping[bytes, bytes]
-    """The SOA by apex, as it stands behind its name in a negative answer."""
+    """The SOA record of each apex in wire form without its name, ready for the authority section of a negative
+    response.
+    """
 
     @classmethod
     def build(
         cls, addresses: Mapping[str, Sequence[str]], domains: Iterable[str] = (), ttl: int = 5, serial: int = 1
     ) -> "Zone":
-        """`addresses` maps names (`restserver.local`) to IPv4 and IPv6 addresses; `domains` are own as a whole.
+        """Build a zone from plain addresses.
 
-        Raises ValueError for a name or an address that is none.
+        `addresses` maps names (`restserver.local`) to IPv4 and IPv6 addresses; every name at or below one of `domains`
+        is own. `ttl` is in seconds. Raises ValueError for an invalid name or address.
         """
         draft = ZoneBuilder(domains, ttl=ttl, serial=serial)
         return draft.update({name: DnsService(tuple(texts)) for name, texts in addresses.items()})[0]
 
     def lookup(self, name: bytes, qtype: int) -> ZoneLookupResult | None:
-        """What to answer for a lower-case wire name; None: it is not ours."""
+        """Look up a lower-case wire name; None if the name is not own and has to be forwarded."""
         for apex in name_suffixes(name):
             own = self._authority.get(apex)
             if own is None:
@@ -82,10 +92,12 @@ class Zone:
         return None
 
     def missing(self, name: bytes) -> bytes | None:
-        """The SOA record for an answer that there is no such name; None: there is, or it is not ours, or no name.
+        """Return the SOA record for an NXDOMAIN response about a name, or None if there is no such response to give.
 
-        For a lower-case name without a zero octet but the last. The record's own name points to the apex in the
-        question (RFC 1035, section 4.1.4). This is the path of every search domain, so it looks at each label once.
+        The result is None if the name exists, if it is not own, if it is an apex, or if it is malformed. `name` must be
+        in lower case and must not contain a zero byte except as its last byte. The owner name of the record is a
+        pointer into the question (RFC 1035, section 4.1.4). Every query that a resolver makes for a search domain takes
+        this path, so the method looks at each label once.
         """
         if name in self.existing:
             return None
@@ -93,8 +105,10 @@ class Zone:
         while at < end:
             soa = self._soas.get(name[at:])
             if soa is not None:
+                # An apex always exists: it has SOA and NS records even if `existing` does not list it.
                 return _POINTERS[at] + soa if at else None
             length = name[at]
+            # A compressed name or an unknown label type: the slow path answers FORMERR.
             if length > 63:
                 return None
             at += length + 1
@@ -102,47 +116,65 @@ class Zone:
 
 
 class ZoneBuilder:
-    """What a zone is made of, from one zone to the next. Not for two threads at a time; the zones are."""
+    """Builds a zone from services and keeps their records, so that the next zone costs as much as what has changed.
+
+    A draft must not be used by two threads at a time; the zones it makes may be.
+    """
 
     def __init__(self, domains: Iterable[str] = (), *, ttl: int = 5, serial: int = 1) -> None:
-        """`domains` are own as a whole; the name server's own name is `ns` in the first. Raises ValueError."""
+        """Every name at or below one of `domains` is own; the server's own name is `ns` in the first of them.
+
+        `ttl` is in seconds. Raises ValueError for an invalid domain.
+        """
         self._ttl = ttl
         self._serial = serial
         self._domains = dict.fromkeys(encode_name(domain) for domain in domains).keys()
         self._home = next(iter(self._domains), None)
         self._services: PersistentMap[str, DnsService] = PersistentMap()
         self._given: dict[bytes, tuple[ResourceRecord, ...]] = {}
-        """Of the services' own names: they come before those that other services bring with them."""
+        """Records of the services' own names. They take precedence over records that other services add at the same
+        name.
+        """
         self._brought: dict[bytes, dict[str, tuple[ResourceRecord, ...]]] = {}
-        """Of names that come with services, by service."""
+        """Records of names that services add beside their own: by wire name, then by service."""
         self._outside: set[bytes] = set()
-        """Names that no given domain holds: services' own, and those of their addresses."""
+        """Names below none of the configured domains: services' own names, and reverse names of their addresses."""
         self._records: PersistentMap[bytes, tuple[ResourceRecord, ...]] = PersistentMap()
+        """Records by wire name, as in the last zone."""
         self._shown: dict[bytes, tuple[ResourceRecord, ...] | None] = {}
-        """What of it the next zone has otherwise."""
+        """Changes to `_records` for the next zone; None removes a name."""
         self._existing: PersistentMap[bytes, int] = PersistentMap()
+        """How many names are at or below each name, as in the last zone."""
         self._counted: dict[bytes, int] = {}
-        """What of it the next zone has otherwise; 0: no longer."""
+        """Changes to `_existing` for the next zone; 0 removes a name."""
         self._authority: dict[bytes, tuple[ResourceRecord, ResourceRecord]] = {}
         self._soas: dict[bytes, bytes] = {}
         self._touched: set[bytes] = set()
+        """Wire names whose responses may differ from those of the last zone."""
         self._settled = False
-        """Whether the apexes are those of what is outside."""
+        """Whether the apexes already match `_outside`."""
         self._settle_apexes()
 
     def serve_at(self, addresses: Sequence[str]) -> None:
-        """Where the name server answers: the addresses of its own name, from the next zone on."""
+        """Set the addresses of the server's own name, from the next zone on.
+
+        Without a configured domain the server has no name, and nothing happens. Raises ValueError for an invalid
+        address.
+        """
         if self._home is not None:
             self._put("", RecordChange(name_server_name(self._home), tuple(map(address_record, addresses)), own=False))
 
     def update(self, services: Mapping[str, DnsService]) -> tuple[Zone, frozenset[bytes] | None]:
-        """The zone of exactly these services, and the wire names whose answers may differ from the last zone's.
+        """Build the zone of exactly these services.
 
-        None instead of names: any of them may. Raises ValueError for a name or an address that is none; nothing has
-        changed then.
+        Returns the zone and the lower-case wire names whose responses may differ from the last zone's; None instead of
+        names if any response may differ. Raises ValueError for an invalid name or address, and then leaves the draft
+        unchanged.
         """
         before, services = self._services, PersistentMap.of(services)
         moved = changed_keys(before, services)
+        # All changes are computed before the first is applied: `record_changes` raises on invalid input, and the draft
+        # must stay whole.
         made = [(name, [*record_changes(name, before.get(name), services.get(name))]) for name in moved]
         self._touched = set()
         for name, of in made:
@@ -157,6 +189,7 @@ class ZoneBuilder:
         return zone, None if apexes_moved else frozenset(self._touched)
 
     def _put(self, service: str, change: RecordChange) -> None:
+        """Set or remove the records that `service` has at one name, and keep the apexes up to date."""
         place, found, own = change
         self._touched.add(place)
         if not own:
@@ -173,11 +206,18 @@ class ZoneBuilder:
         self._show(place)
         stands_alone = place in self._given or (place in self._brought and place.endswith(_REVERSE))
         is_outside = stands_alone and self._domains.isdisjoint(name_suffixes(place))
+        # A service's name outside of every domain becomes an apex of its own, and so does a reverse name: without that,
+        # queries for it would be forwarded. Names that services add below their own are covered by the apex of the
+        # service's name.
         if is_outside != (place in self._outside):
-            (self._outside.add if is_outside else self._outside.discard)(place)
+            if is_outside:
+                self._outside.add(place)
+            else:
+                self._outside.discard(place)
             self._settled = False
 
     def _show(self, place: bytes) -> None:
+        """Recompute the records of one name, and the counts of its parents if it appeared or disappeared."""
         if place in self._given:
             now: tuple[ResourceRecord, ...] | None = self._given[place]
         elif place in self._brought:
@@ -190,14 +230,20 @@ class ZoneBuilder:
         self._shown[place] = now
 
     def _count(self, place: bytes, step: int) -> None:
+        """Add `step` to the count of a name and of each of its parents."""
         for suffix in name_suffixes(place):
             before = self._counted[suffix] if suffix in self._counted else self._existing.get(suffix, 0)
             self._counted[suffix] = before + step
             if not before or not before + step:
-                self._touched.add(suffix)  # a name without records that is there now, or no longer
+                # An empty non-terminal that appears or disappears changes its response between NODATA and NXDOMAIN.
+                self._touched.add(suffix)
 
     def _settle_apexes(self) -> bool:
-        """Whether an apex has gone that still has names: their negative answers are now another's."""
+        """Recompute the apexes if needed.
+
+        Returns whether an apex that is gone still has names: their negative responses now carry another apex's SOA
+        record.
+        """
         if self._settled:
             return False
         self._settled = True
@@ -211,11 +257,12 @@ class ZoneBuilder:
 
 
 def _negative(ttl: int, soa: ResourceRecord) -> bytes:
+    """Encode a SOA record for the authority section, without its owner name."""
     return struct.pack("!HHIH", soa.type, 1, ttl, len(soa.data)) + soa.data
 
 
 def _apexes(domains: Iterable[bytes], names: Iterable[bytes]) -> Iterator[bytes]:
-    """The domains, then names outside of all; of a name and its parent, the parent. Shorter ones first."""
+    """Yield the domains, then the names outside of them, shorter ones first; a name below another apex is left out."""
     apexes: set[bytes] = set()
     for candidate in (*domains, *sorted(names, key=lambda name: (len(name), name))):
         if apexes.isdisjoint(name_suffixes(candidate)):
@@ -224,7 +271,8 @@ def _apexes(domains: Iterable[bytes], names: Iterable[bytes]) -> Iterator[bytes]
 
 
 def _of_type(records: tuple[ResourceRecord, ...], qtype: int) -> tuple[ResourceRecord, ...]:
-    if qtype == RecordType.ANY and records:  # one RRset is a whole answer: RFC 8482, section 4.1
+    if qtype == RecordType.ANY and records:
+        # One RRset is a complete response to ANY (RFC 8482, section 4.1); addresses are the most useful one.
         held = {record.type for record in records}
         qtype = next((kind for kind in (RecordType.A, RecordType.AAAA) if kind in held), records[0].type)
     return tuple(record for record in records if record.type == qtype)

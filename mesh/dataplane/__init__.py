@@ -1,6 +1,6 @@
-"""What forwards the traffic: IPVS in the kernel, or a proxy in user space where the kernel has none.
+"""The data planes that forward traffic: IPVS or nftables in the kernel, or a proxy in user space.
 
-One Protocol, several technologies, one contract suite (`tests/dataplane/contract.py`).
+All of them implement one Protocol and pass one contract suite (`tests/dataplane/contract.py`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,11 +16,12 @@ from mesh.model.table import Table, TrafficCounters, VirtualKey
 
 @dataclass(frozen=True, slots=True)
 class OperationFailure:
-    """An operation that the data plane refused."""
+    """An operation that the data plane refused, and the reason, which ends with the remedy."""
 
     operation: Operation
+    """The refused operation."""
     reason: CodedText
-    """Why; it ends with the remedy."""
+    """The reason, which ends with the remedy."""
 
     @property
     def coded(self) -> CodedText:
@@ -29,56 +30,55 @@ class OperationFailure:
 
 
 class DataPlaneError(MeshError):
-    """The data plane as a whole does not work: not permitted, not there. The text ends with the remedy."""
+    """The data plane as a whole does not work: it is not permitted or not available. The text ends with the remedy."""
 
 
 class DataPlane(Protocol):
-    """Where tables become traffic.
+    """Programs tables of virtual servers, and reads them back.
 
-    Everything observed is read from where the traffic flows, never remembered, so that what somebody else
-    changed is seen. What is not ours (outside the VIP pool and the published ports) is neither reported nor
-    touched.
+    The state is always read from where the traffic flows and never remembered, so that changes from outside vipmesh are
+    seen. What is not ours (outside the VIP pool and the published ports) is neither reported nor changed.
     """
 
     @property
     def name(self) -> str:
-        """`ipvs` or `userspace`."""
+        """The name of the data plane: `ipvs`, `nftables` or `userspace`."""
         ...
 
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
-        """What is programmed now, ours alone; an empty `Table` if nothing is.
+        """Return what is programmed now, ours alone; an empty `Table` if nothing is.
 
-        With `only`, of the virtual servers just these, as far as they exist; always all VIPs.
-        Raises `DataPlaneError` if it cannot be read. Never answers an empty table instead of an error.
+        `only` restricts the virtual servers to those of its keys that exist; None stands for all. The VIPs are always
+        complete. Raises `DataPlaneError` if the state cannot be read, and never returns an empty table instead.
         """
         ...
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """Run the operations in order; returns those that failed, in order, empty if all went well.
+        """Run the operations in order; returns the failed ones in order, empty if all succeeded.
 
-        One failure does not stop the others. To add what exists with the same settings, and to delete what is not
-        there, counts as done: somebody else was quicker. No operations: nothing is done.
-        Raises `DataPlaneError` only if the data plane as a whole is gone.
+        A failure does not stop the operations after it. Adding what exists with the same settings, and deleting what
+        does not exist, counts as success: it was done from outside. Without operations, nothing is done. Raises
+        `DataPlaneError` only if the data plane as a whole is gone.
         """
         ...
 
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
-        """Established connections of each real server behind each virtual server, as far as they can be counted.
+        """Return the number of established connections of each real server behind each virtual server.
 
-        With `only`, of these virtual servers.
-        A place that is missing is one that cannot be counted. Raises `DataPlaneError`.
+        `only` restricts the virtual servers; None stands for all. A missing place means that its connections cannot be
+        counted. Raises `DataPlaneError`.
         """
         ...
 
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
-        """What has gone through each of our virtual servers; empty if this data plane does not count.
+        """Return the traffic of each of our virtual servers; empty if this data plane does not count it.
 
-        IPVS is a few seconds behind. Raises `DataPlaneError`.
+        The counts of IPVS are a few seconds old. Raises `DataPlaneError`.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of sockets. A kernel's data plane keeps forwarding; one in user space ends with the process."""
+        """Close sockets. A data plane in the kernel keeps forwarding; one in user space ends with the process."""
         ...
 
 
@@ -86,16 +86,16 @@ class VipInterface(Protocol):
     """The worker's interface that holds the VIPs, each as a single host address."""
 
     async def addresses(self) -> frozenset[Address]:
-        """The VIPs that are bound now; empty if the interface does not exist. Raises `OSError`."""
+        """Return the VIPs that are bound now; empty if the interface does not exist. Raises `OSError`."""
         ...
 
     async def bind(self, address: Address) -> None:
-        """Add an address, making the interface if it is missing; bound already: nothing is done.
+        """Add an address, and make the interface if it is missing; does nothing if the address is bound already.
 
         Raises `OSError` with the kernel's reason.
         """
         ...
 
     async def unbind(self, address: Address) -> None:
-        """Remove an address; not there: nothing is done. Raises `OSError` with the kernel's reason."""
+        """Remove an address; does nothing if it is not bound. Raises `OSError` with the kernel's reason."""
         ...

@@ -1,15 +1,16 @@
-"""Table x Table -> the ordered operations that lead from one to the other.
+"""Computes the ordered operations that turn one table into another.
 
-The kernel has no transactions for IPVS, so the order is the safety. Between any two operations:
+The kernel has no transactions for IPVS, so safety depends on the order. Between any two operations:
 
-* a virtual server is complete before its VIP is bound, and its VIP is unbound before it goes
-  (traffic is attracted only by what is ready, and no longer by what is about to leave);
-* a virtual server that stays keeps a real server throughout if it has one before and after, and one of positive
-  weight if it has one of positive weight before and after: additions and raised weights first, then
-  lowered weights, then deletions;
-* what stays is edited, never deleted and made anew: that would reset its connections and its counters.
+* A virtual server is complete before its VIP is bound, and its VIP is unbound before it is deleted: only a virtual
+  server that is ready attracts traffic, and one that is about to go no longer does.
+* A virtual server that stays keeps a real server throughout if it has one before and after, and one of positive weight
+  if it has one of positive weight before and after. So additions and raised weights come first, then lowered weights,
+  then deletions.
+* What stays is edited, never deleted and added again: that would reset its connections and its counters.
 
-`apply` is the meaning of the operations; the fake data plane and the properties in the tests stand on it.
+`operations.apply_operations` defines what the operations mean; the fake data plane and the properties in the tests
+depend on it.
 """
 
 from collections.abc import Iterator
@@ -31,12 +32,16 @@ from mesh.model.table import Table, VirtualKey, VirtualServer
 
 
 def diff_tables(observed: Table, desired: Table) -> tuple[Operation, ...]:
-    """The operations that turn `observed` into `desired`, in the order to run them; none if they are equal."""
+    """Return the operations that turn `observed` into `desired`, in the order to run them.
+
+    The result is empty if the tables are equal.
+    """
     return tuple(_operations(observed, desired))
 
 
 def _operations(observed: Table, desired: Table) -> Iterator[Operation]:
     before, after = observed.virtual_servers, desired.virtual_servers
+    # First stop attracting traffic to VIPs that go; their virtual servers are deleted last.
     for address in sorted(observed.vips - desired.vips):
         yield UnbindVip(address)
     for key in sorted(after.keys() - before.keys()):
@@ -44,9 +49,12 @@ def _operations(observed: Table, desired: Table) -> Iterator[Operation]:
         yield AddVirtualServer(key, server.scheduler, server.persistence, server.flags)
         for real in sorted(server.real_servers):
             yield AddRealServer(key, real, server.real_servers[real])
+    # Identity first, since `reuse_equal_servers` has made equal servers identical: comparing thousands by value would
+    # take longer.
     for key in sorted(key for key, server in after.items() if before.get(key, server) is not server):
         if before[key] != after[key]:
             yield from _edit(key, before[key], after[key])
+    # Every virtual server of a VIP exists now: bind it.
     for address in sorted(desired.vips - observed.vips):
         yield BindVip(address)
     for key in sorted(before.keys() - after.keys()):
@@ -54,10 +62,12 @@ def _operations(observed: Table, desired: Table) -> Iterator[Operation]:
 
 
 def _edit(key: VirtualKey, before: VirtualServer, after: VirtualServer) -> Iterator[Operation]:
+    """Yield the operations for a virtual server that stays."""
     if replace(before, real_servers=after.real_servers) != after:
         yield EditVirtualServer(key, after.scheduler, after.persistence, after.flags)
     old, new = before.real_servers, after.real_servers
     changed = sorted(real for real in old.keys() & new.keys() if old[real] != new[real])
+    # Capacity is added before any is taken away, so that the virtual server is never without a real server in between.
     for real in sorted(new.keys() - old.keys()):
         yield AddRealServer(key, real, new[real])
     for real in changed:
@@ -71,14 +81,16 @@ def _edit(key: VirtualKey, before: VirtualServer, after: VirtualServer) -> Itera
 
 
 def changed_virtual_servers(before: Table, after: Table) -> frozenset[VirtualKey]:
-    """The virtual servers that are not the same in both."""
+    """Return the keys of the virtual servers that differ between two tables."""
     old, new = before.virtual_servers, after.virtual_servers
     return frozenset(key for key in changed_keys(old, new) if old.get(key) != new.get(key))
 
 
 def reuse_equal_servers(observed: Table, desired: Table) -> Table:
-    """The observed table with the virtual servers of the desired one where they are equal. What is compared with it
-    afterwards is compared by identity: among thousands most are as they should be.
+    """Return the observed table with the desired table's objects wherever the virtual servers are equal.
+
+    Later comparisons then go by identity, which is cheap: among thousands of virtual servers most are as they should
+    be.
     """
     wanted = desired.virtual_servers
     servers = dict(observed.virtual_servers)

@@ -1,8 +1,9 @@
-"""Taking real servers away without cutting connections.
+"""Connection draining: removes real servers without cutting their connections. Pure.
 
-A pure function between the plan and the diff. What the plan no longer wants stays for a while at weight 0: it takes no
-new connection, and established ones finish. It goes when it has none left, or when its time is up. A VIP whose virtual
-server is draining stays bound, since packets of its connections still arrive there; its name has left the zone before.
+Draining stands between the plan and the diff. A real server that the plan no longer contains stays for a while with
+weight 0: it gets no new connections, and established ones can finish. It is removed when it has no connections left or
+its time is up. A VIP whose virtual server is draining stays bound, since packets of its connections still arrive there;
+its name has left the DNS zone before.
 
 An endpoint that failed its probes is not drained: its connections hang, and the sooner they are reset the better.
 """
@@ -14,7 +15,7 @@ from typing import TypeAlias
 from mesh.model.table import RealKey, Table, VirtualKey
 
 DEFAULT_DRAIN_TIMEOUT = 30.0
-"""Seconds that connections get to finish."""
+"""Seconds that connections have to finish."""
 
 BackendKey: TypeAlias = tuple[VirtualKey, RealKey]
 """A real server behind one virtual server."""
@@ -22,11 +23,12 @@ BackendKey: TypeAlias = tuple[VirtualKey, RealKey]
 
 @dataclass(frozen=True, slots=True)
 class DrainResult:
-    """What to program now, and what of it is on its way out."""
+    """The table to program now, and the real servers in it that are draining."""
 
     table: Table
+    """The table to program, in which draining real servers have weight 0."""
     since: Mapping[BackendKey, float]
-    """Draining place -> when it began; to be given to the next call."""
+    """When each draining real server began to drain, in seconds; the input of the next call."""
 
 
 def drain_removed(
@@ -39,10 +41,11 @@ def drain_removed(
     now: float,
     timeout: float = DEFAULT_DRAIN_TIMEOUT,
 ) -> DrainResult:
-    """The desired table with what still has to finish.
+    """Return the desired table plus the real servers that still have to finish.
 
-    `failed` are real servers that do not answer; `connections` the established ones of each place, where they are
-    known; `since` the result of the last call. `now` is in seconds of any clock that never goes back.
+    `failed` is the real servers that do not answer. `connections` is the number of established connections of each
+    place where it is known; a place without a known number drains until its time is up. `since` is from the last
+    result. `now` and `timeout` are in seconds; `now` is of any monotonic clock.
     """
     draining = {
         place: since.get(place, now)
@@ -60,10 +63,11 @@ def drain_removed(
 
 
 def removed_backends(observed: Table, desired: Table) -> list[BackendKey]:
-    """The real servers that are there and no longer wanted."""
+    """Return the real servers that are in the observed table and not in the desired one, sorted."""
     gone: list[BackendKey] = []
     for key, server in observed.virtual_servers.items():
         wanted = desired.virtual_servers.get(key)
+        # `recognised` has made equal virtual servers identical, so this skips nearly all of them.
         if wanted is not server:
             left = server.real_servers.keys() - (wanted.real_servers.keys() if wanted is not None else ())
             gone += [(key, real) for real in left]

@@ -1,4 +1,4 @@
-"""Binding and unbinding of VIPs, as the kernel's data planes do it, with words for what goes wrong."""
+"""Binds and unbinds VIPs for the data planes in the kernel, and explains failures."""
 
 import errno
 
@@ -9,10 +9,13 @@ from mesh.model.errors import CodedText
 
 
 async def move_vip(interface: VipInterface, operation: BindVip | UnbindVip) -> CodedText | None:
-    """Do it; why it failed, ending with the remedy, or None."""
+    """Bind or unbind a VIP; returns why it failed, ending with the remedy, or None if it succeeded."""
     binds = isinstance(operation, BindVip)
     try:
-        await (interface.bind if binds else interface.unbind)(operation.address)
+        if binds:
+            await interface.bind(operation.address)
+        else:
+            await interface.unbind(operation.address)
     except OSError as error:
         failed = f"VIP {operation.address} cannot be {'bound' if binds else 'unbound'}"
         if error.errno in {errno.EPERM, errno.EACCES}:

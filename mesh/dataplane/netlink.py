@@ -1,7 +1,7 @@
-"""Netlink messages and attributes as bytes, from linux/netlink.h and linux/genetlink.h: the envelope of `codec`.
+"""Netlink messages and attributes as bytes, from linux/netlink.h and linux/genetlink.h.
 
-Numbers are in the host's byte order, as in all of netlink. Nothing here has I/O: `netlink` sends what `pack_message`
-gives and hands what comes back to `unpack_messages`.
+This is the framing that both kernel data planes share. All numbers are in the host's byte order. The module does no
+I/O: the sockets send what `pack_message` returns and pass received datagrams to `unpack_messages`.
 """
 
 import struct
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 GENERIC_VERSION = 1
+"""The version in the generic netlink header."""
 
 U16, U32, PORT = struct.Struct("=H"), struct.Struct("=I"), struct.Struct(">H")
 
@@ -23,52 +24,60 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _GENERIC = struct.Struct("=BBH")  # genlmsghdr: command, version, reserved
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, kind
 ATTRIBUTE_HEADER = _ATTRIBUTE.size
-"""Octets before the payload of an attribute."""
+"""Bytes before the payload of an attribute."""
 _S32 = struct.Struct("=i")
 
 
 class MalformedNetlinkError(ValueError):
-    """Bytes that are no netlink message: cut short, or with lengths that do not fit."""
+    """The bytes are not a netlink message: they are incomplete, or their lengths do not fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetlinkRequest:
-    """One message without what the socket adds: family and sequence number."""
+    """A generic netlink message without what the socket adds: the family and the sequence number."""
 
     command: int
+    """The command in the generic netlink header."""
     body: bytes = b""
+    """The attributes in wire form."""
     dump: bool = False
-    """Asks for a list instead of an acknowledgement."""
+    """Whether the request asks for a list (NLM_F_DUMP) instead of an acknowledgement."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetlinkAck:
-    """The end of a request: of a change, of a list, or a refusal."""
+    """The end of the responses to a request: the acknowledgement of a change, the end of a list, or an error."""
 
     sequence: int
+    """The sequence number of the request."""
     error: int = 0
-    """errno; 0: done."""
+    """The errno; 0 for success."""
     text: str = ""
-    """The kernel's own words (NETLINK_EXT_ACK), often none."""
+    """The kernel's explanation (NETLINK_EXT_ACK); empty if there is none, as is common."""
     interrupted: bool = False
-    """A list during which something changed (NLM_F_DUMP_INTR); it may lack entries."""
+    """Whether the table changed while the list was made (NLM_F_DUMP_INTR), so that entries may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetlinkReply:
-    """One entry of a list, or the answer to a question."""
+    """One entry of a list, or the response to a query."""
 
     sequence: int
+    """The sequence number of the request."""
     command: int
+    """The command in the generic netlink header."""
     body: bytes
+    """The attributes in wire form."""
     interrupted: bool = False
+    """Whether the table changed while the list was made (NLM_F_DUMP_INTR)."""
 
 
 NetlinkAnswer: TypeAlias = NetlinkAck | NetlinkReply
+"""A message from the kernel."""
 
 
 def pack_message(request: NetlinkRequest, family: int, sequence: int) -> bytes:
-    """The whole message; messages may be joined into one datagram."""
+    """Return a complete message; several messages may be joined into one datagram."""
     flags = _F_REQUEST | (_F_DUMP if request.dump else _F_ACK)
     length = _HEADER.size + _GENERIC.size + len(request.body)
     header = _HEADER.pack(length, family, flags, sequence, 0)
@@ -76,7 +85,7 @@ def pack_message(request: NetlinkRequest, family: int, sequence: int) -> bytes:
 
 
 def unpack_messages(datagram: bytes) -> Iterator[NetlinkAnswer]:
-    """The answers in a datagram, in order. Raises `MalformedNetlinkError`."""
+    """Yield the messages of a datagram in order. Raises `MalformedNetlinkError`."""
     offset = 0
     while offset < len(datagram):
         if len(datagram) - offset < _HEADER.size:
@@ -96,9 +105,10 @@ def unpack_messages(datagram: bytes) -> Iterator[NetlinkAnswer]:
 
 
 def list_entries(datagram: bytes, sequence: int) -> list[bytes] | None:
-    """The bodies of a datagram that is nothing but entries of this one list, all of the same length; None: it is not.
+    """Return the bodies of a datagram that contains only entries of one list, all of the same length; else None.
 
-    As `unpack_messages` gives them, at a fraction of the cost: the kernel writes the same header before each entry.
+    The result is the same as with `unpack_messages`, at a fraction of the cost: the kernel writes the same header
+    before each entry.
     """
     header = datagram[: _HEADER.size]
     if len(header) < _HEADER.size:
@@ -116,7 +126,10 @@ def list_entries(datagram: bytes, sequence: int) -> list[bytes] | None:
 
 
 def _error_text(payload: bytes, flags: int) -> str:
-    """NLMSGERR_ATTR_MSG, which follows the refused message's header or, if it was not capped, all of it."""
+    """Return the text of NLMSGERR_ATTR_MSG, or an empty one.
+
+    The attribute follows the header of the refused message or, if the message was not capped, all of it.
+    """
     if not flags & _F_ACK_TLVS:
         return ""
     copied = _HEADER.size if flags & _F_CAPPED else _aligned(U32.unpack_from(payload, 4)[0])
@@ -124,18 +137,18 @@ def _error_text(payload: bytes, flags: int) -> str:
 
 
 def pack_attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded to the next multiple of four."""
+    """Return an attribute, padded to a multiple of four bytes."""
     padding = -len(payload) & 3
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), kind) + payload + bytes(padding)
 
 
 def nest_attributes(kind: int, payload: bytes) -> bytes:
-    """An attribute that holds attributes."""
+    """Return an attribute that contains attributes."""
     return pack_attribute(kind | _NESTED, payload)
 
 
 def attribute_positions(data: bytes, offset: int = 0) -> Iterator[tuple[int, int, int]]:
-    """Kind, start and size of the payload of each attribute from an offset on. Raises `MalformedNetlinkError`."""
+    """Yield the kind, start and size of each attribute's payload, from `offset` on. Raises `MalformedNetlinkError`."""
     while offset < len(data):
         if len(data) - offset < _ATTRIBUTE.size:
             raise MalformedNetlinkError(f"{len(data) - offset} bytes are left where an attribute should be")
@@ -147,8 +160,10 @@ def attribute_positions(data: bytes, offset: int = 0) -> Iterator[tuple[int, int
 
 
 class NetlinkAttributes:
-    """The attributes in some bytes, by kind; every way in raises `MalformedNetlinkError` for what is cut short or
-    missing."""
+    """The attributes in some bytes, by kind.
+
+    Methods raise `MalformedNetlinkError` for attributes that are too short or missing.
+    """
 
     __slots__ = ("_raw",)
 
@@ -156,31 +171,35 @@ class NetlinkAttributes:
         self._raw = {kind: data[start : start + size] for kind, start, size in attribute_positions(data)}
 
     def raw(self, kind: int, size: int = 0) -> bytes:
-        """The bytes of an attribute that must be there with at least so many of them."""
+        """Return the payload of an attribute, which must exist and have at least `size` bytes."""
         value = self._raw.get(kind)
         if value is None or len(value) < size:
             raise MalformedNetlinkError(f"attribute {kind} is {'missing' if value is None else 'too short'}")
         return value
 
     def has(self, kind: int) -> bool:
-        """Whether the attribute is there."""
+        """Return whether the attribute exists."""
         return kind in self._raw
 
     def number(self, layout: struct.Struct, kind: int, default: int | None = None) -> int:
-        """The first number of an attribute; the default, if there is one, stands for an attribute that is not there."""
+        """Return the first number of an attribute.
+
+        `default`, if it is not None, is returned for an attribute that does not exist.
+        """
         if default is not None and kind not in self._raw:
             return default
         value: int = layout.unpack_from(self.raw(kind, layout.size))[0]
         return value
 
     def text(self, kind: int) -> str:
-        """Up to the first NUL; empty if the attribute is not there."""
+        """Return the text of an attribute up to its first NUL; empty if the attribute does not exist."""
         return self._raw.get(kind, b"").partition(b"\0")[0].decode("ascii", "replace")
 
     def nested(self, kind: int) -> "NetlinkAttributes":
-        """The attributes in an attribute."""
+        """Return the attributes inside an attribute."""
         return NetlinkAttributes(self.raw(kind))
 
 
 def _aligned(length: int) -> int:
-    return length + 3 & ~3
+    """Round up to a multiple of four (NLMSG_ALIGN)."""
+    return (length + 3) & ~3

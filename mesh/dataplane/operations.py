@@ -1,4 +1,4 @@
-"""The operations on a data plane's table, and what each of them does to it. Pure."""
+"""The operations on a data plane's table, and the effect of each. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,11 +11,12 @@ from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServ
 
 @dataclass(frozen=True, slots=True)
 class AddVirtualServer:
-    """Make a virtual server without real servers. It must not exist."""
+    """Add a virtual server without real servers. It must not exist."""
 
     key: VirtualKey
     scheduler: Scheduler
     persistence: int
+    """Seconds for which a client stays with its real server; 0 for no persistence."""
     flags: frozenset[SchedulerFlag] = frozenset()
 
     def __str__(self) -> str:
@@ -24,11 +25,12 @@ class AddVirtualServer:
 
 @dataclass(frozen=True, slots=True)
 class EditVirtualServer:
-    """Change the settings in place; real servers and connections stay. It must exist."""
+    """Change the settings of a virtual server, which must exist; its real servers and connections stay."""
 
     key: VirtualKey
     scheduler: Scheduler
     persistence: int
+    """Seconds for which a client stays with its real server; 0 for no persistence."""
     flags: frozenset[SchedulerFlag] = frozenset()
 
     def __str__(self) -> str:
@@ -38,7 +40,7 @@ class EditVirtualServer:
 
 @dataclass(frozen=True, slots=True)
 class DeleteVirtualServer:
-    """Delete a virtual server together with its real servers. It must exist."""
+    """Delete a virtual server, which must exist, together with its real servers."""
 
     key: VirtualKey
 
@@ -48,7 +50,7 @@ class DeleteVirtualServer:
 
 @dataclass(frozen=True, slots=True)
 class AddRealServer:
-    """Put a real server behind a virtual server, which must exist and not have it."""
+    """Add a real server to a virtual server, which must exist and must not have it."""
 
     virtual: VirtualKey
     real: RealKey
@@ -72,7 +74,7 @@ class EditRealServer:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRealServer:
-    """Take a real server away, which must exist."""
+    """Delete a real server, which must exist."""
 
     virtual: VirtualKey
     real: RealKey
@@ -83,7 +85,7 @@ class DeleteRealServer:
 
 @dataclass(frozen=True, slots=True)
 class BindVip:
-    """Let the worker answer to an address."""
+    """Make the worker answer at an address."""
 
     address: Address
 
@@ -93,7 +95,7 @@ class BindVip:
 
 @dataclass(frozen=True, slots=True)
 class UnbindVip:
-    """Let the worker no longer answer to an address."""
+    """Make the worker no longer answer at an address."""
 
     address: Address
 
@@ -111,16 +113,18 @@ Operation: TypeAlias = (
     | BindVip
     | UnbindVip
 )
+"""Any operation on a table."""
 
 
 class OperationRefusedError(Exception):
-    """The operation does not fit the table: what it adds is there, or what it changes is not."""
+    """The operation does not fit the table: what it adds exists already, or what it changes does not exist."""
 
 
 def apply_operations(table: Table, operations: Iterable[Operation]) -> Table:
-    """The table after the operations.
+    """Return the table after the operations.
 
-    Raises `OperationRefusedError` where a kernel would refuse: to add what exists, to change or delete what does not.
+    Raises `OperationRefusedError` where a kernel would refuse: adding what exists, or changing or deleting what does
+    not exist.
     """
     servers = dict(table.virtual_servers)
     vips = set(table.vips)
@@ -155,10 +159,10 @@ def apply_operations(table: Table, operations: Iterable[Operation]) -> Table:
 
 
 def settle_operation(table: Table, operation: Operation) -> Table:
-    """The table after one operation, where it counts as done that somebody else was quicker.
+    """Return the table after one operation, where a change from outside that came first counts as success.
 
-    What is to be added and is there is edited, what is to be deleted and is not there is left. Raises
-    `OperationRefusedError` for what remains: to change what is not there.
+    Adding what exists edits it, and deleting what does not exist changes nothing. Raises `OperationRefusedError` for
+    the remaining case: changing what does not exist.
     """
     try:
         return apply_operations(table, [operation])
@@ -195,9 +199,9 @@ OPERATION_NAMES: Mapping[type[Operation], str] = MappingProxyType(
         UnbindVip: "unbind_vip",
     }
 )
-"""What the metrics call each kind of operation."""
+"""The name of each kind of operation in metrics."""
 
 
 def operation_kind(operation: Operation) -> str:
-    """What the metrics call it."""
+    """Return the name of an operation's kind in metrics."""
     return OPERATION_NAMES[type(operation)]

@@ -1,6 +1,6 @@
-"""Which virtual servers outside of the VIP pool are ours: the published ports that we have claimed.
+"""Decides which virtual servers outside the VIP pool are ours: the published ports that this cluster has claimed.
 
-Other programs may balance ports of the same worker through the same IPVS; theirs are neither shown nor touched.
+Other programs may balance ports of the same worker through the same IPVS; theirs are neither reported nor changed.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,20 @@ class PublishedPorts:
 
     def __init__(self) -> None:
         self.claims = Claims()
-        """Replaced as a whole by the loop."""
+        """The claims in force; the control loop replaces them as a whole."""
         self._addresses: set[Address] = set()
+        """Every address that this worker has or had."""
 
     def know(self, addresses: Iterable[Address]) -> None:
-        """The worker has these addresses. One that goes leaves virtual servers behind, which are ours to delete."""
+        """Add addresses of this worker.
+
+        Addresses are never removed: one that disappears leaves virtual servers behind, which are ours to delete.
+        """
         self._addresses.update(addresses)
 
     def __call__(self, key: VirtualKey) -> bool:
-        """Whether this is a published port of ours. Claims are for good, so it stays ours when its service is gone."""
+        """Return whether a virtual server is a published port of ours.
+
+        Claims are permanent, so it stays ours when its service is gone.
+        """
         return key.address in self._addresses and (key.transport, key.port) in self.claims.ports

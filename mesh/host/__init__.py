@@ -1,7 +1,7 @@
-"""The worker's own network: the interface that holds the VIPs, its addresses and routes, its kernel settings."""
+"""The worker's own network: the interface that holds the VIPs, the host's addresses and routes, its kernel settings."""
 
 from mesh.model.errors import MeshError
 
 
 class HostError(MeshError):
-    """Something of the host is not as it must be and cannot be changed from here. The text ends with the remedy."""
+    """The host's network is not as it must be and cannot be changed from here. The text ends with the remedy."""

@@ -1,8 +1,8 @@
-"""The worker's own addresses, and word from the kernel when its network changes.
+"""The worker's own addresses, and notifications of changes to the host's network.
 
-Published ports listen on every address of the worker, those that appear later included. The kernel tells of changes
-by rtnetlink(7) multicast; a message is only a reason to look again, and what counts is what is then read. The same
-word makes the loop mend a VIP that somebody took from the interface, long before the audit would.
+Published ports listen on every address of the worker, including addresses that appear later. The kernel announces
+changes by rtnetlink(7) multicast. A message is only a reason to look again; the addresses are then read. The same
+notification makes the control loop restore a VIP that was removed from the interface, long before the audit would.
 """
 
 import asyncio
@@ -23,28 +23,28 @@ _RTMGRP_IPV4_IFADDR = 0x10
 _RTMGRP_IPV6_IFADDR = 0x100
 
 _SETTLE = 0.05
-"""Seconds to wait after a message: an interface that comes up tells of it several times."""
+"""Seconds to wait after a message: an interface that comes up causes several."""
 
 
 class HostAddresses:
-    """The addresses that published ports listen on: all of the worker's own, or the one that the settings name."""
+    """The addresses that published ports listen on: all of the worker's own, or only the configured one."""
 
     def __init__(self, only: Address | None = None, own_interface: str = "mesh0") -> None:
         self._only = only
         self._own_interface = own_interface
 
     async def watch(self) -> AsyncGenerator[frozenset[Address], None]:
-        """Yields them at once, and again after every change of the host's network, whether or not it was one of them.
+        """Yield the addresses at once, and again after each change of the host's network, even if they are the same.
 
         Raises `OSError` if the kernel cannot be asked.
         """
-        async with aclosing(watch_network_changes()) as told:
-            async for _ in told:
+        async with aclosing(watch_network_changes()) as notifications:
+            async for _ in notifications:
                 yield frozenset([self._only]) if self._only else await worker_addresses(self._own_interface)
 
 
 async def worker_addresses(own_interface: str = "mesh0") -> frozenset[Address]:
-    """The addresses of this host that others can reach: without loopback, link-local ones and the VIPs.
+    """Return the addresses at which others reach this host: without loopback, link-local addresses and VIPs.
 
     Raises `OSError` if the kernel cannot be asked.
     """
@@ -52,36 +52,39 @@ async def worker_addresses(own_interface: str = "mesh0") -> frozenset[Address]:
 
 
 async def watch_network_changes() -> AsyncGenerator[None, None]:
-    """Yields at once, and again after links or addresses of this host have changed; several changes come as one.
+    """Yield at once, and again after links or addresses of this host have changed.
 
-    Raises `OSError` if the kernel does not offer it.
+    Changes of one moment are reported once.
+
+    Raises `OSError` if the kernel offers no notifications.
     """
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as told:
-        told.setblocking(False)
-        told.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
+        sock.setblocking(False)
+        sock.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
         changed = asyncio.Event()
-        loop.add_reader(told.fileno(), _drain, told, changed)
+        loop.add_reader(sock.fileno(), _drain, sock, changed)
         try:
             while True:
                 yield
                 await changed.wait()
                 await asyncio.sleep(_SETTLE)
+                # Cleared before the consumer reads the addresses: a change during its reading leads to another one.
                 changed.clear()
         finally:
-            loop.remove_reader(told.fileno())
+            loop.remove_reader(sock.fileno())
 
 
-def _drain(told: socket.socket, changed: asyncio.Event) -> None:
-    """Read what is there; what it says does not matter, nor that some of it was lost."""
+def _drain(sock: socket.socket, changed: asyncio.Event) -> None:
+    """Read all waiting messages. Their content does not matter, nor does it matter if some were lost."""
     changed.set()
     while True:
         try:
-            told.recv(65536)
+            sock.recv(65536)
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno != errno.ENOBUFS:  # more came than the socket could hold: a change all the same
+            if error.errno != errno.ENOBUFS:  # messages were lost because the buffer was full: still a change
                 raise
 
 

@@ -1,6 +1,6 @@
-"""Which ports programs of this host listen on: to publish one of them would take it from its program.
+"""Finds the ports that programs of this host listen on. Publishing one of them would take it from its program.
 
-`parse_listeners` reads the kernel's table of sockets, proc_net(5); `listening_ports` asks for it.
+`parse_listeners` reads the kernel's socket tables (proc_net(5)); `listening_ports` opens them.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ _LOOPBACK = ("0100007F", "00000000000000000000000001000000")  # 127.0.0.1 and ::
 
 
 async def listening_ports(root: Path = Path("/proc/net")) -> frozenset[tuple[Transport, int]]:
-    """The ports of this network namespace, but for those on loopback alone. Raises `OSError`."""
+    """Return the ports in use in this network namespace, except those used on loopback only. Raises `OSError`."""
     return await asyncio.to_thread(lambda: frozenset(_all(root)))
 
 
 def parse_listeners(table: str, transport: Transport) -> Iterator[int]:
-    """The ports that are listened on in the text of /proc/net/tcp, tcp6, udp or udp6."""
+    """Yield the ports in use from the text of /proc/net/tcp, tcp6, udp or udp6, except those used on loopback only."""
     for line in table.splitlines()[1:]:
         _, local, _, state, *_ = line.split()
         address, _, port = local.partition(":")

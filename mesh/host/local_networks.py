@@ -1,15 +1,16 @@
-"""The networks whose hosts answer through this worker: those of its containers.
+"""Finds the networks whose hosts reply through this worker: those of its containers.
 
-An endpoint there has this worker as its default route, so that its replies come back without help. On a network that
-the worker shares with other machines (the underlay) hosts have a default route of their own, and replies would go past
-it. A mistake is not symmetric: a container network taken for foreign costs the client's address, a foreign one taken
-for the containers' loses the replies. So a network counts only if nothing speaks against it:
+An endpoint on such a network has this worker as its default route, so that its replies come back through it. On a
+network that the worker shares with other machines (the underlay), hosts have a default route of their own, and replies
+would bypass the worker. The two possible mistakes are not equally bad: taking a container network for a foreign one
+loses the client's address, and taking a foreign one for a container network loses the replies. So a network counts only
+if nothing speaks against it:
 
-* it is on a bridge, all of whose ports are virtual links to something on this host: a network card, a VLAN or a tunnel
-  as a port reaches other machines. Or it is a single address behind a veth pair: one container with a route of its own.
-  A whole network behind a veth pair is what a worker sees that is itself a container;
-* no route of this host, of any table or address family, has a gateway on that link: where its own router is, or another
-  worker, is a way out.
+* It is on a bridge all of whose ports are virtual links to this host: a network card, a VLAN or a tunnel as a port
+  reaches other machines. Or it is a single address behind a veth pair, that is one container with a route of its own. A
+  whole network behind a veth pair is what a worker sees that is itself a container.
+* No route of this host, in any table or address family, has a gateway on that link: where there is a router or another
+  worker, there is a way out.
 
 `local_networks` decides over plain values; `read_local_networks` reads them from the kernel.
 """
@@ -24,35 +25,36 @@ from pyroute2 import IPRoute
 from mesh.host.overlap import MAIN_TABLE, Network, route_destination
 
 _ON_THIS_HOST = frozenset({"veth", "tun", "dummy"})
-"""Kinds of ports (IFLA_INFO_KIND) that end on this host; the tap of a virtual machine is a `tun`."""
+"""Kinds of bridge ports (IFLA_INFO_KIND) that end on this host; the tap of a virtual machine is of kind `tun`."""
 _LOCAL_TABLE = 255  # RT_TABLE_LOCAL, linux/rtnetlink.h
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkLink:
-    """An interface of this host."""
+    """A network interface of this host."""
 
     kind: str
-    """`bridge`, `veth`, ...; empty for hardware."""
+    """The kind that the kernel reports, such as `bridge` or `veth`; empty for hardware."""
     bridge: int | None = None
-    """The index of the bridge that it is a port of."""
+    """The index of the bridge that it is a port of; None if it is not a port."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRoute:
-    """A route, or one of its next hops."""
+    """A route, or one next hop of a route with several."""
 
     network: Network
     link: int
-    """The index of the link that it leads to."""
+    """The index of the link that it uses."""
     gateway: bool = False
-    """Whether it leads to a router on that link."""
+    """Whether it goes to a router on that link."""
 
 
 def local_networks(links: Mapping[int, NetworkLink], routes: Iterable[LinkRoute], pool: Network) -> tuple[Network, ...]:
-    """The directly attached networks of links for containers, in order, without those that lie in the VIP pool.
+    """Return the directly attached networks of links for containers, sorted.
 
-    `links` are by index. Only networks of the pool's address family are returned; gateways of both families count.
+    Link-local networks and networks that overlap the VIP pool are left out. `links` is by interface index. Only
+    networks of the pool's address family are returned, but gateways of both families count.
     """
     every = tuple(routes)
     ways_out = {route.link for route in every if route.gateway}
@@ -73,12 +75,16 @@ def local_networks(links: Mapping[int, NetworkLink], routes: Iterable[LinkRoute]
 
 
 def _for_containers(link: NetworkLink | None, network: Network) -> bool:
+    """Return whether a link with this network looks like one for containers."""
     single = network.prefixlen == network.max_prefixlen
     return link is not None and (link.kind == "bridge" or (link.kind == "veth" and single))
 
 
 async def read_local_networks(pool: Network) -> tuple[Network, ...]:
-    """Those of this host now, of the pool's address family. Raises `OSError` if the kernel cannot be asked."""
+    """Return the networks of this host's containers now, of the pool's address family.
+
+    Raises `OSError` if the kernel cannot be asked.
+    """
     return await asyncio.to_thread(_read, pool)
 
 
@@ -91,12 +97,14 @@ def _read(pool: Network) -> tuple[Network, ...]:
             for found in route.get_routes(family=family)
             if found.get_attr("RTA_TABLE") != _LOCAL_TABLE
             for hop in _hops(found, version)
+            # A gateway in any table proves a way out; networks of containers are in the main table.
             if hop.gateway or found.get_attr("RTA_TABLE") == MAIN_TABLE
         ]
     return local_networks(links, routes, pool)
 
 
 def _hops(found: Any, version: int) -> Iterator[LinkRoute]:
+    """Yield the route, or each of its next hops."""
     network, link = route_destination(found, version), found.get_attr("RTA_OIF")
     if link is not None:
         yield LinkRoute(network, link, _has_gateway(found))
@@ -105,7 +113,7 @@ def _hops(found: Any, version: int) -> Iterator[LinkRoute]:
 
 
 def _has_gateway(found: Any) -> bool:
-    """RTA_VIA: the gateway is of the other address family (RFC 5549)."""
+    """Return whether a route has a gateway. With RTA_VIA, that is of the other address family (RFC 5549)."""
     return found.get_attr("RTA_GATEWAY") is not None or found.get_attr("RTA_VIA") is not None
 
 

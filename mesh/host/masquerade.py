@@ -1,14 +1,17 @@
-"""Source NAT, so that replies come back through the worker that translated the destination: where they would not.
+"""Source NAT for connections whose replies would otherwise bypass the worker that translated their destination.
 
-IPVS rewrites where a packet goes, not where it comes from. If the endpoint then answers the client directly, the
-client drops the answer of a stranger. With `net.ipv4.vs.conntrack=1` the connection's original destination is known
-after the translation, so a table of a few rules finds our connections without following services:
+IPVS rewrites the destination of a packet, not its source. If the endpoint then replies to the client directly, the
+client drops the reply, which comes from an address that it did not contact. With `net.ipv4.vs.conntrack=1` a
+connection's original destination is known after the translation. So a table of a few rules finds our connections
+without having to follow the services:
 
-1. to an endpoint elsewhere: it has another default route;
-2. from a container to itself or a neighbour on the same network (hairpin): the neighbour would answer directly;
-3. of the host itself: the source would be the VIP, or an address that the endpoint reaches another way.
+1. connections to an endpoint elsewhere: that host has another default route;
+2. connections from a container to itself or to a neighbour on the same network (hairpin): the neighbour would reply
+   directly;
+3. connections of the host itself: their source would be the VIP, or an address that the endpoint reaches another way.
 
-What is left keeps the client's address: a client elsewhere and an endpoint on a network of this worker's containers.
+All other connections keep the client's address: from a client elsewhere to an endpoint on a network of this worker's
+containers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,40 +27,48 @@ from mesh.model.service import Address, Transport
 from mesh.util import nft
 
 TABLE = "vipmesh"
+"""The name of the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class MasqueradeRules:
-    """What the table follows from."""
+    """The values that the table is made from."""
 
     pool: Network
+    """The VIP pool; its IP version is that of the table."""
     local_networks: tuple[Network, ...] = ()
-    """Whose hosts answer through this worker."""
+    """Networks whose hosts reply through this worker."""
     addresses: tuple[Address, ...] = ()
-    """The worker's own, of any family, on which ports are published."""
+    """The worker's own addresses on which ports are published, of any IP version."""
     published: tuple[tuple[Transport, int], ...] = ()
+    """The published ports."""
 
 
 def render_script(rules: MasqueradeRules) -> str:
-    """The script for nft(8) that replaces our table by what the rules ask for, in one transaction."""
+    """Return the nft(8) script that replaces our table in one transaction."""
     family = _family(rules.pool)
     lines = "\n".join(f"\t{line}" if line else "" for line in _table(rules, family))
+    # `add` before `delete`: deleting a table that does not exist would fail the transaction.
     return f"add table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n{lines}\n}}\n"
 
 
 class Masquerade:
-    """Keeps the table as it must be: an `HostUpkeep` of the control loop."""
+    """Keeps the table as it must be; an `HostUpkeep` of the control loop."""
 
     def __init__(self, pool: Network, answering: Sequence[Network] = ()) -> None:
-        """`answering`: networks whose hosts have this worker as their default route, beside those of its containers."""
+        """`answering` is networks with this worker as their default route, beside those of its containers."""
         self._pool = pool
         self._answering = tuple(answering)
         self._script = ""
+        """The script that was loaded last; empty if none was."""
         self._left: str | None = None
-        """What nft listed after the script was loaded."""
+        """The listing of the table after the script was loaded; None if it was not."""
 
     async def mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
-        """Make it so; a line if it was not there, or not as it was left. Raises `HostError`."""
+        """Load the table if it differs; returns a line if it was missing or was changed outside vipmesh.
+
+        Raises `HostError`.
+        """
         try:
             return await self._mend(addresses, claims)
         except nft.NftError as error:
@@ -73,6 +84,7 @@ class Masquerade:
         )
         family = _family(self._pool)
         there = await nft.list_table(family, TABLE)
+        # nft prints a table differently from how it was written, so listings are compared with listings.
         if there is not None and there == self._left and script == self._script:
             return []
         await nft.load_script(script)
@@ -82,7 +94,7 @@ class Masquerade:
         return [f"nftables table {family} {TABLE} was changed"] if before not in (None, there) else []
 
     async def remove(self) -> list[str]:
-        """Take the table away, of both families; what was there, a line each. Raises `HostError`."""
+        """Delete the table in both address families; returns a line for each that existed. Raises `HostError`."""
         try:
             removed = [family for family in ("ip", "ip6") if await nft.delete_table(family, TABLE)]
         except nft.NftError as error:
@@ -91,6 +103,7 @@ class Masquerade:
 
 
 def _table(rules: MasqueradeRules, family: str) -> Iterator[str]:
+    """Yield the lines of the table: first the sets, then the chains that refer to them."""
     addresses = [a for a in rules.addresses if ip_address(a).version == rules.pool.version]
     kind = "ipv6_addr" if rules.pool.version == 6 else "ipv4_addr"
     yield from _set("addresses", kind, addresses)
@@ -107,7 +120,9 @@ def _table(rules: MasqueradeRules, family: str) -> Iterator[str]:
         yield f"\tct original {family} daddr @addresses {of} jump translated"
     yield "}"
     yield "chain translated {"
+    # A packet that still has a VIP as its destination was not rewritten, and its source must not be either.
     yield f'\t{family} daddr {rules.pool} return comment "not rewritten: tunnel or direct forwarding"'
+    # The destination is this host itself, whose replies need no help.
     yield f"\t{family} daddr @addresses return"
     yield '\tfib saddr type local masquerade comment "the host itself"'
     for network in _outermost(rules):
@@ -126,7 +141,7 @@ def _set(name: str, kind: str, elements: Iterable[str]) -> Iterator[str]:
 
 
 def _outermost(rules: MasqueradeRules) -> list[Network]:
-    """Without networks inside of others, which a set of intervals refuses."""
+    """Return the networks without those inside of others, which a set of intervals refuses."""
     return [
         network
         for network in rules.local_networks

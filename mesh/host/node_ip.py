@@ -1,6 +1,6 @@
-"""At which address of this host the others reach it: the one from which it reaches the store.
+"""Finds the address at which other workers reach this host: the one from which it reaches the store.
 
-Routing answers that without a packet: a UDP socket that is connected has chosen its source address (connect(2)).
+Routing answers this without sending a packet: connecting a UDP socket chooses its source address (connect(2)).
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from mesh.model.service import Address
 from mesh.model.table import RealKey
 
 _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-"""Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the default route is taken."""
+"""Documentation addresses (RFC 5737, RFC 3849) that lead to the default route; nothing is sent to them."""
 
 
 async def resolve_urls(urls: Iterable[str]) -> list[RealKey]:
-    """Addresses and ports of URLs, in their order; those that do not resolve now are left out."""
+    """Return the first address and the port of each URL, in order; URLs that do not resolve now are left out."""
     loop = asyncio.get_running_loop()
     found = []
     for url in urls:
@@ -31,7 +31,11 @@ async def resolve_urls(urls: Iterable[str]) -> list[RealKey]:
 
 
 def own_address(towards: Iterable[RealKey]) -> Address | None:
-    """The source address on the way to the first of these that is not on loopback, or to the default route."""
+    """Return the source address towards the first of these places that has a route, except over loopback.
+
+    If there is none, the default route decides; None if there is no such route either.
+    """
+    # Any port will do, since no packet is sent.
     for place in [*towards, *(RealKey(address, 9) for address in _ELSEWHERE.values())]:
         source = source_address(place)
         if source is not None and not ip_address(source).is_loopback:
@@ -40,12 +44,12 @@ def own_address(towards: Iterable[RealKey]) -> Address | None:
 
 
 def on_other_hosts(places: Iterable[RealKey], own: Collection[Address]) -> tuple[RealKey, ...]:
-    """Those that are not on this host."""
+    """Return the places that are not on this host; `own` is the host's addresses."""
     return tuple(p for p in places if p.address not in own and not ip_address(p.address).is_loopback)
 
 
 def source_address(place: RealKey) -> Address | None:
-    """From where packets to it are sent; None: there is no route."""
+    """Return the address from which packets to a place are sent; None if there is no route."""
     with socket.socket(socket.AF_INET6 if ":" in place.address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.connect((place.address, place.port))

@@ -1,4 +1,4 @@
-"""Whether the VIP pool is free on this host: a VIP that also exists elsewhere would take that one's traffic.
+"""Checks whether the VIP pool is free on this host. A VIP that also exists elsewhere would take that address's traffic.
 
 `find_overlaps` decides over plain values; `read_overlaps` reads them from the kernel.
 """
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from pyroute2 import IPRoute
 
 Network: TypeAlias = IPv4Network | IPv6Network
+"""An IPv4 or IPv6 network."""
 
 _LOOPBACK = ip_network("127.0.0.0/8")
 MAIN_TABLE = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
@@ -24,7 +25,7 @@ class HostRoute:
 
     network: Network
     interface: str
-    """Empty for a route that leads nowhere (blackhole, unreachable)."""
+    """The interface's name; empty for a route that leads nowhere (blackhole, unreachable)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,12 @@ class HostAddress:
 def find_overlaps(
     pool: Network, own_interface: str, addresses: Iterable[HostAddress], routes: Iterable[HostRoute]
 ) -> list[str]:
-    """What overlaps the pool, each as a readable line (`route 10.112.0.0/24 dev eth1`), addresses first.
+    """Describe what overlaps the pool, one line each (`route 10.112.0.0/24 dev eth1`), addresses first.
 
-    The default route is no overlap, nor is what is on our own interface, nor that of `lo` if the pool is loopback.
+    The result is empty if it is free.
+
+    The default route does not count as an overlap, and neither do addresses and routes of our own interface, nor those
+    of `lo` if the pool is inside loopback.
     """
     found = [
         f"address {entry.address} dev {entry.interface}"
@@ -56,11 +60,15 @@ def find_overlaps(
 
 
 async def read_overlaps(pool: Network, own_interface: str = "mesh0") -> list[str]:
-    """What of this host overlaps the pool; empty: it is free. Raises `OSError` if the kernel cannot be asked."""
+    """Describe what overlaps the pool on this host, one line each; empty if it is free.
+
+    Raises `OSError` if the kernel cannot be asked.
+    """
     return await asyncio.to_thread(_overlaps, pool, own_interface)
 
 
 def _collides(network: Network, interface: str, pool: Network, own_interface: str) -> bool:
+    """Return whether a network overlaps the pool and is not ours."""
     if interface == own_interface:
         return False
     if interface == "lo" and _within(network, _LOOPBACK) and _within(pool, _LOOPBACK):
@@ -92,13 +100,13 @@ def _interface_address(found: Any) -> IPv4Interface | IPv6Interface:
 
 
 def route_destination(found: Any, version: int) -> Network:
-    """Where a route of the kernel's list leads; the default route leads everywhere."""
+    """Return the destination of a route that the kernel lists; the default route covers all addresses."""
     anywhere = "::" if version == 6 else "0.0.0.0"
     return ip_network(f"{found.get_attr('RTA_DST') or anywhere}/{found['dst_len']}")
 
 
 def route_interface(found: Any) -> int | None:
-    """The interface's index; of a route with several next hops, the first one's."""
+    """Return the index of a route's interface, the first next hop's if there are several; None if there is none."""
     index: int | None = found.get_attr("RTA_OIF")
     if index is not None:
         return index

@@ -1,8 +1,8 @@
-"""The kernel's settings that a router of VIPs needs, all of the network namespace we run in.
+"""The sysctl settings that a router of VIPs needs, all of them of the network namespace that the daemon runs in.
 
-Only what differs is written, and what was written is told with the old value, so that it can be undone. In a
-container /proc/sys is often read-only: then the host must have the values already, and the error gives the lines for
-its /etc/sysctl.d.
+Only settings that differ are written, and each is reported with its old value, so that it can be undone. In a container
+/proc/sys is often read-only. Then the host must have the values already, and the error lists the lines for its
+/etc/sysctl.d.
 """
 
 import asyncio
@@ -15,37 +15,44 @@ from mesh.host import HostError
 from mesh.model.codes import Code
 
 PROC_SYS = Path("/proc/sys")
+"""The directory of the kernel's settings."""
 
 _REUSE_REPAIRED = (5, 9)
+"""The kernel version from which conn_reuse_mode works with connection tracking."""
 _SWAPPED = str.maketrans("./", "/.")
 
 
 class SysctlError(HostError):
-    """Settings that are not as they must be and cannot be changed. The text ends with the remedy."""
+    """Settings are not as they must be and cannot be changed. The text ends with the remedy."""
 
 
 class RouterSettings:
-    """Keeps the settings of a router of VIPs as they must be; `ipv6`: of IPv6 VIPs; `ipvs`: with those of IPVS."""
+    """Keeps the settings of a router of VIPs as they must be.
+
+    `ipv6` includes those for IPv6 VIPs, `ipvs` those of IPVS.
+    """
 
     def __init__(self, *, ipv6: bool = False, ipvs: bool = True) -> None:
         self._ipv6 = ipv6
         self._ipvs = ipvs
 
     async def mend(self, *_: object) -> list[str]:
-        """Make them so; what was changed, a line each. Raises `SysctlError`."""
+        """Set every setting that differs; returns one line for each that was changed. Raises `SysctlError`."""
         changed = await asyncio.to_thread(self._mend)
         return [f"sysctl {key} is {new}, was {old}" for key, old, new in changed]
 
     def _mend(self) -> list[tuple[str, str, str]]:
+        # accept_ra first: switching on forwarding before would drop the routes that are to be kept.
         kept = ensure_settings(route_advertisement_settings()) if self._ipv6 else []
         return kept + ensure_settings(router_settings(os.uname().release, ipv6=self._ipv6, ipvs=self._ipvs))
 
 
 def route_advertisement_settings(root: Path = PROC_SYS) -> Mapping[str, int]:
-    """What keeps a host's own IPv6 routes when it begins to forward.
+    """Return the settings that keep a host's own IPv6 routes when it begins to forward; empty if it forwards already.
 
-    A router ignores router advertisements unless accept_ra is 2 (kernel docs, networking/ip-sysctl): a host that has
-    its default route from them would lose it. On a host that forwards already, whatever is set is meant.
+    A router ignores router advertisements unless accept_ra is 2 (kernel docs, networking/ip-sysctl), so a host that has
+    its default route from them would lose it. On a host that forwards already, the present values are taken as
+    intended.
     """
     conf = root / "net/ipv6/conf"
     forwards = conf / "all/forwarding"
@@ -56,13 +63,16 @@ def route_advertisement_settings(root: Path = PROC_SYS) -> Mapping[str, int]:
 
 
 def router_settings(release: str, *, ipv6: bool = False, ipvs: bool = True) -> Mapping[str, int]:
-    """What VIPs on a local interface need on this kernel (`uname -r`): kernel docs, networking/ipvs-sysctl.
+    """Return the settings that VIPs on a local interface need on a kernel (kernel docs, networking/ipvs-sysctl).
 
-    * conntrack: what IPVS translates can be source-translated, so that replies come back by this worker;
-    * expire_nodest_conn, expire_quiescent_template: clients leave a real server that is gone or has weight 0;
-    * conn_reuse_mode: a client that takes a source port again is scheduled anew (1), but kernels before 5.9 drop the
-      first packet of such a connection for a second when conntrack is on, so there it is 0;
-    * arp_ignore, arp_announce: no worker answers for a VIP on the wire, since every worker has it.
+    `release` is the kernel release as `uname -r` prints it.
+
+    * conntrack: packets that IPVS has translated can be source-translated too, so that replies come back through this
+      worker.
+    * expire_nodest_conn, expire_quiescent_template: clients move away from a real server that is gone or has weight 0.
+    * conn_reuse_mode: a client that reuses a source port is scheduled again (1). Before 5.9, kernels with connection
+      tracking drop the first packet of such a connection for a second, so the value is 0 there.
+    * arp_ignore, arp_announce: no worker answers ARP for a VIP on the wire, since every worker has it.
     """
     version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
     of_ipvs = {
@@ -81,17 +91,18 @@ def router_settings(release: str, *, ipv6: bool = False, ipvs: bool = True) -> M
 
 
 def ensure_settings(settings: Mapping[str, str | int], root: Path = PROC_SYS) -> list[tuple[str, str, str]]:
-    """Make the settings so; returns those that were changed, as (key, old, new).
+    """Write the settings that differ; returns those that were changed, as (key, old, new).
 
-    As sysctl(8) has it, a slash in a key stands for a dot in a name: `net.ipv6.conf.eth0/100.accept_ra`.
-
-    All that can be set are set before `SysctlError` names those that cannot.
+    A slash in a key stands for a dot in a name, as in sysctl(8): `net.ipv6.conf.eth0/100.accept_ra`. `root` is the
+    directory that holds the settings. All settings that can be written are written before `SysctlError` is raised,
+    which names those that cannot.
     """
     changed: list[tuple[str, str, str]] = []
     refused: list[tuple[str, str, str]] = []
     for key, value in settings.items():
         path, new = root / key.translate(_SWAPPED), str(value)
         try:
+            # The kernel separates the numbers of one setting by tabs.
             old = " ".join(path.read_text().split())
         except OSError as error:
             refused.append((key, new, f"it cannot be read ({error.strerror})"))

@@ -1,1 +1,1 @@
-"""Support without knowledge of the mesh: thread offload, pacing, the nft runner, logging."""
+"""Support code that knows nothing of the mesh: threads, pacing, the nft runner, sockets, histograms, logging."""

@@ -1,6 +1,6 @@
-"""The program nft(8), as far as source NAT and the nftables data plane need it: run a script, list and delete a table.
+"""Runs nft(8), as far as source NAT and the nftables data plane need it: load a script, list and delete a table.
 
-A process of its own instead of the library: the same grammar as in the documentation, and nothing blocks the loop.
+It runs the program instead of using the library: the grammar is the documented one, and nothing blocks the event loop.
 """
 
 import asyncio
@@ -10,36 +10,36 @@ from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 
 ADMIN_PATH = "/usr/sbin:/sbin"
-"""Where programs for administrators are, which the path of a service may lack."""
+"""Directories of programs for administrators, which the PATH of a service may lack."""
 _PATIENCE = 30.0
-"""Seconds for one run; even a large ruleset takes a few."""
+"""Seconds for one run; even a large ruleset takes only a few."""
 
 
 class NftError(MeshError):
-    """nft cannot be run, or refused. The text ends with the remedy."""
+    """nft cannot be run, or refused a command. The text ends with the remedy."""
 
 
 async def load_script(script: str) -> None:
-    """All of the script or nothing of it. Raises `NftError`."""
+    """Run a script as one transaction: all of it or nothing. Raises `NftError`."""
     status, _, trouble = await _run("-f", "-", given=script)
     if status:
         raise explain_refusal(trouble)
 
 
 async def check_script(script: str) -> None:
-    """Whether nft would take the script; nothing is changed. Raises `NftError`."""
+    """Check whether nft would accept a script, without changing anything. Raises `NftError` if it would not."""
     status, _, trouble = await _run("-c", "-f", "-", given=script)
     if status:
         raise explain_refusal(trouble)
 
 
 async def list_table(family: str, table: str) -> str | None:
-    """The table as `nft list table` prints it; None if there is none. Raises `NftError`."""
+    """Return a table as `nft list table` prints it; None if there is no such table. Raises `NftError`."""
     return await _listing("list", "table", family, table)
 
 
 async def list_table_json(family: str, table: str) -> str | None:
-    """The same as JSON: libnftables-json(5). Raises `NftError`."""
+    """Return a table as JSON (libnftables-json(5)); None if there is no such table. Raises `NftError`."""
     return await _listing("-j", "list", "table", family, table)
 
 
@@ -53,7 +53,7 @@ async def _listing(*arguments: str) -> str | None:
 
 
 async def delete_table(family: str, table: str) -> bool:
-    """Whether there was such a table; then it is gone. Raises `NftError`."""
+    """Delete a table; returns whether there was one. Raises `NftError`."""
     if await list_table(family, table) is None:
         return False
     await load_script(f"delete table {family} {table}\n")
@@ -61,7 +61,8 @@ async def delete_table(family: str, table: str) -> bool:
 
 
 async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
-    # A file in memory and not a pipe: nft may end before it has read anything, and then there is nobody to write to.
+    """Run nft; returns its exit status and what it printed to standard output and standard error. Raises `NftError`."""
+    # A file in memory and not a pipe: nft may end before it has read its input, and writing to the pipe would fail.
     with os.fdopen(os.memfd_create("nft"), "w+b") as script:
         script.write(given.encode())
         script.seek(0)
@@ -72,6 +73,7 @@ async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
                 stdin=script,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                # LC_ALL=C: `_listing` and `explain_refusal` recognise errors by their English text.
                 env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{ADMIN_PATH}"},
             )
         except FileNotFoundError as error:
@@ -91,7 +93,7 @@ async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
 
 
 def explain_refusal(trouble: str) -> NftError:
-    """Why nft failed, from what it printed."""
+    """Return why nft failed, from what it printed, ending with the remedy."""
     first = next((line.strip() for line in trouble.splitlines() if line.strip()), "no reason is given")
     if "Operation not permitted" in trouble:
         remedy = "run as root or with CAP_NET_ADMIN (compose: `cap_add: [NET_ADMIN]`)"

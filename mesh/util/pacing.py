@@ -1,9 +1,9 @@
-"""When work that comes in bursts is done: the first of it at once, the rest together.
+"""Paces bursts of work: the first change is handled at once, and the changes that follow are handled together.
 
-A change that comes alone must not wait for company that never comes, and a thousand changes must not be a thousand
-passes. So work that follows a quiet time is begun at once, and what arrives meanwhile waits until the worker has rested
-for some times as long as the work took: the busier it is, the more changes one pass has, and the rest of the time is
-left to others (the name server, the probes).
+A single change must not be delayed for others that may never come, and a thousand changes must not cause a thousand
+passes. So work after a quiet time begins at once. Changes that arrive meanwhile wait until the loop has rested for a
+multiple of the time that the work took: the busier the loop is, the more changes one pass handles, and the rest of the
+time is left to others (the name server, the probes).
 """
 
 import asyncio
@@ -12,21 +12,25 @@ from contextlib import contextmanager
 
 
 class RunPacer:
-    """Of one loop."""
+    """Limits how large a part of its time one loop works."""
 
     def __init__(self, rest: float, longest: float) -> None:
-        """Rest for `rest` times as long as the work took, and never more than `longest` seconds."""
+        """After work, rest for `rest` times as long as the work took, but for at most `longest` seconds."""
         self._rest = rest
         self._longest = longest
         self._rested = 0.0
+        """The loop time, in seconds, at which the rest is over."""
 
     async def wait(self) -> None:
-        """Until the loop has rested; what has happened by now in this turn of the event loop is one burst anyway."""
+        """Wait until the loop has rested.
+
+        It yields to the event loop at least once, so that all changes of one turn of the event loop end up in one pass.
+        """
         await asyncio.sleep(max(0.0, self._rested - asyncio.get_running_loop().time()))
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """What is done inside is the work."""
+        """Measure the work done inside the context; it determines the next rest."""
         clock = asyncio.get_running_loop().time
         began = clock()
         try:

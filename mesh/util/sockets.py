@@ -9,19 +9,21 @@ import struct
 from mesh.model.service import Address
 
 LINGER_RESET = struct.pack("ii", 1, 0)
-"""`struct linger`: on, no time: close sends RST and forgets the connection."""
+"""A `struct linger` with a time of 0: close(2) sends RST and leaves no connection behind (socket(7), SO_LINGER)."""
 
 
 LOCAL_ERRNOS = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES)
 )
-"""What the worker lacks or forbids: the endpoint was not even asked."""
+"""Errors that lie with this worker: it lacks a resource or forbids the connection, so the endpoint was not contacted.
+"""
 
 
 async def connect_socket(address: Address, port: int) -> socket.socket:
-    """A connected non-blocking socket that resets when it is closed. Raises `OSError`.
+    """Return a connected non-blocking socket that resets its connection when it is closed. Raises `OSError`.
 
-    Not by `loop.sock_connect`: uvloop's resolves the address first, in threads that names may keep waiting for seconds.
+    `loop.sock_connect` is not used: uvloop's version resolves the address first, in a pool of threads that slow name
+    look-ups may occupy for seconds.
     """
     sock = open_socket(address)
     try:
@@ -38,6 +40,7 @@ async def connect_socket(address: Address, port: int) -> socket.socket:
 
 
 async def _writable(sock: socket.socket) -> None:
+    """Wait until the socket is writable: it has connected, or failed to (connect(2), EINPROGRESS)."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_writer(sock, ready.set)
@@ -48,7 +51,7 @@ async def _writable(sock: socket.socket) -> None:
 
 
 def open_socket(address: Address) -> socket.socket:
-    """The same, before it is connected to this address."""
+    """Return a non-blocking socket of the address's family that resets its connection when it is closed."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)

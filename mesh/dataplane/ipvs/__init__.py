@@ -1,1 +1,1 @@
-"""IPVS over netlink: bytes (codec), the socket (netlink), tables (driver)."""
+"""The IPVS data plane over netlink: messages as bytes, the socket, and tables on top of both."""

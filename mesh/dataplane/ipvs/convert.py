@@ -1,8 +1,8 @@
-"""The words of `diff` and `model` to those of IPVS, and its answers back.
+"""Converts operations and tables to IPVS messages and back, and explains refusals.
 
-What the kernel holds that no plan can ask for, because somebody else set it (a real server on this host, a scheduler
-that we do not know), is shown with an impossible value, `FOREIGN_VALUE`: then the next diff finds it different and sets
-it right.
+The kernel may hold state that no plan can contain, because it was set from outside: a real server on this host, or a
+scheduler that vipmesh does not use. It is read as an impossible value, `FOREIGN_VALUE`, so that the next diff finds it
+different and corrects it.
 """
 
 import errno
@@ -27,10 +27,10 @@ from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 IpvsChange: TypeAlias = (
     AddVirtualServer | EditVirtualServer | DeleteVirtualServer | AddRealServer | EditRealServer | DeleteRealServer
 )
-"""What is done to IPVS itself."""
+"""An operation on IPVS itself, that is any except those on VIPs."""
 
 FOREIGN_VALUE = -1
-"""A weight or a persistence that no plan asks for."""
+"""A weight or a persistence that no plan contains."""
 
 _SCHEDULERS: frozenset[str] = frozenset(Scheduler)
 _HASHING = frozenset({Scheduler.SH, Scheduler.MH})
@@ -45,6 +45,7 @@ _FORWARDINGS = {method: forwarding for forwarding, method in _METHODS.items()}
 
 
 def _gone_already(change: IpvsChange, ack: NetlinkAck) -> bool:
+    """Return whether a deletion failed only because its object does not exist."""
     match change:
         case DeleteVirtualServer():
             return ack.error == errno.ESRCH
@@ -54,7 +55,7 @@ def _gone_already(change: IpvsChange, ack: NetlinkAck) -> bool:
 
 
 def operation_key(change: IpvsChange) -> VirtualKey:
-    """The virtual server that a change is about."""
+    """Return the key of the virtual server that a change concerns."""
     match change:
         case AddVirtualServer() | EditVirtualServer() | DeleteVirtualServer():
             return change.key
@@ -63,7 +64,7 @@ def operation_key(change: IpvsChange) -> VirtualKey:
 
 
 def as_edit(change: IpvsChange) -> IpvsChange:
-    """An addition as the change of what is there; any other change as it is."""
+    """Return an addition as an edit, and any other change as it is."""
     match change:
         case AddVirtualServer(key, scheduler, persistence, flags):
             return EditVirtualServer(key, scheduler, persistence, flags)
@@ -73,7 +74,7 @@ def as_edit(change: IpvsChange) -> IpvsChange:
 
 
 def encode_change(change: IpvsChange) -> NetlinkRequest:
-    """The message that makes the change."""
+    """Return the request that makes a change."""
     match change:
         case AddVirtualServer():
             return codec.new_service(_service(change))
@@ -90,11 +91,13 @@ def encode_change(change: IpvsChange) -> NetlinkRequest:
 
 
 def _service(change: AddVirtualServer | EditVirtualServer) -> codec.IpvsService:
+    """Convert a virtual server of the model to one of IPVS."""
     flags = sum(_FLAGS[flag] for flag in change.flags) + (codec.PERSISTENT if change.persistence else 0)
     return codec.IpvsService(change.key, change.scheduler, flags, change.persistence)
 
 
 def _destination(key: RealKey, settings: RealServer) -> codec.IpvsDestination:
+    """Convert a real server of the model to one of IPVS."""
     return codec.IpvsDestination(
         key,
         settings.weight,
@@ -104,23 +107,26 @@ def _destination(key: RealKey, settings: RealServer) -> codec.IpvsDestination:
     )
 
 
-@lru_cache(256)  # most real servers have the same few settings
+@lru_cache(256)  # most real servers share a few combinations of settings
 def _real_server(weight: int, method: int, upper: int, lower: int) -> RealServer:
+    """Convert the settings of a real server from IPVS, with weight `FOREIGN_VALUE` for an unknown forwarding method."""
     forwarding = _FORWARDINGS.get(method)
     return RealServer(weight if forwarding else FOREIGN_VALUE, forwarding or Forwarding.MASQUERADE, upper, lower)
 
 
 def to_virtual_server(service: codec.IpvsService, destinations: Iterable[codec.IpvsDestination]) -> VirtualServer:
-    """What IPVS lists, with `FOREIGN_VALUE` for what is not of our making."""
+    """Convert a virtual server from IPVS, with persistence `FOREIGN_VALUE` if its settings cannot come from a plan."""
     known = service.scheduler in _SCHEDULERS
     scheduler = Scheduler(service.scheduler) if known else Scheduler.WRR
     chosen = service.flags & _ALL_FLAGS
     rest = service.flags & ~_ALL_FLAGS
+    # Persistence by whole client address is the only kind that a plan contains.
     persistent = rest == codec.PERSISTENT and service.prefix is None and service.timeout > 0
     ours = known and (not rest or persistent) and (not chosen or scheduler in _HASHING)
+    persistence = service.timeout if persistent else 0
     return VirtualServer(
         scheduler,
-        FOREIGN_VALUE if not ours else service.timeout if persistent else 0,
+        persistence if ours else FOREIGN_VALUE,
         {
             found.key: _real_server(found.weight, found.forwarding, found.upper_threshold, found.lower_threshold)
             for found in destinations
@@ -130,7 +136,7 @@ def to_virtual_server(service: codec.IpvsService, destinations: Iterable[codec.I
 
 
 def failure_reason(change: IpvsChange, ack: NetlinkAck) -> str | None:
-    """Why the change failed, ending with the remedy; None if all is now as it asked."""
+    """Return why a change failed, ending with the remedy; None if the requested state is in force."""
     if not ack.error or _gone_already(change, ack):
         return None
     match change, ack.error:

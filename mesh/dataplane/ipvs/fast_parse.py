@@ -1,8 +1,8 @@
-"""The kernel's lists of virtual and real servers, read at a tenth of the cost of going through their attributes.
+"""Parses the kernel's lists of virtual and real servers at a tenth of the cost of parsing each attribute.
 
-At ten thousand real servers the audit reads as many messages, and nearly all of them say what they said the last time:
-only the counts and the statistics at their end move. So what the first part of a message means is remembered by its
-bytes, and just the counts are taken out of the rest. Whatever looks otherwise is parsed step by step.
+With ten thousand real servers the audit reads as many messages, nearly all of which are the same as last time: only the
+counts and the statistics at the end change. So the meaning of the first part of a message is cached by its bytes, and
+only the counts are extracted from the rest. A message with any other layout is parsed attribute by attribute.
 """
 
 import struct
@@ -25,41 +25,47 @@ from mesh.dataplane.netlink import ATTRIBUTE_HEADER, U16, attribute_positions
 from mesh.model.table import RealKey
 
 MAX_CACHED_MESSAGES = 1 << 16
-"""Messages; when more come, all are forgotten."""
+"""Maximum cached messages; when there are more, all are forgotten."""
 
 _SETTINGS = {Dst.ADDR: "16s", Dst.PORT: "2s", Dst.WEIGHT: "I", Dst.FWD_METHOD: "I", **dict.fromkeys(COUNTS[:2], "I")}
-"""Kind of an attribute -> the layout of its value; in the order in which `_meet` takes them."""
+"""The layout of each attribute's value, in the order in which `_meet` takes them."""
 _COUNTS = COUNTS[2:]
 _MOVING = struct.Struct("=" + 3 * "4sI" + "8s")
-"""Three counts, each behind its header, and the address family."""
+"""Three counts, each behind its attribute header, then the attribute of the address family."""
 
 
 class DestinationParser:
-    """`parse_destination` for thousands of them.
+    """Parses real servers like `parse_destination`, but faster for many of them.
 
-    A kernel writes the same attributes in the same order into each: what names and sets a real server, its three
-    connection counts, its address family, statistics. Of the statistics nothing is used, and nothing looked at.
+    A kernel writes the same attributes in the same order into each message: key and settings of a real server, its
+    three connection counts, its address family, and statistics, which are not used and not looked at.
     """
 
     def __init__(self) -> None:
         self._known: dict[bytes, IpvsDestination] = {}
-        """By what is before the counts; without connections."""
+        """Real servers without connections, by the bytes before the counts."""
         self._size = self._start = self._end = 0
+        """The length of a message in the learned layout; 0 if none was learned."""
         self._moving_headers: tuple[bytes, ...] = ()
+        """The attribute headers between the counts, and the address family, in the learned layout."""
         self._idle = b""
-        """What counts of 0 look like."""
+        """The bytes of counts that are all 0."""
         self._headers = self._values = struct.Struct("")
-        """Of what is before the counts."""
+        """Extracts the values before the counts."""
         self._expected: tuple[int, ...] = ()
+        """The attribute headers before the counts in the learned layout."""
         self._order: Callable[[tuple[Any, ...]], tuple[Any, ...]] = tuple
+        """Sorts the extracted values into the order of `_SETTINGS`."""
         self._family = 0
+        """The address family of the learned layout."""
 
     def __call__(self, body: bytes) -> IpvsDestination:
-        """See `parse_destination`."""
+        """Parse a reply to `get_destinations`. Raises `MalformedNetlinkError`."""
         if len(body) == self._size:
             before, moving = body[: self._start], body[self._start : self._end]
             known = self._known.get(before) or self._meet(before)
             if known is not None:
+                # The common case: no connections, so the cached value is the result.
                 if moving == self._idle:
                     return known
                 *fields, family = _MOVING.unpack(moving)
@@ -70,7 +76,7 @@ class DestinationParser:
         return found
 
     def _meet(self, before: bytes) -> IpvsDestination | None:
-        """One that was not seen yet, in the layout of the others; None: it has another."""
+        """Parse and cache the part before the counts; None if its layout is not the learned one."""
         if self._headers.unpack(before) != self._expected:
             return None
         packed, port, weight, forwarding, *thresholds = self._order(self._values.unpack(before))
@@ -81,12 +87,14 @@ class DestinationParser:
         return found
 
     def _learn(self, body: bytes) -> None:
+        """Learn the layout of a message, unless it is not the expected one."""
         places = {kind: start for kind, start, _ in attribute_positions(body, ATTRIBUTE_HEADER)}
+        # The fast path needs the three counts and the address family to follow each other.
         start = places.get(_COUNTS[0], 0) - ATTRIBUTE_HEADER
         moving = {kind: start + ATTRIBUTE_HEADER + 8 * number for number, kind in enumerate((*_COUNTS, Dst.AF))}
         end = start + _MOVING.size
         if end > len(body) or any(places.get(kind) != at for kind, at in moving.items()):
-            return  # another order, or an old kernel without some of it
+            return  # another order, or an old kernel that lacks some of these attributes
         if any(not 0 < places.get(kind, 0) < start for kind in _SETTINGS):
             return
         headers = sorted([0, *(at - ATTRIBUTE_HEADER for at in places.values() if at < start)])
@@ -105,7 +113,7 @@ class DestinationParser:
 
 
 def _picking(fields: Sequence[tuple[int, str]], size: int) -> struct.Struct:
-    """Takes the values at these offsets out of so many bytes."""
+    """Return a layout that extracts the fields at these offsets from `size` bytes."""
     layout, end = "=", 0
     for start, field in fields:
         layout += f"{start - end}x{field}"
@@ -114,15 +122,18 @@ def _picking(fields: Sequence[tuple[int, str]], size: int) -> struct.Struct:
 
 
 class ServiceParser:
-    """`parse_service` for thousands of them. Of the statistics at the end nothing is used, and nothing looked at."""
+    """Parses virtual servers like `parse_service`, but faster for many of them.
+
+    The statistics at the end of a message are not used and not looked at.
+    """
 
     def __init__(self) -> None:
         self._known: dict[bytes, IpvsService | None] = {}
-        """By what is before the statistics."""
+        """Virtual servers by the bytes before the statistics; None where `parse_service` returns None."""
         self._size = self._end = 0
 
     def __call__(self, body: bytes) -> IpvsService | None:
-        """See `parse_service`."""
+        """Parse a reply to `get_services`; None as in `parse_service`. Raises `MalformedNetlinkError`."""
         if len(body) == self._size:
             start = body[: self._end]
             if start in self._known:
@@ -132,6 +143,7 @@ class ServiceParser:
         return found
 
     def _learn(self, body: bytes, found: IpvsService | None) -> None:
+        """Cache a parsed message, if its statistics come last."""
         places = {kind: start - ATTRIBUTE_HEADER for kind, start, _ in attribute_positions(body, ATTRIBUTE_HEADER)}
         end = places.get(Svc.STATS, 0)
         if any(places.get(kind, 0) > end for kind in Svc if kind is not Svc.STATS):

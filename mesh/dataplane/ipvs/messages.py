@@ -1,8 +1,8 @@
 """IPVS's generic netlink messages as bytes, from linux/ip_vs.h: virtual servers, real servers, timeouts.
 
-A library that builds an object per attribute costs 0.3 ms for every real server; here a message is a few
-`struct.pack` calls, so that thousands of real servers are a matter of milliseconds and many messages share a
-datagram. Netlink numbers are in the host's byte order; ports, addresses and the IPv4 netmask in the network's.
+A library that builds an object per attribute costs 0.3 ms for each real server. Here a message is a few `struct.pack`
+calls, so that thousands of real servers take milliseconds and many messages share a datagram. Netlink numbers are in
+the host's byte order; ports, addresses and the IPv4 netmask are in network byte order.
 """
 
 import struct
@@ -17,16 +17,18 @@ from mesh.model.service import Address, Transport
 from mesh.model.table import RealKey, VirtualKey
 
 FAMILY_NAME = "IPVS"
+"""The name of IPVS's generic netlink family."""
 
 MASQUERADE, TUNNEL, DIRECT = 0, 2, 3
-"""IP_VS_CONN_F_MASQ rewrites the destination, _TUNNEL wraps the packet, _DROUTE sends it as it is to another host."""
+"""IP_VS_CONN_F_MASQ rewrites the destination, _TUNNEL wraps the packet, _DROUTE sends it unchanged to another host."""
 PERSISTENT = 0x0001
 """IP_VS_SVC_F_PERSISTENT: a client stays with its real server."""
 FALLBACK, BY_PORT = 0x0008, 0x0010
-"""IP_VS_SVC_F_SCHED1 and SCHED2, as the schedulers `sh` and `mh` understand them."""
+"""IP_VS_SVC_F_SCHED1 and IP_VS_SVC_F_SCHED2, with the meaning that the schedulers `sh` and `mh` give them."""
 _HASHED = 0x0002  # set by the kernel on every service it lists
 
 FORWARDING_MASK = 0x7
+"""The bits of a real server's flags that hold its forwarding method."""
 _INFO_VERSION, _INFO_TABLE_SIZE = 1, 2  # IPVS_INFO_ATTR_*
 _PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}
 _TRANSPORTS = {number: transport for transport, number in _PROTOCOLS.items()}
@@ -34,14 +36,14 @@ _INET, _INET6 = 2, 10
 
 _FLAGS = struct.Struct("=II")  # struct ip_vs_flags: the flags, and which of them are meant
 
-# Attributes that always come together, packed at once: length and kind of each, its value, its padding.
+# Attributes that always appear together are packed at once: length and kind of each, its value, its padding.
 _KEY = struct.Struct("=HHH2x HHH2x HH16s HH2s2x")  # of a service: family, protocol, address, port
 _DESTINATION_KEY = struct.Struct("=HHH2x HH16s HH2s2x")  # family, address, port
 _SETTINGS = struct.Struct("=HHI HHI HHI HHI")  # of a destination: forwarding, weight, the thresholds
 
 
 class IpvsCommand(IntEnum):
-    """IPVS_CMD_*, those that are used."""
+    """The IPVS_CMD_* that are used."""
 
     NEW_SERVICE = 1
     SET_SERVICE = 2
@@ -57,24 +59,26 @@ class IpvsCommand(IntEnum):
     GET_INFO = 15
 
 
-class _CommandAttribute(IntEnum):  # IPVS_CMD_ATTR_*
+class _CommandAttribute(IntEnum):
+    """Kinds of the outermost attributes: IPVS_CMD_ATTR_*."""
+
     SERVICE, DEST, _DAEMON, TIMEOUT_TCP, TIMEOUT_TCP_FIN, TIMEOUT_UDP = range(1, 7)
 
 
 class ServiceAttribute(IntEnum):
-    """IPVS_SVC_ATTR_*."""
+    """Kinds of attributes of a virtual server: IPVS_SVC_ATTR_*."""
 
     AF, PROTOCOL, ADDR, PORT, FWMARK, SCHED_NAME, FLAGS, TIMEOUT, NETMASK, STATS = range(1, 11)
 
 
 SERVICE = _CommandAttribute.SERVICE
-"""Kind of the attribute that holds a service."""
+"""The kind of the attribute that holds a virtual server."""
 _Svc: TypeAlias = ServiceAttribute
-"""Short, for its use here."""
+"""A short name for use in this module."""
 
 
 class DestinationAttribute(IntEnum):
-    """IPVS_DEST_ATTR_*."""
+    """Kinds of attributes of a real server: IPVS_DEST_ATTR_*."""
 
     ADDR, PORT, FWD_METHOD, WEIGHT, U_THRESH, L_THRESH, ACTIVE_CONNS, INACT_CONNS, PERSIST_CONNS, _STATS, AF = range(
         1, 12
@@ -82,85 +86,111 @@ class DestinationAttribute(IntEnum):
 
 
 _Dst: TypeAlias = DestinationAttribute
-"""Short, for its use here."""
+"""A short name for use in this module."""
 COUNTS = (_Dst.U_THRESH, _Dst.L_THRESH, _Dst.ACTIVE_CONNS, _Dst.INACT_CONNS, _Dst.PERSIST_CONNS)
-"""What an old kernel may not tell; then it is 0."""
+"""Attributes that an old kernel may leave out; they are then 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class IpvsService:
-    """A virtual server as IPVS keeps it, without its real servers."""
+    """A virtual server as IPVS stores it, without its real servers."""
 
     key: VirtualKey
     scheduler: str
-    """The kernel's name; others than ours exist (`lblc`, `none`)."""
+    """The kernel's name of the scheduler, which may be one that vipmesh does not use (`lblc`, `none`)."""
     flags: int = 0
     """IP_VS_SVC_F_*, without the kernel's own HASHED."""
     timeout: int = 0
-    """Of persistence, seconds; without meaning if `flags` lack `PERSISTENT`."""
+    """Seconds of persistence; without meaning if `flags` lack `PERSISTENT`."""
     prefix: int | None = None
-    """How many bits of a client's address count for persistence; None: all."""
+    """How many bits of a client's address count for persistence; None for all."""
 
 
 class IpvsDestination(NamedTuple):
-    """A real server as IPVS keeps it; the connection counts are only read."""
+    """A real server as IPVS stores it. The connection counts are only read, never written."""
 
     key: RealKey
     weight: int
+    """The weight; 0 for no new connections."""
     forwarding: int = MASQUERADE
+    """`MASQUERADE`, `TUNNEL` or `DIRECT`."""
     upper_threshold: int = 0
+    """Connections at which it gets no more new ones; 0 for no limit."""
     lower_threshold: int = 0
+    """Connections below which it gets new ones again; 0 for three quarters of the upper threshold."""
     active: int = 0
+    """Established connections."""
     inactive: int = 0
+    """Connections in any other state."""
     persistent: int = 0
+    """Persistence entries, one for each client that stays with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class IpvsTimeouts:
-    """How long IPVS remembers an idle connection, seconds; 0 when written: leave as it is."""
+    """Seconds after which IPVS forgets an idle connection; when written, 0 leaves a timeout unchanged."""
 
     tcp: int = 0
+    """Seconds for established TCP connections."""
     tcp_fin: int = 0
+    """Seconds for TCP connections after a FIN."""
     udp: int = 0
+    """Seconds for UDP."""
 
 
 def new_service(service: IpvsService) -> NetlinkRequest:
-    """Refused with EEXIST if the key is taken, ENOENT if the kernel lacks the scheduler."""
+    """Build the request to add a virtual server.
+
+    The kernel refuses with EEXIST if the key is taken, and with ENOENT if it lacks the scheduler.
+    """
     return NetlinkRequest(IpvsCommand.NEW_SERVICE, _service(service))
 
 
 def set_service(service: IpvsService) -> NetlinkRequest:
-    """Refused with ESRCH if there is none."""
+    """Build the request to change a virtual server. The kernel refuses with ESRCH if it does not exist."""
     return NetlinkRequest(IpvsCommand.SET_SERVICE, _service(service))
 
 
 def delete_service(key: VirtualKey) -> NetlinkRequest:
-    """Refused with ESRCH if there is none."""
+    """Build the request to delete a virtual server. The kernel refuses with ESRCH if it does not exist."""
     return NetlinkRequest(IpvsCommand.DEL_SERVICE, nest_attributes(_CommandAttribute.SERVICE, _service_key(key)))
 
 
 def get_services() -> NetlinkRequest:
-    """All of them; each reply is for `parse_service`."""
+    """Build the request to list all virtual servers; each reply is for `parse_service`."""
     return NetlinkRequest(IpvsCommand.GET_SERVICE, dump=True)
 
 
 def get_service(key: VirtualKey) -> NetlinkRequest:
-    """That one; the reply is for `parse_service`. Refused with ESRCH if there is none."""
+    """Build the request for one virtual server; the reply is for `parse_service`.
+
+    The kernel refuses with ESRCH if it does not exist.
+    """
     return NetlinkRequest(IpvsCommand.GET_SERVICE, nest_attributes(_CommandAttribute.SERVICE, _service_key(key)))
 
 
 def new_destination(virtual: VirtualKey, destination: IpvsDestination) -> NetlinkRequest:
-    """Refused with EEXIST if it is there, ESRCH without the service, EINVAL if the address is no unicast one."""
+    """Build the request to add a real server.
+
+    The kernel refuses with EEXIST if it exists, ESRCH without its virtual server, and EINVAL if the address is not
+    unicast.
+    """
     return NetlinkRequest(IpvsCommand.NEW_DEST, _destination(virtual, destination))
 
 
 def set_destination(virtual: VirtualKey, destination: IpvsDestination) -> NetlinkRequest:
-    """Refused with ENOENT if it is not there, ESRCH without the service."""
+    """Build the request to change a real server.
+
+    The kernel refuses with ENOENT if it does not exist, and with ESRCH without its virtual server.
+    """
     return NetlinkRequest(IpvsCommand.SET_DEST, _destination(virtual, destination))
 
 
 def delete_destination(virtual: VirtualKey, real: RealKey) -> NetlinkRequest:
-    """Refused with ENOENT if it is not there, ESRCH without the service."""
+    """Build the request to delete a real server.
+
+    The kernel refuses with ENOENT if it does not exist, and with ESRCH without its virtual server.
+    """
     body = nest_attributes(_CommandAttribute.SERVICE, _service_key(virtual)) + nest_attributes(
         _CommandAttribute.DEST, _destination_key(real)
     )
@@ -168,19 +198,22 @@ def delete_destination(virtual: VirtualKey, real: RealKey) -> NetlinkRequest:
 
 
 def get_destinations(virtual: VirtualKey) -> NetlinkRequest:
-    """Those of one service, none if it is gone; each reply is for `parse_destination`."""
+    """Build the request to list the real servers of a virtual server; each reply is for `parse_destination`.
+
+    The list is empty if the virtual server is gone.
+    """
     return NetlinkRequest(
         IpvsCommand.GET_DEST, nest_attributes(_CommandAttribute.SERVICE, _service_key(virtual)), dump=True
     )
 
 
 def get_config() -> NetlinkRequest:
-    """The reply is for `parse_timeouts`."""
+    """Build the request for the timeouts; the reply is for `parse_timeouts`."""
     return NetlinkRequest(IpvsCommand.GET_CONFIG)
 
 
 def set_config(timeouts: IpvsTimeouts) -> NetlinkRequest:
-    """The kernel leaves alone what is 0 here."""
+    """Build the request to set the timeouts; the kernel leaves those unchanged that are 0."""
     pairs = (
         (_CommandAttribute.TIMEOUT_TCP, timeouts.tcp),
         (_CommandAttribute.TIMEOUT_TCP_FIN, timeouts.tcp_fin),
@@ -192,12 +225,15 @@ def set_config(timeouts: IpvsTimeouts) -> NetlinkRequest:
 
 
 def get_info() -> NetlinkRequest:
-    """The reply is for `parse_info`."""
+    """Build the request for the version of IPVS; the reply is for `parse_info`."""
     return NetlinkRequest(IpvsCommand.GET_INFO)
 
 
 def parse_service(body: bytes) -> IpvsService | None:
-    """None for what no `VirtualKey` can name: services of a firewall mark or of another protocol."""
+    """Parse a virtual server. Raises `MalformedNetlinkError`.
+
+    The result is None if no `VirtualKey` can name it: it is for a firewall mark or another protocol.
+    """
     of = NetlinkAttributes(body).nested(_CommandAttribute.SERVICE)
     transport = _TRANSPORTS.get(of.number(U16, _Svc.PROTOCOL, default=0))
     if transport is None:
@@ -217,7 +253,7 @@ def parse_service(body: bytes) -> IpvsService | None:
 
 
 def parse_destination(body: bytes) -> IpvsDestination:
-    """One real server, with its connection counts."""
+    """Parse a real server with its connection counts. Raises `MalformedNetlinkError`."""
     of = NetlinkAttributes(body).nested(_CommandAttribute.DEST)
     return IpvsDestination(
         RealKey(parse_address(of.raw(_Dst.ADDR, 16), of.number(U16, _Dst.AF)), of.number(PORT, _Dst.PORT)),
@@ -228,24 +264,25 @@ def parse_destination(body: bytes) -> IpvsDestination:
 
 
 def parse_timeouts(body: bytes) -> IpvsTimeouts:
-    """The answer to `get_config`; what it does not name (a kernel without UDP in IPVS) is 0."""
+    """Parse the reply to `get_config`; a timeout that it lacks (a kernel without UDP in IPVS) is 0."""
     of = NetlinkAttributes(body)
     kinds = (_CommandAttribute.TIMEOUT_TCP, _CommandAttribute.TIMEOUT_TCP_FIN, _CommandAttribute.TIMEOUT_UDP)
     return IpvsTimeouts(*(of.number(U32, kind, default=0) for kind in kinds))
 
 
 def parse_info(body: bytes) -> tuple[str, int]:
-    """Version of IPVS (`1.2.1`) and size of its connection table."""
+    """Return the version of IPVS (`1.2.1`) and the size of its connection table."""
     of = NetlinkAttributes(body)
     version = of.number(U32, _INFO_VERSION)
     return f"{version >> 16 & 0xFF}.{version >> 8 & 0xFF}.{version & 0xFF}", of.number(U32, _INFO_TABLE_SIZE)
 
 
 def _service(service: IpvsService) -> bytes:
+    """Encode a virtual server with its settings."""
     bits = 128 if ":" in service.key.address else 32
     prefix = bits if service.prefix is None else service.prefix
-    # IPv4: a mask; IPv6: a prefix length in the same attribute
-    netmask = U32.pack(prefix) if bits == 128 else (0xFFFFFFFF << 32 - prefix & 0xFFFFFFFF).to_bytes(4, "big")
+    # For IPv4 the attribute is a mask, for IPv6 a prefix length.
+    netmask = U32.pack(prefix) if bits == 128 else (0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF).to_bytes(4, "big")
     return nest_attributes(
         _CommandAttribute.SERVICE,
         _service_key(service.key)
@@ -256,34 +293,38 @@ def _service(service: IpvsService) -> bytes:
     )
 
 
-@lru_cache(4096)  # a service is named again with each of its destinations
+@lru_cache(4096)  # each request about a real server names its virtual server again
 def _service_key(key: VirtualKey) -> bytes:
+    """Encode the key of a virtual server."""
     family, packed = _address(key.address)
     protocol, port = _PROTOCOLS[key.transport], PORT.pack(key.port)
     return _KEY.pack(6, _Svc.AF, family, 6, _Svc.PROTOCOL, protocol, 20, _Svc.ADDR, packed, 6, _Svc.PORT, port)
 
 
 def _destination(virtual: VirtualKey, destination: IpvsDestination) -> bytes:
+    """Encode a virtual server's key and a real server with its settings."""
     settings = _SETTINGS.pack(
         8, _Dst.FWD_METHOD, destination.forwarding, 8, _Dst.WEIGHT, destination.weight,
         8, _Dst.U_THRESH, destination.upper_threshold, 8, _Dst.L_THRESH, destination.lower_threshold,
-    )  # fmt: skip  # the kernel insists on the thresholds
+    )  # fmt: skip  # the kernel requires the thresholds
     return nest_attributes(_CommandAttribute.SERVICE, _service_key(virtual)) + nest_attributes(
         _CommandAttribute.DEST, _destination_key(destination.key) + settings
     )
 
 
 def _destination_key(key: RealKey) -> bytes:
+    """Encode the key of a real server."""
     family, packed = _address(key.address)
     return _DESTINATION_KEY.pack(6, _Dst.AF, family, 20, _Dst.ADDR, packed, 6, _Dst.PORT, PORT.pack(key.port))
 
 
 def _address(text: Address) -> tuple[int, bytes]:
+    """Return the address family and the address in the 16 bytes that IPVS uses for either family."""
     if ":" in text:
         return _INET6, IPv6Address(text).packed
     return _INET, bytes(map(int, text.split("."))).ljust(16, b"\0")
 
 
 def parse_address(packed: bytes, family: int) -> Address:
-    """The text of an address as IPVS packs it, in 16 octets for either family (AF_INET, AF_INET6)."""
+    """Return the text of an address that IPVS packs into 16 bytes for either family (AF_INET, AF_INET6)."""
     return str(IPv6Address(packed[:16])) if family == _INET6 else ".".join(map(str, packed[:4]))

@@ -1,9 +1,10 @@
-"""The data plane of a worker whose kernel has IPVS: tables to netlink messages and back.
+"""The data plane of a worker whose kernel has IPVS: turns tables into netlink messages and back.
 
-Others may use the same IPVS (keepalived, ipvsadm by hand), so nothing is ever flushed, and what is not ours is neither
-shown nor touched: ours are the virtual servers inside the VIP pool and those that `published` names.
+Other programs may use the same IPVS (keepalived, ipvsadm by hand). So nothing is ever flushed, and virtual servers that
+are not ours are neither reported nor changed: ours are those inside the VIP pool and those for which `published` is
+true.
 
-The kernel is read, never remembered.
+The state is always read from the kernel and never remembered.
 """
 
 import asyncio
@@ -36,13 +37,13 @@ from mesh.model.errors import CodedText
 from mesh.model.table import Table, TrafficCounters, VirtualKey
 
 _FEW = 64
-"""Up to so many virtual servers are asked for one by one; more are picked from the whole list."""
+"""Up to so many virtual servers are requested one by one; more are picked from the list of all."""
 
 log = logging.getLogger("vipmesh")
 
 
 async def unavailable_reason() -> str | None:
-    """None if this kernel offers IPVS and we may program it; otherwise why not, in one line."""
+    """Return None if this kernel has IPVS and we may program it; otherwise the reason, in one line."""
     try:
         ipvs = await IpvsSocket.open()
         try:
@@ -55,7 +56,7 @@ async def unavailable_reason() -> str | None:
 
 
 class IpvsDataPlane:
-    """The `DataPlane` of IPVS. Opens its socket when it is first used, and anew after the data plane was gone."""
+    """Implements `DataPlane` on IPVS. It opens its socket on first use, and opens another one after an error."""
 
     name = "ipvs"
 
@@ -66,9 +67,9 @@ class IpvsDataPlane:
         published: Callable[[VirtualKey], bool] = lambda key: False,
         tcp_timeout: int = 7200,
     ) -> None:
-        """`published`: whether a virtual server outside the pool is ours. `tcp_timeout`: seconds.
+        """`published` says whether a virtual server outside the pool is ours. `tcp_timeout` is in seconds.
 
-        IPVS forgets an idle TCP connection after 900 s unless told otherwise; whoever sends on it later is refused.
+        By default IPVS forgets an idle TCP connection after 900 s; a client that sends on it later is refused.
         """
         self._pool = pool
         self._interface = interface
@@ -80,11 +81,11 @@ class IpvsDataPlane:
         self._opening = asyncio.Lock()
 
     def owns(self, key: VirtualKey) -> bool:
-        """Whether a virtual server is ours."""
+        """Return whether a virtual server is ours."""
         return self._in_pool(key.address) or self._published(key)
 
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
-        """See `DataPlane.read`."""
+        """Return what is programmed now, as `DataPlane.read` specifies. Raises `DataPlaneError`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
@@ -99,10 +100,14 @@ class IpvsDataPlane:
         return Table(servers, frozenset(address for address in bound if self._in_pool(address)))
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """See `DataPlane.apply`."""
+        """Run the operations in order; returns the failed ones. Raises `DataPlaneError` if IPVS as a whole is gone.
+
+        Up to `BATCH` operations in a row share a datagram, unless a VIP is bound or unbound between them.
+        """
         failures: list[OperationFailure] = []
-        changes: list[IpvsChange] = []  # those that share a datagram
+        changes: list[IpvsChange] = []  # changes that share a datagram
         for operation in operations:
+            # A VIP is not IPVS's: everything before it must have happened when it is bound or unbound.
             if isinstance(operation, BindVip | UnbindVip):
                 failures += await self._program(changes)
                 changes = []
@@ -115,7 +120,10 @@ class IpvsDataPlane:
         return failures + await self._program(changes)
 
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
-        """See `DataPlane.connections`: what IPVS calls active. UDP has no established ones and needs no time."""
+        """Return the connections that IPVS counts as active, for each real server.
+
+        UDP has no established connections, so its real servers need no time to drain. Raises `DataPlaneError`.
+        """
         async with self._connection() as ipvs:
             return {
                 (service.key, destination.key): destination.active
@@ -124,13 +132,13 @@ class IpvsDataPlane:
             }
 
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
-        """See `DataPlane.traffic`."""
+        """Return the traffic of each of our virtual servers, a few seconds old. Raises `DataPlaneError`."""
         async with self._connection() as ipvs:
             counted = await ipvs.dump(codec.get_services(), parse_traffic)
         return {key: traffic for key, traffic in filter(None, counted) if self.owns(key)}
 
     async def close(self) -> None:
-        """The kernel keeps forwarding."""
+        """Close the socket; the kernel keeps forwarding."""
         if self._ipvs is not None:
             self._ipvs.close()
             self._ipvs = None
@@ -138,13 +146,13 @@ class IpvsDataPlane:
     async def _listing(
         self, ipvs: IpvsSocket, only: Collection[VirtualKey] | None
     ) -> list[tuple[codec.IpvsService, list[codec.IpvsDestination]]]:
-        """Our virtual servers with what is behind each."""
+        """Return our virtual servers, each with its real servers."""
         if only is None or len(only) > _FEW:
             services = await ipvs.dump(codec.get_services(), self._parse_service)
         else:
             asked = [codec.get_service(key) for key in only]
             found = await ipvs.dump_each(asked, codec.parse_service, absent=errno.ESRCH)
-            services = [service for services in found for service in services]
+            services = [service for replies in found for service in replies]
         ours = [
             service
             for service in services
@@ -154,8 +162,9 @@ class IpvsDataPlane:
         return list(zip(ours, await ipvs.dump_each(asked, self._parse_destination), strict=True))
 
     async def _program(self, changes: Sequence[IpvsChange]) -> list[OperationFailure]:
-        """Those that are not ours are refused; without changes, nothing is opened."""
+        """Make the changes, and refuse changes that are not ours. Without changes of ours, no socket is opened."""
         ours = [change for change in changes if self.owns(operation_key(change))]
+        # One reason or None for each change that is ours, in order; the others get their reason below.
         reasons = iter(await self._reasons(ours) if ours else ())
         failures = []
         for change in changes:
@@ -166,7 +175,7 @@ class IpvsDataPlane:
         return failures
 
     async def _reasons(self, changes: Sequence[IpvsChange]) -> list[CodedText | None]:
-        """Why each change failed; None: it did not. What is to be added and exists is edited instead."""
+        """Send the changes; returns why each failed, or None if it did not. Adding what exists edits it instead."""
         async with self._connection() as ipvs:
             acks = await ipvs.execute([encode_change(change) for change in changes])
             existing = [index for index, ack in enumerate(acks) if ack.error == errno.EEXIST]
@@ -177,6 +186,7 @@ class IpvsDataPlane:
         return [None if text is None else CodedText(text, Code.OPERATION_REFUSED) for text in reasons]
 
     async def _move_vip(self, operation: BindVip | UnbindVip) -> list[OperationFailure]:
+        """Bind or unbind a VIP, if it is inside the pool."""
         if not self._in_pool(operation.address):
             return [OperationFailure(operation, self._not_ours(operation.address))]
         reason = await move_vip(self._interface, operation)
@@ -188,7 +198,7 @@ class IpvsDataPlane:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[IpvsSocket]:
-        """The open socket; after an error it is opened anew, since IPVS may have been unloaded and loaded again."""
+        """Yield the open socket. After an error it is closed, since IPVS may have been unloaded and loaded again."""
         try:
             async with self._opening:
                 if self._ipvs is None:
@@ -201,6 +211,7 @@ class IpvsDataPlane:
             raise
 
     async def _keep_idle_connections(self, ipvs: IpvsSocket) -> None:
+        """Set the timeout of idle TCP connections if it differs."""
         (timeouts,) = await ipvs.dump(codec.get_config(), codec.parse_timeouts)
         if timeouts.tcp == self._tcp_timeout:
             return

@@ -1,12 +1,12 @@
-"""One generic netlink socket to IPVS on the event loop: changes in batches, lists whole.
+"""A generic netlink socket to IPVS on the event loop: sends changes in batches and reads complete lists.
 
-The kernel does all the work of a datagram inside `send`, and queues its answers on this socket's receive buffer. So a
-datagram is what blocks the loop: batches of 32 messages have nearly all of the throughput of larger ones and hold the
-loop up for about 3 ms; between them the loop runs. Every message is acknowledged, so each result is known for sure,
-and a batch is drained before the next one goes out, so the buffer cannot overflow by our doing.
+The kernel does all the work of a datagram inside `send`, and queues its responses in the socket's receive buffer. So
+each datagram blocks the event loop: batches of 32 messages have nearly all of the throughput of larger ones and block
+it for about 3 ms; between batches the event loop runs. Every message is acknowledged, so each result is known for
+certain. The responses to a batch are read before the next one is sent, so the requests cannot overflow the buffer.
 
-Answers are told apart by sequence number. After a timeout or a cancelled call the socket is replaced: a list that
-nobody reads to its end would make the kernel refuse the next one with EBUSY.
+Responses are matched by sequence number. After a timeout or a cancelled call the socket is replaced: a list that is not
+read to its end would make the kernel refuse the next one with EBUSY.
 """
 
 import asyncio
@@ -37,6 +37,7 @@ from mesh.model.codes import Code
 T = TypeVar("T")
 
 BATCH = 32
+"""Messages per datagram."""
 _RECEIVE_BUFFER = 4 << 20
 _SLICE = 0.002  # seconds
 _DATAGRAM = 1 << 17  # the kernel's dump buffers are 32 KiB at most
@@ -49,43 +50,54 @@ _NO_IPVS = "this kernel offers no IPVS: `modprobe ip_vs` on the host, or install
 
 
 class IpvsSocket:
-    """Requests to the IPVS of the network namespace it was opened in. Calls from several tasks take turns."""
+    """Sends requests to the IPVS of the network namespace in which it was opened.
+
+    Calls from several tasks take turns.
+    """
 
     def __init__(self, family: int, patience: float, open_socket: Callable[[], socket.socket] | None = None) -> None:
-        """`open_socket`: makes the non-blocking socket, now and after a failure."""
+        """`open_socket` makes the non-blocking socket, now and after a failure; None makes a netlink socket.
+
+        `family` is the number of IPVS's generic netlink family, `patience` the seconds to wait for a response.
+        """
         self._open = open_socket or _open
         self._family = family
         self._patience = patience
         self._sequence = 0
         self._turn = asyncio.Lock()
+        """Held during a call: requests and their responses must not interleave."""
         self._socket = self._open()
 
     @classmethod
     async def open(cls, patience: float = 10.0) -> "IpvsSocket":
-        """Looks up IPVS, which loads its module where that is possible.
+        """Look up IPVS, which makes the kernel load its module where possible, and open a socket.
 
-        `patience`: seconds of silence after which an answer is given up. Raises `DataPlaneError` if the kernel has no
-        IPVS or we may not use sockets of this kind. That we may not program it shows only at the first request.
+        `patience` is the seconds of silence after which a call gives up. Raises `DataPlaneError` if the kernel has no
+        IPVS or if we may not use netlink sockets. A missing permission to program IPVS shows only at the first request.
         """
         return cls(await asyncio.to_thread(_family), patience)
 
     async def execute(self, requests: Sequence[NetlinkRequest]) -> list[NetlinkAck]:
-        """Send changes in order; what each came to, in the same order. One refusal does not stop the others.
+        """Send changes in order; returns the outcome of each in the same order.
 
-        Raises `DataPlaneError` if the kernel does not answer, or refuses us altogether; what was sent before may
-        have happened.
+        A refusal does not stop the changes after it.
+
+        Raises `DataPlaneError` if the kernel does not answer or permits nothing; changes that were sent before may have
+        happened.
         """
         acks: list[NetlinkAck] = []
         async with self._turn:
             for start in range(0, len(requests), BATCH):
                 acks += await self._execute_batch(requests[start : start + BATCH])
+                # Each batch blocks the event loop, so let it run in between.
                 await asyncio.sleep(0)
         return acks
 
     async def dump(self, request: NetlinkRequest, parse: Callable[[bytes], T], absent: int = 0) -> list[T]:
-        """All replies to one question, each parsed; whole, or it raises `DataPlaneError`.
+        """Return all replies to one request, each parsed. The list is complete, or else `DataPlaneError` is raised.
 
-        `absent`: the errno by which the kernel says that what was asked about is not there; then there are none.
+        `absent` is the errno with which the kernel says that the requested object does not exist; the result is then
+        empty.
         """
         (replies,) = await self.dump_each([request], parse, absent)
         return replies
@@ -93,7 +105,7 @@ class IpvsSocket:
     async def dump_each(
         self, requests: Sequence[NetlinkRequest], parse: Callable[[bytes], T], absent: int = 0
     ) -> list[list[T]]:
-        """What `dump` gives for each of many questions; the loop gets its turn every few milliseconds."""
+        """Return the replies to each of many requests, as `dump` does. The event loop runs every few milliseconds."""
         loop = asyncio.get_running_loop()
         found = []
         async with self._turn:
@@ -106,10 +118,11 @@ class IpvsSocket:
         return found
 
     def close(self) -> None:
-        """The kernel keeps what was programmed. Not while a request is under way: cancel it first."""
+        """Close the socket; the kernel keeps what was programmed. A request under way must be cancelled first."""
         self._socket.close()
 
     async def _execute_batch(self, requests: Sequence[NetlinkRequest]) -> list[NetlinkAck]:
+        """Send one batch and return its acknowledgements in order."""
         with self._exchange():
             first = self._send(requests)
             acks: dict[int, NetlinkAck] = {}
@@ -123,6 +136,7 @@ class IpvsSocket:
         return ordered
 
     async def _dump_whole(self, request: NetlinkRequest, parse: Callable[[bytes], T], absent: int) -> list[T]:
+        """Repeat a request until its list is not interrupted by a change, up to a limit."""
         for _ in range(_ATTEMPTS):
             replies = await self._dump_once(request, parse, absent)
             if replies is not None:
@@ -133,12 +147,15 @@ class IpvsSocket:
         )
 
     async def _dump_once(self, request: NetlinkRequest, parse: Callable[[bytes], T], absent: int) -> list[T] | None:
+        """Read one list; None if the table changed meanwhile."""
         replies: list[T] = []
         interrupted = False
         with self._exchange():
             sequence = self._send([request])
             while True:
                 datagram = await self._receive()
+                # The usual datagram holds nothing but list entries and takes the cheap path; the last one ends the
+                # list.
                 bodies = list_entries(datagram, sequence)
                 if bodies is not None:
                     replies += map(parse, bodies)
@@ -158,7 +175,7 @@ class IpvsSocket:
                     return None if interrupted else replies
 
     def _send(self, requests: Sequence[NetlinkRequest]) -> int:
-        """Returns the sequence number of the first; the others follow it."""
+        """Send requests in one datagram; returns the sequence number of the first. The others follow it."""
         first = self._sequence + 1
         self._sequence += len(requests)
         messages = [pack_message(request, self._family, first + index) for index, request in enumerate(requests)]
@@ -166,13 +183,15 @@ class IpvsSocket:
         return first
 
     async def _receive(self) -> bytes:
+        """Return the next datagram. Raises `TimeoutError`, and `OSError` for an error of the socket."""
         try:
-            return self._socket.recv(_DATAGRAM)  # nearly always there since `send`
+            return self._socket.recv(_DATAGRAM)  # the kernel has nearly always queued it during `send`
         except BlockingIOError:
             async with asyncio.timeout(self._patience):
                 return await self._received_later()
 
     async def _received_later(self) -> bytes:
+        """Wait for the next datagram."""
         loop = asyncio.get_running_loop()
         while True:
             readable = loop.create_future()
@@ -188,7 +207,7 @@ class IpvsSocket:
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        """One question and all of its answers; if something goes wrong in between, the socket is replaced."""
+        """Surround a request and all its responses: if anything fails in between, replace the socket."""
         complete = False
         try:
             with _as_data_plane_error(self._patience):
@@ -207,6 +226,7 @@ def _resolve(readable: "asyncio.Future[None]") -> None:
 
 @contextmanager
 def _as_data_plane_error(patience: float) -> Iterator[None]:
+    """Turn errors of the socket into `DataPlaneError` with a remedy."""
     try:
         yield
     except TimeoutError as error:
@@ -227,11 +247,13 @@ def _as_data_plane_error(patience: float) -> Iterator[None]:
 
 
 def _refuse_if_not_permitted(ack: NetlinkAck) -> None:
+    """Raise `DataPlaneError` if an acknowledgement says that we may not program IPVS."""
     if ack.error in {errno.EPERM, errno.EACCES}:
         raise DataPlaneError(Code.NOT_PERMITTED, _NOT_PERMITTED)
 
 
 def _refusal(ack: NetlinkAck) -> DataPlaneError:
+    """Explain an error of a list, ending with the remedy."""
     if ack.error == errno.ENOENT:  # of the family: the module was unloaded under us
         return DataPlaneError(Code.NO_IPVS, _NO_IPVS)
     detail = f", {ack.text}" if ack.text else ""
@@ -240,6 +262,7 @@ def _refusal(ack: NetlinkAck) -> DataPlaneError:
 
 
 def _open() -> socket.socket:
+    """Open and configure a netlink socket. Raises `DataPlaneError`."""
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_GENERIC)
     except OSError as error:
@@ -258,9 +281,10 @@ def _open() -> socket.socket:
 
 
 def _family() -> int:
-    """The number of IPVS's generic netlink family. Blocks: the kernel may run modprobe.
+    """Return the number of IPVS's generic netlink family. Raises `DataPlaneError`.
 
-    pyroute2's class cannot share a thread with a running loop, so this is called in one of its own.
+    It blocks, since the kernel may run modprobe. pyroute2's class cannot share a thread with a running event loop, so
+    this must be called in a thread of its own.
     """
     try:
         generic = GenericNetlinkSocket()
@@ -269,7 +293,7 @@ def _family() -> int:
             Code.NETLINK_FAILED, f"a netlink socket cannot be opened ({error.strerror}): allow AF_NETLINK"
         ) from error
     try:
-        generic.asyncore.module_err_level = "debug"  # that there is none is our caller's to tell, once
+        generic.asyncore.module_err_level = "debug"  # our caller reports a missing module, once
         generic.bind(FAMILY_NAME, ipvsmsg)
         return int(generic.prid)
     except NetlinkError as error:

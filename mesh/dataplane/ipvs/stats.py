@@ -1,6 +1,6 @@
-"""IPVS's own counts of what has gone through a virtual server, from linux/ip_vs.h.
+"""The traffic counters of IPVS, from linux/ip_vs.h.
 
-The kernel sums them up every two seconds, for as long as /proc/sys/net/ipv4/vs/run_estimation is not 0.
+The kernel updates them every two seconds, unless /proc/sys/net/ipv4/vs/run_estimation is 0.
 """
 
 import struct
@@ -14,12 +14,14 @@ _U64 = struct.Struct("=Q")
 _STATS, _STATS64 = 10, 12  # IPVS_SVC_ATTR_*; the second since Linux 4.1
 
 
-class _IpvsStats(IntEnum):  # IPVS_STATS_ATTR_*
+class _IpvsStats(IntEnum):
+    """Kinds of the counters: IPVS_STATS_ATTR_*."""
+
     CONNS, _INPKTS, _OUTPKTS, INBYTES, OUTBYTES = range(1, 6)
 
 
 def parse_traffic(body: bytes) -> tuple[VirtualKey, TrafficCounters] | None:
-    """Of one virtual server, from the reply to `get_services`; None as in `parse_service`."""
+    """Parse one reply to `get_services` into the traffic of a virtual server; None as in `parse_service`."""
     service = parse_service(body)
     if service is None:
         return None

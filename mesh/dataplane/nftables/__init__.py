@@ -2,9 +2,10 @@
 
     ip daddr . protocol . port  --services-->  chain of the virtual server  --numgen or jhash-->  dnat to a real server
 
-What a connection costs does not grow with the number of virtual servers: one lookup in a map, and a number that picks a
-real server. Later packets follow the connection that the kernel then knows (conntrack), so a change never moves an
-established one. All of it is in one table, `vipmesh_lb`; other tables of the host are neither read nor touched.
+The cost of a connection does not grow with the number of virtual servers: it is one look-up in a map, and one number
+that selects a real server. Later packets follow the connection that the kernel then tracks (conntrack), so a change
+never moves an established connection. Everything is in one table, `vipmesh_lb`; other tables of the host are neither
+read nor changed.
 """
 
 from mesh.dataplane.nftables.plane import NftablesDataPlane, remove_tables, unavailable_reason

@@ -1,8 +1,8 @@
-"""Operations on what is programmed -> nft commands, and what they mean for connections that are open.
+"""Turns operations into nft commands, and decides which operations nftables cannot do.
 
-Everything about one virtual server is one part of the script, written anew from its first rule to its last: a chain is
-small, and what is there before does not matter then. The parts make one transaction, and where nft refuses that, one
-each.
+Everything about one virtual server is one part of a script and is written completely, from its first rule to its last:
+a chain is small, and what was there before does not matter then. The parts form one transaction; if nft refuses it,
+each part gets its own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,20 +33,20 @@ from mesh.model.table import Table, VirtualKey, VirtualServer
 
 @dataclass(slots=True)
 class NftChanges:
-    """What a run of operations comes to."""
+    """The result of a run of operations."""
 
     after: dict[VirtualKey, VirtualServer | None] = field(default_factory=dict)
-    """The virtual servers that are touched, and what they shall be; None: gone."""
+    """The virtual servers that the operations concern, as they must be afterwards; None for a deleted one."""
     refused: dict[int, CodedText] = field(default_factory=dict)
-    """Index of an operation -> why it cannot be done."""
+    """Why an operation cannot be done, by its index."""
 
 
 def plan_changes(
     servers: Mapping[VirtualKey, VirtualServer], operations: Sequence[Operation], version: int
 ) -> NftChanges:
-    """What the operations, none of them about VIPs, make of the virtual servers; `version`: of IP.
+    """Apply operations, none of them about VIPs, to virtual servers. `version` is the IP version of the pool.
 
-    To add what is there edits it, and what is to be deleted and is not there is gone already.
+    Adding what exists edits it, and deleting what does not exist counts as success.
     """
     result = NftChanges()
     for index, operation in enumerate(operations):
@@ -65,7 +65,7 @@ def plan_changes(
 
 
 def operation_key(operation: Operation) -> VirtualKey:
-    """The virtual server that an operation is about."""
+    """Return the key of the virtual server that an operation concerns. Raises TypeError for an operation on a VIP."""
     match operation:
         case AddVirtualServer() | EditVirtualServer() | DeleteVirtualServer():
             return operation.key
@@ -76,7 +76,7 @@ def operation_key(operation: Operation) -> VirtualKey:
 
 
 def unsupported_features(operation: Operation) -> Iterator[str]:
-    """What an operation asks for that is done differently here, a line each."""
+    """Yield a line for each thing that an operation asks for and that nftables does differently."""
     match operation:
         case AddVirtualServer(_, scheduler) | EditVirtualServer(_, scheduler) if scheduler in CONNECTION_SCHEDULERS:
             yield f"scheduler {scheduler} looks at the load, which nftables cannot: endpoints take turns"
@@ -85,6 +85,7 @@ def unsupported_features(operation: Operation) -> Iterator[str]:
 
 
 def _unable(key: VirtualKey, operation: Operation, version: int) -> str | None:
+    """Return why nftables cannot do an operation, ending with the remedy; None if it can."""
     if (":" in key.address) != (version == 6):
         return f"{key} is of another IP version than the VIP pool: choose an address of the pool's"
     match operation:
@@ -101,7 +102,7 @@ def _unable(key: VirtualKey, operation: Operation, version: int) -> str | None:
 
 
 def server_commands(base: BaseChains, state: RulesetState, key: VirtualKey, after: VirtualServer | None) -> list[str]:
-    """The commands that make one virtual server so; none if it is."""
+    """Return the commands that make one virtual server as it must be; empty if it is so already."""
     if after is not None and state.servers.get(key) == after:
         return []
     wanted = service_chains(key, after) if after is not None else ServiceChains({}, {})
@@ -112,10 +113,13 @@ def server_commands(base: BaseChains, state: RulesetState, key: VirtualKey, afte
 def _commands(
     table: str, key: VirtualKey, there: ServiceChains, wanted: ServiceChains, mapped: str | None
 ) -> Iterator[str]:
+    """Yield the commands in an order that never refers to something missing, or deletes something in use."""
     name = chain_name(key)
+    # The element goes first and comes last: a chain that an element refers to cannot be deleted.
     if mapped is not None and (mapped != name or not wanted.chains):
         yield f"delete element {table} {SERVICES} {{ {map_element(key)} }}"
         mapped = None
+    # Flush every chain before deleting any: rules of one chain refer to others and to sets.
     for chain in there.chains:
         yield f"flush chain {table} {chain}"
     for chain in sorted(there.chains.keys() - wanted.chains.keys()):

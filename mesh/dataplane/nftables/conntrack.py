@@ -1,7 +1,7 @@
-"""Connection tracking's netlink messages as bytes: linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h, nf_tables.h.
+"""Messages about tracked connections as bytes.
 
-A connection to a virtual server is an entry whose original direction leads to the virtual server; its replies come from
-the real server.
+They follow linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h and nf_tables.h. A connection to a virtual server is an
+entry whose original direction leads to the virtual server; its replies come from the real server.
 """
 
 import struct
@@ -22,6 +22,7 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _FAMILY_HEADER = struct.Struct("=BBH")  # nfgenmsg: family, version, resource
 _INET, _INET6 = 2, 10
 BIG = struct.Struct(">I")
+"""A 32-bit number in network byte order, as netfilter uses for some attributes."""
 
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_INFO, _ID, _ZONE, _FILTER = 1, 2, 3, 4, 12, 18, 25  # CTA_*
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
@@ -40,36 +41,38 @@ _INFO = {Transport.TCP: _INFO_TCP, Transport.SCTP: _INFO_SCTP}
 
 @dataclass(frozen=True, slots=True)
 class ConntrackEntry:
-    """One tracked connection to something that may be a virtual server."""
+    """A tracked connection to an address that may be a virtual server."""
 
     virtual: VirtualKey
+    """The destination of the original direction."""
     real: RealKey
-    """Who answers: the real server, or the virtual server itself where nothing was translated."""
+    """The source of replies: the real server, or the virtual server itself if nothing was translated."""
     translated: bool
+    """Whether its destination was translated."""
     open: bool
-    """Established and not ended by both sides; never for UDP, which has no end."""
+    """Whether it is established and not closed by both sides; always False for UDP, which has no close."""
     handle: bytes
-    """The attributes that name the entry to the kernel."""
+    """The attributes that identify the entry to the kernel."""
 
 
 def address_family(version: int) -> int:
-    """The address family in the kernel's numbers, of IP version 4 or 6."""
+    """Return the kernel's number of the address family of an IP version."""
     return _INET6 if version == 6 else _INET
 
 
 def build_request(kind: int, family: int, sequence: int, body: bytes = b"", flags: int = 0) -> bytes:
-    """A whole message."""
+    """Return a complete message."""
     length = _HEADER.size + _FAMILY_HEADER.size + len(body)
     return _HEADER.pack(length, kind, _F_REQUEST | flags, sequence, 0) + _FAMILY_HEADER.pack(family, 0, 0) + body
 
 
 def list_all_request(family: int, sequence: int) -> bytes:
-    """Ask for all entries."""
+    """Build the request to list all entries."""
     return build_request(_GET, family, sequence, flags=_F_DUMP)
 
 
 def list_request(key: VirtualKey, sequence: int) -> bytes:
-    """Ask for the entries of one virtual server; kernels before 5.8 answer with all."""
+    """Build the request to list the entries of one virtual server; kernels before 5.8 answer with all entries."""
     address = ip_address(key.address)
     kind = _DESTINATION_6 if address.version == 6 else _DESTINATION_4
     original = nest_attributes(_IP, pack_attribute(kind, address.packed)) + nest_attributes(
@@ -88,13 +91,14 @@ def list_request(key: VirtualKey, sequence: int) -> bytes:
 
 
 def delete_request(entry: ConntrackEntry, sequence: int) -> bytes:
-    """Forget one entry; the next packet of the connection is the first of a new one."""
+    """Build the request to delete an entry; the next packet of the connection is then the first of a new one."""
     family = _INET6 if ":" in entry.virtual.address else _INET
     return build_request(_DELETE, family, sequence, entry.handle, flags=_F_ACK)
 
 
 def parse_entry(body: bytes, only: Collection[VirtualKey]) -> ConntrackEntry | None:
-    """One entry of a list, if it belongs to one of these virtual servers. Raises `MalformedNetlinkError`."""
+    """Parse a list entry; None if it does not belong to one of these virtual servers. Raises
+    `MalformedNetlinkError`."""
     found = NetlinkAttributes(body)
     original = found.nested(_ORIGINAL)
     protocol = original.nested(_PROTO)
@@ -115,6 +119,7 @@ def parse_entry(body: bytes, only: Collection[VirtualKey]) -> ConntrackEntry | N
 
 
 def _address(tuples: NetlinkAttributes, kind_4: int, kind_6: int) -> str:
+    """Return an address of a tuple, of either family. Raises `MalformedNetlinkError`."""
     addresses = tuples.nested(_IP)
     try:
         return str(ip_address(addresses.raw(kind_4, 4)))
@@ -123,10 +128,11 @@ def _address(tuples: NetlinkAttributes, kind_4: int, kind_6: int) -> str:
 
 
 def _open(found: NetlinkAttributes, transport: Transport) -> bool:
+    """Return whether a connection is established and not closed by both sides."""
     if transport not in _INFO:
         return False
     try:
         state = found.nested(_PROTOCOL_INFO).nested(_INFO[transport]).raw(_STATE, 1)[0]
     except MalformedNetlinkError:
-        return False  # the kernel gives no state for one that is about to go
+        return False  # the kernel reports no state for a connection that is about to be deleted
     return state in _OPEN[transport]

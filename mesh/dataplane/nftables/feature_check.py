@@ -1,4 +1,4 @@
-"""A table with one of everything that this data plane may ask for, to see whether nft and the kernel can do it."""
+"""A sample table with everything that this data plane may use, to check whether nft and the kernel support it."""
 
 from mesh.dataplane.nftables.commands import server_commands
 from mesh.dataplane.nftables.parse import RulesetState
@@ -10,7 +10,12 @@ _PORT = SchedulerFlag.PORT
 
 
 def sample_commands(version: int) -> list[str]:
-    """The commands, for a table of another name than ours; to be checked and never to be committed."""
+    """Return the commands for a sample table, which has another name than ours.
+
+    They must be checked and never committed.
+
+    `version` is the IP version.
+    """
     fixed = base_chains(version)
     address = "2001:db8::1" if version == 6 else "192.0.2.1"
     one = {RealKey(address, 80): RealServer()}

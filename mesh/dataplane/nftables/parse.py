@@ -1,4 +1,4 @@
-"""What `nft -j list table` says -> what is programmed."""
+"""Parses what `nft -j list table` prints into what is programmed."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,25 +21,27 @@ from mesh.model.table import VirtualKey, VirtualServer
 
 
 class ListingError(Exception):
-    """The text is not what nft lists."""
+    """The text is not what nft prints for a table."""
 
 
 @dataclass(slots=True)
 class RulesetListing:
-    """A table as it is listed, not yet understood."""
+    """A table as listed, before its chains are interpreted."""
 
     objects: dict[str, str] = field(default_factory=dict)
-    """Sets and maps: name -> data type."""
+    """The data type of each set and map, by name."""
     timeouts: dict[str, int] = field(default_factory=dict)
-    """Sets whose elements end by themselves: name -> seconds."""
+    """Seconds after which elements expire, by name of the set; only sets with a timeout."""
     elements: list[Json] = field(default_factory=list)
-    """Of the map of services."""
+    """The elements of the map of services."""
     hooks: dict[str, ChainHook] = field(default_factory=dict)
+    """The hook of each base chain, by name of the chain."""
     chains: dict[str, list[ChainRule]] = field(default_factory=dict)
+    """The rules of each chain, by name."""
 
     @classmethod
     def of(cls, listed: str) -> "RulesetListing":
-        """What nft has printed. Raises `ListingError`."""
+        """Parse what nft has printed. Raises `ListingError`."""
         listing = cls()
         try:
             for item in json.loads(listed)["nftables"]:
@@ -61,6 +63,8 @@ class RulesetListing:
             case "chain":
                 self.chains.setdefault(content["name"], [])
                 if "hook" in content:
+                    # A chain of another type or policy gets a priority that is never ours, so that the base counts as
+                    # changed.
                     priority = content["prio"] if (content["type"], content["policy"]) == ("nat", "accept") else 0
                     self.hooks[content["name"]] = ChainHook(content["hook"], priority)
             case "rule":
@@ -70,30 +74,33 @@ class RulesetListing:
 
 @dataclass(frozen=True, slots=True)
 class RulesetState:
-    """What is programmed."""
+    """The programmed state of our table."""
 
     intact: bool
-    """The fixed part is as it shall be."""
+    """Whether the fixed part is as it must be."""
     hooks: frozenset[str] = frozenset()
-    """Those of its chains that are there, in whatever state."""
+    """The base chains that exist, in whatever state."""
     servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
-    """All whose chain is there. `FOREIGN_VALUE` as persistence: something of it is not as we would write it."""
+    """Every virtual server whose chain exists. Its persistence is `FOREIGN_VALUE` if any part of it differs from what
+    we would write.
+    """
     found: Mapping[VirtualKey, ServiceChains] = field(default_factory=dict)
+    """The chains and sets of each virtual server."""
     understood: Mapping[VirtualKey, VirtualServer] = field(default_factory=dict)
-    """What the chains that were found say by themselves."""
+    """The virtual server that the chains describe, without regard to the map and the fixed part."""
     mapped: Mapping[VirtualKey, str] = field(default_factory=dict)
-    """What the map of services leads to, by key: the name of a chain, or another verdict as JSON."""
+    """The target in the map of services by key: the name of a chain, or another verdict as JSON."""
 
 
 ABSENT_RULESET = RulesetState(intact=False)
-"""There is no table."""
+"""The state without a table."""
 
 
 def parse_state(listing: RulesetListing, wanted: BaseChains, before: RulesetState = ABSENT_RULESET) -> RulesetState:
-    """What the table that was listed means. `before` spares understanding chains again that are still the same.
+    """Interpret a listing. `before` is an earlier state, whose unchanged chains are not interpreted again.
 
-    A virtual server to which no packet finds its way, because its element or the fixed part was changed, is
-    `FOREIGN_VALUE` like one whose own rules were.
+    A virtual server that packets cannot reach, because its element in the map or the fixed part was changed, is
+    `FOREIGN_VALUE` like one whose own rules were changed.
     """
     found = _grouped(listing)
     mapped = dict(_mapped(listing.elements))
@@ -109,7 +116,7 @@ def parse_state(listing: RulesetListing, wanted: BaseChains, before: RulesetStat
 def committed_state(
     before: RulesetState, changes: Mapping[VirtualKey, VirtualServer | None], wanted: BaseChains
 ) -> RulesetState:
-    """What is programmed after a transaction that made these virtual servers so; None: gone."""
+    """Return the state after a successful transaction that set these virtual servers; None stands for a deleted one."""
     kept = before.found.keys() - changes.keys()
     made = {key: server for key, server in changes.items() if server is not None}
     found = {key: before.found[key] for key in kept} | {
@@ -125,6 +132,7 @@ def committed_state(
 def _in_force(
     understood: Mapping[VirtualKey, VirtualServer], mapped: Mapping[VirtualKey, str], *, intact: bool
 ) -> dict[VirtualKey, VirtualServer]:
+    """Return the virtual servers, `FOREIGN_VALUE` if packets do not reach their chain."""
     return {
         key: server if intact and mapped.get(key) == chain_name(key) else replace(server, persistence=FOREIGN_VALUE)
         for key, server in understood.items()
@@ -132,6 +140,7 @@ def _in_force(
 
 
 def _intact(listing: RulesetListing, wanted: BaseChains) -> bool:
+    """Return whether the map and the base chains are as they must be."""
     return (
         listing.objects.get(SERVICES) == wanted.key
         and wanted.hooks.items() <= listing.hooks.items()
@@ -140,7 +149,7 @@ def _intact(listing: RulesetListing, wanted: BaseChains) -> bool:
 
 
 def _grouped(listing: RulesetListing) -> dict[VirtualKey, ServiceChains]:
-    """Chains and sets by the virtual server in their names."""
+    """Group chains and sets by the virtual server in their names."""
     chains: dict[VirtualKey, dict[str, tuple[ChainRule, ...]]] = {}
     for name, rules in listing.chains.items():
         if key := chain_virtual_key(name):
@@ -157,6 +166,7 @@ def _grouped(listing: RulesetListing) -> dict[VirtualKey, ServiceChains]:
 
 
 def _mapped(elements: Iterable[Json]) -> Iterator[tuple[VirtualKey, str]]:
+    """Yield the elements of the map of services; elements with an unknown protocol are left out."""
     for key, verdict in elements:
         address, protocol, port = key["concat"]
         transport = TRANSPORTS.get(text.protocol_number(protocol))

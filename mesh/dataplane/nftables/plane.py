@@ -1,13 +1,14 @@
-"""The data plane of nftables: tables to transactions and back.
+"""The nftables data plane: turns tables into transactions and back.
 
-The kernel is read, never remembered: what was read last is taken again only while netfilter says that the ruleset is
-still the same one. Where just our own transaction has come in between, what it did is added to that, so that one change
-does not cost a listing of everything; the next reading of the whole lists it all the same.
+The state is read from the kernel. A previous reading is used again only while netfilter reports that the ruleset is
+still the same. If only our own transaction has come in between, its effect is added to the previous reading, so that a
+single change does not cost a listing of everything; the next reading of the whole table lists it all the same.
 
-Operations between two VIPs are one transaction; if nft refuses it, each virtual server gets one of its own, so that a
-bad one stops no other.
+All operations between two VIP operations are one transaction. If nft refuses it, each virtual server gets a transaction
+of its own, so that a bad one does not stop the others.
 
-What cannot be done as IPVS does it is done as near as can be, and said once; what would lead traffic astray is refused.
+Features of IPVS that nftables lacks are approximated, and a warning is logged once. Operations that would misdirect
+traffic are refused.
 """
 
 import asyncio
@@ -48,13 +49,14 @@ from mesh.util import nft
 log = logging.getLogger("vipmesh")
 
 _FEW = 100
-"""Operations that are prepared on the event loop; that takes a few milliseconds."""
+"""Operations that are prepared on the event loop, which takes a few milliseconds; more are prepared in a thread."""
 
 
 async def unavailable_reason(version: int = 4) -> str | None:
-    """None if this host can balance by nftables and we may program it; otherwise why not, in one line.
+    """Return None if this host can balance by nftables and we may program it; otherwise the reason, in one line.
 
-    `version`: of IP. Asks nft and the kernel for everything that may be needed, and changes nothing.
+    `version` is the IP version. The check asks nft and the kernel for every feature that may be needed and changes
+    nothing.
     """
     try:
         await nft.check_script("\n".join(sample_commands(version)) + "\n")
@@ -69,14 +71,14 @@ async def unavailable_reason(version: int = 4) -> str | None:
 
 
 async def remove_tables() -> list[str]:
-    """Take away the tables of this data plane, of either address family; those that were there. Raises `NftError`."""
+    """Delete the tables of this data plane in both address families; returns those that existed. Raises `NftError`."""
     return [f"{family} {TABLE}" for family in ("ip", "ip6") if await nft.delete_table(family, TABLE)]
 
 
 class NftablesDataPlane:
-    """The `DataPlane` of nftables, for the address family of the pool; all that is in its table is ours.
+    """Implements `DataPlane` on nftables for the address family of the pool; everything in its table is ours.
 
-    Opens its socket when it is first used, and anew after an error.
+    It opens its socket on first use, and opens another one after an error.
     """
 
     name = "nftables"
@@ -87,14 +89,16 @@ class NftablesDataPlane:
         self._base = base_chains(pool.version)
         self._netfilter: NetfilterSocket | None = None
         self._generation: int | None = None
-        """The ruleset's that was seen last; None: it changed meanwhile."""
+        """The number of the ruleset that `_seen` describes; None if the ruleset changed while it was read."""
         self._seen = ABSENT_RULESET
+        """The state that was read last."""
         self._listed = False
-        """What was seen is what nft has listed, and not what our transactions have made of it."""
-        self._told: set[str] = set()
+        """Whether `_seen` is what nft listed, rather than what our transactions have made of that."""
+        self._warned: set[str] = set()
+        """Warnings that were logged already."""
 
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
-        """See `DataPlane.read`."""
+        """Return what is programmed now, as `DataPlane.read` specifies. Raises `DataPlaneError`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
@@ -106,10 +110,14 @@ class NftablesDataPlane:
         return table if only is None else table.part(only)
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """See `DataPlane.apply`."""
+        """Run the operations in order; returns the failed ones.
+
+        Raises `DataPlaneError` if nftables as a whole is gone.
+        """
         failures: list[OperationFailure] = []
-        run: list[Operation] = []  # those that share a transaction
+        run: list[Operation] = []  # operations that share a transaction
         for operation in operations:
+            # A VIP is not in the ruleset: everything before it must have happened when it is bound or unbound.
             if isinstance(operation, BindVip | UnbindVip):
                 failures += await self._program(run)
                 run = []
@@ -119,7 +127,10 @@ class NftablesDataPlane:
         return failures + await self._program(run)
 
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
-        """See `DataPlane.connections`: those that were opened and not ended by both sides. UDP has none."""
+        """Return the number of connections of each real server that were opened and not closed by both sides.
+
+        UDP connections are not counted: they are 0. Raises `DataPlaneError`.
+        """
         table = (await self.read(only)).virtual_servers
         counts = {(key, real): 0 for key, server in table.items() for real in server.real_servers}
         counted = {key for key, _ in counts if key.transport is not Transport.UDP}
@@ -130,17 +141,17 @@ class NftablesDataPlane:
         return counts
 
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
-        """See `DataPlane.traffic`: our rules have no counters, which would cost each first packet a little."""
+        """Return an empty mapping: our rules have no counters, which would make each first packet a little slower."""
         return {}
 
     async def close(self) -> None:
-        """The kernel keeps forwarding."""
+        """Close the socket; the kernel keeps forwarding."""
         if self._netfilter is not None:
             netfilter, self._netfilter = self._netfilter, None
             await netfilter.close()
 
     async def _state(self, *, whole: bool = False) -> RulesetState:
-        """What is programmed; `whole`: as nft lists it."""
+        """Return what is programmed; `whole` insists on what nft lists."""
         async with self._asking() as netfilter:
             generation = await netfilter.generation()
             if self._generation == generation and (self._listed or not whole):
@@ -151,12 +162,14 @@ class NftablesDataPlane:
                 raise DataPlaneError(error.code, str(error)) from error
             understand = partial(self._understand, listed, self._seen)
             self._seen = await asyncio.to_thread(understand)
-            # somebody may be at it: then this was whole when it was listed, and is read anew next time
+            # If the ruleset changed during the listing, the listing is consistent but may be outdated already: without
+            # a generation, the next call lists again.
             self._generation = generation if await netfilter.generation() == generation else None
             self._listed = True
             return self._seen
 
     def _understand(self, listed: str | None, before: RulesetState) -> RulesetState:
+        """Parse a listing; None for no table. Raises `DataPlaneError`."""
         try:
             return ABSENT_RULESET if listed is None else parse_state(RulesetListing.of(listed), self._base, before)
         except ListingError as error:
@@ -166,7 +179,7 @@ class NftablesDataPlane:
             ) from error
 
     async def _program(self, operations: Sequence[Operation]) -> list[OperationFailure]:
-        """One transaction; without operations, nothing is read."""
+        """Make the changes in one transaction. Without operations, nothing is read."""
         if not operations:
             return []
         before = await self._state()
@@ -185,36 +198,40 @@ class NftablesDataPlane:
         return failures
 
     def _tell(self, operations: Iterable[Operation]) -> None:
-        for line in (line for operation in operations for line in unsupported_features(operation)):
-            if line not in self._told:
-                self._told.add(line)
-                log.warning("data plane nftables: %s", line, extra=Code.NFTABLES_CONNECTIONS_UNSEEN.extra)
+        """Log what is done differently from what the operations ask for, each warning once."""
+        for operation in operations:
+            for line in unsupported_features(operation):
+                if line not in self._warned:
+                    self._warned.add(line)
+                    log.warning("data plane nftables: %s", line, extra=Code.NFTABLES_CONNECTIONS_UNSEEN.extra)
 
     def _prepare(
         self, before: RulesetState, operations: Sequence[Operation]
     ) -> tuple[NftChanges, dict[VirtualKey, list[str]]]:
-        """What the operations come to, and the commands for each virtual server that changes by them."""
+        """Return the result of the operations, and the commands for each virtual server that they change."""
         wanted = plan_changes(before.servers, operations, self._pool.version)
         parts = {key: server_commands(self._base, before, key, after) for key, after in wanted.after.items()}
         return wanted, {key: lines for key, lines in parts.items() if lines}
 
     async def _commit(self, before: RulesetState, parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, CodedText]:
-        """Why each virtual server could not be made so; empty if all could."""
+        """Run the commands; returns why each virtual server failed that did, empty if all succeeded."""
         if not parts:
             return {}
         fixed = [] if before.intact else base_script(self._base, before.hooks)
         try:
             await _load([*fixed, *(line for lines in parts.values() for line in lines)])
         except nft.NftError as error:
+            # A single part that was refused would be refused again.
             if len(parts) == 1 and before.intact:
                 return dict.fromkeys(parts, error.coded)
             return await self._commit_each(fixed, parts)
         return {}
 
     async def _follow(self, before: RulesetState, wanted: NftChanges) -> None:
-        """See what our transaction has made of what was seen, if nobody else's has come in between."""
+        """Update the state from our own transaction, unless another transaction has come in between."""
         async with self._asking() as netfilter:
             generation = await netfilter.generation()
+        # Every transaction increments the generation by one, so exactly one more means that only ours has happened.
         if self._generation is not None and generation == self._generation + 1:
             self._seen, self._generation = committed_state(before, wanted.after, self._base), generation
             self._listed = False
@@ -222,7 +239,7 @@ class NftablesDataPlane:
     async def _commit_each(
         self, fixed: Sequence[str], parts: Mapping[VirtualKey, list[str]]
     ) -> dict[VirtualKey, CodedText]:
-        """As `_commit`, with a transaction for each virtual server."""
+        """Run a transaction for each virtual server; returns why each failed that did."""
         reasons: dict[VirtualKey, CodedText] = {}
         try:
             await _load(fixed)
@@ -238,9 +255,10 @@ class NftablesDataPlane:
         return reasons
 
     async def _forget(self, before: RulesetState, wanted: NftChanges, failed: Collection[VirtualKey]) -> None:
-        """Connections to what has left are reset by their next packet, or balanced anew where they can be.
+        """Delete the tracked connections to real servers that have left their virtual server.
 
-        Datagrams that were sent before a virtual server existed go past it for as long as their client keeps sending.
+        The next packet of such a connection is then balanced again or reset. The same is done for UDP flows that began
+        before their virtual server existed: they would bypass it for as long as their client keeps sending.
         """
         staying = {
             key: frozenset(after.real_servers if after else ())
@@ -251,9 +269,11 @@ class NftablesDataPlane:
             entries = await netfilter.entries(staying.keys())
             stray = [entry for entry in entries if entry.real not in staying[entry.virtual]]
             datagrams = Transport.UDP
+            # An untranslated TCP connection ends at this host itself and stays; an untranslated UDP flow has to move.
             await netfilter.forget([e for e in stray if e.translated or e.virtual.transport is datagrams])
 
     async def _move_vip(self, operation: BindVip | UnbindVip) -> list[OperationFailure]:
+        """Bind or unbind a VIP, if it is inside the pool."""
         if ip_address(operation.address) not in self._pool:
             text = f"{operation.address} is outside the VIP pool {self._pool}: widen the pool"
             reason: CodedText | None = CodedText(text, Code.OUTSIDE_VIP_POOL)
@@ -263,6 +283,7 @@ class NftablesDataPlane:
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[NetfilterSocket]:
+        """Yield the open socket; close it after an error."""
         if self._netfilter is None:
             self._netfilter = NetfilterSocket(self._pool.version)
         try:
@@ -273,7 +294,7 @@ class NftablesDataPlane:
 
 
 def _may_lead_astray(key: VirtualKey, before: VirtualServer | None, after: VirtualServer | None) -> bool:
-    """Whether the kernel may know connections that the virtual server no longer leads where they go."""
+    """Return whether the kernel may track connections that go elsewhere than the virtual server would send them now."""
     if before is None:
         return after is not None and key.transport is Transport.UDP
     return after is None or not before.real_servers.keys() <= after.real_servers.keys()

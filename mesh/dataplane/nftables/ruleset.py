@@ -1,7 +1,7 @@
-"""What all virtual servers share: the map that leads to their chains, and the hooks that ask it.
+"""The fixed part of the table: the map from services to their chains, and the base chains that look it up.
 
-The hooks come ten before the usual priority, so that we decide before whatever else translates destinations on this
-host: who decides first decides alone. `output` is for connections of the host itself.
+The base chains have a priority ten below the usual one, so that they run before whatever else translates destinations
+on this host: the first translation of a connection is the only one. `output` serves connections of the host itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,19 +13,25 @@ from mesh.dataplane.nftables.service_chain import PROTOCOLS, ChainRule
 from mesh.model.table import VirtualKey
 
 Network: TypeAlias = IPv4Network | IPv6Network
+"""An IPv4 or IPv6 network."""
 
 TABLE = "vipmesh_lb"
+"""The name of the table."""
 SERVICES = "services"
+"""The name of the map from services to chains."""
 HOOKS = ("prerouting", "output")
+"""The netfilter hooks that the base chains are attached to."""
 _PRIORITY = -110  # NF_IP_PRI_NAT_DST is -100: linux/netfilter_ipv4.h
 
 
 @dataclass(frozen=True, slots=True)
 class ChainHook:
-    """Where in the way of packets a chain is called: `prerouting`, and the priority."""
+    """A netfilter hook and the priority of a base chain there."""
 
     name: str
+    """The hook: `prerouting` or `output`."""
     priority: int
+    """The priority; lower ones run first."""
 
     def __str__(self) -> str:
         return f"type nat hook {self.name} priority {self.priority}; policy accept;"
@@ -36,22 +42,22 @@ class BaseChains:
     """The fixed part of the table for one address family."""
 
     family: str
-    """`ip` or `ip6`, the family of the table and of all that is in it."""
+    """The family of the table and of everything in it: `ip` or `ip6`."""
     key: str
-    """The data type of the keys in the map of services, as nft lists it."""
+    """The data type of the map's keys, as nft lists it."""
     hooks: Mapping[str, ChainHook]
-    """By the name of the chain."""
+    """The hook of each base chain, by name of the chain."""
     rules: tuple[ChainRule, ...]
-    """What is in each of the hooks."""
+    """The rules of every base chain."""
 
     @property
     def table(self) -> str:
-        """As it stands in commands: `ip vipmesh_lb`."""
+        """The table's name in commands: `ip vipmesh_lb`."""
         return f"{self.family} {TABLE}"
 
 
 def base_chains(version: int) -> BaseChains:
-    """The fixed part for a version of IP."""
+    """Return the fixed part for an IP version."""
     ip = "ip6" if version == 6 else "ip"
     return BaseChains(
         ip,
@@ -62,17 +68,19 @@ def base_chains(version: int) -> BaseChains:
 
 
 def map_element(key: VirtualKey) -> str:
-    """The key of a virtual server in the map of services."""
+    """Return the key of a virtual server in the map of services."""
     return f"{key.address} . {PROTOCOLS[key.transport]} . {key.port}"
 
 
 def base_script(wanted: BaseChains, present: Iterable[str]) -> list[str]:
-    """The commands that set up the fixed part; `present` are those of its chains that are there in whatever state.
+    """Return the commands that set up the fixed part.
 
-    Elements of the map and the chains of virtual servers stay as they are.
+    `present` is those of its base chains that exist, in whatever state. The map's elements and the chains of virtual
+    servers stay as they are.
     """
     table = wanted.table
     lines = [f"add table {table}", f"add map {table} {SERVICES} {{ type {wanted.key} : verdict; }}"]
+    # A hook cannot be changed in place: delete the chain and add it again, in the same transaction.
     for name in present:
         lines += [f"flush chain {table} {name}", f"delete chain {table} {name}"]
     for name, hook in wanted.hooks.items():

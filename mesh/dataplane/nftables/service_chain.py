@@ -1,4 +1,4 @@
-"""A virtual server as a chain of nft rules, and such a chain back as a virtual server.
+"""Writes a virtual server as a chain of nft rules, and reads such a chain back.
 
     chain tcp-10.112.0.7-80 {
         meta l4proto 6 dnat ip to numgen inc mod 2 map { 0 : 10.2.0.1 . 8080, 1 : 10.2.0.2 . 8080 }
@@ -6,19 +6,19 @@
         return comment "10.2.0.3:8080 weight 0"
     }
 
-The traffic map is where the weights are: the slots of a real server times the unit. What the map cannot say follows
-the rule that decides, where no packet ever comes: the settings, and of a real server that it leaves out the weight.
-Limits of connections are noted there too, and not enforced.
+The traffic map holds the weights: the weight of a real server is its number of slots times the unit. What the map
+cannot express follows behind the deciding rule, where no packet ever arrives: the settings, and the weights of real
+servers that are not in the map. Limits of connections are noted there too, but not enforced.
 
-With persistence, each real server that takes new connections has a chain and a set of clients, both of one name:
+With persistence, each real server that takes new connections has a chain and a set of clients of the same name:
 
     chain tcp-10.112.0.7-80/10.2.0.1-8080 {
         update @tcp-10.112.0.7-80/10.2.0.1-8080 { ip saddr }
         meta l4proto 6 dnat to 10.2.0.1:8080
     }
 
-The virtual server's chain asks all sets before it decides anew. A real server that leaves takes its clients with it,
-so that none is ever sent to one that is gone.
+The virtual server's chain looks into all sets before it balances a client. A real server that leaves takes its set
+along, so that no client is ever sent to a real server that is gone.
 """
 
 import re
@@ -30,18 +30,19 @@ from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 FOREIGN_VALUE = -1
-"""A persistence that no plan asks for: the chain is not as we would write it, and the next diff sets it right."""
+"""A persistence that no plan contains: the chain differs from what we would write, and the next diff corrects it."""
 
 PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}  # linux/in.h
-"""By number: nft knows their names only where /etc/protocols has them."""
+"""Protocols by number, since nft knows their names only if /etc/protocols lists them."""
 TRANSPORTS = {number: transport for transport, number in PROTOCOLS.items()}
+"""The reverse of `PROTOCOLS`."""
 
 _SETTINGS = re.compile(r"vipmesh 1 (\w+) unit (\d+) persistence (\d+)((?: \w+)*)")
 _NOTE = re.compile(r"(.+):(\d+) weight (\d+)(?: limits (\d+) (\d+))?")
 _NAME = re.compile(r"(tcp|udp|sctp)-([0-9a-f._]+)-(\d+)")
 _SLOT = re.compile(r"(\d+)(?:-(\d+))? : ([^,}]+)")
 _CLIENTS = 1 << 16
-"""Clients that one real server remembers; further ones are balanced without being remembered."""
+"""Maximum clients that a real server's set holds; further ones are balanced without being remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class ChainRule:
 
     text: str
     comment: str = ""
+    """The comment without quotes; empty for none."""
 
     def __str__(self) -> str:
         return f'{self.text} comment "{self.comment}"' if self.comment else self.text
@@ -57,32 +59,35 @@ class ChainRule:
 
 @dataclass(frozen=True, slots=True)
 class ServiceChains:
-    """All that a virtual server consists of, but its element in the map of services."""
+    """Everything that a virtual server consists of, except its element in the map of services."""
 
     chains: Mapping[str, tuple[ChainRule, ...]]
-    """By name. That of the virtual server itself is the first."""
+    """Rules by name of the chain; the virtual server's own chain comes first."""
     clients: Mapping[str, int]
-    """Sets of clients: name -> seconds that a client stays."""
+    """Seconds that a client stays in each set of clients, by name of the set."""
 
 
 def chain_name(key: VirtualKey) -> str:
-    """`tcp-10.112.0.7-80`; a colon has no place in a name, so it is an underscore."""
+    """Return the name of a virtual server's chain, such as `tcp-10.112.0.7-80`.
+
+    A name cannot contain a colon, so an underscore stands for it.
+    """
     return f"{key.transport}-{_plain(key.address)}-{key.port}"
 
 
 def chain_virtual_key(name: str) -> VirtualKey | None:
-    """The virtual server of a chain; None: the chain is another's, or one of a real server."""
+    """Return the key of the virtual server that a chain belongs to; None if it is not a virtual server's own chain."""
     match = _NAME.fullmatch(name)
     return VirtualKey(match[2].replace("_", ":"), int(match[3]), Transport(match[1])) if match else None
 
 
 def client_chain_name(key: VirtualKey, real: RealKey) -> str:
-    """The chain and the set of a real server behind a virtual server with persistence."""
+    """Return the name of the chain and the set of a real server behind a virtual server with persistence."""
     return f"{chain_name(key)}/{_plain(real.address)}-{real.port}"
 
 
 def service_chains(key: VirtualKey, server: VirtualServer) -> ServiceChains:
-    """What the kernel shall hold for a virtual server."""
+    """Return the chains and sets that the kernel must have for a virtual server."""
     chosen = choose_balancer(key, server)
     remembered = {client_chain_name(key, real): real for real in eligible_servers(server)} if server.persistence else {}
     own = (
@@ -96,8 +101,10 @@ def service_chains(key: VirtualKey, server: VirtualServer) -> ServiceChains:
 
 
 def parse_virtual_server(key: VirtualKey, found: ServiceChains) -> VirtualServer:
-    """The virtual server whose chains these are; with persistence `FOREIGN_VALUE` if they differ from what we would
-    write."""
+    """Return the virtual server that these chains describe.
+
+    Its persistence is `FOREIGN_VALUE` if the chains differ from what we would write for it.
+    """
     own = found.chains[chain_name(key)]
     server = _understood(key, own)
     if server is None:
@@ -108,7 +115,7 @@ def parse_virtual_server(key: VirtualKey, found: ServiceChains) -> VirtualServer
 
 
 def client_set_declaration(key: VirtualKey, seconds: int) -> str:
-    """What a set of clients is made of."""
+    """Return the declaration of a set of clients; `seconds` is how long a client stays in it."""
     kind = "ipv6_addr" if ":" in key.address else "ipv4_addr"
     return f"{{ type {kind}; flags dynamic,timeout; timeout {seconds}s; size {_CLIENTS}; }}"
 
@@ -122,28 +129,31 @@ def _ip(key: VirtualKey) -> str:
 
 
 def _decision(key: VirtualKey, chosen: BalancerChoice | None, *, sticky: bool) -> str:
+    """Return the rule that balances a new connection, or refuses it if there is no real server to take it."""
     if chosen is None:
         return "reject with tcp reset" if key.transport is Transport.TCP else _refusal(key)
     if sticky:
         targets = (f"{slots} : goto {client_chain_name(key, real)}" for slots, real in chosen.ranges())
         return f"{chosen.number} vmap {{ {', '.join(targets)} }}"
     places = (f"{slots} : {real.address} . {real.port}" for slots, real in chosen.ranges())
-    # nft leaves out the protocol where the port that is hashed implies it
+    # nft does not list the protocol if the hashed port implies it, and a rule must be written as nft lists it.
     protocol = "" if chosen.selector.endswith("sport") else f"meta l4proto {PROTOCOLS[key.transport]} "
     return f"{protocol}dnat {_ip(key)} to {chosen.number} map {{ {', '.join(places)} }}"
 
 
 def _refusal(key: VirtualKey) -> str:
+    """Return the rule that refuses a datagram."""
     return f"reject with {'icmpv6' if ':' in key.address else 'icmp'} type port-unreachable"
 
 
 def _settings(server: VirtualServer) -> str:
+    """Return the comment that holds the settings of a virtual server."""
     flags = "".join(f" {flag}" for flag in sorted(server.flags))
     return f"vipmesh 1 {server.scheduler} unit {weight_unit(server)} persistence {server.persistence}{flags}"
 
 
 def _notes(server: VirtualServer, chosen: BalancerChoice | None) -> Iterator[str]:
-    """What slots times unit do not say of a real server."""
+    """Yield a comment for each real server whose settings the slots do not express."""
     implied = _implied(chosen.runs if chosen else (), weight_unit(server))
     for real, settings in sorted(server.real_servers.items(), key=lambda item: item[0]):
         limits = (settings.upper_threshold, settings.lower_threshold)
@@ -153,6 +163,7 @@ def _notes(server: VirtualServer, chosen: BalancerChoice | None) -> Iterator[str
 
 
 def _implied(runs: Sequence[tuple[RealKey, int]], each: int) -> dict[RealKey, int]:
+    """Return the weights that the slots express; `each` is the weight of one slot."""
     weights: dict[RealKey, int] = {}
     for real, count in runs:
         weights[real] = weights.get(real, 0) + count * each
@@ -160,6 +171,7 @@ def _implied(runs: Sequence[tuple[RealKey, int]], each: int) -> dict[RealKey, in
 
 
 def _client_rules(key: VirtualKey, name: str, real: RealKey) -> tuple[ChainRule, ...]:
+    """Return the rules of a real server's chain: remember the client, then send it to the real server."""
     host = f"[{real.address}]" if ":" in real.address else real.address
     return (
         ChainRule(f"update @{name} {{ {_ip(key)} saddr }}"),
@@ -168,7 +180,10 @@ def _client_rules(key: VirtualKey, name: str, real: RealKey) -> tuple[ChainRule,
 
 
 def _understood(key: VirtualKey, rules: Sequence[ChainRule]) -> VirtualServer | None:
-    """What the rules say, not yet whether that is all they say; None: there are no settings in them."""
+    """Read a virtual server from its rules; None if they hold no settings.
+
+    The result is not yet compared with what we would write.
+    """
     settings = next((match for rule in rules if (match := _SETTINGS.fullmatch(rule.comment))), None)
     if settings is None or settings[1] not in list(Scheduler):
         return None
@@ -190,7 +205,7 @@ def _understood(key: VirtualKey, rules: Sequence[ChainRule]) -> VirtualServer | 
 
 
 def _runs(key: VirtualKey, text: str) -> Iterator[tuple[RealKey, int]]:
-    """The slots in the text of a rule that decides."""
+    """Yield the slots of each real server in the text of a deciding rule."""
     for low, high, target in _SLOT.findall(text.partition("map {")[2]):
         real = _target(key, target.strip())
         if real is not None:
@@ -198,6 +213,7 @@ def _runs(key: VirtualKey, text: str) -> Iterator[tuple[RealKey, int]]:
 
 
 def _target(key: VirtualKey, text: str) -> RealKey | None:
+    """Return the real server in a map element; None if it is not one."""
     prefix = f"goto {chain_name(key)}/"
     if text.startswith(prefix):
         address, _, port = text.removeprefix(prefix).replace("_", ":").rpartition("-")

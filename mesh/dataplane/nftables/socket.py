@@ -1,7 +1,7 @@
-"""The netlink socket to netfilter: which ruleset is in force, and the connections that the kernel tracks.
+"""The netlink socket to netfilter: the number of the current ruleset, and tracked connections.
 
-Listing connections can take long where there are many, so all of it happens in one thread, which the socket may block
-for a while.
+Listing connections can take long if there are many, so all of it happens in one thread, which the socket may block for
+a while.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _DATAGRAM = 1 << 17
 _PATIENCE = 10.0
 _ATTEMPTS = 4  # at a list that keeps changing while it is read
 _FEW = 16
-"""Up to so many virtual servers are asked for one by one; each question goes through the kernel's whole table."""
+"""Up to so many virtual servers are requested one by one; each request goes through the kernel's whole table."""
 _BATCH = 64
 _GENERATION_ID = 1  # NFTA_GEN_ID
 
@@ -38,10 +38,13 @@ _NO_CONNTRACK = "this kernel does not tell of tracked connections: `modprobe nf_
 
 
 class NetfilterSocket:
-    """Questions to the netfilter of the network namespace it was made in. Calls from several tasks take turns."""
+    """Sends requests to the netfilter of the network namespace in which it was made.
+
+    Calls from several tasks take turns.
+    """
 
     def __init__(self, version: int) -> None:
-        """`version`: of IP. Raises `DataPlaneError`."""
+        """`version` is the IP version. Raises `DataPlaneError` if no netlink socket can be opened."""
         self._family = conntrack.address_family(version)
         self._sequence = 0
         try:
@@ -59,24 +62,28 @@ class NetfilterSocket:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netfilter")
 
     async def close(self) -> None:
-        """Let go of the socket, once the question that is under way is answered."""
+        """Close the socket after the request under way, if any, is answered."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._socket.close)
         self._thread.shutdown(wait=False)
 
     async def generation(self) -> int:
-        """The number of the ruleset in force; every change of any table by anybody makes another one."""
+        """Return the number of the current ruleset. Every change of any table by any program increments it.
+
+        Raises `DataPlaneError`.
+        """
         return await self._in_thread(self._generation)
 
     async def entries(self, keys: Collection[VirtualKey]) -> list[ConntrackEntry]:
-        """The tracked connections to these virtual servers. Raises `DataPlaneError`."""
+        """Return the tracked connections to these virtual servers; empty for none. Raises `DataPlaneError`."""
         return await self._in_thread(lambda: self._entries(frozenset(keys))) if keys else []
 
     async def forget(self, entries: Sequence[ConntrackEntry]) -> None:
-        """Delete tracked connections; one that has ended meanwhile counts as done. Raises `DataPlaneError`."""
+        """Delete tracked connections; one that has ended meanwhile counts as deleted. Raises `DataPlaneError`."""
         if entries:
             await self._in_thread(lambda: self._forget(entries))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Run a function in the socket's thread; its errors become `DataPlaneError` with a remedy."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except TimeoutError as error:
@@ -93,6 +100,7 @@ class NetfilterSocket:
             ) from error
 
     def _next(self) -> int:
+        """Return the next sequence number."""
         self._sequence += 1
         return self._sequence
 
@@ -113,7 +121,10 @@ class NetfilterSocket:
         return [entry for key in keys for entry in self._list(partial(conntrack.list_request, key), frozenset({key}))]
 
     def _list(self, ask: Callable[[int], bytes], keys: frozenset[VirtualKey]) -> list[ConntrackEntry]:
-        """Whole, each entry once: a table that changes while it is read is read again, up to a limit."""
+        """Return a complete list with each entry once.
+
+        A table that changes while it is read is read again, up to a limit; then the list may lack entries.
+        """
         found: dict[bytes, ConntrackEntry] = {}
         for _ in range(_ATTEMPTS):
             sequence = self._next()
@@ -147,11 +158,13 @@ class NetfilterSocket:
                         break
 
     def _answers(self) -> Iterator[NetlinkAck | NetlinkReply]:
+        """Yield messages until the caller has what it waits for."""
         while True:
             yield from unpack_messages(self._socket.recv(_DATAGRAM))
 
 
 def _refusal(number: int) -> DataPlaneError:
+    """Explain an error, ending with the remedy."""
     if number in {errno.EPERM, errno.EACCES}:
         return DataPlaneError(Code.NOT_PERMITTED, _NOT_PERMITTED)
     if number in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT}:

@@ -1,8 +1,8 @@
-"""What `nft -j` lists of a rule, back to the text that we write: libnftables-json(5).
+"""Turns a rule as listed by `nft -j` back into the text that we write (libnftables-json(5)).
 
-A rule is ours if it prints as what we would write for the table that we read. So a change by somebody else is found
-whatever it is, without a second description of every rule. Only what our rules consist of is known here; anything
-else is printed as JSON, which is equal to no rule of ours.
+A rule is ours if it prints as what we would write for the table that was read. So any change from outside is found,
+without a second description of every rule. Only the parts that our rules consist of are known here; anything else is
+printed as JSON, which equals no rule of ours.
 """
 
 import json
@@ -10,37 +10,37 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Json = Any
-"""A decoded JSON value of a shape that is only known once it has been looked at."""
+"""A decoded JSON value whose shape is known only after looking at it."""
 
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # linux/in.h
 
 
 def rule_text(statements: Iterable[Json]) -> str:
-    """The text of a rule, without its comment."""
+    """Return the text of a rule without its comment."""
     return " ".join(_one(_STATEMENTS, statement) for statement in statements)
 
 
 def expression_text(value: Json) -> str:
-    """The text of an expression."""
+    """Return the text of an expression."""
     if isinstance(value, str | int):
         return str(value)
     return _one(_EXPRESSIONS, value)
 
 
 def _one(known: Mapping[str, Callable[[Json], str]], value: Json) -> str:
-    """An object with one member whose name says what it is."""
+    """Print an object with one member, whose name says what it is."""
     if isinstance(value, dict) and len(value) == 1:
         ((kind, content),) = value.items()
         if kind in known:
             try:
                 return known[kind](content)
             except (KeyError, TypeError, ValueError):
-                pass  # a shape that our rules do not have
+                pass  # our rules do not have this shape: print it as JSON
     return json.dumps(value, sort_keys=True)
 
 
 def protocol_number(value: Json) -> Json:
-    """The number of a protocol, which nft lists by name where the host knows one (protocols(5))."""
+    """Return the number of a protocol; nft lists a name if the host knows one (protocols(5))."""
     return _PROTOCOLS.get(value, value)
 
 
@@ -75,7 +75,7 @@ def _numgen(content: Json) -> str:
 
 
 def _set(content: Json) -> str:
-    """Elements in an order of their own: nft lists them as it likes."""
+    """Print elements sorted by number, since nft may list them in any order."""
     return "{ " + ", ".join(sorted((_element(element) for element in content), key=_by_number)) + " }"
 
 
@@ -91,6 +91,7 @@ def _by_number(element: str) -> tuple[int, str]:
 
 
 def _map(verb: str) -> Callable[[Json], str]:
+    """Return a printer of map and vmap expressions."""
     return lambda content: f"{expression_text(content['key'])} {verb} {expression_text(content['data'])}"
 
 

@@ -1,7 +1,7 @@
-"""The data plane of a worker whose kernel has no IPVS: a proxy in this process, for TCP and UDP.
+"""The user-space data plane, for a worker whose kernel has no IPVS: a TCP and UDP proxy in this process.
 
-It serves what the kernel's would, with two differences that `docs/dataplane.md` tells users: the endpoint sees the
-worker's address and not the client's, and the traffic stops with the daemon.
+It serves what a data plane in the kernel would, with two differences that `docs/dataplane.md` explains to users: the
+endpoint sees the worker's address and not the client's, and traffic stops with the daemon.
 """
 
 from mesh.dataplane.userspace.plane import UserspaceDataPlane

@@ -1,7 +1,7 @@
-"""Tables -> listening sockets of this process.
+"""Turns tables into listening sockets of this process.
 
-What is read back is what really listens: a virtual server whose port could not be taken is missing in `read`, so that
-the next pass tries again. A virtual server may come before its VIP is bound; it then listens from the moment it is.
+`read` returns what really listens: a virtual server whose port could not be opened is missing, so that the next pass
+tries again. A virtual server may be added before its VIP is bound; it listens from when the VIP is bound.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _PRIVILEGED = 1024
 
 
 class _UserspaceServer:
-    """One virtual server."""
+    """A virtual server: its listener, its scheduler and its counters."""
 
     def __init__(
         self, key: VirtualKey, operation: AddVirtualServer, on_refused: Callable[[Address, int], None]
@@ -61,22 +61,28 @@ class _UserspaceServer:
         self.balance.active[real] -= 1
 
     def put(self, real: RealKey, settings: RealServer | None) -> None:
-        """Set up a real server; None takes it away."""
+        """Set the settings of a real server; None removes it."""
         others = {key: value for key, value in self.balance.real_servers.items() if key != real}
         self.balance.real_servers = others if settings is None else {**others, real: settings}
+        # UDP has no end of a connection to wait for.
         if settings is None and isinstance(self.listener, UdpListener):
             self.listener.end_sessions_of(real)
 
     def carried(self) -> TrafficCounters:
+        """Return the traffic since it was added."""
         return TrafficCounters(self.connections, self.listener.inward.octets, self.listener.outward.octets)
 
     def as_read(self) -> VirtualServer:
+        """Return its present settings as a value."""
         balance = self.balance
         return VirtualServer(balance.scheduler, balance.persistence, dict(balance.real_servers), balance.flags)
 
 
 class UserspaceDataPlane:
-    """The `DataPlane` of this process. VIPs on 127.0.0.0/8 need no privilege; ports below 1024 need one."""
+    """Implements `DataPlane` in this process.
+
+    VIPs on 127.0.0.0/8 need no privilege; ports below 1024 need one.
+    """
 
     name = "userspace"
 
@@ -86,19 +92,21 @@ class UserspaceDataPlane:
         low_port_offset: int = 0,
         on_refused: Callable[[Address, int], None] = lambda address, port: None,
     ) -> None:
-        """`low_port_offset` is added to listen ports below 1024; 0: they are taken as they are. `on_refused` is told of
-        each connection that a real server did not accept."""
+        """`low_port_offset` is added to listening ports below 1024; 0 leaves them as they are.
+
+        `on_refused` is called with address and port for each connection that a real server did not accept.
+        """
         self._on_refused = on_refused
         self._interface = interface
         self._offset = low_port_offset
         self._servers: dict[VirtualKey, _UserspaceServer] = {}
 
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
-        """Where a virtual server is really reached."""
+        """Return the address and the port at which a virtual server is really reached."""
         return key.address, key.port + (self._offset if key.port < _PRIVILEGED else 0)
 
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
-        """See `DataPlane.read`."""
+        """Return what listens now, as `DataPlane.read` specifies. Raises `DataPlaneError`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
@@ -109,7 +117,7 @@ class UserspaceDataPlane:
         return Table({key: self._servers[key].as_read() for key in shown if key in self._servers}, bound)
 
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """See `DataPlane.apply`."""
+        """Run the operations in order; returns the failed ones."""
         failures = []
         for operation in operations:
             reason = await self._run(operation)
@@ -118,7 +126,10 @@ class UserspaceDataPlane:
         return failures
 
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
-        """See `DataPlane.connections`; the sessions of UDP end with their real server and need no time."""
+        """Return the number of open connections of each real server; 0 for UDP.
+
+        UDP sessions end with their real server and need no time to drain.
+        """
         return {
             (key, real): server.balance.active[real] if key.transport is Transport.TCP else 0
             for key, server in self._servers.items()
@@ -127,16 +138,16 @@ class UserspaceDataPlane:
         }
 
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
-        """See `DataPlane.traffic`; a session of UDP counts as a connection."""
+        """Return the traffic of each virtual server; a UDP session counts as a connection."""
         return {key: server.carried() for key, server in self._servers.items()}
 
     async def close(self) -> None:
-        """The traffic ends with the process."""
+        """Close all sockets, which ends all traffic."""
         for key in list(self._servers):
             await self._delete(key)
 
     async def _run(self, operation: Operation) -> CodedText | None:
-        """Why it failed; None: it did not."""
+        """Run one operation; returns why it failed, or None if it succeeded."""
         match operation:
             case BindVip(address):
                 return await self._bind(address)
@@ -163,6 +174,7 @@ class UserspaceDataPlane:
         return None
 
     async def _add(self, key: VirtualKey, operation: AddVirtualServer) -> CodedText | None:
+        """Add a virtual server; one that exists is edited. Returns why it failed, or None."""
         if key in self._servers:
             return await self._run(EditVirtualServer(key, operation.scheduler, operation.persistence, operation.flags))
         if key.transport is Transport.SCTP:
@@ -171,6 +183,7 @@ class UserspaceDataPlane:
         return await self._listen(server, waits_for_address=True)
 
     async def _bind(self, address: Address) -> CodedText | None:
+        """Bind a VIP and open the sockets of its virtual servers. Returns why it failed, or None."""
         failed = await _interface_does(lambda: self._interface.bind(address), f"VIP {address} cannot be bound")
         if failed is not None:
             return failed
@@ -183,7 +196,10 @@ class UserspaceDataPlane:
         return reasons[0]._replace(text="; ".join(map(str, reasons))) if reasons else None
 
     async def _listen(self, server: _UserspaceServer, *, waits_for_address: bool) -> CodedText | None:
-        """Open the socket. Why it cannot be opened, and then the virtual server is gone, to be added anew."""
+        """Open the socket of a virtual server. Returns why that failed, or None.
+
+        A virtual server whose socket cannot be opened is removed, so that the next pass adds it again.
+        """
         address, port = self.listening_on(server.key)
         try:
             await server.listener.open(address, port)
@@ -203,6 +219,7 @@ class UserspaceDataPlane:
 
 
 async def _interface_does(work: Callable[[], Awaitable[None]], failed: str) -> CodedText | None:
+    """Run an action on the VIP interface; returns why it failed, or None."""
     try:
         await work()
     except OSError as error:

@@ -1,8 +1,9 @@
-"""Which real server takes the next connection: IPVS's schedulers and persistence, as far as a proxy needs them.
+"""Selects the real server of a new connection: IPVS's schedulers and persistence, as far as a proxy needs them.
 
-No I/O and no clock: connections and time are told. Where IPVS has two schedulers that differ only in details of the
-kernel, one stands for both: `mh` and `dh` are `sh` here, `sed` and `nq` are `wlc`. Hashing always falls back, and with
-the flag `port` takes turns, which spreads the connections of a client as well.
+The code does no I/O and reads no clock: connections and time are passed in. Where IPVS has schedulers that differ only
+in details of the kernel, one stands for all of them: `sh` for `mh` and `dh`, and `wlc` for `sed` and `nq`. Hashing
+always falls back to another real server. With the flag `port`, hashing schedulers take turns, which also spreads the
+connections of one client.
 """
 
 from collections import Counter
@@ -19,7 +20,7 @@ _UNWEIGHTED = {Scheduler.RR, Scheduler.LC}
 
 
 class RealServerScheduler:
-    """The choice for one virtual server. The real servers and the settings may be replaced at any time."""
+    """Selects real servers for one virtual server. Its real servers and settings may be replaced at any time."""
 
     def __init__(
         self,
@@ -31,18 +32,21 @@ class RealServerScheduler:
         self.scheduler = scheduler
         self.flags = flags
         self.persistence = persistence
-        """Seconds for which a client stays with its real server after it was last seen; 0: none."""
+        """Seconds for which a client stays with its real server after its last connection; 0 for no persistence."""
         self.real_servers = real_servers
         self.active: Counter[RealKey] = Counter()
-        """Connections that are open now; kept by whoever opens them."""
+        """Open connections of each real server, which the code that opens and closes them must update."""
         self._full: set[RealKey] = set()
+        """Real servers that reached their upper threshold and have not fallen below the lower one since."""
         self._credit: dict[RealKey, int] = {}
+        """The credit of each real server in weighted round robin."""
         self._sticky: dict[Address, tuple[RealKey, float]] = {}
+        """By client: its real server, and the time until which it stays with it."""
 
     def pick(self, client: Address, now: float, without: Collection[RealKey] = ()) -> RealKey | None:
-        """The real server for a new connection; None: there is none of positive weight outside of `without`.
+        """Return the real server for a new connection; None if none with a positive weight is available.
 
-        `without` are those that have just refused it. `now` is in seconds of any clock that never goes back.
+        `without` are real servers that have just refused this connection. `now` is in seconds of any monotonic clock.
         """
         usable = {
             real: settings.weight
@@ -57,8 +61,12 @@ class RealServerScheduler:
         return chosen
 
     def _is_full(self, real: RealKey, settings: RealServer) -> bool:
-        """Whether it has reached the upper threshold, and not come down from it yet: ipvsadm(8), -x and -y."""
+        """Return whether a real server has reached its upper threshold and not fallen below the lower one since.
+
+        This follows ipvsadm(8), options -x and -y.
+        """
         upper, active = settings.upper_threshold, self.active[real]
+        # Without a lower threshold, IPVS uses three quarters of the upper one.
         low = active < settings.lower_threshold if settings.lower_threshold else active * 4 < upper * 3
         if not upper or low:
             self._full.discard(real)
@@ -67,6 +75,7 @@ class RealServerScheduler:
         return real in self._full
 
     def _stuck(self, client: Address, now: float, usable: Mapping[RealKey, int]) -> RealKey | None:
+        """Return the real server that persistence selects; None if there is none or it is not usable."""
         if not self.persistence:
             self._sticky.clear()
             return None
@@ -76,6 +85,7 @@ class RealServerScheduler:
         return real if until > now and real in usable else None
 
     def _schedule(self, client: Address, usable: Mapping[RealKey, int]) -> RealKey:
+        """Return the real server that the scheduler selects."""
         if self.scheduler in _BY_HASH and SchedulerFlag.PORT not in self.flags:
             return _by_hash(client, usable)
         weights = dict.fromkeys(usable, 1) if self.scheduler in _UNWEIGHTED else usable
@@ -84,7 +94,10 @@ class RealServerScheduler:
         return self._in_turn(weights)
 
     def _in_turn(self, weights: Mapping[RealKey, int]) -> RealKey:
-        """Smooth weighted round robin: each turn everyone earns its weight, and the richest pays for the turn."""
+        """Select by smooth weighted round robin.
+
+        In each turn every real server gains its weight as credit, and the one with the most credit pays for the turn.
+        """
         self._credit = {real: self._credit.get(real, 0) + weight for real, weight in weights.items()}
         chosen = max(sorted(self._credit), key=self._credit.__getitem__)
         self._credit[chosen] -= sum(weights.values())
@@ -92,7 +105,7 @@ class RealServerScheduler:
 
 
 def _by_hash(client: Address, usable: Mapping[RealKey, int]) -> RealKey:
-    """Rendezvous hashing: a real server that goes moves only its own clients (weights raise the odds)."""
+    """Weighted rendezvous hashing: only the clients of a real server that leaves are moved."""
 
     def odds(real: RealKey) -> float:
         digest = blake2b(f"{client} {real}".encode(), digest_size=8).digest()

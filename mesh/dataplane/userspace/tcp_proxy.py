@@ -1,8 +1,8 @@
-"""The proxy for TCP: one accepted connection, one connection to a real server, octets both ways.
+"""The TCP proxy: for each accepted connection, one connection to a real server, with bytes forwarded both ways.
 
-Protocols instead of streams, so that nothing is copied twice and a slow reader stops its sender: what one side cannot
-take pauses the other (asyncio's flow control). Each side's end of file is passed on by itself, so that a client may
-say "that was all" and still get its answer.
+It uses protocols instead of streams, so that bytes are not copied twice and a slow reader stops its sender: what one
+side cannot take pauses the other (asyncio's flow control). The end of file is forwarded for each direction by itself,
+so that a client may close its sending side and still receive the response.
 """
 
 import asyncio
@@ -16,55 +16,58 @@ from mesh.model.service import Address
 from mesh.model.table import RealKey
 
 CONNECT_TIMEOUT = 3.0
-"""Seconds that a real server gets to accept before the next one is tried."""
+"""Seconds that a real server has to accept a connection before the next one is tried."""
 
 
 class ProxyBackend(Protocol):
-    """What the proxy asks about the virtual server it serves."""
+    """The virtual server as the proxies need it."""
 
     def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
-        """The next real server to try; None: nobody is left."""
+        """Return the real server to try next; None if there is none outside of `without`."""
         ...
 
     def refused(self, real: RealKey) -> None:
-        """It did not accept a connection."""
+        """Report that a real server did not accept a connection."""
         ...
 
     def opened(self, real: RealKey) -> None:
-        """A connection to it is open now."""
+        """Report that a connection to a real server is open."""
         ...
 
     def closed(self, real: RealKey) -> None:
-        """That connection is closed now."""
+        """Report that a connection to a real server is closed."""
         ...
 
 
 @dataclass(slots=True)
 class ByteMeter:
-    """Octets that went one way."""
+    """Counts bytes in one direction."""
 
     octets: int = 0
+    """Bytes so far."""
 
 
 def reset_connection(transport: asyncio.Transport | None) -> None:
-    """End a connection by a reset, as a closed port would, and not by an end of file that looks like success."""
+    """End a connection with a reset, as a closed port would; an end of file would look like success."""
     if transport is None or transport.is_closing():
         return
-    # With the time to linger at 0, close(2) sends RST: socket(7), SO_LINGER.
+    # With a linger time of 0, close(2) sends RST (socket(7), SO_LINGER).
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 class _ConnectionSide(asyncio.Protocol):
-    """One end of a proxied connection; `other` is set once both are there."""
+    """One end of a proxied connection; `other` is set once both ends are connected."""
 
     def __init__(self, meter: ByteMeter) -> None:
-        """`meter` counts what this side sends."""
+        """`meter` counts the bytes that this side sends."""
         self._meter = meter
         self.transport: asyncio.Transport | None = None
         self.other: _ConnectionSide | None = None
         self._early = bytearray()
+        """Bytes that arrived before the other side was connected."""
         self._eof = False
+        """Whether the peer of this side has sent its end of file."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -76,13 +79,13 @@ class _ConnectionSide(asyncio.Protocol):
         else:
             self._early += data
             assert self.transport is not None
-            self.transport.pause_reading()  # until a real server is there, the kernel keeps the rest
+            self.transport.pause_reading()  # the kernel keeps the rest until a real server is connected
 
     def eof_received(self) -> bool:
         self._eof = True
         if self.other is not None:
             self.other.finish()
-        return True  # our own direction stays open until the other side has ended, too
+        return True  # keep the transport open: the other side may still send
 
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
@@ -97,10 +100,10 @@ class _ConnectionSide(asyncio.Protocol):
             if exc is None:
                 self.other.transport.close()
             else:
-                reset_connection(self.other.transport)  # as it came
+                reset_connection(self.other.transport)  # a reset is passed on as a reset
 
     def finish(self) -> None:
-        """The other side has nothing more to say; when neither has, the connection is over."""
+        """Pass on the end of file of the other side; if both sides have sent one, close the connection."""
         if self.transport is None or self.transport.is_closing():
             return
         if not self._eof:
@@ -111,7 +114,7 @@ class _ConnectionSide(asyncio.Protocol):
             self.other.transport.close()
 
     def join(self, other: "_ConnectionSide") -> None:
-        """Both are there: pass on what came early, then everything."""
+        """Connect two sides: forward what arrived early, then everything."""
         self.other, other.other = other, self
         for one, two in ((self, other), (other, self)):
             if one._early and two.transport is not None:
@@ -124,12 +127,13 @@ class _ConnectionSide(asyncio.Protocol):
 
 
 class _ClientSide(_ConnectionSide):
-    """The accepted side. It finds a real server for itself, one after the other."""
+    """The accepted side of a connection, which tries one real server after the other."""
 
     def __init__(self, listener: "TcpListener") -> None:
         super().__init__(listener.inward)
         self._listener = listener
         self.real: RealKey | None = None
+        """The real server; None until one has accepted."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -140,7 +144,7 @@ class _ClientSide(_ConnectionSide):
         self._listener.lost(self)
 
     async def find_real_server(self, behind: ProxyBackend) -> None:
-        """Connect to a real server and join; nobody accepts: reset the client, as a closed port would."""
+        """Connect to a real server and join both sides. If none accepts, reset the client, as a closed port would."""
         assert self.transport is not None
         client = str(self.transport.get_extra_info("peername")[0])
         loop = asyncio.get_running_loop()
@@ -150,12 +154,12 @@ class _ClientSide(_ConnectionSide):
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     _, server = await loop.create_connection(there, real.address, real.port)
-            except OSError:  # a timeout as well
+            except OSError:  # includes TimeoutError
                 refused.add(real)
                 behind.refused(real)
                 continue
             if self.transport.is_closing() and server.transport is not None:
-                server.transport.abort()  # the client did not wait
+                server.transport.abort()  # the client has gone meanwhile
                 return
             self.real = real
             behind.opened(real)
@@ -165,23 +169,24 @@ class _ClientSide(_ConnectionSide):
 
 
 class TcpListener:
-    """A virtual server's listening socket and its connections."""
+    """A virtual server's listening TCP socket and its connections."""
 
     def __init__(self, behind: ProxyBackend) -> None:
         self._behind = behind
         self._server: asyncio.Server | None = None
         self._clients: set[_ClientSide] = set()
         self._connecting: dict[_ClientSide, asyncio.Task[None]] = {}
+        """Tasks that look for a real server, by client."""
         self.inward, self.outward = ByteMeter(), ByteMeter()
-        """From clients, and to them."""
+        """Bytes from clients (`inward`) and to clients (`outward`)."""
 
     async def open(self, address: Address, port: int) -> None:
-        """Listen. Raises OSError."""
+        """Listen on an address. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _ClientSide(self), address, port, backlog=1024)
 
     async def close(self) -> None:
-        """Stop listening and end all connections."""
+        """Stop listening and reset all connections."""
         if self._server is not None:
             self._server.close()
         tasks = list(self._connecting.values())
@@ -192,14 +197,14 @@ class TcpListener:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def accepted(self, client: _ClientSide) -> None:
-        """A new connection; until it has a real server, a task of its own looks for one."""
+        """Register a new connection and look for its real server in a task."""
         self._clients.add(client)
         looking = asyncio.get_running_loop().create_task(client.find_real_server(self._behind), name="proxy connect")
         self._connecting[client] = looking
         looking.add_done_callback(lambda _: self._connecting.pop(client, None))
 
     def lost(self, client: _ClientSide) -> None:
-        """A connection has ended."""
+        """Unregister a connection that has ended."""
         self._clients.discard(client)
         if client.real is not None:
             self._behind.closed(client.real)

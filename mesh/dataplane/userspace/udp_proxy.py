@@ -1,8 +1,8 @@
-"""The proxy for UDP: a session per client, with a socket of its own towards its real server.
+"""The UDP proxy: one session per client, each with its own socket towards its real server.
 
-UDP has no end, so a session is over when nobody has used it for a while, or when its real server takes no more
-traffic: the client's next datagram then finds another one. Clients beyond a bound push out the session that was idle
-longest.
+UDP has no end of a connection. A session is over after it was idle for a while, or when its real server takes no more
+traffic; the client's next datagram then begins a session with another real server. If there are too many clients, the
+session that was idle for longest is ended.
 """
 
 import asyncio
@@ -15,15 +15,16 @@ from mesh.model.table import RealKey
 IDLE_TIMEOUT = 60.0
 """Seconds without a datagram after which a session ends; IPVS keeps UDP for 300 s."""
 MAX_SESSIONS = 4096
+"""Maximum sessions of a virtual server."""
 MAX_PENDING_DATAGRAMS = 16
-"""Datagrams kept while a session's socket is being made; UDP may lose the rest."""
+"""Datagrams that are kept while a session's socket is being opened; further ones are lost, as UDP permits."""
 
 Client: TypeAlias = tuple[Any, ...]
 """A socket address: host and port first."""
 
 
 class _UdpSession(asyncio.DatagramProtocol):
-    """One client's way to its real server and back."""
+    """The socket of one client's session towards its real server."""
 
     def __init__(self, listener: "UdpListener", client: Client, real: RealKey, now: float) -> None:
         self._listener = listener
@@ -62,7 +63,10 @@ class _UdpSession(asyncio.DatagramProtocol):
 
 
 class UdpListener(asyncio.DatagramProtocol):
-    """A virtual server's socket and its sessions."""
+    """A virtual server's UDP socket and its sessions.
+
+    `idle` is in seconds, `sessions` is the maximum of sessions.
+    """
 
     def __init__(self, behind: ProxyBackend, idle: float = IDLE_TIMEOUT, sessions: int = MAX_SESSIONS) -> None:
         self._behind = behind
@@ -70,14 +74,14 @@ class UdpListener(asyncio.DatagramProtocol):
         self._most = sessions
         self._transport: asyncio.DatagramTransport | None = None
         self._sessions: dict[Client, _UdpSession] = {}
-        """In the order in which they were last used."""
+        """Sessions by client, the least recently used first."""
         self._opening: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self.inward, self.outward = ByteMeter(), ByteMeter()
-        """From clients, and to them."""
+        """Bytes from clients (`inward`) and to clients (`outward`)."""
 
     async def open(self, address: Address, port: int) -> None:
-        """Listen. Raises OSError."""
+        """Listen on an address. Raises OSError."""
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: self, local_addr=(address, port))
         self._sweep = loop.call_later(self._idle, self._end_idle)
@@ -96,26 +100,26 @@ class UdpListener(asyncio.DatagramProtocol):
         await asyncio.gather(*opening, return_exceptions=True)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is bound."""
+        """Keep the transport of the bound socket."""
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def refused(self, client: Client, real: RealKey) -> None:
-        """Nobody listens there: the client's next datagram finds another real server."""
+        """End the session of a real server where nothing listens; the client's next datagram goes to another one."""
         self._behind.refused(real)
         self.end(client)
 
     def datagram_received(self, data: bytes, addr: Client) -> None:
-        """From a client."""
+        """Forward a client's datagram, in a new session if need be."""
         session = self._sessions.pop(addr, None) or self._begin(addr)
         if session is None:
-            return  # no real server: UDP has no way to say so from here
-        self._sessions[addr] = session  # now the one that was used last
+            return  # no real server; UDP offers no way to tell the client from here
+        self._sessions[addr] = session  # inserted again, as the most recently used one
         session.used = asyncio.get_running_loop().time()
         session.send(data)
         self.inward.octets += len(data)
 
     def reply(self, session: _UdpSession, data: bytes, client: Client) -> None:
-        """From a real server."""
+        """Forward a real server's datagram to the client."""
         session.used = asyncio.get_running_loop().time()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.sendto(data, client)
@@ -129,11 +133,12 @@ class UdpListener(asyncio.DatagramProtocol):
             self._behind.closed(session.real)
 
     def end_sessions_of(self, real: RealKey) -> None:
-        """The real server takes no more traffic: its clients move on with their next datagram."""
+        """End all sessions of a real server; the next datagram of each client begins another session."""
         for client in [client for client, session in self._sessions.items() if session.real == real]:
             self.end(client)
 
     def _begin(self, client: Client) -> _UdpSession | None:
+        """Begin a session, possibly at the cost of the least recently used one; None if there is no real server."""
         real = self._behind.pick(str(client[0]), set())
         if real is None:
             return None
@@ -148,15 +153,17 @@ class UdpListener(asyncio.DatagramProtocol):
         return session
 
     async def _connect(self, session: _UdpSession, client: Client) -> None:
+        """Open a session's socket towards its real server."""
         real = session.real
         try:
             await asyncio.get_running_loop().create_datagram_endpoint(
                 lambda: session, remote_addr=(real.address, real.port)
             )
         except OSError:
-            self.end(client)  # no route to it: the client asks again and finds another one
+            self.end(client)  # no route to the real server: the client's next datagram finds another one
 
     def _end_idle(self) -> None:
+        """End idle sessions, and do so again after half the idle time."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for client in [client for client, session in self._sessions.items() if session.used + self._idle <= now]:

@@ -1,1 +1,1 @@
-"""The log: a handler that never blocks, formats, and a rate limit."""
+"""Logging: a handler that never blocks, line formats, and a rate limit."""

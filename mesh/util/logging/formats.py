@@ -1,4 +1,4 @@
-"""One line for each decision: as text for people, as logfmt or JSON for programs. Pure.
+"""Formats log lines: as text for people, as logfmt or JSON for programs. Pure.
 
 A line is one line whatever a label, a container or a probe has put into it: control characters are escaped. A warning
 or an error ends with the code that its record has as `code`. Secrets that the settings have are never in it.
@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 _LEAST = 4
-"""Characters of a secret that is looked for: a shorter one would be found in every other word."""
+"""Minimum characters of a secret that is masked; a shorter one would match parts of ordinary words."""
 _PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/@+[](),*")
+"""Characters that a logfmt value may have without quotes."""
 
 
 class LogFormat(StrEnum):
-    """How a line looks."""
+    """The format of log lines."""
 
     TEXT = "text"
     LOGFMT = "logfmt"
@@ -24,15 +25,16 @@ class LogFormat(StrEnum):
 
 
 class LineFormatter(logging.Formatter):
-    """Makes lines of records. What a record has in `fields` becomes fields of its own, in logfmt and JSON."""
+    """Formats log records. In logfmt and JSON, the items of a record's `fields` become fields of the line."""
 
     def __init__(self, shape: LogFormat = LogFormat.TEXT, secrets: Collection[str] = ()) -> None:
         super().__init__()
         self._shape = shape
+        # Longest first: a secret that contains another one must be masked whole.
         self._secrets = sorted((secret for secret in secrets if len(secret) >= _LEAST), key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, without its end."""
+        """Return the line without its line end. A traceback in text format follows on lines of its own."""
         message = self._without_secrets(record.getMessage())
         code = getattr(record, "code", None) if record.levelno >= logging.WARNING else None
         trace = self._without_secrets(self.formatException(record.exc_info)) if record.exc_info else None
@@ -58,7 +60,10 @@ class LineFormatter(logging.Formatter):
 
 
 def format_logfmt(fields: Mapping[str, object]) -> str:
-    """`key=value key="with spaces"`: what has anything but plain characters is quoted as JSON quotes it."""
+    """Write fields as `key=value key="with spaces"`.
+
+    A value with anything except plain characters is quoted as in JSON.
+    """
     return " ".join(f"{key}={_value(str(value))}" for key, value in fields.items())
 
 
@@ -67,5 +72,5 @@ def _value(text: str) -> str:
 
 
 def _on_one_line(text: str) -> str:
-    """Control characters, and what some readers take for the end of a line, escaped."""
+    """Escape control characters, and characters that some readers take for a line end."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

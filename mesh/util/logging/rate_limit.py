@@ -1,30 +1,37 @@
-"""No part of the daemon floods the log: of lines that are alike, some come at once and then a few each second. Pure.
+"""Limits similar log lines: a burst of them passes, then a few each second. Pure.
 
-A thousand endpoints that fail together, or one that flaps for a week, say the same thing again and again; what they
-push out is the one line that matters. What was left out is counted, and told with the next line of its kind.
+When a thousand endpoints fail together, or one flaps for a week, similar lines would push out the one line that
+matters. Suppressed lines are counted, and the count is logged with the next line of their kind.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
 BURST = 100
-"""Lines alike that come at once."""
+"""Similar lines that pass at once."""
 RATE = 5.0
-"""Lines alike for each second after that."""
+"""Similar lines per second that pass after that."""
 KINDS = 500
-"""How many kinds of lines are known at a time; the one that was quiet the longest is forgotten."""
+"""Maximum kinds of lines that are tracked; beyond it, the kind that was quiet for longest is forgotten."""
 
 
 @dataclass(slots=True)
 class _LineKind:
+    """The token bucket of one kind of lines."""
+
     room: float
-    """Lines that may still come."""
+    """Lines that may still pass."""
     since: float
+    """The time of the last line, in seconds."""
     left_out: int = 0
+    """Lines suppressed since the last one that passed."""
 
 
 class LogRateLimit:
-    """Says of each line whether it comes. Kinds are any hashable value, such as the text before it is filled in."""
+    """A token bucket for each kind of log lines.
+
+    A kind is any hashable value, such as the message before its arguments are filled in.
+    """
 
     def __init__(self, burst: int = BURST, rate: float = RATE) -> None:
         self._burst = burst
@@ -32,9 +39,9 @@ class LogRateLimit:
         self._kinds: OrderedDict[object, _LineKind] = OrderedDict()
 
     def left_out(self, kind: object, now: float) -> int | None:
-        """None: this line shall not come. Else how many of its kind were left out since the last that came.
+        """Return how many lines of this kind were suppressed since the last that passed.
 
-        `now`: seconds of a clock that never goes back.
+        The result is None if this line is suppressed too. `now` is in seconds of a monotonic clock.
         """
         known = self._kinds.pop(kind, None) or _LineKind(self._burst, now)
         self._kinds[kind] = known

@@ -17,7 +17,7 @@ from typing import Any
 from cluster_workers import FIELD, LEASE, serve
 
 from harness import need, running
-from mesh.cluster.claim_transactions import submit_claims
+from mesh.cluster.claim_transactions import claim_all
 from mesh.cluster.claims import plan_claims
 from mesh.cluster.records.decode import daemon_session
 from mesh.cluster.records.encode import build_view, encode_registration, encode_verdict, own_prefixes
@@ -130,7 +130,7 @@ async def offer(url: EtcdUrl, placed: dict[str, list[Instance]]) -> list[str]:
         await store.register(encode_registration(name, offered.services, offered.endpoints) | said)
         keys += said
         seen, _ = build_view((await store.read()).records)
-        await submit_claims(store, plan_claims(seen.services, seen.claims, pool=FIELD.pool, ports=FIELD.ports)[0])
+        await claim_all(store, plan_claims(seen.services, seen.claims, pool=FIELD.pool, ports=FIELD.ports)[0])
         await store.close()
     return keys
 

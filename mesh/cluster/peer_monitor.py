@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from random import randrange
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mesh.cluster.failure_detector import (
     DetectorState,
@@ -120,15 +120,9 @@ class PeerMonitor:
             seen = await self._round(workers, asked, min(begun - before, 2 * ROUND_INTERVAL))
             known = self._known
             self._known = observe_round(known, seen, workers.keys(), others.unleased(), deaf)
-            if self._follows(self._known) != self._follows(known):
+            if _consequences(self._known) != _consequences(known):
                 self._wake()
             await asyncio.sleep(ROUND_INTERVAL - (loop.time() - begun))
-
-    @staticmethod
-    def _follows(known: DetectorState) -> object:
-        """What has consequences."""
-        lost = known.lost
-        return lost, lost and known.isolated, frozenset(worker for worker in known.unleased if known.answers(worker))
 
     def _in_question(self, view: ClusterView, deaf: Collection[str]) -> "_DoubtfulEndpoints":
         """The endpoints to ask; worked out anew only where they may be other ones."""
@@ -175,6 +169,21 @@ class PeerMonitor:
                 self._last[real] = now
                 tasks.create_task(ask_one(real, worker), name=f"ask {real}")
         return answers
+
+
+class _Consequences(NamedTuple):
+    """The part of the detector's state that the control loop acts on."""
+
+    lost: frozenset[EndpointKey]
+    is_own_fault: bool
+    """False while nothing is lost."""
+    answering: frozenset[str]
+    """Workers whose lease has ended and that answer."""
+
+
+def _consequences(known: DetectorState) -> _Consequences:
+    answering = frozenset(worker for worker in known.unleased if known.answers(worker))
+    return _Consequences(known.lost, bool(known.lost) and known.isolated, answering)
 
 
 def _of(place: PingTarget, answer: PingResult) -> PingResult:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from mesh.cluster.departed import DepartedWorkers
 from mesh.cluster.membership import Membership
 from mesh.cluster.records.encode import worker_of
+from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 from mesh.store import StoreSnapshot
 
@@ -28,13 +29,24 @@ class RetainedRecords:
         self._former: Mapping[str, bytes] = {}
         """The last picture of a store that was lost."""
         self._gone = DepartedWorkers()
-        self.unleased = Membership()
+        self._unleased = Membership()
         """The other workers: those in the store, and those whose lease has ended while they answered."""
 
     @property
-    def workers(self) -> frozenset[str]:
-        """Those whose lease has ended."""
-        return frozenset(self.unleased.records) | self._gone.workers
+    def peer_addresses(self) -> Mapping[str, RealKey]:
+        """Where each of the other workers answers, by name: workers in the store, and those that answer although their
+        lease has ended."""
+        return self._unleased.workers
+
+    @property
+    def has_unleased(self) -> bool:
+        """Whether records are kept because a worker answers whose lease has ended."""
+        return bool(self._unleased.records)
+
+    @property
+    def unleased_workers(self) -> frozenset[str]:
+        """The other workers whose lease has ended and whose records are kept, whether they answer or are gone."""
+        return frozenset(self._unleased.records) | self._gone.workers
 
     def follow(self, snapshot: StoreSnapshot, before: StoreSnapshot | None, now: float) -> None:
         """The store has become this."""
@@ -42,7 +54,7 @@ class RetainedRecords:
             return
         if before is not None and before.origin == snapshot.origin:
             self._gone.notice(before.records, snapshot.records, self._worker, now)
-        self.unleased = self.unleased.after(snapshot, before, self._worker)
+        self._unleased = self._unleased.after(snapshot, before, self._worker)
 
     def lose(self, before: StoreSnapshot) -> None:
         """The store has lost what it knew, which was this."""
@@ -60,14 +72,19 @@ class RetainedRecords:
 
     def records(self, snapshot: StoreSnapshot) -> dict[str, bytes]:
         """What counts where the store has nothing."""
-        self.unleased = self.unleased.only(self._answers)
-        back = {worker_of(key) for key in snapshot.records} if self._former else set()
-        former = {key: value for key, value in self._former.items() if worker_of(key) not in back - {None}}
-        return {**former, **self._gone.records, **self.unleased.all_records()}
+        self._unleased = self._unleased.only(self._answers)
+        return {**self._former_records(snapshot), **self._gone.records, **self._unleased.all_records()}
+
+    def _former_records(self, snapshot: StoreSnapshot) -> dict[str, bytes]:
+        """Records from before the store was lost, without those of workers that have registered again since."""
+        if not self._former:
+            return {}
+        registered = {worker for key in snapshot.records if (worker := worker_of(key)) is not None}
+        return {key: value for key, value in self._former.items() if worker_of(key) not in registered}
 
     def silent(self, seen: ClusterView) -> frozenset[str]:
         """The other workers in the picture whose verdicts have lost their validity."""
-        return self._gone.silent(seen.workers - {self._worker}) | self.unleased.records.keys()
+        return self._gone.silent(seen.workers - {self._worker}) | self._unleased.records.keys()
 
 
 def _tells_of_daemons(changed: Iterable[str] | None) -> bool:

@@ -1,13 +1,14 @@
-"""What all workers offer, as one of them sees it: the records of the store, with its own offer over them.
+"""Lays this worker's own offer over the records of the store, and records that the store has lost under them.
 
-Of its own offer a worker knows more than the store does. What remains of a store that was lost, and of workers whose
-lease has ended while they answer, stands under all of it.
-The reader is told of what has changed; only where nobody can say what that is does it look at everything.
+A worker knows more of its own offer than the store does. Records that the store has lost but that still count
+(`mesh.cluster.retained`) apply where the store has none. The reader is given what changed; it looks at all records only
+if nobody can say what changed.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+from mesh.cluster.records.encode import own_prefixes
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.problem import Problem
 from mesh.model.view import ClusterView
@@ -16,46 +17,58 @@ from mesh.util.offload import compute
 
 
 class ViewOverlay:
-    """Of one worker; `own` is the prefix of what it offers."""
+    """Builds one view after another for this worker."""
 
-    def __init__(self, own: str) -> None:
-        self._own = own
+    def __init__(self, worker: str) -> None:
+        self._own = own_prefixes(worker)
+        self._offered: Mapping[str, bytes] | None = None
+        """The own offer; None until all sources have answered once."""
         self._reader = ViewBuilder()
-        self._behind: set[str] | None = None
-        """Keys that the reader has not been told of; None: it is to look at all of them."""
+        self._changed: set[str] | None = None
+        """Keys that may have changed since the last view; None: any key."""
 
-    def changed(self, keys: Iterable[str] | None) -> None:
-        """These records may be other ones by now, in the store or in the own offer; None: any of them."""
-        if keys is None or self._behind is None:
-            self._behind = None
-        else:
-            self._behind.update(keys)
-
-    def offered(self, before: Mapping[str, bytes] | None, now: Mapping[str, bytes]) -> None:
-        """The own offer is another one; `before` is None for the first."""
+    def offer(self, records: Mapping[str, bytes]) -> None:
+        """These are the records of everything that this worker runs."""
+        before, self._offered = self._offered, records
         if before is None:
             self.changed(None)
         else:
-            self.changed({key for key in before.keys() | now.keys() if before.get(key) != now.get(key)})
+            self.changed({key for key in before.keys() | records.keys() if before.get(key) != records.get(key)})
 
-    async def look(
-        self, snapshot: StoreSnapshot, offered: Mapping[str, bytes] | None, under: Mapping[str, bytes]
+    def changed(self, keys: Iterable[str] | None) -> None:
+        """These records may have changed, in the store or in the own offer; None: any of them."""
+        if keys is None or self._changed is None:
+            self._changed = None
+        else:
+            self._changed.update(keys)
+
+    def knows_own_offer(self, snapshot: StoreSnapshot) -> bool:
+        """Whether this worker has offered something, or the store has what an earlier run of it wrote."""
+        return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
+
+    async def build(
+        self, snapshot: StoreSnapshot, under: Mapping[str, bytes]
     ) -> tuple[ClusterView, tuple[Problem, ...]]:
-        """The picture now, and what could not be understood. `offered` is None while nothing is known of the own offer;
-        `under` are records that count where the store has none.
-        """
-        behind, self._behind = self._behind, None if under else set()
-        if behind is None or under:
-            records = self._overlaid({**under, **snapshot.records}, offered)
+        """The view now, and the problems of records that cannot be read. `under` are records that count where the store
+        has none."""
+        # With records under those of the store the changed keys are not enough: they differ without any notice.
+        changed, self._changed = self._changed, None if under else set()
+        if changed is None or under:
+            records = self._with_own_offer({**under, **snapshot.records})
             return await compute(len(records), partial(self._reader.view, records))
-        changes = {key: self._record(key, snapshot, offered) for key in behind}
+        changes = {key: self._current(key, snapshot) for key in changed}
         return await compute(len(changes), partial(self._reader.follow, changes))
 
-    def _overlaid(self, records: dict[str, bytes], offered: Mapping[str, bytes] | None) -> dict[str, bytes]:
-        if offered is None:
+    def _with_own_offer(self, records: dict[str, bytes]) -> dict[str, bytes]:
+        """All records, those of the own offer replaced; the own verdicts stay as they were written last."""
+        if self._offered is None:
             return records
-        return {key: value for key, value in records.items() if not key.startswith(self._own)} | dict(offered)
+        return {key: value for key, value in records.items() if not self._is_offer(key)} | dict(self._offered)
 
-    def _record(self, key: str, snapshot: StoreSnapshot, offered: Mapping[str, bytes] | None) -> bytes | None:
-        """As `_overlaid` has it."""
-        return (snapshot.records if offered is None or not key.startswith(self._own) else offered).get(key)
+    def _current(self, key: str, snapshot: StoreSnapshot) -> bytes | None:
+        """One record as in `_with_own_offer`; None: there is none."""
+        source = snapshot.records if self._offered is None or not self._is_offer(key) else self._offered
+        return source.get(key)
+
+    def _is_offer(self, key: str) -> bool:
+        return key.startswith(self._own[0])

@@ -184,11 +184,11 @@ class Reconciler:
 
     def workers(self) -> Mapping[str, RealKey]:
         """See `Others.workers`."""
-        return self._share.remains.unleased.workers
+        return self._share.peer_addresses
 
     def unleased(self) -> Collection[str]:
         """See `Others.unleased`."""
-        return self._share.remains.workers
+        return self._share.unleased
 
     def deaf(self) -> Collection[str]:
         """See `Others.deaf`."""

@@ -18,6 +18,7 @@ from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.store import StoreError, StoreSnapshot
 from mesh.store.file_lock import acquire_lock
+from mesh.util.backoff import Backoff
 
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ class SqliteStore:
     async def watch(self) -> AsyncIterator[StoreSnapshot]:
         """See `Store.watch`."""
         seen, woken = -1, asyncio.Event()
+        backoff = Backoff(_RETRY)
         self._watchers.add(woken)
         try:
             while True:
@@ -89,9 +91,10 @@ class SqliteStore:
                         raise
                     log.error("%s; what was read last stays in force", error, extra=error.code.extra)
                     self.trouble = error.coded
-                    await asyncio.sleep(_RETRY)
+                    await asyncio.sleep(backoff.next_pause())
                     continue
                 self.trouble = None
+                backoff.reset()
                 if snapshot.revision > seen:
                     seen = snapshot.revision
                     yield snapshot

@@ -8,7 +8,7 @@ time is left to others (the name server, the probes).
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 
 class RunPacer:
@@ -37,3 +37,30 @@ class RunPacer:
             yield
         finally:
             self._rested = clock() + min(self._longest, self._rest * (clock() - began))
+
+
+class PacedSignal:
+    """Wakes one loop when there is work for it, at its pace. Any number of `set` before the loop looks are one.
+
+    The loop is `await signal.wait()`, then `with signal.work(): ...`.
+    """
+
+    def __init__(self, rest: float, longest: float) -> None:
+        """The loop rests as `RunPacer` says."""
+        self._pace = RunPacer(rest, longest)
+        self._is_set = asyncio.Event()
+
+    def set(self) -> None:
+        """There is something to do, or there may be."""
+        self._is_set.set()
+
+    async def wait(self) -> None:
+        """Return when there is something to do and the loop has rested; clears the signal."""
+        await self._is_set.wait()
+        await self._pace.wait()
+        # After the rest: what came during it is part of this burst.
+        self._is_set.clear()
+
+    def work(self) -> AbstractContextManager[None]:
+        """A context; the time spent in it is the work that the loop rests from."""
+        return self._pace.work()

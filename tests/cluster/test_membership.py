@@ -27,11 +27,11 @@ async def test_who_answers_stays_without_a_gap_until_it_is_back_in_the_store(clu
         before = len(one.views)
         cluster.expire("w2")
         await asyncio.sleep(1)
-        assert one.share.remains.unleased.records.keys() == {"w2"}
-        assert one.share.remains.unleased.workers == {"w2": RealKey("10.1.0.2", 9781)}
+        assert one.share.unleased == {"w2"}
+        assert one.share.peer_addresses == {"w2": RealKey("10.1.0.2", 9781)}
         two.offers("a", "bb")
         await asyncio.sleep(1)
-        assert one.share.remains.unleased.records.keys() == set()
+        assert one.share.unleased == frozenset()
         seen = [[endpoint.id for endpoint in view.endpoints] for view in one.views[before:]]
         assert [ids for ids, _ in groupby(seen)] == [["a"], ["a", "bb"]], "nothing in between"
 
@@ -43,7 +43,7 @@ async def test_who_does_not_answer_is_gone_with_its_lease(cluster: MemoryCluster
         cluster.expire("w2")
         await asyncio.sleep(1)
         assert one.seen == []
-        assert one.share.remains.unleased.workers == {}
+        assert one.share.peer_addresses == {}
 
 
 async def test_who_answers_no_more_is_dropped_when_that_is_told(cluster: MemoryCluster) -> None:
@@ -68,7 +68,7 @@ async def test_what_a_worker_stops_offering_is_no_lost_lease(cluster: MemoryClus
         two.offers()
         await asyncio.sleep(1)
         assert one.seen == []
-        assert one.share.remains.unleased.records.keys() == set()
+        assert one.share.unleased == frozenset()
 
 
 def test_another_life_of_the_store_says_nothing_about_leases() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cluster.claim_transactions import submit_claims
+from mesh.cluster.claim_transactions import claim_all
 from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, MoveVip, TakeOverName
 from mesh.cluster.records.encode import (
     build_view,
@@ -53,14 +53,12 @@ def test_the_keys_are_readable_and_the_values_are_json_with_a_version() -> None:
 
 
 def test_claims_are_read_back() -> None:
-    records = dict(
-        [
-            encode_service_claim("web.test", "10.112.0.9"),
-            encode_vip_claim("10.112.0.9", "web.test"),
-            encode_name_claim("web.test", "demo/web"),
-            encode_port_claim(Transport.UDP, 30001, "web.test", 53),
-        ]
-    )
+    records = {
+        **encode_service_claim("web.test", "10.112.0.9"),
+        **encode_vip_claim("10.112.0.9", "web.test"),
+        **encode_name_claim("web.test", "demo/web"),
+        **encode_port_claim(Transport.UDP, 30001, "web.test", 53),
+    }
     seen, problems = build_view(records)
     assert not problems
     assert seen.claims == Claims(
@@ -193,11 +191,11 @@ async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
         ClaimVip("web.test", "10.112.0.9"),
         ClaimPort(Transport.TCP, 30001, "web.test", 80),
     ]
-    assert not await submit_claims(store, asked)
-    assert not await submit_claims(store, asked), "once more is no harm"
-    assert await submit_claims(store, [ClaimVip("other.test", "10.112.0.9")]), "taken: read again"
-    assert await submit_claims(store, [ClaimName("web.test", "demo/other")])
-    assert not await submit_claims(
+    assert await claim_all(store, asked)
+    assert await claim_all(store, asked), "once more is no harm"
+    assert not await claim_all(store, [ClaimVip("other.test", "10.112.0.9")]), "taken: read again"
+    assert not await claim_all(store, [ClaimName("web.test", "demo/other")])
+    assert await claim_all(
         store, [TakeOverName("web.test", "demo/web", "new/web"), MoveVip("web.test", "10.112.0.9", "10.112.0.10")]
     )
     seen, _ = build_view((await store.read()).records)
@@ -213,40 +211,39 @@ async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
     ("held", "wish", "then"),
     [
         pytest.param(
-            [encode_name_claim("web.test", "demo/web")],
+            encode_name_claim("web.test", "demo/web"),
             TakeOverName("web.test", "demo/web", "new/web"),
             Claims(owners={"web.test": "new/web"}),
             id="a name",
         ),
         pytest.param(
-            [encode_service_claim("web.test", "10.112.0.9"), encode_vip_claim("10.112.0.9", "web.test")],
+            encode_service_claim("web.test", "10.112.0.9") | encode_vip_claim("10.112.0.9", "web.test"),
             MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
             Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.9": "web.test", "10.112.0.10": "web.test"}),
             id="a VIP",
         ),
         pytest.param(
-            [encode_service_claim("web.test", "10.112.0.9"), encode_vip_claim("10.112.0.10", "web.test")],
+            encode_service_claim("web.test", "10.112.0.9") | encode_vip_claim("10.112.0.10", "web.test"),
             MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
             Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.10": "web.test"}),
             id="a VIP that was its own before",
         ),
     ],
 )
-async def test_claims_of_a_newer_version_pass_on(
-    held: list[tuple[str, bytes]], wish: ClaimRequest, then: Claims
-) -> None:
+async def test_claims_of_a_newer_version_pass_on(held: dict[str, bytes], wish: ClaimRequest, then: Claims) -> None:
     cluster = MemoryCluster()
     store = MemoryStore(cluster, "w1")
-    cluster.write({key: msgspec.json.encode({**msgspec.json.decode(v), "v": 2, "since": "today"}) for key, v in held})
-    assert not await submit_claims(store, [wish])
+    newer = {"v": 2, "since": "today"}
+    cluster.write({key: msgspec.json.encode(msgspec.json.decode(value) | newer) for key, value in held.items()})
+    assert await claim_all(store, [wish])
     assert build_view(cluster.records)[0].claims == then
-    assert not await submit_claims(store, [wish]), "once more is no harm"
+    assert await claim_all(store, [wish]), "once more is no harm"
 
 
 async def test_a_claim_that_has_gone_to_a_third_one_is_not_taken_over() -> None:
     cluster = MemoryCluster()
-    cluster.write(dict([encode_name_claim("web.test", "third/web")]))
-    assert await submit_claims(MemoryStore(cluster, "w1"), [TakeOverName("web.test", "demo/web", "new/web")])
+    cluster.write(encode_name_claim("web.test", "third/web"))
+    assert not await claim_all(MemoryStore(cluster, "w1"), [TakeOverName("web.test", "demo/web", "new/web")])
     assert build_view(cluster.records)[0].claims.owners == {"web.test": "third/web"}
 
 
@@ -268,17 +265,18 @@ def _variants() -> dict[str, list[bytes]]:
                     for kept in (False, True):
                         where, value = encode_verdict(worker, (of, id), health, kept=kept, held_back=not kept)
                         found.setdefault(where, []).append(value)
-        where, value = encode_daemon(worker, "1", "a session")
-        found.setdefault(where, []).append(value)
-    for name, vip in (("web.test", "10.112.0.9"), ("other.test", "10.112.0.9"), ("web.test", "10.112.0.8")):
-        for where, value in (
-            encode_service_claim(name, vip),
-            encode_vip_claim(vip, name),
-            encode_name_claim(name, f"demo/{vip}"),
-            encode_port_claim(Transport.TCP, 30001, name, 80),
-        ):
+        for where, value in encode_daemon(worker, "1", "a session").items():
             found.setdefault(where, []).append(value)
-    found["claims/ports/tcp/030001"] = [encode_port_claim(Transport.TCP, 1, "odd.test", 80)[1]]
+    for name, vip in (("web.test", "10.112.0.9"), ("other.test", "10.112.0.9"), ("web.test", "10.112.0.8")):
+        claims = {
+            **encode_service_claim(name, vip),
+            **encode_vip_claim(vip, name),
+            **encode_name_claim(name, f"demo/{vip}"),
+            **encode_port_claim(Transport.TCP, 30001, name, 80),
+        }
+        for where, value in claims.items():
+            found.setdefault(where, []).append(value)
+    found["claims/ports/tcp/030001"] = [*encode_port_claim(Transport.TCP, 1, "odd.test", 80).values()]
     found["health/w1/%61"] = [encode_verdict("w1", ("w1", "a"), Health.HEALTHY)[1]]
     found["something/else"] = [b"whatever"]
     return {where: [*values, b"{", b"{}"] for where, values in found.items()}
@@ -327,7 +325,7 @@ GONE = ("w2", "a")
     ],
 )
 def test_whose_word_counts(said: dict[str, str], daemons: list[str], health: str | None, kept: bool) -> None:
-    records = dict(encode_daemon(worker, "1", "a session") for worker in daemons)
+    records = {k: v for worker in daemons for k, v in encode_daemon(worker, "1", "a session").items()}
     for worker, word in said.items():
         now = Health.HEALTHY if word == "up" else Health.UNHEALTHY
         records |= dict([encode_verdict(worker, GONE, now, kept=word == "kept")])
@@ -340,12 +338,14 @@ def test_whose_word_counts(said: dict[str, str], daemons: list[str], health: str
 
 def test_a_worker_that_is_gone_or_back_changes_whose_word_counts() -> None:
     presence = encode_daemon("w2", "1", "a session")
-    records = dict([presence, encode_verdict("w2", GONE, Health.HEALTHY), encode_verdict("w1", GONE, Health.UNHEALTHY)])
+    records = presence | dict(
+        [encode_verdict("w2", GONE, Health.HEALTHY), encode_verdict("w1", GONE, Health.UNHEALTHY)]
+    )
     records |= encode_registration("w2", [SERVICE], [replace(ENDPOINT, id="a", worker="w2")])
     reader = ViewBuilder()
     assert reader.view(records)[0].groups["demo/web"].verdicts == (Health.HEALTHY,)
-    assert reader.follow({presence[0]: None})[0].groups["demo/web"].verdicts == (Health.UNHEALTHY,)
-    assert reader.follow(dict([presence]))[0].groups["demo/web"].verdicts == (Health.HEALTHY,)
+    assert reader.follow(dict.fromkeys(presence))[0].groups["demo/web"].verdicts == (Health.UNHEALTHY,)
+    assert reader.follow(presence)[0].groups["demo/web"].verdicts == (Health.HEALTHY,)
 
 
 def test_many_endpoints_that_come_and_go_at_once_are_in_order() -> None:
@@ -360,9 +360,7 @@ def test_many_endpoints_that_come_and_go_at_once_are_in_order() -> None:
 
 def test_what_a_changed_record_does_not_touch_stays_the_same_object() -> None:
     other = replace(ENDPOINT, id="x", owner="demo/other")
-    records = encode_registration("w1", [SERVICE], [ENDPOINT, other]) | dict(
-        [encode_service_claim("web.test", "10.112.0.9")]
-    )
+    records = encode_registration("w1", [SERVICE], [ENDPOINT, other]) | encode_service_claim("web.test", "10.112.0.9")
     reader = ViewBuilder()
     before, _ = reader.view(records)
     after, _ = reader.view(records | dict([encode_verdict("w1", ("w1", ENDPOINT.id), Health.HEALTHY)]))

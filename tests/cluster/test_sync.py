@@ -12,7 +12,8 @@ import pytest
 
 from mesh.cluster.claims import ClaimRequest, plan_claims
 from mesh.cluster.records.encode import build_view, encode_service_claim, encode_vip_claim, own_prefixes
-from mesh.cluster.sync import GRACE, ClusterSync
+from mesh.cluster.sync import ClusterSync
+from mesh.cluster.view_assembler import GRACE
 from mesh.control.conditions import LoopConditions
 from mesh.model.codes import Code
 from mesh.model.eligibility import vip_of
@@ -20,6 +21,7 @@ from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
+from mesh.store import StoreError
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 pytestmark = pytest.mark.looptime
@@ -185,6 +187,50 @@ async def test_a_store_that_lost_everything_gets_every_claim_back(
         assert len(one.seen) == 2
 
 
+async def test_the_store_answers_again_once_it_has_its_claims_back_at_the_second_attempt(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, failures = MemoryStore.claim, ["no leader"]
+
+    async def failing(store: MemoryStore, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        if failures:
+            raise StoreError(Code.STORE_UNREACHABLE, failures.pop())
+        return await claim(store, records)
+
+    async with Worker(cluster, "w1").running() as one:
+        one.offers("a")
+        await asyncio.sleep(1)
+        claims = build_view(cluster.records)[0].claims
+        monkeypatch.setattr(MemoryStore, "claim", failing)
+        cluster.lose_everything()
+        await asyncio.sleep(60)
+        assert build_view(cluster.records)[0].claims == claims
+        assert not one.journal.frozen
+
+
+async def test_a_write_that_failed_and_was_applied_is_undone_by_the_next_offer(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register, failures = MemoryStore.register, ["no answer in time"]
+
+    async def applied_without_an_answer(store: MemoryStore, records: Mapping[str, bytes]) -> None:
+        await register(store, records)
+        if failures:
+            raise StoreError(Code.STORE_UNREACHABLE, failures.pop())
+
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        one.offers("a")
+        await asyncio.sleep(1)
+        monkeypatch.setattr(MemoryStore, "register", applied_without_an_answer)
+        one.offers("a", "b")
+        await asyncio.sleep(0.5)
+        assert two.seen == [("w1", "a"), ("w1", "b")]
+        one.offers("a")
+        await asyncio.sleep(60)
+        assert two.seen == [("w1", "a")]
+        assert not one.journal.frozen
+
+
 async def test_a_worker_that_does_not_come_back_with_the_store_goes_after_a_while(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one:
         async with Worker(cluster, "w2").running() as two:
@@ -222,8 +268,8 @@ async def test_a_vip_that_has_moved_since_the_backup_that_was_put_back_stays_whe
         await asyncio.sleep(1)
         address = one.views[-1].claims.vips["web.test"]
         cluster.lose_everything()
-        older = [encode_service_claim("web.test", "10.112.0.99"), encode_vip_claim("10.112.0.99", "web.test")]
-        cluster.write(dict(older))
+        older = encode_service_claim("web.test", "10.112.0.99") | encode_vip_claim("10.112.0.99", "web.test")
+        cluster.write(older)
         await asyncio.sleep(2 * GRACE)
         claims = build_view(cluster.records)[0].claims
         assert claims.vips["web.test"] == one.views[-1].claims.vips["web.test"] == address

@@ -147,10 +147,10 @@ def test_it_is_short_and_a_double_holds_it() -> None:
 
 RECORDS = list(
     {
-        **dict(record for s in (WEB, SHOP) for record in [encode_service_claim(s.name, VIEW.claims.vips[s.name])]),
-        **dict(encode_vip_claim(vip, name) for name, vip in VIEW.claims.vips.items()),
-        **dict(encode_name_claim(name, owner) for name, owner in VIEW.claims.owners.items()),
-        **dict(encode_port_claim(*port, *of) for port, of in VIEW.claims.ports.items()),
+        **{k: v for s in (WEB, SHOP) for k, v in encode_service_claim(s.name, VIEW.claims.vips[s.name]).items()},
+        **{k: v for name, vip in VIEW.claims.vips.items() for k, v in encode_vip_claim(vip, name).items()},
+        **{k: v for name, owner in VIEW.claims.owners.items() for k, v in encode_name_claim(name, owner).items()},
+        **{k: v for port, of in VIEW.claims.ports.items() for k, v in encode_port_claim(*port, *of).items()},
         **encode_registration("w1", [WEB, SHOP], [ONE]),
         **encode_registration("w2", [WEB], [TWO]),
         **dict(encode_verdict(worker, (worker, id), health) for (worker, id), health in VIEW.health.items()),

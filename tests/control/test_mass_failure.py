@@ -142,7 +142,7 @@ class Other:
             probe=Probe(ProbeKind.HTTP, 80),
         )
         self.records = encode_registration("w2", [service], [Endpoint("e", "demo/web", "w2", self.address)])
-        self.records |= dict([encode_daemon("w2", "1", "x")])
+        self.records |= encode_daemon("w2", "1", "x")
 
     async def says(self, health: Health) -> None:
         said = dict([encode_verdict("w2", ("w2", "e"), health, kept=False, held_back=False)])

@@ -184,11 +184,12 @@ def _records() -> dict[str, list[bytes]]:
     records += [
         encode_verdict("w1", ("w1", id), health) for id in "ab" for health in (Health.HEALTHY, Health.UNHEALTHY)
     ]
-    records += [encode_service_claim("web.test", vip) for vip in (VIP, "10.112.0.8", "fd00::7")]
-    records += [
+    claims = [encode_service_claim("web.test", vip) for vip in (VIP, "10.112.0.8", "fd00::7")]
+    claims += [
         encode_name_claim(name, owner) for name in ("web.test", "www.test") for owner in ("demo/web", "other/web")
     ]
-    records += [encode_port_claim(Transport.TCP, 30000 + n, "web.test", 8080) for n in range(2)]
+    claims += [encode_port_claim(Transport.TCP, 30000 + n, "web.test", 8080) for n in range(2)]
+    records += [pair for claim in claims for pair in claim.items()]
     return {key: [value for other, value in records if other == key] for key, _ in records}
 
 

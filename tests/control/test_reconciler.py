@@ -387,9 +387,7 @@ class TestTheLoop:
             assert published not in bench.real_servers()
 
     async def test_a_claim_outside_of_the_pool_is_not_programmed_at_all_and_is_told(self, bench: Bench) -> None:
-        bench.cluster.write(
-            dict([encode_service_claim("web.test", "8.8.8.8"), encode_vip_claim("8.8.8.8", "web.test")])
-        )
+        bench.cluster.write(encode_service_claim("web.test", "8.8.8.8") | encode_vip_claim("8.8.8.8", "web.test"))
         labels = {**PLAIN, "mesh.routing.publish.port_80": "8080"}
         other = {"mesh.routing.port_80": "other.test"}
         async with bench.running() as loop:
@@ -403,12 +401,12 @@ class TestTheLoop:
             assert "the VIP 8.8.8.8 is outside of the pool 10.112.0.0/24; set [vip] pool" in str(shown)
 
     async def test_who_is_asked_where_and_who_says_not_where(self, bench: Bench) -> None:
-        said = [
-            encode_daemon("w2", "0", "a", "10.1.0.2:9781"),
-            encode_daemon("w3", "0", "b"),
-            encode_daemon("w1", "0", "c"),
-        ]
-        bench.cluster.write(dict(said))
+        daemons = (
+            encode_daemon("w2", "0", "a", "10.1.0.2:9781")
+            | encode_daemon("w3", "0", "b")
+            | encode_daemon("w1", "0", "c")
+        )
+        bench.cluster.write(daemons)
         async with bench.running() as loop:
             bench.source.say([instance(1)])
             await bench.passes()

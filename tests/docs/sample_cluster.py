@@ -109,23 +109,26 @@ def written() -> dict[str, bytes]:
     records |= encode_registration(
         "worker 2", [Service("api/v1", "api.mesh.internal", ())], [Endpoint("a/1", "api/v1", "worker 2", "fd00::2")]
     )
+    for record in (
+        encode_service_claim("web.shop.test", "10.112.0.7"),
+        encode_vip_claim("10.112.0.7", "web.shop.test"),
+        encode_service_claim("dns.shop.test", "10.112.0.8"),
+        encode_vip_claim("10.112.0.8", "dns.shop.test"),
+        encode_service_claim("jobs.mesh.internal", "10.112.0.9"),
+        encode_vip_claim("10.112.0.9", "jobs.mesh.internal"),
+        encode_vip_claim("fd00:112::9", "jobs.mesh.internal"),
+        encode_name_claim("web.shop.test", "shop/web"),
+        encode_name_claim("web.mesh.internal", "shop/web"),
+        encode_name_claim("dns.shop.test", "shop/dns"),
+        encode_name_claim("jobs.mesh.internal", "shop/jobs"),
+        encode_port_claim(Transport.TCP, 30080, "web.shop.test", 8080),
+        encode_port_claim(Transport.UDP, 30001, "dns.shop.test", 53),
+        encode_daemon(WORKER, "0.1.0", "5f1c0a", "10.1.0.1:9781"),
+        encode_daemon("worker 2", "0.2.0", "77aa21"),
+    ):
+        records |= record
     return records | dict(
         [
-            encode_service_claim("web.shop.test", "10.112.0.7"),
-            encode_vip_claim("10.112.0.7", "web.shop.test"),
-            encode_service_claim("dns.shop.test", "10.112.0.8"),
-            encode_vip_claim("10.112.0.8", "dns.shop.test"),
-            encode_service_claim("jobs.mesh.internal", "10.112.0.9"),
-            encode_vip_claim("10.112.0.9", "jobs.mesh.internal"),
-            encode_vip_claim("fd00:112::9", "jobs.mesh.internal"),
-            encode_name_claim("web.shop.test", "shop/web"),
-            encode_name_claim("web.mesh.internal", "shop/web"),
-            encode_name_claim("dns.shop.test", "shop/dns"),
-            encode_name_claim("jobs.mesh.internal", "shop/jobs"),
-            encode_port_claim(Transport.TCP, 30080, "web.shop.test", 8080),
-            encode_port_claim(Transport.UDP, 30001, "dns.shop.test", 53),
-            encode_daemon(WORKER, "0.1.0", "5f1c0a", "10.1.0.1:9781"),
-            encode_daemon("worker 2", "0.2.0", "77aa21"),
             encode_verdict(WORKER, (WORKER, "docker/8f2c"), Health.HEALTHY),
             encode_verdict(WORKER, (WORKER, "docker/9a3d"), Health.UNHEALTHY, kept=True),
             encode_verdict(WORKER, (WORKER, "docker/7b1e"), Health.UNHEALTHY, held_back=True),
@@ -144,13 +147,13 @@ def encoded_again(where: str, value: bytes) -> tuple[str, bytes]:
     """Key and value of a record after decoding and encoding. Raises `AssertionError` for one that is not decoded."""
     match decode_record(where, value):
         case ServiceVipClaim(name, vip):
-            return encode_service_claim(name, vip)
+            return _only(encode_service_claim(name, vip))
         case VipHolderClaim(vip, name):
-            return encode_vip_claim(vip, name)
+            return _only(encode_vip_claim(vip, name))
         case NameClaim(name, owner):
-            return encode_name_claim(name, owner)
+            return _only(encode_name_claim(name, owner))
         case PortClaim((transport, port), (name, container_port)):
-            return encode_port_claim(transport, port, name, container_port)
+            return _only(encode_port_claim(transport, port, name, container_port))
         case ServiceDeclaration(worker, service):
             return _only(encode_registration(worker, [service], []))
         case Endpoint() as endpoint:
@@ -159,7 +162,7 @@ def encoded_again(where: str, value: bytes) -> tuple[str, bytes]:
             return encode_verdict(worker, endpoint_key, said.health, kept=said.kept, held_back=said.held_back)
         case DaemonPresence(worker):
             said_by_it = msgspec.json.decode(value, type=DaemonRecord)
-            return encode_daemon(worker, said_by_it.version, said_by_it.session, said_by_it.listens)
+            return _only(encode_daemon(worker, said_by_it.version, said_by_it.session, said_by_it.listens))
         case refused:
             raise AssertionError(f"the record {where} is not decoded: {refused}")
 

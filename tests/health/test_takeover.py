@@ -26,7 +26,7 @@ def endpoint(id: str, worker: str, owner: str = "demo/web", address: str = "10.2
 
 
 def records(worker: str, *endpoints: Endpoint) -> dict[str, bytes]:
-    return encode_registration(worker, (WEB, PLAIN), endpoints) | dict([encode_daemon(worker, "1", worker)])
+    return encode_registration(worker, (WEB, PLAIN), endpoints) | encode_daemon(worker, "1", worker)
 
 
 @given(names, st.text(), names)
@@ -135,6 +135,6 @@ def test_a_verdict_in_the_place_of_another_counts_while_that_one_is_gone() -> No
     own = dict([encode_verdict("w1", key, Health.UNHEALTHY, kept=True, held_back=False)])
     assert build_view(held | up | down)[0].health == {key: Health.HEALTHY}
     assert build_view(held | down)[0].health == {key: Health.UNHEALTHY}
-    back = build_view(held | up | own | dict([encode_daemon("w1", "1", "x")]))[0]
+    back = build_view(held | up | own | encode_daemon("w1", "1", "x"))[0]
     assert back.health == {key: Health.UNHEALTHY}
     assert (back.kept, back.workers) == (frozenset({key}), frozenset({"w1"}))

@@ -256,11 +256,11 @@ class Simulation:
         self._count("claim", 250)
         match wish:
             case ClaimVip(name, vip):
-                both = dict([encode_service_claim(name, vip), encode_vip_claim(vip, name)])
+                both = encode_service_claim(name, vip) | encode_vip_claim(vip, name)
             case ClaimName(name, owner):
-                both = dict([encode_name_claim(name, owner)])
+                both = encode_name_claim(name, owner)
             case ClaimPort(transport, port, name, container_port):
-                both = dict([encode_port_claim(transport, port, name, container_port)])
+                both = encode_port_claim(transport, port, name, container_port)
             case MoveVip() | TakeOverName():
                 raise AssertionError("nobody moves here")
         if not any(self.cluster.get(key) is not None for key in both):

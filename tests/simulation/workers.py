@@ -60,7 +60,7 @@ class Worker:
         if not self._offered:
             self._offered = encode_registration(self.name, self.services, self.endpoints)
         said = dict(encode_verdict(self.name, (self.name, id), health) for id, health in self.health.items())
-        return self._offered | said | dict([encode_daemon(self.name, "0", str(self.session))])
+        return self._offered | said | encode_daemon(self.name, "0", str(self.session))
 
 
 class Witness:

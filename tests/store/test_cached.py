@@ -122,7 +122,7 @@ async def test_a_store_that_was_lost_while_the_worker_was_away_gets_back_what_wa
     cluster: MemoryCluster, path: Path
 ) -> None:
     """Also if it is there before the worker has looked at what was saved."""
-    claims = dict([encode_service_claim("web.test", "10.112.0.7"), encode_vip_claim("10.112.0.7", "web.test")])
+    claims = encode_service_claim("web.test", "10.112.0.7") | encode_vip_claim("10.112.0.7", "web.test")
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
         await store.claim(claims)
         await anext(snapshots)

@@ -120,6 +120,7 @@ async def test_closed_is_an_error_and_no_hang(tmp_path: Path) -> None:
 async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr("mesh.store.sqlite._RETRY", 0)
     store = await SqliteStore.open(tmp_path / "store.db", "w1")
     watch = store.watch()
     await anext(watch)
@@ -131,7 +132,6 @@ async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
         return read()
 
     monkeypatch.setattr(store, "_read", failing)
-    monkeypatch.setattr("mesh.store.sqlite._RETRY", 0)
     await store.claim({"claims/a": b"1"})
     async with asyncio.timeout(10):
         assert (await anext(watch)).records == {"claims/a": b"1"}

@@ -1,10 +1,10 @@
-"""pace: the first at once, the rest together."""
+"""Work that comes in bursts: the first of it at once, the rest together."""
 
 import asyncio
 
 import pytest
 
-from mesh.util.pacing import RunPacer
+from mesh.util.pacing import PacedSignal, RunPacer
 
 pytestmark = pytest.mark.looptime
 
@@ -55,3 +55,35 @@ async def test_work_that_fails_was_work() -> None:
     with pytest.raises(OSError, match="gone"):
         await fail()
     assert await waited(pace) == pytest.approx(0.4)
+
+
+async def test_a_signal_that_was_set_wakes_its_loop_once() -> None:
+    signal = PacedSignal(4, 1)
+    signal.set()
+    signal.set()
+    await signal.wait()
+    waiting = asyncio.ensure_future(signal.wait())
+    await asyncio.sleep(60)
+    assert not waiting.done()
+    signal.set()
+    await waiting
+
+
+async def test_what_is_signalled_while_the_loop_rests_is_one_burst() -> None:
+    clock = asyncio.get_running_loop().time
+    signal = PacedSignal(4, 1)
+    signal.set()
+    await signal.wait()
+    with signal.work():
+        await asyncio.sleep(0.1)
+        signal.set()
+    began = clock()
+    waiting = asyncio.ensure_future(signal.wait())
+    await asyncio.sleep(0.3)
+    signal.set()
+    await waiting
+    assert clock() - began == pytest.approx(0.4)
+    again = asyncio.ensure_future(signal.wait())
+    await asyncio.sleep(60)
+    assert not again.done()
+    again.cancel()

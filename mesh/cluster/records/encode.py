@@ -45,24 +45,24 @@ CLAIMS_PREFIX = "claims/"
 """Where all of them are."""
 
 
-def encode_service_claim(name: Name, vip: Address) -> tuple[str, bytes]:
-    """Key and value of the VIP that a service holds."""
-    return record_key("claims", "services", name), _value(VipRecord(vip))
+def encode_service_claim(name: Name, vip: Address) -> dict[str, bytes]:
+    """The record of the VIP that a service holds."""
+    return {record_key("claims", "services", name): _value(VipRecord(vip))}
 
 
-def encode_vip_claim(vip: Address, name: Name) -> tuple[str, bytes]:
-    """Key and value of who holds a VIP."""
-    return record_key("claims", "vips", vip), _value(VipHolderRecord(name))
+def encode_vip_claim(vip: Address, name: Name) -> dict[str, bytes]:
+    """The record of the service that holds a VIP."""
+    return {record_key("claims", "vips", vip): _value(VipHolderRecord(name))}
 
 
-def encode_name_claim(name: Name, owner: str) -> tuple[str, bytes]:
-    """Key and value of who holds a routing name."""
-    return record_key("claims", "names", name), _value(NameOwnerRecord(owner))
+def encode_name_claim(name: Name, owner: str) -> dict[str, bytes]:
+    """The record of the owner of a routing name."""
+    return {record_key("claims", "names", name): _value(NameOwnerRecord(owner))}
 
 
-def encode_port_claim(transport: Transport, port: int, name: Name, container_port: int) -> tuple[str, bytes]:
-    """Key and value of who holds a published port."""
-    return record_key("claims", "ports", transport, str(port)), _value(PortRecord(name, container_port))
+def encode_port_claim(transport: Transport, port: int, name: Name, container_port: int) -> dict[str, bytes]:
+    """The record of the service that a published port leads to."""
+    return {record_key("claims", "ports", transport, str(port)): _value(PortRecord(name, container_port))}
 
 
 def own_prefixes(worker: str) -> tuple[str, ...]:
@@ -75,15 +75,19 @@ def encode_registration(worker: str, services: Iterable[Service], endpoints: Ite
     return dict([*(_declared(worker, service) for service in services), *(_runs(worker, e) for e in endpoints)])
 
 
-def encode_daemon(worker: str, version: str, session: str, listens: str | None = None) -> tuple[str, bytes]:
-    """Key and value of the daemon itself: `session` is another one after each start, `listens` where it answers."""
-    return record_key("workers", worker, "daemon"), _value(DaemonRecord(version, session, listens))
+def encode_daemon(worker: str, version: str, session: str, listens: str | None = None) -> dict[str, bytes]:
+    """The record of the daemon itself: `session` differs after each start; `listens` is where it answers other workers
+    (`address:port`), or None if it does not."""
+    return {record_key("workers", worker, "daemon"): _value(DaemonRecord(version, session, listens))}
 
 
 def encode_verdict(
     worker: str, endpoint: EndpointKey, health: Health, *, kept: bool = False, held_back: bool = False
 ) -> tuple[str, bytes]:
-    """Key and value of what a worker's probes say of an endpoint, of its own or in the place of another worker."""
+    """Key and value of the health that a worker's probes found for an endpoint, its own or one of a departed worker.
+
+    A pair and not a mapping of one record as its siblings: a worker writes thousands of them at once.
+    """
     return _judged(worker, endpoint), _verdict(health, kept, held_back)
 
 

@@ -55,11 +55,12 @@ class RecordVerdicts:
         for endpoint in self._touched:
             counts = self._counts(endpoint)
             now_said[endpoint] = None if counts is None else counts.health
-            for marked, now in (
-                (self._kept, counts is not None and counts.kept),
-                (self._held_back, counts is not None and counts.held_back),
-            ):
-                (marked.add if now else marked.discard)(endpoint)
+            self._kept.discard(endpoint)
+            self._held_back.discard(endpoint)
+            if counts is not None and counts.kept:
+                self._kept.add(endpoint)
+            if counts is not None and counts.held_back:
+                self._held_back.add(endpoint)
         self._touched = set()
         before, self.health = self.health, self.health.changed(now_said)
         return frozenset(endpoint for endpoint, said in now_said.items() if before.get(endpoint) is not said)

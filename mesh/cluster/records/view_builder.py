@@ -40,6 +40,10 @@ _FEW = 50
 class ViewBuilder:
     """Of one store. A record that has not changed is not decoded again and stays the same object."""
 
+    # Over 12 attributes: one index for each question that a view answers. All of them follow the same records and
+    # change together with each record; claims and verdicts, which need no other index, are in `_ClaimRecords` and
+    # `RecordVerdicts`.
+
     def __init__(self) -> None:
         self._known: dict[str, tuple[bytes, RecordFact | Problem | None]] = {}
         self._claims = _ClaimRecords()

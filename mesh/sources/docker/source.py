@@ -45,6 +45,7 @@ from mesh.sources.docker.instances import (
     read_instances,
 )
 from mesh.sources.docker.messages import ContainerSummary, DockerEvent
+from mesh.util.backoff import Backoff
 
 log = logging.getLogger("vipmesh")
 
@@ -126,21 +127,21 @@ class DockerSource:
     async def watch(self) -> AsyncGenerator[tuple[tuple[Instance, ...], tuple[Problem, ...]], None]:
         """See `Source.watch`."""
         told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None
-        delay = FIRST_RETRY
+        backoff = Backoff(FIRST_RETRY, LAST_RETRY)
         while True:
             try:
                 async with aclosing(self._follow()) as listings:
                     async for listing in listings:
                         if self._trouble is not None:
                             log.info("docker engine at %s answers again", self._url)
-                        self._trouble, delay = None, FIRST_RETRY
+                        self._trouble = None
+                        backoff.reset()
                         if (listing.instances, listing.problems) != told:
                             told = listing.instances, listing.problems
                             yield told
             except CLIENT_ERRORS as error:
                 self._fail(error)
-            await self._nothing_for(delay)
-            delay = min(delay * 2, LAST_RETRY)
+            await self._nothing_for(backoff.next_pause())
 
     # ---------------------------------------------------------------------------------------------- one connection
 

@@ -34,6 +34,7 @@ from mesh.store.etcd.messages import (
     encode_request,
 )
 from mesh.store.etcd.watch import WatchStream, check_cluster, keep_alive
+from mesh.util.backoff import Backoff
 
 T = TypeVar("T", bound=EtcdResponse | LeaseKeepAlive)
 
@@ -49,8 +50,8 @@ _LATE = 0.25
 """Seconds. A timeout that comes so late says that this process was busy, and nothing of the member."""
 _STRAGGLERS = 0.2
 """Seconds that members get to say which cluster they are of when most have said the same."""
-_LONGEST_PAUSE = 0.5
-"""Seconds between two rounds over all members: several fit in the shortest lease."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 0.5
+"""Seconds between two rounds over all members, at random down to half of it: several fit in the shortest lease."""
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 _STRAY = (
     "is of another cluster of etcd than most members in [store] url",
@@ -121,6 +122,7 @@ class EtcdClient:
         deadline = asyncio.get_running_loop().time() + within
         reasons: dict[str, EtcdUnreachableError] = {}
         failures = 0
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, jitter=0.5, random=random.random)
         while True:
             member = self.member
             try:
@@ -134,7 +136,9 @@ class EtcdClient:
             if self._tls is not None:
                 await asyncio.to_thread(self._tls.renew)  # the reason may be that they have expired
             failures += 1
-            pause = self._pause(failures)
+            # The next member is asked at once; a round over all of them without success is followed by a pause.
+            is_round_over = failures % len(self._members) == 0
+            pause = backoff.next_pause() if is_round_over else 0.0
             if failures >= len(self._members) and asyncio.get_running_loop().time() + pause > deadline:
                 raise faults.error_from_members(reasons)
             await asyncio.sleep(pause)
@@ -228,11 +232,6 @@ class EtcdClient:
             if asyncio.get_running_loop().time() - asked < REQUEST_TIMEOUT + _LATE:
                 self._leave(member)
             raise
-
-    def _pause(self, failures: int) -> float:
-        """None within a round over all members; then longer ones, and not all workers at once."""
-        rounds, rest = divmod(failures, len(self._members))
-        return 0 if rest else min(_LONGEST_PAUSE, 0.05 * 2**rounds) * random.uniform(0.5, 1)
 
     def _leave(self, member: str) -> None:
         """Ask the next one from now on; a watch on a member that does not answer is not to be trusted either."""

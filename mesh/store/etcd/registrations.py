@@ -29,6 +29,7 @@ from mesh.store.etcd.messages import (
     TransactionResponse,
     prefix_end,
 )
+from mesh.util.backoff import Backoff
 
 log = logging.getLogger("vipmesh")
 
@@ -48,6 +49,9 @@ _ATTEMPTS = 3
 
 class RegistrationKeeper:
     """The leased keys of one worker."""
+
+    # Over 12 attributes: what is wanted, what is known to be there, the lease and who has the name are one state. Each
+    # write and each look at a watch reads and changes most of it, under one lock.
 
     def __init__(
         self, gateway: EtcdClient, own: tuple[bytes, ...], ttl: int, session_of: Callable[[bytes], str | None]
@@ -109,10 +113,12 @@ class RegistrationKeeper:
     async def keep(self) -> None:
         """Keep the lease alive, and get another one if it is lost; until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._again_and_again(self._keep_alive), name="lease")
-            tasks.create_task(self._again_and_again(self._keep_written), name="leased keys")
+            tasks.create_task(self._repeat(self._keep_alive), name="lease")
+            tasks.create_task(self._repeat(self._keep_written), name="leased keys")
 
-    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Call `work` for ever, with a pause after each `StoreError`."""
+        backoff = Backoff(_RETRY)
         while True:
             try:
                 await work()
@@ -120,9 +126,10 @@ class RegistrationKeeper:
                 if self.trouble is None:
                     log.warning("lease of this worker: %s", error, extra=Code.LEASE_LOST.extra)
                 self.trouble = error.coded
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(backoff.next_pause())
             else:
                 self.trouble = None
+                backoff.reset()
 
     async def _keep_alive(self) -> None:
         """Beside all writing: that may take long when etcd is busy, and the lease must not end over it."""

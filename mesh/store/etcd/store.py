@@ -26,13 +26,14 @@ from mesh.store.etcd.errors import EtcdRequestRefusedError, EtcdUnreachableError
 from mesh.store.etcd.messages import KeyValue, RangeResponse, RequestBody, TransactionResponse, prefix_end
 from mesh.store.etcd.mirror import KeyMirror, MirrorLostError
 from mesh.store.etcd.registrations import RegistrationKeeper
+from mesh.util.backoff import Backoff
 
 log = logging.getLogger("vipmesh")
 
 _PAGE = 2000
 """Keys in one answer: each comes well within the request timeout."""
 _RETRY = 0.2
-"""Seconds, about, before a watch that ended is opened again."""
+"""Seconds at most before a watch that ended is opened again; at random down to half of it."""
 
 
 class EtcdStore:
@@ -135,6 +136,7 @@ class EtcdStore:
         """See `Store.watch`."""
         mirror: KeyMirror | None = None
         life: str | None = None
+        backoff = Backoff(_RETRY, jitter=0.5, random=random.random)
         while True:
             self._check_open()
             try:
@@ -144,6 +146,7 @@ class EtcdStore:
                         await self._begin_life(mirror.origin)
                         mirror = await self._list()
                     self._answers()
+                    backoff.reset()
                     if life not in (None, mirror.life):
                         self._registrations.begin_anew()
                     life = mirror.life
@@ -152,13 +155,14 @@ class EtcdStore:
                 async with aclosing(self._follow(mirror)) as following:
                     async for changed in following:
                         self._answers()
+                        backoff.reset()
                         if changed:
                             yield mirror.snapshot()
             except MirrorLostError:
                 mirror = None
             except StoreError as error:
                 self._is_silent(error)
-                await asyncio.sleep(_RETRY * random.uniform(0.5, 1))
+                await asyncio.sleep(backoff.next_pause())
 
     async def close(self) -> None:
         """See `Store.close`. The lease lives on for its time: a daemon that comes back takes it over."""

@@ -12,7 +12,7 @@ from mesh.store.etcd.messages import KeyValue
 from tests.store.contract import watching
 from tests.store.etcd.server import EtcdServer, ends_as, etcd, following, until, worker
 
-ELDER, NEWER = (dict([encode_daemon("w1", "0.1.0", session)]) for session in ("elder", "newer"))
+ELDER, NEWER = (encode_daemon("w1", "0.1.0", session) for session in ("elder", "newer"))
 RECORDS = {"workers/w1/x": b"x", "workers/w1/y": b"y", **ELDER}
 
 

@@ -15,7 +15,7 @@ from mesh.store.etcd import EtcdStore
 from tests.store.contract import watching
 from tests.store.etcd.server import EtcdServer, ends_as, etcd, following, until, worker
 
-RECORDS = {"workers/w1/x": b"x", **dict([encode_daemon("w1", "0.1.0", "now")])}
+RECORDS = {"workers/w1/x": b"x", **encode_daemon("w1", "0.1.0", "now")}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def test_an_older_backup_is_another_store(single: EtcdServer, tmp_path: Pa
         async with following(store) as seen:
             await store.read()  # from now on it has an origin
             await store.claim({"claims/a": b"1"})
-            await store.register({**RECORDS, **dict([encode_daemon("w1", "0.1.0", "before")])})
+            await store.register({**RECORDS, **encode_daemon("w1", "0.1.0", "before")})
             single.ctl("snapshot", "save", str(tmp_path / "backup"))
             await store.register(RECORDS)
             await store.claim({"claims/b": b"2"})

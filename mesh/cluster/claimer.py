@@ -1,0 +1,121 @@
+"""Claims what the services that this worker runs lack, and gives a store that was lost its claims back.
+
+All workers decide on the same wishes, so not all of them need to ask: each claims for the services that it runs. Until
+a worker knows which services it runs, it claims for all.
+"""
+
+import asyncio
+import logging
+from functools import partial
+
+from mesh.cluster.claim_transactions import claim_all, restore_claims
+from mesh.cluster.claims import ClaimRequest, is_for_owners
+from mesh.cluster.ports import ConditionReports, Decide
+from mesh.cluster.records.encode import CLAIMS_PREFIX, build_view
+from mesh.cluster.store_writes import RETRY, StoreWrites
+from mesh.model.claims import Claims
+from mesh.model.codes import Code
+from mesh.model.service import Name, Service
+from mesh.model.view import ClusterView
+from mesh.store import Store, StoreError, StoreSnapshot
+from mesh.util.backoff import Backoff
+from mesh.util.offload import compute
+from mesh.util.pacing import PacedSignal
+
+log = logging.getLogger("vipmesh")
+
+REST, LONGEST_REST = 4.0, 1.0
+"""How many times as long as a decision took until the next one, and how many seconds at most."""
+
+
+class Claimer:
+    """Decides on every new view what to claim, and asks the store for it; its next snapshot shows what was granted."""
+
+    def __init__(self, store: Store, decide: Decide, reports: ConditionReports, writes: StoreWrites) -> None:
+        self._store = store
+        self._decide = decide
+        self._reports = reports
+        self._writes = writes
+        self._due = PacedSignal(REST, LONGEST_REST)
+        self._knows_own_services = False
+        self._owners: frozenset[str] = frozenset()
+        """Owners of the services that this worker offers."""
+        self._names: frozenset[Name] = frozenset()
+        """Names of the services that this worker offers."""
+        self._view = ClusterView()
+        self._granted_for: tuple[tuple[Service, ...], Claims] | None = None
+        """The services and claims for which every wish was granted; None: ask for them again."""
+        self._lost: Claims | None = None
+        """Claims to give back to a store that was lost; None: nothing was lost, or everything is back."""
+
+    @property
+    def has_claims_to_restore(self) -> bool:
+        """Whether the store was lost and has not got its claims back yet."""
+        return self._lost is not None
+
+    def offer(self, services: tuple[Service, ...]) -> None:
+        """These are the services that this worker runs. Those that it did not run before need their claims."""
+        owners, names = self._owners, self._names
+        self._knows_own_services = True
+        self._owners = frozenset(service.owner for service in services)
+        self._names = frozenset(service.name for service in services)
+        if not (self._owners <= owners and self._names <= names):
+            self._granted_for = None
+            self._due.set()
+
+    def follow(self, seen: ClusterView) -> None:
+        """This is the newest view."""
+        self._view = seen
+        if self._granted_for != (seen.services, seen.claims):
+            self._due.set()
+
+    def store_was_lost(self, before: StoreSnapshot) -> None:
+        """The store has lost its records, which were these: give back the claims among them."""
+        # Not those of the view, which may be older than the snapshot. Claims of an earlier loss are still to be given
+        # back: the snapshot since may have but a part of them.
+        if self._lost is None:
+            self._lost = build_view({k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)})[0].claims
+        self._due.set()
+
+    async def run(self) -> None:
+        """Claim what is lacking; until cancelled."""
+        backoff = Backoff(RETRY)
+        while True:
+            await self._due.wait()
+            seen = self._view
+            try:
+                # Before anything new is claimed: it might take what another service had.
+                await self._restore()
+                if (seen.services, seen.claims) != self._granted_for:
+                    await self._claim(seen)
+            except StoreError as error:
+                self._writes.failed("claims", error)
+                await asyncio.sleep(backoff.next_pause())
+                self._due.set()
+            else:
+                backoff.reset()
+                self._writes.succeeded("claims")
+
+    async def _claim(self, seen: ClusterView) -> None:
+        with self._due.work():
+            wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
+        self._reports.found("claims", conflicts)
+        all_granted = await claim_all(self._store, [wish for wish in wanted if self._is_own(wish)])
+        self._granted_for = (seen.services, seen.claims) if all_granted else None
+
+    def _is_own(self, wish: ClaimRequest) -> bool:
+        return not self._knows_own_services or is_for_owners(wish, self._owners, self._names)
+
+    async def _restore(self) -> None:
+        lost = self._lost
+        if lost is None:
+            return
+        refused = await restore_claims(self._store, lost)
+        if refused:
+            log.error(
+                "%d claims could not be given back to the store: others have them by now",
+                refused,
+                extra=Code.STORE_LOST_DATA.extra,
+            )
+        if self._lost is lost:
+            self._lost = None

@@ -1,0 +1,118 @@
+"""Keeps this worker's records in the store as they must be: its services, its endpoints, their health, its daemon.
+
+While the store is out of reach the newest records wait; only those are written afterwards.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from mesh.cluster.name_guard import NameGuard
+from mesh.cluster.records.encode import build_view, encode_verdict, own_prefixes
+from mesh.cluster.store_writes import RETRY, StoreWrites
+from mesh.model.service import EndpointKey, Health
+from mesh.model.view import HealthReport
+from mesh.store import Store, StoreError, StoreSnapshot
+from mesh.util.backoff import Backoff
+from mesh.util.pacing import PacedSignal
+
+REST, LONGEST_REST = 1.0, 1.0
+"""How many times as long as a write took until the next one, and how many seconds at most."""
+
+
+class RecordPublisher:
+    """Writes the records under this worker's lease. `offer` and `judge` may be called with the same again."""
+
+    def __init__(
+        self, worker: str, store: Store, daemon: Mapping[str, bytes], guard: NameGuard, writes: StoreWrites
+    ) -> None:
+        """`daemon` is the record of this daemon: one key and its value."""
+        self._worker = worker
+        self._store = store
+        self._daemon = daemon
+        self._guard = guard
+        self._writes = writes
+        self._due = PacedSignal(REST, LONGEST_REST)
+        self._snapshot: StoreSnapshot | None = None
+        """None until the store has answered once."""
+        self._offered: Mapping[str, bytes] | None = None
+        """None until all sources have answered once."""
+        self._endpoints: frozenset[str] = frozenset()
+        """Ids of the offered endpoints."""
+        self._said: Mapping[EndpointKey, HealthReport] | None = None
+        """None until probing has begun: what an earlier run of this worker said stays."""
+        self._registered: Mapping[str, bytes] = {}
+        """What the store holds; empty: that is not known, since a write that failed may have been applied."""
+
+    def offer(self, records: Mapping[str, bytes], endpoints: frozenset[str]) -> None:
+        """These are the records of everything that this worker runs, and the ids of its endpoints."""
+        self._offered = records
+        self._endpoints = endpoints
+        self._due.set()
+
+    def judge(self, said: Mapping[EndpointKey, HealthReport]) -> None:
+        """This is the health of every endpoint that this worker probes."""
+        if said is not self._said and said != self._said:
+            self._said = said
+            self._due.set()
+
+    def follow(self, snapshot: StoreSnapshot) -> None:
+        """This is the newest snapshot of the store."""
+        is_first, self._snapshot = self._snapshot is None, snapshot
+        was_contested = self._guard.is_contested
+        self._guard.follow(snapshot.records)
+        if was_contested and not self._guard.is_contested:
+            self._registered = {}
+            self._due.set()
+        if is_first or self._said is None:
+            self._due.set()
+
+    def store_was_lost(self) -> None:
+        """The store holds nothing of what was written: write all of it again."""
+        self._registered = {}
+        self._guard.store_was_lost()
+        self._due.set()
+
+    def formerly_kept(self) -> frozenset[EndpointKey]:
+        """Own endpoints that an earlier run left in traffic although they failed; empty once `judge` was called."""
+        return build_view(self._former_verdicts())[0].kept if self._said is None else frozenset()
+
+    async def run(self) -> None:
+        """Write what has changed; until cancelled."""
+        backoff = Backoff(RETRY)
+        while True:
+            await self._due.wait()
+            records = self._records()
+            if records is None or records == self._registered or self._guard.is_contested:
+                continue
+            try:
+                with self._due.work():
+                    await self._store.register(records)
+            except StoreError as error:
+                self._registered = {}
+                self._writes.failed("registration", error)
+                await asyncio.sleep(backoff.next_pause())
+                self._due.set()
+            else:
+                backoff.reset()
+                self._registered = records
+                self._writes.succeeded("registration")
+
+    def _records(self) -> dict[str, bytes] | None:
+        """Everything that must be under this worker's lease; None while that is not known."""
+        if self._offered is None or self._snapshot is None:
+            return None
+        if self._said is None:
+            said = self._former_verdicts()
+        else:
+            said = dict(
+                encode_verdict(self._worker, key, health, kept=kept, held_back=held_back)
+                for key, (health, kept, held_back) in self._said.items()
+                if health is not Health.STARTING and (key[0] != self._worker or key[1] in self._endpoints)
+            )
+        return {**self._offered, **said, **self._daemon}
+
+    def _former_verdicts(self) -> dict[str, bytes]:
+        """The verdicts of this worker that the store holds."""
+        _, health = own_prefixes(self._worker)
+        records = {} if self._snapshot is None else self._snapshot.records
+        return {key: value for key, value in records.items() if key.startswith(health)}

@@ -123,11 +123,11 @@ class Process:
     async def carried(self) -> list[tuple[int, float, int]]:
         """Of each worker: its real servers, since when, and how many passes it has made."""
         planes = self.planes
-        return [(planes[n].real_servers, planes[n].changed_at, w.loop.passes) for n, w in self.workers.items()]
+        return [(planes[n].real_servers, planes[n].changed_at, w.loop.figures.passes) for n, w in self.workers.items()]
 
     async def digests(self) -> list[str | None]:
         """Of each worker's table."""
-        return [worker.loop.digest() for worker in self.workers.values()]
+        return [worker.loop.snapshots.digest() for worker in self.workers.values()]
 
     async def listen(self, count: int) -> None:
         """Have so many bare watches."""

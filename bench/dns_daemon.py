@@ -13,11 +13,11 @@ from typing import cast
 
 import uvloop
 
+from mesh.control.assembly import LoopParts, control_loop
+from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.ports import WorkerConfig
-from mesh.control.reconciler import Reconciler
 from mesh.control.snapshot import WorkerFacts
-from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
 from mesh.model.service import Instance
 from mesh.testing.dataplane import FakeDataPlane
@@ -74,20 +74,21 @@ async def serve(port: int, services: int, changes: int, *, threaded: bool) -> No
     else:
         names = NameServer([("127.0.0.1", port)], empty)
     await names.start()
-    wake = asyncio.Event()
-    prober = Prober(wake.set)
+    context = LoopContext(ClusterState(POOL))
+    prober = Prober(context.events.wake.set)
     source = FakeSource()
-    loop = Reconciler(
+    loop = control_loop(
         WorkerConfig("w1", "bench.test", POOL, range(30000, 30010), 0.0),
         WorkerFacts("0", "w1", "memory", "a bench"),
-        host=FakeHost(),
-        sources=[source],
-        store=MemoryStore(MemoryCluster(), "w1"),
-        plane=FakeDataPlane(),
-        published=PublishedPorts(),
-        prober=prober,
-        publish=ZonePublisher(lambda found: names.replace(*draft.update(found))),
-        wake=wake,
+        LoopParts(
+            host=FakeHost(),
+            sources=[source],
+            store=MemoryStore(MemoryCluster(), "w1"),
+            plane=FakeDataPlane(),
+            prober=prober,
+            publish=ZonePublisher(lambda found: names.replace(*draft.update(found))),
+        ),
+        context,
     )
     command = (sys.executable, __file__, "probes")
     pipe = asyncio.subprocess.PIPE
@@ -99,7 +100,7 @@ async def serve(port: int, services: int, changes: int, *, threaded: bool) -> No
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, toggle)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(prober.run())
-        tasks.create_task(loop.run())
+        tasks.create_task(loop.reconciler.run())
         all_of_them = _instances(services, backend)
         first, step = 0, int(changes * TICK / 2)
         while True:

@@ -19,11 +19,11 @@ from dnslib import DNSRecord
 from probes_peers import PORT
 
 from harness import Row, ratio, running
+from mesh.control.assembly import LoopParts, control_loop
+from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.ports import WorkerConfig
-from mesh.control.reconciler import Reconciler
 from mesh.control.snapshot import WorkerFacts
-from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
 from mesh.model.service import Instance
 from mesh.testing.dataplane import FakeDataPlane
@@ -93,24 +93,25 @@ async def serve(port: int, probed: bool, backend: int) -> None:
     empty = draft.update({})[0]
     names = ThreadedServer(lambda: NameServer([("127.0.0.1", port)], empty))
     await names.start()
-    wake = asyncio.Event()
-    prober, source = Prober(wake.set), FakeSource()
-    loop = Reconciler(
+    context = LoopContext(ClusterState(ip_network("10.112.0.0/12")))
+    prober, source = Prober(context.events.wake.set), FakeSource()
+    loop = control_loop(
         WorkerConfig("w1", "bench.test", ip_network("10.112.0.0/12"), range(30000, 30010), 0.0),
         WorkerFacts("0", "w1", "memory", "a bench"),
-        host=FakeHost(),
-        sources=[source],
-        store=MemoryStore(MemoryCluster(), "w1"),
-        plane=FakeDataPlane(),
-        published=PublishedPorts(),
-        prober=prober,
-        publish=ZonePublisher(lambda services: names.replace(*draft.update(services))),
-        wake=wake,
+        LoopParts(
+            host=FakeHost(),
+            sources=[source],
+            store=MemoryStore(MemoryCluster(), "w1"),
+            plane=FakeDataPlane(),
+            prober=prober,
+            publish=ZonePublisher(lambda services: names.replace(*draft.update(services))),
+        ),
+        context,
     )
     source.say(_instances(backend, probed))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(prober.run(), name="prober")
-        tasks.create_task(loop.run(), name="loop")
+        tasks.create_task(loop.reconciler.run(), name="loop")
 
 
 if __name__ == "__main__":

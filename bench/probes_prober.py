@@ -44,7 +44,7 @@ async def serve(count: int, interval: float, port: int) -> None:
     before = resident()
     probe = Probe(ProbeKind.HTTP, port, "/health", interval=interval)
     first = ip_address("127.1.0.1")
-    prober.watch({f"bench/server/{n}": ProbeTarget(probe, str(first + n), port) for n in range(count)})
+    prober.watch({("w1", f"bench/server/{n}"): ProbeTarget(probe, str(first + n), port) for n in range(count)})
     running = asyncio.get_running_loop().create_task(prober.run(), name="prober")
     while await asyncio.to_thread(sys.stdin.readline):
         late, stats.seen = sorted(stats.seen), []

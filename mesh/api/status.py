@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mesh.control.planner import Plan
+from mesh.control.planner import Plan, has_virtual_servers
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status
-from mesh.model.eligibility import endpoint_verdict, held_names, is_same_family, takes_traffic, vip_of
+from mesh.model.eligibility import endpoint_verdict, held_names, serves, vip_of
 from mesh.model.problem import Notices
 from mesh.model.service import Address, Name
 from mesh.model.table import VirtualKey
@@ -109,6 +109,7 @@ def service_statuses(view: ClusterView, known: HealthStatus, planned: Plan) -> t
     for service in view.services:
         vip = vip_of(service, view)
         keys = at.get(vip, []) if vip is not None else []
+        is_served = has_virtual_servers(planned, service.owner)
         rows = tuple(
             EndpointStatus(
                 id=endpoint.id,
@@ -118,9 +119,7 @@ def service_statuses(view: ClusterView, known: HealthStatus, planned: Plan) -> t
                 weight=endpoint.weight,
                 release=endpoint.release,
                 health=endpoint_verdict(service, endpoint, known.health) or "not probed",
-                serving=vip is not None
-                and is_same_family(endpoint, vip)
-                and takes_traffic(service, endpoint, known.traffic),
+                serving=vip is not None and is_served and serves(service, endpoint, vip, known.traffic),
                 last_probe=known.last.get(endpoint.key),
                 drain=endpoint.drain,
                 name=endpoint.name,
@@ -210,12 +209,12 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
 
 def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> WorkerStatus:
     """What an operator should know. `in_detail`: with the last verdicts and the counts, which change all the time."""
-    facts, view = observed.facts, observed.newest
+    facts, effective = observed.facts, observed.effective()
     found: tuple[ServiceStatus, ...] = ()
-    if view is not None and observed.plan is not None:
-        found = service_statuses(
-            view, health_status(view, observed.health(view), observed.judged, in_detail=in_detail), observed.plan
-        )
+    if effective is not None and observed.plan is not None:
+        view = effective.known
+        seen = health_status(observed.health(view), effective.traffic.health, observed.judged, in_detail=in_detail)
+        found = service_statuses(view, seen, observed.plan)
     return WorkerStatus(
         version=facts.version,
         worker=facts.worker,

@@ -217,7 +217,7 @@ def withhold_unreachable(view: ClusterView, lost: Collection[EndpointKey], *, is
     by_key = PersistentMap.of(view.by_key).changed(
         {key: marked(view.by_key[key]) for key in lost if key in view.by_key}
     )
-    return view.regrouped(PersistentMap.of(view.groups).changed(groups), by_key, endpoints=endpoints)
+    return view.with_endpoints(endpoints, PersistentMap.of(view.groups).changed(groups), by_key)
 
 
 def peer_problems(known: DetectorState) -> list[Problem]:

@@ -19,7 +19,6 @@ from mesh.cluster.failure_detector import (
     observe_round,
     peer_problems,
     ping_targets,
-    withhold_unreachable,
 )
 from mesh.cluster.ping import PingFunction, ping_worker
 from mesh.cluster.ping_schedule import plan_pings
@@ -68,65 +67,73 @@ class _DoubtfulEndpoints:
     """In the place of workers that do not listen."""
 
 
+class Reachability:
+    """Knows which workers and endpoints answer. While no `PeerMonitor` pings, it takes everything for reachable."""
+
+    def __init__(self) -> None:
+        self.known = DetectorState()
+        """What the rounds so far have shown. Replaced as a whole."""
+
+    def answers(self, worker: str) -> bool:
+        """Whether a worker has answered lately."""
+        return self.known.answers(worker)
+
+    def problems(self) -> list[Problem]:
+        """What an operator is told of it now."""
+        return peer_problems(self.known)
+
+    @property
+    def lost(self) -> tuple[frozenset[EndpointKey], bool]:
+        """What is out of reach, and whether that is rather this worker's own fault."""
+        return self.known.lost, self.known.isolated
+
+    def lease_ended(self, workers: Collection[str]) -> None:
+        """The store has lost these, no other ones: what follows does not wait for the end of a round."""
+        self.known = replace(self.known, unleased=frozenset(workers))
+
+
 class PeerMonitor:
-    """Of one worker. Without `run` it finds everything within reach."""
+    """Pings the other workers, round after round."""
 
     def __init__(
         self,
+        reachability: Reachability,
+        others: PeerSource,
         wake: Callable[[], None],
         witnesses: Collection[RealKey] = (),
         question: PingFunction = ping_worker,
     ) -> None:
-        """`wake` is called when something is lost or back; `witnesses`: the store's members on other hosts."""
+        """`reachability` is kept up to date. `wake` is called when something is lost or back; `witnesses`: the store's
+        members on other hosts."""
+        self._reachability = reachability
+        self._others = others
         self._wake = wake
         self._witnesses = tuple(witnesses)
         self._question = question
-        self._known = DetectorState()
         self._last: dict[RealKey, float] = {}
         """When each was asked."""
         self._asked = _DoubtfulEndpoints()
         self._begin = randrange(1 << 16)
 
-    def answers(self, worker: str) -> bool:
-        """Whether a worker has answered lately."""
-        return self._known.answers(worker)
-
-    def problems(self) -> list[Problem]:
-        """What an operator is told of it now."""
-        return peer_problems(self._known)
-
-    @property
-    def lost(self) -> tuple[frozenset[EndpointKey], bool]:
-        """What is out of reach, and whether that is rather this worker's own fault."""
-        return self._known.lost, self._known.isolated
-
-    def withheld(self, view: ClusterView) -> ClusterView:
-        """The view in which what is out of reach takes no new connection."""
-        lost, isolated = self.lost
-        return withhold_unreachable(view, lost, isolated=isolated)
-
-    def lease_ended(self, workers: Collection[str]) -> None:
-        """The store has lost these, no other ones: what follows does not wait for the end of a round."""
-        self._known = replace(self._known, unleased=frozenset(workers))
-
-    async def run(self, others: PeerSource) -> None:
+    async def run(self) -> None:
         """Ask until cancelled."""
         loop = asyncio.get_running_loop()
-        begun = loop.time() - ROUND_INTERVAL
+        others, begun = self._others, loop.time() - ROUND_INTERVAL
         while True:
             before, begun = begun, loop.time()
             workers, deaf = others.workers(), others.deaf()
             asked = self._in_question(others.view(), deaf)
             seen = await self._round(workers, asked, min(begun - before, 2 * ROUND_INTERVAL))
-            known = self._known
-            self._known = observe_round(known, seen, workers.keys(), others.unleased(), deaf)
-            if _consequences(self._known) != _consequences(known):
+            known = self._reachability.known
+            now = observe_round(known, seen, workers.keys(), others.unleased(), deaf)
+            self._reachability.known = now
+            if _consequences(now) != _consequences(known):
                 self._wake()
             await asyncio.sleep(ROUND_INTERVAL - (loop.time() - begun))
 
     def _in_question(self, view: ClusterView, deaf: Collection[str]) -> "_DoubtfulEndpoints":
         """The endpoints to ask; worked out anew only where they may be other ones."""
-        known, last = self._known, self._asked
+        known, last = self._reachability.known, self._asked
         doubtful = known.doubtful
         standing = choose_stand_ins(known, view, deaf, self._begin) if deaf else {}
         same = view.endpoints is last.view.endpoints and view.services is last.view.services
@@ -138,7 +145,7 @@ class PeerMonitor:
         return self._asked
 
     async def _round(self, workers: Mapping[str, RealKey], asked: "_DoubtfulEndpoints", seconds: float) -> PingRound:
-        known, endpoints = self._known, {**asked.instead, **asked.doubtful}
+        known, endpoints = self._reachability.known, {**asked.instead, **asked.doubtful}
         if not workers and not endpoints:
             return PingRound()
         turns = {**workers, **{key[0]: place.real for key, place in asked.instead.items()}}

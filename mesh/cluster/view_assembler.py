@@ -86,7 +86,7 @@ class ViewAssembler:
                     seen, broken = await self._picture.build(self._snapshot, self._retained.records(self._snapshot))
                 self._reports.found("store", broken)
                 if silent := self._retained.silent(seen):
-                    seen = seen.regrouped(seen.groups, silent=silent)
+                    seen = seen.with_silent(silent)
                 self._claimer.follow(seen)
                 if seen != self._view:  # what this worker offered itself comes back from the store
                     self._view = seen

@@ -5,7 +5,7 @@ data plane: its last connection has ended, or the drain timeout is over.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from mesh.model.eligibility import real_keys
@@ -17,25 +17,23 @@ from mesh.model.view import ClusterView
 class DrainRequests:
     """What operators asked for, and what the passes have shown. All methods are for the thread of the event loop."""
 
-    def __init__(self) -> None:
-        self.on_change: Callable[[], None] = lambda: None
-        """Called after something was asked for."""
-        self._asked: dict[str, DrainReason] = {}
+    def __init__(self, on_change: Callable[[], None] = lambda: None, adopted: Iterable[Endpoint] = ()) -> None:
+        """`on_change` is called after something was asked for. `adopted`: endpoints as an earlier process registered
+        them; what was asked of that process still holds."""
+        by_hand = (DrainReason.ASKED, DrainReason.MAINTENANCE)
+        self.asked: Mapping[str, DrainReason] = {e.id: e.drain for e in adopted if e.drain in by_hand}
+        """What was asked for, by endpoint id. Replaced as a whole."""
+        self._on_change = on_change
         self._here: frozenset[str] = frozenset()
         self._left = (ClusterView(), Table())
         """What the last pass has seen, and what it has left."""
         self._passed = asyncio.Event()
 
-    def adopt(self, endpoints: Iterable[Endpoint]) -> None:
-        """What was asked of an earlier process still holds."""
-        by_hand = (DrainReason.ASKED, DrainReason.MAINTENANCE)
-        self._asked |= {endpoint.id: endpoint.drain for endpoint in endpoints if endpoint.drain in by_hand}
-
     def ask(self, endpoint: str, why: DrainReason = DrainReason.ASKED) -> None:
         """Send no new connection to it, until `undo`. What is in maintenance stays so when a drain is asked for."""
-        if self._asked.get(endpoint) is not DrainReason.MAINTENANCE:
-            self._asked[endpoint] = why
-        self.on_change()
+        if self.asked.get(endpoint) is not DrainReason.MAINTENANCE:
+            self.asked = {**self.asked, endpoint: why}
+        self._on_change()
 
     def knows(self, endpoint: str) -> bool:
         """Whether it runs on this worker."""
@@ -43,8 +41,8 @@ class DrainRequests:
 
     def undo(self, endpoint: str) -> None:
         """It may take connections again."""
-        self._asked.pop(endpoint, None)
-        self.on_change()
+        self.asked = {id: why for id, why in self.asked.items() if id != endpoint}
+        self._on_change()
 
     def marked(self, instances: Iterable[Instance]) -> list[Instance]:
         """The instances with the drains that were asked for; a maintenance goes before any other."""
@@ -53,7 +51,7 @@ class DrainRequests:
         return found
 
     def _marked(self, instance: Instance) -> Instance:
-        asked = self._asked.get(instance.id)
+        asked = self.asked.get(instance.id)
         if asked is None or (instance.drain is not None and asked is not DrainReason.MAINTENANCE):
             return instance
         return replace(instance, drain=asked)

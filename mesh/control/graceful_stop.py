@@ -8,7 +8,7 @@ goes out before that, with time left to act on it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,31 +53,48 @@ class ContainerEngine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _SignalledContainer:
+class SignalledContainer:
+    """A container that was sent the drain signal."""
+
     container: str
     endpoint: str | None
+    """Its endpoint; None: it has none."""
     seconds: float
+    """Until the engine kills it."""
+
+
+class DrainSignals:
+    """Queues the containers that were sent the drain signal, from who hears of them to who drains them."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[SignalledContainer] = asyncio.Queue()
+
+    def put(self, container: str, endpoint: str | None, seconds: float) -> None:
+        """A container was sent the drain signal, and will be killed in so many seconds."""
+        self._queue.put_nowait(SignalledContainer(container, endpoint, seconds))
+
+    async def get(self) -> SignalledContainer:
+        """The next one."""
+        return await self._queue.get()
 
 
 class GracefulStopper:
     """Drains, and stops what is drained. `run` serves the containers that were sent the drain signal."""
 
-    def __init__(self, leaving: DrainRequests, engines: list[ContainerEngine], drain_timeout: float) -> None:
+    def __init__(
+        self, leaving: DrainRequests, engines: Sequence[ContainerEngine], drain_timeout: float, signals: DrainSignals
+    ) -> None:
         """`drain_timeout`: seconds after which the data plane has given up connections that do not end."""
         self._leaving = leaving
         self._engines = engines
         self._patience = drain_timeout + SETTLE_TIMEOUT
-        self._signalled: asyncio.Queue[_SignalledContainer] = asyncio.Queue()
-
-    def signalled(self, container: str, endpoint: str | None, seconds: float) -> None:
-        """A container was sent the drain signal, and will be killed in so many seconds."""
-        self._signalled.put_nowait(_SignalledContainer(container, endpoint, seconds))
+        self._signals = signals
 
     async def run(self) -> None:
-        """Send the real signal to each that was `signalled`, when it is drained."""
+        """Send the real signal to each container of `signals`, when it is drained."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                one = await self._signalled.get()
+                one = await self._signals.get()
                 tasks.create_task(self._finish(one), name=f"drain {one.container[:12]}")
 
     async def drain(self, name: str, why: DrainReason = DrainReason.ASKED) -> str:
@@ -144,7 +161,7 @@ class GracefulStopper:
             Code.NO_SUCH_ENDPOINT, f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists them"
         )
 
-    async def _finish(self, one: _SignalledContainer) -> None:
+    async def _finish(self, one: SignalledContainer) -> None:
         limit = max(one.seconds - KILL_MARGIN, one.seconds / 2, 0.0)
         if one.endpoint is not None:
             try:

@@ -22,25 +22,25 @@ class LocalOverlay:
     view: ClusterView = field(default_factory=ClusterView)
     here: Mapping[str, Instance] | None = None
     """What runs, by endpoint id; None: not all sources have answered yet."""
-    health: Mapping[str, Health] = field(default_factory=dict)
-    """What the own probes say, by endpoint id."""
+    health: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What the own probes say; those of other workers' endpoints are passed over."""
     endpoints: Mapping[EndpointKey, Endpoint | None] = field(default_factory=dict)
     """Those that are not as in the view; None: it runs no more."""
     verdicts: Mapping[EndpointKey, Health | None] = field(default_factory=dict)
     """The same of the verdicts; None: there is none."""
 
     def after(
-        self, view: ClusterView, here: Mapping[str, Instance] | None, health: Mapping[str, Health]
+        self, view: ClusterView, here: Mapping[str, Instance] | None, health: Mapping[EndpointKey, Health]
     ) -> "LocalOverlay":
         """With the newest of all three. What is as before shall be the same object."""
         keys = changed_keys(self.view.by_key, view.by_key) | changed_keys(self.view.health, view.health)
+        if health is not self.health:
+            keys |= changed_keys(self.health, health)
         own = {id for worker, id in keys if worker == self.worker}
         if (self.here is None) != (here is None):
             own |= {id for worker, id in view.by_key if worker == self.worker}
         elif here is not None and self.here is not here:
             own |= changed_keys(self.here or {}, here)
-        if health is not self.health:
-            own |= changed_keys(self.health, health)
         endpoints, verdicts = dict(self.endpoints), dict(self.verdicts)
         for id in own:
             key = self.worker, id
@@ -52,7 +52,7 @@ class LocalOverlay:
             now = known if here is None else _now(known, here.get(id))
             if now is not known:
                 endpoints[key] = now
-            verdict = health.get(id)
+            verdict = health.get(key)
             verdict = None if verdict is Health.STARTING else verdict  # which is not told to the others either
             if view.health.get(key) is not verdict:
                 verdicts[key] = verdict
@@ -73,13 +73,11 @@ class LocalOverlay:
             groups[owner] = group_endpoints(filter(None, members), health) if any(members) else None
         grouped = PersistentMap.of(view.groups).changed(groups)
         if not changed:
-            return view.regrouped(grouped, health=health)
+            return view.with_health(health, grouped)
         me = self.worker
         kept = [changed.get(e.key, e) if e.worker == me else e for e in view.endpoints]
         endpoints = tuple(endpoint for endpoint in kept if endpoint is not None)
-        return view.regrouped(
-            grouped, PersistentMap.of(view.by_key).changed(changed), endpoints=endpoints, health=health
-        )
+        return view.with_endpoints(endpoints, grouped, PersistentMap.of(view.by_key).changed(changed), health)
 
 
 def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
@@ -90,7 +88,7 @@ def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
     return replace(endpoint, drain=instance.drain, health=instance.health)
 
 
-def known_health(view: ClusterView, worker: str, probed: Mapping[str, Health]) -> Mapping[EndpointKey, Health]:
-    """What the other workers say of their endpoints, and this one's probes (by endpoint id) of its own."""
+def known_health(view: ClusterView, worker: str, probed: Mapping[EndpointKey, Health]) -> Mapping[EndpointKey, Health]:
+    """What the other workers say of their endpoints, and this one's probes of its own."""
     others = {key: health for key, health in view.health.items() if key[0] != worker}
-    return others | {(worker, id): health for id, health in probed.items()}
+    return others | {key: health for key, health in probed.items() if key[0] == worker}

@@ -113,6 +113,12 @@ def changed_servers(before: Plan, after: Plan) -> set[VirtualKey]:
     return {key for part in parts for key in part.virtual_servers}
 
 
+def has_virtual_servers(planned: Plan | None, owner: str) -> bool:
+    """Whether a service has a virtual server here: one whose only port is left to another program has none."""
+    part = planned.parts.get(owner) if planned is not None else None
+    return part is not None and bool(part.virtual_servers)
+
+
 def _indexed(view: ClusterView, before: Plan | None) -> tuple[Mapping[str, Service], Mapping[Name, _Ports]]:
     """The services by owner, and the published ports that each service name holds."""
     last = before.sight if before is not None else None

@@ -1,19 +1,18 @@
-"""What the control loop asks of the parts that have no Protocol of their own, and the pictures it works from.
+"""What the control loop needs of the parts that have no Protocol of their own.
 
-Sources, stores and data planes have one real implementation for each technology, and their Protocols beside them. The
-prober and the host are one each; what the loop uses of them stands here, so that a fake is as small as that.
+Sources, stores and data planes have one implementation for each technology, and their Protocols beside them. The host
+and the exchange with the cluster are one each; what the loop uses of them is here, so that a fake is as small as that.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.config.values import Network
-from mesh.control.planner import Plan
 from mesh.model.claims import Claims
-from mesh.model.service import Address, Instance
+from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
-from mesh.model.view import ClusterView
+from mesh.model.view import ClusterView, HealthReport
 
 
 class HostNetwork(Protocol):
@@ -25,13 +24,47 @@ class HostNetwork(Protocol):
 
 
 class HostUpkeep(Protocol):
-    """Something of the host that the data plane stands on: kernel settings, source NAT."""
+    """Something of the host that the data plane depends on: kernel settings, source NAT."""
 
     async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
         """Set up what is missing or was changed; what that was, a line each, empty if all was well.
 
         `addresses` are the worker's own. Raises `HostError` for what cannot be mended; the rest is.
         """
+        ...
+
+
+class PeerMembership(Protocol):
+    """Which other workers there are."""
+
+    @property
+    def peer_addresses(self) -> Mapping[str, RealKey]:
+        """Where each of them answers pings; without those that do not listen."""
+        ...
+
+    @property
+    def unleased(self) -> Collection[str]:
+        """Those whose lease has ended."""
+        ...
+
+
+class ClusterExchange(PeerMembership, Protocol):
+    """What the loop needs of the exchange between the workers over the store."""
+
+    def judge(self, said: Mapping[EndpointKey, HealthReport], /) -> None:
+        """Tell the others what the probes say of everything that this worker probes."""
+        ...
+
+    def review(self) -> None:
+        """Look again at which workers answer."""
+        ...
+
+    def formerly_kept(self) -> frozenset[EndpointKey]:
+        """Own endpoints that a former process left in traffic although they failed; empty once `judge` was called."""
+        ...
+
+    async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
+        """Call `see` with each new view of the cluster, until cancelled."""
         ...
 
 
@@ -51,15 +84,3 @@ class WorkerConfig:
     """Where the name server answers on the interface of the VIPs."""
     listens: RealKey | None = None
     """Where this worker answers the others."""
-
-
-@dataclass(slots=True)
-class LoopState:
-    """The newest of everything; each task replaces its own part as a whole."""
-
-    instances: dict[int, tuple[Instance, ...]] = field(default_factory=dict)
-    """By source. A source that has not answered yet is not there."""
-    addresses: frozenset[Address] | None = None
-    """The worker's own."""
-    view: ClusterView | None = None
-    plan: Plan | None = None

@@ -7,9 +7,9 @@ gives away its pictures, which nobody changes, and whoever asked works on them i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesh.cluster.failure_detector import withhold_unreachable
-from mesh.control.local_overlay import LocalOverlay, known_health
+from mesh.control.local_overlay import known_health
 from mesh.control.planner import Plan
+from mesh.control.view import EffectiveView, ViewInputs, effective_view
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.errors import CodedText
@@ -41,8 +41,8 @@ class WorkerSnapshot:
     """None until the store has answered once."""
     instances: tuple[Instance, ...] | None = None
     """What runs here; None until every source has answered once."""
-    probed: Mapping[str, Health] = field(default_factory=dict)
-    """What this worker's probes say, by endpoint id."""
+    probed: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What this worker's probes say."""
     judged: HealthSnapshot = field(default_factory=HealthSnapshot)
     """What they have come to, with those of other workers' endpoints."""
     plan: Plan | None = None
@@ -68,14 +68,26 @@ class WorkerSnapshot:
         """How many things there are to look at."""
         return 0 if self.view is None else len(self.view.services) + len(self.view.endpoints)
 
-    @property
-    def newest(self) -> ClusterView | None:
-        """The picture of the cluster with the own endpoints as they are now, and without what is out of reach."""
+    def effective(self) -> EffectiveView | None:
+        """The view that the next pass would plan from; None until the store has answered once. Computed at each call.
+
+        It follows the panic decisions of the last pass: they are made once in a pass, and never for a status.
+        """
         if self.view is None:
             return None
-        here = None if self.instances is None else {instance.id: instance for instance in self.instances}
-        view = LocalOverlay(self.facts.worker).after(self.view, here, self.probed).picture()
-        return withhold_unreachable(view, self.lost, isolated=self.isolated).judged(self.judged.health)
+        return effective_view(
+            ViewInputs(
+                self.facts.worker,
+                self.view,
+                instances=None if self.instances is None else {instance.id: instance for instance in self.instances},
+                probed=self.probed,
+                lost=self.lost,
+                isolated=self.isolated,
+                takeover=self.judged.health,
+                kept=self.judged.kept,
+                held_back=self.judged.held_back,
+            )
+        )
 
     @property
     def all_problems(self) -> tuple[Problem, ...]:
@@ -83,7 +95,7 @@ class WorkerSnapshot:
         return tuple(problem for part in sorted(self.problems) for problem in self.problems[part])
 
     def health(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
-        """What is known of the endpoints of `newest`, with the own ones that have not answered yet."""
+        """What is known of the endpoints of a view, with the own ones that have not answered yet."""
         return known_health(view, self.facts.worker, self.probed)
 
 
@@ -94,8 +106,8 @@ class DetailedSnapshot:
     observed: WorkerSnapshot
     domain: Name
     """What completes a bare name."""
-    verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)
-    """The last verdicts on this worker's endpoints, by id, oldest first."""
+    verdicts: Mapping[EndpointKey, Sequence[Verdict]] = field(default_factory=dict)
+    """The last verdicts on this worker's endpoints, oldest first."""
     contested: frozenset[tuple[Transport, int]] = frozenset()
     """Published ports that programs of this worker listen on."""
     names: Mapping[Name, Address] = field(default_factory=dict)

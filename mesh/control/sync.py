@@ -61,6 +61,10 @@ class DataPlaneSync:
         """What of it was not as planned: what drains."""
         self._audited_at = -math.inf
 
+    async def read(self) -> Table:
+        """What the data plane holds before anything was planned. Raises `DataPlaneError`."""
+        return await self._plane.read()
+
     async def program(self, planned: Plan) -> Sequence[OperationFailure]:
         """Make it so; what of it was refused. Raises `DataPlaneError` if the data plane does not answer.
 

@@ -32,9 +32,9 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
     Returns what was removed and what could not be, a line each. Raises `StoreError` while a daemon runs, whose work
     this would undo only for a moment, and `DataPlaneError`.
     """
-    published = PublishedPorts()
-    published.claims = await _claims(settings)
-    published.know([settings.node_address] if settings.node_address else await worker_addresses())
+    claims = await _claims(settings)
+    addresses = [settings.node_address] if settings.node_address else await worker_addresses()
+    published = PublishedPorts(lambda: claims, lambda: addresses)
     removed: list[str] = []
     failed: list[CodedText] = []
     interface = MeshInterface()

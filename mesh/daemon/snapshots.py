@@ -4,7 +4,7 @@ Everything is taken down at once in the loop's thread; what it comes to is worke
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 
@@ -16,8 +16,7 @@ from mesh.api.http.server import AdminListenConfig
 from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices
 from mesh.config.settings import Settings
-from mesh.control.snapshot import DetailedSnapshot, WorkerSnapshot
-from mesh.control.stats import LoopStats
+from mesh.control.assembly import ControlLoop
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.health.prober import Prober
 from mesh.model.problem import Notices
@@ -39,34 +38,33 @@ def admin_listen_config(settings: Settings) -> AdminListenConfig:
 
 
 class SnapshotCollector:
-    """Of one worker. `feed` is to be run, and told of changes."""
+    """Collects snapshots for event watchers and metrics scrapes. `feed` is to be run."""
 
     def __init__(
         self,
-        observe: Callable[[], WorkerSnapshot],
-        evidence: Callable[[], DetailedSnapshot],
-        figures: LoopStats,
+        loop: ControlLoop,
         *,
+        passed: asyncio.Event,
         plane: DataPlane,
         prober: Prober,
         names: ThreadedServer,
         most_services: int,
     ) -> None:
-        """`most_services`: so many have series of their own in the metrics."""
-        self._observe = observe
-        self._evidence = evidence
-        self._figures = figures
+        """`passed` is set after each pass of the loop. `most_services`: so many have series of their own in the
+        metrics."""
+        self._snapshots = loop.snapshots
+        self._figures = loop.figures
         self._plane = plane
         self._prober = prober
         self._names = names
         self._most_services = most_services
-        self.feed = EventBroadcaster(self._moment)
+        self.feed = EventBroadcaster(self._moment, passed)
 
     async def measure(self) -> MetricsInput:
         """For a scrape."""
         traffic = await self._traffic()
         return MetricsInput(
-            self._observe(),
+            self._snapshots.observe(),
             self._figures.copy(),
             self._prober.figures(),
             asdict(self._names.counters),
@@ -79,7 +77,7 @@ class SnapshotCollector:
 
     async def explain(self, asked: str) -> tuple[Explanation, Notices]:
         """The request path to what is asked, and its messages with their codes."""
-        evidence = self._evidence()
+        evidence = self._snapshots.evidence()
         explanation = await compute(evidence.observed.size, partial(explain, asked, evidence))
         return explanation, notices(evidence.observed)
 
@@ -89,7 +87,7 @@ class SnapshotCollector:
             connections = await self._plane.connections()
         except DataPlaneError:
             connections = {}
-        return EventInput(self._observe(), asyncio.get_running_loop().time(), traffic, connections)
+        return EventInput(self._snapshots.observe(), asyncio.get_running_loop().time(), traffic, connections)
 
     async def _traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         try:

@@ -16,15 +16,15 @@ from pathlib import Path
 from mesh import __version__
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
-from mesh.cluster.peer_monitor import PeerMonitor
 from mesh.cluster.records.encode import build_view
 from mesh.config.settings import Driver, Settings
+from mesh.control.assembly import LoopParts, control_loop
+from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
-from mesh.control.graceful_stop import ContainerEngine, GracefulStopper
+from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
 from mesh.control.ports import HostUpkeep, WorkerConfig
-from mesh.control.reconciler import Reconciler
 from mesh.control.snapshot import WorkerFacts
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
@@ -46,6 +46,7 @@ from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
+from mesh.model.part import ProblemPart
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
@@ -108,13 +109,13 @@ async def run_daemon(
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
         stack.push_async_callback(store.close)
-        published = PublishedPorts()
+        context = LoopContext(ClusterState(settings.vip_pool))
+        published = PublishedPorts(context.cluster.claims, context.cluster.all_addresses)
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
-        wake = asyncio.Event()
         engine = settings.source_docker_socket
-        prober = Prober(wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
+        prober = Prober(context.events.wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
         plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
         resolver = await bind_resolver(interface, resolver_address(settings))
@@ -129,39 +130,41 @@ async def run_daemon(
             raise StartError(Code.DNS_CANNOT_LISTEN, f"{error}{or_off}") from error
         stack.push_async_callback(names.stop)
         presence = await _present(settings, stack)
-        leaving = DrainRequests()
-        leaving.adopt(await read_own_endpoints(store, settings.node_name))
-        sources, stopping = _sources(settings, environment, leaving)
-        former = await _former(settings, plane, interface, published, lambda: loop.passes > 0)
-        loop = Reconciler(
+        drains = DrainRequests(
+            context.events.instances_changed.set, await read_own_endpoints(store, settings.node_name)
+        )
+        signals = DrainSignals()
+        sources, engines = _sources(settings, environment, signals)
+        stopping = GracefulStopper(drains, engines, settings.dataplane_drain_timeout, signals)
+        former = await _former(settings, plane, interface, published, lambda: context.figures.passes > 0)
+        loop = control_loop(
             _site(settings, resolver, presence.listens),
             _facts(settings, plane, reason, names.addresses),
-            host=HostAddresses(settings.node_address),
-            sources=sources,
-            store=store,
-            plane=plane,
-            upkeep=[*_upkeep(settings, plane), *former],
-            listening=None if isinstance(plane, UserspaceDataPlane) else listening_ports,
-            published=published,
-            prober=prober,
-            publish=_publisher(draft, names),
-            wake=wake,
-            leaving=leaving,
-            reach=PeerMonitor(wake.set, presence.witnesses),
+            LoopParts(
+                host=HostAddresses(settings.node_address),
+                sources=sources,
+                store=store,
+                plane=plane,
+                upkeep=[*_upkeep(settings, plane), *former],
+                listening=listening_ports if plane.forwards_in_kernel else None,
+                prober=prober,
+                publish=_publisher(draft, names),
+                drains=drains,
+                witnesses=presence.witnesses,
+            ),
+            context,
         )
         telling = SnapshotCollector(
-            loop.observe,
-            loop.evidence,
-            loop.figures,
+            loop,
+            passed=context.events.passed,
             plane=plane,
             prober=prober,
             names=names,
             most_services=settings.metrics_services,
         )
-        loop.on_pass = telling.feed.changed
         api = AdminApi(
             admin_listen_config(settings),
-            loop.observe,
+            loop.snapshots.observe,
             stopping.verbs(),
             telling.measure,
             telling.feed,
@@ -174,26 +177,22 @@ async def run_daemon(
             parts = [
                 tasks.create_task(store.run(), name="store"),
                 tasks.create_task(prober.run(), name="prober"),
-                tasks.create_task(loop.run(), name="reconciler"),
+                tasks.create_task(loop.reconciler.run(), name="reconciler"),
                 tasks.create_task(stopping.run(), name="stopping"),
                 tasks.create_task(telling.feed.run(), name="events"),
             ]
             started(
                 RunningDaemon(
-                    lambda: worker_status(loop.observe(), in_detail=True),
+                    lambda: worker_status(loop.snapshots.observe(), in_detail=True),
                     names.addresses,
                     _reload(sources),
-                    _listening_on(plane),
-                    loop.is_alive,
+                    plane.listening_on,
+                    loop.reconciler.is_alive,
                 )
             )
             await stop.wait()
             for part in parts:
                 part.cancel()
-
-
-def _status(loop: Reconciler) -> WorkerStatus:
-    return worker_status(loop.observe(), in_detail=True)
 
 
 async def refuse_overlap(settings: Settings) -> None:
@@ -237,10 +236,10 @@ async def choose_data_plane(
 
 
 def _upkeep(settings: Settings, plane: DataPlane) -> list[HostUpkeep]:
-    """What the data plane stands on; a proxy stands on nothing."""
-    if isinstance(plane, UserspaceDataPlane):
+    """The settings of the host that the data plane depends on; a proxy depends on none."""
+    if not plane.forwards_in_kernel:
         return []
-    router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=isinstance(plane, ipvs.IpvsDataPlane))
+    router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=plane.name == Driver.IPVS)
     return [router, Masquerade(settings.vip_pool, settings.dataplane_local_networks)]
 
 
@@ -255,7 +254,7 @@ async def _former(
     pool = settings.vip_pool
     if pool.is_loopback or await nftables.unavailable_reason(pool.version) is not None:
         return []
-    if isinstance(plane, nftables.NftablesDataPlane):
+    if plane.name == Driver.NFTABLES:
         return [IpvsHandover(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
     return [NftablesHandover(taken_over)]
 
@@ -283,13 +282,13 @@ def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zo
 
 
 def _sources(
-    settings: Settings, environment: Mapping[str, str], leaving: DrainRequests
-) -> tuple[list[ComposeSource | DockerSource], GracefulStopper]:
+    settings: Settings, environment: Mapping[str, str], signals: DrainSignals
+) -> tuple[list[ComposeSource | DockerSource], list[ContainerEngine]]:
+    """The sources of instances, and the engines that run containers; each may be empty."""
     sources: list[ComposeSource | DockerSource] = []
     engines: list[ContainerEngine] = []
-    stopping = GracefulStopper(leaving, engines, settings.dataplane_drain_timeout)
     if settings.source_compose_files:
-        sources.append(ComposeSource(settings.source_compose_files, env=environment))
+        sources.append(ComposeSource(settings.source_compose_files, env=environment, name=_source_name(sources)))
     if settings.source_docker_socket is not None:
         rules = InstanceRules(
             domain=settings.dns_domain,
@@ -298,7 +297,7 @@ def _sources(
             worker=settings.node_address,
             version=settings.vip_pool.version,
         )
-        docker = DockerSource(settings.source_docker_socket, rules, on_drain=stopping.signalled)
+        docker = DockerSource(settings.source_docker_socket, rules, name=_source_name(sources), on_drain=signals.put)
         sources.append(docker)
         engines.append(DockerEngine(settings.source_docker_socket, docker, ActionRefusedError))
     if not sources:
@@ -307,7 +306,12 @@ def _sources(
             "what was registered before stays in force",
             extra=Code.NO_SOURCE.extra,
         )
-    return sources, stopping
+    return sources, engines
+
+
+def _source_name(sources: Sequence[ComposeSource | DockerSource]) -> str:
+    """The name of the next source."""
+    return f"{ProblemPart.SOURCE} {len(sources)}"
 
 
 async def read_own_endpoints(store: Store, worker: str) -> list[Endpoint]:
@@ -330,12 +334,6 @@ def _reload(sources: Sequence[ComposeSource | DockerSource]) -> Callable[[], Non
             source.touch()
 
     return reload
-
-
-def _listening_on(plane: DataPlane) -> Callable[[VirtualKey], tuple[Address, int]]:
-    if isinstance(plane, UserspaceDataPlane):
-        return plane.listening_on
-    return lambda key: (key.address, key.port)
 
 
 async def _present(settings: Settings, stack: AsyncExitStack) -> PeerEndpoint:

@@ -45,6 +45,16 @@ class DataPlane(Protocol):
         """The name of the data plane: `ipvs`, `nftables` or `userspace`."""
         ...
 
+    @property
+    def forwards_in_kernel(self) -> bool:
+        """Whether the kernel forwards: it needs settings of the host, goes on without this process, and would take a
+        published port from a program that listens on it. Otherwise this process forwards."""
+        ...
+
+    def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
+        """Where a virtual server is really reached: its own address and port unless a port offset is set."""
+        ...
+
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
         """Return what is programmed now, ours alone; an empty `Table` if nothing is.
 

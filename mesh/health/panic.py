@@ -37,7 +37,6 @@ from mesh.health.correlation import (
     update_failures,
 )
 from mesh.health.population import EndpointPopulation
-from mesh.model.persistent_map import changed_keys
 from mesh.model.service import EndpointKey, Health
 from mesh.model.view import ClusterView
 
@@ -83,6 +82,18 @@ class PanicState:
     """By `Service.owner`."""
     groups: Mapping[FailureGroup, _Keys] = field(default_factory=dict, repr=False)
     """Of each suspected group, those that answered a moment before."""
+
+
+@dataclass(frozen=True, slots=True)
+class PanicInput:
+    """What one update of the panic state follows from, beside the view."""
+
+    before: PanicState
+    asked: ProbeEvidence
+    percent: int
+    """The floor of services whose labels do not say."""
+    now: float
+    """Seconds of a clock that never goes back."""
 
 
 def resume_panic_state(view: ClusterView, up: Iterable[EndpointKey], kept: _Keys, now: float) -> PanicState:
@@ -133,14 +144,6 @@ def update_panic_state(
         kept = frozenset(key for owner, of in fallen.items() for key in _keep(owner, roll, of.since, suspected))
     told = tuple(_suspicion(group, suspected[group], moment, kept) for group in sorted(suspected))
     return PanicState(kept, told, roll, fallen, suspected)
-
-
-def panic_effort(before: PanicState, view: ClusterView) -> int:
-    """About how many endpoints `update_panic_state` will look at."""
-    if before.groups or before.roll.view.services is not view.services:
-        return len(view.endpoints)
-    known = before.roll.view.groups
-    return sum(len(view.groups[owner].endpoints) for owner in changed_keys(known, view.groups) if owner in view.groups)
 
 
 def panic_overrides(view: ClusterView, kept: _Keys, held_back: _Keys) -> Mapping[EndpointKey, Health]:

@@ -32,7 +32,7 @@ from mesh.health.stats import ProbeStats
 from mesh.health.targets import ProberCounters, ProbeTarget, TargetHealth, TargetState
 from mesh.health.timer_wheel import TimerWheel, first_due, next_due, slot_end
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Address, Health
+from mesh.model.service import Address, EndpointKey, Health
 from mesh.model.table import RealKey
 
 log = logging.getLogger(__name__)
@@ -48,13 +48,18 @@ MAX_PASSIVE_FACTOR = 5
 class CommandChecker(Protocol):
     """The way of asking that goes through a container engine."""
 
-    def __call__(self, key: str, probe: Probe, /) -> Coroutine[None, None, Verdict | None]:
+    def __call__(self, id: str, probe: Probe, /) -> Coroutine[None, None, Verdict | None]:
         """As `CheckFunction`, of an endpoint by its id; None: it could not be asked, which says nothing about it."""
         ...
 
 
 class Prober:
-    """All methods are called in the event loop's thread; times are those of its clock."""
+    """Probes endpoints and knows the health of each. All methods are called in the event loop's thread; times are those
+    of its clock.
+    """
+
+    # 18 attributes: the state of one scheduler that sleeps, is woken and begins checks. Half of them are the other
+    # classes of this package (wheel, turns, batch, counts); what is left are the flags of its one sleeping place.
 
     def __init__(
         self,
@@ -70,8 +75,8 @@ class Prober:
         self._in_volleys = checks is None
         self._commands = commands
         self._turns: AdmissionQueue[TargetState] = AdmissionQueue(max_in_flight)
-        self._wheel = TimerWheel()
-        self._watched: dict[str, TargetState] = {}
+        self._wheel: TimerWheel[EndpointKey] = TimerWheel()
+        self._watched: dict[EndpointKey, TargetState] = {}
         self._at: dict[Address, list[TargetState]] | None = None
         """By address; None: to be made anew."""
         self._volley: CheckBatch | None = None
@@ -87,8 +92,8 @@ class Prober:
         self._figures = ProbeStats()
         self.stats = ProberCounters()
 
-    def watch(self, targets: Mapping[str, ProbeTarget]) -> None:
-        """Make these, by endpoint id, the whole set; the same set again changes nothing.
+    def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
+        """Make these the whole set; the same set again changes nothing.
 
         A target that is known keeps its state and its rhythm, also when its probe has changed; one with another
         address or port is a new one. What is no longer named is dropped, and a check of it that is in flight is ended.
@@ -107,24 +112,24 @@ class Prober:
         self._at = self._stands = None
         self._rouse()
 
-    def health(self) -> Mapping[str, Health]:
-        """The health of every target as of now, by endpoint id; the same object while nothing has changed."""
+    def health(self) -> Mapping[EndpointKey, Health]:
+        """The health of every target as of now; the same object while nothing has changed."""
         return self._standing().health
 
-    def held_back(self) -> frozenset[str]:
+    def held_back(self) -> frozenset[EndpointKey]:
         """The targets that answer and are not believed yet, since they fell too often."""
         return self._standing().held_back
 
-    def failing(self) -> frozenset[str]:
+    def failing(self) -> frozenset[EndpointKey]:
         """The targets that failed their last check, whatever their health is."""
         return self._standing().failing
 
-    def history(self, key: str) -> tuple[Verdict, ...]:
+    def history(self, key: EndpointKey) -> tuple[Verdict, ...]:
         """The last verdicts of a target, oldest first; empty if there is none yet or it is not watched."""
         watched = self._watched.get(key)
         return watched.history.verdicts() if watched is not None else ()
 
-    def histories(self) -> Mapping[str, CheckHistory]:
+    def histories(self) -> Mapping[EndpointKey, CheckHistory]:
         """The same of all targets, as it goes on."""
         return {key: watched.history for key, watched in self._watched.items()}
 
@@ -180,13 +185,13 @@ class Prober:
             loop.remove_reader(volley.fileno())
             volley.close()
 
-    def _add(self, key: str, target: ProbeTarget, now: float) -> None:
+    def _add(self, key: EndpointKey, target: ProbeTarget, now: float) -> None:
         state = HealthState(target.begins, begun=now)
         watched = self._watched[key] = TargetState(key, target, state)
         if target.aside:
             watched.state = suspend_health(state)
         else:
-            self._expect(watched, first_due(key, now, target.probe.initial_delay, target.probe.interval))
+            self._expect(watched, first_due(key[1], now, target.probe.initial_delay, target.probe.interval))
 
     def _revise(self, watched: TargetState, target: ProbeTarget, now: float) -> None:
         before, watched.target = watched.target, target
@@ -248,7 +253,7 @@ class Prober:
             watched.flight = shot
             self._volley.begin(shot, target.address, target.port)
         else:
-            task = group.create_task(self._ask(watched, target), name=f"probe {watched.key}")
+            task = group.create_task(self._ask(watched, target), name=f"probe {watched.name}")
             watched.flight = task
             # A callback, not a `finally` in the task: one that is cancelled before its first step runs nothing.
             task.add_done_callback(lambda _: self._landed(watched))
@@ -262,7 +267,7 @@ class Prober:
         if probe.kind is not ProbeKind.COMMAND:
             verdict: Verdict | None = await self._checks[probe.kind](target.address, target.port, probe)
         else:
-            verdict = await self._commands(watched.key, probe) if self._commands is not None else None
+            verdict = await self._commands(watched.key[1], probe) if self._commands is not None else None
         task = asyncio.current_task()
         if task is None or not task.cancelling():  # else the answer came too late for the cancellation to stop it
             self._conclude(watched, verdict)
@@ -294,9 +299,9 @@ class Prober:
                 self._stands = None
             for event in events:
                 level = logging.WARNING if watched.state.health is Health.UNHEALTHY else logging.INFO
-                fields = {"endpoint": watched.key, "health": watched.state.health, "reason": verdict.reason}
+                fields = {"endpoint": watched.name, "health": watched.state.health, "reason": verdict.reason}
                 place = RealKey(*watched.target.place)
-                log.log(level, "probe: %s %s %s", watched.key, place, event, extra={"fields": fields})
+                log.log(level, "probe: %s %s %s", watched.name, place, event, extra={"fields": fields})
                 self._changed |= isinstance(event, HealthTransition)
                 due = min(due, now + watched.interval)
             if events:

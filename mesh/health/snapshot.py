@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from mesh.health.panic import panic_overrides
 from mesh.model.errors import CodedText
 from mesh.model.service import EndpointKey, Health
-from mesh.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +96,8 @@ class HealthSnapshot:
     """Unhealthy ones that stay in traffic."""
     held_back: frozenset[EndpointKey] = frozenset()
     """Those that answer, and have come and gone too often."""
-    names: Mapping[EndpointKey, str] = field(default_factory=dict)
-    """What the prober calls them."""
-    histories: Mapping[str, PastChecks] = field(default_factory=dict)
-    """By that name."""
+    histories: Mapping[EndpointKey, PastChecks] = field(default_factory=dict)
+    """The last checks of each endpoint that this worker probes."""
     suspicions: tuple[CodedText, ...] = ()
     """What is suspected, a line each."""
     probes: ProbeStatus = field(default_factory=ProbeStatus)
@@ -109,22 +105,21 @@ class HealthSnapshot:
     """Seconds from 1970 to the zero of the clock of the probes."""
 
 
-def traffic_health(view: ClusterView, judged: HealthSnapshot) -> Mapping[EndpointKey, Health]:
-    """The health that traffic follows."""
-    return view.judged(panic_overrides(view, judged.kept, judged.held_back)).health
-
-
 def health_status(
-    view: ClusterView, health: Mapping[EndpointKey, Health], judged: HealthSnapshot, *, in_detail: bool
+    health: Mapping[EndpointKey, Health],
+    traffic: Mapping[EndpointKey, Health],
+    judged: HealthSnapshot,
+    *,
+    in_detail: bool,
 ) -> HealthStatus:
-    """For people and programs that ask. `health`: with those that start; `in_detail`: with all verdicts that are kept,
-    which is ten times the work.
+    """What operators and programs are shown. `health`: with endpoints that start; `traffic`: what traffic follows;
+    `in_detail`: with all verdicts that are kept, which is ten times the work.
     """
-    pasts = {key: past for key, name in judged.names.items() if (past := judged.histories.get(name)) is not None}
+    pasts = judged.histories
     last = {key: words for key, past in pasts.items() if (words := past.last()) is not None}
     detailed = last if in_detail else ()
     verdicts = {key: tuple(_status(check, judged.epoch) for check in pasts[key].verdicts()) for key in detailed}
-    return HealthStatus(health, traffic_health(view, judged), judged.kept, judged.held_back, last, verdicts)
+    return HealthStatus(health, traffic, judged.kept, judged.held_back, last, verdicts)
 
 
 def _status(check: CheckResult, epoch: float) -> VerdictStatus:

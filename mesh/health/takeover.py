@@ -11,11 +11,12 @@ What only its own worker can ask is left alone: commands, and addresses that mea
 """
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 
 from mesh.model.eligibility import probe_targets, probeable_by_anyone
 from mesh.model.probe import Probe
-from mesh.model.service import EndpointKey
+from mesh.model.service import EndpointKey, Health
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
@@ -43,3 +44,50 @@ def taken_over_probes(view: ClusterView, me: str) -> Mapping[EndpointKey, tuple[
         for key, question in probe_targets(view).items()
         if key[0] in view.silent and probeable_by_anyone(*question) and me in choose_probers(key, live)
     }
+
+
+def takeover_verdicts(
+    view: ClusterView, others: Collection[EndpointKey], probed: Mapping[EndpointKey, Health]
+) -> Mapping[EndpointKey, Health]:
+    """The verdicts of this worker that count for endpoints of other workers, `others`; empty if it probes none.
+
+    For an endpoint of a worker that is gone the better verdict counts, of this worker or of another one.
+    """
+    return {
+        key: verdict
+        for key in others
+        if (verdict := probed.get(key, Health.STARTING)) is not Health.STARTING
+        and not (key[0] not in view.workers and view.health.get(key) is Health.HEALTHY)
+    }
+
+
+def probing_workers(view: ClusterView, me: str, asked: AbstractSet[EndpointKey]) -> Mapping[EndpointKey, str]:
+    """The worker that probes an endpoint, for each endpoint that its own worker does not probe; `me` probes `asked`."""
+    if not view.silent:
+        return {}
+    live = (view.workers | {me}) - view.silent
+    return {
+        e.key: me if e.key in asked else choose_probers(e.key, live)[0]
+        for e in view.endpoints
+        if e.worker in view.silent
+    }
+
+
+def kept_in_force(
+    view: ClusterView, kept: Collection[EndpointKey], me: str, asked: AbstractSet[EndpointKey]
+) -> frozenset[EndpointKey]:
+    """The unhealthy endpoints that stay in traffic on this worker. `kept`: those that it would keep; it probes `asked`.
+
+    Whoever probes an endpoint decides, and the others follow, or their tables would differ. While nobody can tell the
+    others anything, each worker decides for itself.
+    """
+    decides = frozenset(key for key in kept if key[0] == me or key[0] in view.workers & view.silent)
+    return decides.union(key for key in view.kept if key[0] != me or key not in asked)
+
+
+def held_back_in_force(
+    view: ClusterView, held_back: Collection[EndpointKey], asked: AbstractSet[EndpointKey]
+) -> frozenset[EndpointKey]:
+    """The endpoints that answer and are not believed yet: `held_back` of those that this worker probes, which are
+    `asked`, and of the others those that their workers hold back."""
+    return frozenset(key for key in held_back if key in asked).union(key for key in view.held_back if key not in asked)

@@ -9,7 +9,7 @@ from mesh.health.history import CheckHistory
 from mesh.health.state_machine import HealthState, is_held_back
 from mesh.health.timer_wheel import SLOT_SECONDS
 from mesh.model.probe import Probe
-from mesh.model.service import Address, Health
+from mesh.model.service import Address, EndpointKey, Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class ProbeTarget:
     begins: Health = Health.STARTING
     """What is presumed when it is new. What was serving before this process came is healthy until it fails."""
     aside: bool = False
-    """Somebody works on it: it is not asked."""
+    """An operator works on it: it is not asked."""
+    instead_of: str | None = None
+    """The worker in whose place it is asked; None: it is an own endpoint."""
 
     @property
     def place(self) -> tuple[Address, int]:
@@ -34,8 +36,7 @@ class ProbeTarget:
 class TargetState:
     """A target and where it stands. It is in the wheel, in the queue or in flight: in exactly one of them, or aside."""
 
-    key: str
-    """The endpoint's id."""
+    key: EndpointKey
     target: ProbeTarget
     state: HealthState
     due: float = 0.0
@@ -54,6 +55,12 @@ class TargetState:
     history: CheckHistory = field(default_factory=CheckHistory)
 
     @property
+    def name(self) -> str:
+        """The endpoint in log lines."""
+        _, id = self.key
+        return id if self.target.instead_of is None else f"{id} of {self.target.instead_of}"
+
+    @property
     def interval(self) -> float:
         """Seconds between two checks, as it stands now."""
         probe = self.target.probe
@@ -67,16 +74,16 @@ class TargetState:
 
 @dataclass(frozen=True, slots=True)
 class TargetHealth:
-    """What others are told of all that is watched, by the endpoints' ids."""
+    """What others are told of all that is watched."""
 
-    health: Mapping[str, Health]
-    held_back: frozenset[str]
+    health: Mapping[EndpointKey, Health]
+    held_back: frozenset[EndpointKey]
     """Those that answer and are not believed yet, since they fell too often."""
-    failing: frozenset[str]
+    failing: frozenset[EndpointKey]
     """Those whose last check was a failure."""
 
     @classmethod
-    def of(cls, watched: Mapping[str, TargetState]) -> "TargetHealth":
+    def of(cls, watched: Mapping[EndpointKey, TargetState]) -> "TargetHealth":
         """Of these, now."""
         stands = {key: each.standing for key, each in watched.items()}
         return cls(

@@ -11,6 +11,9 @@ Time is whatever clock the caller has, in seconds; nothing here reads one.
 import hashlib
 import math
 from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
 
 SLOT_SECONDS = 0.1
 """Seconds."""
@@ -18,23 +21,23 @@ _GRAIN = 1e-6
 """Of a slot: what division of floating-point times may be off by."""
 
 
-class TimerWheel:
+class TimerWheel(Generic[K]):
     """Keys and when they are due, each key once. What has come due has left the wheel; the caller adds it anew."""
 
     def __init__(self, slot: float = SLOT_SECONDS) -> None:
         self._slot = slot
-        self._slots: dict[int, dict[str, None]] = {}
-        self._where: dict[str, int] = {}
+        self._slots: dict[int, dict[K, None]] = {}
+        self._where: dict[K, int] = {}
         self._order: list[int] = []
         """A heap of the keys of `_slots`; a slot whose keys were removed stays until its time."""
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._where
 
     def __len__(self) -> int:
         return len(self._where)
 
-    def add(self, key: str, due: float) -> None:
+    def add(self, key: K, due: float) -> None:
         """Put a key in, or move it if it is there."""
         self.remove(key)
         number = math.ceil(due / self._slot - _GRAIN)
@@ -44,19 +47,19 @@ class TimerWheel:
         self._slots[number][key] = None
         self._where[key] = number
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: K) -> None:
         """Take a key out; not there: nothing is done."""
         number = self._where.pop(key, None)
         if number is not None:
             del self._slots[number][key]
 
-    def due(self, now: float) -> list[str]:
+    def due(self, now: float) -> list[K]:
         """Take out and return every key whose slot has come, in order of the slots.
 
         However long ago the last call was, each key is returned once.
         """
         current = math.floor(now / self._slot + _GRAIN)
-        keys: list[str] = []
+        keys: list[K] = []
         while self._order and self._order[0] <= current:
             keys.extend(self._slots.pop(heappop(self._order)))
         for key in keys:
@@ -75,13 +78,13 @@ def slot_end(time: float) -> float:
     return math.ceil(time / SLOT_SECONDS - _GRAIN) * SLOT_SECONDS
 
 
-def first_due(key: str, now: float, delay: float, interval: float) -> float:
+def first_due(id: str, now: float, delay: float, interval: float) -> float:
     """When an endpoint that appears `now` is due for the first time.
 
-    After its delay and up to a tenth of its interval more, always the same for the same key: a hundred endpoints
+    After its delay and up to a tenth of its interval more, always the same for the same id: a hundred endpoints
     that appear together are not all asked at the same moment, now and every interval after.
     """
-    share = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) / 2**32
+    share = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=4).digest()) / 2**32
     return now + delay + share * interval / 10
 
 

@@ -27,6 +27,11 @@ def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[Endpoint
     return endpoint.drain is None and endpoint_verdict(service, endpoint, health) in (None, Health.HEALTHY)
 
 
+def serves(service: Service, endpoint: Endpoint, vip: Address, health: Mapping[EndpointKey, Health]) -> bool:
+    """Whether the virtual servers of the service, which has this VIP, send new connections to the endpoint."""
+    return takes_traffic(service, endpoint, health) and is_same_family(endpoint, vip) and endpoint.weight > 0
+
+
 def endpoint_verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
     """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
     return effective_health(service, endpoint, health.get(endpoint.key))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mesh.model.claims import Claims
 from mesh.model.persistent_map import PersistentMap
@@ -46,18 +46,37 @@ class ClusterView:
     _groups: Mapping[str, EndpointGroup] | None = field(default=None, init=False, compare=False, repr=False)
     _by_key: Mapping[EndpointKey, Endpoint] | None = field(default=None, init=False, compare=False, repr=False)
 
-    def regrouped(
-        self, groups: Mapping[str, EndpointGroup], by_key: Mapping[EndpointKey, Endpoint] | None = None, **changes: Any
+    def with_health(self, health: Mapping[EndpointKey, Health], groups: Mapping[str, EndpointGroup]) -> "ClusterView":
+        """A copy with this health. `groups` must be those that follow from it; unchanged groups stay the same objects,
+        so that what depends on them is not computed again."""
+        return _indexed(replace(self, health=health), groups, self._by_key)
+
+    def with_endpoints(
+        self,
+        endpoints: tuple[Endpoint, ...],
+        groups: Mapping[str, EndpointGroup],
+        by_key: Mapping[EndpointKey, Endpoint],
+        health: Mapping[EndpointKey, Health] | None = None,
     ) -> "ClusterView":
-        """With these fields changed, of whoever makes one picture after another and knows the groups that follow, and
-        the endpoints by key where those have changed. What is as before shall stay the same object: what follows from
-        it need not be made again.
-        """
-        view = replace(self, **changes)
-        object.__setattr__(view, "_groups", groups)
-        same = "endpoints" not in changes
-        object.__setattr__(view, "_by_key", self._by_key if by_key is None and same else by_key)
-        return view
+        """A copy with these endpoints, and with this health unless it is None. `groups` and `by_key` must be those that
+        follow; unchanged groups stay the same objects."""
+        return _indexed(
+            replace(self, endpoints=endpoints, health=self.health if health is None else health), groups, by_key
+        )
+
+    def with_claims(self, claims: Claims) -> "ClusterView":
+        """A copy with these claims."""
+        return _indexed(replace(self, claims=claims), self._groups, self._by_key)
+
+    def with_silent(self, silent: frozenset[str]) -> "ClusterView":
+        """A copy in which the verdicts of these workers are no longer valid."""
+        return _indexed(replace(self, silent=silent), self._groups, self._by_key)
+
+    def with_index(
+        self, groups: Mapping[str, EndpointGroup], by_key: Mapping[EndpointKey, Endpoint] | None = None
+    ) -> "ClusterView":
+        """A copy that need not compute its groups, nor its endpoints by key unless `by_key` is None."""
+        return _indexed(replace(self), groups, by_key)
 
     @property
     def by_key(self) -> Mapping[EndpointKey, Endpoint]:
@@ -90,7 +109,16 @@ class ClusterView:
             return self
         health = PersistentMap.of(self.health).changed(changed)
         groups = {owner: group_endpoints(self.groups[owner].endpoints, health) for owner in owners}
-        return self.regrouped(PersistentMap.of(self.groups).changed(groups), health=health)
+        return self.with_health(health, PersistentMap.of(self.groups).changed(groups))
+
+
+def _indexed(
+    view: ClusterView, groups: Mapping[str, EndpointGroup] | None, by_key: Mapping[EndpointKey, Endpoint] | None
+) -> ClusterView:
+    """The view itself, which nobody else has yet, with what follows from it; None: computed when it is asked for."""
+    object.__setattr__(view, "_groups", groups)
+    object.__setattr__(view, "_by_key", by_key)
+    return view
 
 
 def group_endpoints(endpoints: Iterable[Endpoint], health: Mapping[EndpointKey, Health]) -> EndpointGroup:

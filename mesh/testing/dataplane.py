@@ -7,7 +7,7 @@ from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import Operation, OperationRefusedError, apply_operations, settle_operation
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.model.service import Forwarding, Transport
+from mesh.model.service import Address, Forwarding, Transport
 from mesh.model.table import Table, TrafficCounters, VirtualKey
 
 _FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}
@@ -18,6 +18,7 @@ class FakeDataPlane:
     """The `DataPlane` of tests. `gone` makes it a plane that no longer answers, with that text."""
 
     name = "fake"
+    forwards_in_kernel = True
 
     def __init__(self, table: Table | None = None) -> None:
         self.table = table or Table()
@@ -70,6 +71,10 @@ class FakeDataPlane:
         """See `DataPlane.traffic`."""
         self._answer()
         return {key: self.carried.get(key, TrafficCounters()) for key in self.table.virtual_servers}
+
+    def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
+        """See `DataPlane.listening_on`."""
+        return key.address, key.port
 
     async def close(self) -> None:
         """See `DataPlane.close`."""

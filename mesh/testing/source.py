@@ -12,7 +12,8 @@ from mesh.model.service import Instance
 class FakeSource:
     """Yields each list it is given by `say`; `fall_silent` makes it a source that no longer answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "source 0") -> None:
+        self.name = name
         self._lists: asyncio.Queue[tuple[tuple[Instance, ...], tuple[Problem, ...]]] = asyncio.Queue()
         self._trouble: CodedText | None = None
 

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesh.config.values import Network
+from mesh.control.assembly import LoopParts, control_loop
+from mesh.control.context import ClusterState, LoopContext
 from mesh.control.ports import WorkerConfig
-from mesh.control.reconciler import Reconciler
 from mesh.control.service_plan import ServicePlan
 from mesh.control.snapshot import WorkerFacts
-from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.snapshot import PastChecks
 from mesh.health.state_machine import Verdict
 from mesh.health.targets import ProberCounters, ProbeTarget
-from mesh.model.service import Health, Instance, Name
+from mesh.model.service import EndpointKey, Health, Instance, Name
 from mesh.store import Store
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
@@ -26,44 +26,44 @@ class FakeProber:
     def __init__(self, wake: Callable[[], None], first: Health = Health.HEALTHY) -> None:
         self._wake = wake
         self._first = first
-        self._watched: tuple[str, ...] = ()
-        self._told: dict[str, Health] = {}
-        self._health: Mapping[str, Health] | None = None
+        self._watched: tuple[EndpointKey, ...] = ()
+        self._told: dict[EndpointKey, Health] = {}
+        self._health: Mapping[EndpointKey, Health] | None = None
         """As it was asked for last; None: to be worked out again."""
         self.stats = ProberCounters()
 
-    def tell(self, health: Mapping[str, Health]) -> None:
+    def tell(self, health: Mapping[EndpointKey, Health]) -> None:
         """What the probes of these endpoints say from now on."""
         self._told |= health
         self._health = None
         self._wake()
 
-    def watch(self, targets: Mapping[str, ProbeTarget]) -> None:
+    def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
         """See `mesh.health.monitor.HealthProber`."""
         if tuple(targets) != self._watched:
             self._watched = tuple(targets)
             self._health = None
             self._wake()
 
-    def health(self) -> Mapping[str, Health]:
+    def health(self) -> Mapping[EndpointKey, Health]:
         """See `mesh.health.monitor.HealthProber`."""
         if self._health is None:
-            self._health = {id: self._told.get(id, self._first) for id in self._watched}
+            self._health = {key: self._told.get(key, self._first) for key in self._watched}
         return self._health
 
-    def history(self, key: str) -> Sequence[Verdict]:
+    def history(self, key: EndpointKey) -> Sequence[Verdict]:
         """See `mesh.health.monitor.HealthProber`."""
         return ()
 
-    def histories(self) -> Mapping[str, PastChecks]:
+    def histories(self) -> Mapping[EndpointKey, PastChecks]:
         """See `mesh.health.monitor.HealthProber`."""
         return {}
 
-    def held_back(self) -> frozenset[str]:
+    def held_back(self) -> frozenset[EndpointKey]:
         """See `mesh.health.monitor.HealthProber`."""
         return frozenset()
 
-    def failing(self) -> frozenset[str]:
+    def failing(self) -> frozenset[EndpointKey]:
         """See `mesh.health.monitor.HealthProber`."""
         return frozenset()
 
@@ -95,19 +95,20 @@ class FakeWorker:
         self.store = store
         self.plane = plane or FakeDataPlane()
         self.source = FakeSource()
-        wake = asyncio.Event()
-        self.probes = FakeProber(wake.set)
-        self.loop = Reconciler(
+        context = LoopContext(ClusterState(field.pool))
+        self.probes = FakeProber(context.events.wake.set)
+        self.loop = control_loop(
             WorkerConfig(name, "mesh.internal", field.pool, field.ports, field.drain_timeout, field.probe_floor),
             WorkerFacts("0", name, "fake", "a test"),
-            host=FakeHost(),
-            sources=[self.source],
-            store=store,
-            plane=self.plane,
-            published=PublishedPorts(),
-            prober=self.probes,
-            publish=publish,
-            wake=wake,
+            LoopParts(
+                host=FakeHost(),
+                sources=[self.source],
+                store=store,
+                plane=self.plane,
+                prober=self.probes,
+                publish=publish,
+            ),
+            context,
         )
 
     def runs(self, instances: Iterable[Instance]) -> None:
@@ -115,14 +116,14 @@ class FakeWorker:
         self.source.say(tuple(instances))
 
     def finds(self, health: Mapping[str, Health]) -> None:
-        """This is what its probes say of these endpoints from now on."""
-        self.probes.tell(health)
+        """This is what its probes say of these own endpoints, by id, from now on."""
+        self.probes.tell({(self.name, id): said for id, said in health.items()})
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.store.run(), name="store")
-            tasks.create_task(self.loop.run(), name="reconciler")
+            tasks.create_task(self.loop.reconciler.run(), name="reconciler")
 
 
 def spread_instances(services: int, copies: int, workers: int) -> list[list[Instance]]:

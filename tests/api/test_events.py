@@ -46,7 +46,7 @@ def test_the_same_again_is_no_news() -> None:
 
 def test_only_what_has_changed_is_news() -> None:
     before = watcher_state(moment())
-    healed = replace(OBSERVED, probed={**OBSERVED.probed, "a-2": Health.HEALTHY})
+    healed = replace(OBSERVED, probed={**OBSERVED.probed, (FACTS.worker, "a-2"): Health.HEALTHY})
     (service,) = changed_events(before, watcher_state(moment(observed=healed)))
     assert isinstance(service, ServiceStatus)
     assert (service.name, [e.serving for e in service.endpoints]) == ("a.test", [True, True, False, True])

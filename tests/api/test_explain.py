@@ -23,6 +23,7 @@ from mesh.model.problem import Problem, Severity
 from mesh.model.service import (
     DrainReason,
     Endpoint,
+    EndpointKey,
     Health,
     Instance,
     PortPublication,
@@ -69,8 +70,10 @@ class World:
     endpoints: Sequence[Endpoint] = (ONE, TWO, FAR, STORE)
     claims: Claims = CLAIMS
     said: Mapping[tuple[str, str], Health] = field(default_factory=lambda: {FAR.key: HEALTHY})
-    probed: Mapping[str, Health] = field(default_factory=lambda: {ONE.id: HEALTHY, TWO.id: HEALTHY})
-    verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=lambda: {ONE.id: [GOOD], TWO.id: [GOOD]})
+    probed: Mapping[EndpointKey, Health] = field(default_factory=lambda: {ONE.key: HEALTHY, TWO.key: HEALTHY})
+    verdicts: Mapping[EndpointKey, Sequence[Verdict]] = field(
+        default_factory=lambda: {ONE.key: [GOOD], TWO.key: [GOOD]}
+    )
     instances: Sequence[Instance] | None = None
     problems: Sequence[Problem] = ()
     frozen: Mapping[str, CodedText] = field(default_factory=dict)
@@ -152,28 +155,28 @@ PORT = f"{TCP}://{OWN}:30080"
 CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     (
         "a failed probe: which, when, with what answer",
-        World(probed={ONE.id: HEALTHY, TWO.id: UNHEALTHY}, verdicts={TWO.id: [GOOD, BAD, BAD, BAD]}),
+        World(probed={ONE.key: HEALTHY, TWO.key: UNHEALTHY}, verdicts={TWO.key: [GOOD, BAD, BAD, BAD]}),
         "web.test",
         [("web-2", Cause.PROBE_FAILED)],
         "GET http://10.2.0.2:8080/health: refused, 3 s ago, took 0.002 s; 3 failed in a row, 2 successes bring it back",
     ),
     (
         "a failed probe that answers again",
-        World(probed={ONE.id: HEALTHY, TWO.id: UNHEALTHY}, verdicts={TWO.id: [BAD, GOOD]}),
+        World(probed={ONE.key: HEALTHY, TWO.key: UNHEALTHY}, verdicts={TWO.key: [BAD, GOOD]}),
         "web.test",
         [("web-2", Cause.PROBE_FAILED)],
         "status 200, 2 s ago, took 0.01 s; 1 of 2 successes in a row that it needs",
     ),
     (
         "no success yet",
-        World(probed={ONE.id: HEALTHY, TWO.id: Health.STARTING}, verdicts={TWO.id: [BAD]}),
+        World(probed={ONE.key: HEALTHY, TWO.key: Health.STARTING}, verdicts={TWO.key: [BAD]}),
         "web-2",
         [("web-2", Cause.NOT_PROBED_YET)],
         "1 failed in a row, the first success brings it in; see the log of the container",
     ),
     (
         "not asked yet",
-        World(probed={ONE.id: HEALTHY}, verdicts={}),
+        World(probed={ONE.key: HEALTHY}, verdicts={}),
         "web-2",
         [("web-2", Cause.NOT_PROBED_YET)],
         "GET http://10.2.0.2:8080/health: not answered yet",
@@ -544,15 +547,15 @@ def test_what_a_probe_asks(probe: Probe, text: str) -> None:
 def test_an_endpoint_serves_or_has_a_reason_not_to(
     drawn: list[tuple[DrainReason | None, Health | None, Health | None, int, str, bool]],
 ) -> None:
-    said, probed, endpoints = {}, {}, []
+    said: dict[EndpointKey, Health] = {}
+    endpoints = []
     for number, (drain, engine, health, weight, worker, is_web) in enumerate(drawn):
         owner = "demo/web" if is_web else "demo/db"
         one = Endpoint(str(number), owner, worker, f"10.2.1.{number}", weight=weight, health=engine, drain=drain)
         endpoints.append(one)
         if health is not None:
             said[one.key] = health
-            probed[one.id] = health
-    probed = {e.id: probed[e.id] for e in endpoints if e.worker == "w1" and e.id in probed}
+    probed = {key: health for key, health in said.items() if key[0] == "w1"}
     world = World(endpoints=endpoints, said=said, probed=probed)
     for asked in ("web.test", "db"):
         for way in world.explain(asked).ways:

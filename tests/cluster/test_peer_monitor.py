@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from mesh.cluster.failure_detector import PingResult
-from mesh.cluster.peer_monitor import ROUND_INTERVAL, PeerMonitor
+from mesh.cluster.failure_detector import PingResult, withhold_unreachable
+from mesh.cluster.peer_monitor import ROUND_INTERVAL, PeerMonitor, Reachability
 from mesh.cluster.ping import MAX_TIMER_DELAY, PING_TIMEOUT, listen_for_pings, ping_worker
 from mesh.cluster.ping_schedule import MAX_DOUBTFUL_PINGS, PINGS_PER_SECOND
 from mesh.model.service import Endpoint, Route, Service, Transport
@@ -68,16 +68,19 @@ class Net:
         return PingResult.ANSWERED
 
     @asynccontextmanager
-    async def running(self, *witnesses: RealKey) -> AsyncIterator[PeerMonitor]:
+    async def running(self, *witnesses: RealKey) -> AsyncIterator[Reachability]:
         self.woken = asyncio.Event()
-        reach = PeerMonitor(self.woken.set, witnesses, self.question)
+        reach = Reachability()
         async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(reach.run(self))
+            task = tasks.create_task(PeerMonitor(reach, self, self.woken.set, witnesses, self.question).run())
             yield reach
             task.cancel()
 
-    def open(self, reach: PeerMonitor) -> list[str]:
-        return [e.worker for e in reach.withheld(self.view()).endpoints if e.drain is None]
+    def open(self, reach: Reachability) -> list[str]:
+        lost, isolated = reach.lost
+        return [
+            e.worker for e in withhold_unreachable(self.view(), lost, isolated=isolated).endpoints if e.drain is None
+        ]
 
 
 @pytest.mark.looptime
@@ -268,15 +271,15 @@ class Large:
         return PingResult.ANSWERED
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[PeerMonitor]:
-        reach = PeerMonitor(self.woken.set, (), self.question)
+    async def running(self) -> AsyncIterator[Reachability]:
+        reach = Reachability()
         async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(reach.run(self))
+            task = tasks.create_task(PeerMonitor(reach, self, self.woken.set, (), self.question).run())
             await asyncio.sleep(self.size / PINGS_PER_SECOND + 1)  # each has answered once
             yield reach
             task.cancel()
 
-    async def seconds_until_out(self, reach: PeerMonitor, workers: set[str]) -> float:
+    async def seconds_until_out(self, reach: Reachability, workers: set[str]) -> float:
         """From now on, until all endpoints of these workers are lost."""
         begun = asyncio.get_running_loop().time()
         expected = {e.key for e in self.seen.endpoints if e.worker in workers}
@@ -336,7 +339,8 @@ class TestManyWorkers:
             large.silent = set(large.there)
             for _ in range(60):
                 await asyncio.sleep(0.1)
-                assert reach.withheld(large.seen) is large.seen
+                lost, isolated = reach.lost
+                assert withhold_unreachable(large.seen, lost, isolated=isolated) is large.seen
             assert len(reach.lost[0]) > large.size / 2
 
 

@@ -1,8 +1,8 @@
 """The status of a worker under test, as its operator sees it."""
 
 from mesh.api.status import WorkerStatus, worker_status
-from mesh.control.reconciler import Reconciler
+from mesh.control.assembly import ControlLoop
 
 
-def status_of(loop: Reconciler) -> WorkerStatus:
-    return worker_status(loop.observe(), in_detail=True)
+def status_of(loop: ControlLoop) -> WorkerStatus:
+    return worker_status(loop.snapshots.observe(), in_detail=True)

@@ -91,7 +91,7 @@ class Cluster:
         await asyncio.wait([life])
 
     def digests(self) -> set[str | None]:
-        return {worker.loop.digest() for worker in self.workers}
+        return {worker.loop.snapshots.digest() for worker in self.workers}
 
     def expected(self) -> str:
         """From the records alone, by one that has seen nothing before."""
@@ -105,7 +105,7 @@ class Cluster:
         return {sum(len(server.real_servers) for server in servers) for servers in planes}
 
     def passes(self) -> int:
-        return sum(worker.loop.passes for worker in self.workers)
+        return sum(worker.loop.figures.passes for worker in self.workers)
 
 
 def ids(instances: Iterable[Instance]) -> list[str]:

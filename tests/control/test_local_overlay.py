@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.control.local_overlay import LocalOverlay
-from mesh.model.service import DrainReason, Endpoint, Health, Instance
+from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Instance
 from mesh.model.view import ClusterView
 
 A, B = Endpoint("a", "demo/web", "w1", "10.2.0.1"), Endpoint("b", "demo/web", "w1", "10.2.0.2")
@@ -22,7 +22,11 @@ def instance(id: str, drain: DrainReason | None = None, health: Health | None = 
 
 
 def seen(instances: list[Instance] | None, health: dict[str, Health], view: ClusterView = VIEW) -> ClusterView:
-    return LocalOverlay("w1").after(view, here(instances), health).picture()
+    return LocalOverlay("w1").after(view, here(instances), of_w1(health)).picture()
+
+
+def of_w1(health: dict[str, Health]) -> dict[EndpointKey, Health]:
+    return {("w1", id): said for id, said in health.items()}
 
 
 def here(instances: list[Instance] | None) -> dict[str, Instance] | None:
@@ -95,7 +99,7 @@ def test_from_one_picture_to_the_next_it_comes_to_the_same_as_from_none(
     for instances, probed, endpoints, health in steps:
         ordered = tuple(sorted(endpoints, key=lambda endpoint: (endpoint.id, endpoint.worker)))
         view = ClusterView(endpoints=ordered, health=health)
-        local = local.after(view, here(instances), probed)
-        assert local.picture() == LocalOverlay("w1").after(view, here(instances), probed).picture()
-        again = local.after(view, local.here, probed)
+        local = local.after(view, here(instances), of_w1(probed))
+        assert local.picture() == LocalOverlay("w1").after(view, here(instances), of_w1(probed)).picture()
+        again = local.after(view, local.here, of_w1(probed))
         assert (again.endpoints, again.verdicts) == (local.endpoints, local.verdicts)

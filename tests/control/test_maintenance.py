@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from mesh.control.drain_requests import DrainRequests
-from mesh.control.graceful_stop import GracefulStopper
+from mesh.control.graceful_stop import DrainSignals, GracefulStopper
 from mesh.model.errors import ActionRefusedError
 from mesh.model.service import DrainReason, Endpoint, Instance
 from tests.control.reported import status_of
@@ -48,8 +48,7 @@ def test_what_is_asked_and_what_the_engine_says(
 
 
 def test_it_holds_over_a_restart() -> None:
-    leaving = DrainRequests()
-    leaving.adopt([Endpoint("a", "demo/web", "w1", "10.2.0.1", drain=DrainReason.MAINTENANCE)])
+    leaving = DrainRequests(adopted=[Endpoint("a", "demo/web", "w1", "10.2.0.1", drain=DrainReason.MAINTENANCE)])
     assert [instance.drain for instance in leaving.marked([one()])] == [DrainReason.MAINTENANCE]
 
 
@@ -57,7 +56,7 @@ async def test_an_endpoint_in_maintenance_is_neither_used_nor_asked() -> None:
     bench = Bench()
     answers(bench, 1, 2)
     async with bench.running() as loop:
-        stopping = GracefulStopper(bench.leaving, [], 30.0)
+        stopping = GracefulStopper(bench.leaving, [], 30.0, DrainSignals())
         bench.source.say([instance(n, PROBED) for n in (1, 2)])
         await bench.passes(5)
         assert addresses(bench) == {"1", "2"}

@@ -10,13 +10,14 @@ from ipaddress import ip_network
 import pytest
 
 from mesh.cluster.records.encode import build_view, encode_daemon, encode_service_claim, encode_vip_claim
+from mesh.control.assembly import ControlLoop, LoopParts, control_loop
+from mesh.control.context import ClusterState, LoopContext
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.ports import HostUpkeep, WorkerConfig
-from mesh.control.reconciler import AUDIT, LOOK_AGAIN, Reconciler
+from mesh.control.reconciler import AUDIT, LOOK_AGAIN
 from mesh.control.snapshot import WorkerFacts
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, BindVip, DeleteRealServer, UnbindVip
-from mesh.dataplane.ownership import PublishedPorts
 from mesh.health.prober import Prober
 from mesh.host import HostError
 from mesh.model.claims import Claims
@@ -55,29 +56,32 @@ class Bench:
     listening: set[tuple[Transport, int]] = field(default_factory=set)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    leaving: DrainRequests = field(default_factory=DrainRequests)
+    leaving: DrainRequests = field(init=False)
+    """Of the process that runs."""
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Reconciler]:
-        wake = asyncio.Event()
-        prober = Prober(wake.set, dict.fromkeys(ProbeKind, self.check))
-        self.loop = Reconciler(
+    async def running(self) -> AsyncIterator[ControlLoop]:
+        context = LoopContext(ClusterState(POOL))
+        self.leaving = DrainRequests(context.events.instances_changed.set)
+        prober = Prober(context.events.wake.set, dict.fromkeys(ProbeKind, self.check))
+        self.loop = control_loop(
             WorkerConfig("w1", "mesh.internal", POOL, range(30000, 30010), 30.0),
             FACTS,
-            host=self.host,
-            sources=[self.source],
-            store=MemoryStore(self.cluster, "w1"),
-            plane=self.plane,
-            upkeep=self.upkeep,
-            listening=self.listens,
-            published=PublishedPorts(),
-            prober=prober,
-            publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
-            wake=wake,
-            leaving=self.leaving,
+            LoopParts(
+                host=self.host,
+                sources=[self.source],
+                store=MemoryStore(self.cluster, "w1"),
+                plane=self.plane,
+                upkeep=self.upkeep,
+                listening=self.listens,
+                prober=prober,
+                publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
+                drains=self.leaving,
+            ),
+            context,
         )
         async with asyncio.TaskGroup() as tasks:
-            parts = [tasks.create_task(self.loop.run()), tasks.create_task(prober.run())]
+            parts = [tasks.create_task(self.loop.reconciler.run()), tasks.create_task(prober.run())]
             yield self.loop
             for part in parts:
                 part.cancel()
@@ -264,13 +268,13 @@ class TestTheLoop:
             bench.source.say([instance(1)])
             await bench.passes()
             await bench.passes(AUDIT + 1)  # not at the very moment of one
-            tried = loop.passes
+            tried = loop.figures.passes
             await bench.passes(3 * AUDIT)
-            assert loop.passes == tried + 3
+            assert loop.figures.passes == tried + 3
             assert caplog.text.count("no memory") == 1
             assert loop.figures.refusals["add_real_server"] == loop.figures.operations["add_real_server"] > 3
             assert loop.figures.operations["bind_vip"] == 1
-            assert sum(loop.figures.pass_seconds.counts) == loop.passes
+            assert sum(loop.figures.pass_seconds.counts) == loop.figures.passes
             assert status_of(loop).repairs == 0
 
     async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
@@ -410,8 +414,8 @@ class TestTheLoop:
         async with bench.running() as loop:
             bench.source.say([instance(1)])
             await bench.passes()
-            assert loop.workers() == {"w2": RealKey("10.1.0.2", 9781)}
-            assert loop.deaf() == {"w3"}, "and not this one, which listens as little"
+            assert loop.peers.workers() == {"w2": RealKey("10.1.0.2", 9781)}
+            assert loop.peers.deaf() == {"w3"}, "and not this one, which listens as little"
 
     async def test_word_of_a_changed_network_mends_before_the_audit(self, bench: Bench) -> None:
         async with bench.running():
@@ -429,7 +433,7 @@ class TestTheLoop:
                 bench.source.say([instance(n) for n in range(1, count + 1)])
             await bench.passes()
             assert len(next(iter(bench.real_servers().values()))) == 99
-            assert loop.passes < 10
+            assert loop.figures.passes < 10
 
     async def test_a_refused_operation_is_told_and_tried_again_and_stops_nobody_else(
         self, bench: Bench, caplog: pytest.LogCaptureFixture

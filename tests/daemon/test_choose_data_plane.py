@@ -7,6 +7,7 @@ from mesh.daemon.wiring import choose_data_plane
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.host.vip_interface import LoopbackAddresses
+from mesh.model.claims import Claims
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ async def test_the_first_that_works_or_the_one_that_is_asked_for(
     monkeypatch.setattr("mesh.dataplane.nftables.plane.unavailable_reason", nftables)
     text = f'[dataplane]\ndriver = "{driver}"\n[vip]\npool = "{pool}"'
     settings = parse_settings(text, {}, hostname="w1")
-    chosen = choose_data_plane(settings, LoopbackAddresses(), PublishedPorts())
+    chosen = choose_data_plane(settings, LoopbackAddresses(), PublishedPorts(Claims, frozenset))
     if name is None:
         with pytest.raises(DataPlaneError, match=reason):
             await chosen

@@ -14,13 +14,11 @@ from mesh.model.table import VirtualKey
         pytest.param("192.0.2.1", 30001, Transport.TCP, True, id="a published port that is claimed"),
         pytest.param("192.0.2.1", 30001, Transport.UDP, False, id="the same port of the other transport"),
         pytest.param("192.0.2.1", 443, Transport.TCP, False, id="somebody's own on the worker's address"),
-        pytest.param("192.0.2.3", 30001, Transport.TCP, True, id="on an address that the worker had"),
+        pytest.param("192.0.2.3", 30001, Transport.TCP, True, id="on another address"),
         pytest.param("192.0.2.9", 30001, Transport.TCP, False, id="a claimed port on an address that is not ours"),
     ],
 )
 def test_ours(address: str, port: int, transport: Transport, ours: bool) -> None:
-    published = PublishedPorts()
-    published.know(["192.0.2.1", "192.0.2.3"])
-    published.know(["192.0.2.1"])
-    published.claims = Claims(ports={(Transport.TCP, 30001): ("web.test", 80)})
+    claims = Claims(ports={(Transport.TCP, 30001): ("web.test", 80)})
+    published = PublishedPorts(lambda: claims, lambda: ["192.0.2.1", "192.0.2.3"])
     assert published(VirtualKey(address, port, transport)) is ours

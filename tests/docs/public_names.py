@@ -173,7 +173,7 @@ def _observed() -> WorkerSnapshot:
     view = cluster()
     unrouted = Instance("docker/0000", "shop/unrouted", "10.2.0.9", {}, name="unrouted")
     planned = make_plan(view, view.health, ["192.0.2.11"])
-    probed = {id: health for (worker, id), health in view.health.items() if worker == WORKER}
+    probed = {key: health for key, health in view.health.items() if key[0] == WORKER}
     here = (*instances("mesh."), unrouted)
     return WorkerSnapshot(WorkerFacts("1", WORKER, "fake", "a test"), view, here, probed, HealthSnapshot(), planned)
 

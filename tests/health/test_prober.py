@@ -15,7 +15,7 @@ from mesh.health.state_machine import Verdict
 from mesh.health.targets import ProbeTarget
 from mesh.health.timer_wheel import first_due
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Health
+from mesh.model.service import EndpointKey, Health
 from mesh.testing.probes import FakeCheck
 
 pytestmark = pytest.mark.looptime
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.looptime
 PROBE = Probe(ProbeKind.HTTP, 80, startup_interval=5.0)  # 0 s delay, 2 s timeout, 5 s interval, 2 successes, 3 failures
 A = ProbeTarget(PROBE, "127.0.0.11", 18080)
 B = ProbeTarget(PROBE, "127.0.0.12", 18080)
+KEY_A, KEY_B, SLOW, QUICK, SERVER = (("w1", id) for id in ("a", "b", "slow", "quick", "server-1"))
 SLOT = 0.1
 
 
@@ -31,7 +32,7 @@ class Running:
 
     def __init__(self, max_in_flight: int = 256) -> None:
         self.check = FakeCheck()
-        self.changes: list[Mapping[str, Health]] = []
+        self.changes: list[Mapping[EndpointKey, Health]] = []
         checks = dict.fromkeys(ProbeKind, self.check)
         self.prober = Prober(lambda: self.changes.append(self.prober.health()), checks, max_in_flight)
 
@@ -43,7 +44,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(targets: Mapping[str, ProbeTarget], max_in_flight: int = 256) -> AsyncIterator[Running]:
+async def running(targets: Mapping[EndpointKey, ProbeTarget], max_in_flight: int = 256) -> AsyncIterator[Running]:
     subject = Running(max_in_flight)
     subject.prober.watch(targets)
     async with asyncio.TaskGroup() as group:
@@ -59,7 +60,7 @@ def now() -> float:
 async def test_first_check_after_the_delay_then_each_interval() -> None:
     target = replace(A, probe=replace(PROBE, initial_delay=3.0))
     begun = now()
-    async with running({"a": target}) as subject:
+    async with running({KEY_A: target}) as subject:
         await asyncio.sleep(18)
         times = subject.times(target)
     first = first_due("a", begun, 3.0, 5.0)
@@ -70,19 +71,19 @@ async def test_first_check_after_the_delay_then_each_interval() -> None:
 
 
 async def test_the_first_success_makes_a_starting_endpoint_healthy() -> None:
-    async with running({"a": A}) as subject:
-        assert subject.prober.health() == {"a": Health.STARTING}
+    async with running({KEY_A: A}) as subject:
+        assert subject.prober.health() == {KEY_A: Health.STARTING}
         await asyncio.sleep(12)  # three refusals
         assert len(subject.times(A)) == 3
-        assert subject.prober.health() == {"a": Health.STARTING}
+        assert subject.prober.health() == {KEY_A: Health.STARTING}
         assert not subject.changes
         subject.answer(A, ok=True)
         await asyncio.sleep(5)
-        assert subject.changes == [{"a": Health.HEALTHY}]
+        assert subject.changes == [{KEY_A: Health.HEALTHY}]
 
 
 async def test_checks_are_counted_by_what_they_found() -> None:
-    async with running({"a": A, "b": B}, max_in_flight=1) as subject:
+    async with running({KEY_A: A, KEY_B: B}, max_in_flight=1) as subject:
         subject.answer(A, False, duration=0.25)
         subject.answer(B, True, duration=0.25)
         before = subject.prober.figures()
@@ -95,19 +96,19 @@ async def test_checks_are_counted_by_what_they_found() -> None:
 
 async def test_thresholds_set_the_time_to_fall_and_to_rise(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with running({"server-1": replace(A, begins=Health.HEALTHY)}) as subject:
-        assert subject.prober.health() == {"server-1": Health.HEALTHY}
+    async with running({SERVER: replace(A, begins=Health.HEALTHY)}) as subject:
+        assert subject.prober.health() == {SERVER: Health.HEALTHY}
         await asyncio.sleep(9.9)  # two failures
-        assert subject.prober.health() == {"server-1": Health.HEALTHY}
+        assert subject.prober.health() == {SERVER: Health.HEALTHY}
         await asyncio.sleep(1)
-        assert subject.prober.health() == {"server-1": Health.UNHEALTHY}
+        assert subject.prober.health() == {SERVER: Health.UNHEALTHY}
         subject.answer(A, ok=True)
         await asyncio.sleep(5)
-        assert subject.prober.health() == {"server-1": Health.UNHEALTHY}
+        assert subject.prober.health() == {SERVER: Health.UNHEALTHY}
         await asyncio.sleep(5)
-        assert subject.prober.health() == {"server-1": Health.HEALTHY}
-        assert [verdict.ok for verdict in subject.prober.history("server-1")] == [False] * 3 + [True] * 2
-        assert [verdict.at for verdict in subject.prober.history("server-1")] == subject.times(A)
+        assert subject.prober.health() == {SERVER: Health.HEALTHY}
+        assert [verdict.ok for verdict in subject.prober.history(SERVER)] == [False] * 3 + [True] * 2
+        assert [verdict.at for verdict in subject.prober.history(SERVER)] == subject.times(A)
     assert [record.getMessage() for record in caplog.records] == [
         "probe: server-1 127.0.0.11:18080 unhealthy: refused (3 of 3)",
         "probe: server-1 127.0.0.11:18080 healthy: status 200 (2 of 2)",
@@ -117,7 +118,7 @@ async def test_thresholds_set_the_time_to_fall_and_to_rise(caplog: pytest.LogCap
 
 async def test_a_slow_endpoint_delays_nobody_and_is_not_asked_twice_at_once() -> None:
     slow = replace(A, probe=replace(PROBE, timeout=12.0))
-    async with running({"slow": slow, "quick": B}) as subject:
+    async with running({SLOW: slow, QUICK: B}) as subject:
         subject.answer(slow, ok=True, duration=11.0)
         subject.answer(B, ok=True)
         begun = now()
@@ -126,11 +127,11 @@ async def test_a_slow_endpoint_delays_nobody_and_is_not_asked_twice_at_once() ->
         assert [round(asked - subject.times(slow)[0]) for asked in subject.times(slow)] == [0, 15]
         first = first_due("quick", begun, 0.0, 5.0)
         assert [round((asked - first) / 5.0, 1) for asked in subject.times(B)] == [0, 1, 2, 3, 4, 5]
-        assert subject.prober.health() == {"slow": Health.HEALTHY, "quick": Health.HEALTHY}
+        assert subject.prober.health() == {SLOW: Health.HEALTHY, QUICK: Health.HEALTHY}
 
 
 async def test_changes_of_one_moment_are_told_once() -> None:
-    targets = {f"e{number}": replace(A, port=number) for number in range(1, 101)}
+    targets = {("w1", f"e{number}"): replace(A, port=number) for number in range(1, 101)}
     async with running(targets) as subject:
         for target in targets.values():
             subject.answer(target, ok=True)
@@ -141,7 +142,7 @@ async def test_changes_of_one_moment_are_told_once() -> None:
 
 
 async def test_the_checks_in_flight_are_bounded_and_all_get_their_turn() -> None:
-    targets = {f"e{number}": replace(A, port=number) for number in range(1, 41)}
+    targets = {("w1", f"e{number}"): replace(A, port=number) for number in range(1, 41)}
     async with running(targets, max_in_flight=8) as subject:
         for target in targets.values():
             subject.answer(target, ok=True, duration=0.7)
@@ -155,12 +156,12 @@ async def test_the_checks_in_flight_are_bounded_and_all_get_their_turn() -> None
 
 async def test_a_suspended_process_asks_each_endpoint_once_and_goes_on_in_rhythm() -> None:
     begun = now()
-    async with running({"a": A, "b": B}) as subject:
+    async with running({KEY_A: A, KEY_B: B}) as subject:
         await asyncio.sleep(1)
         cast(LoopTimeEventLoop, asyncio.get_running_loop()).setup_looptime(start=begun + 303)
         await asyncio.sleep(9)
-        for key, target in (("a", A), ("b", B)):
-            first = first_due(key, begun, 0.0, 5.0)
+        for key, target in ((KEY_A, A), (KEY_B, B)):
+            first = first_due(key[1], begun, 0.0, 5.0)
             before, late, *after = subject.times(target)
             assert before - first <= SLOT
             assert late == pytest.approx(begun + 303, abs=SLOT)
@@ -168,76 +169,76 @@ async def test_a_suspended_process_asks_each_endpoint_once_and_goes_on_in_rhythm
 
 
 async def test_the_same_targets_again_change_nothing() -> None:
-    async with running({"a": A}) as subject:
+    async with running({KEY_A: A}) as subject:
         subject.answer(A, ok=True)
         await asyncio.sleep(1)
         for _ in range(40):
-            subject.prober.watch({"a": replace(A)})
+            subject.prober.watch({KEY_A: replace(A)})
             await asyncio.sleep(0.25)
-        assert subject.prober.health() == {"a": Health.HEALTHY}
+        assert subject.prober.health() == {KEY_A: Health.HEALTHY}
         assert len(subject.times(A)) == 3
         assert len(subject.changes) == 1
 
 
 async def test_another_address_begins_anew_another_threshold_does_not() -> None:
-    async with running({"a": A}) as subject:
+    async with running({KEY_A: A}) as subject:
         subject.answer(A, ok=True)
         await asyncio.sleep(1)
-        subject.prober.watch({"a": replace(A, probe=replace(PROBE, unhealthy_threshold=1))})
-        assert subject.prober.health() == {"a": Health.HEALTHY}
-        assert len(subject.prober.history("a")) == 1
+        subject.prober.watch({KEY_A: replace(A, probe=replace(PROBE, unhealthy_threshold=1))})
+        assert subject.prober.health() == {KEY_A: Health.HEALTHY}
+        assert len(subject.prober.history(KEY_A)) == 1
         subject.answer(A, ok=False)
         await asyncio.sleep(5)
-        assert subject.prober.health() == {"a": Health.UNHEALTHY}
-        subject.prober.watch({"a": replace(A, port=18081)})
-        assert subject.prober.health() == {"a": Health.STARTING}
-        assert subject.prober.history("a") == ()
+        assert subject.prober.health() == {KEY_A: Health.UNHEALTHY}
+        subject.prober.watch({KEY_A: replace(A, port=18081)})
+        assert subject.prober.health() == {KEY_A: Health.STARTING}
+        assert subject.prober.history(KEY_A) == ()
 
 
 async def test_a_shorter_interval_holds_at_once() -> None:
     slow = replace(A, probe=replace(PROBE, interval=3600.0, startup_interval=3600.0))
-    async with running({"a": slow}) as subject:
+    async with running({KEY_A: slow}) as subject:
         await asyncio.sleep(400)
         assert len(subject.times(A)) == 1
-        subject.prober.watch({"a": A})
+        subject.prober.watch({KEY_A: A})
         await asyncio.sleep(5.2)
         assert len(subject.times(A)) == 2
 
 
 async def test_an_endpoint_that_goes_takes_its_check_in_flight_along() -> None:
-    async with running({"a": A, "b": B}) as subject:
+    async with running({KEY_A: A, KEY_B: B}) as subject:
         subject.answer(A, ok=True, duration=1.5)
         subject.answer(B, ok=True)
         await asyncio.sleep(1)
         assert subject.check.in_flight == 1
-        subject.prober.watch({"b": B})
+        subject.prober.watch({KEY_B: B})
         await asyncio.sleep(0.1)
         assert subject.check.in_flight == 0
         assert len(subject.check.cancelled) == 1
         await asyncio.sleep(20)
-        assert subject.prober.health() == {"b": Health.HEALTHY}
-        assert subject.prober.history("a") == ()
+        assert subject.prober.health() == {KEY_B: Health.HEALTHY}
+        assert subject.prober.history(KEY_A) == ()
         assert len(subject.times(A)) == 1
         assert len(subject.times(B)) == 5
 
 
 async def test_an_endpoint_that_goes_between_two_checks_is_not_asked_again() -> None:
-    async with running({"a": A, "b": B}) as subject:
+    async with running({KEY_A: A, KEY_B: B}) as subject:
         await asyncio.sleep(1)
-        subject.prober.watch({"b": B})
+        subject.prober.watch({KEY_B: B})
         await asyncio.sleep(10)
         assert len(subject.times(A)) == 1
         assert len(subject.times(B)) == 3
 
 
 async def test_gone_and_back_while_it_waits_for_its_turn_is_asked_once() -> None:
-    async with running({"a": A, "b": B}, max_in_flight=1) as subject:
+    async with running({KEY_A: A, KEY_B: B}, max_in_flight=1) as subject:
         subject.answer(A, ok=True, duration=1.9)
         subject.answer(B, ok=True, duration=1.9)
         await asyncio.sleep(1)
         [busy] = subject.check.asked
-        waiting = "b" if busy.address == A.address else "a"
-        both = {"a": A, "b": B}
+        waiting = KEY_B if busy.address == A.address else KEY_A
+        both = {KEY_A: A, KEY_B: B}
         subject.prober.watch({key: target for key, target in both.items() if key != waiting})
         subject.prober.watch(both)
         await asyncio.sleep(4)
@@ -245,19 +246,19 @@ async def test_gone_and_back_while_it_waits_for_its_turn_is_asked_once() -> None
 
 
 async def test_a_verdict_on_a_question_that_has_changed_does_not_count() -> None:
-    async with running({"a": A}) as subject:
+    async with running({KEY_A: A}) as subject:
         subject.answer(A, ok=True, duration=1.5)
         await asyncio.sleep(1)
-        subject.prober.watch({"a": replace(A, probe=replace(PROBE, path="/ready"))})
+        subject.prober.watch({KEY_A: replace(A, probe=replace(PROBE, path="/ready"))})
         await asyncio.sleep(3)
-        assert subject.prober.health() == {"a": Health.STARTING}
+        assert subject.prober.health() == {KEY_A: Health.STARTING}
         await asyncio.sleep(4)
-        assert subject.prober.health() == {"a": Health.HEALTHY}
+        assert subject.prober.health() == {KEY_A: Health.HEALTHY}
 
 
 async def test_a_mistake_in_a_check_ends_the_prober() -> None:
     subject = Running()
-    subject.prober.watch({"a": A})
+    subject.prober.watch({KEY_A: A})
     subject.check.break_down(ZeroDivisionError("a mistake"))
     with pytest.raises(ExceptionGroup) as caught:
         await subject.prober.run()
@@ -265,7 +266,7 @@ async def test_a_mistake_in_a_check_ends_the_prober() -> None:
 
 
 async def test_cancelled_it_leaves_no_check_behind() -> None:
-    async with running({"a": A}) as subject:
+    async with running({KEY_A: A}) as subject:
         subject.answer(A, ok=True, duration=1.9)
         await asyncio.sleep(1)
         assert subject.check.in_flight == 1
@@ -276,7 +277,7 @@ async def test_nothing_to_watch_is_fine_and_targets_may_come_later() -> None:
     async with running({}) as subject:
         await asyncio.sleep(100)
         assert subject.prober.health() == {}
-        subject.prober.watch({"a": A})
+        subject.prober.watch({KEY_A: A})
         await asyncio.sleep(1)
         assert len(subject.times(A)) == 1
 
@@ -292,9 +293,9 @@ async def test_an_answer_that_comes_although_it_was_cancelled_is_of_no_account()
             await asyncio.sleep(1)
         return Verdict(True, "status 200", 0.0)
 
-    changes: list[Mapping[str, Health]] = []
+    changes: list[Mapping[EndpointKey, Health]] = []
     prober = Prober(lambda: changes.append(prober.health()), dict.fromkeys(ProbeKind, deaf))
-    prober.watch({"a": A})
+    prober.watch({KEY_A: A})
     async with asyncio.TaskGroup() as group:
         task = group.create_task(prober.run())
         await asyncio.sleep(3)
@@ -308,13 +309,13 @@ async def test_an_answer_that_comes_although_it_was_cancelled_is_of_no_account()
 
 async def test_until_its_first_success_an_endpoint_is_asked_five_times_as_often() -> None:
     target = replace(A, probe=Probe(ProbeKind.HTTP, 80))
-    async with running({"a": target}) as subject:
+    async with running({KEY_A: target}) as subject:
         await asyncio.sleep(5)
         asked = len(subject.times(target))
         assert asked == 5
         subject.answer(target, ok=True)
         await asyncio.sleep(1.1)
-        assert subject.prober.health() == {"a": Health.HEALTHY}
+        assert subject.prober.health() == {KEY_A: Health.HEALTHY}
         asked = len(subject.times(target))
         await asyncio.sleep(10)
         assert len(subject.times(target)) == asked + 2
@@ -322,9 +323,9 @@ async def test_until_its_first_success_an_endpoint_is_asked_five_times_as_often(
 
 async def test_what_does_not_start_in_its_time_is_unhealthy_and_asked_less(caplog: pytest.LogCaptureFixture) -> None:
     target = replace(A, probe=Probe(ProbeKind.HTTP, 80, startup=10.0))
-    async with running({"a": target}) as subject:
+    async with running({KEY_A: target}) as subject:
         await asyncio.sleep(12)
-        assert subject.changes == [{"a": Health.UNHEALTHY}]
+        assert subject.changes == [{KEY_A: Health.UNHEALTHY}]
         asked = len(subject.times(target))
         await asyncio.sleep(50)
         assert len(subject.times(target)) == asked + 10
@@ -334,7 +335,7 @@ async def test_what_does_not_start_in_its_time_is_unhealthy_and_asked_less(caplo
 
 
 async def test_refused_traffic_brings_the_next_check_forward_but_is_no_verdict() -> None:
-    async with running({"a": replace(A, begins=Health.HEALTHY), "b": B}) as subject:
+    async with running({KEY_A: replace(A, begins=Health.HEALTHY), KEY_B: B}) as subject:
         subject.answer(A, ok=True)
         await asyncio.sleep(11)
         asked = len(subject.times(A))
@@ -342,38 +343,38 @@ async def test_refused_traffic_brings_the_next_check_forward_but_is_no_verdict()
             subject.prober.suspect(A.address, A.port)
             await asyncio.sleep(0.1)
         assert 4 <= len(subject.times(A)) - asked <= 5  # once in a second, and not forty times
-        assert subject.prober.health()["a"] is Health.HEALTHY
+        assert subject.prober.health()[KEY_A] is Health.HEALTHY
         subject.answer(A, ok=False)
         before = len(subject.times(A))
         for _ in range(30):
             subject.prober.suspect(A.address, 1)  # another port of the same endpoint
             await asyncio.sleep(0.1)
         assert len(subject.times(A)) - before == 3
-        assert subject.prober.health()["a"] is Health.UNHEALTHY
+        assert subject.prober.health()[KEY_A] is Health.UNHEALTHY
         subject.prober.suspect("192.0.2.1", 80)  # not watched
 
 
 async def test_what_is_set_aside_is_not_asked_and_proves_itself_when_it_is_back() -> None:
-    async with running({"a": A, "b": B}) as subject:
+    async with running({KEY_A: A, KEY_B: B}) as subject:
         subject.answer(A, ok=True, duration=1.0)
         await asyncio.sleep(2)
-        assert subject.prober.health()["a"] is Health.HEALTHY
+        assert subject.prober.health()[KEY_A] is Health.HEALTHY
         await asyncio.sleep(4)  # in the middle of a check
-        subject.prober.watch({"a": replace(A, aside=True), "b": B})
+        subject.prober.watch({KEY_A: replace(A, aside=True), KEY_B: B})
         await asyncio.sleep(0)
         asked = len(subject.times(A))
         await asyncio.sleep(60)
         assert (len(subject.times(A)), subject.check.in_flight) == (asked, 0)
-        assert len(subject.prober.history("a")) >= 1  # what it said before is still told
+        assert len(subject.prober.history(KEY_A)) >= 1  # what it said before is still told
         subject.answer(A, ok=True)
-        subject.prober.watch({"a": A, "b": B})
-        assert subject.prober.health()["a"] is Health.STARTING
+        subject.prober.watch({KEY_A: A, KEY_B: B})
+        assert subject.prober.health()[KEY_A] is Health.STARTING
         await asyncio.sleep(0.3)
-        assert subject.prober.health()["a"] is Health.HEALTHY
+        assert subject.prober.health()[KEY_A] is Health.HEALTHY
 
 
 async def test_aside_from_the_beginning() -> None:
-    async with running({"a": replace(A, aside=True)}) as subject:
+    async with running({KEY_A: replace(A, aside=True)}) as subject:
         await asyncio.sleep(30)
         assert not subject.times(A)
         subject.prober.watch({})
@@ -382,8 +383,8 @@ async def test_aside_from_the_beginning() -> None:
 
 async def test_endpoints_that_hang_do_not_hold_up_those_that_answer() -> None:
     """A hundred that hang want ten times the room; the quick ones keep their rhythm all the same."""
-    hang = {f"h{number}": replace(A, port=number) for number in range(1, 101)}
-    quick = {f"q{number}": replace(B, port=number) for number in range(1, 21)}
+    hang = {("w1", f"h{number}"): replace(A, port=number) for number in range(1, 101)}
+    quick = {("w1", f"q{number}"): replace(B, port=number) for number in range(1, 21)}
     async with running({**hang, **quick}, max_in_flight=20) as subject:
         for target in hang.values():
             subject.answer(target, ok=True, duration=30.0)
@@ -402,7 +403,7 @@ async def test_endpoints_that_hang_do_not_hold_up_those_that_answer() -> None:
 async def test_across_a_gap_nobody_fails() -> None:
     """As when the process is suspended in the middle of a check: its timeout is over, and says nothing."""
     one = replace(A, begins=Health.HEALTHY, probe=replace(PROBE, unhealthy_threshold=1, timeout=2.0))
-    async with running({"a": one}) as subject:
+    async with running({KEY_A: one}) as subject:
         subject.answer(A, ok=True)
         await asyncio.sleep(4.9)
         subject.answer(A, ok=True, duration=3.0)
@@ -411,16 +412,16 @@ async def test_across_a_gap_nobody_fails() -> None:
         cast(LoopTimeEventLoop, asyncio.get_running_loop()).setup_looptime(start=now() + 100)
         subject.answer(A, ok=True)
         await asyncio.sleep(3)
-        assert subject.prober.health() == {"a": Health.HEALTHY}
+        assert subject.prober.health() == {KEY_A: Health.HEALTHY}
         assert not subject.changes
-        assert all(verdict.ok for verdict in subject.prober.history("a"))
+        assert all(verdict.ok for verdict in subject.prober.history(KEY_A))
         subject.answer(A, ok=False)
         await asyncio.sleep(5.2)
-        assert subject.prober.health() == {"a": Health.UNHEALTHY}
+        assert subject.prober.health() == {KEY_A: Health.UNHEALTHY}
 
 
 async def test_the_stats_count() -> None:
-    async with running({"a": A, "b": B}) as subject:
+    async with running({KEY_A: A, KEY_B: B}) as subject:
         subject.answer(B, ok=True)
         await asyncio.sleep(9.9)
         assert (subject.prober.stats.checks, subject.prober.stats.failures, subject.prober.stats.late) == (4, 2, 0)

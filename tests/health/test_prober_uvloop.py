@@ -17,6 +17,7 @@ from tests.health.checks.test_tls import trusting
 
 HTTP = Probe(ProbeKind.HTTP, None, timeout=0.2, interval=0.2)
 TCP = Probe(ProbeKind.TCP, None, timeout=0.2, interval=0.2)
+WEB, PORT, NOBODY = ("w1", "web"), ("w1", "port"), ("w1", "nobody")
 
 
 async def rise_and_fall() -> None:
@@ -30,22 +31,22 @@ async def rise_and_fall() -> None:
         asyncio.TaskGroup() as group,
     ):
         changes: list[Health] = []
-        prober = Prober(lambda: changes.append(prober.health()["web"]))
+        prober = Prober(lambda: changes.append(prober.health()[WEB]))
         targets = {
-            "web": ProbeTarget(HTTP, "127.0.0.1", port),
-            "port": ProbeTarget(TCP, "127.0.0.1", port),
-            "nobody": ProbeTarget(TCP, "127.0.0.1", 1),
+            WEB: ProbeTarget(HTTP, "127.0.0.1", port),
+            PORT: ProbeTarget(TCP, "127.0.0.1", port),
+            NOBODY: ProbeTarget(TCP, "127.0.0.1", 1),
         }
         prober.watch(targets)
         task = group.create_task(prober.run())
-        expected = {"web": Health.HEALTHY, "port": Health.HEALTHY, "nobody": Health.STARTING}
-        await until(lambda: prober.health() == expected and len(prober.history("nobody")) >= 2)
-        assert prober.history("nobody")[-1].reason == "refused"
+        expected = {WEB: Health.HEALTHY, PORT: Health.HEALTHY, NOBODY: Health.STARTING}
+        await until(lambda: prober.health() == expected and len(prober.history(NOBODY)) >= 2)
+        assert prober.history(NOBODY)[-1].reason == "refused"
         answers["script"] = hangs
-        await until(lambda: prober.health()["web"] is Health.UNHEALTHY)
-        assert prober.history("web")[-1].reason == "no answer in 0.2 s"
+        await until(lambda: prober.health()[WEB] is Health.UNHEALTHY)
+        assert prober.history(WEB)[-1].reason == "no answer in 0.2 s"
         answers["script"] = closes
-        await until(lambda: prober.history("web")[-1].reason == "closed before an answer")
+        await until(lambda: prober.history(WEB)[-1].reason == "closed before an answer")
         answers["script"] = says(b"HTTP/1.1 200 OK\r\n\r\n")
         await until(lambda: prober.health() == expected and changes[-1] is Health.HEALTHY)
         task.cancel()

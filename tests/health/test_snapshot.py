@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.health.history import CheckHistory
-from mesh.health.snapshot import HealthSnapshot, health_status, traffic_health
+from mesh.health.snapshot import HealthSnapshot, health_status
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, EndpointKey, Health, Route, Service, Transport
@@ -41,27 +41,14 @@ def test_verdicts_over_a_view_give_the_view_with_these_verdicts(
     assert (judged is view) is (not changed)
 
 
-def test_what_is_kept_and_what_is_held_back_where_nobody_is_better_is_in_traffic() -> None:
-    view = ClusterView(SERVICES, ENDPOINTS, health={e.key: Health.UNHEALTHY for e in ENDPOINTS})
-    a, b, c = (endpoint.key for endpoint in ENDPOINTS)
-    serving = {key for key, health in traffic_health(view, HealthSnapshot()).items() if health is Health.HEALTHY}
-    assert serving == set()
-    judged = HealthSnapshot(kept=frozenset({b}), held_back=frozenset({a, c}))
-    serving = {key for key, health in traffic_health(view, judged).items() if health is Health.HEALTHY}
-    assert serving == {a, b}, "c has somebody better: b"
-
-
 def test_the_last_verdicts_are_told_in_words_and_in_detail_with_their_times() -> None:
-    view = ClusterView(SERVICES, ENDPOINTS)
     past = CheckHistory()
     past.add(Verdict(False, "refused", 0.25), 10.0)
     past.add(Verdict(True, "status 200", 0.5), 12.5)
-    judged = HealthSnapshot(
-        names={("w1", "a"): "a", ("w1", "b"): "b"}, histories={"a": past, "b": CheckHistory()}, epoch=1000.0
-    )
-    brief = health_status(view, {}, judged, in_detail=False)
+    judged = HealthSnapshot(histories={("w1", "a"): past, ("w1", "b"): CheckHistory()}, epoch=1000.0)
+    brief = health_status({}, {}, judged, in_detail=False)
     assert (brief.last, brief.verdicts) == ({("w1", "a"): "status 200"}, {})
-    (told,) = health_status(view, {}, judged, in_detail=True).verdicts.items()
+    (told,) = health_status({}, {}, judged, in_detail=True).verdicts.items()
     assert told[0] == ("w1", "a")
     assert [(v.at, v.ok, v.reason, v.seconds) for v in told[1]] == [
         ("1970-01-01T00:16:50.000+00:00", False, "refused", 0.25),

@@ -23,7 +23,8 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_each_key_comes_once_not_early_and_at_most_a_slot_late(steps: list[tuple[str, str, float]]) -> None:
-    wheel, listed, now = TimerWheel(SLOT), dict[str, float](), 0.0
+    wheel: TimerWheel[str] = TimerWheel(SLOT)
+    listed, now = dict[str, float](), 0.0
     for verb, key, value in steps:
         if verb == "add":
             wheel.add(key, value)
@@ -48,7 +49,7 @@ def test_each_key_comes_once_not_early_and_at_most_a_slot_late(steps: list[tuple
 
 @given(st.lists(TIMES, min_size=1))
 def test_next_due_is_when_due_returns_something(dues: list[float]) -> None:
-    wheel = TimerWheel(SLOT)
+    wheel: TimerWheel[str] = TimerWheel(SLOT)
     for number, due in enumerate(dues):
         wheel.add(str(number), due)
     returned = 0
@@ -61,7 +62,7 @@ def test_next_due_is_when_due_returns_something(dues: list[float]) -> None:
 
 
 def test_a_suspended_process_finds_each_key_once_in_order() -> None:
-    wheel = TimerWheel(SLOT)
+    wheel: TimerWheel[str] = TimerWheel(SLOT)
     for key, due in (("late", 3.0), ("early", 0.2), ("later", 900.0), ("not yet", 5000.0)):
         wheel.add(key, due)
     assert wheel.due(4000.0) == ["early", "late", "later"]
@@ -70,7 +71,7 @@ def test_a_suspended_process_finds_each_key_once_in_order() -> None:
 
 
 def test_a_key_that_is_added_again_has_moved() -> None:
-    wheel = TimerWheel(SLOT)
+    wheel: TimerWheel[str] = TimerWheel(SLOT)
     wheel.add("a", 1.0)
     wheel.add("a", 2.0)
     assert wheel.due(1.5) == []
@@ -79,7 +80,7 @@ def test_a_key_that_is_added_again_has_moved() -> None:
 
 @pytest.mark.parametrize("due", [0.1, 0.1 + 0.2, 2.9, 4.3, 7.1, 1_000_000.1, 1_000_000.0 + 0.1 * 3])
 def test_a_time_on_the_grid_is_its_own_slot(due: float) -> None:
-    wheel = TimerWheel(SLOT)
+    wheel: TimerWheel[str] = TimerWheel(SLOT)
     wheel.add("a", due)
     assert wheel.next_due() == pytest.approx(due, abs=1e-6)
     assert wheel.due(due) == ["a"]
@@ -101,7 +102,7 @@ def test_the_first_check_is_spread_over_a_tenth_of_the_interval() -> None:
     dues = [first_due(f"demo/server/{number}", 100.0, 3.0, 10.0) for number in range(1000)]
     assert all(103.0 <= due < 104.0 for due in dues)
     assert dues == [first_due(f"demo/server/{number}", 100.0, 3.0, 10.0) for number in range(1000)]
-    wheel = TimerWheel(SLOT)
+    wheel: TimerWheel[str] = TimerWheel(SLOT)
     for number, due in enumerate(dues):
         wheel.add(str(number), due)
     sizes = [len(wheel.due(103.0 + slot * SLOT)) for slot in range(1, 11)]

@@ -36,7 +36,7 @@ class _ExplainQuery:
 
 def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
     """The ways of what is asked; with a reason and no way if there is nothing of it."""
-    observed, view, question = evidence.observed, evidence.observed.newest, _understood(asked)
+    observed, question = evidence.observed, _understood(asked)
     nothing = Explanation(
         asked=asked,
         kind="nothing",
@@ -45,12 +45,14 @@ def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
         frozen=tuple(str(observed.frozen[part]) for part in sorted(observed.frozen)),
         failures=tuple(map(str, observed.failures)),
     )
-    if view is None:
+    effective = observed.effective()
+    if effective is None:
         reason = Reason(Cause.FROZEN, "nothing is known yet: the store has not answered since the start")
         return replace(nothing, why_not=(reason,))
+    view = effective.known
     for kind, services, place in _found(question, evidence, view):
         if services:
-            ways = ServiceTracer(evidence, view)
+            ways = ServiceTracer(evidence, effective)
             return replace(nothing, kind=kind, ways=tuple(ways.of(service, place) for service in services))
     if (instance := _container(question.text, evidence)) is not None:
         return replace(nothing, kind="container", why_not=tuple(_unrouted(instance, evidence)))

@@ -62,7 +62,7 @@ def describe_probe(probe: Probe, place: RealKey) -> str:
 
 def describe_last_probe(key: EndpointKey, evidence: DetailedSnapshot) -> str | None:
     """`status 200, 2 s ago`; None: this worker has not asked."""
-    history = evidence.verdicts.get(key[1], ()) if key[0] == evidence.observed.facts.worker else ()
+    history = evidence.verdicts.get(key, ())
     return f"{history[-1].reason}, {_ago(history[-1], evidence)}" if history else None
 
 
@@ -97,7 +97,7 @@ def _by_probe(
         remedy = f"ask there for the answer: `vipmesh explain {endpoint.name or endpoint.id}`"
         return Reason(cause, f"worker {endpoint.worker} {what}", remedy)
     what = describe_probe(*asked) if asked is not None else "its probe"
-    history = evidence.verdicts.get(endpoint.id, ())
+    history = evidence.verdicts.get(endpoint.key, ())
     if not history:
         delay = f"; it begins {probe.initial_delay:g} s after the start" if probe.initial_delay else ""
         return Reason(cause, f"{what}: not answered yet{delay}")

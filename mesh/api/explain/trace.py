@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, ServiceTrace
 from mesh.api.explain.reasons import describe_last_probe, describe_probe, endpoint_reasons
+from mesh.control.planner import has_virtual_servers
 from mesh.control.service_plan import virtual_keys
 from mesh.control.snapshot import DetailedSnapshot
-from mesh.health.snapshot import traffic_health
+from mesh.control.view import EffectiveView
 from mesh.model.codes import Code
-from mesh.model.eligibility import is_same_family, probe_targets, real_key, takes_traffic, vip_of
+from mesh.model.eligibility import is_same_family, probe_targets, real_key, serves, takes_traffic, vip_of
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, PortPublication, Scheduler, Service, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey
-from mesh.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,13 @@ _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 class ServiceTracer:
     """The ways of one moment; what all of them need is worked out once."""
 
-    def __init__(self, evidence: DetailedSnapshot, view: ClusterView) -> None:
-        """`view`: the newest picture, which the evidence has."""
+    def __init__(self, evidence: DetailedSnapshot, effective: EffectiveView) -> None:
+        """`effective`: the view that follows from the evidence."""
+        view = effective.known
         self._evidence = evidence
         self._view = view
         self._health: Mapping[EndpointKey, Health] = evidence.observed.health(view)
-        self._traffic = traffic_health(view, evidence.observed.judged)
+        self._traffic = effective.traffic.health
         self._asked = probe_targets(view)
         self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
 
@@ -199,10 +200,13 @@ class ServiceTracer:
 
     def _endpoint(self, service: Service, endpoint: Endpoint, vip: Address | None) -> EndpointStep:
         asked = self._asked.get(endpoint.key)
-        reached = vip is not None and is_same_family(endpoint, vip)
-        serving = reached and takes_traffic(service, endpoint, self._traffic) and endpoint.weight > 0
+        is_served = has_virtual_servers(self._evidence.observed.plan, service.owner)
+        serving = vip is not None and is_served and serves(service, endpoint, vip, self._traffic)
         reasons = [*endpoint_reasons(service, endpoint, self._health.get(endpoint.key), asked, self._evidence)]
-        if vip is not None and not reached:
+        if vip is not None and not is_served:
+            text = "no port of its service is served on this worker"
+            reasons.append(Reason(Cause.NOT_PROGRAMMED, text, "see the reasons at the ports"))
+        if vip is not None and not is_same_family(endpoint, vip):
             text = f"it is of the other address family than {vip}, and the kernel cannot translate between them"
             reasons.append(Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY))
         address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address

@@ -96,10 +96,12 @@ class EventWatcher:
 class EventBroadcaster:
     """Looks while somebody watches. `run` goes beside everything else, until cancelled."""
 
-    def __init__(self, look: Callable[[], Awaitable[EventInput]]) -> None:
+    def __init__(self, look: Callable[[], Awaitable[EventInput]], changed: asyncio.Event | None = None) -> None:
+        """`changed` is set when something has happened, so that the next look is soon; this alone clears it."""
         self._look = look
         self._watchers: set[EventWatcher] = set()
-        self._watched, self._changed = asyncio.Event(), asyncio.Event()
+        self._watched = asyncio.Event()
+        self._changed = asyncio.Event() if changed is None else changed
         self._told: WatcherState | None = None
         self._closed = False
         self.dropped = 0

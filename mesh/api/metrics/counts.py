@@ -65,9 +65,10 @@ class ClusterCounts:
 
 def count_cluster(observed: WorkerSnapshot) -> ClusterCounts:
     """Count. Before the first pass there is nothing to count."""
-    view = observed.newest
-    if view is None or observed.plan is None:
+    effective = observed.effective()
+    if effective is None or observed.plan is None:
         return ClusterCounts()
+    view = effective.known
     health = known_health(view, observed.facts.worker, observed.probed)
     services: Counter[ServiceState] = Counter()
     states: Counter[EndpointState] = Counter()

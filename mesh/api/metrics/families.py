@@ -15,15 +15,11 @@ from mesh.control.snapshot import WorkerSnapshot
 from mesh.control.stats import LoopStats
 from mesh.dataplane.operations import OPERATION_NAMES
 from mesh.health.stats import ProbeStats
+from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.probe import ProbeKind
 from mesh.model.problem import Severity
 from mesh.model.service import Health
 from mesh.model.table import TrafficCounters, VirtualKey
-
-FROZEN = ("store", "source", "data plane", "host")
-"""What may fall silent, so that its last good state stays in force."""
-FINDERS = ("labels", "claims", "ports", "source", "store", "name")
-"""Who finds problems: of labels, conflicts over claims, ports that a program holds, files, records, a namesake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +73,13 @@ def _operations(scrape: _ScrapeContext) -> Iterator[MetricSample]:
 
 def _frozen(scrape: _ScrapeContext) -> Iterator[MetricSample]:
     found = [_finder(part) for part in scrape.measured.observed.frozen]
-    for part in FROZEN:
+    for part in FrozenPart:
         yield (part.replace(" ", "_"),), found.count(part)
 
 
 def _problems(scrape: _ScrapeContext) -> Iterator[MetricSample]:
     observed = scrape.measured.observed
-    for finder in FINDERS:
+    for finder in ProblemPart:
         parts = [part for part in observed.problems if _finder(part) == finder]
         severities = [problem.severity for part in parts for problem in observed.problems[part]]
         for severity in Severity:

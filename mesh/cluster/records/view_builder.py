@@ -61,7 +61,7 @@ class ViewBuilder:
         """By owner."""
         self._words = RecordVerdicts()
         self._groups: PersistentMap[str, EndpointGroup] = PersistentMap()
-        self._view = ClusterView(health=self._words.health).regrouped(self._groups)
+        self._view = ClusterView(health=self._words.health).with_index(self._groups)
         self._problems: tuple[Problem, ...] = ()
         self._touched = _ChangedParts()
 
@@ -155,7 +155,7 @@ class ViewBuilder:
         owners = touched.groups | {e.owner for key in changed if (e := self._by_key.get(key)) is not None}
         self._groups = self._groups.changed({owner: self._grouped(owner) for owner in owners})
         view = ClusterView(services, endpoints, claims)
-        return self._words.told(view, before).regrouped(self._groups, self._by_key)
+        return self._words.told(view, before).with_index(self._groups, self._by_key)
 
     def _services(self) -> tuple[Service, ...]:
         moved = False

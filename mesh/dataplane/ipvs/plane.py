@@ -34,6 +34,7 @@ from mesh.dataplane.kernel import move_vip
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.service import Address
 from mesh.model.table import Table, TrafficCounters, VirtualKey
 
 _FEW = 64
@@ -59,6 +60,7 @@ class IpvsDataPlane:
     """Implements `DataPlane` on IPVS. It opens its socket on first use, and opens another one after an error."""
 
     name = "ipvs"
+    forwards_in_kernel = True
 
     def __init__(
         self,
@@ -136,6 +138,10 @@ class IpvsDataPlane:
         async with self._connection() as ipvs:
             counted = await ipvs.dump(codec.get_services(), parse_traffic)
         return {key: traffic for key, traffic in filter(None, counted) if self.owns(key)}
+
+    def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
+        """Where a virtual server is reached."""
+        return key.address, key.port
 
     async def close(self) -> None:
         """Close the socket; the kernel keeps forwarding."""

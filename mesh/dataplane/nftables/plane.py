@@ -42,7 +42,7 @@ from mesh.dataplane.nftables.socket import NetfilterSocket
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.model.service import Transport
+from mesh.model.service import Address, Transport
 from mesh.model.table import Table, TrafficCounters, VirtualKey, VirtualServer
 from mesh.util import nft
 
@@ -82,6 +82,7 @@ class NftablesDataPlane:
     """
 
     name = "nftables"
+    forwards_in_kernel = True
 
     def __init__(self, pool: Network, interface: VipInterface) -> None:
         self._pool = pool
@@ -143,6 +144,10 @@ class NftablesDataPlane:
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """Return an empty mapping: our rules have no counters, which would make each first packet a little slower."""
         return {}
+
+    def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
+        """Where a virtual server is reached."""
+        return key.address, key.port
 
     async def close(self) -> None:
         """Close the socket; the kernel keeps forwarding."""

@@ -85,6 +85,7 @@ class UserspaceDataPlane:
     """
 
     name = "userspace"
+    forwards_in_kernel = False
 
     def __init__(
         self,

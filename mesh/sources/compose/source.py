@@ -35,8 +35,15 @@ class ComposeSource:
     """
 
     def __init__(
-        self, files: Sequence[Path], *, env: Mapping[str, str], interval: float = 1.0, rest: float = 0.1
+        self,
+        files: Sequence[Path],
+        *,
+        env: Mapping[str, str],
+        name: str = "source 0",
+        interval: float = 1.0,
+        rest: float = 0.1,
     ) -> None:
+        self.name = name
         self._files = tuple(files)
         self._env = env
         self._interval = interval

@@ -78,11 +78,13 @@ class DockerSource:
         url: str,
         rules: InstanceRules,
         *,
+        name: str = "source 0",
         on_drain: DrainFirst | None = None,
         relist: float = RELIST_INTERVAL,
         answer: float = REQUEST_TIMEOUT,
     ) -> None:
         """`relist` and `answer` are in seconds: between two lists, and until the engine counts as gone."""
+        self.name = name
         self._url = url
         self._rules = rules
         self._on_drain = on_drain

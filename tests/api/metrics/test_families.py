@@ -1,7 +1,10 @@
 """What a worker measures: by hand-made pictures, read by the parser that everybody uses, and held against the docs."""
 
+import ast
 import re
 from collections import Counter
+from dataclasses import replace
+from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -17,13 +20,15 @@ from mesh.health.stats import ProbeStats
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import DrainReason, Endpoint, Health, Instance, Route, Service, Transport
 from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
 
-DOCS = Path(__file__).parents[3] / "docs"
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
 FACTS = WorkerFacts("1.2", 'w"1\\', "fake", "a test")
 PROBE = Probe(ProbeKind.TCP, 80)
 POOL = ip_network("10.112.0.0/24")
@@ -59,14 +64,18 @@ VIEW = ClusterView(
     ),
     {("w2", "a-4"): Health.HEALTHY},
 )
-PROBED = {"a-1": Health.HEALTHY, "a-2": Health.UNHEALTHY, "a-3": Health.STARTING}
+PROBED = {
+    (FACTS.worker, "a-1"): Health.HEALTHY,
+    (FACTS.worker, "a-2"): Health.UNHEALTHY,
+    (FACTS.worker, "a-3"): Health.STARTING,
+}
 OBSERVED = WorkerSnapshot(
     FACTS,
     VIEW,
     tuple(Instance(e.id, e.owner, e.address, {}, drain=e.drain) for e in ENDPOINTS),
     PROBED,
     HealthSnapshot(),
-    make_plan(VIEW, {("w2", "a-4"): Health.HEALTHY} | {(FACTS.worker, id): health for id, health in PROBED.items()}),
+    make_plan(VIEW, {("w2", "a-4"): Health.HEALTHY} | PROBED),
     problems={
         "labels": (problem("one"), problem("two", Severity.WARNING)),
         "claims": (problem("three"),),
@@ -139,6 +148,35 @@ def test_what_is_seen_is_counted() -> None:
     assert "vipmesh_service_endpoints{d.test}" not in found, "a refused service shares its name with another one"
 
 
+@pytest.mark.parametrize("part", ProblemPart)
+def test_the_problems_of_every_part_are_counted(part: ProblemPart) -> None:
+    name = f"{part} 0" if part is ProblemPart.SOURCE else part.value
+    found_problems = (problem("one"), problem("two", Severity.WARNING), problem("three", Severity.WARNING))
+    found = read(MetricsInput(replace(OBSERVED, problems={name: found_problems})))
+    assert found[f"vipmesh_problems{{{','.join(sorted([part, 'error']))}}}"] == 1
+    assert found[f"vipmesh_problems{{{','.join(sorted([part, 'warning']))}}}"] == 2
+
+
+@pytest.mark.parametrize("part", FrozenPart)
+def test_every_part_that_is_frozen_is_counted(part: FrozenPart) -> None:
+    name = part.value if part in (FrozenPart.STORE, FrozenPart.DATA_PLANE) else f"{part} 3"
+    found = read(MetricsInput(replace(OBSERVED, frozen={name: CodedText("it is away", Code.STORE_UNREACHABLE)})))
+    assert {key for key, value in found.items() if key.startswith("vipmesh_frozen{") and value} == {
+        f"vipmesh_frozen{{{part.replace(' ', '_')}}}"
+    }
+
+
+def test_whoever_reports_a_condition_is_a_part() -> None:
+    """A part that is written by hand somewhere would be missing in the metrics."""
+    frozen, problems = {*map(str, FrozenPart)}, {*map(str, ProblemPart)}
+    known: dict[object, set[str]] = {"found": problems, "froze": frozen, "thawed": frozen}
+    for path in (ROOT / "mesh").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            match call:
+                case ast.Call(ast.Attribute(attr=("found" | "froze" | "thawed") as method), [ast.Constant(part), *_]):
+                    assert str(part) in known[method], f"{path}:{call.lineno}"
+
+
 def test_what_is_counted_on_the_way() -> None:
     loop = LoopStats(5, 1, operations=Counter(bind_vip=3), refusals=Counter(bind_vip=1), looked_at=1.5e9)
     loop.pass_seconds.observe(0.02)
@@ -209,6 +247,12 @@ def test_names_follow_the_conventions() -> None:
         assert not family.name.endswith(("_count", "_sum", "_bucket")), family.name
         assert family.meaning.endswith(".")
         assert "endpoint" not in family.labels, "endpoints come and go: each would leave a series behind"
+
+
+@pytest.mark.parametrize(("family", "parts"), [("vipmesh_problems", ProblemPart), ("vipmesh_frozen", FrozenPart)])
+def test_the_docs_have_each_part_and_no_other(family: str, parts: type[StrEnum]) -> None:
+    (row,) = re.findall(rf"^\| `part` of `{family}` \| (.*) \|$", (DOCS / "metrics.md").read_text(), re.M)
+    assert re.findall(r"`(\w+)`", row) == [part.replace(" ", "_") for part in parts]
 
 
 def test_the_docs_have_each_metric_and_no_other() -> None:

@@ -22,7 +22,7 @@ from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.claims import Claims
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Endpoint, Health, Instance, Route, Service, Transport
+from mesh.model.service import Endpoint, EndpointKey, Health, Instance, Route, Service, Transport
 from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
 from tests.api.http.worker import TOKEN, VERBS
@@ -47,25 +47,25 @@ def observed(services: int = 3, endpoints: int = 2) -> WorkerSnapshot:
     vips = {s.name: f"10.112.{n >> 8}.{n & 255}" for n, s in enumerate(declared)}
     health = {e.key: Health.HEALTHY for e in ends}
     view = ClusterView(declared, ends, Claims(vips, {s.name: s.owner for s in declared}), health)
-    own = {e.id: Health.HEALTHY for e in ends if e.worker == FACTS.worker}
+    own = {e.key: Health.HEALTHY for e in ends if e.worker == FACTS.worker}
     instances = tuple(Instance(e.id, e.owner, e.address, {}) for e in ends if e.worker == FACTS.worker)
     return WorkerSnapshot(FACTS, view, instances, own, asked(dict.fromkeys(own, "status 200")), make_plan(view, health))
 
 
-def asked(found: Mapping[str, str]) -> HealthSnapshot:
-    """What the last check of own endpoints has found, by id."""
+def asked(found: Mapping[EndpointKey, str]) -> HealthSnapshot:
+    """What the last check of own endpoints has found."""
     histories = {}
-    for id, words in found.items():
-        histories[id] = CheckHistory()
-        histories[id].add(Verdict(words == "status 200", words, 0.01), 1.0)
-    return HealthSnapshot(names={(FACTS.worker, id): id for id in found}, histories=histories)
+    for key, words in found.items():
+        histories[key] = CheckHistory()
+        histories[key].add(Verdict(words == "status 200", words, 0.01), 1.0)
+    return HealthSnapshot(histories=histories)
 
 
 def failed(seen: WorkerSnapshot, service: int, words: str) -> WorkerSnapshot:
     """The first endpoint of a service has failed its probes."""
-    id = f"demo/{service}/0"
-    found = {id: past.verdicts()[-1].reason for id, past in seen.judged.histories.items()}
-    return replace(seen, probed={**seen.probed, id: Health.UNHEALTHY}, judged=asked({**found, id: words}))
+    key = (FACTS.worker, f"demo/{service}/0")
+    found = {key: past.verdicts()[-1].reason for key, past in seen.judged.histories.items()}
+    return replace(seen, probed={**seen.probed, key: Health.UNHEALTHY}, judged=asked({**found, key: words}))
 
 
 @dataclass

@@ -49,7 +49,7 @@ def everywhere(text: str) -> WorkerSnapshot:
         problems={"labels": (Problem(Code.UNKNOWN_LABEL, Severity.ERROR, text, text, text),)},
         failures=(CodedText(text, Code.OPERATION_REFUSED),),
         frozen={"store": CodedText(text, Code.STORE_UNREACHABLE)},
-        judged=replace(asked({ends[0].id: text}), suspicions=(CodedText(text, Code.MASS_FAILURE),)),
+        judged=replace(asked({ends[0].key: text}), suspicions=(CodedText(text, Code.MASS_FAILURE),)),
     )
 
 

@@ -80,13 +80,13 @@ async def test_no_more_than_the_rate_begin_in_a_second() -> None:
 async def test_what_could_not_be_asked_changes_nothing() -> None:
     runner = FakeRunner()
     prober = Prober(lambda: None, {}, commands=CommandCheck(runner))
-    prober.watch({"e": ProbeTarget(PROBE, "10.2.0.1", 80)})
+    prober.watch({("w1", "e"): ProbeTarget(PROBE, "10.2.0.1", 80)})
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(prober.run())
         await asyncio.sleep(2)
-        assert prober.health() == {"e": Health.HEALTHY}
+        assert prober.health() == {("w1", "e"): Health.HEALTHY}
         for answer, health in ((None, Health.HEALTHY), ((1, ""), Health.UNHEALTHY), (None, Health.UNHEALTHY)):
             runner.answer = answer
             await asyncio.sleep(25)
-            assert prober.health() == {"e": health}
+            assert prober.health() == {("w1", "e"): health}
         running.cancel()

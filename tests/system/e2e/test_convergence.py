@@ -60,10 +60,10 @@ async def all_carry(workers: list[FakeWorker], count: int) -> None:
 
     try:
         async with asyncio.timeout(40):
-            while {carried(w) for w in workers} != {count} or len({w.loop.digest() for w in workers}) != 1:
+            while {carried(w) for w in workers} != {count} or len({w.loop.snapshots.digest() for w in workers}) != 1:
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        pytest.fail(f"{[(carried(w), w.loop.digest()) for w in workers]}, and not {count} each")
+        pytest.fail(f"{[(carried(w), w.loop.snapshots.digest()) for w in workers]}, and not {count} each")
 
 
 async def expected(worker: FakeWorker) -> str:
@@ -78,18 +78,18 @@ async def test_a_burst_of_verdicts_ends_with_one_table_everywhere(
 ) -> None:
     async with cluster(server.fresh(), placed) as workers:
         revision = (await workers[0].store.read()).revision
-        passes = sum(worker.loop.passes for worker in workers)
+        passes = sum(worker.loop.figures.passes for worker in workers)
         for worker, instances in zip(workers, placed, strict=True):
             for instance in instances:
                 worker.finds({instance.id: Health.UNHEALTHY})
         await all_carry(workers, 0)
-        assert {worker.loop.digest() for worker in workers} == {await expected(workers[0])}
+        assert {worker.loop.snapshots.digest() for worker in workers} == {await expected(workers[0])}
         assert (await workers[0].store.read()).revision - revision <= ALL / 4, "of each worker's many are one"
-        assert sum(worker.loop.passes for worker in workers) - passes <= ALL * WORKERS / 4
+        assert sum(worker.loop.figures.passes for worker in workers) - passes <= ALL * WORKERS / 4
         for worker, instances in zip(workers, placed, strict=True):
             worker.finds({instance.id: Health.HEALTHY for instance in instances[:-1]})
         await all_carry(workers, ALL - WORKERS)
-        assert {worker.loop.digest() for worker in workers} == {await expected(workers[0])}
+        assert {worker.loop.snapshots.digest() for worker in workers} == {await expected(workers[0])}
 
 
 async def test_changes_of_all_kinds_at_once_end_with_one_table_everywhere(
@@ -109,4 +109,4 @@ async def test_changes_of_all_kinds_at_once_end_with_one_table_everywhere(
             worker.runs(instances[1:])
             worker.finds(dict.fromkeys((instance.id for instance in instances), Health.HEALTHY))
         await all_carry(workers, ALL - WORKERS)
-        assert {worker.loop.digest() for worker in workers} == {await expected(workers[0])}
+        assert {worker.loop.snapshots.digest() for worker in workers} == {await expected(workers[0])}

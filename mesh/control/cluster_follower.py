@@ -1,0 +1,87 @@
+"""What this worker takes from the cluster and tells it: the newest view, verdicts, and which workers are there."""
+
+from collections.abc import Callable, Collection, Mapping
+
+from mesh.cluster.peer_monitor import Reachability
+from mesh.control.conditions import LoopConditions
+from mesh.control.context import ClusterState
+from mesh.control.ports import ClusterExchange, PeerMembership
+from mesh.health.monitor import HealthMonitor
+from mesh.model.part import ProblemPart
+from mesh.model.service import EndpointKey
+from mesh.model.table import RealKey
+from mesh.model.view import ClusterView
+
+
+class PeerDirectory:
+    """Tells which other workers there are, for whoever pings them: the `Others` of a `PeerMonitor`."""
+
+    def __init__(self, worker: str, membership: PeerMembership, cluster: ClusterState) -> None:
+        self._worker = worker
+        self._membership = membership
+        self._cluster = cluster
+
+    def workers(self) -> Mapping[str, RealKey]:
+        """See `Others.workers`."""
+        return self._membership.peer_addresses
+
+    def unleased(self) -> Collection[str]:
+        """See `Others.unleased`."""
+        return self._membership.unleased
+
+    def deaf(self) -> Collection[str]:
+        """See `Others.deaf`."""
+        return self.view().workers - self.workers().keys() - {self._worker}
+
+    def view(self) -> ClusterView:
+        """See `Others.view`."""
+        return self._cluster.view or ClusterView()
+
+
+class ClusterFollower:
+    """Follows the view of the cluster, and tells the cluster what this worker's probes say."""
+
+    def __init__(
+        self,
+        sync: ClusterExchange,
+        cluster: ClusterState,
+        *,
+        judging: HealthMonitor,
+        reachability: Reachability,
+        journal: LoopConditions,
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake` is called after each new view."""
+        self._sync = sync
+        self._cluster = cluster
+        self._judging = judging
+        self._reachability = reachability
+        self._journal = journal
+        self._wake = wake
+        self._adopted: frozenset[RealKey] = frozenset()
+
+    async def run(self, adopted: frozenset[RealKey], *, patient: bool) -> None:
+        """Follow the view, until cancelled.
+
+        `adopted`: real servers that carried traffic before this process; their endpoints are presumed healthy until a
+        probe says otherwise. `patient`: the first view waits for the sources.
+        """
+        self._adopted = adopted
+        await self._sync.run(self._see, patient=patient)
+
+    def review(self) -> None:
+        """Take in, before a pass, which workers answer and which leases have ended."""
+        self._sync.review()
+        self._reachability.lease_ended(self._sync.unleased)
+        self._journal.found(ProblemPart.PEERS, self._reachability.problems())
+
+    def tell_verdicts(self) -> None:
+        """Tell the other workers what the own probes say."""
+        self._sync.judge(self._judging.said())
+
+    def _see(self, seen: ClusterView) -> None:
+        view = self._cluster.see(seen)
+        kept: frozenset[EndpointKey] = self._sync.formerly_kept()
+        self._judging.watch(view, self._adopted, kept)
+        self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
+        self._wake()

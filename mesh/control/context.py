@@ -1,0 +1,71 @@
+"""What the parts of one control loop share: made first, so that each part gets it by its constructor."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from mesh.cluster.claims import claims_in_force
+from mesh.config.values import Network
+from mesh.control.stats import LoopStats
+from mesh.model.claims import Claims
+from mesh.model.service import Address
+from mesh.model.view import ClusterView
+from mesh.util.signal import Signal
+
+
+class LoopEvents:
+    """The events of one control loop. Whoever sets one does not know who waits."""
+
+    def __init__(self) -> None:
+        self.wake = asyncio.Event()
+        """A pass is due: something it plans from may have changed."""
+        self.registration = asyncio.Event()
+        """What runs on this worker may have changed: offer it to the cluster again."""
+        self.passed = asyncio.Event()
+        """A pass has ended, whether it had an effect or not."""
+        # What leaves must not wait for the store: a pass is due at once, beside the registration.
+        self.instances_changed = Signal(self.registration, self.wake)
+
+
+class ClusterState:
+    """Holds the newest view from the store and the worker's own addresses."""
+
+    def __init__(self, pool: Network) -> None:
+        """`pool`: claims of VIPs outside of it are not in force on this worker."""
+        self.view: ClusterView | None = None
+        """With the claims that are in force; None until the store has answered once."""
+        self.addresses: frozenset[Address] | None = None
+        """The worker's own; None until the host has answered once."""
+        self._pool = pool
+        self._former_addresses: set[Address] = set()
+        self._claimed = (Claims(), Claims())
+        """All claims of the newest view, and those of them that are in force."""
+
+    def see(self, seen: ClusterView) -> ClusterView:
+        """The view from the store is this now; returned with the claims that are in force."""
+        if seen.claims is not self._claimed[0]:
+            self._claimed = seen.claims, claims_in_force(seen.claims, self._pool)
+        self.view = seen if self._claimed[1] is seen.claims else seen.with_claims(self._claimed[1])
+        return self.view
+
+    def move(self, addresses: frozenset[Address]) -> None:
+        """The worker has these addresses now."""
+        self.addresses = addresses
+        self._former_addresses |= addresses
+
+    def claims(self) -> Claims:
+        """The claims in force; empty before the first view."""
+        return Claims() if self.view is None else self.view.claims
+
+    def all_addresses(self) -> Collection[Address]:
+        """Every address that the worker has or had: one that goes leaves virtual servers behind."""
+        return self._former_addresses
+
+
+@dataclass(frozen=True, slots=True)
+class LoopContext:
+    """The shared state of one control loop."""
+
+    cluster: ClusterState
+    events: LoopEvents = field(default_factory=LoopEvents)
+    figures: LoopStats = field(default_factory=LoopStats)

@@ -1,0 +1,129 @@
+"""The view pipeline: from what the workers registered to the view that traffic follows. Pure.
+
+`effective_view` is the only place that knows the order of the steps; the control loop plans from its result, and
+`status`, `explain` and the metrics are computed from it too:
+
+1. own endpoints as they run and are probed now (`mesh.control.local_overlay`);
+2. endpoints that this worker does not reach take no new connection (`mesh.cluster.failure_detector`);
+3. this worker's verdicts stand in for those of departed workers (`mesh.health.takeover`);
+4. the panic threshold: unhealthy endpoints that stay in traffic while too many fail at once (`mesh.health.panic`);
+5. flap damping: endpoints that are held back serve while their service has no other one
+   (`mesh.health.panic.panic_overrides`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mesh.cluster.failure_detector import withhold_unreachable
+from mesh.control.local_overlay import LocalOverlay
+from mesh.health.panic import PanicInput, PanicState, panic_overrides, update_panic_state
+from mesh.health.takeover import kept_in_force
+from mesh.model.persistent_map import changed_keys
+from mesh.model.service import EndpointKey, Health, Instance
+from mesh.model.view import ClusterView
+
+
+@dataclass(frozen=True, slots=True)
+class ViewInputs:
+    """All that the effective view of one worker follows from."""
+
+    worker: str
+    view: ClusterView
+    """What the workers registered, with the claims that are in force."""
+    instances: Mapping[str, Instance] | None = None
+    """What runs on this worker, by endpoint id; None until every source has answered once."""
+    probed: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What this worker's probes say."""
+    lost: frozenset[EndpointKey] = frozenset()
+    """Endpoints that this worker does not reach."""
+    isolated: bool = False
+    """Whether that is rather this worker's own fault."""
+    takeover: Mapping[EndpointKey, Health] = field(default_factory=dict)
+    """What this worker's probes say of other workers' endpoints, as far as it counts."""
+    kept: frozenset[EndpointKey] = frozenset()
+    """Unhealthy endpoints that stay in traffic, as it was decided last. Unused where the panic state is updated."""
+    held_back: frozenset[EndpointKey] = frozenset()
+    """Endpoints that answer, and have come and gone too often."""
+    asked: frozenset[EndpointKey] = frozenset()
+    """What this worker probes. Used where the panic state is updated."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveView:
+    """The result of the pipeline, with what the next run can take over."""
+
+    inputs: ViewInputs
+    overlay: LocalOverlay
+    overlaid: ClusterView
+    """After step 1."""
+    reachable: ClusterView
+    """After step 2."""
+    known: ClusterView
+    """After step 3, with the verdicts as they are: what operators are shown."""
+    traffic: ClusterView
+    """After step 5, with the verdicts that traffic follows: what is planned from."""
+    kept: frozenset[EndpointKey]
+    """Unhealthy endpoints that stay in traffic."""
+    panic: PanicState | None = None
+    """The panic state after step 4; None: it was not updated."""
+
+
+def effective_view(
+    inputs: ViewInputs, before: EffectiveView | None = None, panic: PanicInput | None = None
+) -> EffectiveView:
+    """The view that traffic follows.
+
+    `before`, an earlier result for the same worker, only saves time: the result is equal without it, and with it what
+    has not changed is the same object. `panic`: update the panic state from this; None: what was decided last stands,
+    as in a snapshot.
+    """
+    overlay = before.overlay if before is not None else LocalOverlay(inputs.worker)
+    overlay = overlay.after(inputs.view, inputs.instances, inputs.probed)
+    # The own endpoints go first: one that has just ended must not count as what remains of a service.
+    overlaid = before.overlaid if before is not None and _same_overlay(before.inputs, inputs) else overlay.picture()
+
+    if before is not None and overlaid is before.overlaid and _same_reach(before.inputs, inputs):
+        reachable = before.reachable
+    else:
+        reachable = withhold_unreachable(overlaid, inputs.lost, isolated=inputs.isolated)
+
+    if before is not None and reachable is before.reachable and before.inputs.takeover == inputs.takeover:
+        known = before.known
+    else:
+        known = reachable.judged(inputs.takeover)
+
+    # All verdicts are in the view by now: the panic threshold must see every failure, whoever noticed it.
+    floor, kept = None, inputs.kept
+    if panic is not None:
+        floor = update_panic_state(panic.before, known, panic.asked, floor=panic.percent, now=panic.now)
+        kept = kept_in_force(known, floor.kept, inputs.worker, inputs.asked)
+
+    held_back = inputs.held_back
+    if before is not None and known is before.known and (before.kept, before.inputs.held_back) == (kept, held_back):
+        traffic = before.traffic
+    else:
+        traffic = known.judged(panic_overrides(known, kept, held_back))
+    return EffectiveView(inputs, overlay, overlaid, reachable, known, traffic, kept, floor)
+
+
+def view_effort(inputs: ViewInputs, before: EffectiveView | None, panic: PanicInput) -> int:
+    """About how many endpoints `effective_view` will look at."""
+    view = inputs.view
+    if before is None or panic.before.groups or inputs.lost or view.services is not before.inputs.view.services:
+        return len(view.endpoints)
+    changed = changed_keys(before.inputs.view.groups, view.groups)
+    looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
+    return looked_at + len(changed_keys(before.inputs.probed, inputs.probed))
+
+
+def _same_overlay(before: ViewInputs, inputs: ViewInputs) -> bool:
+    return (
+        inputs.worker == before.worker
+        and inputs.view is before.view
+        and inputs.instances is before.instances
+        and inputs.probed is before.probed
+    )
+
+
+def _same_reach(before: ViewInputs, inputs: ViewInputs) -> bool:
+    return (inputs.lost, inputs.isolated) == (before.lost, before.isolated)

@@ -1,0 +1,75 @@
+"""Runs the view pipeline for the control loop, each time from its last result."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from mesh.cluster.peer_monitor import Reachability
+from mesh.control.context import ClusterState
+from mesh.control.source_watcher import SourceWatcher
+from mesh.control.view import EffectiveView, ViewInputs, effective_view, view_effort
+from mesh.health.monitor import HealthMonitor
+from mesh.model.service import EndpointKey, Instance
+from mesh.model.view import ClusterView
+from mesh.util.offload import compute
+
+
+class ViewTracker:
+    """Gathers what the effective view follows from, and keeps the newest one."""
+
+    def __init__(
+        self,
+        worker: str,
+        cluster: ClusterState,
+        sources: SourceWatcher,
+        judging: HealthMonitor,
+        reachability: Reachability,
+    ) -> None:
+        self._worker = worker
+        self._cluster = cluster
+        self._sources = sources
+        self._judging = judging
+        self._reachability = reachability
+        self._last: EffectiveView | None = None
+
+    async def update(self) -> EffectiveView | None:
+        """The effective view now, with the panic state updated; None until the store has answered once."""
+        inputs = self._inputs()
+        if inputs is None:
+            return None
+        panic = self._judging.panic_input(inputs.view)
+        work = partial(effective_view, inputs, self._last, panic)
+        self._last = await compute(view_effort(inputs, self._last, panic), work)
+        if self._last.panic is not None:
+            self._judging.decided(self._last.panic)
+        return self._last
+
+    @property
+    def view(self) -> ClusterView | None:
+        """The newest view from the store; None until it has answered once."""
+        return self._cluster.view
+
+    @property
+    def instances(self) -> Mapping[str, Instance] | None:
+        """What runs on this worker, by id; None until every source has answered once."""
+        return self._sources.instances()
+
+    @property
+    def lost(self) -> tuple[frozenset[EndpointKey], bool]:
+        """The endpoints out of reach, and whether that is rather this worker's own fault."""
+        return self._reachability.lost
+
+    def _inputs(self) -> ViewInputs | None:
+        view, judging, (lost, isolated) = self._cluster.view, self._judging, self._reachability.lost
+        if view is None:
+            return None
+        return ViewInputs(
+            self._worker,
+            view,
+            instances=self._sources.instances(),
+            probed=judging.probed(),
+            lost=lost,
+            isolated=isolated,
+            takeover=judging.takeover(view),
+            held_back=judging.held_back(view),
+            asked=judging.asked,
+        )

@@ -72,6 +72,9 @@ class UdpBatch:
     each slot, with any ID, and `send` sends the responses of a range of slots.
     """
 
+    # Over 12 attributes: the kernel's structures point at these buffers for as long as the socket lives, and each view
+    # over them is made once, since making it for every batch would cost more than the batch.
+
     def __init__(self, sock: socket.socket) -> None:
         self._v6 = sock.family == socket.AF_INET6
         self._everywhere = sock.getsockname()[0] in ("0.0.0.0", "::")

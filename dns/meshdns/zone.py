@@ -121,6 +121,9 @@ class ZoneBuilder:
     A draft must not be used by two threads at a time; the zones it makes may be.
     """
 
+    # Over 12 attributes: every index of a zone, and beside each the changes for the next one. They change together with
+    # each service.
+
     def __init__(self, domains: Iterable[str] = (), *, ttl: int = 5, serial: int = 1) -> None:
         """Every name at or below one of `domains` is own; the server's own name is `ns` in the first of them.
 

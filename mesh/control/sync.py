@@ -29,6 +29,9 @@ log = logging.getLogger("vipmesh")
 class DataPlaneSync:
     """Of one data plane. `audit` and `drain_timeout` are in seconds; `publish` is given the names that resolve."""
 
+    # Over 12 attributes: the parts that it drives, and what the last pass wanted, left behind and found refused. The
+    # next pass compares with all of it to tell a planned change from one that was made outside vipmesh.
+
     def __init__(
         self,
         plane: DataPlane,

@@ -73,6 +73,9 @@ class DockerSource:
     stop signal: somebody has to send it a real one when it is drained.
     """
 
+    # Over 12 attributes: how the engine is asked, and what is known of its containers between two lists. Events and
+    # lists change the same state.
+
     def __init__(
         self,
         url: str,

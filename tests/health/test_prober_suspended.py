@@ -13,13 +13,13 @@ import uvloop
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Health
 from mesh.health.prober import Prober
-from mesh.health.targets import Target
+from mesh.health.targets import ProbeTarget
 
 async def main(port):
     prober = Prober(lambda: print(*sorted(set(prober.health().values())), flush=True))
     plain = Probe(ProbeKind.HTTP, None, timeout=2.0, interval=0.5, unhealthy_threshold=1)
     body = Probe(ProbeKind.HTTP, None, timeout=2.0, interval=0.5, unhealthy_threshold=1, expect_body="ok")
-    prober.watch({("w1", f"{n}"): Target(body if n % 4 == 0 else plain, "127.0.0.1", port) for n in range(20)})
+    prober.watch({("w1", f"{n}"): ProbeTarget(body if n % 4 == 0 else plain, "127.0.0.1", port) for n in range(20)})
     await prober.run()
 
 uvloop.run(main(int(sys.argv[1])))

@@ -11,7 +11,7 @@ ASK = """
 import asyncio, json, os
 from ipaddress import ip_network
 from mesh.dataplane import DataPlaneError
-from mesh.dataplane.ipvs.plane import IpvsDataPlane, available
+from mesh.dataplane.ipvs.plane import IpvsDataPlane, unavailable_reason
 from mesh.host.vip_interface import LoopbackAddresses
 
 async def main():
@@ -22,7 +22,7 @@ async def main():
         await plane.read()
     except DataPlaneError as error:
         read = str(error)
-    print(json.dumps([await available(), list(await plane.apply(())), read]))
+    print(json.dumps([await unavailable_reason(), list(await plane.apply(())), read]))
     await plane.close()
 
 if os.getuid() == 0:

@@ -49,6 +49,7 @@ class Round:
 def one_by_one(children: list[Child], turns: int) -> list[float]:
     """Each of so many changes until the last worker has programmed it."""
     took = []
+    child, name, instance = children[0], "", next(iter(children[0].offered.values()))[0]
     for turn in range(turns):
         kind = turn % 4
         if kind in (0, 2):
@@ -71,6 +72,7 @@ def alone(children: list[Child], placed: Sequence[Sequence[Instance]], turns: in
     watches = len(placed) - 1
     watch.ask("listen", watches)
     ours, bare = [], []
+    number, instance = 1, placed[1][0]
     for turn in range(turns):
         up = turn % 2 == 1
         if not up:
@@ -102,6 +104,7 @@ def burst(children: list[Child], carried: int) -> float:
     """A thousand verdicts at once, all over the cluster, until all tables are the same again; and back."""
     chosen = [(child, name, e) for child in children for name, all_ in child.offered.items() for e in all_]
     chosen = random.sample(chosen, BURST)
+    took = 0.0
     for health, left in (("unhealthy", carried - BURST), ("healthy", carried)):
         began = time.monotonic()
         for child in children:
@@ -118,10 +121,12 @@ def bare_burst(children: list[Child]) -> float:
     """As many puts, in a transaction for each worker."""
     began = time.monotonic()
     names = [(child, name) for child in children for name in child.offered]
+    last_key = ""
     for child, name in names:
         keys = [f"{name}-{began}-{number}" for number in range(BURST // len(names))]
         child.ask("put", keys, b'{"v":1,"health":"unhealthy"}')
-    return last(children, began, [len(child.offered) for child in children], "arrived", keys[-1], began)
+        last_key = keys[-1]
+    return last(children, began, [len(child.offered) for child in children], "arrived", last_key, began)
 
 
 def rounds(url: EtcdUrl, etcd_pid: int, count: int, turns: int) -> tuple[list[Round], float]:
@@ -239,7 +244,8 @@ def run(quick: bool) -> list[Row]:
 
 def _times(where: str, ours: Sequence[Sequence[float]], bare: Sequence[Sequence[float]]) -> list[Row]:
     """Of how long a change takes; a list for each round."""
-    rows = []
+    rows: list[Row] = []
+    mine: list[float] = []
     for share in (0.5, 0.99):
         mine, its = [quantile(t, share) for t in ours], [quantile(t, share) for t in bare]
         beside, spread_ = ratio(mine, its)

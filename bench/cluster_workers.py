@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from typing_extensions import override
 
 from harness import cpu_seconds
 from mesh.cluster.records.decode import daemon_session
@@ -47,8 +48,8 @@ class TimedPlane(FakeDataPlane):
         self.seen: dict[tuple[str, bool], float] = {}
         self.changed_at = 0.0
 
+    @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """See `DataPlane.apply`."""
         failures = await super().apply(operations)
         self.changed_at = now = time.monotonic()
         for operation in operations:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from tests.system.docker.engine import Engine
 from tests.system.docker.worker import LOAD
 
@@ -33,6 +35,7 @@ class Outcome:
         """Those without a whole answer."""
         return self.short_failed + self.long_failed
 
+    @override
     def __str__(self) -> str:
         return f"{self.short_failed} of {self.short} short, {self.long_failed} of {self.long} long"
 

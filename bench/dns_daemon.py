@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_network
 from typing import cast
 
 import uvloop
+from typing_extensions import override
 
 from mesh.control.assembly import LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
@@ -53,9 +54,11 @@ async def serve_probes() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
     class Instances(asyncio.Protocol):
+        @override
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             self._transport = cast(asyncio.Transport, transport)
 
+        @override
         def data_received(self, data: bytes) -> None:
             self._transport.write(answer)
 

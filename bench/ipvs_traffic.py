@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_network
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import ipvs_peers as peers
 
@@ -130,8 +131,7 @@ def network() -> Iterator[tuple[Namespace, BaseProcess]]:
     )
     client.ip("address add 10.1.0.2/24 dev c0", "link set c0 up", "route add default via 10.1.0.1")
     backend.ip("address add 10.2.0.1/24 dev b0", "link set b0 up", "route add default via 10.2.0.254")
-    with open("/proc/sys/net/ipv4/ip_forward", "w") as forward:
-        forward.write("1")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     with backend.entered():
         listening = socket.create_server(("", PORT), backlog=512)
         server = multiprocessing.get_context("fork").Process(target=_serve, args=(listening,), daemon=True)

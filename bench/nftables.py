@@ -55,7 +55,7 @@ async def program(plane: NftablesDataPlane, wanted: Table) -> float:
     return time.perf_counter() - start
 
 
-async def read(plane: NftablesDataPlane) -> float:
+async def read(_: NftablesDataPlane) -> float:
     """Seconds to read all of it, by one that has not read it before."""
     fresh = NftablesDataPlane(POOL, NoVips())
     start = time.perf_counter()

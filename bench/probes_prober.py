@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import uvloop
+from typing_extensions import override
 
 from mesh.health.prober import Prober
 from mesh.health.targets import ProberCounters, ProbeTarget
@@ -25,6 +26,7 @@ class Lateness(ProberCounters):
         super().__init__()
         self.seen: list[float] = []
 
+    @override
     def began(self, lateness: float) -> None:
         """Note it."""
         super().began(lateness)

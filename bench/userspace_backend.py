@@ -5,15 +5,18 @@ import sys
 from typing import cast
 
 import uvloop
+from typing_extensions import override
 
 
 class Backend(asyncio.Protocol):
     """One connection."""
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepted."""
         self._transport = cast(asyncio.Transport, transport)
 
+    @override
     def data_received(self, data: bytes) -> None:
         """One line."""
         self._transport.write(bytes(int(data.strip() or b"1")))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import Enum, unique
 from types import MappingProxyType
 
+from typing_extensions import override
+
 
 @unique
 class LogCode(Enum):
@@ -17,6 +19,7 @@ class LogCode(Enum):
     UPSTREAM_LOOP = "VM603"
     RESOLV_CONF = "VM604"
 
+    @override
     def __str__(self) -> str:
         return str(self.value)
 

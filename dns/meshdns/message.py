@@ -99,7 +99,7 @@ def parse_reply(packet: bytes, question: bytes) -> UpstreamReply | None:
         return None
 
 
-def _records(packet: bytes, start: int, rcode: int, question: bytes) -> UpstreamReply | None:
+def _records(packet: bytes, start: int, rcode: int, question: bytes) -> UpstreamReply | None:  # noqa: C901 (once per answer)
     """Parse the records behind the question, from byte `start` on.
 
     The result is None if an OPT record is outside the additional section. Raises IndexError or struct.error if a record

@@ -98,8 +98,8 @@ def name_server_name(apex: bytes) -> bytes:
     return b"\x02ns" + apex if len(apex) < 240 else apex
 
 
-def authority_records(apex: bytes, home: bytes, ttl: int, serial: int) -> tuple[ResourceRecord, ResourceRecord]:
-    """Return the SOA and NS records of an apex (RFC 1035, section 3.3.13).
+def authority_records(home: bytes, ttl: int, serial: int) -> tuple[ResourceRecord, ResourceRecord]:
+    """Return the SOA and NS records of any apex (RFC 1035, section 3.3.13).
 
     `home` is the domain of the server's own name. `ttl`, in seconds, becomes the SOA MINIMUM field: how long a negative
     response may be cached (RFC 2308, section 4). `serial` is taken modulo 2**32.

@@ -13,6 +13,8 @@ import asyncio
 import struct
 from typing import Protocol, cast
 
+from typing_extensions import override
+
 from meshdns.authoritative import ForwardQuery
 
 IDLE_TIMEOUT = 10.0
@@ -105,6 +107,7 @@ class DnsTcpConnection(asyncio.Protocol):
         """Whether no response is outstanding for the client."""
         return not self._under_way and not self._unread
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection, or abort it if there is no room."""
         self._transport = cast(asyncio.Transport, transport)
@@ -114,16 +117,19 @@ class DnsTcpConnection(asyncio.Protocol):
         else:
             self._transport.abort()
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Process received bytes, which may be any part of the stream of queries."""
         self._rest = self._rest + data if self._rest else data
         self._work()
 
+    @override
     def eof_received(self) -> bool:
         """The client sends no more. Returns True to keep the connection open while responses are outstanding."""
         self._ended = True
         return bool(self._under_way or self._unread)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel everything under way for this client."""
         self._connections.closed(self)
@@ -132,10 +138,12 @@ class DnsTcpConnection(asyncio.Protocol):
         for task in self._under_way:
             task.cancel()
 
+    @override
     def pause_writing(self) -> None:
         """Stop answering: the client does not read."""
         self._unread = True
 
+    @override
     def resume_writing(self) -> None:
         """Continue: the client reads again."""
         self._unread = False

@@ -11,6 +11,8 @@ from itertools import compress
 from operator import not_
 from typing import Any, Protocol, TypeAlias, cast
 
+from typing_extensions import override
+
 from meshdns import mmsg
 from meshdns import udp_batch as batch
 from meshdns.authoritative import ForwardQuery
@@ -190,10 +192,12 @@ class PlainUdpServer(asyncio.DatagramProtocol):
         self._server = server
         self._transport: asyncio.DatagramTransport | None = None
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport of the bound socket."""
         self._transport = cast(asyncio.DatagramTransport, transport)
 
+    @override
     def datagram_received(self, data: bytes, addr: Peer) -> None:
         """Answer one packet."""
         said = self._server.answer_udp(data, addr[0])
@@ -202,6 +206,7 @@ class PlainUdpServer(asyncio.DatagramProtocol):
         if said is not None:
             self._send(said, addr)
 
+    @override
     def error_received(self, exc: Exception) -> None:
         """Ignore an error for one client, such as ICMP port unreachable: the client has gone, or it will ask again."""
 

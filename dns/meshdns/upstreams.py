@@ -7,11 +7,12 @@ the time by its callers.
 
 import ipaddress
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+from typing_extensions import override
 
 from meshdns.log_codes import LogCode
 from meshdns.rdata import encode_name, name_suffixes
@@ -46,6 +47,7 @@ class Upstream:
     looping: bool = False
     """Whether it forwards our queries back to us."""
 
+    @override
     def __str__(self) -> str:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -132,7 +134,7 @@ class Upstreams:
             return False
         self._look_at = now + RELOAD_INTERVAL
         try:
-            stat = os.stat(self._resolv_conf)
+            stat = self._resolv_conf.stat()
             seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if seen == self._seen:
                 return False

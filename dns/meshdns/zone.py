@@ -252,9 +252,7 @@ class ZoneBuilder:
         self._settled = True
         wanted = [*_apexes(self._domains, self._outside)]
         gone = self._authority.keys() - set(wanted)
-        self._authority = {
-            apex: authority_records(apex, self._home or apex, self._ttl, self._serial) for apex in wanted
-        }
+        self._authority = {apex: authority_records(self._home or apex, self._ttl, self._serial) for apex in wanted}
         self._soas = {apex: _negative(self._ttl, soa) for apex, (soa, _) in self._authority.items()}
         return any(apex in self._existing for apex in gone)
 

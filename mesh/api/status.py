@@ -164,18 +164,7 @@ def _lines(status: WorkerStatus, notices: Notices) -> Iterator[str]:
     for word, lines in (("frozen", notices.frozen), ("suspected", notices.suspicions)):
         yield from (f"{word:<11} {message.line}" for message in lines)
     for service in status.services:
-        serving = sum(endpoint.serving for endpoint in service.endpoints)
-        yield ""
-        yield (
-            f"{service.name}  {service.vip or 'REFUSED'}  {serving} of {len(service.endpoints)} endpoints serving"
-            f"  ({service.owner})"
-        )
-        if service.virtual_servers:
-            yield f"  {'  '.join(service.virtual_servers)}"
-        if len(service.names) > 1:
-            yield f"  names: {' '.join(service.names)}"
-        for endpoint in service.endpoints:
-            yield f"  {_endpoint_line(endpoint)}"
+        yield from _service_lines(service)
     if not status.services:
         yield ""
         yield ("no services" if status.digest else "no services are known yet: nothing was planned since the start")
@@ -185,6 +174,21 @@ def _lines(status: WorkerStatus, notices: Notices) -> Iterator[str]:
             yield ""
             yield f"{title}:"
             yield from (f"  {message.line}" for message in lines)
+
+
+def _service_lines(service: ServiceStatus) -> Iterator[str]:
+    serving = sum(endpoint.serving for endpoint in service.endpoints)
+    yield ""
+    yield (
+        f"{service.name}  {service.vip or 'REFUSED'}  {serving} of {len(service.endpoints)} endpoints serving"
+        f"  ({service.owner})"
+    )
+    if service.virtual_servers:
+        yield f"  {'  '.join(service.virtual_servers)}"
+    if len(service.names) > 1:
+        yield f"  names: {' '.join(service.names)}"
+    for endpoint in service.endpoints:
+        yield f"  {_endpoint_line(endpoint)}"
 
 
 def _endpoint_line(endpoint: EndpointStatus) -> str:

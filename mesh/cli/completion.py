@@ -17,9 +17,9 @@ def completion(options: argparse.Namespace) -> int:
 
 
 def _complete_files(of: argparse.ArgumentParser) -> None:
-    for action in of._actions:  # argparse offers no other way to look at them
+    for action in of._actions:  # noqa: SLF001 (argparse offers no other way)
         if action.type is Path:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-        if isinstance(action, argparse._SubParsersAction):
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for verb in action.choices.values():
                 _complete_files(verb)

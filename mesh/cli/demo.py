@@ -10,6 +10,7 @@ import ipaddress
 import secrets
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -18,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import aiohttp
-import dnslib
 from aiohttp import web
 
 from mesh.api.status import ServiceStatus
@@ -31,6 +31,8 @@ from mesh.model.errors import CodedText
 from mesh.model.service import Instance, Transport
 from mesh.model.table import VirtualKey
 from mesh.sources.compose.source import ComposeSource
+from meshdns.message import build_upstream_query, parse_reply
+from meshdns.rdata import RecordType, encode_name
 
 EXAMPLE_FILE = Path("examples/restserver/compose.yaml")
 EXAMPLE_ROOTS = (Path(__file__).resolve().parents[2], Path(sys.prefix, "share", "vipmesh"))
@@ -240,13 +242,11 @@ class DemoStory:
 
     async def _client(self, name: str, url: str) -> None:
         """Resolve, connect, ask; a new connection each time, as different users would."""
-        host, port = self._running.dns[0]
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while True:
                 await asyncio.sleep(REQUEST_INTERVAL)
                 try:
-                    answer = await asyncio.to_thread(dnslib.DNSRecord.question(name).send, host, port, timeout=2)
-                    vip = str(dnslib.DNSRecord.parse(answer).short())
+                    vip = await asyncio.to_thread(_resolve, name, self._running.dns[0])
                     request = session.get(url.replace(url[7:].rpartition(":")[0], vip), headers={"Connection": "close"})
                     async with request as reply:
                         self._answers[(await reply.text()).strip().removeprefix("hello from ")] += 1
@@ -263,6 +263,21 @@ class DemoStory:
 
     def _say(self, text: str) -> None:
         print(f"[{time.monotonic() - self._began:5.1f} s] {text}", flush=True)
+
+
+def _resolve(name: str, server: tuple[str, int]) -> str:
+    """The IPv4 address of a name. Raises `OSError` if the name server does not answer, or not with one address."""
+    question = encode_name(name) + struct.pack("!HH", RecordType.A, 1)
+    with socket.socket(type=socket.SOCK_DGRAM) as udp:
+        udp.settimeout(2)
+        udp.connect(server)
+        id = secrets.token_bytes(2)
+        udp.send(id + build_upstream_query(b"\0" + question, edns=False))
+        packet = udp.recv(512)
+    reply = parse_reply(packet, question) if packet[:2] == id else None
+    if reply is None or reply.counts != (1, 0, 0):
+        raise OSError(f"the name server has no address of {name}")
+    return str(ipaddress.IPv4Address(reply.body[-4:]))
 
 
 def _serving(service: ServiceStatus) -> int:

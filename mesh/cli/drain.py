@@ -28,9 +28,10 @@ def _change(verb: str, options: argparse.Namespace) -> int:
         try:
             reply = daemon.ask(f"/v1/{verb}", given={"name": name}, timeout=_PATIENCE)
             answer = json.loads(reply.body)
-            error, code = answer.get("error"), reply.headers.get("Vipmesh-Code")
         except DaemonUnreachableError as silent:
             error, code = str(silent), str(silent.code)
+            break
+        error, code = answer.get("error"), reply.headers.get("Vipmesh-Code")
         if error is not None:
             break
         done.append(answer["endpoint"])

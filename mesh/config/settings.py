@@ -9,7 +9,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ class Driver(StrEnum):
     """Which data plane forwards the traffic."""
 
     AUTO = "auto"
-    """IPVS where the kernel has it and permits it, else the proxy in user space."""
+    """IPVS where the kernel has it and permits it, else nftables, else the proxy in user space."""
     IPVS = "ipvs"
     NFTABLES = "nftables"
     USERSPACE = "userspace"
@@ -44,67 +44,422 @@ class EndpointAddress(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything an operator can set; `docs/settings.md` lists them with their defaults."""
+class Setting:
+    """How one setting is read, and what `docs/settings.md` says of it."""
 
-    node_name: str
-    """This worker's name in the cluster."""
-    node_address: Address | None
-    """The one address that published ports listen on; None: every address of the host, those that appear later too."""
-    vip_pool: Network
-    publish_ports: range
-    dataplane_driver: Driver
-    dataplane_low_port_offset: int
-    """Added to listen ports below 1024 by the user-space proxy, so that it needs no privilege; 0: not."""
-    dataplane_drain_timeout: int
-    """Seconds."""
-    dataplane_local_networks: tuple[Network, ...]
-    """Whose hosts answer through this worker."""
-    dns_listen: tuple[tuple[str, int], ...]
-    dns_domain: str
-    dns_ttl: int
-    """Seconds."""
-    dns_resolver: str
-    """`auto`, `off`, or an address: where containers ask, on the interface of the VIPs."""
-    dns_upstream: tuple[tuple[str, int], ...]
-    """Empty: the name servers of /etc/resolv.conf."""
-    dns_forward: Mapping[str, tuple[tuple[str, int], ...]]
-    """Who answers for the names in a domain."""
-    dns_allow: tuple[Network, ...]
-    """Whose questions are answered; empty: those of private, shared, loopback and link-local networks."""
-    dns_outstanding: int
-    """Questions about other names that may be under way at a time."""
-    probes_floor: int
-    """Per cent of a service's endpoints that stay in traffic when most fail at once."""
-    source_compose_files: tuple[Path, ...]
-    source_docker_socket: str | None
-    """`unix:///path` or `tcp://HOST:PORT`; None: no engine is asked."""
-    source_docker_endpoint_address: EndpointAddress
-    store_url: str
-    store_user: str | None
-    store_password: str | None = field(repr=False)
-    store_ca: Path | None
-    """Whom to trust; None: what the host trusts."""
-    store_cert: Path | None
-    store_key: Path | None
-    store_lease_ttl: int
-    """Seconds that what a worker offers outlives its last sign of life."""
-    store_saved_view: Path
-    peers_listen: str
-    """`auto`, `off`, or `ADDRESS:PORT`."""
-    admin_listen: str
-    """`unix:///path` or `HOST:PORT`."""
-    admin_tcp: str | None
-    """`HOST:PORT`, beside `admin_listen`."""
-    admin_token_file: Path | None
-    admin_cert: Path | None
-    admin_key: Path | None
-    """None: in the file of the certificate."""
-    admin_client_ca: Path | None
-    """Who signs the certificates of clients; None: they need none."""
-    log_format: LogFormat
-    metrics_services: int
-    """How many services have series of their own."""
+    parse: Callable[[object], object]
+    """Takes the value of TOML or the text of a variable. Raises `ValueError` with the reason alone."""
+    default: object
+    """As a user would write it. None or an empty tuple if there is none, see `unset`."""
+    example: str
+    """What to write, shown after a refusal."""
+    meaning: str
+    """Markdown, with links relative to `docs/`."""
+    unset: str = "none"
+    """What holds without a value where `default` is None or empty. Markdown."""
+
+
+def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
+    # A domain without quotes is a table in a table to TOML, and means the same to people.
+    return values.parse_domain_servers(_leaves(raw, "") if isinstance(raw, dict) else values.split_domains(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an operator can set, each with its reader and its meaning.
+
+    A field is None or empty if nothing is set and there is no default; its `unset` says what that means.
+    `docs/settings.md` is generated from here by `python -m tests.docs.settings`.
+    """
+
+    node_name: str = field(
+        metadata={
+            "node.name": Setting(
+                values.parse_host_name,
+                None,
+                'a host name such as "worker-1"',
+                "this worker's name",
+                unset="the host name",
+            )
+        }
+    )
+    node_address: Address | None = field(
+        metadata={
+            "node.address": Setting(
+                values.parse_address,
+                None,
+                'an address of this host such as "192.0.2.11"',
+                "where published ports listen",
+                unset="every address of the host, those that appear later too",
+            )
+        }
+    )
+    vip_pool: Network = field(
+        metadata={
+            "vip.pool": Setting(
+                values.parse_vip_pool,
+                "10.112.0.0/16",
+                'a network such as "10.112.0.0/16"',
+                "where the VIPs of services are taken from; refused if it overlaps a route or an address of the host",
+            )
+        }
+    )
+    publish_ports: range = field(
+        metadata={
+            "publish.ports": Setting(
+                values.parse_port_range,
+                "30000-32767",
+                '"30000-32767"',
+                "where published ports that ask for `auto` are taken from",
+            )
+        }
+    )
+    dataplane_driver: Driver = field(
+        metadata={
+            "dataplane.driver": Setting(
+                values.word_parser(Driver, "a data plane driver"),
+                "auto",
+                '"auto", "ipvs", "nftables" or "userspace"',
+                "what forwards the traffic: `ipvs`, `nftables`, `userspace`, or `auto`: the first of them that works",
+            )
+        }
+    )
+    dataplane_low_port_offset: int = field(
+        metadata={
+            "dataplane.low_port_offset": Setting(
+                values.number_parser(0, 64000),
+                0,
+                "a number such as 8000, or 0",
+                "added to listen ports below 1024 by the user-space proxy, which then needs no privilege",
+            )
+        }
+    )
+    dataplane_drain_timeout: int = field(
+        metadata={
+            "dataplane.drain_timeout": Setting(
+                values.number_parser(0, 86400),
+                30,
+                "a number of seconds such as 30",
+                "seconds that the connections of a removed endpoint get to finish",
+            )
+        }
+    )
+    dataplane_local_networks: tuple[Network, ...] = field(
+        metadata={
+            "dataplane.local_networks": Setting(
+                values.parse_networks,
+                (),
+                'networks such as ["10.5.0.0/24"]',
+                "networks whose hosts have this worker as their default route, beside those of its "
+                "containers; endpoints there see the client's address, see [Source NAT](source-nat.md)",
+            )
+        }
+    )
+    dns_listen: tuple[tuple[str, int], ...] = field(
+        metadata={
+            "dns.listen": Setting(
+                values.socket_addresses_parser(53),
+                "127.0.0.1:53",
+                'addresses such as ["127.0.0.1:53"]',
+                "where the name server answers, over UDP and TCP",
+            )
+        }
+    )
+    dns_domain: str = field(
+        metadata={
+            "dns.domain": Setting(
+                values.parse_domain_name,
+                "mesh.internal",
+                'a domain such as "mesh.internal"',
+                "the cluster domain: where bare names live",
+            )
+        }
+    )
+    dns_ttl: int = field(
+        metadata={
+            "dns.ttl": Setting(
+                values.number_parser(1, 3600),
+                5,
+                "a number of seconds such as 5",
+                "seconds that clients may keep an answer",
+            )
+        }
+    )
+    dns_resolver: str = field(
+        metadata={
+            "dns.resolver": Setting(
+                values.parse_resolver,
+                "auto",
+                '"auto", "off" or an address of the VIP pool',
+                "where containers ask, on port 53 of every worker: `off`, or an address; `auto` is the "
+                "first address of the VIP pool",
+            )
+        }
+    )
+    dns_upstream: tuple[tuple[str, int], ...] = field(
+        metadata={
+            "dns.upstream": Setting(
+                values.socket_addresses_parser(53),
+                (),
+                'addresses such as ["192.0.2.53"]',
+                "who answers for all other names",
+                unset="the name servers of `/etc/resolv.conf`",
+            )
+        }
+    )
+    dns_forward: Mapping[str, tuple[tuple[str, int], ...]] = field(
+        metadata={
+            "dns.forward": Setting(
+                _domain_servers,
+                (),
+                '"corp.example" = ["10.1.1.1"]',
+                "who answers for the names in a domain, the longest domain first: a table `[dns.forward]` "
+                'with a line `"corp.example" = ["10.1.1.1"]` each; in a variable '
+                "`corp.example=10.1.1.1,10.1.1.2,lab.example=10.2.2.2`",
+            )
+        }
+    )
+    dns_allow: tuple[Network, ...] = field(
+        metadata={
+            "dns.allow": Setting(
+                values.parse_networks,
+                (),
+                'networks such as ["192.0.2.0/24"]',
+                "whose questions are answered; everybody else's are refused",
+                unset="private, shared, loopback and link-local networks",
+            )
+        }
+    )
+    dns_outstanding: int = field(
+        metadata={
+            "dns.outstanding": Setting(
+                values.number_parser(16, 65536),
+                1024,
+                "a number of questions such as 1024",
+                "how many questions about other names may be under way at a time; one client gets a quarter of them",
+            )
+        }
+    )
+    probes_floor: int = field(
+        metadata={
+            "probes.floor": Setting(
+                values.number_parser(0, 100),
+                50,
+                "a number from 0 to 100 such as 50, or 0 to obey every verdict",
+                "per cent of a service's endpoints that stay in traffic when most fail at once, unless "
+                "its label `probe.floor` says otherwise; 0 obeys every verdict; "
+                "[probes.md](probes.md#when-most-fail-at-once)",
+            )
+        }
+    )
+    source_compose_files: tuple[Path, ...] = field(
+        metadata={
+            "source.compose.files": Setting(
+                values.parse_paths,
+                (),
+                'paths such as ["compose.yaml"]',
+                "compose files whose `x-endpoints` are the instances",
+            )
+        }
+    )
+    source_docker_socket: str | None = field(
+        metadata={
+            "source.docker.socket": Setting(
+                values.parse_engine,
+                None,
+                '"unix:///var/run/docker.sock"',
+                "the Docker engine whose labelled containers are the instances: "
+                "`unix:///var/run/docker.sock` or `tcp://HOST:PORT`, see [Docker](docker.md)",
+            )
+        }
+    )
+    source_docker_endpoint_address: EndpointAddress = field(
+        metadata={
+            "source.docker.endpoint_address": Setting(
+                values.word_parser(EndpointAddress, "an address of endpoints"),
+                "auto",
+                '"auto", "container" or "host"',
+                "where endpoints are reached: `container`: at the container's address; `host`: at the "
+                "worker's and the published port; `auto`: at the container's where every worker can reach "
+                "it",
+            )
+        }
+    )
+    store_url: str = field(
+        metadata={
+            "store.url": Setting(
+                values.parse_store_url,
+                "sqlite:////var/lib/vipmesh/store.db",
+                f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE_URL}',
+                "where claims and endpoints are kept: a file for a single worker, or etcd for a cluster, "
+                "`etcd://host1:2379,host2:2379,host3:2379/vipmesh`, `etcds://` for TLS; "
+                "[store.md](store.md)",
+            )
+        }
+    )
+    store_user: str | None = field(
+        metadata={"store.user": Setting(values.parse_text, None, 'a name such as "vipmesh"', "the user of etcd")}
+    )
+    store_password: str | None = field(
+        repr=False,
+        metadata={"store.password": Setting(values.parse_text, None, "a text", "the password of the user of etcd")},
+    )
+    store_ca: Path | None = field(
+        metadata={
+            "store.ca": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/etcd-ca.pem"',
+                "who signed etcd's certificates, a PEM file",
+                unset="what the host trusts",
+            )
+        }
+    )
+    store_cert: Path | None = field(
+        metadata={
+            "store.cert": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/etcd.pem"',
+                "this worker's certificate for etcd, a PEM file; its CN must be empty",
+            )
+        }
+    )
+    store_key: Path | None = field(
+        metadata={
+            "store.key": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/etcd.key"',
+                "its private key",
+                unset="in the file of the certificate",
+            )
+        }
+    )
+    store_lease_ttl: int = field(
+        metadata={
+            "store.lease_ttl": Setting(
+                values.number_parser(2, 600),
+                5,
+                "a number of seconds such as 5",
+                "seconds that what a worker offers outlives its last sign of life",
+            )
+        }
+    )
+    store_saved_view: Path = field(
+        metadata={
+            "store.saved_view": Setting(
+                values.parse_path,
+                "/var/lib/vipmesh/view.json",
+                '"/var/lib/vipmesh/view.json"',
+                "where the last view of the cluster is kept, for a start while etcd is away",
+            )
+        }
+    )
+    peers_listen: str = field(
+        metadata={
+            "peers.listen": Setting(
+                values.parse_peers,
+                "auto",
+                '"auto", "off" or an address and port such as "192.0.2.11:9781"',
+                "where this worker answers the others over TCP, so that its loss is noticed before its "
+                "lease ends ([cluster](cluster.md)); `auto`: port 9781 of `[node] address`, else of the "
+                "address from which it reaches the store; `off`, or `ADDRESS:PORT`",
+            )
+        }
+    )
+    admin_listen: str = field(
+        metadata={
+            "admin.listen": Setting(
+                values.parse_listen,
+                "unix:///run/vipmesh/admin.sock",
+                '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
+                "where `vipmesh status` asks: a unix socket, which its owner and group may use, or `HOST:PORT`",
+            )
+        }
+    )
+    admin_tcp: str | None = field(
+        metadata={
+            "admin.tcp": Setting(
+                values.parse_tcp_address,
+                None,
+                'an address such as "192.0.2.11:9780"',
+                "`HOST:PORT` where the page and Prometheus ask, beside `listen`; over TCP a client brings "
+                "a token or a certificate, see [the API](api.md)",
+                unset="nowhere",
+            )
+        }
+    )
+    admin_token_file: Path | None = field(
+        metadata={
+            "admin.token_file": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/admin.token"',
+                "a file with the token that clients over TCP bring, 16 characters or more; a new one "
+                "counts at the next request",
+            )
+        }
+    )
+    admin_cert: Path | None = field(
+        metadata={
+            "admin.cert": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/admin.pem"',
+                "this worker's certificate for clients over TCP, a PEM file",
+                unset="none: in the clear",
+            )
+        }
+    )
+    admin_key: Path | None = field(
+        metadata={
+            "admin.key": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/admin.key"',
+                "its private key",
+                unset="in the file of the certificate",
+            )
+        }
+    )
+    admin_client_ca: Path | None = field(
+        metadata={
+            "admin.client_ca": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/clients-ca.pem"',
+                "who signs the certificates of clients over TCP, a PEM file; who has one needs no token",
+            )
+        }
+    )
+    log_format: LogFormat = field(
+        metadata={
+            "log.format": Setting(
+                values.word_parser(LogFormat, "a format of the log"),
+                "text",
+                '"text", "logfmt" or "json"',
+                "how a line of the log looks: `text` for people, `logfmt` or `json` for programs, see "
+                "[The log](cli.md#the-log)",
+            )
+        }
+    )
+    metrics_services: int = field(
+        metadata={
+            "metrics.services": Setting(
+                values.number_parser(0, 100_000),
+                1000,
+                "a number of services such as 1000",
+                "how many services have series of their own in the [metrics](metrics.md), the first ones by name",
+            )
+        }
+    )
+
+
+SETTINGS: Mapping[str, Setting] = MappingProxyType(
+    {key: setting for each in fields(Settings) for key, setting in each.metadata.items()}
+)
+"""All settings by their key, such as `dns.listen`, in the order of the fields."""
 
 
 def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
@@ -148,236 +503,6 @@ def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, 
 def environment_variable(key: str) -> str:
     """The environment variable of a setting: `dns.listen` -> `VIPMESH_DNS_LISTEN`."""
     return "VIPMESH_" + key.replace(".", "_").upper()
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """How one setting is read, and what a user should see."""
-
-    parse: Callable[[object], object]
-    default: object
-    example: str
-    """What to write, shown after a refusal."""
-    meaning: str
-
-
-def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
-    # A domain without quotes is a table in a table to TOML, and means the same to people.
-    return values.parse_domain_servers(_leaves(raw, "") if isinstance(raw, dict) else values.split_domains(raw))
-
-
-SETTINGS: Mapping[str, Setting] = MappingProxyType(
-    {
-        "node.name": Setting(
-            values.parse_host_name, None, 'a host name such as "worker-1"', "this worker's name; default: the host name"
-        ),
-        "node.address": Setting(
-            values.parse_address,
-            None,
-            'an address of this host such as "192.0.2.11"',
-            "where published ports listen; default: every address of the host, those that appear later too",
-        ),
-        "vip.pool": Setting(
-            values.parse_vip_pool,
-            "10.112.0.0/16",
-            'a network such as "10.112.0.0/16"',
-            "where the VIPs of services are taken from",
-        ),
-        "publish.ports": Setting(
-            values.parse_port_range,
-            "30000-32767",
-            '"30000-32767"',
-            "where published ports that ask for `auto` are taken from",
-        ),
-        "dataplane.driver": Setting(
-            values.word_parser(Driver, "a data plane driver"),
-            "auto",
-            '"auto", "ipvs", "nftables" or "userspace"',
-            "what forwards the traffic; `auto` takes IPVS where the kernel has it, else nftables, else a proxy",
-        ),
-        "dataplane.low_port_offset": Setting(
-            values.number_parser(0, 64000),
-            0,
-            "a number such as 8000, or 0",
-            "added to listen ports below 1024 by the user-space proxy, which then needs no privilege",
-        ),
-        "dataplane.drain_timeout": Setting(
-            values.number_parser(0, 86400),
-            30,
-            "a number of seconds such as 30",
-            "how long the connections of a removed endpoint get to finish",
-        ),
-        "dataplane.local_networks": Setting(
-            values.parse_networks,
-            (),
-            'networks such as ["10.5.0.0/24"]',
-            "where hosts have this worker as their default route, beside its containers: they see the client's address",
-        ),
-        "dns.listen": Setting(
-            values.socket_addresses_parser(53),
-            "127.0.0.1:53",
-            'addresses such as ["127.0.0.1:53"]',
-            "where the name server answers, over UDP and TCP",
-        ),
-        "dns.domain": Setting(
-            values.parse_domain_name,
-            "mesh.internal",
-            'a domain such as "mesh.internal"',
-            "the cluster domain: where bare names live",
-        ),
-        "dns.ttl": Setting(
-            values.number_parser(1, 3600), 5, "a number of seconds such as 5", "how long clients may keep an answer"
-        ),
-        "dns.resolver": Setting(
-            values.parse_resolver,
-            "auto",
-            '"auto", "off" or an address of the VIP pool',
-            "where containers ask, on port 53 of every worker; `auto`: the first address of the VIP pool",
-        ),
-        "dns.upstream": Setting(
-            values.socket_addresses_parser(53),
-            (),
-            'addresses such as ["192.0.2.53"]',
-            "who answers for all other names; default: the name servers of /etc/resolv.conf",
-        ),
-        "dns.forward": Setting(
-            _domain_servers,
-            (),
-            '"corp.example" = ["10.1.1.1"]',
-            "who answers for the names in a domain, the longest domain first",
-        ),
-        "dns.allow": Setting(
-            values.parse_networks,
-            (),
-            'networks such as ["192.0.2.0/24"]',
-            "whose questions are answered; default: private, shared, loopback and link-local networks",
-        ),
-        "dns.outstanding": Setting(
-            values.number_parser(16, 65536),
-            1024,
-            "a number of questions such as 1024",
-            "how many questions about other names may be under way at a time; a quarter of them for one client",
-        ),
-        "probes.floor": Setting(
-            values.number_parser(0, 100),
-            50,
-            "a number from 0 to 100 such as 50, or 0 to obey every verdict",
-            "per cent of a service's endpoints that stay in traffic when most fail at once",
-        ),
-        "source.compose.files": Setting(
-            values.parse_paths,
-            (),
-            'paths such as ["compose.yaml"]',
-            "compose files whose `x-endpoints` are the instances",
-        ),
-        "source.docker.socket": Setting(
-            values.parse_engine,
-            None,
-            '"unix:///var/run/docker.sock"',
-            "the Docker engine whose labelled containers are the instances; default: none is asked",
-        ),
-        "source.docker.endpoint_address": Setting(
-            values.word_parser(EndpointAddress, "an address of endpoints"),
-            "auto",
-            '"auto", "container" or "host"',
-            "where endpoints are reached: at the container's address, at the worker's and the published port, or "
-            "`auto`: the container's where every worker can reach it",
-        ),
-        "store.url": Setting(
-            values.parse_store_url,
-            "sqlite:////var/lib/vipmesh/store.db",
-            f'"sqlite:////var/lib/vipmesh/store.db" (four slashes: an absolute path), or {etcd_url.EXAMPLE_URL}',
-            "where claims and endpoints are kept: a file for a single worker, etcd for a cluster",
-        ),
-        "store.user": Setting(values.parse_text, None, 'a name such as "vipmesh"', "the user of etcd; default: none"),
-        "store.password": Setting(values.parse_text, None, "a text", "the password of the user of etcd"),
-        "store.ca": Setting(
-            values.parse_path,
-            None,
-            'a path such as "/etc/vipmesh/etcd-ca.pem"',
-            "who signed etcd's certificates; default: the host's",
-        ),
-        "store.cert": Setting(
-            values.parse_path,
-            None,
-            'a path such as "/etc/vipmesh/etcd.pem"',
-            "this worker's certificate for etcd; its CN is empty",
-        ),
-        "store.key": Setting(
-            values.parse_path,
-            None,
-            'a path such as "/etc/vipmesh/etcd.key"',
-            "its private key; default: in the same file",
-        ),
-        "store.lease_ttl": Setting(
-            values.number_parser(2, 600),
-            5,
-            "a number of seconds such as 5",
-            "how long what a worker offers outlives its last sign of life",
-        ),
-        "store.saved_view": Setting(
-            values.parse_path,
-            "/var/lib/vipmesh/view.json",
-            '"/var/lib/vipmesh/view.json"',
-            "where the last view of the cluster is kept for a start while etcd is away",
-        ),
-        "peers.listen": Setting(
-            values.parse_peers,
-            "auto",
-            '"auto", "off" or an address and port such as "192.0.2.11:9781"',
-            "where this worker answers the others over TCP, so that its loss is noticed before its lease ends; `auto`: "
-            "port 9781 of `[node] address`, else of the address from which it reaches the store",
-        ),
-        "admin.listen": Setting(
-            values.parse_listen,
-            "unix:///run/vipmesh/admin.sock",
-            '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
-            "where `vipmesh status` asks",
-        ),
-        "admin.tcp": Setting(
-            values.parse_tcp_address,
-            None,
-            'an address such as "192.0.2.11:9780"',
-            "where the page and Prometheus ask, beside `listen`; default: nowhere",
-        ),
-        "admin.token_file": Setting(
-            values.parse_path,
-            None,
-            'a path such as "/etc/vipmesh/admin.token"',
-            "a file with the token that clients over TCP bring",
-        ),
-        "admin.cert": Setting(
-            values.parse_path,
-            None,
-            'a path such as "/etc/vipmesh/admin.pem"',
-            "this worker's certificate for clients over TCP; default: they talk in the clear",
-        ),
-        "admin.key": Setting(
-            values.parse_path,
-            None,
-            'a path such as "/etc/vipmesh/admin.key"',
-            "its private key; default: in the same file",
-        ),
-        "admin.client_ca": Setting(
-            values.parse_path,
-            None,
-            'a path such as "/etc/vipmesh/clients-ca.pem"',
-            "who signs the certificates of clients over TCP, which then need no token",
-        ),
-        "log.format": Setting(
-            values.word_parser(LogFormat, "a format of the log"),
-            "text",
-            '"text", "logfmt" or "json"',
-            "how a line of the log looks: for people, or for programs",
-        ),
-        "metrics.services": Setting(
-            values.number_parser(0, 100_000),
-            1000,
-            "a number of services such as 1000",
-            "how many services have series of their own in the metrics, the first ones by name",
-        ),
-    }
-)
 
 
 def _contradictions(settings: Settings) -> Iterator[CodedText]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Collection, Mapping
 
-from mesh.cluster.peer_monitor import Reachability
+from typing_extensions import override
+
+from mesh.cluster.peer_monitor import PeerSource, Reachability
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState
 from mesh.control.ports import ClusterExchange, PeerMembership
@@ -13,28 +15,28 @@ from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
 
-class PeerDirectory:
-    """Tells which other workers there are, for whoever pings them: the `Others` of a `PeerMonitor`."""
+class PeerDirectory(PeerSource):
+    """Tells which other workers there are, for the `PeerMonitor` that pings them."""
 
     def __init__(self, worker: str, membership: PeerMembership, cluster: ClusterState) -> None:
         self._worker = worker
         self._membership = membership
         self._cluster = cluster
 
+    @override
     def workers(self) -> Mapping[str, RealKey]:
-        """See `Others.workers`."""
         return self._membership.peer_addresses
 
+    @override
     def unleased(self) -> Collection[str]:
-        """See `Others.unleased`."""
         return self._membership.unleased
 
+    @override
     def deaf(self) -> Collection[str]:
-        """See `Others.deaf`."""
         return self.view().workers - self.workers().keys() - {self._worker}
 
+    @override
     def view(self) -> ClusterView:
-        """See `Others.view`."""
         return self._cluster.view or ClusterView()
 
 

@@ -11,6 +11,9 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from typing_extensions import override
+
+from mesh.control.ports import HostUpkeep
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.nftables import plane as nftables
@@ -29,7 +32,7 @@ def _has_ipvs() -> bool:
     return Path("/proc/net/ip_vs").exists()
 
 
-class NftablesHandover:
+class NftablesHandover(HostUpkeep):
     """The rules of our nftables data plane, on a worker that now forwards by another. An `HostUpkeep`."""
 
     def __init__(self, taken_over: Callable[[], bool]) -> None:
@@ -37,6 +40,7 @@ class NftablesHandover:
         self._taken_over = taken_over
         self._gone = False
 
+    @override
     async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
         """Remove the rules once that may be; nothing that counts as a repair. Raises `HostError`."""
         if self._gone or not self._taken_over():
@@ -53,7 +57,7 @@ class NftablesHandover:
         return ()
 
 
-class IpvsHandover:
+class IpvsHandover(HostUpkeep):
     """Our virtual servers in IPVS, on a worker that now forwards by nftables. An `HostUpkeep`."""
 
     def __init__(self, taken_over: Callable[[], bool], former: DataPlane) -> None:
@@ -62,6 +66,7 @@ class IpvsHandover:
         self._former = former
         self._gone = False
 
+    @override
     async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
         """Remove them once they have no connection left; nothing that counts as a repair. Raises `HostError`."""
         if self._gone or not self._taken_over():

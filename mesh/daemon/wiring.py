@@ -210,7 +210,7 @@ async def choose_data_plane(
     settings: Settings,
     interface: VipInterface,
     published: PublishedPorts,
-    on_refused: Callable[[Address, int], None] = lambda address, port: None,
+    on_refused: Callable[[Address, int], None] = lambda *_: None,
 ) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
+from typing_extensions import override
+
 from mesh.model.service import Address, Scheduler, SchedulerFlag
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 
@@ -19,6 +21,7 @@ class AddVirtualServer:
     """Seconds for which a client stays with its real server; 0 for no persistence."""
     flags: frozenset[SchedulerFlag] = frozenset()
 
+    @override
     def __str__(self) -> str:
         return f"add virtual server {self.key}, scheduler {self.scheduler}"
 
@@ -33,6 +36,7 @@ class EditVirtualServer:
     """Seconds for which a client stays with its real server; 0 for no persistence."""
     flags: frozenset[SchedulerFlag] = frozenset()
 
+    @override
     def __str__(self) -> str:
         flags = "".join(f", {flag}" for flag in sorted(self.flags))
         return f"set scheduler {self.scheduler}{flags}, persistence {self.persistence} s of {self.key}"
@@ -44,6 +48,7 @@ class DeleteVirtualServer:
 
     key: VirtualKey
 
+    @override
     def __str__(self) -> str:
         return f"delete virtual server {self.key}"
 
@@ -56,6 +61,7 @@ class AddRealServer:
     real: RealKey
     settings: RealServer
 
+    @override
     def __str__(self) -> str:
         return f"add real server {self.real} to {self.virtual}, {self.settings}"
 
@@ -68,6 +74,7 @@ class EditRealServer:
     real: RealKey
     settings: RealServer
 
+    @override
     def __str__(self) -> str:
         return f"set {self.settings} of real server {self.real} of {self.virtual}"
 
@@ -79,6 +86,7 @@ class DeleteRealServer:
     virtual: VirtualKey
     real: RealKey
 
+    @override
     def __str__(self) -> str:
         return f"delete real server {self.real} of {self.virtual}"
 
@@ -89,6 +97,7 @@ class BindVip:
 
     address: Address
 
+    @override
     def __str__(self) -> str:
         return f"bind VIP {self.address}"
 
@@ -99,6 +108,7 @@ class UnbindVip:
 
     address: Address
 
+    @override
     def __str__(self) -> str:
         return f"unbind VIP {self.address}"
 

@@ -19,6 +19,8 @@ counted so far stays. Times are those of the caller's clock, in seconds, which n
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from typing_extensions import override
+
 from mesh.model.probe import Probe
 from mesh.model.service import Health
 
@@ -70,6 +72,7 @@ class HealthTransition:
     run: int
     threshold: int
 
+    @override
     def __str__(self) -> str:
         counted = f"{self.run} of {self.threshold}"
         if (self.before, self.after) == (Health.STARTING, Health.UNHEALTHY):
@@ -87,6 +90,7 @@ class FlapHold:
     threshold: int
     """The successes in a row that it takes now."""
 
+    @override
     def __str__(self) -> str:
         return f"held back: it fell {self.falls} times in {self.seconds:g} s, and has to answer {self.threshold} times"
 

@@ -7,8 +7,6 @@ needed only where an error is raised.
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from mesh.model.codes import Code
-
 if TYPE_CHECKING:
     from mesh.model.codes import Code
 

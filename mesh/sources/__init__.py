@@ -11,10 +11,8 @@ from mesh.model.service import Instance
 class Source(Protocol):
     """A place that knows which instances run on this worker."""
 
-    @property
-    def name(self) -> str:
-        """What the status and the log call it, unique on the worker: `source 0`."""
-        ...
+    name: str
+    """What the status and the log call it, unique on the worker: `source 0`."""
 
     def watch(self) -> AsyncIterator[tuple[tuple[Instance, ...], tuple[Problem, ...]]]:
         """Yields the whole list, ordered by id, at once and again whenever it has changed.

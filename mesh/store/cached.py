@@ -13,6 +13,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
+from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
@@ -37,7 +38,7 @@ class _CacheFile(msgspec.Struct, frozen=True):
     records: dict[str, bytes]
 
 
-class CachedStore:
+class CachedStore(Store):
     """A `Store` whose last picture outlives it. Made by `open`."""
 
     def __init__(self, store: Store, path: Path, lock: int) -> None:
@@ -60,8 +61,8 @@ class CachedStore:
             raise StoreError(Code.SAVED_VIEW, _cannot_be_written(path, error)) from error
 
     @property
+    @override
     def trouble(self) -> CodedText | None:
-        """See `Store.trouble`."""
         if self._from_file:
             text, code = self._store.trouble or ("no answer yet", Code.FROZEN)
             return CodedText(f"{text}; in force is what was saved in {self._path}", code)
@@ -71,8 +72,9 @@ class CachedStore:
         """What a former life has saved; None: nothing that can be read."""
         return await asyncio.to_thread(self._load)
 
+    @override
     async def read(self) -> StoreSnapshot:
-        """See `Store.read`; from the file if the store is away."""
+        """Read from the store, or from the file if the store is away."""
         saved = await self.saved()
         if saved is None:
             return await self._store.read()
@@ -83,20 +85,20 @@ class CachedStore:
             self._waited = self._from_file = True
             return saved
 
+    @override
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """See `Store.claim`."""
         return await self._store.claim(records)
 
+    @override
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
-        """See `Store.replace`."""
         return await self._store.replace(key, old, new)
 
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
-        """See `Store.register`."""
         await self._store.register(records)
 
+    @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:
-        """See `Store.watch`."""
         saved = await self.saved()
         shown = False
         async with aclosing(_generator(self._store)) as snapshots:
@@ -125,14 +127,15 @@ class CachedStore:
                 yield snapshot
                 snapshot = await anext(snapshots)
 
+    @override
     async def run(self) -> None:
-        """See `Store.run`; and save."""
+        """Run the store, and save what it shows."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._store.run(), name="store")
             tasks.create_task(self._keep_saved(), name="saved view")
 
+    @override
     async def close(self) -> None:
-        """See `Store.close`."""
         await self._store.close()
         if self._lock >= 0:
             os.close(self._lock)

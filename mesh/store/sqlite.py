@@ -12,11 +12,13 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
+
+from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.store import StoreError, StoreSnapshot
+from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.file_lock import acquire_lock
 from mesh.util.backoff import Backoff
 
@@ -36,7 +38,7 @@ INSERT OR IGNORE INTO meta VALUES (1, 0);
 """
 
 
-class SqliteStore:
+class SqliteStore(Store):
     """The `Store` in a file. Made by `open`."""
 
     def __init__(self, path: Path, worker: str) -> None:
@@ -47,10 +49,10 @@ class SqliteStore:
         self._lock = -1
         self._database: sqlite3.Connection | None = None
         self._closed = False
-        self.trouble: CodedText | None = None
+        self._trouble: CodedText | None = None
 
     @classmethod
-    async def open(cls, path: Path, worker: str) -> "SqliteStore":
+    async def open(cls, path: Path, worker: str) -> Self:
         """Open the database, making it and its directory if they are missing. Raises `StoreError`."""
         store = cls(path, worker)
         try:
@@ -60,24 +62,24 @@ class SqliteStore:
             raise
         return store
 
+    @override
     async def read(self) -> StoreSnapshot:
-        """See `Store.read`."""
         return await self._run(self._read)
 
+    @override
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """See `Store.claim`."""
         return await self._write(lambda: self._claim(records))
 
+    @override
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
-        """See `Store.replace`."""
         return await self._write(lambda: self._replace(key, old, new))
 
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
-        """See `Store.register`."""
         await self._write(lambda: self._register(records))
 
+    @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:
-        """See `Store.watch`."""
         seen, woken = -1, asyncio.Event()
         backoff = Backoff(_RETRY)
         self._watchers.add(woken)
@@ -90,10 +92,10 @@ class SqliteStore:
                     if self._closed:
                         raise
                     log.error("%s; what was read last stays in force", error, extra=error.code.extra)
-                    self.trouble = error.coded
+                    self._trouble = error.coded
                     await asyncio.sleep(backoff.next_pause())
                     continue
-                self.trouble = None
+                self._trouble = None
                 backoff.reset()
                 if snapshot.revision > seen:
                     seen = snapshot.revision
@@ -103,11 +105,17 @@ class SqliteStore:
         finally:
             self._watchers.discard(woken)
 
-    async def run(self) -> None:
-        """See `Store.run`."""
+    @property
+    @override
+    def trouble(self) -> CodedText | None:
+        return self._trouble
 
+    @override
+    async def run(self) -> None:
+        """Nothing has to be kept alive: return at once."""
+
+    @override
     async def close(self) -> None:
-        """See `Store.close`."""
         if self._closed:
             return
         self._closed = True
@@ -137,7 +145,7 @@ class SqliteStore:
             _end(database)
 
     def _claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        with _SqliteTransaction(self) as transaction:
+        with _SqliteTransaction(self._open_database(), self._worker) as transaction:
             there = {key: value for key in records if (value := transaction.get(key)) is not None}
             if all(there.get(key) == value for key, value in records.items()):
                 return {}
@@ -147,14 +155,14 @@ class SqliteStore:
             return there
 
     def _replace(self, key: str, old: bytes, new: bytes) -> bool:
-        with _SqliteTransaction(self) as transaction:
+        with _SqliteTransaction(self._open_database(), self._worker) as transaction:
             value = transaction.get(key)
             if value == old and value != new:
                 transaction.put(key, new, leased=False)
             return value in (old, new)
 
     def _register(self, records: Mapping[str, bytes]) -> None:
-        with _SqliteTransaction(self) as transaction:
+        with _SqliteTransaction(self._open_database(), self._worker) as transaction:
             there = transaction.registered()
             for key in there.keys() - records.keys():
                 transaction.delete(key)
@@ -209,9 +217,9 @@ class SqliteStore:
 class _SqliteTransaction:
     """One write transaction with one new revision, if it changes anything. Used in the store's thread."""
 
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
-        self._database = store._open_database()
+    def __init__(self, database: sqlite3.Connection, worker: str) -> None:
+        self._database = database
+        self._worker = worker
         self._revision = 0
         self._changed = False
 
@@ -242,7 +250,7 @@ class _SqliteTransaction:
         self._database.execute(
             "INSERT INTO kv VALUES (?1, ?2, ?3, ?3, ?4) "
             "ON CONFLICT (key) DO UPDATE SET value = ?2, modified = ?3, worker = ?4",
-            (key, value, self._revision, self._store._worker if leased else None),
+            (key, value, self._revision, self._worker if leased else None),
         )
 
     def delete(self, key: str) -> None:

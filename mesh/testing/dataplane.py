@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from mesh.dataplane import DataPlaneError, OperationFailure
+from typing_extensions import override
+
+from mesh.dataplane import DataPlane, DataPlaneError, OperationFailure
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import Operation, OperationRefusedError, apply_operations, settle_operation
 from mesh.model.codes import Code
@@ -14,7 +16,7 @@ _FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-serv
 _METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT: "-g"}
 
 
-class FakeDataPlane:
+class FakeDataPlane(DataPlane):
     """The `DataPlane` of tests. `gone` makes it a plane that no longer answers, with that text."""
 
     name = "fake"
@@ -37,14 +39,14 @@ class FakeDataPlane:
         """Refuse the next operation for which the predicate is true, once."""
         self._refusals.append((predicate, reason))
 
+    @override
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
-        """See `DataPlane.read`."""
         self.asked.append(only)
         self._answer()
         return self.table if only is None else self.table.part(only)
 
+    @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """See `DataPlane.apply`."""
         self._answer()
         if not self._refusals:
             try:
@@ -60,24 +62,25 @@ class FakeDataPlane:
             OperationFailure(operation, CodedText(text, Code.OPERATION_REFUSED)) for operation, text in reasons if text
         ]
 
+    @override
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
-        """See `DataPlane.connections`."""
         self._answer()
         servers = (self.table if only is None else self.table.part(only)).virtual_servers
         places = [(key, real) for key, server in servers.items() for real in server.real_servers]
         return {place: self.active.get(place, 0) for place in places}
 
+    @override
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
-        """See `DataPlane.traffic`."""
         self._answer()
         return {key: self.carried.get(key, TrafficCounters()) for key in self.table.virtual_servers}
 
+    @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
-        """See `DataPlane.listening_on`."""
         return key.address, key.port
 
+    @override
     async def close(self) -> None:
-        """See `DataPlane.close`."""
+        """Nothing is open."""
 
     def dump(self) -> str:
         """What is programmed, as `ipvsadm -Sn` would print it (ipvsadm(8))."""

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from typing_extensions import override
+
+from mesh.control.ports import HostNetwork
 from mesh.model.service import Address
 
 
-class FakeHost:
+class FakeHost(HostNetwork):
     """Begins with 192.0.2.1; `has` changes it and gives word, also when it is told the same again."""
 
     def __init__(self) -> None:
@@ -18,8 +21,8 @@ class FakeHost:
         self._addresses = frozenset(addresses)
         self._changes.put_nowait(self._addresses)
 
+    @override
     async def watch(self) -> AsyncIterator[frozenset[Address]]:
-        """See `mesh.control.ports.HostNetwork`."""
         yield self._addresses
         while True:
             yield await self._changes.get()

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from typing_extensions import override
+
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import Instance
+from mesh.sources import Source
 
 
-class FakeSource:
+class FakeSource(Source):
     """Yields each list it is given by `say`; `fall_silent` makes it a source that no longer answers."""
 
     def __init__(self, name: str = "source 0") -> None:
@@ -26,16 +29,16 @@ class FakeSource:
         """The last list is frozen from now on."""
         self._trouble = CodedText(why, Code.COMPOSE_NOT_YAML)
 
+    @override
     async def watch(self) -> AsyncIterator[tuple[tuple[Instance, ...], tuple[Problem, ...]]]:
-        """See `mesh.sources.Source`."""
         while True:
             yield await self._lists.get()
 
     @property
+    @override
     def trouble(self) -> CodedText | None:
-        """See `mesh.sources.Source`."""
         return self._trouble
 
+    @override
     def locate(self, instance: Instance, label: str | None) -> str:
-        """See `mesh.sources.Source`."""
         return f"fake {instance.id}" + (f" {label}" if label else "")

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
+from typing_extensions import override
+
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.store import StoreError, StoreSnapshot
+from mesh.store import Store, StoreError, StoreSnapshot
 
 
 class MemoryCluster:
@@ -85,7 +87,7 @@ class MemoryCluster:
 _OUT_OF_REACH = CodedText("the store is out of reach; bring it back", Code.STORE_UNREACHABLE)
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """The `Store` of one worker in a `MemoryCluster`."""
 
     def __init__(self, cluster: MemoryCluster, worker: str) -> None:
@@ -94,12 +96,13 @@ class MemoryStore:
         self._wanted: Mapping[str, bytes] | None = None
 
     @property
+    @override
     def trouble(self) -> CodedText | None:
-        """See `Store.trouble`."""
         return _OUT_OF_REACH if self._cluster.out_of_reach else None
 
+    @override
     async def run(self) -> None:
-        """See `Store.run`: what was registered is registered again when the test has expired it."""
+        """Register again what the test has expired."""
         woken = asyncio.Event()
         self._cluster.watchers.add(woken)
         try:
@@ -114,13 +117,13 @@ class MemoryStore:
         finally:
             self._cluster.watchers.discard(woken)
 
+    @override
     async def read(self) -> StoreSnapshot:
-        """See `Store.read`."""
         self._reach()
         return StoreSnapshot(self._cluster.revision, self._cluster.records, self._cluster.origin)
 
+    @override
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """See `Store.claim`."""
         self._reach()
         there = {key: value for key in records if (value := self._cluster.get(key)) is not None}
         if there == dict(records):
@@ -129,24 +132,24 @@ class MemoryStore:
             self._cluster.change(records)
         return there
 
+    @override
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
-        """See `Store.replace`."""
         self._reach()
         if self._cluster.get(key) not in (old, new):
             return False
         self._cluster.change({key: new})
         return True
 
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
-        """See `Store.register`."""
         self._reach()
         self._wanted = dict(records)
         before = self._cluster.registered.get(self._worker, frozenset())
         self._cluster.registered[self._worker] = frozenset(records)
         self._cluster.change({**dict.fromkeys(before - records.keys()), **records})
 
+    @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:
-        """See `Store.watch`."""
         seen, woken = -1, asyncio.Event()
         self._cluster.watchers.add(woken)
         try:
@@ -162,8 +165,9 @@ class MemoryStore:
         finally:
             self._cluster.watchers.discard(woken)
 
+    @override
     async def close(self) -> None:
-        """See `Store.close`."""
+        """Nothing is open."""
 
     def _reach(self) -> None:
         if self._cluster.out_of_reach:

@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from mesh.config.values import Network
 from mesh.control.assembly import LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.ports import WorkerConfig
 from mesh.control.service_plan import ServicePlan
 from mesh.control.snapshot import WorkerFacts
+from mesh.health.monitor import HealthProber
 from mesh.health.snapshot import PastChecks
 from mesh.health.state_machine import Verdict
 from mesh.health.targets import ProberCounters, ProbeTarget
@@ -20,7 +23,7 @@ from mesh.testing.host import FakeHost
 from mesh.testing.source import FakeSource
 
 
-class FakeProber:
+class FakeProber(HealthProber):
     """A prober that asks nobody: each endpoint is `first` until it is told otherwise."""
 
     def __init__(self, wake: Callable[[], None], first: Health = Health.HEALTHY) -> None:
@@ -30,7 +33,7 @@ class FakeProber:
         self._told: dict[EndpointKey, Health] = {}
         self._health: Mapping[EndpointKey, Health] | None = None
         """As it was asked for last; None: to be worked out again."""
-        self.stats = ProberCounters()
+        self._stats = ProberCounters()
 
     def tell(self, health: Mapping[EndpointKey, Health]) -> None:
         """What the probes of these endpoints say from now on."""
@@ -38,33 +41,38 @@ class FakeProber:
         self._health = None
         self._wake()
 
+    @property
+    @override
+    def stats(self) -> ProberCounters:
+        return self._stats
+
+    @override
     def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
-        """See `mesh.health.monitor.HealthProber`."""
         if tuple(targets) != self._watched:
             self._watched = tuple(targets)
             self._health = None
             self._wake()
 
+    @override
     def health(self) -> Mapping[EndpointKey, Health]:
-        """See `mesh.health.monitor.HealthProber`."""
         if self._health is None:
             self._health = {key: self._told.get(key, self._first) for key in self._watched}
         return self._health
 
+    @override
     def history(self, key: EndpointKey) -> Sequence[Verdict]:
-        """See `mesh.health.monitor.HealthProber`."""
         return ()
 
+    @override
     def histories(self) -> Mapping[EndpointKey, PastChecks]:
-        """See `mesh.health.monitor.HealthProber`."""
         return {}
 
+    @override
     def held_back(self) -> frozenset[EndpointKey]:
-        """See `mesh.health.monitor.HealthProber`."""
         return frozenset()
 
+    @override
     def failing(self) -> frozenset[EndpointKey]:
-        """See `mesh.health.monitor.HealthProber`."""
         return frozenset()
 
 

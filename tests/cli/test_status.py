@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import msgspec
 import pytest
+from typing_extensions import override
 
 from mesh.api.explain.document import Explanation
 from mesh.cli.main import main
@@ -27,7 +28,8 @@ class EarlierDaemon(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as the base class names it
+    @override
+    def log_message(self, format: str, *args: object) -> None:  # as the base class names it
         """Keep standard error for what is tested."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 import pytest
+from typing_extensions import override
 
 from mesh.cluster.records.encode import build_view
 from mesh.control.digest import plan_digest
@@ -33,8 +34,8 @@ class RecordingPlane(FakeDataPlane):
         self.weights: dict[str, list[int]] = {}
         self.takes = 0.0
 
+    @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """See `DataPlane.apply`."""
         await asyncio.sleep(self.takes)
         failures = await super().apply(operations)
         for server in self.table.virtual_servers.values():
@@ -50,8 +51,8 @@ class SlowStore(MemoryStore):
 
     takes = 0.0
 
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
-        """See `Store.register`."""
         await asyncio.sleep(self.takes)
         await super().register(records)
 

@@ -161,7 +161,7 @@ RECORDS = list(
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, len(RECORDS)), max_size=4))
 def test_equal_pictures_have_equal_digests_whatever_came_first(order: random.Random, looks: list[int]) -> None:
     arriving = order.sample(RECORDS, len(RECORDS))
-    reader, word, planned = ViewBuilder(), TableDigest(), None
+    reader, word, planned, last = ViewBuilder(), TableDigest(), None, ""
     for look in [*sorted(looks), len(RECORDS)]:
         seen, problems = reader.view(dict(arriving[:look]))
         planned = make_plan(seen, seen.health, before=planned)

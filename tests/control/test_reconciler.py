@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 import pytest
+from typing_extensions import override
 
 from mesh.cluster.records.encode import build_view, encode_daemon, encode_service_claim, encode_vip_claim
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
@@ -522,6 +523,7 @@ class _Recorder(list[Mapping[Name, Address]]):
         self._bench = bench
         self._seen = seen
 
+    @override
     def append(self, zone: Mapping[Name, Address], /) -> None:
         if self or zone:
             self._seen.append(("named" if zone else "unnamed", bool(self._bench.plane.table.vips)))

@@ -199,7 +199,7 @@ class SourceNatContract(ABC):
 
     async def lets_through(self, lab: Places, worker: Worker, rule: tuple[str, str], needed_for: Where) -> None:
         """The firewall of the docs does, and not without this rule, which is given by its chain and a part of it."""
-        (firewall,) = re.findall(r"```nft\n(table inet filter \{.*?)```", DOCS.read_text(), re.S)
+        (firewall,) = re.findall(r"```nft\n(table inet filter \{.*?)```", DOCS.read_text(), re.DOTALL)
         run_command("nft", "-f", "-", given=firewall)
         try:
             await worker.lead_to(A)

@@ -1,6 +1,7 @@
 """The fake keeps the contract, and does what only a fake can."""
 
 import pytest
+from typing_extensions import override
 
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.diff import diff_tables
@@ -18,6 +19,7 @@ class TestContract(DataPlaneContract):
     def plane(self) -> FakeDataPlane:
         return FakeDataPlane()
 
+    @override
     def vip(self, number: int) -> Address:
         return f"10.112.0.{number}"
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from typing_extensions import override
+
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(sorted([ROOT / "README.md", ROOT / "bench" / "README.md", *(ROOT / "docs").rglob("*.md")]))
 
@@ -18,6 +20,7 @@ class Block(NamedTuple):
     language: str
     text: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
@@ -25,7 +28,7 @@ class Block(NamedTuple):
 def blocks(page: Path) -> Iterator[Block]:
     """The fenced ones, in their order; what is indented within a list is taken back."""
     text = page.read_text()
-    for found in re.finditer(r"^( *)```(\w*)\n(.*?)^ *```$", text, re.M | re.S):
+    for found in re.finditer(r"^( *)```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
         indent = len(found[1])
         code = "".join(line[indent:] if line[:indent].isspace() else line for line in found[3].splitlines(True))
         yield Block(page, text[: found.start(3)].count("\n") + 1, found[2], code)

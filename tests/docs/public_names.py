@@ -25,6 +25,7 @@ from urllib.parse import unquote
 import msgspec
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from typing_extensions import override
 
 from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Cause, Explanation
@@ -187,8 +188,8 @@ def command_line() -> Iterator[str]:
 
 
 def _arguments(program: str, of: argparse.ArgumentParser) -> Iterator[str]:
-    for action in of._actions:  # argparse has no public list
-        if isinstance(action, argparse._SubParsersAction):
+    for action in of._actions:  # noqa: SLF001 (argparse has no public list)
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for name, verb in action.choices.items():
                 yield f"{program} {name}"
                 yield from _arguments(f"{program} {name}", verb)
@@ -204,14 +205,14 @@ def _arguments(program: str, of: argparse.ArgumentParser) -> Iterator[str]:
 
 def exit_statuses() -> Iterator[str]:
     """Exit statuses that docs/cli.md lists, and exit statuses of real runs."""
-    documented = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "cli.md").read_text(), re.M)
+    documented = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
     yield from (f"docs/cli.md: {status}" for status in documented)
     yield from (f"{what}: {status}" for what, (status, _) in ran().items())
 
 
 def codes() -> Iterator[str]:
     """The codes of messages. A test of its own holds the page against the code."""
-    yield from re.findall(r"^### (VM\d+)", (ROOT / "docs" / "errors.md").read_text(), re.M)
+    yield from re.findall(r"^### (VM\d+)", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)
 
 
 COMPOSE = """services:
@@ -499,6 +500,7 @@ class OneSnapshot(MemoryStore):
         super().__init__(MemoryCluster(), WORKER)
         self._snapshot = snapshot
 
+    @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:
         yield self._snapshot
         await asyncio.Event().wait()
@@ -592,6 +594,7 @@ class _Recorder(dict[str, str]):
         super().__init__(given)
         self.asked: list[str] = []
 
+    @override
     def get(self, key: str, default: Any = None) -> Any:
         self.asked.append(key)
         return super().get(key, default)

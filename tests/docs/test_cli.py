@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 
 import pytest
@@ -15,20 +16,23 @@ from mesh.cli.top_view import TopRow, TopSnapshot
 from tests.docs.pages import ROOT
 
 VERBS, _, DOCUMENTS = (ROOT / "docs" / "cli.md").read_text().partition("## What programs get")
-ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", VERBS.replace(r"\|", "/"), re.M))
+ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", VERBS.replace(r"\|", "/"), re.MULTILINE))
+
+
+def actions(of: argparse.ArgumentParser) -> list[argparse.Action]:
+    return of._actions  # noqa: SLF001 (argparse offers no other way)
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    (choices,) = [
-        action.choices for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
-    ]
+    (choices,) = [action.choices for action in actions(build_parser()) if action.nargs == argparse.PARSER]
+    assert isinstance(choices, Mapping)
     return dict(choices)
 
 
 @pytest.mark.parametrize("verb", verbs())
 def test_each_verb_has_its_options(verb: str) -> None:
     shown = set(re.findall(r"--?[a-z]+", ROWS[verb]))
-    real = {option for action in verbs()[verb]._actions for option in action.option_strings} - {"-h", "--help"}
+    real = {option for action in actions(verbs()[verb]) for option in action.option_strings} - {"-h", "--help"}
     assert shown == real
 
 
@@ -55,4 +59,4 @@ def test_the_fields_of_each_document(verb: str, documents: list[type]) -> None:
 
 def test_the_causes() -> None:
     table = DOCUMENTS.partition("### Causes")[2]
-    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.M) == [str(cause) for cause in Cause]
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) == [str(cause) for cause in Cause]

@@ -41,7 +41,7 @@ def test_settings_are_understood(block: Block) -> None:
     parse_settings(block.text, {}, hostname="w1")
 
 
-COMPOSE = [block for block in BLOCKS if block.language == "yaml" and re.search("^services:", block.text, re.M)]
+COMPOSE = [block for block in BLOCKS if block.language == "yaml" and re.search("^services:", block.text, re.MULTILINE)]
 MISTAKES = "http://restserver.local/api"
 """In the example of what is refused; `tests/cli/test_check.py` looks at what is said of it."""
 
@@ -59,7 +59,7 @@ COMMANDS = sorted(
     {
         found.strip()
         for page in PAGES
-        for found in re.findall(r"(?:^ {4,}|^\$ |`|&& )(vipmesh [a-z]+(?![a-z:])[^`|>&\n]*)", page.read_text(), re.M)
+        for found in re.findall(r"(?m)(?:^ {4,}|^\$ |`|&& )(vipmesh [a-z]+(?![a-z:])[^`|>&\n]*)", page.read_text())
     }
 )
 NEEDS = {

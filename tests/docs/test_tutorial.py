@@ -76,7 +76,7 @@ def steps() -> Iterator[tuple[Block, tuple[str, ...], str | None]]:
 def shows(printed: str, lines: str) -> bool:
     """Whether each of these lines is there, in this order or another; `...` is anything."""
     wanted = [r"\s*" + ".*".join(map(re.escape, re.split(r" ?\.\.\. ?", line.strip()))) for line in lines.splitlines()]
-    return all(re.search(f"^{line}\\s*$", printed, re.M) for line in wanted)
+    return all(re.search(f"^{line}\\s*$", printed, re.MULTILINE) for line in wanted)
 
 
 async def carry_out(block: Block, there: Host, shown: str | None) -> None:

@@ -5,6 +5,7 @@ import gc
 from typing import Any
 
 import uvloop
+from typing_extensions import override
 
 from mesh.health.checks.http import check_http
 from mesh.health.checks.tcp import check_tcp
@@ -82,6 +83,7 @@ def test_tls() -> None:
 class Unresolving(uvloop.Loop):
     """Names are waited for: the threads that would resolve them have enough to do."""
 
+    @override
     async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
         await asyncio.sleep(10)
 

@@ -81,7 +81,7 @@ async def test_an_upstream_that_is_gone_leaves_what_was_known(tmp_path: Path) ->
             return await dig(server, "web.test")
 
         output = await eventually(ask, lambda said: "EDE: 3 (Stale Answer)" in said)
-        assert re.search(r"^web\.test\.\s+30\s+IN\s+A\s+192\.0\.2\.7$", output, re.M), output
+        assert re.search(r"^web\.test\.\s+30\s+IN\s+A\s+192\.0\.2\.7$", output, re.MULTILINE), output
         assert forwarder.counters.stale >= 1
         async with dnsmasq(tmp_path, "--host-record=other.test,192.0.2.8", port=port):
             assert (await dig(server, "other.test", "+short")).strip() == "192.0.2.8", "it is back"

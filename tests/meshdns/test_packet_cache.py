@@ -107,8 +107,7 @@ def test_what_is_looked_up_is_what_dnslib_says_through_any_change_of_the_zone(da
     services: dict[str, DnsService] = {}
     asked: list[bytes] = []
     for _ in range(3):
-        for name, service in data.draw(SERVICES).items():
-            services[name] = service
+        services |= data.draw(SERVICES)
         for name in data.draw(st.lists(st.sampled_from(sorted(services)), max_size=2)) if services else []:
             services.pop(name, None)
         zone, touched = draft.update(services)

@@ -62,5 +62,5 @@ def test_what_is_missing() -> None:
 def test_what_has_not_changed_is_shared() -> None:
     before = PersistentMap({("w", number): number for number in range(100_000)})
     after = before.changed({("w", 7): -1, ("w", 8): None, ("v", 7): 7})
-    anew = sum(one is not other for one, other in zip(before._shards, after._shards, strict=True))
+    anew = sum(one is not other for one, other in zip(before._shards, after._shards, strict=True))  # noqa: SLF001
     assert 1 <= anew <= 3

@@ -56,17 +56,17 @@ async def dig(server: NameServer, *words: str) -> str:
 class TestDig:
     async def test_a_name(self, server: NameServer, transport: str) -> None:
         output = await dig(server, "restserver.local", transport)
-        assert re.search(r"^restserver\.local\.\s+5\s+IN\s+A\s+10\.112\.0\.7$", output, re.M), output
+        assert re.search(r"^restserver\.local\.\s+5\s+IN\s+A\s+10\.112\.0\.7$", output, re.MULTILINE), output
         assert "flags: qr aa rd ra;" in output
         assert "recursion requested but not available" not in output
 
     async def test_no_such_data_and_no_such_name(self, server: NameServer, transport: str) -> None:
         output = await dig(server, "restserver.local", "AAAA", transport)
         assert "status: NOERROR" in output
-        assert re.search(r"^restserver\.local\.\s+5\s+IN\s+SOA\s", output, re.M), output
+        assert re.search(r"^restserver\.local\.\s+5\s+IN\s+SOA\s", output, re.MULTILINE), output
         output = await dig(server, "nope.mesh.internal", transport)
         assert "status: NXDOMAIN" in output
-        assert re.search(r"^mesh\.internal\.\s+5\s+IN\s+SOA\s", output, re.M), output
+        assert re.search(r"^mesh\.internal\.\s+5\s+IN\s+SOA\s", output, re.MULTILINE), output
 
     async def test_other_names_come_from_upstream(self, server: NameServer, transport: str) -> None:
         assert (await dig(server, "example.test", "+short", transport)).strip() == "192.0.2.1"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 from dnslib import EDNS0, DNSRecord
+from typing_extensions import override
 
 from meshdns import mmsg, udp
 from meshdns import udp_batch as batch
@@ -145,9 +146,11 @@ async def test_each_of_a_flood_is_answered_under_its_own_id(plain: bool, monkeyp
 
 async def test_a_stranger_in_the_same_batch_is_refused_and_the_others_are_not() -> None:
     class Half(NameServer):
+        @override
         def allows(self, host: str) -> bool:
             return host != "127.0.0.2" and super().allows(host)
 
+        @override
         def answer_udp(self, packet: bytes, host: str, *, looked: bool = False) -> Any:
             return super().answer_udp(packet, host if host != "127.0.0.2" else "8.8.8.8", looked=looked)
 

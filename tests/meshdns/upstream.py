@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias, cast
 
 from dnslib import QTYPE, RCODE, RR, SOA, A, DNSRecord
+from typing_extensions import override
 
 from meshdns.authoritative import parse_query
 from meshdns.bind import bind_sockets
@@ -30,10 +31,12 @@ class Upstream(asyncio.DatagramProtocol):
         self.peers: list[tuple[str, int]] = []
         self.first = asyncio.Event()
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
         self.address: tuple[str, int] = transport.get_extra_info("sockname")
 
+    @override
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         query = DNSRecord.parse(data)
         if query.q.qtype == QTYPE.HINFO:

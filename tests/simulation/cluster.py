@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
 
-from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, MoveVip, TakeOverName, plan_claims
+from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, TakeOverName, plan_claims
 from mesh.cluster.records.encode import encode_name_claim, encode_port_claim, encode_service_claim, encode_vip_claim
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.config.values import Network
@@ -261,8 +261,8 @@ class Simulation:
                 both = encode_name_claim(name, owner)
             case ClaimPort(transport, port, name, container_port):
                 both = encode_port_claim(transport, port, name, container_port)
-            case MoveVip() | TakeOverName():
-                raise AssertionError("nobody moves here")
+            case _:
+                raise AssertionError(f"nobody moves here, and {wish} is no claim")
         if not any(self.cluster.get(key) is not None for key in both):
             self._change(both)
         else:

@@ -55,8 +55,9 @@ class StoreContract:
             assert (await waiting).records == {"claims/a": b"1", "workers/w1/x": b"x"}
             for number in range(20):
                 await store.register({"workers/w1/x": str(number).encode()})
-            revisions: list[int] = []
-            while not revisions or revisions[-1] < (await store.read()).revision:
+            snapshot = await anext(snapshots)
+            revisions = [snapshot.revision]
+            while revisions[-1] < (await store.read()).revision:
                 snapshot = await anext(snapshots)
                 revisions.append(snapshot.revision)
             assert revisions == sorted(set(revisions))

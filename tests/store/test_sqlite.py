@@ -6,10 +6,11 @@ import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from mesh.store import StoreError, StoreSnapshot
 from mesh.store.sqlite import SqliteStore
@@ -22,6 +23,32 @@ class TestContract(StoreContract):
         store = await SqliteStore.open(tmp_path / "store.db", "w1")
         yield store
         await store.close()
+
+
+class SteeredStore(SqliteStore):
+    """A store that a test steers: what the next reads fail with, what a claim waits for, and statements of its own."""
+
+    failures: Sequence[str] = ()
+    """What the next reads fail with, the last one first."""
+    before_claim: Callable[[], None] | None = None
+    """Called in the store's thread."""
+
+    async def execute(self, statement: str) -> list[object]:
+        """Run a statement on the store's connection."""
+        return await self._run(lambda: self._open_database().execute(statement).fetchall())
+
+    @override
+    def _read(self) -> StoreSnapshot:
+        if self.failures:
+            *self.failures, failure = self.failures
+            raise sqlite3.OperationalError(failure)
+        return super()._read()
+
+    @override
+    def _claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        if self.before_claim is not None:
+            self.before_claim()
+        return super()._claim(records)
 
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -63,7 +90,7 @@ async def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         try:
             async with asyncio.timeout(20):
                 for _ in range(20 * turn + 5):
-                    acknowledged.append((await process.stdout.readline()).decode().strip())
+                    acknowledged.append((await process.stdout.readline()).decode().strip())  # noqa: PERF401 (some of it counts)
         finally:
             process.send_signal(signal.SIGKILL)
         acknowledged += (await process.stdout.read()).decode().split()
@@ -77,12 +104,9 @@ async def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 
 
 async def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "store.db", "w1")
-    database = store._open_database()
-    pragmas = await store._run(
-        lambda: [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
-    )
-    assert pragmas == ["wal", 2], "2 is FULL: a power cut loses nothing that was acknowledged"
+    store = await SteeredStore.open(tmp_path / "store.db", "w1")
+    pragmas = [await store.execute(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")]
+    assert pragmas == [[("wal",)], [(2,)]], "2 is FULL: a power cut loses nothing that was acknowledged"
     await store.close()
 
 
@@ -121,17 +145,10 @@ async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mesh.store.sqlite._RETRY", 0)
-    store = await SqliteStore.open(tmp_path / "store.db", "w1")
+    store = await SteeredStore.open(tmp_path / "store.db", "w1")
     watch = store.watch()
     await anext(watch)
-    read, failures = store._read, ["disk I/O error"]
-
-    def failing() -> StoreSnapshot:
-        if failures:
-            raise sqlite3.OperationalError(failures.pop())
-        return read()
-
-    monkeypatch.setattr(store, "_read", failing)
+    store.failures = ["disk I/O error"]
     await store.claim({"claims/a": b"1"})
     async with asyncio.timeout(10):
         assert (await anext(watch)).records == {"claims/a": b"1"}
@@ -150,21 +167,18 @@ async def test_a_renamed_host_leaves_nothing_behind_that_its_old_name_offered(tm
     await store.close()
 
 
-async def test_a_change_whose_caller_was_cancelled_is_watched_like_any_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = await SqliteStore.open(tmp_path / "store.db", "w1")
+async def test_a_change_whose_caller_was_cancelled_is_watched_like_any_other(tmp_path: Path) -> None:
+    store = await SteeredStore.open(tmp_path / "store.db", "w1")
     watch = store.watch()
     await anext(watch)
-    claim, begun, go_on = store._claim, asyncio.Event(), threading.Event()
+    begun, go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    def hold() -> None:
         loop.call_soon_threadsafe(begun.set)
         assert go_on.wait(10)
-        return claim(records)
 
-    monkeypatch.setattr(store, "_claim", slow)
+    store.before_claim = hold
     writing = asyncio.ensure_future(store.claim({"claims/a": b"1"}))
     async with asyncio.timeout(10):
         await begun.wait()
@@ -177,32 +191,30 @@ async def test_a_change_whose_caller_was_cancelled_is_watched_like_any_other(
 
 
 async def test_a_full_disk_is_called_that_and_the_store_works_once_there_is_room(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "store.db", "w1")
-    await _execute(store, "PRAGMA max_page_count = 1")  # it cannot go below what is used: nothing more fits
+    store = await SteeredStore.open(tmp_path / "store.db", "w1")
+    await store.execute("PRAGMA max_page_count = 1")  # it cannot go below what is used: nothing more fits
     with pytest.raises(StoreError, match="full; see that its directory can be written and that the disk has room"):
         await store.claim({"claims/a": b"1" * 100_000})
     assert await store.read() == StoreSnapshot(0, {})
-    await _execute(store, "PRAGMA max_page_count = 1000")
+    await store.execute("PRAGMA max_page_count = 1000")
     assert await store.claim({"claims/a": b"1" * 100_000}) == {}
     await store.close()
 
 
 async def test_a_transaction_that_fails_at_its_end_is_undone_and_stops_no_later_one(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "store.db", "w1")
-    await _execute(
-        store, "CREATE TEMP TRIGGER failing BEFORE UPDATE ON main.meta BEGIN SELECT RAISE (FAIL, 'torn'); END"
-    )
+    store = await SteeredStore.open(tmp_path / "store.db", "w1")
+    await store.execute("CREATE TEMP TRIGGER failing BEFORE UPDATE ON main.meta BEGIN SELECT RAISE (FAIL, 'torn'); END")
     with pytest.raises(StoreError, match="torn"):
         await store.claim({"claims/a": b"1"})
     assert await store.read() == StoreSnapshot(0, {})
-    await _execute(store, "DROP TRIGGER failing")
+    await store.execute("DROP TRIGGER failing")
     assert await store.claim({"claims/a": b"2"}) == {}
     await store.close()
 
 
 async def test_another_program_that_holds_the_database_is_named_as_the_cause(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "store.db", "w1")
-    await _execute(store, "PRAGMA busy_timeout = 0")
+    store = await SteeredStore.open(tmp_path / "store.db", "w1")
+    await store.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked; end the other program that has it open for writing"):
@@ -211,8 +223,3 @@ async def test_another_program_that_holds_the_database_is_named_as_the_cause(tmp
     other.close()
     assert await store.claim({"claims/a": b"1"}) == {}
     await store.close()
-
-
-async def _execute(store: SqliteStore, statement: str) -> None:
-    database = store._open_database()
-    await store._run(lambda: database.execute(statement).fetchall())

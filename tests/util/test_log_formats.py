@@ -120,7 +120,7 @@ def test_kinds_that_were_quiet_the_longest_are_forgotten() -> None:
 
 def test_what_was_left_out_is_told() -> None:
     ours, theirs = os.pipe()
-    log = logging.Logger("of this test", logging.DEBUG)
+    log = logging.Logger("of this test", logging.DEBUG)  # noqa: LOG001 (no other test may share it)
     handler = QueuedLogHandler(theirs)
     handler.limit = LogRateLimit(burst=2, rate=1000.0)
     log.addHandler(handler)

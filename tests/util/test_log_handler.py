@@ -20,7 +20,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def logger(handler: logging.Handler) -> logging.Logger:
-    log = logging.Logger("of this test", logging.DEBUG)
+    log = logging.Logger("of this test", logging.DEBUG)  # noqa: LOG001 (no other test may share it)
     log.addHandler(handler)
     return log
 

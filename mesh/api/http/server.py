@@ -16,6 +16,7 @@ from types import MappingProxyType
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from typing_extensions import override
 
 from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
@@ -241,6 +242,7 @@ def _is_loopback(listen: str) -> bool:
 class _PrivateUnixSite(web.UnixSite):
     """A unix socket that its owner and group may use, from the moment it exists: it tells and does everything."""
 
+    @override
     async def start(self) -> None:
         previous = os.umask(0o117)
         try:

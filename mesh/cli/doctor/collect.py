@@ -151,7 +151,7 @@ def _links(folder: Path) -> Iterator[str]:
     with suppress(OSError):
         for link in folder.iterdir():
             with suppress(FileNotFoundError):  # closed meanwhile
-                yield os.readlink(link)
+                yield str(link.readlink())
 
 
 def _nameservers() -> Iterator[str]:

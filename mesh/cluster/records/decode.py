@@ -168,11 +168,7 @@ def _fact(parts: list[str], value: bytes) -> RecordFact | None:
         case ["claims", "names", name]:
             return NameClaim(name, _read(value, NameOwnerRecord).owner)
         case ["claims", "ports", transport, port]:
-            held = _read(value, PortRecord)
-            number = validate_port(int(port))
-            if port != str(number):
-                raise ValueError(f"two keys would mean the same; port {number} is written {number}")
-            return PortClaim((Transport(transport), number), (held.name, validate_port(held.container_port)))
+            return _held_port(transport, port, _read(value, PortRecord))
         case ["workers", worker, "services", _]:
             return ServiceDeclaration(worker, _service(value))
         case ["workers", worker, "endpoints", id]:
@@ -184,6 +180,13 @@ def _fact(parts: list[str], value: bytes) -> RecordFact | None:
         case ["health", worker, owner, id]:
             return EndpointVerdict(worker, (owner, id), _read(value, VerdictRecord))
     return None
+
+
+def _held_port(transport: str, port: str, held: PortRecord) -> PortClaim:
+    number = validate_port(int(port))
+    if port != str(number):
+        raise ValueError(f"two keys would mean the same; port {number} is written {number}")
+    return PortClaim((Transport(transport), number), (held.name, validate_port(held.container_port)))
 
 
 @lru_cache(MAX_CACHED_SERVICES)

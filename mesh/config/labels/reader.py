@@ -151,12 +151,6 @@ class LabelReader:
                 self._add(Code.LABEL_DIFFERS_BY_PREFIX, Severity.ERROR, key, reason, "keep one of them")
         return clashing
 
-    def _clash(self, name: str, key: str, value: str) -> str:
-        first, other = self._values[name], escape_unprintable(self._keys[name])
-        if is_secret_label(key):
-            return f"{other} says something else; they are the same label"
-        return f"it says {quote_value(value)}, and {other} says {quote_value(first)}; they are the same label"
-
     def _classify(self, name: str, key: str) -> PortLabel | None:
         if match := _PORT_LABEL.fullmatch(name):
             self.has_port_labels = True

@@ -16,7 +16,9 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from mesh.dataplane import DataPlaneError, OperationFailure, VipInterface
+from typing_extensions import override
+
+from mesh.dataplane import DataPlane, DataPlaneError, OperationFailure, VipInterface
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.ipvs import messages as codec
 from mesh.dataplane.ipvs.convert import (
@@ -56,7 +58,7 @@ async def unavailable_reason() -> str | None:
     return None
 
 
-class IpvsDataPlane:
+class IpvsDataPlane(DataPlane):
     """Implements `DataPlane` on IPVS. It opens its socket on first use, and opens another one after an error."""
 
     name = "ipvs"
@@ -66,7 +68,7 @@ class IpvsDataPlane:
         self,
         pool: IPv4Network | IPv6Network,
         interface: VipInterface,
-        published: Callable[[VirtualKey], bool] = lambda key: False,
+        published: Callable[[VirtualKey], bool] = lambda _: False,
         tcp_timeout: int = 7200,
     ) -> None:
         """`published` says whether a virtual server outside the pool is ours. `tcp_timeout` is in seconds.
@@ -86,8 +88,8 @@ class IpvsDataPlane:
         """Return whether a virtual server is ours."""
         return self._in_pool(key.address) or self._published(key)
 
+    @override
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
-        """Return what is programmed now, as `DataPlane.read` specifies. Raises `DataPlaneError`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
@@ -101,11 +103,9 @@ class IpvsDataPlane:
             }
         return Table(servers, frozenset(address for address in bound if self._in_pool(address)))
 
+    @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """Run the operations in order; returns the failed ones. Raises `DataPlaneError` if IPVS as a whole is gone.
-
-        Up to `BATCH` operations in a row share a datagram, unless a VIP is bound or unbound between them.
-        """
+        """Up to `BATCH` operations in a row share a datagram, unless a VIP is bound or unbound between them."""
         failures: list[OperationFailure] = []
         changes: list[IpvsChange] = []  # changes that share a datagram
         for operation in operations:
@@ -121,6 +121,7 @@ class IpvsDataPlane:
                 changes = []
         return failures + await self._program(changes)
 
+    @override
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
         """Return the connections that IPVS counts as active, for each real server.
 
@@ -133,16 +134,17 @@ class IpvsDataPlane:
                 for destination in destinations
             }
 
+    @override
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
-        """Return the traffic of each of our virtual servers, a few seconds old. Raises `DataPlaneError`."""
         async with self._connection() as ipvs:
             counted = await ipvs.dump(codec.get_services(), parse_traffic)
         return {key: traffic for key, traffic in filter(None, counted) if self.owns(key)}
 
+    @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
-        """Where a virtual server is reached."""
         return key.address, key.port
 
+    @override
     async def close(self) -> None:
         """Close the socket; the kernel keeps forwarding."""
         if self._ipvs is not None:

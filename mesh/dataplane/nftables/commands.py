@@ -52,12 +52,13 @@ def plan_changes(
     for index, operation in enumerate(operations):
         key = operation_key(operation)
         before = result.after[key] if key in result.after else servers.get(key)
-        reason = _unable(key, operation, version)
+        if reason := _unable(key, operation, version):
+            result.refused[index] = CodedText(reason, Code.OPERATION_REFUSED)
+            continue
         try:
             settled = settle_operation(Table({key: before} if before is not None else {}), operation)
         except OperationRefusedError:
-            reason = reason or f"what {operation} is about is not there: it is added when the table is read again"
-        if reason is not None:
+            reason = f"what {operation} is about is not there: it is added when the table is read again"
             result.refused[index] = CodedText(reason, Code.OPERATION_REFUSED)
         else:
             result.after[key] = settled.virtual_servers.get(key)
@@ -124,12 +125,10 @@ def _commands(
         yield f"flush chain {table} {chain}"
     for chain in sorted(there.chains.keys() - wanted.chains.keys()):
         yield f"delete chain {table} {chain}"
-    for clients, seconds in there.clients.items():
-        if wanted.clients.get(clients) != seconds:
-            yield f"delete set {table} {clients}"
-    for clients, seconds in wanted.clients.items():
-        if there.clients.get(clients) != seconds:
-            yield f"add set {table} {clients} {client_set_declaration(key, seconds)}"
+    for clients, _ in sorted(there.clients.items() - wanted.clients.items()):
+        yield f"delete set {table} {clients}"
+    for clients, seconds in sorted(wanted.clients.items() - there.clients.items()):
+        yield f"add set {table} {clients} {client_set_declaration(key, seconds)}"
     for chain in wanted.chains.keys() - there.chains.keys():
         yield f"add chain {table} {chain}"
     for chain, rules in wanted.chains.items():

@@ -18,7 +18,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 
-from mesh.dataplane import DataPlaneError, OperationFailure, VipInterface
+from typing_extensions import override
+
+from mesh.dataplane import DataPlane, DataPlaneError, OperationFailure, VipInterface
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.kernel import move_vip
 from mesh.dataplane.nftables.commands import (
@@ -75,7 +77,7 @@ async def remove_tables() -> list[str]:
     return [f"{family} {TABLE}" for family in ("ip", "ip6") if await nft.delete_table(family, TABLE)]
 
 
-class NftablesDataPlane:
+class NftablesDataPlane(DataPlane):
     """Implements `DataPlane` on nftables for the address family of the pool; everything in its table is ours.
 
     It opens its socket on first use, and opens another one after an error.
@@ -98,8 +100,8 @@ class NftablesDataPlane:
         self._warned: set[str] = set()
         """Warnings that were logged already."""
 
+    @override
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
-        """Return what is programmed now, as `DataPlane.read` specifies. Raises `DataPlaneError`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
@@ -110,11 +112,8 @@ class NftablesDataPlane:
         table = Table(dict(servers), frozenset(address for address in bound if ip_address(address) in self._pool))
         return table if only is None else table.part(only)
 
+    @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """Run the operations in order; returns the failed ones.
-
-        Raises `DataPlaneError` if nftables as a whole is gone.
-        """
         failures: list[OperationFailure] = []
         run: list[Operation] = []  # operations that share a transaction
         for operation in operations:
@@ -127,6 +126,7 @@ class NftablesDataPlane:
                 run.append(operation)
         return failures + await self._program(run)
 
+    @override
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
         """Return the number of connections of each real server that were opened and not closed by both sides.
 
@@ -141,14 +141,16 @@ class NftablesDataPlane:
                     counts[entry.virtual, entry.real] += 1
         return counts
 
+    @override
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """Return an empty mapping: our rules have no counters, which would make each first packet a little slower."""
         return {}
 
+    @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
-        """Where a virtual server is reached."""
         return key.address, key.port
 
+    @override
     async def close(self) -> None:
         """Close the socket; the kernel keeps forwarding."""
         if self._netfilter is not None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias
 
+from typing_extensions import override
+
 from mesh.dataplane.nftables.service_chain import PROTOCOLS, ChainRule
 from mesh.model.table import VirtualKey
 
@@ -33,6 +35,7 @@ class ChainHook:
     priority: int
     """The priority; lower ones run first."""
 
+    @override
     def __str__(self) -> str:
         return f"type nat hook {self.name} priority {self.priority}; policy accept;"
 

@@ -25,6 +25,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from mesh.dataplane.nftables.balancer import BalancerChoice, choose_balancer, eligible_servers, weight_unit
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
@@ -53,6 +55,7 @@ class ChainRule:
     comment: str = ""
     """The comment without quotes; empty for none."""
 
+    @override
     def __str__(self) -> str:
         return f'{self.text} comment "{self.comment}"' if self.comment else self.text
 

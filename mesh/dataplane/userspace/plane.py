@@ -8,7 +8,9 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from mesh.dataplane import DataPlaneError, OperationFailure, VipInterface
+from typing_extensions import override
+
+from mesh.dataplane import DataPlane, DataPlaneError, OperationFailure, VipInterface
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import (
     AddRealServer,
@@ -78,7 +80,7 @@ class _UserspaceServer:
         return VirtualServer(balance.scheduler, balance.persistence, dict(balance.real_servers), balance.flags)
 
 
-class UserspaceDataPlane:
+class UserspaceDataPlane(DataPlane):
     """Implements `DataPlane` in this process.
 
     VIPs on 127.0.0.0/8 need no privilege; ports below 1024 need one.
@@ -91,7 +93,7 @@ class UserspaceDataPlane:
         self,
         interface: VipInterface,
         low_port_offset: int = 0,
-        on_refused: Callable[[Address, int], None] = lambda address, port: None,
+        on_refused: Callable[[Address, int], None] = lambda *_: None,
     ) -> None:
         """`low_port_offset` is added to listening ports below 1024; 0 leaves them as they are.
 
@@ -102,12 +104,13 @@ class UserspaceDataPlane:
         self._offset = low_port_offset
         self._servers: dict[VirtualKey, _UserspaceServer] = {}
 
+    @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
         """Return the address and the port at which a virtual server is really reached."""
         return key.address, key.port + (self._offset if key.port < _PRIVILEGED else 0)
 
+    @override
     async def read(self, only: Collection[VirtualKey] | None = None) -> Table:
-        """Return what listens now, as `DataPlane.read` specifies. Raises `DataPlaneError`."""
         try:
             bound = await self._interface.addresses()
         except OSError as error:
@@ -117,8 +120,8 @@ class UserspaceDataPlane:
         shown = self._servers if only is None else only
         return Table({key: self._servers[key].as_read() for key in shown if key in self._servers}, bound)
 
+    @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        """Run the operations in order; returns the failed ones."""
         failures = []
         for operation in operations:
             reason = await self._run(operation)
@@ -126,6 +129,7 @@ class UserspaceDataPlane:
                 failures.append(OperationFailure(operation, reason))
         return failures
 
+    @override
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
         """Return the number of open connections of each real server; 0 for UDP.
 
@@ -138,10 +142,12 @@ class UserspaceDataPlane:
             for real in server.balance.real_servers
         }
 
+    @override
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """Return the traffic of each virtual server; a UDP session counts as a connection."""
         return {key: server.carried() for key, server in self._servers.items()}
 
+    @override
     async def close(self) -> None:
         """Close all sockets, which ends all traffic."""
         for key in list(self._servers):
@@ -156,19 +162,12 @@ class UserspaceDataPlane:
                 return await _interface_does(lambda: self._interface.unbind(address), f"VIP {address} stays bound")
             case AddVirtualServer(key):
                 return await self._add(key, operation)
-            case EditVirtualServer(key, scheduler, persistence, flags):
-                if key not in self._servers:
-                    return _no_virtual_server(key)
-                balance = self._servers[key].balance
-                balance.scheduler, balance.persistence, balance.flags = scheduler, persistence, flags
+            case EditVirtualServer(key):
+                return self._edit(key, operation)
             case DeleteVirtualServer(key):
                 await self._delete(key)
             case AddRealServer(key, real, settings) | EditRealServer(key, real, settings):
-                if key not in self._servers:
-                    return _no_virtual_server(key)
-                if settings.forwarding is not Forwarding.MASQUERADE:
-                    return _not_by_a_proxy(f"forwarding {settings.forwarding}", "write routing.forwarding: masquerade")
-                self._servers[key].put(real, settings)
+                return self._put(key, real, settings)
             case DeleteRealServer(key, real):
                 if key in self._servers:
                     self._servers[key].put(real, None)
@@ -177,11 +176,28 @@ class UserspaceDataPlane:
     async def _add(self, key: VirtualKey, operation: AddVirtualServer) -> CodedText | None:
         """Add a virtual server; one that exists is edited. Returns why it failed, or None."""
         if key in self._servers:
-            return await self._run(EditVirtualServer(key, operation.scheduler, operation.persistence, operation.flags))
+            return self._edit(key, operation)
         if key.transport is Transport.SCTP:
             return _not_by_a_proxy("SCTP", "remove the port from the labels")
         server = self._servers[key] = _UserspaceServer(key, operation, self._on_refused)
         return await self._listen(server, waits_for_address=True)
+
+    def _edit(self, key: VirtualKey, wanted: AddVirtualServer | EditVirtualServer) -> CodedText | None:
+        """Change the settings of a virtual server. Returns why it failed, or None."""
+        if key not in self._servers:
+            return _no_virtual_server(key)
+        balance = self._servers[key].balance
+        balance.scheduler, balance.persistence, balance.flags = wanted.scheduler, wanted.persistence, wanted.flags
+        return None
+
+    def _put(self, key: VirtualKey, real: RealKey, settings: RealServer) -> CodedText | None:
+        """Add or change a real server. Returns why it failed, or None."""
+        if key not in self._servers:
+            return _no_virtual_server(key)
+        if settings.forwarding is not Forwarding.MASQUERADE:
+            return _not_by_a_proxy(f"forwarding {settings.forwarding}", "write routing.forwarding: masquerade")
+        self._servers[key].put(real, settings)
+        return None
 
     async def _bind(self, address: Address) -> CodedText | None:
         """Bind a VIP and open the sockets of its virtual servers. Returns why it failed, or None."""

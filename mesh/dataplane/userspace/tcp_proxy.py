@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
 
+from typing_extensions import override
+
 from mesh.model.service import Address
 from mesh.model.table import RealKey
 
@@ -69,9 +71,11 @@ class _ConnectionSide(asyncio.Protocol):
         self._eof = False
         """Whether the peer of this side has sent its end of file."""
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
+    @override
     def data_received(self, data: bytes) -> None:
         self._meter.octets += len(data)
         if self.other is not None and self.other.transport is not None:
@@ -81,20 +85,24 @@ class _ConnectionSide(asyncio.Protocol):
             assert self.transport is not None
             self.transport.pause_reading()  # the kernel keeps the rest until a real server is connected
 
+    @override
     def eof_received(self) -> bool:
         self._eof = True
         if self.other is not None:
             self.other.finish()
         return True  # keep the transport open: the other side may still send
 
+    @override
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
             self.other.transport.pause_reading()
 
+    @override
     def resume_writing(self) -> None:
         if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         if self.other is not None and self.other.transport is not None:
             if exc is None:
@@ -116,14 +124,18 @@ class _ConnectionSide(asyncio.Protocol):
     def join(self, other: "_ConnectionSide") -> None:
         """Connect two sides: forward what arrived early, then everything."""
         self.other, other.other = other, self
-        for one, two in ((self, other), (other, self)):
-            if one._early and two.transport is not None:
-                two.transport.write(bytes(one._early))
-                one._early.clear()
-            if one.transport is not None and not one.transport.is_closing():
-                one.transport.resume_reading()
-            if one._eof:
-                two.finish()
+        self.pass_on(other)
+        other.pass_on(self)
+
+    def pass_on(self, other: "_ConnectionSide") -> None:
+        """Forward what arrived early, then resume reading."""
+        if self._early and other.transport is not None:
+            other.transport.write(bytes(self._early))
+            self._early.clear()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+        if self._eof:
+            other.finish()
 
 
 class _ClientSide(_ConnectionSide):
@@ -135,10 +147,12 @@ class _ClientSide(_ConnectionSide):
         self.real: RealKey | None = None
         """The real server; None until one has accepted."""
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._listener.accepted(self)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._listener.lost(self)

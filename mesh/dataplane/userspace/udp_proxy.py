@@ -8,6 +8,8 @@ session that was idle for longest is ended.
 import asyncio
 from typing import Any, TypeAlias, cast
 
+from typing_extensions import override
+
 from mesh.dataplane.userspace.tcp_proxy import ByteMeter, ProxyBackend
 from mesh.model.service import Address
 from mesh.model.table import RealKey
@@ -35,6 +37,7 @@ class _UdpSession(asyncio.DatagramProtocol):
         self.used = now
         self.ended = False
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
         if self.ended:
@@ -44,9 +47,11 @@ class _UdpSession(asyncio.DatagramProtocol):
             self._transport.sendto(data)
         self._waiting.clear()
 
+    @override
     def datagram_received(self, data: bytes, addr: Client) -> None:
         self._listener.reply(self, data, self._client)
 
+    @override
     def error_received(self, exc: Exception) -> None:
         self._listener.refused(self._client, self.real)
 
@@ -99,6 +104,7 @@ class UdpListener(asyncio.DatagramProtocol):
             task.cancel()
         await asyncio.gather(*opening, return_exceptions=True)
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport of the bound socket."""
         self._transport = cast(asyncio.DatagramTransport, transport)
@@ -108,6 +114,7 @@ class UdpListener(asyncio.DatagramProtocol):
         self._behind.refused(real)
         self.end(client)
 
+    @override
     def datagram_received(self, data: bytes, addr: Client) -> None:
         """Forward a client's datagram, in a new session if need be."""
         session = self._sessions.pop(addr, None) or self._begin(addr)

@@ -12,6 +12,8 @@ import ssl
 from typing import cast
 from urllib.parse import quote
 
+from typing_extensions import override
+
 from mesh import __version__
 from mesh.health.checks.tcp import await_verdict, explain_error, tls_server_name
 from mesh.health.state_machine import Verdict
@@ -135,11 +137,13 @@ class _StatusLineProtocol(asyncio.Protocol):
         self._expect = expect
         self._received = bytearray()
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # as the loops promise for a stream
         stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         stream.write(self._request)
 
+    @override
     def data_received(self, data: bytes) -> None:
         if self.outcome.done():
             return
@@ -154,6 +158,7 @@ class _StatusLineProtocol(asyncio.Protocol):
         elif len(self._received) >= MAX_HEAD_BYTES:
             self._finish(False, f"not HTTP: no final status in {MAX_HEAD_BYTES} bytes")
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError):
             self._finish(False, explain_error(exc) or "reset before an answer")

@@ -11,6 +11,7 @@ import ssl
 from urllib.parse import urljoin
 
 import aiohttp
+from typing_extensions import override
 from yarl import URL
 
 from mesh.health.checks.http import request_headers, request_target
@@ -149,6 +150,7 @@ def _same_endpoint(location: str, target: str, origin: URL, probe: Probe) -> str
 class _ConnectionClosedError(OSError):
     """The endpoint has closed the connection, and is asked no second time."""
 
+    @override
     def __str__(self) -> str:
         return "closed before an answer"
 

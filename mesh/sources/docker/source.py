@@ -18,11 +18,13 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import aiodocker
+from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import DrainReason, Health, Instance
+from mesh.sources import Source
 from mesh.sources.docker.client import (
     CLIENT_ERRORS,
     REQUEST_TIMEOUT,
@@ -66,7 +68,7 @@ DrainFirst = Callable[[str, str | None, float], None]
 """Called with container id, instance id and the seconds until the engine kills; None: it is no instance."""
 
 
-class DockerSource:
+class DockerSource(Source):
     """The `Source` of one engine.
 
     `url` is `unix:///path` or `tcp://HOST:PORT`. `on_drain` is called when a container was sent the drain signal as its
@@ -101,8 +103,8 @@ class DockerSource:
         self._forget()
 
     @property
+    @override
     def trouble(self) -> CodedText | None:
-        """See `Source.trouble`."""
         return self._trouble
 
     def touch(self) -> None:
@@ -111,6 +113,7 @@ class DockerSource:
         if self._events is not None:
             self._events.poke()
 
+    @override
     def locate(self, instance: Instance, label: str | None) -> str:
         """`container NAME`: the label itself is named by the problem."""
         return f"container {self._good.names.get(instance.id, instance.id)}"
@@ -129,8 +132,8 @@ class DockerSource:
             if found == instance_id and self._stopping.pop(id, None) is not None:
                 self.touch()
 
+    @override
     async def watch(self) -> AsyncGenerator[tuple[tuple[Instance, ...], tuple[Problem, ...]], None]:
-        """See `Source.watch`."""
         told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None
         backoff = Backoff(FIRST_RETRY, LAST_RETRY)
         while True:

@@ -17,10 +17,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
+from typing_extensions import override
+
 from mesh.config.etcd_url import EtcdUrl
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.store import StoreError, StoreSnapshot
+from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.etcd.client import EtcdClient
 from mesh.store.etcd.errors import EtcdRequestRefusedError, EtcdUnreachableError
 from mesh.store.etcd.messages import KeyValue, RangeResponse, RequestBody, TransactionResponse, prefix_end
@@ -36,7 +38,7 @@ _RETRY = 0.2
 """Seconds at most before a watch that ended is opened again; at random down to half of it."""
 
 
-class EtcdStore:
+class EtcdStore(Store):
     """To be made in the event loop; `run` goes beside everything else."""
 
     def __init__(
@@ -78,16 +80,16 @@ class EtcdStore:
             self._gateway.expect(int(cluster[1], 16))
 
     @property
+    @override
     def trouble(self) -> CodedText | None:
-        """See `Store.trouble`."""
         return self._silent or self._registrations.trouble
 
+    @override
     async def run(self) -> None:
-        """See `Store.run`."""
         await self._registrations.keep()
 
+    @override
     async def read(self) -> StoreSnapshot:
-        """See `Store.read`."""
         self._check_open()
         try:
             return (await self._list()).snapshot()
@@ -95,8 +97,8 @@ class EtcdStore:
             self._is_silent(error)  # whoever watches next need not find out for himself
             raise
 
+    @override
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """See `Store.claim`."""
         self._check_open()
         wanted = {self._prefix + name.encode(): value for name, value in records.items()}
         answer = await self._transaction(
@@ -113,8 +115,8 @@ class EtcdStore:
             return {}  # an earlier attempt whose answer was lost, or another worker with the same wish
         return {key.removeprefix(self._prefix).decode(): value for key, value in there.items()}
 
+    @override
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
-        """See `Store.replace`."""
         self._check_open()
         where = self._prefix + key.encode()
         put = [{"request_put": {"key": where, "value": new}}] if old != new else []
@@ -127,13 +129,13 @@ class EtcdStore:
         )
         return answer.succeeded or [kv.value for kv in answer.found] == [new]
 
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
-        """See `Store.register`."""
         self._check_open()
         await self._registrations.register({self._prefix + name.encode(): value for name, value in records.items()})
 
+    @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:
-        """See `Store.watch`."""
         mirror: KeyMirror | None = None
         life: str | None = None
         backoff = Backoff(_RETRY, jitter=0.5, random=random.random)
@@ -164,8 +166,9 @@ class EtcdStore:
                 self._is_silent(error)
                 await asyncio.sleep(backoff.next_pause())
 
+    @override
     async def close(self) -> None:
-        """See `Store.close`. The lease lives on for its time: a daemon that comes back takes it over."""
+        """Close the connections. The lease lives on for its time: a daemon that comes back takes it over."""
         self._closed = True
         await self._gateway.close()
 

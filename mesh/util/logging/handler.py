@@ -1,17 +1,19 @@
-"""A log handler that never waits for the reader of the log.
+"""A log handler that never blocks the caller: `logging.handlers.QueueHandler` with a bound and a rate limit.
 
 Standard error is a pipe to a service manager or a container engine. When that stops reading (a full disk, a stuck log
-driver, a paused terminal), a write blocks, and with it the event loop and in the end the name server. So lines go
-through a bounded queue to a thread of their own. Lines that do not fit are counted, and the count is logged once there
-is room again.
+driver, a paused terminal), a write blocks, and with it the event loop and in the end the name server. So a thread of
+its own writes the lines. Lines that do not fit into its queue are counted, and the count is logged once there is room
+again.
 """
 
 import logging
 import os
 import queue
-import threading
 import time
 from collections.abc import Callable, Collection
+from logging.handlers import QueueHandler, QueueListener
+
+from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.util.logging.formats import LineFormatter, LogFormat
@@ -23,26 +25,25 @@ _LAST_WORDS = 1.0
 """Seconds that waiting lines have to be written when the handler is closed."""
 
 
-class QueuedLogHandler(logging.Handler):
+class QueuedLogHandler(QueueHandler):
     """Writes log lines to a file descriptor in a thread; it never blocks the caller and never raises.
 
     `waiting` is the maximum of lines that wait.
     """
 
     def __init__(self, descriptor: int, waiting: int = MAX_QUEUED_LINES) -> None:
-        super().__init__()
+        lines: queue.Queue[logging.LogRecord | None] = queue.Queue(waiting)
+        super().__init__(lines)
         self.setFormatter(LineFormatter())
         self.limit = LogRateLimit()
         self.clock: Callable[[], float] = time.monotonic
         """The clock of the rate limit, in seconds."""
-        self._descriptor = descriptor
-        self._lines: queue.Queue[bytes | None] = queue.Queue(waiting)
         self._lost = 0
         """Lines that did not fit into the queue since the last report."""
-        # A daemon thread: a stuck write must not keep the process alive.
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-        self._thread.start()
+        self._writer = _Writer(lines, descriptor)
+        self._writer.start()
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         """Queue one line, or count it as lost. Lines above level DEBUG are rate-limited."""
         if record.levelno > logging.DEBUG:  # with debug lines switched on, every one of them is wanted
@@ -50,42 +51,61 @@ class QueuedLogHandler(logging.Handler):
             if missed is None:
                 return
             if missed:
-                self._put(
-                    self.format(_of(Code.LOG_LINES_SUPPRESSED, "%d lines like the next one were left out", missed))
-                )
-        if self._lost and self._put(
-            self.format(_of(Code.LOG_LINES_LOST, "%d log lines were lost: nobody read them", self._lost))
-        ):
-            self._lost = 0
-        if not self._put(self.format(record)):
+                super().emit(_of(Code.LOG_LINES_SUPPRESSED, "%d lines like the next one were left out", missed))
+        super().emit(record)
+
+    @override
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Queue a formatted record, or count it as lost if the queue is full."""
+        if self._lost:
+            report = self.prepare(_of(Code.LOG_LINES_LOST, "%d log lines were lost: nobody read them", self._lost))
+            if self._fits(report):
+                self._lost = 0
+        if not self._fits(record):
             self._lost += 1
 
+    @override
     def close(self) -> None:
         """Give the waiting lines a moment to be written, then end the thread."""
-        try:
-            self._lines.put(None, timeout=_LAST_WORDS)
-        except queue.Full:
-            pass  # the writer is stuck; as a daemon thread it ends with the process
-        else:
-            self._thread.join(_LAST_WORDS)
+        self._writer.stop()
         super().close()
 
-    def _put(self, line: str) -> bool:
-        """Queue a line; returns whether there was room."""
+    def _fits(self, record: logging.LogRecord) -> bool:
+        """Queue a formatted record; returns whether there was room."""
         try:
-            self._lines.put_nowait(line.encode(errors="backslashreplace") + b"\n")
+            super().enqueue(record)
         except queue.Full:
             return False
         return True
 
-    def _write(self) -> None:
-        """Write queued lines until the queue yields None. Runs in the handler's thread."""
-        while (line := self._lines.get()) is not None:
-            while line:
-                try:
-                    line = line[os.write(self._descriptor, line) :]
-                except OSError:  # the reader has gone for good, and there is no other place to report that
-                    break
+
+class _Writer(QueueListener):
+    """Writes queued lines to a descriptor. Its thread is a daemon thread: a stuck reader does not keep the process."""
+
+    def __init__(self, lines: "queue.Queue[logging.LogRecord | None]", descriptor: int) -> None:
+        super().__init__(lines)
+        self._waiting = lines
+        self._descriptor = descriptor
+
+    @override
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write one line. `QueueHandler.prepare` has put the whole line into `msg`."""
+        line = record.msg.encode(errors="backslashreplace") + b"\n"
+        while line:
+            try:
+                line = line[os.write(self._descriptor, line) :]
+            except OSError:  # the reader has gone for good, and there is no other place to report that
+                break
+
+    @override
+    def stop(self) -> None:
+        """End after the waiting lines. Unlike `QueueListener.stop`, it does not wait for a reader that is stuck."""
+        try:
+            self._waiting.put(None, timeout=_LAST_WORDS)
+        except queue.Full:
+            return  # the writer is stuck; as a daemon thread it ends with the process
+        if self._thread is not None:
+            self._thread.join(_LAST_WORDS)
 
 
 def _of(code: Code, text: str, number: int) -> logging.LogRecord:

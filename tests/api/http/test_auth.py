@@ -70,7 +70,7 @@ async def test_a_new_token_counts_at_once_and_a_broken_one_changes_nothing(tmp_p
     for text in ("short", new):
         fresh = tmp_path / "fresh"
         fresh.write_text(text)
-        os.replace(fresh, token)
+        fresh.replace(token)
         assert read.accepts(f"Bearer {TOKEN}") == (text == "short")
     token.unlink()
     assert read.accepts(f"bearer {new}")

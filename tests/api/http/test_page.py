@@ -1,7 +1,6 @@
 """The page's files as they are served: with what they may do, to everybody, and all of them packed."""
 
 import re
-from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -56,15 +55,3 @@ def test_no_script_makes_markup_of_a_text() -> None:
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", file.read_text()
         )
         assert not found, file.name
-
-
-def test_all_of_it_is_packed() -> None:
-    setup = ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    packed = {
-        path
-        for package in ("mesh.api", "mesh.api.http")
-        for pattern in setup["options.package_data"][package].replace(" ", "").split(",")
-        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
-    }
-    assert packed == {*STATIC.iterdir(), ROOT / "mesh" / "api" / "openapi.yaml"}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
+from typing_extensions import override
 
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
@@ -195,6 +196,7 @@ async def test_calls_of_several_tasks_take_turns(kernel: Kernel, ipvs: IpvsSocke
 
 async def test_answers_that_the_kernel_dropped_are_said(kernel: Kernel) -> None:
     class Overflowing(socket.socket):
+        @override
         def recv(self, size: int, flags: int = 0) -> bytes:
             raise OSError(errno.ENOBUFS, "No buffer space available")
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from typing_extensions import override
 
 from mesh.dataplane import DataPlane
 from mesh.dataplane.nftables import NftablesDataPlane
@@ -28,6 +29,7 @@ def places() -> Iterator[Places]:
 class TestNftables(SourceNatContract):
     """What it forwards is forwarded from the start."""
 
+    @override
     def plane(self, pool: Network, interface: MeshInterface) -> DataPlane:
         return NftablesDataPlane(pool, interface)
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_network
 
 import pytest
+from typing_extensions import override
 
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.dataplane.diff import diff_tables
@@ -66,23 +67,28 @@ class TestContract(TrafficContract):
     def parts(self, lab: Lab, servers: Servers) -> None:
         self.lab, self.servers = lab, servers
 
+    @override
     def vip(self, number: int) -> Address:
         return f"10.112.0.{number}"
 
+    @override
     async def real_server(self, name: str) -> RealKey:
         return await self.servers.start(name)
 
+    @override
     async def ask_tcp(self, key: VirtualKey) -> str | None:
         try:
             return await ask_tcp(self.lab, key)
         except ConnectionRefusedError:
             return None
 
+    @override
     async def open_tcp(self, key: VirtualKey) -> Connection:
         client = Client(self.lab)
         await client.connect(key)
         return client
 
+    @override
     async def ask_udp(self, key: VirtualKey) -> str | None:
         return await ask_udp(self.lab, key)
 

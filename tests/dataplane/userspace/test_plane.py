@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 import uvloop
+from typing_extensions import override
 
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, AddVirtualServer, BindVip
@@ -57,9 +58,11 @@ class _Echo(asyncio.DatagramProtocol):
     def __init__(self, name: str) -> None:
         self._name = name
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
 
+    @override
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._transport.sendto(self._name.encode(), addr)
 
@@ -68,10 +71,12 @@ class _Open(Connection):
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
+    @override
     async def echo(self) -> str:
         self._writer.write(b"who\n")
         return (await self._reader.readline()).decode().strip()
 
+    @override
     async def close(self) -> None:
         self._writer.close()
         await self._writer.wait_closed()
@@ -117,18 +122,23 @@ class TestContract(TrafficContract):
     def given(self, servers: RealServers) -> None:
         self.servers = servers
 
+    @override
     def vip(self, number: int) -> Address:
         return f"127.112.0.{number}"
 
+    @override
     async def real_server(self, name: str) -> RealKey:
         return await self.servers.start(name)
 
+    @override
     async def ask_tcp(self, key: VirtualKey) -> str | None:
         return await ask(key.address, key.port)
 
+    @override
     async def open_tcp(self, key: VirtualKey) -> Connection:
         return _Open(*await asyncio.open_connection(key.address, key.port))
 
+    @override
     async def ask_udp(self, key: VirtualKey) -> str | None:
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -287,6 +297,7 @@ async def test_a_vip_that_comes_after_its_virtual_server(servers: RealServers) -
     class Late(LoopbackAddresses):
         """Its address cannot be listened on until it was bound; 192.0.2.1 is never here."""
 
+        @override
         async def bind(self, address: Address) -> None:
             raise OSError(1, "Operation not permitted")
 

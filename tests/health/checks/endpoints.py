@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from typing_extensions import override
+
 DATA = Path(__file__).parents[2] / "data"
 """`endpoint-cert.pem` is self-signed for 127.0.0.1 and ::1, valid for a hundred years:
 
@@ -26,14 +28,17 @@ class Endpoint(asyncio.Protocol):
     def __init__(self, script: Script, requests: list[bytes], open_ones: set[asyncio.Transport]) -> None:
         self.script, self.requests, self.open_ones = script, requests, open_ones
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.open_ones.add(self.transport)
 
+    @override
     def data_received(self, data: bytes) -> None:
         self.requests.append(data)
         self.script(self.transport)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self.open_ones.discard(self.transport)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from typing_extensions import override
 
 from mesh.health.checks.udp import check_udp
 from mesh.model.probe import Probe, ProbeKind
@@ -21,9 +22,11 @@ class Replies(asyncio.DatagramProtocol):
         self.reply = reply
         self.received: list[bytes] = []
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
 
+    @override
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.received.append(data)
         if self.reply is not None:

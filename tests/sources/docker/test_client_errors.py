@@ -12,7 +12,7 @@ from aiohttp import web
 from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.source import DockerSource
-from tests.system.docker.test_source import RULES, WEB, Watched, trouble, watching
+from tests.system.docker.test_source import RULES, WEB, trouble, watching
 
 ID = "f" * 64
 CONTAINER = {
@@ -85,7 +85,7 @@ class Fake:
             await runner.cleanup()
 
 
-async def either(seen: Watched, source: DockerSource, holds: Callable[[], bool]) -> None:
+async def either(source: DockerSource, holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not holds() and source.trouble is None:
             await asyncio.sleep(0.01)
@@ -102,7 +102,7 @@ async def test_nonsense_is_told_and_forgotten_when_sense_comes(
     async with fake.listening(tmp_path / "docker.sock") as url:
         source = DockerSource(url, RULES, answer=5.0)
         async with watching(source) as seen:
-            await either(seen, source, lambda: seen.lists > 0)
+            await either(source, lambda: seen.lists > 0)
             assert seen.lists == 0 or seen.instances.keys() == {"web-1"}, "nonsense is no empty list"
             fake.instead.clear()
             source.touch()

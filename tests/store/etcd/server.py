@@ -15,11 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from mesh.cluster.records.decode import daemon_session
 from mesh.config.etcd_url import EtcdUrl
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.etcd import EtcdClient, EtcdStore
+from mesh.store.etcd.client import CALL_TIMEOUT, T
+from mesh.store.etcd.errors import EtcdUnreachableError
+from mesh.store.etcd.messages import RequestBody
 
 CI = os.environ.get("CI") == "true"
 _prefixes = itertools.count()
@@ -179,6 +183,41 @@ def etcd(
         server.stop()
 
 
+class SteeredGateway(EtcdClient):
+    """A gateway that a test steers: which member it asks first, and which requests are lost or slow."""
+
+    def __init__(self, members: tuple[str, ...], first: int | None = None) -> None:
+        super().__init__(members)
+        self.lost = set[str]()
+        """Paths whose next request fails before it is sent."""
+        self.delay: dict[str, float] = {}
+        """Seconds before a request of that path is sent."""
+        self.after: dict[str, Callable[[], None]] = {}
+        """To be called when the next answer to a request of that path has come."""
+        if first is not None:
+            self.ask_first(first)
+
+    def ask_first(self, number: int) -> None:
+        """Ask this member next."""
+        self._first = number
+
+    def drop_watches(self) -> None:
+        """Close the connections of all watches. Nobody iterates: each watch notices when it looks next."""
+        for response in list(self._streams):
+            response.close()
+
+    @override
+    async def call(self, path: str, body: RequestBody, type_: type[T], within: float = CALL_TIMEOUT) -> T:
+        await asyncio.sleep(self.delay.get(path, 0))
+        if path in self.lost:
+            self.lost.discard(path)
+            raise EtcdUnreachableError("loses a request", "this is a test")
+        answer = await super().call(path, body, type_, within)
+        if path in self.after:
+            self.after.pop(path)()
+        return answer
+
+
 @asynccontextmanager
 async def worker(
     url: EtcdUrl, name: str = "w1", ttl: int = 5, gateway: EtcdClient | None = None
@@ -232,7 +271,7 @@ async def following(store: EtcdStore) -> AsyncIterator[list[Mapping[str, bytes]]
 
     async def follow() -> None:
         async for snapshot in store.watch():
-            seen.append(snapshot.records)
+            seen.append(snapshot.records)  # noqa: PERF401 (it is looked at meanwhile)
 
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(follow())

@@ -10,7 +10,7 @@ from mesh.store.etcd import EtcdClient
 from mesh.store.etcd.errors import EtcdUnreachableError
 from mesh.store.etcd.messages import RangeResponse
 from mesh.store.etcd.watch import WatchStream
-from tests.store.etcd.server import EtcdServer, etcd
+from tests.store.etcd.server import EtcdServer, SteeredGateway, etcd
 
 
 @pytest.fixture
@@ -42,26 +42,26 @@ async def exhausted(stream: WatchStream) -> None:
         pass
 
 
-async def asked_until_it_answers(gateway: EtcdClient, member: str) -> None:
+async def asked_until_it_answers(gateway: SteeredGateway, member: int, url: str) -> None:
     """A member that stood still has to find its leader again, and is left until then."""
     async with asyncio.timeout(20):
         while True:
-            gateway._first = gateway._members.index(member)
+            gateway.ask_first(member)
             await gateway.call("kv/range", {"key": b"x"}, RangeResponse)
-            if gateway.member == member:
+            if gateway.member == url:
                 return
 
 
 async def test_a_member_that_stands_still_is_left_after_a_second_and_a_half(three: EtcdServer) -> None:
     """Longer than an election with etcd's own settings, and short: it is the pause when a leader's host dies."""
-    gateway = EtcdClient(three.urls)
+    gateway = SteeredGateway(three.urls)
     follower = next(member for member in three.members if member is not three.leader())
     frozen = three.members.index(follower)
     try:
         for asked_before in (False, True):
             if asked_before:
-                await asked_until_it_answers(gateway, follower.url)
-            gateway._first = frozen
+                await asked_until_it_answers(gateway, frozen, follower.url)
+            gateway.ask_first(frozen)
             follower.freeze()
             try:
                 begun = asyncio.get_running_loop().time()

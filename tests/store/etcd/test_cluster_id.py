@@ -12,10 +12,9 @@ import pytest
 from mesh.config.etcd_url import EtcdUrl
 from mesh.model.codes import Code
 from mesh.store import StoreError, StoreSnapshot
-from mesh.store.etcd import EtcdStore
 from mesh.store.etcd.cluster_id import choose_cluster
 from tests.store.contract import watching
-from tests.store.etcd.server import EtcdServer, etcd, retried, until, worker
+from tests.store.etcd.server import EtcdServer, SteeredGateway, etcd, retried, until, worker
 
 A, B, C = 0xAAAA, 0xBBBB, 0xCCCC
 
@@ -70,19 +69,18 @@ def three(tmp_path: Path) -> Iterator[EtcdServer]:
         yield server
 
 
-def asking_first(store: EtcdStore, member: int) -> EtcdStore:
-    store._gateway._first = member
-    return store
-
-
 async def test_two_clusters_in_one_url_give_nothing_away(one: EtcdServer, another: EtcdServer) -> None:
     url = EtcdUrl(one.urls + another.urls, "/both/")
-    async with worker(url) as store, worker(url, "w2") as other:
+    gateways = [SteeredGateway(url.members, first=number) for number in range(2)]
+    async with (
+        worker(url, gateway=gateways[0]) as store,
+        worker(url, "w2", gateway=gateways[1]) as other,
+    ):
         for number, asking in enumerate((store, other)):
             with pytest.raises(
                 StoreError, match=r"are of different clusters of etcd .* name those of one cluster"
             ) as told:
-                await asking_first(asking, number).claim({"claims/vips/10.112.0.7": str(number).encode()})
+                await asking.claim({"claims/vips/10.112.0.7": str(number).encode()})
             assert all(f"{member}: " in str(told.value) for member in url.members)
             with pytest.raises(StoreError, match="are of different clusters"):
                 await asking.register({f"workers/w{number + 1}/x": b"x"})
@@ -103,14 +101,20 @@ async def test_a_member_of_another_cluster_than_most_is_left_out_and_named(
 ) -> None:
     url = EtcdUrl((*another.urls, *three.urls[:2]), "/most/")
     with caplog.at_level(logging.ERROR, "vipmesh"):
-        async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
-            for number, asking in enumerate((store, other)):
-                await asking_first(asking, 0).claim({"claims/a": b"1"})
-                await asking_first(asking, 0).register({f"workers/w{number + 1}/x": b"x"})
+        first, second = SteeredGateway(url.members), SteeredGateway(url.members)
+        async with (
+            worker(url, gateway=first) as store,
+            worker(url, "w2", gateway=second) as other,
+            aclosing(watching(other)) as snapshots,
+        ):
+            for number, (gateway, asking) in enumerate(((first, store), (second, other))):
+                gateway.ask_first(0)
+                await asking.claim({"claims/a": b"1"})
+                gateway.ask_first(0)
+                await asking.register({f"workers/w{number + 1}/x": b"x"})
             await until(snapshots, lambda seen: len(seen) == 3)
-            for response in list(other._gateway._streams):
-                response.close()
-            asking_first(other, 0)  # the watch too
+            second.drop_watches()
+            second.ask_first(0)  # the watch too
             await retried(store, {"workers/w1/x": b"y"})
             await until(snapshots, lambda seen: seen["workers/w1/x"] == b"y")
     assert another.ctl("get", "--prefix", url.prefix) == ""

@@ -11,9 +11,10 @@ import pytest
 
 from mesh.config.etcd_url import EtcdUrl
 from mesh.store import StoreError
+from mesh.store.etcd import EtcdClient
 from mesh.store.etcd.messages import RangeResponse
 from tests.store.contract import watching
-from tests.store.etcd.server import EtcdServer, etcd, following, retried, until, worker
+from tests.store.etcd.server import EtcdServer, SteeredGateway, etcd, following, retried, until, worker
 
 
 @pytest.fixture
@@ -49,8 +50,12 @@ async def test_a_frozen_member_is_left_by_its_watchers_too(three: EtcdServer) ->
     follower = next(member for member in three.members if member is not three.leader())
     two = next(member for member in three.members if member is not follower)
     only = EtcdUrl((follower.url, two.url), url.prefix)
-    async with worker(url) as store, worker(only, "w2", ttl=3) as other, aclosing(watching(other)) as snapshots:
-        other._gateway._first = 0  # the one that will freeze
+    gateway = SteeredGateway(only.members, first=0)  # the one that will freeze
+    async with (
+        worker(url) as store,
+        worker(only, "w2", ttl=3, gateway=gateway) as other,
+        aclosing(watching(other)) as snapshots,
+    ):
         await other.register({"workers/w2/x": b"x"})
         await until(snapshots, lambda seen: "workers/w2/x" in seen)
         follower.freeze()
@@ -153,13 +158,14 @@ async def test_a_lease_that_is_lost_is_regained_at_once(single: EtcdServer) -> N
 
 async def test_a_lease_is_kept_alive_while_writing_takes_long(single: EtcdServer) -> None:
     url = single.fresh()
-    async with worker(url, ttl=2) as store:
+    gateway = SteeredGateway(url.members)
+    async with worker(url, ttl=2, gateway=gateway) as store:
         await store.register({"workers/w1/x": b"x"})
         before = (await store.read()).revision
-        async with store._registrations._writing:  # as a write holds it that is tried again and again
-            await asyncio.sleep(5)
+        gateway.delay = {"kv/txn": 5}
+        await store.register({"workers/w1/x": b"y"})
         after = await store.read()
-        assert (after.revision, set(after.records)) == (before, {"workers/w1/x"})
+        assert (after.revision, after.records) == (before + 1, {"workers/w1/x": b"y"}), "the write, and no loss before"
 
 
 async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdServer) -> None:
@@ -174,12 +180,16 @@ async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdSe
 
 async def test_a_watch_that_was_away_over_a_compaction_lists_again(single: EtcdServer) -> None:
     url = single.fresh()
-    async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
+    gateway = SteeredGateway(url.members)
+    async with (
+        worker(url) as store,
+        worker(url, "w2", gateway=gateway) as other,
+        aclosing(watching(other)) as snapshots,
+    ):
         await store.claim({"claims/a": b"1"})
         await store.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})
         before = await until(snapshots, lambda seen: len(seen) == 3)
-        for response in list(other._gateway._streams):
-            response.close()  # nobody iterates: it notices when it looks next
+        gateway.drop_watches()
         await store.register({"workers/w1/y": b"Y"})
         for number in range(10):
             await store.claim({f"claims/{number}": b"n"})
@@ -229,11 +239,11 @@ async def test_with_all_keys_deleted_by_hand_a_worker_registers_anew(single: Etc
 async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_written_again(single: EtcdServer) -> None:
     url = single.fresh()
     records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
-    async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
+    gateway = SteeredGateway(url.members)
+    async with worker(url, ttl=60, gateway=gateway) as store, aclosing(watching(store)) as snapshots:
         await store.register(records)
         await until(snapshots, lambda seen: seen == records)
-        for response in list(store._gateway._streams):
-            response.close()  # nobody iterates: it notices when it looks next
+        gateway.drop_watches()
         single.ctl("del", f"{url.prefix}workers/w1/x")
         await store.claim({"claims/a": b"1"})
         single.ctl("compact", str((await store.read()).revision))
@@ -243,13 +253,14 @@ async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_wr
 
 async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> None:
     url = single.fresh()
-    async with worker(url) as store:
+    gateway = EtcdClient(url.members)
+    async with worker(url, gateway=gateway) as store:
         await store.read()
         await store.claim({"claims/a": b"1"})
         await store.register({"workers/w1/x": b"x"})
         (status,) = json.loads(single.ctl("endpoint", "status", "-w", "json"))
         alarm = {"action": "ACTIVATE", "memberID": status["Status"]["header"]["member_id"], "alarm": "NOSPACE"}
-        await store._gateway.call("maintenance/alarm", alarm, RangeResponse)
+        await gateway.call("maintenance/alarm", alarm, RangeResponse)
         async with worker(url, "w2") as late, aclosing(watching(late)) as snapshots:
             await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/x": b"x"}, seconds=5)
             with pytest.raises(StoreError, match="its disk quota is used up"):

@@ -6,13 +6,14 @@ from contextlib import aclosing
 
 import pytest
 
+from mesh.cluster.records.decode import daemon_session
 from mesh.cluster.records.encode import encode_daemon
-from mesh.store import StoreSnapshot
-from mesh.store.etcd.messages import KeyValue
+from mesh.store import StoreError, StoreSnapshot
+from mesh.store.etcd.registrations import RegistrationKeeper
 from tests.store.contract import watching
-from tests.store.etcd.server import EtcdServer, ends_as, etcd, following, until, worker
+from tests.store.etcd.server import EtcdServer, SteeredGateway, ends_as, etcd, following, until, worker
 
-ELDER, NEWER = (encode_daemon("w1", "0.1.0", session) for session in ("elder", "newer"))
+ELDER, NEWER = (encode_daemon("w1", "0.1.0", run) for run in ("elder", "newer"))
 RECORDS = {"workers/w1/x": b"x", "workers/w1/y": b"y", **ELDER}
 
 
@@ -145,37 +146,42 @@ async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_no
     single: EtcdServer,
 ) -> None:
     url = single.fresh()
-    async with worker(url, ttl=60) as elder:  # nobody keeps its watch: it knows nothing of the other one
+    gateway = SteeredGateway(url.members)
+    async with worker(url, ttl=60, gateway=gateway) as elder:  # nobody keeps its watch: it knows nothing of the other
         await elder.register(RECORDS)
         async with worker(url, ttl=60) as newer, following(newer) as seen:
             theirs = {"workers/w1/x": b"other", **NEWER}
             await newer.register(theirs)
-            elder._registrations._there = None  # as after a write without an answer
+            gateway.lost = {"kv/txn"}  # from now on it has to read what the store holds
+            with pytest.raises(StoreError):
+                await elder.register({**RECORDS, "workers/w1/z": b"z"})
             await elder.register({**RECORDS, "workers/w1/z": b"z"})
             assert (await newer.read()).records == theirs
             assert "workers/w1/z" not in seen[-1]
 
 
-async def test_what_was_read_of_a_former_life_of_the_store_does_not_count(
-    single: EtcdServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_read_of_a_former_life_of_the_store_does_not_count(single: EtcdServer) -> None:
     """The answer was under way when the store was lost."""
     url = single.fresh()
-    async with worker(url, ttl=60) as store:
-        await store.register(RECORDS)
-        registrations = store._registrations
-        read = registrations._read
+    own = tuple(f"{url.prefix}{part}/w1/".encode() for part in ("workers", "health"))
+    wanted = {f"{url.prefix}{key}".encode(): value for key, value in RECORDS.items()}
+    gateway = SteeredGateway(url.members)
+    registrations = RegistrationKeeper(gateway, own, 60, daemon_session)
 
-        async def read_and_lose() -> dict[bytes, KeyValue]:
-            found = await read()
-            monkeypatch.undo()
-            single.ctl("del", f"{url.prefix}workers/w1/x")
-            registrations.begin_anew()
-            return found
+    def lose() -> None:
+        single.ctl("del", f"{url.prefix}workers/w1/x")
+        registrations.begin_anew()
 
-        monkeypatch.setattr(registrations, "_read", read_and_lose)
-        registrations._there = None
-        await store.register(RECORDS)
+    async with worker(url, "w2", gateway=gateway) as reader, asyncio.TaskGroup() as tasks:
+        await reader.read()  # from now on the store has an origin
+        keeping = tasks.create_task(registrations.keep())
+        await registrations.register(wanted)
+        gateway.lost = {"kv/txn"}  # from now on it has to read what the store holds
+        with pytest.raises(StoreError):
+            await registrations.register({})
+        gateway.after = {"kv/range": lose}
+        await registrations.register(wanted)
         async with asyncio.timeout(10):
-            while (await store.read()).records != RECORDS:
+            while (await reader.read()).records != RECORDS:
                 await asyncio.sleep(0.05)
+        keeping.cancel()

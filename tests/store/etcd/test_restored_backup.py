@@ -13,7 +13,7 @@ from mesh.cluster.records.encode import encode_daemon
 from mesh.store import StoreSnapshot
 from mesh.store.etcd import EtcdStore
 from tests.store.contract import watching
-from tests.store.etcd.server import EtcdServer, ends_as, etcd, following, until, worker
+from tests.store.etcd.server import EtcdServer, SteeredGateway, ends_as, etcd, following, until, worker
 
 RECORDS = {"workers/w1/x": b"x", **encode_daemon("w1", "0.1.0", "now")}
 
@@ -63,15 +63,15 @@ async def test_a_backup_that_others_have_written_to_since_is_another_store_too(
 ) -> None:
     """Its revision is as high as it was by then, and tells nothing."""
     url = single.fresh()
-    async with worker(url) as store, aclosing(watching(store)) as snapshots:
+    gateway = SteeredGateway(url.members)
+    async with worker(url, gateway=gateway) as store, aclosing(watching(store)) as snapshots:
         await store.read()  # from now on it has an origin
         await store.claim({"claims/a": b"1"})
         single.ctl("snapshot", "save", str(tmp_path / "backup"))
         await store.claim({"claims/b": b"2"})
         before = await until(snapshots, lambda seen: "claims/b" in seen)
         put_back(single, tmp_path / "backup")
-        for response in list(store._gateway._streams):
-            response.close()
+        gateway.drop_watches()
         await asyncio.to_thread(single.start)
         for number in range(3):
             single.ctl("put", f"{url.prefix}claims/{number}", "other")
@@ -103,7 +103,7 @@ async def test_the_same_life_goes_on_over_restarts_and_compactions(single: EtcdS
     url = single.fresh()
     async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(store)) as snapshots:
         await store.claim({"claims/a": b"1"})
-        before = await until(snapshots, lambda seen: "claims/a" in seen)
+        before = after = await until(snapshots, lambda seen: "claims/a" in seen)
         for turn in range(3):
             single.stop()
             await asyncio.to_thread(single.start)

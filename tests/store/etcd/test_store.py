@@ -80,7 +80,7 @@ async def test_of_many_who_replace_at_the_same_instant_exactly_one_does(three: E
 async def test_a_burst_is_coalesced_in_order_and_ends_the_same_everywhere(three: EtcdServer) -> None:
     url = three.fresh()
     async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
-        await anext(snapshots)
+        snapshot = await anext(snapshots)
         for number in range(1000):
             await store.register({"workers/w1/x": str(number).encode()})
         count, revisions, values = 0, [0], [-1]

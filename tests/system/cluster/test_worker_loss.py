@@ -101,7 +101,7 @@ class TestTheLeaseAlone:
             assert [p for p in problems if "worker w3: it does not answer this worker, nor do endpoints" in p]
 
     async def test_a_daemon_that_does_not_come_back_leaves_endpoints_that_answer_in_traffic(
-        self, lab: Lab, workers: list[Worker], server: EtcdServer, ttl: int
+        self, lab: Lab, workers: list[Worker], server: EtcdServer
     ) -> None:
         """Its containers run on; the others go on with their probes."""
         first, third = workers[0], workers[2]

@@ -50,7 +50,7 @@ async def test_each_is_refused_with_a_reason_and_the_good_one_serves(engine: Eng
         _, said = await call(
             "curl", "-s", "--unix-socket", mesh.admin.removeprefix("unix://"), "http://vipmesh/metrics"
         )
-        counted = [int(count) for count in re.findall(r"^vipmesh_problems{.*} (\d+)$", said, re.M)]
+        counted = [int(count) for count in re.findall(r"^vipmesh_problems{.*} (\d+)$", said, re.MULTILINE)]
         assert sum(counted) == len(shown["problems"])
         services = {service["owner"]: service for service in shown["services"]}
         assert services["docker/good.test"]["vip"] == vip

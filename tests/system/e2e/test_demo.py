@@ -49,7 +49,7 @@ async def test_the_whole_story() -> None:
 
         code, output = await call("sh", "-c", dig)
         assert code == 0
-        assert re.search(rf"^restserver\.local\.\s+5\s+IN\s+A\s+{re.escape(vip)}$", output, re.M), output
+        assert re.search(rf"^restserver\.local\.\s+5\s+IN\s+A\s+{re.escape(vip)}$", output, re.MULTILINE), output
         assert "status: NOERROR" in output
         await demo.line(r"all 2 instances have answered their first probe")
         answers = {(await call("sh", "-c", f"{curl} -s --max-time 3"))[1] for _ in range(6)}
@@ -59,7 +59,7 @@ async def test_the_whole_story() -> None:
         assert output in answers
 
         _, output = await call(*ask)
-        counted = re.search(r'^vipmesh_service_connections_total{service="restserver\.local"} (\d+)$', output, re.M)
+        counted = re.search(r'(?m)^vipmesh_service_connections_total{service="restserver\.local"} (\d+)$', output)
         assert counted is not None, output
         assert int(counted[1]) >= 6, "what went through the proxy is counted"
         _, output = await call("curl", "-s", link[1])

@@ -57,7 +57,7 @@ async def test_lines_for_programs(shape: str, tmp_path: Path) -> None:
         assert f"where={tmp_path}/compose.yaml:1" in refused
 
 
-async def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+async def test_an_unknown_format_is_refused() -> None:
     code, output = await call("env", "VIPMESH_LOG_FORMAT=xml", *VIPMESH, "run", "-c", "/dev/null")
     assert code == 1
     assert "VIPMESH_LOG_FORMAT: 'xml' is not a format of the log; write text, logfmt or json [VM302]" in output

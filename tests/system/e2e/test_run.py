@@ -60,7 +60,7 @@ async def test_a_vip_survives_kill_9_and_the_status_socket_is_private(
 ) -> None:
     settings = configured()
     admin = f"unix://{tmp_path}/run/admin.sock"
-    vips = []
+    vips, code = [], None
     for number in (signal.SIGKILL, signal.SIGTERM):
         async with vipmesh("run", "-c", str(settings)) as daemon:
             await daemon.line(r"data plane userspace: asked for by \[dataplane\] driver; dns on 127\.0\.0\.1:\d+")

@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from typing_extensions import override
+
 from mesh.model.service import Address
 from tests.netns import Namespace, run_ip
 from tests.system.ipvs.lab import PATIENCE, PORT, Lab
@@ -59,6 +61,7 @@ class Places(Lab):
             *(f"route add {there} via 10.3.0.254" for there in (VIP, HERE)),
         )
 
+    @override
     def close(self) -> None:
         super().close()
         for namespace in self._more:
@@ -162,8 +165,10 @@ async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 class _Teller(asyncio.DatagramProtocol):
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
 
+    @override
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._transport.sendto(addr[0].encode(), addr)

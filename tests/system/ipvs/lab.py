@@ -12,6 +12,8 @@ import os
 import socket
 from typing import cast
 
+from typing_extensions import override
+
 from mesh.host.sysctl import ensure_settings, router_settings
 from mesh.model.table import RealKey, VirtualKey
 from tests.dataplane.contract import Connection
@@ -180,9 +182,11 @@ class Datagrams(asyncio.DatagramProtocol):
     def __init__(self, name: str) -> None:
         self._name = name
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
 
+    @override
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._transport.sendto(f"{self._name} ".encode() + data, addr)
 
@@ -198,12 +202,14 @@ class Client(Connection):
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().sock_connect(self._socket, (key.address, key.port))
 
+    @override
     async def echo(self) -> str:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE):
             await loop.sock_sendall(self._socket, b"hello\n")
             return name_in(await loop.sock_recv(self._socket, 100))
 
+    @override
     async def close(self) -> None:
         self._socket.close()
 

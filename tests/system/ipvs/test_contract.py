@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
 import pytest
+from typing_extensions import override
 
 from mesh.dataplane import DataPlane
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
@@ -32,22 +33,27 @@ class TestIpvs(TrafficContract):
         await plane.close()
         await interface.close()
 
+    @override
     def vip(self, number: int) -> Address:
         return f"10.112.0.{number}"
 
+    @override
     async def real_server(self, name: str) -> RealKey:
         return await self.servers.start(name)
 
+    @override
     async def ask_tcp(self, key: VirtualKey) -> str | None:
         try:
             return await ask_tcp(self.lab, key)
         except ConnectionRefusedError:
             return None
 
+    @override
     async def open_tcp(self, key: VirtualKey) -> Connection:
         client = Client(self.lab)
         await client.connect(key)
         return client
 
+    @override
     async def ask_udp(self, key: VirtualKey) -> str | None:
         return await ask_udp(self.lab, key)

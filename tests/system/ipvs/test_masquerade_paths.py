@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
+from typing_extensions import override
 
 from mesh.dataplane import DataPlane
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
@@ -27,6 +28,7 @@ def places() -> Iterator[Places]:
 class TestIpvs(SourceNatContract):
     """Requests end at this host, where IPVS takes them; replies are forwarded."""
 
+    @override
     def plane(self, pool: Network, interface: MeshInterface) -> DataPlane:
         return IpvsDataPlane(pool, interface, lambda key: ip_address(key.address) not in pool)
 

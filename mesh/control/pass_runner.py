@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 
 from mesh.control.conditions import LoopConditions
@@ -15,7 +15,7 @@ from mesh.control.sync import DataPlaneSync
 from mesh.dataplane import DataPlaneError
 from mesh.model.claims import Claims
 from mesh.model.part import FrozenPart, ProblemPart
-from mesh.model.service import Address, Transport
+from mesh.model.service import Address, Name, Transport
 from mesh.model.table import RealKey, Table
 from mesh.model.view import ClusterView
 from mesh.util.offload import compute
@@ -66,8 +66,8 @@ class PassRunner:
         """`drains` is told what each pass has left in the data plane. `resolver` is bound beside the VIPs."""
         self.plan: Plan | None = None
         """What was programmed last; None: nothing yet."""
-        self.programming = programming
-        self.ports = ports
+        self._programming = programming
+        self._ports = ports
         self._upkeep = upkeep
         self._drains = drains
         self._journal = journal
@@ -77,18 +77,38 @@ class PassRunner:
         """Whether the last pass was refused something that the one before it was not."""
 
     @property
+    def draining(self) -> int:
+        """How many real servers wait for their last connections."""
+        return len(self._programming.draining)
+
+    @property
+    def contested(self) -> frozenset[tuple[Transport, int]]:
+        """The published ports that are left to programs of this worker."""
+        return self._ports.contested
+
+    @property
+    def names(self) -> Mapping[Name, Address]:
+        """What the name server answers."""
+        return {name: part.vip for name, part in self._programming.names.items()}
+
+    @property
+    def left(self) -> Table:
+        """What the last pass has left in the data plane."""
+        return self._programming.left
+
+    @property
     def is_unsettled(self) -> bool:
         """Whether the next pass is due soon: something drains, or was refused for the first time."""
-        return bool(self.programming.draining) or self._failed_newly
+        return bool(self.draining) or self._failed_newly
 
     async def adopt(self) -> frozenset[RealKey]:
         """The real servers that carry traffic already; empty as well if the data plane cannot be read."""
         try:
-            table = await self.programming.read()
+            table = await self._programming.read()
         except DataPlaneError as error:
             self._journal.froze(FrozenPart.DATA_PLANE, error)
             return frozenset()
-        self.ports.adopt(table)
+        self._ports.adopt(table)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
         if found:
             log.info("adopted %d virtual servers with %d real servers", len(table.virtual_servers), len(found))
@@ -99,12 +119,12 @@ class PassRunner:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._upkeep.check(addresses, view.claims)
-        await self.ports.check(view.claims)
-        own, left = sorted(addresses), self.ports.contested
+        await self._ports.check(view.claims)
+        own, left = sorted(addresses), self._ports.contested
         planning = partial(make_plan, view, view.health, own, self.plan, resolver=self._resolver, contested=left)
         planned = await compute(planning_effort(view, self.plan), planning)
         try:
-            failures = await self.programming.program(planned)
+            failures = await self._programming.program(planned)
         except DataPlaneError as error:
             self._journal.froze(FrozenPart.DATA_PLANE, error)
             self._figures.stalls += 1
@@ -113,6 +133,6 @@ class PassRunner:
         self._failed_newly = not set(failures) <= set(self._journal.failures)
         self.plan = planned
         self._journal.refused(failures)
-        self._drains.passed(view, self.programming.left)
+        self._drains.passed(view, self._programming.left)
         self._figures.passes += 1
         self._figures.pass_seconds.observe(loop.time() - began)

@@ -39,12 +39,12 @@ class PeerMembership(Protocol):
 
     @property
     def peer_addresses(self) -> Mapping[str, RealKey]:
-        """Where each of them answers pings; without those that do not listen."""
+        """Where each of them answers, by name; without those that do not listen."""
         ...
 
     @property
     def unleased(self) -> Collection[str]:
-        """Those whose lease has ended."""
+        """Those whose lease has ended and whose records are kept."""
         ...
 
 

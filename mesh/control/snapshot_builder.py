@@ -53,7 +53,7 @@ class SnapshotBuilder:
             tuple(failure.coded for failure in journal.failures),
             {**journal.frozen, **self._troubles()},
             journal.repairs,
-            len(runner.programming.draining),
+            runner.draining,
             self.digest(),
             lost,
             isolated,
@@ -61,14 +61,14 @@ class SnapshotBuilder:
 
     def evidence(self) -> DetailedSnapshot:
         """This moment, with everything that `explain` looks at."""
-        programming = self._runner.programming
+        runner = self._runner
         return DetailedSnapshot(
             self.observe(),
             self._domain,
             self._judging.histories(),
-            self._runner.ports.contested,
-            {name: part.vip for name, part in programming.names.items()},
-            programming.left,
+            runner.contested,
+            runner.names,
+            runner.left,
             asyncio.get_running_loop().time(),
         )
 

@@ -27,7 +27,11 @@ log = logging.getLogger("vipmesh")
 
 
 class DataPlaneSync:
-    """Of one data plane. `audit` and `drain_timeout` are in seconds; `publish` is given the names that resolve."""
+    """Makes the data plane and the names follow a plan. `audit` and `drain_timeout` are in seconds; `publish` is given
+    the names that resolve."""
+
+    # 14 attributes: eight are the memory of the last pass, which decides what this one reads and what counts as repair.
+    # They change together, in one step; apart from one another they would have to be kept in agreement.
 
     # Over 12 attributes: the parts that it drives, and what the last pass wanted, left behind and found refused. The
     # next pass compares with all of it to tell a planned change from one that was made outside vipmesh.

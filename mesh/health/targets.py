@@ -36,6 +36,8 @@ class ProbeTarget:
 class TargetState:
     """A target and where it stands. It is in the wheel, in the queue or in flight: in exactly one of them, or aside."""
 
+    # 13 attributes: one row of the prober's table. There are ten thousand, so that it is one object and not several.
+
     key: EndpointKey
     target: ProbeTarget
     state: HealthState

@@ -42,7 +42,8 @@ TCP, UDP = Transport.TCP, Transport.UDP
 ME, WORKERS = "w1", ("w1", "w2", "w3")
 OWN = ("192.0.2.11", "2001:db8::11")
 FACTS = WorkerFacts("1", ME, "fake", "a test")
-VERDICTS = st.sampled_from([Health.HEALTHY, Health.UNHEALTHY])
+VERDICTS = st.sampled_from([Health.UNHEALTHY, Health.STARTING])
+"""Of endpoints that are not healthy."""
 PROBE = Probe(ProbeKind.TCP, None)
 
 # Every kind of service: probed or not, over IPv4 or IPv6, with two names, with published ports beside routes or alone.
@@ -76,7 +77,7 @@ NAMES = {
     "web.test": "demo/web",
     "www.test": "demo/web",
 }
-KEYS = [(worker, f"{service.owner}/{n}") for service in SERVICES for worker in WORKERS for n in range(2)]
+KEYS = [(worker, f"{s.owner}/{n}") for s in SERVICES for worker in WORKERS for n in range(1 + (s is WEB))]
 OWNERS = {id: id.rpartition("/")[0] for _, id in KEYS}
 
 
@@ -86,7 +87,7 @@ def address(key: EndpointKey, *, ipv6: bool) -> Address:
     return f"fd00:2::{number:x}" if ipv6 else f"10.2.0.{number}"
 
 
-DRAINS = st.sampled_from([None, None, None, *DrainReason])
+DRAINS = st.sampled_from([*[None] * 9, *DrainReason])
 ENDPOINTS = st.builds(
     lambda key, ipv6, port, weight, mapped, engine, drain: Endpoint(
         key[1],
@@ -100,14 +101,14 @@ ENDPOINTS = st.builds(
         drain=drain,
     ),
     st.sampled_from(KEYS),
-    st.booleans(),
+    st.sampled_from([False, False, True]),
     st.sampled_from([None, 18080]),
-    st.sampled_from([1, 0, 3]),
+    st.sampled_from([1, 1, 3, 3, 0]),
     st.booleans(),
-    st.sampled_from([None, *Health]),
+    st.sampled_from([None, None, *Health]),
     DRAINS,
 )
-SOME_KEYS = st.frozensets(st.sampled_from(KEYS), max_size=4)
+SOME_KEYS = st.frozensets(st.sampled_from(KEYS), max_size=9)
 MISSING = st.frozensets(st.sampled_from([*VIPS, *NAMES.values(), *PORTS]), max_size=3)
 """What has not been claimed yet, or is not declared any more."""
 OTHERS = st.frozensets(st.sampled_from(WORKERS[1:]))
@@ -125,7 +126,7 @@ VIEWS = st.builds(
         tuple(service for service in SERVICES if service.owner not in missing),
         tuple(sorted(found, key=lambda endpoint: (endpoint.id, endpoint.worker))),
         claims(missing, taken),
-        health,
+        {e.key: said for e in found if (said := health.get(e.key, Health.HEALTHY)) is not Health.STARTING},
         kept=kept,
         held_back=held_back,
         workers=frozenset(WORKERS) - gone,
@@ -133,7 +134,7 @@ VIEWS = st.builds(
     ),
     MISSING,
     st.frozensets(st.sampled_from(sorted(NAMES)), max_size=2),
-    st.lists(ENDPOINTS, unique_by=lambda endpoint: endpoint.key, max_size=10),
+    st.lists(ENDPOINTS, unique_by=lambda endpoint: endpoint.key, min_size=2, max_size=12),
     st.dictionaries(st.sampled_from(KEYS), VERDICTS),
     SOME_KEYS,
     SOME_KEYS,
@@ -149,7 +150,7 @@ class World:
     view: ClusterView
     instances: Mapping[str, Instance] | None
     probes: Mapping[EndpointKey, Health]
-    """The verdicts of its probes, should it probe these."""
+    """The verdicts of its probes on what is not healthy, should it probe these."""
     failing: frozenset[EndpointKey]
     holds_back: frozenset[EndpointKey]
     kept: frozenset[EndpointKey]
@@ -164,7 +165,7 @@ class World:
         own = [e.key for e in self.view.endpoints if e.worker == ME and e.owner in services]
         others = frozenset(taken_over_probes(self.view, ME))
         asked = others.union(own)
-        probed = {key: self.probes.get(key, Health.STARTING) for key in asked}
+        probed = {key: self.probes.get(key, Health.HEALTHY) for key in asked}
         return ViewInputs(
             ME,
             self.view,
@@ -228,7 +229,7 @@ def steps(draw: st.DrawFn) -> list[World]:
             case 0:
                 view = new.view
             case 1:
-                view = view.judged({key: new.probes.get(key) for key in new.failing})
+                view = view.judged({key: new.probes.get(key, Health.HEALTHY) for key in new.failing})
             case 2:
                 view = view.with_silent(new.view.silent)
             case 3:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from dataclasses import replace
 from typing import Any
 
 import uvloop
@@ -57,9 +58,10 @@ async def rise_and_fall() -> None:
 
 
 async def tls() -> None:
-    for script, reason in ((says(b"HTTP/1.1 200 OK\r\n\r\n"), "status 200"), (hangs, "no answer in 0.2 s")):
+    answers = says(b"HTTP/1.1 200 OK\r\n\r\n")
+    for script, timeout, reason in ((answers, 5, "status 200"), (hangs, 0.2, "no answer in 0.2 s")):
         async with endpoint(script, tls=True) as (port, _, open_ones):
-            verdict = await check_http("127.0.0.1", port, HTTP, tls=trusting())
+            verdict = await check_http("127.0.0.1", port, replace(HTTP, timeout=timeout), tls=trusting())
             assert verdict.reason == reason
         assert not open_ones
         assert TIME_WAIT not in socket_states(port)

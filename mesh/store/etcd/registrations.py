@@ -6,7 +6,8 @@ the others see nothing of it. Every write is idempotent.
 
 What a watch shows is compared with what was written: somebody may write by hand, or etcd may apply a write without an
 answer later than one that came after it. What differs is written again, unless another daemon has taken the name over:
-then this one keeps no lease alive and writes nothing, until the other's lease has ended.
+then this one keeps no lease alive and writes nothing, until the other's lease has ended. The watch reports a takeover
+with a delay, so every write names the daemon's record that it expects, and etcd refuses it if that record has changed.
 """
 
 import asyncio
@@ -43,8 +44,8 @@ _LONGEST_REST = 5 / 3
 """Seconds between two keepalives, however long the lease is: they are also what finds that etcd does not answer."""
 _REPAIR_REST = 2.0
 """Seconds from one repair to the next: the first comes at once, and who writes against us all the time costs little."""
-_ATTEMPTS = 3
-"""How often in a row a lease may be lost while it is written under."""
+_ATTEMPTS = 4
+"""Attempts at one write. The daemon's record may have changed at the first, and the lease may be lost at the others."""
 
 
 class RegistrationKeeper:
@@ -209,7 +210,9 @@ class RegistrationKeeper:
         async with self._writing:
             for _ in range(_ATTEMPTS):
                 try:
-                    return await self._write_under_lease()
+                    if await self._write_under_lease():
+                        return
+                    self._there = None
                 except EtcdRequestRefusedError as error:
                     self._there = None
                     if not error.lease_is_lost:
@@ -218,33 +221,42 @@ class RegistrationKeeper:
                 except BaseException:
                     self._there = None  # a write may have been applied or not
                     raise
+            if self._lease:  # the lease is good, but the daemon's record changes all the time
+                self._missed.set()
+                return
         raise StoreError(
             Code.LEASE_LOST, f"etcd ends the lease of {self._ttl} s at once; see that its members' clocks run evenly"
         )
 
-    async def _write_under_lease(self) -> None:
+    async def _write_under_lease(self) -> bool:
+        """Return True if nothing is left to write, False if the daemon's record has changed since it was read."""
         if self._stepped_back:
-            return
+            return True
         wanted = self._wanted or {}
         if self._there is None:
             self._there = await self._read()
             if self._had_name and self._is_of_another(self._there.get(self._daemon)):
                 self._step_back()
-                return
+                return True
         if not self._lease and (wanted or self._there):
             await self._take_lease(self._there)
         there = self._there
         puts = [k for k in wanted if k not in there or (there[k].value, there[k].lease) != (wanted[k], self._lease)]
         deletes = [k for k in there if k not in wanted]
         for batch in _batches(wanted, [*puts, *deletes]):
-            body = {"success": [self._write_of(wanted, k) for k in batch]}
+            body: RequestBody = {"success": [self._write_of(wanted, k) for k in batch]}
+            if self._had_name:  # another daemon may have taken the name over, which no watch has shown yet
+                body["compare"] = [_unchanged(self._daemon, there.get(self._daemon))]
             answer = await self._gateway.call("kv/txn", body, TransactionResponse)
+            if not answer.succeeded:
+                return False
             self._there_at = max(self._there_at, answer.header.revision)
             for key in batch:
                 there.pop(key, None)
                 if key in wanted:
                     there[key] = KeyValue(key, wanted[key], lease=self._lease)
         self._had_name = self._daemon in wanted
+        return True
 
     def _write_of(self, wanted: Mapping[bytes, bytes], key: bytes) -> RequestBody:
         if key in wanted:
@@ -268,6 +280,13 @@ class RegistrationKeeper:
                 self._lease = former
                 return
         self._lease = (await self._gateway.call("lease/grant", {"TTL": self._ttl}, LeaseGrant)).id
+
+
+def _unchanged(key: bytes, known: KeyValue | None) -> RequestBody:
+    """The condition (etcd's `Compare`) that a record has not changed; `known` is None if there was none."""
+    if known is None:
+        return {"key": key, "target": "CREATE", "create_revision": 0}
+    return {"key": key, "target": "VALUE", "value": known.value}
 
 
 def _are_alike(one: KeyValue | None, other: KeyValue | None) -> bool:

@@ -99,7 +99,7 @@ def closes(transport: asyncio.Transport) -> None:
     transport.close()
 
 
-async def until(true: Callable[[], bool], limit: float = 5.0) -> None:
+async def until(true: Callable[[], bool], limit: float = 20.0) -> None:
     """Let the loop run until something is so; fails after `limit` seconds."""
     async with asyncio.timeout(limit):
         while not true():

@@ -105,7 +105,7 @@ async def test_no_answer_in_time_and_not_before() -> None:
     async with endpoint(hangs) as (port, _, open_ones):
         verdict = await one("127.0.0.1", port, hasty)
         assert (verdict.ok, verdict.reason) == (False, "no answer in 0.2 s")
-        assert 0.2 <= verdict.duration < 0.5
+        assert 0.2 <= verdict.duration < 2
         await until(lambda: not open_ones)
     assert TIME_WAIT not in socket_states(port)
 

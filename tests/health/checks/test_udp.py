@@ -14,7 +14,8 @@ from typing_extensions import override
 from mesh.health.checks.udp import check_udp
 from mesh.model.probe import Probe, ProbeKind
 
-PROBE = Probe(ProbeKind.UDP, None, timeout=0.2, send=b"PING\0", expect_reply=b"PONG")
+PROBE = Probe(ProbeKind.UDP, None, timeout=5, send=b"PING\0", expect_reply=b"PONG")
+HASTY = replace(PROBE, timeout=0.2)
 
 
 class Replies(asyncio.DatagramProtocol):
@@ -63,7 +64,7 @@ async def test_another_reply_is_shown() -> None:
 
 async def test_no_reply_in_time() -> None:
     async with replies(None) as (port, received):
-        verdict = await check_udp("127.0.0.1", port, PROBE)
+        verdict = await check_udp("127.0.0.1", port, HASTY)
     assert (verdict.ok, verdict.reason) == (False, "no answer in 0.2 s")
     assert len(received) == 1
 
@@ -78,7 +79,7 @@ async def test_nobody_listens() -> None:
 
 async def test_a_reply_of_somebody_else_does_not_count() -> None:
     async with replies(None) as (port, received), asyncio.TaskGroup() as group:
-        task = group.create_task(check_udp("127.0.0.1", port, PROBE))
+        task = group.create_task(check_udp("127.0.0.1", port, replace(PROBE, timeout=1)))
         while not received:
             await asyncio.sleep(0.005)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:

@@ -203,7 +203,7 @@ async def test_what_says_the_same_is_not_told_again(file: Path) -> None:
 
 
 async def test_a_file_is_read_only_after_it_has_rested(file: Path) -> None:
-    compose = ComposeSource([file], env={}, interval=0.01, rest=0.3)
+    compose = ComposeSource([file], env={}, interval=0.01, rest=1.5)
     async with aclosing(compose.watch()) as watched, asyncio.TaskGroup() as tasks:
         await following(watched)
         again = tasks.create_task(following(watched))

@@ -100,8 +100,10 @@ async def test_files_that_are_missing_or_nonsense_are_refused_at_the_start(
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    # A token that ends soon, so that a test sees it end.
-    with etcd(tmp_path_factory.mktemp("users"), 3, ["--auth-token-ttl", "2"]) as server:
+    # A token that ends soon, so that a test sees it end. Cheap hashes of passwords: with the default cost, a login on a
+    # busy machine takes longer than a request may.
+    options = ["--auth-token-ttl", "2", "--bcrypt-cost", "4"]
+    with etcd(tmp_path_factory.mktemp("users"), 3, options) as server:
         server.ctl("user", "add", "root:secret")
         server.ctl("user", "grant-role", "root", "root")
         server.ctl("user", "add", "vipmesh:word")

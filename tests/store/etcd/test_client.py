@@ -69,7 +69,7 @@ async def test_a_member_that_stands_still_is_left_after_a_second_and_a_half(thre
                 took = asyncio.get_running_loop().time() - begun
             finally:
                 follower.thaw()
-            assert 1.4 < took < 2.2
+            assert 1.4 < took < 3, "one timeout, not two"
             assert gateway.member != follower.url
     finally:
         await gateway.close()

@@ -86,7 +86,7 @@ async def test_two_clusters_in_one_url_give_nothing_away(one: EtcdServer, anothe
                 await asking.register({f"workers/w{number + 1}/x": b"x"})
         async with aclosing(watching(store)) as snapshots:
             waiting = asyncio.ensure_future(anext(snapshots))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while store.trouble is None:
                     await asyncio.sleep(0.02)
             assert store.trouble.code is Code.ETCD_CLUSTERS_DIFFER

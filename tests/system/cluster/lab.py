@@ -38,6 +38,8 @@ class Lab:
         self._places |= {f"w{number}": Namespace() for number in WORKERS}
         filter_bridged("0")
         self._answering: dict[str, tuple[asyncio.Server, asyncio.DatagramTransport]] = {}
+        self.askers: dict[str, set[str]] = {name: set() for name in CONTAINERS}
+        """The addresses from which each container was asked over TCP."""
         run_ip("link add under type bridge", "link set under up")
         for name, address in (("client", CLIENT), ("etcd", ETCD), *((f"w{n}", underlay(n)) for n in WORKERS)):
             self._plug(name, address)
@@ -142,7 +144,13 @@ class Lab:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for sock in (stream, datagrams):
             sock.bind(("", PORT))
-        server = await asyncio.start_server(Echo(name), sock=stream)
+        echo = Echo(name)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.askers[name].add(writer.get_extra_info("peername")[0])
+            await echo(reader, writer)
+
+        server = await asyncio.start_server(answer, sock=stream)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(name), sock=datagrams)
         self._answering[name] = (server, transport)

@@ -9,7 +9,17 @@ import pytest
 from tests.store.etcd.server import EtcdServer
 from tests.system.cluster.lab import CONTAINERS, Lab
 from tests.system.cluster.load import Way, load
-from tests.system.cluster.workers import ALL, PUBLISHED, Worker, agree, all_running, lease_of, met, seconds_until
+from tests.system.cluster.workers import (
+    ALL,
+    PUBLISHED,
+    Worker,
+    agree,
+    all_running,
+    asked_endpoints_of,
+    lease_of,
+    met,
+    seconds_until,
+)
 from tests.system.e2e.programs import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -18,14 +28,17 @@ ON_W3 = frozenset(address for name, address in CONTAINERS.items() if name.starts
 LEASE = 5
 """Seconds of a lease by default."""
 LATE = 0.5
-"""Seconds after a lease's end within which everybody sends elsewhere. What it takes is in docs/cluster.md."""
+"""Seconds after a lease's end within which all others send elsewhere. What it takes is in docs/cluster.md."""
+RUNS = 4
+"""What takes the others longer on a busy machine is in runs of nft: a worker reads its table and writes it."""
 
 
-async def out_of_power(worker: Worker, others: Sequence[Worker]) -> list[float]:
-    """The seconds until the kernel of each of the others sends nothing to it any more."""
+async def out_within(seconds: float, worker: Worker, others: Sequence[Worker]) -> None:
+    """A worker loses its power; within these seconds the kernel of each of the others sends nothing to it any more."""
     since = asyncio.get_running_loop().time()
     await worker.power_off()
-    return await asyncio.gather(*(seconds_until(other, lambda seen: seen == ALL - ON_W3, since) for other in others))
+    took = await asyncio.gather(*(seconds_until(other, lambda seen: seen == ALL - ON_W3, since) for other in others))
+    assert all(lasted <= seconds + LATE + RUNS * slowest for lasted, slowest in took), took
 
 
 class TestOthersNotice:
@@ -46,8 +59,7 @@ class TestOthersNotice:
                 server.stop()
             ways = [Way(place, worker.address, PUBLISHED) for worker in (first, second) for place in ("client", "2a")]
             async with load(lab, ways) as counted:
-                took = await out_of_power(third, (first, second))
-                assert max(took) <= LEASE + LATE
+                await out_within(LEASE, third, (first, second))
                 out = asyncio.get_running_loop().time()
                 if not store_is_away:
                     assert "/workers/w3/endpoints" in server.ctl("get", "--prefix", "--keys-only", "/vipmesh/"), (
@@ -88,15 +100,14 @@ class TestTheLeaseAlone:
         return 3
 
     async def test_a_worker_without_power_is_out_with_its_lease(
-        self, workers: list[Worker], store: str, ttl: int
+        self, lab: Lab, workers: list[Worker], store: str, ttl: int
     ) -> None:
         first, second, third = workers
         third.configure(driver="nftables", store=store, ttl=ttl, more='[peers]\nlisten = "off"\n')
         async with all_running(workers):
             await agree(workers)
-            await asyncio.sleep(1)  # one endpoint of it has answered the others
-            took = await out_of_power(third, (first, second))
-            assert max(took) <= ttl + LATE
+            await asked_endpoints_of(lab, third, (first, second))
+            await out_within(ttl, third, (first, second))
             problems = (await first.status())["problems"]
             assert [p for p in problems if "worker w3: it does not answer this worker, nor do endpoints" in p]
 

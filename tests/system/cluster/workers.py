@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,9 @@ class Worker:
 
     async def resolve(self, name: str = NAME) -> str:
         """What its name server answers."""
-        return (await self.lab.run(self.name, "dig", "+time=1", "+tries=3", "@127.0.0.1", "+short", name)).strip()
+        printed = await self.lab.run(self.name, "dig", "+time=5", "+tries=3", "@127.0.0.1", "+short", name)
+        # dig prints a comment for each attempt that was not answered in time
+        return "\n".join(line for line in printed.splitlines() if not line.startswith(";"))
 
 
 def serving(shown: dict[str, Any]) -> frozenset[str]:
@@ -159,13 +162,22 @@ def serving(shown: dict[str, Any]) -> frozenset[str]:
 ALL = frozenset(CONTAINERS.values())
 
 
-async def agree(workers: Sequence[Worker], expected: frozenset[str] = ALL, seconds: float = 30) -> None:
+async def agree(workers: Sequence[Worker], expected: frozenset[str] = ALL, seconds: float = 60) -> None:
     """Until the kernels of all of them send to exactly these."""
 
     async def each() -> list[frozenset[str]]:
         return [await worker.programmed() for worker in workers]
 
     await eventually(each, lambda seen: all(one == expected for one in seen), seconds)
+
+
+async def asked_endpoints_of(lab: Lab, worker: Worker, others: Sequence[Worker]) -> None:
+    """Until each of the others has had an answer of one of the worker's containers."""
+
+    async def askers() -> set[str]:
+        return {asker for name, there in lab.askers.items() if name.startswith(str(worker.number)) for asker in there}
+
+    await eventually(askers, lambda seen: seen >= {other.address for other in others})
 
 
 async def met(workers: Sequence[Worker]) -> None:
@@ -179,11 +191,12 @@ async def met(workers: Sequence[Worker]) -> None:
 
 async def seconds_until(
     worker: Worker, holds: Callable[[frozenset[str]], bool], since: float, limit: float = 20
-) -> float:
+) -> tuple[float, float]:
     """How long after `since`, by the loop's clock, the worker's kernel last sent to other endpoints than such.
 
     That is when the last look began that found it so: what it takes to look is no part of it. A look and the pause
-    before it last 0.1 s or so, and the figure is too small by that at most.
+    before it last 0.1 s or so, and the figure is too small by that at most. Beside it the seconds of the slowest look,
+    which is one run of nft: it tells how busy the machine is.
     """
     loop = asyncio.get_running_loop()
     looked = [since]
@@ -193,7 +206,8 @@ async def seconds_until(
         return await worker.programmed()
 
     await eventually(look, holds, limit)
-    return looked[-2] - since
+    slowest = max(after - before for before, after in pairwise([*looked[1:], loop.time()]))
+    return looked[-2] - since, slowest
 
 
 @asynccontextmanager

@@ -39,13 +39,13 @@ async def test_what_takes_too_long_is_ended_with_all_that_it_started(engine: Eng
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         await DockerExec(engine.url).run(f"demo/box/{container[:12]}", "sleep 1001 & sleep 1002; sleep 1003", 0.5)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30, "and not after a thousand seconds"
     assert "httpd" in await without_leftovers(engine)
 
 
 async def without_leftovers(engine: Engine) -> str:
     """The processes of the box, once none of the commands' is among them."""
-    return await eventually(partial(engine.adocker, "exec", "box", "ps"), lambda shown: "sleep 100" not in shown, 5)
+    return await eventually(partial(engine.adocker, "exec", "box", "ps"), lambda shown: "sleep 100" not in shown)
 
 
 @pytest.mark.parametrize("left", ["sleep 1001 &", "sleep 1002 >/dev/null 2>&1 &", "(sleep 1003; sleep 1004) & exit 3"])

@@ -41,7 +41,7 @@ async def call(*command: str, seconds: float = 60) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 15) -> T:
+async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 30) -> T:
     """What `ask` answers once `holds` is true of it; fails with the last answer when the time is up."""
     answer = await ask()
     try:
@@ -61,7 +61,7 @@ class Program:
         self._process = process
         self.output: list[str] = []
 
-    async def line(self, pattern: str, seconds: float = 20) -> re.Match[str]:
+    async def line(self, pattern: str, seconds: float = 30) -> re.Match[str]:
         """The next line that matches; fails with all of the output if none does in time."""
         assert self._process.stdout is not None
         try:

@@ -45,7 +45,7 @@ class CommandCheck:
         self._next = 0.0
 
     async def __call__(self, key: str, probe: Probe, /) -> Verdict | None:
-        """See `CommandChecker`."""
+        """Run the command of a probe once it is its turn, as `CommandChecker` specifies."""
         async with self._turns:
             await self._wait()
             begun = time.perf_counter()

@@ -68,7 +68,7 @@ class ComposeSource:
         return listing.instances, listing.problems
 
     async def watch(self) -> AsyncGenerator[tuple[tuple[Instance, ...], tuple[Problem, ...]], None]:
-        """See `Source.watch`. One reader at a time: `touch` wakes only one."""
+        """Yield the instances as `Source.watch` specifies. One reader at a time: `touch` wakes only one."""
         told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None
         while True:
             before = await asyncio.to_thread(_fingerprint, self._files)

@@ -183,8 +183,8 @@ def etcd(
         server.stop()
 
 
-class SteeredGateway(EtcdClient):
-    """A gateway that a test steers: which member it asks first, and which requests are lost or slow."""
+class SteeredEtcdClient(EtcdClient):
+    """An etcd client that a test steers: which member it asks first, and which requests are lost or slow."""
 
     def __init__(self, members: tuple[str, ...], first: int | None = None) -> None:
         super().__init__(members)

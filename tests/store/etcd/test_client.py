@@ -10,7 +10,7 @@ from mesh.store.etcd import EtcdClient
 from mesh.store.etcd.errors import EtcdUnreachableError
 from mesh.store.etcd.messages import RangeResponse
 from mesh.store.etcd.watch import WatchStream
-from tests.store.etcd.server import EtcdServer, SteeredGateway, etcd
+from tests.store.etcd.server import EtcdServer, SteeredEtcdClient, etcd
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def exhausted(stream: WatchStream) -> None:
         pass
 
 
-async def asked_until_it_answers(gateway: SteeredGateway, member: int, url: str) -> None:
+async def asked_until_it_answers(gateway: SteeredEtcdClient, member: int, url: str) -> None:
     """A member that stood still has to find its leader again, and is left until then."""
     async with asyncio.timeout(20):
         while True:
@@ -54,7 +54,7 @@ async def asked_until_it_answers(gateway: SteeredGateway, member: int, url: str)
 
 async def test_a_member_that_stands_still_is_left_after_a_second_and_a_half(three: EtcdServer) -> None:
     """Longer than an election with etcd's own settings, and short: it is the pause when a leader's host dies."""
-    gateway = SteeredGateway(three.urls)
+    gateway = SteeredEtcdClient(three.urls)
     follower = next(member for member in three.members if member is not three.leader())
     frozen = three.members.index(follower)
     try:

@@ -14,7 +14,7 @@ from mesh.model.codes import Code
 from mesh.store import StoreError, StoreSnapshot
 from mesh.store.etcd.cluster_id import choose_cluster
 from tests.store.contract import watching
-from tests.store.etcd.server import EtcdServer, SteeredGateway, etcd, retried, until, worker
+from tests.store.etcd.server import EtcdServer, SteeredEtcdClient, etcd, retried, until, worker
 
 A, B, C = 0xAAAA, 0xBBBB, 0xCCCC
 
@@ -71,7 +71,7 @@ def three(tmp_path: Path) -> Iterator[EtcdServer]:
 
 async def test_two_clusters_in_one_url_give_nothing_away(one: EtcdServer, another: EtcdServer) -> None:
     url = EtcdUrl(one.urls + another.urls, "/both/")
-    gateways = [SteeredGateway(url.members, first=number) for number in range(2)]
+    gateways = [SteeredEtcdClient(url.members, first=number) for number in range(2)]
     async with (
         worker(url, gateway=gateways[0]) as store,
         worker(url, "w2", gateway=gateways[1]) as other,
@@ -101,7 +101,7 @@ async def test_a_member_of_another_cluster_than_most_is_left_out_and_named(
 ) -> None:
     url = EtcdUrl((*another.urls, *three.urls[:2]), "/most/")
     with caplog.at_level(logging.ERROR, "vipmesh"):
-        first, second = SteeredGateway(url.members), SteeredGateway(url.members)
+        first, second = SteeredEtcdClient(url.members), SteeredEtcdClient(url.members)
         async with (
             worker(url, gateway=first) as store,
             worker(url, "w2", gateway=second) as other,

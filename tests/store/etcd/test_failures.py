@@ -14,7 +14,7 @@ from mesh.store import StoreError
 from mesh.store.etcd import EtcdClient
 from mesh.store.etcd.messages import RangeResponse
 from tests.store.contract import watching
-from tests.store.etcd.server import EtcdServer, SteeredGateway, etcd, following, retried, until, worker
+from tests.store.etcd.server import EtcdServer, SteeredEtcdClient, etcd, following, retried, until, worker
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ async def test_a_frozen_member_is_left_by_its_watchers_too(three: EtcdServer) ->
     follower = next(member for member in three.members if member is not three.leader())
     two = next(member for member in three.members if member is not follower)
     only = EtcdUrl((follower.url, two.url), url.prefix)
-    gateway = SteeredGateway(only.members, first=0)  # the one that will freeze
+    gateway = SteeredEtcdClient(only.members, first=0)  # the one that will freeze
     async with (
         worker(url) as store,
         worker(only, "w2", ttl=3, gateway=gateway) as other,
@@ -158,7 +158,7 @@ async def test_a_lease_that_is_lost_is_regained_at_once(single: EtcdServer) -> N
 
 async def test_a_lease_is_kept_alive_while_writing_takes_long(single: EtcdServer) -> None:
     url = single.fresh()
-    gateway = SteeredGateway(url.members)
+    gateway = SteeredEtcdClient(url.members)
     async with worker(url, ttl=2, gateway=gateway) as store:
         await store.register({"workers/w1/x": b"x"})
         before = (await store.read()).revision
@@ -180,7 +180,7 @@ async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdSe
 
 async def test_a_watch_that_was_away_over_a_compaction_lists_again(single: EtcdServer) -> None:
     url = single.fresh()
-    gateway = SteeredGateway(url.members)
+    gateway = SteeredEtcdClient(url.members)
     async with (
         worker(url) as store,
         worker(url, "w2", gateway=gateway) as other,
@@ -239,7 +239,7 @@ async def test_with_all_keys_deleted_by_hand_a_worker_registers_anew(single: Etc
 async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_written_again(single: EtcdServer) -> None:
     url = single.fresh()
     records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
-    gateway = SteeredGateway(url.members)
+    gateway = SteeredEtcdClient(url.members)
     async with worker(url, ttl=60, gateway=gateway) as store, aclosing(watching(store)) as snapshots:
         await store.register(records)
         await until(snapshots, lambda seen: seen == records)

@@ -11,7 +11,7 @@ from mesh.cluster.records.encode import encode_daemon
 from mesh.store import StoreError, StoreSnapshot
 from mesh.store.etcd.registrations import RegistrationKeeper
 from tests.store.contract import watching
-from tests.store.etcd.server import EtcdServer, SteeredGateway, ends_as, etcd, following, until, worker
+from tests.store.etcd.server import EtcdServer, SteeredEtcdClient, ends_as, etcd, following, until, worker
 
 ELDER, NEWER = (encode_daemon("w1", "0.1.0", run) for run in ("elder", "newer"))
 RECORDS = {"workers/w1/x": b"x", "workers/w1/y": b"y", **ELDER}
@@ -148,7 +148,7 @@ async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_no
     single: EtcdServer, in_doubt: bool
 ) -> None:
     url = single.fresh()
-    gateway = SteeredGateway(url.members)
+    gateway = SteeredEtcdClient(url.members)
     async with worker(url, ttl=60, gateway=gateway) as elder:  # nobody keeps its watch: it knows nothing of the other
         await elder.register(RECORDS)
         async with worker(url, ttl=60) as newer, following(newer) as seen:
@@ -170,7 +170,7 @@ async def test_what_was_read_of_a_former_life_of_the_store_does_not_count(single
     url = single.fresh()
     own = tuple(f"{url.prefix}{part}/w1/".encode() for part in ("workers", "health"))
     wanted = {f"{url.prefix}{key}".encode(): value for key, value in RECORDS.items()}
-    gateway = SteeredGateway(url.members)
+    gateway = SteeredEtcdClient(url.members)
     registrations = RegistrationKeeper(gateway, own, 60, daemon_session)
 
     def lose() -> None:

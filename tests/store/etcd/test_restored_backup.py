@@ -13,7 +13,7 @@ from mesh.cluster.records.encode import encode_daemon
 from mesh.store import StoreSnapshot
 from mesh.store.etcd import EtcdStore
 from tests.store.contract import watching
-from tests.store.etcd.server import EtcdServer, SteeredGateway, ends_as, etcd, following, until, worker
+from tests.store.etcd.server import EtcdServer, SteeredEtcdClient, ends_as, etcd, following, until, worker
 
 RECORDS = {"workers/w1/x": b"x", **encode_daemon("w1", "0.1.0", "now")}
 
@@ -63,7 +63,7 @@ async def test_a_backup_that_others_have_written_to_since_is_another_store_too(
 ) -> None:
     """Its revision is as high as it was by then, and tells nothing."""
     url = single.fresh()
-    gateway = SteeredGateway(url.members)
+    gateway = SteeredEtcdClient(url.members)
     async with worker(url, gateway=gateway) as store, aclosing(watching(store)) as snapshots:
         await store.read()  # from now on it has an origin
         await store.claim({"claims/a": b"1"})

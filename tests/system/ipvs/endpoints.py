@@ -31,6 +31,8 @@ VIP, VIP6, PUBLISHED = "10.112.0.7", "fd00:112::7", 30080
 TO_VIP, TO_PUBLISHED, TO_VIP6, TO_PUBLISHED6 = (VIP, 80), (HERE, PUBLISHED), (VIP6, 80), (HERE6, PUBLISHED)
 LOST = 4.0
 """Seconds without an answer that count as never: TCP tries again after one."""
+AGAIN = 3.0
+"""Seconds after which a datagram without an answer is sent again."""
 
 
 class Places(Lab):
@@ -125,8 +127,13 @@ class Asking:
         """At which address the endpoint sees it. Raises TimeoutError or OSError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(patience):
-            await loop.sock_sendall(self._socket, b"?\n")
-            return (await loop.sock_recv(self._socket, 100)).decode()
+            while True:
+                await loop.sock_sendall(self._socket, b"?\n")
+                try:
+                    async with asyncio.timeout(AGAIN if self._socket.type == socket.SOCK_DGRAM else None):
+                        return (await loop.sock_recv(self._socket, 100)).decode()
+                except TimeoutError:
+                    continue  # nothing repeats a datagram that is lost, for instance while its next hop is looked up
 
     def close(self) -> None:
         self._socket.close()

@@ -13,7 +13,7 @@ from mesh.model.service import Transport
 from mesh.model.table import VirtualKey
 from tests.netns import run_command, run_ip
 from tests.system.e2e.programs import VIPMESH, call, eventually, status, vipmesh
-from tests.system.ipvs.lab import Client, Lab, Servers, ask_tcp
+from tests.system.ipvs.lab import Client, Lab, Servers, ask_name, ask_tcp
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(900)]
 
@@ -125,10 +125,6 @@ async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
     assert "vipmesh" not in run_command("nft", "list", "ruleset")
 
 
-async def ask_name(lab: Lab) -> str:
-    return lab.on_client("dig", "@10.1.0.1", "+short", "web.shop.test").strip()
-
-
 async def load(lab: Lab, key: VirtualKey, enough: asyncio.Event) -> int:
     """New connections without a pause until told; how many. Raises for the first one that fails."""
     count = 0
@@ -195,7 +191,7 @@ async def test_what_somebody_breaks_is_mended_and_told(
         before = await eventually(lambda: asyncio.to_thread(run_command, "ipvsadm", "-Sn"), is_complete)
 
         run_ip(f"address del {vip}/32 dev mesh0")
-        await daemon.line(f"repaired: somebody changed the data plane: bind VIP {vip}", seconds=5)
+        await daemon.line(f"repaired: somebody changed the data plane: bind VIP {vip}", seconds=20)
         assert await ask_tcp(lab, web) in {"a", "b"}
 
         run_command("ipvsadm", "-C")
@@ -211,7 +207,7 @@ async def test_what_somebody_breaks_is_mended_and_told(
         assert "masquerade" in run_command("nft", "list", "table", "ip", "vipmesh")
 
         run_ip("link del mesh0")
-        await daemon.line(f"bind VIP {vip}", seconds=5)
+        await daemon.line(f"bind VIP {vip}", seconds=20)
         assert await ask_tcp(lab, web) in {"a", "b"}
         assert (await status(f"unix://{tmp_path}/admin.sock"))["repairs"] == 14
         assert await daemon.end() == 0

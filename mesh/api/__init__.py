@@ -1,1 +1,1 @@
-"""What an operator talks to: the admin API."""
+"""The documents for operators, made from snapshots of a worker: status, explanations, events and metrics."""

@@ -1,7 +1,7 @@
-"""What is new since the last look: the events that the API sends to whoever watches. Pure.
+"""Computes the events that the admin API sends to watchers. Pure.
 
-A watcher first gets everything, then what has changed, and every few seconds what goes through. Rates are worked out
-here, from two counts and the time between them; a count that went back began anew, and has no rate this time.
+A watcher first gets the complete state, then every change, and every few seconds the traffic. Rates are computed here,
+from two counts and the time between them. A count that is lower than before was reset, and has no rate this time.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,58 +18,68 @@ from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 
 @dataclass(frozen=True, slots=True)
 class EventInput:
-    """All that there is to tell, taken down at once."""
+    """The state of a worker from which events are computed."""
 
     observed: WorkerSnapshot
+    """The snapshot of the worker."""
     at: float
-    """Seconds of a clock that never goes back."""
+    """When it was taken, in seconds of a monotonic clock."""
     traffic: Mapping[VirtualKey, TrafficCounters] = field(default_factory=dict)
-    """Empty: the data plane does not count."""
+    """The traffic of each virtual server; empty if the data plane does not count it."""
     connections: Mapping[BackendKey, int] = field(default_factory=dict)
-    """The established ones, as far as they can be counted."""
+    """The number of established connections of each real server, where it can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRemovedEvent:
-    """A service that is not there any more."""
+    """A service that no longer exists."""
 
     owner: str
+    """The declaration that it came from, `project/service`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceTraffic:
-    """What goes through one service on this worker."""
+    """The traffic of one service through this worker."""
 
     owner: str
+    """The declaration of the service, `project/service`."""
     connections: int
-    """Established now."""
+    """Connections that are established now."""
     endpoints: Mapping[str, int]
-    """The same for each endpoint that has any, by `WORKER/ID`."""
+    """The established connections of each endpoint that has any, by `WORKER/ID`."""
     opened: float | None = None
-    """Connections that were opened in a second; None: it is not counted, or not known yet."""
+    """New connections per second; None if the data plane does not count them, or at the first event."""
     bytes_in: float | None = None
-    """Octets in a second from clients."""
+    """Bytes per second from clients; None as for `opened`."""
     bytes_out: float | None = None
+    """Bytes per second to clients; None as for `opened`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficEvent:
-    """What goes through this worker; services without any are left out."""
+    """The traffic through this worker; services without any are left out."""
 
     connections: int
+    """Connections that are established now."""
     services: tuple[ServiceTraffic, ...]
+    """The traffic of each service that has any."""
     counted: bool
-    """Whether the data plane counts at all; without, there are no rates."""
+    """Whether the data plane counts traffic; without counts there are no rates."""
     opened: float | None = None
+    """New connections per second over all services; None if no rate is known."""
     bytes_in: float | None = None
+    """Bytes per second from clients; None if no rate is known."""
     bytes_out: float | None = None
+    """Bytes per second to clients; None if no rate is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class InitialStateEvent:
-    """Everything has been told; what follows is news."""
+    """Marks the end of the complete state; only changes follow."""
 
     services: int
+    """The number of services that were sent."""
 
 
 StatusEvent: TypeAlias = WorkerStatus | ServiceStatus | ServiceRemovedEvent | TrafficEvent | InitialStateEvent
@@ -80,37 +90,39 @@ EVENT_NAMES: Mapping[type[StatusEvent], str] = {
     TrafficEvent: "flow",
     InitialStateEvent: "ready",
 }
-"""What each is called on the wire."""
+"""The name of each kind of event in the stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatcherState:
-    """What watchers know by now."""
+    """The state that watchers have been sent so far."""
 
     worker: WorkerStatus
-    """Without services."""
+    """The status of the worker, without services."""
     services: Mapping[str, ServiceStatus]
-    """By owner."""
+    """The status of each service, by owner."""
     traffic: Mapping[VirtualKey, TrafficCounters]
+    """The traffic of each virtual server, from which the next rates are computed."""
     at: float
+    """When the state was taken, in seconds of a monotonic clock."""
 
 
 def watcher_state(moment: EventInput) -> WatcherState:
-    """What there is to know at this moment."""
+    """Return the state to send for this input."""
     status = worker_status(moment.observed)
     services = {service.owner: service for service in status.services}
     return WatcherState(replace(status, services=()), services, moment.traffic, moment.at)
 
 
 def initial_events(told: WatcherState) -> Iterator[StatusEvent]:
-    """For a new watcher."""
+    """Yield the complete state, for a new watcher."""
     yield told.worker
     yield from told.services.values()
     yield InitialStateEvent(len(told.services))
 
 
 def changed_events(before: WatcherState, now: WatcherState) -> Iterator[StatusEvent]:
-    """For one who knows what was before."""
+    """Yield the changes between two states, for a watcher that has been sent the first one."""
     if now.worker != before.worker:
         yield now.worker
     yield from (ServiceRemovedEvent(owner) for owner in before.services if owner not in now.services)
@@ -118,7 +130,7 @@ def changed_events(before: WatcherState, now: WatcherState) -> Iterator[StatusEv
 
 
 def traffic_event(before: WatcherState | None, moment: EventInput) -> TrafficEvent:
-    """What goes through now, and in a second since before."""
+    """Return the traffic now, with rates per second since `before`; there are no rates if that is None."""
     plan = moment.observed.plan
     counts = _by_server(moment.connections)
     earlier, seconds = (before.traffic, moment.at - before.at) if before is not None else ({}, 0.0)
@@ -128,18 +140,20 @@ def traffic_event(before: WatcherState | None, moment: EventInput) -> TrafficEve
         endpoints = _endpoints(part, counts)
         if endpoints or any(rates):
             services.append(ServiceTraffic(owner, sum(endpoints.values()), endpoints, *rates))
-    whole = (
-        None if seconds <= 0 or not moment.traffic else sum(rate or 0.0 for rate in column)
-        for column in (
-            [service.opened for service in services],
-            [service.bytes_in for service in services],
-            [service.bytes_out for service in services],
-        )
+    event = TrafficEvent(sum(s.connections for s in services), tuple(services), counted=bool(moment.traffic))
+    if seconds <= 0 or not moment.traffic:
+        return event
+    # A service whose counts were reset has no rate this time, and adds nothing to the total.
+    return replace(
+        event,
+        opened=sum(service.opened or 0.0 for service in services),
+        bytes_in=sum(service.bytes_in or 0.0 for service in services),
+        bytes_out=sum(service.bytes_out or 0.0 for service in services),
     )
-    return TrafficEvent(sum(s.connections for s in services), tuple(services), bool(moment.traffic), *whole)
 
 
 def _by_server(connections: Mapping[BackendKey, int]) -> Mapping[VirtualKey, Mapping[RealKey, int]]:
+    """Group the connection counts by virtual server, without zeros."""
     found: dict[VirtualKey, dict[RealKey, int]] = {}
     for (virtual, real), count in connections.items():
         if count:
@@ -148,7 +162,7 @@ def _by_server(connections: Mapping[BackendKey, int]) -> Mapping[VirtualKey, Map
 
 
 def _endpoints(part: ServicePlan, counts: Mapping[VirtualKey, Mapping[RealKey, int]]) -> Mapping[str, int]:
-    """Over all virtual servers of the service."""
+    """Return the connections of each endpoint that has any, over all virtual servers of the service."""
     busy = [counts[virtual] for virtual in part.virtual_servers if virtual in counts]
     found: dict[str, int] = {}
     for endpoint in part.grounds.endpoints if busy else ():
@@ -164,6 +178,7 @@ def _rates(
     now: Mapping[VirtualKey, TrafficCounters],
     seconds: float,
 ) -> tuple[float | None, float | None, float | None]:
+    """Return new connections, bytes in and bytes out per second, or None for each if they cannot be computed."""
     pairs = [(before[key], now[key]) for key in part.virtual_servers if key in before and key in now]
     if seconds <= 0 or not pairs or any(_began_anew(old, new) for old, new in pairs):
         return None, None, None
@@ -175,4 +190,5 @@ def _rates(
 
 
 def _began_anew(old: TrafficCounters, new: TrafficCounters) -> bool:
+    """Return whether a count was reset, as when the virtual server was made again."""
     return new.connections < old.connections or new.bytes_in < old.bytes_in or new.bytes_out < old.bytes_out

@@ -1,7 +1,4 @@
-"""What a worker says of itself: one value, shown as text to people and as JSON to programs.
-
-A pure function over what the daemon knows; `vipmesh status` renders the same value that the admin API serves.
-"""
+"""The status of a worker: one value, served as JSON to programs and shown as text to people. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,31 +16,37 @@ from mesh.model.view import ClusterView
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """One endpoint and whether it is in the way of traffic."""
+    """One endpoint, and whether it gets traffic."""
 
     id: str
+    """Unique on its worker."""
     worker: str
+    """The worker that runs it."""
     address: Address
     port: int | None
-    """None: the container port itself."""
+    """Where it is reached; None for the container port itself."""
     weight: int
+    """Its weight, from its labels."""
     release: str | None
+    """The release that its label names; None without one."""
     health: str
     """`healthy`, `unhealthy`, `starting`, or `not probed`."""
     serving: bool
     """Whether new connections go to it."""
     last_probe: str | None
-    """What the last probe found, in words."""
+    """The result of the last probe, in words; None if this worker has not probed it."""
     drain: str | None = None
-    """Why it takes no new connection: `asked`, `stopping`, `paused`; None: it does not drain."""
+    """Why it takes no new connections: `asked`, `maintenance`, `stopping`, `paused`, `unreachable`; None if it takes
+    them.
+    """
     name: str | None = None
-    """What people call it, the container's name; None: as its id."""
+    """The container's name; None if it is the same as the id."""
     kept: bool = False
-    """It is unhealthy and serves all the same: too many have failed at once."""
+    """Whether it serves although it is unhealthy, since too many have failed at once."""
     held_back: bool = False
-    """It answers, and is not believed yet: it comes and goes."""
+    """Whether it is held back although it answers, since it has failed and recovered too often."""
     verdicts: tuple[VerdictStatus, ...] = ()
-    """Its last ten checks by this worker, oldest first."""
+    """Its last checks by this worker, up to ten, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,57 +54,63 @@ class ServiceStatus:
     """One service, from its name to its endpoints."""
 
     name: Name
+    """The first routing name."""
     owner: str
+    """The declaration that it comes from, `project/service`."""
     vip: Address | None
-    """None: refused; the reason is among the problems."""
+    """The VIP; None if it was refused, with the reason among the problems."""
     names: tuple[Name, ...]
+    """The routing names that it holds; empty without a VIP."""
     virtual_servers: tuple[str, ...]
-    """`tcp://10.112.0.7:80`, published ports included."""
+    """The virtual servers on its VIP: `tcp://10.112.0.7:80`."""
     endpoints: tuple[EndpointStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """One worker of the cluster, by what it runs."""
+    """One worker of the cluster."""
 
     name: str
     endpoints: int
+    """The number of endpoints that it runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """The whole answer of `vipmesh status --json`."""
+    """The document of `vipmesh status --json`."""
 
     version: str
     worker: str
     data_plane: str
+    """`ipvs`, `nftables` or `userspace`."""
     data_plane_reason: str
-    """Why this data plane was taken."""
+    """Why this data plane was chosen."""
     dns: tuple[str, ...]
-    """`ADDRESS:PORT` of each name server socket."""
+    """`ADDRESS:PORT` of each socket of the name server."""
     services: tuple[ServiceStatus, ...] = ()
+    """The services of the whole cluster, sorted by name."""
     problems: tuple[str, ...] = ()
-    """What was refused or ignored, one line each."""
+    """The refused or ignored settings, one line each."""
     failures: tuple[str, ...] = ()
-    """What the data plane would not do."""
+    """The operations that the data plane refused, one line each."""
     frozen: tuple[str, ...] = ()
-    """What does not answer, so that its last good state stays in force."""
+    """The parts that do not answer, so that their last good state stays in force, one line each."""
     repairs: int = 0
-    """How much of what somebody else had changed was mended since the start."""
+    """The number of outside changes to the kernel state that were reverted since the start."""
     digest: str | None = None
-    """Of what all workers must agree on (`mesh.control.digest`); None: nothing is planned yet."""
+    """The digest of what all workers must agree on (`mesh.control.digest`); None before the first plan."""
     store: str = ""
-    """Where claims and endpoints are kept."""
+    """Where claims and endpoints are kept: a URL without secrets."""
     workers: tuple[WorkerRow, ...] = ()
-    """This one, and those that run endpoints, by name."""
+    """This worker, and all workers that run endpoints, sorted by name."""
     suspicions: tuple[str, ...] = ()
-    """Where so many endpoints fail at once that it is not obeyed."""
+    """The groups in which so many endpoints fail at once that the verdicts are not followed, one line each."""
     probes: ProbeStatus | None = None
-    """None: it was not asked for."""
+    """The counts of the prober; None in events."""
 
 
 def service_statuses(view: ClusterView, known: HealthStatus, planned: Plan) -> tuple[ServiceStatus, ...]:
-    """The services in order of their name."""
+    """Return the status of each service, sorted by name."""
     found = []
     at: dict[Address, list[VirtualKey]] = {}
     for key in planned.table.virtual_servers:
@@ -137,14 +146,14 @@ def service_statuses(view: ClusterView, known: HealthStatus, planned: Plan) -> t
 
 
 def worker_rows(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
-    """Who runs the endpoints of these services, and the own worker."""
+    """Return the number of endpoints of each worker, including the own one, from the rows of all services."""
     found = Counter({own: 0})
     found.update(endpoint.worker for row in rows for endpoint in row.endpoints)
     return tuple(WorkerRow(name, endpoints) for name, endpoints in sorted(found.items()))
 
 
 def render_status(status: WorkerStatus, notices: Notices) -> str:
-    """The text for people. `notices`: the messages of the status, with their codes."""
+    """Return the text for people. `notices` has the messages of the status with their codes."""
     return "\n".join(_lines(status, notices))
 
 
@@ -160,14 +169,14 @@ def _lines(status: WorkerStatus, notices: Notices) -> Iterator[str]:
         rows = (f"{row.name} with {row.endpoints} endpoints" for row in status.workers)
         yield f"workers     {', '.join(rows)}"
     if status.repairs:
-        yield f"repairs     {status.repairs}: somebody else changed what is ours; the log says what"
+        yield f"repairs     {status.repairs} changes from outside vipmesh were reverted; see the log"
     for word, lines in (("frozen", notices.frozen), ("suspected", notices.suspicions)):
         yield from (f"{word:<11} {message.line}" for message in lines)
     for service in status.services:
         yield from _service_lines(service)
     if not status.services:
         yield ""
-        yield ("no services" if status.digest else "no services are known yet: nothing was planned since the start")
+        yield ("no services" if status.digest else "no services are known yet: no pass has ended since the start")
     problems = tuple(problem.coded for problem in notices.problems)
     for title, lines in (("problems", problems), ("the data plane refused", notices.failures)):
         if lines:
@@ -203,7 +212,7 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     if endpoint.held_back:
         words.append("held back")
     if endpoint.drain:
-        words.append(f"drains: {endpoint.drain}")
+        words.append(f"draining: {endpoint.drain}")
     if endpoint.release:
         words.append(f"release {endpoint.release}")
     if endpoint.last_probe:
@@ -212,7 +221,11 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
 
 
 def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> WorkerStatus:
-    """What an operator should know. `in_detail`: with the last verdicts and the counts, which change all the time."""
+    """Return the status of a worker.
+
+    With `in_detail`, it includes the last verdicts of each endpoint and the counts of the prober, which change all the
+    time.
+    """
     facts, effective = observed.facts, observed.effective()
     found: tuple[ServiceStatus, ...] = ()
     if effective is not None and observed.plan is not None:
@@ -239,7 +252,7 @@ def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> Worke
 
 
 def notices(observed: WorkerSnapshot) -> Notices:
-    """The messages of `worker_status` and of explanations with their codes."""
+    """Return the messages of `worker_status` and of explanations, with their codes."""
     return Notices(
         problems=observed.all_problems,
         failures=observed.failures,

@@ -1,4 +1,4 @@
-"""`vipmesh check`: every problem of compose files before anything runs."""
+"""`vipmesh check`: reports every problem of compose files before anything runs."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from mesh.model.problem import Severity
 
 
 def check(options: argparse.Namespace) -> int:
-    """Exit status 1: there is an error; warnings alone are none."""
+    """Run `vipmesh check`. Exit status 1 if there is an error; warnings alone do not count."""
     known = load_settings(options.config)
     problems = check_files(options.files, os.environ, domain=known.dns_domain, pool=known.vip_pool)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)

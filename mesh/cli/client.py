@@ -1,4 +1,4 @@
-"""Asking a running daemon, over its unix socket or TCP."""
+"""A client of the admin API of a running daemon, over its unix socket or TCP."""
 
 import argparse
 import http.client
@@ -10,30 +10,33 @@ from typing import Any, NamedTuple
 from mesh.model.errors import CodedText, MeshError, SettingsError
 
 REQUEST_TIMEOUT = 5.0
-"""Seconds that an answer may take."""
+"""Seconds that a response may take."""
 STREAM_TIMEOUT = 40.0
-"""Seconds of silence in a stream after which the daemon is taken to be gone; it says something each 15 s."""
+"""Seconds of silence after which the daemon counts as gone; it sends at least a comment every 15 s."""
 _JSON = "application/json"
 
 
 class DaemonUnreachableError(MeshError):
-    """No daemon answers, or not as one does. The text ends with the remedy."""
+    """No daemon answers, or its response is unusable. The text ends with the remedy."""
 
 
 class Reply(NamedTuple):
     """A response of the daemon."""
 
     body: str
+    """The body as text."""
     headers: http.client.HTTPMessage
+    """The headers."""
 
 
 class AdminClient:
-    """The daemon that the options name: `--admin`, or the settings' `[admin] listen`."""
+    """Sends requests to the daemon that the options name: `--admin`, or `[admin] listen` of the settings."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Raises `SettingsError`."""
         self._options = options
         self.listen: str = options.admin or self._settings_listen()
+        """`unix:///PATH` or `HOST:PORT`."""
         self._headers = self._proof()
 
     def ask(
@@ -44,9 +47,9 @@ class AdminClient:
         timeout: float = REQUEST_TIMEOUT,
         accept: str = _JSON,
     ) -> Reply:
-        """The response to a GET, or to a POST of what is given; that of a refusal (409), too.
+        """Return the response to a GET, or to a POST of `given`; status 409, a refusal, is a response, too.
 
-        Raises `DaemonUnreachableError`.
+        `timeout` is in seconds. Raises `DaemonUnreachableError`.
         """
         try:
             return self._ask(path, given, timeout, accept)
@@ -66,8 +69,9 @@ class AdminClient:
             connection.close()
 
     def follow(self, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Name and data of each server-sent event, until the reader has enough. Raises `DaemonUnreachableError`, also
-        when the daemon ends it.
+        """Yield name and data of each server-sent event.
+
+        Raises `DaemonUnreachableError`, also when the daemon ends the stream.
         """
         connection = self._connection(STREAM_TIMEOUT)
         name, data = "", ""
@@ -85,7 +89,7 @@ class AdminClient:
                 elif not what and data:
                     yield name, json.loads(data)
                     name, data = "", ""
-            raise http.client.HTTPException("it has ended")
+            raise http.client.HTTPException("the stream has ended")
         except (OSError, http.client.HTTPException) as error:
             raise self._no_answer(error) from error
         finally:
@@ -111,7 +115,7 @@ class AdminClient:
         return load_settings(self._options.config).admin_listen
 
     def _proof(self) -> Mapping[str, str]:
-        """What to send along over TCP: the token of the settings."""
+        """Return the headers that authenticate over TCP: the token of the settings, if they have one."""
         if self.listen.startswith("unix://"):
             return {}
         from mesh.cli.settings import load_settings
@@ -129,7 +133,7 @@ class AdminClient:
 
 
 class _UnixHttpConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket; the standard library has it only for TCP."""
+    """HTTP over a unix socket; the standard library supports only TCP."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)

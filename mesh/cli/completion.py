@@ -1,4 +1,4 @@
-"""`vipmesh completion SHELL`: a script that completes verbs, options and files. It is static: nothing runs at a TAB."""
+"""`vipmesh completion SHELL`: prints a static script that completes verbs, options and files."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from mesh.cli.parser import build_parser
 
 
 def completion(options: argparse.Namespace) -> int:
-    """The script on standard output."""
+    """Run `vipmesh completion`: print the script. Exit status 0."""
     whole = build_parser()
     _complete_files(whole)
     print(shtab.complete(whole, options.shell))
@@ -17,6 +17,7 @@ def completion(options: argparse.Namespace) -> int:
 
 
 def _complete_files(of: argparse.ArgumentParser) -> None:
+    """Mark the arguments that are files, also those of every verb."""
     for action in of._actions:  # noqa: SLF001 (argparse offers no other way)
         if action.type is Path:
             action.complete = shtab.FILE  # type: ignore[attr-defined]

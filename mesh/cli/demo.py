@@ -1,8 +1,8 @@
-"""`vipmesh demo`: the whole path on loopback, told while it happens.
+"""`vipmesh demo`: shows the whole request path on loopback while it happens.
 
-It starts the daemon on the example stack, real HTTP instances for its `x-endpoints`, and a client that goes the way a
-user's would: ask the name server, connect to the VIP. Then one instance dies, is pruned, and comes back. Nothing of
-it needs root, a kernel feature or another server, and nothing is left behind.
+The demo starts the daemon on the example stack, real HTTP instances for its `x-endpoints`, and a client that does what
+a user's client does: ask the name server, connect to the VIP. Then one instance dies, is pruned, and returns. The demo
+needs no root, no kernel feature and no other server, and leaves nothing behind.
 """
 
 import asyncio
@@ -35,8 +35,9 @@ from meshdns.message import build_upstream_query, parse_reply
 from meshdns.rdata import RecordType, encode_name
 
 EXAMPLE_FILE = Path("examples/restserver/compose.yaml")
+"""The compose file of the example stack."""
 EXAMPLE_ROOTS = (Path(__file__).resolve().parents[2], Path(sys.prefix, "share", "vipmesh"))
-"""Where examples are: in a source tree, or where a wheel has put them."""
+"""The directories that may contain it: the source tree, and where a wheel installs it."""
 
 SETTINGS = """
 [vip]
@@ -55,15 +56,19 @@ token_file = "{directory}/token"
 [source.compose]
 files = ["{file}"]
 """
+"""The settings of the demo's daemon."""
 
 REQUEST_INTERVAL = 0.5
 """Seconds between two requests of the demo's client."""
 REPORT_INTERVAL = 5.0
-"""Seconds between two lines of the client's account."""
+"""Seconds between two reports of the client's requests."""
 
 
 async def run_demo(file: Path | None, environment: Mapping[str, str]) -> None:
-    """Run the demo until Ctrl-C or SIGTERM. Raises what `daemon.run` raises, alone or in an exception group."""
+    """Run the demo until Ctrl-C or SIGTERM. Raises what `run_daemon` raises, alone or in an exception group.
+
+    `file` is a compose file, or None for the example stack.
+    """
     compose = file or next(
         (root / EXAMPLE_FILE for root in EXAMPLE_ROOTS if (root / EXAMPLE_FILE).exists()), EXAMPLE_FILE
     )
@@ -94,7 +99,7 @@ async def run_demo(file: Path | None, environment: Mapping[str, str]) -> None:
         finally:
             for instance in instances:
                 await instance.stop()
-    print("\nThe demo has ended; nothing of it is left.")
+    print("\nThe demo has ended and left nothing behind.")
 
 
 def _make_token(file: Path) -> None:
@@ -103,7 +108,7 @@ def _make_token(file: Path) -> None:
 
 
 def _port_offset() -> int:
-    """0 if port 80 of a loopback address is ours to take; without that right, or behind a web server, 8000."""
+    """Return 0 if this process can listen on port 80 of a loopback address, else 8000."""
     with socket.socket() as trial:
         try:
             trial.bind(("127.112.255.254", 80))
@@ -113,7 +118,7 @@ def _port_offset() -> int:
 
 
 def _listed(compose: Path, environment: Mapping[str, str]) -> tuple[Instance, ...]:
-    """The instances that the demo has to start. Raises `StartError` where it cannot."""
+    """Return the instances that the demo has to start. Raises `StartError` if it cannot start them."""
     instances, problems = ComposeSource([compose], env=environment).read()
     if not instances:
         message = f"{compose} has no service with x-endpoints, so the demo has nothing to start"
@@ -127,7 +132,7 @@ def _listed(compose: Path, environment: Mapping[str, str]) -> tuple[Instance, ..
 
 
 class DemoInstance:
-    """A real HTTP server that stands for one container."""
+    """An HTTP server that stands for one container."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -137,11 +142,11 @@ class DemoInstance:
 
     @property
     def name(self) -> str:
-        """`127.0.0.11:18080`, which is also what it answers."""
+        """The address, `127.0.0.11:18080`, which the server also answers with."""
         return f"{self._instance.address}:{self.port}"
 
     async def start(self) -> None:
-        """Listen. Raises `StartError`."""
+        """Start to listen. Raises `StartError`."""
         app = web.Application()
         app.router.add_get("/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -154,7 +159,7 @@ class DemoInstance:
             ) from error
 
     async def stop(self) -> None:
-        """Die at once, as a killed container does; not running: nothing is done."""
+        """Stop at once, as a killed container does; does nothing if it is not running."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -164,7 +169,7 @@ class DemoInstance:
 
 
 class DemoStory:
-    """What the demo shows, told as it happens."""
+    """Prints the events of the demo as they happen."""
 
     def __init__(
         self, running: RunningDaemon, compose: Path, settings: Settings, instances: list[DemoInstance]
@@ -179,7 +184,7 @@ class DemoStory:
         self._answers: Counter[str] = Counter()
 
     async def tell(self) -> None:
-        """Show the service, then a death and a return; goes on as a client until cancelled."""
+        """Show the service, the failure of an instance and its return; then go on as a client until cancelled."""
         service = await self._until(lambda service: len(service.virtual_servers) > 0)
         name, url = service.name, self._url(service)
         self._introduce(service, url)
@@ -191,14 +196,14 @@ class DemoStory:
             tasks.create_task(self._account(), name="account")
             if len(self._instances) > 1:
                 await self._death_and_return(self._instances[-1])
-            self._say("that is the whole story; Ctrl-C ends it")
+            self._say("the demo is complete; Ctrl-C ends it")
 
     async def _death_and_return(self, victim: DemoInstance) -> None:
         everyone = len(self._instances)
         await asyncio.sleep(REPORT_INTERVAL)
         await victim.stop()
         died = time.monotonic()
-        self._say(f"{victim.name} dies, as under `docker kill`")
+        self._say(f"{victim.name} is killed, as by `docker kill`")
         service = await self._until(lambda service: _serving(service) < everyone)
         reason = next(endpoint.last_probe for endpoint in service.endpoints if not endpoint.serving)
         self._say(f"{victim.name} is pruned {time.monotonic() - died:.1f} s later; last probe: {reason}")
@@ -233,7 +238,7 @@ class DemoStory:
         return f"http://{address}:{port}/"
 
     async def _until(self, holds: Callable[[ServiceStatus], bool]) -> ServiceStatus:
-        """The first service as soon as the condition holds for it."""
+        """Return the first service as soon as the condition holds for it."""
         while True:
             services = [service for service in self._running.status().services if service.endpoints]
             if services and holds(services[0]):
@@ -241,7 +246,7 @@ class DemoStory:
             await asyncio.sleep(0.05)
 
     async def _client(self, name: str, url: str) -> None:
-        """Resolve, connect, ask; a new connection each time, as different users would."""
+        """Resolve the name, connect and send a request, with a new connection each time, as different users would."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while True:
                 await asyncio.sleep(REQUEST_INTERVAL)
@@ -254,6 +259,7 @@ class DemoStory:
                     self._answers["failed"] += 1
 
     async def _account(self) -> None:
+        """Report the client's requests at regular intervals."""
         while True:
             await asyncio.sleep(REPORT_INTERVAL)
             failed = self._answers.pop("failed", 0)
@@ -266,7 +272,7 @@ class DemoStory:
 
 
 def _resolve(name: str, server: tuple[str, int]) -> str:
-    """The IPv4 address of a name. Raises `OSError` if the name server does not answer, or not with one address."""
+    """Return the IPv4 address of a name. Raises `OSError` unless the name server answers with one address."""
     question = encode_name(name) + struct.pack("!HH", RecordType.A, 1)
     with socket.socket(type=socket.SOCK_DGRAM) as udp:
         udp.settimeout(2)

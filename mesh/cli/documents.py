@@ -1,7 +1,7 @@
-"""What programs get of the verbs that answer by themselves; `docs/cli.md` describes each field.
+"""The JSON documents of the verbs that do not ask the daemon for one; `docs/cli.md` lists their fields.
 
-`status` and `explain` give what the admin API gives, which `mesh/api/openapi.yaml` describes. Fields are added, never
-changed or taken away; a program ignores those that it does not know.
+`status` and `explain` print the documents of the admin API, which `mesh/api/openapi.yaml` describes. Fields are added,
+never changed or removed; a program must ignore fields that it does not know.
 """
 
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FailureDocument:
-    """The verb could not be carried out."""
+    """A verb that could not be carried out."""
 
     error: str
-    """What, why, and what to do instead; a line for each thing that is wrong."""
+    """The messages, one line each: subject, state and remedy."""
     codes: tuple[str, ...] = ()
-    """Where `docs/errors.md` says more."""
+    """Their codes, which `docs/errors.md` explains."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeDocument:
-    """Of `drain`, `undrain`, `stop`."""
+    """The result of `drain`, `maintenance`, `undrain` or `stop`."""
 
     verb: str
     done: tuple[str, ...]
-    """Ids of the endpoints, in the order in which they were named."""
+    """The ids of the endpoints that were changed, in the order of the command line."""
     error: str | None = None
-    """Why the next one was not; those after it were not tried."""
+    """Why the next endpoint was refused, which also ended the verb; None if all were changed."""
     code: str | None = None
-    """Where `docs/errors.md` says more of the error."""
+    """The code of the error, which `docs/errors.md` explains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,38 +35,40 @@ class ProblemDocument:
     """A problem of a file."""
 
     severity: str
-    """`error`: it is refused; `warning`: it is taken, without the part that is named."""
+    """`error` if the setting is refused; `warning` if it is used without the part that is named."""
     where: str | None
-    """`FILE:LINE`."""
+    """`FILE:LINE`; None if no place is known."""
     subject: str
-    """What it is about: `service server, label mesh.routing.port_80`."""
+    """The thing that the problem is about: `service server, label mesh.routing.port_80`."""
     label: str | None
-    """The label's full key, if it is about one."""
+    """The full key of the label; None if the problem is not about one."""
     reason: str
+    """The state: why it is a problem."""
     remedy: str
-    """What to write instead."""
+    """The remedy: what to write instead."""
     code: str | None
-    """Where `docs/errors.md` says more."""
+    """The code of the message, which `docs/errors.md` explains."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckDocument:
-    """Of `check`."""
+    """The result of `check`."""
 
     files: tuple[str, ...]
+    """The files that were checked."""
     errors: int
     warnings: int
     problems: tuple[ProblemDocument, ...]
-    """In order of the files, then of lines."""
+    """Every problem, in order of the files, then of lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class TeardownDocument:
-    """Of `teardown`."""
+    """The result of `teardown`."""
 
     removed: tuple[str, ...]
-    """What was taken away from the kernel, a line each."""
+    """The kernel state that was removed, one line each."""
     failed: tuple[str, ...]
-    """What could not be, and why."""
+    """The state that could not be removed, and why, one line each."""
     claims: str
-    """The URL of the store, which keeps what was given away."""
+    """The URL of the store, which keeps the claims."""

@@ -1,4 +1,4 @@
-"""`vipmesh drain`, `maintenance`, `undrain` and `stop`: what a running daemon is told to do."""
+"""`vipmesh drain`, `maintenance`, `undrain` and `stop`: actions of a running daemon."""
 
 import argparse
 import json
@@ -9,7 +9,9 @@ from mesh.cli.documents import ChangeDocument
 from mesh.cli.output import complain, print_json
 
 _PATIENCE = 86400.0
-"""Seconds: a drain takes as long as the daemon's drain timeout, and a stop as long as the container's."""
+"""Seconds that a response may take: it comes after the drain, up to the drain timeout, and after the stop of a
+container.
+"""
 _DONE = {
     "drain": "drained",
     "maintenance": "drained and not probed",
@@ -19,7 +21,10 @@ _DONE = {
 
 
 def _change(verb: str, options: argparse.Namespace) -> int:
-    """One after the other, so that two endpoints of a service are never gone at once. Exit status 1: a refusal."""
+    """Change the endpoints one after the other, so that two endpoints of a service are never gone at once.
+
+    Exit status 1 after the first refusal, which ends it.
+    """
     daemon = AdminClient(options)
     done: list[str] = []
     error: str | None = None

@@ -1,7 +1,7 @@
-"""`vipmesh check`: every problem of compose files, with the file and the line, before anything runs.
+"""`vipmesh check`: finds every problem of compose files, with file and line, before anything runs.
 
-Each file is looked at by itself. What only the cluster can know, that another project holds a name, is not found
-here; what two services of one file both claim is.
+Each file is checked on its own. A conflict between two services of one file is found; a conflict with another project
+is known to the cluster only.
 """
 
 import re
@@ -23,9 +23,9 @@ _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
 def check_files(
     paths: Sequence[Path], env: Mapping[str, str], *, domain: Name, pool: Pool | None = None
 ) -> list[Problem]:
-    """Every problem of the files, in order of `paths` and then of lines; each has `where`.
+    """Return every problem of the files, in order of `paths` and then of lines; each has `where`.
 
-    `env` fills in the variables, `domain` completes bare names, fixed VIPs must lie in `pool` if one is given.
+    `env` supplies the variables, `domain` completes bare names, and fixed VIPs must lie in `pool` unless it is None.
     """
     problems: list[Problem] = []
     for path in paths:
@@ -36,6 +36,7 @@ def check_files(
 
 
 def _check_services(file: ComposeFile, project: str, domain: Name, pool: Pool | None) -> Iterator[Problem]:
+    """Yield the problems of each service, and the conflicts between services."""
     claims: dict[object, _ExclusiveClaim] = {}
     for name, declared in file.services.items():
         subject = f"service {escape_unprintable(name)}"
@@ -53,24 +54,27 @@ def _check_services(file: ComposeFile, project: str, domain: Name, pool: Pool | 
 
 @dataclass(frozen=True, slots=True)
 class _ExclusiveClaim:
-    """What only one service can have."""
+    """A name, VIP or published port, which only one service can hold."""
 
     service: str
     code: Code
     key: object
     what: str
-    """`the name restserver.local`."""
+    """The claimed thing in words: `the name restserver.local`."""
     label: str | None
     where: str
     remedy: str
 
     def refusal(self, first: "_ExclusiveClaim", subject: str) -> Problem:
+        """Return the problem of a claim that another service of the file makes first."""
         about = subject if self.label is None else f"{subject}, label {escape_unprintable(self.label)}"
         reason = f"{self.what} is already claimed by service {escape_unprintable(first.service)} ({first.where})"
         return Problem(self.code, Severity.ERROR, about, reason, self.remedy, self.label, self.where)
 
 
 def _claims(declared: ComposeService, service: Service) -> Iterator[_ExclusiveClaim]:
+    """Yield everything that only this service may hold."""
+
     def claim(code: Code, key: object, what: str, label: str | None, remedy: str) -> _ExclusiveClaim:
         full = label_key(declared.labels, label) if label is not None else None
         where = declared.label_where.get(full or "", declared.where)
@@ -95,5 +99,6 @@ def _claims(declared: ComposeService, service: Service) -> Iterator[_ExclusiveCl
 
 
 def _line(problem: Problem) -> int:
+    """Return the line that a problem is on; 0 if it is unknown."""
     match = _WHERE.fullmatch(problem.where or "")
     return int(match[2]) if match and match[2] else 0

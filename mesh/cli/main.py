@@ -1,7 +1,7 @@
-"""`vipmesh`: run the daemon, try it out, check files, ask a running daemon.
+"""`vipmesh`: runs the daemon, the demo, checks, and requests to a running daemon.
 
-Exit status: 0 done; 1 the answer is no (`check` found an error, the daemon could not start or be asked);
-2 wrong usage. What a verb needs is imported when it is asked for, so that `status` and `check` start fast.
+Exit status: 0 for success; 1 for failure (`check` found an error, the daemon could not start or be reached); 2 for
+wrong usage. The modules of a verb are imported only when it runs, so that `status` and `check` start fast.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from mesh.model.errors import SettingsError, leaf_exceptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status."""
+    """Run one verb and return its exit status. `arguments` is the command line, None for `sys.argv`."""
     options = build_parser().parse_args(arguments)
     status = 0
     try:
@@ -26,6 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         status = report_failure(options, (line for error in leaf_exceptions(group) for line in error.lines))
     except* BrokenPipeError:
-        # The reader left (`vipmesh status | head`): that is its right. Keep the interpreter's last flush quiet.
+        # The reader left, as in `vipmesh status | head`. Let the flush of standard output at exit succeed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status

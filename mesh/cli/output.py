@@ -1,4 +1,4 @@
-"""Standard output and standard error of the verbs."""
+"""Prints results to standard output and messages to standard error."""
 
 import argparse
 import sys
@@ -8,14 +8,14 @@ from mesh.model.errors import CodedText
 
 
 def print_json(value: object) -> None:
-    """One document, indented, that ends the output."""
+    """Print a value as one indented JSON document."""
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def report_failure(options: argparse.Namespace, errors: Iterable[CodedText]) -> int:
-    """Say what is wrong, a line for each error, where the reader looks for it; the exit status."""
+    """Report errors, one line each, as text or as a JSON document, and return exit status 1."""
     errors = tuple(errors)
     if getattr(options, "json", False):
         from mesh.cli.documents import FailureDocument
@@ -30,7 +30,7 @@ def report_failure(options: argparse.Namespace, errors: Iterable[CodedText]) -> 
 
 
 def complain(error: str, code: str | None) -> None:
-    """Write an error to standard error; `code` comes after its first line, None: it has none."""
+    """Print an error to standard error. `code` follows its first line; None for an error without one."""
     first, *more = error.splitlines() or [""]
     for line in (first if code is None else f"{first} [{code}]", *more):
         print(f"vipmesh: {line}", file=sys.stderr)

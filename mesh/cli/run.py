@@ -1,4 +1,4 @@
-"""`vipmesh run`, `demo` and `teardown`: what does its work itself and tells of it in a log."""
+"""`vipmesh run`, `demo` and `teardown`: the verbs that do their work in this process and log it."""
 
 import argparse
 import logging
@@ -25,7 +25,7 @@ from mesh.util.logging.handler import log_to, shape_log
 
 
 def run(options: argparse.Namespace) -> int:
-    """The daemon, until it is told to end. Exit status 1: it cannot start."""
+    """Run `vipmesh run`: the daemon, until it is stopped. Exit status 1 if it cannot start."""
     log_to(sys.stderr.fileno(), verbose=options.verbose)
 
     def read() -> Settings:
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """The demo tells its story on standard output; of the daemon's log only what is wrong belongs into it."""
+    """Run `vipmesh demo`. The demo prints to standard output; of the daemon's log it shows errors only."""
     log_to(sys.stderr.fileno(), verbose=options.verbose)
     if not options.verbose:
         logging.getLogger().setLevel(logging.ERROR)
@@ -48,7 +48,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def teardown(options: argparse.Namespace) -> int:
-    """Exit status 1: something could not be removed, or a daemon runs."""
+    """Run `vipmesh teardown`. Exit status 1 if something could not be removed, or if a daemon runs."""
     log_to(sys.stderr.fileno(), verbose=options.verbose)
     known = load_settings(options.config)
     done: list[TeardownDocument] = []
@@ -71,6 +71,7 @@ def teardown(options: argparse.Namespace) -> int:
 
 
 def _until_done(options: argparse.Namespace, work: Coroutine[Any, Any, None]) -> int:
+    """Run the work to its end, report its errors, and return the exit status."""
     status = 0
     try:
         uvloop.run(work)

@@ -1,4 +1,4 @@
-"""The settings of the command line: the file that it names, or the usual one, and the environment."""
+"""Loads the settings of the command line: from the given file or the default one, and the environment."""
 
 import os
 import socket
@@ -9,10 +9,11 @@ from mesh.model.codes import Code
 from mesh.model.errors import CodedText, SettingsError
 
 DEFAULT_FILE = Path("/etc/vipmesh.toml")
+"""The settings file that is read if it exists and none is given."""
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Raises `SettingsError`."""
+    """Return the settings of a file, None for the default one. Raises `SettingsError`."""
     file = path or DEFAULT_FILE
     try:
         text = file.read_text() if path is not None or file.exists() else ""

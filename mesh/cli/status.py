@@ -1,4 +1,4 @@
-"""`vipmesh status` and `vipmesh explain`: what a running daemon says of itself."""
+"""`vipmesh status` and `vipmesh explain`: print documents of a running daemon."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from mesh.cli.output import report_failure
 
 
 def status(options: argparse.Namespace) -> int:
-    """All that the daemon does. Exit status 1: no daemon answers."""
+    """Run `vipmesh status`. Exit status 1 if no daemon answers."""
     try:
         if options.json:
             print(json.dumps(json.loads(AdminClient(options).ask("/v1/status").body), indent=2))
@@ -21,7 +21,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def explain(options: argparse.Namespace) -> int:
-    """The way of a request. Exit status 1: it leads nowhere, or no daemon answers."""
+    """Run `vipmesh explain`. Exit status 1 if the request reaches no endpoint, or if no daemon answers."""
     path = f"/v1/explain?of={quote(options.asked, safe='')}"
     try:
         reply = AdminClient(options).ask(path, accept="application/json" if options.json else "text/plain")
@@ -35,9 +35,9 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def _of_earlier_daemon(options: argparse.Namespace, body: str) -> int:
-    """Print the explanation of a daemon that runs an earlier version, as during an upgrade: it sends JSON alone.
+    """Print the explanation of a daemon of an earlier version, as during an upgrade: it sends JSON only.
 
-    Its text has no codes, since the JSON form has none.
+    The text has no codes, since the JSON form has none.
     """
     import msgspec
 

@@ -1,4 +1,4 @@
-"""`vipmesh top`: what goes through the services of this worker, as it changes."""
+"""`vipmesh top`: shows the traffic of each service of this worker, updated continuously."""
 
 import argparse
 import contextlib
@@ -13,15 +13,15 @@ from mesh.cli.output import report_failure
 from mesh.cli.top_view import TopBoard, TopSnapshot, render_top
 
 _SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-"""xterm's alternate screen without a cursor, and back: what was on the terminal is there again afterwards."""
+"""xterm's alternate screen without a cursor, and back: leaving it restores the terminal."""
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 _WIDE = 1000
-"""Characters; where there is no terminal nothing is left out."""
+"""Characters of a line without a terminal, so that nothing is left out."""
 
 
 def top(options: argparse.Namespace) -> int:
-    """Until it is interrupted, or as often as was asked for. Exit status 1: the daemon answers no more."""
+    """Run `vipmesh top` until interrupted or after `--count` updates. Exit status 1 if the daemon is gone."""
     daemon = AdminClient(options)
     on_screen = sys.stdout.isatty() and not options.json and options.count is None
     try:
@@ -38,7 +38,7 @@ def top(options: argparse.Namespace) -> int:
 
 
 def _moments(daemon: AdminClient) -> Iterator[TopSnapshot]:
-    """Without the first one, which has no rates yet, where there will be some."""
+    """Yield a snapshot for each `flow` event, without the first if it has no rates yet."""
     board, first = TopBoard(), True
     for name, event in daemon.follow("/v1/events"):
         now = board.take(name, event)
@@ -54,7 +54,7 @@ def _show(now: TopSnapshot, options: argparse.Namespace, *, on_screen: bool) -> 
     if not on_screen:
         print(*render_top(now, _WIDE, _WIDE**2), "", sep="\n", flush=True)
         return
-    columns, lines = os.get_terminal_size(sys.stdout.fileno())  # as it is now
+    columns, lines = os.get_terminal_size(sys.stdout.fileno())  # each time, since the terminal may be resized
     table = f"{_REST_OF_LINE}\n".join(render_top(now, columns, lines))
     print(_HOME, table, _REST_OF_LINE, _REST_OF_SCREEN, sep="", end="", flush=True)
 

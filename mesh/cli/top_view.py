@@ -1,7 +1,7 @@
-"""What goes through a worker, as `vipmesh top` shows it: the events of the admin API -> a table. Pure.
+"""Turns the events of the admin API into the table of `vipmesh top`. Pure.
 
-The busiest service comes first, and under it its endpoints that have connections. What is too long or too much for the
-terminal is left out at the end, and said. Names come from labels: whatever could move the cursor is shown as `?`.
+The busiest service comes first, followed by its endpoints that have connections. Lines that do not fit the terminal are
+left out at the end, with a note. Names come from labels: characters that could move the cursor are shown as `?`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,40 +14,49 @@ _COLUMNS = f"{'SERVING':>9} {'CONNECTIONS':>12} {'NEW/s':>8} {'IN/s':>8} {'OUT/s
 
 @dataclass(frozen=True, slots=True)
 class TopRow:
-    """One service; what is not counted or not known yet is None."""
+    """The traffic of one service. A value that is not counted or not known yet is None."""
 
     name: str
     owner: str
+    """The declaration that it comes from, `project/service`."""
     vip: str | None
+    """The VIP; None if it was refused."""
     serving: int
+    """The number of endpoints that take connections."""
     endpoints: int
+    """The number of endpoints."""
     connections: int
-    """Established now."""
+    """Connections that are established now."""
     opened: float | None
-    """Connections in a second."""
+    """New connections per second."""
     bytes_in: float | None
-    """Octets in a second from clients."""
+    """Bytes per second from clients."""
     bytes_out: float | None
+    """Bytes per second to clients."""
     busy: Mapping[str, int] = field(default_factory=dict)
-    """Connections of the endpoints that have any, by their name, else their id."""
+    """The established connections of each endpoint that has any, by its name, or its id without a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopSnapshot:
-    """One moment of a worker."""
+    """The traffic of a worker at one moment. A value that is not counted or not known yet is None."""
 
     worker: str
     data_plane: str
     connections: int
+    """Connections that are established now."""
     opened: float | None
+    """New connections per second."""
     bytes_in: float | None
+    """Bytes per second from clients."""
     bytes_out: float | None
+    """Bytes per second to clients."""
     services: tuple[TopRow, ...]
-    """The busiest first."""
+    """Every service, the busiest first."""
 
 
 class TopBoard:
-    """Takes the events in their order."""
+    """Collects the events of a worker, in their order."""
 
     def __init__(self) -> None:
         self._worker: Mapping[str, Any] = {}
@@ -55,7 +64,7 @@ class TopBoard:
         self._ready = False
 
     def take(self, name: str, event: Mapping[str, Any]) -> TopSnapshot | None:
-        """One event; what there is to show after it, if it says what goes through."""
+        """Take one event. Returns what to show after a `flow` event, or None."""
         match name:
             case "worker":
                 self._worker = event
@@ -103,7 +112,7 @@ class TopBoard:
 
 
 def render_top(top: TopSnapshot, columns: int, lines: int) -> list[str]:
-    """The table for a terminal of this size, not a line more."""
+    """Return the lines of the table for a terminal of this size, at most `lines` of them."""
     serving, endpoints = sum(row.serving for row in top.services), sum(row.endpoints for row in top.services)
     flow = f"in {_octets(top.bytes_in)}  out {_octets(top.bytes_out)}"
     head = [
@@ -115,7 +124,7 @@ def render_top(top: TopSnapshot, columns: int, lines: int) -> list[str]:
     body = [line for row in top.services for line in _lines(row)]
     room = max(1, lines - len(head))
     if len(body) > room:
-        body = [*body[: room - 1], f"... {len(body) - room + 1} lines more: a larger terminal, or --json, has them"]
+        body = [*body[: room - 1], f"... {len(body) - room + 1} more lines; enlarge the terminal or use --json"]
     return [_plain(line)[:columns] for line in (*head, *body)]
 
 
@@ -128,7 +137,7 @@ def _lines(row: TopRow) -> Iterator[str]:
 
 
 def _rate(rate: float | None) -> str:
-    """`-`, `0.4`, `17`, `1.2k`."""
+    """Format a rate: `-` for None, else `0.4`, `17`, `1.2k`."""
     if rate is None:
         return "-"
     unit = 0

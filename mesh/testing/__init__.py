@@ -1,1 +1,1 @@
-"""Stateful fakes of the Protocols; each passes the contract tests of the real thing."""
+"""Fakes of the Protocols, which keep state in memory; each passes the contract tests of the real implementation."""

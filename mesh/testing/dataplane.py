@@ -1,4 +1,4 @@
-"""A data plane in memory that refuses what a kernel would."""
+"""A data plane in memory that refuses the same operations as a kernel."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
@@ -17,26 +17,28 @@ _METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIR
 
 
 class FakeDataPlane(DataPlane):
-    """The `DataPlane` of tests. `gone` makes it a plane that no longer answers, with that text."""
+    """Implements `DataPlane` for tests."""
 
     name = "fake"
     forwards_in_kernel = True
 
     def __init__(self, table: Table | None = None) -> None:
         self.table = table or Table()
+        """The programmed table; a test may replace it, as a change from outside does."""
         self.applied = 0
-        """Operations that were carried out, ever."""
+        """The number of operations that were carried out so far."""
         self.asked: list[Collection[VirtualKey] | None] = []
-        """What each `read` was about."""
+        """The argument `only` of each `read` so far, in order."""
         self.gone: str | None = None
+        """A message: every call raises `DataPlaneError` with it. None: the data plane answers."""
         self.active: dict[BackendKey, int] = {}
-        """What `connections` says; a place that is not there has none."""
+        """The result of `connections`; a missing place has no connections."""
         self.carried: dict[VirtualKey, TrafficCounters] = {}
-        """What `traffic` says; a virtual server that is not there has had none."""
+        """The result of `traffic`; a missing virtual server has had no traffic."""
         self._refusals: list[tuple[Callable[[Operation], bool], str]] = []
 
     def fail_next(self, predicate: Callable[[Operation], bool], reason: str) -> None:
-        """Refuse the next operation for which the predicate is true, once."""
+        """Refuse the next operation for which the predicate is true, once, with this reason."""
         self._refusals.append((predicate, reason))
 
     @override
@@ -52,7 +54,8 @@ class FakeDataPlane(DataPlane):
             try:
                 after = apply_operations(self.table, operations)
             except OperationRefusedError:
-                pass  # somebody was quicker: one by one then
+                # The table was changed from outside: run the operations one by one, so that only some of them fail.
+                pass
             else:
                 self.applied += len(operations)
                 self.table = after
@@ -80,10 +83,10 @@ class FakeDataPlane(DataPlane):
 
     @override
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
     def dump(self) -> str:
-        """What is programmed, as `ipvsadm -Sn` would print it (ipvsadm(8))."""
+        """Return what is programmed, in the format of `ipvsadm -Sn` (ipvsadm(8))."""
         return "".join(f"{line}\n" for line in self._lines())
 
     def _answer(self) -> None:

@@ -1,4 +1,4 @@
-"""A worker's network that is as it is told to be."""
+"""A worker's network whose addresses a test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,14 +10,14 @@ from mesh.model.service import Address
 
 
 class FakeHost(HostNetwork):
-    """Begins with 192.0.2.1; `has` changes it and gives word, also when it is told the same again."""
+    """Implements `HostNetwork`: it has the address 192.0.2.1 until `has` sets other ones."""
 
     def __init__(self) -> None:
         self._changes: asyncio.Queue[frozenset[Address]] = asyncio.Queue()
         self._addresses = frozenset(["192.0.2.1"])
 
     def has(self, *addresses: Address) -> None:
-        """These are the worker's addresses now."""
+        """Set the worker's addresses, and notify the watcher, also if they are the same as before."""
         self._addresses = frozenset(addresses)
         self._changes.put_nowait(self._addresses)
 

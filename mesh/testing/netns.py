@@ -1,6 +1,7 @@
-"""Network namespaces for tests and benches that move addresses, routes or IPVS: nothing they do is seen outside.
+"""Network namespaces for tests and benches that change addresses, routes or IPVS without any effect outside.
 
-A socket belongs to the namespace its thread was in when it was made, and stays there; threads and children inherit.
+A socket belongs to the namespace that its thread was in when it was made, and stays there. Threads and child processes
+inherit the namespace (network_namespaces(7)).
 """
 
 import ctypes
@@ -16,9 +17,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Namespace:
-    """A network namespace that lives as long as something holds it: this, a socket, a process.
+    """A network namespace, which exists as long as a reference to it: this object, a socket or a process.
 
-    To make one raises `PermissionError` without CAP_SYS_ADMIN.
+    The constructor raises `PermissionError` without CAP_SYS_ADMIN.
     """
 
     def __init__(self) -> None:
@@ -28,33 +29,33 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """What `ip link ... netns` takes."""
+        """The path of the namespace, as `ip link ... netns` takes it."""
         return f"/proc/{os.getpid()}/fd/{self._fd}"
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """This thread is in it; await nothing inside that other tasks could share."""
+        """Move this thread into the namespace and back; await nothing inside, since other tasks would run in it too."""
         with _returning():
             _call("setns", self._fd, _CLONE_NEWNET)
             yield
 
     def ip(self, *commands: str) -> None:
-        """Run `ip` commands in it."""
+        """Run `ip` commands in the namespace."""
         with self.entered():
             run_ip(*commands)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the reference; the namespace ends when there is no other one."""
         os.close(self._fd)
 
 
 def run_ip(*commands: str) -> None:
-    """Run `ip` commands in this thread's namespace."""
+    """Run `ip` commands in this thread's namespace, and raise `AssertionError` if one fails."""
     run_command("ip", "-batch", "-", given="\n".join(commands))
 
 
 def run_command(*command: str, given: str = "") -> str:
-    """What a command prints; it must succeed."""
+    """Return the output of a command. Raises `AssertionError` if it fails; it may take 60 s."""
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
     return done.stdout
@@ -62,6 +63,7 @@ def run_command(*command: str, given: str = "") -> str:
 
 @contextmanager
 def _returning() -> Iterator[None]:
+    """Move this thread back to its namespace at the end."""
     home = os.open(_OURS, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield
@@ -71,6 +73,7 @@ def _returning() -> Iterator[None]:
 
 
 def _call(name: str, *args: int) -> None:
+    """Call a function of libc. Raises `OSError`."""
     if getattr(_libc, name)(*args):
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")

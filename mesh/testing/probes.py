@@ -1,4 +1,4 @@
-"""Endpoints that exist only as answers: the `Check` for tests of what asks them."""
+"""A check without network: tests set the answer of each endpoint."""
 
 import asyncio
 from collections import Counter
@@ -11,43 +11,47 @@ from mesh.model.service import Address
 
 @dataclass(frozen=True, slots=True)
 class RecordedCheck:
-    """One question that was put: when (the loop's clock), and to whom."""
+    """One call of the check."""
 
     at: float
+    """When it began, in seconds of the event loop's clock."""
     address: Address
     port: int
 
 
 class FakeCheck:
-    """Answers as told, in the time it is told to take; an endpoint that nobody has set up refuses.
+    """Implements `Check`: gives the configured answer after the configured time. An unknown endpoint refuses.
 
-    Like a real check it is done within `probe.timeout`. It fails the test if one endpoint is asked while it is still
-    being asked.
+    It ends within `probe.timeout`, as a real check does, and fails the test if an endpoint is checked twice at once.
     """
 
     def __init__(self) -> None:
         self.asked: list[RecordedCheck] = []
+        """Every call so far, in order."""
         self.cancelled: list[RecordedCheck] = []
+        """The calls that were cancelled."""
         self.in_flight = 0
+        """The number of calls that run now."""
         self.most_in_flight = 0
+        """The largest number of calls that ran at once."""
         self._answers: dict[tuple[Address, int], tuple[bool, str, float]] = {}
         self._mistake: Exception | None = None
         self._busy: Counter[tuple[Address, int]] = Counter()
 
     def set(self, address: Address, port: int, ok: bool, reason: str, duration: float = 0.0) -> None:
-        """What an endpoint answers from the next check on, and how many seconds it takes for it."""
+        """Set the answer of an endpoint from the next check on, and the seconds that it takes."""
         self._answers[address, port] = (ok, reason, duration)
 
     def break_down(self, mistake: Exception) -> None:
-        """Raise this from the next check on, as a check with a mistake in it would."""
+        """Raise this error from the next check on, as a defective check would."""
         self._mistake = mistake
 
     def times(self, address: Address, port: int) -> list[float]:
-        """When an endpoint was asked."""
+        """Return when the checks of an endpoint began, in seconds of the event loop's clock."""
         return [asked.at for asked in self.asked if (asked.address, asked.port) == (address, port)]
 
     async def __call__(self, address: Address, port: int, probe: Probe, /) -> Verdict:
-        """A `Check`."""
+        """Check an endpoint: the signature of `Check`."""
         asked = RecordedCheck(asyncio.get_running_loop().time(), address, port)
         self.asked.append(asked)
         if self._mistake is not None:

@@ -1,4 +1,4 @@
-"""A source of instances that says what it is told to say."""
+"""A source of instances whose lists a test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +13,7 @@ from mesh.sources import Source
 
 
 class FakeSource(Source):
-    """Yields each list it is given by `say`; `fall_silent` makes it a source that no longer answers."""
+    """Implements `Source`: yields each list that is given to `say`."""
 
     def __init__(self, name: str = "source 0") -> None:
         self.name = name
@@ -21,12 +21,12 @@ class FakeSource(Source):
         self._trouble: CodedText | None = None
 
     def say(self, instances: Sequence[Instance], problems: Sequence[Problem] = ()) -> None:
-        """These run now."""
+        """Yield these instances and problems as the next list; the source answers again."""
         self._trouble = None
         self._lists.put_nowait((tuple(sorted(instances, key=lambda i: i.id)), tuple(problems)))
 
     def fall_silent(self, why: str) -> None:
-        """The last list is frozen from now on."""
+        """Report trouble, as a source does that no longer answers; the last list stays in force."""
         self._trouble = CodedText(why, Code.COMPOSE_NOT_YAML)
 
     @override

@@ -1,4 +1,4 @@
-"""A store in memory, shared by as many workers as a test wants."""
+"""A store in memory, shared by any number of workers in a test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -12,42 +12,46 @@ from mesh.store import Store, StoreError, StoreSnapshot
 
 
 class MemoryCluster:
-    """What all workers of one test share. Set `out_of_reach` to take the store away from all of them."""
+    """The shared store of one test. Set `out_of_reach` to make it unreachable for all of its workers."""
 
     def __init__(self) -> None:
         self.registered: dict[str, frozenset[str]] = {}
-        """Worker -> its leased keys."""
+        """The leased keys of each worker."""
         self.revision = 0
+        """The number of changes so far."""
         self.origin = ""
+        """The incarnation of the store; it changes when the store loses everything."""
         self.watchers: set[asyncio.Event] = set()
+        """The event of each watcher, which every change sets."""
         self._records: dict[str, bytes] = {}
         self._changes: list[frozenset[str]] = []
-        """Of each revision."""
+        """The keys that each revision changed; index 0 is revision 1."""
         self._shown: tuple[int, dict[str, bytes]] = (0, {})
+        """The revision of the last copy of the records, and the copy."""
         self._out_of_reach = False
 
     @property
     def records(self) -> dict[str, bytes]:
-        """All of them; not to be changed."""
+        """A copy of all records, which must not be changed."""
         if self._shown[0] != self.revision:
             self._shown = self.revision, dict(self._records)
         return self._shown[1]
 
     def changed_since(self, revision: int) -> frozenset[str]:
-        """The keys that may differ from what they were at that revision."""
+        """Return the keys that may have changed since a revision."""
         return frozenset().union(*self._changes[revision:])
 
     def get(self, key: str) -> bytes | None:
-        """One record."""
+        """Return the value of a record, or None if it does not exist."""
         return self._records.get(key)
 
     def expire(self, worker: str) -> None:
-        """The worker's lease has ended."""
+        """End the worker's lease: its leased records disappear."""
         self.change(dict.fromkeys(self.registered.pop(worker, frozenset())))
 
     @property
     def out_of_reach(self) -> bool:
-        """While it is set every call fails and no watch yields; watches go on by themselves afterwards."""
+        """Whether the store is unreachable: every call fails and no watch yields; watches continue afterwards."""
         return self._out_of_reach
 
     @out_of_reach.setter
@@ -56,17 +60,17 @@ class MemoryCluster:
         self._wake()
 
     def lose_everything(self) -> None:
-        """All of its disks are replaced by empty ones."""
+        """Lose all records, as if all disks were replaced by empty ones."""
         self.registered = {}
         self.origin += "again"
         self.write({})
 
     def write(self, records: Mapping[str, bytes]) -> None:
-        """Make these the records; a new revision if they are other ones."""
+        """Replace all records by these; a new revision if they differ."""
         self.change({**dict.fromkeys(self._records.keys() - records.keys()), **records})
 
     def change(self, changes: Mapping[str, bytes | None]) -> None:
-        """Make these records so, None: gone; a new revision if they are other ones."""
+        """Set these records, where None deletes one; a new revision if anything differs."""
         real = {key: value for key, value in changes.items() if self._records.get(key) != value}
         if not real:
             return
@@ -88,7 +92,7 @@ _OUT_OF_REACH = CodedText("the store is out of reach; bring it back", Code.STORE
 
 
 class MemoryStore(Store):
-    """The `Store` of one worker in a `MemoryCluster`."""
+    """Implements `Store` for one worker of a `MemoryCluster`."""
 
     def __init__(self, cluster: MemoryCluster, worker: str) -> None:
         self._cluster = cluster
@@ -102,17 +106,17 @@ class MemoryStore(Store):
 
     @override
     async def run(self) -> None:
-        """Register again what the test has expired."""
+        """Register the records again after the test has expired them."""
         woken = asyncio.Event()
         self._cluster.watchers.add(woken)
         try:
             while True:
                 await woken.wait()
                 woken.clear()
-                await asyncio.sleep(0)  # whoever waits for the change comes first
+                await asyncio.sleep(0)  # tasks that wait for the change run first
                 if self._wanted is not None and self._worker not in self._cluster.registered:
                     if self._cluster.out_of_reach:
-                        continue  # the return wakes all
+                        continue  # this task is woken again when the store is reachable
                     await self.register(self._wanted)
         finally:
             self._cluster.watchers.discard(woken)
@@ -167,7 +171,7 @@ class MemoryStore(Store):
 
     @override
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
     def _reach(self) -> None:
         if self._cluster.out_of_reach:

@@ -1,4 +1,4 @@
-"""A whole worker on fakes: the real control loop over a store that the test shares among several of them."""
+"""A worker on fakes: the real control loop, over a store that several workers of a test may share."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from mesh.testing.source import FakeSource
 
 
 class FakeProber(HealthProber):
-    """A prober that asks nobody: each endpoint is `first` until it is told otherwise."""
+    """Implements `HealthProber` without probes: every endpoint has the health `first` until `tell` sets another one."""
 
     def __init__(self, wake: Callable[[], None], first: Health = Health.HEALTHY) -> None:
         self._wake = wake
@@ -32,11 +32,11 @@ class FakeProber(HealthProber):
         self._watched: tuple[EndpointKey, ...] = ()
         self._told: dict[EndpointKey, Health] = {}
         self._health: Mapping[EndpointKey, Health] | None = None
-        """As it was asked for last; None: to be worked out again."""
+        """The result of `health`; None if it must be computed again."""
         self._stats = ProberCounters()
 
     def tell(self, health: Mapping[EndpointKey, Health]) -> None:
-        """What the probes of these endpoints say from now on."""
+        """Set the health of these endpoints."""
         self._told |= health
         self._health = None
         self._wake()
@@ -78,17 +78,23 @@ class FakeProber(HealthProber):
 
 @dataclass(frozen=True, slots=True)
 class WorkerBed:
-    """Where the workers of one test stand."""
+    """The settings that the workers of one test share."""
 
     pool: Network
+    """The VIP pool."""
     ports: range = range(30000, 32000)
+    """The ports for `publish: auto`."""
     drain_timeout: float = 30.0
+    """Seconds that connections have to finish."""
     probe_floor: int = 0
-    """Per cent; 0: every verdict is obeyed, so that what a worker carries follows from the records alone."""
+    """Per cent of a service's endpoints that stay in traffic despite failing probes (`[probes] floor`).
+
+    At 0 every verdict is followed, so that what a worker programs depends on the records alone.
+    """
 
 
 class FakeWorker:
-    """One worker. `run` is its life; it may be cancelled and another one started on the same store and data plane."""
+    """One worker. `run` may be cancelled, and another worker started on the same store and data plane."""
 
     def __init__(
         self,
@@ -120,22 +126,22 @@ class FakeWorker:
         )
 
     def runs(self, instances: Iterable[Instance]) -> None:
-        """These run on it now."""
+        """Set the instances that run on this worker."""
         self.source.say(tuple(instances))
 
     def finds(self, health: Mapping[str, Health]) -> None:
-        """This is what its probes say of these own endpoints, by id, from now on."""
+        """Set the health of these endpoints of this worker, by their ids, as its probes find it."""
         self.probes.tell({(self.name, id): said for id, said in health.items()})
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run the worker until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.store.run(), name="store")
             tasks.create_task(self.loop.reconciler.run(), name="reconciler")
 
 
 def spread_instances(services: int, copies: int, workers: int) -> list[list[Instance]]:
-    """What each worker runs: each of so many services has a copy on so many workers, all of them probed."""
+    """Return the instances of each worker: so many `copies` of so many `services`, all with a probe, spread evenly."""
     placed: list[list[Instance]] = [[] for _ in range(workers)]
     for number in range(services):
         owner = f"shop/s{number}"

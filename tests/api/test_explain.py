@@ -158,21 +158,21 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(probed={ONE.key: HEALTHY, TWO.key: UNHEALTHY}, verdicts={TWO.key: [GOOD, BAD, BAD, BAD]}),
         "web.test",
         [("web-2", Cause.PROBE_FAILED)],
-        "GET http://10.2.0.2:8080/health: refused, 3 s ago, took 0.002 s; 3 failed in a row, 2 successes bring it back",
+        "GET http://10.2.0.2:8080/health: refused, 3 s ago, took 0.002 s; 3 failed in a row, 2 successes make it serve",
     ),
     (
         "a failed probe that answers again",
         World(probed={ONE.key: HEALTHY, TWO.key: UNHEALTHY}, verdicts={TWO.key: [BAD, GOOD]}),
         "web.test",
         [("web-2", Cause.PROBE_FAILED)],
-        "status 200, 2 s ago, took 0.01 s; 1 of 2 successes in a row that it needs",
+        "status 200, 2 s ago, took 0.01 s; 1 of the 2 successes in a row that it needs",
     ),
     (
         "no success yet",
         World(probed={ONE.key: HEALTHY, TWO.key: Health.STARTING}, verdicts={TWO.key: [BAD]}),
         "web-2",
         [("web-2", Cause.NOT_PROBED_YET)],
-        "1 failed in a row, the first success brings it in; see the log of the container",
+        "1 failed in a row, the first success makes it serve; see the log of the container",
     ),
     (
         "not asked yet",
@@ -186,14 +186,14 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(said={FAR.key: UNHEALTHY}),
         "web-3",
         [("web-3", Cause.PROBE_FAILED)],
-        "worker w2 says that its probe fails; ask there for the answer: `vipmesh explain web-3`",
+        "worker w2 reports that its probe fails; run `vipmesh explain web-3` there for the details",
     ),
     (
         "another worker has not probed yet",
         World(said={}),
         "web-3",
         [("web-3", Cause.NOT_PROBED_YET)],
-        "worker w2 has not told of a first success yet",
+        "worker w2 has not reported a first success yet",
     ),
     (
         "the engine's health check",
@@ -214,7 +214,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(endpoints=(ONE, DRAINED[DrainReason.ASKED]), left=with_real(RealKey("10.2.0.2", 8080), 0)),
         "web.test",
         [("web-2", Cause.DRAINING)],
-        "an operator drains it: established connections finish, new ones go elsewhere; `vipmesh undrain web-2` ends",
+        "an operator drains it: established connections finish, new ones go elsewhere; end this with",
     ),
     (
         "it is being stopped, and is free",
@@ -283,7 +283,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(services=(DB,), endpoints=(), claims=Claims()),
         "db",
         [("db.mesh.internal", Cause.UNCLAIMED), ("db.mesh.internal", Cause.UNCLAIMED)],
-        "the name db.mesh.internal is not given out yet; ask again in a moment",
+        "the name db.mesh.internal is not claimed yet; ask again in a moment",
     ),
     (
         "claimed by nobody yet, and the store is away",
@@ -295,7 +295,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         ),
         "db",
         [("db.mesh.internal", Cause.FROZEN), ("db.mesh.internal", Cause.FROZEN)],
-        "is not given out yet, and the store does not answer: etcd is gone",
+        "is not claimed yet, and the store does not answer: etcd is gone",
     ),
     (
         "a frozen store is told wherever there is a way, too",
@@ -309,7 +309,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(contested=frozenset({(TCP, 30080)})),
         "30080",
         [("tcp port 30080 of the worker", Cause.PORT_CONTESTED)],
-        "a program of this worker listens on tcp port 30080; publish another port, or stop that program (`ss -lnp",
+        "a program on this worker listens on tcp port 30080; publish another port, or stop that program (`ss -lnp",
     ),
     (
         "a published port that another service holds",
@@ -319,11 +319,11 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         "the published tcp port 30080 is held by web.test; publish another port or auto",
     ),
     (
-        "a published port that is not given out yet",
+        "a published port that is not claimed yet",
         World(services=(replace(DB, publishes=(PortPublication(53, UDP, None),)),), endpoints=(STORE,)),
         "db",
         [("udp port auto of the worker", Cause.UNCLAIMED)],
-        "the published port for container port 53 is not given out yet",
+        "the published port for container port 53 is not claimed yet",
     ),
     (
         "no endpoint at all",
@@ -347,14 +347,14 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(left=emptied, endpoints=(ONE,)),
         "web.test:80",
         [(BOTH, Cause.NO_ENDPOINT), (BOTH, Cause.NOT_PROGRAMMED)],
-        "10.2.0.1:8080 is not behind it in the data plane yet",
+        "10.2.0.1:8080 is not a real server in the data plane yet",
     ),
     (
         "a name whose VIP is not bound",
         World(answers=lambda name: name != "www.test"),
         "web.test",
         [("www.test", Cause.NOT_PROGRAMMED)],
-        "it resolves when its VIP is bound and programmed",
+        "it resolves as soon as its VIP is bound and programmed",
     ),
     (
         "a container whose label is refused",
@@ -382,7 +382,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(instances=(Instance("x", "demo/x", "10.2.0.4", {}),)),
         "10.2.0.4",
         [("", Cause.NOT_ROUTED)],
-        "it runs here at 10.2.0.4, and no label leads to it; give it a label such as",
+        "it runs on this worker at 10.2.0.4, and no label routes to it; give it a label such as",
     ),
     (
         "a container that its source left out, with a problem of its own",
@@ -402,7 +402,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(),
         "10.112.0.9",
         [("", Cause.UNKNOWN)],
-        "the VIP is kept for gone.test, which no worker runs now; start it again",
+        "the VIP is reserved for gone.test, which no worker runs now; start it again",
     ),
     ("a port that nobody has", World(), "9999", [("", Cause.UNKNOWN)], "no service publishes port 9999"),
     ("a name with a typing error", World(), "wbe.test", [("", Cause.UNKNOWN)], "did you mean web.test?"),
@@ -434,7 +434,7 @@ service web.test  (demo/web)
      75%  weight 3    10.2.0.2:8080           web-2 on w1  release v2
   published port tcp://192.0.2.11:30080  ->  container port 8080
     wrr
-    the same endpoints"""
+    the same endpoints as above"""
 
 
 def test_the_whole_way_of_a_name() -> None:
@@ -504,7 +504,7 @@ def test_round_robin_shares_do_not_follow_the_weights() -> None:
 
 def test_what_is_gone_and_finishes_its_connections_is_shown() -> None:
     world = World(endpoints=(ONE,), left=with_real(RealKey("10.2.0.8", 8080), 0))
-    assert "  0%  weight 0    10.2.0.8:8080           gone, finishing its connections" in world.text("web.test")
+    assert "  0%  weight 0    10.2.0.8:8080           gone, its connections are finishing" in world.text("web.test")
     assert world.explain("web.test").works
 
 
@@ -523,7 +523,7 @@ def test_before_the_store_has_answered_nothing_is_known() -> None:
         (Probe(ProbeKind.COMMAND, None, command="true"), "run `true` in the container"),
         (
             Probe(ProbeKind.HTTPS, None, "/h", initial_delay=4),
-            "GET https://10.2.0.2:8080/h: not answered yet; it begins",
+            "GET https://10.2.0.2:8080/h: not answered yet, probing begins",
         ),
     ],
 )

@@ -74,7 +74,7 @@ worker      w1  (vipmesh 1.2.3)
 data plane  ipvs: this kernel has IPVS
 dns         127.0.0.1:53
 digest      0123456789ab
-repairs     2: somebody else changed what is ours; the log says what
+repairs     2 changes from outside vipmesh were reverted; see the log
 frozen      etcd does not serve (h1: gone); see that it runs [VM401]
 
 web.test  10.112.0.7  1 of 2 endpoints serving  (demo/web)
@@ -112,6 +112,6 @@ def test_programs_get_the_same_value_back() -> None:
 def test_a_worker_without_services_says_so() -> None:
     nothing_read = WorkerStatus("1", "w", "ipvs", "r", ())
     assert render_status(nothing_read, Notices()).endswith(
-        "\n\nno services are known yet: nothing was planned since the start"
+        "\n\nno services are known yet: no pass has ended since the start"
     )
     assert render_status(replace(nothing_read, digest="0f"), Notices()).endswith("\n\nno services")

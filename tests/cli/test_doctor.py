@@ -106,18 +106,18 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         "",
         [(WARNING, "no module ip_vs_mh", "routing.scheduler")],
     ),
-    ("no nft", {"nft": None}, "", [(ERROR, "no program nft", "apt-get install nftables")]),
+    ("no nft", {"nft": None}, "", [(ERROR, "program nft is not installed", "apt-get install nftables")]),
     (
         "nftables is asked for and does not do",
         {"no_nftables": "not permitted"},
         '[dataplane]\ndriver = "nftables"',
-        [(ERROR, "no balancing by nftables: not permitted", "apt-get")],
+        [(ERROR, "nftables cannot balance: not permitted", "apt-get")],
     ),
     (
         "nftables is seen in part without root",
         {"no_nftables": "not permitted", "root": False},
         "",
-        [(WARNING, "no balancing by nftables", "sudo vipmesh doctor")],
+        [(WARNING, "nftables cannot balance", "sudo vipmesh doctor")],
     ),
     (
         "no capability",
@@ -127,7 +127,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
             (ERROR, "CAP_NET_ADMIN is missing", "cap_add: [NET_ADMIN]"),
             (
                 ERROR,
-                "CAP_NET_BIND_SERVICE is missing here, and the daemon listens on 127.0.0.1:53",
+                "CAP_NET_BIND_SERVICE is missing here, and the daemon needs it to listen on 127.0.0.1:53",
                 "AmbientCapabilities",
             ),
         ],
@@ -159,7 +159,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         "",
         [
             (ERROR, "systemd-resolved listens on udp 0.0.0.0:53", "DNSStubListener=no"),
-            (ERROR, "listen on 10.112.0.1:53", "DNSStubListener=no"),
+            (ERROR, "needs 10.112.0.1:53", "DNSStubListener=no"),
         ],
     ),
     ("systemd-resolved's own address", taken("systemd-resolved", "127.0.0.53"), "", []),
@@ -193,12 +193,12 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         "",
         [],
     ),
-    ("no name server at all", {"nameservers": ()}, "", [(HINT, "names no server", "nameserver 127.0.0.1")]),
+    ("no name server at all", {"nameservers": ()}, "", [(HINT, "names no name server", "nameserver 127.0.0.1")]),
     (
         "it would ask itself",
         {"nameservers": ("127.0.0.1", "10.112.0.1")},
         "",
-        [(ERROR, "nobody but this name server", "[dns] upstream")],
+        [(ERROR, "only this name server", "[dns] upstream")],
     ),
     ("it has somebody to ask", {"nameservers": ("127.0.0.1",)}, '[dns]\nupstream = ["192.0.2.53"]', []),
     (
@@ -211,7 +211,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         "containers ask somebody else",
         {"docker_dns": None},
         DOCKER,
-        [(HINT, "not told to ask 10.112.0.1", "daemon.json")],
+        [(HINT, "not configure containers to ask 10.112.0.1", "daemon.json")],
     ),
     (
         "the engine does not answer",
@@ -219,8 +219,8 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         DOCKER,
         [(ERROR, "docker.sock: No such file", "systemctl start docker")],
     ),
-    ("the clock, alone", {"clock": False}, "", [(HINT, "nothing keeps it right", "timedatectl set-ntp true")]),
-    ("the clock, in a cluster", {"clock": False}, ETCD, [(WARNING, "nothing keeps it right", "timedatectl")]),
+    ("the clock, alone", {"clock": False}, "", [(HINT, "it is not synchronised", "timedatectl set-ntp true")]),
+    ("the clock, in a cluster", {"clock": False}, ETCD, [(WARNING, "it is not synchronised", "timedatectl")]),
     ("the clock cannot be asked", {"clock": None}, "", []),
 ]
 
@@ -300,4 +300,4 @@ async def test_as_a_program_sees_it(tmp_path: Path) -> None:
     assert code == 1
     assert "error    store: http://127.0.0.1:1: " in text
     assert " [VM802]\n" in text
-    assert "\n         mend: see that http://127.0.0.1:1 can be used from here" in text
+    assert "\n         fix: check that http://127.0.0.1:1 can be used from this host" in text

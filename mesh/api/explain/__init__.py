@@ -1,1 +1,1 @@
-"""The explain document: where a request goes, and why other endpoints get no traffic. Pure."""
+"""Explanations: where a request goes, and why other endpoints get no traffic. Pure."""

@@ -1,6 +1,7 @@
-"""The answer of `vipmesh explain`: the way of a request, and for everything that is not in the way the reason.
+"""The document that `vipmesh explain` shows: the path of a request, and why other endpoints get no traffic.
 
-One value, served as JSON by the admin API and shown as text to people. `mesh/api/explain/query.py` finds it.
+One value, which the admin API serves as JSON and `render_explanation` turns into text. `mesh/api/explain/query.py`
+makes it.
 """
 
 from collections.abc import Iterator
@@ -12,46 +13,56 @@ from mesh.model.service import Address, Name
 
 
 class Cause(StrEnum):
-    """Why something is not in the way of a request. Stable: programs may compare it."""
+    """Why something gets no traffic. The values are stable: programs may compare them."""
 
     PROBE_FAILED = "probe-failed"
+    """The endpoint's probe fails."""
     NOT_PROBED_YET = "not-probed-yet"
-    """It runs, and has not answered its first probe yet."""
+    """The endpoint runs, and its first probe has not succeeded yet."""
     ENGINE_UNHEALTHY = "engine-unhealthy"
-    """The container engine's own health check failed."""
+    """The container engine's own health check fails."""
     ENGINE_STARTING = "engine-starting"
+    """The container engine's own health check has not succeeded yet."""
     DRAINING = "draining"
+    """The endpoint takes no new connections; the text says why."""
     WEIGHT_ZERO = "weight-zero"
+    """The endpoint's weight is 0."""
     OTHER_FAMILY = "other-family"
     """An IPv4 endpoint behind an IPv6 address, or the other way round."""
     NAME_TAKEN = "name-taken"
+    """Another service holds the name."""
     VIP_TAKEN = "vip-taken"
+    """Another service holds the VIP."""
     PORT_TAKEN = "port-taken"
+    """Another service holds the published port."""
     PORT_CONTESTED = "port-contested"
-    """A program of this worker listens on a published port."""
+    """A program on this worker listens on the published port."""
     UNCLAIMED = "unclaimed"
-    """The store has not given it out yet."""
+    """The name, VIP or port has not been claimed in the store yet."""
     REFUSED = "refused"
-    """What is written in a label, or asked of the cluster, is refused."""
+    """A label, or a request to the cluster, was refused."""
     NOT_PROGRAMMED = "not-programmed"
-    """The data plane does not have it, though it should."""
+    """The data plane does not have it, although it should."""
     NO_ENDPOINT = "no-endpoint"
+    """No endpoint takes connections: clients are refused."""
     NOT_ROUTED = "not-routed"
-    """No label leads to the container."""
+    """No label routes to the container."""
     FROZEN = "frozen"
-    """The last good state stays in force because something does not answer."""
+    """A part does not answer, so its last good state stays in force."""
     UNKNOWN = "unknown"
+    """This worker knows nothing about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something is not in the way."""
+    """Why something gets no traffic."""
 
     cause: Cause
+    """The kind of reason, for programs."""
     text: str
-    """What was found, with times, addresses and names."""
+    """The finding, with times, addresses and names."""
     remedy: str | None = None
-    """What to do, an imperative; None: time does it."""
+    """The action to take, an imperative; None if waiting is enough."""
 
     def __str__(self) -> str:
         return self.text if self.remedy is None else f"{self.text}; {self.remedy}"
@@ -59,26 +70,27 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class NameStep:
-    """A routing name and what it resolves to."""
+    """A routing name and the VIP that it resolves to."""
 
     name: Name
     vip: Address | None
-    """What the name server of this worker answers; None: it does not."""
+    """The answer of this worker's name server; None if the name does not resolve."""
     why_not: Reason | None = None
+    """Why the name does not resolve; None if it does."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealServerStep:
-    """An endpoint behind the virtual servers of one container port."""
+    """A real server behind the virtual servers of one container port."""
 
     endpoint: str
-    """`EndpointStep.id`; of an endpoint that is gone, its address."""
+    """`EndpointStep.id`; the address if the endpoint is gone."""
     address: str
-    """`10.2.0.1:8080`, where connections are sent."""
+    """Where connections are sent: `10.2.0.1:8080`."""
     weight: int
-    """As programmed: 0 takes no new connection."""
+    """The programmed weight; 0 takes no new connections."""
     share: float
-    """Of the new connections, from 0 to 1, by the weights alone."""
+    """Its share of new connections, from 0 to 1, by the weights alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,95 +98,107 @@ class PortStep:
     """The virtual servers that lead to one container port."""
 
     virtual_servers: tuple[str, ...]
-    """`tcp://10.112.0.7:80`; those of a published port on the worker's own addresses."""
+    """`tcp://10.112.0.7:80`; for a published port, one on each of the worker's own addresses."""
     published: bool
+    """Whether it is a published port, not a port of the VIP."""
     container_port: int
     scheduler: str
+    """The scheduler, as in the label `routing.scheduler`."""
     sticky_seconds: int
-    """0: every connection is balanced by itself."""
+    """Seconds that a client keeps its endpoint; 0 if every connection is balanced on its own."""
     real_servers: tuple[RealServerStep, ...] = ()
     why_not: tuple[Reason, ...] = ()
-    """Why nothing answers there; empty: it works."""
+    """Why nothing answers there, or not every endpoint that should; empty if it works."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointStep:
-    """One instance, and whether it is in the way."""
+    """One endpoint, and whether it gets traffic."""
 
     id: str
     name: str | None
+    """The container's name; None if it has none."""
     worker: str
+    """The worker that runs it."""
     address: str
-    """Where it is reached; with its port if that is the same for all container ports."""
+    """Where it is reached, with the port if it is the same for all container ports."""
     release: str | None
+    """The release that its label names; None without one."""
     serving: bool
+    """Whether new connections go to it."""
     probe: str | None
-    """What it is asked: `GET http://10.2.0.1:8080/health`; None: it has no probe."""
+    """The request of its probe: `GET http://10.2.0.1:8080/health`; None if it has no probe."""
     last_probe: str | None
-    """What the last probe found and when, if this worker asks: `status 200, 2 s ago`."""
+    """The result and age of the last probe: `status 200, 2 s ago`; None if this worker has not probed it."""
     why_not: tuple[Reason, ...] = ()
+    """Why it gets no traffic; empty if it serves."""
     in_spite_of: tuple[Reason, ...] = ()
-    """Why it should not be in the way, and is: too many have failed at once, or there is nobody better."""
+    """Why it should get no traffic although it serves: too many have failed at once, or no better endpoint exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceTrace:
-    """One service: from its names over its VIP and ports to its endpoints."""
+    """The request path through one service: names, VIP, ports and endpoints."""
 
     service: Name
+    """The first routing name."""
     owner: str
-    """The declaration it comes from, `project/service`."""
+    """The declaration that it comes from, `project/service`."""
     vip: Address | None
+    """The VIP; None if the service has none."""
     names: tuple[NameStep, ...]
     ports: tuple[PortStep, ...]
     endpoints: tuple[EndpointStep, ...]
     why_not: tuple[Reason, ...] = ()
-    """Why none of it is served; empty: it is."""
+    """Why the service has no VIP; empty if it has one."""
     problems: tuple[str, ...] = ()
-    """What else was refused or ignored of this service, as the log has it."""
+    """The refused or ignored settings of this service, as the log has them."""
 
     @property
     def works(self) -> bool:
-        """Whether a request gets to an endpoint on each of the ports, and each endpoint that was asked for serves."""
+        """Whether every port leads to an endpoint, and at least one of the endpoints in question serves."""
         reasons = [*self.why_not, *(reason for port in self.ports for reason in port.why_not)]
         return not reasons and bool(self.ports) and any(endpoint.serving for endpoint in self.endpoints)
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The whole answer of `vipmesh explain --json`."""
+    """The document of `vipmesh explain --json`."""
 
     asked: str
+    """The question, as the user wrote it."""
     kind: str
-    """As what it was understood: `name`, `vip`, `port`, `endpoint`, `service`, `container`, `nothing`."""
+    """How it was understood: `name`, `vip`, `port`, `endpoint`, `service`, `container`, `nothing`."""
     worker: str
-    """Who answers."""
+    """The worker that answers."""
     data_plane: str
+    """`ipvs`, `nftables` or `userspace`."""
     ways: tuple[ServiceTrace, ...] = ()
+    """The request path through each service in question."""
     why_not: tuple[Reason, ...] = ()
-    """What is to be said where no way exists."""
+    """Why there is no request path at all; empty if there is one."""
     frozen: tuple[str, ...] = ()
-    """What does not answer, so that its last good state stays in force."""
+    """The parts that do not answer, so that their last good state stays in force, one line each."""
     failures: tuple[str, ...] = ()
-    """What the data plane would not do."""
+    """The operations that the data plane refused, one line each."""
 
     @property
     def found(self) -> bool:
-        """Whether there is a service or container to explain."""
+        """Whether a service or container was found."""
         return self.kind != "nothing"
 
     @property
     def works(self) -> bool:
-        """Whether a request gets somewhere on every way that was asked for.
+        """Whether a request reaches an endpoint on every path in question.
 
-        Of the services that declare one name it goes to the one that holds it.
+        If several services declare one name, one working path is enough: requests go to the service that holds it.
         """
         working = [way.works for way in self.ways]
         return any(working) if self.kind == "name" else bool(working) and all(working)
 
 
 def render_explanation(explanation: Explanation, notices: Notices) -> str:
-    """The text for people. `notices`: the messages of the explanation with their codes."""
+    """Return the text for people. `notices` has the messages of the explanation with their codes."""
     return "\n".join(_lines(explanation, notices))
 
 
@@ -201,20 +225,20 @@ def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
     before: tuple[RealServerStep, ...] = ()
     steps = {endpoint.id: endpoint for endpoint in way.endpoints}
     for port in way.ports:
-        sticky = f", a client stays for {port.sticky_seconds} s" if port.sticky_seconds else ""
+        sticky = f", a client keeps its endpoint for {port.sticky_seconds} s" if port.sticky_seconds else ""
         what = "published port" if port.published else "virtual server"
         yield f"  {what} {'  '.join(port.virtual_servers)}  ->  container port {port.container_port}"
         yield f"    {port.scheduler}{sticky}"
         yield from _reasons("    ", port.why_not)
         if port.real_servers and port.real_servers == before:
-            yield "    the same endpoints"
+            yield "    the same endpoints as above"
             continue
         before = port.real_servers
         for real in before:
             yield f"    {real.share:4.0%}  weight {real.weight:<4} {real.address:<22}{_about(steps.get(real.endpoint))}"
     absent = [endpoint for endpoint in way.endpoints if endpoint.why_not]
     if absent:
-        yield "  not in the way:"
+        yield "  no traffic:"
     for endpoint in absent:
         yield f"    {endpoint.address:<22}{_about(endpoint)}"
         yield from _reasons("      ", endpoint.why_not)
@@ -224,8 +248,9 @@ def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
 
 
 def _about(endpoint: EndpointStep | None) -> str:
+    """Describe an endpoint in one line; None stands for a real server whose endpoint is gone."""
     if endpoint is None:
-        return "  gone, finishing its connections"
+        return "  gone, its connections are finishing"
     words = [f"  {endpoint.name or endpoint.id} on {endpoint.worker}"]
     if endpoint.release:
         words.append(f"release {endpoint.release}")

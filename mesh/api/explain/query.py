@@ -1,8 +1,8 @@
-"""What `vipmesh explain` answers: from a name, VIP, port or container to the ways of its requests. Pure.
+"""Finds what a question is about, and explains it: from a name, VIP, port or container to its request paths. Pure.
 
-Whatever a user has at hand is understood: a name or `name:port`, a URL, a VIP, an address of an endpoint, a published
-port as `30080` or `53/udp`, a service as `project/service` or `service`, a container by name, id or the beginning of
-its id. What is not found is answered with what comes nearest.
+A question may be a name or `name:port`, a URL, a VIP, the address of an endpoint, a published port as `30080` or
+`53/udp`, a service as `project/service` or `service`, or a container by its name, its id or the beginning of its id. If
+nothing is found, the answer names what comes nearest.
 """
 
 import difflib
@@ -17,25 +17,26 @@ from mesh.control.snapshot import DetailedSnapshot
 from mesh.model.service import Endpoint, Instance, Service, Transport
 from mesh.model.view import ClusterView
 
-_URL = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<rest>.*?)(?(scheme)(?:/.*)?)", re.DOTALL)
+_SCHEME = re.compile(r"([a-z]+)://")
 _HOST_PORT = re.compile(r"\[?(?P<host>[^][]+?)\]?:(?P<port>\d{1,5})")
 _PORT = re.compile(r"(?P<port>\d{1,5})(?:/(?P<transport>tcp|udp|sctp))?")
 _SCHEMES = {"http": 80, "https": 443}
 _ID = 4
-"""Characters of a container's id that suffice, if only one begins with them."""
+"""The shortest beginning of a container id that is understood, in characters, if only one id begins with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ExplainQuery:
     host: str
-    """Lower case; empty: only a port."""
+    """The name or address, in lower case; empty if the question is only a port."""
     text: str
-    """As it was asked, without scheme and path."""
+    """The question without scheme and path."""
     place: TraceScope
+    """The port, transport or endpoint that the question is limited to."""
 
 
 def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
-    """The ways of what is asked; with a reason and no way if there is nothing of it."""
+    """Return the request paths of what is asked, or the reasons why there are none."""
     observed, question = evidence.observed, _understood(asked)
     nothing = Explanation(
         asked=asked,
@@ -47,7 +48,7 @@ def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
     )
     effective = observed.effective()
     if effective is None:
-        reason = Reason(Cause.FROZEN, "nothing is known yet: the store has not answered since the start")
+        reason = Reason(Cause.FROZEN, "nothing is known yet: the store has not answered since the daemon started")
         return replace(nothing, why_not=(reason,))
     view = effective.known
     for kind, services, place in _found(question, evidence, view):
@@ -60,9 +61,11 @@ def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
 
 
 def _understood(asked: str) -> _ExplainQuery:
-    match = _URL.fullmatch(asked.strip())
-    assert match is not None, "it matches everything"
-    scheme, rest = match["scheme"], match["rest"]
+    """Split a question into host, port and transport."""
+    scheme: str | None = None
+    rest = asked.strip()
+    if url := _SCHEME.match(rest):
+        scheme, rest = url[1], rest[url.end() :].partition("/")[0]
     transport = Transport(scheme) if scheme in set(Transport) else None
     if (only := _PORT.fullmatch(rest)) and scheme is None:
         return _ExplainQuery(
@@ -70,9 +73,8 @@ def _understood(asked: str) -> _ExplainQuery:
         )
     if (both := _HOST_PORT.fullmatch(rest)) and not _is_address(rest):
         return _ExplainQuery(both["host"].lower().rstrip("."), rest, TraceScope(int(both["port"]), transport))
-    return _ExplainQuery(
-        rest.strip("[]").lower().rstrip("."), rest, TraceScope(_SCHEMES.get(scheme) if rest else None, transport)
-    )
+    port = _SCHEMES.get(scheme) if scheme is not None and rest else None
+    return _ExplainQuery(rest.strip("[]").lower().rstrip("."), rest, TraceScope(port, transport))
 
 
 def _is_address(text: str) -> bool:
@@ -86,7 +88,7 @@ def _is_address(text: str) -> bool:
 def _found(
     question: _ExplainQuery, evidence: DetailedSnapshot, view: ClusterView
 ) -> Iterator[tuple[str, tuple[Service, ...], TraceScope]]:
-    """Every way to understand the question, with the services that it then is about, the likeliest first."""
+    """Yield every way to understand the question, with the services it is then about, the likeliest first."""
     host, place = question.host, question.place
     if not host:
         yield "port", _with_port(view, place) if place.port is not None else (), place
@@ -107,12 +109,14 @@ def _found(
 
 
 def _of_endpoints(kind: str, found: list[Endpoint], view: ClusterView) -> tuple[str, tuple[Service, ...], TraceScope]:
+    """Return the services of these endpoints, limited to the endpoint if there is only one."""
     owners = {endpoint.owner for endpoint in found}
     one = found[0].key if len(found) == 1 else None
     return kind, tuple(service for service in view.services if service.owner in owners), TraceScope(endpoint=one)
 
 
 def _endpoints(text: str, view: ClusterView) -> list[Endpoint]:
+    """Return the endpoints with this id or name, or else the only one whose id begins with it."""
     exact = [e for e in view.endpoints if text in (e.id, e.name, f"{e.worker}/{e.id}", e.id.rpartition("/")[2])]
     if exact or len(text) < _ID:
         return exact
@@ -121,7 +125,7 @@ def _endpoints(text: str, view: ClusterView) -> list[Endpoint]:
 
 
 def _with_port(view: ClusterView, place: TraceScope) -> tuple[Service, ...]:
-    """Those that publish the port or ask for it; if there are none, those that listen there on their VIP."""
+    """Return the services that publish the port or want to; if there are none, those that listen there on their VIP."""
     holders = {
         name
         for (transport, port), (name, _) in view.claims.ports.items()
@@ -141,11 +145,12 @@ def _with_port(view: ClusterView, place: TraceScope) -> tuple[Service, ...]:
 
 
 def _own_addresses(evidence: DetailedSnapshot) -> frozenset[str]:
+    """Return the worker's own addresses, on which published ports answer."""
     plan = evidence.observed.plan
     return frozenset(address for part in (plan.parts.values() if plan else ()) for address in part.grounds.own)
 
 
-# ----------------------------------------------------------------------------------------------- nothing in the way
+# ------------------------------------------------------------------------------------------------- no request path
 
 
 def _container(text: str, evidence: DetailedSnapshot) -> Instance | None:
@@ -156,16 +161,18 @@ def _container(text: str, evidence: DetailedSnapshot) -> Instance | None:
 
 
 def _unrouted(instance: Instance, evidence: DetailedSnapshot) -> Iterator[Reason]:
+    """Yield the reasons why no request path leads to a container of this worker."""
     refused = [problem for problem in evidence.problems if problem.owner == instance.owner]
     for problem in refused:
         where = f"{problem.where}: " if problem.where else ""
         yield Reason(Cause.REFUSED, f"{where}{problem.subject}: {problem.reason}", problem.remedy)
     if not refused:
-        text = f"it runs here at {instance.address}, and no label leads to it"
+        text = f"it runs on this worker at {instance.address}, and no label routes to it"
         yield Reason(Cause.NOT_ROUTED, text, "give it a label such as mesh.routing.port_80: web.local")
 
 
 def _unknown(question: _ExplainQuery, evidence: DetailedSnapshot, view: ClusterView) -> Iterator[Reason]:
+    """Yield the reasons why nothing was found: a problem that mentions it, a reserved VIP, or else the nearest name."""
     about = [
         p for p in evidence.problems if question.text and question.text in f"{p.where} {p.subject} {p.reason}".split()
     ]
@@ -174,14 +181,14 @@ def _unknown(question: _ExplainQuery, evidence: DetailedSnapshot, view: ClusterV
     if about:
         return
     if (name := view.claims.holders.get(question.host)) is not None:
-        yield Reason(Cause.UNKNOWN, f"the VIP is kept for {name}, which no worker runs now", "start it again")
+        yield Reason(Cause.UNKNOWN, f"the VIP is reserved for {name}, which no worker runs now", "start it again")
         return
     if question.place.port is not None and not question.host:
-        text = f"no service publishes port {question.text} or listens there on its VIP"
+        text = f"no service publishes port {question.text} or listens on it at its VIP"
         yield Reason(Cause.UNKNOWN, text, "`vipmesh status` lists the ports")
         return
     known = [name for service in view.services for name in (*service.names, service.owner.rpartition("/")[2])]
     known += [endpoint.name or endpoint.id for endpoint in view.endpoints]
     near = difflib.get_close_matches(question.host, known, n=1)
     remedy = f"did you mean {near[0]}?" if near else "`vipmesh status` lists what there is"
-    yield Reason(Cause.UNKNOWN, "no name, VIP, service, endpoint or container of the mesh is called so", remedy)
+    yield Reason(Cause.UNKNOWN, "no name, VIP, service, endpoint or container of the mesh matches", remedy)

@@ -1,6 +1,6 @@
-"""Why an endpoint gets no traffic, and what its probe asks. Pure.
+"""Explains why an endpoint gets no traffic, and what its probe does. Pure.
 
-Each function gives every reason there is and not the first one alone: whoever mends one should not meet the next.
+Each function yields every reason, not only the first one: after removing one, users must not run into the next.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Servi
 from mesh.model.table import RealKey
 
 _DRAINS = {
-    DrainReason.ASKED: ("an operator drains it", "`vipmesh undrain {}` ends that"),
+    DrainReason.ASKED: ("an operator drains it", "end this with `vipmesh undrain {}`"),
     DrainReason.STOPPING: ("its container is being stopped", None),
     DrainReason.PAUSED: ("its container is paused", "unpause it"),
-    DrainReason.MAINTENANCE: ("an operator works on it, and it is not probed", "`vipmesh undrain {}` ends that"),
+    DrainReason.MAINTENANCE: ("it is in maintenance and not probed", "end this with `vipmesh undrain {}`"),
     DrainReason.UNREACHABLE: (
-        "this worker reaches neither it nor its worker",
-        "see that its worker runs and is connected",
+        "this worker can reach neither it nor its worker",
+        "check that its worker runs and is connected",
     ),
 }
 
@@ -32,7 +32,11 @@ def endpoint_reasons(
     asked: tuple[Probe, RealKey] | None,
     evidence: DetailedSnapshot,
 ) -> Iterator[Reason]:
-    """Why no new connection goes to the endpoint. `probed`: what its probes say; `asked`: what they ask and where."""
+    """Yield the reasons why no new connection goes to the endpoint.
+
+    `probed` is the verdict of its probes, None before the first one. `asked` is its probe and the address that is
+    probed, None if it has no probe.
+    """
     if endpoint.drain is not None:
         yield _draining(service, endpoint, evidence)
     health = effective_health(service, endpoint, probed)
@@ -45,7 +49,7 @@ def endpoint_reasons(
 
 
 def describe_probe(probe: Probe, place: RealKey) -> str:
-    """What a probe asks, in words."""
+    """Return what a probe does, in words; `place` is the address that it is sent to."""
     match probe.kind:
         case ProbeKind.HTTP | ProbeKind.HTTPS:
             return f"{probe.method} {probe.kind}://{place}{probe.path}"
@@ -61,18 +65,21 @@ def describe_probe(probe: Probe, place: RealKey) -> str:
 
 
 def describe_last_probe(key: EndpointKey, evidence: DetailedSnapshot) -> str | None:
-    """`status 200, 2 s ago`; None: this worker has not asked."""
+    """Return the result and age of the last probe: `status 200, 2 s ago`; None if this worker has not probed it."""
     history = evidence.verdicts.get(key, ())
     return f"{history[-1].reason}, {_ago(history[-1], evidence)}" if history else None
 
 
 def _draining(service: Service, endpoint: Endpoint, evidence: DetailedSnapshot) -> Reason:
+    """Return the reason of an endpoint that drains. It must drain."""
     assert endpoint.drain is not None
     text, remedy = _DRAINS[endpoint.drain]
     used = {real for server in evidence.programmed.virtual_servers.values() for real in server.real_servers}
     finishing = not used.isdisjoint(real_keys(service, endpoint))
     text += ": established connections finish, new ones go elsewhere" if finishing else ": no connection is left"
-    return Reason(Cause.DRAINING, text, remedy and remedy.format(endpoint.name or endpoint.id))
+    if remedy is not None:
+        remedy = remedy.format(endpoint.name or endpoint.id)
+    return Reason(Cause.DRAINING, text, remedy)
 
 
 def _by_engine(endpoint: Endpoint, health: Health | None) -> Iterator[Reason]:
@@ -90,23 +97,28 @@ def _by_probe(
     asked: tuple[Probe, RealKey] | None,
     evidence: DetailedSnapshot,
 ) -> Reason:
+    """Return the reason of an endpoint whose probe does not succeed."""
     failed = health is Health.UNHEALTHY
     cause = Cause.PROBE_FAILED if failed else Cause.NOT_PROBED_YET
     if endpoint.worker != evidence.observed.facts.worker:
-        what = "says that its probe fails" if failed else "has not told of a first success yet"
-        remedy = f"ask there for the answer: `vipmesh explain {endpoint.name or endpoint.id}`"
+        # The verdicts of other workers come without their details.
+        what = "reports that its probe fails" if failed else "has not reported a first success yet"
+        remedy = f"run `vipmesh explain {endpoint.name or endpoint.id}` there for the details"
         return Reason(cause, f"worker {endpoint.worker} {what}", remedy)
     what = describe_probe(*asked) if asked is not None else "its probe"
     history = evidence.verdicts.get(endpoint.key, ())
     if not history:
-        delay = f"; it begins {probe.initial_delay:g} s after the start" if probe.initial_delay else ""
+        delay = f", probing begins {probe.initial_delay:g} s after the start" if probe.initial_delay else ""
         return Reason(cause, f"{what}: not answered yet{delay}")
     last = history[-1]
     run = next((n for n, verdict in enumerate(reversed(history)) if verdict.ok is not last.ok), len(history))
     found = f"{what}: {last.reason}, {_ago(last, evidence)}, took {last.duration:.2g} s"
     if last.ok:
-        return Reason(cause, f"{found}; {run} of {probe.healthy_threshold} successes in a row that it needs")
-    enough = "the first success brings it in" if not failed else f"{probe.healthy_threshold} successes bring it back"
+        return Reason(cause, f"{found}; {run} of the {probe.healthy_threshold} successes in a row that it needs")
+    enough = "the first success makes it serve"
+    if failed:
+        enough = f"{probe.healthy_threshold} successes make it serve again"
+    # The history is bounded: if all of it failed, there may have been more failures before.
     count = f"{run} or more" if run == len(history) > 1 else str(run)
     return Reason(cause, f"{found}; {count} failed in a row, {enough}", "see the log of the container")
 

@@ -1,7 +1,7 @@
-"""The way through one service: names, VIP, virtual servers, endpoints, and what is missing of each. Pure.
+"""Traces the request path through one service: names, VIP, virtual servers and endpoints, and what is missing. Pure.
 
-What is said to be in the way is what the last pass has left in the data plane, not what was planned: where the two
-differ, that is a reason.
+The path shows what the last pass left in the data plane, not what was planned. A difference between the two is a reason
+of its own.
 """
 
 import math
@@ -22,16 +22,17 @@ from mesh.model.table import RealKey, RealServer, VirtualKey
 
 @dataclass(frozen=True, slots=True)
 class TraceScope:
-    """What a request was asked about, where it is not the whole service."""
+    """The part of a service that a question is about."""
 
     port: int | None = None
-    """The listen port or published port; None: all of them."""
+    """The listen port or published port; None for all of them."""
     transport: Transport | None = None
+    """The transport; None for all of them."""
     endpoint: EndpointKey | None = None
-    """None: all of them."""
+    """The endpoint; None for all of them."""
 
     def has(self, key: VirtualKey) -> bool:
-        """Whether a virtual server is meant."""
+        """Return whether the scope includes a virtual server."""
         return self.port in (None, key.port) and self.transport in (None, key.transport)
 
 
@@ -41,10 +42,10 @@ _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 
 
 class ServiceTracer:
-    """The ways of one moment; what all of them need is worked out once."""
+    """Traces services in one snapshot; it computes once what all traces need."""
 
     def __init__(self, evidence: DetailedSnapshot, effective: EffectiveView) -> None:
-        """`effective`: the view that follows from the evidence."""
+        """`effective` is the view that follows from the evidence."""
         view = effective.known
         self._evidence = evidence
         self._view = view
@@ -52,9 +53,10 @@ class ServiceTracer:
         self._traffic = effective.traffic.health
         self._asked = probe_targets(view)
         self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
+        """The endpoints of each service, by owner."""
 
     def of(self, service: Service, place: TraceScope) -> ServiceTrace:
-        """The way through a service, as far as it is asked for."""
+        """Return the request path through a service, limited to the scope."""
         group = self.endpoints.get(service.owner, ())
         vip = vip_of(service, self._view)
         if place.endpoint is not None:
@@ -73,12 +75,13 @@ class ServiceTracer:
     # --------------------------------------------------------------------------------------------- name and VIP
 
     def _name(self, service: Service, name: str) -> NameStep:
+        """Return whether a name resolves, and why not."""
         holder = self._view.claims.owners.get(name)
         answered = self._evidence.names.get(name)
         if holder != service.owner:
             return NameStep(name, None, self._not_held(name, holder))
         if answered is None:
-            text = "it resolves when its VIP is bound and programmed"
+            text = "it resolves as soon as its VIP is bound and programmed"
             return NameStep(name, None, Reason(Cause.NOT_PROGRAMMED, text))
         return NameStep(name, answered)
 
@@ -88,6 +91,7 @@ class ServiceTracer:
         return Reason(Cause.NAME_TAKEN, f"the name {name} is held by {holder}", "give the service a name of its own")
 
     def _no_vip(self, service: Service) -> Reason:
+        """Return why a service has no VIP: its first name, its fixed VIP, a refusal, or a claim not made yet."""
         claims = self._view.claims
         if (holder := claims.owners.get(service.name)) != service.owner:
             return self._not_held(service.name, holder)
@@ -102,14 +106,16 @@ class ServiceTracer:
         return self._unclaimed("the VIP" if fixed is None else f"the VIP {fixed}")
 
     def _unclaimed(self, what: str) -> Reason:
+        """Return the reason of a claim not made yet."""
         trouble = self._evidence.observed.frozen.get("store")
         if trouble is not None:
-            return Reason(Cause.FROZEN, f"{what} is not given out yet, and the store does not answer: {trouble}")
-        return Reason(Cause.UNCLAIMED, f"{what} is not given out yet", "ask again in a moment")
+            return Reason(Cause.FROZEN, f"{what} is not claimed yet, and the store does not answer: {trouble}")
+        return Reason(Cause.UNCLAIMED, f"{what} is not claimed yet", "ask again in a moment")
 
     # -------------------------------------------------------------------------------------------------- ports
 
     def _ports(self, service: Service, place: TraceScope) -> Iterator[PortStep]:
+        """Yield the programmed or planned ports of a service, the ports of the VIP before the published ones."""
         plan = self._evidence.observed.plan
         part = plan.parts.get(service.owner) if plan is not None else None
         groups: dict[tuple[bool, int, Transport], list[VirtualKey]] = {}
@@ -123,8 +129,10 @@ class ServiceTracer:
     def _port(
         self, service: Service, published: bool, container_port: int, transport: Transport, keys: list[VirtualKey]
     ) -> PortStep:
+        """Return the step of one container port, from its virtual servers in the data plane."""
         servers = self._evidence.programmed.virtual_servers
         absent = [key for key in keys if key not in servers]
+        # Reversed, so that the first key decides if two virtual servers have the same real server.
         there = [servers[key].real_servers for key in reversed(keys) if key in servers]
         reals = {real: server for real_servers in there for real, server in real_servers.items()}
         places = {
@@ -149,25 +157,27 @@ class ServiceTracer:
         reals: Mapping[RealKey, RealServer],
         places: Mapping[RealKey, Endpoint],
     ) -> Iterator[Reason]:
+        """Yield the reasons why a port does not answer, or not with every endpoint that should serve."""
         remedy = "see what the data plane refused, below" if self._evidence.observed.failures else None
         for key in absent:
             yield Reason(Cause.NOT_PROGRAMMED, f"{key} is not in the data plane yet", remedy)
         serving = [(real, e) for real, e in places.items() if takes_traffic(service, e, self._traffic)]
         if not any(server.weight for server in reals.values()):
             yield Reason(Cause.NO_ENDPOINT, "no endpoint takes connections: clients are refused")
+        # A missing virtual server explains all of its missing real servers.
         if absent:
             return
         for real, endpoint in sorted(serving, key=lambda pair: pair[0]):
             if real in reals:
                 continue
             if (":" in endpoint.address) != (":" in keys[0].address):
-                text = f"{real} is of the other address family, and the kernel cannot translate between them"
+                text = f"{real} is of the other address family, and the kernel cannot translate between the families"
                 yield Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY)
             else:
-                yield Reason(Cause.NOT_PROGRAMMED, f"{real} is not behind it in the data plane yet", remedy)
+                yield Reason(Cause.NOT_PROGRAMMED, f"{real} is not a real server in the data plane yet", remedy)
 
     def _missing(self, service: Service, place: TraceScope) -> Iterator[PortStep]:
-        """The published ports that are asked for and lead nowhere here."""
+        """Yield the published ports in the scope that lead nowhere on this worker."""
         for publish in sorted(service.publishes, key=lambda p: (p.container_port, p.transport, p.port or 0)):
             for port, reason in self._not_published(service, publish):
                 if place.port in (None, port) and place.transport in (None, publish.transport):
@@ -176,6 +186,7 @@ class ServiceTracer:
                     yield PortStep((where,), True, publish.container_port, scheduler, sticky, why_not=(reason,))
 
     def _not_published(self, service: Service, publish: PortPublication) -> Iterator[tuple[int | None, Reason]]:
+        """Yield the ports of a publication that lead nowhere, with the reason; None for `auto` before it has a port."""
         target, ports = (service.name, publish.container_port), self._view.claims.ports
         held = [
             port
@@ -184,7 +195,7 @@ class ServiceTracer:
         ]
         for port in held:
             if (publish.transport, port) in self._evidence.contested:
-                text = f"a program of this worker listens on {publish.transport} port {port}"
+                text = f"a program on this worker listens on {publish.transport} port {port}"
                 remedy = f"publish another port, or stop that program (`ss -lnp sport = {port}` shows it)"
                 yield port, Reason(Cause.PORT_CONTESTED, text, remedy)
         if held:
@@ -199,6 +210,7 @@ class ServiceTracer:
     # ---------------------------------------------------------------------------------------------- endpoints
 
     def _endpoint(self, service: Service, endpoint: Endpoint, vip: Address | None) -> EndpointStep:
+        """Return whether an endpoint serves, and why not, or in spite of which reasons it does."""
         asked = self._asked.get(endpoint.key)
         is_served = has_virtual_servers(self._evidence.observed.plan, service.owner)
         serving = vip is not None and is_served and serves(service, endpoint, vip, self._traffic)
@@ -207,7 +219,7 @@ class ServiceTracer:
             text = "no port of its service is served on this worker"
             reasons.append(Reason(Cause.NOT_PROGRAMMED, text, "see the reasons at the ports"))
         if vip is not None and not is_same_family(endpoint, vip):
-            text = f"it is of the other address family than {vip}, and the kernel cannot translate between them"
+            text = f"it is not of the address family of {vip}, and the kernel cannot translate between the families"
             reasons.append(Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY))
         address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
         return EndpointStep(
@@ -227,7 +239,8 @@ class ServiceTracer:
 def _real_servers(
     scheduler: Scheduler, reals: Mapping[RealKey, RealServer], places: Mapping[RealKey, Endpoint]
 ) -> Iterable[RealServerStep]:
-    most = 1 if scheduler is Scheduler.RR else math.inf  # it looks at weights only to leave out those of 0
+    """Yield the real servers in order of their address, with their share of new connections."""
+    most = 1 if scheduler is Scheduler.RR else math.inf  # round robin only leaves out weight 0
     weighs = {real: min(server.weight, most) for real, server in reals.items()}
     whole = sum(weighs.values())
     for real, server in sorted(reals.items()):

@@ -1,13 +1,13 @@
-"""Who may ask the admin API, and who it was.
+"""Authenticates the clients of the admin API.
 
-On the unix socket the file's mode decides: whoever may open it may do everything. Over TCP anybody can connect, so
-each request there brings a token, or its connection a client certificate. Only what holds no secret is open: the files
-of the page, the description of the API, and whether the daemon lives.
+On the unix socket the file mode decides: whoever may open it may do everything. Over TCP anybody can connect, so each
+request needs a token, or its connection a client certificate. Only paths without secrets are open: the files of the
+page, the description of the API, and `/healthz`.
 
-A browser is asked into it by any site that it visits. A page elsewhere cannot read what is answered here, but it could
-send a `drain`, or give its own name the address of this worker and then read everything (DNS rebinding). So a write
-that a browser sends on behalf of another origin is refused, and on the socket, where no secret is asked for, so is
-every `HostNetwork` that a stranger could own.
+Any site that a browser visits can make it send requests here. Such a page cannot read the answers, but it could send a
+`drain`, or give its own name the address of this worker and then read everything (DNS rebinding). So a write that a
+browser sends on behalf of another origin is refused. On the socket, where no token is needed, a request is also refused
+if its `Host` is a name that a foreign site could own.
 """
 
 import hmac
@@ -29,7 +29,7 @@ from mesh.model.errors import MeshError
 log = logging.getLogger("vipmesh")
 
 MIN_TOKEN_LENGTH = 16
-"""Characters of a token."""
+"""The smallest number of characters of a token."""
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid; unix(7)
 
@@ -39,7 +39,7 @@ class TokenError(MeshError):
 
 
 class AdminToken:
-    """A secret in a file. A file that changes counts at the next request; one that is gone leaves the last token."""
+    """The token in a file. A changed file takes effect at the next request; an unusable one changes nothing."""
 
     def __init__(self, file: Path) -> None:
         """Raises `TokenError`."""
@@ -48,51 +48,57 @@ class AdminToken:
         self._secret = self._read()
 
     def accepts(self, header: str) -> bool:
-        """Whether an `Authorization` header has it (RFC 6750)."""
+        """Return whether an `Authorization` header has the token (RFC 6750)."""
         try:
             if self._now() != self._stamp:
                 self._stamp, self._secret = self._now(), self._read()
         except TokenError as error:
-            log.warning("admin API: the token stays as it was: %s", error, extra=error.code.extra)
+            log.warning("admin API: the previous token stays valid: %s", error, extra=error.code.extra)
         scheme, _, given = header.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._secret)
 
     def _now(self) -> tuple[int, int]:
+        """Return what changes when the file changes. Raises `TokenError`."""
         try:
             found = self._file.stat()
         except OSError as error:
             raise TokenError(
-                Code.ADMIN_TOKEN, f"{self._file}: {error.strerror}; write a token: {_MAKE} > {self._file}"
+                Code.ADMIN_TOKEN, f"{self._file}: {error.strerror}; write a token with `{_MAKE} > {self._file}`"
             ) from error
         return found.st_mtime_ns, found.st_ino
 
     def _read(self) -> bytes:
+        """Return the token. Raises `TokenError` if it is unusable; logs a warning if every user may read it."""
         try:
             secret = self._file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise TokenError(
-                Code.ADMIN_TOKEN, f"{self._file}: {error}; write a token: {_MAKE} > {self._file}"
+                Code.ADMIN_TOKEN, f"{self._file}: {error}; write a token with `{_MAKE} > {self._file}`"
             ) from error
         if len(secret) < MIN_TOKEN_LENGTH or not secret.isascii() or not secret.isprintable() or " " in secret:
             raise TokenError(
                 Code.ADMIN_TOKEN,
-                f"{self._file}: a token is {MIN_TOKEN_LENGTH} characters or more, in one line, without spaces; "
-                f"{_MAKE} makes one",
+                f"{self._file}: the token is not one line of at least {MIN_TOKEN_LENGTH} printable ASCII characters "
+                f"without spaces; write one with `{_MAKE} > {self._file}`",
             )
         if self._file.stat().st_mode & 0o007:
             log.warning(
-                "admin API: %s can be read by everybody on this host: chmod 640",
+                "admin API: %s can be read by every user of this host; run `chmod 640 %s`",
+                self._file,
                 self._file,
                 extra=Code.ADMIN_TOKEN.extra,
             )
         return secret.encode()
 
 
-_MAKE = "`openssl rand -hex 32`"
+_MAKE = "openssl rand -hex 32"
 
 
 def auth_middleware(token: AdminToken | None, open_paths: Callable[[str], bool]) -> Middleware:
-    """The middleware. Without a token a client certificate is the only way over TCP."""
+    """Return the middleware that refuses unauthenticated requests, except for open paths.
+
+    Without a token, a client certificate is the only way over TCP.
+    """
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -101,7 +107,7 @@ def auth_middleware(token: AdminToken | None, open_paths: Callable[[str], bool])
             return await handler(request)
         if refusal.status == web.HTTPUnauthorized.status_code:
             log.warning(
-                "admin API: %s %s by %s refused: no token",
+                "admin API: %s %s by %s refused: no valid token",
                 request.method,
                 quote_untrusted(request.path),
                 describe_client(request),
@@ -115,42 +121,45 @@ def auth_middleware(token: AdminToken | None, open_paths: Callable[[str], bool])
 def _refusal(
     request: web.Request, token: AdminToken | None, open_paths: Callable[[str], bool]
 ) -> web.StreamResponse | None:
-    """None: it may go on."""
+    """Return the refusal, or None if the request is allowed."""
     if request.method not in ("GET", "HEAD") and _from_elsewhere(request):
         return refusal_response(
-            403, "a page of another origin may not write here; use the command line, or this API's own page"
+            403, "a write from a page of another origin is refused; use the command line, or this worker's own page"
         )
     if is_on_unix_socket(request):
         host = urlsplit(f"//{request.host}").hostname or ""
         if "." in host and not _is_address(host):
-            return refusal_response(403, f"Host {host[:100]!r} may be anybody's; ask for localhost")
+            # A name without a dot, such as localhost, cannot belong to a foreign site.
+            return refusal_response(403, f"Host {host[:100]!r} could belong to a foreign site; use localhost")
         return None
     if open_paths(request.path) or _certified(request):
         return None
     if token is not None and token.accepts(request.headers.get("Authorization", "")):
         return None
-    answer = refusal_response(401, "say who you are: Authorization: Bearer TOKEN, with what is in [admin] token_file")
+    answer = refusal_response(
+        401, "no valid token; send Authorization: Bearer TOKEN, as in the file [admin] token_file"
+    )
     answer.headers["WWW-Authenticate"] = 'Bearer realm="vipmesh"'
     return answer
 
 
 CODE = "Vipmesh-Code"
-"""The header that has the code of a refusal, if it has one."""
+"""The header with the code of a refusal, if it has one."""
 
 
 def refusal_response(status: int, reason: str, code: Code | None = None) -> web.Response:
-    """An answer that says why there is no other."""
+    """Return a response with the reason as `{"error": ...}`."""
     headers = {} if code is None else {CODE: str(code)}
     return web.json_response({"error": reason}, status=status, headers=headers)
 
 
 def is_on_unix_socket(request: web.Request) -> bool:
-    """Whether it came over the unix socket."""
+    """Return whether the request came over the unix socket."""
     return _socket(request).family == socket.AF_UNIX
 
 
 def describe_client(request: web.Request) -> str:
-    """Who asks, in words: as far as the kernel, the certificate or the address tell."""
+    """Return who sent the request, as far as the kernel, the certificate or the address identify the client."""
     if is_on_unix_socket(request):
         pid, uid, _ = _CREDENTIALS.unpack(
             _socket(request).getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -161,11 +170,12 @@ def describe_client(request: web.Request) -> str:
 
 
 def quote_untrusted(text: str) -> str:
-    """What a stranger wrote, for a line of the log: in quotes, of bounded length, without control characters."""
+    """Return text from outside for a log line: quoted, with at most 200 characters and without control characters."""
     return json.dumps(text if len(text) <= 200 else f"{text[:200]}...")
 
 
 def _socket(request: web.Request) -> socket.socket:
+    """Return the socket of a request. Raises `HTTPBadRequest` if the connection is closed."""
     if request.transport is None:
         raise web.HTTPBadRequest(text="the connection is gone")
     found: socket.socket = request.transport.get_extra_info("socket")
@@ -173,7 +183,7 @@ def _socket(request: web.Request) -> socket.socket:
 
 
 def _certified(request: web.Request) -> str | None:
-    """The subject of a client certificate, which the TLS layer has verified; None: there is none."""
+    """Return the name in a client certificate, which the TLS layer has verified, or None if there is no certificate."""
     certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
     if not certificate:
         return None
@@ -182,7 +192,7 @@ def _certified(request: web.Request) -> str | None:
 
 
 def _from_elsewhere(request: web.Request) -> bool:
-    """Whether a browser says that another origin's page asks (Fetch, section 3.2; Fetch Metadata)."""
+    """Return whether a browser sends the request for a page of another origin (Fetch, section 3.2; Fetch Metadata)."""
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return True
     origin = request.headers.get("Origin")

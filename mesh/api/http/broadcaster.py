@@ -1,7 +1,7 @@
-"""Watchers and what they are told: one look at the worker serves them all.
+"""Sends events to watchers: one snapshot of the worker serves all of them.
 
-While nobody watches, nothing is looked at. A watcher that does not read is not waited for: what it has not taken is
-kept up to a bound, and beyond that it is told so and let go, so that one stuck browser costs nobody anything.
+Without watchers, no snapshots are taken. The broadcaster never waits for a slow watcher: it keeps unread events up to a
+limit, and disconnects the watcher beyond that. So one stuck browser does not delay the others.
 """
 
 import asyncio
@@ -28,46 +28,49 @@ from mesh.util.offload import compute
 log = logging.getLogger("vipmesh")
 
 MIN_INTERVAL = 0.5
-"""Seconds between two looks, however much happens."""
+"""The shortest time between two snapshots in seconds, however much changes."""
 MAX_INTERVAL = 2.0
-"""Seconds between two looks, however little happens: what goes through moves all the time."""
+"""The longest time between two snapshots in seconds: traffic changes even if nothing else does."""
 REST_FACTOR = 4.0
-"""How many times as long as a look took until the next one."""
+"""The pause after a snapshot, as a multiple of the time that it took; it bounds the share of CPU time."""
 MAX_WATCHERS = 64
-"""Watchers."""
+"""The most watchers at once."""
 MAX_PENDING_BYTES = 4 << 20
-"""Octets that wait for one watcher, beside the picture that it got first."""
+"""The most bytes that wait for one watcher, beside the complete state that it gets first."""
 WRITE_BATCH_BYTES = 64 << 10
-"""Octets that are written at once."""
+"""The size in bytes at which a batch of events is written."""
 
 
 class TooManyWatchersError(Exception):
-    """There are too many watchers. The text ends with the remedy."""
+    """No more watchers are accepted. The text ends with the remedy."""
 
 
 class EventWatcher:
-    """One who reads. `take` gives what has come since."""
+    """The queue of one watcher. `take` returns what has arrived since the last call."""
 
     def __init__(self, who: str) -> None:
         self.who = who
+        """The client, for the log."""
         self.knows = False
-        """Whether it has got the first picture."""
+        """Whether it has been given the complete state."""
         self._frames: deque[bytes] = deque()
         self._waiting = 0
+        """Bytes of changes that wait to be taken."""
         self._over = False
+        """Whether the last event is in the queue."""
         self._news = asyncio.Event()
 
     def begin(self, frames: Iterable[bytes]) -> None:
-        """The first picture, however large it is."""
+        """Queue the complete state, however large it is."""
         self.knows = True
         self._frames.extend(frames)
         self._news.set()
 
     def tell(self, frames: Sequence[bytes]) -> bool:
-        """What has changed; False: it reads too slowly, and gets no more than the words that say so."""
+        """Queue changes. Returns False if too much waits already: then only a last event that says so remains."""
         size = sum(map(len, frames))
         if self._waiting + size > MAX_PENDING_BYTES:
-            self.dismiss("you read too slowly and have missed something; connect again for the whole picture")
+            self.dismiss("events were dropped, since they were read too slowly; connect again for the complete state")
             return False
         self._waiting += size
         self._frames.extend(frames)
@@ -75,14 +78,14 @@ class EventWatcher:
         return True
 
     def dismiss(self, reason: str) -> None:
-        """No more; what waits is dropped."""
+        """Replace everything that waits by a last event with the reason."""
         self._frames.clear()
         self._frames.append(event_frame("bye", {"reason": reason}))
         self._over = True
         self._news.set()
 
     async def take(self) -> bytes:
-        """What has come, as much as is written at once; empty: it is over."""
+        """Wait for events and return a batch of them, as bytes to write; empty after the last event."""
         await self._news.wait()
         batch = bytearray()
         while self._frames and len(batch) < WRITE_BATCH_BYTES:
@@ -94,29 +97,34 @@ class EventWatcher:
 
 
 class EventBroadcaster:
-    """Looks while somebody watches. `run` goes beside everything else, until cancelled."""
+    """Takes snapshots while there are watchers, and sends them what has changed. `run` runs until cancelled."""
 
     def __init__(self, look: Callable[[], Awaitable[EventInput]], changed: asyncio.Event | None = None) -> None:
-        """`changed` is set when something has happened, so that the next look is soon; this alone clears it."""
+        """`look` takes a snapshot of the worker.
+
+        `changed` is set from outside after a change, so that the next snapshot is taken soon; only the broadcaster
+        clears it. None for an event of its own, which `changed()` sets.
+        """
         self._look = look
         self._watchers: set[EventWatcher] = set()
         self._watched = asyncio.Event()
         self._changed = asyncio.Event() if changed is None else changed
         self._told: WatcherState | None = None
+        """The state that the watchers have been sent; None if there were none."""
         self._closed = False
         self.dropped = 0
-        """How many read too slowly, ever."""
+        """The number of watchers that were disconnected because they read too slowly."""
 
     @property
     def watching(self) -> int:
-        """How many there are."""
+        """The number of watchers."""
         return len(self._watchers)
 
     def watch(self, who: str) -> EventWatcher:
-        """A new watcher; it is to `leave`. Raises `TooManyWatchersError`."""
+        """Add a watcher, which must `leave` in the end. Raises `TooManyWatchersError`."""
         if self._closed or len(self._watchers) >= MAX_WATCHERS:
             raise TooManyWatchersError(
-                f"{len(self._watchers)} watch already, which is all there is room for; close a page"
+                f"no more watchers are accepted, {len(self._watchers)} are connected; close one and try again"
             )
         watcher = EventWatcher(who)
         self._watchers.add(watcher)
@@ -125,28 +133,28 @@ class EventBroadcaster:
         return watcher
 
     def leave(self, watcher: EventWatcher) -> None:
-        """It does not read any more; may be said again."""
+        """Remove a watcher; it may be gone already."""
         self._watchers.discard(watcher)
         if not self._watchers:
             self._watched.clear()
 
     def changed(self) -> None:
-        """Something has happened: look soon."""
+        """Take a snapshot soon, since something has changed."""
         self._changed.set()
 
     def close(self) -> None:
-        """Tell all that it is over."""
+        """Send every watcher the last event, and accept no more."""
         self._closed = True
         for watcher in list(self._watchers):
-            watcher.dismiss("the daemon ends or begins anew; connect again")
+            watcher.dismiss("the daemon stops or restarts; connect again")
             self.leave(watcher)
 
     async def run(self) -> None:
-        """Look, tell, rest."""
+        """Take snapshots and send events while there are watchers, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             if not self._watchers:
-                self._told = None  # who comes later starts from what is then
+                self._told = None  # the next watcher starts from the complete state
                 await self._watched.wait()
             self._changed.clear()
             began = loop.time()
@@ -157,10 +165,12 @@ class EventBroadcaster:
                 async with asyncio.timeout(max(0.0, MAX_INTERVAL - rest)):
                     await self._changed.wait()
             except TimeoutError:
-                pass  # nothing happened
+                pass  # nothing has changed
 
     async def _tell(self) -> None:
+        """Take one snapshot and queue its events for every watcher."""
         moment = await self._look()
+        # A watcher that comes while the events are computed gets its complete state from the next snapshot.
         before, new = self._told, any(not watcher.knows for watcher in self._watchers)
         self._told, whole, changes = await compute(moment.observed.size, partial(_prepare, before, moment, new))
         for watcher in list(self._watchers):
@@ -169,7 +179,7 @@ class EventBroadcaster:
             elif watcher.knows and not watcher.tell(changes):
                 self.dropped += 1
                 log.warning(
-                    "admin API: %s watches and reads too slowly: let go",
+                    "admin API: watcher %s reads too slowly: disconnected",
                     watcher.who,
                     extra=Code.WATCHER_DISCONNECTED.extra,
                 )
@@ -179,7 +189,7 @@ class EventBroadcaster:
 def _prepare(
     before: WatcherState | None, moment: EventInput, new: bool
 ) -> tuple[WatcherState, Sequence[bytes], Sequence[bytes]]:
-    """What is known now, the frames of all of it if somebody is new, and those of what has changed."""
+    """Return the state, all of its events if there are `new` watchers, and the events of the changes since `before`."""
     now = watcher_state(moment)
     through = _framed(traffic_event(before, moment))
     whole = [*map(_framed, initial_events(now)), through] if new else []
@@ -192,5 +202,8 @@ def _framed(tiding: StatusEvent) -> bytes:
 
 
 def event_frame(name: str, data: object) -> bytes:
-    """One event: https://html.spec.whatwg.org/multipage/server-sent-events.html. JSON has no line ends of its own."""
+    """Return one server-sent event: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+
+    JSON has no line ends of its own, so the data is one line.
+    """
     return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))

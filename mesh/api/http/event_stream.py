@@ -12,16 +12,16 @@ from mesh.model.codes import Code
 log = logging.getLogger("vipmesh")
 
 KEEPALIVE_INTERVAL = 15.0
-"""Seconds of silence after which a comment shows that the connection lives; proxies end what is silent for long."""
+"""Seconds of silence after which a comment is sent; proxies close connections that are silent for long."""
 WRITE_TIMEOUT = 20.0
-"""Seconds that a watcher gets to take what was written."""
+"""Seconds that a watcher has to read what was written."""
 
 _HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
-"""The second one keeps nginx from holding events back."""
+"""`X-Accel-Buffering` keeps nginx from holding events back."""
 
 
 async def stream_events(feed: EventBroadcaster, request: web.Request) -> web.StreamResponse:
-    """Answer until the watcher leaves, reads too slowly, or the daemon ends."""
+    """Send events until the watcher leaves, reads too slowly, or the daemon stops."""
     try:
         watcher = feed.watch(describe_client(request))
     except TooManyWatchersError as error:
@@ -31,11 +31,11 @@ async def stream_events(feed: EventBroadcaster, request: web.Request) -> web.Str
         await response.prepare(request)
         await _write(watcher, response)
     except (ClientConnectionResetError, ConnectionResetError):
-        pass  # it left
+        pass  # the watcher left
     except TimeoutError:
         feed.dropped += 1
         log.warning(
-            "admin API: %s watches and takes nothing for %g s: let go",
+            "admin API: watcher %s has read nothing for %g s: disconnected",
             watcher.who,
             WRITE_TIMEOUT,
             extra=Code.WATCHER_DISCONNECTED.extra,
@@ -48,7 +48,7 @@ async def stream_events(feed: EventBroadcaster, request: web.Request) -> web.Str
 
 
 async def _write(watcher: EventWatcher, response: web.StreamResponse) -> None:
-    """Raises TimeoutError if what was written is not taken."""
+    """Write events until the last one. Raises `TimeoutError` if the watcher does not read."""
     batch = b"retry: 2000\n\n"
     while batch:
         async with asyncio.timeout(WRITE_TIMEOUT):

@@ -1,9 +1,9 @@
-"""The page that shows a worker in a browser: a handful of files, without a build step and without any other host.
+"""The page that shows a worker in a browser: a few static files, without a build step and without any other host.
 
-They are read once, when the daemon starts, and hold no secret: whoever may ask the worker for nothing else gets them
-too, and then a page that asks for the token. What they may do is written in the policy: run these scripts, ask this
-worker, and nothing else. Names and labels are strangers' texts; with `require-trusted-types-for` the browser itself
-refuses to make markup of any text.
+The files are read once, when the daemon starts, and contain no secret: a client without a token gets them too, and then
+a form that asks for the token. The Content Security Policy limits what the page may do: run these scripts, and send
+requests to this worker. Names and labels are untrusted text; with `require-trusted-types-for` the browser itself
+refuses to turn text into markup.
 """
 
 import hashlib
@@ -34,17 +34,17 @@ _TYPES = MappingProxyType(
 _START = "index.html"
 _FILES = MappingProxyType({file.name: file.read_bytes() for file in (files("mesh.api.http") / "static").iterdir()})
 _TAG = hashlib.blake2b(b"".join(_FILES[name] for name in sorted(_FILES)), digest_size=8).hexdigest()
-"""Of all files at once: a browser has either those of this version or asks again."""
+"""The entity tag of all files together: a browser has either all files of this version, or requests them again."""
 
 
 def add_page(app: web.Application) -> None:
-    """`/` and the files that it names."""
+    """Add the routes of `/` and of the files that it links to."""
     app.router.add_get("/", _get)
     app.router.add_get("/page/{file}", _get)
 
 
 def is_page_path(path: str) -> bool:
-    """Whether it is one of these files."""
+    """Return whether a path is one of the page's files."""
     return path == "/" or path.startswith("/page/")
 
 

@@ -1,4 +1,4 @@
-"""The admin API: what `vipmesh status`, Prometheus and the page ask. `openapi.yaml` beside this file describes it."""
+"""The admin API, which `vipmesh status`, Prometheus and the page use. `mesh/api/openapi.yaml` describes it."""
 
 import asyncio
 import errno
@@ -39,7 +39,7 @@ __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 log = logging.getLogger("vipmesh")
 
 MAX_BODY_BYTES = 64 << 10
-"""Octets of a request's body."""
+"""The most bytes of a request body."""
 SECURITY_HEADERS = MappingProxyType(
     {
         "Cache-Control": "no-store",
@@ -48,35 +48,38 @@ SECURITY_HEADERS = MappingProxyType(
         "Cross-Origin-Resource-Policy": "same-origin",
     }
 )
-"""Of every answer: nobody keeps it, guesses what it is, or takes it into a page of another origin."""
+"""Headers of every response: it must not be cached, its type not guessed, and no page of another origin may embed it.
+"""
 
 
 class AdminApiError(MeshError):
-    """The API cannot listen where it was told to. The text ends with the remedy."""
+    """The API cannot listen on its address. The text ends with the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdminListenConfig:
-    """Where the API listens, and how those prove themselves who come over TCP."""
+    """Where the API listens, and how clients over TCP authenticate."""
 
     listen: str
     """`unix:///PATH` or `HOST:PORT`."""
     tcp: str | None = None
-    """`HOST:PORT`, beside `listen`."""
+    """`HOST:PORT`, beside `listen`; None for none."""
     token_file: Path | None = None
+    """The file with the token; None for no token."""
     cert: Path | None = None
+    """The PEM file with the server's certificate; None for no TLS."""
     key: Path | None = None
-    """None: in the file of the certificate."""
+    """The PEM file with its private key; None if the key is in the file of the certificate."""
     client_ca: Path | None = None
-    """Who signs the certificates of clients."""
+    """The PEM file with the CA of client certificates; None if clients have none."""
 
 
 class AdminApi:
-    """`GET /v1/status` is the worker's status as JSON, `GET /healthz` says `ok` while the daemon's loop turns, and
-    `GET /metrics` has what `measure` gives in Prometheus' text format.
+    """The HTTP server of the admin API.
 
-    `POST /v1/VERB` with `{"name": ...}` carries out one of `verbs`; the answer comes when it is done,
-    `{"endpoint": ...}` or, with status 409, `{"error": ...}`.
+    `GET /v1/status` is the worker's status as JSON, `GET /healthz` answers `ok` while the event loop runs, and `GET
+    /metrics` has the metrics in Prometheus' text format. `POST /v1/VERB` with `{"name": ...}` carries out one of
+    `verbs`. The response comes when it has ended: `{"endpoint": ...}`, or `{"error": ...}` with status 409.
     """
 
     def __init__(
@@ -89,18 +92,22 @@ class AdminApi:
         *,
         explain: ExplainFunction | None = None,
     ) -> None:
-        """`observe` is called in the loop's thread; both give what nobody changes any more."""
+        """`observe` and `measure` take snapshots, which do not change any more.
+
+        `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
+        Without `feed`, the API makes one, which must be run.
+        """
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
         self._metrics = MetricsHandler(measure if measure is not None else self._measure)
         self.feed = feed if feed is not None else EventBroadcaster(self._moment)
-        """To be run beside the API; without that, watchers wait."""
+        """Sends events to watchers; its `run` must run beside the API, else watchers wait."""
         self._explain = explain
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Listen. Raises `AdminApiError`; then it listens nowhere."""
+        """Start to listen. Raises `AdminApiError`, and then listens nowhere."""
         entrance = self._entrance
         try:
             token = AdminToken(entrance.token_file) if entrance.token_file is not None else None
@@ -120,23 +127,23 @@ class AdminApi:
                     Code.ADMIN_API_CANNOT_LISTEN,
                     f"admin API: cannot listen on {listen}: {error.strerror}; set [admin] "
                     f"{'listen' if listen == entrance.listen else 'tcp'} to a "
-                    f"{'free port' if error.errno == errno.EADDRINUSE else 'place you may write'}",
+                    f"{'free port' if error.errno == errno.EADDRINUSE else 'path or address that it may use'}",
                 ) from error
             if tls is None and not listen.startswith("unix://") and not _is_loopback(listen):
                 log.warning(
-                    "admin API: the token goes to %s in the clear: set [admin] cert",
+                    "admin API: clients send the token to %s unencrypted; set [admin] cert",
                     listen,
                     extra=Code.ADMIN_TOKEN.extra,
                 )
 
     async def stop(self) -> None:
-        """Close the sockets and end the requests under way."""
+        """Close the sockets and end the running requests."""
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
 
     def routes(self) -> list[web.AbstractRoute]:
-        """All that it answers, while it listens."""
+        """Return all routes while it listens; empty otherwise."""
         return list(self._runner.app.router.routes()) if self._runner is not None else []
 
     def _app(self, token: AdminToken | None) -> web.Application:
@@ -166,7 +173,8 @@ class AdminApi:
 
     async def _get_status(self, request: web.Request) -> web.Response:
         observed = self._observe()
-        if request.headers.get("Accept") == "text/plain":  # `vipmesh status`, which then need not load all of this
+        # `vipmesh status` asks for text, so that it need not import what renders it.
+        if request.headers.get("Accept") == "text/plain":
             text = await compute(observed.size, lambda: render_status(worker_status(observed), notices(observed)))
             return web.Response(text=f"{text}\n")
         body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed, in_detail=True)))
@@ -186,30 +194,31 @@ _OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 
 
 def _is_open(path: str) -> bool:
-    """Whether it holds no secret."""
+    """Return whether a path needs no token, since its response has no secret."""
     return path in _OPEN or is_page_path(path)
 
 
 @web.middleware
 async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What aiohttp refuses by itself, as the API refuses."""
+    """Answer with a JSON error where aiohttp itself refuses a request."""
     try:
         return await handler(request)
     except web.HTTPNotFound:
-        return refusal_response(404, "there is nothing here; /v1/openapi.yaml says what there is")
+        return refusal_response(404, "no such path; /v1/openapi.yaml lists all paths")
     except web.HTTPMethodNotAllowed as error:
-        return refusal_response(405, f"this takes {' or '.join(sorted(error.allowed_methods))}")
+        return refusal_response(405, f"method not allowed; use {' or '.join(sorted(error.allowed_methods))}")
     except web.HTTPRequestEntityTooLarge:
-        return refusal_response(413, f"a request has {MAX_BODY_BYTES} octets at most")
+        return refusal_response(413, f"the request body is too large; send {MAX_BODY_BYTES} bytes at most")
 
 
 async def _complete(_: web.Request, answer: web.StreamResponse) -> None:
+    """Add the security headers to a response."""
     for name, value in SECURITY_HEADERS.items():
         answer.headers.setdefault(name, value)
 
 
 def _tls(entrance: AdminListenConfig) -> ssl.SSLContext | None:
-    """Raises OSError, with the file's name in its words."""
+    """Return the TLS context, or None without a certificate. Raises `OSError` with the names of the files."""
     if entrance.cert is None:
         return None
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -221,7 +230,7 @@ def _tls(entrance: AdminListenConfig) -> ssl.SSLContext | None:
     except OSError as error:  # SSLError is one
         named = ", ".join(str(file) for file in (entrance.cert, entrance.key, entrance.client_ca) if file is not None)
         raise OSError(
-            f"{error.strerror or error} in one of {named}; [admin] cert, key and client_ca are PEM"
+            f"{error.strerror or error} in one of {named}; [admin] cert, key and client_ca must be PEM files"
         ) from error
     return tls
 
@@ -240,7 +249,7 @@ def _is_loopback(listen: str) -> bool:
 
 
 class _PrivateUnixSite(web.UnixSite):
-    """A unix socket that its owner and group may use, from the moment it exists: it tells and does everything."""
+    """A unix socket that only its owner and group may use, from the moment it exists: its clients may do everything."""
 
     @override
     async def start(self) -> None:

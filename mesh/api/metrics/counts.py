@@ -1,4 +1,4 @@
-"""How many services and endpoints there are, and in which state. Pure, for the metrics."""
+"""Counts services and endpoints by state, for the metrics. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,23 +14,26 @@ class ServiceState(StrEnum):
     """Whether a service answers."""
 
     SERVING = "serving"
-    """It has an endpoint that takes connections."""
+    """At least one endpoint takes connections."""
     EMPTY = "empty"
-    """It has a VIP, and no endpoint takes connections."""
+    """The service has a VIP, and no endpoint takes connections."""
     REFUSED = "refused"
-    """It has no VIP: another service holds its name or its VIP, or the claim is still to come."""
+    """The service has no VIP: another service holds its name or its VIP, or they have not been claimed yet."""
 
 
 class EndpointState(StrEnum):
-    """Whether an endpoint takes connections, and why not. The first that applies, from below."""
+    """Whether an endpoint takes connections, and why not. If several apply, the last one in this list counts."""
 
     SERVING = "serving"
+    """The endpoint takes connections."""
     STARTING = "starting"
     """No probe has succeeded yet."""
     UNHEALTHY = "unhealthy"
+    """The endpoint's probes fail."""
     DRAINING = "draining"
+    """The endpoint takes no new connections."""
     REFUSED = "refused"
-    """Its service is."""
+    """The endpoint's service is refused."""
 
 
 _OF_HEALTH = {
@@ -43,28 +46,32 @@ _OF_HEALTH = {
 
 @dataclass(frozen=True, slots=True)
 class ServiceCounts:
-    """One service that has its VIP."""
+    """The counts of one service that has a VIP."""
 
     name: Name
     owner: str
     endpoints: int
+    """The number of its endpoints."""
     serving: int
+    """The number of its endpoints that take connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterCounts:
-    """Of the whole cluster, as this worker sees it."""
+    """The counts of the whole cluster, as this worker sees it."""
 
     services: Counter[ServiceState] = field(default_factory=Counter)
+    """The number of services in each state."""
     endpoints: Counter[EndpointState] = field(default_factory=Counter)
+    """The number of endpoints in each state."""
     workers: int = 0
-    """Those that offer an endpoint."""
+    """The number of workers with at least one endpoint."""
     rows: tuple[ServiceCounts, ...] = ()
-    """In order of their names, each name once."""
+    """The counts of each service, sorted by name; each name once."""
 
 
 def count_cluster(observed: WorkerSnapshot) -> ClusterCounts:
-    """Count. Before the first pass there is nothing to count."""
+    """Count services and endpoints. Before the first pass all counts are zero."""
     effective = observed.effective()
     if effective is None or observed.plan is None:
         return ClusterCounts()

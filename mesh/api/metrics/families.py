@@ -1,8 +1,8 @@
-"""What a worker measures, under the names that dashboards and alerts use: `docs/metrics.md`.
+"""The metrics of a worker, under the names that dashboards and alerts use: `docs/metrics.md`. Pure.
 
-Labels come from closed lists, except for the names of services: of those, no more than a bound that the settings give
-have series of their own, and a series says how many have none. No label ever has an address, an endpoint or a path in
-it: containers come and go, and each would leave a series behind in whoever scrapes. Pure.
+The values of labels come from closed lists, except for the names of services. A setting bounds how many services have
+series of their own, and one series counts the others. No label value is ever an address, an endpoint or a path:
+containers come and go, and each would leave a series behind in Prometheus.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,22 +24,26 @@ from mesh.model.table import TrafficCounters, VirtualKey
 
 @dataclass(frozen=True, slots=True)
 class MetricsInput:
-    """All that the metrics tell, at one moment."""
+    """The state of a worker from which the metrics are computed."""
 
     observed: WorkerSnapshot
+    """The snapshot of the worker."""
     loop: LoopStats = field(default_factory=LoopStats)
+    """The counters of the control loop."""
     probes: ProbeStats = field(default_factory=ProbeStats)
+    """The counters of the prober."""
     dns: Mapping[str, int] = field(default_factory=dict)
-    """What became of the questions: answered, forwarded, refused, dropped."""
+    """DNS questions by result: answered, forwarded, refused, dropped."""
     forwarder: Mapping[str, int] = field(default_factory=dict)
-    """cached, asked, shared, failed, stale, capped."""
+    """The counters of the forwarder: cached, asked, shared, failed, stale, capped."""
     traffic: Mapping[VirtualKey, TrafficCounters] = field(default_factory=dict)
-    """What went through each virtual server; empty if the data plane does not count."""
+    """The traffic of each virtual server; empty if the data plane does not count it."""
     most_services: int = 1000
-    """So many services have series of their own, the first ones by name."""
+    """The most services with series of their own, the first ones by name."""
     watchers: int = 0
-    """Who follow the events of the API."""
+    """The number of watchers of the event stream."""
     watchers_dropped: int = 0
+    """The number of watchers that were disconnected because they read too slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ _Read = Callable[[_ScrapeContext], Iterable[MetricSample]]
 
 
 def _one(value: Callable[[_ScrapeContext], float]) -> _Read:
+    """Return a reader of a single value without labels."""
     return lambda scrape: [((), value(scrape))]
 
 
@@ -87,11 +92,12 @@ def _problems(scrape: _ScrapeContext) -> Iterator[MetricSample]:
 
 
 def _finder(part: str) -> str:
-    """`source 0` is one of the sources."""
+    """Return the kind of a part: `source` for `source 0`."""
     return part.rstrip("0123456789").rstrip()
 
 
 def _table(scrape: _ScrapeContext) -> tuple[int, int]:
+    """Return the number of virtual servers and real servers of the last plan."""
     plan = scrape.measured.observed.plan
     servers = plan.table.virtual_servers if plan is not None else {}
     return len(servers), sum(len(server.real_servers) for server in servers.values())
@@ -125,7 +131,7 @@ def _questions(scrape: _ScrapeContext) -> Iterator[MetricSample]:
 
 
 def _carried(value: Callable[[TrafficCounters], int]) -> _Read:
-    """Of each service, over its virtual servers; nothing where nothing is counted."""
+    """Return a reader of one value per service, over its virtual servers; without counts there are no samples."""
 
     def read(scrape: _ScrapeContext) -> Iterator[MetricSample]:
         measured = scrape.measured
@@ -145,74 +151,79 @@ def _forwarder(what: str) -> _Read:
 _C, _G = MetricKind.COUNTER, MetricKind.GAUGE
 METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
     (
-        MetricFamily("vipmesh_info", _G, "Always 1; the labels tell.", ("version", "worker", "data_plane")),
+        MetricFamily(
+            "vipmesh_info", _G, "Always 1; the labels are facts of the worker.", ("version", "worker", "data_plane")
+        ),
         _info,
     ),
     (
-        MetricFamily("vipmesh_passes_total", _C, "Passes of the control loop that came to their end."),
+        MetricFamily("vipmesh_passes_total", _C, "Completed passes of the control loop."),
         _one(lambda s: s.measured.loop.passes),
     ),
     (
         MetricFamily(
-            "vipmesh_pass_duration_seconds", MetricKind.HISTOGRAM, "How long a pass of the control loop took."
+            "vipmesh_pass_duration_seconds", MetricKind.HISTOGRAM, "Duration of completed passes of the control loop."
         ),
         lambda s: [((), s.measured.loop.pass_seconds)],
     ),
     (
         MetricFamily(
-            "vipmesh_last_pass_timestamp_seconds", _G, "When the control loop last came round, since the epoch."
+            "vipmesh_last_pass_timestamp_seconds", _G, "Time when the control loop last ran, since the epoch."
         ),
         _one(lambda s: s.measured.loop.looked_at),
     ),
     (
-        MetricFamily("vipmesh_repairs_total", _C, "What somebody else had changed in the kernel and was mended."),
+        MetricFamily("vipmesh_repairs_total", _C, "Outside changes to the kernel state that were reverted."),
         _one(lambda s: s.measured.observed.repairs),
     ),
     (
         MetricFamily(
-            "vipmesh_frozen", _G, "How many of a kind do not answer; their last state stays in force.", ("part",)
+            "vipmesh_frozen", _G, "Parts that do not answer; their last good state stays in force.", ("part",)
         ),
         _frozen,
     ),
     (
-        MetricFamily("vipmesh_problems", _G, "What is refused or ignored now, by who finds it.", ("part", "severity")),
+        MetricFamily("vipmesh_problems", _G, "Current problems by the part that found them.", ("part", "severity")),
         _problems,
     ),
     (
         MetricFamily(
-            "vipmesh_data_plane_stalls_total", _C, "Passes without effect, since the data plane did not answer."
+            "vipmesh_data_plane_stalls_total", _C, "Passes without effect because the data plane did not answer."
         ),
         _one(lambda s: s.measured.loop.stalls),
     ),
     (
         MetricFamily(
-            "vipmesh_data_plane_operations_total", _C, "Changes asked of the data plane.", ("operation", "result")
+            "vipmesh_data_plane_operations_total", _C, "Operations on the data plane.", ("operation", "result")
         ),
         _operations,
     ),
     (
-        MetricFamily("vipmesh_data_plane_refusals", _G, "Changes that the data plane refuses now."),
+        MetricFamily("vipmesh_data_plane_refusals", _G, "Operations that the data plane refuses now."),
         _one(lambda s: len(s.measured.observed.failures)),
     ),
-    (MetricFamily("vipmesh_virtual_servers", _G, "Virtual servers of the last plan."), _one(lambda s: _table(s)[0])),
-    (MetricFamily("vipmesh_real_servers", _G, "Real servers of the last plan."), _one(lambda s: _table(s)[1])),
+    (MetricFamily("vipmesh_virtual_servers", _G, "Virtual servers in the last plan."), _one(lambda s: _table(s)[0])),
+    (MetricFamily("vipmesh_real_servers", _G, "Real servers in the last plan."), _one(lambda s: _table(s)[1])),
     (
         MetricFamily(
-            "vipmesh_table_digest", _G, "What all workers must agree on, as a number: equal numbers, equal tables."
+            "vipmesh_table_digest", _G, "Digest of what all workers must agree on: equal numbers mean equal tables."
         ),
         _digest,
     ),
     (
-        MetricFamily("vipmesh_draining_real_servers", _G, "Real servers that wait for their last connections."),
+        MetricFamily("vipmesh_draining_real_servers", _G, "Real servers that drain."),
         _one(lambda s: s.measured.observed.draining),
     ),
-    (MetricFamily("vipmesh_workers", _G, "Workers of the cluster with an endpoint."), _one(lambda s: s.census.workers)),
     (
-        MetricFamily("vipmesh_services", _G, "Services of the cluster by whether they answer.", ("state",)),
+        MetricFamily("vipmesh_workers", _G, "Workers of the cluster with at least one endpoint."),
+        _one(lambda s: s.census.workers),
+    ),
+    (
+        MetricFamily("vipmesh_services", _G, "Services of the cluster by state.", ("state",)),
         lambda s: [((state,), s.census.services[state]) for state in ServiceState],
     ),
     (
-        MetricFamily("vipmesh_endpoints", _G, "Endpoints of the cluster by whether they take connections.", ("state",)),
+        MetricFamily("vipmesh_endpoints", _G, "Endpoints of the cluster by state.", ("state",)),
         lambda s: [((state,), s.census.endpoints[state]) for state in EndpointState],
     ),
     (
@@ -233,75 +244,86 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
     ),
     (
         MetricFamily(
-            "vipmesh_service_received_bytes_total", _C, "Octets from clients through this worker.", ("service",)
+            "vipmesh_service_received_bytes_total",
+            _C,
+            "Bytes from clients of a service through this worker.",
+            ("service",),
         ),
         _carried(lambda traffic: traffic.bytes_in),
     ),
     (
-        MetricFamily("vipmesh_service_sent_bytes_total", _C, "Octets to clients through this worker.", ("service",)),
+        MetricFamily(
+            "vipmesh_service_sent_bytes_total", _C, "Bytes to clients of a service through this worker.", ("service",)
+        ),
         _carried(lambda traffic: traffic.bytes_out),
     ),
     (
         MetricFamily(
-            "vipmesh_services_without_series", _G, "Services beyond [metrics] services: they have no own series."
+            "vipmesh_services_without_series", _G, "Services without series of their own, beyond [metrics] services."
         ),
         _one(lambda s: len(s.census.rows) - len(s.shown)),
     ),
     (
-        MetricFamily("vipmesh_probes_total", _C, "Probes by what was found.", ("kind", "result")),
+        MetricFamily("vipmesh_probes_total", _C, "Completed probes by kind and result.", ("kind", "result")),
         _verdicts,
     ),
     (
-        MetricFamily("vipmesh_probe_duration_seconds", MetricKind.HISTOGRAM, "How long probes took."),
+        MetricFamily("vipmesh_probe_duration_seconds", MetricKind.HISTOGRAM, "Duration of completed probes."),
         lambda s: [((), s.measured.probes.seconds)],
     ),
-    (MetricFamily("vipmesh_probed_endpoints", _G, "Endpoints of this worker that are probed.", ("health",)), _probed),
-    (MetricFamily("vipmesh_probes_in_flight", _G, "Probes under way."), _one(lambda s: s.measured.probes.in_flight)),
     (
-        MetricFamily("vipmesh_probes_waiting", _G, "Probes that are due and wait for room."),
+        MetricFamily("vipmesh_probed_endpoints", _G, "Probed endpoints of this worker by health.", ("health",)),
+        _probed,
+    ),
+    (MetricFamily("vipmesh_probes_in_flight", _G, "Probes in flight."), _one(lambda s: s.measured.probes.in_flight)),
+    (
+        MetricFamily("vipmesh_probes_waiting", _G, "Probes that are due and wait because too many are in flight."),
         _one(lambda s: s.measured.probes.waiting),
     ),
-    (MetricFamily("vipmesh_dns_names", _G, "Routing names of the last plan."), _one(_names)),
+    (MetricFamily("vipmesh_dns_names", _G, "Routing names in the last plan."), _one(_names)),
     (
-        MetricFamily("vipmesh_dns_questions_total", _C, "Questions by what became of them.", ("result",)),
+        MetricFamily("vipmesh_dns_questions_total", _C, "DNS questions by result.", ("result",)),
         _questions,
     ),
     (
         MetricFamily(
-            "vipmesh_dns_forward_cache_hits_total", _C, "Questions about other names answered from the cache."
+            "vipmesh_dns_forward_cache_hits_total", _C, "DNS questions about other names answered from the cache."
         ),
         _forwarder("cached"),
     ),
-    (MetricFamily("vipmesh_dns_forward_exchanges_total", _C, "Exchanges with upstreams."), _forwarder("asked")),
+    (MetricFamily("vipmesh_dns_forward_exchanges_total", _C, "Exchanges with upstream servers."), _forwarder("asked")),
     (
-        MetricFamily("vipmesh_dns_forward_failures_total", _C, "Exchanges that no upstream answered."),
+        MetricFamily("vipmesh_dns_forward_failures_total", _C, "Exchanges that no upstream server answered."),
         _forwarder("failed"),
     ),
     (
-        MetricFamily("vipmesh_dns_forward_shared_total", _C, "Questions that joined an exchange under way."),
+        MetricFamily("vipmesh_dns_forward_shared_total", _C, "DNS questions that joined a running exchange."),
         _forwarder("shared"),
     ),
     (
-        MetricFamily("vipmesh_dns_forward_stale_total", _C, "Questions answered with what was past its time."),
+        MetricFamily("vipmesh_dns_forward_stale_total", _C, "DNS questions answered from expired cache entries."),
         _forwarder("stale"),
     ),
     (
-        MetricFamily("vipmesh_dns_forward_capped_total", _C, "Questions refused since too many were under way."),
+        MetricFamily("vipmesh_dns_forward_capped_total", _C, "DNS questions refused because too many were in flight."),
         _forwarder("capped"),
     ),
     (
-        MetricFamily("vipmesh_event_watchers", _G, "Who follow the events of the API."),
+        MetricFamily("vipmesh_event_watchers", _G, "Watchers of the event stream."),
         _one(lambda s: s.measured.watchers),
     ),
     (
-        MetricFamily("vipmesh_event_watchers_dropped_total", _C, "Those who read too slowly and were let go."),
+        MetricFamily("vipmesh_event_watchers_dropped_total", _C, "Watchers disconnected because they read too slowly."),
         _one(lambda s: s.measured.watchers_dropped),
     ),
 )
-"""Every family, in the order of the text."""
+"""Every family with the reader of its samples, in the order of the text."""
 
 
 def render_metrics(measured: MetricsInput) -> bytes:
-    """The text of all metrics. It takes tens of milliseconds where services are many: run it beside the loop."""
+    """Return the text of all metrics.
+
+    It takes tens of milliseconds if there are thousands of services, so call it in a thread.
+    """
     scrape = _ScrapeContext(measured, count_cluster(measured.observed))
     return "".join(line for family, read in METRIC_FAMILIES for line in format_family(family, read(scrape))).encode()

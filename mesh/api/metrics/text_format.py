@@ -1,8 +1,8 @@
-"""Prometheus' text format, version 0.0.4, of many series at little cost.
+"""Writes Prometheus' text format, version 0.0.4, fast enough for many series.
 
 A worker may know ten thousand services with half a dozen series each. The usual library takes most of a second of the
 interpreter to write those, an f-string for each a tenth of that (`bench/metrics.py`), and a scrape comes every few
-seconds for as long as the daemon lives. So the text is written here, and the library's parser reads it in the tests.
+seconds. So the text is written here, and the tests read it with the library's parser.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -15,38 +15,40 @@ from typing import TypeAlias
 from mesh.util.histogram import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""What to call the text in an HTTP answer."""
+"""The media type of the text."""
 
 
 class MetricKind(StrEnum):
-    """What the values of a family are."""
+    """The type of a family."""
 
     COUNTER = "counter"
-    """It only rises, and begins at 0 with the process."""
+    """A count that only rises, and begins at 0 with the process."""
     GAUGE = "gauge"
+    """A value that may rise and fall."""
     HISTOGRAM = "histogram"
+    """Counts of values by bucket, and their sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricFamily:
-    """Series of one name."""
+    """The name, type and labels of a group of series."""
 
     name: str
     kind: MetricKind
     meaning: str
-    """One line, for people."""
+    """One line for people, the HELP text."""
     labels: tuple[str, ...] = ()
+    """The names of the labels; empty for a single series."""
 
 
 MetricSample: TypeAlias = tuple[tuple[str, ...], float | Histogram]
-"""The values of the labels, in the order of the family, and what was measured."""
+"""The values of the labels, in the order of the family, and the measured value."""
 
 
 def format_family(family: MetricFamily, samples: Iterable[MetricSample]) -> Iterator[str]:
-    """The text of a family, a line each with its newline; nothing if there are no samples.
+    """Yield the text of a family, line by line with line ends; nothing if there are no samples.
 
-    A label's value may be any text. Of two samples with the same labels a reader would take neither: the caller sees
-    to it that there is one.
+    A label value may be any text. The caller must not pass two samples with the same labels: readers reject both.
     """
     shown = False
     for values, measured in samples:
@@ -65,6 +67,7 @@ def format_family(family: MetricFamily, samples: Iterable[MetricSample]) -> Iter
 
 
 def _buckets(name: str, named: str, histogram: Histogram) -> Iterator[str]:
+    """Yield the lines of a histogram; `named` is its labels as text."""
     before, so_far = f"{named}," if named else "", 0
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         so_far += count
@@ -74,7 +77,7 @@ def _buckets(name: str, named: str, histogram: Histogram) -> Iterator[str]:
 
 
 def format_number(value: float) -> str:
-    """As the format writes it."""
+    """Return a number as the format writes it."""
     if value == float("inf"):
         return "+Inf"
     if value == float("-inf"):

@@ -1,4 +1,4 @@
-"""`vipmesh doctor`: what of this host stands in the daemon's way, and the line that mends it."""
+"""`vipmesh doctor`: checks whether the daemon can run on this host, and shows how to fix what is wrong."""
 
 import argparse
 import asyncio
@@ -12,31 +12,32 @@ from mesh.cli.settings import load_settings
 
 @dataclass(frozen=True, slots=True)
 class FindingDocument:
-    """One thing that was looked at."""
+    """The result of one check of the host."""
 
     level: str
     """`error`, `warning`, `hint` or `ok`."""
     about: str
     """`data plane`, `capabilities`, `kernel settings`, `dns port`, `vip pool`, `resolver`, `clock`, ..."""
     found: str
+    """The state that was found."""
     mend: str | None
-    """The line that mends it: a command, or what to write where."""
+    """How to fix it: a command, or what to write where; None if there is nothing to do."""
     code: str | None
-    """Where `docs/errors.md` says more; null: it is well."""
+    """The code of the finding, which `docs/errors.md` explains; null for `ok`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiagnosisDocument:
-    """What programs get."""
+    """The document of `vipmesh doctor --json`."""
 
     errors: int
     warnings: int
     findings: tuple[FindingDocument, ...]
-    """In the order in which a start would meet them; those that are well, too."""
+    """Every finding, also those that are `ok`, in the order in which a start of the daemon would meet them."""
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Exit status 1: something keeps the daemon from starting or forwarding."""
+    """Run `vipmesh doctor`. Exit status 1 if something keeps the daemon from starting or forwarding."""
     asked = doctor_input(load_settings(options.config))
     findings = host_findings(asyncio.run(examine_host(asked)), asked)
     levels = [finding.level for finding in findings]

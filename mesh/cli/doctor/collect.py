@@ -1,6 +1,6 @@
-"""The thin shell of `vipmesh doctor`: reads facts of this host and changes nothing.
+"""Collects the facts of this host for `vipmesh doctor`, and changes nothing.
 
-What is asked of the kernel may make it load a module (ip_vs, nf_tables), as the start of the daemon does.
+A query may make the kernel load a module (ip_vs, nf_tables), as the start of the daemon does.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ _ALSO = (
 _WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; TCP_CLOSE, a datagram socket without a peer
 _ERROR = 5  # TIME_ERROR of adjtimex(2): the clock is not synchronised
 _PATIENCE = 2.0
-"""Seconds that a member of etcd, or the container engine, may take."""
+"""Seconds that a member of etcd, or the container engine, has to accept a connection."""
 
 
 def doctor_input(settings: Settings) -> DoctorInput:
-    """What the settings ask of a host with this kernel."""
+    """Return what the settings require of a host with this kernel."""
     driver, version = settings.dataplane_driver, settings.vip_pool.version
     with_ipvs = driver in (Driver.AUTO, Driver.IPVS)
     sysctls = (
@@ -49,7 +49,7 @@ def doctor_input(settings: Settings) -> DoctorInput:
 
 
 async def examine_host(asked: DoctorInput) -> HostFacts:
-    """The facts. Raises `OSError` if the kernel's routes cannot be read."""
+    """Return the facts of this host. Raises `OSError` if the kernel's routes cannot be read."""
     settings = asked.settings
     kernel = forwards_in_kernel(settings)
     return HostFacts(
@@ -72,6 +72,7 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
 
 
 def _text(path: Path) -> str | None:
+    """Return the text of a file, or None if it cannot be read."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError):
@@ -96,7 +97,7 @@ def _modules(release: str) -> Mapping[str, KernelModule]:
 
 
 def _names(listing: str) -> frozenset[str]:
-    """`kernel/net/netfilter/ipvs/ip_vs.ko.xz: ...` -> `ip_vs`."""
+    """Return the names of modules in a listing: `ip_vs` for `kernel/net/netfilter/ipvs/ip_vs.ko.xz: ...`."""
     paths = (line.partition(":")[0] for line in listing.splitlines())
     return frozenset(Path(path).name.partition(".")[0].replace("-", "_") for path in paths)
 
@@ -114,7 +115,7 @@ def _capabilities() -> frozenset[str]:
 
 
 def _listeners() -> Iterator[ListeningSocket]:
-    """Every socket of this network namespace that waits for clients, proc_net(5)."""
+    """Yield every socket of this network namespace that waits for clients, proc_net(5)."""
     owners: dict[str, tuple[str, bool]] | None = None
     for transport, state in _WAITING.items():
         for family in ("", "6"):
@@ -129,13 +130,13 @@ def _listeners() -> Iterator[ListeningSocket]:
 
 
 def _address(hexadecimal: str) -> str:
-    """`0100007F` -> `127.0.0.1`: words as this host stores them."""
+    """Return an address from its words in host byte order: `127.0.0.1` for `0100007F`."""
     words = (hexadecimal[at : at + 8] for at in range(0, len(hexadecimal), 8))
     return str(ip_address(b"".join(bytes.fromhex(word)[::-1] for word in words)))
 
 
 def _owners() -> dict[str, tuple[str, bool]]:
-    """The program of each socket's inode, as far as we may look; whether it is a daemon of ours."""
+    """Return the program of each socket, by inode, and whether it is a vipmesh daemon; only what this user may see."""
     found: dict[str, tuple[str, bool]] = {}
     for process in Path("/proc").glob("[0-9]*"):
         name = (_text(process / "comm") or "").strip()
@@ -147,7 +148,7 @@ def _owners() -> dict[str, tuple[str, bool]]:
 
 
 def _links(folder: Path) -> Iterator[str]:
-    """What a process has open; nothing of another user's process, or of one that has ended."""
+    """Yield what a process has open; nothing for a process of another user, or one that has ended."""
     with suppress(OSError):
         for link in folder.iterdir():
             with suppress(FileNotFoundError):  # closed meanwhile
@@ -171,23 +172,24 @@ def _docker_dns() -> tuple[str, ...] | None:
 
 
 def _clock() -> bool | None:
-    """adjtimex(2) without a change; struct timex has room for what this kernel writes."""
-    room = ctypes.create_string_buffer(1024)
+    """Return whether the clock is synchronised, or None if that is unknown: adjtimex(2) without a change."""
+    room = ctypes.create_string_buffer(1024)  # struct timex is smaller on every architecture
     state = ctypes.CDLL(None, use_errno=True).adjtimex(room)
     return None if state < 0 else state != _ERROR
 
 
 async def _store(settings: Settings) -> dict[str, str | None]:
+    """Return why each member of the store cannot be used; None for one that can."""
     if settings.store_url.startswith("sqlite:"):
         folder = Path(settings.store_url.removeprefix("sqlite:///")).parent
         there = next(path for path in (folder, *folder.parents) if path.exists())
-        return {str(folder): None if os.access(there, os.W_OK) else "it cannot be written by this user"}
+        return {str(folder): None if os.access(there, os.W_OK) else "this user cannot write there"}
     members = etcd_url.parse_etcd_url(settings.store_url).members
     return dict(zip(members, await asyncio.gather(*map(_reach, members)), strict=True))
 
 
 async def _reach(url: str) -> str | None:
-    """Why nobody listens there; None: somebody does."""
+    """Return why no server accepts a connection at a URL, or None if one does."""
     place = urlsplit(url)
     if place.scheme == "unix":
         connecting = asyncio.open_unix_connection(place.path)
@@ -197,7 +199,7 @@ async def _reach(url: str) -> str | None:
         async with asyncio.timeout(_PATIENCE):
             _, writer = await connecting
     except TimeoutError:
-        return f"nobody answers within {_PATIENCE:g} s"
+        return f"no answer within {_PATIENCE:g} s"
     except OSError as error:
         return error.strerror or str(error)
     writer.close()

@@ -1,4 +1,4 @@
-"""The facts of a host: `mesh.cli.doctor.collect` collects them, `mesh.cli.doctor.rules` judges them."""
+"""The facts of a host, which `mesh.cli.doctor.collect` collects and `mesh.cli.doctor.rules` judges."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,15 +6,16 @@ from enum import StrEnum
 
 
 class KernelModule(StrEnum):
-    """What there is of a kernel module."""
+    """Whether a kernel module can be used."""
 
     LOADED = "loaded"
-    """Or built in."""
+    """The module is loaded or built in."""
     AVAILABLE = "available"
     """The kernel can load it."""
     ABSENT = "absent"
+    """The module does not exist for this kernel."""
     UNKNOWN = "unknown"
-    """There is no list of modules here, as in most containers."""
+    """No list of modules exists here, as in most containers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +25,22 @@ class ListeningSocket:
     transport: str
     """`tcp` or `udp`."""
     address: str
-    """`0.0.0.0` or `::` for all."""
+    """`0.0.0.0` or `::` for all addresses."""
     port: int
     program: str | None = None
-    """Its name; None: it is not to be found out without being root."""
+    """The name of the program; None if only root can see it."""
     ours: bool = False
-    """Whether it is a daemon of ours."""
+    """Whether the program is a vipmesh daemon."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSetting:
-    """A kernel setting."""
+    """The value of a kernel setting."""
 
     value: str | None
-    """None: it cannot be read, or this kernel does not have it."""
+    """None if it cannot be read, or if this kernel does not have it."""
     writable: bool = False
+    """Whether this process may set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +50,30 @@ class HostFacts:
     release: str
     """`uname -r`."""
     no_ipvs: str | None = None
-    """Why IPVS cannot be programmed from here; None: it can, or it was not looked at."""
+    """Why IPVS cannot be programmed from here; None if it can, or if it was not checked."""
     no_nftables: str | None = None
+    """Why nftables cannot balance here; None if it can, or if it was not checked."""
     nft: str | None = None
-    """Where the program nft is; None: nowhere."""
+    """The path of the program nft; None if it is not installed."""
     modules: Mapping[str, KernelModule] = field(default_factory=dict)
+    """The kernel modules that vipmesh can use."""
     sysctls: Mapping[str, KernelSetting] = field(default_factory=dict)
-    """Those that the daemon sets, those it needs, and those that stand in its way."""
+    """The kernel settings that the daemon sets or depends on."""
     capabilities: frozenset[str] = frozenset()
-    """Those of `CAP_NET_ADMIN` and the like that are in effect."""
+    """The effective capabilities, of those that the daemon may need: `CAP_NET_ADMIN`, `CAP_NET_BIND_SERVICE`."""
     root: bool = False
+    """Whether this process runs as root."""
     listeners: tuple[ListeningSocket, ...] = ()
+    """Every socket of this network namespace that waits for clients."""
     overlaps: tuple[str, ...] = ()
-    """What the VIP pool overlaps: `route 10.112.0.0/24 dev eth1`."""
+    """The routes and addresses that the VIP pool overlaps: `route 10.112.0.0/24 dev eth1`."""
     nameservers: tuple[str, ...] = ()
-    """Of /etc/resolv.conf."""
+    """The name servers in /etc/resolv.conf."""
     docker_dns: tuple[str, ...] | None = None
-    """`dns` of /etc/docker/daemon.json; None: it has none."""
+    """`dns` in /etc/docker/daemon.json; None if it is not set."""
     clock: bool | None = None
-    """Whether it is kept right; None: that is not to be found out."""
+    """Whether the clock is synchronised; None if that is unknown."""
     store: Mapping[str, str | None] = field(default_factory=dict)
-    """The store's directory, or each member of etcd -> why it cannot be used; None: it can."""
+    """Why the store's directory, or each member of etcd, cannot be used; None for one that can."""
     engine: str | None = None
-    """Why the container engine cannot be asked; None: it can, or none shall be."""
+    """Why the container engine does not answer; None if it does, or if none is configured."""

@@ -1,7 +1,7 @@
-"""`vipmesh doctor`: from the facts of a host to findings, each with the line that mends it. Pure.
+"""Turns the facts of a host into findings, each with the command or setting that fixes it. Pure.
 
-An error keeps the daemon from starting or from forwarding; a warning will be met some day; a hint is about comfort.
-What is well is told, too: who looks for a fault wants to know what it is not.
+An error keeps the daemon from starting or forwarding. A warning causes a failure later or in some cases. A hint is only
+about convenience. Successful checks are findings, too: they rule out causes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,52 +27,57 @@ CODES = {
     "container engine": Code.DOCTOR_CONTAINER_ENGINE,
     "clock": Code.DOCTOR_CLOCK,
 }
-"""What a finding is about -> its code."""
+"""The code of a finding, by what it is about."""
 
 
 class FindingLevel(StrEnum):
-    """How bad it is."""
+    """How severe a finding is."""
 
     ERROR = "error"
+    """The daemon cannot start or cannot forward."""
     WARNING = "warning"
+    """A failure later, or in some cases."""
     HINT = "hint"
+    """A matter of convenience."""
     OK = "ok"
+    """The check has succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check of the host."""
 
     level: FindingLevel
     about: str
     """`data plane`, `capabilities`, `kernel settings`, `dns port`, `vip pool`, `resolver`, `clock`, ..."""
     found: str
+    """The state that was found."""
     mend: str | None = None
-    """The line that mends it: a command, or what to write where."""
+    """How to fix it: a command, or what to write where; None if there is nothing to do."""
 
     @property
     def code(self) -> Code | None:
-        """Where `docs/errors.md` says more; None: it is well."""
+        """The code, which `docs/errors.md` explains; None for `ok`."""
         return None if self.level is FindingLevel.OK else CODES[self.about]
 
     def __str__(self) -> str:
         line = f"{self.level:<8} {self.about}: {self.found}" + (f" [{self.code}]" if self.code else "")
-        return line if self.mend is None else f"{line}\n         mend: {self.mend}"
+        return line if self.mend is None else f"{line}\n         fix: {self.mend}"
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorInput:
-    """What the settings ask of the host."""
+    """The settings, and what they require of the host."""
 
     settings: Settings
     sysctls: Mapping[str, int]
-    """What the kernel's settings must be for the data plane."""
+    """The values that the data plane needs in the kernel's settings."""
     resolver: str | None
-    """Where containers shall ask for names."""
+    """The address of the name server for containers; None if there is none."""
 
 
 def host_findings(host: HostFacts, asked: DoctorInput) -> tuple[Finding, ...]:
-    """All findings, in the order in which a start would meet them."""
+    """Return all findings, in the order in which a start of the daemon would meet them."""
     parts: tuple[Callable[[HostFacts, DoctorInput], Iterator[Finding]], ...] = (
         _pool,
         _store,
@@ -90,7 +95,7 @@ def host_findings(host: HostFacts, asked: DoctorInput) -> tuple[Finding, ...]:
 
 
 def forwards_in_kernel(settings: Settings) -> bool:
-    """Whether the kernel shall forward; else a proxy in user space does, which stands on nothing of the host's."""
+    """Return whether the settings let the kernel forward; a proxy in user space depends on nothing of the host."""
     return settings.dataplane_driver is not Driver.USERSPACE and not settings.vip_pool.is_loopback
 
 
@@ -108,7 +113,7 @@ def _store(host: HostFacts, _: DoctorInput) -> Iterator[Finding]:
     for member, trouble in host.store.items():
         if trouble is not None:
             level = FindingLevel.WARNING if reached else FindingLevel.ERROR
-            yield Finding(level, "store", f"{member}: {trouble}", f"see that {member} can be used from here")
+            yield Finding(level, "store", f"{member}: {trouble}", f"check that {member} can be used from this host")
     if len(reached) == len(host.store):
         yield Finding(FindingLevel.OK, "store", f"{', '.join(reached)} can be used")
 
@@ -116,7 +121,7 @@ def _store(host: HostFacts, _: DoctorInput) -> Iterator[Finding]:
 def _plane(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     settings = asked.settings
     if not forwards_in_kernel(settings):
-        yield Finding(FindingLevel.OK, "data plane", "a proxy in user space, which needs nothing of the kernel")
+        yield Finding(FindingLevel.OK, "data plane", "a proxy in user space, which needs no kernel support")
         return
     wants_ipvs = settings.dataplane_driver in (Driver.AUTO, Driver.IPVS)
     if wants_ipvs and host.no_ipvs is None:
@@ -130,18 +135,18 @@ def _plane(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
             mend = "boot a kernel that has ip_vs (Debian: linux-image-amd64, not linux-image-cloud-amd64)"
         yield Finding(level, "data plane", f"no IPVS: {host.no_ipvs}", mend)
     if host.nft is None:
-        found = "there is no program nft: replies of endpoints elsewhere are lost without source NAT"
+        found = "the program nft is not installed: without source NAT, replies of endpoints on other workers are lost"
         yield Finding(FindingLevel.ERROR, "data plane", found, "apt-get install nftables")
     elif host.no_nftables is not None:
         needed = settings.dataplane_driver is Driver.NFTABLES
         level = FindingLevel.ERROR if needed else FindingLevel.WARNING
-        yield Finding(level, "data plane", f"no balancing by nftables: {host.no_nftables}", _module_line(host))
+        yield Finding(level, "data plane", f"nftables cannot balance: {host.no_nftables}", _module_line(host))
     elif not wants_ipvs or host.no_ipvs is not None:
         yield Finding(FindingLevel.OK, "data plane", "nftables can balance")
 
 
 def _modules(host: HostFacts) -> Iterator[Finding]:
-    """IPVS without a scheduler refuses each service that asks for it, one by one and late."""
+    """Yield a warning if schedulers are missing: IPVS refuses a service with such a scheduler only when it appears."""
     absent = [
         name for name, state in host.modules.items() if state is KernelModule.ABSENT and name.startswith("ip_vs_")
     ]
@@ -154,7 +159,9 @@ def _modules(host: HostFacts) -> Iterator[Finding]:
 
 def _module_line(host: HostFacts) -> str:
     return (
-        "apt-get install nftables conntrack" if host.root else "run `sudo vipmesh doctor`: not all is seen without root"
+        "apt-get install nftables conntrack"
+        if host.root
+        else "run `sudo vipmesh doctor`, since only root sees everything"
     )
 
 
@@ -162,21 +169,21 @@ def _capabilities(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     settings = asked.settings
     needs = {}
     if forwards_in_kernel(settings):
-        needs["CAP_NET_ADMIN"] = "programs the data plane and holds the VIPs"
+        needs["CAP_NET_ADMIN"] = "to program the data plane and to hold the VIPs"
     low = [f"{address}:{port}" for address, port in _dns_sockets(asked) if port < _first_free(host)]
     if low:
-        needs["CAP_NET_BIND_SERVICE"] = f"listens on {', '.join(low)}"
+        needs["CAP_NET_BIND_SERVICE"] = f"to listen on {', '.join(low)}"
     for capability, why in needs.items():
         if capability not in host.capabilities:
             mend = _OF_SYSTEMD.format(capability, capability.removeprefix("CAP_"))
-            found = f"{capability} is missing here, and the daemon {why}"
+            found = f"{capability} is missing here, and the daemon needs it {why}"
             yield Finding(FindingLevel.ERROR, "capabilities", found, mend)
     if needs and host.capabilities.issuperset(needs):
-        yield Finding(FindingLevel.OK, "capabilities", f"{' and '.join(needs)} are there")
+        yield Finding(FindingLevel.OK, "capabilities", f"{' and '.join(needs)} in effect")
 
 
 def _first_free(host: HostFacts) -> int:
-    """The first port that needs no capability."""
+    """Return the lowest port that needs no capability."""
     setting = host.sysctls.get("net.ipv4.ip_unprivileged_port_start")
     return int(setting.value) if setting is not None and setting.value is not None else 1024
 
@@ -198,10 +205,11 @@ def _sysctls(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
             line = f"echo '{key} = {wanted}' >> /etc/sysctl.d/60-vipmesh.conf && sysctl --system    # on the host"
             yield Finding(FindingLevel.ERROR, "kernel settings", found, line)
     if not wrong:
-        yield Finding(FindingLevel.OK, "kernel settings", "all are as they must be, or the daemon may set them")
+        yield Finding(FindingLevel.OK, "kernel settings", "all are correct, or the daemon can set them")
 
 
 def _dns_sockets(asked: DoctorInput) -> tuple[tuple[str, int], ...]:
+    """Return every address and port that the name server listens on."""
     listen = asked.settings.dns_listen
     return listen if asked.resolver is None else (*listen, (asked.resolver, 53))
 
@@ -214,22 +222,22 @@ def _dns_port(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
                 free = False
                 who = other.program or "a program that only root can see"
                 there = f"{other.transport} {other.address}:{other.port}"
-                found = f"{who} listens on {there}, where the name server shall listen on {address}:{port}"
+                found = f"{who} listens on {there}, where the name server needs {address}:{port}"
                 yield Finding(FindingLevel.ERROR, "dns port", found, _make_room(other))
     if free:
-        yield Finding(
-            FindingLevel.OK, "dns port", f"{', '.join(f'{a}:{p}' for a, p in _dns_sockets(asked))} is free, or ours"
-        )
+        sockets = ", ".join(f"{address}:{port}" for address, port in _dns_sockets(asked))
+        yield Finding(FindingLevel.OK, "dns port", f"free, or used by vipmesh: {sockets}")
 
 
 def _collide(address: str, other: ListeningSocket) -> bool:
-    """Two sockets of one port: the same address, or one of them has all of its family."""
+    """Return whether two sockets of one port conflict: the addresses are equal, or one of them stands for all."""
     if (":" in address) != (":" in other.address):
-        return other.address == "::"  # which takes IPv4 as well, unless it was told not to
+        return other.address == "::"  # takes IPv4 as well, unless IPV6_V6ONLY is set
     return address == other.address or address in ("0.0.0.0", "::") or other.address in ("0.0.0.0", "::")
 
 
 def _make_room(other: ListeningSocket) -> str:
+    """Return how to free the port that another program listens on."""
     if other.program == "systemd-resolved":
         return "set DNSStubListener=no in /etc/systemd/resolved.conf, then `systemctl restart systemd-resolved`"
     if other.program == "dnsmasq":
@@ -240,7 +248,10 @@ def _make_room(other: ListeningSocket) -> str:
 
 
 def _published(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
-    """A published port that the kernel hands to an outgoing connection leads nowhere for as long as that lives."""
+    """Yield a warning if the kernel may use published ports for outgoing connections.
+
+    For as long as such a connection lasts, the published port does not work.
+    """
     ports, setting = asked.settings.publish_ports, host.sysctls.get("net.ipv4.ip_local_port_range")
     if setting is None or setting.value is None:
         return
@@ -248,7 +259,7 @@ def _published(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     reserved = host.sysctls.get("net.ipv4.ip_local_reserved_ports")
     span = f"{ports[0]}-{ports[-1]}"
     if low <= ports[-1] and ports[0] <= high and not (reserved is not None and span in (reserved.value or "")):
-        found = f"[publish] ports {span} overlap those of outgoing connections, {low}-{high}"
+        found = f"[publish] ports {span} overlap the ports of outgoing connections, {low}-{high}"
         line = f"echo 'net.ipv4.ip_local_reserved_ports = {span}' >> /etc/sysctl.d/60-vipmesh.conf && sysctl --system"
         yield Finding(FindingLevel.WARNING, "published ports", found, line)
 
@@ -259,11 +270,11 @@ def _resolver(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
         yield Finding(
             FindingLevel.HINT,
             "resolver",
-            "/etc/resolv.conf names no server",
+            "/etc/resolv.conf names no name server",
             "echo nameserver 127.0.0.1 > /etc/resolv.conf",
         )
     elif own.issuperset(host.nameservers) and not asked.settings.dns_upstream:
-        found = "/etc/resolv.conf names nobody but this name server, so it has nobody to ask for other names"
+        found = "/etc/resolv.conf names only this name server, which then cannot forward other names"
         yield Finding(
             FindingLevel.ERROR,
             "resolver",
@@ -286,7 +297,9 @@ def _containers(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
         yield Finding(FindingLevel.OK, "resolver", f"containers ask {asked.resolver}")
     else:
         line = f'"dns": ["{asked.resolver}"] in /etc/docker/daemon.json, then `systemctl reload-or-restart docker`'
-        yield Finding(FindingLevel.HINT, "resolver", f"containers are not told to ask {asked.resolver} for names", line)
+        yield Finding(
+            FindingLevel.HINT, "resolver", f"Docker does not configure containers to ask {asked.resolver}", line
+        )
 
 
 def _engine(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
@@ -301,9 +314,12 @@ def _engine(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
 
 
 def _clock(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
-    """Certificates are judged by it, and logs of several workers are read side by side."""
+    """Yield a finding if the clock is not synchronised.
+
+    TLS certificates are checked against the clock, and logs of several workers are compared by time.
+    """
     if host.clock is False:
         level = FindingLevel.WARNING if asked.settings.store_url.startswith("etcd") else FindingLevel.HINT
-        yield Finding(level, "clock", "nothing keeps it right", "timedatectl set-ntp true    # or install chrony")
+        yield Finding(level, "clock", "it is not synchronised", "timedatectl set-ntp true    # or install chrony")
     elif host.clock:
-        yield Finding(FindingLevel.OK, "clock", "it is kept right")
+        yield Finding(FindingLevel.OK, "clock", "it is synchronised")

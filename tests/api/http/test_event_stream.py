@@ -49,7 +49,7 @@ async def test_the_end_of_the_daemon_is_said(tmp_path: Path) -> None:
             answer = await session.get("/v1/events")
             await until(answer, "ready")
         (*_, (_, last)) = await until(answer, "bye")
-        assert last == {"reason": "the daemon ends or begins anew; connect again"}
+        assert last == {"reason": "the daemon stops or restarts; connect again"}
         assert await answer.content.read() == b""
 
 
@@ -79,7 +79,7 @@ async def test_one_who_does_not_read_is_let_go_and_the_others_go_on(
         writer.close()
         assert api.feed.dropped == 1
         assert api.feed.watching == 0
-    assert "watches and takes nothing for 0.5 s: let go" in caplog.text
+    assert "has read nothing for 0.5 s: disconnected" in caplog.text
 
 
 @pytest.mark.looptime
@@ -145,16 +145,16 @@ class TestTheFeed:
                 assert b"event: bye" not in await quick.take()
             last = await slow.take()
             assert last.startswith(b"event: bye\ndata: ")
-            assert b"you read too slowly" in last
+            assert b"read too slowly" in last
             assert await slow.take() == b""
             assert (subject.watching, subject.dropped) == (1, 1)
             running.cancel()
-        assert "uid 7 watches and reads too slowly: let go" in caplog.text
+        assert "watcher uid 7 reads too slowly: disconnected" in caplog.text
 
     async def test_there_is_room_for_so_many(self) -> None:
         subject = EventBroadcaster(Looks())
         watchers = [subject.watch("me") for _ in range(MAX_WATCHERS)]
-        with pytest.raises(TooManyWatchersError, match="64 watch already"):
+        with pytest.raises(TooManyWatchersError, match="64 are connected"):
             subject.watch("me")
         subject.leave(watchers[0])
         subject.leave(watchers[0])

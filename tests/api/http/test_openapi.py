@@ -112,10 +112,10 @@ async def test_what_is_not_there_says_where_to_look(tmp_path: Path) -> None:
         async with session.get("/v1/nothing") as answer:
             assert (answer.status, (await answer.json())["error"]) == (
                 404,
-                "there is nothing here; /v1/openapi.yaml says what there is",
+                "no such path; /v1/openapi.yaml lists all paths",
             )
         async with session.post("/v1/status") as answer:
-            assert (answer.status, (await answer.json())["error"]) == (405, "this takes GET or HEAD")
+            assert (answer.status, (await answer.json())["error"]) == (405, "method not allowed; use GET or HEAD")
 
 
 def _bare(schema: Any) -> Any:

@@ -60,13 +60,13 @@ async def test_a_taken_port_is_told_and_nothing_stays_open(tmp_path: Path) -> No
     [
         (
             {"token_file": Path("none")},
-            r"none: No such file or directory; write a token: `openssl rand -hex 32` > none",
+            r"none: No such file or directory; write a token with `openssl rand -hex 32 > none`",
         ),
         (
             {"cert": Path("none.pem")},
             r"No such file or directory in one of none\.pem; \[admin\] cert, key and client_ca",
         ),
-        ({"cert": Path(__file__)}, r"in one of .*test_server\.py; \[admin\] cert, key and client_ca are PEM"),
+        ({"cert": Path(__file__)}, r"in one of .*test_server\.py; \[admin\] cert, key and client_ca must be PEM files"),
     ],
 )
 async def test_what_cannot_be_read_is_named(entrance: dict[str, Path], words: str, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def test_it_is_shown_and_does_nothing(page: Page, worker: Worker, text: st
         await expect(page.locator("#worker")).to_have_text(text)
         await expect(page.locator(".details tbody tr").first.locator("th")).to_have_text(text)
         await expect(page.locator(".way")).to_be_visible()
-        await page.get_by_label("Show those with").fill(text.split(maxsplit=1)[0])
+        await page.get_by_label("Filter").fill(text.split(maxsplit=1)[0])
         await expect(row).to_have_text(text)
         assert await page.title() == f"{text} - vipmesh"
         made = "img, iframe, b, script:not([src='/page/main.js']), [onload], [onerror], [onmouseover], a:not(.skip)"

@@ -18,7 +18,7 @@ WEB = VirtualKey("10.112.0.1", 80, Transport.TCP)
 async def test_it_asks_for_the_token_and_takes_it_by_keyboard(page: Page, worker: Worker) -> None:
     async with worker.running():
         await page.goto(worker.url)
-        await expect(page.locator("#connection")).to_have_text("it asks for a token")
+        await expect(page.locator("#connection")).to_have_text("token required")
         await expect(page.get_by_label("Token", exact=True)).to_be_focused()
         await page.keyboard.type("not the token at all")
         await page.keyboard.press("Enter")
@@ -68,7 +68,7 @@ async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> Non
             [
                 "The data plane refuses: add virtual server: no memory",
                 "error: service a: 10.9.9.9 is outside of the pool; mend it",
-                "Somebody else has changed what is vipmesh's, and it was mended: 2 times. The log says what.",
+                "2 changes from outside vipmesh were reverted; see the log.",
             ]
         )
         await expect(page.locator("#workers tr")).to_have_text(["w1 (this one)332", "w2333"])
@@ -83,7 +83,7 @@ async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> Non
         await expect(image.locator("path.link.out")).to_have_count(1)
         endpoints = page.locator(".details table tbody tr")
         await expect(endpoints).to_have_text(
-            ["demo/1/0w110.2.0.1:1unhealthy1-status 5030", "demo/1/1w210.2.0.1:2serves2--5"]
+            ["demo/1/0w110.2.0.1:1unhealthy1-status 5030", "demo/1/1w210.2.0.1:2serving2--5"]
         )
 
 
@@ -134,10 +134,10 @@ async def test_it_shows_what_is_suspected_and_who_serves_in_spite_of_it(page: Pa
     worker.observed = replace(worker.observed, judged=told)
     async with worker.running():
         await page.goto(worker.link)
-        await expect(page.locator("#alerts")).to_contain_text("Suspected, and not obeyed: service demo/0: 2 of 2")
+        await expect(page.locator("#alerts")).to_contain_text("Suspected mass failure: service demo/0: 2 of 2")
         await page.get_by_role("button", name="service-0.test").click()
         first = page.locator(".details table tbody tr").first
-        await expect(first).to_contain_text("serves: failure is suspected")
+        await expect(first).to_contain_text("serving: too many failed at once")
 
 
 async def test_it_says_that_it_has_lost_the_worker_and_finds_it_again(page: Page, worker: Worker) -> None:
@@ -161,14 +161,14 @@ async def test_of_many_services_the_page_holds_as_many_as_are_wanted(page: Page,
         await expect(page.locator("#shown")).to_have_text("100 of 2500 services shown")
         await page.get_by_role("button", name="Show more").click()
         await expect(page.locator("#shown")).to_have_text("200 of 2500 services shown")
-        await page.get_by_label("only where something is wrong").check()
+        await page.get_by_label("only with problems").check()
         await expect(page.locator("#service-table > tbody")).to_have_count(1)
         await expect(page.get_by_role("button", name="service-1234.test")).to_be_visible()
-        await page.get_by_label("only where something is wrong").uncheck()
-        await page.get_by_label("Show those with").fill("10.112.4.210 W1")
+        await page.get_by_label("only with problems").uncheck()
+        await page.get_by_label("Filter").fill("10.112.4.210 W1")
         await expect(page.locator("#service-table > tbody")).to_have_count(1)
         await expect(page.get_by_role("button", name="service-1234.test")).to_be_visible()
-        await page.get_by_label("Show those with").fill("no such")
+        await page.get_by_label("Filter").fill("no such")
         await expect(page.locator("#shown")).to_have_text("0 of 2500 services shown")
 
 

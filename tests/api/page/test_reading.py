@@ -65,11 +65,11 @@ async def test_all_of_it_goes_by_keyboard(page: Page, worker: Worker) -> None:
         await expect(page.get_by_role("link", name="Skip to the services")).to_be_in_viewport()
         await page.keyboard.press("Enter")
         await page.keyboard.press("Tab")
-        await expect(page.get_by_label("Show those with")).to_be_focused()
+        await expect(page.get_by_label("Filter")).to_be_focused()
         await page.keyboard.type("service-2")
         await expect(page.locator("#shown")).to_have_text("1 of 3 services shown")
         await page.keyboard.press("Tab")
-        await expect(page.get_by_label("only where something is wrong")).to_be_focused()
+        await expect(page.get_by_label("only with problems")).to_be_focused()
         await page.keyboard.press("Space")
         await expect(page.locator("#shown")).to_have_text("0 of 3 services shown")
         await page.keyboard.press("Space")
@@ -91,10 +91,10 @@ async def test_a_screen_reader_finds_its_way(page: Page, worker: Worker) -> None
         await page.goto(worker.link)
         await page.get_by_role("button", name="service-0.test").click()
         assert await page.evaluate("document.documentElement.lang") == "en"
-        for name in ("Now", "Services", "Conflicts and refusals", "Workers"):
+        for name in ("Traffic", "Services", "Problems", "Workers"):
             await expect(page.get_by_role("region", name=name)).to_be_visible()
         await expect(page.get_by_role("status").first).to_have_text("live")
-        for name in ("Service", "VIP", "Endpoints that serve", "Connections"):
+        for name in ("Service", "VIP", "Serving endpoints", "Connections"):
             await expect(page.get_by_role("columnheader", name=name, exact=True).first).to_be_visible()
         await expect(page.get_by_role("rowheader", name="service-0.test")).to_be_visible()
         await expect(page.get_by_role("figure", name="Connections")).to_be_visible()

@@ -65,7 +65,7 @@ async def test_the_whole_story() -> None:
         _, output = await call("curl", "-s", link[1])
         assert "<title>vipmesh</title>" in output
 
-        await demo.line(rf"{second} dies")
+        await demo.line(rf"{second} is killed")
         answers = {(await call("sh", "-c", f"{curl} -s --max-time 3"))[1] for _ in range(6)}
         assert answers == {f"hello from {first}\n"}, "a dying instance costs no request"
         await demo.line(rf"{second} is pruned [\d.]+ s later; last probe: refused", seconds=30)
@@ -77,7 +77,7 @@ async def test_the_whole_story() -> None:
         assert all(line.endswith(" 0 failed\n") for line in accounts), accounts
 
         assert await demo.end(signal.SIGINT) == 0
-        assert demo.output[-1].endswith("The demo has ended; nothing of it is left.\n")
+        assert demo.output[-1].endswith("The demo has ended and left nothing behind.\n")
         assert "Traceback" not in "".join(demo.output)
         assert int(port) in (80, 8080)
 

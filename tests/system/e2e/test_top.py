@@ -38,7 +38,7 @@ async def test_on_a_terminal_it_fills_the_screen_and_leaves_it_as_it_was(admin: 
         stack.callback(_end, process)
         shown = b""
         async with asyncio.timeout(20):
-            while b"lines more" not in shown:  # the last line of a full screen
+            while b"more lines" not in shown:  # the last line of a full screen
                 shown += await asyncio.to_thread(os.read, ours, 65536)
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 0
@@ -73,7 +73,7 @@ async def test_without_a_terminal_it_is_plain_text(admin: str, tmp_path: Path) -
     assert code == 0
     assert "\x1b" not in text
     assert text.splitlines()[3].startswith("SERVICE")
-    assert "lines more" not in text
+    assert "more lines" not in text
 
 
 async def test_a_daemon_that_goes_is_told(admin: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-// Numbers and addresses for people.
+// Formats numbers, addresses and states for people.
 
 const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const RATE = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
@@ -8,7 +8,7 @@ export const count = (value) => (value === null || value === undefined ? "-" : C
 
 export const rate = (value) => (value === null || value === undefined ? "-" : RATE.format(value));
 
-/** Octets in a second, with decimal units. */
+/** Format bytes per second, with decimal units. */
 export function octets(value) {
   if (value === null || value === undefined) return "-";
   let unit = 0;
@@ -19,23 +19,23 @@ export function octets(value) {
   return `${RATE.format(value)} ${UNITS[unit]}/s`;
 }
 
-/** Where an endpoint is reached; without a port of its own it is the container port. */
+/** Return where an endpoint is reached; without a port of its own, the address alone. */
 export function place(endpoint) {
   const host = endpoint.address.includes(":") ? `[${endpoint.address}]` : endpoint.address;
   return endpoint.port === null ? host : `${host}:${endpoint.port}`;
 }
 
-/** What keeps an endpoint from taking connections: [word, kind]. */
+/** Return the state of an endpoint as [words, kind]. */
 export function state(endpoint) {
-  if (endpoint.drain) return [`drains: ${endpoint.drain}`, "warn"];
-  if (endpoint.serving && endpoint.health === "unhealthy") return [endpoint.kept ? "serves: failure is suspected" : "serves: nobody is better", "warn"];
-  if (endpoint.serving) return [endpoint.health === "not probed" ? "serves, not probed" : "serves", "good"];
+  if (endpoint.drain) return [`draining: ${endpoint.drain}`, "warn"];
+  if (endpoint.serving && endpoint.health === "unhealthy") return [endpoint.kept ? "serving: too many failed at once" : "serving: no better endpoint", "warn"];
+  if (endpoint.serving) return [endpoint.health === "not probed" ? "serving, not probed" : "serving", "good"];
   if (endpoint.health === "unhealthy") return ["unhealthy", "bad"];
   if (endpoint.health === "starting") return ["starting", "warn"];
-  return ["waits for its VIP", "warn"];
+  return ["waiting for its VIP", "warn"];
 }
 
-/** Word and kind for a service as a whole. */
+/** Return the state of a service as [words, kind]. */
 export function condition(service) {
   const serving = service.endpoints.filter((endpoint) => endpoint.serving).length;
   const all = service.endpoints.length;
@@ -43,5 +43,5 @@ export function condition(service) {
   if (all === 0) return ["has no endpoints", "bad"];
   const words = `${serving} of ${all}`;
   if (serving === all) return [words, "good"];
-  return [serving === 0 ? `${words}: nobody serves` : words, serving === 0 ? "bad" : "warn"];
+  return [serving === 0 ? `${words}: none serving` : words, serving === 0 ? "bad" : "warn"];
 }

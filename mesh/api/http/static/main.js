@@ -1,4 +1,4 @@
-// The page: what the worker tells goes into `known`, and is shown at most once in a frame.
+// The page: events of the worker update `known`, which is shown at most once per frame.
 
 import { element, mark, plain, say } from "./dom.js";
 import { count, octets, rate } from "./format.js";
@@ -6,19 +6,19 @@ import { Figure } from "./plot.js";
 import { Services } from "./services.js";
 import { follow, keepToken, setToken } from "./stream.js";
 
-const WORDS = 200; // problems in the page
+const WORDS = 200; // the most problems on the page
 
 const at = (id) => document.getElementById(id);
 const known = { worker: null, services: new Map(), traffic: new Map(), counted: false, ready: false };
-let fresh = null; // the services of a connection that has not told all of them yet
+let fresh = null; // the services of a connection until it has sent the complete state
 let due = false;
 
 const services = new Services(at("service-table"), at("more"));
 const figures = {
-  serving: new Figure("Services that serve", count),
-  endpoints: new Figure("Endpoints that serve", count),
+  serving: new Figure("Serving services", count),
+  endpoints: new Figure("Serving endpoints", count),
   connections: new Figure("Connections", count),
-  opened: new Figure("New in a second", rate),
+  opened: new Figure("New per second", rate),
   bytes_in: new Figure("From clients", octets),
   bytes_out: new Figure("To clients", octets),
 };
@@ -54,10 +54,10 @@ function plot(flow) {
 
 function state(name, words, retry) {
   mark(at("connection"), "data-state", name);
-  say(at("connection"), name === "refused" ? "it asks for a token" : words);
+  say(at("connection"), name === "refused" ? "token required" : words);
   document.querySelector("main").classList.toggle("stale", name !== "live" && known.ready);
   at("door").hidden = name !== "refused";
-  if (name === "live") fresh = new Map(); // it tells everything anew
+  if (name === "live") fresh = new Map(); // the complete state follows
   if (name !== "refused") return;
   say(at("door-error"), words);
   at("token").value = "";
@@ -85,17 +85,17 @@ function show() {
   const about = [`version ${worker.version}`, `data plane ${worker.data_plane} (${worker.data_plane_reason})`, `DNS on ${worker.dns.join(", ")}`];
   say(at("about"), [...about, worker.store && `store ${worker.store}`].filter(Boolean).join(", "));
   const alerts = worker.frozen.map((words) => `Frozen, the last good state stays in force: ${words}`);
-  list(at("alerts"), [...alerts, ...worker.suspicions.map((words) => `Suspected, and not obeyed: ${words}`)], "p", "alert");
+  list(at("alerts"), [...alerts, ...worker.suspicions.map((words) => `Suspected mass failure: ${words}`)], "p", "alert");
   const problems = [...worker.failures.map((words) => `The data plane refuses: ${words}`), ...worker.problems];
-  if (worker.repairs > 0) problems.push(`Somebody else has changed what is vipmesh's, and it was mended: ${worker.repairs} times. The log says what.`);
+  if (worker.repairs > 0) problems.push(`${worker.repairs} changes from outside vipmesh were reverted; see the log.`);
   const shown = problems.slice(0, WORDS);
   if (problems.length > WORDS) shown.push(`and ${problems.length - WORDS} more, which \`vipmesh status\` lists`);
-  list(at("problems"), shown.length > 0 ? shown : ["There are none."], "li", null);
+  list(at("problems"), shown.length > 0 ? shown : ["None"], "li", null);
   table();
   workers();
 }
 
-/** The texts as elements of their own; nothing is touched if they are the same. */
+/** Show each text as an element; nothing changes if the texts are the same. */
 function list(node, texts, tag, kind) {
   const now = [...node.children].map((child) => child.textContent);
   if (now.length === texts.length && texts.every((text, index) => plain(text) === now[index])) return;
@@ -115,7 +115,7 @@ const troubled = (service) => service.endpoints.length === 0 || !service.endpoin
 
 const hays = new WeakMap();
 
-/** All that a filter looks into. */
+/** Return the text that a filter searches. */
 function hay(service) {
   if (!hays.has(service)) {
     const ends = service.endpoints.flatMap((each) => [each.name, each.id, each.worker, each.address, each.health, each.drain, each.release, each.last_probe]);

@@ -1,11 +1,11 @@
-// A figure: what it is, what it is now, and how it went in the last minutes as a line.
+// A figure: its title, its current value, and its values of the last five minutes as a line.
 
 import { drawn, element, say } from "./dom.js";
 
 const SAMPLES = 150, HEIGHT = 40; // five minutes at two seconds
 
 export class Figure {
-  /** `format` makes a text of a number; null is what is not known. */
+  /** `format` turns a number into text; null stands for an unknown value. */
   constructor(title, format) {
     this.format = format;
     this.values = [];

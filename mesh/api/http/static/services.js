@@ -1,5 +1,5 @@
-// The table of services. Rows stay where they are and change in place, so that neither focus nor place is lost while
-// the worker tells what changes; of thousands, as many are in the page as somebody wants to see.
+// The table of services. Rows are updated in place, so that updates lose neither the focus nor the scroll position. Of
+// thousands of services, the page holds only as many rows as the reader has asked for.
 
 import { element, mark, say } from "./dom.js";
 import { condition, count, place, rate, state } from "./format.js";
@@ -21,7 +21,7 @@ export class Services {
     });
   }
 
-  /** Show these, which are in order; returns how many are in the page. */
+  /** Show these services, which are sorted; returns how many of them are on the page. */
   show(services) {
     this.last = services;
     const wanted = services.slice(0, this.most);
@@ -47,7 +47,7 @@ export class Services {
     return wanted.length;
   }
 
-  /** What goes through each, by owner. */
+  /** Show the traffic of each service, by owner. */
   flow(traffic, counted) {
     for (const [owner, row] of this.rows) row.flow(traffic.get(owner), counted);
   }
@@ -105,10 +105,10 @@ class Row {
         ...pair("names", service.names.join(", ") || service.name),
         ...pair("virtual servers", service.virtual_servers.join(", ") || "none"),
       ),
-      element("h3", {}, "The way of a request"),
+      element("h3", {}, "Request path"),
       way(service),
       element("h3", {}, "Endpoints"),
-      service.endpoints.length > 0 ? this.endpoints(service) : element("p", {}, "There is none."),
+      service.endpoints.length > 0 ? this.endpoints(service) : element("p", {}, "None"),
     );
   }
 

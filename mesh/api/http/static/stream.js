@@ -1,10 +1,10 @@
-// Following the worker: the events of /v1/events, read with fetch and not with EventSource, which cannot bring a token.
-// A connection that ends is opened again, ever later, and the worker then tells everything anew.
+// Follows the worker: the events of /v1/events, read with fetch, since EventSource cannot send a token. A connection that
+// ends is opened again after a growing delay; the worker then sends the complete state again.
 
 const TOKEN = "vipmesh token";
-const FIRST = 1000, LONGEST = 15000, SILENCE = 40000; // ms; the worker breaks its silence every 15 s
+const FIRST = 1000, LONGEST = 15000, SILENCE = 40000; // ms; the worker sends at least a comment every 15 s
 
-/** A token that came in the link (never sent to anybody: it is behind the #) is kept for this tab and taken out of it. */
+/** Keep the token of a link for this tab, and remove it from the address. What is behind the # is never sent. */
 export function keepToken() {
   const found = /^#token=(.+)$/.exec(location.hash);
   if (found === null) return;
@@ -15,8 +15,8 @@ export function keepToken() {
 export const setToken = (token) => sessionStorage.setItem(TOKEN, token);
 
 /**
- * Call `on.event(name, data)` for each event and `on.state(state, words)` with `live`, `lost` or `refused`, for as long as
- * the page is there. A refusal waits for `retry`, which is given to `on.state`.
+ * Call `on.event(name, data)` for each event and `on.state(state, words)` with `live`, `lost` or `refused`, as long as the
+ * page is open. After a refusal it waits for a call of `retry`, which `on.state` is given.
  */
 export async function follow(on) {
   let wait = FIRST;
@@ -63,7 +63,7 @@ async function read(on, begun) {
   }
 }
 
-/** A function that takes the text as it comes, in any pieces; only what this worker sends is understood. */
+/** Return a parser that takes the text in any pieces. It only understands the subset of the format that this worker sends. */
 export function events(deliver) {
   let rest = "";
   return (text) => {

@@ -1,4 +1,4 @@
-// The way of a request: from the name over the VIP to the endpoints, with each one's share; and why not to the others.
+// Draws the request path: from the name over the VIP to the endpoints, with their shares, and why others get no traffic.
 
 import { drawn, plain } from "./dom.js";
 import { place, state } from "./format.js";
@@ -6,11 +6,11 @@ import { place, state } from "./format.js";
 const WIDTH = 960, ROW = 46, BOX = 36, MOST = 12, LETTERS = 36;
 const COLUMNS = [8, 300, 600], WIDTHS = [240, 240, 352];
 
-/** An SVG of a service; the words of it are its label, for who does not see it. */
+/** Return an SVG of the request path of a service; its label says the same in words, for screen readers. */
 export function way(service) {
   const ends = endpoints(service);
   const names = service.names.length > 0 ? service.names : [service.name];
-  const servers = service.virtual_servers.length > 0 ? service.virtual_servers : ["no VIP: it was refused"];
+  const servers = service.virtual_servers.length > 0 ? service.virtual_servers : ["no VIP: refused"];
   const columns = [cut(names), cut(servers), cut(ends)];
   const height = Math.max(...columns.map((column) => column.length)) * ROW + 10;
   const image = drawn("svg", { class: "way", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": words(service, ends) });
@@ -29,7 +29,7 @@ export function way(service) {
   return image;
 }
 
-/** Those that serve first; `share` is of new connections, as far as weights decide. */
+/** Return the endpoints, serving ones first; `share` is the share of new connections, by the weights alone. */
 function endpoints(service) {
   const total = service.endpoints.filter((each) => each.serving).reduce((sum, each) => sum + each.weight, 0);
   return service.endpoints
@@ -48,7 +48,7 @@ function words(service, ends) {
   if (service.vip === null) return `A request for ${plain(service.name)} goes nowhere: it has no VIP.`;
   const to = ends.filter((end) => end.serving).slice(0, MOST).map((end) => `${plain(end.title)}, ${end.note}`);
   const not = ends.filter((end) => !end.serving).slice(0, MOST).map((end) => `${plain(end.title)}, ${plain(end.note)}`);
-  const there = to.length > 0 ? `goes to ${to.join("; ")}` : "is refused: nobody serves";
+  const there = to.length > 0 ? `goes to ${to.join("; ")}` : "is refused: no endpoint serves";
   return `A request for ${plain(service.name)} at ${service.vip} ${there}.${not.length > 0 ? ` Not to ${not.join("; ")}.` : ""}`;
 }
 

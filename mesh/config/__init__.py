@@ -1,1 +1,1 @@
-"""What users write: settings and labels, as typed values or refusals with a remedy. Pure."""
+"""The text that users write, settings and labels, as typed values or as refusals with a remedy. Pure."""

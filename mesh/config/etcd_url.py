@@ -1,7 +1,7 @@
-"""`etcd://h1:2379,h2:2379,[fd00::3]:2379/vipmesh` -> where to ask, and under which prefix the keys are.
+"""Parses `etcd://h1:2379,h2:2379,[fd00::3]:2379/vipmesh` into the members of a cluster and the prefix of the keys.
 
-`etcds://` is the same over TLS. The port is 2379 and the prefix `vipmesh` unless written. User and password have
-settings of their own: a URL is shown in logs.
+`etcds://` means TLS. The default port is 2379, the default prefix `vipmesh`. User and password are separate settings,
+because a URL is shown in logs.
 """
 
 import ipaddress
@@ -15,23 +15,23 @@ _PORT = 2379
 
 @dataclass(frozen=True, slots=True)
 class EtcdUrl:
-    """Any of the members may be asked."""
+    """The members of an etcd cluster and the prefix of the keys. Any member may be asked."""
 
     members: tuple[str, ...]
-    """`http://h1:2379`: the client URL of each."""
+    """The client URL of each member: `http://h1:2379`."""
     prefix: str
-    """`/vipmesh/`."""
+    """With a slash at both ends: `/vipmesh/`."""
 
     @property
     def tls(self) -> bool:
-        """Whether the members are asked over TLS."""
+        """Whether the members are reached over TLS."""
         return self.members[0].startswith("https:")
 
 
 def parse_etcd_url(text: str) -> EtcdUrl:
-    """Raises ValueError with what is wrong."""
+    """Parse the URL. Raises `ValueError` that says what is wrong."""
     if "@" in text:
-        raise ValueError("a URL is shown in logs; put the user into [store] user, the password into [store] password")
+        raise ValueError("the URL has a user, but is shown in logs; set [store] user and [store] password instead")
     match = re.fullmatch(r"(etcds?)://([^/?#]*)/?([^?#]*)", text)
     if not match:
         raise ValueError(f"{text!r} is not the URL of an etcd cluster")

@@ -1,8 +1,8 @@
-"""The readers of the settings' values: what TOML or a variable holds -> a typed value, or what is wrong with it.
+"""Parsers for the values of settings: from TOML or an environment variable to a typed value.
 
-Each takes both notations, because each setting is an environment variable too: a number may come as its digits, a list
-as a text with commas. A reader raises ValueError and says no more than what is wrong: where the value stands and what
-to write instead differ from setting to setting, and `mesh.config.settings`, which has the table of them, adds both.
+Each parser accepts both notations, because each setting is an environment variable too: a number may be given as its
+digits, a list as text with commas. A parser raises `ValueError` that says only what is wrong. The place of the value
+and what to write instead depend on the setting; `mesh.config.settings`, which has the table of settings, adds both.
 """
 
 import ipaddress
@@ -22,14 +22,14 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def parse_text(raw: object) -> str:
-    """A text that says something; what is around it is cut off."""
+    """Parse non-empty text, without the white space around it."""
     if not isinstance(raw, str) or not raw.strip():
         raise ValueError(f"{raw!r} is not a text")
     return raw.strip()
 
 
 def parse_host_name(raw: object) -> str:
-    """The name of a worker."""
+    """Parse the name of a worker."""
     written = parse_text(raw)
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", written):
         raise ValueError(f"{written!r} is not a host name")
@@ -37,7 +37,7 @@ def parse_host_name(raw: object) -> str:
 
 
 def parse_domain_name(raw: object) -> str:
-    """A domain in lower case, without the dot at its end."""
+    """Parse a domain; the result is in lower case, without a final dot."""
     name = parse_text(raw).lower().rstrip(".")
     if len(name) > 200 or not all(re.fullmatch(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", p) for p in name.split(".")):
         raise ValueError(f"{name!r} is not a domain name")
@@ -45,12 +45,12 @@ def parse_domain_name(raw: object) -> str:
 
 
 def parse_address(raw: object) -> Address:
-    """An address in canonical form."""
+    """Parse an address; the result is in canonical form."""
     return str(ipaddress.ip_address(parse_text(raw)))
 
 
 def parse_vip_pool(raw: object) -> Network:
-    """A network that has room for VIPs."""
+    """Parse a network that is large enough for VIPs."""
     pool = ipaddress.ip_network(parse_text(raw))
     if pool.num_addresses < 8:
         raise ValueError(f"{pool} has room for no more than {max(0, pool.num_addresses - 3)} VIPs")
@@ -58,12 +58,12 @@ def parse_vip_pool(raw: object) -> Network:
 
 
 def parse_networks(raw: object) -> tuple[Network, ...]:
-    """Networks of any size: a single host is one too."""
+    """Parse networks of any size; a single host is one too."""
     return tuple(ipaddress.ip_network(item) for item in _items(raw))
 
 
 def number_parser(low: int, high: int) -> Callable[[object], int]:
-    """A whole number in the bounds. `true` is none, though it is an `int` to Python."""
+    """Return a parser for whole numbers from `low` to `high`. It refuses `true`, which is an `int` in Python."""
 
     def parse(raw: object) -> int:
         if isinstance(raw, str) and re.fullmatch(r"-?[0-9]{1,9}", raw.strip()):
@@ -76,18 +76,18 @@ def number_parser(low: int, high: int) -> Callable[[object], int]:
 
 
 def parse_port_range(raw: object) -> range:
-    """`30000-32767`, both ends among them."""
+    """Parse `30000-32767`; both ends are included."""
     match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", parse_text(raw))
     if not match:
         raise ValueError(f"{raw!r} is not a range of ports")
     low, high = int(match[1]), int(match[2])
     if not 1 <= low <= high <= 65535:
-        raise ValueError(f"{raw!r} does not rise from 1 up to at most 65535")
+        raise ValueError(f"{raw!r} is not an ascending range within 1 to 65535")
     return range(low, high + 1)
 
 
 def word_parser(kind: type[Choice], called: str) -> Callable[[object], Choice]:
-    """A word of the kind, which a refusal calls `called`."""
+    """Return a parser for the words of `kind`. A refusal calls them `called`."""
 
     def parse(raw: object) -> Choice:
         written = parse_text(raw)
@@ -107,7 +107,7 @@ def _items(raw: object) -> list[str]:
 
 
 def parse_socket_address(text: str, default_port: int | None = None) -> tuple[str, int]:
-    """`127.0.0.1:53`, `[::1]:53`, or without the port if there is a default. Raises ValueError."""
+    """Parse `127.0.0.1:53` or `[::1]:53`; the port may be missing if there is a default. Raises `ValueError`."""
     match = re.fullmatch(r"\[([0-9A-Fa-f:.%]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:]+)", text)
     if not match:
         raise ValueError(f"{text!r} is not ADDRESS:PORT")
@@ -122,12 +122,12 @@ def parse_socket_address(text: str, default_port: int | None = None) -> tuple[st
 
 
 def socket_addresses_parser(default_port: int) -> Callable[[object], tuple[tuple[str, int], ...]]:
-    """Those of `parse_socket_address`, in the order written."""
+    """Return a parser for lists of socket addresses, in the order written."""
     return lambda raw: tuple(parse_socket_address(item, default_port) for item in _items(raw))
 
 
 def split_domains(raw: object) -> Iterable[tuple[str, list[str]]]:
-    """`corp.example=10.1.1.1,10.1.1.2,lab.example=10.2.2.2:5353`: each domain, and what stands after it."""
+    """Parse `corp.example=10.1.1.1,10.1.1.2,lab.example=10.2.2.2:5353` into each domain and the texts after it."""
     given: dict[str, list[str]] = {}
     domain = ""
     for item in _items(raw):
@@ -140,7 +140,7 @@ def split_domains(raw: object) -> Iterable[tuple[str, list[str]]]:
 
 
 def parse_domain_servers(domains: Iterable[tuple[str, object]]) -> Mapping[str, tuple[tuple[str, int], ...]]:
-    """Each domain once, with the name servers that answer for it."""
+    """Parse domains and their name servers. A domain must occur only once."""
     given = {domain: _items(servers) for domain, servers in domains}
     found: dict[str, tuple[tuple[str, int], ...]] = {}
     for written, servers in given.items():
@@ -152,23 +152,23 @@ def parse_domain_servers(domains: Iterable[tuple[str, object]]) -> Mapping[str, 
         if not addresses:
             raise ValueError(f'"{domain}" has no server')
         if domain in found:
-            raise ValueError(f'"{domain}" stands there twice')
+            raise ValueError(f'"{domain}" is listed twice')
         found[domain] = addresses
     return MappingProxyType(found)
 
 
 def parse_path(raw: object) -> Path:
-    """A path; nothing is looked for there."""
+    """Parse a path. The file system is not accessed."""
     return Path(parse_text(raw))
 
 
 def parse_paths(raw: object) -> tuple[Path, ...]:
-    """Paths, in the order written."""
+    """Parse paths, in the order written."""
     return tuple(Path(item) for item in _items(raw))
 
 
 def parse_store_url(raw: object) -> str:
-    """Where a store is, as it is written: `sqlite:///PATH`, or what `mesh.config.etcd_url` takes."""
+    """Check the URL of a store and return it as written: `sqlite:///PATH`, or a URL for `mesh.config.etcd_url`."""
     written = parse_text(raw)
     if re.match(r"etcds?:", written):
         etcd_url.parse_etcd_url(written)
@@ -178,13 +178,13 @@ def parse_store_url(raw: object) -> str:
 
 
 def parse_resolver(raw: object) -> str:
-    """`auto`, `off`, or an address."""
+    """Parse `auto`, `off` or an address."""
     written = parse_text(raw)
     return written if written in ("auto", "off") else parse_address(written)
 
 
 def parse_engine(raw: object) -> str:
-    """`unix:///PATH` or `tcp://HOST:PORT`."""
+    """Parse `unix:///PATH` or `tcp://HOST:PORT`."""
     written = parse_text(raw)
     if not re.fullmatch(r"unix:///.+|tcp://[^/:\s]+:[0-9]{1,5}", written):
         raise ValueError(f"{written!r} is not the address of a container engine")
@@ -192,7 +192,7 @@ def parse_engine(raw: object) -> str:
 
 
 def parse_listen(raw: object) -> str:
-    """`unix:///PATH` or `ADDRESS:PORT`."""
+    """Parse `unix:///PATH` or `ADDRESS:PORT`."""
     written = parse_text(raw)
     if written.startswith("unix://"):
         if not written.startswith("unix:///"):
@@ -203,17 +203,17 @@ def parse_listen(raw: object) -> str:
 
 
 def parse_tcp_address(raw: object) -> str:
-    """`ADDRESS:PORT`."""
+    """Parse `ADDRESS:PORT`."""
     written = parse_text(raw)
     parse_socket_address(written)
     return written
 
 
 def parse_peers(raw: object) -> str:
-    """`auto`, `off`, or the `ADDRESS:PORT` where other workers can ask."""
+    """Parse `auto`, `off`, or the `ADDRESS:PORT` where other workers can ping this one."""
     written = parse_text(raw)
     if written not in ("auto", "off"):
         host, _ = parse_socket_address(written)
         if ipaddress.ip_address(host).is_unspecified:
-            raise ValueError(f"{written!r} is no address that other workers can ask")
+            raise ValueError(f"{written!r} is not an address that other workers can connect to")
     return written

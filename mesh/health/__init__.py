@@ -1,1 +1,1 @@
-"""Asking endpoints whether they work: when (schedule), how (http, tcp), and what the answers mean (health)."""
+"""Health checks: when each endpoint is probed, how, and what the results mean for traffic."""

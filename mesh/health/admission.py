@@ -1,9 +1,9 @@
-"""Whose turn it is when more is due than may be under way at a time.
+"""Admission of checks when more are due than may run at the same time.
 
-Sockets are bounded, and a worker that starts with many endpoints must not answer its own burst with timeouts. First
-come, first served would let a few hundred endpoints that hang until their timeout hold up thousands that answer in a
-millisecond: so those that hung the last time stand in a queue of their own, and get at most half of the room. Where
-both queues wait they take turns.
+Sockets are limited, and a worker that starts with many endpoints must not cause timeouts by its own burst. In plain
+FIFO order, a few hundred endpoints that hang until their timeout would delay thousands that answer in a millisecond. So
+endpoints that hung the last time wait in a queue of their own and get at most half of the capacity. If both queues have
+items, they alternate.
 """
 
 from collections import deque
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class AdmissionQueue(Generic[T]):
-    """Two queues before one room."""
+    """Two queues, quick and slow, that share a limited number of places."""
 
     def __init__(self, room: int) -> None:
         self._room = room
-        """Places that are free."""
+        """Free places."""
         self._room_for_slow = max(1, room // 2)
         self._quick: deque[T] = deque()
         self._slow: deque[T] = deque()
@@ -27,11 +27,11 @@ class AdmissionQueue(Generic[T]):
         return len(self._quick) + len(self._slow)
 
     def wait(self, item: T, *, slow: bool) -> None:
-        """Stand in the queue."""
+        """Add an item to its queue."""
         (self._slow if slow else self._quick).append(item)
 
     def next(self) -> tuple[T, bool] | None:
-        """Who takes a place now, and whether it is one of the slow; None: nobody waits, or there is no room."""
+        """Take a place for the next item: return the item and whether it is slow, or None if no item can run now."""
         if self._room <= 0:
             return None
         may_be_slow = bool(self._slow) and self._room_for_slow > 0
@@ -44,6 +44,6 @@ class AdmissionQueue(Generic[T]):
         return (self._slow if slow else self._quick).popleft(), slow
 
     def leave(self, *, slow: bool) -> None:
-        """A place is free again."""
+        """Free a place."""
         self._room += 1
         self._room_for_slow += slow

@@ -1,7 +1,7 @@
-"""The last verdicts on one endpoint, so that nobody has to guess why it has no traffic.
+"""The last verdicts on an endpoint, which show why it gets no traffic.
 
-Ten of each of ten thousand endpoints: as objects they would take 20 MB, so they are kept packed. The words of the
-reasons are few, and shared.
+Ten verdicts on each of ten thousand endpoints take 20 MB as objects, so they are stored packed. There are few different
+reasons, and equal ones share one string.
 """
 
 import struct
@@ -10,14 +10,14 @@ import sys
 from mesh.health.state_machine import Verdict
 
 HISTORY_LENGTH = 10
-"""How many verdicts are kept."""
+"""Verdicts that are kept."""
 
 _ROW = struct.Struct("<dd?")
-"""When, how long, whether it was a success."""
+"""Time, duration, and whether the check succeeded."""
 
 
 class CheckHistory:
-    """Of one endpoint. It may be read in any thread: rows and reasons are replaced in one step."""
+    """The last verdicts on one endpoint. It can be read in any thread: rows and reasons are replaced in one step."""
 
     __slots__ = ("_kept",)
 
@@ -25,18 +25,18 @@ class CheckHistory:
         self._kept: tuple[bytes, tuple[str, ...]] = (b"", ())
 
     def add(self, verdict: Verdict, at: float) -> None:
-        """One more; the oldest goes."""
+        """Add a verdict; the oldest one is dropped."""
         rows, reasons = self._kept
         rows = (rows + _ROW.pack(at, verdict.duration, verdict.ok))[-HISTORY_LENGTH * _ROW.size :]
         self._kept = rows, (*reasons, sys.intern(verdict.reason))[-HISTORY_LENGTH:]
 
     def last(self) -> str | None:
-        """What the last one has found; None: there was none yet."""
+        """Return the reason of the last verdict, or None if there is none yet."""
         _, reasons = self._kept
         return reasons[-1] if reasons else None
 
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The last `HISTORY_LENGTH`, oldest first."""
+        """Return the last `HISTORY_LENGTH` verdicts, oldest first."""
         packed, reasons = self._kept
         rows = _ROW.iter_unpack(packed)
         return tuple(Verdict(ok, why, lasted, at) for (at, lasted, ok), why in zip(rows, reasons, strict=True))

@@ -1,11 +1,12 @@
-"""Asks every endpoint in its rhythm and knows the health of each.
+"""Probes every endpoint at its interval and tracks the health of each.
 
-A thin shell around the wheel (when), the turns (how many at a time) and the state machine (what it means). One task
-sleeps from slot to slot and starts what is due. The plain checks go out in volleys; an endpoint that is asked in
-another way has a task of its own while it is asked. So ten thousand of them cost little, and none waits for another.
+The prober is a thin shell around the timer wheel (when), the admission queue (how many at a time) and the state machine
+(what the results mean). One task sleeps from slot to slot and starts the checks that are due. Plain checks run in a
+batch; any other check has a task of its own while it runs. So ten thousand endpoints cost little, and no endpoint waits
+for another.
 
-A process that was suspended, or kept from its work for a second, finds all timeouts over at once. What failed across
-such a gap says nothing about the endpoints, and is asked again.
+A process that was suspended, or got no CPU time for a second, finds all timeouts expired at once. A failure across such
+a gap says nothing about the endpoint, and the check is repeated.
 """
 
 import asyncio
@@ -38,24 +39,28 @@ from mesh.model.table import RealKey
 log = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 1024
-"""Checks under way at a time, each with a socket."""
+"""Checks that run at the same time, each with a socket."""
 MAX_LATENESS = 1.0
-"""Seconds that this process may come late; beyond, it was suspended or starved."""
+"""Seconds by which this process may wake late. Beyond that it was suspended or starved."""
 MAX_PASSIVE_FACTOR = 5
-"""How many times as often an endpoint is asked, at most, because traffic to it is refused."""
+"""Upper limit of the factor by which an endpoint is probed more often because traffic to it is refused."""
 
 
 class CommandChecker(Protocol):
-    """The way of asking that goes through a container engine."""
+    """Checks that run through a container engine."""
 
     def __call__(self, id: str, probe: Probe, /) -> Coroutine[None, None, Verdict | None]:
-        """As `CheckFunction`, of an endpoint by its id; None: it could not be asked, which says nothing about it."""
+        """Run the check of an endpoint, given by its ID, like a `CheckFunction`.
+
+        Return None if the engine could not run it, which says nothing about the endpoint.
+        """
         ...
 
 
 class Prober:
-    """Probes endpoints and knows the health of each. All methods are called in the event loop's thread; times are those
-    of its clock.
+    """Probes endpoints and tracks the health of each.
+
+    All methods are called in the event loop's thread; times are those of its clock.
     """
 
     # 18 attributes: the state of one scheduler that sleeps, is woken and begins checks. Half of them are the other
@@ -68,8 +73,7 @@ class Prober:
         max_in_flight: int = MAX_IN_FLIGHT,
         commands: CommandChecker | None = None,
     ) -> None:
-        """`checks` replaces the real ones. `commands` answers for `ProbeKind.COMMAND`; without it such targets stay as
-        they are."""
+        """`checks` replaces the network checks. `commands` runs `ProbeKind.COMMAND`; None: these are not judged."""
         self._on_change = on_change
         self._checks = network_checks() if checks is None else checks
         self._in_volleys = checks is None
@@ -78,7 +82,7 @@ class Prober:
         self._wheel: TimerWheel[EndpointKey] = TimerWheel()
         self._watched: dict[EndpointKey, TargetState] = {}
         self._at: dict[Address, list[TargetState]] | None = None
-        """By address; None: to be made anew."""
+        """Targets by address; None: to be built when it is needed."""
         self._volley: CheckBatch | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._awake = False
@@ -87,7 +91,7 @@ class Prober:
         """When the last gap ended."""
         self._changed = False
         self._stands: TargetHealth | None = None
-        """None: to be looked at again."""
+        """A cache; None: to be computed again."""
         self._flying = 0
         self._figures = ProbeStats()
         self.stats = ProberCounters()
@@ -95,8 +99,8 @@ class Prober:
     def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
         """Make these the whole set; the same set again changes nothing.
 
-        A target that is known keeps its state and its rhythm, also when its probe has changed; one with another
-        address or port is a new one. What is no longer named is dropped, and a check of it that is in flight is ended.
+        A known target keeps its state and its rhythm, even if its probe changes. A target with another address or port
+        counts as new. A target that is no longer in the set is dropped, and its running check is cancelled.
         """
         now = asyncio.get_running_loop().time()
         for key in self._watched.keys() - targets.keys():
@@ -113,29 +117,32 @@ class Prober:
         self._rouse()
 
     def health(self) -> Mapping[EndpointKey, Health]:
-        """The health of every target as of now; the same object while nothing has changed."""
+        """Return the health of every target; the same object as before if nothing has changed."""
         return self._standing().health
 
     def held_back(self) -> frozenset[EndpointKey]:
-        """The targets that answer and are not believed yet, since they fell too often."""
+        """Return the targets that answer but still count as unhealthy, because they failed too often."""
         return self._standing().held_back
 
     def failing(self) -> frozenset[EndpointKey]:
-        """The targets that failed their last check, whatever their health is."""
+        """Return the targets that failed their last check, whatever their health is."""
         return self._standing().failing
 
     def history(self, key: EndpointKey) -> tuple[Verdict, ...]:
-        """The last verdicts of a target, oldest first; empty if there is none yet or it is not watched."""
+        """Return the last verdicts on a target, oldest first; empty if there are none or the target is not watched."""
         watched = self._watched.get(key)
         return watched.history.verdicts() if watched is not None else ()
 
     def histories(self) -> Mapping[EndpointKey, CheckHistory]:
-        """The same of all targets, as it goes on."""
+        """Return the histories of all targets. They are updated while the prober runs."""
         return {key: watched.history for key, watched in self._watched.items()}
 
     def suspect(self, address: Address, port: int) -> None:
-        """Traffic to it was refused: ask it sooner. That alone takes nothing out of traffic, and a flood of refusals
-        asks no more than `MAX_PASSIVE_FACTOR` times as often. An address that is not watched is passed over."""
+        """Probe the endpoint sooner, because traffic to it was refused.
+
+        The call alone takes nothing out of traffic, and a flood of refusals probes an endpoint no more than
+        `MAX_PASSIVE_FACTOR` times as often. An address that is not watched is ignored.
+        """
         now = asyncio.get_running_loop().time()
         if self._at is None:
             self._at = {}
@@ -143,6 +150,7 @@ class Prober:
                 self._at.setdefault(watched.target.address, []).append(watched)
         there = self._at.get(address, [])
         exact = [watched for watched in there if watched.target.port == port]
+        # A probe may use another port than the traffic: then all targets at the address are probed.
         for watched in exact or there:
             if watched.key in self._wheel and now - watched.begun >= watched.interval / MAX_PASSIVE_FACTOR:
                 watched.due = now
@@ -155,15 +163,15 @@ class Prober:
         return self._stands
 
     def figures(self) -> ProbeStats:
-        """What became of the checks so far, and how many there are now."""
+        """Return statistics of the checks so far, and the numbers of running and waiting checks."""
         self._figures.in_flight, self._figures.waiting = self._flying, len(self._turns)
         return self._figures.copy()
 
     async def run(self) -> None:
-        """Ask until cancelled; to be run once.
+        """Probe until cancelled; call it once.
 
-        `on_change` is called after health has changed, once for all changes that came together.
-        Raises an `ExceptionGroup` if a check or `on_change` has a mistake in it.
+        `on_change` is called after health has changed, once for all changes that came together. Raises an
+        `ExceptionGroup` if a check or `on_change` has a bug.
         """
         loop = asyncio.get_running_loop()
         volley = self._volley = CheckBatch()
@@ -212,7 +220,7 @@ class Prober:
         self._halt(watched)
 
     def _halt(self, watched: TargetState) -> None:
-        """It is not asked any more."""
+        """Stop probing the target."""
         self._wheel.remove(watched.key)
         watched.queued = False
         match watched.flight:
@@ -235,6 +243,7 @@ class Prober:
             self._turns.wait(watched, slow=watched.slow)
         while (turn := self._turns.next()) is not None:
             watched, slow = turn
+            # Targets are not removed from the queue: an item that was dropped or halted since gives its place back.
             if watched.queued and self._watched.get(watched.key) is watched:
                 watched.queued = False
                 self._begin(group, watched, slow, now)
@@ -269,7 +278,7 @@ class Prober:
         else:
             verdict = await self._commands(watched.key[1], probe) if self._commands is not None else None
         task = asyncio.current_task()
-        if task is None or not task.cancelling():  # else the answer came too late for the cancellation to stop it
+        if task is None or not task.cancelling():  # a cancelled check must not count, even if it still got its answer
             self._conclude(watched, verdict)
 
     def _landed(self, watched: TargetState) -> None:
@@ -284,9 +293,9 @@ class Prober:
         probe = watched.target.probe
         due = next_due(watched.due, watched.interval, now)
         if verdict is not None and not verdict.ok and self._is_across_a_gap(watched, now):
-            due = now  # it may have answered in time
+            due = now  # the endpoint may have answered in time: repeat the check
         elif verdict is not None and watched.asked is not None and watched.asked.probe == probe:
-            # otherwise it answers what is no longer the question
+            # A verdict on a probe that has changed since is ignored.
             self.stats.ended(verdict.ok)
             self._figures.verdicts[probe.kind, verdict.ok] += 1
             self._figures.seconds.observe(verdict.duration)
@@ -312,12 +321,12 @@ class Prober:
         return watched.begun < self._resumed or now - self._asleep_until > MAX_LATENESS
 
     async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Until a slot is due, somebody's time is over, or something has happened."""
+        """Wait until a slot is due, a batched check reaches its deadline, or `_rouse` is called."""
         until = self._wheel.next_due() or math.inf
         if self._volley is not None and (deadline := self._volley.next_deadline()) is not None:
             until = min(until, slot_end(deadline))
         if self._flying:
-            until = min(until, loop.time() + MAX_LATENESS)  # who sleeps forever never notices that it overslept
+            until = min(until, loop.time() + MAX_LATENESS)  # a sleep without end could not detect a gap
         self._asleep_until = until
         if not self._awake:
             self._waiter = loop.create_future()

@@ -1,19 +1,19 @@
-"""What verdicts mean: the state machine of one endpoint, pure: (state, verdict, time) -> (state, events).
+"""The health state machine of one endpoint. Pure: (state, verdict, time) -> (state, events).
 
-A single verdict is noise: a lost packet, a pause of the garbage collector. Traffic follows runs of verdicts:
+A single verdict may be noise, such as a lost packet or a garbage collection pause. Traffic follows runs of verdicts:
 
-1. starting -> healthy at the first success. Until then the endpoint gets nothing, so that waiting for a second success
-   would only keep traffic from something that works;
-2. starting -> unhealthy at the first failure after the initial delay and the start-up time are over;
-3. healthy -> unhealthy after `unhealthy_threshold` failures in a row: a fall;
+1. starting -> healthy at the first success. Until then the endpoint gets no traffic, so waiting for a second success
+   would only delay a working endpoint;
+2. starting -> unhealthy at the first failure after the initial delay and the startup time;
+3. healthy -> unhealthy after `unhealthy_threshold` failures in a row, which is one fall;
 4. unhealthy -> healthy after `healthy_threshold` successes in a row. From the third fall within `FLAP_WINDOW_INTERVALS`
-   intervals on, each further one doubles how many it takes, up to `MAX_THRESHOLD_FACTOR` times as many: what comes and
-   goes would take a part of the connections down with it each time;
-5. what is set aside by hand is not judged at all; brought back, it starts anew and has to prove itself.
+   intervals on, each further fall doubles the number of successes needed, up to `MAX_THRESHOLD_FACTOR` times: an
+   endpoint that flaps would break some connections at every fall;
+5. an endpoint in maintenance is not judged. After maintenance it starts again and must prove itself.
 
-A drain changes none of this: what drains is asked on, so that its health is known when it comes back, and whether it
-gets connections is for the plan. Both counts belong to the probe and may change at any time; the run that has been
-counted so far stays. Times are those of the caller's clock, in seconds, which never goes back.
+A drain changes none of this: a draining endpoint is still probed, so that its health is known when it comes back, and
+the planner decides whether it gets connections. Both thresholds belong to the probe and may change at any time; the
+current run continues. Times are those of the caller's clock, in seconds, which never goes back.
 """
 
 from dataclasses import dataclass, replace
@@ -25,11 +25,11 @@ from mesh.model.probe import Probe
 from mesh.model.service import Health
 
 FLAP_WINDOW_INTERVALS = 60
-"""Intervals for which a fall is remembered: five minutes at the default of five seconds."""
+"""Intervals for which a fall is remembered: five minutes at the default interval of five seconds."""
 FREE_FALLS = 2
-"""Falls in that time that have no consequence: a failure, and a restart."""
+"""Falls within that time that have no consequence: a failure, and a restart."""
 MAX_THRESHOLD_FACTOR = 8
-"""How many times as many successes it may take at most."""
+"""Upper limit of the factor on `healthy_threshold`."""
 _KEPT = FREE_FALLS + MAX_THRESHOLD_FACTOR.bit_length() - 1
 
 
@@ -39,36 +39,36 @@ class Verdict:
 
     ok: bool
     reason: str
-    """Why, in a few words: `status 200`, `refused`, `no answer in 2 s`."""
+    """The cause in a few words: `status 200`, `refused`, `no answer in 2 s`."""
     duration: float
     """Seconds from the start of the check to its end."""
     at: float = 0.0
-    """When it was observed, by the caller's clock; `observe_verdict` fills it in."""
+    """Time of the verdict by the caller's clock; 0 until `observe_verdict` or the history sets it."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthState:
-    """One endpoint between two checks."""
+    """The health of one endpoint between two checks."""
 
     health: Health = Health.STARTING
     run: int = 0
-    """How many verdicts in a row, up to the last one, have spoken against `health`."""
+    """The number of verdicts in a row, up to the last one, that contradict `health`."""
     begun: float = 0.0
-    """When it appeared, or was brought back."""
+    """When the endpoint appeared, or when its maintenance ended."""
     falls: tuple[float, ...] = ()
-    """When it fell, the last few times."""
+    """Times of the last few falls."""
     aside: bool = False
-    """Somebody works on it."""
+    """Whether the endpoint is in maintenance."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthTransition:
-    """A change of health, and the run of verdicts that brought it about."""
+    """A change of health, and the run of verdicts that caused it."""
 
     before: Health
     after: Health
     verdict: Verdict
-    """The last one of the run."""
+    """The last verdict of the run."""
     run: int
     threshold: int
 
@@ -76,23 +76,24 @@ class HealthTransition:
     def __str__(self) -> str:
         counted = f"{self.run} of {self.threshold}"
         if (self.before, self.after) == (Health.STARTING, Health.UNHEALTHY):
-            counted = "its time to start is over"
+            counted = "its startup time is over"
         return f"{self.after}: {self.verdict.reason} ({counted})"
 
 
 @dataclass(frozen=True, slots=True)
 class FlapHold:
-    """It answers as often as its threshold asks, and has fallen too often to be believed yet."""
+    """An endpoint reached its normal threshold of successes, but is held back because it has failed too often."""
 
     falls: int
+    """Falls within the last `seconds`."""
     seconds: float
-    """In which it fell so often."""
+    """Length of the window in which the falls are counted."""
     threshold: int
-    """The successes in a row that it takes now."""
+    """Successes in a row that it needs now."""
 
     @override
     def __str__(self) -> str:
-        return f"held back: it fell {self.falls} times in {self.seconds:g} s, and has to answer {self.threshold} times"
+        return f"held back: it failed {self.falls} times in {self.seconds:g} s and must answer {self.threshold} times"
 
 
 HealthEvent: TypeAlias = HealthTransition | FlapHold
@@ -101,7 +102,7 @@ HealthEvent: TypeAlias = HealthTransition | FlapHold
 def observe_verdict(
     state: HealthState, verdict: Verdict, probe: Probe, now: float
 ) -> tuple[HealthState, tuple[HealthEvent, ...]]:
-    """The state after one more verdict, and what has come of it."""
+    """Return the state after one more verdict, and the events that it causes."""
     up = state.health is Health.HEALTHY
     if state.aside or (verdict.ok and up and not state.run):
         return state, ()
@@ -114,6 +115,7 @@ def observe_verdict(
         falls = (*state.falls, now)[-_KEPT:] if up else state.falls
         change = HealthTransition(state.health, after, replace(verdict, at=now), run, threshold)
         return replace(state, health=after, run=0, falls=falls), (change,)
+    # The run reached the normal threshold but not the raised one. `==`, not `>=`: the event is reported once per run.
     if not up and run == probe.healthy_threshold:
         held = FlapHold(len(_recent(state, probe, now)), FLAP_WINDOW_INTERVALS * probe.interval, threshold)
         return replace(state, run=run), (held,)
@@ -130,7 +132,7 @@ def _not_started(
 
 
 def verdicts_needed(state: HealthState, probe: Probe, now: float) -> int:
-    """How many verdicts in a row it takes to change the health."""
+    """Return the number of verdicts in a row that it takes to change the health."""
     match state.health:
         case Health.STARTING:
             return 1
@@ -142,17 +144,17 @@ def verdicts_needed(state: HealthState, probe: Probe, now: float) -> int:
 
 
 def is_held_back(state: HealthState, probe: Probe) -> bool:
-    """Whether nothing but its falls keeps it from being healthy."""
+    """Return whether the endpoint would be healthy if it had not failed too often."""
     return state.health is Health.UNHEALTHY and not state.aside and state.run >= probe.healthy_threshold
 
 
 def suspend_health(state: HealthState) -> HealthState:
-    """Somebody works on it: no verdict counts until `resume_health`."""
+    """Return the state in maintenance: no verdict counts until `resume_health`."""
     return replace(state, aside=True)
 
 
 def resume_health(now: float) -> HealthState:
-    """The work is done: it starts anew, and its falls are forgotten."""
+    """Return the state after maintenance: the endpoint starts again, and its falls are forgotten."""
     return HealthState(begun=now)
 
 

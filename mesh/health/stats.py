@@ -1,4 +1,4 @@
-"""Counters of the prober, for the metrics. They begin at 0 with the process."""
+"""Counters of the prober for the metrics. They start at 0 with the process."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,16 +9,17 @@ from mesh.util.histogram import Histogram
 
 @dataclass(slots=True)
 class ProbeStats:
-    """Of the prober."""
+    """Results and durations of all checks, and the numbers of running and waiting ones."""
 
     verdicts: Counter[tuple[ProbeKind, bool]] = field(default_factory=Counter)
-    """How many checks came to which end: (kind, whether the endpoint works)."""
+    """Completed checks by (kind, whether the check succeeded)."""
     seconds: Histogram = field(default_factory=Histogram)
-    """How long each check took."""
+    """Duration of the checks."""
     in_flight: int = 0
+    """Checks that are running."""
     waiting: int = 0
-    """Due, but there is no room."""
+    """Checks that are due but wait for a place."""
 
     def copy(self) -> "ProbeStats":
-        """As they are now, for whoever reads them in another thread."""
+        """Return a copy of the current state, to be read in another thread."""
         return ProbeStats(self.verdicts.copy(), self.seconds.copy(), self.in_flight, self.waiting)

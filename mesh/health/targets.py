@@ -1,4 +1,4 @@
-"""What the prober keeps of each endpoint that it asks. There may be ten thousand: only what is needed."""
+"""The state that the prober keeps for each endpoint. There may be ten thousand, so it is small."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,27 +14,28 @@ from mesh.model.service import Address, EndpointKey, Health
 
 @dataclass(frozen=True, slots=True)
 class ProbeTarget:
-    """An endpoint and how to ask it."""
+    """An endpoint and how to probe it."""
 
     probe: Probe
     address: Address
     port: int
     begins: Health = Health.STARTING
-    """What is presumed when it is new. What was serving before this process came is healthy until it fails."""
+    """Health to assume for a new target. An endpoint that served before this process started is healthy until it fails.
+    """
     aside: bool = False
-    """An operator works on it: it is not asked."""
+    """Whether the endpoint is in maintenance: it is not probed."""
     instead_of: str | None = None
-    """The worker in whose place it is asked; None: it is an own endpoint."""
+    """The worker in whose place the endpoint is probed, or None if it is an own endpoint."""
 
     @property
     def place(self) -> tuple[Address, int]:
-        """Where it is asked."""
+        """Where it is probed."""
         return self.address, self.port
 
 
 @dataclass(slots=True, eq=False)
 class TargetState:
-    """A target and where it stands. It is in the wheel, in the queue or in flight: in exactly one of them, or aside."""
+    """A target and its state. It is in exactly one of the wheel, the queue and a running check, or in maintenance."""
 
     # 13 attributes: one row of the prober's table. There are ten thousand, so that it is one object and not several.
 
@@ -43,17 +44,20 @@ class TargetState:
     state: HealthState
     due: float = 0.0
     begun: float = float("-inf")
-    """When it was last asked."""
+    """Start of its last check."""
     queued: bool = False
     slow: bool = False
-    """Whether it hung until its timeout the last time."""
+    """Whether its last check ran until the timeout."""
     failed: bool = False
-    """Whether its last check was a failure."""
+    """Whether its last check failed."""
     flew_slow: bool = False
+    """Whether the running check holds one of the slow places."""
     flight: asyncio.Task[None] | PlainCheck | None = None
+    """The running check, or None."""
     asked: ProbeTarget | None = None
+    """The target as it was when its last check started."""
     request: bytes = b""
-    """What is sent, once it was needed."""
+    """The HTTP request, built before the first check that needs it."""
     history: CheckHistory = field(default_factory=CheckHistory)
 
     @property
@@ -64,29 +68,29 @@ class TargetState:
 
     @property
     def interval(self) -> float:
-        """Seconds between two checks, as it stands now."""
+        """Seconds between two checks in the present state."""
         probe = self.target.probe
         return probe.starting_interval if self.state.health is Health.STARTING else probe.interval
 
     @property
     def standing(self) -> tuple[Health, bool, bool]:
-        """What others are told of it: its health, whether it is held back, whether its last check was a failure."""
+        """The published state: its health, whether it is held back, whether its last check failed."""
         return self.state.health, is_held_back(self.state, self.target.probe), self.failed
 
 
 @dataclass(frozen=True, slots=True)
 class TargetHealth:
-    """What others are told of all that is watched."""
+    """The published health of all targets."""
 
     health: Mapping[EndpointKey, Health]
     held_back: frozenset[EndpointKey]
-    """Those that answer and are not believed yet, since they fell too often."""
+    """Targets that answer but still count as unhealthy, because they failed too often."""
     failing: frozenset[EndpointKey]
-    """Those whose last check was a failure."""
+    """Targets whose last check failed."""
 
     @classmethod
     def of(cls, watched: Mapping[EndpointKey, TargetState]) -> "TargetHealth":
-        """Of these, now."""
+        """Collect the current health of these targets."""
         stands = {key: each.standing for key, each in watched.items()}
         return cls(
             {key: health for key, (health, _, _) in stands.items()},
@@ -97,20 +101,20 @@ class TargetHealth:
 
 @dataclass(slots=True)
 class ProberCounters:
-    """What the prober has done since it began."""
+    """Counters of the prober since its start."""
 
     checks: int = 0
-    """Checks that have begun."""
+    """Checks started."""
     late: int = 0
-    """Of them, those that began more than a slot after their time."""
+    """Checks that started more than a slot late."""
     failures: int = 0
-    """Checks that have ended without a success."""
+    """Checks that ended without a success."""
 
     def began(self, lateness: float) -> None:
-        """Count a check that begins, so many seconds after its slot."""
+        """Count a check that starts `lateness` seconds after its slot."""
         self.checks += 1
         self.late += lateness > SLOT_SECONDS
 
     def ended(self, ok: bool) -> None:
-        """Count a check that has ended."""
+        """Count a check that ended."""
         self.failures += not ok

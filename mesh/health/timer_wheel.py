@@ -1,11 +1,11 @@
-"""When each endpoint is asked: a wheel of slots.
+"""A timer wheel that says when each endpoint is due for its next check.
 
-A timer per endpoint wakes the loop once per check, which costs as much as the check itself. The wheel puts what is
-due within the same 100 ms into one slot: the loop wakes once per slot and starts all of it. A check starts at its due
-time or up to one slot later, never earlier.
+One timer per endpoint would wake the event loop once per check, which costs as much as the check itself. The wheel
+collects what is due within the same 100 ms in one slot: the loop wakes once per slot and starts all of its checks. A
+check starts at its due time or up to one slot later, never earlier.
 
-Slots are made when something falls into them, so that an interval of an hour costs no more than one of a second.
-Time is whatever clock the caller has, in seconds; nothing here reads one.
+Slots are created when a key is added to them, so an interval of an hour costs no more than one of a second. Times are
+those of the caller's clock, in seconds; nothing here reads a clock.
 """
 
 import hashlib
@@ -16,20 +16,20 @@ from typing import Generic, TypeVar
 K = TypeVar("K")
 
 SLOT_SECONDS = 0.1
-"""Seconds."""
+"""Length of a slot in seconds."""
 _GRAIN = 1e-6
-"""Of a slot: what division of floating-point times may be off by."""
+"""Rounding error to tolerate in the division of floating-point times, as a fraction of a slot."""
 
 
 class TimerWheel(Generic[K]):
-    """Keys and when they are due, each key once. What has come due has left the wheel; the caller adds it anew."""
+    """Holds keys with their due time, each key once. A key that came due has left the wheel and must be added again."""
 
     def __init__(self, slot: float = SLOT_SECONDS) -> None:
         self._slot = slot
         self._slots: dict[int, dict[K, None]] = {}
         self._where: dict[K, int] = {}
         self._order: list[int] = []
-        """A heap of the keys of `_slots`; a slot whose keys were removed stays until its time."""
+        """A heap of the keys of `_slots`. A slot whose keys were removed stays until its time."""
 
     def __contains__(self, key: object) -> bool:
         return key in self._where
@@ -38,7 +38,7 @@ class TimerWheel(Generic[K]):
         return len(self._where)
 
     def add(self, key: K, due: float) -> None:
-        """Put a key in, or move it if it is there."""
+        """Add a key, or move it if it is there already."""
         self.remove(key)
         number = math.ceil(due / self._slot - _GRAIN)
         if number not in self._slots:
@@ -48,7 +48,7 @@ class TimerWheel(Generic[K]):
         self._where[key] = number
 
     def remove(self, key: K) -> None:
-        """Take a key out; not there: nothing is done."""
+        """Remove a key; nothing happens if it is not there."""
         number = self._where.pop(key, None)
         if number is not None:
             del self._slots[number][key]
@@ -56,7 +56,7 @@ class TimerWheel(Generic[K]):
     def due(self, now: float) -> list[K]:
         """Take out and return every key whose slot has come, in order of the slots.
 
-        However long ago the last call was, each key is returned once.
+        Each key is returned once, however long ago the last call was.
         """
         current = math.floor(now / self._slot + _GRAIN)
         keys: list[K] = []
@@ -67,14 +67,14 @@ class TimerWheel(Generic[K]):
         return keys
 
     def next_due(self) -> float | None:
-        """When `due` will next return something; None if the wheel is empty."""
+        """Return when `due` will next return a key, or None if the wheel is empty."""
         while self._order and not self._slots[self._order[0]]:
             del self._slots[heappop(self._order)]
         return self._order[0] * self._slot if self._order else None
 
 
 def slot_end(time: float) -> float:
-    """The end of the slot that a time falls into: when it is acted upon."""
+    """Return the end of the slot that contains the time: that is when the wheel acts on it."""
     return math.ceil(time / SLOT_SECONDS - _GRAIN) * SLOT_SECONDS
 
 
@@ -89,10 +89,10 @@ def first_due(id: str, now: float, delay: float, interval: float) -> float:
 
 
 def next_due(due: float, interval: float, now: float) -> float:
-    """The due time after `due` that is still to come: a whole number of intervals later. `interval` above 0.
+    """Return the first time after `now` that is a whole number of intervals after `due`. `interval` must be above 0.
 
-    Counted from the previous due time, not from the end of the check, so that the rhythm does not drift; what was
-    missed, because the check took long or the process was suspended, is not made up for.
+    It is counted from the previous due time, not from the end of the check, so that the rhythm does not drift. Checks
+    that were missed, because the check took long or the process was suspended, are not made up for.
     """
     missed = max(0, math.floor((now - due) / interval))
     return due + (missed + 1) * interval

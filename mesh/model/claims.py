@@ -1,4 +1,4 @@
-"""What the cluster has given away for good: VIPs, names and published ports."""
+"""Claims: the VIPs, names and published ports that the cluster has assigned for good."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from mesh.model.service import (
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the cluster has given away for good."""
+    """VIPs, names and published ports that the cluster has assigned. An assignment is permanent."""
 
     vips: Mapping[Name, Address] = field(default_factory=dict)
     """Service name -> its VIP."""
@@ -21,4 +21,6 @@ class Claims:
     ports: Mapping[tuple[Transport, int], tuple[Name, int]] = field(default_factory=dict)
     """Published (transport, port) -> (service name, container port)."""
     holders: Mapping[Address, Name] = field(default_factory=dict)
-    """Every VIP ever given -> the service name it was given to; one that a service has left stays its own."""
+    """Every VIP ever assigned -> the service name it was assigned to. A VIP that its service no longer uses stays
+    reserved for that service.
+    """

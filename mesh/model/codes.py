@@ -1,9 +1,9 @@
-"""The code of every message that users meet: `the name web.local is held by shop/web; ... [VM201]`.
+"""The codes of all messages that users see: `the name web.local is held by shop/web; ... [VM201]`.
 
-A message carries its code from where it is made: a `Problem` and a `MeshError` have it as `code`, a line of the log has
-it by `extra=Code.NAME_TAKEN.extra`. Users look a code up in `docs/errors.md`, which is written from this module by
-`python -m mesh.model.codes > docs/errors.md`; programs compare it. A code keeps its meaning for good, while the wording
-of its messages may change, and the value of a code that is no longer used is never used again.
+A message carries its code from where it is made: a `Problem` and a `MeshError` have the attribute `code`, and a log
+call passes `extra=Code.NAME_TAKEN.extra`. Users look a code up in `docs/errors.md`, which is generated from this module
+by `python -m mesh.model.codes > docs/errors.md`; programs compare codes. The meaning of a code never changes, while the
+wording of its messages may. The value of a code that is no longer used is never assigned again.
 """
 
 import sys
@@ -14,14 +14,14 @@ from types import MappingProxyType
 
 @unique
 class Code(Enum):
-    """Names the subject of a message. The value is what users see; a value that is there twice fails at import."""
+    """Identifies the subject of a message. The value is what users see; a duplicate value fails at import."""
 
     title: str
     """The heading in `docs/errors.md`."""
     _explanation: str
 
     def __new__(cls, value: str, title: str, explanation: str) -> "Code":
-        """Make a member of its value, its title and the text of its section."""
+        """Make a member from its value, its title and the text of its section."""
         member = object.__new__(cls)
         member._value_ = value
         member.title = title
@@ -33,12 +33,12 @@ class Code(Enum):
 
     @property
     def explanation(self) -> str:
-        """What the message means and what to do: one paragraph of Markdown, on one line."""
+        """The meaning of the message and its remedy: one paragraph of Markdown without line breaks."""
         return " ".join(self._explanation.split())
 
     @property
     def extra(self) -> Mapping[str, "Code"]:
-        """The argument `extra` of a logging call, which gives the record the attribute `code`."""
+        """The argument `extra` of a logging call: it sets the attribute `code` of the record."""
         return MappingProxyType({"code": self})
 
     UNKNOWN_LABEL = (
@@ -54,7 +54,7 @@ class Code(Enum):
         "VM102",
         "A label that is not handled yet",
         """
-        The label is known from the platform that these labels come from, and nothing here acts on it yet. The
+        The label exists on the platform that these labels come from, but vipmesh does not act on it yet. The
         message says what to do by hand instead; the label may stay.
         """,
     )
@@ -62,34 +62,34 @@ class Code(Enum):
         "VM103",
         "A label under both prefixes, with different values",
         """
-        `mesh.` and `aliyun.` mean the same, so both may be there only with one value. Neither counts until one
-        of them is removed.
+        `mesh.` and `aliyun.` mean the same, so a label may be set under both only with the same value. Neither
+        is used until one of them is removed.
         """,
     )
     LABEL_WITHOUT_EFFECT = (
         "VM104",
         "A label without effect",
         """
-        The label belongs to something that is not there: a weight without a route, a probe's timeout without a
-        probe, a minimum of connections without a maximum. Add what it belongs to, or remove it.
+        The label depends on something that is missing: a weight without a route, a probe's timeout without a
+        probe, a minimum of connections without a maximum. Add what it depends on, or remove it.
         """,
     )
     LABEL_PORT = (
         "VM105",
         "The label's port or transport",
         """
-        In `routing.port_<port>` the port is a number from 1 to 65535, written without leading zeros; nothing,
-        `/udp` or `/sctp` follows it. The same holds for listen ports in values, as in `web.local:8080`.
+        In `routing.port_<port>` the port is a number from 1 to 65535 without leading zeros, optionally followed
+        by `/udp` or `/sctp`. Listen ports in values, such as `web.local:8080`, have the same range.
         """,
     )
     NOT_A_DNS_NAME = (
         "VM110",
-        "A routing name that is no DNS name",
+        "A routing name that is not a DNS name",
         """
-        A routing name has letters, digits, hyphens and underscores, up to 63 characters between two dots and
-        253 in all. Names of other scripts are written in their IDNA form (`xn--...`). Wildcards and addresses
-        are no names; a fixed address goes into `routing.vip`. A name without a dot gets the domain of the
-        setting `[dns] domain`.
+        A routing name consists of letters, digits, hyphens and underscores, up to 63 characters between two
+        dots and 253 in all. Write names in other scripts in their IDNA form (`xn--...`). Wildcards and
+        addresses are not names; a fixed address belongs in `routing.vip`. A name without a dot gets the domain
+        of the setting `[dns] domain`.
         """,
     )
     NAME_WITH_PATH_OR_SCHEME = (
@@ -103,18 +103,18 @@ class Code(Enum):
     )
     LISTEN_PORT_CLASH = (
         "VM112",
-        "Two labels that want one port of the VIP",
+        "Two labels for the same port of the VIP",
         """
-        All names of a service share its VIP, so one listen port leads to one container port. Give the second
-        one another listen port, `web.local:8081`, or make it a service of its own.
+        All names of a service share its VIP, so a listen port can lead to only one container port. Give the
+        second one another listen port, `web.local:8081`, or declare it as a separate service.
         """,
     )
     PUBLISHED_PORT_CLASH = (
         "VM113",
-        "Two labels that publish one port",
+        "Two labels that publish the same port",
         """
-        One published port leads to one container port of one service. Write another number, or `auto` to have
-        one assigned.
+        A published port can lead to only one container port of one service. Write another number, or `auto` to
+        have one assigned.
         """,
     )
     FIXED_VIP_UNUSABLE = (
@@ -122,24 +122,24 @@ class Code(Enum):
         "A fixed VIP that cannot be one",
         """
         `routing.vip` is a plain unicast address of the pool in the setting `[vip] pool`. Without the label a
-        VIP is assigned, and it stays the service's own for good, so that few services need the label.
+        VIP is assigned, and the service keeps it permanently, so few services need the label.
         """,
     )
     SCHEDULER_OR_FLAGS = (
         "VM115",
         "A scheduler or its flags",
         """
-        `routing.scheduler` is one of IPVS's own: `rr wrr lc wlc sh mh sed nq dh`. The flags `fallback` and
-        `port` belong to the hashing ones, `sh` and `mh`. Which of them a data plane without IPVS can do is in
-        [Data planes](dataplane.md).
+        `routing.scheduler` is a scheduler of IPVS: `rr wrr lc wlc sh mh sed nq dh`. The flags `fallback` and
+        `port` apply to the hashing schedulers `sh` and `mh`. [Data planes](dataplane.md) lists which of them
+        work without IPVS.
         """,
     )
     FORWARDING_METHOD = (
         "VM116",
-        "A way of forwarding that does not fit",
+        "A forwarding method that does not fit",
         """
-        `tunnel` and `direct` leave the destination port of a packet as it is, so listen port, published port
-        and container port must be equal; `masquerade`, the default, may change it. See
+        `tunnel` and `direct` do not change the destination port of a packet, so listen port, published port and
+        container port must be equal; `masquerade`, the default, may change it. See
         [Forwarding](labels.md#forwarding).
         """,
     )
@@ -147,8 +147,8 @@ class Code(Enum):
         "VM117",
         "A number or time out of range",
         """
-        The message has the bounds. Times are seconds without a unit: `2`, not `2s`; fractions are written with
-        a dot. A minimum of connections lies below its maximum.
+        The message states the bounds. Times are seconds without a unit: `2`, not `2s`; write fractions with a
+        dot. A minimum of connections must not be above its maximum.
         """,
     )
     RELEASE_NAME = (
@@ -161,12 +161,12 @@ class Code(Enum):
     )
     PROBE_UNUSABLE = (
         "VM120",
-        "A probe that cannot be asked",
+        "A probe that cannot be used",
         """
         `probe.url` is `http://container[:port][/path]`, `https://...`, `tcp://container:port`,
         `udp://container:port` with `probe.send`, or `grpc://container:port[/service]`; the word `container`
-        stands for the endpoint's address, since each endpoint is asked for itself. `probe.cmd` is a command of
-        at most 4000 characters, `probe.expect_status` a list such as `200-399,404`. While the label is refused
+        stands for the endpoint's address, since each endpoint is probed separately. `probe.cmd` is a command of
+        at most 4000 characters, `probe.expect_status` a list such as `200-399,404`. While the label is refused,
         the service has no probe, and its endpoints count as healthy while they run.
         """,
     )
@@ -174,16 +174,16 @@ class Code(Enum):
         "VM121",
         "A probe that takes longer than its interval",
         """
-        The next check is due before the last one may have ended. It is then asked when that has ended, so the
-        interval is longer than it says. Make the timeout shorter or the interval longer.
+        The next check may be due before the previous one has ended. It then starts when the previous one has ended,
+        so the actual interval is longer than the setting. Shorten the timeout or lengthen the interval.
         """,
     )
     PROBE_COMMAND_WITHOUT_ENGINE = (
         "VM122",
-        "A command as a probe where no engine runs",
+        "A probe command without a container engine",
         """
-        `probe.cmd` is run by a container engine, inside the container. Endpoints of `x-endpoints` have no
-        engine: probe them by URL.
+        A container engine runs `probe.cmd` inside the container. Endpoints of `x-endpoints` have no engine:
+        probe them by URL.
         """,
     )
     WRITTEN_TWICE = (
@@ -191,50 +191,50 @@ class Code(Enum):
         "Something is written twice",
         """
         A key, a label, a name or an endpoint is written twice. If the two values differ, neither is used,
-        because it is not known which one is meant.
+        because either could be meant.
         """,
     )
     LABELS_DIFFER_BETWEEN_INSTANCES = (
         "VM124",
         "Instances whose labels differ",
         """
-        The containers of one service declare it differently, as they do for a moment while one after the other
-        is replaced. The first instance's labels count, or those of the first worker; weight and release are
-        each instance's own. If it stays, some of them were started from another file.
+        The containers of one service declare it differently, which is normal for a moment during a rolling
+        update. The labels of the first instance apply, or those of the first worker; weight and release always
+        apply per instance. If the message stays, some of the containers were started from another file.
         """,
     )
     PROBE_REQUEST_OR_EXPECTATION = (
         "VM125",
-        "What a probe sends, or looks for",
+        "A request or an expectation of a probe",
         """
-        A method, host, header, text or datagram that no request can carry, or that no answer can have. The
-        message has what was written and what to write; [what probes do](probes.md) has all labels. While the
-        label is refused, the default is used.
+        A method, host, header, text or datagram that a request cannot contain, or that a response cannot
+        contain. The message says what was written and what to write; [Probes](probes.md) lists all labels.
+        While the label is refused, the default is used.
         """,
     )
     COMPOSE_NOT_YAML = (
         "VM150",
-        "A compose file that is not YAML, or not within bounds",
+        "A compose file that is not YAML, or exceeds a limit",
         """
-        The file cannot be read, is no YAML, or goes beyond a bound that keeps a file from costing more than its
-        size. The line is where the parser noticed, so the mistake is there or just before. A daemon that runs
+        The file cannot be read, is not YAML, or exceeds a limit that bounds the cost of parsing. The message
+        names the line where the parser noticed it, so the mistake is there or just before. A running daemon
         keeps the last list in force.
         """,
     )
     COMPOSE_STRUCTURE = (
         "VM151",
-        "A compose file of another shape",
+        "A compose file with another structure",
         """
-        It is YAML, and not what Compose calls a file: services are a mapping of names to mappings, labels a
-        mapping or a list of `KEY=VALUE`, values are text.
+        The file is YAML, but not a compose file: services are a mapping of names to mappings, labels are a
+        mapping or a list of `KEY=VALUE`, and values are text.
         """,
     )
     COMPOSE_NOT_FOLLOWED = (
         "VM152",
-        "Something that is not followed",
+        "A reference that is not followed",
         """
-        `extends`, `include`, `label_file` and YAML tags are not followed. Name included files as well, or write
-        out what is meant.
+        `extends`, `include`, `label_file` and YAML tags are not followed. Name the included files too, or write
+        their content into this file.
         """,
     )
     COMPOSE_VALUE_CHANGED_BY_YAML = (
@@ -249,9 +249,9 @@ class Code(Enum):
         "VM154",
         "A variable in a compose file",
         """
-        `${NAME}` is filled in from the environment and the file `.env` beside the compose file. A variable that
-        is not set counts as empty, which is rarely meant: set it, or give it a default, `${NAME:-v1}`. A dollar
-        sign is written `$$`.
+        `${NAME}` is replaced from the environment and from the file `.env` next to the compose file. A variable
+        that is not set counts as empty, which is rarely intended: set it, or write a default, `${NAME:-v1}`.
+        Write `$$` for a dollar sign.
         """,
     )
     COMPOSE_ENDPOINT_ADDRESS = (
@@ -259,64 +259,64 @@ class Code(Enum):
         "An endpoint's address",
         """
         `x-endpoints` lists addresses of single instances, with a port where that differs from the container's.
-        Names are not looked up, and an address that no instance can have (unspecified, multicast) is refused.
+        Names are not resolved, and an address that no instance can have (unspecified, multicast) is refused.
         """,
     )
     NAME_TAKEN = (
         "VM201",
         "A name that another service holds",
         """
-        Two services declare one routing name. The one that came first keeps it; nothing flaps. The second has
-        no VIP if it is its first name, and does not answer to it otherwise. Give it a name of its own, or
-        remove the label from the first: then the second takes the name over, together with its VIP. `vipmesh
-        explain NAME` shows both.
+        Two services declare the same routing name. The service that came first keeps it, so the name never
+        moves back and forth. The second service has no VIP if this is its first name; otherwise it is not
+        reachable under this name. Give it another name, or remove the label from the first service: the second
+        one then takes over the name and its VIP. `vipmesh explain NAME` shows both.
         """,
     )
     VIP_TAKEN = (
         "VM202",
         "A VIP that another service holds",
         """
-        The label `routing.vip` asks for an address that is another service's, that lies outside of the pool, or
-        that no service gets (the pool's first two and its last). While the label asks for it the service has no
-        VIP. Without the label, the VIP that the service holds lies outside of the pool, since the pool was
-        changed or the claim was written by hand: nothing of the service is programmed until the pool has that
-        VIP, the label fixes another one, or the claim is forgotten. A VIP belongs to its service's name for
-        good, also while that service is gone; `docs/store.md` says how to forget a claim.
+        The label `routing.vip` requests an address that belongs to another service, is outside the pool, or is
+        reserved (the first two addresses of the pool and its last). While the label requests it, the service
+        has no VIP. Without the label, the VIP that the service holds is outside the pool, because the pool was
+        changed or the claim was written by hand: the service is not programmed until the pool contains that
+        VIP, the label requests another one, or the claim is deleted. A VIP belongs to its service's name
+        permanently, even while that service is gone; `docs/store.md` says how to delete a claim.
         """,
     )
     PUBLISHED_PORT_TAKEN = (
         "VM203",
         "A published port that another service holds",
         """
-        A published port leads to one container port of one service in the whole cluster, since it is the same
-        on every worker. Publish another one, or `auto`.
+        A published port is the same on every worker, so it leads to one container port of one service in the
+        whole cluster. Publish another port, or `auto`.
         """,
     )
     POOL_EXHAUSTED = (
         "VM204",
         "No VIP or published port is left",
         """
-        Every address of `[vip] pool`, or every port of `[publish] ports`, is given away. Those of services that
-        are gone count, too: they keep theirs. Make the pool or the range larger on all workers, or forget
-        claims that nobody needs (`docs/store.md`).
+        Every address of `[vip] pool`, or every port of `[publish] ports`, is assigned. Services that are gone
+        keep theirs. Enlarge the pool or the range on all workers, or delete claims that are no longer needed
+        (`docs/store.md`).
         """,
     )
     PUBLISHED_PORT_IN_USE = (
         "VM205",
         "A published port that a program listens on",
         """
-        A program of this worker listens on the port, and to balance it would take it from that program:
-        publishing port 22 would lock you out. The port is not published on this worker; on others it is. `ss
-        -lnp sport = PORT` shows the program.
+        A program on this worker listens on the port, and publishing it would take the port away from that
+        program: publishing port 22 would lock you out. The port is not published on this worker, but it is on
+        the others. `ss -lnp sport = PORT` shows the program.
         """,
     )
     WORKER_NAME_TAKEN = (
         "VM206",
-        "Two daemons with one name",
+        "Two daemons with the same name",
         """
-        Two daemons of the cluster run with one `[node] name`, often after a virtual machine was copied. The
-        later one has the name; the earlier one goes on forwarding and offers nothing any more. Give each its
-        own name and restart the earlier one.
+        Two daemons of the cluster run with the same `[node] name`, often after a virtual machine was copied.
+        The later one has the name; the earlier one continues to forward but no longer registers endpoints. Give
+        each daemon its own name and restart the earlier one.
         """,
     )
     ENGINE_UNREACHABLE = (
@@ -324,17 +324,17 @@ class Code(Enum):
         "The container engine does not answer",
         """
         The engine at `[source.docker] socket` does not answer, or not in time. The last list of containers
-        stays in force, so that traffic goes on, and probes still prune what dies. See that it runs (`systemctl
-        status docker`) and that the daemon's user may open the socket.
+        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Check that
+        the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
         """,
     )
     CONTAINER_UNUSABLE = (
         "VM251",
         "A container that cannot be an endpoint",
         """
-        The container has labels of the mesh and no address that clients of the mesh could be sent to: it has no
-        network, it shares that of a container which does not run, or other workers have no way to its network
-        and its port is not published. The message says which; [Docker](docker.md) says where endpoints are
+        The container has labels of the mesh but no address that traffic can be sent to: it has no network, it
+        shares the network of a container that does not run, or other workers have no route to its network and
+        its port is not published. The message says which; [Docker](docker.md) explains where endpoints are
         reached.
         """,
     )
@@ -342,34 +342,34 @@ class Code(Enum):
         "VM252",
         "A container that cannot be stopped or signalled",
         """
-        `vipmesh stop`, or a drain before a stop, asked the engine for something that it refused; its own words
-        are in the message. The container may have ended by itself meanwhile.
+        The engine refused a request of `vipmesh stop`, or of a drain before a stop; the message contains the
+        engine's own text. The container may have ended by itself in the meantime.
         """,
     )
     DRAIN_TIMEOUT = (
         "VM253",
         "A drain that takes too long",
         """
-        Connections of the endpoint did not end within `[dataplane] drain_timeout`, or within the time that
-        `docker stop` gives. They are cut then. A longer `--stop-timeout` (`stop_grace_period` in Compose) gives
-        them time; a client that never closes needs a limit of its own.
+        Connections to the endpoint did not end within `[dataplane] drain_timeout`, or within the time that
+        `docker stop` allows, and were cut. A longer `--stop-timeout` (`stop_grace_period` in Compose) gives
+        them more time; a client that never closes its connection needs a limit of its own.
         """,
     )
     NO_SUCH_ENDPOINT = (
         "VM254",
         "No such container or endpoint",
         """
-        `drain`, `undrain` and `stop` work on what runs on this worker: name a container by its name or id, or
-        an endpoint by the id that `vipmesh status` shows. For one that runs elsewhere, ask the worker where it
-        runs.
+        `drain`, `undrain` and `stop` apply to endpoints on this worker: give the name or ID of a container, or
+        the ID of an endpoint that `vipmesh status` shows. For an endpoint on another worker, run the command on
+        that worker.
         """,
     )
     PROBE_COMMAND_STUCK = (
         "VM255",
-        "A probe's command that does not end",
+        "A probe command that does not end",
         """
-        A command that probes ran out of its time and could not be ended, or has not even begun. The engine is
-        overloaded, or the process is stuck in the kernel. Until it has ended, no new one is started in that
+        A probe command exceeded its timeout and could not be ended, or did not even start. The engine is
+        overloaded, or the process is stuck in the kernel. Until it has ended, no new command is started in that
         container.
         """,
     )
@@ -377,18 +377,19 @@ class Code(Enum):
         "VM256",
         "No source of instances",
         """
-        Neither `[source.docker] socket` nor `[source.compose] files` is set, so this worker runs no endpoints.
-        It still routes to those of the others. What it registered before stays in force.
+        Neither `[source.docker] socket` nor `[source.compose] files` is set, so this worker has no endpoints.
+        It still routes to those of other workers. What it registered before stays in force.
         """,
     )
     MASS_FAILURE = (
         "VM257",
         "A mass failure is suspected",
         """
-        More than half of the endpoints of a service, or of all that one worker asks, stopped answering at once,
-        while they answered a moment ago. What they have in common is likelier to be the cause than each of
-        them, so pruning stops at a floor. Look at the network of the worker that asks, and at what the
-        endpoints depend on. [What probes do](probes.md) has the rules, and how to have every verdict obeyed.
+        More than half of the endpoints of a service, or of all that one worker probes, stopped answering at
+        about the same time. A cause that they share is more likely than many separate failures, so vipmesh
+        stops taking endpoints out of traffic at the floor, `[probes] floor`. Check the network of the worker
+        that probes, and what the endpoints depend on. [Probes](probes.md) has the rules, and how to make
+        traffic follow every verdict.
         """,
     )
     UNKNOWN_SETTING = (
@@ -396,126 +397,127 @@ class Code(Enum):
         "A setting that does not exist",
         """
         The file, or an environment variable that begins with `VIPMESH_`, names a setting that does not exist;
-        the nearest one is in the message. Nothing starts with it, since what was meant would silently not hold.
-        All are in [Settings](settings.md).
+        the message suggests the nearest one. The daemon does not start, because the intended setting would
+        silently have no effect. [Settings](settings.md) lists all of them.
         """,
     )
     SETTING_VALUE = (
         "VM302",
-        "A setting's value",
+        "The value of a setting",
         """
-        The value is not of the form that this setting has; the message says what to write. In an environment
-        variable, lists are separated by commas.
+        The value does not have the form that this setting requires; the message says what to write. In an
+        environment variable, separate the items of a list by commas.
         """,
     )
     SETTINGS_FILE_UNUSABLE = (
         "VM303",
-        "A file of settings that cannot be used",
+        "A settings file that cannot be used",
         """
-        The file cannot be read, or is no TOML. Without `-c` the file is `/etc/vipmesh.toml`; if that does not
-        exist, the defaults and the environment count.
+        The file cannot be read, or is not TOML. Without `-c` the file is `/etc/vipmesh.toml`; if that does not
+        exist, the defaults and the environment apply.
         """,
     )
     SETTINGS_CONTRADICT = (
         "VM304",
         "Settings that contradict one another",
         """
-        Each is right by itself, and together they cannot be: a domain is to be forwarded that this cluster
-        answers itself, or the name server would forward to itself.
+        Each setting is valid on its own, but not together with the others: a domain to forward is one that this
+        cluster answers itself, or the name server would forward to itself.
         """,
     )
     ADMIN_API_UNPROTECTED = (
         "VM305",
-        "The admin API would be open to anybody",
+        "The admin API would be open to everyone",
         """
-        Every client of the admin API can drain and stop containers. Over TCP it asks for a proof: set `[admin]
-        token_file`, or `client_ca` together with `cert`. On a unix socket the mode of the file decides.
+        Every client of the admin API can drain and stop containers. Over TCP it requires authentication: set
+        `[admin] token_file`, or `client_ca` together with `cert`. On a unix socket the mode of the file
+        controls access.
         """,
     )
     SETTINGS_NOT_APPLIED = (
         "VM306",
-        "New settings that need a restart or cannot be followed",
+        "New settings that need a restart or cannot be applied",
         """
-        After SIGHUP the daemon follows new settings in place. Settings that cannot be used change nothing, and
-        settings with which nothing starts are given up for those before. The proxy in user space ends with its
-        connections, so there it waits for a restart.
+        On SIGHUP the daemon applies new settings in place. Settings that cannot be used change nothing; if the
+        daemon fails to start with the new settings, it falls back to the previous ones. Restarting the user
+        space proxy would end its connections, so with it new settings wait for a restart.
         """,
     )
     VIP_POOL_OVERLAPS = (
         "VM350",
         "The VIP pool overlaps the host's network",
         """
-        A VIP would hide a real host that has the same address. The daemon does not start. Choose a network for
-        `[vip] pool` that no route and no address of any worker overlaps; `ip route` and `ip address` show them.
+        A VIP would hide a real host with the same address, so the daemon does not start. Choose a network for
+        `[vip] pool` that overlaps no route and no address of any worker; `ip route` and `ip address` show them.
         """,
     )
     DATA_PLANE_UNAVAILABLE = (
         "VM351",
         "A data plane that this host does not have",
         """
-        `[dataplane] driver` asks for one that the kernel does not offer, or that is not permitted; the reason
-        follows in the message. `auto` takes the next best one and says so.
+        `[dataplane] driver` selects a data plane that the kernel does not offer, or that is not permitted; the
+        message contains the reason. `auto` uses the next best one and logs it.
         """,
     )
     DEMO_CANNOT_START = (
         "VM352",
         "The demo cannot start",
         """
-        `vipmesh demo` plays instances on loopback addresses, so its compose file needs `x-endpoints` on
-        127.0.0.0/8 whose ports are free. Another demo may run already.
+        `vipmesh demo` runs instances on loopback addresses, so its compose file needs `x-endpoints` in
+        127.0.0.0/8 whose ports are free. Another demo may already be running.
         """,
     )
     SERVICE_MANAGER_UNREACHABLE = (
         "VM353",
-        "The service manager cannot be told",
+        "The service manager cannot be notified",
         """
-        `NOTIFY_SOCKET` is set and cannot be written to, so systemd does not learn that the daemon is ready, and
+        `NOTIFY_SOCKET` is set but cannot be written to, so systemd does not learn that the daemon is ready, and
         may end it. In a container, do not pass that variable on.
         """,
     )
     STORE_UNREACHABLE = (
         "VM401",
-        "etcd does not serve",
+        "etcd is not available",
         """
-        No member of etcd answers as it should; the message has the reason for each. The last view stays in
-        force: traffic, probes and names go on, nothing new is given away, and this worker's own endpoints still
-        count for itself. See that the members run and have a majority (`etcdctl endpoint status --cluster`),
-        and that their JSON gateway is on.
+        No member of etcd answers as it should; the message gives the reason for each. The last view stays in
+        force: traffic, probes and names continue, no new VIPs, names or ports are assigned, and this worker
+        still uses changes of its own endpoints. Check that a majority of the members runs (`etcdctl endpoint
+        status --cluster`) and that their JSON gateway is enabled.
         """,
     )
     STORE_REFUSES = (
         "VM402",
-        "etcd refuses",
+        "etcd refuses a request",
         """
-        etcd answers and will not do it: the user or password is wrong, the user lacks a permission, or the disk
-        quota is used up. The words of etcd are in the message, with what to do. [The store](store.md) lists
-        what it needs.
+        etcd answers but refuses the request: the user or password is wrong, the user lacks a permission, or the
+        disk quota is used up. The message contains the text of etcd and what to do. [The store](store.md) lists
+        what etcd needs.
         """,
     )
     LEASE_LOST = (
         "VM403",
         "The lease of this worker",
         """
-        What a worker offers depends on a lease that it renews. The lease ended although the worker is alive:
-        etcd was away for longer than `[store] lease_ttl`, or the host was suspended. Everything is registered
-        again at once; in between the other workers may have sent nothing here.
+        The records of a worker depend on a lease that it renews. The lease ended although the worker is alive:
+        etcd was not available for longer than `[store] lease_ttl`, or the host was suspended. The worker
+        registers everything again at once; in the meantime the other workers may have sent no traffic to it.
         """,
     )
     STORE_IN_USE = (
         "VM404",
         "A store that another process uses",
         """
-        The embedded store has one worker, and its file is locked by the process that is named. A second daemon,
-        or a `vipmesh teardown` while the daemon runs, is refused. Several workers share etcd instead.
+        The embedded store serves one worker, and the process in the message has locked its file. A second
+        daemon, or a `vipmesh teardown` while the daemon runs, is refused. Use etcd for several workers.
         """,
     )
     STORE_UNUSABLE = (
         "VM405",
         "A store that cannot be used",
         """
-        The file of the embedded store cannot be opened or written: the directory is missing or not this user's,
-        the disk is full, or the file is damaged. The message has SQLite's or the system's own words. Without a
-        store the daemon does not start; one that runs keeps the last view in force.
+        The file of the embedded store cannot be opened or written: the directory is missing or not writable for
+        this user, the disk is full, or the file is damaged. The message contains the text of SQLite or of the
+        system. Without a store the daemon does not start; a running daemon keeps the last view in force.
         """,
     )
     STORE_CREDENTIALS = (
@@ -524,42 +526,43 @@ class Code(Enum):
         """
         `[store] user` needs a password (better in `VIPMESH_STORE_PASSWORD` than in the file), and `ca`, `cert`
         and `key` are PEM files that this user can read. A client certificate for etcd has an empty CN. The
-        files are read again when no connection comes about, so a renewed certificate needs no restart; what
-        cannot be used then is told, and the former one stays.
+        files are read again when no connection can be made, so a renewed certificate needs no restart; if a new
+        file cannot be used, that is logged and the previous one stays in use.
         """,
     )
     RECORD_UNREADABLE = (
         "VM407",
         "A record that cannot be read",
         """
-        A key of the store holds what this version does not understand, or what no kernel could take. It is
-        passed over, and stops no other. Delete the key, or restart the worker that wrote it, which then writes
-        it again.
+        A key of the store has a value that this version does not understand, or that a kernel cannot accept.
+        The record is ignored; all others are used. Delete the key, or restart the worker that wrote it, which
+        then writes it again.
         """,
     )
     SAVED_VIEW = (
         "VM408",
         "The saved view",
         """
-        With etcd the last view of the cluster is kept in `[store] saved_view`, for a start while etcd is away.
-        It was used, or cannot be written or read. A damaged view can be deleted; it is written again.
+        With etcd, the last view of the cluster is saved in `[store] saved_view`, for a start while etcd is not
+        available. The message says that it was used, or that it cannot be written or read. A damaged file can
+        be deleted; it is written again.
         """,
     )
     STORE_LOST_DATA = (
         "VM409",
-        "The store has lost what it knew",
+        "The store has lost data",
         """
-        etcd was emptied, or an older backup was put back. The workers give it back every claim that they know,
-        before anything new is claimed, so that VIPs stay as they were. Claims that others got meanwhile cannot
-        be given back; those services are refused and shown.
+        etcd was emptied, or an older backup was restored. The workers write back every claim that they know
+        before they claim anything new, so that VIPs stay as they were. A claim that another service got in the
+        meantime cannot be restored; the service that lost it is refused and shown.
         """,
     )
     STORE_NOT_READ = (
         "VM410",
-        "What cannot be read of the store at the start",
+        "The store cannot be read",
         """
-        The store does not answer now; what was read last stays in force. If it did not answer at the start, the
-        daemon does not know which endpoints an operator had drained: look at `vipmesh status`, and drain them
+        The store does not answer; what was read last stays in force. If it did not answer at the start, the
+        daemon does not know which endpoints an operator had drained: check `vipmesh status`, and drain them
         again.
         """,
     )
@@ -567,27 +570,27 @@ class Code(Enum):
         "VM411",
         "A part is frozen",
         """
-        Something that the daemon reads from does not answer. Its last good state stays in force; it never
-        counts as empty. The message says what and why; `vipmesh status` lists it as `frozen` until it answers
-        again.
+        A part that the daemon reads from does not answer. Its last good state stays in force; it is never
+        treated as empty. The message says which part and why; `vipmesh status` lists it as `frozen` until it
+        answers again.
         """,
     )
     RECORDS_CHANGED_OUTSIDE = (
         "VM412",
-        "Records of this worker that it did not write",
+        "Records of this worker were changed outside vipmesh",
         """
-        What etcd holds under this worker's name is not what it wrote there last: keys were changed or deleted
-        by hand, or etcd applied an older write late. It was written again. If the message repeats, find out
+        The records under this worker's name in etcd are not what it wrote last: keys were changed or deleted by
+        hand, or etcd applied an older write late. The worker wrote them again. If the message repeats, find out
         which other program writes there; the records are repaired every two seconds.
         """,
     )
     ETCD_CLUSTERS_DIFFER = (
         "VM413",
-        "Members of different clusters of etcd",
+        "Members of different etcd clusters",
         """
-        `[store] url` names members that do not belong together, and each of the two clusters would give away
-        the same VIP. The cluster that more than half of the members name is used, and the others are not asked;
-        without such a cluster the store counts as away. The numbers are those of `etcdctl endpoint status -w
+        `[store] url` lists members of different etcd clusters, and each cluster would assign the same VIPs. The
+        cluster that more than half of the members belong to is used, and the other members are not; without
+        such a cluster the store counts as not available. The numbers are those of `etcdctl endpoint status -w
         fields`. A newly created etcd cluster is used as soon as more than half of the members in the URL belong
         to it.
         """,
@@ -596,46 +599,46 @@ class Code(Enum):
         "VM451",
         "This worker may be cut off",
         """
-        Of the other workers and the members of the store it reaches less than half, and endpoints of others do
-        not answer it. So it takes its own network for the likelier cause: a service that has no other endpoint
-        keeps those that it does not reach. See to the network of this host; [the cluster](cluster.md) has what
-        happens meanwhile.
+        This worker reaches less than half of the other workers and store members, and endpoints of other
+        workers do not answer it. Its own network is the likelier cause, so a service without other endpoints
+        keeps those that this worker cannot reach. Check the network of this host; [The cluster](cluster.md)
+        explains what happens meanwhile.
         """,
     )
     LEASE_ENDED_WORKER_ANSWERS = (
         "VM452",
         "The store has lost a worker that answers",
         """
-        The lease of that worker has ended, which is how etcd tells of a worker that is gone, but the worker
-        answers. Its endpoints stay in traffic and are asked from here. See that it reaches etcd: its own
-        `vipmesh status` says what it hears from there.
+        The lease of that worker has ended, as if the worker were gone, but the worker answers. Its endpoints
+        stay in traffic and are probed from here. Check that it reaches etcd: its own `vipmesh status` says how
+        etcd answers it.
         """,
     )
     WORKER_UNREACHABLE = (
         "VM453",
         "A worker is out of reach",
         """
-        Neither the daemon of that worker nor the endpoints of it that are named answer this worker, several
-        times in a row. They get no new connection from here, and are back with their first answer. See that the
-        host runs and is connected; if the others reach it, see to the way from this one.
+        Neither the daemon of that worker nor those of its endpoints that the message names have answered this
+        worker several times in a row. They get no new connections from here until they answer again. Check that
+        the host runs and is connected; if other workers reach it, check the path from this one.
         """,
     )
     PEER_LISTENER_UNAVAILABLE = (
         "VM454",
-        "The other workers cannot ask for this one",
+        "The other workers cannot ping this one",
         """
         The address where this worker must answer the others is in use or is not an address of this host, or the
         names of the store's members do not resolve. Nothing else fails: if this worker is lost, the others
-        notice it when its lease ends, some seconds later. `[peers] listen` is in [the settings](settings.md).
+        notice it when its lease ends, some seconds later. See `[peers] listen` in [Settings](settings.md).
         """,
     )
     WORKER_DAEMON_GONE = (
         "VM455",
         "The daemon of a worker is gone",
         """
-        Its lease has ended and it does not answer, but its endpoints do: so it is the daemon that is gone, and
-        not the host. The other workers go on with the probes of these endpoints, for a minute; then they are
-        taken out until the daemon is back, as those without a probe are already.
+        Its lease has ended and it does not answer, but its endpoints do: the daemon is gone, not the host. The
+        other workers continue the probes of these endpoints for a minute; then the endpoints are taken out of
+        traffic until the daemon is back, as endpoints without a probe already are.
         """,
     )
     NO_IPVS = (
@@ -643,8 +646,8 @@ class Code(Enum):
         "No IPVS",
         """
         The kernel has no IPVS, or its module cannot be loaded. `modprobe ip_vs` on the host loads it; the cloud
-        kernels of some distributions were built without it. With `[dataplane] driver = "auto"` nftables
-        forwards instead: correct, with fewer schedulers.
+        kernels of some distributions are built without it. With `[dataplane] driver = "auto"` nftables forwards
+        instead, with fewer schedulers.
         """,
     )
     NOT_PERMITTED = (
@@ -652,93 +655,94 @@ class Code(Enum):
         "Not permitted",
         """
         The daemon lacks a capability: `CAP_NET_ADMIN` to program the kernel, `CAP_NET_BIND_SERVICE` for ports
-        below 1024. systemd gives them with `AmbientCapabilities`, Compose with `cap_add`. In a container the
-        network must also be the host's. `vipmesh doctor` shows which are there.
+        below 1024. systemd gives them with `AmbientCapabilities`, Compose with `cap_add`. A container must also
+        use the network of the host. `vipmesh doctor` shows which capabilities the daemon has.
         """,
     )
     NETLINK_FAILED = (
         "VM503",
-        "Netlink does not answer, or not as it should",
+        "A netlink request failed",
         """
-        The kernel did not answer a request about its tables, or with what is not understood. It is asked again
-        at the next pass. If it stays, look into `dmesg`, and see that the sandbox (systemd's
-        `RestrictAddressFamilies`, seccomp) allows `AF_NETLINK`.
+        The kernel did not answer a request about its tables, or the answer is not understood. The request is
+        repeated in the next pass. If the message stays, check `dmesg`, and that the sandbox
+        (`RestrictAddressFamilies` of systemd, seccomp) allows `AF_NETLINK`.
         """,
     )
     NFT_FAILED = (
         "VM504",
-        "nft",
+        "nft failed",
         """
-        Source NAT, and the nftables data plane, use the program `nft`. It is missing, it was refused, or it
-        hangs; its first line is in the message. `apt-get install nftables`; the modules are `nf_tables`,
-        `nft_ct`, `nft_masq` and those in [Data planes](dataplane.md).
+        Source NAT and the nftables data plane use the program `nft`. It is missing, its request was refused, or
+        it hangs; the message contains its first line. Install it (`apt-get install nftables`); the kernel
+        modules are `nf_tables`, `nft_ct`, `nft_masq` and those in [Data planes](dataplane.md).
         """,
     )
     VIP_INTERFACE = (
         "VM505",
         "The interface of the VIPs",
         """
-        A VIP cannot be put on `mesh0`, or the interface cannot be read. Another program may manage that
-        interface, such as NetworkManager or systemd-networkd: tell it to leave `mesh0` alone. The VIP's name
-        does not resolve until it is bound.
+        A VIP cannot be added to `mesh0`, or the interface cannot be read. Another program, such as
+        NetworkManager or systemd-networkd, may manage the interface: configure it to ignore `mesh0`. The VIP's
+        name does not resolve until it is bound.
         """,
     )
     OPERATION_REFUSED = (
         "VM506",
         "A virtual or real server that the data plane refuses",
         """
-        One operation was refused; all others were carried out. Most often the kernel lacks the scheduler's
-        module (`modprobe ip_vs_mh`), or the label asks for something that only IPVS can do. It is tried again
-        at the next audit, 10 s later at the latest.
+        One operation was refused; all others were carried out. Usually the kernel lacks the module of the
+        scheduler (`modprobe ip_vs_mh`), or the label requests something that only IPVS supports. The operation
+        is repeated at the next audit, 10 s later at the latest.
         """,
     )
     OUTSIDE_VIP_POOL = (
         "VM507",
-        "Outside of the VIP pool",
+        "Outside the VIP pool",
         """
-        The data plane touches nothing but the VIP pool and the published ports, so that other users of IPVS on
-        the host are safe. After the pool was changed, services with an old fixed VIP need a new one.
+        The data plane changes only the VIP pool and the published ports, so that other users of IPVS on the
+        host are safe. After a change of the pool, services with an old fixed VIP need a new one.
         """,
     )
     CHANGED_OUTSIDE = (
         "VM508",
-        "Somebody else changed the data plane",
+        "The data plane was changed outside vipmesh",
         """
         Something other than vipmesh changed what the daemon had programmed, and the daemon repaired it. One
-        line per repair says what was changed. If the message repeats, another program changes it again and
-        again: a second load balancer, a configuration management tool, a firewall that flushes all rules.
+        line per repair says what was changed. If the message repeats, another program changes it repeatedly: a
+        second load balancer, a configuration management tool, or a firewall that flushes all rules.
         """,
     )
     LEFT_BY_EARLIER_START = (
         "VM509",
-        "What an earlier start left",
+        "State of a previous driver cannot be removed",
         """
-        The daemon was started with another driver before, and what that left in the kernel cannot be removed.
-        Both forward meanwhile, to the same endpoints. The reason is in the message.
+        The daemon ran with another driver before, and the state of that driver in the kernel cannot be removed.
+        Until it is removed, both forward to the same endpoints. The message contains the reason.
         """,
     )
     IPVS_TIMEOUT = (
         "VM510",
-        "A timeout of IPVS",
+        "An IPVS timeout cannot be set",
         """
-        IPVS forgets a TCP connection that is idle for 900 s, unless it is told otherwise, and could not be
-        told. Long idle connections may break; keep-alives of the application below 15 minutes help.
+        By default IPVS drops a TCP connection that is idle for 900 s, and the longer timeout could not be set.
+        Connections that are idle for longer may break; keepalives of the application at intervals below 15
+        minutes help.
         """,
     )
     NFTABLES_CONNECTIONS_UNSEEN = (
         "VM511",
-        "Connections by nftables that cannot be seen",
+        "nftables: connections cannot be listed",
         """
-        The kernel does not tell which connections it tracks, or the label asks for something that nftables does
-        in another way; the message says which. Draining then waits for its time and not for the last
-        connection. `modprobe nf_conntrack_netlink` on the host.
+        The kernel does not list the connections that it tracks, or the label requests something that nftables
+        does differently; the message says which. Without the list, a drain waits for its timeout instead of the
+        last connection. Run `modprobe nf_conntrack_netlink` on the host.
         """,
     )
     KERNEL_SETTING = (
         "VM550",
         "Kernel settings",
         """
-        A setting must have another value for VIPs to work, and cannot be written from here, as in most
+        A kernel setting must have another value for VIPs to work, and the daemon cannot write it, as in most
         containers. Write the lines of the message to `/etc/sysctl.d/60-vipmesh.conf` on the host and run
         `sysctl --system`.
         """,
@@ -747,91 +751,92 @@ class Code(Enum):
         "VM551",
         "Source NAT",
         """
-        Replies of endpoints elsewhere, of a container that reaches itself, and to the host's own connections
-        must come back through this worker; the table `vipmesh` in nftables sees to it and cannot be set up.
-        Until then such connections hang. [Source NAT](source-nat.md) says which paths need it.
+        Replies of remote endpoints, of a container that connects to itself, and to the host's own connections
+        must return through this worker. The nftables table `vipmesh` ensures this and cannot be set up; until
+        then such connections hang. [Source NAT](source-nat.md) says which paths need it.
         """,
     )
     DNS_CANNOT_LISTEN = (
         "VM601",
         "The name server cannot listen",
         """
-        An address of `[dns] listen`, or the resolver for containers, is taken, not permitted or not there.
-        Often systemd-resolved or dnsmasq has port 53: `ss -lnup sport = 53` shows it, and `vipmesh doctor` says
-        how to make room. An address that comes later is served then.
+        An address of `[dns] listen`, or the resolver for containers, is in use, not permitted or does not
+        exist. Often systemd-resolved or dnsmasq uses port 53: `ss -lnup sport = 53` shows it, and `vipmesh
+        doctor` says how to free the port. An address that appears later is served from then on.
         """,
     )
     UPSTREAM_UNREACHABLE = (
         "VM602",
         "An upstream does not answer",
         """
-        A name server that other names are forwarded to did not answer several times in a row. Others are asked
-        first until it answers; names of the mesh are not affected. If it is the only one, stale answers are
-        given for a while.
+        A name server that other names are forwarded to did not answer several times in a row. Other upstreams
+        are used first until it answers; names of the mesh are not affected. If it is the only one, stale
+        answers are served for a while.
         """,
     )
     UPSTREAM_LOOP = (
         "VM603",
         "A loop of name servers",
         """
-        Our name server forwards to one that forwards to us, so a query would loop. That upstream is not used.
-        Set `[dns] upstream` to the servers that know the rest of the world, not to a local stub that asks us.
+        The name server forwards to a server that forwards back to it, so a query would loop. That upstream is
+        not used. Set `[dns] upstream` to servers that resolve all other names, not to a local stub that queries
+        vipmesh.
         """,
     )
     RESOLV_CONF = (
         "VM604",
         "resolv.conf",
         """
-        `/etc/resolv.conf` cannot be read or names no server that could be asked, so the servers of before, or
-        none, answer for other names. Set `[dns] upstream` to be independent of that file.
+        `/etc/resolv.conf` cannot be read or lists no usable server, so other names are still forwarded to the
+        previous servers, or to none. Set `[dns] upstream` to be independent of that file.
         """,
     )
     NO_RESOLVER_FOR_CONTAINERS = (
         "VM605",
         "No resolver for containers",
         """
-        The first address of the VIP pool, where containers ask for names, cannot be put on the interface of the
-        VIPs. Names resolve at `[dns] listen` alone. Run as root or with `CAP_NET_ADMIN`, or set `[dns] resolver
-        = "off"`.
+        The first address of the VIP pool, where containers send DNS queries, cannot be added to the interface
+        of the VIPs. Names resolve only at `[dns] listen`. Run as root or with `CAP_NET_ADMIN`, or set `[dns]
+        resolver = "off"`.
         """,
     )
     DAEMON_UNREACHABLE = (
         "VM651",
         "No daemon answers",
         """
-        `status`, `explain`, `top`, `drain` and the like ask a running daemon, by default on
-        `/run/vipmesh/admin.sock`. It does not run, it listens elsewhere (`--admin`, or `-c` with its settings),
-        or this user may not open the socket (`sudo`, or its group).
+        `status`, `explain`, `top`, `drain` and similar commands connect to a running daemon, by default on
+        `/run/vipmesh/admin.sock`. The daemon does not run, it listens elsewhere (`--admin`, or `-c` with its
+        settings), or this user may not open the socket (use `sudo`, or join its group).
         """,
     )
     ADMIN_API_CANNOT_LISTEN = (
         "VM652",
         "The admin API cannot listen",
         """
-        The address or path of `[admin] listen` or `tcp` is taken or not permitted, or a certificate cannot be
-        loaded. The daemon does not start without its admin API, since then nobody could ask what it does.
+        The address or path of `[admin] listen` or `tcp` is in use or not permitted, or a certificate cannot be
+        loaded. The daemon does not start without its admin API, because its state could not be inspected.
         """,
     )
     ADMIN_TOKEN = (
         "VM653",
-        "The token",
+        "The admin token",
         """
-        `[admin] token_file` has one line with 16 characters or more and is readable by the daemon's user alone
-        (`chmod 640`). A file that becomes unusable while the daemon runs leaves the last token in force. Over
-        TCP without a certificate the token crosses the network in the clear.
+        `[admin] token_file` must have one line of at least 16 characters and must not be readable by other
+        users (`chmod 640`). If the file becomes unusable while the daemon runs, the last token stays in force.
+        Over TCP without a certificate the token crosses the network unencrypted.
         """,
     )
     REQUEST_REFUSED = (
         "VM654",
         "A request that was refused",
         """
-        A client called the admin API without a token, or asked for something that cannot be done. Lines that
+        A client called the admin API without a token, or requested something that cannot be done. Lines that
         begin with `audit:` name the client, the request and its result.
         """,
     )
     WATCHER_DISCONNECTED = (
         "VM655",
-        "A watcher that is let go",
+        "A watcher is disconnected",
         """
         A client of `GET /v1/events`, such as the page, reads too slowly or not at all. It is disconnected so
         that no backlog grows; a browser reconnects by itself.
@@ -842,16 +847,16 @@ class Code(Enum):
         "Lines of the log were lost",
         """
         The reader of the daemon's standard error stopped reading, and the daemon does not wait for it. The lost
-        lines are counted. `vipmesh status` shows everything that holds now.
+        lines are counted. `vipmesh status` shows all current conditions.
         """,
     )
     LOG_LINES_SUPPRESSED = (
         "VM702",
-        "Lines of the log were left out",
+        "Lines of the log were suppressed",
         """
-        Of similar lines, a hundred are written at once and then five per second, so that they do not hide the
-        one that matters. The next line of the kind says how many were left out. `vipmesh status` shows
-        everything that holds now.
+        Similar lines are limited to a burst of a hundred and then five per second, so that they do not hide the
+        line that matters. The next line of the same kind says how many were suppressed. `vipmesh status` shows
+        all current conditions.
         """,
     )
     DOCTOR_VIP_POOL = (
@@ -866,17 +871,17 @@ class Code(Enum):
         "VM802",
         "doctor: the store",
         """
-        The directory of the embedded store cannot be written by this user, or a member of etcd cannot be
-        reached from here. A single member that is away is a warning: the others serve.
+        This user cannot write to the directory of the embedded store, or a member of etcd cannot be reached
+        from here. A single unreachable member is a warning: the others serve.
         """,
     )
     DOCTOR_DATA_PLANE = (
         "VM803",
         "doctor: the data plane",
         """
-        What the kernel and the program `nft` can do from here. Without IPVS, `auto` forwards by nftables,
-        without that in user space. A scheduler whose module is missing refuses only the services that ask for
-        it.
+        What the kernel and the program `nft` support here. Without IPVS, `auto` forwards by nftables, and
+        without nftables in user space. A missing scheduler module affects only the services that request that
+        scheduler.
         """,
     )
     DOCTOR_CAPABILITIES = (
@@ -884,14 +889,15 @@ class Code(Enum):
         "doctor: capabilities",
         """
         The user who ran `vipmesh doctor` lacks a capability that the daemon needs. Run it as the daemon's user,
-        or as root to see the whole.
+        or as root to see everything.
         """,
     )
     DOCTOR_KERNEL_SETTINGS = (
         "VM805",
         "doctor: kernel settings",
         """
-        A setting differs from what VIPs need. A hint if the daemon will set it itself; an error if it may not.
+        A kernel setting differs from what VIPs need: a hint if the daemon will set it itself, an error if it is
+        not permitted to.
         """,
     )
     DOCTOR_DNS_PORT = (
@@ -906,17 +912,17 @@ class Code(Enum):
         "VM807",
         "doctor: published ports",
         """
-        The kernel takes ports of outgoing connections from a range that overlaps the published ones. Such a
-        connection hides a published port for as long as it lives. Reserve them:
+        The kernel takes the ports of outgoing connections from a range that overlaps the published ports. Such
+        a connection hides a published port for as long as it is open. Reserve the published ports:
         `net.ipv4.ip_local_reserved_ports`.
         """,
     )
     DOCTOR_RESOLVER = (
         "VM808",
-        "doctor: who resolves names",
+        "doctor: name resolution",
         """
-        The name servers that this host and its containers use. Routing names resolve only where the mesh's name
-        server is asked; [Resolver set-up](howto/resolver.md) has the ways.
+        The name servers that this host and its containers use. Routing names resolve only if queries reach the
+        name server of the mesh; [Resolver set-up](howto/resolver.md) describes the ways.
         """,
     )
     DOCTOR_CONTAINER_ENGINE = (
@@ -930,8 +936,7 @@ class Code(Enum):
         "VM810",
         "doctor: the clock",
         """
-        The clock is not synchronised. Certificates depend on it, and so does comparing the logs of several
-        workers.
+        The clock is not synchronised. Certificates and the comparison of logs of several workers depend on it.
         """,
     )
 
@@ -952,12 +957,12 @@ _SECTIONS = (
 _INTRODUCTION = """\
 # Errors
 
-Every message ends with its code: `... the name web.local is held by shop/web; give it a name of its own [VM201]`. A
-code keeps its meaning for good, while the wording may change. Programs find it as `code` in the output of `--json`, and
-in each line of the log as `code=VM201`.
+Every message ends with its code: `... the name web.local is held by shop/web; give it a name of its own [VM201]`. The
+meaning of a code never changes, while the wording may. Programs find it as `code` in the output of `--json`, and in
+each line of the log as `code=VM201`.
 
-An **error** refuses the one thing that it names, a label, a service, an operation; everything else goes on.
-`vipmesh explain NAME` shows its effect on a request. `vipmesh status` lists what holds now; what is over is in the log.
+An **error** refuses only what it names: a label, a service or an operation; everything else continues. `vipmesh explain
+NAME` shows its effect on a request. `vipmesh status` lists the current conditions; past ones are in the log.
 
 | codes | about |
 |---|---|
@@ -973,7 +978,7 @@ An **error** refuses the one thing that it names, a label, a service, an operati
 
 
 def errors_page() -> str:
-    """The text of `docs/errors.md`, which explains every code."""
+    """Return the text of `docs/errors.md`, which explains every code."""
     headings = dict(_SECTIONS)
     parts = [_INTRODUCTION]
     for code in sorted(Code, key=str):
@@ -985,7 +990,7 @@ def errors_page() -> str:
 
 
 def _wrapped(paragraph: str, width: int = 120) -> str:
-    """The paragraph on lines of at most `width` characters."""
+    """Wrap the paragraph to lines of at most `width` characters."""
     lines, words = [""], ""
     for word in paragraph.split():
         words = f"{words} {word}".strip()

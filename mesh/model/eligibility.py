@@ -1,4 +1,4 @@
-"""Which endpoints take part in their service, where they are reached, and what is probed. Pure."""
+"""Decides which endpoints take part in their service, where they are reached, and what is probed. Pure."""
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
@@ -10,7 +10,7 @@ from mesh.model.view import ClusterView
 
 
 def vip_of(service: Service, view: ClusterView) -> Address | None:
-    """The service's VIP, or None while it has none or another owner holds its first name."""
+    """Return the service's VIP, or None if it has none or another owner holds its first name."""
     if view.claims.owners.get(service.name) != service.owner:
         return None
     vip = view.claims.vips.get(service.name)
@@ -18,12 +18,12 @@ def vip_of(service: Service, view: ClusterView) -> Address | None:
 
 
 def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
-    """Those of the service's routing names that it holds; another owner may have been first with the rest."""
+    """Return the routing names of the service that it holds. Another owner may have been first with the rest."""
     return tuple(name for name in service.names if view.claims.owners.get(name) == service.owner)
 
 
 def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
-    """Whether new connections may go to the endpoint."""
+    """Return whether new connections may go to the endpoint."""
     return endpoint.drain is None and endpoint_verdict(service, endpoint, health) in (None, Health.HEALTHY)
 
 
@@ -33,16 +33,16 @@ def serves(service: Service, endpoint: Endpoint, vip: Address, health: Mapping[E
 
 
 def endpoint_verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
-    """What is known of the endpoint's health: by the service's probe, else by its engine; None: nobody asks."""
+    """Return the endpoint's effective health, by the service's probe or else its engine; None if neither checks it."""
     return effective_health(service, endpoint, health.get(endpoint.key))
 
 
 def probe_targets(
     view: ClusterView, endpoints: Iterable[Endpoint] | None = None
 ) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
-    """What to probe: endpoint -> the check and where to send it, for services that have one and are in force.
+    """Return what to probe: endpoint -> (the probe, where to send it), for the endpoints whose service has a probe.
 
-    `endpoints`: of these of the view; None: of all.
+    `endpoints` limits the result to these endpoints of the view; None means all of them.
     """
     owners = {service.owner: service for service in view.services}
     wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
@@ -56,31 +56,35 @@ def probe_targets(
 
 
 def first_container_port(service: Service) -> int:
-    """What a probe without a port asks: the first routed container port, else the first published one."""
+    """Return the port of a probe that declares none: the first routed container port, else the first published one."""
     return (service.routes or service.publishes)[0].container_port
 
 
 def effective_health(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
-    """The same, of one endpoint, from what the probes say of it (None: nothing yet)."""
+    """Return the effective health of one endpoint; `probed` is None before its first result."""
     return endpoint.health if service.probe is None else probed or Health.STARTING
 
 
 def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
-    """Where a virtual server for a container port sends to."""
+    """Return where a virtual server for a container port sends its connections."""
     return RealKey(endpoint.address, endpoint.port_for(container_port, transport))
 
 
 def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
-    """Everywhere that the service's virtual servers may send to for this endpoint."""
+    """Return every destination that the service's virtual servers may use for this endpoint."""
     return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
 
 
 def is_same_family(endpoint: Endpoint, vip: Address) -> bool:
-    """Whether a virtual server on the VIP can send to it: the kernel cannot masquerade between families."""
+    """Return whether a virtual server on the VIP can send to the endpoint: the kernel cannot masquerade between
+    families.
+    """
     return (":" in endpoint.address) == (":" in vip)
 
 
 def probeable_by_anyone(probe: Probe, place: RealKey) -> bool:
-    """Whether any worker may ask it."""
+    """Return whether any worker can run the probe: commands, loopback and link-local addresses need the endpoint's own
+    worker.
+    """
     address = ip_address(place.address)
     return probe.kind is not ProbeKind.COMMAND and not address.is_loopback and not address.is_link_local

@@ -1,7 +1,6 @@
-"""The errors that users meet: each carries the code of its message.
+"""Errors that users see. Each carries the code of its message.
 
-The command line imports this before it knows anything else, so it imports next to nothing; `mesh.model.codes` is
-needed only where an error is raised.
+The command line imports this module before all others, so it must import little.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 class CodedText(NamedTuple):
-    """A message and its code. `str()` gives the message alone."""
+    """A message and its code. `str()` returns the message alone."""
 
     text: str
     code: "Code"
@@ -24,22 +23,22 @@ class CodedText(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The message as users see it, with the code at its end."""
+        """The message as users see it, followed by its code."""
         return f"{self.text} [{self.code}]"
 
 
 class MeshError(Exception):
-    """An error that users meet. `str()` gives its message, which ends with the remedy."""
+    """An error that users see. `str()` returns its message, which ends with the remedy."""
 
     def __init__(self, code: "Code", message: str) -> None:
         super().__init__(message)
         self.code = code
         self.lines: tuple[CodedText, ...] = (CodedText(message, code),)
-        """What the command line prints: one entry for each thing that is wrong."""
+        """The messages that the command line prints, one for each thing that is wrong."""
 
     @property
     def coded(self) -> CodedText:
-        """The whole message and its code, for whoever keeps them."""
+        """The whole message and its code, for callers that store them."""
         return CodedText(str(self), self.code)
 
 
@@ -47,13 +46,13 @@ class SettingsError(MeshError):
     """The settings cannot be used."""
 
     def __init__(self, problems: Sequence[CodedText]) -> None:
-        """`problems`: at least one; each says where it is, what is wrong and what to write instead."""
+        """`problems`: at least one; each says where the setting is, what is wrong and what to write instead."""
         super().__init__(problems[0].code, "\n".join(problem.text for problem in problems))
         self.lines = self.problems = tuple(problems)
 
 
 def leaf_exceptions(group: BaseExceptionGroup[E]) -> Iterator[E]:
-    """The exceptions of a group and of the groups in it, without the groups themselves."""
+    """Yield the exceptions of a group and of its nested groups, without the groups themselves."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from leaf_exceptions(error)
@@ -62,4 +61,4 @@ def leaf_exceptions(group: BaseExceptionGroup[E]) -> Iterator[E]:
 
 
 class ActionRefusedError(MeshError):
-    """A verb cannot be carried out: what, why and what to do."""
+    """An operator's action (drain, stop, ...) cannot be carried out. The message says which, why and what to do."""

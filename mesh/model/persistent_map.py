@@ -1,6 +1,6 @@
-"""The persistent map of the name server, which the views and plans are made of too.
+"""Re-exports the persistent map of the name server, of which views and plans are made too.
 
-The one door through which mesh uses the data structure: see `meshdns.persistent_map`.
+All code of mesh imports the data structure from here; it is documented in `meshdns.persistent_map`.
 """
 
 from meshdns.persistent_map import PersistentMap, changed_keys

@@ -1,7 +1,7 @@
-"""What is wrong with something a user wrote: what, where, and what to write instead.
+"""Problems: findings about what a user wrote, with the place, the reason and what to write instead.
 
-A problem is a value, not an exception: one bad label never hides the next, and one bad service never stops the
-others. `vipmesh check` prints them, the daemon logs them and shows them in `status`.
+A problem is a value, not an exception: one bad label never hides the next, and one bad service never stops the others.
+`vipmesh check` prints problems; the daemon logs them and shows them in `status`.
 """
 
 from dataclasses import dataclass
@@ -12,31 +12,32 @@ from mesh.model.errors import CodedText
 
 
 class Severity(StrEnum):
-    """Whether the thing was refused or only looks wrong."""
+    """Whether the subject was refused or only looks wrong."""
 
     ERROR = "error"
-    """Refused: it has no effect until it is mended. `check` exits 1."""
+    """Refused: it has no effect until it is corrected. `check` exits with 1."""
     WARNING = "warning"
-    """Taken, without the part that is named."""
+    """Accepted, except for the part that the problem names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `str()` gives the line a user reads, without its code."""
+    """One finding. `str()` returns the line that a user reads, without its code."""
 
     code: Code
     severity: Severity
     subject: str
-    """What it is about: `service server, label aliyun.routing.port_80`."""
+    """The subject, with its place in the source: `service server, label aliyun.routing.port_80`."""
     reason: str
+    """The state of the subject that is wrong."""
     remedy: str
-    """What to write instead, an imperative."""
+    """The remedy, as an imperative."""
     label: str | None = None
-    """The label's full key, if the problem is with one label."""
+    """The label's full key, or None if the problem is not about one label."""
     where: str | None = None
-    """`FILE:LINE` or the container, filled in by whoever knows it."""
+    """`FILE:LINE` or the container; None until the part that knows it fills it in."""
     owner: str | None = None
-    """The `Service.owner` it is about, filled in by whoever knows it."""
+    """The `Service.owner` that the problem is about; None until the part that knows it fills it in."""
 
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
@@ -44,19 +45,19 @@ class Problem:
 
     @property
     def coded(self) -> CodedText:
-        """The same line together with its code."""
+        """The line of `str()` together with its code."""
         return CodedText(str(self), self.code)
 
 
 @dataclass(frozen=True, slots=True)
 class Notices:
-    """What holds now and has a code. The JSON forms of status and explanations have the texts alone."""
+    """Current conditions that have a code. The JSON forms of status and explanations contain the texts alone."""
 
     problems: tuple[Problem, ...] = ()
-    """What was refused or ignored."""
+    """Refused or ignored labels, names and ports."""
     failures: tuple[CodedText, ...] = ()
-    """What the data plane would not do."""
+    """Operations that the data plane refused."""
     frozen: tuple[CodedText, ...] = ()
-    """What does not answer, so that its last good state stays in force."""
+    """Parts that do not answer, so that their last good state stays in force."""
     suspicions: tuple[CodedText, ...] = ()
-    """Where so many endpoints fail at once that the verdicts are not obeyed."""
+    """Suspected mass failures, in which traffic does not follow the verdicts."""

@@ -1,4 +1,4 @@
-"""What labels declare and what sources see: services, instances, endpoints, as frozen values."""
+"""Services, instances and endpoints, as frozen values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from typing import TypeAlias
 from mesh.model.probe import Probe
 
 Address: TypeAlias = str
-"""An IPv4 or IPv6 address, canonical text, no port, no prefix length."""
+"""An IPv4 or IPv6 address as canonical text, without port or prefix length."""
 
 
 EndpointKey: TypeAlias = tuple[str, str]
-"""(worker, `Endpoint.id`): ids are unique on their worker only."""
+"""(worker, `Endpoint.id`): IDs are unique on their worker only."""
 
 
 Name: TypeAlias = str
-"""A DNS name, lower case, no trailing dot: `restserver.local`."""
+"""A DNS name in lower case, without a trailing dot: `restserver.local`."""
 
 
 class Transport(StrEnum):
-    """What a virtual server listens for."""
+    """The transport protocol of a virtual server."""
 
     TCP = "tcp"
     UDP = "udp"
     SCTP = "sctp"
-    """Where the kernel has it; a proxy in user space has not."""
+    """Only if the data plane is in the kernel: the user space proxy does not support it."""
 
     __hash__ = str.__hash__
-    """Part of every key of a table: an enum's own is ten times as slow."""
+    """A transport is part of every table key, and the hash of an enum takes ten times as long as that of a string."""
 
 
 class Scheduler(StrEnum):
@@ -49,44 +49,45 @@ class SchedulerFlag(StrEnum):
     """How the hashing schedulers `sh` and `mh` choose: ipvsadm(8), option -b."""
 
     FALLBACK = "fallback"
-    """A client whose real server has weight 0 or is overloaded gets another one, instead of a refusal."""
+    """A client whose real server has weight 0 or is overloaded gets another one instead of a refusal."""
     PORT = "port"
-    """The client's port counts too: its connections spread, instead of all going to one real server."""
+    """The client's port is hashed too, so that the connections of one client spread over the real servers."""
 
 
 class Forwarding(StrEnum):
     """How a packet gets to the real server: ipvsadm(8), PACKET-FORWARDING METHODS."""
 
     MASQUERADE = "masquerade"
-    """The destination is rewritten, ports may differ, replies come back through this worker."""
+    """The destination is rewritten; ports may differ; replies return through this worker."""
     TUNNEL = "tunnel"
-    """In an IP-in-IP packet; the real server holds the VIP too and answers the client itself."""
+    """The packet is sent inside an IP-in-IP packet; the real server has the VIP too and answers the client directly."""
     DIRECT = "direct"
-    """As it is, on a shared link; the real server holds the VIP too and answers the client itself."""
+    """The packet is sent unchanged on a shared link; the real server has the VIP too and answers the client directly.
+    """
 
 
 class Health(StrEnum):
-    """What is known of one endpoint. An endpoint that nobody probes counts as healthy while it runs."""
+    """The health of one endpoint. An endpoint that is not checked counts as healthy while it runs."""
 
     STARTING = "starting"
-    """No success yet: it gets no traffic."""
+    """No check has succeeded yet: the endpoint gets no traffic."""
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
 
 
 class DrainReason(StrEnum):
-    """Why an endpoint that runs takes no new connection."""
+    """Why a running endpoint gets no new connections."""
 
     ASKED = "asked"
-    """An operator said so."""
+    """An operator drained it."""
     STOPPING = "stopping"
-    """Its engine was told to stop it."""
+    """The engine is stopping it."""
     PAUSED = "paused"
-    """It is frozen and will come back as it was."""
+    """Its processes are frozen; it will resume in the same state."""
     UNREACHABLE = "unreachable"
-    """This worker does not reach it; what each finds out for itself and tells nobody."""
+    """This worker cannot reach it. Each worker decides this for itself and does not share it."""
     MAINTENANCE = "maintenance"
-    """An operator works on it: it is not probed either."""
+    """An operator is working on it: it is not probed either."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -100,31 +101,33 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running container (or `x-endpoints` entry) as a source saw it, its labels not yet understood."""
+    """One running container (or `x-endpoints` entry) as a source reports it, before its labels are parsed."""
 
     id: str
-    """Unique on this worker and stable over a restart of the daemon: `demo/server/127.0.0.11`."""
+    """Unique on this worker, and the same after a restart of the daemon: `demo/server/127.0.0.11`."""
     owner: str
-    """The declaration it comes from, `project/service`: instances of one owner are endpoints of one service."""
+    """The declaration it belongs to, `project/service`. Instances of one owner are endpoints of one service."""
     address: Address
     labels: Mapping[str, str]
     port: int | None = None
-    """Where the instance is reached if that is not its container port (`127.0.0.11:18080` in `x-endpoints`)."""
+    """The port where the instance is reached (`127.0.0.11:18080` in `x-endpoints`), or None if it is the container
+    port.
+    """
     host_ports: tuple[HostPort, ...] = ()
-    """Where single container ports are reached, when `address` is the worker's and not the container's."""
+    """Where single container ports are reached, if `address` is the worker's and not the container's."""
     health: Health | None = None
-    """What its engine says of it; None: the engine does not check it."""
+    """Its health according to its engine, or None if the engine does not check it."""
     drain: DrainReason | None = None
-    """Why it shall take no new connection; None: it takes them."""
+    """Why it must get no new connections, or None if it gets them."""
     name: str | None = None
-    """What people call it, if that is not its id: the container's name."""
+    """The name that operators use, such as the container's name; None: the same as its ID."""
     runs_commands: bool = False
-    """Whether commands can be run inside it, as `probe.cmd` asks."""
+    """Whether commands can run inside it, as `probe.cmd` requires."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Route:
-    """One routing name on one port: the VIP listens on `listen_port`, endpoints on `container_port`."""
+    """One routing name on one port: the VIP listens on `listen_port`, the endpoints on `container_port`."""
 
     name: Name
     listen_port: int
@@ -139,17 +142,17 @@ class PortPublication:
     container_port: int
     transport: Transport
     port: int | None
-    """None: assigned from the range of the settings."""
+    """The published port, or None to have one assigned from the range of the settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is balanced, as its labels declare it."""
+    """A load-balanced service, as its labels declare it."""
 
     owner: str
-    """`project/service` of the declaration; two owners never share a name."""
+    """`project/service` of the declaration. Two owners never share a name."""
     name: Name
-    """The first routing name; it holds the VIP."""
+    """The first routing name; the VIP is claimed for it."""
     routes: tuple[Route, ...]
     publishes: tuple[PortPublication, ...] = ()
     fixed_vip: Address | None = None
@@ -161,13 +164,13 @@ class Service:
 
     @property
     def declared(self) -> frozenset[tuple[Transport, int]]:
-        """The container ports that clients are led to."""
+        """The container ports that clients are led to, by routes and published ports."""
         ports = [(route.transport, route.container_port) for route in self.routes]
         return frozenset([*ports, *((publish.transport, publish.container_port) for publish in self.publishes)])
 
     @property
     def names(self) -> tuple[Name, ...]:
-        """All routing names, the first one first, each once."""
+        """All routing names without duplicates, `name` first."""
         return tuple(dict.fromkeys((self.name, *(route.name for route in self.routes))))
 
 
@@ -181,30 +184,30 @@ class Endpoint:
     worker: str
     address: Address
     port: int | None = None
-    """Where it is reached for every container port; None: the container port itself."""
+    """The port where it is reached for every container port, or None if that is the container port itself."""
     weight: int = 1
     release: str | None = None
     forwarding: Forwarding = Forwarding.MASQUERADE
     max_connections: int = 0
-    """With so many it gets no new one; 0: no limit."""
+    """The number of connections from which on it gets no new ones; 0: no limit."""
     min_connections: int = 0
-    """Once full, it gets new ones again below so many; 0: three quarters of `max_connections`."""
+    """Once at its limit, it gets new connections again below this number; 0: three quarters of `max_connections`."""
     host_ports: tuple[HostPort, ...] = ()
-    """Where single container ports are reached; goes before `port`."""
+    """Where single container ports are reached. Takes precedence over `port`."""
     health: Health | None = None
-    """What its engine says of it, for services without a probe of their own; None: nothing."""
+    """Its health according to its engine, for services without a probe; None: the engine does not check it."""
     drain: DrainReason | None = None
-    """Why it takes no new connection; None: it takes them."""
+    """Why it gets no new connections, or None if it gets them."""
     name: str | None = None
-    """What people call it, if that is not its id: the container's name."""
+    """The name that operators use, such as the container's name; None: the same as its ID."""
 
     @property
     def key(self) -> EndpointKey:
-        """What it is called in the whole cluster."""
+        """Its key, which is unique in the cluster."""
         return self.worker, self.id
 
     def port_for(self, container_port: int, transport: Transport = Transport.TCP) -> int:
-        """The port to send to for what the container calls `container_port`."""
+        """Return the port to send to for a container port."""
         for mapped in self.host_ports:
             if (mapped.transport, mapped.container_port) == (transport, container_port):
                 return mapped.port

@@ -1,4 +1,4 @@
-"""What a data plane holds: virtual servers, their real servers, and the VIPs that are bound."""
+"""The content of a data plane: virtual servers, their real servers, and the VIPs that are bound."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from mesh.model.service import (
 
 
 class VirtualKey(NamedTuple):
-    """What IPVS calls a virtual service: where clients connect to. A tuple, since tables are looked up by it."""
+    """Identifies a virtual server by where clients connect to. A tuple, since it is the key of tables."""
 
     address: Address
     port: int
@@ -28,7 +28,7 @@ class VirtualKey(NamedTuple):
 
 
 class RealKey(NamedTuple):
-    """Where a real server is reached. A tuple, since tables are looked up by it."""
+    """The address and port of a real server. A tuple, since it is the key of tables."""
 
     address: Address
     port: int
@@ -42,12 +42,12 @@ class RealServer:
     """The settings of a real server behind one virtual server."""
 
     weight: int = 1
-    """0 takes no new connection."""
+    """0: it gets no new connections."""
     forwarding: Forwarding = Forwarding.MASQUERADE
     upper_threshold: int = 0
-    """Connections at which it takes no new one; 0: no limit."""
+    """The number of connections from which on it gets no new ones; 0: no limit."""
     lower_threshold: int = 0
-    """Connections below which it takes new ones again; 0: three quarters of the upper threshold."""
+    """Below this number of connections it gets new ones again; 0: three quarters of the upper threshold."""
 
     def __str__(self) -> str:
         words = [f"weight {self.weight}"]
@@ -64,36 +64,39 @@ class VirtualServer:
 
     scheduler: Scheduler = Scheduler.WRR
     persistence: int = 0
-    """Seconds; 0: none."""
+    """Client affinity in seconds; 0: none."""
     real_servers: Mapping[RealKey, RealServer] = field(default_factory=lambda: MappingProxyType({}))
     flags: frozenset[SchedulerFlag] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The whole content of a data plane, as far as it is ours. Empty: nothing is balanced, no VIP is bound."""
+    """The content of a data plane, as far as vipmesh owns it. Empty: nothing is balanced, no VIP is bound."""
 
     virtual_servers: Mapping[VirtualKey, VirtualServer] = field(default_factory=lambda: MappingProxyType({}))
     vips: frozenset[Address] = frozenset()
-    """Addresses that this worker answers to."""
+    """VIPs that are bound on this worker."""
 
     def part(self, keys: Collection[VirtualKey]) -> "Table":
-        """The same with these virtual servers alone, as far as they exist."""
+        """Return a table with these virtual servers alone, as far as they exist, and all VIPs."""
         return Table({key: self.virtual_servers[key] for key in keys if key in self.virtual_servers}, self.vips)
 
     def changed(self, keys: Collection[VirtualKey], part: "Table") -> "Table":
-        """The same with these virtual servers, and the VIPs, as the part has them."""
+        """Return a table in which the virtual servers of `keys`, and the VIPs, are as in `part`.
+
+        A key that `part` does not contain is removed.
+        """
         gone: dict[VirtualKey, VirtualServer | None] = dict.fromkeys(keys)
         return Table(PersistentMap.of(self.virtual_servers).changed(gone | dict(part.virtual_servers)), part.vips)
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficCounters:
-    """What has gone through one virtual server since it was made."""
+    """Traffic through one virtual server since it was created."""
 
     connections: int = 0
-    """Those that were opened, ever."""
+    """Connections opened since then, closed ones included."""
     bytes_in: int = 0
-    """From clients."""
+    """Bytes from clients."""
     bytes_out: int = 0
-    """To clients, as far as replies come back this way."""
+    """Bytes to clients, as far as replies return through this worker."""

@@ -15,34 +15,35 @@ from mesh.model.service import (
 
 
 class EndpointGroup(NamedTuple):
-    """The endpoints of one service."""
+    """The endpoints of one service and their health."""
 
     endpoints: tuple[Endpoint, ...]
-    """In order of `id`, and of `worker` where that is the same."""
+    """Sorted by `id`, then by `worker`."""
     verdicts: tuple[Health | None, ...]
-    """What was last said of each; None: it has not answered its probes yet."""
+    """The last verdict on each endpoint, in the same order; None: no result of its probe yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """One immutable picture of what all workers have registered; `make_plan` reads nothing else of the store."""
+    """An immutable view of what all workers have registered. `make_plan` reads nothing else of the store."""
 
     services: tuple[Service, ...] = ()
-    """In order of `owner`."""
+    """Sorted by `owner`."""
     endpoints: tuple[Endpoint, ...] = ()
-    """In order of `id`, and of `worker` where that is the same."""
+    """Sorted by `id`, then by `worker`."""
     claims: Claims = field(default_factory=Claims)
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What was last said of each endpoint, by its own worker; if that is gone, by those that ask in its place. Who is
-    missing has not answered its probes yet."""
+    """The last verdict on each endpoint, by its own worker or, if that is gone, by the workers that probe in its place.
+    An endpoint without a result of its probe is missing.
+    """
     kept: frozenset[EndpointKey] = frozenset()
-    """Unhealthy ones that whoever asks them leaves in traffic: too many have failed at once."""
+    """Unhealthy endpoints that stay in traffic because too many failed at once."""
     held_back: frozenset[EndpointKey] = frozenset()
-    """Unhealthy ones that answer, and have come and gone too often."""
+    """Endpoints that answer again but still count as unhealthy, because they failed and recovered too often."""
     workers: frozenset[str] = frozenset()
-    """Those whose daemons are there."""
+    """Workers whose daemon is alive."""
     silent: frozenset[str] = frozenset()
-    """Workers whose verdicts have lost their validity: they are gone, or nothing can be heard of them."""
+    """Workers whose verdicts are no longer valid: they are gone, or nothing is received from them."""
     _groups: Mapping[str, EndpointGroup] | None = field(default=None, init=False, compare=False, repr=False)
     _by_key: Mapping[EndpointKey, Endpoint] | None = field(default=None, init=False, compare=False, repr=False)
 
@@ -58,32 +59,34 @@ class ClusterView:
         by_key: Mapping[EndpointKey, Endpoint],
         health: Mapping[EndpointKey, Health] | None = None,
     ) -> "ClusterView":
-        """A copy with these endpoints, and with this health unless it is None. `groups` and `by_key` must be those that
-        follow; unchanged groups stay the same objects."""
+        """Return a copy with these endpoints, and with this health unless it is None.
+
+        `groups` and `by_key` must be those that follow; unchanged groups stay the same objects.
+        """
         return _indexed(
             replace(self, endpoints=endpoints, health=self.health if health is None else health), groups, by_key
         )
 
     def with_claims(self, claims: Claims) -> "ClusterView":
-        """A copy with these claims."""
+        """Return a copy with these claims."""
         return _indexed(replace(self, claims=claims), self._groups, self._by_key)
 
     def with_silent(self, silent: frozenset[str]) -> "ClusterView":
-        """A copy in which the verdicts of these workers are no longer valid."""
+        """Return a copy in which the verdicts of these workers are no longer valid."""
         return _indexed(replace(self, silent=silent), self._groups, self._by_key)
 
     def with_index(
         self, groups: Mapping[str, EndpointGroup], by_key: Mapping[EndpointKey, Endpoint] | None = None
     ) -> "ClusterView":
-        """A copy that need not compute its groups, nor its endpoints by key unless `by_key` is None."""
+        """Return a copy that need not compute its groups, nor its endpoints by key unless `by_key` is None."""
         return _indexed(replace(self), groups, by_key)
 
     @property
     def by_key(self) -> Mapping[EndpointKey, Endpoint]:
-        """The endpoints."""
+        """The endpoints by their key."""
         if self._by_key is None:
             found = PersistentMap({endpoint.key: endpoint for endpoint in self.endpoints})
-            object.__setattr__(self, "_by_key", found)  # it follows from the rest
+            object.__setattr__(self, "_by_key", found)  # a cache: it is derived from the other fields
             return found
         return self._by_key
 
@@ -97,12 +100,12 @@ class ClusterView:
             groups = PersistentMap(
                 {owner: group_endpoints(endpoints, self.health) for owner, endpoints in found.items()}
             )
-            object.__setattr__(self, "_groups", groups)  # it follows from the rest
+            object.__setattr__(self, "_groups", groups)  # a cache: it is derived from the other fields
             return groups
         return self._groups
 
     def judged(self, verdicts: Mapping[EndpointKey, Health | None]) -> "ClusterView":
-        """With these verdicts, None: there is none; the view itself where nothing differs."""
+        """Return a copy with these verdicts changed (None removes one), or the view itself if nothing changes."""
         changed = {key: health for key, health in verdicts.items() if self.health.get(key) is not health}
         owners = {endpoint.owner for key in changed if (endpoint := self.by_key.get(key)) is not None}
         if not owners:
@@ -122,16 +125,16 @@ def _indexed(
 
 
 def group_endpoints(endpoints: Iterable[Endpoint], health: Mapping[EndpointKey, Health]) -> EndpointGroup:
-    """These endpoints of one service, in their order."""
+    """Return the group of these endpoints of one service, in their order."""
     ordered = tuple(endpoints)
     return EndpointGroup(ordered, tuple(health.get(endpoint.key) for endpoint in ordered))
 
 
 class HealthReport(NamedTuple):
-    """What a worker tells the others of an endpoint that it asks."""
+    """The health of an endpoint as the worker that probes it reports it to the others."""
 
     health: Health
     kept: bool = False
-    """It stays in traffic all the same."""
+    """The endpoint stays in traffic although it is unhealthy."""
     held_back: bool = False
-    """It answers, and has come and gone too often."""
+    """The endpoint answers again but still counts as unhealthy, because it failed and recovered too often."""

@@ -1,4 +1,4 @@
-"""Where instances come from."""
+"""Sources report which instances run on this worker."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -9,18 +9,18 @@ from mesh.model.service import Instance
 
 
 class Source(Protocol):
-    """A place that knows which instances run on this worker."""
+    """Reports the instances that run on this worker."""
 
     name: str
     """What the status and the log call it, unique on the worker: `source 0`."""
 
     def watch(self) -> AsyncIterator[tuple[tuple[Instance, ...], tuple[Problem, ...]]]:
-        """Yields the whole list, ordered by id, at once and again whenever it has changed.
+        """Yield the complete list, ordered by ID, immediately and again after every change.
 
-        An empty list means that the source answered and nothing runs. While the source cannot be read, or what it
-        says is broken as a whole, nothing is yielded, so that the last list stays in force; the iterator goes on by
-        itself once it can. The problems are those of the list, each with `where` filled in; an instance with a
-        problem of its own is left out, the others are there.
+        An empty list means that the source answered and nothing runs. While the source cannot be read, or its data is
+        broken as a whole, nothing is yielded, so that the last list stays in force; the iterator continues by itself
+        afterwards. The problems belong to the list, each with `where` set. An instance with a problem of its own is
+        left out; the others are included.
         """
         ...
 
@@ -30,5 +30,5 @@ class Source(Protocol):
         ...
 
     def locate(self, instance: Instance, label: str | None) -> str:
-        """Where a user finds this instance's label, or the instance: `compose.yaml:12`, `container web-1`."""
+        """Return where a user finds this label of the instance, or the instance: `compose.yaml:12`, `container web`."""
         ...

@@ -1,7 +1,7 @@
-"""What the workers share: a small ordered set of keys with revisions, leases and a watch.
+"""The key-value store that the workers share: an ordered set of keys with revisions, leases and a watch.
 
-Keys are text with slashes, values are bytes (JSON; the records are in `store/records.py`). SQLite is the embedded
-store of a single worker; a cluster uses one that is shared.
+Keys are text with slashes, values are bytes (JSON; `mesh.cluster.records` defines the records). SQLite is the embedded
+store of a single worker; the workers of a cluster share etcd.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -12,7 +12,7 @@ from mesh.model.errors import CodedText, MeshError
 
 
 class StoreError(MeshError):
-    """The store does not answer or refuses as a whole. The text ends with the remedy."""
+    """The store does not answer, or refuses a request as a whole. The text ends with the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,57 +22,57 @@ class StoreSnapshot:
     revision: int
     records: Mapping[str, bytes]
     origin: str = ""
-    """Which life of the store this is. Another one than before: it lost what it knew, or a backup was put back."""
+    """The incarnation of the store. A change means that the store has lost its data, or a backup was restored."""
     changed: frozenset[str] | None = None
-    """The keys that may differ from the last snapshot of the same watch; None: any of them."""
+    """Keys that may differ from the previous snapshot of the same watch; None: any of them."""
 
 
 class Store(Protocol):
-    """Every write is durable when it returns, and idempotent: repeated, it changes nothing and succeeds.
+    """The interface of a store. Every write is durable when it returns, and idempotent.
 
-    All methods raise `StoreError` if the store is out of reach; the caller keeps its last picture.
+    All methods raise `StoreError` if the store cannot be reached; the caller keeps its last view.
     """
 
     async def read(self) -> StoreSnapshot:
-        """Everything. A new store: no records."""
+        """Return all keys; a new store has no records."""
         ...
 
     async def claim(self, records: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Create all of the keys in one transaction, or none.
 
-        Returns an empty mapping if all of them now hold these values (created now or by an earlier attempt),
-        otherwise the keys that stand in the way with the values they hold. Claims have no lease.
+        Returns an empty mapping if all of them now have these values (created now or by an earlier attempt). Otherwise
+        returns the keys that already exist, with their values. Claims have no lease.
         """
         ...
 
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
-        """Change a claim if it still holds `old`; False if it does not. Holding `new` already counts as done."""
+        """Change a claim whose value is `old`. Return False if it has another value; `new` counts as success."""
         ...
 
     async def register(self, records: Mapping[str, bytes]) -> None:
-        """Make this worker's leased records exactly these: puts what differs, deletes what is no longer named.
+        """Make these the complete leased records of this worker: write what differs, delete what is missing.
 
-        Empty: the worker offers nothing. They go by themselves when the worker stays away longer than its lease;
-        the embedded store, whose only worker is this one, keeps them over a restart.
+        Empty: the worker offers nothing. The records expire when the worker is absent for longer than its lease. The
+        embedded store, whose only worker is this one, keeps them over a restart.
         """
         ...
 
     def watch(self) -> AsyncIterator[StoreSnapshot]:
-        """Yields the state at once, then again after changes; several changes may come as one snapshot.
+        """Yield the current snapshot immediately, and again after changes. Several changes may come as one snapshot.
 
-        Never ends by itself. Goes on by itself after the store was away.
+        The iterator never ends by itself, and continues after the store was not available.
         """
         ...
 
     @property
     def trouble(self) -> CodedText | None:
-        """Why the last picture is frozen, in one line; None while the store answers."""
+        """Why the last view is frozen, in one line; None while the store answers."""
         ...
 
     async def run(self) -> None:
-        """Keep what was registered alive; goes beside everything else, until cancelled. Returns if there is no need."""
+        """Keep the registered records alive until cancelled, in the background. Returns if there is no need for it."""
         ...
 
     async def close(self) -> None:
-        """Let go of files and sockets; keeps every record."""
+        """Close files and sockets. All records stay."""
         ...

@@ -1,7 +1,8 @@
-"""The last view on this worker's own disk: a worker that starts while the store is away works with that.
+"""Saves the last view on this worker's disk, so that a worker can start while the store is not available.
 
-It wraps another store. Only the first picture may come from the file, and only if the store has not answered in time;
-from then on the store alone counts. The file is replaced as a whole, so that a crash leaves the old one or the new one.
+It wraps another store. Only the first snapshot may come from the file, and only if the store does not answer in time;
+after that, only the store counts. The file is replaced as a whole, so that a crash leaves either the old or the new
+one.
 """
 
 import asyncio
@@ -23,12 +24,13 @@ from mesh.store.file_lock import acquire_lock
 log = logging.getLogger("vipmesh")
 
 STORE_TIMEOUT = 3.0
-"""Seconds that a starting worker waits for the store before it takes what was saved."""
+"""Seconds that a starting worker waits for the store before it uses the saved view."""
 SAVE_INTERVAL = 2.0
-"""Seconds between two writes at least: a burst of changes is saved once."""
+"""Minimum seconds between two writes: a burst of changes is saved once."""
 SAVE_REST, LONGEST_REST = 20.0, 60.0
-"""How many times as long as a write took until the next one, and how many seconds at most: a large view is saved less
-often."""
+"""A large view is saved less often: the pause is `SAVE_REST` times as long as the write took, at most `LONGEST_REST`
+seconds.
+"""
 
 
 class _CacheFile(msgspec.Struct, frozen=True):
@@ -39,7 +41,7 @@ class _CacheFile(msgspec.Struct, frozen=True):
 
 
 class CachedStore(Store):
-    """A `Store` whose last picture outlives it. Made by `open`."""
+    """A `Store` whose last view survives a restart. Create it with `open`."""
 
     def __init__(self, store: Store, path: Path, lock: int) -> None:
         self._store = store
@@ -49,11 +51,14 @@ class CachedStore(Store):
         self._dirty = asyncio.Event()
         self._from_file = False
         self._waited = False
-        """The store was given its time already: a start must not wait twice."""
+        """Whether the store has had its time already: a start must not wait twice."""
 
     @classmethod
     async def open(cls, store: Store, path: Path) -> "CachedStore":
-        """Raises `StoreError` if another daemon has the file, or if it cannot be there."""
+        """Lock the file and return the store.
+
+        Raises `StoreError` if another daemon has the file, or if it cannot be created.
+        """
         remedy = "stop that daemon, or set [store] saved_view to another file"
         try:
             return cls(store, path, await asyncio.to_thread(acquire_lock, path, remedy))
@@ -65,11 +70,11 @@ class CachedStore(Store):
     def trouble(self) -> CodedText | None:
         if self._from_file:
             text, code = self._store.trouble or ("no answer yet", Code.FROZEN)
-            return CodedText(f"{text}; in force is what was saved in {self._path}", code)
+            return CodedText(f"{text}; the view saved in {self._path} is in force", code)
         return self._store.trouble
 
     async def saved(self) -> StoreSnapshot | None:
-        """What a former life has saved; None: nothing that can be read."""
+        """Return the view that a previous run saved, or None if there is none that can be read."""
         return await asyncio.to_thread(self._load)
 
     @override
@@ -108,7 +113,7 @@ class CachedStore(Store):
                 await asyncio.wait([first], timeout=None if saved is None else patience)
                 if saved is not None and not first.done():
                     log.warning(
-                        "the store is away: starting with what was saved in %s",
+                        "the store does not answer: starting with the view saved in %s",
                         self._path,
                         extra=Code.SAVED_VIEW.extra,
                     )
@@ -119,7 +124,8 @@ class CachedStore(Store):
                 first.cancel()
                 await asyncio.wait([first])
             if saved is not None and saved.origin != snapshot.origin and not shown:
-                yield saved  # the store has lost what it knew while this worker was away
+                # The store lost its data while this worker was down: consumers must see what it contained before.
+                yield saved
             self._from_file = False
             while True:
                 self._newest = snapshot
@@ -172,7 +178,10 @@ class CachedStore(Store):
             return None
         except (OSError, ValueError, RecursionError) as error:
             log.error(
-                "saved view %s: %s; delete it: it is written anew", self._path, error, extra=Code.SAVED_VIEW.extra
+                "saved view %s: %s; delete the file, it is written again",
+                self._path,
+                error,
+                extra=Code.SAVED_VIEW.extra,
             )
             return None
         return StoreSnapshot(saved.revision, saved.records, saved.origin)
@@ -184,4 +193,4 @@ async def _generator(store: Store) -> AsyncGenerator[StoreSnapshot, None]:
 
 
 def _cannot_be_written(path: Path, error: OSError) -> str:
-    return f"saved view {path}: {error.strerror}; set [store] saved_view to a place that this user may write"
+    return f"saved view {path}: {error.strerror}; set [store] saved_view to a file that this user may write"

@@ -1,4 +1,4 @@
-"""A lock file keeps a second daemon out of what only one may write."""
+"""A lock file that keeps a second daemon out of a file which only one may write."""
 
 import fcntl
 import os
@@ -9,9 +9,10 @@ from mesh.store import StoreError
 
 
 def acquire_lock(path: Path, remedy: str) -> int:
-    """Take the lock beside `path`, making its directory if it is missing; closing the returned file gives it back.
+    """Take the lock beside `path` and return its file descriptor. Closing it releases the lock.
 
-    Raises `StoreError`, with `remedy`, if another process has it. The file may stay when the daemon is gone.
+    The directory is created if it is missing. Raises `StoreError` with `remedy` if another process has the lock. The
+    lock file may stay when the daemon is gone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,8 +1,9 @@
-"""The embedded store of a single worker: one SQLite file beside the daemon.
+"""The embedded store of a single worker: one SQLite file.
 
-What it has given away must survive a crash of the daemon and of the machine, so every transaction reaches the disk
-before it counts: write-ahead log with `synchronous=FULL` (https://sqlite.org/pragma.html). One connection in a thread
-of its own keeps the disk's pauses away from the event loop. A lock file beside the database keeps a second daemon out.
+Assigned VIPs, names and ports must survive a crash of the daemon and of the machine, so a transaction counts only when
+it is on the disk: write-ahead log with `synchronous=FULL` (https://sqlite.org/pragma.html). One connection in a
+separate thread keeps delays of the disk away from the event loop. A lock file beside the database keeps a second daemon
+out.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ T = TypeVar("T")
 log = logging.getLogger("vipmesh")
 
 _RETRY = 1.0
-"""Seconds before a disk that could not be read is asked again."""
+"""Seconds before a database that could not be read is read again."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kv (
@@ -39,7 +40,7 @@ INSERT OR IGNORE INTO meta VALUES (1, 0);
 
 
 class SqliteStore(Store):
-    """The `Store` in a file. Made by `open`."""
+    """The `Store` in an SQLite file. Create it with `open`."""
 
     def __init__(self, path: Path, worker: str) -> None:
         self._path = path
@@ -53,7 +54,7 @@ class SqliteStore(Store):
 
     @classmethod
     async def open(cls, path: Path, worker: str) -> Self:
-        """Open the database, making it and its directory if they are missing. Raises `StoreError`."""
+        """Open the database; it and its directory are created if they are missing. Raises `StoreError`."""
         store = cls(path, worker)
         try:
             await store._run(store._open)
@@ -85,7 +86,7 @@ class SqliteStore(Store):
         self._watchers.add(woken)
         try:
             while True:
-                woken.clear()  # before the read: what changes during it or later is read again
+                woken.clear()  # before the read, so that a change during the read is not missed
                 try:
                     snapshot = await self.read()
                 except StoreError as error:
@@ -133,7 +134,7 @@ class SqliteStore(Store):
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.executescript(_SCHEMA)
-        self._read()  # a damaged file is refused now, not later
+        self._read()  # refuse a damaged file now, not later
 
     def _read(self) -> StoreSnapshot:
         database = self._open_database()
@@ -195,11 +196,11 @@ class SqliteStore(Store):
             raise StoreError(
                 Code.STORE_UNUSABLE,
                 f"store {error.filename or self._path}: {error.strerror}; "
-                f"set [store] url to a place that this user may write",
+                f"set [store] url to a file that this user may write",
             ) from error
 
     async def _write(self, work: Callable[[], T]) -> T:
-        """Like `_run`, then wake the watchers: from the thread, where the work ends even if the caller is cancelled."""
+        """Like `_run`, then wake the watchers: in the thread, where the work ends even if the caller is cancelled."""
         loop = asyncio.get_running_loop()
 
         def write() -> T:
@@ -215,7 +216,7 @@ class SqliteStore(Store):
 
 
 class _SqliteTransaction:
-    """One write transaction with one new revision, if it changes anything. Used in the store's thread."""
+    """One write transaction, with one new revision if it changes anything. Used in the store's thread."""
 
     def __init__(self, database: sqlite3.Connection, worker: str) -> None:
         self._database = database
@@ -242,7 +243,7 @@ class _SqliteTransaction:
         return None if row is None else row[0]
 
     def registered(self) -> dict[str, bytes]:
-        """Whatever is leased: there is no other worker, only former names of this one (a host that was renamed)."""
+        """Return all leased records: there is no other worker, only former names of this one (a renamed host)."""
         return dict(self._database.execute("SELECT key, value FROM kv WHERE worker IS NOT NULL"))
 
     def put(self, key: str, value: bytes, *, leased: bool) -> None:
@@ -259,7 +260,7 @@ class _SqliteTransaction:
 
 
 def _end(database: sqlite3.Connection) -> None:
-    """Leave no transaction open: it would refuse every later one. SQLite itself rolls back after some errors only."""
+    """Roll back an open transaction, which would block later ones. SQLite itself does so only after some errors."""
     if database.in_transaction:
         database.execute("ROLLBACK")
 
@@ -268,5 +269,5 @@ def _remedy(error: sqlite3.DatabaseError) -> str:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:  # the low byte: the primary result code
         return "end the other program that has it open for writing"
     if isinstance(error, sqlite3.OperationalError):
-        return "see that its directory can be written and that the disk has room"
-    return "it is damaged: put back a copy, or move it away, which gives every service a new VIP"
+        return "check that its directory is writable and that the disk is not full"
+    return "it is damaged: restore a copy, or move it away, which gives every service a new VIP"

@@ -53,7 +53,7 @@ TAKEN = Problem(
     where="compose.yaml:9",
 )
 REFUSED = CodedText("add virtual server tcp://10.112.0.9:80: no module; modprobe ip_vs_mh", Code.OPERATION_REFUSED)
-AWAY = CodedText("etcd does not serve (h1: gone); see that it runs", Code.STORE_UNREACHABLE)
+AWAY = CodedText("etcd is not available (h1: gone); check that it runs", Code.STORE_UNREACHABLE)
 NOTICES = Notices((TAKEN,), (REFUSED,), (AWAY,))
 STATUS = WorkerStatus(
     version="1.2.3",
@@ -75,7 +75,7 @@ data plane  ipvs: this kernel has IPVS
 dns         127.0.0.1:53
 digest      0123456789ab
 repairs     2 changes from outside vipmesh were reverted; see the log
-frozen      etcd does not serve (h1: gone); see that it runs [VM401]
+frozen      etcd is not available (h1: gone); check that it runs [VM401]
 
 web.test  10.112.0.7  1 of 2 endpoints serving  (demo/web)
   tcp://10.112.0.7:80

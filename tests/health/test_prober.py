@@ -330,7 +330,7 @@ async def test_what_does_not_start_in_its_time_is_unhealthy_and_asked_less(caplo
         await asyncio.sleep(50)
         assert len(subject.times(target)) == asked + 10
     assert [record.getMessage() for record in caplog.records] == [
-        "probe: a 127.0.0.11:18080 unhealthy: refused (its time to start is over)"
+        "probe: a 127.0.0.11:18080 unhealthy: refused (its startup time is over)"
     ]
 
 

@@ -65,7 +65,7 @@ def test_the_time_to_start_ends() -> None:
     assert (state.health, events) == (Health.STARTING, ())
     state, (event,) = observe_verdict(state, BAD, probe, 107.0)
     assert state.health is Health.UNHEALTHY
-    assert str(event) == "unhealthy: refused (its time to start is over)"
+    assert str(event) == "unhealthy: refused (its startup time is over)"
     assert verdicts_needed(state, probe, 107.0) == 2  # it was never up: that was no fall
     assert run(state, "++")[1] == "uh"
 
@@ -105,7 +105,7 @@ def test_held_back_is_said_once_and_forgotten_in_time() -> None:
     state, _ = observe_verdict(state, OK, PROBE, 13.0)
     state, (event,) = observe_verdict(state, OK, PROBE, 14.0)
     assert event == FlapHold(3, 300.0, 4)
-    assert str(event) == "held back: it fell 3 times in 300 s, and has to answer 4 times"
+    assert str(event) == "held back: it failed 3 times in 300 s and must answer 4 times"
     assert is_held_back(state, PROBE)
     # The first fall was at 2 s, and is forgotten 300 s later: the third success is then enough.
     _, (change,) = observe_verdict(state, OK, PROBE, 302.1)

@@ -77,7 +77,7 @@ async def test_a_store_that_is_away_is_replaced_until_it_answers(
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
         assert (await anext(snapshots)).records == {"claims/a": b"1", "workers/w1/x": b"\xff not text"}
         assert store.trouble is not None
-        assert store.trouble.text.endswith(f"in force is what was saved in {path}")
+        assert store.trouble.text.endswith(f"the view saved in {path} is in force")
         assert (await store.read()).records["claims/a"] == b"1"
         with pytest.raises(StoreError):
             await store.claim({"claims/c": b"3"})
@@ -101,7 +101,7 @@ async def test_a_start_waits_for_the_store_once(
     async with saving(cluster, path) as store:
         begun = asyncio.get_running_loop().time()
         assert "claims/a" in (await store.read()).records
-        assert "in force is what was saved" in str(store.trouble), "said at once"
+        assert "the view saved in" in str(store.trouble), "said at once"
         async with aclosing(watching(store)) as snapshots:
             assert "claims/a" in (await anext(snapshots)).records
         assert asyncio.get_running_loop().time() - begun == pytest.approx(STORE_TIMEOUT, abs=0.1)
@@ -168,7 +168,7 @@ async def test_a_damaged_file_is_told_and_written_anew(
     path.write_bytes(damage(path.read_bytes()))
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
         assert "claims/a" in (await anext(snapshots)).records
-        assert "delete it: it is written anew" in caplog.text
+        assert "delete the file, it is written again" in caplog.text
         await store.claim({"claims/new": b"1"})
         await anext(snapshots)
         await saved(path, b"claims/new")
@@ -185,5 +185,5 @@ async def test_a_second_daemon_is_refused(cluster: MemoryCluster, path: Path) ->
 
 async def test_a_place_that_cannot_be_written_is_named(cluster: MemoryCluster, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(StoreError, match=r"set \[store\] saved_view to a place that this user may write"):
+    with pytest.raises(StoreError, match=r"set \[store\] saved_view to a file that this user may write"):
         await CachedStore.open(MemoryStore(cluster, "w1"), tmp_path / "file" / "view.json")

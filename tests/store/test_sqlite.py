@@ -123,14 +123,14 @@ async def test_a_second_daemon_is_told_who_holds_it_and_may_come_later(tmp_path:
 async def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreError, match=r"store\.db: file is not a database; it is damaged: put back a copy"):
+    with pytest.raises(StoreError, match=r"store\.db: file is not a database; it is damaged: restore a copy"):
         await SqliteStore.open(path, "w1")
     assert path.read_bytes() == b"this is no database" * 100
 
 
 async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(StoreError, match=r"set \[store\] url to a place that this user may write"):
+    with pytest.raises(StoreError, match=r"set \[store\] url to a file that this user may write"):
         await SqliteStore.open(tmp_path / "file" / "store.db", "w1")
 
 
@@ -152,7 +152,7 @@ async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
     await store.claim({"claims/a": b"1"})
     async with asyncio.timeout(10):
         assert (await anext(watch)).records == {"claims/a": b"1"}
-    assert "disk I/O error; see that its directory can be written and that the disk has room" in caplog.text
+    assert "disk I/O error; check that its directory is writable and that the disk is not full" in caplog.text
     await store.close()
 
 
@@ -193,7 +193,7 @@ async def test_a_change_whose_caller_was_cancelled_is_watched_like_any_other(tmp
 async def test_a_full_disk_is_called_that_and_the_store_works_once_there_is_room(tmp_path: Path) -> None:
     store = await SteeredStore.open(tmp_path / "store.db", "w1")
     await store.execute("PRAGMA max_page_count = 1")  # it cannot go below what is used: nothing more fits
-    with pytest.raises(StoreError, match="full; see that its directory can be written and that the disk has room"):
+    with pytest.raises(StoreError, match="full; check that its directory is writable and that the disk is not full"):
         await store.claim({"claims/a": b"1" * 100_000})
     assert await store.read() == StoreSnapshot(0, {})
     await store.execute("PRAGMA max_page_count = 1000")

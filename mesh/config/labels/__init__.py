@@ -1,1 +1,1 @@
-"""The labels of a container. Pure."""
+"""Parses the labels of a container. Pure."""

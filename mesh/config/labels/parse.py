@@ -1,12 +1,12 @@
-"""Container labels -> what the mesh shall do, and what is wrong with them.
+"""Parses container labels into a service and the endpoint's own settings, and reports what is wrong with them.
 
-The labels are the user's whole interface, so parsing is strict and talkative: a bad label is as if it were absent,
-loudly, and the other labels still count. Nothing raises; every finding is a `Problem`.
+The labels are the only interface for users, so parsing is strict and reports everything: a wrong label counts as
+absent, and the other labels are still used. Nothing raises; every finding is a `Problem`.
 
-Two prefixes mean the same, `aliyun.` (files written for that platform run unchanged) and `mesh.`. What is declared
-does not depend on the order of the labels, since container engines do not keep it: ports are taken in ascending
-order, TCP before UDP before SCTP. The grammar of the values is in `mesh.config.labels.values`; the
-labels of the probe are in `mesh.config.labels.probe`.
+Two prefixes mean the same: `aliyun.`, so that files for that platform run unchanged, and `mesh.`. The result does not
+depend on the order of the labels, because container engines do not keep it: ports are processed in ascending order, TCP
+before UDP before SCTP. The grammar of the values is in `mesh.config.labels.values`; the labels of the probe are in
+`mesh.config.labels.probe`.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ __all__ = ["KNOWN_LABELS", "LABEL_PREFIXES", "ParsedLabels", "label_key", "parse
 
 @dataclass(frozen=True, slots=True)
 class ParsedLabels:
-    """What the labels of one container say."""
+    """The meaning of the labels of one container."""
 
     service: Service | None
-    """None: no label routes to it or publishes it, or none of those could be taken."""
+    """None if no label routes to the container or publishes it, or if all such labels are refused."""
     settings: RealServer
-    """The endpoint's own: its weight (0..1000), its thresholds, the forwarding to it."""
+    """The endpoint's own settings: its weight (0..1000), its connection limits and its forwarding method."""
     release: str | None
     problems: tuple[Problem, ...]
 
@@ -46,11 +46,11 @@ def parse_labels(
     pool: Pool | None = None,
     commands: bool = True,
 ) -> ParsedLabels:
-    """Understand the labels of one container of `owner` (`project/service`).
+    """Parse the labels of one container of `owner` (`project/service`).
 
-    `subject` opens every message (`service server`), `domain` completes bare routing names, and a fixed VIP must lie
-    in `pool` if one is given. `commands`: whether commands can be run inside it. Labels under other prefixes are not
-    ours and not looked at.
+    `subject` begins every message (`service server`), `domain` is appended to routing names without a dot, and a fixed
+    VIP must lie in `pool` unless that is None. `commands` says whether commands can run inside the container. Labels
+    with other prefixes are ignored.
     """
     sheet = LabelReader(labels, subject)
     routes = _routes(sheet, domain)
@@ -72,13 +72,13 @@ def parse_labels(
 
 
 def port_label(declares: type[Route | PortPublication], container_port: int, transport: Transport) -> str:
-    """The label, without prefix, that declares the routes to a container port or its publishing."""
+    """Return the label, without prefix, that routes to a container port or publishes it."""
     prefix = ROUTE if declares is Route else PUBLISH
     return f"{prefix}{container_port}" + ("" if transport is Transport.TCP else f"/{transport}")
 
 
 def _routes(sheet: LabelReader, domain: Name) -> tuple[Route, ...]:
-    """The routes of all labels; all names share one VIP, so a listen port of it leads to one container port."""
+    """Return the routes of all labels. All names share one VIP, whose listen ports lead to one container port each."""
     routes: dict[Route, None] = {}
     leads_to: dict[tuple[int, Transport], int] = {}
     for label in sheet.ports(ROUTE):
@@ -100,7 +100,7 @@ def _routes(sheet: LabelReader, domain: Name) -> tuple[Route, ...]:
         for route in found:
             if route in routes:
                 sheet.warn(
-                    Code.WRITTEN_TWICE, label.name, f"{route.name}:{route.listen_port} is there twice", "write it once"
+                    Code.WRITTEN_TWICE, label.name, f"{route.name}:{route.listen_port} is listed twice", "write it once"
                 )
             routes[route] = None
         leads_to.update({(route.listen_port, route.transport): route.container_port for route in found})
@@ -147,18 +147,18 @@ def _settings(sheet: LabelReader, routes: tuple[Route, ...], publishes: tuple[Po
         sheet.warn(
             Code.LABEL_WITHOUT_EFFECT,
             "routing.min_connections",
-            "it has no effect alone",
+            "it has no effect on its own",
             "add routing.max_connections or remove it",
         )
         lower = 0
     elif lower > upper:
         reason = f"{lower} is above routing.max_connections, {upper}"
-        remedy = "write a smaller number, or remove it for three quarters"
+        remedy = "write a smaller number, or remove it to use three quarters of the maximum"
         sheet.refuse(Code.VALUE_OUT_OF_RANGE, "routing.min_connections", reason, remedy)
         lower = 0
     forwarding = sheet.take("routing.forwarding", values.parse_forwarding, Forwarding.MASQUERADE)
     if forwarding is not Forwarding.MASQUERADE and (moved := _moved_port(routes, publishes)):
-        reason = f"{forwarding} leaves the port as it is, and {moved}"
+        reason = f"{forwarding} does not change the port, but {moved}"
         remedy = "write masquerade, or the same port on both sides"
         sheet.refuse(Code.FORWARDING_METHOD, "routing.forwarding", reason, remedy)
         forwarding = Forwarding.MASQUERADE
@@ -166,7 +166,7 @@ def _settings(sheet: LabelReader, routes: tuple[Route, ...], publishes: tuple[Po
 
 
 def _moved_port(routes: tuple[Route, ...], publishes: tuple[PortPublication, ...]) -> str | None:
-    """A port that clients use and the container does not, in words."""
+    """Describe a port whose number differs between clients and the container; None if there is none."""
     for route in routes:
         if route.listen_port != route.container_port:
             return f"port {route.listen_port} leads to container port {route.container_port}"
@@ -177,7 +177,7 @@ def _moved_port(routes: tuple[Route, ...], publishes: tuple[PortPublication, ...
 
 
 def _own_name(sheet: LabelReader, owner: str, domain: Name) -> Name | None:
-    """The name of a service that is published and not routed."""
+    """Return the name of a service that is published but not routed."""
     try:
         return values.parse_dns_name(f"{owner.rpartition('/')[2]}.{domain}", domain)
     except LabelRefusedError as refused:

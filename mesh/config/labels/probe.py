@@ -1,4 +1,4 @@
-"""The probe labels of one container -> its `Probe`: what they mean together, and which have no effect beside others."""
+"""Parses the probe labels of one container into its `Probe`, and reports labels that have no effect beside others."""
 
 from collections.abc import Iterable
 
@@ -21,14 +21,14 @@ _MEANT_FOR = {
     "probe.send": frozenset({ProbeKind.UDP}),
     "probe.expect_reply": frozenset({ProbeKind.UDP}),
 }
-"""The kinds of probe that a label has an effect on; on all of them where it is not listed."""
+"""The kinds of probe that a label has an effect on; all kinds if it is not listed."""
 _DEFAULT = Probe(ProbeKind.TCP, None)
 
 
 def read_probe(sheet: LabelReader, commands: bool) -> Probe | None:
-    """The probe that the labels ask for; None: none, or one that could not be taken.
+    """Return the probe that the labels declare, or None if there is none or it is refused.
 
-    `commands`: whether commands can be run inside the container.
+    `commands` says whether commands can run inside the container.
     """
     url = sheet.take("probe.url", probe_values.parse_probe_url, None)
     command = _command(sheet, commands, beside_url=url is not None)
@@ -76,7 +76,7 @@ def _command(sheet: LabelReader, commands: bool, *, beside_url: bool) -> str:
     if not command:
         return ""
     if sheet.has_port_labels and not commands:
-        reason = "it is run by a container engine, and no engine runs this endpoint"
+        reason = "it is run by a container engine, but this endpoint has none"
         sheet.warn(Code.PROBE_COMMAND_WITHOUT_ENGINE, "probe.cmd", reason, "write a probe.url")
         return ""
     if beside_url:
@@ -88,7 +88,7 @@ def _command(sheet: LabelReader, commands: bool, *, beside_url: bool) -> str:
 def _startup_interval(sheet: LabelReader, interval: float) -> float | None:
     between: float | None = sheet.take("probe.startup_interval_seconds", label_values.parse_seconds, None)
     if between is not None and between > interval:
-        reason = f"{between:g} s are longer than the interval of {interval:g} s, which holds then"
+        reason = f"{between:g} s is longer than the interval of {interval:g} s, which is used instead"
         sheet.warn(
             Code.PROBE_LONGER_THAN_INTERVAL, "probe.startup_interval_seconds", reason, "write less, or remove it"
         )
@@ -96,7 +96,7 @@ def _startup_interval(sheet: LabelReader, interval: float) -> float | None:
 
 
 def _headers(sheet: LabelReader) -> tuple[tuple[str, str], ...]:
-    """In order of their names: container engines do not keep that of labels."""
+    """Return the headers sorted by name, because container engines do not keep the order of labels."""
     found: dict[str, tuple[str, str]] = {}
     for label in sheet.starting_with(HEADER_LABEL_PREFIX):
         name = label.removeprefix(HEADER_LABEL_PREFIX)
@@ -108,7 +108,7 @@ def _headers(sheet: LabelReader) -> tuple[tuple[str, str], ...]:
         value: str | None = sheet.take(label, probe_values.parse_header_value, None)
         if name.lower() in found:
             sheet.refuse(
-                Code.WRITTEN_TWICE, label, "the header is there twice, in another spelling", "keep one of them"
+                Code.WRITTEN_TWICE, label, "the header is set twice, in different spellings", "keep one of them"
             )
         elif value is not None:
             found[name.lower()] = (name, value)
@@ -116,14 +116,14 @@ def _headers(sheet: LabelReader) -> tuple[tuple[str, str], ...]:
 
 
 def _refused(sheet: LabelReader, probe: Probe) -> Probe | None:
-    """None if the labels contradict one another, which is told."""
+    """Return the probe, or None if the labels contradict one another, which is reported."""
     if probe.kind is ProbeKind.UDP and not probe.send:
         if not sheet.has("probe.send"):
             remedy = r"add probe.send, such as \x00\x01 or PING, or probe with tcp:// or a command"
             sheet.refuse(
                 Code.PROBE_UNUSABLE,
                 "probe.url",
-                "udp:// needs something to send: without it, nobody would reply",
+                "udp:// needs something to send, otherwise there is no reply",
                 remedy,
             )
         return None
@@ -156,7 +156,7 @@ def _schemes(kinds: Iterable[ProbeKind]) -> str:
 
 
 def _warn_idle(sheet: LabelReader) -> None:
-    """Without a probe the labels that tune it are idle; a refused URL, or a command, has been told already."""
+    """Warn about labels that tune a probe if there is none. A refused URL or command has been reported already."""
     if sheet.has("probe.url") or sheet.has("probe.cmd") or not sheet.has_port_labels:
         return
     for name in (*TUNING_LABELS, *sheet.starting_with(HEADER_LABEL_PREFIX)):

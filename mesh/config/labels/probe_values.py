@@ -1,6 +1,6 @@
-"""The grammar of the values of the probe labels: text -> value, or a refusal that says what to write instead.
+"""Parsers for the values of the probe labels: from text to a value, or a refusal that says what to write instead.
 
-As strict as `mesh.config.labels.values`, of which it is the part about probes.
+They are as strict as those in `mesh.config.labels.values`.
 """
 
 import re
@@ -18,7 +18,7 @@ from mesh.model.codes import Code
 from mesh.model.probe import ProbeKind
 
 PROBE_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
-"""Those that a probe may use; POST has an empty body."""
+"""HTTP methods that a probe may use. POST has an empty body."""
 
 _COMMAND_MAX = 4000
 _PATH_MAX = 2048
@@ -34,17 +34,17 @@ _ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.|$)", re.DOTALL)
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 _TAKEN = {
     "host": "write probe.host",
-    "user-agent": "remove it: an endpoint's log shall tell the probes from its clients",
-    "connection": "remove it: every probe has a connection of its own",
+    "user-agent": "remove it: it distinguishes probes from clients in the endpoint's log",
+    "connection": "remove it: every check has its own connection",
     "content-length": "remove it: a probe sends no body",
     "transfer-encoding": "remove it: a probe sends no body",
     "accept-encoding": "remove it: the body is compared as it comes",
 }
-"""Headers that are not for users -> what to do instead."""
+"""Headers that users cannot set -> what to do instead."""
 
 
 def parse_statuses(text: str) -> tuple[tuple[int, int], ...]:
-    """Inclusive ranges of HTTP status codes, in the order written: `200-399,404`."""
+    """Parse inclusive ranges of HTTP status codes, in the order written: `200-399,404`."""
     ranges = []
     for part in text.split(","):
         match = _STATUS.fullmatch(part.strip())
@@ -59,10 +59,10 @@ def parse_statuses(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def parse_probe_url(text: str) -> tuple[ProbeKind, int, str]:
-    """`scheme://container[:port][/path]`: the kind, the port and the path.
+    """Parse `scheme://container[:port][/path]` and return the kind, the port and the path.
 
-    The schemes are `http`, `https`, `tcp`, `udp`, `grpc` and `grpcs`. Only the first two have a port by default, and
-    only they and gRPC, where it names the service, have a path.
+    The schemes are `http`, `https`, `tcp`, `udp`, `grpc` and `grpcs`. Only the first two have a default port. Only they
+    and gRPC have a path, which for gRPC is the name of the service.
     """
     example = "write one such as http://container:80/health or tcp://container:80"
     url = split_url(text)
@@ -70,9 +70,9 @@ def parse_probe_url(text: str) -> tuple[ProbeKind, int, str]:
         raise LabelRefusedError(Code.PROBE_UNUSABLE, f"{quote_value(text)} is not the URL of a probe", example)
     kind, path = ProbeKind(url.scheme), url.path
     if url.host.lower() != "container":
-        reason = f"the host {quote_value(url.host)} is not asked, the endpoint is"
+        reason = f"the host is {quote_value(url.host)}, but each endpoint is probed at its own address"
         raise LabelRefusedError(
-            Code.PROBE_UNUSABLE, reason, "write container for the host: it stands for the endpoint's address"
+            Code.PROBE_UNUSABLE, reason, "write container as the host: it stands for the endpoint's address"
         )
     if url.port is None and kind not in SCHEME_PORTS:
         raise LabelRefusedError(
@@ -100,7 +100,7 @@ _EXAMPLES = {ProbeKind.TCP: 80, ProbeKind.UDP: 53, ProbeKind.GRPC: 50051, ProbeK
 
 
 def parse_probe_command(text: str) -> str:
-    """A command for a shell, as long as the engine's API takes it."""
+    """Parse a command for a shell, of a length that the engine's API accepts."""
     if not text or "\0" in text or len(text) > _COMMAND_MAX:
         raise LabelRefusedError(
             Code.PROBE_UNUSABLE,
@@ -111,7 +111,7 @@ def parse_probe_command(text: str) -> str:
 
 
 def parse_method(text: str) -> str:
-    """A method of HTTP that changes nothing, or POST without a body."""
+    """Parse an HTTP method that changes nothing, or POST without a body."""
     if text.upper() not in PROBE_METHODS:
         raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
@@ -122,7 +122,7 @@ def parse_method(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """What the endpoint is called: a name or an address, with a port if the request shall have one."""
+    """Parse the host name for requests: a name or an address, with an optional port."""
     if not _HOST.fullmatch(text):
         raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
@@ -133,7 +133,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_header_name(text: str) -> str:
-    """The name of a header that users may set."""
+    """Parse the name of a header that users may set."""
     if not _TOKEN.fullmatch(text):
         raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
@@ -143,14 +143,14 @@ def parse_header_name(text: str) -> str:
     if text.lower() in _TAKEN:
         raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
-            f"the header {escape_unprintable(text)} is the probe's own",
+            f"the probe sets the header {escape_unprintable(text)} itself",
             _TAKEN[text.lower()],
         )
     return text
 
 
 def parse_header_value(text: str) -> str:
-    """Printable ASCII on one line. A refusal does not repeat it: it may be a password."""
+    """Parse printable ASCII on one line. A refusal does not repeat the value, which may be a password."""
     if len(text) > _HEADER_MAX or not all(" " <= c <= "~" for c in text):
         remedy = f"write printable ASCII on one line, at most {_HEADER_MAX} characters"
         raise LabelRefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, "the value cannot be sent in a header", remedy)
@@ -158,15 +158,16 @@ def parse_header_value(text: str) -> str:
 
 
 def parse_expected_body(text: str) -> str:
-    """Text to be found in an answer."""
+    """Parse text to search for in a response."""
     if not text or len(text) > _BODY_MAX:
         remedy = f"write from 1 to {_BODY_MAX} characters, or remove it"
-        raise LabelRefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, f"{quote_value(text)} cannot be looked for", remedy)
+        reason = f"{quote_value(text)} cannot be searched for"
+        raise LabelRefusedError(Code.PROBE_REQUEST_OR_EXPECTATION, reason, remedy)
     return text
 
 
 def parse_datagram(text: str) -> bytes:
-    r"""What a datagram holds: text in UTF-8, with `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` for single octets."""
+    r"""Parse the content of a datagram: text in UTF-8, with `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` for bytes."""
 
     def unescape(match: re.Match[bytes]) -> bytes:
         code = match[1]
@@ -176,7 +177,7 @@ def parse_datagram(text: str) -> bytes:
             escape = quote_value("\\" + code.decode(errors="replace"))
             raise LabelRefusedError(
                 Code.PROBE_REQUEST_OR_EXPECTATION,
-                f"{escape} stands for nothing",
+                f"{escape} is not an escape sequence",
                 r"write \n \r \t \0 \\ or two digits such as \x1b",
             )
         return _ESCAPES[code]
@@ -185,21 +186,21 @@ def parse_datagram(text: str) -> bytes:
     if not 1 <= len(found) <= _DATAGRAM_MAX:
         raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
-            f"{len(found)} octets are no datagram",
-            f"write from 1 to {_DATAGRAM_MAX}",
+            f"a datagram of {len(found)} bytes cannot be sent",
+            f"write from 1 to {_DATAGRAM_MAX} bytes",
         )
     return found
 
 
 def parse_switch(text: str) -> bool:
-    """`true` or `false`."""
+    """Parse `true` or `false`."""
     if text.lower() not in ("true", "false"):
         raise LabelRefusedError(
-            Code.PROBE_REQUEST_OR_EXPECTATION, f"{quote_value(text)} is neither", "write true or false"
+            Code.PROBE_REQUEST_OR_EXPECTATION, f"{quote_value(text)} is neither true nor false", "write true or false"
         )
     return text.lower() == "true"
 
 
 def parse_percentage(text: str) -> int:
-    """0..100, the sign may follow."""
+    """Parse 0..100, with an optional percent sign."""
     return parse_number(text.removesuffix("%").rstrip(), 0, 100)

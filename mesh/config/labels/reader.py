@@ -1,6 +1,6 @@
-"""The labels of one container under our prefixes: which there are, which mean the same, which are not known.
+"""Reads the labels of one container: which labels exist, which mean the same, which are unknown.
 
-What a value must look like is in `mesh.config.labels.values`; what the labels mean together is in
+The grammar of the values is in `mesh.config.labels.values`; what the labels mean together is in
 `mesh.config.labels.parse`.
 """
 
@@ -18,7 +18,7 @@ from mesh.model.problem import Problem, Severity
 from mesh.model.service import Transport
 
 LABEL_PREFIXES = ("aliyun.", "mesh.")
-"""They mean the same: the compatibility prefix and the neutral one."""
+"""The compatibility prefix and the neutral one. They mean the same."""
 
 ROUTE, PUBLISH = "routing.port_", "routing.publish.port_"
 SERVICE_LABELS = (
@@ -52,14 +52,14 @@ TUNING_LABELS = (
     "probe.expect_reply",
 )
 HEADER_LABEL_PREFIX = "probe.header."
-"""The header's name follows. What it says may be a password: it is shown nowhere."""
+"""The header's name follows. The value may be a password and is shown nowhere."""
 UNSUPPORTED_LABELS = {
     "scale": "start the instances yourself",
     "auto_scaling.*": "start and stop instances yourself",
     "log_store_*": "set the log driver of the container engine",
     "rolling_updates*": "replace the instances one after the other yourself",
 }
-"""Labels that are recognised and not handled -> what the user does instead."""
+"""Labels that are recognised but not handled -> what the user does instead."""
 
 PORT_PLACEHOLDER = "<container port>"
 TRANSPORT_SUFFIX = "[/<transport>]"
@@ -72,7 +72,7 @@ KNOWN_LABELS = (
     f"{HEADER_LABEL_PREFIX}<name>",
     *UNSUPPORTED_LABELS,
 )
-"""Every label of the reference, without prefix."""
+"""All labels of the reference, without prefix."""
 
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
 _SCALAR = frozenset({*SERVICE_LABELS, *PROBE_LABELS, *TUNING_LABELS})
@@ -82,7 +82,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PortLabel:
-    """A label that names a container port; in order of the port, then TCP, UDP, SCTP."""
+    """A label that contains a container port. Sorted by port, then TCP, UDP, SCTP."""
 
     number: int
     transport: Transport
@@ -97,7 +97,7 @@ class PortLabel:
 
 
 def label_name(key: str) -> str | None:
-    """The label without its prefix, one spelling for each meaning; None if it is not ours."""
+    """Return the label without its prefix, with one spelling for each meaning; None if it has another prefix."""
     for prefix in LABEL_PREFIXES:
         if key.startswith(prefix):
             name = key.removeprefix(prefix)
@@ -106,22 +106,22 @@ def label_name(key: str) -> str | None:
 
 
 def is_secret_label(key: str) -> bool:
-    """Whether the value of a label may be a password, and is to be shown nowhere; the key is the full one."""
+    """Return whether the value of a label, given by its full key, may be a password and must not be shown."""
     return (label_name(key) or "").startswith(HEADER_LABEL_PREFIX)
 
 
 def label_key(labels: Mapping[str, str], name: str) -> str | None:
-    """The full key under which the labels hold `name` (`routing.vip`); None if they do not."""
+    """Return the full key of the label `name` (`routing.vip`); None if it is not set."""
     return next((key for key in labels if label_name(key) == name), None)
 
 
 class LabelReader:
-    """The labels that can be taken, and the problems found so far."""
+    """Holds the labels that can be used, and collects the problems."""
 
     def __init__(self, labels: Mapping[str, str], subject: str) -> None:
         self.problems: list[Problem] = []
         self.has_port_labels = False
-        """Whether any label names a container port, well or badly written."""
+        """Whether any label contains a container port, even if it is refused."""
         self._subject = subject
         self._keys: dict[str, str] = {}
         self._values: dict[str, str] = {}
@@ -141,13 +141,12 @@ class LabelReader:
                 self._keys[name], self._values[name] = key, value
             elif self._values[name] != value:
                 clashing.add(name)
-                there, here = (
-                    ("something else", "one thing")
-                    if is_secret_label(key)
-                    else map(quote_value, (self._values[name], value))
-                )
                 other = escape_unprintable(self._keys[name])
-                reason = f"it says {here}, and {other} says {there}; they are the same label"
+                if is_secret_label(key):
+                    reason = f"its value differs from that of {other}; both are the same label"
+                else:
+                    here, there = quote_value(value), quote_value(self._values[name])
+                    reason = f"it is {here}, but {other} is {there}; both are the same label"
                 self._add(Code.LABEL_DIFFERS_BY_PREFIX, Severity.ERROR, key, reason, "keep one of them")
         return clashing
 
@@ -167,15 +166,15 @@ class LabelReader:
         return None
 
     def ports(self, prefix: str) -> list[PortLabel]:
-        """The labels of one kind (`ROUTE`, `PUBLISH`) that name a container port, in order."""
+        """Return the labels of one kind (`ROUTE`, `PUBLISH`) that contain a container port, in order."""
         return [port for port in self._ports if port.name.startswith(prefix)]
 
     def starting_with(self, prefix: str) -> list[str]:
-        """The labels whose names begin so and go on, in order, well or badly written."""
+        """Return the labels whose name continues after this prefix, in order, refused ones included."""
         return sorted(name for name in self._keys if name.startswith(prefix) and name != prefix)
 
     def take(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        """The value of a label; the default if the label is absent or refused, which is noted."""
+        """Return the value of a label, or the default if it is absent or refused. A refusal adds a problem."""
         if name not in self._values:
             return default
         try:
@@ -185,23 +184,24 @@ class LabelReader:
             return default
 
     def has(self, name: str) -> bool:
-        """Whether the label is there, well or badly written."""
+        """Return whether the label is set, even if it is refused."""
         return name in self._keys
 
     def refuse(self, code: Code, name: str | None, reason: str, remedy: str) -> None:
-        """Note an error with a label of the sheet; None: with all of it."""
+        """Add an error about a label, or about all labels if `name` is None."""
         self._add(code, Severity.ERROR, self._keys[name] if name else None, reason, remedy)
 
     def warn(self, code: Code, name: str, reason: str, remedy: str) -> None:
-        """Note a warning about a label of the sheet."""
+        """Add a warning about a label."""
         self._add(code, Severity.WARNING, self._keys[name], reason, remedy)
 
     def warn_without_service(self) -> None:
-        """Say of each label that describes a service that there is none."""
+        """Add a warning for each label that describes a service, because there is no service."""
         for name, key in self._keys.items():
             if _is_scalar(name):
                 remedy = f"add a label {_prefix(key)}{ROUTE}{PORT_PLACEHOLDER} or remove this one"
-                self.warn(Code.LABEL_WITHOUT_EFFECT, name, "it has no effect, nothing routes to the service", remedy)
+                reason = "it has no effect, because nothing routes to the service"
+                self.warn(Code.LABEL_WITHOUT_EFFECT, name, reason, remedy)
 
     def _add(self, code: Code, severity: Severity, key: str | None, reason: str, remedy: str) -> None:
         subject = self._subject if key is None else f"{self._subject}, label {escape_unprintable(key)}"
@@ -229,7 +229,7 @@ def _transport(suffix: str | None) -> Transport:
 
 
 def _nearest(name: str, key: str) -> str:
-    """The remedy for an unknown label: the known one that is spelt most like it."""
+    """Return the remedy for an unknown label: the known label with the most similar spelling."""
     number = re.search(r"[1-9][0-9]{0,4}", name, re.ASCII)
     suffix = next((f"/{t}" for t in (Transport.UDP, Transport.SCTP) if name.endswith(f"/{t}")), "")
     port = f"{number[0] if number else PORT_PLACEHOLDER}{suffix}"

@@ -1,8 +1,8 @@
-"""The grammar of every label value: text -> value, or a refusal that says what to write instead.
+"""Parsers for label values: from text to a value, or a refusal that says what to write instead.
 
-People type these by hand into compose files, far from where they take effect. So nothing is guessed: a value is
-either exactly one of the forms of the label reference or it is refused, with the reason and the remedy in it.
-Numbers are matched by pattern before they are converted: `int()` also takes `1_0`, `+5` and digits of other scripts.
+People type these values into compose files by hand, far from where they take effect. So nothing is guessed: a value has
+exactly one of the forms in the label reference, or it is refused with a reason and a remedy. Numbers are matched by a
+pattern before they are converted, because `int()` also accepts `1_0`, `+5` and digits of other scripts.
 """
 
 import re
@@ -14,12 +14,12 @@ from mesh.model.errors import MeshError
 from mesh.model.service import Address, Forwarding, Name, PortPublication, Route, Scheduler, SchedulerFlag, Transport
 
 Pool: TypeAlias = IPv4Network | IPv6Network
-"""The addresses that VIPs are taken from."""
+"""The network that VIPs are assigned from."""
 
 DEFAULT_STICKY_SECONDS = 300
 """Seconds of client affinity for `true`: ipvsadm(8), option -p."""
 
-_STICKY_MAX = 31 * 86400  # what ipvsadm takes as the longest timeout
+_STICKY_MAX = 31 * 86400  # the longest timeout that ipvsadm accepts
 _SECONDS_MIN, _SECONDS_MAX = 0.01, 86400.0  # below: a busy loop; above: no longer a probe
 _RELEASE_MAX = 64
 _SHOWN_MAX = 60
@@ -33,7 +33,7 @@ SCHEME_PORTS = {"http": 80, "https": 443}
 
 
 class LabelRefusedError(MeshError):
-    """A value that is not taken: `reason` says why, `remedy` what to write instead."""
+    """A value that is refused. `reason` says why, `remedy` what to write instead."""
 
     def __init__(self, code: Code, reason: str, remedy: str) -> None:
         super().__init__(code, f"{reason}; {remedy}")
@@ -42,18 +42,18 @@ class LabelRefusedError(MeshError):
 
 
 def quote_value(text: str) -> str:
-    """The text in quotes, fit for a message of one line: escaped where it does not print, cut if it is long."""
+    """Return the text in quotes for a message of one line: control characters escaped, cut after 60 characters."""
     return f'"{escape_unprintable(text)}"'
 
 
 def escape_unprintable(text: str) -> str:
-    """The text on one line, without quotes: control characters escaped, cut after 60 characters."""
+    """Return the text for a message of one line: control characters escaped, cut after 60 characters."""
     kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_SHOWN_MAX])
     return kept if len(text) <= _SHOWN_MAX else f"{kept}..."
 
 
 def parse_dns_name(text: str, domain: Name) -> Name:
-    """A routing name: RFC 1123 section 2.1 with `_` tolerated, lower case; a bare label gets the domain."""
+    """Parse a routing name: RFC 1123 section 2.1 and `_`, in lower case. A name without a dot gets the domain."""
     if not text.isascii():
         raise LabelRefusedError(
             Code.NOT_A_DNS_NAME,
@@ -64,7 +64,7 @@ def parse_dns_name(text: str, domain: Name) -> Name:
         raise LabelRefusedError(
             Code.NOT_A_DNS_NAME,
             f"the name {quote_value(text)} is a wildcard",
-            "write every name in full, ; between them",
+            "write every name in full, separated by ;",
         )
     name = text.lower().removesuffix(".")
     if "." not in name:
@@ -109,14 +109,14 @@ def _check_dns_label(label: str, text: str) -> None:
 
 
 def parse_port(text: str) -> int:
-    """A port number, 1..65535."""
+    """Parse a port number, 1..65535."""
     if not _PORT.fullmatch(text) or int(text) > 65535:
         raise LabelRefusedError(Code.LABEL_PORT, f"{quote_value(text)} is not a port", "write a number from 1 to 65535")
     return int(text)
 
 
 def parse_routing_names(text: str, container_port: int, transport: Transport, domain: Name) -> tuple[Route, ...]:
-    """`name[;name...]`, each `[scheme://]name[:listen port]`; in the order written, repetitions included."""
+    """Parse `name[;name...]`, each `[scheme://]name[:listen port]`, in the order written, repetitions included."""
     parts = [part for part in (part.strip() for part in text.split(";")) if part]
     if not parts:
         raise LabelRefusedError(Code.NOT_A_DNS_NAME, "no name is given", f"write one, such as restserver.{domain}")
@@ -131,7 +131,7 @@ def _route(text: str, container_port: int, transport: Transport, domain: Name) -
             Code.NAME_WITH_PATH_OR_SCHEME, f"the scheme {quote_value(url.scheme + '://')} is not known", remedy
         )
     if url.path:
-        reason = f"{quote_value(text)} has a path, and the mesh routes connections, which have none"
+        reason = f"{quote_value(text)} has a path, but the mesh routes connections, not requests"
         raise LabelRefusedError(
             Code.NAME_WITH_PATH_OR_SCHEME, reason, f"write {escape_unprintable(text.removesuffix(url.path))}"
         )
@@ -152,15 +152,16 @@ class UrlParts(NamedTuple):
     """The parts of a URL as they are written."""
 
     scheme: str
-    """Lower case; empty if none is written."""
+    """In lower case; empty if there is none."""
     host: str
     port: str | None
+    """None if there is none."""
     path: str
     """The rest, from the first of `/?#` on."""
 
 
 def split_url(text: str) -> UrlParts:
-    """Take a URL apart without judging the parts: `urlsplit` raises, strips and guesses."""
+    """Split a URL without checking its parts. `urlsplit` would raise, strip and guess."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "", text
@@ -170,7 +171,7 @@ def split_url(text: str) -> UrlParts:
 
 
 def parse_vip(text: str, pool: Pool | None) -> Address:
-    """An address of the pool in canonical form; without a pool, any that a host can have."""
+    """Parse an address of the pool, in canonical form. Without a pool, any address of a host is accepted."""
     try:
         address: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
@@ -186,13 +187,13 @@ def parse_vip(text: str, pool: Pool | None) -> Address:
         )
     if pool is not None and address not in pool:
         raise LabelRefusedError(
-            Code.FIXED_VIP_UNUSABLE, f"{address} is outside of the VIP pool {pool}", f"write an address in {pool}"
+            Code.FIXED_VIP_UNUSABLE, f"{address} is outside the VIP pool {pool}", f"write an address in {pool}"
         )
     return str(address)
 
 
 def parse_publish(text: str, container_port: int, transport: Transport) -> PortPublication:
-    """A published port by number, or `auto`."""
+    """Parse a published port: a number or `auto`."""
     if text.lower() == "auto":
         return PortPublication(container_port, transport, None)
     try:
@@ -202,7 +203,7 @@ def parse_publish(text: str, container_port: int, transport: Transport) -> PortP
 
 
 def parse_scheduler(text: str) -> Scheduler:
-    """A scheduler of IPVS by its short name."""
+    """Parse the short name of an IPVS scheduler."""
     try:
         return Scheduler(text.lower())
     except ValueError:
@@ -213,7 +214,7 @@ def parse_scheduler(text: str) -> Scheduler:
 
 
 def parse_scheduler_flags(text: str) -> frozenset[SchedulerFlag]:
-    """Flags of the hashing schedulers, commas between them."""
+    """Parse flags of the hashing schedulers, separated by commas."""
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     unknown = next((word for word in words if word not in list(SchedulerFlag)), None)
     if unknown is not None or not words:
@@ -226,24 +227,24 @@ def parse_scheduler_flags(text: str) -> frozenset[SchedulerFlag]:
 
 
 def parse_forwarding(text: str) -> Forwarding:
-    """How packets get to the endpoint."""
+    """Parse a forwarding method."""
     try:
         return Forwarding(text.lower())
     except ValueError:
         raise LabelRefusedError(
             Code.FORWARDING_METHOD,
-            f"{quote_value(text)} is not a way of forwarding",
+            f"{quote_value(text)} is not a forwarding method",
             f"write {' or '.join(Forwarding)}",
         ) from None
 
 
 def parse_connection_limit(text: str) -> int:
-    """A threshold of connections, 0..1000000."""
+    """Parse a number of connections, 0..1000000."""
     return parse_number(text, 0, 1_000_000)
 
 
 def parse_session_sticky(text: str) -> int:
-    """Seconds of client affinity; `true` is 300, `false` is 0."""
+    """Parse seconds of client affinity; `true` is 300, `false` is 0."""
     match text.lower():
         case "true":
             return DEFAULT_STICKY_SECONDS
@@ -259,17 +260,17 @@ def parse_session_sticky(text: str) -> int:
 
 
 def parse_weight(text: str) -> int:
-    """The weight of an endpoint, 0..1000."""
+    """Parse the weight of an endpoint, 0..1000."""
     return parse_number(text, 0, 1000)
 
 
 def parse_count(text: str) -> int:
-    """How many probes in a row, 1..1000."""
+    """Parse a number of checks in a row, 1..1000."""
     return parse_number(text, 1, 1000)
 
 
 def parse_number(text: str, low: int, high: int) -> int:
-    """A whole number in this range, ends included."""
+    """Parse a whole number from `low` to `high`, both included."""
     if not _COUNT.fullmatch(text) or not low <= int(text) <= high:
         raise LabelRefusedError(
             Code.VALUE_OUT_OF_RANGE,
@@ -280,7 +281,7 @@ def parse_number(text: str, low: int, high: int) -> int:
 
 
 def parse_release(text: str) -> str:
-    """The name of a release: it is shown in metrics and on the command line, so it stays plain."""
+    """Parse the name of a release. It is shown in metrics and on the command line, so few characters are allowed."""
     if len(text) > _RELEASE_MAX or not _RELEASE.fullmatch(text):
         remedy = f"write up to {_RELEASE_MAX} letters, digits, dots, hyphens or underscores, such as v2"
         raise LabelRefusedError(Code.RELEASE_NAME, f"{quote_value(text)} is not the name of a release", remedy)
@@ -288,12 +289,12 @@ def parse_release(text: str) -> str:
 
 
 def parse_delay(text: str) -> float:
-    """Seconds from 0 on, fractions allowed."""
+    """Parse seconds from 0 on; fractions are allowed."""
     return _seconds(text, 0.0)
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds above 0, fractions allowed."""
+    """Parse seconds above 0; fractions are allowed."""
     return _seconds(text, _SECONDS_MIN)
 
 

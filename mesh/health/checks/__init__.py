@@ -1,4 +1,4 @@
-"""The checks over the network: which one asks for which kind of probe."""
+"""The network checks, by kind of probe."""
 
 import ssl
 from collections.abc import Coroutine, Mapping
@@ -15,18 +15,18 @@ from mesh.model.service import Address
 
 
 class CheckFunction(Protocol):
-    """One way of asking."""
+    """Runs one kind of check."""
 
     def __call__(self, address: Address, port: int, probe: Probe, /) -> Coroutine[None, None, Verdict]:
-        """Ask once; done within `probe.timeout`. Whatever the network does is a verdict, never an exception.
+        """Run one check, which ends within `probe.timeout`. Network failures result in a verdict, not an exception.
 
-        Leaves no connection open, also when it is cancelled. An exception is a mistake and ends the prober.
+        Leaves no connection open, even if it is cancelled. An exception is a bug and ends the prober.
         """
         ...
 
 
 def network_checks() -> Mapping[ProbeKind, CheckFunction]:
-    """The real checks. TLS trusts what the worker's own certificate store trusts."""
+    """Return the checks over the network. TLS trusts the certificate authorities that the worker trusts."""
     web, calls = _TlsContexts(), _TlsContexts("h2")
 
     async def http(address: Address, port: int, probe: Probe, /) -> Verdict:
@@ -49,7 +49,7 @@ def network_checks() -> Mapping[ProbeKind, CheckFunction]:
 
 
 class _TlsContexts:
-    """The contexts for one application protocol; made once, since loading the certificates takes a while."""
+    """The TLS contexts for one application protocol; created once, since loading the certificates is slow."""
 
     def __init__(self, alpn: str = "") -> None:
         self._strict = ssl.create_default_context()
@@ -60,7 +60,7 @@ class _TlsContexts:
             context.set_alpn_protocols([alpn])
 
     def of(self, probe: Probe) -> ssl.SSLContext | None:
-        """The context for a probe; None: it asks without TLS."""
+        """Return the context for a probe, or None if it does not use TLS."""
         if probe.kind not in (ProbeKind.HTTPS, ProbeKind.GRPCS):
             return None
         return self._strict if probe.tls_verify else self._lax

@@ -1,11 +1,12 @@
-"""The plain checks, thousands of them at a time: TCP connects, and HTTP requests of which the status line is all.
+"""Runs thousands of plain checks at a time: TCP connects, and HTTP requests of which only the status line matters.
 
-A task, a transport and a timer for each check cost more than the check itself. Here each check is one socket and a
-small object, an epoll of their own (epoll(7), edge-triggered: registered once, never changed) tells which of them have
-news, and the event loop only hears that there is some. Checks of one timeout end in the order in which they began, so
-that whose time is over stands at the head of a queue.
+A task, a transport and a timer per check cost more than the check itself. Here each check is one socket and a small
+object. An epoll instance (epoll(7), edge-triggered: registered once, never changed) reports which sockets are ready,
+and the event loop only watches that instance. Checks with the same timeout expire in the order in which they started,
+so the next one to expire is at the head of a queue.
 
-As every check: a new connection, closed by a reset, and whatever the network does is a verdict.
+As with every check, the connection is new and is closed by a reset, and any behaviour of the network results in a
+verdict.
 """
 
 import errno
@@ -30,7 +31,7 @@ _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 
 def is_plain(probe: Probe) -> bool:
-    """Whether a probe can be asked by a volley."""
+    """Return whether a batch can run the probe."""
     match probe.kind:
         case ProbeKind.TCP:
             return True
@@ -40,28 +41,28 @@ def is_plain(probe: Probe) -> bool:
 
 
 class PlainCheck:
-    """One check under way."""
+    """One running check."""
 
     __slots__ = ("begun", "deadline", "done", "expect", "received", "sock", "timeout", "unsent")
 
     def __init__(self, probe: Probe, request: bytes, done: Callable[[Verdict], None]) -> None:
-        """`request` is empty for TCP. `done` is told the verdict, once, unless the check is cancelled before."""
+        """`request` is empty for TCP. `done` is called once with the verdict, unless the check is cancelled before."""
         self.expect = probe.expect_status if request else None
-        """None: the connection is all that is asked for."""
+        """Expected status ranges; None: a connection is enough."""
         self.timeout = probe.timeout
         self.unsent = request
         self.done = done
         self.sock: socket.socket | None = None
-        """None: it has ended."""
+        """None before the start and after the end."""
         self.begun = self.deadline = 0.0
         self.received = b""
 
 
 class CheckBatch:
-    """All checks under way. To be closed.
+    """Runs checks until `close` is called.
 
-    It keeps the time by itself, to the microsecond: the event loop's clock stands still while it is busy. Both count as
-    CLOCK_MONOTONIC does, clock_gettime(2).
+    It reads the time itself, to the microsecond, because the event loop's clock does not advance while the loop is
+    busy. Both use CLOCK_MONOTONIC, clock_gettime(2).
     """
 
     def __init__(self) -> None:
@@ -69,17 +70,17 @@ class CheckBatch:
         self._shots: dict[int, PlainCheck] = {}
         """By file descriptor."""
         self._ending: dict[float, deque[PlainCheck]] = {}
-        """By timeout, in order of their deadlines. Those that have ended stay until they are at the head."""
+        """By timeout, in order of their deadlines. Checks that have ended stay until they are at the head."""
 
     def fileno(self) -> int:
-        """Readable while there is news for `look`."""
+        """Return a file descriptor that is readable while `look` has something to do."""
         return self._epoll.fileno()
 
     def __len__(self) -> int:
         return len(self._shots)
 
     def begin(self, shot: PlainCheck, address: Address, port: int) -> None:
-        """Ask. What fails at once is told at once."""
+        """Start a check. If it fails immediately, `done` is called before this returns."""
         shot.begun = time.monotonic()
         shot.deadline = shot.begun + shot.timeout
         try:
@@ -96,16 +97,16 @@ class CheckBatch:
         self._ending.setdefault(shot.timeout, deque()).append(shot)
 
     def cancel(self, shot: PlainCheck) -> None:
-        """End it without a word; ended already: nothing is done."""
+        """End a check without a verdict; nothing happens if it has ended."""
         if shot.sock is not None:
             self._close(shot, shot.sock)
 
     def look(self) -> None:
-        """Take in all the news there is."""
+        """Process all sockets that are ready."""
         for descriptor, events in self._epoll.poll(0):
             shot = self._shots.get(descriptor)
             if shot is None or shot.sock is None:
-                continue  # another one's verdict has ended it
+                continue  # the callback of another check has ended it
             try:
                 self._advance(shot, shot.sock, events)
             except BlockingIOError:
@@ -114,7 +115,7 @@ class CheckBatch:
                 self._end(shot, False, explain_error(error))
 
     def expire(self) -> None:
-        """End those whose time is over; `look` first, so that nobody's answer is overlooked."""
+        """End the checks whose time is over. Call `look` first, so that no answer that has arrived is missed."""
         now = time.monotonic()
         for timeout, shots in list(self._ending.items()):
             while shots and (shots[0].sock is None or shots[0].deadline <= now):
@@ -125,20 +126,20 @@ class CheckBatch:
                 del self._ending[timeout]
 
     def next_deadline(self) -> float | None:
-        """When `expire` will next have something to do, or earlier; None: nothing is under way."""
+        """Return when `expire` will next have something to do, or earlier; None if no check is running."""
         return min((shots[0].deadline for shots in self._ending.values() if shots), default=None)
 
     def close(self) -> None:
-        """End everything without a word."""
+        """End all checks without verdicts."""
         for shot in list(self._shots.values()):
             self.cancel(shot)
         self._epoll.close()
 
     def _advance(self, shot: PlainCheck, sock: socket.socket, events: int) -> None:
-        """Raises `OSError`: `BlockingIOError` if there is nothing to do yet."""
+        """Continue a check. Raises `OSError`; `BlockingIOError` means that it must wait for its socket."""
         if shot.expect is None:
             failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events & _FAILED else 0
-            if failed not in (0, errno.ECONNRESET):  # what is reset was accepted
+            if failed not in (0, errno.ECONNRESET):  # a connection that is reset was accepted before
                 raise OSError(failed, os.strerror(failed))
             self._end(shot, True, "connected")
             return
@@ -148,7 +149,7 @@ class CheckBatch:
             shot.unsent = shot.unsent[sock.send(shot.unsent) :]
             if not events & select.EPOLLIN:
                 return
-        while shot.sock is not None:  # to the end: an edge is told once
+        while shot.sock is not None:  # until nothing is left: edge-triggered epoll reports data only once
             self._read(shot, sock.recv(MAX_HEAD_BYTES - len(shot.received)), shot.expect)
 
     def _read(self, shot: PlainCheck, data: bytes, expect: tuple[tuple[int, int], ...]) -> None:
@@ -180,7 +181,7 @@ class CheckBatch:
 
 @lru_cache(1024)
 def _judged(line: bytes, expect: tuple[tuple[int, int], ...]) -> tuple[bool, str] | None:
-    """What one line says; None: nothing final. Servers say the same few lines again and again."""
+    """Return the outcome that one line decides, or None if it is not final. Cached: servers send the same few lines."""
     status = final_status(line) if line else None
     return None if status is None else _expected(status, expect)
 

@@ -1,11 +1,11 @@
-"""The command check: does a command inside the container end with status 0?
+"""The command check: does a command inside the container exit with status 0?
 
-Each one starts a process in a container, which costs the engine some 50 ms of CPU time; hundreds of endpoints would
-take the worker's processors from the work itself. So only a few run at a time, and no more than `COMMANDS_PER_SECOND`
-begin in a second; the wait for that does not count as the endpoint's time.
+Each command starts a process in a container, which costs the engine about 50 ms of CPU time; hundreds of endpoints
+would take the CPU time away from the workload. So only a few commands run at a time, and at most `COMMANDS_PER_SECOND`
+start per second; waiting for a turn does not count as the endpoint's time.
 
-What the engine cannot ask (it restarts, the container is paused) is no verdict: an engine that is gone must not empty
-the data plane.
+If the engine cannot run the command (it restarts, the container is paused), there is no verdict: an engine that is gone
+must not empty the data plane.
 """
 
 import asyncio
@@ -18,23 +18,24 @@ from mesh.model.probe import Probe
 MAX_CONCURRENT_COMMANDS = 4
 """Commands that run at the same time."""
 COMMANDS_PER_SECOND = 20.0
-"""Commands that begin in a second."""
+"""Commands that start per second."""
 _SHOWN = 60
 
 
 class CommandRunner(Protocol):
-    """What runs commands."""
+    """Runs commands inside endpoints."""
 
     async def run(self, endpoint: str, command: str, seconds: float) -> tuple[int, str] | None:
-        """Run it for at most so long, and end what is left of it then: exit status and output.
+        """Run a command for at most `seconds`, then kill what is left of it. Return its exit status and output.
 
-        Raises `TimeoutError` if it took longer. None: it could not be run, which is no fault of the endpoint.
+        Return None if it could not be run, which says nothing about the endpoint. Raises `TimeoutError` if it took
+        longer.
         """
         ...
 
 
 class CommandCheck:
-    """The `CommandChecker` of the prober."""
+    """The `CommandChecker` that limits how many commands run and how often they start."""
 
     def __init__(
         self, runner: CommandRunner, at_once: int = MAX_CONCURRENT_COMMANDS, rate: float = COMMANDS_PER_SECOND
@@ -66,7 +67,7 @@ class CommandCheck:
 
 
 def _reason(status: int, output: str) -> str:
-    """`exit status 1: no such table`."""
+    """Return `exit status 1: no such table`: the status and the last line of the output."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     said = "".join(c if c.isprintable() else "?" for c in lines[-1][:_SHOWN]) if lines else ""
     return f"exit status {status}" + (f": {said}" if said and status else "")

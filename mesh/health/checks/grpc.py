@@ -1,10 +1,9 @@
-"""The gRPC check: what does the server's own health service say?
+"""The gRPC check: what status does the server's health service report?
 
-The protocol is the one of grpc.health.v1.Health, method Check: github.com/grpc/grpc/blob/master/doc/health-checking.md.
-HTTP/2 is spoken by h2: it knows nothing of sockets, so that the connection is ours like that of every other check, made
-within the timeout and closed by a reset. grpcio would bring 12 MB, threads of its own, and connections that it keeps,
-mends and tries again behind our back. The two messages have one field each and are written out here
-(protobuf.dev/programming-guides/encoding).
+The protocol is grpc.health.v1.Health, method Check: github.com/grpc/grpc/blob/master/doc/health-checking.md. The
+library h2 implements HTTP/2 without sockets, so the connection is ours as in every other check: made within the timeout
+and closed by a reset. grpcio would add 12 MB, its own threads, and connections that it keeps, repairs and retries by
+itself. The two messages have one field each and are encoded here (protobuf.dev/programming-guides/encoding).
 """
 
 import asyncio
@@ -32,14 +31,14 @@ from mesh.util.sockets import connect_socket
 _METHOD = "/grpc.health.v1.Health/Check"
 _STATUSES = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 _LIMIT = 16384
-"""Octets of the answer within which the verdict must be."""
+"""Bytes within which the response must end."""
 _WIRE_LENGTH, _WIRE_VARINT = 2, 0
 
 
 async def check_grpc(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
-    """Healthy if the health service says SERVING of the service named by `probe.path` within `probe.timeout`.
+    """Succeed if the health service reports SERVING for the service named by `probe.path` within `probe.timeout`.
 
-    `/` asks about the server as a whole. `tls`: ask over TLS; its ALPN protocols must be `h2`.
+    `/` asks about the server as a whole. `tls` is the context for TLS, with `h2` as its ALPN protocol; None: no TLS.
     """
     return await await_verdict(_ask(address, port, probe, tls), probe.timeout)
 
@@ -64,7 +63,7 @@ async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | 
 
 @dataclass(slots=True)
 class _GrpcResponse:
-    """What has come so far."""
+    """The part of the response received so far."""
 
     headers: dict[str, str] = field(default_factory=dict)
     """Trailers included."""
@@ -94,7 +93,7 @@ class _GrpcCall:
         self._http.send_data(1, health_request(unquote(probe.path[1:])), end_stream=True)
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[bool, str]:
-        """The outcome. Raises `OSError`."""
+        """Return (ok, reason). Raises `OSError`."""
         answer, received = _GrpcResponse(), 0
         while not answer.ended:
             writer.write(self._http.data_to_send())
@@ -102,10 +101,10 @@ class _GrpcCall:
             received += len(data)
             if not data:
                 return False, "closed before an answer"
-            if received == len(data) and data.startswith(b"HTTP/1"):  # to h2 the head of a frame of 4 MB
+            if received == len(data) and data.startswith(b"HTTP/1"):  # h2 would take it for the head of a 4 MB frame
                 return False, f"not HTTP/2: {data[:40].decode('latin-1').strip()!r}"
             if received > _LIMIT:
-                return False, f"no answer in {_LIMIT} octets"
+                return False, f"no answer in {_LIMIT} bytes"
             try:
                 self._take(answer, self._http.receive_data(data))
             except ProtocolError as error:
@@ -123,31 +122,31 @@ class _GrpcCall:
                 case StreamEnded():
                     answer.ended = True
                 case StreamReset(error_code=code) | ConnectionTerminated(error_code=code):
-                    answer.ended = True  # h2 takes nothing more after the latter, though an answer might come
+                    answer.ended = True  # after ConnectionTerminated h2 accepts no data, even if a response follows
                     answer.headers["error"] = code.name if isinstance(code, ErrorCodes) else f"code {code}"
 
 
 def health_request(service: str) -> bytes:
-    """A HealthCheckRequest in the frame of gRPC: not compressed, its length, the message."""
+    """Return a HealthCheckRequest in a gRPC frame: not compressed, its length, the message."""
     name = service.encode()
     request = bytes([1 << 3 | _WIRE_LENGTH]) + _varint(len(name)) + name if name else b""
     return struct.pack(">BI", 0, len(request)) + request
 
 
 def serving_status(frame: bytes) -> int | None:
-    """The status in a HealthCheckResponse; None: it is none, or not a whole one."""
+    """Return the status in a HealthCheckResponse, or None if the frame is not a complete one."""
     if len(frame) < 5 or frame[0] != 0 or len(frame) != 5 + int.from_bytes(frame[1:5]):
         return None
     body = frame[5:]
     if not body:
-        return 0  # proto3 leaves out what is 0
+        return 0  # proto3 omits a field that is 0
     if len(body) != 2 or body[0] != 1 << 3 | _WIRE_VARINT:
         return None
     return body[1]
 
 
 def judge_response(headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:
-    """Whether an answer says SERVING, and what it says in words."""
+    """Return whether a response says SERVING, and its meaning in words."""
     if "error" in headers:
         return False, f"the server ended the call: {headers['error']}"
     if headers.get(":status") != "200":
@@ -158,7 +157,7 @@ def judge_response(headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:
     match int(code):  # github.com/grpc/grpc/blob/master/doc/statuscodes.md
         case 0:
             status = serving_status(body)
-            words = "an answer that cannot be read" if status is None else _STATUSES.get(status, str(status))
+            words = "invalid response" if status is None else _STATUSES.get(status, str(status))
             return status == 1, f"gRPC health: {words}"
         case 5:
             return False, "gRPC health: the server does not know this service"
@@ -168,11 +167,11 @@ def judge_response(headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:
 
 
 def _varint(number: int) -> bytes:
-    octets = bytearray()
+    encoded = bytearray()
     while number > 0x7F:
-        octets.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    return bytes([*octets, number])
+    return bytes([*encoded, number])
 
 
 def _text(value: str | bytes) -> str:

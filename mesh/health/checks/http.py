@@ -1,8 +1,8 @@
-"""The HTTP check: one request, and only the status line of the answer is read.
+"""The HTTP check: sends one request and reads only the status line of the response.
 
-Own lines instead of an HTTP client, because a check needs nothing of one: no pool, no cookies, no redirects, no body.
-It costs a quarter of the processor time, which is what bounds how many endpoints a worker can ask.
-Syntax of the answer: RFC 9112, section 4; interim answers: RFC 9110, section 15.2.
+It does not use an HTTP client, because a check needs no pool, cookies, redirects or body. It takes a quarter of the CPU
+time, which limits how many endpoints a worker can probe. Response syntax: RFC 9112, section 4; interim responses: RFC
+9110, section 15.2.
 """
 
 import asyncio
@@ -23,27 +23,27 @@ from mesh.model.table import RealKey
 from mesh.util.sockets import LINGER_RESET, connect_socket
 
 MAX_HEAD_BYTES = 8192
-"""Bytes within which the final status line must come, interim answers included."""
+"""Bytes within which the final status line must come, interim responses included."""
 
 _TARGET = "/?&=%:@!$'()*+,;~"
-"""Beside letters, digits and `-._`: what a request target may hold, RFC 3986, section 3.4, and existing escapes."""
+"""Characters allowed in a request target besides letters, digits and `-._` (RFC 3986, section 3.4), and `%`."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _TLS_ALERT = b"\x15\x03"
-"""A record of type alert, RFC 8446, section 5.1: what a TLS server says to plain text."""
+"""A record of type alert (RFC 8446, section 5.1), which a TLS server sends in response to plain text."""
 
 
 class NotHttpError(Exception):
-    """The bytes are no answer of an HTTP/1 server; the text begins with "not HTTP: "."""
+    """The bytes are not a response of an HTTP/1 server. The text begins with "not HTTP: "."""
 
 
 async def check_http(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
-    """Healthy if `probe.path` is answered within `probe.timeout` with one of `probe.expect_status`.
+    """Succeed if `probe.path` is answered within `probe.timeout` with one of `probe.expect_status`.
 
-    The timeout covers connecting, the TLS handshake and the answer together. A redirect is an answer like any other
-    and is not followed. `tls`: ask over TLS, the certificate judged by this context against `probe.host`, or the
-    address if there is none; None: plain.
+    The timeout covers connecting, the TLS handshake and the response together. A redirect is a response like any other
+    and is not followed. `tls` is the context for TLS, which verifies the certificate against `probe.host`, or against
+    the address if that is empty; None: no TLS.
     """
     return await await_verdict(_ask(address, port, probe, tls), probe.timeout)
 
@@ -52,11 +52,11 @@ async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | 
     loop = asyncio.get_running_loop()
     answer = _StatusLineProtocol(build_request(address, port, probe), probe.expect_status)
     if tls is None:
-        # A quarter cheaper than with a socket of our own: uvloop connects without a detour through Python. The price:
-        # cancelled in the very moment between connected and `connection_made`, it leaves one TIME_WAIT.
+        # A quarter cheaper than with a socket of our own, since uvloop then connects without calling Python. The price:
+        # a check that is cancelled between the connection and `connection_made` leaves one TIME_WAIT.
         transport, _ = await loop.create_connection(lambda: answer, address, port)
     else:
-        # The socket must know that it is to be reset before the handshake, in which the time may run out.
+        # SO_LINGER must be set before the TLS handshake, because the time may run out during it.
         transport, _ = await loop.create_connection(
             lambda: answer,
             sock=await connect_socket(address, port),
@@ -71,7 +71,7 @@ async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | 
 
 
 def build_request(address: Address, port: int, probe: Probe) -> bytes:
-    """The whole request. What may not stand in a request target is percent-encoded, so that a path adds no lines."""
+    """Return the whole request. Characters not allowed in a target are percent-encoded, so a path adds no lines."""
     lines = [
         f"{probe.method} {request_target(probe.path)} HTTP/1.1",
         *(f"{name}: {value}" for name, value in request_headers(address, port, probe).items()),
@@ -81,12 +81,12 @@ def build_request(address: Address, port: int, probe: Probe) -> bytes:
 
 
 def request_target(path: str) -> str:
-    """A path and query as they may stand in a request."""
+    """Return a path and query in the form that a request may contain."""
     return quote(path, safe=_TARGET)
 
 
 def request_headers(address: Address, port: int, probe: Probe) -> dict[str, str]:
-    """The headers of the request, but for those of the connection; the probe's own may hold a password."""
+    """Return the headers of the request except those of the connection. The probe's own may contain a password."""
     length = {"Content-Length": "0"} if probe.method == "POST" else {}
     return {
         "Host": probe.host or str(RealKey(address, port)),
@@ -98,7 +98,7 @@ def request_headers(address: Address, port: int, probe: Probe) -> dict[str, str]
 
 
 def final_status(received: bytes | bytearray) -> int | None:
-    """The status code of the final answer; None if more bytes are needed. Raises `NotHttpError`."""
+    """Return the status code of the final response, or None if more bytes are needed. Raises `NotHttpError`."""
     start = 0
     while True:
         line_end = received.find(b"\n", start) + 1
@@ -109,7 +109,7 @@ def final_status(received: bytes | bytearray) -> int | None:
         if line is None:
             raise NotHttpError(_describe(bytes(received[start:line_end])))
         status = int(line[1])
-        if status >= 200 or status == 101:  # nothing follows a switch of protocols but the other protocol
+        if status >= 200 or status == 101:  # after 101 (Switching Protocols) only the other protocol follows
             return status
         head_end = _HEAD_END.search(received, line_end - 2)
         if head_end is None:
@@ -124,12 +124,12 @@ def _expect_http(beginning: bytes) -> None:
 
 def _describe(beginning: bytes) -> str:
     if beginning.startswith(_TLS_ALERT):
-        return "not HTTP: the port speaks TLS, ask it with https://"
+        return "not HTTP: the port speaks TLS; probe it with https://"
     return f"not HTTP: {beginning[:40].decode('latin-1').strip()!r}"
 
 
 class _StatusLineProtocol(asyncio.Protocol):
-    """Sends the request and judges the first status line; the outcome is (ok, reason)."""
+    """Sends the request and judges the first final status line. The outcome is (ok, reason)."""
 
     def __init__(self, request: bytes, expect: tuple[tuple[int, int], ...]) -> None:
         self.outcome: asyncio.Future[tuple[bool, str]] = asyncio.get_running_loop().create_future()
@@ -139,7 +139,7 @@ class _StatusLineProtocol(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast(asyncio.Transport, transport)  # as the loops promise for a stream
+        stream = cast(asyncio.Transport, transport)  # event loops guarantee this type for streams
         stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         stream.write(self._request)
 

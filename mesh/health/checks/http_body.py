@@ -1,9 +1,9 @@
-"""The HTTP check that looks at more than the status: at the body, or at where redirects lead.
+"""The HTTP check that reads more than the status: the body, or the targets of redirects.
 
-Chunks, lengths and redirects are left to aiohttp, which costs three times as much processor time as the bare check
-(`mesh.health.checks.http`), for those probes alone that ask for it. Like every check it has a connection of its own,
-closed by a reset. A redirect is followed only to the endpoint itself: another host is another endpoint, and would make
-a verdict on this one.
+aiohttp handles chunks, lengths and redirects. It takes three times as much CPU time as the plain check
+(`mesh.health.checks.http`), so only probes that need it use it. As with every check, each connection is new and is
+closed by a reset. A redirect is followed only to the same endpoint: another host is another endpoint, and must not
+decide the verdict on this one.
 """
 
 import socket
@@ -23,7 +23,7 @@ from mesh.model.table import RealKey
 from mesh.util.sockets import LINGER_RESET
 
 MAX_BODY_BYTES = 65536
-"""Octets of the body that are looked at."""
+"""Bytes of the body that are searched."""
 MAX_REDIRECTS = 5
 """Redirects in a row that are followed."""
 
@@ -32,13 +32,13 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
 class RedirectRefusedError(Exception):
-    """A redirect that is not followed; the text says why."""
+    """A redirect that is not followed. The text says why."""
 
 
 async def check_http_body(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
-    """As `check_http`, and the body must contain `probe.expect_body`; redirects are followed if the probe says so.
+    """Like `check_http`, but search the body for `probe.expect_body`, and follow redirects if the probe says so.
 
-    The body is looked at as it comes: encoded as the server has encoded it, of which we ask for nothing.
+    The body is compared as it is received; the request asks for no content encoding.
     """
     return await await_verdict(_ask(address, port, probe, tls), probe.timeout)
 
@@ -74,7 +74,7 @@ class _HttpBodyCheck:
         self._sockets_left = 0
 
     async def answer(self) -> tuple[bool, str]:
-        """Raises `RedirectRefusedError` and what aiohttp raises."""
+        """Return (ok, reason). Raises `RedirectRefusedError` and the exceptions of aiohttp."""
         connector = aiohttp.TCPConnector(force_close=True, limit=0, socket_factory=self._socket)
         async with aiohttp.ClientSession(
             connector=connector,
@@ -105,7 +105,7 @@ class _HttpBodyCheck:
         raise RedirectRefusedError(f"more than {MAX_REDIRECTS} redirects")
 
     def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
-        """One for each request: where a server has closed, aiohttp would quietly ask once more."""
+        """Make the socket of a request. There is only one: aiohttp would silently retry if the server closed it."""
         if not self._sockets_left:
             raise _ConnectionClosedError
         self._sockets_left -= 1
@@ -134,21 +134,23 @@ async def _contains(body: aiohttp.StreamReader, wanted: bytes) -> bool:
 
 
 def _same_endpoint(location: str, target: str, origin: URL, probe: Probe) -> str:
-    """The request target that a redirect leads to. Raises `RedirectRefusedError`: its text shows no query, for it may
-    hold a password."""
+    """Return the request target that a redirect leads to.
+
+    Raises `RedirectRefusedError`, whose text shows no query because it may contain a password.
+    """
     asked = URL(f"{probe.kind}://{probe.host}") if probe.host else origin
     try:
         to = URL(urljoin(f"{asked}{target}", location))
         same = (to.scheme, to.host) == (asked.scheme, asked.host) and to.port in (asked.port, origin.port)
     except ValueError:
-        raise RedirectRefusedError("the redirect leads to what is no URL") from None
+        raise RedirectRefusedError("the redirect leads to an invalid URL") from None
     if not same:
         raise RedirectRefusedError(f"the redirect leads away, to {str(to.origin())[:60] if to.host else to.scheme}")
     return request_target(to.raw_path_qs)
 
 
 class _ConnectionClosedError(OSError):
-    """The endpoint has closed the connection, and is asked no second time."""
+    """The endpoint has closed the connection, and the request is not repeated."""
 
     @override
     def __str__(self) -> str:

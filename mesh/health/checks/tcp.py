@@ -1,7 +1,7 @@
-"""The TCP check: can a connection be made? Also what every check does alike: connect, keep the time, name the failure.
+"""The TCP check: can a connection be made? Also the steps that all checks share: time limit and names of failures.
 
-A prober makes thousands of short connections. Closed the usual way, each would stay in TIME_WAIT for a minute and take
-a port of the worker with it; so every connection is closed by a reset (socket(7), SO_LINGER with a time of 0).
+A prober makes thousands of short connections. Closed in the usual way, each would stay in TIME_WAIT for a minute and
+occupy a port of the worker, so every connection is closed by a reset (socket(7), SO_LINGER with a time of 0).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mesh.util.sockets import LOCAL_ERRNOS, connect_socket
 
 
 async def check_tcp(address: Address, port: int, probe: Probe) -> Verdict:
-    """Healthy if the endpoint accepts a connection within `probe.timeout`. Nothing is sent."""
+    """Succeed if the endpoint accepts a connection within `probe.timeout`. Nothing is sent."""
     return await await_verdict(_ask(address, port), probe.timeout)
 
 
@@ -27,9 +27,9 @@ async def _ask(address: Address, port: int) -> tuple[bool, str]:
 
 
 async def await_verdict(question: Coroutine[None, None, tuple[bool, str]], limit: float) -> Verdict:
-    """Await a question's (ok, reason) for at most `limit` seconds; whatever the network does becomes a verdict.
+    """Await the (ok, reason) of `question` for at most `limit` seconds and return it as a verdict.
 
-    Any other exception is a mistake in the program and is raised.
+    A failure of the network results in a verdict too. Any other exception is a bug and is raised.
     """
     begun = time.perf_counter()  # not the loop's clock, which counts whole milliseconds under uvloop
     try:
@@ -41,7 +41,7 @@ async def await_verdict(question: Coroutine[None, None, tuple[bool, str]], limit
 
 
 def tls_server_name(address: Address, probe: Probe) -> str:
-    """What the certificate must name: `probe.host` without its port, else the address."""
+    """Return the name that the certificate must contain: `probe.host` without its port, or the address if empty."""
     if not probe.host:
         return address
     name, colon, _ = probe.host.rpartition(":")
@@ -49,7 +49,7 @@ def tls_server_name(address: Address, probe: Probe) -> str:
 
 
 def explain_error(error: OSError) -> str:
-    """Why there is no answer, in a few words; empty for a plain timeout, whose length the caller knows."""
+    """Return why there is no answer, in a few words; empty for a plain timeout, whose length the caller knows."""
     match error:
         case ssl.SSLCertVerificationError():
             return f"certificate refused: {error.verify_message.rstrip('.')}"

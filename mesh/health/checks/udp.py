@@ -1,8 +1,8 @@
-"""The UDP check: does a datagram get the reply that is expected?
+"""The UDP check: does a datagram get the expected reply?
 
-UDP has no connection whose making would say anything, so there is no check without something to send and a reply that
-its protocol defines. The socket is connected all the same: the kernel then tells of ICMP errors (udp(7)), and lets in
-only what comes from the endpoint itself.
+UDP has no handshake that would show anything, so the check needs a datagram to send and a protocol that defines a
+reply. The socket is connected all the same: the kernel then reports ICMP errors (udp(7)) and accepts datagrams only
+from the endpoint.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ _SHOWN = 20
 
 
 async def check_udp(address: Address, port: int, probe: Probe) -> Verdict:
-    """Healthy if `probe.send` is answered within `probe.timeout` by a datagram with `probe.expect_reply` in it.
+    """Succeed if `probe.send` is answered within `probe.timeout` by a datagram that contains `probe.expect_reply`.
 
-    It is sent once: a datagram that is lost is a failure, and what thresholds are for. A reply that is not what is
-    expected is a failure at once: a late one of an earlier check cannot come, since each check has a port of its own.
+    It is sent once: a lost datagram is a failure, which the thresholds tolerate. An unexpected reply is a failure
+    immediately: it cannot be a late reply to an earlier check, since each check has its own port.
     """
     return await await_verdict(_ask(address, port, probe), probe.timeout)
 
@@ -39,5 +39,5 @@ async def _ask(address: Address, port: int, probe: Probe) -> tuple[bool, str]:
 
 
 def _shown(reply: bytes) -> str:
-    """The beginning of it, as text with escapes."""
+    """Return the beginning of the reply as text with escapes."""
     return ascii(reply[:_SHOWN].decode("latin-1")) + ("..." if len(reply) > _SHOWN else "")

@@ -1,8 +1,9 @@
-"""Variables in the values of a compose file: `$VAR`, `${VAR}` and the forms with an operator.
+"""Replaces variables in the values of a compose file: `$VAR`, `${VAR}` and the forms with an operator.
 
-Grammar (compose specification, "Interpolation"): `${VAR-x}` x if unset, `${VAR:-x}` x if unset or empty, `${VAR?m}`
-and `${VAR:?m}` an error with the message, `${VAR+x}` and `${VAR:+x}` x if set; `$$` is a dollar sign. x may hold
-variables in turn. Values of variables are not looked into again, so a text grows only as far as it is written.
+Grammar (compose specification, "Interpolation"): `${VAR-x}` is x if VAR is unset, `${VAR:-x}` is x if VAR is unset or
+empty, `${VAR?m}` and `${VAR:?m}` are an error with the message m, `${VAR+x}` and `${VAR:+x}` are x if VAR is set; `$$`
+is a dollar sign. x may contain variables. Values of variables are not interpolated again, so the length of the result
+is bounded.
 """
 
 import re
@@ -17,7 +18,7 @@ _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:?[-?+])(
 
 
 class InterpolationError(MeshError):
-    """A text whose variables cannot be filled in: `reason` says why, `remedy` what to write instead."""
+    """A text whose variables cannot be replaced. `reason` says why, `remedy` what to write instead."""
 
     def __init__(self, code: Code, reason: str, remedy: str) -> None:
         super().__init__(code, f"{reason}; {remedy}")
@@ -26,7 +27,7 @@ class InterpolationError(MeshError):
 
 
 def interpolate(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """The text with its variables filled in, and the names of those that are not set and have no default.
+    """Return the text with its variables replaced, and the names of unset variables without a default.
 
     An unset variable counts as empty. Raises `InterpolationError`.
     """
@@ -46,7 +47,9 @@ def _expand(text: str, env: Mapping[str, str], unset: dict[str, None], depth: in
         parts.append(text[at:dollar])
         match = _DOLLAR.match(text, dollar)
         if match is None:
-            raise InterpolationError(Code.COMPOSE_VARIABLE, "a $ begins no variable", "write $$ for a dollar sign")
+            raise InterpolationError(
+                Code.COMPOSE_VARIABLE, "a $ is not followed by a variable name", "write $$ for a dollar sign"
+            )
         at = match.end()
         if match["escaped"]:
             parts.append("$")
@@ -61,7 +64,7 @@ def _expand(text: str, env: Mapping[str, str], unset: dict[str, None], depth: in
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the brace opened before `start` closes."""
+    """Return the position of the brace that closes the one before `start`."""
     open_braces, at = 1, start
     while at < len(text):
         if text.startswith(("$$", "${"), at):
@@ -80,7 +83,7 @@ def _braced(inside: str, env: Mapping[str, str], unset: dict[str, None], depth: 
     match = _INSIDE.fullmatch(inside)
     if match is None:
         raise InterpolationError(
-            Code.COMPOSE_VARIABLE, "what stands in ${ } is not a variable", "write ${VAR}, ${VAR:-default} or $$"
+            Code.COMPOSE_VARIABLE, "the text inside ${ } is not a variable", "write ${VAR}, ${VAR:-default} or $$"
         )
     name, operator, operand = match["name"], match["operator"], match["operand"]
     if operator is None:

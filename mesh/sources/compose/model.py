@@ -1,4 +1,4 @@
-"""What compose files say, as values that remember where they were written."""
+"""The content of compose files, as values that know where they were written."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -38,24 +38,24 @@ class ComposeService:
     label_where: Mapping[str, str]
     """Full label key -> `FILE:LINE`."""
     endpoints: tuple[ComposeEndpoint, ...] | None
-    """None: the file has no `x-endpoints` for it."""
+    """None if the file has no `x-endpoints` for the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComposeFile:
-    """What one file says."""
+    """The content of one file."""
 
     project: str | None
-    """Its top-level `name:`."""
+    """Its top-level `name:`, or None."""
     services: Mapping[str, ComposeService]
     problems: tuple[Problem, ...]
-    """Each with `where`."""
+    """Each with `where` set."""
     broken: bool = False
-    """The services are not to be relied on: some or all of them are missing."""
+    """The services are not reliable: some or all of them are missing."""
 
 
 def parse_endpoint(text: str) -> tuple[Address, int | None]:
-    """`ADDRESS`, `ADDRESS:PORT`, `[IPV6]` or `[IPV6]:PORT`. Raises `LabelRefusedError`."""
+    """Parse `ADDRESS`, `ADDRESS:PORT`, `[IPV6]` or `[IPV6]:PORT`. Raises `LabelRefusedError`."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text, re.DOTALL)
     if bracketed:
         host, number = bracketed[1], bracketed[2]
@@ -66,7 +66,7 @@ def parse_endpoint(text: str) -> tuple[Address, int | None]:
     try:
         address = ip_address(host)
     except ValueError:
-        remedy = "write ADDRESS, ADDRESS:PORT or [IPV6]:PORT; names are not looked up"
+        remedy = "write ADDRESS, ADDRESS:PORT or [IPV6]:PORT; names are not resolved"
         raise LabelRefusedError(
             Code.COMPOSE_ENDPOINT_ADDRESS, f"{quote_value(host)} is not an address", remedy
         ) from None
@@ -80,7 +80,7 @@ def parse_endpoint(text: str) -> tuple[Address, int | None]:
 
 
 def merge_files(files: Sequence[ComposeFile]) -> dict[str, ComposeService]:
-    """The services of several files: a later file adds and overrides labels and replaces `x-endpoints`."""
+    """Merge the services of several files: a later file adds and overrides labels and replaces `x-endpoints`."""
     services: dict[str, ComposeService] = {}
     for file in files:
         for name, later in file.services.items():
@@ -98,5 +98,5 @@ def _override(earlier: ComposeService, later: ComposeService) -> ComposeService:
 
 
 def project_name(directory: str) -> str:
-    """The project of a file without `name:`: the directory's name as compose normalises it."""
+    """Return the project of a file without `name:`: the directory's name as compose normalises it."""
     return re.sub(r"[^a-z0-9_-]", "", directory.lower()).lstrip("_-") or "default"

@@ -1,12 +1,13 @@
-"""The text of a compose file -> its services with their labels and endpoints, each with its line. No I/O.
+"""Parses the text of a compose file into its services with their labels and endpoints, each with its line. No I/O.
 
-Read is what the mesh needs: `name:`, and of every service `labels` (map and list form) and `x-endpoints`, the
-addresses at which instances of it run although no container engine is asked. Everything else is left alone, `extends`,
-`include` and `label_file` with a warning. A file without `services:` is taken in the old form, services at the top.
+It reads only what the mesh needs: `name:`, and of every service `labels` (map and list form) and `x-endpoints`, the
+addresses of instances that no container engine reports. Everything else is ignored; `extends`, `include` and
+`label_file` are reported with a warning. A file without `services:` is read in the old form, with services at the top
+level.
 
-Two kinds of mistakes are kept apart. One label, endpoint or service that is wrong is left out, the rest counts. A
-file that compose itself would refuse as a whole (no YAML, a key twice, no services) is `broken`: what it no longer
-says must not be taken as removed.
+There are two kinds of errors. A wrong label, endpoint or service is left out, and the rest is used. A file that compose
+itself would refuse as a whole (not YAML, a duplicate key, no services) is `broken`: what is missing from it must not be
+taken as removed.
 """
 
 import re
@@ -42,7 +43,7 @@ _NOT_FOLLOWED = {
 
 
 def read_compose_file(text: str, filename: str, env: Mapping[str, str]) -> ComposeFile:
-    """Read one file; `filename` only names it in messages, `env` fills in the variables. Raises nothing."""
+    """Read one file. `filename` only names it in messages, `env` provides the variables. Raises nothing."""
     reader = _ComposeReader(filename, env)
     try:
         return reader.read(load_graph(text))
@@ -53,7 +54,7 @@ def read_compose_file(text: str, filename: str, env: Mapping[str, str]) -> Compo
 
 
 class _ComposeReader:
-    """Reads one graph; collects what is wrong with it."""
+    """Reads one graph of YAML nodes and collects its problems."""
 
     def __init__(self, filename: str, env: Mapping[str, str]) -> None:
         self.problems: list[Problem] = []
@@ -73,6 +74,7 @@ class _ComposeReader:
                 "write services: and below it the services",
             )
         broken = False
+        # Compose refuses such a file, and a YAML parser would silently drop one of the two values.
         for twice in find_duplicate_keys(root):
             broken = True
             reason = f"the key {quote_value(twice.key)} is on line {twice.first} and again on line {twice.second}"
@@ -122,7 +124,7 @@ class _ComposeReader:
                     Code.COMPOSE_STRUCTURE,
                     entry.line,
                     f"key {escape_unprintable(name)}",
-                    "it is no service",
+                    "it is not a service",
                     "write services: if that is meant",
                 )
         if not services:
@@ -177,7 +179,7 @@ class _ComposeReader:
             Code.COMPOSE_STRUCTURE,
             entry.line,
             f"{subject}, labels",
-            "it is no mapping and no list",
+            "it is neither a mapping nor a list",
             "write KEY: VALUE below it",
         )
         return {}, {}
@@ -235,19 +237,19 @@ class _ComposeReader:
                 self._error(refused.code, line_of(item), subject, refused.reason, refused.remedy)
                 continue
             if endpoints.setdefault(str(endpoint), endpoint) is not endpoint:
-                self._error(Code.WRITTEN_TWICE, line_of(item), subject, f"{endpoint} is there twice", "write it once")
+                self._error(Code.WRITTEN_TWICE, line_of(item), subject, f"{endpoint} is listed twice", "write it once")
         return tuple(endpoints.values())
 
     def _scalar(self, entry: YamlEntry, subject: str, remedy: str, label: str | None = None) -> str | None:
-        """The node as text with its variables filled in; None, and a problem, if that is not possible."""
+        """Return the node as text with its variables replaced; if that is impossible, add a problem and return None."""
         line, node = entry.line, entry.node
         if not isinstance(node, yaml.ScalarNode):
-            self._error(Code.COMPOSE_STRUCTURE, line, subject, "the value is not one text", remedy, label=label)
+            self._error(Code.COMPOSE_STRUCTURE, line, subject, "the value is not a single text", remedy, label=label)
             return None
         text = scalar_text(node)
         if text.lower() != node.value.lower() and not _is_null(node) and (label or "").startswith(LABEL_PREFIXES):
             if is_secret_label(label or ""):
-                reason, remedy = "without quotes the value is a number, and becomes another text", "put it in quotes"
+                reason, remedy = "without quotes the value is a number and becomes another text", "put it in quotes"
             else:
                 reason = f"without quotes {escape_unprintable(node.value)} is a number and becomes {text}"
                 remedy = f"write {quote_value(node.value)} with the quotes"
@@ -271,7 +273,7 @@ class _ComposeReader:
     def _warn_tag(self, entry: YamlEntry, subject: str) -> None:
         if entry.node.tag.startswith("!"):
             reason = f"the tag {escape_unprintable(entry.node.tag)} is not followed"
-            self._warn(Code.COMPOSE_NOT_FOLLOWED, entry.line, subject, reason, "write out what is meant")
+            self._warn(Code.COMPOSE_NOT_FOLLOWED, entry.line, subject, reason, "write the value in full")
 
     def _where(self, line: int) -> str:
         return f"{self._filename}:{line}"

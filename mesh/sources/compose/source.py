@@ -1,11 +1,12 @@
-"""Compose files as a source of instances: `x-endpoints` of a service says where its instances are reached.
+"""Compose files as a source of instances: `x-endpoints` of a service lists where its instances are reached.
 
-For a worker without a container engine to ask: processes under another supervisor, virtual machines, a first try on
-a laptop. The files are looked at once a second, since there is no portable way to be told of a change, and a look
-costs one stat. A file is read only after it has rested a moment: half a file that an editor has written so far may be
-sound YAML with services missing. A file that is broken or gone freezes the last list; it never empties it.
+It is meant for workers without a container engine: processes under another supervisor, virtual machines, a first try on
+a laptop. The files are checked once a second, since there is no portable notification of changes and a check costs one
+stat call per file. A changed file is read only when it has stayed the same for a moment: a file that an editor has
+written in part may be valid YAML with services missing. A file that is broken or gone freezes the last list; it never
+empties it.
 
-Several files are one project, as with `docker compose -f a -f b`: later ones override service by service.
+Several files are one project, as with `docker compose -f a -f b`: later files override earlier ones per service.
 """
 
 import asyncio
@@ -24,14 +25,14 @@ from mesh.model.service import Instance
 from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
 from mesh.sources.compose.parse import read_compose_file
 
-_RESTS_AT_MOST = 20  # a file that never rests is read all the same
+_RESTS_AT_MOST = 20  # after that, a file that still changes is read all the same
 
 
 class ComposeSource:
     """The `Source` of compose files.
 
-    `env` fills in the variables, above a `.env` file beside each file. Times are in seconds: `interval` between two
-    looks, `rest` for which a changed file must stay the same before it is read.
+    `env` provides the variables and takes precedence over the `.env` file beside each file. Times are in seconds:
+    `interval` between two checks, `rest` for which a changed file must stay the same before it is read.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class ComposeSource:
         return self._trouble
 
     def touch(self) -> None:
-        """Read the files at once, changed or not. For the thread of the event loop."""
+        """Read the files immediately, changed or not. Call it in the event loop's thread."""
         self._look.set()
 
     def read(self) -> tuple[tuple[Instance, ...], tuple[Problem, ...]]:
-        """Read the files now: the instances, ordered by id, and the problems. No instances if a file is broken."""
+        """Read the files now: return the instances, ordered by ID, and the problems. No instances if one is broken."""
         listing = _list(self._files, self._env)
         self._take(listing)
         return listing.instances, listing.problems
@@ -80,7 +81,7 @@ class ComposeSource:
             await self._change(before)
 
     def locate(self, instance: Instance, label: str | None) -> str:
-        """`FILE:LINE` of the label, or of the instance's entry in `x-endpoints`."""
+        """Return `FILE:LINE` of the label, or of the instance's entry in `x-endpoints`."""
         service = self._good.services.get(instance.owner)
         if service is None:
             return str(self._files[0])
@@ -94,7 +95,7 @@ class ComposeSource:
             self._good = listing
 
     async def _change(self, known: object) -> None:
-        """Return when a file is no longer as `known` and has come to rest, or at once when touched."""
+        """Return when a file differs from `known` and no longer changes, or immediately after `touch`."""
         while not await self._touched(self._interval):
             now = await asyncio.to_thread(_fingerprint, self._files)
             if now == known:
@@ -118,7 +119,7 @@ class ComposeSource:
 
 
 def load_compose_file(path: Path, env: Mapping[str, str]) -> ComposeFile:
-    """Read one file with the `.env` beside it. A file that cannot be read is a broken one."""
+    """Read one file with the `.env` beside it. A file that cannot be read counts as broken."""
     try:
         known = _environment(path.parent / ".env", env)
         return read_compose_file(path.read_text("utf-8-sig"), str(path), known)
@@ -130,21 +131,21 @@ def load_compose_file(path: Path, env: Mapping[str, str]) -> ComposeFile:
 
 
 def project_of(paths: Sequence[Path], files: Sequence[ComposeFile]) -> str:
-    """The last `name:` in the files, else the name of the first one's directory."""
+    """Return the last `name:` in the files, or the name of the first file's directory if there is none."""
     named = [file.project for file in files if file.project is not None]
     return named[-1] if named else project_name(paths[0].absolute().parent.name)
 
 
 @dataclass(frozen=True, slots=True)
 class _ComposeListing:
-    """What the files say at one time."""
+    """The content of the files at one time."""
 
     instances: tuple[Instance, ...] = ()
     problems: tuple[Problem, ...] = ()
     services: Mapping[str, ComposeService] = field(default_factory=dict)
-    """Owner -> the service."""
+    """By owner."""
     where: Mapping[str, str] = field(default_factory=dict)
-    """Instance id -> `FILE:LINE`."""
+    """Instance ID -> `FILE:LINE`."""
     trouble: CodedText | None = None
 
 
@@ -167,7 +168,7 @@ def _list(paths: Sequence[Path], env: Mapping[str, str]) -> _ComposeListing:
 
 
 def _fingerprint(paths: Sequence[Path]) -> tuple[tuple[int, int, int] | None, ...]:
-    """What changes when a file or its `.env` is written or replaced; None for one that is not there."""
+    """Return a value that changes when a file or its `.env` is written or replaced. It has None for a missing file."""
     return tuple(_stat(file) for path in paths for file in (path, path.parent / ".env"))
 
 
@@ -180,9 +181,9 @@ def _stat(path: Path) -> tuple[int, int, int] | None:
 
 
 def _environment(path: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a `.env` file, if there is one, under those of the process.
+    """Return the variables of a `.env` file, if there is one, overridden by those of the process.
 
-    python-dotenv would fill in `${VAR}` from this process's own environment; here it is `env` that counts.
+    python-dotenv would replace `${VAR}` from this process's own environment; here `env` counts.
     """
     try:
         text = path.read_text("utf-8-sig")

@@ -1,11 +1,11 @@
-"""YAML text -> a graph of nodes that know their line, and the few ways of reading such nodes.
+"""Parses YAML text into a graph of nodes that know their line, and reads such nodes.
 
-The graph is read instead of the values, since every message names the line. In it an alias is the same node again,
-so anchors cost nothing until they are followed; `YamlWalker` follows them within a budget. The text is scanned for its
-depth first: the C parser recurses on the C stack and would take the process with it.
+The code reads the graph instead of the values, since every message names the line. In the graph an alias is the same
+node again, so anchors cost nothing until they are followed; `YamlWalker` follows them within a budget. The nesting
+depth of the text is checked first: the C parser recurses on the C stack and would crash the process.
 
-Scalars become text as compose makes them (yaml.v3 of Go, then fmt.Sprint): `true` and numbers in their shortest
-form, null is empty, quoted ones are as written.
+Scalars become text as compose converts them (yaml.v3 of Go, then fmt.Sprint): `true` and numbers in their shortest
+form, null as empty, quoted scalars as written.
 """
 
 import re
@@ -35,7 +35,7 @@ _RESOLVER = yaml.resolver.Resolver()
 
 
 class YamlError(MeshError):
-    """A text that is no YAML, or none that is read here. `line` and `column` count from 1; column 0: unknown."""
+    """A text that is not YAML or uses an unsupported feature. `line` and `column` count from 1; column 0: unknown."""
 
     def __init__(self, code: Code, line: int, column: int, reason: str, remedy: str) -> None:
         super().__init__(code, f"{line}:{column}: {reason}; {remedy}")
@@ -47,16 +47,16 @@ class YamlError(MeshError):
 
 @dataclass(frozen=True, slots=True)
 class YamlEntry:
-    """What a key of a mapping leads to."""
+    """The value of a key in a mapping."""
 
     line: int
-    """Of the key, where it is written: for what an anchor brought in, there."""
+    """Line of the key. For an entry that an anchor merges in, the line at the anchor."""
     node: yaml.Node
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateKey:
-    """A key that a mapping has twice."""
+    """A key that occurs twice in a mapping."""
 
     key: str
     first: int
@@ -64,7 +64,7 @@ class DuplicateKey:
 
 
 def load_graph(text: str) -> yaml.Node | None:
-    """The root of the one document; None if the text has nothing but comments. Raises `YamlError`."""
+    """Return the root of the only document, or None if the text has nothing but comments. Raises `YamlError`."""
     if len(text) > _TEXT_MAX:
         raise YamlError(
             Code.COMPOSE_NOT_YAML,
@@ -80,10 +80,10 @@ def load_graph(text: str) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         reason = ", ".join(part for part in (error.context, error.problem) if part)
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 0)
-        if "nesting depth" in (error.problem or ""):  # newer versions of libyaml have a limit too, and read ahead
+        if "nesting depth" in (error.problem or ""):  # newer versions of libyaml read ahead and have their own limit
             raise _too_deep(line) from None
         raise YamlError(
-            Code.COMPOSE_NOT_YAML, line, column, f"not YAML: {reason}", "mend the syntax there or just before"
+            Code.COMPOSE_NOT_YAML, line, column, f"not YAML: {reason}", "correct the syntax there or just before"
         ) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
@@ -94,7 +94,7 @@ def load_graph(text: str) -> yaml.Node | None:
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
         raise YamlError(
-            Code.COMPOSE_NOT_YAML, line, 0, "not YAML: half a surrogate pair", "remove the character"
+            Code.COMPOSE_NOT_YAML, line, 0, "not YAML: an unpaired surrogate", "remove the character"
         ) from None
     return root
 
@@ -111,16 +111,17 @@ def _check_depth(text: str) -> None:
 
 
 def _too_deep(line: int) -> YamlError:
-    return YamlError(Code.COMPOSE_NOT_YAML, line, 0, f"it is nested more than {_DEPTH_MAX} deep", "write it flatter")
+    reason = f"it is nested more than {_DEPTH_MAX} levels deep"
+    return YamlError(Code.COMPOSE_NOT_YAML, line, 0, reason, "reduce the nesting")
 
 
 def line_of(node: yaml.Node) -> int:
-    """Where the node begins, counted from 1."""
+    """Return the line where the node begins, counted from 1."""
     return int(node.start_mark.line) + 1
 
 
 def find_duplicate_keys(root: yaml.Node) -> Iterator[DuplicateKey]:
-    """The keys that any mapping of the graph has twice."""
+    """Yield the keys that occur twice in any mapping of the graph."""
     seen, waiting = set(), [root]
     while waiting:
         node = waiting.pop()
@@ -153,9 +154,9 @@ class YamlWalker:
         self._merging: set[int] = set()
 
     def entries(self, node: yaml.MappingNode) -> dict[str, YamlEntry]:
-        """The mapping with its merge keys filled in (yaml.org/type/merge.html): own keys win, earlier ones over later.
+        """Return the mapping with its merge keys resolved (yaml.org/type/merge.html): own keys win, then earlier ones.
 
-        Raises `YamlError` for a key or a merge that cannot be read, and when aliases multiply beyond measure.
+        Raises `YamlError` for a key or a merge that cannot be read, and if aliases expand beyond the budget.
         """
         if id(node) in self._merging:
             raise YamlError(
@@ -197,7 +198,7 @@ class YamlWalker:
         return {**merged, **own}
 
     def items(self, node: yaml.SequenceNode) -> Iterator[yaml.Node]:
-        """The items of a list. Raises `YamlError` like `entries`."""
+        """Yield the items of a list. Raises `YamlError` like `entries`."""
         for item in node.value:
             self._spend(item)
             yield item
@@ -210,7 +211,7 @@ class YamlWalker:
                 Code.COMPOSE_NOT_YAML,
                 line_of(node),
                 0,
-                "<< merges what is not a mapping",
+                "<< merges a value that is not a mapping",
                 "write an alias such as *defaults",
             )
         return mappings
@@ -219,11 +220,11 @@ class YamlWalker:
         self._left -= 1
         if self._left < 0:
             reason = f"aliases expand to more than {_ENTRIES_MAX} entries"
-            raise YamlError(Code.COMPOSE_NOT_YAML, line_of(node), 0, reason, "write what is meant in full")
+            raise YamlError(Code.COMPOSE_NOT_YAML, line_of(node), 0, reason, "write the entries without aliases")
 
 
 def scalar_text(node: yaml.ScalarNode) -> str:
-    """The scalar as the text that compose makes of it."""
+    """Return the scalar as the text that compose makes of it."""
     text: str = node.value
     if node.style or (node.tag == _STRING and _implicit_tag(text) != _STRING):  # quoted, a block, or with !!str
         return text

@@ -1,4 +1,4 @@
-"""The engine's API, as far as it is used: who is asked, what its answers are, and what its failures mean."""
+"""The parts of the engine's API that are used: requests, responses, events, and the meaning of failures."""
 
 import asyncio
 import socket
@@ -15,24 +15,24 @@ from mesh.sources.docker.events import StopConfig, stop_config_of
 from mesh.sources.docker.messages import ContainerDetails, ContainerSummary, DockerEvent, DockerNetwork
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds that the engine gets for an answer; events have all the time there is."""
+"""Seconds that the engine has to answer a request. The stream of events has no limit."""
 
 CLIENT_ERRORS = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError)
-"""What an engine that is gone, restarts, hangs or answers nonsense makes of a call."""
+"""Exceptions of a call to an engine that is gone, restarts, hangs or sends an invalid response."""
 
 _SURPRISES = (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
-"""What the client makes of an answer that has not the form it takes for granted."""
+"""Exceptions of the client library if a response does not have the form that it expects."""
 
 _FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "NetworkSettings")
 
 
 class NotDockerError(ValueError):
-    """The answer is none of a Docker engine: another program listens there."""
+    """The response is not from a Docker engine: another program listens there."""
 
 
 @contextmanager
 def translate_surprises() -> Iterator[None]:
-    """Around calls of the client, and nothing of ours: what it stumbles over is the engine's, a `NotDockerError`."""
+    """Raise `NotDockerError` for unexpected responses. Use it around calls of the client library only."""
     try:
         yield
     except _SURPRISES as error:
@@ -41,7 +41,7 @@ def translate_surprises() -> Iterator[None]:
 
 @asynccontextmanager
 async def open_client(url: str, answer: float = REQUEST_TIMEOUT) -> AsyncIterator[aiodocker.Docker]:
-    """A client of the engine; nothing is asked yet."""
+    """Open a client of the engine. No request is sent yet."""
     docker = aiodocker.Docker(url, timeout=aiohttp.ClientTimeout(total=answer))
     try:
         yield docker
@@ -50,21 +50,21 @@ async def open_client(url: str, answer: float = REQUEST_TIMEOUT) -> AsyncIterato
 
 
 async def list_containers(docker: aiodocker.Docker) -> list[ContainerSummary]:
-    """The containers that run, paused ones included. Raises `CLIENT_ERRORS`."""
+    """Return the running containers, including paused ones. Raises `CLIENT_ERRORS`."""
     with translate_surprises():
         found = await docker.containers.list()
     return [msgspec.convert({name: one[name] for name in _FIELDS if name in one}, ContainerSummary) for one in found]
 
 
 async def list_network_drivers(docker: aiodocker.Docker) -> dict[str, str]:
-    """Network name -> its driver. Raises `CLIENT_ERRORS`."""
+    """Return the driver of each network, by network name. Raises `CLIENT_ERRORS`."""
     with translate_surprises():
         found = await docker.networks.list()
     return {network.name: network.driver for network in msgspec.convert(found, list[DockerNetwork])}
 
 
 async def inspect_stop_config(docker: aiodocker.Docker, id: str) -> StopConfig | None:
-    """How a container wants to be stopped; None: it is gone. Raises `CLIENT_ERRORS`."""
+    """Return how a container is to be stopped, or None if it is gone. Raises `CLIENT_ERRORS`."""
     try:
         with translate_surprises():
             shown = await docker.containers.container(id).show()
@@ -76,18 +76,21 @@ async def inspect_stop_config(docker: aiodocker.Docker, id: str) -> StopConfig |
 
 
 class EventStream:
-    """The events of one request, in their order."""
+    """The events of one request, in order."""
 
     def __init__(self, heard: asyncio.Queue[dict[str, Any] | None], request: asyncio.Task[None]) -> None:
         self._heard = heard
         self._request = request
 
     def poke(self) -> None:
-        """Make `some` return, with nothing if nothing came."""
+        """Make `some` return, with an empty list if no event came."""
         self._heard.put_nowait({})
 
     async def some(self) -> list[DockerEvent]:
-        """At least one event, and all that came with it. Raises `CLIENT_ERRORS` when the stream has ended."""
+        """Return at least one event and all that came with it; empty after `poke`.
+
+        Raises `CLIENT_ERRORS` when the stream has ended.
+        """
         found: list[DockerEvent] = []
         while not found or not self._heard.empty():
             raw = await self._heard.get()
@@ -100,7 +103,7 @@ class EventStream:
         return found
 
     async def all(self) -> list[DockerEvent]:
-        """Every event of a request that ends by itself. Raises `CLIENT_ERRORS`."""
+        """Return every event of a request that ends by itself. Raises `CLIENT_ERRORS`."""
         found = []
         while (raw := await self._heard.get()) is not None:
             found.append(msgspec.convert(raw, DockerEvent))
@@ -108,7 +111,7 @@ class EventStream:
         return found
 
     def _ended(self) -> None:
-        """Raises what ended the request, if anything did; one that goes on has said `null`, which ends nothing."""
+        """Raise the error that ended the request, if any. A request that still runs has sent `null`."""
         if self._request.done():
             with translate_surprises():
                 self._request.result()
@@ -116,7 +119,7 @@ class EventStream:
 
 @asynccontextmanager
 async def open_events(docker: aiodocker.Docker, *, filters: str, **span: float) -> AsyncIterator[EventStream]:
-    """Ask for events; `since` and `until` are seconds of the engine's clock."""
+    """Request events. `since` and `until` are seconds of the engine's clock."""
     heard = docker.events.channel.subscribe()
     params: Any = {name: f"{seconds:.6f}" for name, seconds in span.items()}
     request = asyncio.get_running_loop().create_task(docker.events.run(filters=filters, **params), name="docker events")
@@ -128,23 +131,23 @@ async def open_events(docker: aiodocker.Docker, *, filters: str, **span: float) 
 
 
 def explain_failure(error: BaseException, answer: float = REQUEST_TIMEOUT) -> str:
-    """What is wrong with the engine, and what to do."""
+    """Return what is wrong with the engine, and what to do."""
     text = str(error) or type(error).__name__
     if "Permission denied" in text:
         return "permission denied; run as root or in the group docker"
     if isinstance(error, aiodocker.DockerError) and error.status == 900:
         return "it does not answer; start it, or set [source.docker] socket"
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "it ended the stream of its events"
+        return "it closed the stream of events"
     if isinstance(error, TimeoutError):
-        return f"no answer in {answer:g} s; see its log"
+        return f"no answer in {answer:g} s; check its log"
     if isinstance(error, (NotDockerError, msgspec.MsgspecError, aiohttp.ContentTypeError)):
-        return f"it answered what is not understood ({text}); is it a Docker engine of API 1.41 or later?"
+        return f"its response is not understood ({text}); check that it is a Docker engine with API 1.41 or later"
     return text
 
 
 def outbound_address(version: int) -> Address | None:
-    """The address from which this host would reach the outside; None: it would not. Nothing is sent."""
+    """Return the address from which this host reaches other networks, or None without a route. Nothing is sent."""
     family, outside = (socket.AF_INET, "192.0.2.1") if version == 4 else (socket.AF_INET6, "2001:db8::1")
     with socket.socket(family, socket.SOCK_DGRAM) as asked:
         try:

@@ -1,7 +1,7 @@
-"""What is done to containers: stop them, signal them.
+"""Stops containers and sends signals to them.
 
-Apart from the source, which only looks: this has a connection of its own, so that a stop that takes half a minute holds
-up no event.
+It is separate from the source, which only reads, and has its own connection, so that a stop that takes half a minute
+does not delay events.
 """
 
 from collections.abc import Callable
@@ -13,30 +13,32 @@ from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_clie
 from mesh.sources.docker.source import DockerSource
 
 _GONE = frozenset({404, 409})
-"""No such container; it does not run."""
+"""HTTP statuses: no such container; it does not run."""
 _STOPPED = 3600.0
-"""Seconds; a container ends when it has ended, or when its own stop timeout is over and the engine kills it."""
+"""Seconds. The call returns when the container has ended, at the latest when the engine kills it after its stop
+timeout.
+"""
 
 
 class DockerEngine:
-    """The containers behind the endpoints of one `DockerSource`. Endpoint ids end in the container's."""
+    """Stops and signals the containers behind a `DockerSource`'s endpoints. Endpoint IDs end in the container's ID."""
 
     def __init__(self, url: str, source: DockerSource, failure: Callable[[Code, str], Exception]) -> None:
-        """`failure` makes what is raised, of a code and words for the user, when the engine cannot do what is asked."""
+        """`failure` makes the exception to raise, from a code and a message, if the engine does not do what it must."""
         self._url = url
         self._source = source
         self._failure = failure
 
     def find(self, name: str) -> str | None:
-        """The endpoint of a container by its name or id, or by the endpoint's id; None: there is none."""
+        """Return the endpoint of a container by its name or ID, or by the endpoint's ID; None if there is none."""
         return self._source.find(name)
 
     def forgive(self, endpoint: str) -> None:
-        """Forget that it was sent a signal that should end it."""
+        """Forget that the endpoint was sent a signal that should end it."""
         self._source.forgive(endpoint)
 
     async def stop(self, endpoint: str) -> None:
-        """Stop the container; returns when it has stopped."""
+        """Stop the container and wait until it has stopped."""
         try:
             async with open_client(self._url, _STOPPED) as docker:
                 await docker.containers.container(_container(endpoint)).stop()
@@ -45,7 +47,7 @@ class DockerEngine:
             raise self._failure(Code.CONTAINER_NOT_STOPPED, reason) from error
 
     async def signal(self, container: str, signal: str) -> None:
-        """Send a signal; a container that is gone is no error."""
+        """Send a signal. A container that is gone is no error."""
         try:
             async with open_client(self._url) as docker:
                 await docker.containers.container(container).kill(signal=signal)

@@ -1,9 +1,9 @@
-"""What an event of the engine means. Pure.
+"""Decides what an event of the engine means. Pure.
 
-Stopping begins before any event: the engine signals the process first and tells of it then, a millisecond or two
-later. What can be made of it is decided by the signal: the container's stop signal or SIGKILL is the beginning of its
-end, and new connections go elsewhere at once; others (HUP, USR1) are between the operator and the application. A
-container whose stop signal is `DRAIN_SIGNAL` is one that asked to be drained first.
+A stop begins before its event: the engine signals the process first and reports it a millisecond or two later. The
+signal decides: the container's stop signal or another terminating signal begins its end, and new connections go
+elsewhere immediately; others (HUP, USR1) concern only the application. A container whose stop signal is `DRAIN_SIGNAL`
+asks to be drained first.
 """
 
 import re
@@ -15,9 +15,9 @@ from mesh.sources.docker.instances import has_mesh_label
 from mesh.sources.docker.messages import ContainerDetails, DockerEvent
 
 DRAIN_SIGNAL = signal.SIGCONT
-"""As `--stop-signal`: drain me first. Ignored by any process that runs, and almost none handles it: signal(7)."""
+"""As `--stop-signal`: drain me first. A running process ignores it, and almost no program handles it: signal(7)."""
 TERMINATING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-"""Ends a process that does nothing about it."""
+"""Signals that end a process which does not handle them."""
 WATCHED_ACTIONS = (
     "start",
     "kill",
@@ -30,34 +30,34 @@ WATCHED_ACTIONS = (
     "connect",
     "disconnect",
 )
-"""What is asked for."""
+"""Actions to request from the engine."""
 
 
 class EventMeaning(Enum):
-    """What to do about an event."""
+    """The action to take for an event."""
 
     NOTHING = auto()
     LOOK = auto()
-    """List again."""
+    """List the containers again."""
     BEGUN = auto()
-    """Its process is a new one: list, and forget what was known of the last one."""
+    """The container has a new process: list again, and forget what was known of the previous process."""
     ENDED = auto()
-    """Its process is gone: list, and forget what was known of it."""
+    """The container's process is gone: list again, and forget what was known of it."""
     STOPPING = auto()
-    """It was sent a signal that ends it."""
+    """The container was sent a signal that ends it."""
     DRAIN_FIRST = auto()
-    """It was sent the drain signal as its stop signal."""
+    """The container was sent the drain signal as its stop signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopConfig:
-    """How a container wants to be stopped."""
+    """How a container is to be stopped."""
 
     signal: int = signal.SIGTERM
     seconds: float = 10.0
-    """Between the signal and SIGKILL."""
+    """Time between the signal and SIGKILL."""
     started_at: str = ""
-    """Tells one process of the container from the next."""
+    """Distinguishes the successive processes of a container."""
 
     @property
     def drains_first(self) -> bool:
@@ -66,7 +66,7 @@ class StopConfig:
 
 
 def stop_config_of(inspected: ContainerDetails) -> StopConfig:
-    """What the engine knows of a container's end; an unknown signal is taken for SIGTERM, as the engine does."""
+    """Return the stop configuration of a container. An unknown signal counts as SIGTERM, as the engine does."""
     config = inspected.config
     seconds = 10.0 if config.stop_timeout is None else float(config.stop_timeout)
     number = signal_number(config.stop_signal or "") or signal.SIGTERM
@@ -74,7 +74,7 @@ def stop_config_of(inspected: ContainerDetails) -> StopConfig:
 
 
 def signal_number(text: str) -> int | None:
-    """`15`, `TERM` or `SIGTERM` -> 15; None if it is none of them."""
+    """Convert `15`, `TERM` or `SIGTERM` to 15; None if it is none of these forms."""
     if re.fullmatch(r"[0-9]{1,2}", text, re.ASCII):
         return int(text)
     try:
@@ -84,7 +84,7 @@ def signal_number(text: str) -> int | None:
 
 
 def event_meaning(event: DockerEvent, ending: StopConfig | None) -> EventMeaning:
-    """What to do about an event; `ending` is that of the container, None if it is not known."""
+    """Return the action for an event. `ending` is the container's stop configuration, or None if it is not known."""
     attributes = event.actor.attributes or {}
     if event.type == "network":
         return EventMeaning.LOOK

@@ -1,8 +1,8 @@
-"""Commands inside containers, by the engine's exec.
+"""Runs commands inside containers by the engine's exec.
 
-The engine has no time-out for them and no way to end them. So the command runs under a shell that first says its own
-number, as a process group of its own, and when the command is done ends what it left in the background. When its time
-is over, or nobody wants to know any more, a second exec kills the group.
+The engine has no timeout for them and cannot end them. So the command runs under a shell, in its own process group,
+that first prints its process ID and, when the command is done, ends the processes left in the background. When the time
+is over, or the call is cancelled, a second exec kills the group.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from mesh.sources.docker.client import CLIENT_ERRORS, open_client, translate_sur
 log = logging.getLogger("vipmesh")
 
 MAX_OUTPUT_BYTES = 4096
-"""Octets of the output that are kept; the rest is read and dropped."""
+"""Bytes of the output that are kept; the rest is read and dropped."""
 START_TIMEOUT = 10.0
-"""Seconds that the engine gets to start a command and to say how it ended; none of it is the endpoint's time."""
+"""Seconds that the engine has to start a command and to report its end. They do not count as the endpoint's time."""
 
 _STDOUT = 1
 _MOMENT = 0.02
 _SHELL = "/bin/sh"
 _RUN = (_SHELL, "-c", 'echo $$; (eval "$1"); status=$?; trap "" TERM; kill -TERM "-$$" 2>/dev/null; exit $status', "sh")
-"""In a shell of its own within the shell: a command may call `exit`."""
+"""The command runs in a subshell, because it may call `exit`."""
 _KILL = (_SHELL, "-c", 'kill -9 "-$1"', "sh")
 
 
@@ -38,16 +38,16 @@ class _ExecStatus(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class DockerExec:
-    """Runs commands in the containers of one engine. Endpoint ids end in the container's."""
+    """Runs commands in the containers of one engine. Endpoint IDs end in the container's ID."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def run(self, endpoint: str, command: str, seconds: float) -> tuple[int, str] | None:
-        """The exit status and the beginning of the output.
+        """Run a command and return its exit status and the beginning of its output.
 
-        Raises `TimeoutError` if it took longer than so many seconds; what is left of it is ended. None: the engine
-        could not run it, because it does not answer or the container is not in a state for it.
+        Return None if the engine could not run it, because the engine does not answer or the container is not in a
+        suitable state. Raises `TimeoutError` if it took longer than `seconds`; what is left of it is killed.
         """
         id = endpoint.rpartition("/")[2]
         try:
@@ -61,7 +61,7 @@ class DockerExec:
 
 
 class _CommandTimeoutError(Exception):
-    """Not a `TimeoutError`: that would be the engine's."""
+    """The command took too long. Not a `TimeoutError`, which would mean that the engine did."""
 
 
 async def _run(
@@ -77,7 +77,7 @@ async def _run(
         async with asyncio.timeout(seconds):
             while (message := await stream.read_out()) is not None:
                 data = message.data
-                if message.stream == _STDOUT and not number.endswith(b"\n"):  # errors may come before it
+                if message.stream == _STDOUT and not number.endswith(b"\n"):  # standard error may come before it
                     line, end, data = data.partition(b"\n")
                     number += line + end
                 output += data[: MAX_OUTPUT_BYTES - len(output)]
@@ -98,7 +98,7 @@ async def _run(
 
 
 async def _status(process: Exec) -> int:
-    """How it ended; its output ends a moment before the engine knows that."""
+    """Return the exit status. The engine knows it a moment after the end of the output."""
     while True:
         with translate_surprises():
             shown = await process.inspect()
@@ -109,11 +109,11 @@ async def _status(process: Exec) -> int:
 
 
 async def _end(container: aiodocker.containers.DockerContainer, line: bytes) -> None:
-    """Kill the process group that a command began; the line has its number."""
+    """Kill the process group of a command. `line` contains the group's ID."""
     number = line.strip().decode(errors="replace")
     if not number.isdecimal():
         log.warning(
-            "a command in %s has not begun in its time, and cannot be ended",
+            "a probe command in container %s did not start within its timeout and cannot be ended",
             container.id[:12],
             extra=Code.PROBE_COMMAND_STUCK.extra,
         )
@@ -122,7 +122,7 @@ async def _end(container: aiodocker.containers.DockerContainer, line: bytes) -> 
         await _run(container, (*_KILL, number), START_TIMEOUT, may_hang=False)
     except (*CLIENT_ERRORS, _CommandTimeoutError) as error:
         log.warning(
-            "a command in %s could not be ended: %s",
+            "a probe command in container %s could not be ended: %s",
             container.id[:12],
             error,
             extra=Code.PROBE_COMMAND_STUCK.extra,

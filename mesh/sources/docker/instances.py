@@ -1,10 +1,10 @@
-"""What the engine lists -> instances. Pure.
+"""Converts the containers that the engine lists into instances. Pure.
 
-The containers of one service are told by whoever made them: compose and swarm label their containers with project and
-service. Containers that somebody ran by hand are one service when they have the same first routing name, so that
-`docker run` a second time adds an endpoint.
+Compose and swarm label their containers with project and service, and these say which containers belong to the same
+service. Containers that were started by hand are one service if they have the same first routing name, so that a second
+`docker run` adds an endpoint.
 
-An endpoint is reached where `InstanceRules` says: at the container's own address, or at the worker's address and the
+`InstanceRules` decide where an endpoint is reached: at the container's own address, or at the worker's address and the
 port that the worker publishes for it.
 """
 
@@ -23,40 +23,40 @@ from mesh.model.service import Address, DrainReason, Health, HostPort, Instance,
 from mesh.sources.docker.messages import ContainerSummary, NetworkAttachment
 
 MAX_LABELS = 256
-"""Labels of ours on one container; more is no declaration but an attack or a mistake."""
+"""Labels of the mesh on one container; more of them are an attack or a mistake."""
 MAX_LABEL_LENGTH = 4096
-"""Characters of a label of ours and its value."""
+"""Characters of a label of the mesh and its value."""
 
 _PROJECT, _SERVICE, _ONE_OFF = "com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.oneoff"
 _STACK, _SWARM = "com.docker.stack.namespace", "com.docker.swarm.service.name"
 _OWNER_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 _WORKER_HAS_NO_WAY = frozenset({"overlay"})
-"""Drivers whose addresses only containers can reach."""
+"""Network drivers whose addresses only containers can reach."""
 _OTHERS_HAVE_NO_WAY = frozenset({"bridge", "overlay", "nat"})
-"""Drivers whose addresses no other worker can reach, unless somebody routes to them."""
+"""Network drivers whose addresses other workers cannot reach unless there are routes to them."""
 _CHAIN = 8
-"""Containers that share the network of one that shares ... : no more steps than that."""
+"""Maximum length of a chain of containers of which each uses the network of the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceRules:
-    """What does not depend on the containers."""
+    """Inputs that do not depend on the containers."""
 
     domain: Name
-    """Completes bare routing names."""
+    """Appended to routing names without a dot."""
     endpoint_address: EndpointAddress = EndpointAddress.AUTO
     alone: bool = True
-    """No other worker sends to these endpoints."""
+    """Whether no other worker sends traffic to these endpoints."""
     worker: Address | None = None
-    """This worker's address; None: not known."""
+    """This worker's address, or None if it is not known."""
     version: int = 4
-    """4 or 6: that of the VIPs, since connections are not translated from one to the other."""
+    """IP version of the VIPs, 4 or 6. Connections are not translated between versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerHistory:
-    """What the list does not tell: drains by container id, and containers that were healthy since they started."""
+    """Facts that the list lacks: drains by container ID, and containers that were healthy since their start."""
 
     drains: Mapping[str, DrainReason] = field(default_factory=dict)
     healthy: Collection[str] = ()
@@ -64,15 +64,15 @@ class ContainerHistory:
 
 @dataclass(frozen=True, slots=True)
 class InstanceListing:
-    """What runs, as the mesh sees it."""
+    """The instances on this worker."""
 
     instances: tuple[Instance, ...] = ()
-    """In order of their id."""
+    """In order of their ID."""
     problems: tuple[Problem, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
-    """Instance id -> container name."""
+    """Instance ID -> container name."""
     containers: Mapping[str, str] = field(default_factory=dict)
-    """Container id -> instance id."""
+    """Container ID -> instance ID."""
 
 
 class _ContainerRefusedError(MeshError):
@@ -84,7 +84,7 @@ class _ContainerRefusedError(MeshError):
 def read_instances(
     containers: Sequence[ContainerSummary], drivers: Mapping[str, str], rules: InstanceRules, known: ContainerHistory
 ) -> InstanceListing:
-    """The instances among the containers, and what is wrong with the others. `drivers`: network name -> its driver."""
+    """Return the instances among the containers, and the problems of the rest. `drivers`: network name -> driver."""
     everything = {container.id: container for container in containers}
     instances: list[Instance] = []
     problems: list[Problem] = []
@@ -107,18 +107,18 @@ def read_instances(
 
 
 def has_mesh_label(labels: Mapping[str, str] | None) -> bool:
-    """Whether any label is ours."""
+    """Return whether any label has a prefix of the mesh."""
     return any(key.startswith(LABEL_PREFIXES) for key in labels or ())
 
 
 def container_name(container: ContainerSummary) -> str:
-    """The container's own name; names that links gave it have a slash more."""
+    """Return the container's own name. Names from links contain another slash."""
     own = [name.removeprefix("/") for name in container.names or () if "/" not in name.removeprefix("/")]
     return own[0] if own else container.id[:12]
 
 
 def container_health(container: ContainerSummary) -> Health | None:
-    """What the container's own HEALTHCHECK says; None: it has none."""
+    """Return the health by the container's own HEALTHCHECK, or None if it has none."""
     match = _HEALTH.search(container.status)
     return Health(match[1]) if match else None
 
@@ -136,7 +136,7 @@ def _instance(
     if len(labels) > MAX_LABELS or any(len(key) + len(value) > MAX_LABEL_LENGTH for key, value in labels.items()):
         raise _ContainerRefusedError(
             Code.CONTAINER_UNUSABLE,
-            f"it has {len(labels)} labels of the mesh or one that is too long",
+            f"it has {len(labels)} labels of the mesh, or one of them is too long",
             f"give it at most {MAX_LABELS}, each of at most {MAX_LABEL_LENGTH} characters",
         )
     owner, parsed = _declared(container, labels, rules.domain)
@@ -145,7 +145,7 @@ def _instance(
     address, host_ports = _place(container, parsed.service, everything, drivers, rules)
     health = container_health(container)
     if health is Health.STARTING and container.id in known.healthy:
-        health = Health.HEALTHY  # the engine was restarted and begins to count anew; the process is the same
+        health = Health.HEALTHY  # the engine was restarted and counts from zero again; the process is the same
     drain = DrainReason.PAUSED if container.state == "paused" else known.drains.get(container.id)
     id = f"{owner}/{container.id[:12]}"
     found = Instance(
@@ -155,12 +155,12 @@ def _instance(
 
 
 def _is_one_off(container: ContainerSummary) -> bool:
-    """Made by `docker compose run`: it has the labels of its service and is not one of its instances."""
+    """Return whether `docker compose run` made it: it has the service's labels but is not one of its instances."""
     return (container.labels or {}).get(_ONE_OFF, "").lower() == "true"
 
 
 def _declared(container: ContainerSummary, labels: Mapping[str, str], domain: Name) -> tuple[str, ParsedLabels]:
-    """The owner, and what the labels declare."""
+    """Return the owner, and what the labels declare."""
     given = container.labels or {}
     project, service = given.get(_PROJECT), given.get(_SERVICE)
     if _SWARM in given:
@@ -170,8 +170,8 @@ def _declared(container: ContainerSummary, labels: Mapping[str, str], domain: Na
             if not _OWNER_PART.fullmatch(part):
                 raise _ContainerRefusedError(
                     Code.CONTAINER_UNUSABLE,
-                    f"its project or service is called {escape_unprintable(part)[:80]!r}",
-                    "let compose label it, or remove that",
+                    f"its project or service name {escape_unprintable(part)[:80]!r} is not valid",
+                    "let Compose set this label, or remove it",
                 )
         owner = f"{project}/{service}"
         return owner, parse_labels(labels, owner=owner, subject=f"service {service}", domain=domain)
@@ -192,7 +192,7 @@ def _place(
     drivers: Mapping[str, str],
     rules: InstanceRules,
 ) -> tuple[Address, tuple[HostPort, ...]]:
-    """The address, and the ports that differ from the container's."""
+    """Return the address, and the ports that differ from the container's."""
     container = _network_of(container, everything)
     attached = container.network_settings.networks or {}
     if "host" in attached or container.host_config.network_mode == "host":
@@ -212,7 +212,7 @@ def _place(
 
 
 def _network_of(container: ContainerSummary, everything: Mapping[str, ContainerSummary]) -> ContainerSummary:
-    """The container whose network it uses, mostly its own."""
+    """Return the container whose network it uses, usually itself."""
     for _ in range(_CHAIN):
         mode = container.host_config.network_mode
         if not mode.startswith("container:"):
@@ -224,7 +224,7 @@ def _network_of(container: ContainerSummary, everything: Mapping[str, ContainerS
     raise _ContainerRefusedError(
         Code.CONTAINER_UNUSABLE,
         "the container whose network it shares does not run",
-        "start that one, then this one again",
+        "start that container, then restart this one",
     )
 
 
@@ -234,7 +234,7 @@ def _addresses(
     drivers: Mapping[str, str],
     rules: InstanceRules,
 ) -> Iterator[tuple[Address, str]]:
-    """Its addresses that this worker can reach, with the driver of their network, the preferred one first."""
+    """Yield its addresses that this worker can reach, with the driver of their network, the preferred one first."""
 
     def preference(name: str) -> tuple[bool, bool, str]:
         first = "bridge" if container.host_config.network_mode == "default" else container.host_config.network_mode

@@ -1,6 +1,6 @@
-"""What the engine's API answers, as far as it is read: Docker Engine API v1.41, which newer engines answer, too.
+"""The responses of the engine's API that are read: Docker Engine API v1.41, which newer engines support too.
 
-Decoded once, at the edge, into typed values: an engine that answers something else is told from one that runs nothing.
+They are decoded once, at the edge, into typed values, so that an unexpected response is never taken for an empty list.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import msgspec
 
 
 class DockerMessage(msgspec.Struct, frozen=True, rename="pascal"):
-    """Keys are in Pascal case; what is not listed is not looked at."""
+    """A JSON object with keys in Pascal case. Fields that are not declared are ignored."""
 
 
 class ContainerPort(DockerMessage, frozen=True):
@@ -22,20 +22,20 @@ class ContainerPort(DockerMessage, frozen=True):
 
 
 class NetworkAttachment(DockerMessage, frozen=True):
-    """A container on one network."""
+    """The addresses of a container on one network."""
 
     ip_address: str = msgspec.field(default="", name="IPAddress")
     ip6_address: str = msgspec.field(default="", name="GlobalIPv6Address")
 
 
 class HostConfig(DockerMessage, frozen=True):
-    """How a container was created."""
+    """Settings from the creation of a container."""
 
     network_mode: str = "default"
 
 
 class ContainerNetworks(DockerMessage, frozen=True):
-    """The networks of one container, by their name."""
+    """The networks of one container, by network name."""
 
     networks: Mapping[str, NetworkAttachment | None] | None = None
 
@@ -47,7 +47,7 @@ class ContainerSummary(DockerMessage, frozen=True):
     state: str
     names: list[str] | None = None
     status: str = ""
-    """For people, and the only place of the list that tells of the health: `Up 3 seconds (healthy)`."""
+    """Text for people, and the only field of the list that contains the health: `Up 3 seconds (healthy)`."""
     labels: Mapping[str, str] | None = None
     ports: list[ContainerPort] | None = None
     host_config: HostConfig = HostConfig()
@@ -62,7 +62,7 @@ class DockerNetwork(DockerMessage, frozen=True):
 
 
 class ContainerConfig(DockerMessage, frozen=True):
-    """What a container was told about its end."""
+    """How a container is to be stopped."""
 
     stop_signal: str | None = None
     """`SIGTERM`, `TERM` or `15`; None: SIGTERM."""
@@ -71,7 +71,7 @@ class ContainerConfig(DockerMessage, frozen=True):
 
 
 class ContainerState(DockerMessage, frozen=True):
-    """A container's process."""
+    """The process of a container."""
 
     started_at: str = ""
 
@@ -85,11 +85,11 @@ class ContainerDetails(DockerMessage, frozen=True):
 
 
 class EventActor(msgspec.Struct, frozen=True, rename="pascal"):
-    """Whom an event is about."""
+    """The object that an event is about."""
 
     id: str = msgspec.field(default="", name="ID")
     attributes: Mapping[str, str] | None = None
-    """The container's labels, its name, and what belongs to the event."""
+    """The container's labels, its name, and further data of the event."""
 
 
 class DockerEvent(msgspec.Struct, frozen=True):
@@ -100,4 +100,4 @@ class DockerEvent(msgspec.Struct, frozen=True):
     """`start`, `kill`, `health_status: healthy`."""
     actor: EventActor = msgspec.field(default=EventActor(), name="Actor")
     nanoseconds: int = msgspec.field(default=0, name="timeNano")
-    """Of the engine's clock, since 1970."""
+    """Time by the engine's clock, since 1970."""

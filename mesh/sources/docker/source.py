@@ -1,12 +1,13 @@
-"""A Docker engine as a source of instances: by its events, and by lists that make up for what events miss.
+"""A Docker engine as a source of instances: its events, and lists that make up for missed events.
 
-One list at the beginning, then the stream of events from the moment before it, so that nothing falls between; an event
-is a reason to list again, which costs a millisecond or two, except for a signal that ends a container: what it says is
-taken at once, since the process is ending already. Lists come again every `RELIST_INTERVAL` seconds, and a moment after
-an event: the engine tells of some changes before its own lists show them.
+It lists the containers once and then follows the stream of events from just before that list, so that nothing is
+missed. An event is a reason to list again, which takes a millisecond or two. The exception is a signal that ends a
+container: it takes effect immediately, since the process is already ending. The list is also repeated every
+`RELIST_INTERVAL` seconds, and a moment after an event, because the engine reports some changes before its own lists
+show them.
 
-What the engine forgets over a restart (its events are kept in memory) is made up for by a list; an engine that does not
-answer leaves the last list in force.
+Events are lost when the engine restarts (it keeps them in memory); a list makes up for them. While the engine does not
+answer, the last list stays in force.
 """
 
 import asyncio
@@ -52,27 +53,29 @@ from mesh.util.backoff import Backoff
 log = logging.getLogger("vipmesh")
 
 RELIST_INTERVAL = 30.0
-"""Seconds after which everything is listed although no event came."""
+"""Seconds after which everything is listed even without an event."""
 SETTLE_DELAY = 0.1
-"""Seconds after an event until the engine's lists show it for certain."""
+"""Seconds after an event until the engine's lists are sure to show it."""
 SIGNAL_HISTORY = 300.0
-"""Seconds of the past whose signals still count when the engine is first asked: stops that are under way."""
+"""Seconds before the first request whose signals still count, for stops that are in progress."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-"""Seconds between two tries to reach an engine that does not answer: doubled from the first to the last."""
+"""Seconds between two attempts to reach an engine that does not answer, doubled from the first to the last."""
 
 EVENT_FILTERS = json.dumps({"type": ["container", "network"], "event": WATCHED_ACTIONS})
-"""Of the stream. The rest stays in the engine: each run of a HEALTHCHECK tells of itself three times."""
+"""Filters of the event stream. The engine drops the rest: each run of a HEALTHCHECK causes three events."""
 _SIGNALS = json.dumps({"type": ["container"], "event": ["start", "kill", "die"]})
 
 DrainFirst = Callable[[str, str | None, float], None]
-"""Called with container id, instance id and the seconds until the engine kills; None: it is no instance."""
+"""Called with container ID, instance ID (None if it is not an instance) and seconds until the engine kills the
+container.
+"""
 
 
 class DockerSource(Source):
     """The `Source` of one engine.
 
     `url` is `unix:///path` or `tcp://HOST:PORT`. `on_drain` is called when a container was sent the drain signal as its
-    stop signal: somebody has to send it a real one when it is drained.
+    stop signal. Its owner must send a terminating signal when the container is drained.
     """
 
     # Over 12 attributes: how the engine is asked, and what is known of its containers between two lists. Events and
@@ -88,7 +91,7 @@ class DockerSource(Source):
         relist: float = RELIST_INTERVAL,
         answer: float = REQUEST_TIMEOUT,
     ) -> None:
-        """`relist` and `answer` are in seconds: between two lists, and until the engine counts as gone."""
+        """`relist` is the time between two lists, `answer` the time until the engine counts as gone, in seconds."""
         self.name = name
         self._url = url
         self._rules = rules
@@ -108,18 +111,18 @@ class DockerSource(Source):
         return self._trouble
 
     def touch(self) -> None:
-        """List now. For the thread of the event loop."""
+        """List immediately. Call it in the event loop's thread."""
         self._touched.set()
         if self._events is not None:
             self._events.poke()
 
     @override
     def locate(self, instance: Instance, label: str | None) -> str:
-        """`container NAME`: the label itself is named by the problem."""
+        """Return `container NAME`; the problem itself names the label."""
         return f"container {self._good.names.get(instance.id, instance.id)}"
 
     def find(self, name: str) -> str | None:
-        """The instance of a container that is given by name, id or the beginning of its id; None: there is none."""
+        """Return the instance of a container by name, ID or the beginning of its ID; None if there is none."""
         for instance_id, container in self._good.names.items():
             if name in (instance_id, container):
                 return instance_id
@@ -127,7 +130,7 @@ class DockerSource(Source):
         return ids[0] if len(ids) == 1 else None
 
     def forgive(self, instance_id: str) -> None:
-        """Forget that the instance was sent a signal that should end it: it went on running."""
+        """Forget that the instance was sent a signal that should end it: it continued to run."""
         for id, found in self._good.containers.items():
             if found == instance_id and self._stopping.pop(id, None) is not None:
                 self.touch()
@@ -154,10 +157,10 @@ class DockerSource(Source):
     # ---------------------------------------------------------------------------------------------- one connection
 
     async def _follow(self) -> AsyncGenerator[InstanceListing, None]:
-        """Yields what runs, and again when it may have changed, until the engine is gone. Raises `CLIENT_ERRORS`."""
+        """Yield the instances now and when they may have changed, until the engine is gone. Raises `CLIENT_ERRORS`."""
         self._forget()
         async with open_client(self._url, self._answer) as docker:
-            began = time.time()  # the engine's clock, too: it runs on this host
+            began = time.time()  # the engine runs on this host and has the same clock
             past = await self._signals(docker, began)
             yield await self._list(docker)
             async with open_events(docker, since=began, filters=EVENT_FILTERS) as self._events:
@@ -172,7 +175,7 @@ class DockerSource(Source):
                     wait = SETTLE_DELAY if batch else self._relist
 
     def _forget(self) -> None:
-        """What was known of containers may be wrong by now, except who was healthy since when."""
+        """Drop what is known of the containers, since it may be outdated; keep since when they are healthy."""
         self._containers: list[ContainerSummary] = []
         self._drivers: dict[str, str] = {}
         self._endings: dict[str, StopConfig] = {}
@@ -181,7 +184,7 @@ class DockerSource(Source):
         self._touched.clear()
 
     async def _signals(self, docker: aiodocker.Docker, now: float) -> list[DockerEvent]:
-        """The last minutes' signals to containers that have not started anew since: stops that are under way."""
+        """Return the recent signals to containers that have not restarted since: stops that are in progress."""
         last: dict[str, list[DockerEvent]] = {}
         async with (
             asyncio.timeout(self._answer),
@@ -189,11 +192,14 @@ class DockerSource(Source):
         ):
             for event in await p.all():
                 known = last.setdefault(event.actor.id, [])
-                known.append(event) if event.action == "kill" else known.clear()
+                if event.action == "kill":
+                    known.append(event)
+                else:
+                    known.clear()
         return [event for signals in last.values() for event in signals]
 
     async def _next(self, coming: EventStream, wait: float) -> list[DockerEvent]:
-        """The next events; none: it is time to list. Raises `CLIENT_ERRORS` when the stream has ended."""
+        """Return the next events, or none when it is time to list. Raises `CLIENT_ERRORS` when the stream has ended."""
         try:
             async with asyncio.timeout(wait):
                 return await coming.some()
@@ -240,7 +246,7 @@ class DockerSource(Source):
         return self._read()
 
     async def _inspect(self, docker: aiodocker.Docker) -> None:
-        """What lists do not tell, of containers that are new."""
+        """Fetch what lists do not contain, for containers that are new."""
         new = [c.id for c in self._containers if c.id not in self._endings and has_mesh_label(c.labels)]
         shown = await asyncio.gather(*(inspect_stop_config(docker, id) for id in new))
         self._endings.update({id: found for id, found in zip(new, shown, strict=True) if found is not None})

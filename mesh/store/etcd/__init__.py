@@ -1,4 +1,4 @@
-"""The store of a cluster: etcd, spoken to over its JSON gateway, so that nothing native has to be installed."""
+"""The store of a cluster: etcd, over its JSON gateway, so that no native client library is needed."""
 
 from mesh.store.etcd.client import EtcdClient, EtcdCredentials
 from mesh.store.etcd.store import EtcdStore

@@ -1,12 +1,13 @@
-"""Requests and watches over etcd's JSON gateway, from whichever member serves.
+"""Requests and watches over etcd's JSON gateway, sent to a member that serves.
 
-A member that dies with a request in flight never answers it, so the request timeout is the gap that the caller sees: it
-is short, and the next member is asked. That the request may have been applied all the same is why every write of the
-store is idempotent. A watch says nothing while nothing happens, so its silence proves nothing: the member it hangs on
-is trusted only as long as it answers requests, the kernel's keepalives find a dead path, and `hasleader` makes a member
-that was cut off from its quorum end the watch.
+A member that dies with a request in flight never answers it, so the request timeout is the delay that the caller sees:
+it is short, and then the next member is asked. The request may have been applied all the same, which is why every write
+of the store is idempotent. A watch is silent while nothing changes, so its silence proves nothing: its member is
+trusted only as long as it answers requests, TCP keepalives detect a dead path, and `hasleader` makes a member end the
+watch when it is cut off from its quorum.
 
-Which cluster a member is of is asked before anything else, and again when it was away (`membership`).
+The client checks which cluster a member belongs to before any other request, and again after the member was not
+available (`cluster_id`).
 """
 
 import asyncio
@@ -41,21 +42,21 @@ T = TypeVar("T", bound=EtcdResponse | LeaseKeepAlive)
 log = logging.getLogger("vipmesh")
 
 REQUEST_TIMEOUT = 1.5
-"""Seconds: longer than an election with etcd's own defaults takes, and the longest pause when the leader dies."""
+"""Seconds. It is longer than an election with etcd's defaults takes, and the longest delay when the leader dies."""
 CONNECT_TIMEOUT = 1.0
 """Seconds."""
 CALL_TIMEOUT = 4.0
-"""Seconds after which the caller is told that no member serves."""
+"""Seconds after which the caller gets an error if no member serves."""
 _LATE = 0.25
-"""Seconds. A timeout that comes so late says that this process was busy, and nothing of the member."""
+"""Seconds. A timeout that is reported this late means that this process was busy, and says nothing about the member."""
 _STRAGGLERS = 0.2
-"""Seconds that members get to say which cluster they are of when most have said the same."""
+"""Seconds that the other members have to report their cluster once a majority has reported the same one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 0.5
-"""Seconds between two rounds over all members, at random down to half of it: several fit in the shortest lease."""
+"""Seconds between two rounds over all members: several rounds fit in the shortest lease."""
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 _STRAY = (
-    "is of another cluster of etcd than most members in [store] url",
-    "take it out of the URL, on all workers, or make it a member of that cluster",
+    "belongs to another etcd cluster than most members in [store] url",
+    "remove it from the URL on all workers, or make it a member of that cluster",
 )
 
 
@@ -68,11 +69,11 @@ class EtcdCredentials:
 
 
 class EtcdTlsFiles(Protocol):
-    """How to connect to members over TLS."""
+    """The TLS files for connections to members."""
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For every connection."""
+        """The TLS context for all connections."""
         ...
 
     def renew(self) -> None:
@@ -81,13 +82,13 @@ class EtcdTlsFiles(Protocol):
 
 
 class EtcdClient:
-    """Of one cluster. To be made in the event loop; ended by `close`."""
+    """Sends requests to the members of one etcd cluster. Create it in the event loop; end it with `close`."""
 
     def __init__(
         self, members: tuple[str, ...], credentials: EtcdCredentials | None = None, tls: EtcdTlsFiles | None = None
     ) -> None:
         self._members = members
-        self._first = random.randrange(len(members))  # the workers spread over the members
+        self._first = random.randrange(len(members))  # so that the workers spread over the members
         self._credentials = credentials
         self._token: str | None = None
         self._tls = tls
@@ -99,25 +100,25 @@ class EtcdClient:
         self._streams: dict[aiohttp.ClientResponse, str] = {}
         self._before: int | None = None
         self._cluster: int | None = None
-        """The numbers of the one that a former life used, and of the one that is used; None: not known."""
+        """IDs of the cluster that a previous run used (`_before`) and of the one in use; None: not known."""
         self._admitted: set[str] = set()
-        """The members that are of it, as far as is known; who was away is asked again."""
+        """Members known to belong to the cluster. A member that was not available is checked again."""
         self._strays: set[str] = set()
-        """Those of another one, which was told."""
+        """Members of another cluster, which were logged."""
 
     @property
     def member(self) -> str:
-        """Who is asked now."""
+        """The member that is asked next."""
         return self._members[self._first]
 
     def expect(self, cluster: int) -> None:
-        """This is the cluster that a former life of the daemon used; to be told before anything is asked."""
+        """Set the cluster that a previous run of the daemon used. Call it before any request."""
         self._before = cluster or None
 
     async def call(self, path: str, body: RequestBody, type_: type[T], within: float = CALL_TIMEOUT) -> T:
-        """Ask, member after member, for as long as `within` seconds; each of them is asked at least once.
+        """Send a request to one member after another for up to `within` seconds; each of them is asked at least once.
 
-        Raises `EtcdRequestRefusedError` if etcd will not do it, `StoreError` if no member serves.
+        Raises `EtcdRequestRefusedError` if etcd refuses the request, and `StoreError` if no member serves.
         """
         deadline = asyncio.get_running_loop().time() + within
         reasons: dict[str, EtcdUnreachableError] = {}
@@ -134,7 +135,7 @@ class EtcdClient:
             except EtcdUnreachableError as error:
                 reasons[member] = error
             if self._tls is not None:
-                await asyncio.to_thread(self._tls.renew)  # the reason may be that they have expired
+                await asyncio.to_thread(self._tls.renew)  # the certificates may have expired
             failures += 1
             # The next member is asked at once; a round over all of them without success is followed by a pause.
             is_round_over = failures % len(self._members) == 0
@@ -145,7 +146,7 @@ class EtcdClient:
 
     @asynccontextmanager
     async def stream(self, body: RequestBody) -> AsyncIterator[WatchStream]:
-        """A watch on the member that serves. Raises like `call`, but asks that member alone."""
+        """Open a watch on the current member. Raises the same errors as `call`, but asks that member only."""
         member = self.member
         await self._admit(member)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
@@ -177,13 +178,13 @@ class EtcdClient:
             response.close()
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         await self._session.close()
 
     async def _admit(self, member: str) -> None:
-        """See which cluster a member is of before it is asked for anything.
+        """Check which cluster a member belongs to before any other request to it.
 
-        Raises `EtcdUnreachableError` if it is of another one, and `StoreError` if there is none to go on with.
+        Raises `EtcdUnreachableError` if it belongs to another one, and `StoreError` if no cluster can be chosen.
         """
         if member in self._admitted:
             return
@@ -197,7 +198,7 @@ class EtcdClient:
         self._admitted.add(member)
 
     async def _choose(self, said: dict[str, int]) -> None:
-        """The cluster to go on with, by what all members say that answer."""
+        """Choose the cluster to use, from the reports of all members that answer."""
         asked = {asyncio.ensure_future(self._cluster_of(m)): m for m in self._members if m not in said}
         waiting = set(asked)
         try:
@@ -217,7 +218,7 @@ class EtcdClient:
         self._strays, self._admitted = strays, said.keys() - strays
 
     async def _cluster_of(self, member: str) -> int:
-        """Its number, 0 if it does not say; needs no user, no leader and no room."""
+        """Return the member's cluster ID, 0 if it does not report one. Needs no user, no leader and no disk space."""
         try:
             return (await self._ask(member, "maintenance/status", {}, EtcdResponse, {})).header.cluster_id
         except EtcdRequestRefusedError:
@@ -234,7 +235,7 @@ class EtcdClient:
             raise
 
     def _leave(self, member: str) -> None:
-        """Ask the next one from now on; a watch on a member that does not answer is not to be trusted either."""
+        """Ask the next member from now on, and close watches on this one: it cannot be trusted to report changes."""
         self._admitted.discard(member)
         if member == self.member:
             self._first = (self._first + 1) % len(self._members)
@@ -243,7 +244,7 @@ class EtcdClient:
                 response.close()
 
     async def _authenticated(self, member: str, path: str, body: RequestBody, type_: type[T]) -> T:
-        """A token lasts minutes and may belong to one member alone: a second attempt is made with a new one."""
+        """Send the request, again with a new token if need be: a token lasts minutes and may be valid on one member."""
         try:
             return await self._ask(member, path, body, type_, await self._headers(member))
         except EtcdRequestRefusedError as error:
@@ -252,7 +253,7 @@ class EtcdClient:
         return await self._ask(member, path, body, type_, await self._headers(member))
 
     def _distrust(self, error: EtcdRequestRefusedError) -> bool:
-        """Whether the token was the reason and another one may help."""
+        """Return whether the token was the reason and a new one may help."""
         if self._credentials is None or not error.wants_authentication:
             return False
         self._token = None
@@ -274,11 +275,12 @@ class EtcdClient:
                 ) as response:
                     status, payload = response.status, await response.read()
             except aiohttp.ServerDisconnectedError:
-                self._token = None  # some versions of etcd hang up on a bad token (etcd issues 15256 and 20332)
+                # Some versions of etcd close the connection on a bad token (etcd issues 15256 and 20332).
+                self._token = None
                 raise
         if status >= 400:
             raise faults.error_from_response(status, payload)
         try:
             return decode_response(payload, type_)
         except msgspec.MsgspecError as error:
-            raise EtcdUnreachableError(f"answers what no etcd does: {error}") from error
+            raise EtcdUnreachableError(f"sent a response that is not from etcd: {error}") from error

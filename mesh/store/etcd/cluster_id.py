@@ -1,10 +1,9 @@
-"""Which cluster of etcd the members in `[store] url` are of. Pure.
+"""Decides which etcd cluster the members in `[store] url` belong to. Pure.
 
-Every answer has the number of the cluster that it comes from. Two clusters in one URL would both give away the same
-VIP, so a member is asked for its number before anything else, and all who have the URL must come to the same cluster:
-the one that more than half of the members name. If no cluster has so many, none may be named but one, and it must be
-the one that was used before, if one was: a single member with another number may be a mistake, and need not be a
-cluster that was made anew.
+Every response contains the ID of its cluster. Two clusters in one URL would both assign the same VIP, so a member is
+asked for its ID before anything else, and all workers with the URL must choose the same cluster: the one that more than
+half of the members report. Without such a majority all reports must agree, and on the cluster that was used before, if
+there was one: a single member with another ID may be a mistake, and need not mean that the cluster was created again.
 """
 
 from collections import Counter
@@ -15,13 +14,15 @@ from mesh.store import StoreError
 
 
 def is_majority(said: Mapping[str, int], members: Collection[str]) -> bool:
-    """Whether what the rest would say changes nothing any more."""
+    """Return whether the reports of the other members can no longer change the choice."""
     return 2 * max(Counter(said.values()).values()) > len(members)
 
 
 def choose_cluster(said: Mapping[str, int], members: Collection[str], before: int | None) -> int:
-    """The cluster to go on with. `said` is the number by member, of those that answer, at least one; `before` the one
-    that was used before, None for the first time. Raises `StoreError`.
+    """Return the ID of the cluster to use.
+
+    `said` is the ID by member, for the members that answer, at least one; `before` is the ID used before, None for the
+    first time. Raises `StoreError`.
     """
     (most, count), *others = Counter(said.values()).most_common()
     if 2 * count > len(members):
@@ -30,14 +31,14 @@ def choose_cluster(said: Mapping[str, int], members: Collection[str], before: in
     if others:
         raise StoreError(
             Code.ETCD_CLUSTERS_DIFFER,
-            f"the members in [store] url are of different clusters of etcd ({each}); "
-            "name those of one cluster alone, on all workers",
+            f"the members in [store] url belong to different etcd clusters ({each}); "
+            "list the members of one cluster only, on all workers",
         )
     if before not in (None, most):
         raise StoreError(
             Code.ETCD_CLUSTERS_DIFFER,
-            f"this is another cluster of etcd than before ({each}; before: {before:x}), and no more than half of the "
-            "members in [store] url say so; take out of it what is not of the cluster, or, if etcd was made anew, "
-            "start more of its members",
+            f"the members in [store] url belong to another etcd cluster than before ({each}; before: {before:x}), and "
+            "no more than half of all members confirm it; remove members of other clusters from the URL, or, if etcd "
+            "was newly created, start more of its members",
         )
     return most

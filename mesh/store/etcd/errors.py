@@ -1,6 +1,7 @@
-"""What went wrong with etcd, in words that end with the remedy.
+"""Failures of etcd, as messages that end with the remedy.
 
-Two kinds: a member that is unreachable (another one may do better) and a request that was refused (every member would).
+There are two kinds: a member cannot be reached (another one may answer), and a request was refused (every member would
+refuse it).
 """
 
 import os
@@ -15,34 +16,34 @@ from mesh.store import StoreError
 from mesh.store.etcd.messages import GatewayFault, decode_response
 
 UNAUTHENTICATED = 16
-"""grpc/codes."""
+"""A code of gRPC (grpc/codes)."""
 _PASSING = frozenset({4, 14})
-"""DeadlineExceeded and Unavailable: no leader, leader changed, request timed out. Another member, or later."""
+"""Codes DeadlineExceeded and Unavailable: no leader, leader changed, request timed out. Try another member."""
 
-_SEE_THAT_IT_RUNS = "see that etcd runs and that [store] url names its client addresses"
+_SEE_THAT_IT_RUNS = "check that etcd runs and that [store] url lists its client addresses"
 _REFUSALS = (
     ("CommonName of client", "give the client certificate an empty subject: the gateway refuses one with a CN"),
-    ("permission denied", "etcdctl role grant-permission ROLE readwrite --prefix=true PREFIX"),
-    ("authentication failed", "set [store] user and password as etcd knows them"),
-    ("user name is empty", "etcd wants a user: set [store] user and password"),
-    ("authentication is not enabled", "etcd knows no users: remove [store] user, or etcdctl auth enable"),
+    ("permission denied", "run etcdctl role grant-permission ROLE readwrite --prefix=true PREFIX"),
+    ("authentication failed", "set [store] user and password to those of a user of etcd"),
+    ("user name is empty", "etcd requires a user: set [store] user and password"),
+    ("authentication is not enabled", "remove [store] user, or run etcdctl auth enable"),
     (
         "database space exceeded",
-        "its disk quota is used up: etcdctl compact, defrag, alarm disarm; run it with --auto-compaction-retention=1h",
+        "its quota is used up: run etcdctl compact, defrag, alarm disarm; start it with --auto-compaction-retention=1h",
     ),
 )
 _TRANSPORT = (
     ("HTTPS server", "it speaks TLS: write etcds:// in [store] url"),
-    ("Server disconnected", "see its log; if it speaks TLS, write etcds:// in [store] url"),
+    ("Server disconnected", "check its log; if it speaks TLS, write etcds:// in [store] url"),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS: write etcd:// in [store] url"),
     ("record layer failure", "it does not speak TLS: write etcd:// in [store] url"),
-    ("alert", "it wants a client certificate that it knows: set [store] cert and key"),
-    ("CERTIFICATE_VERIFY_FAILED", "set [store] ca to the file of the authority that signed its certificate"),
+    ("alert", "it requires a client certificate that it trusts: set [store] cert and key"),
+    ("CERTIFICATE_VERIFY_FAILED", "set [store] ca to the certificate of the authority that signed its certificate"),
 )
 
 
 class EtcdUnreachableError(StoreError):
-    """This member cannot serve now. Has the reason alone, and its remedy if it is a particular one."""
+    """A member cannot serve now. The text contains the reason, and the remedy if there is a specific one."""
 
     def __init__(self, reason: str, remedy: str = "", *, code: Code = Code.STORE_UNREACHABLE) -> None:
         super().__init__(code, f"{reason}; {remedy}" if remedy else reason)
@@ -51,16 +52,16 @@ class EtcdUnreachableError(StoreError):
 
 
 class EtcdRequestRefusedError(StoreError):
-    """etcd answered that it will not do it."""
+    """etcd answered that it refuses the request."""
 
     def __init__(self, fault: GatewayFault) -> None:
-        remedy = next((remedy for words, remedy in _REFUSALS if words in fault.message), "see the log of etcd")
+        remedy = next((remedy for words, remedy in _REFUSALS if words in fault.message), "check the log of etcd")
         super().__init__(Code.STORE_REFUSES, f"etcd refuses: {fault.message}; {remedy}")
         self.fault = fault
 
     @property
     def wants_authentication(self) -> bool:
-        """A token is missing, has ended, or belongs to another member."""
+        """Whether a token is missing, has expired, or belongs to another member."""
         said = self.fault.message
         return self.fault.code == UNAUTHENTICATED or any(
             words in said for words in ("user name is empty", "invalid auth token", "revision in header is old")
@@ -68,17 +69,17 @@ class EtcdRequestRefusedError(StoreError):
 
     @property
     def lease_is_lost(self) -> bool:
-        """The lease of a put has ended."""
+        """Whether the lease of a put has ended."""
         return "lease not found" in self.fault.message
 
     @property
     def is_compacted(self) -> bool:
-        """The revision that was asked for is forgotten."""
+        """Whether the requested revision has been compacted."""
         return "has been compacted" in self.fault.message
 
 
 def error_from_response(status: int, payload: bytes) -> StoreError:
-    """What an answer with a status of 400 or more means."""
+    """Return the error for a response with status 400 or higher."""
     try:
         fault = decode_response(payload, GatewayFault)
     except msgspec.MsgspecError:
@@ -97,30 +98,30 @@ def error_from_response(status: int, payload: bytes) -> StoreError:
 
 
 def error_from_fault(fault: GatewayFault) -> StoreError:
-    """What a fault means: that another member, or the same one later, may do better, or no."""
+    """Return the error for a fault: unreachable if another member, or the same one later, may succeed; else refused."""
     if fault.code in _PASSING or "too many requests" in fault.message:
         return EtcdUnreachableError(fault.message)
     return EtcdRequestRefusedError(fault)
 
 
 def error_from_exception(error: Exception, timeout: float) -> EtcdUnreachableError:
-    """What a failed connection means."""
+    """Return the error for a failed connection."""
     if isinstance(error, TimeoutError):
         return EtcdUnreachableError(f"no answer within {timeout:g} s")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return EtcdUnreachableError(str(error.certificate_error), _remedy("CERTIFICATE_VERIFY_FAILED"))
     if isinstance(error, aiohttp.ClientPayloadError):
-        return EtcdUnreachableError("hung up within an answer")
+        return EtcdUnreachableError("closed the connection within a response")
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     said = getattr(cause, "strerror", None) or str(cause)
     if isinstance(cause, ConnectionError) and cause.errno:
-        said = os.strerror(cause.errno)  # asyncio's own text has the address, which is known
+        said = os.strerror(cause.errno)  # asyncio's own text repeats the address
     return EtcdUnreachableError(said or type(cause).__name__, _remedy(said))
 
 
 @contextmanager
 def transport_errors(timeout: float) -> Iterator[None]:
-    """What goes wrong with a connection inside of it is an `EtcdUnreachableError`. `timeout`: seconds, to be told."""
+    """Convert connection errors to `EtcdUnreachableError`. `timeout` is in seconds, for the message."""
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -128,10 +129,10 @@ def transport_errors(timeout: float) -> Iterator[None]:
 
 
 def error_from_members(reasons: dict[str, EtcdUnreachableError]) -> StoreError:
-    """No member serves; `reasons` are by member."""
+    """Return the error if no member serves; `reasons` are by member."""
     each = ", ".join(f"{member}: {error.reason}" for member, error in reasons.items())
     remedy = next((error.remedy for error in reasons.values() if error.remedy), _SEE_THAT_IT_RUNS)
-    return StoreError(Code.STORE_UNREACHABLE, f"etcd does not serve ({each}); {remedy}")
+    return StoreError(Code.STORE_UNREACHABLE, f"etcd is not available ({each}); {remedy}")
 
 
 def _remedy(said: str) -> str:

@@ -1,7 +1,7 @@
-"""The messages of etcd's v3 API as its JSON gateway writes them.
+"""The messages of etcd's v3 API in the form of its JSON gateway.
 
-Source: etcd's `api/etcdserverpb/rpc.proto`. 64-bit numbers come as text, bytes as base64, and whatever is zero, false
-or empty is left out. Only the fields that are read are here.
+Source: etcd's `api/etcdserverpb/rpc.proto`. 64-bit numbers are text, bytes are base64, and fields that are zero, false
+or empty are omitted. Only fields that are read are declared.
 """
 
 from typing import Any, TypeAlias, TypeVar
@@ -11,20 +11,20 @@ import msgspec
 T = TypeVar("T")
 
 RequestBody: TypeAlias = dict[str, Any]
-"""A request."""
+"""The body of a request."""
 
 
 class ResponseHeader(msgspec.Struct, frozen=True):
-    """Of every answer."""
+    """The header of every response."""
 
     cluster_id: int = 0
-    """0: it does not say."""
+    """0: the response does not contain it."""
     revision: int = 0
-    """Of the whole store, as of the answer."""
+    """Revision of the whole store at the time of the response."""
 
 
 class KeyValue(msgspec.Struct, frozen=True):
-    """A key, its value, and the lease it lives under (0: for good)."""
+    """A key, its value, and the ID of its lease (0: none)."""
 
     key: bytes
     value: bytes = b""
@@ -33,56 +33,56 @@ class KeyValue(msgspec.Struct, frozen=True):
 
 
 class EtcdResponse(msgspec.Struct, frozen=True):
-    """What all of them have."""
+    """The fields that all responses have."""
 
     header: ResponseHeader = ResponseHeader()
 
 
 class RangeResponse(EtcdResponse, frozen=True):
-    """Of `kv/range`."""
+    """The response of `kv/range`."""
 
     kvs: tuple[KeyValue, ...] = ()
     more: bool = False
 
 
 class OperationResponse(msgspec.Struct, frozen=True):
-    """Of one operation in a transaction; only ranges are read."""
+    """The response of one operation in a transaction; only ranges are read."""
 
     response_range: RangeResponse | None = None
 
 
 class TransactionResponse(EtcdResponse, frozen=True):
-    """Of `kv/txn`."""
+    """The response of `kv/txn`."""
 
     succeeded: bool = False
     responses: tuple[OperationResponse, ...] = ()
 
     @property
     def found(self) -> list[KeyValue]:
-        """What the ranges of the branch that was taken have found."""
+        """The keys found by the ranges of the branch that was executed."""
         return [kv for answer in self.responses if answer.response_range for kv in answer.response_range.kvs]
 
 
 class LeaseGrant(EtcdResponse, frozen=True):
-    """Of `lease/grant`, and inside of `lease/keepalive`; a TTL of 0: there is no such lease."""
+    """The response of `lease/grant`, and the content of that of `lease/keepalive`. TTL 0: no such lease."""
 
     id: int = msgspec.field(default=0, name="ID")
     ttl: int = msgspec.field(default=0, name="TTL")
 
 
 class LeaseKeepAlive(msgspec.Struct, frozen=True):
-    """Of `lease/keepalive`: a stream with one message."""
+    """The response of `lease/keepalive`: a stream with one message."""
 
     result: LeaseGrant = LeaseGrant()
 
     @property
     def header(self) -> ResponseHeader:
-        """Of the message."""
+        """The header of the message."""
         return self.result.header
 
 
 class AuthToken(EtcdResponse, frozen=True, kw_only=True):
-    """Of `auth/authenticate`."""
+    """The response of `auth/authenticate`."""
 
     token: str
 
@@ -92,11 +92,11 @@ class WatchEvent(msgspec.Struct, frozen=True):
 
     kv: KeyValue
     type: str = "PUT"
-    """Or `DELETE`."""
+    """`PUT` or `DELETE`."""
 
 
 class WatchResponse(EtcdResponse, frozen=True):
-    """What happened in one revision or in several; always whole revisions."""
+    """The changes of one or several revisions; always whole revisions."""
 
     created: bool = False
     canceled: bool = False
@@ -106,7 +106,7 @@ class WatchResponse(EtcdResponse, frozen=True):
 
 
 class GatewayFault(msgspec.Struct, frozen=True):
-    """What is answered instead, with a status of 400 or more. `code`: grpc/codes."""
+    """The body of a response with status 400 or higher. `code` is one of grpc/codes."""
 
     message: str = ""
     code: int = 2
@@ -120,18 +120,18 @@ class WatchMessage(msgspec.Struct, frozen=True):
 
 
 def encode_request(body: RequestBody) -> bytes:
-    """A request."""
+    """Encode the body of a request."""
     return msgspec.json.encode(body)
 
 
 def decode_response(payload: bytes, type_: type[T]) -> T:
-    """An answer. Raises `msgspec.MsgspecError`, whatever the payload is."""
+    """Decode a response. Raises `msgspec.MsgspecError` for any invalid payload."""
     try:
-        return msgspec.json.decode(payload, type=type_, strict=False)  # numbers may be text
+        return msgspec.json.decode(payload, type=type_, strict=False)  # not strict: 64-bit numbers are text
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """The first key behind all keys with this prefix, which ends with a byte below 255."""
+    """Return the first key after all keys with this prefix, whose last byte must be below 255."""
     return prefix[:-1] + bytes([prefix[-1] + 1])

@@ -1,7 +1,7 @@
-"""What etcd holds below a prefix, followed event by event.
+"""A copy of the keys below a prefix in etcd, updated by watch events.
 
-Whoever watches gets whole snapshots, and with each the keys that have changed since the last one: at ten thousand
-records nobody wants to look for them.
+A watch yields complete snapshots, each with the keys that have changed since the previous one, because a search for
+differences among ten thousand records would be slow.
 """
 
 from collections.abc import Callable
@@ -12,37 +12,37 @@ from mesh.store import StoreSnapshot
 from mesh.store.etcd.messages import KeyValue, WatchResponse
 
 MAX_SHARED_VALUES = 16384
-"""Values that are kept once although many records have them: all workers that run a service declare it alike."""
+"""Values that are stored once for all records that have them: all workers of a service declare it in the same way."""
 
 
 class MirrorLostError(Exception):
-    """What is mirrored cannot be followed any further: list again."""
+    """The store cannot be followed any further from here: list all keys again."""
 
 
 class KeyMirror:
-    """As of one revision. A list begins it: `put` with everything, and `revision`."""
+    """The keys as of one revision. Fill it from a list with `put` for every key, and set `revision`."""
 
     def __init__(self, prefix: bytes, cluster: int, is_own: Callable[[bytes], bool]) -> None:
-        """`cluster` is its number; `is_own` knows the keys of this worker."""
+        """`cluster` is the ID of the etcd cluster; `is_own` says whether a key belongs to this worker."""
         self._prefix = prefix
         self._records: PersistentMap[str, bytes] = PersistentMap()
         """As of the last snapshot."""
         self._since: dict[str, bytes | None] = {}
-        """What has changed since; None: gone."""
+        """Changes since the last snapshot; None: deleted."""
         self._is_own = is_own
         self._is_new = True
-        """There was no snapshot yet."""
+        """Whether there was no snapshot yet."""
         self.cluster = cluster
         self.origin = b""
-        """Which life of the store this is, as a key of its own says; empty: it has not begun."""
+        """Identifies the incarnation of the store, from its key `origin`; empty: the key does not exist."""
         self.revision = 0
         self.newest = KeyValue(b"")
-        """What was put last, a witness: in this life of the store, and in no other, it was put at that revision."""
+        """The key that was written last. It is evidence: only this incarnation of the store has it at that revision."""
         self.own: dict[bytes, KeyValue] = {}
-        """Those of this worker, by whole key."""
+        """The keys of this worker, by whole key."""
 
     def put(self, kv: KeyValue) -> bool:
-        """Whether that changes anything."""
+        """Add or change a key. Return whether that changes a record."""
         if kv.mod_revision > self.newest.mod_revision:
             self.newest = kv
         if kv.key == self._prefix + b"origin":
@@ -57,7 +57,7 @@ class KeyMirror:
         return True
 
     def apply(self, answer: WatchResponse) -> bool:
-        """Follow; whether that changes anything. Raises `MirrorLostError`."""
+        """Apply a response of the watch. Return whether that changes a record. Raises `MirrorLostError`."""
         if answer.canceled:
             raise MirrorLostError
         changed = False
@@ -73,18 +73,18 @@ class KeyMirror:
         if answer.events:
             self.revision = max(self.revision, answer.events[-1].kv.mod_revision)
         elif not answer.created:
-            self.revision = max(self.revision, answer.header.revision)  # all up to here was sent
+            self.revision = max(self.revision, answer.header.revision)  # a progress notification: all was sent so far
         return changed
 
     def snapshot(self) -> StoreSnapshot:
-        """What is there, and what has changed since the last call."""
+        """Return the records, and the keys that have changed since the last call."""
         keys = None if self._is_new else frozenset(self._since)
         self._records, self._since, self._is_new = self._records.changed(self._since), {}, False
         return StoreSnapshot(self.revision, self._records, self.life, keys)
 
     @property
     def life(self) -> str:
-        """Which life of which cluster this is."""
+        """The incarnation of the store, with the ID of the etcd cluster."""
         return f"{self.origin.decode(errors='replace')}@{self.cluster:x}"
 
     def _delete(self, key: bytes) -> bool:
@@ -99,5 +99,5 @@ class KeyMirror:
 
 @lru_cache(MAX_SHARED_VALUES)
 def _one_of(value: bytes) -> bytes:
-    """The first of those that are equal."""
+    """Return the first of all equal values, so that they share memory."""
     return value

@@ -1,12 +1,12 @@
-"""What this worker registers lives under its lease: it goes by itself when the worker stays away.
+"""Keeps the records of this worker registered under its lease, so that they expire when the worker stays away.
 
-Level-triggered: the last registration is what shall be there, and after any doubt (a write without an answer, a lease
-that ended) what is there is read first. A daemon that was restarted takes over the lease of its former life, so that
-the others see nothing of it. Every write is idempotent.
+The keeper is level-triggered: the records of the last registration must be there, and after any doubt (a write without
+a response, a lease that ended) it reads what is there first. A daemon that restarts takes over the lease of its
+previous run, so that the other workers do not notice. Every write is idempotent.
 
-What a watch shows is compared with what was written: somebody may write by hand, or etcd may apply a write without an
-answer later than one that came after it. What differs is written again, unless another daemon has taken the name over:
-then this one keeps no lease alive and writes nothing, until the other's lease has ended. The watch reports a takeover
+What the watch shows is compared with what was written: the records may be changed by hand, or etcd may apply a write
+whose response was lost after a later one. A difference is written again, unless another daemon has taken the name over:
+then this one keeps no lease alive and writes nothing until the other's lease has ended. The watch reports a takeover
 with a delay, so every write names the daemon's record that it expects, and etcd refuses it if that record has changed.
 """
 
@@ -35,21 +35,21 @@ from mesh.util.backoff import Backoff
 log = logging.getLogger("vipmesh")
 
 _BATCH = 100
-"""Operations in one transaction; etcd takes 128 (--max-txn-ops)."""
+"""Operations per transaction; etcd accepts 128 (--max-txn-ops)."""
 _BATCH_BYTES = 500_000
-"""Of keys and values in one transaction; etcd takes 1.5 MiB (--max-request-bytes)."""
+"""Bytes of keys and values per transaction; etcd accepts 1.5 MiB (--max-request-bytes)."""
 _RETRY = 0.5
-"""Seconds after a keepalive that nobody answered: a lease may be short."""
+"""Seconds after a keepalive without a response: a lease may be short."""
 _LONGEST_REST = 5 / 3
-"""Seconds between two keepalives, however long the lease is: they are also what finds that etcd does not answer."""
+"""Maximum seconds between two keepalives, however long the lease is: they also detect that etcd does not answer."""
 _REPAIR_REST = 2.0
-"""Seconds from one repair to the next: the first comes at once, and who writes against us all the time costs little."""
+"""Minimum seconds between two repairs. The first is immediate, and a program that keeps writing causes little load."""
 _ATTEMPTS = 4
 """Attempts at one write. The daemon's record may have changed at the first, and the lease may be lost at the others."""
 
 
 class RegistrationKeeper:
-    """The leased keys of one worker."""
+    """Keeps the leased keys of one worker in the store."""
 
     # Over 12 attributes: what is wanted, what is known to be there, the lease and who has the name are one state. Each
     # write and each look at a watch reads and changes most of it, under one lock.
@@ -57,54 +57,56 @@ class RegistrationKeeper:
     def __init__(
         self, gateway: EtcdClient, own: tuple[bytes, ...], ttl: int, session_of: Callable[[bytes], str | None]
     ) -> None:
-        """`own`: prefixes below which nobody else writes; `ttl`: seconds; `session_of`: which run of a daemon wrote a
-        daemon record, None if the value is not one."""
+        """`own` are prefixes below which only this worker writes, `ttl` is in seconds.
+
+        `session_of` returns which run of a daemon wrote a daemon record, or None if the value is not such a record.
+        """
         self._gateway = gateway
         self._session_of = session_of
         self._own = own
         self._daemon = own[0] + b"daemon"
-        """Written last, and by whoever has the name."""
+        """The daemon's record. It is written last, and only by the daemon that has the name."""
         self._ttl = ttl
         self._lease = 0
-        """0: none."""
+        """ID of the lease; 0: none."""
         self._wanted: Mapping[bytes, bytes] | None = None
-        """None: nothing was registered yet, and what a former life left stays."""
+        """Records to register; None: nothing was registered yet, and what a previous run left stays."""
         self._there: dict[bytes, KeyValue] | None = None
-        """What the store is known to hold; None: it is to be read."""
+        """Records that the store is known to have; None: read them first."""
         self._there_at = 0
-        """As of which revision."""
+        """The revision that `_there` is from."""
         self._seen: tuple[Mapping[bytes, KeyValue], int] | None = None
-        """What a watch shows, and as of which revision; None: nothing that was not compared yet."""
+        """Own keys as the watch shows them, and their revision; None: nothing new to compare."""
         self._repaired_at = -_REPAIR_REST
         self._had_name = self._stepped_back = False
-        """Whether this daemon was the one with the name, and whether another one is by now."""
+        """`_had_name`: whether this daemon has had the name; `_stepped_back`: whether another daemon has it now."""
         self._lives = 1
-        """Of the store, as far as is known here."""
+        """Incarnations of the store seen so far."""
         self._writing = asyncio.Lock()
         self._missed = asyncio.Event()
         self.trouble: CodedText | None = None
 
     async def register(self, records: Mapping[bytes, bytes]) -> None:
-        """Make the leased keys exactly these; while another daemon has the name, as soon as it is gone."""
+        """Make these the complete leased keys. While another daemon has the name, this waits until that one is gone."""
         self._wanted = records
         await self._write()
 
     def is_own(self, key: bytes) -> bool:
-        """Whether it is below a prefix of this worker."""
+        """Return whether the key is below a prefix of this worker."""
         return key.startswith(self._own)
 
     def look(self, seen: Mapping[bytes, KeyValue], revision: int) -> None:
-        """What a watch shows of the own keys. What is missing or is not as it was written is written again."""
+        """Compare the own keys as the watch shows them. Keys that are missing or changed are written again."""
         self._seen = seen, revision
         self._compare()
 
     def follow(self, revision: int) -> None:
-        """The watch has come this far, and nothing of the own keys has changed since the last look."""
+        """Note that the watch has come this far without a change of the own keys."""
         if self._seen is not None:
             self.look(self._seen[0], revision)
 
     def begin_anew(self) -> None:
-        """The store is another one: nothing is known of what it holds, and everything is written again."""
+        """Forget what the store contains and write everything again, because it is another incarnation of the store."""
         self._lives += 1
         self._there, self._there_at, self._seen = None, 0, None
         self._had_name = self._stepped_back = False
@@ -112,7 +114,7 @@ class RegistrationKeeper:
             self._missed.set()
 
     async def keep(self) -> None:
-        """Keep the lease alive, and get another one if it is lost; until cancelled."""
+        """Keep the lease alive and replace it if it is lost, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._keep_alive), name="lease")
             tasks.create_task(self._repeat(self._keep_written), name="leased keys")
@@ -133,11 +135,11 @@ class RegistrationKeeper:
                 backoff.reset()
 
     async def _keep_alive(self) -> None:
-        """Beside all writing: that may take long when etcd is busy, and the lease must not end over it."""
+        """Send one keepalive. This runs beside all writes, which may take long: the lease must not end meanwhile."""
         lease = self._lease
         if lease and not await self._is_alive(lease) and self._lease == lease:
             log.warning(
-                "the lease of this worker has ended: what it offers is registered anew", extra=Code.LEASE_LOST.extra
+                "the lease of this worker has ended: its records are registered again", extra=Code.LEASE_LOST.extra
             )
             self._lease, self._there = 0, None
             self._missed.set()
@@ -157,7 +159,7 @@ class RegistrationKeeper:
         return answer.result.ttl > 0
 
     def _compare(self) -> None:
-        """What a watch shows with what was written, once it has come as far."""
+        """Compare what the watch shows with what was written, once the watch has reached the last write."""
         if self._seen is None or self._writing.locked() or self._seen[1] < self._there_at:
             return
         seen, there = self._seen[0], self._there
@@ -178,7 +180,7 @@ class RegistrationKeeper:
         if odd:
             one = min(odd).decode(errors="replace")
             log.warning(
-                "%d records of this worker are not what it wrote, %s is one: written again",
+                "%d records of this worker differ from what it wrote, such as %s; they are written again",
                 len(odd),
                 one,
                 extra=Code.RECORDS_CHANGED_OUTSIDE.extra,
@@ -187,21 +189,21 @@ class RegistrationKeeper:
             self._missed.set()
 
     def _is_of_another(self, there: KeyValue | None) -> bool:
-        """Whether this record is of another daemon with this name. One without a lease is of none that is alive."""
+        """Return whether the record is of another live daemon with this name. A record without a lease is of none."""
         mine = (self._wanted or {}).get(self._daemon)
         if there is None or mine is None or not there.lease:
             return False
         return self._session_of(there.value) not in (None, self._session_of(mine))
 
     def _step_back(self) -> None:
-        """The other one may have taken over the lease, which must not outlive it."""
+        """Give up the name. The other daemon may have taken over the lease, which must not outlive it."""
         self._stepped_back, self._lease, self._there = True, 0, None
         self._missed.clear()
 
     async def _write(self) -> None:
         life = self._lives
         await self._write_alone()
-        if life != self._lives:  # some of it may be of the former one
+        if life != self._lives:  # part of the write may have gone to the previous incarnation
             self._there, self._there_at = None, 0
             self._missed.set()
         self._compare()
@@ -225,7 +227,8 @@ class RegistrationKeeper:
                 self._missed.set()
                 return
         raise StoreError(
-            Code.LEASE_LOST, f"etcd ends the lease of {self._ttl} s at once; see that its members' clocks run evenly"
+            Code.LEASE_LOST,
+            f"etcd ends the lease of {self._ttl} s immediately; check that the clocks of its members run evenly",
         )
 
     async def _write_under_lease(self) -> bool:
@@ -273,7 +276,7 @@ class RegistrationKeeper:
         return found
 
     async def _take_lease(self, there: Mapping[bytes, KeyValue]) -> None:
-        """The one of a former life if it lives and is as long as ours, else a new one."""
+        """Take over the lease of the previous run if it is alive and has the same TTL, or request a new one."""
         for former, _ in Counter(kv.lease for kv in there.values() if kv.lease).most_common(1):
             alive = await self._gateway.call("lease/keepalive", {"ID": former}, LeaseKeepAlive)
             if alive.result.ttl == self._ttl:

@@ -1,11 +1,11 @@
 """The `Store` of a cluster on etcd (v3.4 and newer).
 
-A watch lists once, then follows from that revision on: over failed members, lost connections and elections. Only if
-etcd has forgotten the revisions in between (compaction), or is not the store that it was (its disks are lost, a backup
-was restored), everything is listed again; whoever watches compares whole pictures anyway.
+A watch lists all keys once, then follows from that revision on, across failed members, lost connections and elections.
+Only if etcd has compacted the revisions in between, or is another incarnation of the store (its disks were lost, a
+backup was restored), everything is listed again; consumers compare whole views anyway.
 
-Which life of the store it is says a key of its own, `origin`, that the first worker writes and that no record shows. A
-backup has it too: whoever finds that the store is not the one that it has followed writes another one, for all to see.
+The incarnation is in a key of its own, `origin`, which the first worker writes and no record shows. A backup contains
+it too, so a worker that finds that the store is not the one it followed writes a new one, for all workers to see.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from mesh.util.backoff import Backoff
 log = logging.getLogger("vipmesh")
 
 _PAGE = 2000
-"""Keys in one answer: each comes well within the request timeout."""
+"""Keys per response: few enough for the request timeout."""
 _RETRY = 0.2
-"""Seconds at most before a watch that ended is opened again; at random down to half of it."""
+"""Seconds, roughly, before a watch that ended is opened again."""
 
 
 class EtcdStore(Store):
-    """To be made in the event loop; `run` goes beside everything else."""
+    """The `Store` on etcd. Create it in the event loop; `run` is a task that runs beside everything else."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class EtcdStore(Store):
         lease_ttl: int,
         session_of: Callable[[bytes], str | None],
     ) -> None:
-        """`prefix` and `own` end with a slash: where all keys are, and below it, where this worker alone writes.
+        """`prefix` is that of all keys; `own` are those below it where only this worker writes. All end with a slash.
 
-        `session_of` says which run of a daemon wrote a daemon record; None: the value is not one.
+        `session_of` returns which run of a daemon wrote a daemon record, or None if the value is not such a record.
         """
         self._gateway = gateway
         self._prefix = prefix.encode()
@@ -70,11 +70,11 @@ class EtcdStore(Store):
         lease_ttl: int,
         session_of: Callable[[bytes], str | None],
     ) -> "EtcdStore":
-        """Below the URL's prefix."""
+        """Make a store below the URL's prefix."""
         return cls(gateway, url.prefix, own, lease_ttl, session_of)
 
     def remember(self, seen: StoreSnapshot) -> None:
-        """What a former life of this daemon has seen last; to be told before anything is asked."""
+        """Set the last snapshot that a previous run of this daemon saw. Call it before any request."""
         self._former = seen
         if cluster := re.fullmatch(r".*@([0-9a-f]{1,16})", seen.origin):
             self._gateway.expect(int(cluster[1], 16))
@@ -94,7 +94,7 @@ class EtcdStore(Store):
         try:
             return (await self._list()).snapshot()
         except StoreError as error:
-            self._is_silent(error)  # whoever watches next need not find out for himself
+            self._is_silent(error)  # so that a watch that starts now need not detect it again
             raise
 
     @override
@@ -173,9 +173,9 @@ class EtcdStore(Store):
         await self._gateway.close()
 
     async def _follow(self, mirror: KeyMirror) -> AsyncGenerator[bool, None]:
-        """Yields after whatever has come since the last look: whether it changed anything.
+        """Yield after each batch of events whether it changed a record.
 
-        Raises `MirrorLostError` if there is another store by now: it would start again with lower revisions.
+        Raises `MirrorLostError` if it is another incarnation of the store, whose revisions would be lower.
         """
         asked = {
             "key": self._prefix,
@@ -188,7 +188,7 @@ class EtcdStore(Store):
                 await self._begin_life(mirror.origin)
                 raise MirrorLostError
             async for answers in stream:
-                changes = [mirror.apply(answer) for answer in answers]  # all of them, before any is looked at
+                changes = [mirror.apply(answer) for answer in answers]  # a list: all are applied before `any` stops
                 if any(self._registrations.is_own(event.kv.key) for answer in answers for event in answer.events):
                     self._registrations.look(mirror.own, mirror.revision)
                 else:
@@ -196,12 +196,12 @@ class EtcdStore(Store):
                 yield any(changes)
 
     def _is_behind(self, mirror: KeyMirror) -> bool:
-        """Whether a former life of this daemon has seen more: an older backup was put back."""
+        """Return whether a previous run of this daemon has seen a later revision: an older backup was restored."""
         seen = self._former
         return seen is not None and seen.origin == mirror.life and seen.revision > mirror.revision
 
     async def _is_followed_by(self, life: str, revision: int, newest: KeyValue) -> bool:
-        """Whether the store still has the history that was followed: asked of its majority, not of one member."""
+        """Return whether the store still has the history that was followed, according to a majority of its members."""
         now = KeyMirror(self._prefix, 0, self._registrations.is_own)
         answer = await self._range({"key": self._prefix + b"origin"})
         now.cluster = answer.header.cluster_id
@@ -216,11 +216,11 @@ class EtcdStore(Store):
         except EtcdRequestRefusedError as error:
             if not error.is_compacted:
                 raise
-            return True  # nobody knows any more
+            return True  # the revision is compacted: it cannot be verified any more
         return [kv.mod_revision for kv in there.kvs] == [newest.mod_revision]
 
     async def _begin_life(self, after: bytes | None) -> bytes:
-        """Which one it is by now: the first to ask decides. `after` which one it begins; None: there was none."""
+        """Create or read the store's incarnation ID; the first worker wins. `after` is the ID to replace, or None."""
         where, mine = self._prefix + b"origin", uuid.uuid4().hex.encode()
         first: RequestBody = {"key": where, "target": "CREATE", "create_revision": 0}
         answer = await self._transaction(
@@ -233,12 +233,12 @@ class EtcdStore(Store):
         return mine if answer.succeeded else next((kv.value for kv in answer.found), b"")
 
     async def _list(self) -> KeyMirror:
-        """All keys as of one revision. A store whose life has begun is not written to: it may be full."""
+        """List all keys as of one revision. A store that has an incarnation is not written to: it may be full."""
         mirror = await self._pages()
         if not mirror.origin and await self._begin_life(None):
             mirror = await self._pages()
         if not mirror.origin:
-            raise EtcdUnreachableError("answers what no etcd does: it has not what it was given")
+            raise EtcdUnreachableError("sent a response that is not from etcd: a key that was written is missing")
         return mirror
 
     async def _pages(self) -> KeyMirror:
@@ -268,7 +268,7 @@ class EtcdStore(Store):
 
     def _answers(self) -> None:
         if self._silent is not None:
-            log.info("store: etcd answers again; it did not %s", self._silent)
+            log.info("store: etcd answers again; it did not answer %s", self._silent)
             self._silent = None
 
     def _is_silent(self, error: StoreError) -> None:

@@ -1,4 +1,4 @@
-"""The certificates for etcd, which are renewed on disk while the daemon runs."""
+"""The TLS certificates for etcd, which may be renewed on disk while the daemon runs."""
 
 import logging
 import ssl
@@ -11,7 +11,7 @@ log = logging.getLogger("vipmesh")
 
 
 class TlsCertificates:
-    """The files that the settings name, as far as they do. Reads them, so it is made in a thread."""
+    """The TLS files in the settings. The constructor reads them, so call it in a thread."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises `StoreError` for files that cannot be used."""
@@ -20,13 +20,13 @@ class TlsCertificates:
             self.context = ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError) as error:
             raise StoreError(
-                Code.STORE_CREDENTIALS, f"[store] ca {self._ca}: {error}; name a file with certificates in PEM format"
+                Code.STORE_CREDENTIALS, f"[store] ca {self._ca}: {error}; set a file with certificates in PEM format"
             ) from error
         self._told: str | None = None
         self._load()
 
     def renew(self) -> None:
-        """Read them again, for connections from now on. What cannot be used is told once: it may be half written."""
+        """Read the files again, for new connections. An unusable file, which may be half written, is logged once."""
         try:
             if self._ca is not None:
                 self.context.load_verify_locations(self._ca)
@@ -46,5 +46,5 @@ class TlsCertificates:
         except (OSError, ssl.SSLError) as error:
             files = f"[store] cert {self._cert} and key {self._key or 'in the same file'}"
             raise StoreError(
-                Code.STORE_CREDENTIALS, f"{files}: {error}; name a certificate and its private key in PEM format"
+                Code.STORE_CREDENTIALS, f"{files}: {error}; set a certificate and its private key in PEM format"
             ) from error

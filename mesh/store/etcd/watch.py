@@ -1,4 +1,4 @@
-"""One open watch, as etcd's JSON gateway sends it: a line of JSON for each message, for as long as it lasts."""
+"""One open watch of etcd's JSON gateway: a stream with one line of JSON per message."""
 
 import socket
 
@@ -14,7 +14,7 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCN
 
 
 class WatchStream:
-    """One open watch; iterate it for all that has arrived since the last look, in order."""
+    """An open watch. Each iteration yields all messages that have arrived since the last one, in order."""
 
     def __init__(self, response: aiohttp.ClientResponse, cluster: int | None) -> None:
         self._response = response
@@ -25,7 +25,7 @@ class WatchStream:
         return self
 
     async def __anext__(self) -> list[WatchResponse]:
-        """Raises `EtcdUnreachableError` when the stream ends, and `RefusedError`."""
+        """Raises `EtcdUnreachableError` when the stream ends, and `EtcdRequestRefusedError`."""
         while True:
             with transport_errors(0):
                 arrived = await self._response.content.readany()
@@ -39,9 +39,9 @@ class WatchStream:
 
 
 def check_cluster(number: int, wanted: int | None) -> None:
-    """A member that was replaced behind our back."""
+    """Raise `EtcdUnreachableError` if a member now belongs to another cluster: it was replaced."""
     if wanted is not None and number not in (0, wanted):
-        reason = f"answers for another cluster of etcd ({number:x}) than it did ({wanted:x})"
+        reason = f"now belongs to another etcd cluster ({number:x}) than before ({wanted:x})"
         raise EtcdUnreachableError(reason, code=Code.ETCD_CLUSTERS_DIFFER)
 
 
@@ -49,12 +49,12 @@ def _message(line: bytes) -> WatchResponse:
     try:
         message = decode_response(line, WatchMessage)
     except msgspec.MsgspecError as error:
-        raise EtcdUnreachableError(f"answers what no etcd does: {error}") from error
+        raise EtcdUnreachableError(f"sent a response that is not from etcd: {error}") from error
     if message.result is None:
         raise (
             faults.error_from_fault(message.error)
             if message.error
-            else EtcdUnreachableError("answers what no etcd does")
+            else EtcdUnreachableError("sent a response that is not from etcd")
         )
     if message.result.canceled and not message.result.compact_revision:
         raise faults.error_from_fault(GatewayFault(message.result.cancel_reason or "the watch is cancelled"))
@@ -62,7 +62,7 @@ def _message(line: bytes) -> WatchResponse:
 
 
 def keep_alive(response: aiohttp.ClientResponse) -> None:
-    """Let the kernel find out when the path is dead: nobody writes on a watch, so nothing else would."""
+    """Enable TCP keepalives, which detect a dead path: nothing is sent on a watch, so no other timeout would."""
     connection = response.connection
     taken = connection.transport.get_extra_info("socket") if connection and connection.transport else None
     if taken is not None:

@@ -147,8 +147,8 @@ def test_labels_of_the_service(label: str, value: str, expected: dict[str, objec
 @pytest.mark.parametrize(
     ("label", "value", "reason", "remedy"),
     [
-        ("routing.vip", "10.113.0.1", "outside of the VIP pool 10.112.0.0/16", "in 10.112.0.0/16"),
-        ("routing.vip", "fd00::7", "outside of the VIP pool", "in 10.112.0.0/16"),
+        ("routing.vip", "10.113.0.1", "outside the VIP pool 10.112.0.0/16", "in 10.112.0.0/16"),
+        ("routing.vip", "fd00::7", "outside the VIP pool", "in 10.112.0.0/16"),
         ("routing.vip", "10.112.0.007", "is not an address", "such as 10.112.0.7"),
         ("routing.vip", "10.112.0.7/32", "is not an address", "such as 10.112.0.7"),
         ("routing.vip", "fe80::1%eth0", "cannot be a VIP", "unicast"),
@@ -158,7 +158,7 @@ def test_labels_of_the_service(label: str, value: str, expected: dict[str, objec
         ("routing.scheduler_flags", "ports", '"ports" is not a flag of a scheduler', "write fallback, port or both"),
         ("routing.scheduler_flags", ",", "is not a flag of a scheduler", "write fallback, port or both"),
         ("routing.scheduler_flags", "port", "the scheduler wrr has no flags", "write routing.scheduler: mh or sh"),
-        ("routing.forwarding", "nat", '"nat" is not a way', "write masquerade or tunnel or direct"),
+        ("routing.forwarding", "nat", '"nat" is not a forwarding method', "write masquerade or tunnel or direct"),
         ("routing.max_connections", "many", "is out of range", "from 0 to 1000000"),
         ("routing.weight", "1001", "is out of range", "from 0 to 1000"),
         ("routing.weight", "-1", "is out of range", "from 0 to 1000"),
@@ -168,7 +168,7 @@ def test_labels_of_the_service(label: str, value: str, expected: dict[str, objec
         ("routing.release", "v" * 65, "is not the name of a release", "up to 64"),
         ("probe.url", "container:80", "is not the URL of a probe", "http://container:80"),
         ("probe.url", "ftp://container", "is not the URL of a probe", "tcp://container:80"),
-        ("probe.url", "http://localhost:80", 'the host "localhost" is not asked', "write container"),
+        ("probe.url", "http://localhost:80", 'the host is "localhost"', "write container"),
         ("probe.url", "tcp://container", "has no port", "tcp://container:80"),
         ("probe.url", "tcp://container:80/x", "has a path", "write tcp://container:80"),
         ("probe.url", "http://container:99999", "is not a port", "from 1 to 65535"),
@@ -348,7 +348,7 @@ def test_thresholds_and_forwarding_belong_to_the_endpoint() -> None:
 @pytest.mark.parametrize(
     ("upper", "lower", "severity", "reason"),
     [
-        pytest.param(None, "5", Severity.WARNING, "no effect alone", id="no upper"),
+        pytest.param(None, "5", Severity.WARNING, "no effect on its own", id="no upper"),
         pytest.param("4", "5", Severity.ERROR, "5 is above routing.max_connections, 4", id="crossed"),
     ],
 )

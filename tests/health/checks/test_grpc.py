@@ -43,7 +43,7 @@ def test_no_frame_is_taken_for_serving_but_the_one_that_says_so(frame: bytes) ->
         ({}, b"\0\0\0\0\2\x08\2", (False, "gRPC health: NOT_SERVING")),
         ({}, b"\0\0\0\0\0", (False, "gRPC health: UNKNOWN")),
         ({}, b"\0\0\0\0\2\x08\7", (False, "gRPC health: 7")),
-        ({}, b"", (False, "gRPC health: an answer that cannot be read")),
+        ({}, b"", (False, "gRPC health: invalid response")),
         ({"grpc-status": "5"}, b"", (False, "gRPC health: the server does not know this service")),
         ({"grpc-status": "12"}, b"", (False, "gRPC health: the server has no health service")),
         ({"grpc-status": "14", "grpc-message": "try%20later"}, b"", (False, "gRPC status 14: 'try later'")),

@@ -111,7 +111,7 @@ def redirects(where: Callable[[int], bytes]) -> tuple[Script, list[int]]:
         pytest.param(b"http://192.0.2.1/?t=secret", False, "the redirect leads away, to http://192.0.2.1", id="away"),
         pytest.param(b"https://{here}/", False, "the redirect leads away, to https://{here}", id="to TLS"),
         pytest.param(b"mailto:a@b", False, "the redirect leads away, to mailto", id="not HTTP"),
-        pytest.param(b"http://[", False, "the redirect leads to what is no URL", id="no URL"),
+        pytest.param(b"http://[", False, "the redirect leads to an invalid URL", id="no URL"),
     ],
 )
 async def test_redirects_to_the_endpoint_itself_are_followed(location: bytes, ok: bool, reason: str) -> None:

@@ -58,7 +58,9 @@ def test_final_status(received: bytes, status: int | None) -> None:
     [
         pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP: 'SSH-2.0-OpenSSH_9.2'", id="ssh"),
         pytest.param(b"\x00\x01\x02", "not HTTP: '\\x00\\x01\\x02'", id="binary, without an end of line"),
-        pytest.param(b"\x15\x03\x01\x00\x02\x02\x16", "not HTTP: the port speaks TLS, ask it with https://", id="TLS"),
+        pytest.param(
+            b"\x15\x03\x01\x00\x02\x02\x16", "not HTTP: the port speaks TLS; probe it with https://", id="TLS"
+        ),
         pytest.param(b"HTTP/1.1 2000 OK\r\n", "not HTTP: 'HTTP/1.1 2000 OK'", id="four digits"),
         pytest.param(b"HTTP/1.1 OK\r\n", "not HTTP: 'HTTP/1.1 OK'", id="no code"),
         pytest.param(b"\r\nHTTP/1.1 200 OK\r\n", "not HTTP: ''", id="empty line first"),

@@ -49,8 +49,8 @@ def test_unset_variables_count_as_empty_and_are_named_once() -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "remedy"),
     [
-        ("$", "begins no variable", "$$"),
-        ("a$1", "begins no variable", "$$"),
+        ("$", "is not followed by a variable", "$$"),
+        ("a$1", "is not followed by a variable", "$$"),
         ("${A", "is not closed", "}"),
         ("${}", "is not a variable", "${VAR}"),
         ("${A!x}", "is not a variable", "${VAR}"),

@@ -146,7 +146,7 @@ def test_endpoints(entry: str, expected: tuple[str, int | None, str]) -> None:
         ("0.0.0.0:80", "is not the address of one instance"),
         ("fe80::1%eth0", "is not the address of one instance"),
         ("[fd00::1]80", "is not an address"),
-        ("10.0.0.1", "10.0.0.1 is there twice"),
+        ("10.0.0.1", "10.0.0.1 is listed twice"),
         ("${NONE:?}", "variable NONE is required"),
     ],
 )
@@ -162,15 +162,22 @@ def test_a_bad_endpoint_is_left_out_and_the_others_stay(entry: str, reason: str)
     ("text", "problems", "reason"),
     [
         pytest.param(
-            "labels: 5", [("error", "c.yaml:3", "service server, labels")], "no mapping and no list", id="kind"
+            "labels: 5", [("error", "c.yaml:3", "service server, labels")], "neither a mapping nor a list", id="kind"
         ),
-        pytest.param("labels: {a: [1]}", [("error", "c.yaml:3", "service server, label a")], "not one text", id="list"),
-        pytest.param("labels: [{a: b}]", [("error", "c.yaml:3", "service server, labels")], "not one text", id="item"),
+        pytest.param(
+            "labels: {a: [1]}", [("error", "c.yaml:3", "service server, label a")], "not a single text", id="list"
+        ),
+        pytest.param(
+            "labels: [{a: b}]", [("error", "c.yaml:3", "service server, labels")], "not a single text", id="item"
+        ),
         pytest.param(
             "labels: [a=1, a=2]", [("error", "c.yaml:3", "service server, label a")], "again on line 3", id="twice"
         ),
         pytest.param(
-            "labels: {a: $}", [("error", "c.yaml:3", "service server, label a")], "begins no variable", id="$"
+            "labels: {a: $}",
+            [("error", "c.yaml:3", "service server, label a")],
+            "is not followed by a variable",
+            id="$",
         ),
         pytest.param(
             "labels: {a: '${N:?set it}'}", [("error", "c.yaml:3", "service server, label a")], "(set it)", id="required"

@@ -42,7 +42,7 @@ def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
         ("\ta: b", 1, 1, "cannot start any token"),
         ("a: 1\nb: \x01", 2, 4, "control characters are not allowed"),
         ("a: 1\nb: \ud800", 2, 0, "surrogate"),
-        ("[" * 100_000, 1, 0, "nested more than 100 deep"),
+        ("[" * 100_000, 1, 0, "nested more than 100 levels deep"),
         ("x" * (4 * 2**20 + 1), 1, 0, "larger than 4 MiB"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 50 else "",
@@ -93,7 +93,7 @@ LAUGHS = "a0: &a0 {x: y}\n" + "".join(f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i -
     ("text", "key", "reason"),
     [
         pytest.param("a: &a\n  <<: *a\n", "a", "merges itself", id="itself"),
-        pytest.param("a:\n  <<: 1\n", "a", "merges what is not a mapping", id="a scalar"),
+        pytest.param("a:\n  <<: 1\n", "a", "merges a value that is not a mapping", id="a scalar"),
         pytest.param("a:\n  [1]: 1\n", "a", "a key is not text", id="a key"),
         pytest.param(CHAIN, "a199", "more than 100 anchors merge one another", id="chain"),
         pytest.param(LAUGHS, "a19", "aliases expand to more than 200000 entries", id="laughs"),

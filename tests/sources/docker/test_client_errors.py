@@ -116,7 +116,7 @@ async def test_another_program_that_listens_there_is_named_as_such(tmp_path: Pat
     async with fake.listening(tmp_path / "docker.sock") as url:
         source = DockerSource(url, RULES)
         async with watching(source):
-            await trouble(source, "is it a Docker engine of API 1.41 or later?")
+            await trouble(source, "check that it is a Docker engine with API 1.41 or later")
 
 
 @pytest.mark.parametrize("path", [*SENSE, "events"])

@@ -189,17 +189,17 @@ def test_where_it_is_reached(
         pytest.param(
             {"Labels": {**WEB, "com.docker.compose.project": "a/b", "com.docker.compose.service": "web"}},
             RULES,
-            "its project or service is called 'a/b'",
+            "its project or service name 'a/b' is not valid",
             id="a project that looks like a path",
         ),
         pytest.param(
             {"Labels": {f"mesh.routing.port_{n}": f"n{n}.test" for n in range(1, 10_001)}},
             RULES,
-            f"it has 10000 labels of the mesh or one that is too long; give it at most {MAX_LABELS}",
+            f"it has 10000 labels of the mesh, or one of them is too long; give it at most {MAX_LABELS}",
             id="10,000 routing labels",
         ),
         pytest.param(
-            {"Labels": {"mesh.routing.port_80": "x" * 1_000_000}}, RULES, "one that is too long", id="a huge label"
+            {"Labels": {"mesh.routing.port_80": "x" * 1_000_000}}, RULES, "one of them is too long", id="a huge label"
         ),
     ],
 )

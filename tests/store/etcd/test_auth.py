@@ -79,7 +79,7 @@ async def test_without_a_certificate_it_says_what_to_set(locked: EtcdServer, ca:
 
 async def test_an_authority_that_is_not_trusted_is_named(locked: EtcdServer, tmp_path: Path) -> None:
     async with opened(settings(locked, tmp_path)) as store:
-        assert "set [store] ca to the file" in await trouble_of(store)
+        assert "set [store] ca to the certificate" in await trouble_of(store)
 
 
 async def test_without_tls_it_says_how_to_ask_for_it(locked: EtcdServer, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ async def test_another_member_takes_over_with_a_token_of_its_own(guarded: EtcdSe
 @pytest.mark.parametrize(
     ("prefix", "user", "said"),
     [
-        pytest.param("vipmesh", ("vipmesh", "no"), "set [store] user and password as etcd", id="wrong password"),
+        pytest.param("vipmesh", ("vipmesh", "no"), "set [store] user and password to those", id="wrong password"),
         pytest.param("vipmesh", (None, None), "set [store] user and password", id="no user"),
         pytest.param("x", ("vipmesh", "word"), "etcdctl role grant-permission ROLE readwrite", id="no permission"),
     ],
@@ -185,7 +185,7 @@ async def test_a_full_etcd_says_how_to_make_room(tmp_path: Path) -> None:
 
     with etcd(tmp_path / "etcd", 1, ["--quota-backend-bytes", "100000"]) as server:
         async with opened(settings(server, tmp_path)) as store:
-            with pytest.raises(StoreError, match="its disk quota is used up: etcdctl compact"):
+            with pytest.raises(StoreError, match="its quota is used up: run etcdctl compact"):
                 await fill(store)
 
 
@@ -214,4 +214,6 @@ async def test_a_web_server_that_is_no_etcd_is_told(tmp_path: Path, body: bytes,
             store_saved_view=tmp_path / "view.json",
         )
         async with opened(own) as store:
-            assert ("answers what no etcd does" if status == 200 else "answers 500: ") in await trouble_of(store)
+            assert ("sent a response that is not from etcd" if status == 200 else "answers 500: ") in await trouble_of(
+                store
+            )

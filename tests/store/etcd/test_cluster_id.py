@@ -31,13 +31,13 @@ A, B, C = 0xAAAA, 0xBBBB, 0xCCCC
         ({"a": A}, "ab", None, A),
         ({"a": A}, "ab", A, A),
         ({"a": A}, "abc", A, A),
-        ({"a": A}, "ab", B, "another cluster of etcd than before (a: aaaa; before: bbbb)"),
-        ({"a": A}, "abc", B, "another cluster of etcd than before (a: aaaa; before: bbbb)"),
-        ({"a": A, "b": B}, "ab", None, "different clusters of etcd (a: aaaa, b: bbbb)"),
-        ({"a": A, "b": B}, "ab", A, "different clusters of etcd (a: aaaa, b: bbbb)"),
-        ({"a": A, "b": B}, "abc", A, "different clusters of etcd (a: aaaa, b: bbbb)"),
-        ({"a": A, "b": B, "c": C}, "abc", None, "different clusters of etcd (a: aaaa, b: bbbb, c: cccc)"),
-        ({"a": A, "b": A, "c": B, "d": B}, "abcd", None, "different clusters of etcd"),
+        ({"a": A}, "ab", B, "another etcd cluster than before (a: aaaa; before: bbbb)"),
+        ({"a": A}, "abc", B, "another etcd cluster than before (a: aaaa; before: bbbb)"),
+        ({"a": A, "b": B}, "ab", None, "different etcd clusters (a: aaaa, b: bbbb)"),
+        ({"a": A, "b": B}, "ab", A, "different etcd clusters (a: aaaa, b: bbbb)"),
+        ({"a": A, "b": B}, "abc", A, "different etcd clusters (a: aaaa, b: bbbb)"),
+        ({"a": A, "b": B, "c": C}, "abc", None, "different etcd clusters (a: aaaa, b: bbbb, c: cccc)"),
+        ({"a": A, "b": A, "c": B, "d": B}, "abcd", None, "different etcd clusters"),
     ],
 )
 def test_which_cluster_the_members_are_of(
@@ -78,11 +78,11 @@ async def test_two_clusters_in_one_url_give_nothing_away(one: EtcdServer, anothe
     ):
         for number, asking in enumerate((store, other)):
             with pytest.raises(
-                StoreError, match=r"are of different clusters of etcd .* name those of one cluster"
+                StoreError, match=r"belong to different etcd clusters .* list the members of one cluster"
             ) as told:
                 await asking.claim({"claims/vips/10.112.0.7": str(number).encode()})
             assert all(f"{member}: " in str(told.value) for member in url.members)
-            with pytest.raises(StoreError, match="are of different clusters"):
+            with pytest.raises(StoreError, match="belong to different etcd clusters"):
                 await asking.register({f"workers/w{number + 1}/x": b"x"})
         async with aclosing(watching(store)) as snapshots:
             waiting = asyncio.ensure_future(anext(snapshots))
@@ -118,7 +118,7 @@ async def test_a_member_of_another_cluster_than_most_is_left_out_and_named(
             await retried(store, {"workers/w1/x": b"y"})
             await until(snapshots, lambda seen: seen["workers/w1/x"] == b"y")
     assert another.ctl("get", "--prefix", url.prefix) == ""
-    told = f"etcd: {another.urls[0]} is of another cluster of etcd than most members in [store] url; take it out"
+    told = f"etcd: {another.urls[0]} belongs to another etcd cluster than most members in [store] url; remove it"
     assert caplog.text.count(told) == 2, "once by each worker"
 
 
@@ -141,7 +141,7 @@ async def test_after_a_restart_one_member_alone_does_not_make_another_cluster(on
     url = EtcdUrl((*one.urls, "http://127.0.0.1:1"), "/before/")
     async with worker(url) as store:
         store.remember(StoreSnapshot(7, {}, "some life@abc"))
-        with pytest.raises(StoreError, match=r"another cluster of etcd than before \(.*; before: abc\)"):
+        with pytest.raises(StoreError, match=r"another etcd cluster than before \(.*; before: abc\)"):
             await store.claim({"claims/a": b"1"})
         assert one.ctl("get", "--prefix", url.prefix) == ""
     async with worker(EtcdUrl(one.urls, "/before/")) as store:

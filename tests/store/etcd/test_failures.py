@@ -102,7 +102,7 @@ async def test_without_a_majority_the_last_view_stays_and_says_so(three: EtcdSer
             while other.trouble is None:
                 await asyncio.sleep(0.05)
         assert other.trouble.text.startswith("since 20")
-        with pytest.raises(StoreError, match=r"etcd does not serve \(.*; see that etcd runs"):
+        with pytest.raises(StoreError, match=r"etcd is not available \(.*; check that etcd runs"):
             await store.claim({"claims/a": b"1"})
         assert not waiting.done(), "no picture without a majority"
         three.start(killed)
@@ -263,7 +263,7 @@ async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> 
         await gateway.call("maintenance/alarm", alarm, RangeResponse)
         async with worker(url, "w2") as late, aclosing(watching(late)) as snapshots:
             await until(snapshots, lambda seen: seen == {"claims/a": b"1", "workers/w1/x": b"x"})
-            with pytest.raises(StoreError, match="its disk quota is used up"):
+            with pytest.raises(StoreError, match="its quota is used up"):
                 await late.register({"workers/w2/x": b"x"})
             single.ctl("alarm", "disarm")
             await retried(late, {"workers/w2/x": b"x"})
@@ -277,4 +277,4 @@ async def test_a_member_that_is_down_is_passed_over_and_a_whole_cluster_that_is_
             await store.claim({"claims/a": b"1"})
         assert "http://127.0.0.1:1: " in str(caught.value)
         assert "http://127.0.0.1:2: " in str(caught.value)
-        assert str(caught.value).endswith("see that etcd runs and that [store] url names its client addresses")
+        assert str(caught.value).endswith("check that etcd runs and that [store] url lists its client addresses")

@@ -84,7 +84,9 @@ async def test_what_is_not_as_a_worker_wrote_it_is_written_again(
             while (snapshot := await store.read()).revision < before.revision + 2:
                 pass  # the put, and the answer to it
         assert snapshot.records == RECORDS
-        assert f"1 records of this worker are not what it wrote, {url.prefix}workers/w1/{key} is one" in caplog.text
+        assert (
+            f"1 records of this worker differ from what it wrote, such as {url.prefix}workers/w1/{key};" in caplog.text
+        )
         assert leases(single, f"{url.prefix}workers/") == {lease}, "they go with the worker"
 
 

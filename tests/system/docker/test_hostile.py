@@ -22,12 +22,12 @@ HOSTILE = {
     "path": {**GOOD, "com.docker.compose.project": "../../workers", "com.docker.compose.service": "w1"},
 }
 SAYS = {
-    "huge": "container huge: it has 1 labels of the mesh or one that is too long",
+    "huge": "container huge: it has 1 labels of the mesh, or one of them is too long",
     "control": "container control: error: service control, label mesh.routing.port_80: ",
     "thief": "good.test",
-    "outside": "service outside.test, label mesh.routing.vip: 8.8.8.8 is outside of the VIP pool",
+    "outside": "service outside.test, label mesh.routing.vip: 8.8.8.8 is outside the VIP pool",
     "many": "container many: it has 10000 labels of the mesh",
-    "path": "container path: its project or service is called '../../workers'",
+    "path": "container path: its project or service name '../../workers' is not valid",
 }
 
 

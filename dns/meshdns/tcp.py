@@ -174,7 +174,7 @@ class DnsTcpConnection(asyncio.Protocol):
         """Answer the received queries, as far as the bounds allow."""
         data, at, end = self._rest, 0, len(self._rest)
         out: list[bytes] = []
-        octets = 0
+        size = 0
         while end - at >= 2 and len(self._under_way) < MAX_PIPELINED and not self._unread:
             # Each message is preceded by its length in two bytes (RFC 1035, section 4.2.2).
             length = data[at] << 8 | data[at + 1]
@@ -187,10 +187,10 @@ class DnsTcpConnection(asyncio.Protocol):
                 self._forward(said)
             elif said is not None:
                 out += struct.pack("!H", len(said)), said
-                octets += len(said)
-                if octets > WRITE_CHUNK_BYTES:
+                size += len(said)
+                if size > WRITE_CHUNK_BYTES:
                     self._transport.write(b"".join(out))
-                    out, octets = [], 0
+                    out, size = [], 0
         if out:
             self._transport.write(b"".join(out))
         if at:

@@ -136,16 +136,16 @@ class UdpBatch:
 
     def answer(self, blocks: Sequence[bytes]) -> None:
         """Put the responses of the first slots in place, each with the ID of its query."""
-        octets = b"".join(blocks)
+        data = b"".join(blocks)
         longer = []
-        if len(octets) != len(blocks) * BLOCK_SIZE:
+        if len(data) != len(blocks) * BLOCK_SIZE:
             longer = [slot for slot, each in enumerate(blocks) if len(each) != BLOCK_SIZE]
-            octets = b"".join([each[:BLOCK_SIZE] for each in blocks])
+            data = b"".join([each[:BLOCK_SIZE] for each in blocks])
         # The previous batch may have pointed some slots to `_long`.
         for slot in self._moved:
             self._places[slot] = self._usual_places[slot]
         self._moved = longer
-        self.answers[: len(octets)] = octets
+        self.answers[: len(data)] = data
         self.sizes[:] = self._ends
         self._answered[:] = self._asked
         # Must follow the strided copies, which wrote a wrong length for these slots.

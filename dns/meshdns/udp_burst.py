@@ -95,9 +95,9 @@ class UdpBurst:
             if (error := ctypes.get_errno()) in (errno.EAGAIN, errno.EINTR):
                 return []
             raise OSError(error, "recvmmsg")
-        octets = self._in
+        data = self._in
         return [
-            octets[start : start + length]
+            data[start : start + length]
             for start, length in zip(
                 range(0, count * MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES), self._lengths[:count].tolist(), strict=True
             )
@@ -105,8 +105,8 @@ class UdpBurst:
 
     def _put(self, datagrams: Sequence[bytes]) -> None:
         """Copy datagrams into the send buffer one behind the other, and point the vectors to them."""
-        octets, sizes = b"".join(datagrams), list(map(len, datagrams))
-        self._out[: len(octets)] = octets
+        data, sizes = b"".join(datagrams), list(map(len, datagrams))
+        self._out[: len(data)] = data
         # accumulate() yields one place more than there are sizes: the end of the last datagram.
         for slot, (place, size) in enumerate(zip(accumulate(sizes, initial=self._base), sizes, strict=False)):
             self._places[slot], self._sizes[slot] = place, size

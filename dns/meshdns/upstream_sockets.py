@@ -89,8 +89,8 @@ class _UpstreamSocket:
         self.born = born
         self.closed = False
         self._waiting: dict[bytes, Callable[[bytes | None], bool]] = {}
-        octets = secrets.token_bytes(2 * (QUERIES_PER_SOCKET + 8))
-        self._ids = list({octets[at : at + 2] for at in range(0, len(octets), 2)})
+        data = secrets.token_bytes(2 * (QUERIES_PER_SOCKET + 8))
+        self._ids = list({data[at : at + 2] for at in range(0, len(data), 2)})
         """Random IDs, each used once. Eight are spare, since a few may be drawn twice."""
         self._all = all_open
         self._burst = both_ways

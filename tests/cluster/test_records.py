@@ -1,6 +1,9 @@
 """records: what is written is read back, by an older and a newer version too."""
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import msgspec
@@ -384,3 +387,25 @@ def test_a_record_that_has_not_changed_stays_the_same_object() -> None:
     records = encode_registration("w1", [SERVICE], [ENDPOINT])
     (before, _), (after, _) = reader.view(records), reader.view(dict(records))
     assert after.endpoints[0] is before.endpoints[0]
+
+
+PROGRAM = """
+from mesh.cluster.records.encode import encode_registration
+from mesh.model.service import SchedulerFlag, Service
+flags = frozenset({SchedulerFlag.FALLBACK, SchedulerFlag.PORT})
+print(encode_registration("w1", [Service("demo/web", "web.test", (), flags=flags)], []))
+"""
+
+
+def test_a_record_is_the_same_in_every_process() -> None:
+    """A set has another order in each process: a restart must not change the records of a worker."""
+    written = {
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in range(6)
+    }
+    assert len(written) == 1

@@ -130,4 +130,5 @@ def _verdict(health: Health, kept: bool, held_back: bool) -> bytes:
 
 
 def _value(record: Any) -> bytes:
-    return msgspec.json.encode({"v": VERSION, **msgspec.to_builtins(record)})
+    # The order of a set differs from one process to the next: a record must not differ after a restart for that alone.
+    return msgspec.json.encode({"v": VERSION, **msgspec.to_builtins(record, order="deterministic")})

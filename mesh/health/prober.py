@@ -97,7 +97,7 @@ class Prober:
         self.stats = ProberCounters()
 
     def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
-        """Make these the whole set; the same set again changes nothing.
+        """Make these targets the complete set. Repeating the call with the same set changes nothing.
 
         A known target keeps its state and its rhythm, even if its probe changes. A target with another address or port
         counts as new. A target that is no longer in the set is dropped, and its running check is cancelled.

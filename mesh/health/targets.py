@@ -62,7 +62,7 @@ class TargetState:
 
     @property
     def name(self) -> str:
-        """The endpoint in log lines."""
+        """The name of the endpoint in log lines."""
         _, id = self.key
         return id if self.target.instead_of is None else f"{id} of {self.target.instead_of}"
 

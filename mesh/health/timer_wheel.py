@@ -54,7 +54,7 @@ class TimerWheel(Generic[K]):
             del self._slots[number][key]
 
     def due(self, now: float) -> list[K]:
-        """Take out and return every key whose slot has come, in order of the slots.
+        """Remove and return every key whose slot has come, in the order of the slots.
 
         Each key is returned once, however long ago the last call was.
         """
@@ -79,10 +79,10 @@ def slot_end(time: float) -> float:
 
 
 def first_due(id: str, now: float, delay: float, interval: float) -> float:
-    """When an endpoint that appears `now` is due for the first time.
+    """Return when an endpoint that appears `now` is due for the first time.
 
-    After its delay and up to a tenth of its interval more, always the same for the same id: a hundred endpoints
-    that appear together are not all asked at the same moment, now and every interval after.
+    That is after its delay plus up to a tenth of its interval, always the same for the same ID: of a hundred endpoints
+    that appear together, not all are probed at the same moment, now and in every later interval.
     """
     share = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=4).digest()) / 2**32
     return now + delay + share * interval / 10

@@ -28,7 +28,7 @@ def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[Endpoint
 
 
 def serves(service: Service, endpoint: Endpoint, vip: Address, health: Mapping[EndpointKey, Health]) -> bool:
-    """Whether the virtual servers of the service, which has this VIP, send new connections to the endpoint."""
+    """Return whether the virtual servers of the service, which has this VIP, send new connections to the endpoint."""
     return takes_traffic(service, endpoint, health) and is_same_family(endpoint, vip) and endpoint.weight > 0
 
 
@@ -76,15 +76,11 @@ def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
 
 
 def is_same_family(endpoint: Endpoint, vip: Address) -> bool:
-    """Return whether a virtual server on the VIP can send to the endpoint: the kernel cannot masquerade between
-    families.
-    """
+    """Return whether a virtual server on the VIP can send to the endpoint: the kernel translates no IP versions."""
     return (":" in endpoint.address) == (":" in vip)
 
 
 def probeable_by_anyone(probe: Probe, place: RealKey) -> bool:
-    """Return whether any worker can run the probe: commands, loopback and link-local addresses need the endpoint's own
-    worker.
-    """
+    """Return whether any worker can run the probe. Commands, loopback and link-local addresses are local to one."""
     address = ip_address(place.address)
     return probe.kind is not ProbeKind.COMMAND and not address.is_loopback and not address.is_link_local

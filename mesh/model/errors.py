@@ -1,6 +1,7 @@
 """Errors that users see. Each carries the code of its message.
 
-The command line imports this module before all others, so it must import little.
+The command line imports this module before all others, so it imports next to nothing; `mesh.model.codes` is needed only
+where an error is raised.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The parts of a worker that report conditions: what the log, the status and the metrics call them."""
+"""The parts of a worker that report conditions, under the names that log, status and metrics use."""
 
 from enum import StrEnum
 

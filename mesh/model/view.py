@@ -48,8 +48,11 @@ class ClusterView:
     _by_key: Mapping[EndpointKey, Endpoint] | None = field(default=None, init=False, compare=False, repr=False)
 
     def with_health(self, health: Mapping[EndpointKey, Health], groups: Mapping[str, EndpointGroup]) -> "ClusterView":
-        """A copy with this health. `groups` must be those that follow from it; unchanged groups stay the same objects,
-        so that what depends on them is not computed again."""
+        """Return a copy with this health.
+
+        `groups` must be those that follow from it. Unchanged groups must stay the same objects, so that what depends on
+        them is not computed again.
+        """
         return _indexed(replace(self, health=health), groups, self._by_key)
 
     def with_endpoints(
@@ -61,7 +64,7 @@ class ClusterView:
     ) -> "ClusterView":
         """Return a copy with these endpoints, and with this health unless it is None.
 
-        `groups` and `by_key` must be those that follow; unchanged groups stay the same objects.
+        `groups` and `by_key` must be those that follow from them. Unchanged groups must stay the same objects.
         """
         return _indexed(
             replace(self, endpoints=endpoints, health=self.health if health is None else health), groups, by_key
@@ -78,7 +81,7 @@ class ClusterView:
     def with_index(
         self, groups: Mapping[str, EndpointGroup], by_key: Mapping[EndpointKey, Endpoint] | None = None
     ) -> "ClusterView":
-        """Return a copy that need not compute its groups, nor its endpoints by key unless `by_key` is None."""
+        """Return a copy with these groups and endpoints by key; a `by_key` of None is computed when it is needed."""
         return _indexed(replace(self), groups, by_key)
 
     @property
@@ -118,7 +121,7 @@ class ClusterView:
 def _indexed(
     view: ClusterView, groups: Mapping[str, EndpointGroup] | None, by_key: Mapping[EndpointKey, Endpoint] | None
 ) -> ClusterView:
-    """The view itself, which nobody else has yet, with what follows from it; None: computed when it is asked for."""
+    """Set the indexes of a new view, which no other code has yet, and return it. None: computed when it is needed."""
     object.__setattr__(view, "_groups", groups)
     object.__setattr__(view, "_by_key", by_key)
     return view

@@ -12,7 +12,7 @@ class Source(Protocol):
     """Reports the instances that run on this worker."""
 
     name: str
-    """What the status and the log call it, unique on the worker: `source 0`."""
+    """The name in the status and the log, unique on the worker: `source 0`."""
 
     def watch(self) -> AsyncIterator[tuple[tuple[Instance, ...], tuple[Problem, ...]]]:
         """Yield the complete list, ordered by ID, immediately and again after every change.

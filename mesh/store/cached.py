@@ -79,7 +79,7 @@ class CachedStore(Store):
 
     @override
     async def read(self) -> StoreSnapshot:
-        """Read from the store, or from the file if the store is away."""
+        """Read from the store, or from the file if the store does not answer."""
         saved = await self.saved()
         if saved is None:
             return await self._store.read()

@@ -15,7 +15,7 @@ from mesh.sources.docker.instances import has_mesh_label
 from mesh.sources.docker.messages import ContainerDetails, DockerEvent
 
 DRAIN_SIGNAL = signal.SIGCONT
-"""As `--stop-signal`: drain me first. A running process ignores it, and almost no program handles it: signal(7)."""
+"""A `--stop-signal` that means: drain me first. Running processes ignore it, and almost none handles it: signal(7)."""
 TERMINATING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 """Signals that end a process which does not handle them."""
 WATCHED_ACTIONS = (

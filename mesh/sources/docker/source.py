@@ -66,9 +66,7 @@ EVENT_FILTERS = json.dumps({"type": ["container", "network"], "event": WATCHED_A
 _SIGNALS = json.dumps({"type": ["container"], "event": ["start", "kill", "die"]})
 
 DrainFirst = Callable[[str, str | None, float], None]
-"""Called with container ID, instance ID (None if it is not an instance) and seconds until the engine kills the
-container.
-"""
+"""Called with container ID, instance ID (None if it is not an instance) and seconds until the engine kills it."""
 
 
 class DockerSource(Source):

@@ -52,7 +52,7 @@ _LATE = 0.25
 _STRAGGLERS = 0.2
 """Seconds that the other members have to report their cluster once a majority has reported the same one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 0.5
-"""Seconds between two rounds over all members: several rounds fit in the shortest lease."""
+"""Seconds between two rounds over all members, at random down to half of it: several fit in the shortest lease."""
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 _STRAY = (
     "belongs to another etcd cluster than most members in [store] url",

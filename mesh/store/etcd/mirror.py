@@ -26,7 +26,7 @@ class KeyMirror:
         """`cluster` is the ID of the etcd cluster; `is_own` says whether a key belongs to this worker."""
         self._prefix = prefix
         self._records: PersistentMap[str, bytes] = PersistentMap()
-        """As of the last snapshot."""
+        """The records as of the last snapshot."""
         self._since: dict[str, bytes | None] = {}
         """Changes since the last snapshot; None: deleted."""
         self._is_own = is_own

@@ -35,7 +35,7 @@ log = logging.getLogger("vipmesh")
 _PAGE = 2000
 """Keys per response: few enough for the request timeout."""
 _RETRY = 0.2
-"""Seconds, roughly, before a watch that ended is opened again."""
+"""Maximum seconds before a watch that ended is opened again; at random down to half of it."""
 
 
 class EtcdStore(Store):

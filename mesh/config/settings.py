@@ -50,13 +50,13 @@ class Setting:
     parse: Callable[[object], object]
     """Takes the value of TOML or the text of a variable. Raises `ValueError` with the reason alone."""
     default: object
-    """As a user would write it. None or an empty tuple if there is none, see `unset`."""
+    """The default as a user writes it; None or an empty tuple if there is none, see `unset`."""
     example: str
-    """What to write, shown after a refusal."""
+    """A valid value, shown after a refusal."""
     meaning: str
     """Markdown, with links relative to `docs/`."""
     unset: str = "none"
-    """What holds without a value where `default` is None or empty. Markdown."""
+    """What a missing value means where `default` is None or empty, in Markdown."""
 
 
 def _domain_servers(raw: object) -> Mapping[str, tuple[tuple[str, int], ...]]:
@@ -506,7 +506,7 @@ def environment_variable(key: str) -> str:
 
 
 def _contradictions(settings: Settings) -> Iterator[CodedText]:
-    """What is right by itself but not together."""
+    """Find settings that are valid by themselves and contradict one another."""
     places = [("[dns] upstream", settings.dns_upstream)]
     for domain, servers in settings.dns_forward.items():
         if f".{domain}".endswith(f".{settings.dns_domain}"):
@@ -527,7 +527,7 @@ def _contradictions(settings: Settings) -> Iterator[CodedText]:
 
 
 def _open_doors(settings: Settings) -> Iterator[CodedText]:
-    """The admin API drains and stops containers: over TCP nobody may do that who has not proved who he is."""
+    """Refuse an admin API over TCP that does not authenticate its clients: it can drain and stop containers."""
     over_tcp = settings.admin_tcp or (None if settings.admin_listen.startswith("unix:") else settings.admin_listen)
     if over_tcp and settings.admin_token_file is None and settings.admin_client_ca is None:
         yield CodedText(

@@ -191,7 +191,7 @@ async def test_what_somebody_breaks_is_mended_and_told(
         before = await eventually(lambda: asyncio.to_thread(run_command, "ipvsadm", "-Sn"), is_complete)
 
         run_ip(f"address del {vip}/32 dev mesh0")
-        await daemon.line(f"repaired: somebody changed the data plane: bind VIP {vip}", seconds=20)
+        await daemon.line(f"repaired: somebody changed the data plane: bind VIP {vip}", seconds=9)
         assert await ask_tcp(lab, web) in {"a", "b"}
 
         run_command("ipvsadm", "-C")
@@ -207,7 +207,7 @@ async def test_what_somebody_breaks_is_mended_and_told(
         assert "masquerade" in run_command("nft", "list", "table", "ip", "vipmesh")
 
         run_ip("link del mesh0")
-        await daemon.line(f"bind VIP {vip}", seconds=20)
+        await daemon.line(f"bind VIP {vip}", seconds=9)
         assert await ask_tcp(lab, web) in {"a", "b"}
         assert (await status(f"unix://{tmp_path}/admin.sock"))["repairs"] == 14
         assert await daemon.end() == 0

@@ -1,12 +1,12 @@
-"""A cluster on etcd: from a change on one worker to the data planes of all the others, and what a worker costs.
+"""A cluster on etcd: the time from a change on one worker to the data planes of all others, and the cost of a worker.
 
-A change is each of these in turn: a verdict that an endpoint is unhealthy, one that it is healthy again, an endpoint
-that goes, one that comes. The peer is etcd itself: as many bare watches in the same processes, at the same pace, from
-the start of a put until the last of them has decoded it. Both take turns in one run.
+A change is each of these in turn: a verdict that an endpoint is unhealthy, a verdict that it is healthy again, an
+endpoint that is removed, one that is added. The peer is etcd itself: as many bare watches in the same processes, at the
+same pace, from the start of a put until the last of them has decoded it. Both take turns in one run.
 
-All workers share this machine's cores with etcd: what twenty workers compute at the same instant on two cores would be
-done at once on twenty hosts. So there is a second measure: one worker, and nineteen bare watches that give etcd the
-same work; what it has over the watch of the same change is what a worker on a host of its own adds.
+All workers share this machine's cores with etcd: twenty workers compute at the same instant on two cores, which twenty
+hosts would do in parallel. So there is a second measure: one worker, and nineteen bare watches that give etcd the same
+work; its excess over the watch of the same change is what a worker on a host of its own adds.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ PACE = 0.1
 """Seconds between two changes, on average."""
 BURST = 1000
 RATE, CROWD = 50.0, 10
-"""Of the worker that is weighed: changes in a second, and endpoints of each service."""
+"""The load of the measured worker: changes per second, and endpoints of each service."""
 
 
 @dataclass
@@ -89,7 +89,7 @@ def alone(children: list[Child], placed: Sequence[Sequence[Instance]], turns: in
 
 
 def bare_ones(children: list[Child], turns: int) -> list[float]:
-    """The same from a put until the last bare watch has it."""
+    """Each of so many puts until the last bare watch has it."""
     took = []
     counts = [len(child.offered) for child in children]
     for _ in range(turns):
@@ -118,7 +118,7 @@ def burst(children: list[Child], carried: int) -> float:
 
 
 def bare_burst(children: list[Child]) -> float:
-    """As many puts, in a transaction for each worker."""
+    """So many puts at once, in a transaction for each worker."""
     began = time.monotonic()
     names = [(child, name) for child in children for name in child.offered]
     last_key = ""
@@ -168,7 +168,7 @@ def _tell(one: Round) -> None:
 
 @dataclass
 class Weighed:
-    """Of one worker while others' endpoints change, beside a bare watch."""
+    """The cost of one worker while others' endpoints change, beside a bare watch."""
 
     cpu: tuple[float, float]
     """Cores that it takes, and that a bare watch takes."""
@@ -243,7 +243,7 @@ def run(quick: bool) -> list[Row]:
 
 
 def _times(where: str, ours: Sequence[Sequence[float]], bare: Sequence[Sequence[float]]) -> list[Row]:
-    """Of how long a change takes; a list for each round."""
+    """Rows for the duration of a change; a list for each round."""
     rows: list[Row] = []
     mine: list[float] = []
     for share in (0.5, 0.99):

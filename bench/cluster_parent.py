@@ -1,4 +1,4 @@
-"""What the parent of `cluster.py` does with its processes: an etcd, some workers each, questions to all of them."""
+"""The parent process of `cluster.py`: starts an etcd and the worker processes, and sends requests to all of them."""
 
 import asyncio
 import multiprocessing

@@ -1,8 +1,8 @@
-"""A worker of `cluster.py`, or bare watches alone, in a process of their own.
+"""Runs workers of `cluster.py`, or bare watches alone, in a process of their own.
 
-A worker is the daemon's control loop on etcd, over a fake data plane. Everything between a verdict of a probe and the
-operations for the kernel is what the daemon does, names included. Times are of CLOCK_MONOTONIC, which all processes of
-a machine share.
+A worker is the daemon's control loop on etcd, over a fake data plane. Everything from a verdict of a probe to the
+operations for the kernel is as in the daemon, names included. Times are of CLOCK_MONOTONIC, which all processes of a
+machine share.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ class Bare:
 
 @dataclass
 class Process:
-    """What the parent may ask; each verb is a method."""
+    """The requests of the parent; each verb is a method."""
 
     workers: dict[str, FakeWorker]
     planes: dict[str, TimedPlane]
@@ -122,12 +122,12 @@ class Process:
         return [at for at in times if at >= since]
 
     async def carried(self) -> list[tuple[int, float, int]]:
-        """Of each worker: its real servers, since when, and how many passes it has made."""
+        """For each worker: its real servers, since when, and the number of its passes."""
         planes = self.planes
-        return [(planes[n].real_servers, planes[n].changed_at, w.loop.figures.passes) for n, w in self.workers.items()]
+        return [(planes[n].real_servers, planes[n].changed_at, w.loop.stats.passes) for n, w in self.workers.items()]
 
     async def digests(self) -> list[str | None]:
-        """Of each worker's table."""
+        """The table digest of each worker."""
         return [worker.loop.snapshots.digest() for worker in self.workers.values()]
 
     async def listen(self, count: int) -> None:

@@ -1,11 +1,11 @@
-"""Deploys on a Docker engine: what is dropped, how soon a container serves and a dead one is out, what idling costs.
+"""Deploys on a Docker engine: failed requests, the time until a container serves and a dead one is out, idle cost.
 
     PYTHONPATH=. python bench/deploy.py
 
 One engine in a network namespace of its own, the whole daemon with the nftables data plane, and a service of four
-containers under constant load: 50 new connections a second, and four at a time whose answer takes two seconds. One
-container after another is replaced. The peers get the same containers and the same load: HAProxy with its health check
-before four fixed addresses, and a plain published port, which leads to one container alone. Needs root.
+containers under constant load: 50 new connections per second, and four at a time whose answer takes two seconds. The
+containers are replaced one after another. The peers get the same containers and the same load: HAProxy with its health
+check before four fixed addresses, and a plain published port, which leads to one container alone. Needs root.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ RATE, LONG = 50, 4
 
 @dataclass
 class Outcome:
-    """What became of it, once it is over."""
+    """The result of the load, complete once it is over."""
 
     short: int = 0
     long: int = 0
@@ -32,7 +32,7 @@ class Outcome:
 
     @property
     def failed(self) -> int:
-        """Those without a whole answer."""
+        """Requests without a complete answer."""
         return self.short_failed + self.long_failed
 
     @override

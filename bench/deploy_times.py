@@ -1,4 +1,4 @@
-"""How soon a new container answers through its VIP, how long a killed one is still met, what idling costs."""
+"""Measures when a new container answers through its VIP, how long a killed one gets connections, and the idle cost."""
 
 import asyncio
 import errno
@@ -14,7 +14,7 @@ from harness import Row, cpu_seconds
 from tests.system.docker.engine import Engine
 
 NETWORK, SUBNET = "bench", "172.31.7.0/24"
-"""Of containers with an address that is known before they start."""
+"""The network and subnet of containers whose address is known before they start."""
 _ADDRESS = "172.31.7.9"
 PATIENCE = 20.0
 STEP = 0.002

@@ -32,7 +32,7 @@ class Mesh:
     admin: str
 
     async def vipmesh(self, verb: str, *arguments: str) -> str:
-        """What a verb prints; it must succeed."""
+        """The output of a verb; it must succeed."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mesh", verb, "--admin", self.admin, *arguments), stdout=asyncio.subprocess.PIPE
         )
@@ -41,7 +41,7 @@ class Mesh:
         return said.decode()
 
     async def services(self) -> list[dict[str, Any]]:
-        """As `vipmesh status --json` has them."""
+        """The services of `vipmesh status --json`."""
         found: list[dict[str, Any]] = json.loads(await self.vipmesh("status", "--json"))["services"]
         return found
 

@@ -1,7 +1,7 @@
 """The name server beside NSD, Knot, unbound and dnsmasq: the same own names, over UDP and TCP, in one run.
 
-All servers are up together, each on the same core, and are asked in turn and in random order; the load has the other
-core. CPU time per question is what bounds a server, and it is the figure that neighbours on the machine disturb least.
+All servers run together, each on the same core, and are queried in turn and in random order; the load has the other
+core. CPU time per query is the limit of a server, and other load on the machine disturbs it least.
 """
 
 import os

@@ -1,8 +1,8 @@
 """A whole worker for the bench: PORT SERVICES CHANGES [loop], over a source, a store and a data plane in memory.
 
 Every service has two endpoints with an HTTP probe each, against one server in a process of its own. From one SIGUSR1 to
-the next `CHANGES` endpoints come or go per second. The names are nNNN.bench.test. With `loop` the name server is on the
-event loop of the rest.
+the next, `CHANGES` endpoints per second are added or removed. The names are nNNN.bench.test. With `loop` the name
+server runs in the event loop of the other parts.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""Forwarding beside dnsmasq and unbound: names of others, answered from the cache, and asked of an upstream each time.
+"""Forwarding beside dnsmasq and unbound: foreign names, answered from the cache, and forwarded to an upstream each
+time.
 
-All forward to the same upstream, which answers at once, on the core of the load. What counts is the CPU time that a
-forwarder spends on a question. One that is asked each time has a TTL of 0, so that nobody keeps it.
+All forward to the same upstream, which answers at once, on the core of the load. The measure is the CPU time per query
+of a forwarder. Names that are forwarded each time have a TTL of 0, so that no server caches them.
 """
 
 import getpass

@@ -1,10 +1,10 @@
-"""Load for name servers: a window of questions in flight per socket, sent and received by the dozen.
+"""Load for name servers: a window of outstanding queries per socket, sent and received in batches.
 
-All questions lie in wired buffers before the clock starts, so that Python does next to nothing per question and the
-server is the limit. An ID is the question's place in the ring, by which its time is found.
+All queries are encoded in buffers before the clock starts, so that Python does next to nothing per query and the server
+is the limit. The ID is the query's place in the ring, which gives its start time.
 
-Where the server is to be the limit the load never sleeps: to wake somebody on another core costs the one who sends, in
-interrupts, and is no work of a name server.
+Where the server must be the limit the load never sleeps: waking a process on another core costs the sender interrupts,
+which is no work of a name server.
 """
 
 import ctypes
@@ -47,13 +47,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass
 class Load:
-    """What came back."""
+    """The answers of a run."""
 
     answers: int = 0
     lost: int = 0
     seconds: float = 0.0
     times: list[float] = field(default_factory=list)
-    """Of a sample of questions, from sending to receiving, in seconds."""
+    """Seconds from sending to receiving, of a sample of queries."""
     gap: float = 0.0
     """The longest time in which no answer came, in seconds."""
 
@@ -176,9 +176,9 @@ class _Stream:
         self.answered = 0
         """Since the caller last took some away."""
 
-    def send(self, octets: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Now, or with the next answers."""
-        self._unsent += octets
+        self._unsent += data
         with suppress(BlockingIOError):
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
 

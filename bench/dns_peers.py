@@ -17,7 +17,7 @@ Server = tuple[int, int]
 
 
 def address(number: int) -> str:
-    """Of a name."""
+    """The address of a name."""
     return f"10.{112 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
 
 

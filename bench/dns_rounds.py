@@ -1,4 +1,4 @@
-"""Servers asked in turn, in random order, and what each answer cost them."""
+"""Queries servers in turn, in random order, and measures the cost of each answer."""
 
 import random
 import statistics
@@ -13,7 +13,7 @@ from harness import Row, cpu_seconds, family, ratio
 
 @dataclass
 class Rounds:
-    """What was measured of one server."""
+    """The measurements of one server."""
 
     rates: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""An upstream for the bench: PORT. It knows every name; those that begin with `c` may be kept, others not at all."""
+"""An upstream for the bench: PORT. It knows every name; names that begin with `c` may be cached, others not at all."""
 
 import socket
 import struct

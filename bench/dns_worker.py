@@ -1,7 +1,7 @@
 """The running daemon for the bench: `vipmesh run` as users start it, with a compose file of probed services.
 
-The data plane is the one of user space, on a pool of loopback: it needs no privilege, and beside the name server the
-process does all that a worker does. Every service has two endpoints with an HTTP probe each, once in 5 s.
+The data plane is the user-space one, on a pool of loopback: it needs no privilege, and beside the name server the
+process does everything that a worker does. Every service has two endpoints with an HTTP probe each, once in 5 s.
 """
 
 import resource

@@ -1,13 +1,13 @@
-"""A worker loses its power: how long its clients feel it, beside a virtual address that keepalived moves.
+"""A worker loses its power: how long its clients notice it, beside a virtual address that keepalived moves.
 
     PYTHONPATH=. python bench/failover.py
 
-Three workers, etcd and a client in network namespaces. Ours: the client asks a published port of the first worker, new
-connections without a pause, and the third worker goes dark; a third of the connections would go there. keepalived with
-VRRP, version 3: the third worker holds an address, the first is ready to take it, and an advertisement is sent each
-0.3 s (below that a busy master loses its address); the client asks that address. Measured is from the cut to the moment
-after which no question fails. The loss is total there and partial here, so the share that failed is printed, too.
-Needs root.
+Three workers, etcd and a client in network namespaces. Ours: the client opens connections to a published port of the
+first worker without a pause, and the third worker fails; a third of the connections would go there. keepalived with
+VRRP version 3: the third worker holds an address, the first is ready to take it, and an advertisement is sent each 0.3
+s (below that a busy master loses its address); the client connects to that address. The result is the time from the
+failure to the moment after which no connection fails. The loss is total there and partial here, so the share of failed
+connections is printed too. Needs root.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ vrrp_instance shared {{
 
 @dataclass(frozen=True)
 class Loss:
-    """What the client felt."""
+    """The loss that the client noticed."""
 
     seconds: float
     failed: int

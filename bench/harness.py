@@ -1,7 +1,7 @@
-"""What every bench shares: its arguments, its two ways of printing, and honest statistics.
+"""The shared parts of the benches: arguments, two output formats, and statistics.
 
-A bench runs ours and the peer in the same run, in turn, several times; a row gives the medians and their ratio with
-its spread. It installs nothing and leaves nothing behind.
+A bench runs ours and the peer in the same run, in turn, several times; a row gives the medians and their ratio with its
+spread. It installs nothing and leaves nothing behind.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def need(command: str, package: str) -> str:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """The properties of the machine that the figures depend on."""
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     return {
         "cpu": cpu.partition(":")[2].strip() or platform.machine(),

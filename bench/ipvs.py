@@ -1,8 +1,8 @@
 """The IPVS data plane: programming, reading back, one change, the event loop meanwhile, and traffic through a VIP.
 
-Needs root and a kernel with IPVS: `tests/on-ipvs-kernel .venv/bin/python bench/ipvs.py`. All of it happens in network
-namespaces of its own. In an emulating virtual machine user space is slowed down more than the kernel is, which is to
-the disadvantage of whatever computes in Python.
+Needs root and a kernel with IPVS: `tests/on-ipvs-kernel .venv/bin/python bench/ipvs.py`. It runs in network namespaces
+of its own. An emulating virtual machine slows user space down more than the kernel, to the disadvantage of programs
+that compute in Python.
 """
 
 import asyncio
@@ -175,7 +175,7 @@ def one_change(rounds: int, sizes: Sequence[int]) -> list[Row]:
 
 
 def stalls(rounds: int, services: int) -> Row:
-    """What else the loop has to wait for programming."""
+    """The stall of the event loop during programming."""
     wanted = table(services, 10)
     longest = []
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""The others that program IPVS: `ipvsadm -R`, pyroute2's class, keepalived's start; and `ipvsadm -Ln` that reads it."""
+"""The other programs for IPVS: `ipvsadm -R`, pyroute2's class, keepalived's start; and `ipvsadm -Ln` to read it."""
 
 import subprocess
 import time

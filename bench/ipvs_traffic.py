@@ -1,9 +1,9 @@
-"""Connections and bulk from a client through a VIP to a backend, each in a network namespace, beside the same by hand.
+"""Connections and bulk transfer from a client through a VIP to a backend, each in a network namespace, and peers.
 
     client 10.1.0.2 -- 10.1.0.1 director 10.2.0.254 -- 10.2.0.1 backend
 
-The same client asks the backend directly (routed by the director), through a table that ipvsadm made, and through
-ours, in turn and in random order. The VIP is routed to the director and bound there, as on a worker.
+The same client connects to the backend directly (routed by the director), through a table that ipvsadm made, and
+through ours, in turn and in random order. The VIP is routed to the director and bound there, as on a worker.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from mesh.testing.netns import Namespace, run_ip
 PORT = 8080
 BACKEND = RealKey("10.2.0.1", PORT)
 CONNECTIONS, BULK = 300, 32 << 20
-"""In one measurement: how many, one after the other; how many octets over one."""
+"""In one measurement: how many, one after the other; how many bytes over one."""
 WAYS = ("direct", "hand-made", "ours")
 PATIENCE = 30.0
 
@@ -104,7 +104,7 @@ def connections(target: tuple[str, int], count: int) -> float:
 
 
 def bulk(target: tuple[str, int]) -> float:
-    """Seconds for drawing `BULK` octets over one connection."""
+    """Seconds for transferring `BULK` bytes over one connection."""
     start = time.perf_counter()
     with socket.create_connection(target, PATIENCE) as sock:
         sock.sendall(b"B")

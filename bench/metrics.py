@@ -1,8 +1,8 @@
-"""The metrics of ten thousand services beside the usual library's text of their series, and what the loop feels of it.
+"""The metrics of ten thousand services beside the usual library's text of their series, and the stall of the loop.
 
 The text is measured by CPU time, and all of it counts: for ours, the three dozen other families too. The peer is a
-custom collector of prometheus_client, its fastest way. The stall is seen by a task that sleeps for a millisecond at a
-time on the loop that serves the scrapes; the client is curl, in a process of its own.
+custom collector of prometheus_client, its fastest way. The stall is measured by a task that sleeps for a millisecond at
+a time on the loop that serves the scrapes; the client is curl, in a process of its own.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ SERVICES, ENDPOINTS = 10_000, 3
 
 
 class Peer:
-    """The same series of services by the library."""
+    """The series of services, made by the library."""
 
     def __init__(self, measured: MetricsInput) -> None:
         self._measured = measured

@@ -1,7 +1,7 @@
 """The nftables data plane: loading, reading back, one change, and connections through a VIP.
 
-Needs root and nft; all of it happens in network namespaces of its own. The peer is nft itself with the same ruleset,
-without what knowing it costs; for connections, the same client asking the backend directly.
+Needs root and nft; it runs in network namespaces of its own. The peer is nft itself with the same ruleset, without the
+cost of computing it; for connections, the same client connecting to the backend directly.
 """
 
 import asyncio

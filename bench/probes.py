@@ -1,8 +1,8 @@
-"""The prober beside HAProxy's checks and an aiohttp client: what a check costs, and how soon a dead endpoint is out.
+"""The prober beside HAProxy's checks and an aiohttp client: the cost of a check, and the time until a dead one is out.
 
-All of them ask the same endpoints (one HAProxy that answers at every address of 127.0.0.0/8, in a network namespace of
-its own) in the same rhythm, one after the other; how many requests came is counted there. The checkers have a core to
-themselves, endpoints and this process share the other one. Under TCP on loopback the sender's core also does most of
+All of them probe the same endpoints (one HAProxy that answers at every address of 127.0.0.0/8, in a network namespace
+of its own) at the same interval, one after the other; the requests are counted there. The checkers have a core to
+themselves; endpoints and this process share the other one. Under TCP on loopback the sender's core also does most of
 the receiver's work, for all of them alike.
 """
 
@@ -58,7 +58,7 @@ class Ours:
         self._process = process
 
     def say(self) -> dict[str, Any]:
-        """What it has done; lateness since the last time it was asked."""
+        """The counters of the prober; lateness since the last call."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(b"\n")

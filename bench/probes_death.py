@@ -1,8 +1,8 @@
-"""How soon a dead endpoint is out of traffic: the whole daemon beside HAProxy, on the same endpoints.
+"""The time until a dead endpoint is out of traffic: the whole daemon beside HAProxy, on the same endpoints.
 
-Both ask five endpoints by TCP every second and believe the third failure. One endpoint after the other stops listening
+Both probe five endpoints by TCP every second and act on the third failure. One endpoint after the other stops listening
 at a random moment. Ours counts until the data plane is changed (the line in the log that follows the change), HAProxy
-until it says that the server is DOWN.
+until it reports the server as DOWN.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""What 10,000 probed endpoints cost the name server in the same process: p99 of paced questions, with and without.
+"""The cost of 10,000 probed endpoints for the name server in the same process: p99 of paced queries, with and without.
 
 Run as a program it is the worker: PORT PROBED(0 or 1) BACKEND_PORT, over a source, a store and a data plane in memory.
 """

@@ -1,8 +1,9 @@
-"""A cluster beyond this machine: a thousand workers with a hundred thousand endpoints, in virtual time, with faults.
+"""A cluster larger than this machine: a thousand workers with a hundred thousand endpoints, in virtual time, with
+faults.
 
-It says whether all tables agree afterwards and all claims are unique, and what such a cluster asks of etcd: requests,
-changes told to watches, bytes. The same seed gives the same figures and the same trace on any machine. What etcd itself
-takes for that is measured by `cluster.py`; docs/scale.md puts the two together.
+It reports whether all tables agree afterwards and all claims are unique, and the load of such a cluster on etcd:
+requests, changes sent to watches, bytes. The same seed gives the same figures and the same trace on any machine. The
+cost of that load for etcd itself is measured by `cluster.py`; docs/scale.md puts the two together.
 """
 
 import argparse
@@ -20,7 +21,7 @@ POOL, PORTS = ip_network("10.64.0.0/10"), range(30000, 40000)
 
 @dataclass(frozen=True)
 class Size:
-    """Of a cluster: each service has its endpoints on as many workers."""
+    """The size of a cluster: each service has its endpoints on as many workers."""
 
     workers: int
     services: int
@@ -40,7 +41,7 @@ QUICK = (Size(20, 200, 5, 20, 30), Size(100, 500, 10, 5, 30))
 
 @dataclass(frozen=True)
 class Result:
-    """What one run came to; `a_second` is the mean over all of it, start included."""
+    """The result of one run; `a_second` is the mean over the whole run, start included."""
 
     size: Size
     trace: str

@@ -1,8 +1,9 @@
-"""How long an operator waits for `vipmesh status`, beside the interpreter alone.
+"""The time that an operator waits for `vipmesh status`, beside the interpreter alone.
 
     python bench/start.py
 
-A daemon on loopback with the example stack; each is run in turn as a process of its own, from its start to its end.
+A daemon on loopback with the example stack; each program is run in turn as a process of its own, from its start to its
+end.
 """
 
 import random

@@ -1,10 +1,9 @@
 """The user-space data plane beside HAProxy in TCP mode with one thread, before the same two real servers.
 
-One client process opens connections one after the other on a few tasks, or draws bulk over one connection. The
-proxies have a core to themselves; client and real servers share the other one and are the limit of the rates, so what
-is compared is the CPU time of the proxy for each connection and each megabyte. The client resets its connections and
-both proxies pass that on (HAProxy by `option nolinger`): sockets in TIME_WAIT would make the search for a free port the
-larger part.
+One client process opens connections one after the other on a few tasks, or transfers bulk over one connection. The
+proxies have a core to themselves; client and real servers share the other one and are the limit of the rates, so the
+measure is the CPU time of the proxy per connection and per megabyte. The client resets its connections and both proxies
+pass that on (HAProxy by `option nolinger`): with sockets in TIME_WAIT the search for a free port would dominate.
 """
 
 import asyncio
@@ -57,7 +56,7 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Round:
-    """What one proxy did in one round."""
+    """The measurements of one proxy in one round."""
 
     connections: float
     """A second."""
@@ -99,7 +98,7 @@ def haproxy(cpu: int, reals: Sequence[int], directory: Path) -> Iterator[Proxy]:
 
 
 def await_listener(address: str, port: int) -> None:
-    """Return once somebody accepts there."""
+    """Return once a process accepts connections there."""
     for _ in range(100):
         try:
             socket.create_connection((address, port), 1).close()
@@ -111,7 +110,7 @@ def await_listener(address: str, port: int) -> None:
 
 
 async def connect_often(port: int, seconds: float) -> int:
-    """Open, ask for one octet, reset; how many did."""
+    """Open, ask for one byte, reset; how many did."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     done = 0
@@ -136,7 +135,7 @@ async def draw_bulk(port: int, seconds: float) -> float:
     """Megabytes drawn over one connection."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
-    octets = 0
+    received = 0
     buffer = bytearray(MEGABYTE)
     with socket.socket() as client:
         client.setblocking(False)
@@ -147,8 +146,8 @@ async def draw_bulk(port: int, seconds: float) -> float:
             while left:
                 count = await loop.sock_recv_into(client, buffer)
                 left -= count
-                octets += count
-    return octets / MEGABYTE
+                received += count
+    return received / MEGABYTE
 
 
 def measure(proxy: Proxy, seconds: float) -> Round:

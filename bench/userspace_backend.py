@@ -1,4 +1,4 @@
-"""A real server for the bench: PORT. A line `N` is answered with N octets; an empty one is answered with one."""
+"""A real server for the bench: PORT. A line `N` is answered with N bytes; an empty one is answered with one."""
 
 import asyncio
 import sys

@@ -165,8 +165,8 @@ def _endpoints(part: ServicePlan, counts: Mapping[VirtualKey, Mapping[RealKey, i
     """Return the connections of each endpoint that has any, over all virtual servers of the service."""
     busy = [counts[virtual] for virtual in part.virtual_servers if virtual in counts]
     found: dict[str, int] = {}
-    for endpoint in part.grounds.endpoints if busy else ():
-        reals = real_keys(part.grounds.service, endpoint)
+    for endpoint in part.inputs.endpoints if busy else ():
+        reals = real_keys(part.inputs.service, endpoint)
         if count := sum(server.get(real, 0) for server in busy for real in reals):
             found["/".join(endpoint.key)] = count
     return found

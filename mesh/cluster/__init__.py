@@ -1,1 +1,1 @@
-"""What workers share and know of each other: records, claims, membership, failure detection."""
+"""The state that workers share, and how they track one another: records, claims, membership, failure detection."""

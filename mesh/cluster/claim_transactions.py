@@ -1,6 +1,6 @@
-"""Runs claims as transactions of the store: the wishes of `mesh.cluster.claims`, and what a lost store is given back.
+"""Runs claims as transactions of the store: the wishes of `mesh.cluster.claims`, and claims restored to a lost store.
 
-Every function here that returns a boolean returns True when the store now holds what was asked for.
+Every function here that returns a boolean returns True if the store now holds the requested claim.
 """
 
 import asyncio
@@ -18,23 +18,24 @@ from mesh.store import Store, StoreError
 T = TypeVar("T")
 
 MAX_CONCURRENT = 16
-"""Transactions in flight: they touch different keys, and each waits for the disks of a majority."""
+"""Concurrent transactions: they touch different keys, and each waits for the disks of a majority."""
 
 
 async def claim_all(store: Store, wishes: Iterable[ClaimRequest]) -> bool:
-    """Claim each wish and return whether the store granted all of them; none: True.
+    """Claim each wish and return whether the store granted all of them; True if there are none.
 
-    False means that another worker was quicker: read again and decide again. Raises `StoreError` if the store is out
-    of reach; what was granted until then stays granted.
+    False means that another worker was faster: read again and decide again. Raises `StoreError` if the store is out of
+    reach; wishes that were granted until then stay granted.
     """
     return all(await _gather_limited([partial(_claim, store, wish) for wish in wishes]))
 
 
 async def restore_claims(store: Store, claims: Claims) -> int:
-    """Claim again what a store held before it was lost; return how many claims another service now holds and keeps.
+    """Claim again what a store held before it was lost; return the number of claims that another service now holds and
+    keeps.
 
-    A service that has another VIP in the store, as an older backup says, gets back the one that it had.
-    Raises `StoreError` if the store is out of reach: try again.
+    A service that has another VIP in the store, restored from an older backup, gets its former VIP back. Raises
+    `StoreError` if the store is out of reach: try again.
     """
     others = [records.encode_name_claim(name, owner) for name, owner in claims.owners.items()]
     for vip, name in claims.holders.items():
@@ -42,7 +43,7 @@ async def restore_claims(store: Store, claims: Claims) -> int:
             others.append(records.encode_vip_claim(vip, name))
     for (transport, port), (name, container_port) in claims.ports.items():
         others.append(records.encode_port_claim(transport, port, name, container_port))
-    # A VIP goes before the records that only keep its address from others.
+    # VIPs come first: the other records only reserve an address.
     restored = [
         *await _gather_limited([partial(_restore_vip, store, name, vip) for name, vip in claims.vips.items()]),
         *await _gather_limited([partial(_create, store, claim) for claim in others]),
@@ -91,7 +92,7 @@ async def _create(store: Store, claim: Mapping[str, bytes]) -> bool:
 
 
 async def _change(store: Store, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> bool:
-    """Replace one record of a claim if it still means what it meant; a newer version may have written more fields."""
+    """Replace one record of a claim if its meaning is still the former one. A newer version may have added fields."""
     there = await _conflicting_value(store, after)
     if there is None:
         return True
@@ -100,7 +101,7 @@ async def _change(store: Store, before: Mapping[str, bytes], after: Mapping[str,
 
 
 async def _conflicting_value(store: Store, claim: Mapping[str, bytes]) -> bytes | None:
-    """Claim this one record; the value that its key holds instead, or None if it now means what was asked for."""
+    """Claim this one record; the value that its key holds instead, or None if it has the requested meaning now."""
     [(key, value)] = claim.items()
     there = (await store.claim(claim)).get(key)
     return None if there is None or decode_record(key, there) == decode_record(key, value) else there

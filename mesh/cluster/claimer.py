@@ -1,6 +1,6 @@
-"""Claims what the services that this worker runs lack, and gives a store that was lost its claims back.
+"""Claims what the services of this worker lack, and restores the claims of a store that was lost.
 
-All workers decide on the same wishes, so not all of them need to ask: each claims for the services that it runs. Until
+All workers compute the same wishes, so not all of them need to claim: each claims for the services that it runs. Until
 a worker knows which services it runs, it claims for all.
 """
 
@@ -25,11 +25,11 @@ from mesh.util.pacing import PacedSignal
 log = logging.getLogger("vipmesh")
 
 REST, LONGEST_REST = 4.0, 1.0
-"""How many times as long as a decision took until the next one, and how many seconds at most."""
+"""The pause before the next decision, as a multiple of the last one's duration, and its maximum in seconds."""
 
 
 class Claimer:
-    """Decides on every new view what to claim, and asks the store for it; its next snapshot shows what was granted."""
+    """Decides on every new view what to claim, and claims it in the store; the next snapshot shows what was granted."""
 
     def __init__(self, store: Store, decide: Decide, reports: ConditionReports, writes: StoreWrites) -> None:
         self._store = store
@@ -39,22 +39,22 @@ class Claimer:
         self._due = PacedSignal(REST, LONGEST_REST)
         self._knows_own_services = False
         self._owners: frozenset[str] = frozenset()
-        """Owners of the services that this worker offers."""
+        """Owners of the services that this worker runs."""
         self._names: frozenset[Name] = frozenset()
-        """Names of the services that this worker offers."""
+        """Names of the services that this worker runs."""
         self._view = ClusterView()
         self._granted_for: tuple[tuple[Service, ...], Claims] | None = None
-        """The services and claims for which every wish was granted; None: ask for them again."""
+        """The services and claims for which every wish was granted; None if they must be claimed again."""
         self._lost: Claims | None = None
-        """Claims to give back to a store that was lost; None: nothing was lost, or everything is back."""
+        """Claims to restore to a store that was lost; None if nothing was lost or everything is restored."""
 
     @property
     def has_claims_to_restore(self) -> bool:
-        """Whether the store was lost and has not got its claims back yet."""
+        """Whether the store was lost and its claims are not restored yet."""
         return self._lost is not None
 
     def offer(self, services: tuple[Service, ...]) -> None:
-        """These are the services that this worker runs. Those that it did not run before need their claims."""
+        """Replace the services that this worker runs. Services that it did not run before need their claims."""
         owners, names = self._owners, self._names
         self._knows_own_services = True
         self._owners = frozenset(service.owner for service in services)
@@ -64,27 +64,27 @@ class Claimer:
             self._due.set()
 
     def follow(self, seen: ClusterView) -> None:
-        """This is the newest view."""
+        """Take the newest view."""
         self._view = seen
         if self._granted_for != (seen.services, seen.claims):
             self._due.set()
 
     def store_was_lost(self, before: StoreSnapshot) -> None:
-        """The store has lost its records, which were these: give back the claims among them."""
-        # Not those of the view, which may be older than the snapshot. Claims of an earlier loss are still to be given
-        # back: the snapshot since may have but a part of them.
+        """Restore the claims among the records `before`, which the store has lost."""
+        # From the snapshot: the view may be older. Claims of an earlier loss take precedence, since the snapshots after
+        # it may have only a part of them.
         if self._lost is None:
             self._lost = build_view({k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)})[0].claims
         self._due.set()
 
     async def run(self) -> None:
-        """Claim what is lacking; until cancelled."""
+        """Claim what is missing, until cancelled."""
         backoff = Backoff(RETRY)
         while True:
             await self._due.wait()
             seen = self._view
             try:
-                # Before anything new is claimed: it might take what another service had.
+                # Comes before new claims: a new claim might take what another service held.
                 await self._restore()
                 if (seen.services, seen.claims) != self._granted_for:
                     await self._claim(seen)
@@ -113,7 +113,7 @@ class Claimer:
         refused = await restore_claims(self._store, lost)
         if refused:
             log.error(
-                "%d claims could not be given back to the store: others have them by now",
+                "%d claims of a lost store cannot be restored: other services hold them now",
                 refused,
                 extra=Code.STORE_LOST_DATA.extra,
             )

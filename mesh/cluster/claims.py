@@ -1,12 +1,13 @@
-"""What a service gets: its VIP, its routing names, its published ports. Decided once, kept for good.
+"""Decides the VIP, the routing names and the published ports of each service. A claim stays in force for good.
 
-A pure function from what is declared and what is given away to the wishes that follow. Every worker comes to the same
-wishes; the store's transactions decide a race, and whoever lost reads again and wishes anew.
+A pure function from the declared services and the existing claims to the missing claims, the wishes. Every worker
+computes the same wishes; the store's transactions decide a race, and a worker that loses reads and decides again.
 
-* A VIP is chosen by a hash of the service's name and, where that is taken, the next free address: the choice depends
-  neither on the order of the services nor on the worker. The first host address stays free for the resolver.
-* A name belongs to the owner that came first; another one may take it over once the holder declares it no more.
-* A service that is gone keeps its VIP and its ports: when it comes back, its clients find it where it was.
+* A VIP is chosen by a hash of the service's name, or the next free address if that is taken: the choice depends neither
+  on the order of the services nor on the worker. The first host address is reserved for the resolver.
+* A name belongs to the first owner that claimed it; another owner may take it over once the holder no longer declares
+  it.
+* A service that is removed keeps its VIP and its ports: when it returns, its clients find it at the same address.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -25,7 +26,7 @@ from mesh.model.service import Address, Name, PortPublication, Service, Transpor
 
 @dataclass(frozen=True, slots=True)
 class ClaimVip:
-    """The VIP of a service that has none."""
+    """A VIP for a service that has none."""
 
     name: Name
     address: Address
@@ -33,7 +34,7 @@ class ClaimVip:
 
 @dataclass(frozen=True, slots=True)
 class MoveVip:
-    """The label asks for another VIP than the one that the service holds."""
+    """Another VIP for a service: its label asks for a VIP that differs from the one that it holds."""
 
     name: Name
     old: Address
@@ -42,7 +43,7 @@ class MoveVip:
 
 @dataclass(frozen=True, slots=True)
 class ClaimName:
-    """A routing name that nobody holds."""
+    """A routing name without an owner."""
 
     name: Name
     owner: str
@@ -50,7 +51,7 @@ class ClaimName:
 
 @dataclass(frozen=True, slots=True)
 class TakeOverName:
-    """A routing name whose holder declares it no more."""
+    """A routing name that its holder no longer declares."""
 
     name: Name
     old_owner: str
@@ -73,25 +74,25 @@ ClaimRequest: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimP
 def plan_claims(
     services: Sequence[Service], claims: Claims, *, pool: Network, ports: range
 ) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
-    """What to claim, in an order that works, and who was refused what.
+    """The claims to make, in an order that works, and the problems of services whose claims are refused.
 
-    `pool` is where VIPs are taken from, `ports` where published ports that ask for `auto` are.
+    `pool` is the network of the VIPs; `ports` is the range for published ports that ask for `auto`.
     """
-    deciding = _TentativeClaims(claims, pool, ports)
+    tentative = _TentativeClaims(claims, pool, ports)
     ordered = sorted(services, key=lambda service: service.owner)
-    deciding.names(ordered)
-    # what was asked for by hand goes first, so that an automatic choice never stands in its way
-    held = [s for s in ordered if deciding.owners.get(s.name) == s.owner]
+    tentative.names(ordered)
+    # Explicit requests come first: an automatic choice must never take what a label asks for.
+    held = [s for s in ordered if tentative.owners.get(s.name) == s.owner]
     for service in sorted(held, key=lambda s: s.fixed_vip is None):
-        deciding.vip(service)
+        tentative.vip(service)
     wanted = [(publish, service) for service in held for publish in service.publishes]
     for publish, service in sorted(wanted, key=lambda pair: pair[0].port is None):
-        deciding.port(service, publish)
-    return tuple(deciding.wishes), tuple(deciding.problems)
+        tentative.port(service, publish)
+    return tuple(tentative.wishes), tuple(tentative.problems)
 
 
 def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection[Name]) -> bool:
-    """Whether it is for one of these services, known by owner and by name."""
+    """Whether the wish is for one of these services, given by owner and by name."""
     match wish:
         case ClaimName(_, owner) | TakeOverName(_, _, owner):
             return owner in owners
@@ -116,8 +117,8 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
 
 
 def claims_in_force(claims: Claims, pool: Network) -> Claims:
-    """The claims without VIPs that no service gets, written by hand or given when the pool was another one; the same
-    object where there are none. What stays is what may be programmed; `plan_claims` tells of the rest.
+    """The claims without VIPs that no service gets, written by hand or claimed when the pool was another one; the same
+    object if there are none. The result may be programmed; `plan_claims` reports the rest.
     """
     vips = {name: vip for name, vip in claims.vips.items() if is_service_vip(vip, pool)}
     return claims if len(vips) == len(claims.vips) else replace(claims, vips=vips)
@@ -132,14 +133,14 @@ def is_service_vip(vip: Address, pool: Network) -> bool:
 
 
 class _TentativeClaims:
-    """The claims as they would be if every wish so far came true."""
+    """The claims as they would be if every wish so far were granted."""
 
     def __init__(self, claims: Claims, pool: Network, ports: range) -> None:
         self.wishes: list[ClaimRequest] = []
         self.problems: list[Problem] = []
         self.owners = dict(claims.owners)
         self._vips = dict(claims.vips)
-        # either record of a VIP suffices to keep it from others, should one be lost
+        # Either record of a VIP reserves it, in case the other one is lost.
         self._holders = {address: name for name, address in claims.vips.items()} | dict(claims.holders)
         self._ports = dict(claims.ports)
         self._published = {(transport, target) for (transport, _), target in claims.ports.items()}
@@ -199,7 +200,7 @@ class _TentativeClaims:
             self._refuse(Code.PUBLISHED_PORT_TAKEN, service, reason, "publish another port or auto")
 
     def _refuse_vip(self, service: Service, vip: Address, remedy: str) -> None:
-        """It is not for services."""
+        """Refuse a VIP that is not for services."""
         if ip_address(vip) not in self._pool:
             self._refuse(Code.VIP_TAKEN, service, f"the VIP {vip} is outside of the pool {self._pool}", remedy)
         else:
@@ -207,7 +208,9 @@ class _TentativeClaims:
             self._refuse(Code.VIP_TAKEN, service, f"{reason}, which no service gets", remedy)
 
     def _choose(self, service: Service) -> None:
-        """The first free address after where the name hashes to; the resolver's and the network's own are left out."""
+        """Choose the first free address from the service's hash on; the network's own address and the resolver's are
+        left out.
+        """
         first = int(self._pool.network_address) + 2
         count = self._pool.num_addresses - 3
         start = _stable(service.name) % count

@@ -1,4 +1,4 @@
-"""Workers that are gone, and the records they left behind."""
+"""Tracks departed workers and the records that they left behind."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,75 +7,79 @@ from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.eligibility import probe_targets, probeable_by_anyone
 
 VERDICT_VALIDITY = 15.0
-"""Seconds for which the last verdicts of the others count while the store is away."""
+"""Seconds for which the last verdicts of other workers count while the store is unreachable."""
 
 
 RETENTION = 60.0
-"""Seconds for which the endpoints of a worker that is gone are remembered; later their addresses may be another's."""
+"""Seconds for which the endpoints of a departed worker are kept; later their addresses may belong to something else."""
 
 
 def adoptable_records(worker: str, records: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Of the records of a worker that is gone, those that others can go on with, its last verdicts included; empty if
-    there are none."""
+    """The records of a departed worker that other workers can continue with, its last verdicts included; empty if it
+    has none.
+    """
     seen, _ = ViewBuilder().view(records)
-    asked = {key for key, question in probe_targets(seen).items() if probeable_by_anyone(*question)}
-    endpoints = [endpoint for endpoint in seen.endpoints if endpoint.key in asked]
+    probed = {key for key, question in probe_targets(seen).items() if probeable_by_anyone(*question)}
+    endpoints = [endpoint for endpoint in seen.endpoints if endpoint.key in probed]
     if not endpoints:
         return {}
     owners = {endpoint.owner for endpoint in endpoints}
-    said = {
+    verdicts = {
         where: value
         for where, value in records.items()
         if where.startswith(own_prefixes(worker)[1]) and where.count("/") == 2  # of its own endpoints
     }
-    return said | encode_registration(
+    return verdicts | encode_registration(
         worker, (service for service in seen.services if service.owner in owners), endpoints
     )
 
 
 class DepartedWorkers:
-    """The workers whose word does not count any more, and what they left behind. Times are of one clock."""
+    """Tracks workers whose verdicts no longer count, and keeps their records for a while. Times are of one clock."""
 
     def __init__(self) -> None:
-        self._left: dict[str, tuple[float, dict[str, bytes]]] = {}
-        """By worker: until when it is remembered, and its records."""
-        self._silent_since: float | None = None
-        """Since when the store does not answer."""
-        self._all = False
+        self._departed: dict[str, tuple[float, dict[str, bytes]]] = {}
+        """The end of the retention and the records, by worker."""
+        self._unanswered_since: float | None = None
+        """When the store stopped answering; None while it answers."""
+        self._all_silent = False
 
     @property
     def workers(self) -> frozenset[str]:
-        """Those that are gone and remembered."""
-        return frozenset(self._left)
+        """Departed workers whose records are kept."""
+        return frozenset(self._departed)
 
     @property
     def records(self) -> dict[str, bytes]:
-        """Theirs."""
-        return {key: value for _, records in self._left.values() for key, value in records.items()}
+        """The kept records of all departed workers."""
+        return {key: value for _, records in self._departed.values() for key, value in records.items()}
 
     def notice(self, before: Mapping[str, bytes], after: Mapping[str, bytes], me: str, now: float) -> None:
-        """These records have become those: see which daemons are gone, and which are back. `me` never is."""
+        """Compare two snapshots of the records: find daemons that left and daemons that returned. `me` never counts as
+        departed.
+        """
         were, are = daemon_keys(before), daemon_keys(after)
-        for worker in are.keys() & self._left.keys():
-            del self._left[worker]
+        for worker in are.keys() & self._departed.keys():
+            del self._departed[worker]
         for worker in were.keys() - are.keys() - {me}:
-            mine = {key: value for key, value in before.items() if worker_of(key) == were[worker]}
-            left = adoptable_records(worker, mine)
+            own_records = {key: value for key, value in before.items() if worker_of(key) == were[worker]}
+            left = adoptable_records(worker, own_records)
             if left:
-                self._left[worker] = (now + RETENTION, left)
+                self._departed[worker] = (now + RETENTION, left)
 
-    def listen(self, trouble: object | None, now: float) -> bool:
-        """Whether something has changed with time. `trouble`: why the store does not answer; None: it does."""
+    def tick(self, trouble: object | None, now: float) -> bool:
+        """Whether something has changed with time. `trouble`: why the store does not answer; None if it does."""
         if trouble is None:
-            self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = now
-        was, self._all = self._all, self._silent_since is not None and now - self._silent_since >= VERDICT_VALIDITY
-        over = [worker for worker, (until, _) in self._left.items() if until <= now]
+            self._unanswered_since = None
+        elif self._unanswered_since is None:
+            self._unanswered_since = now
+        was, since = self._all_silent, self._unanswered_since
+        self._all_silent = since is not None and now - since >= VERDICT_VALIDITY
+        over = [worker for worker, (until, _) in self._departed.items() if until <= now]
         for worker in over:
-            del self._left[worker]
-        return bool(over) or was != self._all
+            del self._departed[worker]
+        return bool(over) or was != self._all_silent
 
     def silent(self, others: Iterable[str]) -> frozenset[str]:
-        """Of the other workers in the picture, those whose verdicts have lost their validity."""
-        return self.workers.union(others) if self._all else self.workers
+        """The workers among the view's other workers whose verdicts are no longer valid, and the departed ones."""
+        return self.workers.union(others) if self._all_silent else self.workers

@@ -1,8 +1,8 @@
-"""Where the daemons of the workers answer one another, and what stays of one that the store has lost. Pure.
+"""Tracks where the workers' peer listeners are, and keeps records of workers that disappeared from the store. Pure.
 
-A lease ends, and all records of a worker are gone in one revision. It may have lost its power; or etcd stood still for
-too long, or only the way from there to etcd is cut. Who still answers is kept as it was, until it is back in the store
-or answers no more.
+When a lease ends, all records of a worker disappear in one revision. The worker may have lost its power; or etcd was
+unavailable for too long, or only the path from the worker to etcd is cut. The records of a worker that still answers
+are kept until it returns to the store or no longer answers.
 """
 
 import re
@@ -23,18 +23,18 @@ class _DaemonListens(msgspec.Struct, frozen=True):
 
 
 def listen_addresses(records: Mapping[str, bytes]) -> Mapping[str, RealKey]:
-    """Worker -> where it answers; without those that say nothing of it, as older versions do."""
+    """The peer listener of each worker; without workers that publish none, as older versions do."""
     found = {}
     for key, value in records.items():
-        if key.endswith("/daemon") and (place := _place(value)) is not None:
+        if key.endswith("/daemon") and (place := _listen_address(value)) is not None:
             match key.split("/"):
                 case ["workers", worker, "daemon"]:
                     found[unquote(worker)] = place
     return found
 
 
-def _place(value: bytes) -> RealKey | None:
-    """None as well for what cannot be read: nobody is asked there, and nothing else follows from it."""
+def _listen_address(value: bytes) -> RealKey | None:
+    """The address in a daemon record; None if there is none or it cannot be read. Then the worker is not pinged."""
     try:
         listens = msgspec.json.decode(value, type=_DaemonListens).listens
     except (ValueError, RecursionError):
@@ -52,24 +52,27 @@ def _place(value: bytes) -> RealKey | None:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The workers that are in a picture of the store, and those that were until their lease ended."""
+    """The workers in a snapshot of the store, and workers whose lease has ended since."""
 
     workers: Mapping[str, RealKey] = field(default_factory=dict)
-    """Where each of them answers."""
+    """The peer listener of each worker."""
     records: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
-    """The last records of those that the store has lost, by worker."""
+    """The last records of workers that disappeared from the store, by worker."""
 
     def after(self, snapshot: StoreSnapshot, before: StoreSnapshot | None, own: str) -> "Membership":
-        """With the next picture of the store. One of another life of it says nothing about leases."""
+        """The membership after the next snapshot. A snapshot of another incarnation of the store says nothing about
+        leases.
+        """
         there = {worker: real for worker, real in listen_addresses(snapshot.records).items() if worker != own}
         gone = self.workers.keys() - there.keys()
         if before is None or before.origin != snapshot.origin:
-            gone -= gone - self.records.keys()
+            # Absence from another incarnation says nothing about leases: only workers that were kept already stay kept.
+            gone &= self.records.keys()
         records = {worker: self.records.get(worker) or _records(worker, before) for worker in gone}
         return Membership(there | {worker: self.workers[worker] for worker in gone}, records)
 
     def only(self, answers: Callable[[str], bool]) -> "Membership":
-        """Without those that the store has lost and that do not answer."""
+        """The membership without workers that disappeared from the store and do not answer."""
         silent = {worker for worker in self.records if not answers(worker)}
         if not silent:
             return self
@@ -77,7 +80,9 @@ class Membership:
         return Membership(workers, {worker: kept for worker, kept in self.records.items() if worker not in silent})
 
     def all_records(self) -> dict[str, bytes]:
-        """Of all that are kept, but for the daemons' own: their word counts only until others ask in their place."""
+        """All kept records, except those of the daemons: a worker's verdicts count only until other workers probe in
+        its place.
+        """
         return {k: v for kept in self.records.values() for k, v in kept.items() if not k.endswith("/daemon")}
 
 

@@ -1,7 +1,7 @@
 """Detects a second daemon that runs with this worker's name.
 
 Two daemons with one name would overwrite each other's records for ever. So the older one stops writing as soon as it
-reads the newer one's record, and goes on when that record is gone.
+reads the newer one's record, and continues when that record is gone.
 """
 
 import logging
@@ -24,7 +24,7 @@ class NameGuard:
         [(self._key, self._own)] = record.items()
         self._reports = reports
         self._was_registered = False
-        """Whether the store has shown this daemon's record. Until then another one is an older daemon's."""
+        """Whether the store has shown this daemon's record. Until then a different record is an older daemon's."""
         self.is_contested = False
         """Whether a newer daemon has the name: this one must not write."""
 
@@ -39,15 +39,17 @@ class NameGuard:
         ):
             self.is_contested = True
             remedy = "give each worker another [node] name and restart this one"
-            reason = f"another daemon runs with the name {self._worker}; what this one runs is not offered any more"
+            reason = f"another daemon runs with the name {self._worker}; this one no longer registers its endpoints"
             self._reports.found(
                 "name", [Problem(Code.WORKER_NAME_TAKEN, Severity.ERROR, f"worker {self._worker}", reason, remedy)]
             )
         elif self.is_contested:
             self.is_contested = False
-            log.info("the other daemon with the name %s is gone; what this one runs is offered again", self._worker)
+            log.info(
+                "worker %s: the other daemon of this name is gone; this one registers its endpoints again", self._worker
+            )
             self._reports.found("name", [])
 
     def store_was_lost(self) -> None:
-        """Forget that this daemon's record was there: a record in the new store may be an older daemon's."""
+        """Forget that this daemon's record was in the store: a record in the new store may be an older daemon's."""
         self._was_registered = False

@@ -1,7 +1,7 @@
-"""Asks the other workers, round after round, whether they are there; what follows is decided in `peers`.
+"""Pings the other workers, round after round; `mesh.cluster.failure_detector` decides what follows.
 
-Of other workers' endpoints only those are asked that nobody else judges, and one of each worker that does not listen:
-in quiet times the cost does not depend on how many there are.
+Of other workers' endpoints only those whose health no worker publishes are pinged, and one of each worker that does not
+listen: normally the cost does not depend on their number.
 """
 
 import asyncio
@@ -28,68 +28,68 @@ from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
 ROUND_INTERVAL = 0.2
-"""Seconds from the beginning of one round to that of the next; longer while somebody does not answer."""
+"""Seconds from the start of one round to the start of the next; longer while a target does not answer."""
 LAST_PING_RETENTION = 60.0
-"""Seconds after which it does not matter any more when somebody was asked."""
+"""Seconds after which the time of a target's last ping no longer matters."""
 
 
 class PeerSource(Protocol):
-    """What is known of the other workers, whenever a round begins."""
+    """Lists the other workers at the start of each round."""
 
     def workers(self) -> Mapping[str, RealKey]:
-        """Where each of them answers."""
+        """The address of each worker's peer listener."""
         ...
 
     def unleased(self) -> Collection[str]:
-        """Those among them that the store has lost."""
+        """The workers among them that disappeared from the store."""
         ...
 
-    def deaf(self) -> Collection[str]:
-        """Other workers in the store that do not say where they answer."""
+    def non_listening(self) -> Collection[str]:
+        """Other workers in the store without a peer listener."""
         ...
 
     def view(self) -> ClusterView:
-        """Their endpoints are in it."""
+        """The view that has their endpoints."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _DoubtfulEndpoints:
-    """The endpoints to ask, and what that follows from."""
+    """The endpoints to ping, and the inputs that they follow from."""
 
     view: ClusterView = field(default_factory=ClusterView)
     workers: frozenset[str] = frozenset()
-    """In doubt."""
+    """Workers in doubt."""
     standing: Mapping[str, EndpointKey] = field(default_factory=dict)
     doubtful: Mapping[EndpointKey, PingTarget] = field(default_factory=dict)
-    """Of workers in doubt."""
+    """Endpoints of workers in doubt."""
     instead: Mapping[EndpointKey, PingTarget] = field(default_factory=dict)
-    """In the place of workers that do not listen."""
+    """Endpoints that are pinged in place of workers that do not listen."""
 
 
 class Reachability:
-    """Knows which workers and endpoints answer. While no `PeerMonitor` pings, it takes everything for reachable."""
+    """Knows which workers and endpoints answer. While no `PeerMonitor` pings, everything counts as reachable."""
 
     def __init__(self) -> None:
-        self.known = DetectorState()
-        """What the rounds so far have shown. Replaced as a whole."""
+        self.state = DetectorState()
+        """The state of the failure detector. Replaced as a whole."""
 
     def answers(self, worker: str) -> bool:
         """Whether a worker has answered lately."""
-        return self.known.answers(worker)
+        return self.state.answers(worker)
 
     def problems(self) -> list[Problem]:
-        """What an operator is told of it now."""
-        return peer_problems(self.known)
+        """The problems that operators are shown now."""
+        return peer_problems(self.state)
 
     @property
     def lost(self) -> tuple[frozenset[EndpointKey], bool]:
-        """What is out of reach, and whether that is rather this worker's own fault."""
-        return self.known.lost, self.known.isolated
+        """The endpoints out of reach, and whether this worker is probably cut off itself."""
+        return self.state.lost, self.state.isolated
 
     def lease_ended(self, workers: Collection[str]) -> None:
-        """The store has lost these, no other ones: what follows does not wait for the end of a round."""
-        self.known = replace(self.known, unleased=frozenset(workers))
+        """Replace the workers that disappeared from the store, without waiting for the end of a round."""
+        self.state = replace(self.state, unleased=frozenset(workers))
 
 
 class PeerMonitor:
@@ -98,66 +98,67 @@ class PeerMonitor:
     def __init__(
         self,
         reachability: Reachability,
-        others: PeerSource,
+        peers: PeerSource,
         wake: Callable[[], None],
         witnesses: Collection[RealKey] = (),
-        question: PingFunction = ping_worker,
+        ping: PingFunction = ping_worker,
     ) -> None:
-        """`reachability` is kept up to date. `wake` is called when something is lost or back; `witnesses`: the store's
-        members on other hosts."""
+        """`reachability` is updated after each round. `wake` is called when something is lost or back; `witnesses`: the
+        store's members on other hosts.
+        """
         self._reachability = reachability
-        self._others = others
+        self._peers = peers
         self._wake = wake
         self._witnesses = tuple(witnesses)
-        self._question = question
+        self._ping = ping
         self._last: dict[RealKey, float] = {}
-        """When each was asked."""
-        self._asked = _DoubtfulEndpoints()
+        """When each target was pinged last."""
+        self._doubtful = _DoubtfulEndpoints()
         self._begin = randrange(1 << 16)
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Ping until cancelled."""
         loop = asyncio.get_running_loop()
-        others, begun = self._others, loop.time() - ROUND_INTERVAL
+        peers, begun = self._peers, loop.time() - ROUND_INTERVAL
         while True:
             before, begun = begun, loop.time()
-            workers, deaf = others.workers(), others.deaf()
-            asked = self._in_question(others.view(), deaf)
-            seen = await self._round(workers, asked, min(begun - before, 2 * ROUND_INTERVAL))
-            known = self._reachability.known
-            now = observe_round(known, seen, workers.keys(), others.unleased(), deaf)
-            self._reachability.known = now
-            if _consequences(now) != _consequences(known):
+            workers, non_listening = peers.workers(), peers.non_listening()
+            pinged = self._in_question(peers.view(), non_listening)
+            seen = await self._round(workers, pinged, min(begun - before, 2 * ROUND_INTERVAL))
+            state = self._reachability.state
+            after = observe_round(state, seen, workers.keys(), peers.unleased(), non_listening)
+            self._reachability.state = after
+            if _consequences(after) != _consequences(state):
                 self._wake()
             await asyncio.sleep(ROUND_INTERVAL - (loop.time() - begun))
 
-    def _in_question(self, view: ClusterView, deaf: Collection[str]) -> "_DoubtfulEndpoints":
-        """The endpoints to ask; worked out anew only where they may be other ones."""
-        known, last = self._reachability.known, self._asked
-        doubtful = known.doubtful
-        standing = choose_stand_ins(known, view, deaf, self._begin) if deaf else {}
+    def _in_question(self, view: ClusterView, non_listening: Collection[str]) -> "_DoubtfulEndpoints":
+        """The endpoints to ping; computed again only if its inputs have changed."""
+        state, last = self._reachability.state, self._doubtful
+        doubtful = state.doubtful
+        standing = choose_stand_ins(state, view, non_listening, self._begin) if non_listening else {}
         same = view.endpoints is last.view.endpoints and view.services is last.view.services
         if same and (doubtful, standing) == (last.workers, last.standing):
             return last
         found = ping_targets(view, doubtful) if doubtful else {}
         instead = ping_targets(view, (), standing.values()) if standing else {}
-        self._asked = _DoubtfulEndpoints(view, doubtful, standing, found, instead)
-        return self._asked
+        self._doubtful = _DoubtfulEndpoints(view, doubtful, standing, found, instead)
+        return self._doubtful
 
-    async def _round(self, workers: Mapping[str, RealKey], asked: "_DoubtfulEndpoints", seconds: float) -> PingRound:
-        known, endpoints = self._reachability.known, {**asked.instead, **asked.doubtful}
+    async def _round(self, workers: Mapping[str, RealKey], pinged: "_DoubtfulEndpoints", seconds: float) -> PingRound:
+        state, endpoints = self._reachability.state, {**pinged.instead, **pinged.doubtful}
         if not workers and not endpoints:
             return PingRound()
-        turns = {**workers, **{key[0]: place.real for key, place in asked.instead.items()}}
-        chosen = plan_pings(known, turns, asked.doubtful, self._witnesses, last=self._last, seconds=seconds)
+        turns = {**workers, **{key[0]: place.real for key, place in pinged.instead.items()}}
+        chosen = plan_pings(state, turns, pinged.doubtful, self._witnesses, last=self._last, seconds=seconds)
         names = {real: worker for worker, real in workers.items()}
         answers = await self._ask_all({real: names.get(real) for real in (*chosen.turn, *chosen.again)})
         by_endpoint = {
             key: _of(place, answers[place.real]) for key, place in endpoints.items() if place.real in answers
         }
         by_worker = {worker: answers[real] for worker, real in workers.items() if real in answers}
-        untried = {p.real for key, p in asked.instead.items() if known.stand_ins.get(key[0]) != key}
-        hosts = {*names, *self._witnesses, *(place.real for place in asked.instead.values())} - untried
+        untried = {p.real for key, p in pinged.instead.items() if state.stand_ins.get(key[0]) != key}
+        hosts = {*names, *self._witnesses, *(place.real for place in pinged.instead.values())} - untried
         turn, again = ([real for real in reals if real in hosts] for reals in (chosen.turn, chosen.again))
         return PingRound(by_worker, _by_address(answers, turn), by_endpoint, _by_address(answers, again))
 
@@ -165,7 +166,7 @@ class PeerMonitor:
         answers: dict[RealKey, PingResult] = {}
 
         async def ask_one(real: RealKey, worker: str | None) -> None:
-            answer = await self._question(real, worker)
+            answer = await self._ping(real, worker)
             if answer is not None:
                 answers[real] = answer
 
@@ -188,9 +189,9 @@ class _Consequences(NamedTuple):
     """Workers whose lease has ended and that answer."""
 
 
-def _consequences(known: DetectorState) -> _Consequences:
-    answering = frozenset(worker for worker in known.unleased if known.answers(worker))
-    return _Consequences(known.lost, bool(known.lost) and known.isolated, answering)
+def _consequences(state: DetectorState) -> _Consequences:
+    answering = frozenset(worker for worker in state.unleased if state.answers(worker))
+    return _Consequences(state.lost, bool(state.lost) and state.isolated, answering)
 
 
 def _of(place: PingTarget, answer: PingResult) -> PingResult:
@@ -198,7 +199,7 @@ def _of(place: PingTarget, answer: PingResult) -> PingResult:
 
 
 def _by_address(answers: Mapping[RealKey, PingResult], hosts: Iterable[RealKey]) -> dict[Address, PingResult]:
-    """The best answer of each host."""
+    """The best result of each host."""
     found: dict[Address, PingResult] = {}
     for real in hosts:
         answer = answers.get(real)

@@ -1,7 +1,7 @@
-"""Asking somebody whether he is there, and answering it.
+"""A TCP ping between workers, and its listener.
 
-A question is a connection that is closed at once: that it is accepted, or refused, is all that is asked. A worker says
-its name first, since an address may be another's by now.
+A ping is a connection that is closed at once: whether it is accepted or refused is the answer. A worker sends its name
+first, since its address may belong to another host by now.
 """
 
 import asyncio
@@ -16,20 +16,22 @@ from mesh.model.table import RealKey
 from mesh.util.sockets import LOCAL_ERRNOS, open_socket
 
 PING_TIMEOUT = 0.3
-"""Seconds that an answer may take. Four rounds in which somebody is silent last 1.2 s: an endpoint is lost when it and
-the kernel of its host have stood still for that long, with nothing lost on the way."""
+"""Seconds that an answer may take. Four silent rounds last 1.2 s: an endpoint is lost when it and the kernel of its
+host have not responded for that long, with no packet lost.
+"""
 MAX_TIMER_DELAY = 0.25
-"""Seconds. If no answer is there and the timeout comes so late, this host stood still, and that says nothing of who was
-asked."""
+"""Seconds. If the timeout fires this much late without an answer, this host was suspended, and the result says nothing
+about the target.
+"""
 BACKLOG = 1024
-"""Questions that wait for this process: as long as the kernel takes them, the others see that the host is there."""
+"""Connections that wait for this process: as long as the kernel accepts them, the others see that the host is up."""
 
 PingFunction: TypeAlias = Callable[[RealKey, str | None], Awaitable[PingResult | None]]
-"""Asks one place, for a worker if one is named; None: this worker could not ask."""
+"""Pings an address and, if a worker is named, checks its name. The result is None if this worker could not ping."""
 
 
 async def ping_worker(real: RealKey, worker: str | None) -> PingResult | None:
-    """A `PingFunction`, by TCP."""
+    """Ping by TCP: a `PingFunction`."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     try:
@@ -47,7 +49,7 @@ async def ping_worker(real: RealKey, worker: str | None) -> PingResult | None:
 
 
 async def _is_ready(sock: socket.socket, *, reading: bool) -> bool:
-    """Wait until something has arrived, or until the connection is there, or in vain."""
+    """Wait until something has arrived (`reading`) or the connection is established; False after the timeout."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     if reading:
@@ -65,7 +67,7 @@ async def _is_ready(sock: socket.socket, *, reading: bool) -> bool:
 
 
 def _arrived(sock: socket.socket, worker: str | None) -> PingResult:
-    """What the kernel has of an answer: where this process comes late to look, that is not the other's fault."""
+    """The result by what the kernel has received: that this process reads it late is not the target's fault."""
     if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(error, os.strerror(error))
     try:
@@ -85,7 +87,7 @@ def _named(worker: str, said: bytes) -> PingResult:
 
 
 async def listen_for_pings(real: RealKey, worker: str) -> asyncio.Server:
-    """Be there for the others, under this name. Raises `OSError`."""
+    """Listen for the pings of other workers, and send this name. Raises `OSError`."""
 
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(_greeting(worker))

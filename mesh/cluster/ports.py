@@ -1,4 +1,4 @@
-"""What the parts of this package ask of the control loop."""
+"""The parts of the control loop that this package depends on."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -13,16 +13,16 @@ Decide: TypeAlias = Callable[[ClusterView], tuple[tuple[ClaimRequest, ...], tupl
 
 
 class ConditionReports(Protocol):
-    """Takes what holds now; every method may be called with the same again."""
+    """Takes current conditions. Every method may be called again with the same arguments."""
 
     def found(self, part: str, problems: Sequence[Problem]) -> None:
-        """These are all the problems that this part finds now; empty: none."""
+        """Replace the problems of this part; empty if it has none."""
         ...
 
     def froze(self, part: str, error: MeshError) -> None:
-        """This part does not answer; its last good state stays in force."""
+        """Report that this part does not answer; its last good state stays in force."""
         ...
 
     def thawed(self, part: str) -> None:
-        """This part answers."""
+        """Report that this part answers."""
         ...

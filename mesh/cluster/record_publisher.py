@@ -1,4 +1,4 @@
-"""Keeps this worker's records in the store as they must be: its services, its endpoints, their health, its daemon.
+"""Keeps this worker's records in the store up to date: its services, its endpoints, their health, its daemon.
 
 While the store is out of reach the newest records wait; only those are written afterwards.
 """
@@ -16,11 +16,11 @@ from mesh.util.backoff import Backoff
 from mesh.util.pacing import PacedSignal
 
 REST, LONGEST_REST = 1.0, 1.0
-"""How many times as long as a write took until the next one, and how many seconds at most."""
+"""The pause before the next write, as a multiple of the last one's duration, and its maximum in seconds."""
 
 
 class RecordPublisher:
-    """Writes the records under this worker's lease. `offer` and `judge` may be called with the same again."""
+    """Writes the records under this worker's lease. `offer` and `judge` may be called again with the same arguments."""
 
     def __init__(
         self, worker: str, store: Store, daemon: Mapping[str, bytes], guard: NameGuard, writes: StoreWrites
@@ -37,47 +37,51 @@ class RecordPublisher:
         self._offered: Mapping[str, bytes] | None = None
         """None until all sources have answered once."""
         self._endpoints: frozenset[str] = frozenset()
-        """Ids of the offered endpoints."""
-        self._said: Mapping[EndpointKey, HealthReport] | None = None
-        """None until probing has begun: what an earlier run of this worker said stays."""
+        """IDs of the offered endpoints."""
+        self._reports: Mapping[EndpointKey, HealthReport] | None = None
+        """Health by this worker's probes; None until probing has begun: the verdicts of an earlier run stay until then.
+        """
         self._registered: Mapping[str, bytes] = {}
-        """What the store holds; empty: that is not known, since a write that failed may have been applied."""
+        """The records that the store holds; empty if that is not known, since a write that failed may have been
+        applied.
+        """
 
     def offer(self, records: Mapping[str, bytes], endpoints: frozenset[str]) -> None:
-        """These are the records of everything that this worker runs, and the ids of its endpoints."""
+        """Replace the records of everything that this worker runs, and the IDs of its endpoints."""
         self._offered = records
         self._endpoints = endpoints
         self._due.set()
 
-    def judge(self, said: Mapping[EndpointKey, HealthReport]) -> None:
-        """This is the health of every endpoint that this worker probes."""
-        if said is not self._said and said != self._said:
-            self._said = said
+    def judge(self, reports: Mapping[EndpointKey, HealthReport]) -> None:
+        """Replace the health of every endpoint that this worker probes."""
+        if reports is not self._reports and reports != self._reports:
+            self._reports = reports
             self._due.set()
 
     def follow(self, snapshot: StoreSnapshot) -> None:
-        """This is the newest snapshot of the store."""
+        """Take the newest snapshot of the store."""
         is_first, self._snapshot = self._snapshot is None, snapshot
         was_contested = self._guard.is_contested
         self._guard.follow(snapshot.records)
         if was_contested and not self._guard.is_contested:
+            # The newer daemon may have replaced any record.
             self._registered = {}
             self._due.set()
-        if is_first or self._said is None:
+        if is_first or self._reports is None:
             self._due.set()
 
     def store_was_lost(self) -> None:
-        """The store holds nothing of what was written: write all of it again."""
+        """Write all records again: the store has lost them."""
         self._registered = {}
         self._guard.store_was_lost()
         self._due.set()
 
     def formerly_kept(self) -> frozenset[EndpointKey]:
         """Own endpoints that an earlier run left in traffic although they failed; empty once `judge` was called."""
-        return build_view(self._former_verdicts())[0].kept if self._said is None else frozenset()
+        return build_view(self._former_verdicts())[0].kept if self._reports is None else frozenset()
 
     async def run(self) -> None:
-        """Write what has changed; until cancelled."""
+        """Write changed records, until cancelled."""
         backoff = Backoff(RETRY)
         while True:
             await self._due.wait()
@@ -88,6 +92,7 @@ class RecordPublisher:
                 with self._due.work():
                     await self._store.register(records)
             except StoreError as error:
+                # A write that failed may have been applied: what the store holds is not known.
                 self._registered = {}
                 self._writes.failed("registration", error)
                 await asyncio.sleep(backoff.next_pause())
@@ -98,18 +103,18 @@ class RecordPublisher:
                 self._writes.succeeded("registration")
 
     def _records(self) -> dict[str, bytes] | None:
-        """Everything that must be under this worker's lease; None while that is not known."""
+        """All records that belong under this worker's lease; None while that is not known."""
         if self._offered is None or self._snapshot is None:
             return None
-        if self._said is None:
-            said = self._former_verdicts()
+        if self._reports is None:
+            reports = self._former_verdicts()
         else:
-            said = dict(
+            reports = dict(
                 encode_verdict(self._worker, key, health, kept=kept, held_back=held_back)
-                for key, (health, kept, held_back) in self._said.items()
+                for key, (health, kept, held_back) in self._reports.items()
                 if health is not Health.STARTING and (key[0] != self._worker or key[1] in self._endpoints)
             )
-        return {**self._offered, **said, **self._daemon}
+        return {**self._offered, **reports, **self._daemon}
 
     def _former_verdicts(self) -> dict[str, bytes]:
         """The verdicts of this worker that the store holds."""

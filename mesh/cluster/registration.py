@@ -1,7 +1,7 @@
-"""Instances -> what this worker offers to the others.
+"""Converts instances to the services and endpoints that this worker registers.
 
 Instances of one owner (`project/service`) are endpoints of one service. Their labels should be the same; while they
-differ, as during an update, the first instance's declaration of the service counts and each instance keeps its own
+differ, as during an update, the first instance's declaration of the service counts, and each instance keeps its own
 weight and release.
 """
 
@@ -16,25 +16,25 @@ from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint, Instance, Name, Service
 
 MAX_CACHED_LABEL_SETS = 4096
-"""Sets of labels that are not parsed again: a container that comes or goes must not cost what all of them do."""
+"""Label sets that are not parsed again: a container that starts or stops must not cost as much as all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a worker offers."""
+    """The services and endpoints that a worker registers."""
 
     services: tuple[Service, ...]
-    """In order of `owner`."""
+    """The services in order of `owner`."""
     endpoints: tuple[Endpoint, ...]
-    """In order of `id`."""
+    """The endpoints in order of `id`."""
     problems: tuple[tuple[Instance, Problem], ...]
-    """Each problem once per owner, with an instance that has it, so that its source can say where."""
+    """Each problem once per owner, with an instance that has it, so that its source can locate it."""
 
 
 def register_instances(
     instances: Sequence[Instance], *, worker: str, domain: Name, pool: Network | None
 ) -> Registration:
-    """Understand the labels of all instances. Those that nothing routes to are no endpoints, and no problem."""
+    """Parse the labels of all instances. Instances without routes become no endpoints, which is not a problem."""
     services: dict[str, tuple[Instance, Service]] = {}
     endpoints: list[Endpoint] = []
     problems: dict[tuple[str, Problem], Instance] = {}

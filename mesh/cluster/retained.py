@@ -1,12 +1,13 @@
-"""What counts although the store has it no more: what other workers offered before the store lost them.
+"""Keeps records of workers that disappeared from the store, for a limited time.
 
-* A store that comes back with another `origin` has lost what it knew. Until they have registered anew, the others are
-  taken to be where they were.
+* A store that returns with another `origin` has lost its records. Until the other workers have registered again, their
+  former records count.
 * The lease of a worker has ended, and the worker answers (`mesh.cluster.membership`): its endpoints stay.
-* The lease of a worker has ended, and it is gone; its containers may well run on. For a while they stay, and the others
-  ask them in its place (`mesh.health.takeover`).
+* The lease of a worker has ended, and it does not answer; its containers may still run. Its endpoints stay for a while,
+  and the other workers probe them in its place (`mesh.health.takeover`).
 
-Whoever does not answer takes no traffic all the same: what remains is asked (`mesh.cluster.failure_detector`).
+An endpoint that does not answer takes no traffic in any case: retained endpoints are pinged
+(`mesh.cluster.failure_detector`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,72 +21,73 @@ from mesh.store import StoreSnapshot
 
 
 class RetainedRecords:
-    """Of the other workers, as one of them sees it. Times are of one clock."""
+    """Keeps records of the other workers, from one worker's point of view. Times are of one clock."""
 
     def __init__(self, worker: str, answers: Callable[[str], bool]) -> None:
-        """`answers`: whether another worker is there, as this one finds out by itself."""
+        """`answers`: whether another worker, given by its name, answers this one."""
         self._worker = worker
         self._answers = answers
-        self._former: Mapping[str, bytes] = {}
-        """The last picture of a store that was lost."""
-        self._gone = DepartedWorkers()
+        self._former_records: Mapping[str, bytes] = {}
+        """The last records of a store that was lost."""
+        self._departed = DepartedWorkers()
         self._unleased = Membership()
         """The other workers: those in the store, and those whose lease has ended while they answered."""
 
     @property
     def peer_addresses(self) -> Mapping[str, RealKey]:
-        """Where each of the other workers answers, by name: workers in the store, and those that answer although their
-        lease has ended."""
+        """The peer listener of each other worker by name: workers in the store, and workers that answer although their
+        lease has ended.
+        """
         return self._unleased.workers
 
     @property
     def has_unleased(self) -> bool:
-        """Whether records are kept because a worker answers whose lease has ended."""
+        """Whether records are kept because a worker whose lease has ended answers."""
         return bool(self._unleased.records)
 
     @property
     def unleased_workers(self) -> frozenset[str]:
         """The other workers whose lease has ended and whose records are kept, whether they answer or are gone."""
-        return frozenset(self._unleased.records) | self._gone.workers
+        return frozenset(self._unleased.records) | self._departed.workers
 
     def follow(self, snapshot: StoreSnapshot, before: StoreSnapshot | None, now: float) -> None:
-        """The store has become this."""
-        if not _tells_of_daemons(snapshot.changed):
+        """Take the next snapshot of the store."""
+        if not _affects_daemons(snapshot.changed):
             return
         if before is not None and before.origin == snapshot.origin:
-            self._gone.notice(before.records, snapshot.records, self._worker, now)
+            self._departed.notice(before.records, snapshot.records, self._worker, now)
         self._unleased = self._unleased.after(snapshot, before, self._worker)
 
     def lose(self, before: StoreSnapshot) -> None:
-        """The store has lost what it knew, which was this."""
-        self._former = {**self._former, **before.records}
+        """Keep the records of a store that was lost."""
+        self._former_records = {**self._former_records, **before.records}
 
     def forget(self, snapshot: StoreSnapshot | None, now: float) -> None:
-        """The workers have had their time to register anew with a store that was lost."""
+        """End the time that workers have to register again with a store that was lost."""
         records = {} if snapshot is None else snapshot.records
-        self._gone.notice({**self._former, **records}, records, self._worker, now)
-        self._former = {}
+        self._departed.notice({**self._former_records, **records}, records, self._worker, now)
+        self._former_records = {}
 
-    def listen(self, trouble: object | None, now: float) -> bool:
-        """Whether something has changed with time. `trouble`: why the store does not answer; None: it does."""
-        return self._gone.listen(trouble, now)
+    def tick(self, trouble: object | None, now: float) -> bool:
+        """Whether something has changed with time. `trouble`: why the store does not answer; None if it does."""
+        return self._departed.tick(trouble, now)
 
     def records(self, snapshot: StoreSnapshot) -> dict[str, bytes]:
-        """What counts where the store has nothing."""
+        """The records that count where the store has none."""
         self._unleased = self._unleased.only(self._answers)
-        return {**self._former_records(snapshot), **self._gone.records, **self._unleased.all_records()}
+        return {**self._former_missing(snapshot), **self._departed.records, **self._unleased.all_records()}
 
-    def _former_records(self, snapshot: StoreSnapshot) -> dict[str, bytes]:
+    def _former_missing(self, snapshot: StoreSnapshot) -> dict[str, bytes]:
         """Records from before the store was lost, without those of workers that have registered again since."""
-        if not self._former:
+        if not self._former_records:
             return {}
         registered = {worker for key in snapshot.records if (worker := worker_of(key)) is not None}
-        return {key: value for key, value in self._former.items() if worker_of(key) not in registered}
+        return {key: value for key, value in self._former_records.items() if worker_of(key) not in registered}
 
     def silent(self, seen: ClusterView) -> frozenset[str]:
-        """The other workers in the picture whose verdicts have lost their validity."""
-        return self._gone.silent(seen.workers - {self._worker}) | self._unleased.records.keys()
+        """The other workers in the view whose verdicts are no longer valid."""
+        return self._departed.silent(seen.workers - {self._worker}) | self._unleased.records.keys()
 
 
-def _tells_of_daemons(changed: Iterable[str] | None) -> bool:
+def _affects_daemons(changed: Iterable[str] | None) -> bool:
     return changed is None or any(key.endswith("/daemon") for key in changed)

@@ -31,8 +31,9 @@ from mesh.store import Store
 
 
 class ClusterSync:
-    """Publishes what this worker offers and assembles the cluster view. Both `offer` and `judge` may be called with
-    the same again."""
+    """Publishes this worker's records and assembles the cluster view. Both `offer` and `judge` may be called again with
+    the same arguments.
+    """
 
     def __init__(
         self,
@@ -44,8 +45,9 @@ class ClusterSync:
         listens: RealKey | None = None,
         answers: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`decide` says what to claim. `listens` is where this worker answers the others, None if it does not;
-        `answers` says whether another worker, given by its name, answers this one."""
+        """`decide` computes what to claim. `listens` is the address of this worker's peer listener, None if it has
+        none; `answers` says whether another worker, given by its name, answers this one.
+        """
         self._worker = worker
         self._offered: Mapping[str, bytes] | None = None
         """None until all sources have answered once."""
@@ -65,8 +67,9 @@ class ClusterSync:
 
     @property
     def peer_addresses(self) -> Mapping[str, RealKey]:
-        """Where each of the other workers answers, by name: workers in the store, and those that answer although their
-        lease has ended."""
+        """The peer listener of each other worker by name: workers in the store, and workers that answer although their
+        lease has ended.
+        """
         return self._retained.peer_addresses
 
     @property
@@ -75,7 +78,7 @@ class ClusterSync:
         return self._retained.unleased_workers
 
     def offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
-        """These are all services and endpoints that the worker runs."""
+        """Replace the services and endpoints that this worker runs."""
         records = encode_registration(self._worker, services, endpoints)
         if records != self._offered:
             self._offered = records
@@ -83,12 +86,12 @@ class ClusterSync:
             self._assembler.offer(records)
             self._claimer.offer(services)
 
-    def judge(self, said: Mapping[EndpointKey, HealthReport]) -> None:
-        """This is the health of every endpoint that this worker probes."""
-        self._publisher.judge(said)
+    def judge(self, reports: Mapping[EndpointKey, HealthReport]) -> None:
+        """Replace the health of every endpoint that this worker probes."""
+        self._publisher.judge(reports)
 
     def review(self) -> None:
-        """Which of the other workers answer may have changed."""
+        """Assemble the view again if it depends on which workers answer."""
         self._assembler.review()
 
     def formerly_kept(self) -> frozenset[EndpointKey]:
@@ -96,12 +99,12 @@ class ClusterSync:
         return self._publisher.formerly_kept()
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
-        """Call `see` with the view of what all workers offer, own offer included, at once and after changes; until
+        """Call `see` with the view of what all workers offer, own offer included, at once and after changes, until
         cancelled.
 
-        Own endpoints have the verdicts in it that were written last: this worker knows newer ones. `patient`: the first
-        view waits for the sources if the store does not have an earlier run's offer, since the data plane may still
-        carry it.
+        Own endpoints have the verdicts that were written last: this worker knows newer ones. `patient`: the first view
+        waits for the sources if the store does not have an earlier run's offer, since the data plane may still carry
+        it.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._assembler.run(see, patient=patient), name="view")

@@ -1,7 +1,7 @@
-"""Follows the store and assembles the cluster view from what it shows, what this worker offers, and what is retained.
+"""Follows the store and assembles the cluster view from its snapshots, this worker's offer, and retained records.
 
-A store that comes back with another `origin` has lost its records. Its claims are given back before anything new is
-claimed, and until the other workers have registered again they are taken to be where they were.
+A store that returns with another `origin` has lost its records. Its claims are restored before anything new is claimed,
+and until the other workers have registered again their former records count.
 """
 
 import asyncio
@@ -21,21 +21,22 @@ from mesh.util.pacing import PacedSignal
 log = logging.getLogger("vipmesh")
 
 REST, LONGEST_REST = 4.0, 1.0
-"""How many times as long as a view took until the next one, and how many seconds at most: a burst leaves most of the
-time to others."""
+"""The pause before the next view, as a multiple of the last one's duration, and its maximum in seconds: a burst leaves
+most of the time to other tasks.
+"""
 GRACE = 15.0
-"""Seconds that workers get to register again with a store that lost its records."""
-LISTEN = 1.0
-"""Seconds between two looks at whether the store answers."""
+"""Seconds that workers have to register again with a store that lost its records."""
+TICK = 1.0
+"""Seconds between two checks of whether the store answers."""
 
 
 class ViewAssembler:
-    """Assembles one view after another, and tells the publisher and the claimer of each snapshot and view."""
+    """Assembles one view after another, and passes each snapshot to the publisher and each view to the claimer."""
 
     def __init__(
         self,
         store: Store,
-        picture: ViewOverlay,
+        overlay: ViewOverlay,
         retained: RetainedRecords,
         *,
         publisher: RecordPublisher,
@@ -43,7 +44,7 @@ class ViewAssembler:
         reports: ConditionReports,
     ) -> None:
         self._store = store
-        self._picture = picture
+        self._overlay = overlay
         self._retained = retained
         self._publisher = publisher
         self._claimer = claimer
@@ -54,36 +55,36 @@ class ViewAssembler:
         self._snapshot: StoreSnapshot | None = None
         """None until the store has answered once."""
         self._view: ClusterView | None = None
-        """The view that was passed on last; None: there was none."""
+        """The view that was passed on last; None before the first one."""
         self._forgetting: asyncio.TimerHandle | None = None
-        """Ends the time that workers get to register again with a lost store."""
+        """Ends the time that workers have to register again with a lost store."""
 
     def offer(self, records: Mapping[str, bytes]) -> None:
-        """These are the records of everything that this worker runs."""
-        self._picture.offer(records)
+        """Replace the records of everything that this worker runs."""
+        self._overlay.offer(records)
         self._due.set()
 
     def review(self) -> None:
-        """Assemble the view again if it depends on which workers answer, since that may have changed."""
+        """Assemble the view again if it depends on which workers answer."""
         if self._retained.has_unleased:
             self._due.set()
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
-        """Call `see` with each view that differs from the last; until cancelled.
+        """Call `see` with each view that differs from the last, until cancelled.
 
         `patient`: the first view waits until this worker knows its own offer.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(), name="store")
-            tasks.create_task(self._keep_listening(), name="silence")
+            tasks.create_task(self._keep_ticking(), name="silence")
             while True:
                 await self._due.wait()
                 self._taken.set()
-                if self._snapshot is None or (patient and not self._picture.knows_own_offer(self._snapshot)):
+                if self._snapshot is None or (patient and not self._overlay.knows_own_offer(self._snapshot)):
                     continue
                 patient = False
                 with self._due.work():
-                    seen, broken = await self._picture.build(self._snapshot, self._retained.records(self._snapshot))
+                    seen, broken = await self._overlay.build(self._snapshot, self._retained.records(self._snapshot))
                 self._reports.found("store", broken)
                 if silent := self._retained.silent(seen):
                     seen = seen.with_silent(silent)
@@ -103,18 +104,18 @@ class ViewAssembler:
         if before is not None and before.origin != snapshot.origin:
             self._store_was_lost(before)
         self._retained.follow(snapshot, before, asyncio.get_running_loop().time())
-        self._picture.changed(snapshot.changed)
+        self._overlay.changed(snapshot.changed)
         self._publisher.follow(snapshot)
         self._taken.clear()
         self._due.set()
 
     def _store_was_lost(self, before: StoreSnapshot) -> None:
         log.error(
-            "the store has lost what it knew: it gets all claims back that this worker knows",
+            "the store has lost its records; this worker restores all claims that it knows",
             extra=Code.STORE_LOST_DATA.extra,
         )
         self._retained.lose(before)
-        self._picture.changed(None)
+        self._overlay.changed(None)
         self._publisher.store_was_lost()
         self._claimer.store_was_lost(before)
         self._forget_later()
@@ -126,16 +127,16 @@ class ViewAssembler:
 
     def _forget(self) -> None:
         if self._claimer.has_claims_to_restore:
-            self._forget_later()  # the store could not even be given its claims: nobody could register
+            self._forget_later()  # not even the claims could be restored, so no worker could register either
             return
         self._retained.forget(self._snapshot, asyncio.get_running_loop().time())
-        self._picture.changed(None)
+        self._overlay.changed(None)
         self._due.set()
 
-    async def _keep_listening(self) -> None:
-        """Assemble the view again when the verdicts of others become invalid with time, or valid again."""
+    async def _keep_ticking(self) -> None:
+        """Assemble the view again when the verdicts of other workers become invalid with time, or valid again."""
         while True:
-            if self._retained.listen(self._store.trouble, asyncio.get_running_loop().time()):
-                self._picture.changed(None)
+            if self._retained.tick(self._store.trouble, asyncio.get_running_loop().time()):
+                self._overlay.changed(None)
                 self._due.set()
-            await asyncio.sleep(LISTEN)
+            await asyncio.sleep(TICK)

@@ -1,8 +1,7 @@
-"""Lays this worker's own offer over the records of the store, and records that the store has lost under them.
+"""Lays this worker's own offer over the records of the store, and retained records under them.
 
-A worker knows more of its own offer than the store does. Records that the store has lost but that still count
-(`mesh.cluster.retained`) apply where the store has none. The reader is given what changed; it looks at all records only
-if nobody can say what changed.
+This worker knows its own offer before the store does. Retained records (`mesh.cluster.retained`) apply where the store
+has none. The view is updated from the changed records; all records are read only if the changes are not known.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,12 +22,12 @@ class ViewOverlay:
         self._own = own_prefixes(worker)
         self._offered: Mapping[str, bytes] | None = None
         """The own offer; None until all sources have answered once."""
-        self._reader = ViewBuilder()
+        self._builder = ViewBuilder()
         self._changed: set[str] | None = None
-        """Keys that may have changed since the last view; None: any key."""
+        """Keys that may have changed since the last view; None if any may have changed."""
 
     def offer(self, records: Mapping[str, bytes]) -> None:
-        """These are the records of everything that this worker runs."""
+        """Replace the records of everything that this worker runs."""
         before, self._offered = self._offered, records
         if before is None:
             self.changed(None)
@@ -36,7 +35,7 @@ class ViewOverlay:
             self.changed({key for key in before.keys() | records.keys() if before.get(key) != records.get(key)})
 
     def changed(self, keys: Iterable[str] | None) -> None:
-        """These records may have changed, in the store or in the own offer; None: any of them."""
+        """Mark records that may have changed, in the store or in the own offer; None marks all of them."""
         if keys is None or self._changed is None:
             self._changed = None
         else:
@@ -50,23 +49,26 @@ class ViewOverlay:
         self, snapshot: StoreSnapshot, under: Mapping[str, bytes]
     ) -> tuple[ClusterView, tuple[Problem, ...]]:
         """The view now, and the problems of records that cannot be read. `under` are records that count where the store
-        has none."""
+        has none.
+        """
         # With records under those of the store the changed keys are not enough: they differ without any notice.
         changed, self._changed = self._changed, None if under else set()
         if changed is None or under:
             records = self._with_own_offer({**under, **snapshot.records})
-            return await compute(len(records), partial(self._reader.view, records))
+            return await compute(len(records), partial(self._builder.view, records))
         changes = {key: self._current(key, snapshot) for key in changed}
-        return await compute(len(changes), partial(self._reader.follow, changes))
+        return await compute(len(changes), partial(self._builder.follow, changes))
 
     def _with_own_offer(self, records: dict[str, bytes]) -> dict[str, bytes]:
-        """All records, those of the own offer replaced; the own verdicts stay as they were written last."""
+        """All records, with this worker's registration replaced by its own offer; its verdicts stay as they were
+        written last.
+        """
         if self._offered is None:
             return records
         return {key: value for key, value in records.items() if not self._is_offer(key)} | dict(self._offered)
 
     def _current(self, key: str, snapshot: StoreSnapshot) -> bytes | None:
-        """One record as in `_with_own_offer`; None: there is none."""
+        """One record as in `_with_own_offer`; None if there is none."""
         source = snapshot.records if self._offered is None or not self._is_offer(key) else self._offered
         return source.get(key)
 

@@ -1,4 +1,4 @@
-"""Makes one control loop of its parts, in the order in which they depend on one another."""
+"""Assembles the control loop from its parts, in the order in which they depend on one another."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,9 +36,9 @@ from mesh.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopParts:
-    """What a control loop joins."""
+    """The parts that a control loop joins, one for each technology that a worker consists of."""
 
-    # 10 fields: one for each technology that a worker is made of; whoever starts a worker names each of them.
+    # 10 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
     host: HostNetwork
     sources: Sequence[Source]
     store: Store
@@ -47,14 +47,15 @@ class LoopParts:
     publish: Callable[[Mapping[Name, ServicePlan]], None]
     """Replaces the names that the name server answers."""
     upkeep: Sequence[HostUpkeep] = ()
-    """The settings of the host that the data plane depends on."""
+    """Host settings that the data plane depends on."""
     listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None
-    """The ports that programs of this worker listen on; None: the data plane finds out by itself."""
+    """Reads the ports that programs on this worker listen on. None if the data plane detects conflicts by itself."""
     drains: DrainRequests = field(default_factory=DrainRequests)
-    """What operators want drained."""
+    """The drains that operators requested."""
     witnesses: Collection[RealKey] | None = None
-    """The store's members on other hosts, to ping beside the other workers; None: no worker is pinged, and all of them
-    count as reachable."""
+    """The store's members on other hosts, pinged beside the other workers. None if nothing is pinged; then every worker
+    counts as reachable.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +65,45 @@ class ControlLoop:
     reconciler: Reconciler
     snapshots: SnapshotBuilder
     peers: PeerDirectory
-    figures: LoopStats
+    stats: LoopStats
 
 
-def control_loop(site: WorkerConfig, facts: WorkerFacts, parts: LoopParts, context: LoopContext) -> ControlLoop:
-    """The control loop of one worker. `parts` that wake it must use the events of the `context`."""
-    cluster, events, figures = context.cluster, context.events, context.figures
-    journal, reachability = LoopConditions(), Reachability()
-    judging = HealthMonitor(site.worker, parts.prober, site.probe_floor)
+def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, context: LoopContext) -> ControlLoop:
+    """Assemble the control loop of one worker. `parts` that wake it must use the events of `context`."""
+    cluster, events, stats = context.cluster, context.events, context.stats
+    conditions, reachability = LoopConditions(), Reachability()
+    health_monitor = HealthMonitor(config.worker, parts.prober, config.probe_floor)
 
     def decide(seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
-        return plan_claims(seen.services, seen.claims, pool=site.pool, ports=site.publish)
+        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish)
 
-    share = ClusterSync(site.worker, parts.store, journal, decide, listens=site.listens, answers=reachability.answers)
-    sources = SourceWatcher(site, parts.sources, drains=parts.drains, journal=journal, events=events, offer=share.offer)
+    sync = ClusterSync(
+        config.worker, parts.store, conditions, decide, listens=config.listens, answers=reachability.answers
+    )
+    sources = SourceWatcher(
+        config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=sync.offer
+    )
     follower = ClusterFollower(
-        share, cluster, judging=judging, reachability=reachability, journal=journal, wake=events.wake.set
+        sync,
+        cluster,
+        health_monitor=health_monitor,
+        reachability=reachability,
+        conditions=conditions,
+        wake=events.wake.set,
     )
-    tracker = ViewTracker(site.worker, cluster, sources, judging, reachability)
-    programming = DataPlaneSync(
-        parts.plane, parts.publish, journal, figures, audit=AUDIT, drain_timeout=site.drain_timeout
+    tracker = ViewTracker(config.worker, cluster, sources, health_monitor, reachability)
+    data_plane_sync = DataPlaneSync(
+        parts.plane, parts.publish, conditions, stats, audit=AUDIT, drain_timeout=config.drain_timeout
     )
-    upkeep, ports = UpkeepRunner(parts.upkeep, journal, AUDIT), PortGuard(parts.listening, journal)
+    upkeep, ports = UpkeepRunner(parts.upkeep, conditions, AUDIT), PortGuard(parts.listening, conditions)
     runner = PassRunner(
-        programming,
+        data_plane_sync,
         upkeep=upkeep,
         ports=ports,
         drains=parts.drains,
-        journal=journal,
-        figures=figures,
-        resolver=site.resolver,
+        conditions=conditions,
+        stats=stats,
+        resolver=config.resolver,
     )
 
     def troubles() -> Mapping[str, CodedText]:
@@ -101,9 +111,15 @@ def control_loop(site: WorkerConfig, facts: WorkerFacts, parts: LoopParts, conte
         return {**sources.frozen(), **store}
 
     snapshots = SnapshotBuilder(
-        facts, site.domain, tracker=tracker, judging=judging, runner=runner, journal=journal, troubles=troubles
+        facts,
+        config.domain,
+        tracker=tracker,
+        health_monitor=health_monitor,
+        runner=runner,
+        conditions=conditions,
+        troubles=troubles,
     )
-    peers = PeerDirectory(site.worker, share, cluster)
+    peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "sources": sources.run,
         "host": AddressWatcher(parts.host, cluster, events.wake.set).run,
@@ -111,4 +127,4 @@ def control_loop(site: WorkerConfig, facts: WorkerFacts, parts: LoopParts, conte
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run
     reconciler = Reconciler(context, follower, tracker, runner, watchers, has_sources=bool(parts.sources))
-    return ControlLoop(reconciler, snapshots, peers, figures)
+    return ControlLoop(reconciler, snapshots, peers, stats)

@@ -1,4 +1,4 @@
-"""What this worker takes from the cluster and tells it: the newest view, verdicts, and which workers are there."""
+"""Follows the cluster view and publishes the results of this worker's probes."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -16,7 +16,7 @@ from mesh.model.view import ClusterView
 
 
 class PeerDirectory(PeerSource):
-    """Tells which other workers there are, for the `PeerMonitor` that pings them."""
+    """Lists the other workers for the `PeerMonitor` that pings them."""
 
     def __init__(self, worker: str, membership: PeerMembership, cluster: ClusterState) -> None:
         self._worker = worker
@@ -32,7 +32,7 @@ class PeerDirectory(PeerSource):
         return self._membership.unleased
 
     @override
-    def deaf(self) -> Collection[str]:
+    def non_listening(self) -> Collection[str]:
         return self.view().workers - self.workers().keys() - {self._worker}
 
     @override
@@ -41,49 +41,50 @@ class PeerDirectory(PeerSource):
 
 
 class ClusterFollower:
-    """Follows the view of the cluster, and tells the cluster what this worker's probes say."""
+    """Follows the cluster view and publishes this worker's health reports."""
 
     def __init__(
         self,
         sync: ClusterExchange,
         cluster: ClusterState,
         *,
-        judging: HealthMonitor,
+        health_monitor: HealthMonitor,
         reachability: Reachability,
-        journal: LoopConditions,
+        conditions: LoopConditions,
         wake: Callable[[], None],
     ) -> None:
         """`wake` is called after each new view."""
         self._sync = sync
         self._cluster = cluster
-        self._judging = judging
+        self._health_monitor = health_monitor
         self._reachability = reachability
-        self._journal = journal
+        self._conditions = conditions
         self._wake = wake
         self._adopted: frozenset[RealKey] = frozenset()
 
     async def run(self, adopted: frozenset[RealKey], *, patient: bool) -> None:
         """Follow the view, until cancelled.
 
-        `adopted`: real servers that carried traffic before this process; their endpoints are presumed healthy until a
-        probe says otherwise. `patient`: the first view waits for the sources.
+        `adopted`: real servers that carried traffic before this process started; their endpoints are presumed healthy
+        until a probe fails. `patient`: the first view waits for the sources.
         """
         self._adopted = adopted
-        await self._sync.run(self._see, patient=patient)
+        await self._sync.run(self._take_view, patient=patient)
 
     def review(self) -> None:
-        """Take in, before a pass, which workers answer and which leases have ended."""
+        """Update, before a pass, which workers answer and which leases have ended."""
         self._sync.review()
         self._reachability.lease_ended(self._sync.unleased)
-        self._journal.found(ProblemPart.PEERS, self._reachability.problems())
+        self._conditions.found(ProblemPart.PEERS, self._reachability.problems())
 
-    def tell_verdicts(self) -> None:
+    def publish_health(self) -> None:
         """Tell the other workers what the own probes say."""
-        self._sync.judge(self._judging.said())
+        self._sync.judge(self._health_monitor.reports())
 
-    def _see(self, seen: ClusterView) -> None:
+    def _take_view(self, seen: ClusterView) -> None:
         view = self._cluster.see(seen)
         kept: frozenset[EndpointKey] = self._sync.formerly_kept()
-        self._judging.watch(view, self._adopted, kept)
-        self._adopted = frozenset()  # later endpoints have to prove themselves, at a known address too
+        self._health_monitor.watch(view, self._adopted, kept)
+        # Only the first view counts: a later endpoint must pass a probe, even at an adopted address.
+        self._adopted = frozenset()
         self._wake()

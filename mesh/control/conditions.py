@@ -1,4 +1,4 @@
-"""What holds now in the control loop: the conditions of its parts, and what the data plane refused or lost."""
+"""The current conditions of the control loop: problems, unavailable parts, refused operations and repairs."""
 
 import logging
 from collections.abc import Sequence
@@ -20,29 +20,33 @@ class LoopConditions(Conditions):
     """Keeps the conditions of the control loop, those of the data plane included."""
 
     failures: tuple[OperationFailure, ...] = ()
-    """What the data plane would not do in the last pass."""
+    """Operations that the data plane refused in the last pass."""
     repairs: int = 0
-    """How many outside changes were repaired since the start."""
+    """The number of outside changes that were repaired since the start."""
 
-    def refused(self, failures: Sequence[OperationFailure]) -> None:
-        """These are all the operations that the data plane refuses now."""
+    def set_failures(self, failures: Sequence[OperationFailure]) -> None:
+        """Replace `failures` by the operations that the data plane refuses now, and log the new ones."""
         for failure in failures:
             if failure not in self.failures:
                 log.error("data plane: %s", failure.coded, extra=failure.reason.code.extra)
         self.failures = tuple(failures)
 
-    def repaired(self, operations: Sequence[Operation]) -> None:
-        """The plan is what it was, and yet there was something to do: somebody else has been here."""
+    def report_repairs(self, operations: Sequence[Operation]) -> None:
+        """Count and log operations that reverted changes made outside vipmesh."""
         self.repairs += len(operations)
         for operation in operations[:MAX_REPAIR_LINES]:
-            log.warning("repaired: somebody changed the data plane: %s", operation, extra=Code.CHANGED_OUTSIDE.extra)
+            log.warning(
+                "repaired: the data plane was changed outside vipmesh: %s", operation, extra=Code.CHANGED_OUTSIDE.extra
+            )
         if len(operations) > MAX_REPAIR_LINES:
             log.warning(
-                "repaired: %d operations more", len(operations) - MAX_REPAIR_LINES, extra=Code.CHANGED_OUTSIDE.extra
+                "repaired: the data plane was changed outside vipmesh: %d more operations",
+                len(operations) - MAX_REPAIR_LINES,
+                extra=Code.CHANGED_OUTSIDE.extra,
             )
 
-    def mended(self, lines: Sequence[str], *, first: bool) -> None:
-        """What the data plane stands on was set up (the first time), or somebody had changed it."""
+    def upkeep_done(self, lines: Sequence[str], *, first: bool) -> None:
+        """Log the host settings that were set up (`first`) or repaired, one line each; count the repairs."""
         for line in lines:
             if first:
                 log.info("set up: %s", line)

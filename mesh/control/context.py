@@ -1,4 +1,4 @@
-"""What the parts of one control loop share: made first, so that each part gets it by its constructor."""
+"""Shared state of the parts of one control loop. It is created first, so that each part gets it by its constructor."""
 
 import asyncio
 from collections.abc import Collection
@@ -14,16 +14,16 @@ from mesh.util.signal import Signal
 
 
 class LoopEvents:
-    """The events of one control loop. Whoever sets one does not know who waits."""
+    """The events of one control loop. A part that sets one does not know which parts wait for it."""
 
     def __init__(self) -> None:
         self.wake = asyncio.Event()
-        """A pass is due: something it plans from may have changed."""
+        """A pass is due: its inputs may have changed."""
         self.registration = asyncio.Event()
-        """What runs on this worker may have changed: offer it to the cluster again."""
+        """The instances on this worker may have changed: they are to be registered again."""
         self.passed = asyncio.Event()
         """A pass has ended, whether it had an effect or not."""
-        # What leaves must not wait for the store: a pass is due at once, beside the registration.
+        # Traffic to an instance that stops must not wait for the store: a pass is due at once, beside the registration.
         self.instances_changed = Signal(self.registration, self.wake)
 
 
@@ -31,25 +31,25 @@ class ClusterState:
     """Holds the newest view from the store and the worker's own addresses."""
 
     def __init__(self, pool: Network) -> None:
-        """`pool`: claims of VIPs outside of it are not in force on this worker."""
+        """`pool`: claims of VIPs outside this network are not in force on this worker."""
         self.view: ClusterView | None = None
-        """With the claims that are in force; None until the store has answered once."""
+        """The newest view with only the claims in force; None until the store has answered once."""
         self.addresses: frozenset[Address] | None = None
-        """The worker's own; None until the host has answered once."""
+        """The worker's own addresses; None until the host has answered once."""
         self._pool = pool
         self._former_addresses: set[Address] = set()
         self._claimed = (Claims(), Claims())
-        """All claims of the newest view, and those of them that are in force."""
+        """All claims of the newest view, and the claims among them that are in force."""
 
     def see(self, seen: ClusterView) -> ClusterView:
-        """The view from the store is this now; returned with the claims that are in force."""
+        """Store the newest view; return it with only the claims in force."""
         if seen.claims is not self._claimed[0]:
             self._claimed = seen.claims, claims_in_force(seen.claims, self._pool)
         self.view = seen if self._claimed[1] is seen.claims else seen.with_claims(self._claimed[1])
         return self.view
 
     def move(self, addresses: frozenset[Address]) -> None:
-        """The worker has these addresses now."""
+        """Store the worker's current addresses."""
         self.addresses = addresses
         self._former_addresses |= addresses
 
@@ -58,7 +58,7 @@ class ClusterState:
         return Claims() if self.view is None else self.view.claims
 
     def all_addresses(self) -> Collection[Address]:
-        """Every address that the worker has or had: one that goes leaves virtual servers behind."""
+        """Every address that the worker has or had. Virtual servers on a former address still have to be removed."""
         return self._former_addresses
 
 
@@ -68,4 +68,4 @@ class LoopContext:
 
     cluster: ClusterState
     events: LoopEvents = field(default_factory=LoopEvents)
-    figures: LoopStats = field(default_factory=LoopStats)
+    stats: LoopStats = field(default_factory=LoopStats)

@@ -1,19 +1,20 @@
-"""One short word for what every worker of a cluster must agree on: equal words, equal tables.
+"""A short digest of what every worker of a cluster must agree on: equal digests mean equal tables.
 
-Twenty workers with a thousand services each cannot be compared by eye. Each shows this digest of its plan, and who
-shows another one for longer than a change takes to arrive has missed something. What counts:
+Twenty workers with a thousand services each cannot be compared by eye. Each worker shows this digest of its plan; a
+worker whose digest differs for longer than a change takes to propagate has missed something. The digest covers:
 
-* of each service its owner, its VIP and the names it holds;
-* its virtual servers on the VIP: port, transport, scheduler, affinity, flags, and of every real server address, port,
-  weight, forwarding and thresholds;
-* its published ports with the same, once each;
+* for each service, its owner, its VIP and the names it holds;
+* its virtual servers on the VIP: port, transport, scheduler, affinity, flags, and for every real server the address,
+  port, weight, forwarding method and thresholds;
+* the same for its published ports, each counted once;
 * the real servers whose connections are to be reset because their probes failed.
 
-What is local by nature does not: the worker's own addresses that published ports stand on, published ports that it
-leaves to a program of its own, the resolver's address, what still drains here, what the data plane refused.
+It leaves out what is local by nature: the worker's addresses that published ports are bound to, published ports left to
+a program of the worker, the resolver's address, real servers that still drain here, operations that the data plane
+refused.
 
-It follows from the plan and not from the kernel: what is between the two is told as failures and repairs. Against
-chance 48 bits are plenty, and a metric, a double, holds them exactly; nobody gains by a collision.
+The digest is computed from the plan, not from the kernel: differences between the two are reported as failures and
+repairs. 48 bits are enough against accidental collisions, and a metric, which is a double, holds them exactly.
 """
 
 from collections.abc import Mapping
@@ -30,37 +31,37 @@ BITS = 48
 
 
 class TableDigest:
-    """Of one plan after another. A part that the plan took over is not looked at again."""
+    """Computes the digest of successive plans. A part that a plan took over from the last one is not encoded again."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[ServicePlan, bytes]] = {}
+        self._parts: dict[str, tuple[ServicePlan, bytes]] = {}
 
     def __call__(self, planned: Plan) -> str:
-        """Twelve hexadecimal digits."""
-        known, self._known = self._known, {}
+        """The digest of a plan, twelve hexadecimal digits."""
+        before, self._parts = self._parts, {}
         for owner, part in planned.parts.items():
-            before = known.get(owner)
-            self._known[owner] = before if before is not None and before[0] is part else (part, _of_part(owner, part))
-        whole = b"".join(self._known[owner][1] for owner in sorted(self._known))
+            last = before.get(owner)
+            self._parts[owner] = last if last is not None and last[0] is part else (part, _part_digest(owner, part))
+        whole = b"".join(self._parts[owner][1] for owner in sorted(self._parts))
         return blake2b(whole, digest_size=BITS // 8).hexdigest()
 
 
 def plan_digest(planned: Plan) -> str:
-    """The digest of one plan: see `TableDigest`."""
+    """The digest of one plan, twelve hexadecimal digits."""
     return TableDigest()(planned)
 
 
 def digest_number(digest: str) -> int:
-    """The same for a metric: it fits a double."""
+    """The digest as a number that a double holds exactly, for the metric."""
     return int(digest, 16)
 
 
-def _of_part(owner: str, part: ServicePlan) -> bytes:
+def _part_digest(owner: str, part: ServicePlan) -> bytes:
     on_vip = {
         (key.transport, key.port): server for key, server in part.virtual_servers.items() if key.address == part.vip
     }
-    said = [owner, part.vip, sorted(part.names), _servers(on_vip), _servers(part.published), sorted(part.failed)]
-    return blake2b(msgspec.json.encode(said), digest_size=16).digest()
+    content = [owner, part.vip, sorted(part.names), _servers(on_vip), _servers(part.published), sorted(part.failed)]
+    return blake2b(msgspec.json.encode(content), digest_size=16).digest()
 
 
 def _servers(servers: Mapping[tuple[Transport, int], VirtualServer]) -> list[object]:

@@ -1,7 +1,6 @@
-"""Plan -> what the name server shall know. Pure, but for the cache of `ZonePublisher`.
+"""Converts the plan to the services of the DNS zone. Pure, except for the cache of `ZonePublisher`.
 
-The plan takes over the parts of services of which nothing has changed, and so does this: what a part becomes is made
-once.
+The plan reuses the parts of services that have not changed; so does the zone: a part is converted once.
 """
 
 import re
@@ -15,7 +14,7 @@ from meshdns import service_records as dns
 
 
 class ZonePublisher:
-    """Parts of the plan by name -> services of the zone, handed on to `publish` each time."""
+    """Converts the parts of the plan, by name, to services of the zone, and passes each result to `publish`."""
 
     def __init__(self, publish: Callable[[Mapping[str, dns.DnsService]], None]) -> None:
         self._publish = publish
@@ -23,7 +22,7 @@ class ZonePublisher:
         self._made: PersistentMap[Name, dns.DnsService] = PersistentMap()
 
     def __call__(self, names: Mapping[Name, ServicePlan]) -> None:
-        """The names that shall resolve, all of them, and what each leads to."""
+        """Publish the services of these names: all names, each with the part of the plan that it leads to."""
         made: dict[Name, dns.DnsService | None] = {}
         for name in changed_keys(self._parts, names):
             part, before = names.get(name), self._parts.get(name)
@@ -36,20 +35,20 @@ class ZonePublisher:
 def dns_service(
     name: Name, part: ServicePlan, before: tuple[ServicePlan, dns.DnsService] | None = None
 ) -> dns.DnsService:
-    """What one of a service's names leads to. From what was made of an earlier part what has not changed is taken over:
-    the same objects.
+    """The DNS service for one of a service's names. `before` is an earlier part and its DNS service: endpoints that
+    have not changed are reused as the same objects. None if there was none.
     """
-    grounds = part.grounds
-    endpoints = _endpoints(grounds, before)
+    inputs = part.inputs
+    endpoints = _endpoints(inputs, before)
     serving = sum(endpoint.serving for endpoint in endpoints)
     return dns.DnsService(
         addresses=(part.vip,),
         endpoints=endpoints,
         ports=tuple(
-            sorted({dns.DnsPort(r.listen_port, r.transport.value) for r in grounds.service.routes if r.name == name})
+            sorted({dns.DnsPort(r.listen_port, r.transport.value) for r in inputs.service.routes if r.name == name})
         ),
         about=(
-            f"owner={grounds.service.owner}",
+            f"owner={inputs.service.owner}",
             f"state={'serving' if serving else 'unhealthy' if endpoints else 'empty'}",
             f"serving={serving}/{len(endpoints)}",
         ),
@@ -58,20 +57,20 @@ def dns_service(
 
 
 def _endpoints(
-    grounds: ServicePlanInput, before: tuple[ServicePlan, dns.DnsService] | None
+    inputs: ServicePlanInput, before: tuple[ServicePlan, dns.DnsService] | None
 ) -> tuple[dns.DnsEndpoint, ...]:
     known: dict[int, tuple[Health | None, dns.DnsEndpoint]] = {}
-    if before is not None and before[0].grounds.service is grounds.service:
-        old = before[0].grounds  # it is alive, and so are its endpoints: ids stand for them
+    if before is not None and before[0].inputs.service is inputs.service:
+        # `before` keeps the old endpoints alive, so their `id()` identifies them: cheaper than hashing endpoints.
+        old = before[0].inputs
         rows = zip(old.endpoints, old.verdicts, before[1].endpoints, strict=True)
         known = {id(endpoint): (probed, made) for endpoint, probed, made in rows}
     found = []
-    for endpoint, probed in zip(grounds.endpoints, grounds.verdicts, strict=True):
+    for endpoint, probed in zip(inputs.endpoints, inputs.verdicts, strict=True):
         verdict, made = known.get(id(endpoint), (None, None))
-        is_same = made is not None and verdict is probed
-        found.append(
-            made if is_same and made else _endpoint(endpoint, effective_health(grounds.service, endpoint, probed))
-        )
+        if made is None or verdict is not probed:
+            made = _endpoint(endpoint, effective_health(inputs.service, endpoint, probed))
+        found.append(made)
     return tuple(found)
 
 
@@ -92,5 +91,5 @@ def _endpoint(endpoint: Endpoint, verdict: Health | None) -> dns.DnsEndpoint:
 
 
 def endpoint_label(id: str) -> str:
-    """The last part of an endpoint's id as one label: `demo/web/10.2.0.1` -> `10-2-0-1`."""
+    """The last part of an endpoint's ID as one DNS label: `demo/web/10.2.0.1` -> `10-2-0-1`."""
     return re.sub(r"[^a-z0-9]+", "-", id.rpartition("/")[2].lower())[:63].strip("-") or "endpoint"

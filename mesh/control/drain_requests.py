@@ -1,7 +1,7 @@
-"""Which endpoints shall take no new connection because somebody said so, and when they have none left.
+"""Drains that operators requested, and when a drained endpoint has no connections left.
 
-An endpoint is free when a pass of the control loop has seen that it drains and has left none of its real servers in the
-data plane: its last connection has ended, or the drain timeout is over.
+An endpoint is free when a pass of the control loop has seen it draining and has left none of its real servers in the
+data plane: its last connection has ended, or the drain timeout has passed.
 """
 
 import asyncio
@@ -15,37 +15,41 @@ from mesh.model.view import ClusterView
 
 
 class DrainRequests:
-    """What operators asked for, and what the passes have shown. All methods are for the thread of the event loop."""
+    """Keeps the requested drains and the result of the last pass. All methods must be called in the event loop's
+    thread.
+    """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None, adopted: Iterable[Endpoint] = ()) -> None:
-        """`on_change` is called after something was asked for. `adopted`: endpoints as an earlier process registered
-        them; what was asked of that process still holds."""
+        """`on_change` is called after each request. `adopted`: endpoints as an earlier process registered them; drains
+        that operators requested from that process stay in force.
+        """
         by_hand = (DrainReason.ASKED, DrainReason.MAINTENANCE)
         self.asked: Mapping[str, DrainReason] = {e.id: e.drain for e in adopted if e.drain in by_hand}
-        """What was asked for, by endpoint id. Replaced as a whole."""
+        """The requested drains by endpoint ID. Replaced as a whole."""
         self._on_change = on_change
         self._here: frozenset[str] = frozenset()
         self._left = (ClusterView(), Table())
-        """What the last pass has seen, and what it has left."""
+        """The view of the last pass, and the table that it left in the data plane."""
         self._passed = asyncio.Event()
 
     def ask(self, endpoint: str, why: DrainReason = DrainReason.ASKED) -> None:
-        """Send no new connection to it, until `undo`. What is in maintenance stays so when a drain is asked for."""
+        """Send no new connections to the endpoint until `undo`. A drain does not replace a maintenance."""
+        # An endpoint in maintenance is not probed either, so a plain drain would weaken the request.
         if self.asked.get(endpoint) is not DrainReason.MAINTENANCE:
             self.asked = {**self.asked, endpoint: why}
         self._on_change()
 
     def knows(self, endpoint: str) -> bool:
-        """Whether it runs on this worker."""
+        """Whether the endpoint runs on this worker."""
         return endpoint in self._here
 
     def undo(self, endpoint: str) -> None:
-        """It may take connections again."""
+        """Withdraw the request: the endpoint may take new connections again."""
         self.asked = {id: why for id, why in self.asked.items() if id != endpoint}
         self._on_change()
 
     def marked(self, instances: Iterable[Instance]) -> list[Instance]:
-        """The instances with the drains that were asked for; a maintenance goes before any other."""
+        """The instances with the requested drains. A maintenance takes precedence over any other drain."""
         found = [self._marked(instance) for instance in instances]
         self._here = frozenset(instance.id for instance in found)
         return found
@@ -57,25 +61,26 @@ class DrainRequests:
         return replace(instance, drain=asked)
 
     def passed(self, view: ClusterView, table: Table) -> None:
-        """A pass over this view has left this table in the data plane."""
+        """Record that a pass over this view has left this table in the data plane."""
         self._left = (view, table)
+        # Each waiter must see the result of a later pass, so every pass has an event of its own.
         self._passed.set()
         self._passed = asyncio.Event()
 
     async def until_free(self, endpoint: str) -> None:
-        """Return when a pass still to come shows the endpoint gone, or draining and without traffic."""
+        """Return when a later pass shows the endpoint gone, or draining and without traffic."""
         while True:
             await self._passed.wait()
             if not self._is_busy(endpoint):
                 return
 
     async def until_gone(self, endpoint: str) -> None:
-        """Return when the last pass, or one still to come, does not know the endpoint."""
+        """Return when the view of the last pass, or of a later one, does not have the endpoint."""
         while any(known.id == endpoint for known in self._left[0].endpoints):
             await self._passed.wait()
 
     def _is_busy(self, endpoint: str) -> bool:
-        """Whether it takes connections, or has some left."""
+        """Whether the endpoint takes new connections or has connections left."""
         view, table = self._left
         known = [each for each in view.endpoints if each.id == endpoint]
         if any(each.drain is None for each in known):

@@ -1,9 +1,9 @@
-"""Stopping containers so that nobody notices: first the traffic goes, then the process.
+"""Stops containers without failed requests: the traffic ends first, then the process.
 
-Two ways lead here. `vipmesh stop` drains and then has the engine stop the container. A plain `docker stop` sends the
-stop signal before anybody hears of it; a container whose stop signal is the drain signal lives on, is drained, and gets
-its real signal from here. The engine kills it when its stop timeout is over, whatever happens here, so the real signal
-goes out before that, with time left to act on it.
+There are two ways. `vipmesh stop` drains the endpoint and then has the engine stop the container. A plain `docker stop`
+sends the stop signal before vipmesh is notified; a container whose stop signal is the drain signal survives it, is
+drained, and is then sent its real signal by `GracefulStopper`. The engine kills the container when its stop timeout is
+over in any case, so the real signal is sent before that, with time left to act on it.
 """
 
 import asyncio
@@ -19,36 +19,38 @@ from mesh.model.errors import ActionRefusedError
 from mesh.model.service import DrainReason
 
 ActionHandler = Callable[[str], Awaitable[str]]
-"""Does something to the endpoint or container that is named; returns the endpoint's id. Raises `ActionRefusedError`."""
+"""Applies an action to the named endpoint or container; returns the endpoint's ID. Raises `ActionRefusedError`."""
 
 
 log = logging.getLogger("vipmesh")
 
 REAL_SIGNAL = "SIGTERM"
-"""What a container gets when it is drained."""
+"""The signal that a drained container is sent."""
 KILL_MARGIN = 2.0
-"""Seconds before the engine kills that a container gets its real signal, drained or not; at most half its time."""
+"""Seconds before the engine kills a container at which it is sent its real signal, drained or not; at most half of its
+stop timeout.
+"""
 SETTLE_TIMEOUT = 5.0
-"""Seconds that the engine gets to tell that a container is gone."""
+"""Seconds that the engine has to report that a container is gone."""
 
 
 class ContainerEngine(Protocol):
-    """What runs the containers. An error of the engine is a `ActionRefusedError`."""
+    """The container engine, as far as stopping needs it. Its failures are `ActionRefusedError`."""
 
     def find(self, name: str) -> str | None:
-        """The endpoint of a container, given by its name or id, or by the endpoint's id; None: there is none."""
+        """The endpoint of a container, given by its name or ID or by the endpoint's ID; None if there is none."""
         ...
 
     def forgive(self, endpoint: str) -> None:
-        """Forget that it was sent a signal that should end it."""
+        """Forget that the endpoint's container was sent a signal that should end it."""
         ...
 
     async def stop(self, endpoint: str) -> None:
-        """Stop the container; returns when it has stopped."""
+        """Stop the container; return when it has stopped."""
         ...
 
     async def signal(self, container: str, signal: str) -> None:
-        """Send a signal; a container that is gone is no error."""
+        """Send a signal to the container. A container that is gone is not an error."""
         ...
 
 
@@ -58,92 +60,94 @@ class SignalledContainer:
 
     container: str
     endpoint: str | None
-    """Its endpoint; None: it has none."""
+    """The endpoint of the container; None if it has none."""
     seconds: float
-    """Until the engine kills it."""
+    """Seconds until the engine kills the container."""
 
 
 class DrainSignals:
-    """Queues the containers that were sent the drain signal, from who hears of them to who drains them."""
+    """Queues containers that were sent the drain signal, from the source that notices them to `GracefulStopper`."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[SignalledContainer] = asyncio.Queue()
 
     def put(self, container: str, endpoint: str | None, seconds: float) -> None:
-        """A container was sent the drain signal, and will be killed in so many seconds."""
+        """Queue a container that was sent the drain signal and will be killed in `seconds`."""
         self._queue.put_nowait(SignalledContainer(container, endpoint, seconds))
 
     async def get(self) -> SignalledContainer:
-        """The next one."""
+        """Wait for the next container."""
         return await self._queue.get()
 
 
 class GracefulStopper:
-    """Drains, and stops what is drained. `run` serves the containers that were sent the drain signal."""
+    """Drains endpoints and stops drained containers. `run` handles the containers that were sent the drain signal."""
 
     def __init__(
-        self, leaving: DrainRequests, engines: Sequence[ContainerEngine], drain_timeout: float, signals: DrainSignals
+        self, drains: DrainRequests, engines: Sequence[ContainerEngine], drain_timeout: float, signals: DrainSignals
     ) -> None:
-        """`drain_timeout`: seconds after which the data plane has given up connections that do not end."""
-        self._leaving = leaving
+        """`drain_timeout`: seconds after which the data plane gives up connections that do not end."""
+        self._drains = drains
         self._engines = engines
-        self._patience = drain_timeout + SETTLE_TIMEOUT
+        self._drain_deadline = drain_timeout + SETTLE_TIMEOUT
         self._signals = signals
 
     async def run(self) -> None:
-        """Send the real signal to each container of `signals`, when it is drained."""
+        """Send the real signal to each container of `signals` once it is drained."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                one = await self._signals.get()
-                tasks.create_task(self._finish(one), name=f"drain {one.container[:12]}")
+                signalled = await self._signals.get()
+                tasks.create_task(self._finish(signalled), name=f"drain {signalled.container[:12]}")
 
     async def drain(self, name: str, why: DrainReason = DrainReason.ASKED) -> str:
-        """Drain the endpoint; returns its id when it has no traffic any more. It stays drained until `undrain`."""
+        """Drain the endpoint; return its ID when it has no traffic. It stays drained until `undrain`."""
         _, endpoint = self._find(name)
-        self._leaving.ask(endpoint, why)
+        self._drains.ask(endpoint, why)
         try:
-            async with asyncio.timeout(self._patience):
-                await self._leaving.until_free(endpoint)
+            async with asyncio.timeout(self._drain_deadline):
+                await self._drains.until_free(endpoint)
         except TimeoutError:
             raise ActionRefusedError(
                 Code.DRAIN_TIMEOUT,
-                f"{endpoint} takes no new connection and is still programmed after {self._patience:g} s; "
-                f"`vipmesh status` says what is frozen",
+                f"{endpoint} takes no new connections but is still in the data plane after {self._drain_deadline:g} s; "
+                f"`vipmesh status` lists the parts that do not answer",
             ) from None
         return endpoint
 
     async def maintain(self, name: str) -> str:
-        """As `drain`, and it is not probed either: nothing that is done to it counts as a failure."""
+        """Drain the endpoint and stop probing it, so that nothing done to it counts as a failure."""
         return await self.drain(name, DrainReason.MAINTENANCE)
 
     def undrain(self, name: str) -> str:
-        """The endpoint takes connections again, after a maintenance as soon as it has answered; returns its id."""
+        """End a drain or a maintenance, and return the endpoint's ID. After a maintenance it serves as soon as a probe
+        succeeds.
+        """
         engine, endpoint = self._find(name)
         if engine is not None:
             engine.forgive(endpoint)
-        self._leaving.undo(endpoint)
+        self._drains.undo(endpoint)
         return endpoint
 
     async def stop(self, name: str) -> str:
-        """Drain the endpoint, then stop its container; returns its id when it has stopped."""
+        """Drain the endpoint, then stop its container; return its ID when it has stopped."""
         engine, endpoint = self._find(name)
         if engine is None:
             raise ActionRefusedError(
                 Code.CONTAINER_NOT_STOPPED,
-                f"no container engine runs {endpoint}; drain it, and stop it where it was started",
+                f"{endpoint} is not run by a container engine; drain it, then stop it where it was started",
             )
         try:
             await self.drain(endpoint)
             await engine.stop(endpoint)
-            with suppress(TimeoutError):  # what is still listed is being stopped, and takes nothing either
+            with suppress(TimeoutError):  # an endpoint that is still listed is being stopped, and takes no traffic
                 async with asyncio.timeout(SETTLE_TIMEOUT):
-                    await self._leaving.until_gone(endpoint)
+                    await self._drains.until_gone(endpoint)
         finally:
-            self._leaving.undo(endpoint)  # started again, it serves again
+            self._drains.undo(endpoint)  # a container that is started again must serve again
         return endpoint
 
     def verbs(self) -> Mapping[str, ActionHandler]:
-        """What the admin API offers of it."""
+        """The actions that the admin API offers, by name."""
 
         async def undrain(name: str) -> str:
             return self.undrain(name)
@@ -155,29 +159,31 @@ class GracefulStopper:
             endpoint = engine.find(name)
             if endpoint is not None:
                 return engine, endpoint
-        if self._leaving.knows(name):
+        if self._drains.knows(name):
             return None, name
         raise ActionRefusedError(
-            Code.NO_SUCH_ENDPOINT, f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists them"
+            Code.NO_SUCH_ENDPOINT,
+            f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists the endpoints",
         )
 
-    async def _finish(self, one: SignalledContainer) -> None:
-        limit = max(one.seconds - KILL_MARGIN, one.seconds / 2, 0.0)
-        if one.endpoint is not None:
+    async def _finish(self, signalled: SignalledContainer) -> None:
+        # The engine kills the container when its time is over; it needs part of that time to act on the real signal.
+        limit = max(signalled.seconds - KILL_MARGIN, signalled.seconds / 2, 0.0)
+        if signalled.endpoint is not None:
             try:
                 async with asyncio.timeout(limit):
-                    await self._leaving.until_free(one.endpoint)
-                log.info("%s is drained: sending %s", one.endpoint, REAL_SIGNAL)
+                    await self._drains.until_free(signalled.endpoint)
+                log.info("%s is drained: sending %s", signalled.endpoint, REAL_SIGNAL)
             except TimeoutError:
                 log.warning(
-                    "%s is not drained after %.0f s: sending %s all the same; a longer --stop-timeout gives it time",
-                    one.endpoint,
+                    "%s is not drained after %.0f s: sending %s anyway; set a longer --stop-timeout to give it time",
+                    signalled.endpoint,
                     limit,
                     REAL_SIGNAL,
                     extra=Code.DRAIN_TIMEOUT.extra,
                 )
         for engine in self._engines:
             try:
-                await engine.signal(one.container, REAL_SIGNAL)
+                await engine.signal(signalled.container, REAL_SIGNAL)
             except ActionRefusedError as error:
                 log.error("%s", error, extra=error.code.extra)

@@ -1,10 +1,10 @@
-"""What another data plane of ours left in the kernel when the worker last ran, and how it goes without a cut.
+"""Removes what another data plane of vipmesh left in the kernel, without breaking connections.
 
-A worker that forwarded by nftables because its kernel had no IPVS finds IPVS one day, or is told another driver. The
-old rules would go on deciding, by a picture that nobody keeps any more. They are removed, but only after the new data
-plane has been programmed: connections that the old rules have led go on by what conntrack notes of them. IPVS notes
-its connections itself, so what it forwards is removed once none is left; new ones do not come to it, since nftables
-decides before it.
+A worker that forwarded by nftables because its kernel had no IPVS may find IPVS one day, or get another driver in its
+settings. The old rules would go on forwarding by a table that is no longer updated. They are removed, but only after
+the new data plane has been programmed: conntrack keeps the connections that the old rules established. IPVS tracks
+connections itself, so its virtual servers are removed once none is left; new connections do not reach IPVS, since the
+hooks of nftables come first.
 """
 
 import logging
@@ -28,21 +28,23 @@ log = logging.getLogger("vipmesh")
 
 
 def _has_ipvs() -> bool:
-    """Without loading it."""
+    """Whether this network namespace has IPVS. Does not load the module."""
     return Path("/proc/net/ip_vs").exists()
 
 
 class NftablesHandover(HostUpkeep):
-    """The rules of our nftables data plane, on a worker that now forwards by another. An `HostUpkeep`."""
+    """Removes the rules of the nftables data plane on a worker that now forwards by another one."""
 
     def __init__(self, taken_over: Callable[[], bool]) -> None:
-        """`taken_over`: whether what runs now has programmed everything at least once."""
+        """`taken_over`: whether the current data plane has been programmed completely at least once."""
         self._taken_over = taken_over
         self._gone = False
 
     @override
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
-        """Remove the rules once that may be; nothing that counts as a repair. Raises `HostError`."""
+    async def repair(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
+        """Remove the rules once the current data plane has taken over. Returns no lines: this is not a repair. Raises
+        `HostError`.
+        """
         if self._gone or not self._taken_over():
             return ()
         try:
@@ -52,30 +54,33 @@ class NftablesHandover(HostUpkeep):
                 Code.LEFT_BY_EARLIER_START, f"the nftables rules of an earlier start cannot be removed: {error}"
             ) from error
         for table in found:
-            log.info("removed nftables table %s of an earlier start: this data plane has taken over", table)
+            log.info("nftables table %s of an earlier start is removed: the current data plane has taken over", table)
         self._gone = True
         return ()
 
 
 class IpvsHandover(HostUpkeep):
-    """Our virtual servers in IPVS, on a worker that now forwards by nftables. An `HostUpkeep`."""
+    """Removes the virtual servers from IPVS on a worker that now forwards by nftables."""
 
     def __init__(self, taken_over: Callable[[], bool], former: DataPlane) -> None:
-        """`former`: the data plane that made them; only asked while this network namespace has IPVS."""
+        """`former`: the data plane that made the virtual servers; read only while this network namespace has IPVS."""
         self._taken_over = taken_over
         self._former = former
         self._gone = False
 
     @override
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
-        """Remove them once they have no connection left; nothing that counts as a repair. Raises `HostError`."""
+    async def repair(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
+        """Remove the virtual servers once none has a connection left. Returns no lines: this is not a repair. Raises
+        `HostError`.
+        """
         if self._gone or not self._taken_over():
             return ()
         try:
             self._gone = not _has_ipvs() or await self._removed()
         except DataPlaneError as error:
             raise HostError(
-                Code.LEFT_BY_EARLIER_START, f"what IPVS forwards since an earlier start cannot be removed: {error}"
+                Code.LEFT_BY_EARLIER_START,
+                f"the virtual servers of an earlier start cannot be removed from IPVS: {error}",
             ) from error
         finally:
             await self._former.close()
@@ -85,6 +90,7 @@ class IpvsHandover(HostUpkeep):
         there = await self._former.read()
         if any((await self._former.connections()).values()):
             return False
+        # Keeps the VIPs: the current data plane uses the same ones.
         failures = await self._former.apply(diff_tables(there, Table(vips=there.vips)))
         for failure in failures:
             raise DataPlaneError(failure.reason.code, str(failure.coded))

@@ -1,4 +1,4 @@
-"""Keeps the settings of the host that the data plane depends on, and its addresses."""
+"""Maintains the host settings that the data plane depends on, and follows the worker's addresses."""
 
 import asyncio
 import math
@@ -17,7 +17,7 @@ class AddressWatcher:
     """Follows the worker's own addresses.
 
     A change of the network may be a new address to publish on, or a VIP that was removed outside vipmesh: a pass is due
-    each time, also when the addresses are the same.
+    each time, even if the addresses are the same.
     """
 
     def __init__(self, host: HostNetwork, cluster: ClusterState, wake: Callable[[], None]) -> None:
@@ -26,7 +26,7 @@ class AddressWatcher:
         self._wake = wake
 
     async def run(self) -> None:
-        """Follow, until cancelled."""
+        """Follow the addresses, until cancelled."""
         async for addresses in self._host.watch():
             self._cluster.move(addresses)
             self._wake()
@@ -35,18 +35,20 @@ class AddressWatcher:
 class UpkeepRunner:
     """Checks kernel settings and source NAT once per audit, and whenever addresses or claims have changed."""
 
-    def __init__(self, settings: Sequence[HostUpkeep], journal: LoopConditions, audit: float) -> None:
+    def __init__(self, settings: Sequence[HostUpkeep], conditions: LoopConditions, audit: float) -> None:
         """`audit`: seconds between two audits."""
         self._settings = settings
-        self._journal = journal
+        self._conditions = conditions
         self._audit = audit
         self._checked_at = -math.inf
         self._checked_for: tuple[frozenset[Address], Claims] = (frozenset(), Claims())
 
     async def check(self, addresses: frozenset[Address], claims: Claims) -> None:
-        """Repair what is missing or was changed; what cannot be repaired is reported, and the rest is done."""
+        """Repair settings that are missing or were changed. A setting that cannot be repaired is reported; the others
+        are still checked.
+        """
         now = asyncio.get_running_loop().time()
-        # Half an audit: the audit itself comes a moment early or late.
+        # Half an interval: the pass that is the audit may run a moment earlier or later.
         if now < self._checked_at + self._audit / 2 and (addresses, claims) == self._checked_for:
             return
         first = self._checked_at == -math.inf
@@ -54,9 +56,9 @@ class UpkeepRunner:
         for number, settings in enumerate(self._settings):
             part = f"{FrozenPart.HOST} {number}"
             try:
-                found = await settings.mend(addresses, claims)
+                found = await settings.repair(addresses, claims)
             except HostError as error:
-                self._journal.froze(part, error)
+                self._conditions.froze(part, error)
                 continue
-            self._journal.thawed(part)
-            self._journal.mended(found, first=first)
+            self._conditions.thawed(part)
+            self._conditions.upkeep_done(found, first=first)

@@ -1,9 +1,9 @@
-"""What a worker knows of its own endpoints before, and without, the store.
+"""Lays the state of this worker's own endpoints over the cluster view, without waiting for the store. Pure.
 
-That a container is being stopped, or that a probe failed, is known here first, and it must not wait for the store to
-say it back: a store may be slow, or gone. So each pass looks at the cluster's picture with the own endpoints brought up
-to date. Of what runs only what takes traffic away is taken from here; what appears goes through the store, which gives
-it a VIP and a name. Of health the own probes alone count. Pure.
+This worker is the first to know that one of its containers is being stopped or that a probe failed, and must not wait
+until the store returns that: the store may be slow or unreachable. So each pass uses the cluster view with the own
+endpoints brought up to date. For instances only changes that take traffic away are applied; a new instance goes through
+the store, which gives it a VIP and a name. For health only the own probes count.
 """
 
 from collections.abc import Mapping
@@ -16,31 +16,31 @@ from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
 @dataclass(frozen=True, slots=True)
 class LocalOverlay:
-    """What differs for the own endpoints of one worker; made from one picture to the next by what has changed."""
+    """The differences between the view and the current state of one worker's own endpoints, updated incrementally."""
 
     worker: str
     view: ClusterView = field(default_factory=ClusterView)
-    here: Mapping[str, Instance] | None = None
-    """What runs, by endpoint id; None: not all sources have answered yet."""
+    instances: Mapping[str, Instance] | None = None
+    """The running instances by endpoint ID; None until all sources have answered once."""
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What the own probes say; those of other workers' endpoints are passed over."""
+    """Health by this worker's probes; endpoints of other workers are ignored."""
     endpoints: Mapping[EndpointKey, Endpoint | None] = field(default_factory=dict)
-    """Those that are not as in the view; None: it runs no more."""
+    """Endpoints that differ from the view; None for an endpoint that no longer runs."""
     verdicts: Mapping[EndpointKey, Health | None] = field(default_factory=dict)
-    """The same of the verdicts; None: there is none."""
+    """Verdicts that differ from the view; None for an endpoint without a verdict."""
 
     def after(
-        self, view: ClusterView, here: Mapping[str, Instance] | None, health: Mapping[EndpointKey, Health]
+        self, view: ClusterView, instances: Mapping[str, Instance] | None, health: Mapping[EndpointKey, Health]
     ) -> "LocalOverlay":
-        """With the newest of all three. What is as before shall be the same object."""
+        """The overlay for the newest view, instances and health. Pass the same objects where nothing has changed."""
         keys = changed_keys(self.view.by_key, view.by_key) | changed_keys(self.view.health, view.health)
         if health is not self.health:
             keys |= changed_keys(self.health, health)
         own = {id for worker, id in keys if worker == self.worker}
-        if (self.here is None) != (here is None):
+        if (self.instances is None) != (instances is None):
             own |= {id for worker, id in view.by_key if worker == self.worker}
-        elif here is not None and self.here is not here:
-            own |= changed_keys(self.here or {}, here)
+        elif instances is not None and self.instances is not instances:
+            own |= changed_keys(self.instances or {}, instances)
         endpoints, verdicts = dict(self.endpoints), dict(self.verdicts)
         for id in own:
             key = self.worker, id
@@ -49,19 +49,19 @@ class LocalOverlay:
             known = view.by_key.get(key)
             if known is None:
                 continue
-            now = known if here is None else _now(known, here.get(id))
+            now = known if instances is None else _current_endpoint(known, instances.get(id))
             if now is not known:
                 endpoints[key] = now
             verdict = health.get(key)
-            verdict = None if verdict is Health.STARTING else verdict  # which is not told to the others either
+            verdict = None if verdict is Health.STARTING else verdict  # STARTING is not published either
             if view.health.get(key) is not verdict:
                 verdicts[key] = verdict
-        return LocalOverlay(self.worker, view, here, health, endpoints, verdicts)
+        return LocalOverlay(self.worker, view, instances, health, endpoints, verdicts)
 
-    def picture(self) -> ClusterView:
-        """The view without own endpoints that run no more, with the drains of those that run, and with own verdicts.
+    def overlaid(self) -> ClusterView:
+        """The view without own endpoints that no longer run, with the drains of the running ones and with own verdicts.
 
-        Where nothing differs it is the same view.
+        It is the same object as `view` if nothing differs.
         """
         view, changed = self.view, self.endpoints
         if not changed and not self.verdicts:
@@ -80,7 +80,7 @@ class LocalOverlay:
         return view.with_endpoints(endpoints, grouped, PersistentMap.of(view.by_key).changed(changed), health)
 
 
-def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
+def _current_endpoint(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
     if instance is None:
         return None
     if (endpoint.drain, endpoint.health) == (instance.drain, instance.health):
@@ -89,6 +89,6 @@ def _now(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
 
 
 def known_health(view: ClusterView, worker: str, probed: Mapping[EndpointKey, Health]) -> Mapping[EndpointKey, Health]:
-    """What the other workers say of their endpoints, and this one's probes of its own."""
+    """The published health of other workers' endpoints, and this worker's probe results for its own."""
     others = {key: health for key, health in view.health.items() if key[0] != worker}
     return others | {key: health for key, health in probed.items() if key[0] == worker}

@@ -1,4 +1,4 @@
-"""One pass of the control loop: from the view that traffic follows to the data plane and the names."""
+"""Runs one pass of the control loop: from the view that traffic follows to the data plane and the names."""
 
 import asyncio
 import logging
@@ -24,29 +24,31 @@ log = logging.getLogger("vipmesh")
 
 
 class PortGuard:
-    """Finds the published ports to leave to programs of this worker."""
+    """Finds published ports that are left to programs of this worker."""
 
     def __init__(
-        self, listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None, journal: LoopConditions
+        self, listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None, conditions: LoopConditions
     ) -> None:
-        """`listening`: the ports that programs of this worker listen on; None: the data plane finds out by itself."""
+        """`listening`: reads the ports that programs on this worker listen on. None if the data plane detects conflicts
+        itself.
+        """
         self.contested: frozenset[tuple[Transport, int]] = frozenset()
-        """The published ports that are not served here."""
+        """Published ports that this worker does not serve."""
         self._listening = listening
-        self._journal = journal
+        self._conditions = conditions
         self._served: frozenset[tuple[Transport, int]] = frozenset()
 
     def adopt(self, table: Table) -> None:
-        """The data plane serves this already: a port that leads to its service stays with it."""
+        """Adopt the table of the data plane: a published port that is served already keeps leading to its service."""
         self._served = served_ports(table)
 
     async def check(self, claims: Claims) -> None:
-        """Look again, if a published port is not served yet."""
+        """Check the ports again if a published port is not served yet."""
         new = claims.ports.keys() - self._served
         if self._listening is not None and new:
             self.contested = contested_ports(claims, await self._listening(), self._served)
             self._served |= new - self.contested
-            self._journal.found(ProblemPart.PORTS, tuple(conflict_problems(claims, self.contested)))
+            self._conditions.found(ProblemPart.PORTS, tuple(conflict_problems(claims, self.contested)))
 
 
 class PassRunner:
@@ -54,32 +56,34 @@ class PassRunner:
 
     def __init__(
         self,
-        programming: DataPlaneSync,
+        data_plane_sync: DataPlaneSync,
         *,
         upkeep: UpkeepRunner,
         ports: PortGuard,
         drains: DrainRequests,
-        journal: LoopConditions,
-        figures: LoopStats,
+        conditions: LoopConditions,
+        stats: LoopStats,
         resolver: Address | None,
     ) -> None:
-        """`drains` is told what each pass has left in the data plane. `resolver` is bound beside the VIPs."""
+        """`drains` is notified of the table that each pass leaves in the data plane. `resolver` is bound beside the
+        VIPs; None if there is no resolver.
+        """
         self.plan: Plan | None = None
-        """What was programmed last; None: nothing yet."""
-        self._programming = programming
+        """The plan that was programmed last; None before the first pass."""
+        self._data_plane_sync = data_plane_sync
         self._ports = ports
         self._upkeep = upkeep
         self._drains = drains
-        self._journal = journal
-        self._figures = figures
+        self._conditions = conditions
+        self._stats = stats
         self._resolver = resolver
         self._failed_newly = False
-        """Whether the last pass was refused something that the one before it was not."""
+        """Whether an operation was refused in the last pass that was not refused in the one before."""
 
     @property
     def draining(self) -> int:
-        """How many real servers wait for their last connections."""
-        return len(self._programming.draining)
+        """The number of real servers that wait for their last connections to end."""
+        return len(self._data_plane_sync.draining)
 
     @property
     def contested(self) -> frozenset[tuple[Transport, int]]:
@@ -88,25 +92,25 @@ class PassRunner:
 
     @property
     def names(self) -> Mapping[Name, Address]:
-        """What the name server answers."""
-        return {name: part.vip for name, part in self._programming.names.items()}
+        """The names that the name server answers, with their VIPs."""
+        return {name: part.vip for name, part in self._data_plane_sync.names.items()}
 
     @property
     def left(self) -> Table:
-        """What the last pass has left in the data plane."""
-        return self._programming.left
+        """The table that the last pass has left in the data plane."""
+        return self._data_plane_sync.left
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether the next pass is due soon: something drains, or was refused for the first time."""
+        """Whether the next pass is due soon: real servers drain, or an operation was refused for the first time."""
         return bool(self.draining) or self._failed_newly
 
     async def adopt(self) -> frozenset[RealKey]:
-        """The real servers that carry traffic already; empty as well if the data plane cannot be read."""
+        """The real servers that carry traffic already; empty if there are none or the data plane cannot be read."""
         try:
-            table = await self._programming.read()
+            table = await self._data_plane_sync.read()
         except DataPlaneError as error:
-            self._journal.froze(FrozenPart.DATA_PLANE, error)
+            self._conditions.froze(FrozenPart.DATA_PLANE, error)
             return frozenset()
         self._ports.adopt(table)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
@@ -115,7 +119,7 @@ class PassRunner:
         return found
 
     async def run(self, view: ClusterView, addresses: frozenset[Address]) -> None:
-        """Make the data plane and the names follow this view. `addresses` are the worker's own."""
+        """Apply this view to the data plane and the names. `addresses` are the worker's own."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._upkeep.check(addresses, view.claims)
@@ -124,15 +128,15 @@ class PassRunner:
         planning = partial(make_plan, view, view.health, own, self.plan, resolver=self._resolver, contested=left)
         planned = await compute(planning_effort(view, self.plan), planning)
         try:
-            failures = await self._programming.program(planned)
+            failures = await self._data_plane_sync.program(planned)
         except DataPlaneError as error:
-            self._journal.froze(FrozenPart.DATA_PLANE, error)
-            self._figures.stalls += 1
+            self._conditions.froze(FrozenPart.DATA_PLANE, error)
+            self._stats.stalls += 1
             return
-        self._journal.thawed(FrozenPart.DATA_PLANE)
-        self._failed_newly = not set(failures) <= set(self._journal.failures)
+        self._conditions.thawed(FrozenPart.DATA_PLANE)
+        self._failed_newly = not set(failures) <= set(self._conditions.failures)
         self.plan = planned
-        self._journal.refused(failures)
-        self._drains.passed(view, self._programming.left)
-        self._figures.passes += 1
-        self._figures.pass_seconds.observe(loop.time() - began)
+        self._conditions.set_failures(failures)
+        self._drains.passed(view, self._data_plane_sync.left)
+        self._stats.passes += 1
+        self._stats.pass_seconds.observe(loop.time() - began)

@@ -1,10 +1,9 @@
-"""Cluster view + health -> what the data plane shall hold and which names shall resolve.
+"""Computes the plan, the desired data plane table and DNS names, from the cluster view and health.
 
-A pure function over one immutable picture: the same picture gives the same plan on every worker. The rules:
+A pure function of one immutable view: the same view gives the same plan on every worker.
 
-* a service without a VIP claim, or whose first name another owner holds, is not programmed at all;
-* what one service adds is in `mesh.control.service_plan`; parts of which nothing has changed are taken over from the
-  last plan.
+* A service without a VIP claim, or whose first name another owner holds, is not programmed.
+* `mesh.control.service_plan` plans each service; parts whose inputs have not changed are taken over from the last plan.
 """
 
 from collections import Counter
@@ -21,11 +20,11 @@ from mesh.model.view import ClusterView, EndpointGroup
 
 _Ports: TypeAlias = tuple[PublishedPort, ...]
 
-_NOBODY = EndpointGroup((), ())
+_NO_ENDPOINTS = EndpointGroup((), ())
 
 
 class PlannerInput(NamedTuple):
-    """All that a plan follows from."""
+    """All inputs of a plan."""
 
     view: ClusterView
     health: Mapping[EndpointKey, Health]
@@ -33,28 +32,30 @@ class PlannerInput(NamedTuple):
     contested: frozenset[tuple[Transport, int]]
     resolver: Address | None
     services: Mapping[str, Service]
-    """By owner."""
+    """The services by owner."""
     ports: Mapping[Name, _Ports]
     """The published ports that each service name holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What shall be: the whole of it, every time."""
+    """The complete desired state."""
 
     table: Table
     names: Mapping[Name, Address]
     """Routing name -> VIP."""
     failed: Mapping[RealKey, int] = field(default_factory=PersistentMap)
-    """Real servers whose probes failed: their connections are to be reset and not drained. And how many services say
-    so."""
+    """Real servers whose probes failed: their connections are reset instead of drained. The value is the number of
+    services that report the failure.
+    """
     parts: Mapping[str, ServicePlan] = field(default_factory=dict, repr=False, compare=False)
-    """By `Service.owner`."""
+    """The plans of the services, by `Service.owner`."""
     by_name: Mapping[Name, ServicePlan] = field(default_factory=dict, repr=False, compare=False)
-    """By routing name."""
+    """The plans of the services, by routing name."""
     count: int = field(default=0, repr=False, compare=False)
-    """Of the virtual servers of all parts."""
-    sight: PlannerInput | None = field(default=None, repr=False, compare=False)
+    """The number of virtual servers of all parts, with duplicates."""
+    inputs: PlannerInput | None = field(default=None, repr=False, compare=False)
+    """The inputs that the plan was computed from; None for a plan that was not made by `make_plan`."""
 
 
 def make_plan(
@@ -68,60 +69,60 @@ def make_plan(
 ) -> Plan:
     """The plan for one worker.
 
-    `health` has the verdict on each endpoint; one that is missing there while its service has a probe has not
-    answered yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. From an earlier
-    plan, `before`, what has not changed is taken over: that only saves time, most of it where both views come from one
-    reader and `health` is the view's own. `resolver` is bound beside the VIPs. `contested` are published ports to leave
-    to programs of this worker.
+    `health` has the verdict on each endpoint; an endpoint that is missing there while its service has a probe has no
+    result yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. `before`, an earlier
+    plan, only saves time: parts that have not changed are taken over, most of all if both views come from one
+    `ViewBuilder` and `health` is the view's own. `resolver` is bound beside the VIPs. `contested` are published ports
+    to leave to programs of this worker.
     """
     own = tuple(worker_addresses)
-    sight = PlannerInput(view, health, own, frozenset(contested), resolver, *_indexed(view, before))
-    owners = _suspects(before, sight) if before is not None else None
+    inputs = PlannerInput(view, health, own, frozenset(contested), resolver, *_indexed(view, before))
+    owners = _affected_owners(before, inputs) if before is not None else None
     if before is None or owners is None:
         before = Plan(Table(), {}) if before is None else before
-        owners = sight.services.keys() | before.parts.keys()
+        owners = inputs.services.keys() | before.parts.keys()
     changed: dict[str, ServicePlan | None] = {}
     for owner in sorted(owners):
         known = before.parts.get(owner)
-        grounds = _grounds(owner, sight)
-        if grounds is None:
+        service_inputs = _service_inputs(owner, inputs)
+        if service_inputs is None:
             if known is not None:
                 changed[owner] = None
-        elif known is None or known.grounds != grounds:
-            changed[owner] = plan_service(grounds)
+        elif known is None or known.inputs != service_inputs:
+            changed[owner] = plan_service(service_inputs)
     made = _with_parts(before, changed)
     vips = before.table.vips
-    if made.names is not before.names or before.sight is None or before.sight.resolver != resolver:
+    if made.names is not before.names or before.inputs is None or before.inputs.resolver != resolver:
         vips = frozenset(made.names.values()) | (frozenset() if resolver is None else {resolver})
-    return replace(made, table=Table(made.table.virtual_servers, vips), sight=sight)
+    return replace(made, table=Table(made.table.virtual_servers, vips), inputs=inputs)
 
 
 def planning_effort(view: ClusterView, before: Plan | None) -> int:
-    """About how many services and endpoints `make_plan` will look at."""
-    if before is None or before.sight is None:
+    """The approximate number of services and endpoints that `make_plan` will visit."""
+    if before is None or before.inputs is None:
         return len(view.endpoints) + len(view.services)
-    known = before.sight.view
+    known = before.inputs.view
     changed = changed_keys(known.groups, view.groups)
     looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
     return looked_at + (0 if view.services is known.services and view.claims is known.claims else len(view.services))
 
 
 def changed_servers(before: Plan, after: Plan) -> set[VirtualKey]:
-    """The virtual servers that may not be the same in both."""
+    """The virtual servers that may differ between two plans."""
     old, new = before.parts, after.parts
     parts = [part for owner in changed_keys(old, new) for part in (old.get(owner), new.get(owner)) if part is not None]
     return {key for part in parts for key in part.virtual_servers}
 
 
 def has_virtual_servers(planned: Plan | None, owner: str) -> bool:
-    """Whether a service has a virtual server here: one whose only port is left to another program has none."""
+    """Whether a service has a virtual server here. A service whose only port is left to another program has none."""
     part = planned.parts.get(owner) if planned is not None else None
     return part is not None and bool(part.virtual_servers)
 
 
 def _indexed(view: ClusterView, before: Plan | None) -> tuple[Mapping[str, Service], Mapping[Name, _Ports]]:
     """The services by owner, and the published ports that each service name holds."""
-    last = before.sight if before is not None else None
+    last = before.inputs if before is not None else None
     if last is None:
         return {service.owner: service for service in view.services}, _published_ports(view)
     same = last.view.services is view.services
@@ -129,41 +130,41 @@ def _indexed(view: ClusterView, before: Plan | None) -> tuple[Mapping[str, Servi
     return services, last.ports if last.view.claims is view.claims else _published_ports(view)
 
 
-def _suspects(before: Plan, sight: PlannerInput) -> Set[str] | None:
-    """The owners of services whose part may be another one; None: any."""
-    last = before.sight
-    if last is None or (sight.own, sight.contested) != (last.own, last.contested):
+def _affected_owners(before: Plan, inputs: PlannerInput) -> Set[str] | None:
+    """The owners of services whose part may differ from the last plan; None if any may."""
+    last = before.inputs
+    if last is None or (inputs.own, inputs.contested) != (last.own, last.contested):
         return None
-    if sight.health is not sight.view.health or last.health is not last.view.health:
-        return None  # the groups of the views know nothing of it
-    found = changed_keys(last.view.groups, sight.view.groups)
-    if sight.services is not last.services:
-        found |= changed_keys(last.services, sight.services)
-    old, new = last.view.claims, sight.view.claims
+    if inputs.health is not inputs.view.health or last.health is not last.view.health:
+        return None  # verdicts that are not the view's own are not in its groups either
+    found = changed_keys(last.view.groups, inputs.view.groups)
+    if inputs.services is not last.services:
+        found |= changed_keys(last.services, inputs.services)
+    old, new = last.view.claims, inputs.view.claims
     if new is not old:
         found |= {owner for _, owner in old.owners.items() ^ new.owners.items()}
         names = {name for name, _ in old.vips.items() ^ new.vips.items()}
         names |= {name for _, (name, _) in old.ports.items() ^ new.ports.items()}
-        found |= {service.owner for service in sight.view.services if service.name in names} if names else set()
+        found |= {service.owner for service in inputs.view.services if service.name in names} if names else set()
     return found
 
 
-def _grounds(owner: str, sight: PlannerInput) -> ServicePlanInput | None:
-    """Of one service; None: it is not programmed at all."""
-    service = sight.services.get(owner)
-    vip = vip_of(service, sight.view) if service is not None else None
+def _service_inputs(owner: str, inputs: PlannerInput) -> ServicePlanInput | None:
+    """The inputs for the plan of one service; None if it is not programmed."""
+    service = inputs.services.get(owner)
+    vip = vip_of(service, inputs.view) if service is not None else None
     if service is None or vip is None:
         return None
-    group = sight.view.groups.get(owner) or _NOBODY
-    if sight.health is not sight.view.health:
-        group = EndpointGroup(group.endpoints, tuple(sight.health.get(endpoint.key) for endpoint in group.endpoints))
-    ports = sight.ports.get(service.name, ())
-    left = frozenset((transport, port) for port, transport, _ in ports if (transport, port) in sight.contested)
-    return ServicePlanInput(service, vip, held_names(service, sight.view), ports, left, sight.own, *group)
+    group = inputs.view.groups.get(owner) or _NO_ENDPOINTS
+    if inputs.health is not inputs.view.health:
+        group = EndpointGroup(group.endpoints, tuple(inputs.health.get(endpoint.key) for endpoint in group.endpoints))
+    ports = inputs.ports.get(service.name, ())
+    left = frozenset((transport, port) for port, transport, _ in ports if (transport, port) in inputs.contested)
+    return ServicePlanInput(service, vip, held_names(service, inputs.view), ports, left, inputs.own, *group)
 
 
 def _with_parts(before: Plan, changed: Mapping[str, ServicePlan | None]) -> Plan:
-    """The plan with these parts instead of those it had of the same services; None: it has none any more."""
+    """The plan with the parts of these services replaced; None removes the part."""
     if not changed:
         return before
     gone = [part for owner in changed if (part := before.parts.get(owner)) is not None]
@@ -177,7 +178,9 @@ def _with_parts(before: Plan, changed: Mapping[str, ServicePlan | None]) -> Plan
     servers = PersistentMap.of(before.table.virtual_servers).changed(other)
     by_name = PersistentMap.of(before.by_name).changed(named)
     count = before.count + _count(new) - _count(gone)
-    if len(servers) != count:  # two claims of one VIP or port
+    # Two parts have the same key (two claims of one VIP or port): merge all of them in order of their owners, so that
+    # every worker prefers the same one.
+    if len(servers) != count:
         servers = PersistentMap(
             {k: server for owner in sorted(parts) for k, server in parts[owner].virtual_servers.items()}
         )

@@ -1,7 +1,8 @@
-"""Published ports that a program of this worker listens on: to balance them would take them from it.
+"""Finds published ports that a program on this worker already listens on: balancing them would take them from the
+program.
 
-Whoever publishes 22 by mistake would otherwise lock himself out of every worker. A port that already leads to its
-service here stays with it: a program that comes later is the one that is in the way.
+Publishing 22 by mistake would otherwise lock operators out of every worker. A port that already leads to its service
+here stays with it: then the program that came later is the conflict.
 """
 
 from collections.abc import Collection, Iterator
@@ -26,7 +27,7 @@ def contested_ports(
 
 
 def conflict_problems(claims: Claims, ports: Collection[tuple[Transport, int]]) -> Iterator[Problem]:
-    """What to tell of each."""
+    """One problem for each port that is left to a program."""
     for transport, port in sorted(ports):
         name, _ = claims.ports[transport, port]
         reason = f"{transport} port {port} is not published here: a program of this worker listens on it"

@@ -1,7 +1,8 @@
-"""What the control loop needs of the parts that have no Protocol of their own.
+"""Protocols of the control loop for parts that have none of their own.
 
-Sources, stores and data planes have one implementation for each technology, and their Protocols beside them. The host
-and the exchange with the cluster are one each; what the loop uses of them is here, so that a fake is as small as that.
+Sources, stores and data planes have one implementation for each technology, with a Protocol beside them. The host and
+the exchange with the cluster have one implementation each; the methods that the loop uses are listed here, so that a
+fake needs no more than these.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -19,44 +20,45 @@ class HostNetwork(Protocol):
     """The worker's own network, as far as the loop needs it."""
 
     def watch(self) -> AsyncIterator[frozenset[Address]]:
-        """Yields the worker's addresses at once, and again whenever anything of its network has changed."""
+        """Yield the worker's addresses at once, and again after each change of its network."""
         ...
 
 
 class HostUpkeep(Protocol):
-    """Something of the host that the data plane depends on: kernel settings, source NAT."""
+    """A host setting that the data plane depends on, such as kernel settings or source NAT."""
 
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
-        """Set up what is missing or was changed; what that was, a line each, empty if all was well.
+    async def repair(self, addresses: frozenset[Address], claims: Claims) -> Sequence[str]:
+        """Set up what is missing and repair what was changed; return one line for each, empty if there was nothing to
+        do.
 
-        `addresses` are the worker's own. Raises `HostError` for what cannot be mended; the rest is.
+        `addresses` are the worker's own. Raises `HostError` for what cannot be repaired, after the rest is done.
         """
         ...
 
 
 class PeerMembership(Protocol):
-    """Which other workers there are."""
+    """The other workers of the cluster."""
 
     @property
     def peer_addresses(self) -> Mapping[str, RealKey]:
-        """Where each of them answers, by name; without those that do not listen."""
+        """The address of each other worker's peer listener, by worker name; without workers that do not listen."""
         ...
 
     @property
     def unleased(self) -> Collection[str]:
-        """Those whose lease has ended and whose records are kept."""
+        """Workers whose lease has ended and whose records are kept."""
         ...
 
 
 class ClusterExchange(PeerMembership, Protocol):
-    """What the loop needs of the exchange between the workers over the store."""
+    """The exchange between the workers over the store, as far as the loop needs it."""
 
     def judge(self, said: Mapping[EndpointKey, HealthReport], /) -> None:
-        """Tell the others what the probes say of everything that this worker probes."""
+        """Publish the health of every endpoint that this worker probes."""
         ...
 
     def review(self) -> None:
-        """Look again at which workers answer."""
+        """Check again which workers answer."""
         ...
 
     def formerly_kept(self) -> frozenset[EndpointKey]:
@@ -70,17 +72,17 @@ class ClusterExchange(PeerMembership, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What the loop must know of its worker."""
+    """The settings of the worker that the loop depends on."""
 
     worker: str
     domain: str
     pool: Network
     publish: range
     drain_timeout: float
-    """Seconds that the connections of a removed endpoint get to finish."""
+    """Seconds that the connections of a removed endpoint have to finish."""
     probe_floor: int = 50
-    """Per cent of a service's endpoints that stay in traffic when most fail at once."""
+    """The percentage of a service's endpoints that stay in traffic when most fail at once."""
     resolver: Address | None = None
-    """Where the name server answers on the interface of the VIPs."""
+    """The address of the name server on the VIP interface; None if there is none."""
     listens: RealKey | None = None
-    """Where this worker answers the others."""
+    """The address of this worker's peer listener; None if it does not listen."""

@@ -1,9 +1,9 @@
-"""The control loop: every change only says that a pass is due, and a pass starts from the newest state of everything.
+"""The control loop: every change only marks a pass as due, and a pass starts from the newest state of everything.
 
-Sources, store, host and peers each have a task that keeps the newest state and wakes the loop. One pass registers
-nothing and remembers nothing of the kernel: it takes the effective view, plans, reads the data plane, applies the
-difference and replaces the names. Bursts are coalesced, and an audit runs even when nothing happened, to revert changes
-that were made outside vipmesh.
+Sources, store, host and peers each have a task that keeps the newest state and wakes the loop. A pass registers nothing
+and does not rely on an earlier state of the kernel: it takes the effective view, plans, reads the data plane, applies
+the difference and replaces the names. Bursts are coalesced, and an audit runs even when nothing happened, to revert
+changes that were made outside vipmesh.
 
 Fail static: a source, store or data plane that does not answer leaves its last state in force and is named in the
 status; nothing is programmed before the store has answered once.
@@ -22,11 +22,11 @@ from mesh.control.view_tracker import ViewTracker
 from mesh.util.pacing import RunPacer
 
 REST, LONGEST_REST = 1.0, 0.5
-"""How many times as long as a pass took until the next one, and how many seconds at most."""
+"""The pause before the next pass, as a multiple of the last pass's duration, and its maximum in seconds."""
 AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
 LOOK_AGAIN = 1.0
-"""Seconds until the next look at whether what drains has ended, and whether what failed for the first time goes now."""
+"""Seconds until the next pass while real servers drain or an operation was refused for the first time."""
 
 
 class Reconciler:
@@ -42,10 +42,11 @@ class Reconciler:
         *,
         has_sources: bool,
     ) -> None:
-        """`watchers`: what runs beside the loop and wakes it, by the name of its task. `has_sources`: there is a source
-        to wait for before endpoints of a former process are dropped."""
+        """`watchers`: coroutines that run beside the loop and wake it, by the name of their task. `has_sources`:
+        whether there is a source to wait for before endpoints of a former process are dropped.
+        """
         self._events = context.events
-        self._figures = context.figures
+        self._stats = context.stats
         self._cluster = context.cluster
         self._follower = follower
         self._tracker = tracker
@@ -56,7 +57,7 @@ class Reconciler:
         self._looked_at = math.inf
 
     async def run(self) -> None:
-        """Keep the data plane and the names at the plan, until cancelled."""
+        """Keep the data plane and the names as planned, until cancelled."""
         adopted = await self._runner.adopt()
         async with asyncio.TaskGroup() as tasks:
             for name, watch in self._watchers.items():
@@ -66,7 +67,7 @@ class Reconciler:
             tasks.create_task(self._keep_programmed(), name="data plane")
 
     def is_alive(self) -> bool:
-        """Whether the loop still comes round: once in an audit at the latest, with time for a slow kernel."""
+        """Whether the loop still makes passes: at least one per audit interval, with a margin for a slow kernel."""
         return asyncio.get_running_loop().time() < self._looked_at + 4 * AUDIT
 
     async def _keep_programmed(self) -> None:
@@ -75,7 +76,7 @@ class Reconciler:
             self._events.wake.clear()
             self._follower.review()
             self._looked_at = asyncio.get_running_loop().time()
-            self._figures.looked_at = time.time()
+            self._stats.looked_at = time.time()
             with self._pace.work():
                 await self._pass()
             self._events.passed.set()
@@ -92,7 +93,7 @@ class Reconciler:
         effective = await self._tracker.update()
         if effective is None:
             return
-        # The verdicts go out even while the worker's own addresses are not known: the others depend on them.
-        self._follower.tell_verdicts()
+        # Health is published even while the worker's own addresses are unknown: other workers depend on it.
+        self._follower.publish_health()
         if self._cluster.addresses is not None:
             await self._runner.run(effective.traffic, self._cluster.addresses)

@@ -1,7 +1,7 @@
-"""One moment of a worker: what it has seen, planned and found, taken down cheaply and told at leisure.
+"""An immutable snapshot of a worker. Taking it is cheap; status and metrics are computed from it in a thread.
 
-At ten thousand endpoints the status, the metrics and what the page shows take tens of milliseconds each. So the loop
-gives away its pictures, which nobody changes, and whoever asked works on them in a thread.
+At ten thousand endpoints the status, the metrics and the data of the page take tens of milliseconds each. The loop
+hands out its immutable views, and each document is computed from them outside the event loop.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from mesh.model.view import ClusterView
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """What does not change while the daemon runs."""
+    """Facts that do not change while the daemon runs."""
 
     version: str
     worker: str
@@ -29,49 +29,49 @@ class WorkerFacts:
     data_plane_reason: str
     dns: tuple[str, ...] = field(default=())
     store: str = ""
-    """Where claims and endpoints are kept: a URL without secrets."""
+    """The URL of the store, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """The newest of everything that can be told of a worker."""
+    """The newest state of a worker."""
 
     facts: WorkerFacts
     view: ClusterView | None = None
-    """None until the store has answered once."""
+    """The cluster view; None until the store has answered once."""
     instances: tuple[Instance, ...] | None = None
-    """What runs here; None until every source has answered once."""
+    """The instances on this worker; None until every source has answered once."""
     probed: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What this worker's probes say."""
+    """Health by this worker's probes."""
     judged: HealthSnapshot = field(default_factory=HealthSnapshot)
-    """What they have come to, with those of other workers' endpoints."""
+    """The results of health monitoring, including taken-over endpoints of other workers."""
     plan: Plan | None = None
-    """What the last pass has planned."""
+    """The plan of the last pass; None before the first one."""
     problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
-    """What was refused or ignored, by the part that found it."""
+    """Refused or ignored configuration and other problems, by the part that found them."""
     failures: tuple[CodedText, ...] = ()
-    """What the data plane would not do."""
+    """Operations that the data plane refused in the last pass."""
     frozen: Mapping[str, CodedText] = field(default_factory=dict)
-    """Why a part's last good state stays in force: `store`, `data plane`, `source 0`, `host 1`."""
+    """Parts whose last good state stays in force, with the reason: `store`, `data plane`, `source 0`, `host 1`."""
     repairs: int = 0
     draining: int = 0
-    """Real servers that are on their way out."""
+    """The number of real servers that are draining."""
     digest: str | None = None
-    """Of the plan."""
+    """The digest of the plan; None before the first one."""
     lost: frozenset[EndpointKey] = frozenset()
-    """Endpoints that this worker does not reach."""
+    """Endpoints that this worker cannot reach."""
     isolated: bool = False
-    """Whether it takes that to be its own fault."""
+    """Whether this worker is probably cut off itself."""
 
     @property
     def size(self) -> int:
-        """How many things there are to look at."""
+        """The number of services and endpoints, to estimate the effort of working on the snapshot."""
         return 0 if self.view is None else len(self.view.services) + len(self.view.endpoints)
 
     def effective(self) -> EffectiveView | None:
         """The view that the next pass would plan from; None until the store has answered once. Computed at each call.
 
-        It follows the panic decisions of the last pass: they are made once in a pass, and never for a status.
+        It uses the panic decisions of the last pass: they are made once per pass, never for a status.
         """
         if self.view is None:
             return None
@@ -91,33 +91,33 @@ class WorkerSnapshot:
 
     @property
     def all_problems(self) -> tuple[Problem, ...]:
-        """What every part has found, in order of the parts' names."""
+        """The problems of all parts, in order of the parts' names."""
         return tuple(problem for part in sorted(self.problems) for problem in self.problems[part])
 
     def health(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
-        """What is known of the endpoints of a view, with the own ones that have not answered yet."""
+        """The health of the endpoints of a view, including own endpoints without a result yet."""
         return known_health(view, self.facts.worker, self.probed)
 
 
 @dataclass(frozen=True, slots=True)
 class DetailedSnapshot:
-    """The newest of everything, with its details."""
+    """A snapshot of a worker with the details that `explain` needs."""
 
     observed: WorkerSnapshot
     domain: Name
-    """What completes a bare name."""
+    """The domain that is appended to a bare name."""
     verdicts: Mapping[EndpointKey, Sequence[Verdict]] = field(default_factory=dict)
-    """The last verdicts on this worker's endpoints, oldest first."""
+    """The last check results of this worker's endpoints, oldest first."""
     contested: frozenset[tuple[Transport, int]] = frozenset()
     """Published ports that programs of this worker listen on."""
     names: Mapping[Name, Address] = field(default_factory=dict)
-    """What the name server answers."""
+    """The names that the name server answers."""
     programmed: Table = field(default_factory=Table)
-    """What the last pass has left in the data plane."""
+    """The table that the last pass has left in the data plane."""
     now: float = 0.0
-    """The clock of `Verdict.at`, in seconds."""
+    """The current time on the clock of `Verdict.at`, in seconds."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was refused or ignored."""
+        """The problems of all parts, in order of the parts' names."""
         return self.observed.all_problems

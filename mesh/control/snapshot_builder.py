@@ -15,7 +15,7 @@ from mesh.model.view import ClusterView
 
 
 class SnapshotBuilder:
-    """Takes down what a worker knows at one moment. All methods are for the thread of the event loop."""
+    """Takes snapshots of a worker. All methods must be called in the event loop's thread."""
 
     def __init__(
         self,
@@ -23,36 +23,36 @@ class SnapshotBuilder:
         domain: Name,
         *,
         tracker: ViewTracker,
-        judging: HealthMonitor,
+        health_monitor: HealthMonitor,
         runner: PassRunner,
-        journal: LoopConditions,
+        conditions: LoopConditions,
         troubles: Callable[[], Mapping[str, CodedText]],
     ) -> None:
-        """`domain` completes a bare name. `troubles`: why a part's last good state stays in force, by part."""
+        """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part."""
         self._facts = facts
         self._domain = domain
         self._tracker = tracker
-        self._judging = judging
+        self._health_monitor = health_monitor
         self._runner = runner
-        self._journal = journal
+        self._conditions = conditions
         self._troubles = troubles
         self._digest = TableDigest()
 
     def observe(self) -> WorkerSnapshot:
-        """This moment."""
-        tracker, journal, runner = self._tracker, self._journal, self._runner
+        """Take a snapshot."""
+        tracker, conditions, runner = self._tracker, self._conditions, self._runner
         view, here, (lost, isolated) = tracker.view, tracker.instances, tracker.lost
         return WorkerSnapshot(
             self._facts,
             view,
             None if here is None else tuple(here.values()),
-            self._judging.probed(),
-            self._judging.judged(view or ClusterView()),
+            self._health_monitor.probed(),
+            self._health_monitor.judged(view or ClusterView()),
             runner.plan,
-            dict(journal.problems),
-            tuple(failure.coded for failure in journal.failures),
-            {**journal.frozen, **self._troubles()},
-            journal.repairs,
+            dict(conditions.problems),
+            tuple(failure.coded for failure in conditions.failures),
+            {**conditions.frozen, **self._troubles()},
+            conditions.repairs,
             runner.draining,
             self.digest(),
             lost,
@@ -60,12 +60,12 @@ class SnapshotBuilder:
         )
 
     def evidence(self) -> DetailedSnapshot:
-        """This moment, with everything that `explain` looks at."""
+        """Take a snapshot with everything that `explain` needs."""
         runner = self._runner
         return DetailedSnapshot(
             self.observe(),
             self._domain,
-            self._judging.histories(),
+            self._health_monitor.histories(),
             runner.contested,
             runner.names,
             runner.left,
@@ -73,5 +73,5 @@ class SnapshotBuilder:
         )
 
     def digest(self) -> str | None:
-        """The digest of what was planned last; None: nothing yet."""
+        """The digest of the last plan; None before the first one."""
         return None if self._runner.plan is None else self._digest(self._runner.plan)

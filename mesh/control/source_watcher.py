@@ -1,4 +1,4 @@
-"""From the sources to the registration: what runs on this worker, and what is wrong with its labels."""
+"""Registers what the sources report: the instances on this worker, and problems with their labels."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -19,33 +19,36 @@ from mesh.util.offload import compute
 
 
 class SourceWatcher:
-    """Follows the sources, and offers to the cluster what they run.
+    """Follows the sources and registers their instances with the cluster.
 
-    Until each source has answered once, what was offered before stays: an empty list is believed only from a source
-    that answered.
+    Until each source has answered once, the former registration stays in force: an empty list counts only if the source
+    has answered.
     """
 
     def __init__(
         self,
-        site: WorkerConfig,
+        config: WorkerConfig,
         sources: Sequence[Source],
         *,
         drains: DrainRequests,
-        journal: LoopConditions,
+        conditions: LoopConditions,
         events: LoopEvents,
         offer: Callable[[tuple[Service, ...], tuple[Endpoint, ...]], None],
     ) -> None:
-        """`drains`: what operators want drained. `offer` is given all services and endpoints of this worker."""
-        self._site = site
+        """`drains`: the drains that operators requested. `offer` is called with all services and endpoints of this
+        worker.
+        """
+        self._config = config
         self._sources = sources
         self._drains = drains
-        self._journal = journal
+        self._conditions = conditions
         self._events = events
         self._offer = offer
         self._found: dict[str, tuple[Instance, ...]] = {}
-        """By the name of the source. A source that has not answered yet is missing."""
-        self._here: tuple[object, Mapping[str, Instance]] | None = None
-        """The drains that were asked for, and the instances by id with them; None: to be computed again."""
+        """Instances by the name of their source. A source that has not answered yet is missing."""
+        self._instances: tuple[object, Mapping[str, Instance]] | None = None
+        """The requested drains, and the instances by ID with these drains applied; None if they must be computed again.
+        """
 
     async def run(self) -> None:
         """Follow all sources, until cancelled."""
@@ -55,15 +58,16 @@ class SourceWatcher:
             tasks.create_task(self._keep_registered(), name="registration")
 
     def instances(self) -> Mapping[str, Instance] | None:
-        """What runs on this worker, by id; None until every source has answered once. The same object while nothing has
-        changed."""
+        """The instances on this worker by ID; None until every source has answered once. The same object while nothing
+        has changed.
+        """
         if len(self._found) < len(self._sources):
             return None
         asked = self._drains.asked
-        if self._here is None or self._here[0] is not asked:
-            found = self._drains.marked(i for source in self._sources for i in self._found[source.name])
-            self._here = asked, {instance.id: instance for instance in found}
-        return self._here[1]
+        if self._instances is None or self._instances[0] is not asked:
+            marked = self._drains.marked(i for source in self._sources for i in self._found[source.name])
+            self._instances = asked, {instance.id: instance for instance in marked}
+        return self._instances[1]
 
     def frozen(self) -> dict[str, CodedText]:
         """Why the last list of a source stays in force, by the name of the source; empty if all of them answer."""
@@ -72,20 +76,22 @@ class SourceWatcher:
     async def _follow(self, source: Source) -> None:
         async for instances, problems in source.watch():
             self._found[source.name] = instances
-            self._journal.found(source.name, problems)
-            self._here = None
+            self._conditions.found(source.name, problems)
+            self._instances = None
             self._events.instances_changed.set()
 
     async def _keep_registered(self) -> None:
         while True:
             await self._events.registration.wait()
             self._events.registration.clear()
-            if (here := self.instances()) is None:
+            if (instances := self.instances()) is None:
                 continue
-            site, instances = self._site, [*here.values()]
-            understand = partial(register_instances, instances, worker=site.worker, domain=site.domain, pool=site.pool)
-            offered = await compute(len(instances), understand)
-            self._journal.found(ProblemPart.LABELS, tuple(self._located(i, p) for i, p in offered.problems))
+            config, running = self._config, [*instances.values()]
+            register = partial(
+                register_instances, running, worker=config.worker, domain=config.domain, pool=config.pool
+            )
+            offered = await compute(len(running), register)
+            self._conditions.found(ProblemPart.LABELS, tuple(self._located(i, p) for i, p in offered.problems))
             self._offer(offered.services, offered.endpoints)
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:

@@ -1,4 +1,4 @@
-"""What the parts count while the daemon runs, for the metrics. The counts begin at 0 with the process."""
+"""Counters of the control loop, for the metrics. They begin at 0 with the process."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,23 +8,23 @@ from mesh.util.histogram import Histogram
 
 @dataclass(slots=True)
 class LoopStats:
-    """Of the control loop."""
+    """Counters of the control loop."""
 
     passes: int = 0
-    """Those that came to their end."""
+    """Completed passes."""
     stalls: int = 0
-    """Those that ended without effect, since the data plane did not answer."""
+    """Passes that had no effect, since the data plane did not answer."""
     pass_seconds: Histogram = field(default_factory=Histogram)
-    """How long each took that came to its end."""
+    """Durations of the completed passes."""
     looked_at: float = 0.0
-    """When the loop last came round, seconds since the epoch; 0: it has not begun."""
+    """When the last pass began, in seconds since the epoch; 0 before the first one."""
     operations: Counter[str] = field(default_factory=Counter)
-    """What was done to the data plane, by kind of operation."""
+    """Operations that were sent to the data plane, by kind."""
     refusals: Counter[str] = field(default_factory=Counter)
-    """What the data plane would not do, by kind of operation."""
+    """Operations that the data plane refused, by kind."""
 
     def copy(self) -> "LoopStats":
-        """As they are now, for whoever reads them in another thread."""
+        """A copy, to be read in another thread."""
         return LoopStats(
             self.passes,
             self.stalls,

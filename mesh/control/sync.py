@@ -1,7 +1,8 @@
-"""From a plan to the data plane and the names: read what is there, run the difference, tell what was a repair.
+"""Synchronizes the data plane and the names with a plan: reads the data plane, applies the difference, reports repairs.
 
-What is read is what may have changed: what the plan has anew, and what the last pass did not leave as planned. In an
-audit it is everything, so that what somebody else has changed is found too. Everything is read as well after a refusal.
+A pass reads only the virtual servers that may differ: those that are new or changed in the plan, and those that the
+last pass did not leave as planned. An audit, and the pass after a refusal, read everything, so that changes made
+outside vipmesh are found too.
 """
 
 import asyncio
@@ -27,89 +28,90 @@ log = logging.getLogger("vipmesh")
 
 
 class DataPlaneSync:
-    """Makes the data plane and the names follow a plan. `audit` and `drain_timeout` are in seconds; `publish` is given
-    the names that resolve."""
+    """Makes the data plane and the names follow a plan. `audit` and `drain_timeout` are in seconds; `publish` replaces
+    the names that are answered.
+    """
 
-    # 14 attributes: eight are the memory of the last pass, which decides what this one reads and what counts as repair.
-    # They change together, in one step; apart from one another they would have to be kept in agreement.
-
-    # Over 12 attributes: the parts that it drives, and what the last pass wanted, left behind and found refused. The
-    # next pass compares with all of it to tell a planned change from one that was made outside vipmesh.
+    # 14 attributes: the parts that it drives, and eight that remember the last pass. They decide what the next pass
+    # reads and which of its operations are repairs, and change together in one step.
 
     def __init__(
         self,
         plane: DataPlane,
         publish: Callable[[Mapping[Name, ServicePlan]], None],
-        journal: LoopConditions,
-        figures: LoopStats,
+        conditions: LoopConditions,
+        stats: LoopStats,
         *,
         audit: float,
         drain_timeout: float,
     ) -> None:
         self.draining: Mapping[BackendKey, float] = {}
-        """What is on its way out, and since when."""
+        """Backends that are draining, with the time when each began."""
         self.left = Table()
-        """What the last pass wanted to leave behind."""
+        """The table that the last pass wanted to leave behind."""
         self.names: Mapping[Name, ServicePlan] = {}
-        """What resolves now."""
+        """The names that are answered now."""
         self._plane = plane
         self._publish = publish
-        self._journal = journal
-        self._figures = figures
+        self._conditions = conditions
+        self._stats = stats
         self._audit = audit
         self._drain_timeout = drain_timeout
         self._plan: Plan | None = None
-        """What was programmed last."""
+        """The plan that was programmed last; None before the first pass."""
         self._refused = False
-        """Whether some of it was not done."""
+        """Whether an operation of the last pass was refused."""
         self._programmed: Table | None = None
-        """What the last pass left behind: who finds it otherwise finds somebody's change."""
-        self._owed: frozenset[VirtualKey] = frozenset()
-        """What of it was not as planned: what drains."""
+        """The table that the last pass left: a difference from it was made outside vipmesh. None if it is not known."""
+        self._unfinished: frozenset[VirtualKey] = frozenset()
+        """Virtual servers that the last pass did not leave as planned: they are draining."""
         self._audited_at = -math.inf
 
     async def read(self) -> Table:
-        """What the data plane holds before anything was planned. Raises `DataPlaneError`."""
+        """The table of the data plane before anything was planned. Raises `DataPlaneError`."""
         return await self._plane.read()
 
     async def program(self, planned: Plan) -> Sequence[OperationFailure]:
-        """Make it so; what of it was refused. Raises `DataPlaneError` if the data plane does not answer.
-
-        Names go before their VIP, and come after it: a name never leads where nothing answers.
+        """Program the plan; return the operations that were refused. Raises `DataPlaneError` if the data plane does not
+        answer.
         """
-        keys = self._look_at(planned)
-        observed, wanted = await self._drained(planned, keys)
+        keys = self._keys_to_read(planned)
+        observed, wanted = await self._read_and_drain(planned, keys)
         operations = await compute(len(wanted.virtual_servers), partial(diff_tables, observed, wanted))
+        # Names go before their VIP is unbound, and new names come after their VIP is bound: a name must never lead to
+        # an unbound address.
         before, staying = self._plan, self.names
         if before is None or planned.names is not before.names:
             staying = {name: part for name, part in staying.items() if planned.names.get(name) == part.vip}
-        self._show(staying)
+        self._publish_names(staying)
         failures = await self._plane.apply(operations) if operations else ()
-        self._figures.operations.update(operation_kind(operation) for operation in operations)
-        self._figures.refusals.update(operation_kind(failure.operation) for failure in failures)
-        await self._tell_repairs(keys, observed, operations, failures)
-        self._owed = await self._still_owed(planned.table, keys)
+        self._stats.operations.update(operation_kind(operation) for operation in operations)
+        self._stats.refusals.update(operation_kind(failure.operation) for failure in failures)
+        await self._report_repairs(keys, observed, operations, failures)
+        self._unfinished = await self._find_unfinished(planned.table, keys)
         self.left = self._programmed if self._programmed is not None else wanted
         for operation in operations:
             log.debug("data plane: %s", operation)
+        # The new name of a VIP that could not be bound is not published; a name that is answered already stays.
         unbound = {f.operation.address for f in failures if isinstance(f.operation, BindVip)}
         names = planned.by_name
         if unbound:
             names = {name: part for name, part in names.items() if name in staying or part.vip not in unbound}
-        self._show(names)
+        self._publish_names(names)
         self._plan, self._refused = planned, bool(failures)
         return failures
 
-    def _look_at(self, planned: Plan) -> frozenset[VirtualKey] | None:
-        """What to read of the data plane: what shall change, and in an audit everything (None)."""
+    def _keys_to_read(self, planned: Plan) -> frozenset[VirtualKey] | None:
+        """The virtual servers to read: those that may differ; None, which means all, in an audit."""
         now, before = asyncio.get_running_loop().time(), self._plan
+        # Half an interval: the pass that is the audit may run a moment earlier than a full interval after the last one.
         if before is None or self._programmed is None or self._refused or now >= self._audited_at + self._audit / 2:
             self._audited_at = now
             return None
-        return self._owed | changed_servers(before, planned)
+        return self._unfinished | changed_servers(before, planned)
 
-    async def _still_owed(self, wanted: Table, keys: frozenset[VirtualKey] | None) -> frozenset[VirtualKey]:
-        """Of these virtual servers, or of all: those that are not as planned."""
+    async def _find_unfinished(self, wanted: Table, keys: frozenset[VirtualKey] | None) -> frozenset[VirtualKey]:
+        """The virtual servers, among `keys` or all of them if None, that are not as planned."""
         left = self._programmed
         if left is None:
             return frozenset()  # the next pass looks at all of them
@@ -117,21 +119,22 @@ class DataPlaneSync:
             return await compute(len(wanted.virtual_servers), partial(changed_virtual_servers, left, wanted))
         return changed_virtual_servers(left.part(keys), wanted.part(keys))
 
-    async def _tell_repairs(
+    async def _report_repairs(
         self,
         keys: frozenset[VirtualKey] | None,
         observed: Table,
         operations: Sequence[Operation],
         failures: Sequence[OperationFailure],
     ) -> None:
-        """Of what was done, tell what somebody else made necessary: it restores what the last pass had left."""
+        """Report operations that reverted changes made outside vipmesh, as opposed to planned ones."""
+        # Compared with what the last pass left, not with its plan: draining backends are in the table but in no plan.
         refused = frozenset(failure.operation for failure in failures)
-        look = partial(detect_repairs, self._programmed, keys, observed, operations, refused)
-        repairs, self._programmed = await compute(len(observed.virtual_servers) + len(operations), look)
-        self._journal.repaired(repairs)
+        detect = partial(detect_repairs, self._programmed, keys, observed, operations, refused)
+        repairs, self._programmed = await compute(len(observed.virtual_servers) + len(operations), detect)
+        self._conditions.report_repairs(repairs)
 
-    async def _drained(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
-        """Of these virtual servers: what is there, and what shall be now: the plan with what still has to finish."""
+    async def _read_and_drain(self, planned: Plan, keys: frozenset[VirtualKey] | None) -> tuple[Table, Table]:
+        """The virtual servers `keys` as they are, and as they must be now: the plan, plus backends that still drain."""
         desired = planned.table if keys is None else planned.table.part(keys)
         there = await self._plane.read(keys)
         observed = await compute(len(there.virtual_servers), partial(reuse_equal_servers, there, desired))
@@ -149,7 +152,7 @@ class DataPlaneSync:
         self.draining = drained.since
         return observed, drained.table
 
-    def _show(self, names: Mapping[Name, ServicePlan]) -> None:
+    def _publish_names(self, names: Mapping[Name, ServicePlan]) -> None:
         if names != self.names:
             self.names = names
             self._publish(names)

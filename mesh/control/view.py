@@ -1,13 +1,13 @@
-"""The view pipeline: from what the workers registered to the view that traffic follows. Pure.
+"""The view pipeline: from the registrations of the workers to the view that traffic follows. Pure.
 
 `effective_view` is the only place that knows the order of the steps; the control loop plans from its result, and
 `status`, `explain` and the metrics are computed from it too:
 
-1. own endpoints as they run and are probed now (`mesh.control.local_overlay`);
-2. endpoints that this worker does not reach take no new connection (`mesh.cluster.failure_detector`);
-3. this worker's verdicts stand in for those of departed workers (`mesh.health.takeover`);
-4. the panic threshold: unhealthy endpoints that stay in traffic while too many fail at once (`mesh.health.panic`);
-5. flap damping: endpoints that are held back serve while their service has no other one
+1. own endpoints are updated to what runs and is probed now (`mesh.control.local_overlay`);
+2. endpoints that this worker cannot reach take no new connections (`mesh.cluster.failure_detector`);
+3. this worker's verdicts replace those of departed workers (`mesh.health.takeover`);
+4. the panic threshold keeps unhealthy endpoints in traffic while too many fail at once (`mesh.health.panic`);
+5. flap damping: endpoints that are held back serve if their service has no other endpoint
    (`mesh.health.panic.panic_overrides`).
 """
 
@@ -25,62 +25,63 @@ from mesh.model.view import ClusterView
 
 @dataclass(frozen=True, slots=True)
 class ViewInputs:
-    """All that the effective view of one worker follows from."""
+    """All inputs of the effective view of one worker."""
 
     worker: str
     view: ClusterView
-    """What the workers registered, with the claims that are in force."""
+    """The view of what the workers registered, with the claims that are in force."""
     instances: Mapping[str, Instance] | None = None
-    """What runs on this worker, by endpoint id; None until every source has answered once."""
+    """The instances on this worker, by endpoint ID; None until every source has answered once."""
     probed: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What this worker's probes say."""
+    """Health by this worker's probes."""
     lost: frozenset[EndpointKey] = frozenset()
-    """Endpoints that this worker does not reach."""
+    """Endpoints that this worker cannot reach."""
     isolated: bool = False
-    """Whether that is rather this worker's own fault."""
+    """Whether this worker is probably cut off itself."""
     takeover: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What this worker's probes say of other workers' endpoints, as far as it counts."""
+    """Health of other workers' endpoints by this worker's probes, as far as it counts."""
     kept: frozenset[EndpointKey] = frozenset()
-    """Unhealthy endpoints that stay in traffic, as it was decided last. Unused where the panic state is updated."""
+    """Unhealthy endpoints that stay in traffic by the last panic decision. Unused when the panic state is updated."""
     held_back: frozenset[EndpointKey] = frozenset()
-    """Endpoints that answer, and have come and gone too often."""
+    """Endpoints that answer but flapped recently."""
     asked: frozenset[EndpointKey] = frozenset()
-    """What this worker probes. Used where the panic state is updated."""
+    """Endpoints that this worker probes. Used only when the panic state is updated."""
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveView:
-    """The result of the pipeline, with what the next run can take over."""
+    """The result of the pipeline, and the intermediate results that the next run can reuse."""
 
     inputs: ViewInputs
     overlay: LocalOverlay
     overlaid: ClusterView
-    """After step 1."""
+    """The view after step 1."""
     reachable: ClusterView
-    """After step 2."""
+    """The view after step 2."""
     known: ClusterView
-    """After step 3, with the verdicts as they are: what operators are shown."""
+    """The view after step 3, with unmodified verdicts: operators are shown this one."""
     traffic: ClusterView
-    """After step 5, with the verdicts that traffic follows: what is planned from."""
+    """The view after step 5, with the verdicts that traffic follows: it is planned from."""
     kept: frozenset[EndpointKey]
     """Unhealthy endpoints that stay in traffic."""
     panic: PanicState | None = None
-    """The panic state after step 4; None: it was not updated."""
+    """The panic state after step 4; None if it was not updated."""
 
 
 def effective_view(
     inputs: ViewInputs, before: EffectiveView | None = None, panic: PanicInput | None = None
 ) -> EffectiveView:
-    """The view that traffic follows.
+    """Compute the view that traffic follows.
 
-    `before`, an earlier result for the same worker, only saves time: the result is equal without it, and with it what
-    has not changed is the same object. `panic`: update the panic state from this; None: what was decided last stands,
-    as in a snapshot.
+    `before`, an earlier result for the same worker, only saves time: the result is equal without it, and parts that
+    have not changed are the same objects. `panic`: update the panic state from this input; None keeps the last
+    decision, as in a snapshot.
     """
     overlay = before.overlay if before is not None else LocalOverlay(inputs.worker)
     overlay = overlay.after(inputs.view, inputs.instances, inputs.probed)
-    # The own endpoints go first: one that has just ended must not count as what remains of a service.
-    overlaid = before.overlaid if before is not None and _same_overlay(before.inputs, inputs) else overlay.picture()
+    # Own endpoints come first: an isolated worker withholds nothing from a service that has no other endpoint, and one
+    # that has just ended must not count as another endpoint.
+    overlaid = before.overlaid if before is not None and _same_overlay(before.inputs, inputs) else overlay.overlaid()
 
     if before is not None and overlaid is before.overlaid and _same_reach(before.inputs, inputs):
         reachable = before.reachable
@@ -92,7 +93,7 @@ def effective_view(
     else:
         known = reachable.judged(inputs.takeover)
 
-    # All verdicts are in the view by now: the panic threshold must see every failure, whoever noticed it.
+    # Comes after the verdicts of departed workers are replaced: the panic threshold must see every failure.
     floor, kept = None, inputs.kept
     if panic is not None:
         floor = update_panic_state(panic.before, known, panic.asked, floor=panic.percent, now=panic.now)
@@ -107,7 +108,7 @@ def effective_view(
 
 
 def view_effort(inputs: ViewInputs, before: EffectiveView | None, panic: PanicInput) -> int:
-    """About how many endpoints `effective_view` will look at."""
+    """The approximate number of endpoints that `effective_view` will visit."""
     view = inputs.view
     if before is None or panic.before.groups or inputs.lost or view.services is not before.inputs.view.services:
         return len(view.endpoints)

@@ -14,33 +14,33 @@ from mesh.util.offload import compute
 
 
 class ViewTracker:
-    """Gathers what the effective view follows from, and keeps the newest one."""
+    """Gathers the inputs of the effective view and keeps the newest result."""
 
     def __init__(
         self,
         worker: str,
         cluster: ClusterState,
         sources: SourceWatcher,
-        judging: HealthMonitor,
+        health_monitor: HealthMonitor,
         reachability: Reachability,
     ) -> None:
         self._worker = worker
         self._cluster = cluster
         self._sources = sources
-        self._judging = judging
+        self._health_monitor = health_monitor
         self._reachability = reachability
         self._last: EffectiveView | None = None
 
     async def update(self) -> EffectiveView | None:
-        """The effective view now, with the panic state updated; None until the store has answered once."""
+        """Compute the effective view and update the panic state; None until the store has answered once."""
         inputs = self._inputs()
         if inputs is None:
             return None
-        panic = self._judging.panic_input(inputs.view)
+        panic = self._health_monitor.panic_input(inputs.view)
         work = partial(effective_view, inputs, self._last, panic)
         self._last = await compute(view_effort(inputs, self._last, panic), work)
         if self._last.panic is not None:
-            self._judging.decided(self._last.panic)
+            self._health_monitor.decided(self._last.panic)
         return self._last
 
     @property
@@ -50,26 +50,26 @@ class ViewTracker:
 
     @property
     def instances(self) -> Mapping[str, Instance] | None:
-        """What runs on this worker, by id; None until every source has answered once."""
+        """The instances on this worker by ID; None until every source has answered once."""
         return self._sources.instances()
 
     @property
     def lost(self) -> tuple[frozenset[EndpointKey], bool]:
-        """The endpoints out of reach, and whether that is rather this worker's own fault."""
+        """The endpoints out of reach, and whether this worker is probably cut off itself."""
         return self._reachability.lost
 
     def _inputs(self) -> ViewInputs | None:
-        view, judging, (lost, isolated) = self._cluster.view, self._judging, self._reachability.lost
+        view, health_monitor, (lost, isolated) = self._cluster.view, self._health_monitor, self._reachability.lost
         if view is None:
             return None
         return ViewInputs(
             self._worker,
             view,
             instances=self._sources.instances(),
-            probed=judging.probed(),
+            probed=health_monitor.probed(),
             lost=lost,
             isolated=isolated,
-            takeover=judging.takeover(view),
-            held_back=judging.held_back(view),
-            asked=judging.asked,
+            takeover=health_monitor.takeover(view),
+            held_back=health_monitor.held_back(view),
+            asked=health_monitor.asked,
         )

@@ -1,7 +1,7 @@
-"""`vipmesh teardown`: take away from the kernel what the daemon left there, and nothing else.
+"""`vipmesh teardown`: removes from the kernel what the daemon left there, and nothing else.
 
-Stopping the daemon leaves the data plane running, on purpose; this is what cleans up. Claims stay in the store, so that
-every service gets its VIP back when the daemon comes back.
+Stopping the daemon leaves the data plane in place on purpose; this removes it. Claims stay in the store, so that every
+service gets its VIP back when the daemon returns.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from mesh.util.nft import NftError
 async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
     """Remove virtual servers in the VIP pool and on published ports, source NAT, and the interface `mesh0`.
 
-    Returns what was removed and what could not be, a line each. Raises `StoreError` while a daemon runs, whose work
-    this would undo only for a moment, and `DataPlaneError`.
+    Returns what was removed and what could not be removed, one line each. Raises `StoreError` while a daemon runs,
+    which would restore everything at once, and `DataPlaneError`.
     """
     claims = await _claims(settings)
     addresses = [settings.node_address] if settings.node_address else await worker_addresses()

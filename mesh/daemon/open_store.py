@@ -1,4 +1,4 @@
-"""The store that the settings name."""
+"""Opens the store that the settings name."""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +16,9 @@ from mesh.store.sqlite import SqliteStore
 
 
 async def open_store(settings: Settings) -> Store:
-    """Raises `StoreError` for what cannot work. A cluster that is merely away is no error: its last view is on disk."""
+    """Open the store. Raises `StoreError` if the settings cannot work. A cluster that is merely unreachable is not an
+    error: its last view is on disk.
+    """
     if settings.store_url.startswith("sqlite:"):
         return await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
     url = etcd_url.parse_etcd_url(settings.store_url)

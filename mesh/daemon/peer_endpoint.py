@@ -1,4 +1,4 @@
-"""Where this worker answers the others, and who beside them tells it that its own network works."""
+"""Starts the peer listener and picks witnesses: hosts whose replies show that our own network works."""
 
 import asyncio
 import logging
@@ -22,38 +22,41 @@ RESOLVE_TIMEOUT = 2.0
 
 
 class PeerEndpointError(MeshError):
-    """It cannot listen where the settings say. The text ends with the remedy."""
+    """The worker cannot listen at the configured address. The text ends with the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerEndpoint:
-    """Of one worker."""
+    """The peer listener of this worker, and its witnesses."""
 
     listens: RealKey | None = None
-    """None: the others cannot ask it, and find out by its lease alone."""
+    """The address of the listener; None if there is none: then other workers detect its loss by its lease alone."""
     witnesses: tuple[RealKey, ...] = ()
     """The store's members on other hosts."""
     server: asyncio.Server | None = None
+    """The listener; None if there is none."""
 
 
 async def open_peer_endpoint(settings: Settings) -> PeerEndpoint:
-    """Listen. Raises `PeerEndpointError` if that is impossible where the settings say; `auto` goes on without."""
+    """Start the listener. Raises `PeerEndpointError` if it cannot listen at the configured address; `auto` continues
+    without a listener.
+    """
     if settings.store_url.startswith("sqlite:"):
         return PeerEndpoint()  # there are no others
     members = await _members(settings)
     witnesses = on_other_hosts(members, await worker_addresses())
-    place = _place(settings, members)
-    if place is None:
+    listens = _listen_address(settings, members)
+    if listens is None:
         return PeerEndpoint(witnesses=witnesses)
     try:
-        return PeerEndpoint(place, witnesses, await listen_for_pings(place, settings.node_name))
+        return PeerEndpoint(listens, witnesses, await listen_for_pings(listens, settings.node_name))
     except OSError as error:
-        reason = f"cannot listen on {place} for the other workers: {error.strerror or error}"
+        reason = f"cannot listen on {listens} for the other workers: {error.strerror or error}"
         if settings.peers_listen != "auto":
             remedy = 'set [peers] listen to an address of this host and a free port, to "auto" or to "off"'
             raise PeerEndpointError(Code.PEER_LISTENER_UNAVAILABLE, f"[peers] listen: {reason}; {remedy}") from error
         log.warning(
-            "%s; its loss is noticed when its lease ends; set [peers] listen to another port",
+            "%s; the loss of this worker is noticed only when its lease ends; set [peers] listen to another port",
             reason,
             extra=Code.PEER_LISTENER_UNAVAILABLE.extra,
         )
@@ -66,13 +69,13 @@ async def _members(settings: Settings) -> list[RealKey]:
             return await resolve_urls(etcd_url.parse_etcd_url(settings.store_url).members)
     except TimeoutError:
         log.warning(
-            "[store] url: the names in it do not resolve; while they do not, other workers alone are witnesses",
+            "[store] url: its host names do not resolve; until the next start only other workers are witnesses",
             extra=Code.PEER_LISTENER_UNAVAILABLE.extra,
         )
         return []
 
 
-def _place(settings: Settings, members: list[RealKey]) -> RealKey | None:
+def _listen_address(settings: Settings, members: list[RealKey]) -> RealKey | None:
     if settings.peers_listen == "off":
         return None
     if settings.peers_listen != "auto":

@@ -1,7 +1,7 @@
-"""Where containers ask for names: one address that is the same on every worker.
+"""The resolver address for containers: one address that is the same on every worker.
 
-It is on the interface of the VIPs, so that `docker run --dns` and daemon.json need not know the worker. A pool on
-loopback has none: there a container would ask itself.
+It is on the VIP interface, so that `docker run --dns` and daemon.json need not name the worker. A pool on loopback has
+no resolver: there a container would ask itself.
 """
 
 import logging
@@ -17,23 +17,23 @@ DNS_PORT = 53
 
 
 def resolver_address(settings: Settings) -> Address | None:
-    """The address; None: there shall be none."""
+    """The resolver address; None if there is none."""
     if settings.dns_resolver == "off" or (settings.dns_resolver == "auto" and settings.vip_pool.is_loopback):
         return None
     if settings.dns_resolver == "auto":
-        return str(settings.vip_pool[1])  # which is never given to a service
+        return str(settings.vip_pool[1])  # the first host address is never claimed by a service
     return settings.dns_resolver
 
 
 async def bind_resolver(interface: VipInterface, address: Address | None) -> Address | None:
-    """Bind it, so that the name server can listen there; None if that is not permitted, which is told."""
+    """Bind the address, so that the name server can listen on it. None, with a warning, if that is not permitted."""
     if address is None:
         return None
     try:
         await interface.bind(address)
     except OSError as error:
         log.warning(
-            "no resolver for containers: %s cannot be bound: %s; run as root",
+            "resolver for containers: %s cannot be bound (%s); run as root",
             address,
             error.strerror,
             extra=Code.NO_RESOLVER_FOR_CONTAINERS.extra,

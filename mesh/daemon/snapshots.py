@@ -1,6 +1,6 @@
-"""What the admin API tells, taken from the parts that know it: a moment for who watches, the figures for who scrapes.
+"""Collects snapshots for event watchers and metrics scrapes.
 
-Everything is taken down at once in the loop's thread; what it comes to is worked out beside the loop.
+A snapshot is taken at once in the event loop's thread; documents are computed from it outside the event loop.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from meshdns.thread import ThreadedServer
 
 
 def admin_listen_config(settings: Settings) -> AdminListenConfig:
-    """Where the settings let the API listen."""
+    """The listen addresses and credentials of the admin API."""
     return AdminListenConfig(
         settings.admin_listen,
         settings.admin_tcp,
@@ -38,7 +38,7 @@ def admin_listen_config(settings: Settings) -> AdminListenConfig:
 
 
 class SnapshotCollector:
-    """Collects snapshots for event watchers and metrics scrapes. `feed` is to be run."""
+    """Collects snapshots for event watchers and metrics scrapes. The owner must run `feed`."""
 
     def __init__(
         self,
@@ -50,22 +50,23 @@ class SnapshotCollector:
         names: ThreadedServer,
         most_services: int,
     ) -> None:
-        """`passed` is set after each pass of the loop. `most_services`: so many have series of their own in the
-        metrics."""
+        """`passed` is set after each pass of the loop. `most_services`: the number of services that have series of
+        their own in the metrics.
+        """
         self._snapshots = loop.snapshots
-        self._figures = loop.figures
+        self._stats = loop.stats
         self._plane = plane
         self._prober = prober
         self._names = names
         self._most_services = most_services
-        self.feed = EventBroadcaster(self._moment, passed)
+        self.feed = EventBroadcaster(self._take_event_input, passed)
 
     async def measure(self) -> MetricsInput:
-        """For a scrape."""
+        """The input of one metrics scrape."""
         traffic = await self._traffic()
         return MetricsInput(
             self._snapshots.observe(),
-            self._figures.copy(),
+            self._stats.copy(),
             self._prober.figures(),
             asdict(self._names.counters),
             asdict(self._names.forward_counters),
@@ -76,12 +77,12 @@ class SnapshotCollector:
         )
 
     async def explain(self, asked: str) -> tuple[Explanation, Notices]:
-        """The request path to what is asked, and its messages with their codes."""
+        """The request path to the target, and the messages of the worker with their codes."""
         evidence = self._snapshots.evidence()
         explanation = await compute(evidence.observed.size, partial(explain, asked, evidence))
         return explanation, notices(evidence.observed)
 
-    async def _moment(self) -> EventInput:
+    async def _take_event_input(self) -> EventInput:
         traffic = await self._traffic()
         try:
             connections = await self._plane.connections()
@@ -93,4 +94,4 @@ class SnapshotCollector:
         try:
             return await self._plane.traffic()
         except DataPlaneError:
-            return {}  # the control loop says what is wrong with it
+            return {}  # the control loop reports the failure

@@ -1,7 +1,7 @@
-"""The composition root: makes the parts that the settings ask for, runs them in one TaskGroup, ends them in order.
+"""The composition root: creates the parts that the settings ask for, runs them in one TaskGroup, stops them in order.
 
-It decides nothing about traffic; that is `make_plan` and `diff_tables`. What it may refuse is a start that could do
-harm: a VIP pool that overlaps the host's own network, a second daemon on the same store, an address that is taken.
+It decides nothing about traffic; `make_plan` and `diff_tables` do. It only refuses a start that could do harm: a VIP
+pool that overlaps the host's own network, a second daemon on the same store, an address that is in use.
 """
 
 import asyncio
@@ -70,27 +70,27 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class StartError(MeshError):
-    """The daemon does not start."""
+    """The daemon cannot start."""
 
     def __init__(self, code: Code, message: str, details: Sequence[CodedText] = ()) -> None:
-        """`details`: more that is wrong, a line each."""
+        """`details`: further problems, one line each."""
         super().__init__(code, "\n".join((message, *map(str, details))))
         self.lines = (CodedText(message, code), *details)
 
 
 @dataclass(frozen=True, slots=True)
 class RunningDaemon:
-    """A daemon that answers, for whoever started it in the same process."""
+    """A daemon that answers, for the code that started it in the same process."""
 
     status: Callable[[], WorkerStatus]
     dns: tuple[tuple[str, int], ...]
-    """Where the name server answers."""
+    """The addresses of the name server."""
     reload: Callable[[], None]
-    """Read the sources again now."""
+    """Reads the sources again now."""
     listening_on: Callable[[VirtualKey], tuple[Address, int]]
-    """Where a virtual server is really reached: its own address and port unless a port offset is set."""
+    """The address and port at which a virtual server is reached: its own unless a port offset is set."""
     is_alive: Callable[[], bool] = lambda: True
-    """Whether the control loop still comes round."""
+    """Whether the control loop still makes passes."""
 
 
 async def run_daemon(
@@ -120,41 +120,41 @@ async def run_daemon(
         stack.push_async_callback(plane.close)
         resolver = await bind_resolver(interface, resolver_address(settings))
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, DNS_PORT))
-        draft = _draft(settings)
-        empty = draft.update({})[0]
+        zone_builder = _zone_builder(settings)
+        empty = zone_builder.update({})[0]
         names = ThreadedServer(lambda: _name_server(settings, listen, empty))
         try:
             await names.start()
         except NameServerError as error:
-            or_off = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
-            raise StartError(Code.DNS_CANNOT_LISTEN, f"{error}{or_off}") from error
+            remedy = '; or set [dns] resolver = "off"' if resolver is not None and resolver in str(error) else ""
+            raise StartError(Code.DNS_CANNOT_LISTEN, f"{error}{remedy}") from error
         stack.push_async_callback(names.stop)
-        presence = await _present(settings, stack)
+        peer_endpoint = await _open_peer_endpoint(settings, stack)
         drains = DrainRequests(
             context.events.instances_changed.set, await read_own_endpoints(store, settings.node_name)
         )
         signals = DrainSignals()
         sources, engines = _sources(settings, environment, signals)
-        stopping = GracefulStopper(drains, engines, settings.dataplane_drain_timeout, signals)
-        former = await _former(settings, plane, interface, published, lambda: context.figures.passes > 0)
+        stopper = GracefulStopper(drains, engines, settings.dataplane_drain_timeout, signals)
+        handovers = await _handovers(settings, plane, interface, published, lambda: context.stats.passes > 0)
         loop = control_loop(
-            _site(settings, resolver, presence.listens),
+            _worker_config(settings, resolver, peer_endpoint.listens),
             _facts(settings, plane, reason, names.addresses),
             LoopParts(
                 host=HostAddresses(settings.node_address),
                 sources=sources,
                 store=store,
                 plane=plane,
-                upkeep=[*_upkeep(settings, plane), *former],
+                upkeep=[*_upkeep(settings, plane), *handovers],
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 prober=prober,
-                publish=_publisher(draft, names),
+                publish=_publisher(zone_builder, names),
                 drains=drains,
-                witnesses=presence.witnesses,
+                witnesses=peer_endpoint.witnesses,
             ),
             context,
         )
-        telling = SnapshotCollector(
+        collector = SnapshotCollector(
             loop,
             passed=context.events.passed,
             plane=plane,
@@ -165,10 +165,10 @@ async def run_daemon(
         api = AdminApi(
             admin_listen_config(settings),
             loop.snapshots.observe,
-            stopping.verbs(),
-            telling.measure,
-            telling.feed,
-            explain=telling.explain,
+            stopper.verbs(),
+            collector.measure,
+            collector.feed,
+            explain=collector.explain,
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -178,8 +178,8 @@ async def run_daemon(
                 tasks.create_task(store.run(), name="store"),
                 tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(loop.reconciler.run(), name="reconciler"),
-                tasks.create_task(stopping.run(), name="stopping"),
-                tasks.create_task(telling.feed.run(), name="events"),
+                tasks.create_task(stopper.run(), name="stopping"),
+                tasks.create_task(collector.feed.run(), name="events"),
             ]
             started(
                 RunningDaemon(
@@ -214,7 +214,7 @@ async def choose_data_plane(
 ) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`.
 
-    `on_refused` is told of connections that a real server did not accept, by a data plane that sees them.
+    `on_refused` is called for connections that a real server refused, by a data plane that sees them.
     """
     driver, pool = settings.dataplane_driver, settings.vip_pool
     userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused)
@@ -236,21 +236,23 @@ async def choose_data_plane(
 
 
 def _upkeep(settings: Settings, plane: DataPlane) -> list[HostUpkeep]:
-    """The settings of the host that the data plane depends on; a proxy depends on none."""
+    """The host settings that the data plane depends on; a proxy depends on none."""
     if not plane.forwards_in_kernel:
         return []
     router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=plane.name == Driver.IPVS)
     return [router, Masquerade(settings.vip_pool, settings.dataplane_local_networks)]
 
 
-async def _former(
+async def _handovers(
     settings: Settings,
     plane: DataPlane,
     interface: VipInterface,
     published: PublishedPorts,
     taken_over: Callable[[], bool],
 ) -> list[HostUpkeep]:
-    """What another data plane may have left; a pool on loopback never had one in the kernel."""
+    """Handovers from another data plane; empty if none can have left anything. A pool on loopback was never in the
+    kernel.
+    """
     pool = settings.vip_pool
     if pool.is_loopback or await nftables.unavailable_reason(pool.version) is not None:
         return []
@@ -264,15 +266,17 @@ def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tupl
     return WorkerFacts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
 
 
-def _draft(settings: Settings) -> ZoneBuilder:
-    """The zone without services yet. Its serial is of the start: nobody copies the zone, and so nobody compares."""
+def _zone_builder(settings: Settings) -> ZoneBuilder:
+    """The builder of the zone, without services yet. The serial is the time of the start: there are no zone transfers,
+    so no secondary compares it.
+    """
     domains = [settings.dns_domain, *reverse_domains(settings.vip_pool)]
     return ZoneBuilder(domains, ttl=settings.dns_ttl, serial=int(time.time()))
 
 
-def _publisher(draft: ZoneBuilder, names: ThreadedServer) -> ZonePublisher:
-    draft.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
-    return ZonePublisher(lambda services: names.replace(*draft.update(services)))
+def _publisher(zone_builder: ZoneBuilder, names: ThreadedServer) -> ZonePublisher:
+    zone_builder.serve_at([host for host, _ in names.addresses if not ip_address(host).is_unspecified])
+    return ZonePublisher(lambda services: names.replace(*zone_builder.update(services)))
 
 
 def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zone) -> NameServer:
@@ -302,8 +306,8 @@ def _sources(
         engines.append(DockerEngine(settings.source_docker_socket, docker, ActionRefusedError))
     if not sources:
         log.warning(
-            "no source of instances: set [source.docker] socket or [source.compose] files; "
-            "what was registered before stays in force",
+            "no source of instances is configured; earlier registrations stay in force; "
+            "set [source.docker] socket or [source.compose] files",
             extra=Code.NO_SOURCE.extra,
         )
     return sources, engines
@@ -315,12 +319,12 @@ def _source_name(sources: Sequence[ComposeSource | DockerSource]) -> str:
 
 
 async def read_own_endpoints(store: Store, worker: str) -> list[Endpoint]:
-    """What this worker has registered before; nothing if the store does not answer."""
+    """The endpoints that this worker registered before; empty if the store does not answer."""
     try:
         seen, _ = build_view((await store.read()).records)
     except StoreError as error:
         log.warning(
-            "store: %s; drains that were asked for before the start are not known",
+            "store: %s; drains that were requested before the start are not restored",
             error,
             extra=Code.STORE_NOT_READ.extra,
         )
@@ -336,18 +340,18 @@ def _reload(sources: Sequence[ComposeSource | DockerSource]) -> Callable[[], Non
     return reload
 
 
-async def _present(settings: Settings, stack: AsyncExitStack) -> PeerEndpoint:
+async def _open_peer_endpoint(settings: Settings, stack: AsyncExitStack) -> PeerEndpoint:
     try:
-        presence = await open_peer_endpoint(settings)
+        peer_endpoint = await open_peer_endpoint(settings)
     except PeerEndpointError as error:
         raise StartError(error.code, str(error)) from error
-    if presence.server is not None:
-        stack.callback(presence.server.close)
-        log.info("the other workers ask for this one on %s", presence.listens)
-    return presence
+    if peer_endpoint.server is not None:
+        stack.callback(peer_endpoint.server.close)
+        log.info("peer listener on %s", peer_endpoint.listens)
+    return peer_endpoint
 
 
-def _site(settings: Settings, resolver: Address | None, listens: RealKey | None) -> WorkerConfig:
+def _worker_config(settings: Settings, resolver: Address | None, listens: RealKey | None) -> WorkerConfig:
     return WorkerConfig(
         worker=settings.node_name,
         domain=settings.dns_domain,

@@ -1,7 +1,7 @@
-"""Who fell at once, and of which groups of endpoints most did: what `mesh.health.panic` suspects. Pure.
+"""Finds groups of endpoints of which most failed at once, for `mesh.health.panic`. Pure.
 
-There may be ten thousand endpoints, and hundreds of them may have fallen in the last half minute, one here and one
-there. Only groups are looked at of which something has changed, and those that were suspected before.
+There may be ten thousand endpoints, and hundreds of them may have failed in the last half minute, unrelated to one
+another. Only groups in which something changed, and groups that were suspected before, are examined.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ _Keys: TypeAlias = frozenset[EndpointKey]
 
 
 class FailureGroupKind(StrEnum):
-    """What the failed have in common."""
+    """The cause that endpoints that fail together may have in common."""
 
     SERVICE = "service"
     WORKER = "worker"
@@ -31,29 +31,31 @@ class FailureGroup(NamedTuple):
 
     kind: FailureGroupKind
     name: str
-    """The owner of a service, or the worker that asks."""
+    """The owner of a service, or the worker that probes."""
 
 
 def failure_window(probe: Probe) -> float:
-    """Seconds within which endpoints that fail for one reason fall, however they are spread over the interval."""
+    """Seconds within which endpoints that fail for one reason become unhealthy, however their checks are spread over
+    the interval.
+    """
     return (probe.unhealthy_threshold + 1) * probe.interval + probe.timeout + _PUBLISHED
 
 
 class RecentFailures(NamedTuple):
-    """Those of one service that fell and may still count."""
+    """Endpoints of one service that failed recently enough to count."""
 
     since: Mapping[EndpointKey, float]
-    """When."""
+    """When each endpoint failed, in seconds of a clock that never goes back."""
     ends: float
-    """When the first of them did not fall a moment ago any more."""
+    """When the first of them leaves the failure window."""
 
     @classmethod
     def of(cls, since: Mapping[EndpointKey, float], probe: Probe) -> "RecentFailures":
-        """There is one at least."""
+        """Make it from at least one failure."""
         return cls(since, min(since.values()) + failure_window(probe))
 
     def recent(self, probe: Probe, now: float) -> _Keys:
-        """Those that fell a moment ago."""
+        """The endpoints that failed within the window."""
         if now <= self.ends:
             return frozenset(self.since)
         return frozenset(key for key, since in self.since.items() if now - since <= failure_window(probe))
@@ -62,70 +64,73 @@ class RecentFailures(NamedTuple):
 def update_failures(
     before: Mapping[str, RecentFailures], step: PopulationChange, now: float
 ) -> dict[str, RecentFailures]:
-    """Those that fell, with those that fall now and without those that have come back or do not count any more."""
-    fell: dict[str, dict[EndpointKey, float]] = {}
-    for key in step.fell:
-        fell.setdefault(step.roll.owners[key], {})[key] = now
+    """Add the endpoints that failed in this change; remove those that recovered or no longer count."""
+    failed_now: dict[str, dict[EndpointKey, float]] = {}
+    for key in step.failed_now:
+        failed_now.setdefault(step.population.owners[key], {})[key] = now
     fallen = dict(before)
-    for owner in step.changed & (before.keys() | fell.keys()):
-        counted = step.roll.services.get(owner)
-        since = {**(before[owner].since if owner in before else {}), **fell.get(owner, {})}
-        still = {key: since[key] for key in _unhealthy(counted) if key in since}
-        if counted is not None and still:
-            fallen[owner] = RecentFailures.of(still, counted.probe)
+    for owner in step.changed & (before.keys() | failed_now.keys()):
+        members = step.population.services.get(owner)
+        since = {**(before[owner].since if owner in before else {}), **failed_now.get(owner, {})}
+        still = {key: since[key] for key in _unhealthy(members) if key in since}
+        if members is not None and still:
+            fallen[owner] = RecentFailures.of(still, members.probe)
         else:
             fallen.pop(owner, None)
     return fallen
 
 
-def _unhealthy(counted: ServicePopulation | None) -> list[EndpointKey]:
-    if counted is None:
+def _unhealthy(members: ServicePopulation | None) -> list[EndpointKey]:
+    if members is None:
         return []
-    return [key for key, said in zip(counted.keys, counted.verdicts, strict=True) if said is Health.UNHEALTHY]
+    return [key for key, verdict in zip(members.keys, members.verdicts, strict=True) if verdict is Health.UNHEALTHY]
 
 
 class FailureCorrelator:
-    """What the groups are looked at by."""
+    """Examines groups of endpoints at one moment."""
 
     def __init__(
         self,
-        roll: EndpointPopulation,
+        population: EndpointPopulation,
         failing: _Keys,
         fallen: Mapping[str, RecentFailures],
         recent: Mapping[str, _Keys],
     ) -> None:
-        """`recent`: of the services of which not all that fell did so a moment ago, those that did."""
-        self._roll = roll
-        self._health = roll.view.health
-        self._failing = frozenset(key for key in failing if key in roll.owners)
+        """`recent`: the endpoints that failed within the window, for each service in which not all of `fallen` did."""
+        self._population = population
+        self._health = population.view.health
+        self._failing = frozenset(key for key in failing if key in population.owners)
         self._fallen = fallen
         self._recent = recent
 
-    def doubtful(self, changed: set[str], before: Iterable[FailureGroup]) -> list[FailureGroup]:
-        """The groups in which somebody has fallen and of which most may fail now.
+    def candidate_groups(self, changed: set[str], before: Iterable[FailureGroup]) -> list[FailureGroup]:
+        """The groups that have a failed endpoint and of which most may fail now.
 
-        What was not suspected and has not `changed` since is not suspected now: time alone dispels.
+        A group becomes suspected only when it changes; passing time can only clear it.
         """
-        roll, suspected = self._roll, set(before)
-        owners = changed | {roll.owners[key] for key in self._failing}
+        population, suspected = self._population, set(before)
+        owners = changed | {population.owners[key] for key in self._failing}
         owners |= {name for kind, name in suspected if kind is FailureGroupKind.SERVICE}
         found = [FailureGroup(FailureGroupKind.SERVICE, owner) for owner in owners & self._fallen.keys()]
-        failing = Counter(roll.prober_of(key) for key in self._failing if self._health.get(key) is Health.HEALTHY)
-        few = sum(len(of.since) for of in self._fallen.values())
+        failing = Counter(population.prober_of(key) for key in self._failing if self._health.get(key) is Health.HEALTHY)
+        failed_count = sum(len(failures.since) for failures in self._fallen.values())
         workers = any(kind is FailureGroupKind.WORKER for kind, _ in suspected)
-        if not workers and all(roll.healthy.get(judge, 0) - 2 * failing[judge] >= few for judge in roll.asked):
-            return found  # whoever asks them: they are not most of what it asks
-        fallen = Counter(roll.prober_of(key) for of in self._fallen.values() for key in of.since)
-        for judge, count in fallen.items():
-            group = FailureGroup(FailureGroupKind.WORKER, judge)
-            if group in suspected or _most(roll.healthy.get(judge, 0), failing[judge], count):
+        if not workers and all(
+            population.healthy.get(prober, 0) - 2 * failing[prober] >= failed_count for prober in population.asked
+        ):
+            # However the failed endpoints are spread over the probers, they cannot be most of any prober's endpoints.
+            return found
+        fallen = Counter(population.prober_of(key) for failures in self._fallen.values() for key in failures.since)
+        for prober, count in fallen.items():
+            group = FailureGroup(FailureGroupKind.WORKER, prober)
+            if group in suspected or _most(population.healthy.get(prober, 0), failing[prober], count):
                 found.append(group)
         return found
 
-    def suspect(self, group: FailureGroup, before: _Keys | None) -> _Keys:
-        """Those of a group that answered a moment ago, if most of them fail now; otherwise empty.
+    def answered_before(self, group: FailureGroup, before: _Keys | None) -> _Keys:
+        """The endpoints of a group that answered before the failure, if most of them fail now; otherwise empty.
 
-        `before`: the same of the last look, None if it was not suspected.
+        `before`: the result of the last look at the group, None if it was not suspected.
         """
         keys, recent = self._of(group)
         healthy = frozenset(key for key in keys if self._health.get(key) is Health.HEALTHY)
@@ -136,22 +141,24 @@ class FailureCorrelator:
         return answered if 2 * (len(healthy) - failing) < len(answered) else frozenset()
 
     def up(self, keys: _Keys) -> int:
-        """How many of them answer."""
+        """How many of these endpoints answer."""
         return sum(self._health.get(key) is Health.HEALTHY and key not in self._failing for key in keys)
 
     def _of(self, group: FailureGroup) -> tuple[_Keys, _Keys]:
-        """Its endpoints, and those of them that fell a moment ago."""
+        """The endpoints of a group, and the endpoints among them that failed within the window."""
         if group.kind is FailureGroupKind.SERVICE:
-            return frozenset(self._roll.services[group.name].keys), self._fell(group.name)
+            return frozenset(self._population.services[group.name].keys), self._fell(group.name)
         recent = frozenset(
-            key for owner in self._fallen for key in self._fell(owner) if self._roll.prober_of(key) == group.name
+            key for owner in self._fallen for key in self._fell(owner) if self._population.prober_of(key) == group.name
         )
-        return self._roll.probed_by(group.name), recent
+        return self._population.probed_by(group.name), recent
 
     def _fell(self, owner: str) -> _Keys:
         return self._recent[owner] if owner in self._recent else frozenset(self._fallen[owner].since)
 
 
 def _most(healthy: int, failing: int, recent: int) -> bool:
-    """Whether most of those that answered a moment ago fail now: some have fallen, and it takes two."""
+    """Whether most endpoints that answered before the failure fail now. It takes two, and one that is unhealthy
+    already.
+    """
     return recent > 0 and recent + failing >= 2 and 2 * (healthy - failing) < healthy + recent

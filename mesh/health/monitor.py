@@ -1,8 +1,8 @@
-"""Decides what this worker probes, and keeps what the rules over the results need to remember.
+"""Decides what this worker probes, and keeps the state of the rules over the results.
 
-A worker knows its own endpoints by its own probes, and the others' by what their workers say; of those whose workers
-cannot say anything it asks its part itself (`mesh.health.takeover`). A mass failure is suspected before it is obeyed
-(`mesh.health.panic`). In which order these rules make a view is in `mesh.control.view`.
+A worker knows its own endpoints by its own probes, and the others by what their workers publish. It probes its share of
+the endpoints of workers that cannot publish anything itself (`mesh.health.takeover`). A mass failure is suspected
+before it is obeyed (`mesh.health.panic`). The order in which these rules make a view is in `mesh.control.view`.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class HealthProber(Protocol):
 
     @property
     def stats(self) -> ProberCounters:
-        """What it has done so far."""
+        """The counters of the prober since its start."""
         ...
 
     def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
@@ -45,23 +45,25 @@ class HealthProber(Protocol):
         ...
 
     def health(self) -> Mapping[EndpointKey, Health]:
-        """The verdict on each of them, `STARTING` before its first one; the same object while nothing has changed."""
+        """The verdict on each probed endpoint, `STARTING` before its first one; the same object while nothing has
+        changed.
+        """
         ...
 
     def held_back(self) -> frozenset[EndpointKey]:
-        """Of them, those that answer and are not believed yet, since they come and go."""
+        """Probed endpoints that answer but flapped recently, and stay unhealthy for now."""
         ...
 
     def failing(self) -> frozenset[EndpointKey]:
-        """Of them, those that failed their last check, whatever their health is."""
+        """Probed endpoints that failed their last check, whatever their health."""
         ...
 
     def history(self, key: EndpointKey) -> Sequence[Verdict]:
-        """What the last probes of one endpoint found, oldest first; empty if it was never asked."""
+        """The last check results of one endpoint, oldest first; empty if it was never probed."""
         ...
 
     def histories(self) -> Mapping[EndpointKey, PastChecks]:
-        """The same of all of them, as it goes on."""
+        """The histories of all probed endpoints. They keep changing with the probes."""
         ...
 
 
@@ -69,61 +71,61 @@ log = logging.getLogger("vipmesh")
 
 
 class HealthMonitor:
-    """Decides what this worker probes, and tells what came of it. All methods are for the thread of the event loop."""
+    """Decides what this worker probes, and reports results. All methods must be called in the event loop's thread."""
 
-    def __init__(self, worker: str, prober: HealthProber, floor: int) -> None:
-        """`floor`: per cent of the endpoints that stay in traffic when most fail at once."""
+    def __init__(self, worker: str, prober: HealthProber, floor_percent: int) -> None:
+        """`floor_percent`: the percentage of endpoints that stay in traffic when most fail at once."""
         self._worker = worker
         self._prober = prober
-        self._percent = floor
-        self._floor = PanicState()
+        self._floor_percent = floor_percent
+        self._panic = PanicState()
         self._asked: frozenset[EndpointKey] = frozenset()
-        """What the prober is told to ask."""
-        self._others: frozenset[EndpointKey] = frozenset()
-        """Those of them that belong to other workers."""
+        """Endpoints that the prober probes."""
+        self._taken_over: frozenset[EndpointKey] = frozenset()
+        """Probed endpoints that belong to other workers."""
         self._view: ClusterView | None = None
-        """What that follows from; None: there was none yet."""
-        self._said: Mapping[EndpointKey, HealthReport] = {}
-        self._said_for: tuple[object, ...] = ()
+        """The view that the probed endpoints follow from; None before the first one."""
+        self._reports: Mapping[EndpointKey, HealthReport] = {}
+        self._reports_for: tuple[object, ...] = ()
 
     def watch(
         self, view: ClusterView, adopted: Collection[RealKey] = (), kept: frozenset[EndpointKey] = frozenset()
     ) -> None:
-        """Ask what there is to ask.
+        """Probe the endpoints that this worker must probe by this view.
 
         At the first call: `adopted` are the real servers that carry traffic already, and `kept` the endpoints that a
-        former process has left in traffic although they failed.
+        former process left in traffic although they failed.
         """
         before, self._view = self._view, view
         if before is not None and not adopted and not kept and not self._has_other_questions(before, view):
             return
         own = probe_targets(view, (endpoint for endpoint in view.endpoints if endpoint.worker == self._worker))
-        others = taken_over_probes(view, self._worker)
-        begins: dict[EndpointKey, Health] = {}
+        taken_over = taken_over_probes(view, self._worker)
+        initial: dict[EndpointKey, Health] = {}
         if adopted or kept:
-            begins |= {key: Health.HEALTHY for key, (_, real) in probe_targets(view).items() if real in adopted}
-            begins |= dict.fromkeys(kept & begins.keys(), Health.UNHEALTHY)
-            up = [key for key, health in begins.items() if health is Health.HEALTHY]
-            self._floor = resume_panic_state(view, up, kept & begins.keys(), asyncio.get_running_loop().time())
-        begins |= {key: Health.HEALTHY for key in others if view.health.get(key) is Health.HEALTHY}
-        self._others = frozenset(others)
-        self._asked = frozenset((*own, *others))
+            initial |= {key: Health.HEALTHY for key, (_, real) in probe_targets(view).items() if real in adopted}
+            initial |= dict.fromkeys(kept & initial.keys(), Health.UNHEALTHY)
+            up = [key for key, health in initial.items() if health is Health.HEALTHY]
+            self._panic = resume_panic_state(view, up, kept & initial.keys(), asyncio.get_running_loop().time())
+        initial |= {key: Health.HEALTHY for key in taken_over if view.health.get(key) is Health.HEALTHY}
+        self._taken_over = frozenset(taken_over)
+        self._asked = frozenset((*own, *taken_over))
         self._prober.watch(
             {
                 key: ProbeTarget(
                     probe,
                     real.address,
                     real.port,
-                    begins.get(key, Health.STARTING),
+                    initial.get(key, Health.STARTING),
                     aside=view.by_key[key].drain is DrainReason.MAINTENANCE,
                     instead_of=None if key[0] == self._worker else key[0],
                 )
-                for key, (probe, real) in (*own.items(), *others.items())
+                for key, (probe, real) in (*own.items(), *taken_over.items())
             }
         )
 
     def _has_other_questions(self, before: ClusterView, view: ClusterView) -> bool:
-        """Whether what to ask may be something else: it seldom is when others' endpoints come and go."""
+        """Whether the probed endpoints may change. They seldom do when endpoints of other workers come and go."""
         if before.silent or view.silent:
             was, now = ((each.services, each.endpoints, each.silent, each.workers) for each in (before, view))
             return was != now
@@ -132,51 +134,51 @@ class HealthMonitor:
         )
 
     def probed(self) -> Mapping[EndpointKey, Health]:
-        """What the own probes say, of own endpoints and of those that are asked in the place of other workers."""
+        """Health by this worker's probes, of own endpoints and of those taken over from other workers."""
         return self._prober.health()
 
     def takeover(self, view: ClusterView) -> Mapping[EndpointKey, Health]:
-        """What the own probes say of other workers' endpoints, as far as it counts."""
-        return takeover_verdicts(view, self._others, self._prober.health()) if self._others else {}
+        """Health of other workers' endpoints by this worker's probes, as far as it counts."""
+        return takeover_verdicts(view, self._taken_over, self._prober.health()) if self._taken_over else {}
 
     def held_back(self, view: ClusterView) -> frozenset[EndpointKey]:
-        """The endpoints that answer and are not believed yet."""
+        """The endpoints of the view that answer but are still held back."""
         return held_back_in_force(view, self._prober.held_back(), self._asked)
 
     def panic_input(self, view: ClusterView) -> PanicInput:
-        """What the next update of the panic state follows from; its result is for `decided`."""
+        """The input for the next update of the panic state; pass the result of the update to `decided`."""
         failing = frozenset(key for key in self._prober.failing() if key in self._asked)
         asked = ProbeEvidence(failing, probing_workers(view, self._worker, self._asked))
-        return PanicInput(self._floor, asked, self._percent, asyncio.get_running_loop().time())
+        return PanicInput(self._panic, asked, self._floor_percent, asyncio.get_running_loop().time())
 
-    def decided(self, floor: PanicState) -> None:
-        """The panic state is this from now on; what is suspected, or no longer, is logged."""
-        before, self._floor = self._floor, floor
-        self._tell(before)
+    def decided(self, panic: PanicState) -> None:
+        """Replace the panic state; log suspicions that are new or have ended."""
+        before, self._panic = self._panic, panic
+        self._log_suspicions(before)
 
     @property
     def asked(self) -> frozenset[EndpointKey]:
-        """What this worker probes."""
+        """The endpoints that this worker probes."""
         return self._asked
 
-    def said(self) -> Mapping[EndpointKey, HealthReport]:
-        """What to tell the others of all that this worker asks; the same object while nothing has changed."""
-        verdicts, held_back, kept = self._prober.health(), self._prober.held_back(), self._floor.kept
-        if (verdicts, held_back, kept, self._asked) != self._said_for:
-            self._said_for = verdicts, held_back, kept, self._asked
-            self._said = {
+    def reports(self) -> Mapping[EndpointKey, HealthReport]:
+        """The health to publish of all endpoints that this worker probes; the same object while nothing has changed."""
+        verdicts, held_back, kept = self._prober.health(), self._prober.held_back(), self._panic.kept
+        if (verdicts, held_back, kept, self._asked) != self._reports_for:
+            self._reports_for = verdicts, held_back, kept, self._asked
+            self._reports = {
                 key: HealthReport(health, key in kept, key in held_back)
                 for key, health in verdicts.items()
                 if key in self._asked
             }
-        return self._said
+        return self._reports
 
     def judged(self, view: ClusterView) -> HealthSnapshot:
-        """This moment, for people and programs that ask."""
+        """A snapshot for status, events and metrics."""
         done = self._prober.stats
         return HealthSnapshot(
             self.takeover(view),
-            kept_in_force(view, self._floor.kept, self._worker, self._asked),
+            kept_in_force(view, self._panic.kept, self._worker, self._asked),
             self.held_back(view),
             self._prober.histories(),
             self.suspicions(),
@@ -185,38 +187,40 @@ class HealthMonitor:
         )
 
     def histories(self) -> Mapping[EndpointKey, Sequence[Verdict]]:
-        """The last verdicts on the own endpoints, oldest first; without those that were never asked."""
+        """The last check results of own endpoints, oldest first; without endpoints that were never probed."""
         own = (key for key in self._asked if key[0] == self._worker)
         return {key: history for key in own if (history := self._prober.history(key))}
 
     def suspicions(self) -> tuple[CodedText, ...]:
-        """What is suspected now, a line each."""
-        return tuple(CodedText(_told(one), Code.MASS_FAILURE) for one in self._floor.suspicions)
+        """The current suspicions, one line each."""
+        return tuple(CodedText(_describe(one), Code.MASS_FAILURE) for one in self._panic.suspicions)
 
-    def _tell(self, before: PanicState) -> None:
+    def _log_suspicions(self, before: PanicState) -> None:
         known = {one.group for one in before.suspicions}
-        still = {one.group for one in self._floor.suspicions}
-        for one in self._floor.suspicions:
+        still = {one.group for one in self._panic.suspicions}
+        for one in self._panic.suspicions:
             if one.group not in known:
-                log.error("probes: %s", _told(one), extra=Code.MASS_FAILURE.extra)
+                log.error("probes: %s", _describe(one), extra=Code.MASS_FAILURE.extra)
         for one in before.suspicions:
             if one.group not in still:
-                log.info("probes: %s: enough answer again, verdicts are obeyed", _named(one.group))
+                log.info("probes: %s: enough endpoints answer again; verdicts are obeyed", _describe_group(one.group))
 
 
-def _named(group: FailureGroup) -> str:
-    return f"service {group.name}" if group.kind is FailureGroupKind.SERVICE else f"what worker {group.name} asks"
+def _describe_group(group: FailureGroup) -> str:
+    if group.kind is FailureGroupKind.SERVICE:
+        return f"service {group.name}"
+    return f"endpoints that worker {group.name} probes"
 
 
-def _told(one: FailureSuspicion) -> str:
-    """In words that help at night."""
-    common = (
-        "something that all of them need"
+def _describe(one: FailureSuspicion) -> str:
+    """The line that operators are shown: the group, its state, the likely cause, and the remedy."""
+    cause = (
+        "something that all of them depend on, or the network to them,"
         if one.group.kind is FailureGroupKind.SERVICE
         else "the network of that worker"
     )
     stays = f"kept in traffic until others answer: {one.kept}" if one.kept else "enough others are in traffic"
     return (
-        f"{_named(one.group)}: {one.failing} of {one.of} endpoints fail at once, so {common} is suspected, or the way "
-        f"there; {stays}; set probe.floor or [probes] floor to 0 to obey every verdict"
+        f"{_describe_group(one.group)}: {one.failing} of {one.of} endpoints fail at once; {cause} is suspected; "
+        f"{stays}; set probe.floor or [probes] floor to 0 to obey every verdict"
     )

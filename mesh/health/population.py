@@ -1,7 +1,7 @@
 """Tracks which endpoints count for the panic threshold (`mesh.health.panic`), view by view. Pure.
 
-An endpoint counts if it is probed, does not drain, and the floor of its service is not 0. There may be ten thousand of
-them, and one verdict changes: only the services that are not as they were are looked at again.
+An endpoint counts if it is probed, does not drain, and the floor of its service is not 0. There may be ten thousand
+endpoints, of which one changes: only the services that changed are counted again.
 """
 
 from collections import Counter
@@ -14,118 +14,118 @@ from mesh.model.probe import Probe
 from mesh.model.service import EndpointKey, Health, Service
 from mesh.model.view import ClusterView, EndpointGroup
 
-_NOBODY = EndpointGroup((), ())
+_NO_ENDPOINTS = EndpointGroup((), ())
 
 
 class ServicePopulation(NamedTuple):
-    """Those of one service that count, in the order of its endpoints."""
+    """The endpoints of one service that count, in the order of its endpoints."""
 
     probe: Probe
     percent: int
     """The floor of the service."""
     keys: tuple[EndpointKey, ...]
     verdicts: tuple[Health | None, ...]
-    judges: tuple[str, ...]
-    """The worker that asks each of them."""
+    probers: tuple[str, ...]
+    """The worker that probes each endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointPopulation:
-    """Of one picture."""
+    """The endpoints of one view that count."""
 
     view: ClusterView = field(default_factory=ClusterView)
-    judges: Mapping[EndpointKey, str] = field(default_factory=dict)
-    """Who asks an endpoint, if that is not its own worker."""
+    probers: Mapping[EndpointKey, str] = field(default_factory=dict)
+    """The worker that probes an endpoint, where that is not its own worker."""
     floor: int = 0
-    """In per cent, of services that do not say."""
+    """The percentage for services whose labels set none."""
     services: Mapping[str, ServicePopulation] = field(default_factory=PersistentMap)
-    """By owner; without those of which nobody counts."""
+    """The populations by owner; without services of which no endpoint counts."""
     owners: Mapping[EndpointKey, str] = field(default_factory=PersistentMap)
-    """The service of each that counts."""
+    """The owner of the service of each endpoint that counts."""
     asked: Mapping[str, int] = field(default_factory=dict)
-    """How many each worker asks, none left out that asks one."""
+    """The number of counted endpoints that each worker probes; only workers that probe at least one."""
     healthy: Mapping[str, int] = field(default_factory=dict)
-    """How many of those are healthy."""
+    """The number of healthy endpoints among them."""
     declared: Mapping[str, Service] = field(default_factory=PersistentMap, repr=False)
-    """The services of the picture by owner."""
+    """The services of the view by owner."""
 
-    def after(self, view: ClusterView, judges: Mapping[EndpointKey, str], floor: int) -> "PopulationChange":
-        """The roll of the next picture, and what has changed."""
+    def after(self, view: ClusterView, probers: Mapping[EndpointKey, str], floor: int) -> "PopulationChange":
+        """The population of the next view, and what has changed."""
         declared = self.declared
         if view.services is not self.view.services:
             declared = PersistentMap({service.owner: service for service in view.services})
         moved = changed_keys(self.view.groups, view.groups)
         changed = moved | changed_keys(self.declared, declared)
-        if floor != self.floor or judges != self.judges:
+        if floor != self.floor or probers != self.probers:
             changed |= view.groups.keys() | self.services.keys()
-        counted = {owner: _counted(declared.get(owner), view.groups.get(owner), judges, floor) for owner in changed}
+        members = {owner: _members(declared.get(owner), view.groups.get(owner), probers, floor) for owner in changed}
         owners: dict[EndpointKey, str | None] = {}
         asked, healthy = Counter(self.asked), Counter(self.healthy)
         for owner in changed:
             if (before := self.services.get(owner)) is not None:
                 owners.update(dict.fromkeys(before.keys))
-                asked.subtract(before.judges)
+                asked.subtract(before.probers)
                 healthy.subtract(_healthy(before))
-        for owner, now in counted.items():
+        for owner, now in members.items():
             if now is not None:
                 owners.update(dict.fromkeys(now.keys, owner))
-                asked.update(now.judges)
+                asked.update(now.probers)
                 healthy.update(_healthy(now))
-        services = PersistentMap.of(self.services).changed(counted)
-        roll = EndpointPopulation(
-            view, judges, floor, services, PersistentMap.of(self.owners).changed(owners), +asked, healthy, declared
+        services = PersistentMap.of(self.services).changed(members)
+        population = EndpointPopulation(
+            view, probers, floor, services, PersistentMap.of(self.owners).changed(owners), +asked, healthy, declared
         )
-        return PopulationChange(roll, changed, self._fallen(view, moved) & roll.owners.keys())
+        return PopulationChange(population, changed, self._fallen(view, moved) & population.owners.keys())
 
-    def probed_by(self, judge: str) -> frozenset[EndpointKey]:
-        """Those that a worker asks."""
+    def probed_by(self, prober: str) -> frozenset[EndpointKey]:
+        """The counted endpoints that a worker probes."""
         return frozenset(
             key
-            for counted in self.services.values()
-            for key, asks in zip(counted.keys, counted.judges, strict=True)
-            if asks == judge
+            for members in self.services.values()
+            for key, asks in zip(members.keys, members.probers, strict=True)
+            if asks == prober
         )
 
     def prober_of(self, key: EndpointKey) -> str:
-        """The worker that asks an endpoint."""
-        return self.judges.get(key, key[0]) if self.judges else key[0]
+        """The worker that probes an endpoint."""
+        return self.probers.get(key, key[0]) if self.probers else key[0]
 
     def _fallen(self, view: ClusterView, owners: set[str]) -> set[EndpointKey]:
-        fell: set[EndpointKey] = set()
+        failed_now: set[EndpointKey] = set()
         for owner in owners:
-            before, now = self.view.groups.get(owner, _NOBODY), view.groups.get(owner, _NOBODY)
-            fell |= _those(now, Health.UNHEALTHY) & _those(before, Health.HEALTHY)
-        return fell
+            before, now = self.view.groups.get(owner, _NO_ENDPOINTS), view.groups.get(owner, _NO_ENDPOINTS)
+            failed_now |= _endpoints_with(now, Health.UNHEALTHY) & _endpoints_with(before, Health.HEALTHY)
+        return failed_now
 
 
 class PopulationChange(NamedTuple):
-    """From one roll to the next."""
+    """The step from one population to the next."""
 
-    roll: EndpointPopulation
+    population: EndpointPopulation
     changed: set[str]
-    """Owners of services that are not as they were."""
-    fell: set[EndpointKey]
-    """Those that were healthy and are unhealthy now."""
+    """Owners of services that changed."""
+    failed_now: set[EndpointKey]
+    """Endpoints that were healthy and are unhealthy now."""
 
 
-def _counted(
-    service: Service | None, group: EndpointGroup | None, judges: Mapping[EndpointKey, str], floor: int
+def _members(
+    service: Service | None, group: EndpointGroup | None, probers: Mapping[EndpointKey, str], floor: int
 ) -> ServicePopulation | None:
     if service is None or service.probe is None or group is None:
         return None
     percent = floor if service.probe.floor is None else service.probe.floor
-    rows = [(e.key, said) for e, said in zip(group.endpoints, group.verdicts, strict=True) if e.drain is None]
+    rows = [(e.key, verdict) for e, verdict in zip(group.endpoints, group.verdicts, strict=True) if e.drain is None]
     if not percent or not rows:
         return None
     keys, verdicts = zip(*rows, strict=True)
-    return ServicePopulation(service.probe, percent, keys, verdicts, tuple(judges.get(key, key[0]) for key in keys))
+    return ServicePopulation(service.probe, percent, keys, verdicts, tuple(probers.get(key, key[0]) for key in keys))
 
 
-def _healthy(counted: ServicePopulation) -> Counter[str]:
+def _healthy(members: ServicePopulation) -> Counter[str]:
     return Counter(
-        judge for judge, said in zip(counted.judges, counted.verdicts, strict=True) if said is Health.HEALTHY
+        prober for prober, verdict in zip(members.probers, members.verdicts, strict=True) if verdict is Health.HEALTHY
     )
 
 
-def _those(group: EndpointGroup, health: Health) -> set[EndpointKey]:
-    return {e.key for e, said in zip(group.endpoints, group.verdicts, strict=True) if said is health}
+def _endpoints_with(group: EndpointGroup, health: Health) -> set[EndpointKey]:
+    return {e.key for e, verdict in zip(group.endpoints, group.verdicts, strict=True) if verdict is health}

@@ -1,4 +1,4 @@
-"""What the probes of a worker have come to, taken down in a moment and told at leisure. Pure."""
+"""An immutable snapshot of the probes of a worker, and the status computed from it. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,40 +14,40 @@ class VerdictStatus:
     """The outcome of one check."""
 
     at: str
-    """When it ended, in UTC: `2026-11-23T16:15:41.123+00:00`."""
+    """When the check ended, in UTC: `2026-11-23T16:15:41.123+00:00`."""
     ok: bool
     reason: str
     seconds: float
-    """How long it took."""
+    """The duration of the check."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeStatus:
-    """What the prober of this worker does; the counts are since its start."""
+    """The state of this worker's prober; the counters begin at its start."""
 
     endpoints: int = 0
-    """How many it asks."""
+    """The number of endpoints that it probes."""
     checks: int = 0
     failures: int = 0
     late: int = 0
-    """Checks that began more than a tenth of a second after their time."""
+    """Checks that began more than a tenth of a second after they were due."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthStatus:
-    """What is known of the endpoints' health."""
+    """The health of the endpoints, as operators see it."""
 
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
     traffic: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What traffic follows; usually the same."""
+    """The health that traffic follows; usually the same as `health`."""
     kept: frozenset[EndpointKey] = frozenset()
-    """Unhealthy, and in traffic all the same."""
+    """Unhealthy endpoints that stay in traffic."""
     held_back: frozenset[EndpointKey] = frozenset()
-    """Answers, and is not believed yet."""
+    """Endpoints that answer but flapped recently."""
     last: Mapping[EndpointKey, str] = field(default_factory=dict)
-    """What the last check has found, of each endpoint that this worker asks."""
+    """The result of the last check, for each endpoint that this worker probes."""
     verdicts: Mapping[EndpointKey, tuple[VerdictStatus, ...]] = field(default_factory=dict)
-    """The last ones, oldest first, for whoever wants them."""
+    """The last check results, oldest first; empty unless details were requested."""
 
 
 class CheckResult(Protocol):
@@ -60,46 +60,46 @@ class CheckResult(Protocol):
 
     @property
     def reason(self) -> str:
-        """Why, in a few words."""
+        """The reason, in a few words."""
         ...
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """The duration in seconds."""
         ...
 
     @property
     def at(self) -> float:
-        """When it ended, by the clock of the probes."""
+        """When the check ended, on the clock of the probes."""
         ...
 
 
 class PastChecks(Protocol):
-    """The last checks of one endpoint; may be asked in any thread."""
+    """The last checks of one endpoint. Its methods may be called in any thread."""
 
     def verdicts(self) -> Sequence[CheckResult]:
-        """Oldest first."""
+        """The results, oldest first."""
         ...
 
     def last(self) -> str | None:
-        """What the last one has found; None: there was none yet."""
+        """The result of the last check; None before the first one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class HealthSnapshot:
-    """One moment of the probes."""
+    """The results of health monitoring at one moment."""
 
     health: Mapping[EndpointKey, Health] = field(default_factory=dict)
-    """What counts of the endpoints that this worker asks in the place of others."""
+    """Health of endpoints that this worker probes for other workers, as far as it counts."""
     kept: frozenset[EndpointKey] = frozenset()
-    """Unhealthy ones that stay in traffic."""
+    """Unhealthy endpoints that stay in traffic."""
     held_back: frozenset[EndpointKey] = frozenset()
-    """Those that answer, and have come and gone too often."""
+    """Endpoints that answer but flapped recently."""
     histories: Mapping[EndpointKey, PastChecks] = field(default_factory=dict)
     """The last checks of each endpoint that this worker probes."""
     suspicions: tuple[CodedText, ...] = ()
-    """What is suspected, a line each."""
+    """The current suspicions, one line each."""
     probes: ProbeStatus = field(default_factory=ProbeStatus)
     epoch: float = 0.0
     """Seconds from 1970 to the zero of the clock of the probes."""
@@ -112,8 +112,10 @@ def health_status(
     *,
     in_detail: bool,
 ) -> HealthStatus:
-    """What operators and programs are shown. `health`: with endpoints that start; `traffic`: what traffic follows;
-    `in_detail`: with all verdicts that are kept, which is ten times the work.
+    """The health that operators and programs are shown.
+
+    `health` includes endpoints without a result yet; `traffic` is the health that traffic follows; `in_detail` includes
+    all kept check results, which is ten times the work.
     """
     pasts = judged.histories
     last = {key: words for key, past in pasts.items() if (words := past.last()) is not None}

@@ -1,13 +1,14 @@
-"""Who asks the endpoints of a worker that cannot say itself how they are. Pure.
+"""Chooses the workers that probe the endpoints of a worker that cannot publish their health. Pure.
 
-A worker asks its own endpoints and tells the others. When it is gone (its lease has ended, while its containers may
-well run on) or nothing has been heard for so long that its last words are no longer valid (the store is away), the
-others ask in its place. While the store is there they share the work: each endpoint has `PROBERS_PER_ENDPOINT` of them,
-chosen by rendezvous hashing, so that every worker gets its even share and one that joins or leaves moves nothing else.
-Two, so that one that cannot reach the endpoint does not decide alone: the better verdict counts. While the store is
-away nobody can tell the others anything, and each asks for itself.
+A worker probes its own endpoints and publishes the results. When it is gone (its lease has ended, while its containers
+may still run), or when nothing was received for so long that its last results are no longer valid (the store is
+unreachable), the others probe in its place. While the store is reachable they share the work: each endpoint has
+`PROBERS_PER_ENDPOINT` probers, chosen by rendezvous hashing, so that every worker gets an equal share and a worker that
+joins or leaves moves nothing else. There are two, so that one that cannot reach the endpoint does not decide alone: the
+better verdict counts. While the store is unreachable no worker can publish anything, and each probes for itself.
 
-What only its own worker can ask is left alone: commands, and addresses that mean another host on each worker.
+Endpoints that only their own worker can probe are left out: exec probes, and addresses that mean another host on each
+worker.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,11 +22,11 @@ from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
 PROBERS_PER_ENDPOINT = 2
-"""Workers that ask an endpoint of one that is gone."""
+"""The number of workers that probe an endpoint of a departed worker."""
 
 
 def choose_probers(endpoint: EndpointKey, workers: Collection[str]) -> tuple[str, ...]:
-    """Which of the workers ask this endpoint, the first one first; the same on each worker that knows the same ones."""
+    """The workers that probe this endpoint, in order of rank; the same on each worker that knows the same workers."""
     worker, id = endpoint
 
     def rank(candidate: str) -> bytes:
@@ -35,7 +36,7 @@ def choose_probers(endpoint: EndpointKey, workers: Collection[str]) -> tuple[str
 
 
 def taken_over_probes(view: ClusterView, me: str) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
-    """What this worker has to ask in the place of others: the check, and where to send it."""
+    """The endpoints that this worker, `me`, must probe for others: the probe of each, and its address."""
     if not view.silent:
         return {}
     live = (view.workers | {me}) - view.silent
@@ -51,7 +52,7 @@ def takeover_verdicts(
 ) -> Mapping[EndpointKey, Health]:
     """The verdicts of this worker that count for endpoints of other workers, `others`; empty if it probes none.
 
-    For an endpoint of a worker that is gone the better verdict counts, of this worker or of another one.
+    For an endpoint of a departed worker the better verdict counts, of this worker or of another one.
     """
     return {
         key: verdict
@@ -78,8 +79,8 @@ def kept_in_force(
 ) -> frozenset[EndpointKey]:
     """The unhealthy endpoints that stay in traffic on this worker. `kept`: those that it would keep; it probes `asked`.
 
-    Whoever probes an endpoint decides, and the others follow, or their tables would differ. While nobody can tell the
-    others anything, each worker decides for itself.
+    The worker that probes an endpoint decides, and the others follow; otherwise their tables would differ. While no
+    worker can publish anything, each decides for itself.
     """
     decides = frozenset(key for key in kept if key[0] == me or key[0] in view.workers & view.silent)
     return decides.union(key for key in view.kept if key[0] != me or key not in asked)
@@ -88,6 +89,7 @@ def kept_in_force(
 def held_back_in_force(
     view: ClusterView, held_back: Collection[EndpointKey], asked: AbstractSet[EndpointKey]
 ) -> frozenset[EndpointKey]:
-    """The endpoints that answer and are not believed yet: `held_back` of those that this worker probes, which are
-    `asked`, and of the others those that their workers hold back."""
+    """The endpoints that answer but are held back: `held_back` for the endpoints that this worker probes, which are
+    `asked`, and the published ones for all others.
+    """
     return frozenset(key for key in held_back if key in asked).union(key for key in view.held_back if key not in asked)

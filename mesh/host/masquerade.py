@@ -64,7 +64,7 @@ class Masquerade:
         self._left: str | None = None
         """The listing of the table after the script was loaded; None if it was not."""
 
-    async def mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
+    async def repair(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
         """Load the table if it differs; returns a line if it was missing or was changed outside vipmesh.
 
         Raises `HostError`.

@@ -36,7 +36,7 @@ class RouterSettings:
         self._ipv6 = ipv6
         self._ipvs = ipvs
 
-    async def mend(self, *_: object) -> list[str]:
+    async def repair(self, *_: object) -> list[str]:
         """Set every setting that differs; returns one line for each that was changed. Raises `SysctlError`."""
         changed = await asyncio.to_thread(self._mend)
         return [f"sysctl {key} is {new}, was {old}" for key, old, new in changed]

@@ -100,7 +100,7 @@ class TestWhatIsLost:
     def test_a_worker_whose_lease_has_ended_is_forgotten(self) -> None:
         known = after(WELL, *[seen(A, S, S)] * 9)
         forgotten = observe_round(known, PingRound(), ["w2"])
-        assert (forgotten.misses, forgotten.unheard, forgotten.endpoints) == ({"w2": 0}, {}, {})
+        assert (forgotten.misses, forgotten.mute_rounds, forgotten.endpoints) == ({"w2": 0}, {}, {})
 
 
 class TestALeaseThatHasEnded:
@@ -133,7 +133,7 @@ class TestAWorkerThatDoesNotListen:
     def known(self, *rounds: dict[EndpointKey, PingResult]) -> DetectorState:
         known = DetectorState()
         for one in rounds:
-            known = observe_round(known, PingRound(endpoints=one), (), deaf={"w9"})
+            known = observe_round(known, PingRound(endpoints=one), (), non_listening={"w9"})
         return known
 
     def test_its_stand_in_is_one_that_has_answered(self) -> None:
@@ -231,7 +231,7 @@ def open_to(view: ClusterView) -> list[str]:
 def test_a_daemon_that_is_gone_is_told_apart_from_a_worker_that_is() -> None:
     there = DetectorState({"w2": MISSES_BEFORE_LOST}, {("w2", "e"): 0}, unleased=frozenset({"w2"}))
     (told,) = peer_problems(there)
-    assert "its daemon is gone, and its endpoints answer" in str(told)
+    assert "its daemon is gone, but its endpoints answer" in str(told)
     (told,) = peer_problems(replace(there, endpoints={("w2", "e"): MISSES_BEFORE_LOST}))
     assert "it does not answer this worker, nor do endpoints of it" in str(told)
 

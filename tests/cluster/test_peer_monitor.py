@@ -46,7 +46,7 @@ class Net:
     def unleased(self) -> Collection[str]:
         return self.lost_leases
 
-    def deaf(self) -> Collection[str]:
+    def non_listening(self) -> Collection[str]:
         return self.not_listening - self.lost_leases
 
     def view(self) -> ClusterView:
@@ -257,7 +257,7 @@ class Large:
     def unleased(self) -> Collection[str]:
         return ()
 
-    def deaf(self) -> Collection[str]:
+    def non_listening(self) -> Collection[str]:
         return ()
 
     def view(self) -> ClusterView:

@@ -179,7 +179,7 @@ def test_workers_that_declare_a_service_differently_are_told_and_the_first_count
     other = Service("demo/web", "web.test", ())
     seen, problems = build_view(encode_registration("w2", [other], []) | encode_registration("w1", [SERVICE], []))
     assert seen.services == (SERVICE,)
-    assert "worker w2 declares it otherwise than worker w1" in str(problems[0])
+    assert "worker w2 declares it differently from worker w1" in str(problems[0])
 
 
 @given(st.dictionaries(st.text(max_size=30), st.binary(max_size=50), max_size=5))

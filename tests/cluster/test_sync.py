@@ -181,7 +181,7 @@ async def test_a_store_that_lost_everything_gets_every_claim_back(
         assert build_view(cluster.records)[0].claims == claims
         assert one.seen == two.seen == [("w1", "a"), ("w2", "b")]
         assert all(seen.claims == claims and len(seen.endpoints) == 2 for seen in one.views[pictures - 1 :]), "no flap"
-        assert caplog.text.count("the store has lost what it knew") == 2
+        assert caplog.text.count("the store has lost its records") == 2
         await asyncio.sleep(2 * GRACE)
         assert one.views[-1].claims == claims
         assert len(one.seen) == 2
@@ -257,7 +257,7 @@ async def test_what_another_has_claimed_in_a_new_store_it_keeps(
         claims = build_view(cluster.records)[0].claims
         assert claims.holders[address] == "quicker.test"
         assert claims.vips["web.test"] != address, "no VIP is given twice"
-        assert "1 claims could not be given back" in caplog.text
+        assert "1 claims of a lost store cannot be restored" in caplog.text
 
 
 async def test_a_vip_that_has_moved_since_the_backup_that_was_put_back_stays_where_it_was(

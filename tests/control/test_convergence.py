@@ -106,7 +106,7 @@ class Cluster:
         return {sum(len(server.real_servers) for server in servers) for servers in planes}
 
     def passes(self) -> int:
-        return sum(worker.loop.figures.passes for worker in self.workers)
+        return sum(worker.loop.stats.passes for worker in self.workers)
 
 
 def ids(instances: Iterable[Instance]) -> list[str]:

@@ -22,7 +22,7 @@ def instance(id: str, drain: DrainReason | None = None, health: Health | None = 
 
 
 def seen(instances: list[Instance] | None, health: dict[str, Health], view: ClusterView = VIEW) -> ClusterView:
-    return LocalOverlay("w1").after(view, here(instances), of_w1(health)).picture()
+    return LocalOverlay("w1").after(view, here(instances), of_w1(health)).overlaid()
 
 
 def of_w1(health: dict[str, Health]) -> dict[EndpointKey, Health]:
@@ -100,6 +100,6 @@ def test_from_one_picture_to_the_next_it_comes_to_the_same_as_from_none(
         ordered = tuple(sorted(endpoints, key=lambda endpoint: (endpoint.id, endpoint.worker)))
         view = ClusterView(endpoints=ordered, health=health)
         local = local.after(view, here(instances), of_w1(probed))
-        assert local.picture() == LocalOverlay("w1").after(view, here(instances), of_w1(probed)).picture()
-        again = local.after(view, local.here, of_w1(probed))
+        assert local.overlaid() == LocalOverlay("w1").after(view, here(instances), of_w1(probed)).overlaid()
+        again = local.after(view, local.instances, of_w1(probed))
         assert (again.endpoints, again.verdicts) == (local.endpoints, local.verdicts)

@@ -76,7 +76,7 @@ async def test_an_endpoint_in_maintenance_is_neither_used_nor_asked() -> None:
         answers(bench, 1)
         await bench.passes(3)
         assert addresses(bench) == {"1", "2"}
-        with pytest.raises(ActionRefusedError, match="no container engine runs"):
+        with pytest.raises(ActionRefusedError, match="not run by a container engine"):
             await stopping.stop(id)
         with pytest.raises(ActionRefusedError, match="runs on this worker"):
             await stopping.maintain("nobody")

@@ -52,7 +52,7 @@ async def test_most_fail_at_once_and_the_last_half_stays(bench: Bench, caplog: p
         assert sum(e.kept for e in service.endpoints) == 2
         assert len(status.suspicions) == 2
         assert "service demo/web: 4 of 4 endpoints fail at once" in status.suspicions[0]
-        assert "what worker w1 asks: 4 of 4" in status.suspicions[1]
+        assert "endpoints that worker w1 probes: 4 of 4" in status.suspicions[1]
         assert "set probe.floor or [probes] floor to 0" in status.suspicions[0]
         told = [r for r in caplog.records if "fail at once" in r.getMessage()]
         assert [r.levelno for r in told] == [logging.ERROR] * 2, "each once, however often it is looked at"

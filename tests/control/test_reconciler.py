@@ -225,7 +225,7 @@ class TestTheLoop:
             await bench.passes(AUDIT + 1)
             assert bench.plane.table == wanted
             assert status_of(loop).repairs == 3
-            assert "repaired: somebody changed the data plane: bind VIP" in caplog.text
+            assert "repaired: the data plane was changed outside vipmesh: bind VIP" in caplog.text
             await bench.passes(3 * AUDIT)
             assert status_of(loop).repairs == 3
 
@@ -258,7 +258,7 @@ class TestTheLoop:
             await bench.passes(LOOK_AGAIN)
             assert bench.plane.table == before
             assert status_of(loop).repairs == 3
-            assert "repaired: somebody changed the data plane: add real server 10.2.0.1:80" in caplog.text
+            assert "repaired: the data plane was changed outside vipmesh: add real server 10.2.0.1:80" in caplog.text
 
     async def test_what_fails_for_good_is_tried_at_each_audit_and_told_once(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
@@ -269,13 +269,13 @@ class TestTheLoop:
             bench.source.say([instance(1)])
             await bench.passes()
             await bench.passes(AUDIT + 1)  # not at the very moment of one
-            tried = loop.figures.passes
+            tried = loop.stats.passes
             await bench.passes(3 * AUDIT)
-            assert loop.figures.passes == tried + 3
+            assert loop.stats.passes == tried + 3
             assert caplog.text.count("no memory") == 1
-            assert loop.figures.refusals["add_real_server"] == loop.figures.operations["add_real_server"] > 3
-            assert loop.figures.operations["bind_vip"] == 1
-            assert sum(loop.figures.pass_seconds.counts) == loop.figures.passes
+            assert loop.stats.refusals["add_real_server"] == loop.stats.operations["add_real_server"] > 3
+            assert loop.stats.operations["bind_vip"] == 1
+            assert sum(loop.stats.pass_seconds.counts) == loop.stats.passes
             assert status_of(loop).repairs == 0
 
     async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
@@ -308,7 +308,7 @@ class TestTheLoop:
         findings: list[list[str] | HostError] = [["ip_forward is 1, was 0"], [], ["ip_forward is 1, was 0"]]
 
         class Settings:
-            async def mend(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
+            async def repair(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
                 assert addresses == {"192.0.2.1"}
                 found = findings.pop(0) if findings else []
                 if isinstance(found, HostError):
@@ -416,7 +416,7 @@ class TestTheLoop:
             bench.source.say([instance(1)])
             await bench.passes()
             assert loop.peers.workers() == {"w2": RealKey("10.1.0.2", 9781)}
-            assert loop.peers.deaf() == {"w3"}, "and not this one, which listens as little"
+            assert loop.peers.non_listening() == {"w3"}, "and not this one, which listens as little"
 
     async def test_word_of_a_changed_network_mends_before_the_audit(self, bench: Bench) -> None:
         async with bench.running():
@@ -434,7 +434,7 @@ class TestTheLoop:
                 bench.source.say([instance(n) for n in range(1, count + 1)])
             await bench.passes()
             assert len(next(iter(bench.real_servers().values()))) == 99
-            assert loop.figures.passes < 10
+            assert loop.stats.passes < 10
 
     async def test_a_refused_operation_is_told_and_tried_again_and_stops_nobody_else(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
@@ -464,7 +464,7 @@ class TestTheLoop:
             assert len(bench.zones[-1]) == 1
             assert status_of(loop).frozen == ("ip_vs was unloaded; modprobe ip_vs",)
             assert caplog.text.count("modprobe ip_vs") == 1
-            assert loop.figures.stalls > 0
+            assert loop.stats.stalls > 0
             bench.plane.gone = None
             await bench.passes(AUDIT + 1)
             assert bench.zones[-1] == {}

@@ -79,7 +79,10 @@ async def test_a_port_that_is_taken_is_told_and_only_fatal_if_it_was_asked_for(
         taken.bind(("10.1.0.1", DEFAULT_PEER_PORT))
         taken.listen()
         assert (await open_peer_endpoint(settings())).listens is None
-        assert "its loss is noticed when its lease ends; set [peers] listen to another port" in caplog.text
+        assert (
+            "the loss of this worker is noticed only when its lease ends; set [peers] listen to another port"
+            in caplog.text
+        )
         with pytest.raises(
             PeerEndpointError, match=r"\[peers\] listen: cannot listen on 10.1.0.1:9781 .*; set \[peers\]"
         ):

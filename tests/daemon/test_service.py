@@ -93,7 +93,7 @@ async def test_settings_with_a_mistake_change_nothing(parts: Parts, caplog: pyte
         service.reload()
     assert (parts.reloads, len(parts.settings)) == (0, 1)
     assert "did you mean [dns] listen?" in caplog.text
-    assert "the settings stay as they were" in caplog.text
+    assert "the settings are not applied; the previous ones stay in force" in caplog.text
 
 
 async def test_settings_with_which_nothing_starts_give_way_to_the_old_ones(
@@ -106,7 +106,7 @@ async def test_settings_with_which_nothing_starts_give_way_to_the_old_ones(
         service.reload()
         await parts.news.wait()
     assert [settings.dns_ttl for settings in parts.settings] == [5, 5]
-    assert "the pool overlaps a route; choose another; back to the settings before" in caplog.text
+    assert "the pool overlaps a route; choose another; the previous settings are used again" in caplog.text
 
 
 async def test_at_the_first_start_there_is_nothing_to_go_back_to(parts: Parts) -> None:

@@ -48,7 +48,7 @@ def test_nobody_to_tell_is_no_trouble_and_one_that_is_gone_is_told_in_the_log(ca
     SystemdNotifier({}).ready("worker w1")
     assert caplog.text == ""
     SystemdNotifier({"NOTIFY_SOCKET": "/nonexistent/notify"}).stopping()
-    assert "the service manager at /nonexistent/notify cannot be told" in caplog.text
+    assert "the service manager at /nonexistent/notify cannot be notified" in caplog.text
 
 
 @pytest.mark.looptime

@@ -79,10 +79,10 @@ class Worker:
         # all of it goes first: what is asked for next shall not meet connections to the last endpoint
         for wanted in (Table({}, table.vips), table):
             assert not await self._plane.apply(diff_tables(await self._plane.read(), wanted))
-        await self.mend()
+        await self.repair()
 
-    async def mend(self) -> list[str]:
-        return await self._nat.mend(ADDRESSES, CLAIMS)
+    async def repair(self) -> list[str]:
+        return await self._nat.repair(ADDRESSES, CLAIMS)
 
 
 def delete_rule(chain: str, text: str, table: str = "ip vipmesh") -> None:
@@ -140,7 +140,7 @@ class SourceNatContract(ABC):
         delete_rule("translated", f'comment "{way.rule}"')
         assert await lost(lab, way.client, where)
 
-        assert await worker.mend() == CHANGED
+        assert await worker.repair() == CHANGED
         assert await ask(lab, way.client, where) == way.seen
 
     @VIP_AND_PUBLISHED
@@ -193,7 +193,7 @@ class SourceNatContract(ABC):
             await established.connect(TO_VIP)
             assert await established.seen_at() == seen
             run_command("nft", "delete", "table", "ip", "vipmesh")
-            assert await worker.mend() == ["nftables table ip vipmesh made"]
+            assert await worker.repair() == ["nftables table ip vipmesh made"]
             assert await established.seen_at() == seen
             established.close()
 

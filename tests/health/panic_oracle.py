@@ -70,7 +70,7 @@ def _members(view: ClusterView, asked: ProbeEvidence, floor: int) -> dict[Endpoi
         if probe is None or endpoint.drain is not None:
             continue
         percent = floor if probe.floor is None else probe.floor
-        judge = asked.judges.get(endpoint.key, endpoint.worker)
+        judge = asked.probers.get(endpoint.key, endpoint.worker)
         groups = FailureGroup(FailureGroupKind.SERVICE, endpoint.owner), FailureGroup(FailureGroupKind.WORKER, judge)
         if percent:
             found[endpoint.key] = _Member(endpoint, probe, percent, groups)

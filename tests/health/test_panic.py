@@ -266,7 +266,7 @@ def test_the_work_that_follows_changes_comes_to_what_a_look_at_everything_says(
                 seen = replace(seen, services=(replace(seen.services[0], probe=other), *seen.services[1:]))
             case "silence":
                 judges = {endpoint.key: "b" for endpoint in seen.endpoints if endpoint.worker == "a"}
-                asked = ProbeEvidence(judges={} if asked.judges else judges)
+                asked = ProbeEvidence(probers={} if asked.probers else judges)
             case "others":
                 there = view(others)
                 seen = ClusterView(there.services, there.endpoints, health=seen.health)

@@ -94,8 +94,8 @@ def test_a_worker_that_is_gone_is_remembered_for_a_while() -> None:
     gone.notice(both, only, "w1", 100.0)
     assert gone.silent(["w 2/x"]) == {"w 2/x"}
     assert [one.key for one in build_view(gone.records)[0].endpoints] == [("w 2/x", "a")]
-    assert not gone.listen(None, 100.0 + RETENTION - 1)
-    assert gone.listen(None, 100.0 + RETENTION)
+    assert not gone.tick(None, 100.0 + RETENTION - 1)
+    assert gone.tick(None, 100.0 + RETENTION)
     assert (gone.silent(["w 2/x"]), gone.records) == (frozenset(), {})
 
 
@@ -117,13 +117,13 @@ def test_an_endpoint_that_its_worker_withdraws_is_not_remembered() -> None:
 
 def test_words_lose_their_validity_while_the_store_is_away() -> None:
     gone = DepartedWorkers()
-    assert not gone.listen("away", 100.0)
-    assert not gone.listen("away", 100.0 + VERDICT_VALIDITY - 0.1)
+    assert not gone.tick("away", 100.0)
+    assert not gone.tick("away", 100.0 + VERDICT_VALIDITY - 0.1)
     assert gone.silent(["w2", "w3"]) == frozenset()
-    assert gone.listen("away", 100.0 + VERDICT_VALIDITY)
-    assert not gone.listen("still away", 200.0)
+    assert gone.tick("away", 100.0 + VERDICT_VALIDITY)
+    assert not gone.tick("still away", 200.0)
     assert gone.silent(["w2", "w3"]) == {"w2", "w3"}
-    assert gone.listen(None, 201.0)
+    assert gone.tick(None, 201.0)
     assert gone.silent(["w2", "w3"]) == frozenset()
 
 

@@ -76,16 +76,16 @@ def test_networks_of_a_set_never_overlap(networks: list[Any]) -> None:
 async def test_it_is_made_mended_and_removed_and_nothing_else_is_touched(network: None) -> None:
     run_command("nft", "-f", "-", given="table ip theirs { chain c { type nat hook postrouting priority srcnat; }; }")
     nat = Masquerade(POOL)
-    assert await nat.mend(OWN, CLAIMS) == ["nftables table ip vipmesh made"]
-    assert await nat.mend(OWN, CLAIMS) == []
+    assert await nat.repair(OWN, CLAIMS) == ["nftables table ip vipmesh made"]
+    assert await nat.repair(OWN, CLAIMS) == []
 
     run_command("nft", "flush", "chain", "ip", "vipmesh", "translated")
-    assert await nat.mend(OWN, CLAIMS) == ["nftables table ip vipmesh was changed"]
+    assert await nat.repair(OWN, CLAIMS) == ["nftables table ip vipmesh was changed"]
     assert "masquerade" in run_command("nft", "list", "table", "ip", "vipmesh")
     run_command("nft", "delete", "table", "ip", "vipmesh")
-    assert await nat.mend(OWN, CLAIMS) == ["nftables table ip vipmesh made"]
+    assert await nat.repair(OWN, CLAIMS) == ["nftables table ip vipmesh made"]
 
-    assert await Masquerade(POOL).mend(OWN, CLAIMS) == [], "a restarted daemon finds what it needs"
+    assert await Masquerade(POOL).repair(OWN, CLAIMS) == [], "a restarted daemon finds what it needs"
     assert tables() == ["ip theirs", "ip vipmesh"]
     assert await nat.remove() == ["delete nftables table ip vipmesh"]
     assert await nat.remove() == []
@@ -94,9 +94,9 @@ async def test_it_is_made_mended_and_removed_and_nothing_else_is_touched(network
 
 async def test_it_follows_ports_addresses_and_networks_without_a_word(network: None) -> None:
     nat = Masquerade(POOL, [ip_network("10.5.0.0/24"), ip_network("fd00:5::/64")])
-    await nat.mend(frozenset(), Claims())
+    await nat.repair(frozenset(), Claims())
     run_ip("link add br0 type bridge", "address add 10.2.0.254/24 dev br0", "link set br0 up")
-    assert await nat.mend(OWN, CLAIMS) == []
+    assert await nat.repair(OWN, CLAIMS) == []
     listed = run_command("nft", "list", "table", "ip", "vipmesh")
     for words in ("{ 30080 }", "{ 30053 }", "{ 192.0.2.1 }", "{ 10.2.0.0/24, 10.5.0.0/24 }"):
         assert words in listed
@@ -106,7 +106,7 @@ async def test_without_nft_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr("mesh.util.nft.ADMIN_PATH", "/nonexistent")
     with pytest.raises(HostError, match="`apt-get install nftables`"):
-        await Masquerade(POOL).mend(OWN, CLAIMS)
+        await Masquerade(POOL).repair(OWN, CLAIMS)
 
 
 async def test_without_the_right_the_error_says_so() -> None:

@@ -147,7 +147,7 @@ def _with_port(view: ClusterView, place: TraceScope) -> tuple[Service, ...]:
 def _own_addresses(evidence: DetailedSnapshot) -> frozenset[str]:
     """Return the worker's own addresses, on which published ports answer."""
     plan = evidence.observed.plan
-    return frozenset(address for part in (plan.parts.values() if plan else ()) for address in part.grounds.own)
+    return frozenset(address for part in (plan.parts.values() if plan else ()) for address in part.inputs.own)
 
 
 # ------------------------------------------------------------------------------------------------- no request path

@@ -119,7 +119,7 @@ class ServiceTracer:
         plan = self._evidence.observed.plan
         part = plan.parts.get(service.owner) if plan is not None else None
         groups: dict[tuple[bool, int, Transport], list[VirtualKey]] = {}
-        for key, container_port in virtual_keys(part.grounds) if part is not None else ():
+        for key, container_port in virtual_keys(part.inputs) if part is not None else ():
             published = part is not None and key.address != part.vip
             if place.has(key):
                 groups.setdefault((published, container_port, key.transport), []).append(key)

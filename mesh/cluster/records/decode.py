@@ -1,6 +1,6 @@
-"""One record of the store -> what it says. Pure.
+"""Decodes the records of the store. Pure.
 
-A record that cannot be understood, or that no kernel could take, is a problem to tell, never an exception.
+A record that cannot be decoded, or that no kernel could take, is returned as a problem, never raised as an exception.
 """
 
 from functools import lru_cache
@@ -17,36 +17,36 @@ from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Ser
 T = TypeVar("T")
 
 MAX_CACHED_SERVICES = 16384
-"""Different services that are read once, whoever declares them."""
+"""Distinct service declarations that are decoded only once, however many workers write them."""
 
 
 class VipRecord(msgspec.Struct, frozen=True):
-    """Value of `claims/services`."""
+    """The value of `claims/services`."""
 
     vip: Address
 
 
 class VipHolderRecord(msgspec.Struct, frozen=True):
-    """Value of `claims/vips`."""
+    """The value of `claims/vips`."""
 
     name: Name
 
 
 class NameOwnerRecord(msgspec.Struct, frozen=True):
-    """Value of `claims/names`."""
+    """The value of `claims/names`."""
 
     owner: str
 
 
 class PortRecord(msgspec.Struct, frozen=True):
-    """Value of `claims/ports`."""
+    """The value of `claims/ports`."""
 
     name: Name
     container_port: int
 
 
 class DaemonRecord(msgspec.Struct, frozen=True):
-    """Value of `workers/<worker>/daemon`."""
+    """The value of `workers/<worker>/daemon`."""
 
     version: str
     session: str
@@ -54,11 +54,11 @@ class DaemonRecord(msgspec.Struct, frozen=True):
 
 
 class VerdictRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Value of `health`."""
+    """The value of `health`."""
 
     health: Health
     kept: bool = False
-    """It stays in traffic although it is unhealthy: too many have failed at once."""
+    """Whether it stays in traffic although it is unhealthy, since too many fail at once."""
     held_back: bool = False
 
 
@@ -70,7 +70,7 @@ class ServiceVipClaim(NamedTuple):
 
 
 class VipHolderClaim(NamedTuple):
-    """The same, seen from the VIP."""
+    """A VIP has this service: the claim of `ServiceVipClaim`, by address."""
 
     vip: Address
     name: Name
@@ -84,7 +84,7 @@ class NameClaim(NamedTuple):
 
 
 class PortClaim(NamedTuple):
-    """A published port is held; it leads to (service name, container port)."""
+    """A published port is held; it leads to a service name and container port."""
 
     port: tuple[Transport, int]
     leads_to: tuple[Name, int]
@@ -98,15 +98,15 @@ class ServiceDeclaration(NamedTuple):
 
 
 class EndpointVerdict(NamedTuple):
-    """What the probes of a worker say of an endpoint, of its own or of one whose worker is gone."""
+    """The health of an endpoint by the probes of a worker: its own worker, or one that probes for a departed worker."""
 
     worker: str
     endpoint: EndpointKey
-    said: VerdictRecord
+    record: VerdictRecord
 
 
 class DaemonPresence(NamedTuple):
-    """The daemon of a worker is there."""
+    """The daemon of a worker is registered."""
 
     worker: str
 
@@ -121,12 +121,14 @@ RecordFact: TypeAlias = (
     | DaemonPresence
     | Endpoint
 )
-"""What one record says."""
+"""The meaning of one record."""
 
 
 def decode_record(where: str, value: bytes, before: RecordFact | Problem | None = None) -> RecordFact | Problem | None:
-    """What the record with this key says. None: it is of a newer version, or of something else. `before`: what it said
-    until now, which saves taking the key of a verdict apart: most of what changes are verdicts.
+    """Decode the record with this key; None if it belongs to a newer version or to something else.
+
+    `before` is the former meaning of the record, or None. It saves parsing the key of a verdict: most changes are
+    verdicts.
     """
     try:
         if isinstance(before, EndpointVerdict):
@@ -141,13 +143,13 @@ def decode_record(where: str, value: bytes, before: RecordFact | Problem | None 
             Severity.ERROR,
             f"record {where}",
             f"it cannot be read: {error}",
-            "delete it or write it anew",
+            "delete it or write it again",
         )
     return fact
 
 
 def daemon_session(value: bytes) -> str | None:
-    """Which life of which daemon wrote this record of a daemon; None: none did, it is something else."""
+    """The session of the daemon that wrote this daemon record; None if it is not a daemon record."""
     try:
         return _read(value, DaemonRecord).session
     except (ValueError, RecursionError):
@@ -155,7 +157,7 @@ def daemon_session(value: bytes) -> str | None:
 
 
 def record_key(*parts: str) -> str:
-    """The parts between slashes, each percent-encoded where it holds anything odd."""
+    """Join the parts by slashes, each percent-encoded where needed."""
     return "/".join(quote(part, safe="") for part in parts)
 
 
@@ -191,7 +193,9 @@ def _held_port(transport: str, port: str, held: PortRecord) -> PortClaim:
 
 @lru_cache(MAX_CACHED_SERVICES)
 def _service(value: bytes) -> Service:
-    """Every worker that runs a service declares it, most in the same words: they are read once, and kept once."""
+    """Decode and keep each distinct declaration once: every worker that runs a service declares it, mostly with equal
+    bytes.
+    """
     return validate_service(_read(value, Service))
 
 

@@ -1,20 +1,20 @@
-"""The records of the store: which keys there are, and what their values mean.
+"""Encodes the records of the store: their keys and values.
 
 Values are JSON with a version, `"v": 1`. A reader ignores fields that it does not know, so that workers of two versions
-can share a store while one is rolled out. A record that cannot be understood, or that no kernel could take, is a
-problem to tell, never an exception: one broken record must not stop the others.
+can share a store during a rollout. A record that cannot be decoded, or that no kernel could take, is reported as a
+problem, never raised as an exception: one broken record must not stop the others.
 
     claims/services/<name>              {"vip"}                       the VIP of a service, for good
-    claims/vips/<address>               {"name"}                      the same, seen from the address: it is unique
+    claims/vips/<address>               {"name"}                      the service of a VIP, so that it is unique
     claims/names/<routing name>         {"owner"}
     claims/ports/<transport>/<port>     {"name", "container_port"}
     workers/<worker>/services/<owner>   a `Service`                   leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
-    workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last: the rest is there
-    health/<worker>/<id>                {"health"}                    leased; what its worker's probes say
-    health/<worker>/<owner>/<id>        {"health"}                    leased; in the place of an owner that is gone
+    workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last, after all others
+    health/<worker>/<id>                {"health"}                    leased; by the probes of its own worker
+    health/<worker>/<owner>/<id>        {"health"}                    leased; by another prober, for a departed owner
 
-Parts between slashes are percent-encoded where they hold a slash or anything odd.
+Parts between slashes are percent-encoded where they contain a slash or another special character.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,9 +40,9 @@ from mesh.model.view import ClusterView
 
 VERSION = 1
 MAX_CACHED_RECORDS = 4096
-"""Records of each kind that are not made again: of those that a worker writes, few change at a time."""
+"""Records of each kind that are not encoded again: few of a worker's records change at a time."""
 CLAIMS_PREFIX = "claims/"
-"""Where all of them are."""
+"""The key prefix of all claims."""
 
 
 def encode_service_claim(name: Name, vip: Address) -> dict[str, bytes]:
@@ -66,7 +66,7 @@ def encode_port_claim(transport: Transport, port: int, name: Name, container_por
 
 
 def own_prefixes(worker: str) -> tuple[str, ...]:
-    """Where the leased records of one worker are; nobody else writes there."""
+    """The key prefixes of the leased records of one worker; only this worker writes there."""
     return record_key("workers", worker) + "/", record_key("health", worker) + "/"
 
 
@@ -76,35 +76,36 @@ def encode_registration(worker: str, services: Iterable[Service], endpoints: Ite
 
 
 def encode_daemon(worker: str, version: str, session: str, listens: str | None = None) -> dict[str, bytes]:
-    """The record of the daemon itself: `session` differs after each start; `listens` is where it answers other workers
-    (`address:port`), or None if it does not."""
+    """The record of the daemon itself. `session` differs after each start; `listens` is the address of its peer
+    listener (`address:port`), or None if it has none.
+    """
     return {record_key("workers", worker, "daemon"): _value(DaemonRecord(version, session, listens))}
 
 
 def encode_verdict(
     worker: str, endpoint: EndpointKey, health: Health, *, kept: bool = False, held_back: bool = False
 ) -> tuple[str, bytes]:
-    """Key and value of the health that a worker's probes found for an endpoint, its own or one of a departed worker.
+    """The key and value of a probe result of this worker, for an own endpoint or one of a departed worker.
 
-    A pair and not a mapping of one record as its siblings: a worker writes thousands of them at once.
+    Returns a pair instead of a mapping with one record: a worker writes thousands of them at once.
     """
     return _judged(worker, endpoint), _verdict(health, kept, held_back)
 
 
 def worker_of(key: str) -> str | None:
-    """Whose leased record it is, percent-encoded; None: a claim."""
+    """The worker of a leased record, percent-encoded; None for a claim."""
     kind, _, rest = key.partition("/")
     return rest.partition("/")[0] if kind in ("workers", "health") else None
 
 
 def daemon_keys(records: Mapping[str, bytes]) -> Mapping[str, str]:
-    """The workers whose daemons are there, and how their names stand in keys."""
+    """The workers whose daemons are registered, each with its name as percent-encoded in keys."""
     found = (key.split("/")[1] for key in records if key.startswith("workers/") and key.endswith("/daemon"))
     return {unquote(worker): worker for worker in found}
 
 
 def build_view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
-    """The picture that the records give, and what could not be understood."""
+    """The view of these records, and the problems of records that could not be decoded."""
     return ViewBuilder().view(records)
 
 

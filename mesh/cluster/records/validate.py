@@ -1,4 +1,6 @@
-"""What no kernel could take is refused where it is read: another worker, or a hand, may have written it. Pure."""
+"""Refuses values that no kernel could take when they are read: another worker, or a person, may have written them.
+Pure.
+"""
 
 from ipaddress import IPv4Address, ip_address
 
@@ -8,7 +10,7 @@ _BROADCAST = IPv4Address("255.255.255.255")
 
 
 def validate_service(service: Service) -> Service:
-    """The same service. Raises ValueError."""
+    """Return the service. Raises ValueError."""
     if service.fixed_vip is not None:
         validate_address(service.fixed_vip)
     routed = [port for route in service.routes for port in (route.listen_port, route.container_port)]
@@ -20,7 +22,7 @@ def validate_service(service: Service) -> Service:
 
 
 def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
-    """The same endpoint. Raises ValueError."""
+    """Return the endpoint. Raises ValueError."""
     if endpoint.key != key:
         raise ValueError(f"it is about endpoint {endpoint.id} of worker {endpoint.worker}")
     validate_address(endpoint.address)
@@ -37,9 +39,11 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
 
 
 def validate_address(text: Address) -> Address:
-    """The same address: of one host, loopback included, which the proxy in user space serves. Raises ValueError.
+    """Return the address. It must be of one host; loopback is allowed, since the user-space proxy serves it. Raises
+    ValueError.
 
-    In its canonical form alone: a kernel tells it back in that one, and another would look like another server.
+    Only the canonical form is allowed: a kernel returns addresses in that form, and another would look like another
+    server.
     """
     address = ip_address(text)
     if address.is_unspecified or address.is_multicast or address == _BROADCAST or "%" in text:
@@ -50,7 +54,7 @@ def validate_address(text: Address) -> Address:
 
 
 def validate_port(number: int) -> int:
-    """The same port. Raises ValueError."""
+    """Return the port. Raises ValueError."""
     if not 1 <= number <= 65535:
         raise ValueError(f"{number} is not a port from 1 to 65535")
     return number

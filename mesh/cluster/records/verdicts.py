@@ -1,7 +1,8 @@
-"""What is said of the endpoints' health, and by whom. Pure.
+"""Resolves which published health counts for each endpoint. Pure.
 
-The own worker of an endpoint has the word. When it is gone, those that ask in its place have it: one that had an answer
-is enough. Until one of them has spoken, the last word of the own worker counts.
+The health published by an endpoint's own worker counts. When that worker is departed, the workers that probe in its
+place decide: one successful prober is enough. Until one of them has published a result, the last one of the own worker
+counts.
 """
 
 from dataclasses import replace
@@ -13,48 +14,48 @@ from mesh.model.view import ClusterView
 
 
 class RecordVerdicts:
-    """As the store's records have them, record by record."""
+    """Health verdicts from store records, updated one record at a time."""
 
     def __init__(self) -> None:
         self.health: PersistentMap[EndpointKey, Health] = PersistentMap()
-        """What counts now, as it was settled last."""
-        self._said: dict[EndpointKey, dict[str, EndpointVerdict]] = {}
-        """By endpoint and key of the record."""
+        """The health that counts, as of the last `settle`."""
+        self._facts: dict[EndpointKey, dict[str, EndpointVerdict]] = {}
+        """The verdicts by endpoint and key of the record."""
         self._doubled: dict[str, set[EndpointKey]] = {}
-        """By worker: its endpoints of which others say something too."""
+        """The endpoints of each worker for which other workers have published verdicts too."""
         self._workers: set[str] = set()
         self._kept: set[EndpointKey] = set()
         self._held_back: set[EndpointKey] = set()
         self._touched: set[EndpointKey] = set()
 
     def take(self, where: str, fact: EndpointVerdict | DaemonPresence) -> None:
-        """There is this record."""
+        """Add a record."""
         match fact:
             case DaemonPresence(worker):
                 self._workers.add(worker)
                 self._reconsider(worker)
             case EndpointVerdict(worker, endpoint, _):
-                self._said.setdefault(endpoint, {})[where] = fact
+                self._facts.setdefault(endpoint, {})[where] = fact
                 self._touched.add(endpoint)
                 if worker != endpoint[0]:
                     self._doubled.setdefault(endpoint[0], set()).add(endpoint)
 
     def drop(self, where: str, fact: EndpointVerdict | DaemonPresence) -> None:
-        """There is no such record any more."""
+        """Remove a record."""
         match fact:
             case DaemonPresence(worker):
                 self._workers.discard(worker)
                 self._reconsider(worker)
             case EndpointVerdict(_, endpoint, _):
-                del self._said[endpoint][where]
+                del self._facts[endpoint][where]
                 self._touched.add(endpoint)
 
     def settle(self) -> frozenset[EndpointKey]:
-        """Work out what counts now; returns the endpoints whose health is another one than before."""
-        now_said: dict[EndpointKey, Health | None] = {}
+        """Recompute the health of touched endpoints; return the endpoints whose health has changed."""
+        settled: dict[EndpointKey, Health | None] = {}
         for endpoint in self._touched:
             counts = self._counts(endpoint)
-            now_said[endpoint] = None if counts is None else counts.health
+            settled[endpoint] = None if counts is None else counts.health
             self._kept.discard(endpoint)
             self._held_back.discard(endpoint)
             if counts is not None and counts.kept:
@@ -62,11 +63,11 @@ class RecordVerdicts:
             if counts is not None and counts.held_back:
                 self._held_back.add(endpoint)
         self._touched = set()
-        before, self.health = self.health, self.health.changed(now_said)
-        return frozenset(endpoint for endpoint, said in now_said.items() if before.get(endpoint) is not said)
+        before, self.health = self.health, self.health.changed(settled)
+        return frozenset(endpoint for endpoint, health in settled.items() if before.get(endpoint) is not health)
 
-    def told(self, view: ClusterView, before: ClusterView) -> ClusterView:
-        """The view with what was settled; what is as `before` is the same object."""
+    def applied_to(self, view: ClusterView, before: ClusterView) -> ClusterView:
+        """The view with the health of the last `settle`; parts that equal `before` are the same objects."""
         return replace(
             view,
             health=self.health,
@@ -79,13 +80,13 @@ class RecordVerdicts:
         self._touched |= self._doubled.get(worker, set())
 
     def _counts(self, endpoint: EndpointKey) -> VerdictRecord | None:
-        said = self._said.get(endpoint)
-        if not said:
-            self._said.pop(endpoint, None)
+        facts = self._facts.get(endpoint)
+        if not facts:
+            self._facts.pop(endpoint, None)
             self._doubled.get(endpoint[0], set()).discard(endpoint)
             return None
-        own = next((fact.said for fact in said.values() if fact.worker == endpoint[0]), None)
-        others = [said[where].said for where in sorted(said) if said[where].worker != endpoint[0]]
+        own = next((fact.record for fact in facts.values() if fact.worker == endpoint[0]), None)
+        others = [facts[where].record for where in sorted(facts) if facts[where].worker != endpoint[0]]
         if not others or endpoint[0] in self._workers:
             return own
-        return next((word for word in others if word.health is Health.HEALTHY), others[0])
+        return next((verdict for verdict in others if verdict.health is Health.HEALTHY), others[0])

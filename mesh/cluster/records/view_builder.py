@@ -1,9 +1,9 @@
-"""The records of the store -> one picture after another, each made from what has changed since the last.
+"""Builds the cluster view from the records of the store, incrementally.
 
-Among ten thousand endpoints a verdict changes; to look at all records for it would take tens of milliseconds on every
-worker, and that is what the change would wait for. So the reader keeps what the records said and puts right what a
-changed record touches. Whatever a picture has in common with the last one is the same object in both: the plan, the
-probes and the names compare by identity first. Whichever way a picture is reached, it is the same picture. Pure.
+If one verdict among ten thousand endpoints changes, reading all records would take tens of milliseconds on every worker
+and delay the change by as much. So the builder keeps the decoded records and updates what a changed record touches.
+Parts that a view has in common with the last one are the same objects: plan, probes and names compare by identity
+first. A view does not depend on the order of changes that led to it. Pure.
 """
 
 from bisect import bisect_left
@@ -31,14 +31,14 @@ from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
 _ClaimFact: TypeAlias = ServiceVipClaim | VipHolderClaim | NameClaim | PortClaim
 _EndpointOrder: TypeAlias = tuple[str, str]
-"""Id and worker of an endpoint: what pictures are ordered by."""
+"""The ID and worker of an endpoint: the order of endpoints in a view."""
 
 _FEW = 50
-"""So many endpoints that come and go are sorted in one by one; with more of them all are sorted anew."""
+"""Up to this many changed endpoints are inserted one by one; for more of them all endpoints are sorted again."""
 
 
 class ViewBuilder:
-    """Of one store. A record that has not changed is not decoded again and stays the same object."""
+    """Builds the views of one store. A record that has not changed is not decoded again and stays the same object."""
 
     # Over 12 attributes: one index for each question that a view answers. All of them follow the same records and
     # change together with each record; claims and verdicts, which need no other index, are in `_ClaimRecords` and
@@ -48,31 +48,31 @@ class ViewBuilder:
         self._known: dict[str, tuple[bytes, RecordFact | Problem | None]] = {}
         self._claims = _ClaimRecords()
         self._declared: dict[str, dict[str, ServiceDeclaration]] = {}
-        """By owner and key."""
+        """The declarations by owner and key."""
         self._first: dict[str, Service] = {}
-        """By owner: the declaration that counts."""
+        """The declaration that counts, by owner."""
         self._broken: dict[str, Problem] = {}
         self._conflicts: dict[str, dict[str, Problem]] = {}
-        """By owner and key."""
+        """The problems of differing declarations, by owner and key."""
         self._by_key: PersistentMap[EndpointKey, Endpoint] = PersistentMap()
         self._order: list[_EndpointOrder] = []
         self._ordered: list[Endpoint] = []
         self._members: dict[str, dict[_EndpointOrder, Endpoint]] = {}
-        """By owner."""
-        self._words = RecordVerdicts()
+        """The endpoints by owner."""
+        self._verdicts = RecordVerdicts()
         self._groups: PersistentMap[str, EndpointGroup] = PersistentMap()
-        self._view = ClusterView(health=self._words.health).with_index(self._groups)
+        self._view = ClusterView(health=self._verdicts.health).with_index(self._groups)
         self._problems: tuple[Problem, ...] = ()
         self._touched = _ChangedParts()
 
     def view(self, records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem, ...]]:
-        """The picture of exactly these records, and what could not be understood."""
+        """The view of exactly these records, and the problems of records that could not be decoded."""
         known = self._known
         changes: dict[str, bytes | None] = {k: v for k, v in records.items() if k not in known or known[k][0] != v}
         return self.follow(changes | dict.fromkeys(known.keys() - records.keys()))
 
     def follow(self, changes: Mapping[str, bytes | None]) -> tuple[ClusterView, tuple[Problem, ...]]:
-        """The picture after these records have become what is given here; None: there is no such record any more."""
+        """The view after these records have changed to the given values; None for a record that was removed."""
         for where, value in changes.items():
             before = self._known.get(where)
             if (None if before is None else before[0]) == value:
@@ -85,7 +85,7 @@ class ViewBuilder:
                 self._known[where] = (value, fact)
                 self._take(where, fact)
         if self._touched.anything:
-            self._view = self._picture()
+            self._view = self._build_view()
             self._touched = _ChangedParts()
         return self._view, self._problems
 
@@ -95,9 +95,9 @@ class ViewBuilder:
         self._touch(fact, is_there=True)
         match fact:
             case Endpoint():
-                self._members.setdefault(fact.owner, {})[_place(fact)] = fact
+                self._members.setdefault(fact.owner, {})[_order_key(fact)] = fact
             case EndpointVerdict() | DaemonPresence():
-                self._words.take(where, fact)
+                self._verdicts.take(where, fact)
             case ServiceDeclaration(_, service):
                 self._declared.setdefault(service.owner, {})[where] = fact
             case Problem():
@@ -111,9 +111,9 @@ class ViewBuilder:
         self._touch(fact, is_there=False)
         match fact:
             case Endpoint():
-                del self._members[fact.owner][_place(fact)]
+                del self._members[fact.owner][_order_key(fact)]
             case EndpointVerdict() | DaemonPresence():
-                self._words.drop(where, fact)
+                self._verdicts.drop(where, fact)
             case ServiceDeclaration(_, service):
                 del self._declared[service.owner][where]
             case Problem():
@@ -131,7 +131,7 @@ class ViewBuilder:
                 touched.endpoints[fact.key] = fact if is_there else None
                 touched.groups.add(fact.owner)
             case EndpointVerdict() | DaemonPresence():
-                pass  # the words themselves know
+                pass  # `RecordVerdicts` tracks its own changes
             case ServiceDeclaration(_, service):
                 touched.owners.add(service.owner)
             case Problem():
@@ -143,19 +143,19 @@ class ViewBuilder:
 
     # -------------------------------------------------------------------------------------- what follows from them
 
-    def _picture(self) -> ClusterView:
+    def _build_view(self) -> ClusterView:
         touched, before = self._touched, self._view
-        claims = self._claims.picture(before.claims) if touched.claims else before.claims
+        claims = self._claims.claims(before.claims) if touched.claims else before.claims
         services = self._services() if touched.owners else before.services
         if touched.problems or touched.owners:
-            told = {**self._broken, **{k: p for each in self._conflicts.values() for k, p in each.items()}}
-            self._problems = tuple(told[where] for where in sorted(told))
+            problems = {**self._broken, **{k: p for each in self._conflicts.values() for k, p in each.items()}}
+            self._problems = tuple(problems[where] for where in sorted(problems))
         endpoints = self._endpoints_in_order() if touched.endpoints else before.endpoints
-        changed = self._words.settle()
+        changed = self._verdicts.settle()
         owners = touched.groups | {e.owner for key in changed if (e := self._by_key.get(key)) is not None}
         self._groups = self._groups.changed({owner: self._grouped(owner) for owner in owners})
         view = ClusterView(services, endpoints, claims)
-        return self._words.told(view, before).with_index(self._groups, self._by_key)
+        return self._verdicts.applied_to(view, before).with_index(self._groups, self._by_key)
 
     def _services(self) -> tuple[Service, ...]:
         moved = False
@@ -179,8 +179,8 @@ class ViewBuilder:
         touched = self._touched.endpoints
         self._by_key = self._by_key.changed(touched)
         if len(touched) > _FEW:
-            self._ordered = sorted(self._by_key.values(), key=_place)
-            self._order = [_place(endpoint) for endpoint in self._ordered]
+            self._ordered = sorted(self._by_key.values(), key=_order_key)
+            self._order = [_order_key(endpoint) for endpoint in self._ordered]
             return tuple(self._ordered)
         for (worker, id), endpoint in touched.items():
             place = id, worker
@@ -200,26 +200,26 @@ class ViewBuilder:
     def _grouped(self, owner: str) -> EndpointGroup | None:
         members = self._members[owner]
         if members:
-            return group_endpoints((members[place] for place in sorted(members)), self._words.health)
+            return group_endpoints((members[place] for place in sorted(members)), self._verdicts.health)
         del self._members[owner]
         return None
 
 
 class _ChangedParts:
-    """What the next picture has to be made anew of."""
+    """The parts that the next view must compute again."""
 
     def __init__(self) -> None:
         self.anything = self.claims = self.problems = False
         self.owners: set[str] = set()
-        """Of services."""
+        """Owners of services."""
         self.endpoints: dict[EndpointKey, Endpoint | None] = {}
-        """None: gone."""
+        """Changed endpoints; None for one that was removed."""
         self.groups: set[str] = set()
-        """Owners of endpoints that came, went or changed."""
+        """Owners of endpoints that were added, removed or changed."""
 
 
 class _ClaimRecords:
-    """What they are now. Each is one record's: `decode_record` knows one spelling of a key."""
+    """The current claims. Each key belongs to one record, since `decode_record` accepts one spelling of a key."""
 
     def __init__(self) -> None:
         self._vips: dict[Name, Address] = {}
@@ -249,12 +249,12 @@ class _ClaimRecords:
             case PortClaim(port, _):
                 del self._ports[port]
 
-    def picture(self, before: Claims) -> Claims:
+    def claims(self, before: Claims) -> Claims:
         now = Claims(dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders))
         return before if now == before else now
 
 
-def _place(endpoint: Endpoint) -> _EndpointOrder:
+def _order_key(endpoint: Endpoint) -> _EndpointOrder:
     return endpoint.id, endpoint.worker
 
 
@@ -263,6 +263,6 @@ def _conflict(first: ServiceDeclaration, other: ServiceDeclaration) -> Problem:
         Code.LABELS_DIFFER_BETWEEN_INSTANCES,
         Severity.WARNING,
         f"service {first.service.owner}",
-        f"worker {other.worker} declares it otherwise than worker {first.worker}, whose labels count",
+        f"worker {other.worker} declares it differently from worker {first.worker}, whose labels count",
         "give it the same labels on all workers",
     )

@@ -78,14 +78,14 @@ async def test_a_burst_of_verdicts_ends_with_one_table_everywhere(
 ) -> None:
     async with cluster(server.fresh(), placed) as workers:
         revision = (await workers[0].store.read()).revision
-        passes = sum(worker.loop.figures.passes for worker in workers)
+        passes = sum(worker.loop.stats.passes for worker in workers)
         for worker, instances in zip(workers, placed, strict=True):
             for instance in instances:
                 worker.finds({instance.id: Health.UNHEALTHY})
         await all_carry(workers, 0)
         assert {worker.loop.snapshots.digest() for worker in workers} == {await expected(workers[0])}
         assert (await workers[0].store.read()).revision - revision <= ALL / 4, "of each worker's many are one"
-        assert sum(worker.loop.figures.passes for worker in workers) - passes <= ALL * WORKERS / 4
+        assert sum(worker.loop.stats.passes for worker in workers) - passes <= ALL * WORKERS / 4
         for worker, instances in zip(workers, placed, strict=True):
             worker.finds({instance.id: Health.HEALTHY for instance in instances[:-1]})
         await all_carry(workers, ALL - WORKERS)

@@ -110,7 +110,7 @@ async def test_from_labels_to_a_connection_that_outlives_the_daemon(
         assert run_command("nft", "-a", "list", "table", "ip", "vipmesh_lb") == before, "a restart writes nothing"
 
         run_command("nft", "flush", "ruleset")
-        await successor.line("repaired: somebody changed the data plane: add virtual server", seconds=25)
+        await successor.line("repaired: the data plane was changed outside vipmesh: add virtual server", seconds=25)
         assert await ask_tcp(lab, web) in BACKENDS
         assert "masquerade" in run_command("nft", "list", "table", "ip", "vipmesh")
 

@@ -191,11 +191,11 @@ async def test_what_somebody_breaks_is_mended_and_told(
         before = await eventually(lambda: asyncio.to_thread(run_command, "ipvsadm", "-Sn"), is_complete)
 
         run_ip(f"address del {vip}/32 dev mesh0")
-        await daemon.line(f"repaired: somebody changed the data plane: bind VIP {vip}", seconds=9)
+        await daemon.line(f"repaired: the data plane was changed outside vipmesh: bind VIP {vip}", seconds=9)
         assert await ask_tcp(lab, web) in {"a", "b"}
 
         run_command("ipvsadm", "-C")
-        await daemon.line("repaired: somebody changed the data plane: add virtual server", seconds=20)
+        await daemon.line("repaired: the data plane was changed outside vipmesh: add virtual server", seconds=20)
         await eventually(lambda: asyncio.to_thread(run_command, "ipvsadm", "-Sn"), lambda text: text == before)
 
         conntrack.write_text("0")

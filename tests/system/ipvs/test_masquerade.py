@@ -66,7 +66,7 @@ class Worker:
         reals = {backend: RealServer(1, forwarding)}
         table = Table(dict.fromkeys((WEB, PUBLISHED), VirtualServer(real_servers=reals)), frozenset({WEB.address}))
         assert await self.plane.apply(diff_tables(await self.plane.read(), table)) == []
-        await self.nat.mend(frozenset({OWN, BRIDGE}), CLAIMS)
+        await self.nat.repair(frozenset({OWN, BRIDGE}), CLAIMS)
 
     async def close(self) -> None:
         await self.plane.close()
@@ -120,7 +120,7 @@ async def test_an_endpoint_elsewhere_needs_its_rule(lab: Lab, worker: Worker, ke
     delete_rules("endpoints elsewhere")
     with pytest.raises((TimeoutError, OSError)):
         await seen_from(lab.client(), key, MOMENT)
-    assert await worker.nat.mend(frozenset({OWN, BRIDGE}), CLAIMS) == ["nftables table ip vipmesh was changed"]
+    assert await worker.nat.repair(frozenset({OWN, BRIDGE}), CLAIMS) == ["nftables table ip vipmesh was changed"]
     assert await seen_from(lab.client(), key) == "10.3.0.254"
     await peers.close()
 

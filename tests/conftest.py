@@ -1,4 +1,4 @@
-"""What holds for all tests: nothing is skipped in CI, and a plugin leaks no event loop."""
+"""Rules for all tests: nothing is skipped in CI, and no plugin leaks an event loop."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A class that has grown over the limits says why it stays one class."""
+"""A class above the size limits has a reason for being one class."""
 
 import ast
 import re
@@ -50,7 +50,7 @@ def test_a_class_over_the_limits_has_its_reason_beside_it(folder: str) -> None:
     assert [where for where, reason in found if reason is None] == []
 
 
-def test_what_is_counted() -> None:
+def test_which_members_are_counted() -> None:
     wide = "class A:\n    def __init__(self, a, b, *, c, d, e, f, g, h):\n        self.a = a\n"
     many = "class B:\n    def f(self):\n" + "".join(f"        self.x{n} = {n}\n" for n in range(ATTRIBUTES + 1))
     small = "class C:\n    def __init__(self, a):\n        self.a = self.b = a\n        self.a += 1\n"

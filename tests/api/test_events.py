@@ -1,4 +1,4 @@
-"""What watchers are told: everything once, then what changed, and what goes through."""
+"""Events for watchers: everything once, then changes and traffic."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -40,11 +40,11 @@ def test_a_new_watcher_gets_everything_in_order() -> None:
     assert told[-1] == InitialStateEvent(4)
 
 
-def test_the_same_again_is_no_news() -> None:
+def test_an_unchanged_snapshot_sends_no_event() -> None:
     assert not list(changed_events(watcher_state(moment()), watcher_state(moment(12.0))))
 
 
-def test_only_what_has_changed_is_news() -> None:
+def test_only_changes_are_sent() -> None:
     before = watcher_state(moment())
     healed = replace(OBSERVED, probed={**OBSERVED.probed, (FACTS.worker, "a-2"): Health.HEALTHY})
     (service,) = changed_events(before, watcher_state(moment(observed=healed)))
@@ -58,7 +58,7 @@ def test_only_what_has_changed_is_news() -> None:
 
 
 @pytest.mark.parametrize("sequence", ["plain", "backwards", "with an empty one between"])
-def test_news_add_up_to_the_whole(sequence: str) -> None:
+def test_events_add_up_to_the_snapshot(sequence: str) -> None:
     moments = [
         moment(),
         moment(observed=replace(OBSERVED, view=replace(VIEW, services=VIEW.services[:2]))),
@@ -90,7 +90,7 @@ def test_news_add_up_to_the_whole(sequence: str) -> None:
         assert (known.worker, known.services) == (now.worker, now.services)
 
 
-def test_rates_are_between_two_looks() -> None:
+def test_rates_are_computed_between_two_snapshots() -> None:
     before = watcher_state(moment(10.0, traffic={A: TrafficCounters(100, 1000, 5000), B: TrafficCounters(7, 0, 0)}))
     found = traffic_event(
         before, moment(12.0, traffic={A: TrafficCounters(110, 3000, 5000), B: TrafficCounters(7, 0, 0)})
@@ -100,7 +100,7 @@ def test_rates_are_between_two_looks() -> None:
     assert (found.counted, found.opened, found.bytes_in) == (True, 5.0, 1000.0)
 
 
-def test_without_a_look_before_and_after_a_new_beginning_there_is_no_rate() -> None:
+def test_without_an_earlier_snapshot_or_after_a_counter_reset_there_is_no_rate() -> None:
     now = moment(12.0, traffic={A: TrafficCounters(3)})
     assert traffic_event(None, now) == TrafficEvent(0, (), counted=True)
     for former in (TrafficCounters(100), TrafficCounters(3, 1, 0), TrafficCounters(3, 0, 1)):
@@ -117,11 +117,11 @@ def test_a_data_plane_that_does_not_count_has_connections_and_no_rates() -> None
     assert (found.connections, found.counted, found.opened) == (3, False, None)
 
 
-def test_before_the_first_pass_nothing_goes_through() -> None:
+def test_before_the_first_pass_there_is_no_traffic() -> None:
     assert traffic_event(None, EventInput(WorkerSnapshot(FACTS), 1.0)) == TrafficEvent(0, (), counted=False)
 
 
-def test_a_virtual_server_that_is_not_in_the_plan_counts_for_nobody() -> None:
+def test_a_virtual_server_outside_the_plan_counts_for_no_service() -> None:
     stranger = VirtualKey("10.112.0.77", 80, Transport.TCP)
     found = traffic_event(None, replace(moment(), connections={(stranger, RealKey("10.2.0.1", 80)): 9}))
     assert found == TrafficEvent(0, (), counted=False)

@@ -1,4 +1,4 @@
-"""explain: the way of a request, and for everything that is not in the way the reason. Cases, one world each."""
+"""explain: the request path, and the reason for everything that is not on it. Each case has its own world."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,9 +34,9 @@ from mesh.model.service import (
 )
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.model.view import ClusterView
+from tests.builders import WEB_VIP, endpoint, service
 
 TCP, UDP = Transport.TCP, Transport.UDP
-VIP = "10.112.0.7"
 OWN = "192.0.2.11"
 HEALTHY, UNHEALTHY = Health.HEALTHY, Health.UNHEALTHY
 
@@ -47,16 +47,16 @@ WEB = Service(
     (PortPublication(8080, TCP, 30080),),
     probe=Probe(ProbeKind.HTTP, None, "/health"),
 )
-DB = Service("demo/db", "db.mesh.internal", (Route("db.mesh.internal", 53, UDP, 53),))
-ONE = Endpoint("web/" + "a" * 64, "demo/web", "w1", "10.2.0.1", name="web-1")
-TWO = Endpoint("web/" + "b" * 64, "demo/web", "w1", "10.2.0.2", weight=3, release="v2", name="web-2")
+DB = service("db.mesh.internal", listen_port=53, transport=UDP)
+ONE = endpoint("web/" + "a" * 64, name="web-1")
+TWO = endpoint("web/" + "b" * 64, address="10.2.0.2", weight=3, release="v2", name="web-2")
 FAR = Endpoint("web/" + "c" * 64, "demo/web", "w2", "10.2.0.3", name="web-3")
 STORE = Endpoint("db/0", "demo/db", "w1", "10.2.0.9")
 CLAIMS = Claims(
-    {"web.test": VIP, "db.mesh.internal": "10.112.0.8", "gone.test": "10.112.0.9"},
+    {"web.test": WEB_VIP, "db.mesh.internal": "10.112.0.8", "gone.test": "10.112.0.9"},
     {"web.test": "demo/web", "www.test": "demo/web", "db.mesh.internal": "demo/db"},
     {(TCP, 30080): ("web.test", 8080)},
-    {VIP: "web.test", "10.112.0.8": "db.mesh.internal", "10.112.0.9": "gone.test"},
+    {WEB_VIP: "web.test", "10.112.0.8": "db.mesh.internal", "10.112.0.9": "gone.test"},
 )
 GOOD = Verdict(True, "status 200", 0.01, at=98.0)
 BAD = Verdict(False, "refused", 0.002, at=97.0)
@@ -146,10 +146,10 @@ def emptied(table: Table) -> Table:
     return replace(table, virtual_servers={key: VirtualServer() for key in table.virtual_servers})
 
 
-OTHER = Service("other/web", "web.test", (Route("web.test", 81, TCP, 81),))
+OTHER = service("web.test", owner="other/web", listen_port=81)
 FIXED = replace(WEB, fixed_vip="10.112.0.8")
 DRAINED = {drain: replace(TWO, drain=drain) for drain in DrainReason}
-BOTH = f"{TCP}://{VIP}:80"
+BOTH = f"{TCP}://{WEB_VIP}:80"
 PORT = f"{TCP}://{OWN}:30080"
 
 CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
@@ -335,7 +335,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     (
         "a virtual server that the data plane refused",
         World(
-            left=without(VirtualKey(VIP, 80, TCP)),
+            left=without(VirtualKey(WEB_VIP, 80, TCP)),
             failures=(CodedText("add virtual server: no module", Code.OPERATION_REFUSED),),
         ),
         "web.test:80",
@@ -411,7 +411,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
 
 
 @pytest.mark.parametrize(("world", "asked", "causes", "text"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_what_is_not_in_the_way_has_its_reason(
+def test_every_endpoint_without_traffic_has_its_reason(
     world: World, asked: str, causes: list[tuple[str, Cause]], text: str
 ) -> None:
     explanation = world.explain(asked)
@@ -437,7 +437,7 @@ service web.test  (demo/web)
     the same endpoints as above"""
 
 
-def test_the_whole_way_of_a_name() -> None:
+def test_the_whole_request_path_of_a_name() -> None:
     world = World(endpoints=(ONE, TWO))
     assert world.explain("web.test").works
     said = "  GET http://10.2.0.2:8080/health: status 200, 2 s ago"
@@ -453,9 +453,9 @@ def test_the_whole_way_of_a_name() -> None:
         ("http://web.test/a/path?x=1", "name", ["web.test"]),
         ("db", "name", ["db.mesh.internal"]),
         ("udp://db:53", "name", ["db.mesh.internal"]),
-        (VIP, "vip", ["web.test"]),
-        (f"{VIP}:80", "vip", ["web.test"]),
-        (f"tcp://{VIP}:80", "vip", ["web.test"]),
+        (WEB_VIP, "vip", ["web.test"]),
+        (f"{WEB_VIP}:80", "vip", ["web.test"]),
+        (f"tcp://{WEB_VIP}:80", "vip", ["web.test"]),
         ("30080", "port", ["web.test"]),
         ("30080/tcp", "port", ["web.test"]),
         (f"{OWN}:30080", "port", ["web.test"]),
@@ -475,19 +475,19 @@ def test_the_whole_way_of_a_name() -> None:
         ("fd00::7", "nothing", []),
     ],
 )
-def test_whatever_a_user_has_at_hand_is_understood(asked: str, kind: str, services: list[str]) -> None:
+def test_any_identifier_of_a_user_is_understood(asked: str, kind: str, services: list[str]) -> None:
     explanation = World().explain(asked)
     assert (explanation.kind, [way.service for way in explanation.ways]) == (kind, services)
 
 
-def test_of_two_that_declare_a_name_the_holder_counts() -> None:
+def test_of_two_services_that_declare_a_name_the_holder_counts() -> None:
     world = World(services=(WEB, OTHER), endpoints=(ONE, replace(FAR, owner="other/web")))
     assert world.explain("web.test").works
     assert world.explain("demo/web").works
     assert not world.explain("other/web").works
 
 
-def test_a_port_shows_its_own_virtual_servers_alone_and_a_container_itself_alone() -> None:
+def test_a_port_shows_only_its_virtual_servers_and_a_container_only_itself() -> None:
     (way,) = World().explain("30080").ways
     assert [port.virtual_servers for port in way.ports] == [(PORT,)]
     (way,) = World().explain("http://web.test").ways
@@ -502,13 +502,13 @@ def test_round_robin_shares_do_not_follow_the_weights() -> None:
     assert [(real.weight, real.share) for real in way.ports[0].real_servers] == [(1, 0.5), (3, 0.5)]
 
 
-def test_what_is_gone_and_finishes_its_connections_is_shown() -> None:
+def test_removed_endpoints_that_finish_connections_are_shown() -> None:
     world = World(endpoints=(ONE,), left=with_real(RealKey("10.2.0.8", 8080), 0))
     assert "  0%  weight 0    10.2.0.8:8080           gone, its connections are finishing" in world.text("web.test")
     assert world.explain("web.test").works
 
 
-def test_before_the_store_has_answered_nothing_is_known() -> None:
+def test_before_the_first_view_the_state_is_unknown() -> None:
     explanation = explain(
         "web.test", DetailedSnapshot(WorkerSnapshot(WorkerFacts("1", "w1", "ipvs", "a test")), "mesh.internal")
     )
@@ -527,7 +527,7 @@ def test_before_the_store_has_answered_nothing_is_known() -> None:
         ),
     ],
 )
-def test_what_a_probe_asks(probe: Probe, text: str) -> None:
+def test_the_request_of_a_probe_is_shown(probe: Probe, text: str) -> None:
     assert text in World(services=(replace(WEB, probe=probe),), probed={}, verdicts={}).text("web-2")
 
 

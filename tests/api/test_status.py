@@ -1,4 +1,4 @@
-"""status: what people read and what programs get."""
+"""status: the text for people and the document for programs."""
 
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Notices, Problem, Severity
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
 from mesh.model.view import ClusterView
+from tests.builders import endpoint, service
 
 VIEW = ClusterView(
     services=(
@@ -23,11 +24,11 @@ VIEW = ClusterView(
             (Route("web.test", 80, Transport.TCP, 8080), Route("www.test", 80, Transport.TCP, 8080)),
             probe=Probe(ProbeKind.HTTP, None),
         ),
-        Service("other/web", "web.test", (Route("web.test", 81, Transport.TCP, 81),)),
+        service("web.test", owner="other/web", listen_port=81),
     ),
     endpoints=(
-        Endpoint("a", "demo/web", "w1", "10.2.0.1", port=18080),
-        Endpoint("b", "demo/web", "w1", "10.2.0.2", weight=3, release="v2"),
+        endpoint(port=18080),
+        endpoint("b", address="10.2.0.2", weight=3, release="v2"),
         Endpoint("c", "other/web", "w1", "10.2.0.3"),
     ),
     claims=Claims({"web.test": "10.112.0.7"}, {"web.test": "demo/web", "www.test": "demo/web"}),
@@ -95,21 +96,21 @@ the data plane refused:
 
 def test_an_endpoint_of_the_other_family_than_its_vip_does_not_serve() -> None:
     (web, _) = VIEW.services
-    there = replace(VIEW, services=(web,), endpoints=(*VIEW.endpoints[:1], Endpoint("b", "demo/web", "w1", "fd00::2")))
+    there = replace(VIEW, services=(web,), endpoints=(*VIEW.endpoints[:1], endpoint("b", address="fd00::2")))
     well = dict.fromkeys(HEALTH, Health.HEALTHY)
     (row,) = service_statuses(there, HealthStatus(well, well), make_plan(there, well))
     assert [(e.address, e.serving) for e in row.endpoints] == [("10.2.0.1", True), ("fd00::2", False)]
 
 
-def test_people_read_it_from_the_name_to_the_endpoints_and_what_is_wrong_last() -> None:
+def test_the_text_goes_from_names_to_endpoints_and_ends_with_problems() -> None:
     assert render_status(STATUS, NOTICES) == TEXT
 
 
-def test_programs_get_the_same_value_back() -> None:
+def test_the_document_survives_a_round_trip() -> None:
     assert msgspec.json.decode(msgspec.json.encode(STATUS), type=WorkerStatus) == STATUS
 
 
-def test_a_worker_without_services_says_so() -> None:
+def test_a_worker_without_services_is_reported_as_such() -> None:
     nothing_read = WorkerStatus("1", "w", "ipvs", "r", ())
     assert render_status(nothing_read, Notices()).endswith(
         "\n\nno services are known yet: no pass has ended since the start"

@@ -38,14 +38,14 @@ def lines(problems: list[Problem], file: Path) -> list[tuple[str, str, str]]:
     return [(str(p.where).removeprefix(f"{file}:"), str(p.severity), p.subject) for p in problems]
 
 
-def test_the_first_snippet_is_taken_as_it_stands(file: Path) -> None:
+def test_the_first_snippet_of_the_docs_is_accepted(file: Path) -> None:
     file.write_text(SNIPPET)
     assert [str(problem) for problem in checked(file)] == [
         f"{file}:5: warning: service server, label aliyun.scale: it is not handled yet; start the instances yourself"
     ]
 
 
-def test_the_example_is_taken() -> None:
+def test_the_example_is_accepted() -> None:
     assert {problem.severity for problem in checked(EXAMPLE)} == {Severity.WARNING}
 
 
@@ -79,7 +79,7 @@ services:
     assert problems[-1].where == f"{other}:1"
 
 
-def test_what_two_services_claim_is_refused_to_the_second(file: Path) -> None:
+def test_a_claim_of_two_services_is_refused_to_the_second(file: Path) -> None:
     file.write_text(
         """\
 services:
@@ -107,7 +107,7 @@ services:
     assert problems[2].reason == f"the name www.local is already claimed by service a ({file}:4)"
 
 
-def test_a_name_of_its_own_is_claimed_as_well(file: Path) -> None:
+def test_the_default_name_of_a_service_is_claimed_too(file: Path) -> None:
     file.write_text(
         """\
 services:
@@ -139,7 +139,7 @@ def test_variables_are_filled_in(file: Path) -> None:
     assert "a_b*" in checked(file, NAME="a_b*")[0].reason
 
 
-def test_a_broken_file_is_read_as_far_as_it_goes(file: Path) -> None:
+def test_a_broken_file_is_read_as_far_as_possible(file: Path) -> None:
     file.write_text("services:\n  a: {image: x}\n  a: {image: y}\n  b: {labels: {mesh.routing.port_80: '*'}}\n")
     assert lines(checked(file), file) == [
         ("3", "error", "the file"),
@@ -153,13 +153,13 @@ def test_a_syntax_error_has_line_and_column(file: Path) -> None:
     assert (problem.severity, problem.where) == (Severity.ERROR, f"{file}:2:7")
 
 
-def test_a_file_that_is_not_there_is_an_error(file: Path) -> None:
+def test_a_missing_file_is_an_error(file: Path) -> None:
     (problem,) = checked(file)
     assert (problem.severity, problem.where) == (Severity.ERROR, str(file))
     assert "No such file" in problem.reason
 
 
-def test_the_mistakes_in_the_label_reference_are_said_as_printed_there(
+def test_mistakes_in_the_label_reference_are_reported_as_documented(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (EXAMPLE.parents[2] / "docs" / "labels.md").read_text()

@@ -1,4 +1,4 @@
-"""doctor: from the facts of a host to findings, and whether the facts are those of this host."""
+"""doctor: findings from the facts of a host, and facts gathered from this host."""
 
 import os
 import socket
@@ -226,7 +226,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
 
 
 @pytest.mark.parametrize(("facts", "text", "findings"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_each_fault_is_found_with_what_mends_it(
+def test_each_fault_is_found_with_its_remedy(
     facts: dict[str, Any], text: str, findings: list[tuple[FindingLevel, str, str]]
 ) -> None:
     found = worst(replace(GOOD, **facts), asked(text))
@@ -237,7 +237,7 @@ def test_each_fault_is_found_with_what_mends_it(
         assert finding.mend or finding.level is HINT, "whoever reads of a fault reads how to mend it"
 
 
-def test_a_proxy_in_user_space_asks_nothing_of_the_kernel() -> None:
+def test_the_userspace_proxy_needs_no_kernel_features() -> None:
     bare = replace(GOOD, capabilities=frozenset(), nft=None, no_ipvs="none", no_nftables="none")
     settings = parse_settings(
         '[dataplane]\ndriver = "userspace"\n[dns]\nlisten = ["127.0.0.1:5353"]', {}, hostname="w1"
@@ -251,7 +251,7 @@ def test_a_proxy_in_user_space_asks_nothing_of_the_kernel() -> None:
     ]
 
 
-async def test_the_facts_are_those_of_this_host() -> None:
+async def test_facts_are_gathered_from_this_host() -> None:
     with socket.socket() as tcp, socket.socket(socket.AF_INET6) as v6:
         tcp.bind(("127.0.0.1", 0))
         tcp.listen()
@@ -271,7 +271,7 @@ async def test_the_facts_are_those_of_this_host() -> None:
     assert found.no_ipvs is None, "a pool on loopback does not look at it"
 
 
-async def test_a_store_and_an_engine_that_are_not_there(tmp_path: Path) -> None:
+async def test_a_missing_store_and_a_missing_engine(tmp_path: Path) -> None:
     text = f"""
         [vip]
         pool = "127.112.0.0/16"

@@ -1,4 +1,4 @@
-"""`vipmesh status` and `vipmesh explain` beside daemons of this version and of the one before."""
+"""`vipmesh status` and `vipmesh explain` with daemons of this and the previous version."""
 
 import threading
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def earlier() -> Iterator[str]:
     server.server_close()
 
 
-def test_explain_shows_what_a_daemon_of_the_version_before_answers(
+def test_explain_shows_the_response_of_a_daemon_of_the_previous_version(
     earlier: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["explain", "--admin", earlier, "web.test"]) == 1

@@ -14,11 +14,11 @@ from mesh.cli.top_view import TopBoard, TopRow, TopSnapshot, render_top
 WORKER = {"worker": "w1", "data_plane": "ipvs"}
 
 
-def endpoint(id: str, *, serving: bool = True, worker: str = "w1", name: str | None = None) -> dict[str, Any]:
+def endpoint_document(id: str, *, serving: bool = True, worker: str = "w1", name: str | None = None) -> dict[str, Any]:
     return {"id": id, "worker": worker, "name": name, "serving": serving}
 
 
-def service(name: str, *endpoints: Mapping[str, Any], vip: str | None = "10.112.0.7") -> dict[str, Any]:
+def service_document(name: str, *endpoints: Mapping[str, Any], vip: str | None = "10.112.0.7") -> dict[str, Any]:
     return {"name": f"{name}.test", "owner": f"demo/{name}", "vip": vip, "endpoints": list(endpoints)}
 
 
@@ -27,8 +27,13 @@ def flow(*services: ServiceTraffic, counted: bool = True, opened: float | None =
     return dataclasses.asdict(TrafficEvent(connections, services, counted, opened, opened, opened))
 
 
-WEB = service("web", endpoint("a", name="web-1"), endpoint("b", serving=False), endpoint("a", worker="w2"))
-DB = service("db", endpoint("c"))
+WEB = service_document(
+    "web",
+    endpoint_document("a", name="web-1"),
+    endpoint_document("b", serving=False),
+    endpoint_document("a", worker="w2"),
+)
+DB = service_document("db", endpoint_document("c"))
 BUSY = ServiceTraffic("demo/web", 7, {"w1/a": 4, "w2/a": 2, "w9/gone": 1}, 12.25, 1500.0, 2_340_000.0)
 
 
@@ -41,7 +46,7 @@ def told(*events: tuple[str, Mapping[str, Any]]) -> TopSnapshot:
 EVERYTHING = [("worker", WORKER), ("service", DB), ("service", WEB), ("ready", {"services": 2})]
 
 
-def test_the_busiest_comes_first_with_the_names_of_its_endpoints() -> None:
+def test_the_busiest_service_is_listed_first_with_the_names_of_its_endpoints() -> None:
     top = told(*EVERYTHING, ("flow", flow(BUSY)))
     assert top.services == (
         TopRow(
@@ -78,18 +83,18 @@ db.test                          10.112.0.7         1 of 1            0        0
 
 
 @pytest.mark.parametrize("counted", [False, True])
-def test_what_is_not_counted_or_not_known_yet_is_a_dash(counted: bool) -> None:
+def test_missing_numbers_are_shown_as_a_dash(counted: bool) -> None:
     top = told(*EVERYTHING, ("flow", flow(counted=counted, opened=None)))
     assert [(row.opened, row.bytes_in, row.bytes_out) for row in top.services] == [(None, None, None)] * 2
     assert render_top(top, 110, 20)[-1].endswith("0        -        -        -")
 
 
-def test_what_is_gone_changed_or_refused() -> None:
+def test_removed_changed_and_refused_entries() -> None:
     board = TopBoard()
     for name, event in EVERYTHING:
         assert board.take(name, event) is None
     board.take("gone", {"owner": "demo/web"})
-    board.take("service", service("db", vip=None))
+    board.take("service", service_document("db", vip=None))
     board.take("something newer", {"x": 1})
     top = board.take("flow", flow())
     assert top is not None
@@ -104,7 +109,7 @@ def test_nothing_is_shown_before_everything_is_known() -> None:
     assert board.take("flow", flow()) is None
 
 
-def test_it_reads_what_the_api_sends() -> None:
+def test_it_reads_events_of_the_api() -> None:
     assert {"worker", "service", "gone", "flow", "ready"} == set(EVENT_NAMES.values())
 
 
@@ -112,7 +117,7 @@ TEXT = st.text(max_size=60)
 
 
 @given(
-    st.lists(st.builds(service, TEXT, st.builds(endpoint, TEXT)), max_size=8),
+    st.lists(st.builds(service_document, TEXT, st.builds(endpoint_document, TEXT)), max_size=8),
     st.lists(st.tuples(TEXT, st.integers(0, 10**9), st.floats(0, 1e15)), max_size=4),
     st.integers(1, 200),
     st.integers(5, 40),

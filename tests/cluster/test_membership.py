@@ -1,4 +1,4 @@
-"""A worker whose lease has ended while it answers the others: what they keep of it, and for how long."""
+"""A worker whose lease has ended while it still answers pings: which of its records others keep, and for how long."""
 
 import asyncio
 from itertools import groupby
@@ -19,7 +19,7 @@ def cluster() -> MemoryCluster:
     return MemoryCluster()
 
 
-async def test_who_answers_stays_without_a_gap_until_it_is_back_in_the_store(cluster: MemoryCluster) -> None:
+async def test_a_worker_that_answers_stays_without_a_gap_until_it_is_back_in_the_store(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         two.offers("a")
         one.met = {"w2"}
@@ -36,7 +36,7 @@ async def test_who_answers_stays_without_a_gap_until_it_is_back_in_the_store(clu
         assert [ids for ids, _ in groupby(seen)] == [["a"], ["a", "bb"]], "nothing in between"
 
 
-async def test_who_does_not_answer_is_gone_with_its_lease(cluster: MemoryCluster) -> None:
+async def test_a_worker_that_does_not_answer_is_removed_with_its_lease(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         two.offers("a")
         await asyncio.sleep(1)
@@ -46,7 +46,7 @@ async def test_who_does_not_answer_is_gone_with_its_lease(cluster: MemoryCluster
         assert one.share.peer_addresses == {}
 
 
-async def test_who_answers_no_more_is_dropped_when_that_is_told(cluster: MemoryCluster) -> None:
+async def test_a_worker_that_stops_answering_is_dropped_at_the_next_review(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         two.offers("a")
         one.met = {"w2"}
@@ -60,7 +60,7 @@ async def test_who_answers_no_more_is_dropped_when_that_is_told(cluster: MemoryC
         assert one.seen == []
 
 
-async def test_what_a_worker_stops_offering_is_no_lost_lease(cluster: MemoryCluster) -> None:
+async def test_a_withdrawn_endpoint_is_not_a_lost_lease(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         two.offers("a")
         one.met = {"w2"}
@@ -71,7 +71,7 @@ async def test_what_a_worker_stops_offering_is_no_lost_lease(cluster: MemoryClus
         assert one.share.unleased == frozenset()
 
 
-def test_another_life_of_the_store_says_nothing_about_leases() -> None:
+def test_a_new_store_incarnation_ends_no_lease() -> None:
     daemon = {"workers/w2/daemon": b'{"listens":"10.1.0.2:9781"}', "workers/w2/endpoints/a": b"{}"}
     before = StoreSnapshot(1, daemon, "one")
     there = Membership().after(before, None, "w1")
@@ -98,11 +98,11 @@ def test_another_life_of_the_store_says_nothing_about_leases() -> None:
         (b'{"listens":"\xff"}', None),
     ],
 )
-def test_where_a_worker_answers(value: bytes, place: RealKey | None) -> None:
+def test_the_listen_address_of_a_worker(value: bytes, place: RealKey | None) -> None:
     assert listen_addresses({"workers/w%2F2/daemon": value}) == ({} if place is None else {"w/2": place})
 
 
-def test_only_daemons_are_asked() -> None:
+def test_only_daemon_records_have_listen_addresses() -> None:
     value = b'{"listens":"10.1.0.2:9781"}'
     assert (
         listen_addresses(

@@ -1,4 +1,4 @@
-"""A second daemon with the name of this one: which of the two is the newer, and when it is gone."""
+"""A second daemon with the name of this worker: which of the two is newer, and when it is gone."""
 
 import pytest
 
@@ -20,9 +20,7 @@ def guard(journal: LoopConditions) -> NameGuard:
     return NameGuard("w1", OWN, journal)
 
 
-def test_a_record_that_was_there_before_the_own_one_is_of_an_older_daemon(
-    guard: NameGuard, journal: LoopConditions
-) -> None:
+def test_a_record_older_than_the_own_one_is_of_an_older_daemon(guard: NameGuard, journal: LoopConditions) -> None:
     guard.follow(OTHER)
     assert not guard.is_contested
     assert not journal.problems.get("name")

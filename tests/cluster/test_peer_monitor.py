@@ -1,4 +1,4 @@
-"""Asking the other workers: what is asked when, what follows, and the real question over TCP."""
+"""Pings between workers: the schedule, the consequences, and the real ping over TCP."""
 
 import asyncio
 import socket
@@ -17,11 +17,12 @@ from mesh.cluster.failure_detector import PingResult, withhold_unreachable
 from mesh.cluster.peer_monitor import ROUND_INTERVAL, PeerMonitor, Reachability
 from mesh.cluster.ping import MAX_TIMER_DELAY, PING_TIMEOUT, listen_for_pings, ping_worker
 from mesh.cluster.ping_schedule import MAX_DOUBTFUL_PINGS, PINGS_PER_SECOND
-from mesh.model.service import Endpoint, Route, Service, Transport
+from mesh.model.service import Endpoint
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
+from tests.builders import service
 
-WEB = Service("shop/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
+WEB = service("web.test", owner="shop/web", container_port=8080)
 W2, W3, ETCD = RealKey("10.1.0.2", 9781), RealKey("10.1.0.3", 9781), RealKey("10.1.0.10", 2379)
 ENDPOINTS = {worker: RealKey(f"10.2.0.{worker[1]}", 8080) for worker in ("w2", "w3")}
 
@@ -85,7 +86,7 @@ class Net:
 
 @pytest.mark.looptime
 class TestRounds:
-    async def test_in_quiet_times_only_workers_are_asked(self) -> None:
+    async def test_in_quiet_times_only_workers_are_pinged(self) -> None:
         """Nor the store's members: what they say matters when somebody is missing."""
         net = Net()
         async with net.running(ETCD):
@@ -93,7 +94,7 @@ class TestRounds:
         assert len(net.asked) == 20
         assert set(net.asked) == {W2, W3}
 
-    async def test_a_loss_is_noticed_within_one_and_a_half_seconds_and_the_end_of_it_at_once(self) -> None:
+    async def test_a_loss_is_detected_within_one_and_a_half_seconds_and_its_end_at_once(self) -> None:
         net = Net()
         async with net.running(ETCD) as reach:
             await asyncio.sleep(1.1)
@@ -113,7 +114,7 @@ class TestRounds:
             assert reach.problems() == []
 
     @pytest.mark.parametrize("pause", [0.3, 0.6, 0.9])
-    async def test_a_host_that_stands_still_for_a_moment_loses_nothing(self, pause: float) -> None:
+    async def test_a_short_pause_of_a_host_loses_no_endpoint(self, pause: float) -> None:
         """A packet that waits for it is answered when it goes on. Whenever it begins."""
         for begin in range(10):
             net = Net()
@@ -123,7 +124,7 @@ class TestRounds:
                 await asyncio.sleep(pause + 2)
             assert not net.woken.is_set()
 
-    async def test_an_isolated_worker_takes_nothing_away(self) -> None:
+    async def test_an_isolated_worker_removes_no_endpoint(self) -> None:
         net = Net()
         async with net.running(ETCD) as reach:
             await asyncio.sleep(1.1)
@@ -131,7 +132,7 @@ class TestRounds:
             await asyncio.sleep(10)
             assert net.open(reach) == ["w2", "w3"]
 
-    async def test_a_worker_that_is_too_busy_to_ask_takes_nothing_away(self) -> None:
+    async def test_a_worker_too_busy_to_ping_removes_no_endpoint(self) -> None:
         net = Net()
         async with net.running(ETCD) as reach:
             await asyncio.sleep(1.1)
@@ -140,7 +141,7 @@ class TestRounds:
             assert net.open(reach) == ["w2", "w3"]
             assert reach.problems() == []
 
-    async def test_the_endpoints_of_a_worker_that_the_store_has_lost_are_asked_in_its_place(self) -> None:
+    async def test_endpoints_of_a_worker_without_a_lease_are_pinged_in_its_place(self) -> None:
         net = Net()
         async with net.running() as reach:
             await asyncio.sleep(1.1)
@@ -155,7 +156,7 @@ class TestRounds:
             await asyncio.sleep(2.5)
             assert (net.open(reach), reach.answers("w3")) == (["w2", "w3"], False), "it is dropped as a whole"
 
-    async def test_a_worker_alone_asks_nobody(self) -> None:
+    async def test_a_single_worker_sends_no_pings(self) -> None:
         net = Net({})
         async with net.running(ETCD):
             await asyncio.sleep(10)
@@ -170,14 +171,14 @@ class TestAWorkerThatDoesNotListen:
         others = tuple(Endpoint(f"e{n}", "shop/web", "w3", address) for n, address in enumerate(more))
         return Net({"w2": W2}, not_listening={"w3"}, more=others)
 
-    async def test_it_costs_one_question_in_each_round_however_many_endpoints_it_has(self) -> None:
+    async def test_it_costs_one_ping_per_round_whatever_the_number_of_its_endpoints(self) -> None:
         net = self.net("10.2.0.4", "10.2.0.5")
         async with net.running():
             await asyncio.sleep(10 * ROUND_INTERVAL - 0.01)
         assert len(net.asked) == 20
         assert len(set(net.asked)) == 2, "always the same endpoint"
 
-    async def test_without_power_it_is_out_when_its_lease_ends_and_no_earlier(self) -> None:
+    async def test_without_power_its_endpoints_are_removed_when_its_lease_ends(self) -> None:
         net = self.net("10.2.0.4")
         async with net.running() as reach:
             await asyncio.sleep(1.1)
@@ -190,7 +191,7 @@ class TestAWorkerThatDoesNotListen:
             assert net.open(reach) == ["w2"], "at that instant"
             assert "worker w3: it does not answer this worker" in str(reach.problems()[0])
 
-    async def test_a_daemon_that_is_gone_costs_nothing_while_the_endpoints_answer(self) -> None:
+    async def test_a_stopped_daemon_removes_no_endpoint_that_answers(self) -> None:
         net = self.net()
         async with net.running() as reach:
             await asyncio.sleep(1.1)
@@ -199,7 +200,7 @@ class TestAWorkerThatDoesNotListen:
             await asyncio.sleep(5)
             assert net.open(reach) == ["w2", "w3"]
 
-    async def test_an_endpoint_that_is_gone_leaves_its_place_to_another(self) -> None:
+    async def test_a_stand_in_that_stops_answering_is_replaced(self) -> None:
         """Its own worker judges it."""
         net = self.net("10.2.0.4", "10.2.0.5")
         async with net.running(ETCD) as reach:
@@ -215,7 +216,7 @@ class TestAWorkerThatDoesNotListen:
             reach.lease_ended({"w3"})
             assert len(net.open(reach)) == 4
 
-    async def test_endpoints_that_nobody_can_ask_keep_it_out_of_suspicion(self) -> None:
+    async def test_a_worker_without_reachable_endpoints_is_not_suspected(self) -> None:
         """They never answer; or their address is this worker's own."""
         net = self.net("127.0.0.1", "169.254.0.1")
         net.silent = {ENDPOINTS["w3"]}
@@ -291,7 +292,7 @@ class Large:
 
 @pytest.mark.looptime
 class TestManyWorkers:
-    async def test_a_loss_is_out_before_a_lease_of_five_seconds_ends(self) -> None:
+    async def test_a_lost_worker_is_removed_before_a_lease_of_five_seconds_ends(self) -> None:
         took = []
         large = Large()
         for begin in range(4):
@@ -302,13 +303,13 @@ class TestManyWorkers:
                 took.append(await large.seconds_until_out(reach, large.silent))
         assert max(took) < large.size / PINGS_PER_SECOND + 5 * PING_TIMEOUT < 5
 
-    async def test_in_quiet_times_there_are_so_many_questions_in_a_second(self) -> None:
+    async def test_the_ping_rate_in_quiet_times_is_bounded(self) -> None:
         large = Large()
         async with large.running():
             await asyncio.sleep(10)
         assert max(large.asked.values()) <= PINGS_PER_SECOND + 1 / ROUND_INTERVAL
 
-    async def test_half_of_the_workers_at_once_with_ten_thousand_endpoints_have_a_bound(self) -> None:
+    async def test_losing_half_of_the_workers_with_ten_thousand_endpoints_is_detected_in_bounded_time(self) -> None:
         large = Large(200, 100)
         async with large.running() as reach:
             large.silent = {f"w{n}" for n in range(99)}
@@ -323,14 +324,14 @@ class TestManyWorkers:
             <= (2 * PINGS_PER_SECOND * PING_TIMEOUT + 2) * 4
         ), "all is settled"
 
-    async def test_a_tenth_of_them_at_once_is_no_isolation_and_as_fast_as_one(self) -> None:
+    async def test_losing_a_tenth_of_the_workers_is_no_isolation_and_as_fast_as_losing_one(self) -> None:
         large = Large(endpoints=3)
         async with large.running() as reach:
             large.silent = {f"w{n}" for n in range(100)}
             assert await large.seconds_until_out(reach, large.silent) < 5
             assert not reach.lost[1]
 
-    async def test_who_is_cut_off_from_all_of_them_takes_nothing_away(self) -> None:
+    async def test_a_worker_isolated_from_all_others_removes_no_endpoint(self) -> None:
         """Of no service, although each has its only endpoint on another worker, and most have answered just now."""
         large = Large()
         services = tuple(replace(WEB, owner=f"shop/{worker}") for worker in large.there)
@@ -359,7 +360,7 @@ class TestTheQuestion:
         await server.wait_closed()
         assert await ping_worker(real, "w2") is PingResult.REFUSED
 
-    async def test_no_answer_and_a_process_that_was_too_busy_to_see_one(self) -> None:
+    async def test_a_timeout_is_silence_unless_this_process_was_too_busy(self) -> None:
         with socket.socket() as full, ExitStack() as waiting:
             full.bind(("127.0.0.1", 0))
             full.listen(0)
@@ -374,7 +375,7 @@ class TestTheQuestion:
             assert await asking is None
 
     @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-    def test_what_the_kernel_has_counts_however_late_this_process_looks(self, run: Callable[[Any], object]) -> None:
+    def test_an_answer_in_the_socket_buffer_counts_although_it_is_read_late(self, run: Callable[[Any], object]) -> None:
         """It stands still over the end of the question: garbage is collected, or others want the processor."""
 
         async def stand_still() -> None:
@@ -388,7 +389,7 @@ class TestTheQuestion:
         run(stand_still())
         stop()
 
-    async def test_who_is_connected_and_says_nothing_is_another_thing_than_who_does_not_answer(self) -> None:
+    async def test_a_connection_without_a_reply_is_mute_and_not_silent(self) -> None:
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
             listening.listen(9)

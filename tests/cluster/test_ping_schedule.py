@@ -1,4 +1,4 @@
-"""Whom a worker asks next: whose turn it is, and what is in doubt, within their bounds."""
+"""Which workers and endpoints are pinged next: scheduled pings and extra pings of doubtful targets, bounded."""
 
 from mesh.cluster.failure_detector import MISSES_BEFORE_LOST, DetectorState, PingTarget
 from mesh.cluster.ping_schedule import MAX_DOUBTFUL_PINGS, PINGS_PER_SECOND, plan_pings
@@ -20,13 +20,13 @@ def endpoints(count: int, worker: str = "w0") -> dict[EndpointKey, PingTarget]:
     }
 
 
-def test_few_workers_are_asked_in_every_round() -> None:
+def test_a_few_workers_are_all_pinged_in_every_round() -> None:
     few = workers(SHARE)
     asked = plan_pings(DetectorState(), few, {}, (), last=dict.fromkeys(few.values(), 7.0), seconds=ROUND)
     assert (set(asked.turn), asked.again) == (set(few.values()), ())
 
 
-def test_of_many_each_has_its_turn_before_any_has_the_next() -> None:
+def test_of_many_workers_each_is_pinged_once_before_any_is_pinged_again() -> None:
     many, seen = workers(SHARE * 5), set()
     last: dict[RealKey, float] = {}
     for one in range(5):
@@ -37,18 +37,18 @@ def test_of_many_each_has_its_turn_before_any_has_the_next() -> None:
     assert seen == set(many.values())
 
 
-def test_a_round_that_lasts_longer_has_more_turns_so_that_all_have_one_as_soon() -> None:
+def test_a_longer_round_has_more_turns() -> None:
     assert len(plan_pings(DetectorState(), workers(500), {}, (), last={}, seconds=0.3).turn) == PINGS_PER_SECOND * 0.3
 
 
-def test_witnesses_have_a_turn_while_somebody_is_in_doubt() -> None:
+def test_witnesses_are_pinged_while_a_worker_is_doubtful() -> None:
     two = workers(2)
     assert ETCD not in plan_pings(DetectorState({"w0": 0}), two, {}, [ETCD], last={}, seconds=ROUND).turn
     assert ETCD in plan_pings(DetectorState({"w0": 1}), two, {}, [ETCD], last={}, seconds=ROUND).turn
     assert ETCD in plan_pings(DetectorState(unleased=frozenset({"w7"})), two, {}, [ETCD], last={}, seconds=ROUND).turn
 
 
-def test_what_is_in_doubt_does_not_wait_for_its_turn() -> None:
+def test_doubtful_targets_get_extra_pings() -> None:
     many, doubted = workers(1000), endpoints(3)
     last = {real: float(n) for n, real in enumerate(reversed(many.values()))}
     asked = plan_pings(DetectorState({"w0": 1, "w1": 0}), many, doubted, (), last=last, seconds=ROUND)
@@ -56,7 +56,7 @@ def test_what_is_in_doubt_does_not_wait_for_its_turn() -> None:
     assert set(asked.again) == {many["w0"], *(place.real for place in doubted.values())}
 
 
-def test_who_is_nearest_to_being_lost_goes_first_where_there_is_no_room_for_all() -> None:
+def test_targets_closest_to_being_lost_are_pinged_first_under_the_limit() -> None:
     doubted = endpoints(3 * MAX_DOUBTFUL_PINGS)
     known = DetectorState(
         {"w0": MISSES_BEFORE_LOST},
@@ -68,7 +68,7 @@ def test_who_is_nearest_to_being_lost_goes_first_where_there_is_no_room_for_all(
     assert set(misses) == {MISSES_BEFORE_LOST - 1}
 
 
-def test_what_is_settled_takes_turns_of_its_own() -> None:
+def test_extra_pings_are_limited_whatever_the_number_of_misses() -> None:
     doubted = endpoints(2 * MAX_DOUBTFUL_PINGS)
     for missed in (0, MISSES_BEFORE_LOST, MISSES_BEFORE_LOST + 9):
         known = DetectorState({"w0": MISSES_BEFORE_LOST}, dict.fromkeys(doubted, missed))

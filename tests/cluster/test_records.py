@@ -1,4 +1,4 @@
-"""records: what is written is read back, by an older and a newer version too."""
+"""Store records: what is written is read back, also by older and newer versions."""
 
 import os
 import random
@@ -72,14 +72,14 @@ def test_claims_are_read_back() -> None:
     )
 
 
-def test_a_newer_version_may_say_more() -> None:
+def test_unknown_fields_of_a_newer_version_are_ignored() -> None:
     records = encode_registration("w1", [SERVICE], [ENDPOINT])
     newer = {key: msgspec.json.encode({**msgspec.json.decode(v), "v": 2, "new": [1]}) for key, v in records.items()}
     newer["something/else"] = b"whatever"
     assert build_view(newer) == build_view(records)
 
 
-def test_a_broken_record_is_told_and_stops_no_other() -> None:
+def test_a_broken_record_is_reported_and_affects_no_other() -> None:
     records = encode_registration("w1", [SERVICE], [ENDPOINT]) | {
         "claims/services/x": b"{",
         "claims/ports/quic/80": b'{"name": "x", "container_port": 80}',
@@ -108,7 +108,7 @@ def test_a_broken_record_is_told_and_stops_no_other() -> None:
         ),
     ],
 )
-def test_a_claim_that_no_kernel_could_take_is_told(key: str, value: object, reason: str) -> None:
+def test_a_claim_that_the_kernel_cannot_accept_is_reported(key: str, value: object, reason: str) -> None:
     seen, (problem,) = build_view({key: msgspec.json.encode(value)})
     assert seen == ClusterView()
     assert problem.subject == f"record {key}"
@@ -120,7 +120,7 @@ def test_a_claim_that_no_kernel_could_take_is_told(key: str, value: object, reas
     [{"address": "web"}, {"port": 0}, {"port": 65536}, {"weight": -1}, {"weight": 2**32}],
     ids=str,
 )
-def test_an_endpoint_that_no_kernel_could_take_is_told_and_left_out(change: dict[str, object]) -> None:
+def test_an_endpoint_that_the_kernel_cannot_accept_is_reported_and_left_out(change: dict[str, object]) -> None:
     ((key, value),) = encode_registration("w1", [], [ENDPOINT]).items()
     seen, problems = build_view({key: msgspec.json.encode({**msgspec.json.decode(value), **change})})
     assert seen.endpoints == ()
@@ -140,14 +140,14 @@ def test_an_endpoint_that_no_kernel_could_take_is_told_and_left_out(change: dict
         ("FD00::A", "is written fd00::a"),
     ],
 )
-def test_an_endpoint_at_no_address_of_one_host_is_told_and_left_out(address: str, reason: str) -> None:
+def test_an_endpoint_without_a_unicast_address_is_reported_and_left_out(address: str, reason: str) -> None:
     seen, (problem,) = build_view(encode_registration("w1", [], [replace(ENDPOINT, address=address)]))
     assert seen.endpoints == ()
     assert reason in problem.reason
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1", "169.254.1.1", "240.0.0.1", "fd00::a"])
-def test_an_endpoint_on_loopback_or_at_another_unusual_address_is_one(address: str) -> None:
+def test_an_endpoint_at_loopback_or_another_unusual_address_is_accepted(address: str) -> None:
     seen, problems = build_view(encode_registration("w1", [], [replace(ENDPOINT, address=address)]))
     assert [endpoint.address for endpoint in seen.endpoints] == [address]
     assert problems == ()
@@ -164,18 +164,18 @@ def test_an_endpoint_on_loopback_or_at_another_unusual_address_is_one(address: s
     ],
     ids=["VIP", "listen port", "container port", "published port", "published container port"],
 )
-def test_a_service_that_no_kernel_could_take_is_told_and_left_out(broken: Service) -> None:
+def test_a_service_that_the_kernel_cannot_accept_is_reported_and_left_out(broken: Service) -> None:
     seen, problems = build_view(encode_registration("w1", [broken], []))
     assert seen.services == ()
     assert len(problems) == 1
 
 
-def test_a_value_nested_too_deep_to_read_is_told() -> None:
+def test_a_value_nested_too_deeply_is_reported() -> None:
     _, problems = build_view({"workers/w1/endpoints/x": b'{"new":' + b"[" * 100_000 + b"]" * 100_000 + b"}"})
     assert len(problems) == 1
 
 
-def test_workers_that_declare_a_service_differently_are_told_and_the_first_counts() -> None:
+def test_conflicting_declarations_of_a_service_are_reported_and_the_first_counts() -> None:
     other = Service("demo/web", "web.test", ())
     seen, problems = build_view(encode_registration("w2", [other], []) | encode_registration("w1", [SERVICE], []))
     assert seen.services == (SERVICE,)
@@ -183,11 +183,11 @@ def test_workers_that_declare_a_service_differently_are_told_and_the_first_count
 
 
 @given(st.dictionaries(st.text(max_size=30), st.binary(max_size=50), max_size=5))
-def test_any_record_is_read_or_told(records: dict[str, bytes]) -> None:
+def test_any_record_is_read_or_reported(records: dict[str, bytes]) -> None:
     build_view(records)
 
 
-async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
+async def test_claim_requests_become_records_that_read_back_as_claims() -> None:
     store = MemoryStore(MemoryCluster(), "w1")
     asked: list[ClaimRequest] = [
         ClaimName("web.test", "demo/web"),
@@ -233,7 +233,9 @@ async def test_wishes_become_records_that_are_read_back_as_granted() -> None:
         ),
     ],
 )
-async def test_claims_of_a_newer_version_pass_on(held: dict[str, bytes], wish: ClaimRequest, then: Claims) -> None:
+async def test_claims_written_by_a_newer_version_can_be_taken_over(
+    held: dict[str, bytes], wish: ClaimRequest, then: Claims
+) -> None:
     cluster = MemoryCluster()
     store = MemoryStore(cluster, "w1")
     newer = {"v": 2, "since": "today"}
@@ -243,7 +245,7 @@ async def test_claims_of_a_newer_version_pass_on(held: dict[str, bytes], wish: C
     assert await claim_all(store, [wish]), "once more is no harm"
 
 
-async def test_a_claim_that_has_gone_to_a_third_one_is_not_taken_over() -> None:
+async def test_a_claim_held_by_a_third_service_is_not_taken_over() -> None:
     cluster = MemoryCluster()
     cluster.write(encode_name_claim("web.test", "third/web"))
     assert not await claim_all(MemoryStore(cluster, "w1"), [TakeOverName("web.test", "demo/web", "new/web")])
@@ -289,7 +291,7 @@ RECORDS = st.fixed_dictionaries({}, optional={where: st.sampled_from(v) for wher
 
 
 @given(st.lists(RECORDS, max_size=4))
-def test_a_reader_gives_the_same_picture_as_a_fresh_one(pictures: list[dict[str, bytes]]) -> None:
+def test_a_reused_view_builder_gives_the_same_view_as_a_fresh_one(pictures: list[dict[str, bytes]]) -> None:
     reader = ViewBuilder()
     for records in pictures:
         seen, problems = reader.view(records)
@@ -299,7 +301,7 @@ def test_a_reader_gives_the_same_picture_as_a_fresh_one(pictures: list[dict[str,
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_a_reader_that_is_told_of_changes_alone_gives_it_too(
+def test_a_view_builder_fed_with_changes_gives_the_same_view(
     pictures: list[dict[str, bytes]], order: random.Random
 ) -> None:
     reader, records = ViewBuilder(), dict[str, bytes]()
@@ -327,7 +329,7 @@ GONE = ("w2", "a")
         pytest.param({}, ["w1"], None, False, id="nobody has asked"),
     ],
 )
-def test_whose_word_counts(said: dict[str, str], daemons: list[str], health: str | None, kept: bool) -> None:
+def test_whose_verdict_counts(said: dict[str, str], daemons: list[str], health: str | None, kept: bool) -> None:
     records = {k: v for worker in daemons for k, v in encode_daemon(worker, "1", "a session").items()}
     for worker, word in said.items():
         now = Health.HEALTHY if word == "up" else Health.UNHEALTHY
@@ -339,7 +341,7 @@ def test_whose_word_counts(said: dict[str, str], daemons: list[str], health: str
     assert seen.workers == set(daemons)
 
 
-def test_a_worker_that_is_gone_or_back_changes_whose_word_counts() -> None:
+def test_a_departing_or_returning_worker_changes_whose_verdict_counts() -> None:
     presence = encode_daemon("w2", "1", "a session")
     records = presence | dict(
         [encode_verdict("w2", GONE, Health.HEALTHY), encode_verdict("w1", GONE, Health.UNHEALTHY)]
@@ -351,7 +353,7 @@ def test_a_worker_that_is_gone_or_back_changes_whose_word_counts() -> None:
     assert reader.follow(presence)[0].groups["demo/web"].verdicts == (Health.HEALTHY,)
 
 
-def test_many_endpoints_that_come_and_go_at_once_are_in_order() -> None:
+def test_many_endpoints_added_and_removed_at_once_stay_in_order() -> None:
     endpoints = [replace(ENDPOINT, id=f"e{number * 7 % 200:03}", worker="w1") for number in range(200)]
     reader, records = ViewBuilder(), encode_registration("w1", [], endpoints)
     reader.view(encode_registration("w1", [], endpoints[:3]))
@@ -361,7 +363,7 @@ def test_many_endpoints_that_come_and_go_at_once_are_in_order() -> None:
     assert seen.endpoints == tuple(sorted(endpoints[:120], key=lambda endpoint: endpoint.id))
 
 
-def test_what_a_changed_record_does_not_touch_stays_the_same_object() -> None:
+def test_objects_not_affected_by_a_changed_record_stay_the_same() -> None:
     other = replace(ENDPOINT, id="x", owner="demo/other")
     records = encode_registration("w1", [SERVICE], [ENDPOINT, other]) | encode_service_claim("web.test", "10.112.0.9")
     reader = ViewBuilder()
@@ -382,7 +384,7 @@ def test_two_spellings_of_a_key_are_not_two_records() -> None:
     assert "this one is written health/w1/a" in problem.reason
 
 
-def test_a_record_that_has_not_changed_stays_the_same_object() -> None:
+def test_an_unchanged_record_stays_the_same_object() -> None:
     reader = ViewBuilder()
     records = encode_registration("w1", [SERVICE], [ENDPOINT])
     (before, _), (after, _) = reader.view(records), reader.view(dict(records))

@@ -1,4 +1,4 @@
-"""Several writers, one condition: the store answers when every writer's last write succeeded."""
+"""Several writers share one condition: the store is reachable when every writer's last write succeeded."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from mesh.store import StoreError
 
 
 @pytest.mark.parametrize("first", ["registration", "claims"])
-def test_the_store_answers_again_once_both_writers_have_succeeded(first: str) -> None:
+def test_the_store_is_reachable_again_once_both_writers_have_succeeded(first: str) -> None:
     journal = LoopConditions()
     writes = StoreWrites(journal)
     writes.failed("registration", StoreError(Code.STORE_UNREACHABLE, "no leader"))

@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
 
 import msgspec
 import pytest
@@ -18,19 +17,14 @@ from mesh.control.conditions import LoopConditions
 from mesh.model.codes import Code
 from mesh.model.eligibility import vip_of
 from mesh.model.problem import Problem
-from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.service import Endpoint, Health
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
 from mesh.store import StoreError
 from mesh.testing.store import MemoryCluster, MemoryStore
+from tests.builders import SMALL_POOL, service
 
 pytestmark = pytest.mark.looptime
-
-POOL = ip_network("10.112.0.0/24")
-
-
-def service(name: str) -> Service:
-    return Service(f"demo/{name}", f"{name}.test", (Route(f"{name}.test", 80, Transport.TCP, 80),))
 
 
 @dataclass
@@ -52,7 +46,7 @@ class Worker:
         )
 
     def _decide(self, seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
-        return plan_claims(seen.services, seen.claims, pool=POOL, ports=range(30000, 30010))
+        return plan_claims(seen.services, seen.claims, pool=SMALL_POOL, ports=range(30000, 30010))
 
     @asynccontextmanager
     async def running(self, *, patient: bool = False) -> AsyncIterator["Worker"]:
@@ -63,7 +57,7 @@ class Worker:
 
     def offers(self, *ids: str, name: str = "web") -> None:
         endpoints = tuple(Endpoint(id, f"demo/{name}", self.name, f"10.2.0.{len(id)}") for id in ids)
-        self.share.offer((service(name),) if ids else (), endpoints)
+        self.share.offer((service(f"{name}.test"),) if ids else (), endpoints)
 
     def judges(self, health: Mapping[str, Health]) -> None:
         self.share.judge({(self.name, id): HealthReport(health) for id, health in health.items()})
@@ -79,7 +73,7 @@ def cluster() -> MemoryCluster:
     return MemoryCluster()
 
 
-async def test_endpoints_of_one_id_on_two_workers_are_two(cluster: MemoryCluster) -> None:
+async def test_endpoints_with_one_id_on_two_workers_are_distinct(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         one.offers("a")
         two.offers("a")
@@ -92,7 +86,7 @@ async def test_endpoints_of_one_id_on_two_workers_are_two(cluster: MemoryCluster
         assert [*one.views[-1].workers, *two.views[-1].workers] == ["w2", "w1"], "each knows of itself"
 
 
-async def test_a_verdict_is_told_to_the_others_and_a_burst_of_them_at_once(cluster: MemoryCluster) -> None:
+async def test_verdicts_are_published_and_a_burst_in_one_write(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         ids = [f"e{number}" for number in range(100)]
         one.offers(*ids)
@@ -135,7 +129,7 @@ async def test_own_endpoints_stay_while_the_own_lease_is_lost(cluster: MemoryClu
         assert all(("w1", "a") in [e.key for e in seen.endpoints] for seen in one.views[pictures - 1 :])
 
 
-async def test_while_the_store_is_away_the_newest_offer_waits(cluster: MemoryCluster) -> None:
+async def test_the_newest_registration_waits_while_the_store_is_unreachable(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
         one.offers("a")
         await asyncio.sleep(1)
@@ -154,16 +148,16 @@ async def test_while_the_store_is_away_the_newest_offer_waits(cluster: MemoryClu
         assert not one.journal.frozen
 
 
-async def test_a_claim_that_the_store_did_not_answer_is_asked_for_again(cluster: MemoryCluster) -> None:
+async def test_a_claim_without_an_answer_of_the_store_is_requested_again(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one:
         await asyncio.sleep(1)
         cluster.out_of_reach = True
         one.offers("a")
         await asyncio.sleep(5)
-        assert vip_of(service("web"), one.views[-1]) is None
+        assert vip_of(service("web.test"), one.views[-1]) is None
         cluster.out_of_reach = False
         await asyncio.sleep(2)
-        assert vip_of(service("web"), one.views[-1]) is not None
+        assert vip_of(service("web.test"), one.views[-1]) is not None
 
 
 async def test_a_store_that_lost_everything_gets_every_claim_back(
@@ -208,7 +202,7 @@ async def test_the_store_answers_again_once_it_has_its_claims_back_at_the_second
         assert not one.journal.frozen
 
 
-async def test_a_write_that_failed_and_was_applied_is_undone_by_the_next_offer(
+async def test_a_write_applied_without_an_answer_is_undone_by_the_next_registration(
     cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register, failures = MemoryStore.register, ["no answer in time"]
@@ -231,7 +225,7 @@ async def test_a_write_that_failed_and_was_applied_is_undone_by_the_next_offer(
         assert not one.journal.frozen
 
 
-async def test_a_worker_that_does_not_come_back_with_the_store_goes_after_a_while(cluster: MemoryCluster) -> None:
+async def test_a_worker_that_does_not_return_with_the_store_is_removed_after_a_while(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one:
         async with Worker(cluster, "w2").running() as two:
             one.offers("a")
@@ -244,7 +238,7 @@ async def test_a_worker_that_does_not_come_back_with_the_store_goes_after_a_whil
         assert one.seen == [("w1", "a")]
 
 
-async def test_what_another_has_claimed_in_a_new_store_it_keeps(
+async def test_a_vip_claimed_by_another_service_in_a_new_store_is_not_taken_back(
     cluster: MemoryCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Worker(cluster, "w1").running() as one:
@@ -260,7 +254,7 @@ async def test_what_another_has_claimed_in_a_new_store_it_keeps(
         assert "1 claims of a lost store cannot be restored" in caplog.text
 
 
-async def test_a_vip_that_has_moved_since_the_backup_that_was_put_back_stays_where_it_was(
+async def test_a_vip_that_moved_after_the_restored_backup_keeps_its_service(
     cluster: MemoryCluster,
 ) -> None:
     async with Worker(cluster, "w1").running() as one:
@@ -276,7 +270,7 @@ async def test_a_vip_that_has_moved_since_the_backup_that_was_put_back_stays_whe
         assert claims.holders == {address: "web.test", "10.112.0.99": "web.test"}
 
 
-async def test_the_first_picture_waits_for_the_sources_if_the_former_offer_is_gone(cluster: MemoryCluster) -> None:
+async def test_the_first_view_waits_for_the_sources_if_the_former_registration_is_lost(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running(patient=True) as one:
         await asyncio.sleep(60)
         assert one.views == [], "the data plane carries what the store does not know any more"
@@ -285,7 +279,7 @@ async def test_the_first_picture_waits_for_the_sources_if_the_former_offer_is_go
         assert one.seen == [("w1", "a")]
 
 
-async def test_of_two_daemons_with_one_name_the_elder_steps_back(
+async def test_of_two_daemons_with_one_name_the_older_one_steps_back(
     cluster: MemoryCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -309,7 +303,7 @@ async def test_of_two_daemons_with_one_name_the_elder_steps_back(
         assert not elder.journal.problems["name"]
 
 
-async def test_what_is_no_record_of_a_daemon_is_no_namesake(cluster: MemoryCluster) -> None:
+async def test_an_invalid_daemon_record_does_not_contest_the_name(cluster: MemoryCluster) -> None:
     async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as other:
         one.offers("a")
         await asyncio.sleep(1)
@@ -346,4 +340,4 @@ async def test_half_of_the_workers_with_a_newer_schema(cluster: MemoryCluster) -
         assert old.views[-1].health == {("old", "a"): Health.HEALTHY, ("new", "b"): Health.HEALTHY}
         assert not any(old.journal.problems.values())
         assert {key: cluster.records[key] for key in added} == added
-        assert vip_of(service("web"), old.views[-1]) is not None
+        assert vip_of(service("web.test"), old.views[-1]) is not None

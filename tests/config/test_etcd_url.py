@@ -1,4 +1,4 @@
-"""etcd_url: members, prefix, and what is refused."""
+"""The etcd URL: members, prefix, and refused forms."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_members_and_prefix(text: str, members: tuple[str, ...], prefix: str) ->
         ("etcd://h1/a b", "characters that are not letters"),
     ],
 )
-def test_what_is_refused(text: str, complaint: str) -> None:
+def test_refused_urls(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
         parse_etcd_url(text)
     assert "u:p" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""config: defaults, file, environment, and what a user is told about each mistake."""
+"""Settings: defaults, file, environment, and the messages for mistakes."""
 
 import re
 import tomllib
@@ -61,7 +61,7 @@ def test_the_defaults() -> None:
     )
 
 
-def test_file_and_environment_say_the_same_thing() -> None:
+def test_file_and_environment_give_the_same_settings() -> None:
     file = read(
         """
         [node]
@@ -161,14 +161,14 @@ def test_the_environment_wins_over_the_file() -> None:
         ("[dns\nttl = 1", r"vipmesh.toml: not TOML: .*line 1"),
     ],
 )
-def test_a_mistake_is_told_with_its_place_and_its_remedy(text: str, complaint: str) -> None:
+def test_a_mistake_is_reported_with_its_location_and_remedy(text: str, complaint: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read(text)
     assert len(caught.value.problems) == 1
     assert re.search(complaint, caught.value.problems[0].text)
 
 
-def test_all_mistakes_are_told_at_once_and_variables_by_their_name() -> None:
+def test_all_mistakes_are_reported_at_once_and_variables_by_name() -> None:
     with pytest.raises(SettingsError) as caught:
         read("[dns]\nttl = 0\nx = 1", VIPMESH_DNS_TLL="5", VIPMESH_VIP_POOL="ten")
     assert [problem.text.split(";")[0] for problem in caught.value.problems] == [

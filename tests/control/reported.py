@@ -1,4 +1,4 @@
-"""The status of a worker under test, as its operator sees it."""
+"""The status of a worker under test, as its operator reads it."""
 
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.control.assembly import ControlLoop

@@ -20,7 +20,7 @@ def state() -> ClusterState:
     return ClusterState(ip_network("10.112.0.0/24"))
 
 
-def test_an_address_that_goes_is_remembered() -> None:
+def test_a_removed_address_is_remembered() -> None:
     cluster = state()
     cluster.move(frozenset({"192.0.2.1", "192.0.2.3"}))
     cluster.move(frozenset({"192.0.2.1"}))
@@ -42,7 +42,7 @@ def test_the_same_claims_stay_the_same_object() -> None:
     assert first.claims is then.claims
 
 
-async def test_a_change_of_what_runs_wakes_the_loop_and_the_registration() -> None:
+async def test_a_change_of_instances_wakes_the_loop_and_the_registration() -> None:
     events = LoopEvents()
     events.instances_changed.set()
     await asyncio.wait_for(asyncio.gather(events.wake.wait(), events.registration.wait()), 1)

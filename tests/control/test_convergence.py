@@ -1,4 +1,4 @@
-"""From a change on one worker to the tables of all others: the real loops, over a store in memory, in virtual time."""
+"""From a change on one worker to the tables of all workers: real loops, a store in memory, virtual time."""
 
 import asyncio
 import random
@@ -113,7 +113,7 @@ def ids(instances: Iterable[Instance]) -> list[str]:
     return [instance.id for instance in instances]
 
 
-async def test_all_workers_come_to_one_table() -> None:
+async def test_all_workers_converge_to_one_table() -> None:
     async with Cluster().running() as cluster:
         assert cluster.reals() == {SERVICES * COPIES}
         assert cluster.digests() == {cluster.expected()}
@@ -122,7 +122,7 @@ async def test_all_workers_come_to_one_table() -> None:
         }
 
 
-async def test_a_change_that_comes_alone_waits_for_nothing() -> None:
+async def test_a_single_change_is_applied_without_delay() -> None:
     async with Cluster().running() as cluster:
         began = asyncio.get_running_loop().time()
         cluster.workers[2].finds({cluster.placed[2][0].id: Health.UNHEALTHY})
@@ -132,7 +132,7 @@ async def test_a_change_that_comes_alone_waits_for_nothing() -> None:
         assert asyncio.get_running_loop().time() - began < 0.001
 
 
-async def test_a_burst_of_changes_is_coalesced_and_ends_the_same_everywhere() -> None:
+async def test_a_burst_of_changes_is_coalesced_and_all_workers_converge() -> None:
     async with Cluster().running() as cluster:
         before, passes = cluster.shared.revision, cluster.passes()
         digests = cluster.digests()
@@ -148,7 +148,7 @@ async def test_a_burst_of_changes_is_coalesced_and_ends_the_same_everywhere() ->
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_mass_failure_leaves_the_same_half_everywhere(seed: int) -> None:
+async def test_a_mass_failure_keeps_the_same_half_on_all_workers(seed: int) -> None:
     """Each worker learns of its own endpoints first; what stays in traffic must not depend on that."""
     async with Cluster(where=replace(FIELD, probe_floor=50)).running() as cluster:
         chance = random.Random(seed)
@@ -167,7 +167,7 @@ async def test_a_mass_failure_leaves_the_same_half_everywhere(seed: int) -> None
         assert cluster.digests() == {cluster.expected()}
 
 
-async def test_changes_that_drip_in_are_coalesced_while_the_workers_are_busy() -> None:
+async def test_a_trickle_of_changes_is_coalesced_while_workers_are_busy() -> None:
     """As probes fail in reality: one after the other, while stores and kernels take their time."""
     async with Cluster().running() as cluster:
         for worker in cluster.workers:
@@ -205,7 +205,7 @@ async def test_changes_of_one_endpoint_arrive_in_their_order() -> None:
         assert cluster.digests() == {cluster.expected()}
 
 
-async def test_an_endpoint_that_flaps_ends_as_it_is() -> None:
+async def test_a_flapping_endpoint_ends_in_its_last_state() -> None:
     async with Cluster().running() as cluster:
         id = cluster.placed[1][0].id
         for turn in range(41):
@@ -216,7 +216,7 @@ async def test_an_endpoint_that_flaps_ends_as_it_is() -> None:
         assert cluster.digests() == {cluster.expected()}
 
 
-async def test_the_passes_of_a_quiet_cluster_are_its_audits() -> None:
+async def test_a_quiet_cluster_has_no_passes_but_audits() -> None:
     async with Cluster().running() as cluster:
         await asyncio.sleep(30)
         passes, revision = cluster.passes(), cluster.shared.revision
@@ -226,7 +226,7 @@ async def test_the_passes_of_a_quiet_cluster_are_its_audits() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_whatever_befalls_them_they_agree_in_the_end(seed: int) -> None:
+async def test_workers_converge_after_any_faults(seed: int) -> None:
     async with Cluster().running() as cluster:
         chance = random.Random(seed)
         for _ in range(100):

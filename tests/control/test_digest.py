@@ -1,4 +1,4 @@
-"""The digest of a table: equal pictures, equal digests; whatever else a client would notice makes another one."""
+"""The digest of a table: equal views have equal digests, and any difference that clients notice changes it."""
 
 import random
 from collections.abc import Callable
@@ -38,14 +38,14 @@ from mesh.model.service import (
 from mesh.model.view import ClusterView
 
 
-def service(name: str) -> Service:
+def two_route_service(name: str) -> Service:
     routes = (Route(f"{name}.test", 80, Transport.TCP, 8080), Route(f"www.{name}.test", 443, Transport.TCP, 8443))
     publishes = (PortPublication(9090, Transport.TCP, None),)
     return Service(f"demo/{name}", f"{name}.test", routes, publishes, probe=Probe(ProbeKind.HTTP, None))
 
 
 ONE, TWO = (Endpoint(f"web{n}", "demo/web", f"w{n}", f"10.2.0.{n}") for n in (1, 2))
-WEB, SHOP = service("web"), service("shop")
+WEB, SHOP = two_route_service("web"), two_route_service("shop")
 VIEW = ClusterView(
     (SHOP, WEB),
     (ONE, TWO),
@@ -108,7 +108,7 @@ DIFFERENCES: dict[str, Callable[[ClusterView], ClusterView]] = {
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_a_difference_makes_another_digest(name: str) -> None:
+def test_a_difference_changes_the_digest(name: str) -> None:
     assert of(DIFFERENCES[name](VIEW)) != of(VIEW)
 
 
@@ -122,7 +122,7 @@ def test_digests_are_equal_where_tables_are(name: str) -> None:
         assert (plan_digest(here) == plan_digest(there)) is same
 
 
-def test_what_is_local_by_nature_does_not_count() -> None:
+def test_addresses_of_the_worker_do_not_change_the_digest() -> None:
     here = make_plan(VIEW, VIEW.health, ["192.0.2.1", "192.0.2.2"])
     there = make_plan(VIEW, VIEW.health, ["fd00::1"], resolver="10.112.0.1")
     contested = make_plan(VIEW, VIEW.health, ["192.0.2.3"], contested=[(Transport.TCP, 30000)])
@@ -130,14 +130,14 @@ def test_what_is_local_by_nature_does_not_count() -> None:
     assert plan_digest(here) == plan_digest(there) == plan_digest(contested)
 
 
-def test_a_service_that_is_only_published_counts() -> None:
+def test_a_service_without_routes_changes_the_digest() -> None:
     def seen(weight: int) -> ClusterView:
         return with_web(with_two(VIEW, weight=weight), routes=())
 
     assert of(seen(1)) != of(seen(2))
 
 
-def test_it_is_short_and_a_double_holds_it() -> None:
+def test_the_digest_is_short_and_fits_a_double() -> None:
     assert len(of(VIEW)) == BITS // 4 == 12
     assert int(float(digest_number(of(VIEW)))) == digest_number(of(VIEW))
     assert of(ClusterView()) == plan_digest(make_plan(ClusterView(), {})) != of(VIEW)
@@ -159,7 +159,7 @@ RECORDS = list(
 
 
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, len(RECORDS)), max_size=4))
-def test_equal_pictures_have_equal_digests_whatever_came_first(order: random.Random, looks: list[int]) -> None:
+def test_equal_views_have_equal_digests_whatever_came_before(order: random.Random, looks: list[int]) -> None:
     arriving = order.sample(RECORDS, len(RECORDS))
     reader, word, planned, last = ViewBuilder(), TableDigest(), None, ""
     for look in [*sorted(looks), len(RECORDS)]:
@@ -188,7 +188,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_a_digest_that_follows_the_changes_is_that_of_the_last_picture(
+def test_an_incremental_digest_equals_that_of_the_last_view(
     steps: list[tuple[EndpointKey, int | Health]],
 ) -> None:
     world = _World(dict.fromkeys([ONE.key, TWO.key], 1), dict(VIEW.health))
@@ -204,7 +204,7 @@ def test_a_digest_that_follows_the_changes_is_that_of_the_last_picture(
 
 
 @pytest.mark.parametrize("name", ["weight", "unhealthy", "name"])
-def test_what_changes_back_has_the_digest_it_had(name: str) -> None:
+def test_a_reverted_change_restores_the_digest(name: str) -> None:
     word = TableDigest()
     first = make_plan(VIEW, VIEW.health)
     before = word(first)

@@ -1,4 +1,4 @@
-"""naming: what the parts of the plan become in the zone."""
+"""The DNS zone that the parts of a plan result in."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,26 +11,24 @@ from mesh.control.service_plan import ServicePlan
 from mesh.model.claims import Claims
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, Health, Route, Service, Transport
-from mesh.model.view import ClusterView
 from meshdns import service_records as dns
+from tests.builders import WEB_VIP, endpoint, view
 
-VIP = "10.112.0.7"
 ROUTES = (Route("web.test", 80, Transport.TCP, 8080), Route("alt.test", 53, Transport.UDP, 53))
 WEB = Service("demo/web", "web.test", ROUTES, probe=Probe(ProbeKind.HTTP, port=None))
-CLAIMS = Claims(vips={"web.test": VIP}, owners={"web.test": "demo/web", "alt.test": "demo/web"})
-ONE = Endpoint("demo/web/10.2.0.1", "demo/web", "w1", "10.2.0.1")
+CLAIMS = Claims(vips={"web.test": WEB_VIP}, owners={"web.test": "demo/web", "alt.test": "demo/web"})
+ONE = endpoint("demo/web/10.2.0.1")
 TWO = Endpoint("demo/web/10.2.0.2:8080", "demo/web", "w2", "10.2.0.2", port=8080, weight=3, release="v2")
 
 
 def part(service: Service = WEB, *endpoints: Endpoint, health: Mapping[str, Health] | None = None) -> ServicePlan:
-    view = ClusterView((service,), endpoints, CLAIMS)
     verdicts = {e.key: verdict for e in endpoints if (verdict := (health or {}).get(e.id))}
-    return make_plan(view, verdicts).parts["demo/web"]
+    return make_plan(view(service, *endpoints, claims=CLAIMS), verdicts).parts["demo/web"]
 
 
 def test_a_service_in_full() -> None:
     assert dns_service("web.test", part(WEB, ONE, TWO, health={ONE.id: Health.HEALTHY})) == dns.DnsService(
-        addresses=(VIP,),
+        addresses=(WEB_VIP,),
         endpoints=(
             dns.DnsEndpoint("10-2-0-1", "10.2.0.1", True, ("worker=w1", "health=healthy", "weight=1")),
             dns.DnsEndpoint(
@@ -46,7 +44,7 @@ def test_a_service_in_full() -> None:
     )
 
 
-def test_another_name_has_its_own_ports_and_the_address_leads_back_to_the_first() -> None:
+def test_an_alias_has_its_own_ports_and_is_not_the_canonical_name() -> None:
     alias = dns_service("alt.test", part(WEB, ONE))
     assert (alias.ports, alias.canonical) == ((dns.DnsPort(53, "udp"),), False)
 
@@ -60,7 +58,7 @@ def test_another_name_has_its_own_ports_and_the_address_leads_back_to_the_first(
         pytest.param((ONE, TWO), {TWO.id: Health.HEALTHY}, "state=serving", id="one healthy"),
     ],
 )
-def test_the_state_in_a_word(endpoints: tuple[Endpoint, ...], health: Mapping[str, Health], state: str) -> None:
+def test_the_state_of_a_service(endpoints: tuple[Endpoint, ...], health: Mapping[str, Health], state: str) -> None:
     assert state in dns_service("web.test", part(WEB, *endpoints, health=health)).about
 
 
@@ -84,7 +82,7 @@ def test_an_endpoints_label(id: str, expected: str) -> None:
     assert endpoint_label(id) == expected
 
 
-def test_what_has_not_changed_is_handed_on_as_it_was() -> None:
+def test_an_unchanged_service_keeps_the_same_object() -> None:
     published: list[Mapping[str, dns.DnsService]] = []
     names = ZonePublisher(published.append)
     web = part(WEB, ONE)

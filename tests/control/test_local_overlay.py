@@ -1,4 +1,4 @@
-"""local: the own endpoints in the picture of the cluster, before the store says them back."""
+"""The worker's own endpoints in the cluster view, before the store confirms them."""
 
 from dataclasses import replace
 
@@ -9,16 +9,13 @@ from hypothesis import strategies as st
 from mesh.control.local_overlay import LocalOverlay
 from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Instance
 from mesh.model.view import ClusterView
+from tests.builders import endpoint, instance
 
-A, B = Endpoint("a", "demo/web", "w1", "10.2.0.1"), Endpoint("b", "demo/web", "w1", "10.2.0.2")
+A, B = endpoint(), endpoint("b", address="10.2.0.2")
 OTHER = Endpoint("a", "demo/web", "w2", "10.2.0.3")
 ELSE = Endpoint("c", "demo/shop", "w2", "10.2.0.4")
 VIEW = ClusterView(endpoints=(A, OTHER, B, ELSE), health={A.key: Health.HEALTHY, OTHER.key: Health.HEALTHY})
 HEALTH = {"a": Health.HEALTHY, "b": Health.STARTING}
-
-
-def instance(id: str, drain: DrainReason | None = None, health: Health | None = None) -> Instance:
-    return Instance(id, "demo/web", "10.2.0.9", {}, drain=drain, health=health)
 
 
 def seen(instances: list[Instance] | None, health: dict[str, Health], view: ClusterView = VIEW) -> ClusterView:
@@ -33,17 +30,17 @@ def here(instances: list[Instance] | None) -> dict[str, Instance] | None:
     return None if instances is None else {instance.id: instance for instance in instances}
 
 
-def test_where_nothing_differs_it_is_the_same_view() -> None:
+def test_without_differences_the_view_is_the_same_object() -> None:
     assert seen([instance("a"), instance("b")], HEALTH) is VIEW
     assert seen(None, HEALTH) is VIEW, "not all sources have answered"
 
 
-def test_what_runs_no_more_is_gone_and_the_others_endpoint_of_that_id_is_not() -> None:
+def test_a_stopped_instance_is_removed_and_another_workers_endpoint_with_its_id_is_not() -> None:
     assert seen([instance("b")], HEALTH).endpoints == (OTHER, B, ELSE)
 
 
-def test_a_drain_and_what_the_engine_says_come_at_once() -> None:
-    now = seen([instance("a", DrainReason.STOPPING, Health.UNHEALTHY), instance("b")], HEALTH)
+def test_a_drain_and_the_health_from_the_engine_apply_at_once() -> None:
+    now = seen([instance(drain=DrainReason.STOPPING, health=Health.UNHEALTHY), instance("b")], HEALTH)
     assert now.endpoints == (replace(A, drain=DrainReason.STOPPING, health=Health.UNHEALTHY), OTHER, B, ELSE)
 
 
@@ -60,11 +57,11 @@ def test_a_drain_and_what_the_engine_says_come_at_once() -> None:
         ),
     ],
 )
-def test_of_own_endpoints_the_own_probes_count(health: dict[str, Health], then: dict[tuple[str, str], Health]) -> None:
+def test_own_probes_decide_for_own_endpoints(health: dict[str, Health], then: dict[tuple[str, str], Health]) -> None:
     assert seen(None, health).health == then
 
 
-def test_what_is_not_touched_stays_the_same_object() -> None:
+def test_unaffected_endpoints_stay_the_same_objects() -> None:
     now = seen(None, {"a": Health.UNHEALTHY})
     assert now.endpoints is VIEW.endpoints
     assert now.groups["demo/shop"] is VIEW.groups["demo/shop"]
@@ -77,7 +74,7 @@ def test_what_is_not_touched_stays_the_same_object() -> None:
     ),
     st.dictionaries(st.sampled_from("ab"), st.sampled_from(Health)),
 )
-def test_its_groups_are_those_of_its_endpoints(instances: list[Instance], health: dict[str, Health]) -> None:
+def test_groups_match_the_endpoints(instances: list[Instance], health: dict[str, Health]) -> None:
     now = seen(instances, health)
     assert now.groups == replace(now).groups
 
@@ -92,7 +89,7 @@ def test_its_groups_are_those_of_its_endpoints(instances: list[Instance], health
         )
     )
 )
-def test_from_one_picture_to_the_next_it_comes_to_the_same_as_from_none(
+def test_incremental_updates_equal_a_fresh_overlay(
     steps: list[tuple[list[Instance] | None, dict[str, Health], list[Endpoint], dict[tuple[str, str], Health]]],
 ) -> None:
     local = LocalOverlay("w1")

@@ -1,24 +1,21 @@
-"""Maintenance by hand: out of traffic, not probed, and back only after an answer; in virtual time."""
-
-from collections.abc import Mapping
+"""Maintenance on request: out of traffic, not probed, and back only after a successful check; in virtual time."""
 
 import pytest
 
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.graceful_stop import DrainSignals, GracefulStopper
 from mesh.model.errors import ActionRefusedError
-from mesh.model.service import DrainReason, Endpoint, Instance
+from mesh.model.service import DrainReason, Instance
+from tests.builders import PROBED_WEB_LABELS, endpoint, instance, numbered_instance
 from tests.control.reported import status_of
 from tests.control.test_mass_failure import FALL, addresses, answers
-from tests.control.test_reconciler import PROBED, Bench, instance
+from tests.control.test_reconciler import Bench
 
 pytestmark = pytest.mark.looptime
 
-LABELS: Mapping[str, str] = {}
-
 
 def one(drain: DrainReason | None = None) -> Instance:
-    return Instance("a", "demo/web", "10.2.0.1", LABELS, drain=drain)
+    return instance(drain=drain)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +31,7 @@ def one(drain: DrainReason | None = None) -> Instance:
         ([DrainReason.ASKED, DrainReason.MAINTENANCE], None, DrainReason.MAINTENANCE),
     ],
 )
-def test_what_is_asked_and_what_the_engine_says(
+def test_the_drain_reason_of_requests_and_the_engine(
     asked: list[DrainReason], engine: DrainReason | None, shown: DrainReason | None
 ) -> None:
     leaving = DrainRequests()
@@ -47,20 +44,20 @@ def test_what_is_asked_and_what_the_engine_says(
     assert [instance.drain for instance in leaving.marked([one(engine)])] == [engine]
 
 
-def test_it_holds_over_a_restart() -> None:
-    leaving = DrainRequests(adopted=[Endpoint("a", "demo/web", "w1", "10.2.0.1", drain=DrainReason.MAINTENANCE)])
+def test_maintenance_survives_a_restart() -> None:
+    leaving = DrainRequests(adopted=[endpoint(drain=DrainReason.MAINTENANCE)])
     assert [instance.drain for instance in leaving.marked([one()])] == [DrainReason.MAINTENANCE]
 
 
-async def test_an_endpoint_in_maintenance_is_neither_used_nor_asked() -> None:
+async def test_an_endpoint_in_maintenance_gets_no_traffic_and_no_checks() -> None:
     bench = Bench()
     answers(bench, 1, 2)
     async with bench.running() as loop:
         stopping = GracefulStopper(bench.leaving, [], 30.0, DrainSignals())
-        bench.source.say([instance(n, PROBED) for n in (1, 2)])
+        bench.source.say([numbered_instance(n, PROBED_WEB_LABELS) for n in (1, 2)])
         await bench.passes(5)
         assert addresses(bench) == {"1", "2"}
-        id = instance(1).id
+        id = numbered_instance(1).id
         assert await stopping.maintain(id) == id
         assert addresses(bench) == {"2"}
         await bench.passes(1)

@@ -1,4 +1,4 @@
-"""The control loop when many endpoints fail at once, and when the workers that ask them are gone; in virtual time."""
+"""The control loop when many endpoints fail at once and when the workers that probe them depart; in virtual time."""
 
 import logging
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from mesh.cluster.records.encode import build_view, encode_daemon, encode_regist
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address, Endpoint, Health, Route, Service, Transport
 from mesh.testing.store import MemoryStore
+from tests.builders import PROBED_WEB_LABELS, numbered_instance
 from tests.control.reported import status_of
-from tests.control.test_reconciler import PROBED, Bench, instance
+from tests.control.test_reconciler import Bench
 
 pytestmark = pytest.mark.looptime
 
@@ -36,10 +37,12 @@ async def bench() -> Bench:
     return Bench()
 
 
-async def test_most_fail_at_once_and_the_last_half_stays(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_half_of_the_endpoints_stay_when_most_fail_at_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     answers(bench, 1, 2, 3, 4)
     async with bench.running() as loop:
-        bench.source.say([instance(n, PROBED) for n in (1, 2, 3, 4)])
+        bench.source.say([numbered_instance(n, PROBED_WEB_LABELS) for n in (1, 2, 3, 4)])
         await bench.passes(5)
         assert addresses(bench) == {"1", "2", "3", "4"}
         answers(bench, 1, 2, 3, 4, ok=False)
@@ -64,10 +67,10 @@ async def test_most_fail_at_once_and_the_last_half_stays(bench: Bench, caplog: p
         assert not status_of(loop).suspicions
 
 
-async def test_the_label_obeys_every_verdict(bench: Bench) -> None:
+async def test_a_floor_of_zero_removes_every_unhealthy_endpoint(bench: Bench) -> None:
     answers(bench, 1, 2)
     async with bench.running():
-        bench.source.say([instance(n, {**PROBED, "mesh.probe.floor": "0"}) for n in (1, 2)])
+        bench.source.say([numbered_instance(n, {**PROBED_WEB_LABELS, "mesh.probe.floor": "0"}) for n in (1, 2)])
         await bench.passes(5)
         assert addresses(bench) == {"1", "2"}
         answers(bench, 1, 2, ok=False)
@@ -75,10 +78,10 @@ async def test_the_label_obeys_every_verdict(bench: Bench) -> None:
         assert addresses(bench) == set()
 
 
-async def test_single_endpoints_stay_when_all_that_the_worker_asks_fails(bench: Bench) -> None:
+async def test_single_endpoints_stay_when_all_checks_of_the_worker_fail(bench: Bench) -> None:
     answers(bench, 1, 2)
     async with bench.running():
-        bench.source.say([instance(1, PROBED), instance(2, BAR, "demo/bar")])
+        bench.source.say([numbered_instance(1, PROBED_WEB_LABELS), numbered_instance(2, BAR, "demo/bar")])
         await bench.passes(5)
         answers(bench, 1, 2, ok=False)
         for _ in range(60):
@@ -86,10 +89,10 @@ async def test_single_endpoints_stay_when_all_that_the_worker_asks_fails(bench: 
             assert addresses(bench) == {"1", "2"}
 
 
-async def test_what_was_kept_is_kept_over_a_restart(bench: Bench) -> None:
+async def test_kept_endpoints_stay_kept_after_a_restart(bench: Bench) -> None:
     answers(bench, 1, 2, 3, 4)
     async with bench.running():
-        bench.source.say([instance(n, PROBED) for n in (1, 2, 3, 4)])
+        bench.source.say([numbered_instance(n, PROBED_WEB_LABELS) for n in (1, 2, 3, 4)])
         await bench.passes(5)
         answers(bench, 1, 2, 3, 4, ok=False)
         await bench.passes(FALL)
@@ -97,23 +100,23 @@ async def test_what_was_kept_is_kept_over_a_restart(bench: Bench) -> None:
     for _ in range(3):
         bench.source = type(bench.source)()
         async with bench.running() as loop:
-            bench.source.say([instance(n, PROBED) for n in (1, 2, 3, 4)])
+            bench.source.say([numbered_instance(n, PROBED_WEB_LABELS) for n in (1, 2, 3, 4)])
             for _ in range(int(FALL * 3)):
                 await bench.passes(1)
                 assert addresses(bench) == kept
             assert status_of(loop).suspicions
     bench.source = type(bench.source)()
     async with bench.running():
-        bench.source.say([instance(n, PROBED) for n in (1, 2, 3, 4)])
+        bench.source.say([numbered_instance(n, PROBED_WEB_LABELS) for n in (1, 2, 3, 4)])
         answers(bench, 1, 2, 3, 4)
         await bench.passes(FALL)
         assert addresses(bench) == {"1", "2", "3", "4"}
 
 
-async def test_the_last_ten_verdicts_are_told(bench: Bench) -> None:
+async def test_the_last_ten_verdicts_are_reported(bench: Bench) -> None:
     answers(bench, 1)
     async with bench.running() as loop:
-        bench.source.say([instance(1, PROBED)])
+        bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
         await bench.passes(80)
         (endpoint,) = status_of(loop).services[0].endpoints
         assert len(endpoint.verdicts) == 10
@@ -149,11 +152,11 @@ class Other:
         await MemoryStore(self.bench.cluster, "w2").register({**self.records, **said})
 
 
-async def test_a_worker_that_is_gone_is_asked_for_by_others(bench: Bench) -> None:
+async def test_endpoints_of_a_departed_worker_are_probed_by_others(bench: Bench) -> None:
     answers(bench, 1, 9)
     other = Other(bench)
     async with bench.running() as loop:
-        bench.source.say([instance(1, PROBED)])
+        bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
         await other.says(Health.HEALTHY)
         await bench.passes(5)
         assert addresses(bench) == {"1", "9"}
@@ -179,11 +182,11 @@ async def test_a_worker_that_is_gone_is_asked_for_by_others(bench: Bench) -> Non
         assert mine.serving
 
 
-async def test_a_worker_that_stays_away_is_forgotten(bench: Bench) -> None:
+async def test_records_of_a_departed_worker_expire(bench: Bench) -> None:
     answers(bench, 1, 9)
     other = Other(bench)
     async with bench.running() as loop:
-        bench.source.say([instance(1, PROBED)])
+        bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
         await other.says(Health.HEALTHY)
         await bench.passes(5)
         bench.cluster.expire("w2")
@@ -194,11 +197,11 @@ async def test_a_worker_that_stays_away_is_forgotten(bench: Bench) -> None:
         assert [e.worker for e in status_of(loop).services[0].endpoints] == ["w1"]
 
 
-async def test_a_host_that_is_gone_with_its_worker_gets_nothing(bench: Bench) -> None:
+async def test_endpoints_of_a_failed_host_get_no_traffic(bench: Bench) -> None:
     answers(bench, 1)
     other = Other(bench)
     async with bench.running():
-        bench.source.say([instance(1, PROBED)])
+        bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
         await other.says(Health.HEALTHY)
         await bench.passes(5)
         assert addresses(bench) == {"1", "9"}
@@ -211,11 +214,11 @@ async def test_a_host_that_is_gone_with_its_worker_gets_nothing(bench: Bench) ->
         assert addresses(bench) == {"1"}
 
 
-async def test_while_the_store_is_away_everybody_looks_for_himself(bench: Bench) -> None:
+async def test_while_the_store_is_unreachable_each_worker_probes_all_endpoints(bench: Bench) -> None:
     answers(bench, 1, 9)
     other = Other(bench)
     async with bench.running():
-        bench.source.say([instance(1, PROBED)])
+        bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
         await other.says(Health.HEALTHY)
         await bench.passes(5)
         bench.cluster.out_of_reach = True
@@ -232,11 +235,11 @@ async def test_while_the_store_is_away_everybody_looks_for_himself(bench: Bench)
         assert addresses(bench) == {"1", "9"}, "as its own worker says"
 
 
-async def test_an_endpoint_of_another_that_it_keeps_stays(bench: Bench) -> None:
+async def test_an_endpoint_that_its_worker_keeps_stays_in_traffic(bench: Bench) -> None:
     answers(bench, 1)
     other = Other(bench)
     async with bench.running():
-        bench.source.say([instance(1, PROBED)])
+        bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
         await other.says(Health.UNHEALTHY)
         await bench.passes(5)
         assert addresses(bench) == {"1"}

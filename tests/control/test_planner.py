@@ -1,4 +1,4 @@
-"""plan: which virtual servers, weights and names a picture of the cluster gives."""
+"""The plan of a view: virtual servers, weights and names."""
 
 from dataclasses import replace
 
@@ -32,38 +32,38 @@ from mesh.model.service import (
 )
 from mesh.model.table import RealKey, RealServer, VirtualKey
 from mesh.model.view import ClusterView
+from tests.builders import WEB_VIP, endpoint, service, view
 
-VIP = "10.112.0.7"
-WEB = Service("demo/web", "web.test", (Route("web.test", 80, Transport.TCP, 8080),))
+WEB = service("web.test", container_port=8080)
 PROBED = replace(WEB, probe=Probe(ProbeKind.HTTP, port=None))
-CLAIMS = Claims(vips={"web.test": VIP}, owners={"web.test": "demo/web"})
-ONE = Endpoint("a", "demo/web", "w1", "10.2.0.1")
-TWO = Endpoint("b", "demo/web", "w1", "10.2.0.2", weight=3)
-KEY = VirtualKey(VIP, 80, Transport.TCP)
+CLAIMS = Claims(vips={"web.test": WEB_VIP}, owners={"web.test": "demo/web"})
+ONE = endpoint()
+TWO = endpoint("b", address="10.2.0.2", weight=3)
+KEY = VirtualKey(WEB_VIP, 80, Transport.TCP)
 
 
-def view(service: Service = WEB, *endpoints: Endpoint, claims: Claims = CLAIMS) -> ClusterView:
-    return ClusterView((service,), endpoints, claims)
+def web_view(service: Service = WEB, *endpoints: Endpoint, claims: Claims = CLAIMS) -> ClusterView:
+    return view(service, *endpoints, claims=claims)
 
 
-def test_every_endpoint_of_a_service_stands_behind_its_vip() -> None:
-    planned = make_plan(view(WEB, ONE, TWO), {})
+def test_every_endpoint_of_a_service_is_a_real_server_of_its_vip() -> None:
+    planned = make_plan(web_view(WEB, ONE, TWO), {})
     assert planned.table.virtual_servers[KEY].real_servers == {
         RealKey("10.2.0.1", 8080): RealServer(1),
         RealKey("10.2.0.2", 8080): RealServer(3),
     }
-    assert planned.table.vips == {VIP}
-    assert planned.names == {"web.test": VIP}
+    assert planned.table.vips == {WEB_VIP}
+    assert planned.names == {"web.test": WEB_VIP}
 
 
 def test_a_service_without_endpoints_keeps_its_virtual_server_and_its_name() -> None:
-    planned = make_plan(view(WEB), {})
+    planned = make_plan(web_view(WEB), {})
     assert planned.table.virtual_servers[KEY].real_servers == {}
-    assert planned.names == {"web.test": VIP}
+    assert planned.names == {"web.test": WEB_VIP}
 
 
-def test_an_endpoint_reached_elsewhere_is_sent_to_there() -> None:
-    planned = make_plan(view(WEB, replace(ONE, port=18080)), {})
+def test_an_endpoint_with_its_own_port_is_reached_there() -> None:
+    planned = make_plan(web_view(WEB, replace(ONE, port=18080)), {})
     assert list(planned.table.virtual_servers[KEY].real_servers) == [RealKey("10.2.0.1", 18080)]
 
 
@@ -77,7 +77,7 @@ def test_an_endpoint_reached_elsewhere_is_sent_to_there() -> None:
     ],
 )
 def test_a_probe_decides(health: dict[str, Health], serving: bool) -> None:
-    planned = make_plan(view(PROBED, ONE), {("w1", id): verdict for id, verdict in health.items()})
+    planned = make_plan(web_view(PROBED, ONE), {("w1", id): verdict for id, verdict in health.items()})
     assert (RealKey("10.2.0.1", 8080) in planned.table.virtual_servers[KEY].real_servers) is serving
 
 
@@ -85,63 +85,65 @@ def test_a_probe_decides(health: dict[str, Health], serving: bool) -> None:
     "claims",
     [
         pytest.param(Claims(owners={"web.test": "demo/web"}), id="no VIP yet"),
-        pytest.param(Claims(vips={"web.test": VIP}, owners={"web.test": "other/web"}), id="the name is another's"),
+        pytest.param(Claims(vips={"web.test": WEB_VIP}, owners={"web.test": "other/web"}), id="the name is another's"),
     ],
 )
 def test_a_service_without_its_claims_is_not_programmed(claims: Claims) -> None:
-    planned = make_plan(view(WEB, ONE, claims=claims), {})
+    planned = make_plan(web_view(WEB, ONE, claims=claims), {})
     assert (planned.table.virtual_servers, planned.table.vips, planned.names) == ({}, frozenset(), {})
 
 
-def test_a_fixed_vip_that_was_refused_leaves_the_service_out_rather_than_elsewhere() -> None:
-    planned = make_plan(view(replace(WEB, fixed_vip="10.112.0.99"), ONE), {})
+def test_a_service_whose_fixed_vip_was_refused_is_left_out() -> None:
+    planned = make_plan(web_view(replace(WEB, fixed_vip="10.112.0.99"), ONE), {})
     assert planned.names == {}
 
 
 def test_only_the_names_that_a_service_holds_are_published() -> None:
     both = replace(WEB, routes=(*WEB.routes, Route("taken.test", 81, Transport.TCP, 8080)))
     claims = replace(CLAIMS, owners={**CLAIMS.owners, "taken.test": "other/web"})
-    planned = make_plan(view(both, ONE, claims=claims), {})
-    assert planned.names == {"web.test": VIP}
+    planned = make_plan(web_view(both, ONE, claims=claims), {})
+    assert planned.names == {"web.test": WEB_VIP}
     assert list(planned.table.virtual_servers) == [KEY]
 
 
 def test_a_published_port_listens_on_every_address_of_the_worker() -> None:
     service = replace(WEB, publishes=(PortPublication(8080, Transport.TCP, None),))
     claims = replace(CLAIMS, ports={(Transport.TCP, 30001): ("web.test", 8080), (Transport.TCP, 30002): ("x.test", 1)})
-    planned = make_plan(view(service, ONE, claims=claims), {}, ["192.0.2.1", "192.0.2.2"])
+    planned = make_plan(web_view(service, ONE, claims=claims), {}, ["192.0.2.1", "192.0.2.2"])
     assert sorted(planned.table.virtual_servers) == [
         KEY,
         VirtualKey("192.0.2.1", 30001, Transport.TCP),
         VirtualKey("192.0.2.2", 30001, Transport.TCP),
     ]
-    assert planned.table.vips == {VIP}, "a worker's own address is not a VIP to bind"
+    assert planned.table.vips == {WEB_VIP}, "a worker's own address is not a VIP to bind"
 
 
-def test_a_published_port_that_is_no_longer_asked_for_is_not_served() -> None:
+def test_a_published_port_that_is_no_longer_declared_is_not_served() -> None:
     claims = replace(CLAIMS, ports={(Transport.TCP, 30001): ("web.test", 8080)})
-    assert list(make_plan(view(WEB, ONE, claims=claims), {}, ["192.0.2.1"]).table.virtual_servers) == [KEY]
+    assert list(make_plan(web_view(WEB, ONE, claims=claims), {}, ["192.0.2.1"]).table.virtual_servers) == [KEY]
 
 
 def test_endpoints_of_the_other_address_family_are_left_out() -> None:
-    planned = make_plan(view(WEB, ONE, replace(TWO, address="fd00::2")), {})
+    planned = make_plan(web_view(WEB, ONE, replace(TWO, address="fd00::2")), {})
     assert list(planned.table.virtual_servers[KEY].real_servers) == [RealKey("10.2.0.1", 8080)]
 
 
 def test_scheduler_and_persistence_reach_the_virtual_server() -> None:
-    planned = make_plan(view(replace(WEB, scheduler=Scheduler.LC, persistence=300), ONE), {})
+    planned = make_plan(web_view(replace(WEB, scheduler=Scheduler.LC, persistence=300), ONE), {})
     server = planned.table.virtual_servers[KEY]
     assert (server.scheduler, server.persistence) == (Scheduler.LC, 300)
 
 
-def test_a_probe_without_a_port_asks_the_first_routed_container_port() -> None:
-    assert probe_targets(view(PROBED, ONE))["w1", "a"][1] == RealKey("10.2.0.1", 8080)
-    assert probe_targets(view(WEB, ONE)) == {}
+def test_a_probe_without_a_port_checks_the_first_routed_container_port() -> None:
+    assert probe_targets(web_view(PROBED, ONE))["w1", "a"][1] == RealKey("10.2.0.1", 8080)
+    assert probe_targets(web_view(WEB, ONE)) == {}
 
 
 @given(st.permutations([ONE, TWO, replace(ONE, id="c", address="10.2.0.3")]))
-def test_the_order_of_the_picture_does_not_matter(endpoints: list[Endpoint]) -> None:
-    assert make_plan(view(WEB, *endpoints), {}) == make_plan(view(WEB, *sorted(endpoints, key=lambda e: e.id)), {})
+def test_the_order_of_the_view_does_not_matter(endpoints: list[Endpoint]) -> None:
+    assert make_plan(web_view(WEB, *endpoints), {}) == make_plan(
+        web_view(WEB, *sorted(endpoints, key=lambda e: e.id)), {}
+    )
 
 
 PICTURES = st.builds(
@@ -159,7 +161,7 @@ INPUTS = st.tuples(PICTURES, HEALTH, st.sampled_from([[], ["192.0.2.1"]]))
 
 
 @given(INPUTS, INPUTS)
-def test_what_is_taken_over_from_an_earlier_plan_is_what_would_be_planned_anew(
+def test_reused_parts_of_an_earlier_plan_equal_a_fresh_plan(
     first: tuple[ClusterView, dict[EndpointKey, Health], list[str]],
     now: tuple[ClusterView, dict[EndpointKey, Health], list[str]],
 ) -> None:
@@ -184,7 +186,7 @@ def _records() -> dict[str, list[bytes]]:
     records += [
         encode_verdict("w1", ("w1", id), health) for id in "ab" for health in (Health.HEALTHY, Health.UNHEALTHY)
     ]
-    claims = [encode_service_claim("web.test", vip) for vip in (VIP, "10.112.0.8", "fd00::7")]
+    claims = [encode_service_claim("web.test", vip) for vip in (WEB_VIP, "10.112.0.8", "fd00::7")]
     claims += [
         encode_name_claim(name, owner) for name in ("web.test", "www.test") for owner in ("demo/web", "other/web")
     ]
@@ -202,7 +204,7 @@ SITES = st.tuples(
 
 
 @given(st.lists(st.tuples(STORED, SITES), min_size=2, max_size=5))
-def test_a_plan_that_follows_the_store_is_what_would_be_planned_anew(
+def test_an_incremental_plan_equals_a_fresh_plan(
     stored: list[tuple[dict[str, bytes], tuple[tuple[str, ...], str | None, frozenset[tuple[Transport, int]]]]],
 ) -> None:
     reader, before = ViewBuilder(), None
@@ -217,19 +219,19 @@ def test_a_plan_that_follows_the_store_is_what_would_be_planned_anew(
         before = now
 
 
-def test_two_services_that_claim_one_vip_are_planned_as_if_anew() -> None:
+def test_two_services_that_claim_one_vip_are_planned_like_a_fresh_plan() -> None:
     """No worker gives one VIP twice; a hand in the store may."""
-    shop = Service("demo/shop", "shop.test", (Route("shop.test", 80, Transport.TCP, 80),))
+    shop = service("shop.test")
     owners = {"web.test": "demo/web", "shop.test": "demo/shop"}
-    both = ClusterView((shop, WEB), (ONE,), Claims({"web.test": VIP, "shop.test": VIP}, owners))
-    one = replace(both, claims=Claims({"web.test": VIP}, owners))
-    other = replace(both, claims=Claims({"shop.test": VIP}, owners))
+    both = ClusterView((shop, WEB), (ONE,), Claims({"web.test": WEB_VIP, "shop.test": WEB_VIP}, owners))
+    one = replace(both, claims=Claims({"web.test": WEB_VIP}, owners))
+    other = replace(both, claims=Claims({"shop.test": WEB_VIP}, owners))
     for first in (both, one, other):
         for then in (both, one, other):
             assert make_plan(then, then.health, (), make_plan(first, first.health)) == make_plan(then, then.health)
 
 
-def test_the_part_of_a_service_of_which_nothing_has_changed_is_taken_over() -> None:
-    before = make_plan(view(WEB, ONE), {})
-    after = make_plan(view(replace(WEB), replace(ONE)), {}, (), before)
+def test_the_part_of_an_unchanged_service_is_reused() -> None:
+    before = make_plan(web_view(WEB, ONE), {})
+    after = make_plan(web_view(replace(WEB), replace(ONE)), {}, (), before)
     assert after.table.virtual_servers[KEY] is before.table.virtual_servers[KEY]

@@ -1,11 +1,10 @@
-"""The control loop over fakes: what follows what, what is adopted, and what stays when a part falls silent."""
+"""The control loop over fakes: the order of steps, adoption after a restart, and what stays when a part fails."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 
 import pytest
 from typing_extensions import override
@@ -24,24 +23,17 @@ from mesh.host import HostError
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.probe import ProbeKind
-from mesh.model.service import Address, Instance, Name, Transport
+from mesh.model.service import Address, Name, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.probes import FakeCheck
 from mesh.testing.source import FakeSource
 from mesh.testing.store import MemoryCluster, MemoryStore
+from tests.builders import PROBED_WEB_LABELS, SMALL_POOL, WEB_LABELS, numbered_instance
 from tests.control.reported import status_of
 
-POOL = ip_network("10.112.0.0/24")
 FACTS = WorkerFacts("0", "w1", "fake", "a test")
-PROBED = {"mesh.routing.port_80": "web.test", "mesh.probe.url": "http://container:80"}
-PLAIN = {"mesh.routing.port_80": "web.test"}
-
-
-def instance(last: int, labels: Mapping[str, str] = PLAIN, owner: str = "demo/web") -> Instance:
-    address = f"10.2.0.{last}"
-    return Instance(f"{owner}/{address}", owner, address, labels)
 
 
 @dataclass
@@ -62,11 +54,11 @@ class Bench:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ControlLoop]:
-        context = LoopContext(ClusterState(POOL))
+        context = LoopContext(ClusterState(SMALL_POOL))
         self.leaving = DrainRequests(context.events.instances_changed.set)
         prober = Prober(context.events.wake.set, dict.fromkeys(ProbeKind, self.check))
         self.loop = control_loop(
-            WorkerConfig("w1", "mesh.internal", POOL, range(30000, 30010), 30.0),
+            WorkerConfig("w1", "mesh.internal", SMALL_POOL, range(30000, 30010), 30.0),
             FACTS,
             LoopParts(
                 host=self.host,
@@ -107,7 +99,7 @@ async def bench() -> Bench:
 class TestTheLoop:
     async def test_from_instances_to_table_and_zone(self, bench: Bench) -> None:
         async with bench.running() as loop:
-            bench.source.say([instance(1), instance(2)])
+            bench.source.say([numbered_instance(1), numbered_instance(2)])
             await bench.passes()
             (vip,) = bench.plane.table.vips
             assert bench.real_servers() == {f"tcp://{vip}:80": ["10.2.0.1:80", "10.2.0.2:80"]}
@@ -115,11 +107,11 @@ class TestTheLoop:
             (service,) = status_of(loop).services
             assert (service.vip, [e.serving for e in service.endpoints]) == (vip, [True, True])
 
-    async def test_the_name_comes_after_the_vip_and_goes_before_it(self, bench: Bench) -> None:
+    async def test_the_name_is_published_after_its_vip_and_withdrawn_before_it(self, bench: Bench) -> None:
         seen: list[tuple[str, bool]] = []
         bench.zones = _Recorder(bench, seen)
         async with bench.running():
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             bench.source.say([])
             await bench.passes()
@@ -134,9 +126,9 @@ class TestTheLoop:
             await bench.passes(3 * AUDIT)
             assert bench.plane.table == _table()
 
-    async def test_an_empty_list_is_believed_only_from_a_source_that_answered(self, bench: Bench) -> None:
+    async def test_a_source_that_has_not_answered_removes_no_instances(self, bench: Bench) -> None:
         async with bench.running():
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
         before = bench.plane.table
         bench.source = FakeSource()
@@ -149,25 +141,25 @@ class TestTheLoop:
     async def test_a_restart_without_a_change_writes_nothing(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
         async with bench.running():
-            bench.source.say([instance(1, PROBED)])
+            bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
             await bench.passes(8)
             assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
         applied = bench.plane.applied
         bench.check.set("10.2.0.1", 80, False, "refused")  # not yet three times in a row: what serves goes on serving
         bench.source = FakeSource()
         async with bench.running():
-            bench.source.say([instance(1, PROBED)])
+            bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
             await bench.passes(4)
             assert bench.plane.applied == applied
             assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
             await bench.passes(20)
             assert [*bench.real_servers().values()] == [[]], "the presumption ends with the third failure"
 
-    async def test_a_restart_takes_back_no_verdict_although_the_store_is_slow(self, bench: Bench) -> None:
+    async def test_a_restart_withdraws_no_verdict_although_the_store_is_slow(self, bench: Bench) -> None:
         """The others would send nothing to the endpoint until it is probed anew."""
         bench.check.set("10.2.0.1", 80, ok=True, reason="status 200")
         async with bench.running():
-            bench.source.say([instance(1, PROBED)])
+            bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
             await bench.passes(6)
         verdict = "health/w1/demo%2Fweb%2F10.2.0.1"
         assert verdict in bench.cluster.records
@@ -182,7 +174,7 @@ class TestTheLoop:
         bench.cluster.out_of_reach = True
         bench.source = FakeSource()
         async with bench.running():
-            bench.source.say([instance(1, PROBED)])
+            bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
             await bench.passes(1)
             bench.cluster.out_of_reach = False
             await bench.passes(20)
@@ -190,23 +182,25 @@ class TestTheLoop:
         assert not any(missing)
         assert before.keys() == bench.cluster.records.keys()
 
-    async def test_what_comes_later_proves_itself_although_its_address_was_adopted(self, bench: Bench) -> None:
+    async def test_an_instance_started_after_a_restart_must_pass_a_check_although_its_address_was_adopted(
+        self, bench: Bench
+    ) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
         async with bench.running():
-            bench.source.say([instance(1, PROBED)])
+            bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
             await bench.passes(8)
         bench.check.set("10.2.0.1", 80, False, "refused")
         bench.source = FakeSource()
         async with bench.running():
             bench.source.say([])
             await bench.passes()
-            bench.source.say([instance(1, PROBED)])
+            bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
             await bench.passes()
             assert [*bench.real_servers().values()] == [[]]
 
-    async def test_a_probe_lets_in_prunes_and_lets_in_again(self, bench: Bench) -> None:
+    async def test_a_probe_adds_removes_and_adds_an_endpoint_again(self, bench: Bench) -> None:
         async with bench.running():
-            bench.source.say([instance(1, PROBED)])
+            bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
             await bench.passes(20)
             assert [*bench.real_servers().values()] == [[]]
             for ok, wait in ((True, 6), (False, 20), (True, 20)):
@@ -214,11 +208,11 @@ class TestTheLoop:
                 await bench.passes(wait)
                 assert [*bench.real_servers().values()] == [["10.2.0.1:80"] if ok else []]
 
-    async def test_the_audit_mends_what_somebody_changed_and_says_what(
+    async def test_the_audit_repairs_outside_changes_and_reports_them(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with bench.running() as loop:
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             wanted = bench.plane.table
             await bench.plane.apply(diff_tables(wanted, Table()))
@@ -229,25 +223,31 @@ class TestTheLoop:
             await bench.passes(3 * AUDIT)
             assert status_of(loop).repairs == 3
 
-    async def test_between_audits_only_what_shall_change_is_read(self, bench: Bench) -> None:
+    async def test_between_audits_only_changed_virtual_servers_are_read(self, bench: Bench) -> None:
         async with bench.running():
             other = {"mesh.routing.port_80": "other.local"}
-            bench.source.say([instance(1), instance(2, other, "demo/other")])
+            bench.source.say([numbered_instance(1), numbered_instance(2, other, "demo/other")])
             await bench.passes(AUDIT + 1)
             asked = bench.plane.asked
             asked.clear()
-            bench.source.say([instance(1), instance(2, other, "demo/other"), instance(3, other, "demo/other")])
+            bench.source.say(
+                [
+                    numbered_instance(1),
+                    numbered_instance(2, other, "demo/other"),
+                    numbered_instance(3, other, "demo/other"),
+                ]
+            )
             await bench.passes(0.1)
             (grown,) = [key for key, reals in bench.real_servers().items() if len(reals) == 2]
             assert [[str(key) for key in keys or ()] for keys in asked if keys != frozenset()] == [[grown]]
             await bench.passes(AUDIT)
             assert asked[-1] is None
 
-    async def test_a_repair_that_fails_is_tried_again_soon_and_told_when_it_is_done(
+    async def test_a_failed_repair_is_retried_soon_and_reported_when_it_succeeds(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with bench.running() as loop:
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             before = bench.plane.table
             bench.plane.table = Table()
@@ -260,13 +260,13 @@ class TestTheLoop:
             assert status_of(loop).repairs == 3
             assert "repaired: the data plane was changed outside vipmesh: add real server 10.2.0.1:80" in caplog.text
 
-    async def test_what_fails_for_good_is_tried_at_each_audit_and_told_once(
+    async def test_a_permanent_failure_is_retried_at_each_audit_and_reported_once(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with bench.running() as loop:
             for _ in range(6):
                 bench.plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "no memory")
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             await bench.passes(AUDIT + 1)  # not at the very moment of one
             tried = loop.stats.passes
@@ -278,19 +278,23 @@ class TestTheLoop:
             assert sum(loop.stats.pass_seconds.counts) == loop.stats.passes
             assert status_of(loop).repairs == 0
 
-    async def test_our_own_changes_are_no_repairs(self, bench: Bench) -> None:
+    async def test_planned_changes_are_not_counted_as_repairs(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
         async with bench.running() as loop:
-            for instances in ([instance(1, PROBED)], [instance(1, PROBED), instance(2, PROBED)], []):
+            for instances in (
+                [numbered_instance(1, PROBED_WEB_LABELS)],
+                [numbered_instance(1, PROBED_WEB_LABELS), numbered_instance(2, PROBED_WEB_LABELS)],
+                [],
+            ):
                 bench.source.say(instances)
                 await bench.passes(2 * AUDIT)
             assert status_of(loop).repairs == 0
 
-    async def test_a_port_that_a_program_of_the_worker_listens_on_is_left_to_it(self, bench: Bench) -> None:
+    async def test_a_published_port_in_use_by_a_local_program_is_not_served(self, bench: Bench) -> None:
         bench.listening = {(Transport.TCP, 30022)}
         published = {f"mesh.routing.publish.port_{port}": str(30000 + port) for port in (22, 80)}
         async with bench.running() as loop:
-            bench.source.say([instance(1, {**PLAIN, **published})])
+            bench.source.say([numbered_instance(1, {**WEB_LABELS, **published})])
             await bench.passes()
             assert "tcp://192.0.2.1:30080" in bench.real_servers()
             assert "tcp://192.0.2.1:30022" not in bench.real_servers()
@@ -301,7 +305,7 @@ class TestTheLoop:
             assert {"tcp://192.0.2.1:30022", "tcp://192.0.2.1:30080"} < set(bench.real_servers()), "who is served stays"
             assert status_of(loop).problems == ()
 
-    async def test_what_the_data_plane_stands_on_is_set_up_first_and_mended_at_the_audit(
+    async def test_host_settings_are_set_up_first_and_repaired_at_the_audit(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
@@ -317,7 +321,7 @@ class TestTheLoop:
 
         bench.upkeep = [Settings()]
         async with bench.running() as loop:
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             assert "set up: ip_forward is 1, was 0" in caplog.text
             assert status_of(loop).repairs == 0
@@ -333,12 +337,12 @@ class TestTheLoop:
 
     async def test_a_removed_endpoint_drains_until_its_last_connection_has_ended(self, bench: Bench) -> None:
         async with bench.running():
-            bench.source.say([instance(1), instance(2)])
+            bench.source.say([numbered_instance(1), numbered_instance(2)])
             await bench.passes()
             (key,) = bench.plane.table.virtual_servers
             leaving = RealKey("10.2.0.1", 80)
             bench.plane.active[key, leaving] = 1
-            bench.source.say([instance(2)])
+            bench.source.say([numbered_instance(2)])
             await bench.passes(20)
             assert bench.plane.table.virtual_servers[key].real_servers == {
                 leaving: RealServer(0),
@@ -352,7 +356,7 @@ class TestTheLoop:
         self, bench: Bench
     ) -> None:
         async with bench.running():
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             (key,) = bench.plane.table.virtual_servers
             bench.plane.active[key, RealKey("10.2.0.1", 80)] = 1
@@ -363,10 +367,10 @@ class TestTheLoop:
             await bench.passes(3)
             assert bench.plane.table == Table()
 
-    async def test_an_unhealthy_endpoint_goes_at_once_with_its_connections(self, bench: Bench) -> None:
+    async def test_an_unhealthy_endpoint_is_removed_at_once_with_its_connections(self, bench: Bench) -> None:
         bench.check.set("10.2.0.1", 80, True, "status 200")
         async with bench.running():
-            bench.source.say([instance(1, PROBED)])
+            bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
             await bench.passes(8)
             (key,) = bench.plane.table.virtual_servers
             bench.plane.active[key, RealKey("10.2.0.1", 80)] = 7
@@ -374,12 +378,10 @@ class TestTheLoop:
             await bench.passes(17)
             assert bench.plane.table.virtual_servers[key].real_servers == {}
 
-    async def test_a_published_port_listens_on_addresses_that_appear_later_and_leaves_those_that_go(
-        self, bench: Bench
-    ) -> None:
-        labels = {**PLAIN, "mesh.routing.publish.port_80": "8080"}
+    async def test_a_published_port_follows_the_addresses_of_the_worker(self, bench: Bench) -> None:
+        labels = {**WEB_LABELS, "mesh.routing.publish.port_80": "8080"}
         async with bench.running():
-            bench.source.say([instance(1, labels)])
+            bench.source.say([numbered_instance(1, labels)])
             await bench.passes()
             published = "tcp://192.0.2.1:8080"
             assert bench.real_servers()[published] == ["10.2.0.1:80"]
@@ -391,12 +393,12 @@ class TestTheLoop:
             await bench.passes()
             assert published not in bench.real_servers()
 
-    async def test_a_claim_outside_of_the_pool_is_not_programmed_at_all_and_is_told(self, bench: Bench) -> None:
+    async def test_a_claim_outside_of_the_pool_is_not_programmed_and_is_reported(self, bench: Bench) -> None:
         bench.cluster.write(encode_service_claim("web.test", "8.8.8.8") | encode_vip_claim("8.8.8.8", "web.test"))
-        labels = {**PLAIN, "mesh.routing.publish.port_80": "8080"}
+        labels = {**WEB_LABELS, "mesh.routing.publish.port_80": "8080"}
         other = {"mesh.routing.port_80": "other.test"}
         async with bench.running() as loop:
-            bench.source.say([instance(1, labels), instance(2, other, owner="demo/other")])
+            bench.source.say([numbered_instance(1, labels), numbered_instance(2, other, owner="demo/other")])
             await bench.passes()
             (vip,) = bench.plane.table.vips
             assert [*bench.real_servers()] == [f"tcp://{vip}:80"], "of the other service alone"
@@ -405,7 +407,7 @@ class TestTheLoop:
             assert {s.name: s.vip for s in shown.services} == {"web.test": None, "other.test": vip}
             assert "the VIP 8.8.8.8 is outside of the pool 10.112.0.0/24; set [vip] pool" in str(shown)
 
-    async def test_who_is_asked_where_and_who_says_not_where(self, bench: Bench) -> None:
+    async def test_workers_without_a_listen_address_are_not_pinged(self, bench: Bench) -> None:
         daemons = (
             encode_daemon("w2", "0", "a", "10.1.0.2:9781")
             | encode_daemon("w3", "0", "b")
@@ -413,14 +415,14 @@ class TestTheLoop:
         )
         bench.cluster.write(daemons)
         async with bench.running() as loop:
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             assert loop.peers.workers() == {"w2": RealKey("10.1.0.2", 9781)}
             assert loop.peers.non_listening() == {"w3"}, "and not this one, which listens as little"
 
-    async def test_word_of_a_changed_network_mends_before_the_audit(self, bench: Bench) -> None:
+    async def test_a_network_change_triggers_a_repair_before_the_audit(self, bench: Bench) -> None:
         async with bench.running():
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             wanted = bench.plane.table
             await bench.plane.apply([UnbindVip(address) for address in wanted.vips])
@@ -428,21 +430,21 @@ class TestTheLoop:
             await bench.passes()
             assert bench.plane.table == wanted
 
-    async def test_a_burst_becomes_few_passes(self, bench: Bench) -> None:
+    async def test_a_burst_of_changes_results_in_few_passes(self, bench: Bench) -> None:
         async with bench.running() as loop:
             for count in range(1, 100):
-                bench.source.say([instance(n) for n in range(1, count + 1)])
+                bench.source.say([numbered_instance(n) for n in range(1, count + 1)])
             await bench.passes()
             assert len(next(iter(bench.real_servers().values()))) == 99
             assert loop.stats.passes < 10
 
-    async def test_a_refused_operation_is_told_and_tried_again_and_stops_nobody_else(
+    async def test_a_refused_operation_is_reported_and_retried_and_stops_no_other(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.plane.fail_next(lambda operation: isinstance(operation, BindVip), "no such device; make mesh0")
         other = {"mesh.routing.port_80": "other.test"}
         async with bench.running() as loop:
-            bench.source.say([instance(1), instance(2, other, owner="demo/other")])
+            bench.source.say([numbered_instance(1), numbered_instance(2, other, owner="demo/other")])
             await bench.passes()
             assert "no such device; make mesh0" in status_of(loop).failures[0]
             assert len(bench.zones[-1]) == 1, "a name whose VIP could not be bound is not given out"
@@ -451,12 +453,12 @@ class TestTheLoop:
             assert status_of(loop).failures == ()
             assert len(bench.zones[-1]) == 2
 
-    async def test_a_data_plane_that_is_gone_freezes_the_zone_and_heals(
+    async def test_an_unavailable_data_plane_freezes_the_zone_until_it_is_back(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
         async with bench.running() as loop:
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             bench.plane.gone = "ip_vs was unloaded; modprobe ip_vs"
             bench.source.say([])
@@ -470,14 +472,14 @@ class TestTheLoop:
             assert bench.zones[-1] == {}
             assert status_of(loop).frozen == ()
 
-    async def test_a_store_out_of_reach_freezes_the_others_and_merges_afterwards(self, bench: Bench) -> None:
+    async def test_an_unreachable_store_freezes_remote_endpoints_until_it_is_back(self, bench: Bench) -> None:
         async with bench.running() as loop:
-            bench.source.say([instance(1)])
+            bench.source.say([numbered_instance(1)])
             await bench.passes()
             before = dict(bench.cluster.records)
             bench.cluster.out_of_reach = True
-            new = instance(3, {"mesh.routing.port_80": "new.test"}, owner="demo/new")
-            bench.source.say([instance(2), new])
+            new = numbered_instance(3, {"mesh.routing.port_80": "new.test"}, owner="demo/new")
+            bench.source.say([numbered_instance(2), new])
             await bench.passes(5)
             assert [*bench.real_servers().values()] == [["10.2.0.2:80"]], "its own endpoints it knows itself"
             assert set(bench.zones[-1]) == {"web.test"}, "without the store no VIP is given away"
@@ -495,10 +497,10 @@ class TestTheLoop:
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with bench.running() as loop:
-            bench.source.say([instance(1, owner="demo/web")])
+            bench.source.say([numbered_instance(1, owner="demo/web")])
             await bench.passes()
             before = bench.plane.table
-            bench.source.say([instance(1, owner="demo/web"), instance(2, owner="demo/another")])
+            bench.source.say([numbered_instance(1, owner="demo/web"), numbered_instance(2, owner="demo/another")])
             await bench.passes(3 * AUDIT)
             assert bench.plane.table == before
             refused = {service.owner: service.vip for service in status_of(loop).services}
@@ -506,9 +508,9 @@ class TestTheLoop:
             assert any("demo/web" in problem and "web.test" in problem for problem in status_of(loop).problems)
             assert caplog.text.count("demo/another") <= 2
 
-    async def test_a_bad_label_is_told_with_its_place(self, bench: Bench) -> None:
+    async def test_a_bad_label_is_reported_with_its_location(self, bench: Bench) -> None:
         async with bench.running() as loop:
-            bench.source.say([instance(1, {**PLAIN, "mesh.routing.scheduler": "fastest"})])
+            bench.source.say([numbered_instance(1, {**WEB_LABELS, "mesh.routing.scheduler": "fastest"})])
             await bench.passes()
             (problem,) = status_of(loop).problems
             assert problem.startswith("fake demo/web/10.2.0.1 mesh.routing.scheduler: error: ")

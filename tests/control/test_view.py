@@ -1,4 +1,4 @@
-"""The view pipeline: step by step as from scratch, and status and explain as the table that is planned from it."""
+"""The view pipeline: incremental updates equal a fresh view, and status and explain agree with the planned table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +37,7 @@ from mesh.model.service import (
     Transport,
 )
 from mesh.model.view import ClusterView
+from tests.builders import service
 
 TCP, UDP = Transport.TCP, Transport.UDP
 ME, WORKERS = "w1", ("w1", "w2", "w3")
@@ -54,14 +55,12 @@ WEB = Service(
     (PortPublication(8080, TCP, None),),
     probe=PROBE,
 )
-DB = Service("demo/db", "db.test", (Route("db.test", 53, UDP, 53),))
+DB = service("db.test", listen_port=53, transport=UDP)
 ONLY = Service(
     "demo/only", "only.test", (), (PortPublication(9090, TCP, 30001), PortPublication(9091, UDP, 30002)), probe=PROBE
 )
-SIX = Service(
-    "demo/six", "six.test", (Route("six.test", 80, TCP, 80),), (PortPublication(80, TCP, 30003),), probe=PROBE
-)
-LATE = Service("demo/late", "web.test", (Route("web.test", 81, TCP, 81),))
+SIX = service("six.test", publishes=(PortPublication(80, TCP, 30003),), probe=PROBE)
+LATE = service("web.test", owner="demo/late", listen_port=81)
 SERVICES = (DB, LATE, ONLY, SIX, WEB)
 PORTS = {
     (TCP, 30000): ("web.test", 8080),
@@ -252,7 +251,7 @@ def same(one: EffectiveView, other: EffectiveView) -> bool:
 
 
 @given(steps(), st.booleans())
-def test_step_by_step_it_is_what_it_is_from_scratch(story: list[World], follows_panic: bool) -> None:
+def test_incremental_views_equal_fresh_views(story: list[World], follows_panic: bool) -> None:
     last: EffectiveView | None = None
     floor = PanicState()
     for number, world in enumerate(story):
@@ -273,7 +272,7 @@ def test_step_by_step_it_is_what_it_is_from_scratch(story: list[World], follows_
 
 
 @given(WORLDS)
-def test_where_nothing_has_changed_it_is_the_same_object(world: World) -> None:
+def test_without_changes_the_view_is_the_same_object(world: World) -> None:
     inputs = world.inputs()
     first = effective_view(inputs)
     again = effective_view(replace(inputs, takeover=dict(inputs.takeover)), first)
@@ -293,7 +292,7 @@ def test_one_verdict_leaves_the_other_services_as_they_are() -> None:
     assert then.traffic.groups["demo/web"].verdicts == (Health.UNHEALTHY,)
 
 
-def test_what_is_kept_and_what_is_held_back_where_nobody_is_better_is_in_traffic() -> None:
+def test_kept_endpoints_and_held_back_ones_without_alternative_are_in_traffic() -> None:
     keys = [("w2", "demo/six/0"), ("w2", "demo/web/0"), ("w2", "demo/web/1")]
     found = tuple(Endpoint(id, OWNERS[id], worker, f"10.2.0.{n}") for n, (worker, id) in enumerate(keys))
     view = ClusterView((SIX, WEB), found, health=dict.fromkeys(keys, Health.UNHEALTHY))
@@ -309,7 +308,7 @@ def test_what_is_kept_and_what_is_held_back_where_nobody_is_better_is_in_traffic
 
 
 @given(WORLDS)
-def test_what_status_and_explain_call_serving_has_a_weight_in_the_table_that_is_planned(world: World) -> None:
+def test_endpoints_reported_as_serving_have_a_weight_in_the_planned_table(world: World) -> None:
     traffic = effective_view(world.inputs()).traffic
     planned = make_plan(traffic, traffic.health, world.own, contested=world.contested)
     weights = {

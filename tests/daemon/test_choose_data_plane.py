@@ -1,4 +1,4 @@
-"""Which data plane a worker gets, and what it is told."""
+"""Which data plane a worker uses, and the reason that is reported."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from mesh.model.claims import Claims
         ("nftables", "10.112.0.0/16", None, "no nft", None, "driver is nftables, but no nft"),
     ],
 )
-async def test_the_first_that_works_or_the_one_that_is_asked_for(
+async def test_the_first_available_data_plane_or_the_configured_one(
     monkeypatch: pytest.MonkeyPatch,
     *,
     driver: str,

@@ -1,4 +1,4 @@
-"""Where a worker answers the others, in a namespace with an underlay: chosen, taken, or refused with a remedy."""
+"""The peer listen address of a worker, in a namespace with an underlay: chosen, bound, or refused with a remedy."""
 
 import socket
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ async def answers(presence: PeerEndpoint) -> PingResult | None:
         presence.server.close()
 
 
-async def test_it_answers_where_it_reaches_the_store_from_and_others_are_its_witnesses() -> None:
+async def test_it_listens_on_the_address_that_reaches_the_store_and_has_witnesses() -> None:
     presence = await open_peer_endpoint(settings())
     assert (presence.listens, presence.witnesses) == (
         RealKey("10.1.0.1", DEFAULT_PEER_PORT),
@@ -48,7 +48,7 @@ async def test_it_answers_where_it_reaches_the_store_from_and_others_are_its_wit
     assert await answers(presence) is PingResult.ANSWERED
 
 
-async def test_an_etcd_on_loopback_alone_says_nothing_and_the_default_route_does() -> None:
+async def test_with_etcd_on_loopback_the_default_route_decides() -> None:
     local = settings('url = "etcd://127.0.0.1:2379/vipmesh"')
     assert await open_peer_endpoint(local) == PeerEndpoint()
     run_ip("route add default via 10.1.0.254")
@@ -68,11 +68,11 @@ async def test_the_settings_decide() -> None:
     assert await open_peer_endpoint(settings(listen="off")) == PeerEndpoint(None, (RealKey("10.1.0.10", 2379),))
 
 
-async def test_a_worker_without_others_listens_nowhere() -> None:
+async def test_a_single_worker_does_not_listen() -> None:
     assert await open_peer_endpoint(settings('url = "sqlite:////tmp/store.db"')) == PeerEndpoint()
 
 
-async def test_a_port_that_is_taken_is_told_and_only_fatal_if_it_was_asked_for(
+async def test_a_port_in_use_is_reported_and_fatal_only_if_configured(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with socket.socket() as taken:
@@ -89,20 +89,20 @@ async def test_a_port_that_is_taken_is_told_and_only_fatal_if_it_was_asked_for(
             await open_peer_endpoint(settings(listen=f"10.1.0.1:{DEFAULT_PEER_PORT}"))
 
 
-async def test_names_of_the_store_are_resolved_and_those_that_do_not_are_left_out() -> None:
+async def test_host_names_of_the_store_are_resolved_and_unknown_ones_left_out() -> None:
     members = ["http://localhost:2379", "http://no-such-host.invalid:2379", "http://[fd00::1]:2379"]
     found = await resolve_urls(members)
     assert [real.port for real in found] == [2379, 2379]
     assert found[-1] == RealKey("fd00::1", 2379)
 
 
-def test_no_route_no_address() -> None:
+def test_without_a_route_there_is_no_listen_address() -> None:
     assert source_address(RealKey("10.99.0.1", 1)) is None
     assert own_address([RealKey("10.99.0.1", 1)]) is None
     assert on_other_hosts([RealKey("127.0.0.1", 1), RealKey("10.1.0.1", 1)], ["10.1.0.1"]) == ()
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9781", "[::]:9781", "10.1.0.1", "w1:9781", "on"])
-def test_what_others_cannot_ask_is_refused(listen: str) -> None:
+def test_listen_addresses_unreachable_for_others_are_refused(listen: str) -> None:
     with pytest.raises(Exception, match=r"\[peers\] listen: .*write"):
         settings(listen=listen)

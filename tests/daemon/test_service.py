@@ -1,4 +1,4 @@
-"""SIGHUP, and what follows new settings: the parts anew, a warning, or nothing."""
+"""SIGHUP and the consequences of new settings: a restart of the parts, a warning, or nothing."""
 
 import asyncio
 import logging
@@ -69,13 +69,13 @@ async def serving(parts: Parts, file: File) -> AsyncIterator[DaemonService]:
         running.cancel()
 
 
-async def test_the_same_settings_read_the_sources_again(parts: Parts) -> None:
+async def test_unchanged_settings_reread_the_sources(parts: Parts) -> None:
     async with serving(parts, File()) as service:
         service.reload()
     assert (parts.reloads, len(parts.settings)) == (1, 1)
 
 
-async def test_new_settings_make_the_parts_anew(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+async def test_new_settings_rebuild_the_parts(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     file = File()
     async with serving(parts, file) as service:
@@ -96,7 +96,7 @@ async def test_settings_with_a_mistake_change_nothing(parts: Parts, caplog: pyte
     assert "the settings are not applied; the previous ones stay in force" in caplog.text
 
 
-async def test_settings_with_which_nothing_starts_give_way_to_the_old_ones(
+async def test_settings_that_fail_to_start_are_replaced_by_the_previous_ones(
     parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = File()
@@ -109,14 +109,14 @@ async def test_settings_with_which_nothing_starts_give_way_to_the_old_ones(
     assert "the pool overlaps a route; choose another; the previous settings are used again" in caplog.text
 
 
-async def test_at_the_first_start_there_is_nothing_to_go_back_to(parts: Parts) -> None:
+async def test_a_failed_first_start_has_no_previous_settings(parts: Parts) -> None:
     parts.refuses = lambda _: True
     with pytest.raises(ExceptionGroup) as raised:
         await DaemonService(File().read, {}).run()
     assert raised.group_contains(StartError)
 
 
-async def test_a_proxy_that_would_lose_its_connections_waits_for_a_restart(
+async def test_changes_that_would_drop_proxy_connections_wait_for_a_restart(
     parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts.plane = "userspace"
@@ -128,7 +128,7 @@ async def test_a_proxy_that_would_lose_its_connections_waits_for_a_restart(
     assert "need a restart, which ends the proxy's connections: dns_ttl" in caplog.text
 
 
-async def test_wrong_settings_at_the_start_are_told_by_whoever_reads_them() -> None:
+async def test_invalid_settings_at_the_start_are_raised() -> None:
     file = File()
     file.text = "nonsense"
     with pytest.raises(SettingsError):

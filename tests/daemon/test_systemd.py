@@ -1,4 +1,4 @@
-"""What systemd is told, on a socket of its kind."""
+"""Notifications to systemd, over a socket of its kind."""
 
 import asyncio
 import socket
@@ -27,7 +27,7 @@ def told(manager: socket.socket) -> list[str]:
         return messages
 
 
-def test_what_is_told(manager: socket.socket) -> None:
+def test_notifications_to_systemd(manager: socket.socket) -> None:
     notify = SystemdNotifier({"NOTIFY_SOCKET": manager.getsockname()})
     notify.ready("worker w1")
     notify.reloading()
@@ -44,7 +44,7 @@ def test_an_abstract_socket() -> None:
         assert listening.recv(100) == b"STOPPING=1"
 
 
-def test_nobody_to_tell_is_no_trouble_and_one_that_is_gone_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_socket_is_ignored_and_a_closed_one_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     SystemdNotifier({}).ready("worker w1")
     assert caplog.text == ""
     SystemdNotifier({"NOTIFY_SOCKET": "/nonexistent/notify"}).stopping()
@@ -52,7 +52,7 @@ def test_nobody_to_tell_is_no_trouble_and_one_that_is_gone_is_told_in_the_log(ca
 
 
 @pytest.mark.looptime
-async def test_a_sign_of_life_twice_in_the_time_and_none_when_the_loop_hangs(manager: socket.socket) -> None:
+async def test_the_watchdog_is_notified_twice_per_interval_unless_the_loop_hangs(manager: socket.socket) -> None:
     alive = True
     notify = SystemdNotifier({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "10000000"})
     async with asyncio.TaskGroup() as tasks:
@@ -66,6 +66,6 @@ async def test_a_sign_of_life_twice_in_the_time_and_none_when_the_loop_hangs(man
 
 
 @pytest.mark.parametrize("given", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "5000000", "WATCHDOG_PID": "1"}])
-async def test_without_a_watchdog_nothing_is_kept_alive(given: dict[str, str]) -> None:
+async def test_without_a_watchdog_no_keepalive_is_sent(given: dict[str, str]) -> None:
     async with asyncio.timeout(1):
         await SystemdNotifier(given).keep_alive(lambda: True)

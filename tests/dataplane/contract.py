@@ -51,10 +51,10 @@ class DataPlaneContract(ABC):
         assert await plane.read() == table
         assert diff_tables(await plane.read(), table) == ()
 
-    async def test_a_fresh_one_is_empty(self, plane: DataPlane) -> None:
+    async def test_a_fresh_data_plane_is_empty(self, plane: DataPlane) -> None:
         assert await plane.read() == Table()
 
-    async def test_what_was_added_is_read_back(self, plane: DataPlane) -> None:
+    async def test_added_servers_are_read_back(self, plane: DataPlane) -> None:
         servers = VirtualServer(Scheduler.WRR, 0, {ONE: RealServer(1), TWO: RealServer(3), THREE: RealServer(0)})
         await self.reach(plane, self.table((self.key(), servers), (self.key(2), VirtualServer())))
 
@@ -81,7 +81,7 @@ class DataPlaneContract(ABC):
         expected = VirtualServer(Scheduler.RR, 60, {ONE: RealServer(7), TWO: RealServer(1)})
         assert (await plane.read()).virtual_servers == {self.key(): expected}
 
-    async def test_deleting_takes_away_that_and_no_more(self, plane: DataPlane) -> None:
+    async def test_deleting_a_server_removes_nothing_else(self, plane: DataPlane) -> None:
         await self.reach(
             plane,
             self.table(
@@ -94,7 +94,7 @@ class DataPlaneContract(ABC):
         assert not await plane.apply([UnbindVip(self.vip(1)), DeleteVirtualServer(self.key())])
         assert await plane.read() == self.table((self.key(2), VirtualServer()))
 
-    async def test_what_is_there_already_or_gone_already_counts_as_done(self, plane: DataPlane) -> None:
+    async def test_adding_existing_and_deleting_missing_entries_succeeds(self, plane: DataPlane) -> None:
         twice: Sequence[Operation] = [
             AddVirtualServer(self.key(), Scheduler.WRR, 0),
             AddRealServer(self.key(), ONE, RealServer(2)),
@@ -110,7 +110,7 @@ class DataPlaneContract(ABC):
         assert not await plane.apply([*gone, *gone])
         assert await plane.read() == Table()
 
-    async def test_to_add_what_exists_brings_it_to_the_new_settings(self, plane: DataPlane) -> None:
+    async def test_adding_an_existing_entry_updates_its_settings(self, plane: DataPlane) -> None:
         await self.reach(plane, self.table((self.key(), VirtualServer(real_servers={ONE: RealServer(2)}))))
         again: Sequence[Operation] = [
             AddVirtualServer(self.key(), Scheduler.RR, 0),
@@ -121,7 +121,7 @@ class DataPlaneContract(ABC):
             self.key(): VirtualServer(Scheduler.RR, 0, {ONE: RealServer(5)})
         }
 
-    async def test_a_part_is_read_like_the_whole(self, plane: DataPlane) -> None:
+    async def test_reading_selected_keys_equals_that_part_of_the_whole(self, plane: DataPlane) -> None:
         server = VirtualServer(Scheduler.RR, 0, {ONE: RealServer(2)})
         await self.reach(plane, self.table((self.key(), server), (self.key(2), VirtualServer())))
         assert await plane.read([self.key(), self.key(3)]) == Table(
@@ -132,7 +132,7 @@ class DataPlaneContract(ABC):
         many = [self.key(1, port) for port in range(9000, 9200)]
         assert (await plane.read([*many, self.key()])).virtual_servers == {self.key(): server}
 
-    async def test_nothing_to_do_does_nothing(self, plane: DataPlane) -> None:
+    async def test_an_empty_list_of_operations_does_nothing(self, plane: DataPlane) -> None:
         assert not await plane.apply([])
         assert await plane.read() == Table()
 
@@ -193,12 +193,12 @@ class TrafficContract(DataPlaneContract):
         reals = {real: RealServer(weight) for real, weight in weights.items()}
         await self.reach(plane, self.table((key, VirtualServer(real_servers=reals))))
 
-    async def test_weights_share_the_connections(self, plane: DataPlane) -> None:
+    async def test_connections_are_distributed_by_weight(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")
         await self.behind(plane, self.key(), {a: 3, b: 1})
         assert Counter([await self.ask_tcp(self.key()) for _ in range(16)]) == {"a": 12, "b": 4}
 
-    async def test_weight_0_takes_nothing_new_and_keeps_what_is_open(self, plane: DataPlane) -> None:
+    async def test_weight_0_takes_no_new_connection_and_keeps_open_ones(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")
         await self.behind(plane, self.key(), {a: 1})
         connection = await self.open_tcp(self.key())
@@ -208,7 +208,7 @@ class TrafficContract(DataPlaneContract):
         assert await connection.echo() == "a"
         await connection.close()
 
-    async def test_what_was_taken_away_takes_nothing_new(self, plane: DataPlane) -> None:
+    async def test_a_removed_real_server_takes_no_new_connection(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")
         await self.behind(plane, self.key(), {a: 1, b: 1})
         assert {await self.ask_tcp(self.key()) for _ in range(4)} == {"a", "b"}
@@ -231,7 +231,7 @@ class TrafficContract(DataPlaneContract):
             while (await plane.connections())[self.key(), a]:
                 await asyncio.sleep(0.05)  # the end is on the wire; nothing tells when it has been counted
 
-    async def test_what_goes_through_is_counted(self, plane: DataPlane) -> None:
+    async def test_traffic_is_counted(self, plane: DataPlane) -> None:
         a = await self.real_server("a")
         await self.behind(plane, self.key(), {a: 1})
         before = (await plane.traffic()).get(self.key(), TrafficCounters())

@@ -19,6 +19,7 @@ from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
 from mesh.model.service import Address, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
+from tests.builders import POOL
 from tests.netns import run_command
 from tests.system.ipvs.endpoints import (
     A6,
@@ -44,7 +45,7 @@ from tests.system.ipvs.endpoints import (
 )
 from tests.system.ipvs.lab import PORT
 
-POOL, POOL_6 = ip_network("10.112.0.0/16"), ip_network("fd00:112::/64")
+POOL_6 = ip_network("fd00:112::/64")
 TRANSPORTS = (Transport.TCP, Transport.UDP)
 CLAIMS = Claims(ports={(transport, PUBLISHED): ("web.shop.test", 80) for transport in TRANSPORTS})
 CHANGED = ["nftables table ip vipmesh was changed"]

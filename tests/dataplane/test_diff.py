@@ -1,4 +1,4 @@
-"""diff: where it leads, and that every step on the way is safe."""
+"""The difference of two tables: its result, and the safety of every step on the way."""
 
 import pytest
 from hypothesis import given
@@ -31,12 +31,12 @@ TABLES = st.builds(
 
 
 @given(TABLES, TABLES)
-def test_it_leads_to_the_desired_table(before: Table, after: Table) -> None:
+def test_applying_the_difference_gives_the_desired_table(before: Table, after: Table) -> None:
     assert apply_operations(before, diff_tables(before, after)) == after
 
 
 @given(TABLES, TABLES)
-def test_to_change_what_differs_is_to_change_all(before: Table, after: Table) -> None:
+def test_changing_only_the_differing_servers_gives_the_whole_table(before: Table, after: Table) -> None:
     keys = changed_virtual_servers(before, after)
     part = apply_operations(before.part(keys), diff_tables(before.part(keys), after.part(keys)))
     assert before.changed(keys, part) == after
@@ -44,7 +44,7 @@ def test_to_change_what_differs_is_to_change_all(before: Table, after: Table) ->
 
 
 @given(TABLES, TABLES)
-def test_what_is_recognised_is_the_same_table_of_other_objects(observed: Table, desired: Table) -> None:
+def test_reused_servers_give_an_equal_table(observed: Table, desired: Table) -> None:
     found = reuse_equal_servers(observed, desired)
     assert found == observed
     for key, server in desired.virtual_servers.items():
@@ -52,12 +52,12 @@ def test_what_is_recognised_is_the_same_table_of_other_objects(observed: Table, 
 
 
 @given(TABLES)
-def test_equal_tables_differ_in_nothing(table: Table) -> None:
+def test_equal_tables_have_no_difference(table: Table) -> None:
     assert diff_tables(table, table) == ()
 
 
 @given(TABLES, TABLES)
-def test_what_stays_keeps_a_real_server_all_the_way(before: Table, after: Table) -> None:
+def test_a_remaining_server_always_keeps_a_real_server(before: Table, after: Table) -> None:
     table = before
     for operation in diff_tables(before, after):
         table = apply_operations(table, [operation])
@@ -71,7 +71,7 @@ def test_what_stays_keeps_a_real_server_all_the_way(before: Table, after: Table)
 
 
 @given(TABLES, TABLES)
-def test_what_stays_is_edited_and_never_made_anew(before: Table, after: Table) -> None:
+def test_remaining_servers_are_edited_and_never_recreated(before: Table, after: Table) -> None:
     both = before.virtual_servers.keys() & after.virtual_servers.keys()
     for operation in diff_tables(before, after):
         if isinstance(operation, AddVirtualServer | DeleteVirtualServer):
@@ -79,7 +79,9 @@ def test_what_stays_is_edited_and_never_made_anew(before: Table, after: Table) -
 
 
 @given(TABLES, TABLES)
-def test_a_vip_attracts_only_what_is_ready_and_no_longer_what_leaves(before: Table, after: Table) -> None:
+def test_a_vip_is_bound_after_its_servers_exist_and_unbound_before_they_are_removed(
+    before: Table, after: Table
+) -> None:
     table = before
     for operation in diff_tables(before, after):
         table = apply_operations(table, [operation])
@@ -98,7 +100,7 @@ def test_the_order_of_a_mapping_does_not_matter(before: Table, after: Table) -> 
     assert diff_tables(before, turned) == diff_tables(before, after)
 
 
-def test_apply_refuses_what_a_kernel_would() -> None:
+def test_apply_refuses_the_same_operations_as_a_kernel() -> None:
     (delete,) = diff_tables(Table({KEY: VirtualServer()}), Table())
     with pytest.raises(OperationRefusedError, match=r"delete virtual server tcp://10\.112\.0\.1:80"):
         apply_operations(Table(), [delete])

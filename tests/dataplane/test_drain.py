@@ -1,4 +1,4 @@
-"""drain: what stays at weight 0, for how long, and what does not."""
+"""Draining: which real servers stay at weight 0, and for how long."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ KEY = VirtualKey("10.112.0.1", 80, Transport.TCP)
 A, B = RealKey("10.2.0.1", 80), RealKey("10.2.0.2", 80)
 
 
-def table(*reals: tuple[RealKey, int]) -> Table:
+def weighted_table(*reals: tuple[RealKey, int]) -> Table:
     servers = {real: RealServer(weight, upper_threshold=9) for real, weight in reals}
     return Table({KEY: VirtualServer(real_servers=servers)}, frozenset([KEY.address]))
 
@@ -31,9 +31,9 @@ def step(
     return drain_removed(observed, desired, failed=failed, connections=connections or {}, since=since or {}, now=now)
 
 
-def test_what_leaves_gets_weight_0_first() -> None:
-    drained = step(table((A, 3), (B, 1)), table((B, 1)))
-    assert drained.table == table((B, 1), (A, 0))
+def test_a_removed_real_server_gets_weight_0_first() -> None:
+    drained = step(weighted_table((A, 3), (B, 1)), weighted_table((B, 1)))
+    assert drained.table == weighted_table((B, 1), (A, 0))
     assert drained.since == {(KEY, A): 0.0}
 
 
@@ -46,35 +46,39 @@ def test_what_leaves_gets_weight_0_first() -> None:
         pytest.param(None, 29.9, True, id="not known: it gets its time"),
     ],
 )
-def test_it_goes_with_its_last_connection_or_its_time(connections: int | None, now: float, stays: bool) -> None:
+def test_a_draining_server_is_removed_with_its_last_connection_or_after_its_time(
+    connections: int | None, now: float, stays: bool
+) -> None:
     known = {} if connections is None else {(KEY, A): connections}
-    drained = step(table((A, 0), (B, 1)), table((B, 1)), now, known, since={(KEY, A): 0.0})
+    drained = step(weighted_table((A, 0), (B, 1)), weighted_table((B, 1)), now, known, since={(KEY, A): 0.0})
     assert (A in drained.table.virtual_servers[KEY].real_servers) is stays
     assert bool(drained.since) is stays
 
 
-def test_what_failed_goes_at_once() -> None:
-    assert step(table((A, 1), (B, 1)), table((B, 1)), failed=(A,)).table == table((B, 1))
+def test_a_failed_real_server_is_removed_at_once() -> None:
+    assert step(weighted_table((A, 1), (B, 1)), weighted_table((B, 1)), failed=(A,)).table == weighted_table((B, 1))
 
 
 def test_a_whole_service_drains_behind_its_vip() -> None:
-    drained = step(table((A, 1)), Table(), connections={(KEY, A): 2})
-    assert drained.table == table((A, 0)), "the VIP stays bound: packets of its connections still arrive there"
-    assert step(table((A, 0)), Table(), 5.0, {(KEY, A): 0}, since=dict(drained.since)).table == Table()
+    drained = step(weighted_table((A, 1)), Table(), connections={(KEY, A): 2})
+    assert drained.table == weighted_table((A, 0)), "the VIP stays bound: packets of its connections still arrive there"
+    assert step(weighted_table((A, 0)), Table(), 5.0, {(KEY, A): 0}, since=dict(drained.since)).table == Table()
 
 
-def test_what_comes_back_while_draining_serves_again_and_drains_anew_later() -> None:
-    back = step(table((A, 0), (B, 1)), table((A, 3), (B, 1)), 10.0, since={(KEY, A): 0.0})
-    assert (back.table, back.since) == (table((A, 3), (B, 1)), {})
-    assert step(table((A, 3), (B, 1)), table((B, 1)), 20.0, since=dict(back.since)).since == {(KEY, A): 20.0}
+def test_a_server_that_returns_while_draining_serves_and_later_drains_again() -> None:
+    back = step(weighted_table((A, 0), (B, 1)), weighted_table((A, 3), (B, 1)), 10.0, since={(KEY, A): 0.0})
+    assert (back.table, back.since) == (weighted_table((A, 3), (B, 1)), {})
+    assert step(weighted_table((A, 3), (B, 1)), weighted_table((B, 1)), 20.0, since=dict(back.since)).since == {
+        (KEY, A): 20.0
+    }
 
 
-def test_a_restart_in_the_middle_gives_the_time_anew() -> None:
-    assert step(table((A, 0), (B, 1)), table((B, 1)), 100.0).since == {(KEY, A): 100.0}
+def test_a_restart_while_draining_restarts_the_time() -> None:
+    assert step(weighted_table((A, 0), (B, 1)), weighted_table((B, 1)), 100.0).since == {(KEY, A): 100.0}
 
 
 @given(TABLES, TABLES)
-def test_in_the_end_it_is_the_desired_table_and_nothing_desired_is_ever_changed(before: Table, after: Table) -> None:
+def test_draining_ends_in_the_desired_table_and_never_changes_desired_servers(before: Table, after: Table) -> None:
     drained = step(before, after, 0.0)
     for key, server in after.virtual_servers.items():
         held = drained.table.virtual_servers[key]

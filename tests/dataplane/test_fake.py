@@ -1,4 +1,4 @@
-"""The fake keeps the contract, and does what only a fake can."""
+"""The fake fulfils the contract and has features that only a fake can have."""
 
 import pytest
 from typing_extensions import override
@@ -24,7 +24,7 @@ class TestContract(DataPlaneContract):
         return f"10.112.0.{number}"
 
 
-async def test_it_prints_what_ipvsadm_would() -> None:
+async def test_it_prints_in_the_format_of_ipvsadm() -> None:
     plane = FakeDataPlane()
     udp = VirtualKey("fd00::1", 53, Transport.UDP)
     servers = {
@@ -40,7 +40,7 @@ async def test_it_prints_what_ipvsadm_would() -> None:
     )
 
 
-async def test_it_fails_once_when_told() -> None:
+async def test_it_fails_once_on_request() -> None:
     plane = FakeDataPlane()
     plane.fail_next(lambda operation: isinstance(operation, AddRealServer), "table full")
     operations: list[Operation] = [AddVirtualServer(KEY, Scheduler.WRR, 0), AddRealServer(KEY, ONE, RealServer(1))]
@@ -49,7 +49,7 @@ async def test_it_fails_once_when_told() -> None:
     assert not await plane.apply(operations)
 
 
-async def test_gone_is_an_error_and_never_an_empty_table() -> None:
+async def test_an_unavailable_data_plane_is_an_error_and_never_an_empty_table() -> None:
     plane = FakeDataPlane()
     plane.gone = "unloaded"
     with pytest.raises(DataPlaneError, match="unloaded"):

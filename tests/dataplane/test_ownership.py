@@ -1,4 +1,4 @@
-"""published: which virtual servers on the worker's own addresses are ours."""
+"""Which virtual servers on the worker's own addresses are ours."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from mesh.model.table import VirtualKey
         pytest.param("192.0.2.9", 30001, Transport.TCP, False, id="a claimed port on an address that is not ours"),
     ],
 )
-def test_ours(address: str, port: int, transport: Transport, ours: bool) -> None:
+def test_which_virtual_servers_are_ours(address: str, port: int, transport: Transport, ours: bool) -> None:
     claims = Claims(ports={(Transport.TCP, 30001): ("web.test", 80)})
     published = PublishedPorts(lambda: claims, lambda: ["192.0.2.1", "192.0.2.3"])
     assert published(VirtualKey(address, port, transport)) is ours

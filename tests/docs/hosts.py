@@ -1,4 +1,4 @@
-"""Hosts to type commands into: a shell in a network namespace, with an /etc, /run, /var/lib and /var/log of its own."""
+"""Hosts for typed commands: a shell in a network namespace, with its own /etc, /run, /var/lib and /var/log."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The pages that people read, and what is in them."""
+"""The pages of the docs and their contents."""
 
 import re
 from collections.abc import Iterator

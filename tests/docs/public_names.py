@@ -67,8 +67,9 @@ from meshdns.server import QueryCounters
 from meshdns.service_records import reverse_domains
 from meshdns.zone import ZoneBuilder
 from tests.api.http.worker import client, serving, socket_of, until
+from tests.builders import POOL
 from tests.docs.pages import ROOT
-from tests.docs.sample_cluster import DOMAIN, POOL, WORKER, cluster, instances, written
+from tests.docs.sample_cluster import DOMAIN, WORKER, cluster, instances, written
 from tests.system.e2e.programs import VIPMESH, call
 
 DESCRIPTION = next((ROOT / "mesh" / "api").rglob("openapi.yaml"))

@@ -1,4 +1,4 @@
-"""Records `vipmesh demo` as docs/demo.svg: its own words, at the pace at which they came, in light and in dark.
+"""Records `vipmesh demo` as docs/demo.svg: its real output at its real pace, in light and in dark.
 
 python -m tests.docs.record
 """

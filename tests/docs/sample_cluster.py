@@ -6,7 +6,6 @@ versions share a store while one is rolled out.
 """
 
 from collections.abc import Mapping
-from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
@@ -36,10 +35,10 @@ from mesh.cluster.registration import register_instances
 from mesh.model.problem import Problem
 from mesh.model.service import DrainReason, Endpoint, Health, HostPort, Instance, Service, Transport
 from mesh.model.view import ClusterView
+from tests.builders import POOL
 
 DATA = Path(__file__).parent / "data"
 WORKER = "worker-1"
-POOL = ip_network("10.112.0.0/16")
 DOMAIN = "mesh.internal"
 
 WEB = {

@@ -27,7 +27,7 @@ def test_every_module_is_described_in_the_section_of_its_package() -> None:
         assert named == on_disk(folder), folder
 
 
-def test_the_layers_are_those_of_the_contract() -> None:
+def test_the_layers_equal_those_of_the_import_contract() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     layers = setup["importlinter:contract:layers"]["layers"].split("\n")[1:]

@@ -1,4 +1,4 @@
-"""docs/cli.md and the code say the same: verbs, options, documents, causes."""
+"""docs/cli.md and the code agree on verbs, options, documents and causes."""
 
 import argparse
 import re
@@ -36,7 +36,7 @@ def test_each_verb_has_its_options(verb: str) -> None:
     assert shown == real
 
 
-def test_there_is_no_other_verb() -> None:
+def test_documented_verbs_equal_those_of_the_code() -> None:
     assert ROWS.keys() == verbs().keys()
 
 

@@ -1,4 +1,4 @@
-"""What `deploy/` has for Prometheus and Grafana, checked by Prometheus' own tool, and held against the metrics."""
+"""The files for Prometheus and Grafana in `deploy/`, checked by promtool and against the metrics."""
 
 import json
 import re
@@ -31,11 +31,11 @@ def expressions() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("text", [*expressions(), ALERTS.read_text()])
-def test_only_metrics_that_exist_are_asked_for(text: str) -> None:
+def test_only_existing_metrics_are_used(text: str) -> None:
     assert set(re.findall(r"\bvipmesh_\w+", text)) <= KNOWN
 
 
-async def test_alerts_are_raised_by_what_they_are_for() -> None:
+async def test_alerts_fire_on_their_condition() -> None:
     code, output = await call("promtool", "check", "rules", str(ALERTS))
     assert code == 0, output
     code, output = await call("promtool", "test", "rules", str(ROOT / "tests" / "data" / "prometheus_alerts_test.yaml"))
@@ -43,7 +43,7 @@ async def test_alerts_are_raised_by_what_they_are_for() -> None:
     assert "SUCCESS" in output
 
 
-async def test_prometheus_understands_what_the_dashboard_asks(tmp_path: Path) -> None:
+async def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
     """There is a check of rules and none of dashboards: each expression becomes a rule."""
     rules = [{"record": f"panel:number_{n}", "expr": expr} for n, expr in enumerate(expressions())]
     file = tmp_path / "rules.yaml"
@@ -56,7 +56,7 @@ async def test_prometheus_understands_what_the_dashboard_asks(tmp_path: Path) ->
     assert code != 0, "a mistake is found"
 
 
-async def test_prometheus_has_nothing_to_say_against_the_text(tmp_path: Path) -> None:
+async def test_promtool_accepts_the_metrics(tmp_path: Path) -> None:
     text = tmp_path / "metrics"
     text.write_bytes(render_metrics(MetricsInput(OBSERVED)))
     code, output = await call(

@@ -140,7 +140,7 @@ def test_a_stored_record_is_decoded_and_encoded_to_the_same_bytes(key: str) -> N
     assert encoded_again(key, value) == (key, value)
 
 
-def test_the_stored_records_are_understood_as_a_whole() -> None:
+def test_the_stored_records_are_decoded_as_a_whole() -> None:
     found, problems = build_view(stored())
     assert problems == ()
     assert (len(found.services), len(found.endpoints), len(found.health)) == (4, 5, 4)

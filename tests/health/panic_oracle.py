@@ -1,4 +1,4 @@
-"""What the floor says, worked out from everything at each look: slow, and as its rules are told."""
+"""The panic threshold computed from the whole view in every step: slow, and written as its rules read."""
 
 import math
 from collections.abc import Iterable, Mapping

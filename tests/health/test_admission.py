@@ -1,4 +1,4 @@
-"""Who takes a place when more is due than there is room for."""
+"""Which check is admitted next when more checks are due than may run at once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mesh.health.admission import AdmissionQueue
 
 
-def test_the_slow_get_at_most_half_of_the_room() -> None:
+def test_slow_checks_get_at_most_half_of_the_capacity() -> None:
     turns: AdmissionQueue[str] = AdmissionQueue(4)
     for number in range(5):
         turns.wait(f"slow {number}", slow=True)
@@ -21,7 +21,7 @@ def test_the_slow_get_at_most_half_of_the_room() -> None:
     assert len(turns) == 2
 
 
-def test_where_both_wait_they_take_turns() -> None:
+def test_quick_and_slow_checks_alternate_while_both_wait() -> None:
     turns: AdmissionQueue[int] = AdmissionQueue(100)
     for number in range(3):
         turns.wait(number, slow=False)
@@ -30,7 +30,7 @@ def test_where_both_wait_they_take_turns() -> None:
 
 
 @given(st.integers(1, 6), st.lists(st.sampled_from(["quick", "slow", "next", "leave"]), max_size=80))
-def test_room_is_never_exceeded_and_nobody_is_forgotten(room: int, steps: list[str]) -> None:
+def test_capacity_is_never_exceeded_and_every_waiting_check_is_admitted(room: int, steps: list[str]) -> None:
     turns: AdmissionQueue[int] = AdmissionQueue(room)
     inside: list[bool] = []
     waiting = {True: list[int](), False: list[int]()}

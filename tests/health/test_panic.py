@@ -1,4 +1,4 @@
-"""Mass failures: who stays in traffic, told as stories and as what holds of any story."""
+"""Mass failures: which endpoints stay in traffic, as scenarios and as properties."""
 
 import math
 from collections.abc import Mapping
@@ -69,13 +69,13 @@ class Story:
         return " ".join(id for id, key in self.keys.items() if traffic[key] is UP)
 
 
-def test_one_that_fails_is_taken_out() -> None:
+def test_a_single_failed_endpoint_is_removed() -> None:
     story = Story(view({"shop": "aaab"}))
     assert story.at(1, down="shop0") == "shop1 shop2 shop3"
     assert not story.floor.suspicions
 
 
-def test_the_last_half_stays_when_most_fail_at_once() -> None:
+def test_half_of_the_endpoints_stay_when_most_fail_at_once() -> None:
     story = Story(view({"shop": "abcd"}))
     assert story.at(1, down="shop0 shop1") == "shop2 shop3"
     assert not story.floor.suspicions
@@ -88,7 +88,7 @@ def test_the_last_half_stays_when_most_fail_at_once() -> None:
     assert not story.floor.suspicions
 
 
-def test_those_that_fall_one_after_the_other_are_believed() -> None:
+def test_gradual_failures_are_not_treated_as_mass_failure() -> None:
     story = Story(view({"shop": "abcd"}))
     assert story.at(0, down="shop0") == "shop1 shop2 shop3"
     assert story.at(100, down="shop1") == "shop2 shop3"
@@ -96,7 +96,7 @@ def test_those_that_fall_one_after_the_other_are_believed() -> None:
     assert story.at(300, down="shop3") == ""
 
 
-def test_what_is_alone_is_believed_unless_its_worker_is_suspected() -> None:
+def test_the_only_endpoint_of_a_service_is_removed_unless_its_worker_is_suspected() -> None:
     story = Story(view({"a": "w", "b": "w", "c": "w", "d": "v"}))
     assert story.at(0, down="a0") == "b0 c0 d0"
     assert story.at(2, down="b0") == "a0 b0 c0 d0"  # two of three: the first comes back
@@ -105,7 +105,7 @@ def test_what_is_alone_is_believed_unless_its_worker_is_suspected() -> None:
     assert story.at(99, up="c0 b0") == "b0 c0"
 
 
-def test_checks_that_fail_are_evidence_before_anybody_else_has_fallen() -> None:
+def test_failing_checks_are_evidence_before_other_endpoints_become_unhealthy() -> None:
     story = Story(view({"a": "w", "b": "w", "c": "w"}))
     assert story.at(0, down="a0", failing="a0 b0 c0") == "a0 b0 c0"
     story = Story(view({"a": "w", "b": "w", "c": "w"}))
@@ -116,14 +116,14 @@ def test_checks_that_fail_are_evidence_before_anybody_else_has_fallen() -> None:
     assert not story.floor.suspicions  # nobody is to be taken out yet
 
 
-def test_the_other_workers_endpoints_make_up_for_a_worker_that_is_cut_off() -> None:
+def test_endpoints_of_other_workers_replace_those_of_a_worker_that_is_cut_off() -> None:
     story = Story(view({"shop": "aaabbb"}))
     assert story.at(0, down="shop0 shop1 shop2") == "shop3 shop4 shop5"
     assert [one.group for one in story.floor.suspicions] == [FailureGroup(FailureGroupKind.WORKER, "a")]
 
 
 @pytest.mark.parametrize(("percent", "left"), [(0, 0), (1, 1), (34, 4), (50, 5), (100, 10)])
-def test_the_floor_is_the_labels_or_the_settings(percent: int, left: int) -> None:
+def test_the_floor_comes_from_the_label_or_the_settings(percent: int, left: int) -> None:
     everybody = " ".join(f"shop{number}" for number in range(10))
     by_label = Story(view({"shop": "a" * 10}, Probe(ProbeKind.TCP, 80, floor=percent)))
     by_settings = Story(view({"shop": "a" * 10}), floor=percent)
@@ -131,13 +131,13 @@ def test_the_floor_is_the_labels_or_the_settings(percent: int, left: int) -> Non
         assert len(story.at(1, down=everybody).split()) == left
 
 
-def test_what_drains_is_not_counted() -> None:
+def test_draining_endpoints_are_not_counted() -> None:
     story = Story(view({"shop": "abcd"}, drains="shop2 shop3"))
     story.at(1, down="shop0 shop1")
     assert len(story.floor.kept) == 1
 
 
-def test_what_goes_is_no_longer_counted_and_what_comes_is() -> None:
+def test_removed_endpoints_are_not_counted_and_new_ones_are() -> None:
     story = Story(view({"shop": "abcd"}))
     story.at(1, down="shop0 shop1 shop2 shop3")
     assert len(story.floor.kept) == 2
@@ -150,7 +150,7 @@ def test_what_goes_is_no_longer_counted_and_what_comes_is() -> None:
     assert not story.floor.kept
 
 
-def test_a_fresh_daemon_believes_the_dead_unless_they_are_in_traffic() -> None:
+def test_after_a_restart_only_unhealthy_endpoints_in_traffic_are_kept() -> None:
     seen = view({"shop": "abcd"})
     keys = [endpoint.key for endpoint in seen.endpoints]
     down = replace(seen, health=dict.fromkeys(keys, DOWN))
@@ -159,7 +159,7 @@ def test_a_fresh_daemon_believes_the_dead_unless_they_are_in_traffic() -> None:
     assert update_panic_state(adopted, down, ProbeEvidence(), floor=50, now=0.0).kept == {keys[2]}
 
 
-def test_what_is_held_back_serves_where_nobody_else_does() -> None:
+def test_a_held_back_endpoint_serves_if_its_service_has_no_other() -> None:
     seen = view({"shop": "ab", "bar": "ab"})
     (shop0, shop1, bar0, bar1) = (endpoint.key for endpoint in seen.endpoints)
     health = {shop0: DOWN, shop1: DOWN, bar0: DOWN, bar1: UP}
@@ -174,7 +174,9 @@ services = st.dictionaries(
 
 
 @given(services, st.data())
-def test_a_network_that_is_cut_costs_no_service_its_last_half(groups: dict[str, str], data: st.DataObject) -> None:
+def test_a_network_partition_leaves_each_service_half_of_its_endpoints(
+    groups: dict[str, str], data: st.DataObject
+) -> None:
     """All endpoints of some workers fall, in any order, spread over one interval and the time-out."""
     story = Story(view(groups))
     cut = data.draw(st.sets(st.sampled_from("abc"), min_size=1))
@@ -203,7 +205,9 @@ steps = st.lists(
 
 
 @given(services, steps, st.integers(0, 100))
-def test_whatever_happens(groups: dict[str, str], steps: list[tuple[int, Health, float]], percent: int) -> None:
+def test_invariants_hold_for_any_sequence_of_verdicts(
+    groups: dict[str, str], steps: list[tuple[int, Health, float]], percent: int
+) -> None:
     seen = view(groups)
     keys = [endpoint.key for endpoint in seen.endpoints]
     health, floor, now = dict.fromkeys(keys, UP), PanicState(), 0.0
@@ -245,7 +249,7 @@ moves = st.lists(
 
 
 @given(services, services, moves, st.integers(0, 100))
-def test_the_work_that_follows_changes_comes_to_what_a_look_at_everything_says(
+def test_incremental_updates_equal_a_full_computation(
     groups: dict[str, str],
     others: dict[str, str],
     moves: list[tuple[dict[int, Health | None], set[int], float, str]],
@@ -279,7 +283,7 @@ def test_the_work_that_follows_changes_comes_to_what_a_look_at_everything_says(
         assert {key: at for of in floor.fallen.values() for key, at in of.since.items()} == known.fallen
 
 
-def test_workers_that_learn_of_the_falls_in_another_order_keep_the_same_ones() -> None:
+def test_workers_that_see_failures_in_another_order_keep_the_same_endpoints() -> None:
     """Each learns of its own endpoints first, and of the others' when they have told."""
     one, other = Story(view({"shop": "abcd"})), Story(view({"shop": "abcd"}))
     for story, order in ((one, "0123"), (other, "3120")):

@@ -1,4 +1,4 @@
-"""When the prober asks and what it makes of the answers, in virtual time."""
+"""When the prober checks endpoints and what it makes of the results, in virtual time."""
 
 import asyncio
 import logging
@@ -82,7 +82,7 @@ async def test_the_first_success_makes_a_starting_endpoint_healthy() -> None:
         assert subject.changes == [{KEY_A: Health.HEALTHY}]
 
 
-async def test_checks_are_counted_by_what_they_found() -> None:
+async def test_checks_are_counted_by_result() -> None:
     async with running({KEY_A: A, KEY_B: B}, max_in_flight=1) as subject:
         subject.answer(A, False, duration=0.25)
         subject.answer(B, True, duration=0.25)
@@ -94,7 +94,7 @@ async def test_checks_are_counted_by_what_they_found() -> None:
     assert found.seconds.total == pytest.approx(0.25 * found.verdicts.total())
 
 
-async def test_thresholds_set_the_time_to_fall_and_to_rise(caplog: pytest.LogCaptureFixture) -> None:
+async def test_thresholds_set_the_time_to_become_unhealthy_and_healthy(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with running({SERVER: replace(A, begins=Health.HEALTHY)}) as subject:
         assert subject.prober.health() == {SERVER: Health.HEALTHY}
@@ -116,7 +116,7 @@ async def test_thresholds_set_the_time_to_fall_and_to_rise(caplog: pytest.LogCap
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
 
 
-async def test_a_slow_endpoint_delays_nobody_and_is_not_asked_twice_at_once() -> None:
+async def test_a_slow_endpoint_delays_no_other_and_has_one_check_at_a_time() -> None:
     slow = replace(A, probe=replace(PROBE, timeout=12.0))
     async with running({SLOW: slow, QUICK: B}) as subject:
         subject.answer(slow, ok=True, duration=11.0)
@@ -130,7 +130,7 @@ async def test_a_slow_endpoint_delays_nobody_and_is_not_asked_twice_at_once() ->
         assert subject.prober.health() == {SLOW: Health.HEALTHY, QUICK: Health.HEALTHY}
 
 
-async def test_changes_of_one_moment_are_told_once() -> None:
+async def test_simultaneous_changes_are_reported_together() -> None:
     targets = {("w1", f"e{number}"): replace(A, port=number) for number in range(1, 101)}
     async with running(targets) as subject:
         for target in targets.values():
@@ -141,7 +141,7 @@ async def test_changes_of_one_moment_are_told_once() -> None:
         assert subject.changes[-1] == subject.prober.health()
 
 
-async def test_the_checks_in_flight_are_bounded_and_all_get_their_turn() -> None:
+async def test_checks_in_flight_are_bounded_and_every_endpoint_is_checked() -> None:
     targets = {("w1", f"e{number}"): replace(A, port=number) for number in range(1, 41)}
     async with running(targets, max_in_flight=8) as subject:
         for target in targets.values():
@@ -154,7 +154,7 @@ async def test_the_checks_in_flight_are_bounded_and_all_get_their_turn() -> None
         assert all(subject.prober.history(key)[0].duration == 0.7 for key in targets)
 
 
-async def test_a_suspended_process_asks_each_endpoint_once_and_goes_on_in_rhythm() -> None:
+async def test_a_suspended_process_checks_each_endpoint_once_and_resumes_the_interval() -> None:
     begun = now()
     async with running({KEY_A: A, KEY_B: B}) as subject:
         await asyncio.sleep(1)
@@ -180,7 +180,7 @@ async def test_the_same_targets_again_change_nothing() -> None:
         assert len(subject.changes) == 1
 
 
-async def test_another_address_begins_anew_another_threshold_does_not() -> None:
+async def test_a_new_address_resets_the_health_and_a_new_threshold_does_not() -> None:
     async with running({KEY_A: A}) as subject:
         subject.answer(A, ok=True)
         await asyncio.sleep(1)
@@ -195,7 +195,7 @@ async def test_another_address_begins_anew_another_threshold_does_not() -> None:
         assert subject.prober.history(KEY_A) == ()
 
 
-async def test_a_shorter_interval_holds_at_once() -> None:
+async def test_a_shorter_interval_takes_effect_at_once() -> None:
     slow = replace(A, probe=replace(PROBE, interval=3600.0, startup_interval=3600.0))
     async with running({KEY_A: slow}) as subject:
         await asyncio.sleep(400)
@@ -205,7 +205,7 @@ async def test_a_shorter_interval_holds_at_once() -> None:
         assert len(subject.times(A)) == 2
 
 
-async def test_an_endpoint_that_goes_takes_its_check_in_flight_along() -> None:
+async def test_a_removed_endpoint_cancels_its_check_in_flight() -> None:
     async with running({KEY_A: A, KEY_B: B}) as subject:
         subject.answer(A, ok=True, duration=1.5)
         subject.answer(B, ok=True)
@@ -222,7 +222,7 @@ async def test_an_endpoint_that_goes_takes_its_check_in_flight_along() -> None:
         assert len(subject.times(B)) == 5
 
 
-async def test_an_endpoint_that_goes_between_two_checks_is_not_asked_again() -> None:
+async def test_an_endpoint_removed_between_two_checks_is_not_checked_again() -> None:
     async with running({KEY_A: A, KEY_B: B}) as subject:
         await asyncio.sleep(1)
         subject.prober.watch({KEY_B: B})
@@ -231,7 +231,7 @@ async def test_an_endpoint_that_goes_between_two_checks_is_not_asked_again() -> 
         assert len(subject.times(B)) == 3
 
 
-async def test_gone_and_back_while_it_waits_for_its_turn_is_asked_once() -> None:
+async def test_an_endpoint_removed_and_added_while_it_waits_is_checked_once() -> None:
     async with running({KEY_A: A, KEY_B: B}, max_in_flight=1) as subject:
         subject.answer(A, ok=True, duration=1.9)
         subject.answer(B, ok=True, duration=1.9)
@@ -245,7 +245,7 @@ async def test_gone_and_back_while_it_waits_for_its_turn_is_asked_once() -> None
         assert len(subject.times(both[waiting])) == 1
 
 
-async def test_a_verdict_on_a_question_that_has_changed_does_not_count() -> None:
+async def test_a_verdict_for_a_target_that_has_changed_does_not_count() -> None:
     async with running({KEY_A: A}) as subject:
         subject.answer(A, ok=True, duration=1.5)
         await asyncio.sleep(1)
@@ -256,7 +256,7 @@ async def test_a_verdict_on_a_question_that_has_changed_does_not_count() -> None
         assert subject.prober.health() == {KEY_A: Health.HEALTHY}
 
 
-async def test_a_mistake_in_a_check_ends_the_prober() -> None:
+async def test_a_programming_error_in_a_check_ends_the_prober() -> None:
     subject = Running()
     subject.prober.watch({KEY_A: A})
     subject.check.break_down(ZeroDivisionError("a mistake"))
@@ -265,7 +265,7 @@ async def test_a_mistake_in_a_check_ends_the_prober() -> None:
     assert caught.group_contains(ZeroDivisionError)
 
 
-async def test_cancelled_it_leaves_no_check_behind() -> None:
+async def test_a_cancelled_prober_cancels_its_checks() -> None:
     async with running({KEY_A: A}) as subject:
         subject.answer(A, ok=True, duration=1.9)
         await asyncio.sleep(1)
@@ -273,7 +273,7 @@ async def test_cancelled_it_leaves_no_check_behind() -> None:
     assert subject.check.in_flight == 0
 
 
-async def test_nothing_to_watch_is_fine_and_targets_may_come_later() -> None:
+async def test_the_prober_may_start_without_targets() -> None:
     async with running({}) as subject:
         await asyncio.sleep(100)
         assert subject.prober.health() == {}
@@ -282,7 +282,7 @@ async def test_nothing_to_watch_is_fine_and_targets_may_come_later() -> None:
         assert len(subject.times(A)) == 1
 
 
-async def test_an_answer_that_comes_although_it_was_cancelled_is_of_no_account() -> None:
+async def test_a_verdict_of_a_cancelled_check_does_not_count() -> None:
     """A socket may have its answer at the moment in which the endpoint goes: then nothing is left to cancel."""
     over = asyncio.Event()
 
@@ -307,7 +307,7 @@ async def test_an_answer_that_comes_although_it_was_cancelled_is_of_no_account()
         task.cancel()
 
 
-async def test_until_its_first_success_an_endpoint_is_asked_five_times_as_often() -> None:
+async def test_a_starting_endpoint_is_checked_five_times_as_often() -> None:
     target = replace(A, probe=Probe(ProbeKind.HTTP, 80))
     async with running({KEY_A: target}) as subject:
         await asyncio.sleep(5)
@@ -321,7 +321,9 @@ async def test_until_its_first_success_an_endpoint_is_asked_five_times_as_often(
         assert len(subject.times(target)) == asked + 2
 
 
-async def test_what_does_not_start_in_its_time_is_unhealthy_and_asked_less(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_endpoint_that_does_not_start_in_time_is_unhealthy_and_checked_less_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     target = replace(A, probe=Probe(ProbeKind.HTTP, 80, startup=10.0))
     async with running({KEY_A: target}) as subject:
         await asyncio.sleep(12)
@@ -334,7 +336,7 @@ async def test_what_does_not_start_in_its_time_is_unhealthy_and_asked_less(caplo
     ]
 
 
-async def test_refused_traffic_brings_the_next_check_forward_but_is_no_verdict() -> None:
+async def test_refused_traffic_triggers_an_early_check_and_is_no_verdict() -> None:
     async with running({KEY_A: replace(A, begins=Health.HEALTHY), KEY_B: B}) as subject:
         subject.answer(A, ok=True)
         await asyncio.sleep(11)
@@ -354,7 +356,7 @@ async def test_refused_traffic_brings_the_next_check_forward_but_is_no_verdict()
         subject.prober.suspect("192.0.2.1", 80)  # not watched
 
 
-async def test_what_is_set_aside_is_not_asked_and_proves_itself_when_it_is_back() -> None:
+async def test_an_endpoint_in_maintenance_is_not_checked_and_must_pass_a_check_afterwards() -> None:
     async with running({KEY_A: A, KEY_B: B}) as subject:
         subject.answer(A, ok=True, duration=1.0)
         await asyncio.sleep(2)
@@ -373,7 +375,7 @@ async def test_what_is_set_aside_is_not_asked_and_proves_itself_when_it_is_back(
         assert subject.prober.health()[KEY_A] is Health.HEALTHY
 
 
-async def test_aside_from_the_beginning() -> None:
+async def test_an_endpoint_in_maintenance_from_the_start_is_not_checked() -> None:
     async with running({KEY_A: replace(A, aside=True)}) as subject:
         await asyncio.sleep(30)
         assert not subject.times(A)
@@ -381,7 +383,7 @@ async def test_aside_from_the_beginning() -> None:
         assert subject.prober.health() == {}
 
 
-async def test_endpoints_that_hang_do_not_hold_up_those_that_answer() -> None:
+async def test_endpoints_that_hang_do_not_delay_others() -> None:
     """A hundred that hang want ten times the room; the quick ones keep their rhythm all the same."""
     hang = {("w1", f"h{number}"): replace(A, port=number) for number in range(1, 101)}
     quick = {("w1", f"q{number}"): replace(B, port=number) for number in range(1, 21)}
@@ -400,7 +402,7 @@ async def test_endpoints_that_hang_do_not_hold_up_those_that_answer() -> None:
         assert subject.prober.stats.late > late  # what waits is counted
 
 
-async def test_across_a_gap_nobody_fails() -> None:
+async def test_a_gap_in_the_clock_fails_no_endpoint() -> None:
     """As when the process is suspended in the middle of a check: its timeout is over, and says nothing."""
     one = replace(A, begins=Health.HEALTHY, probe=replace(PROBE, unhealthy_threshold=1, timeout=2.0))
     async with running({KEY_A: one}) as subject:
@@ -420,7 +422,7 @@ async def test_across_a_gap_nobody_fails() -> None:
         assert subject.prober.health() == {KEY_A: Health.UNHEALTHY}
 
 
-async def test_the_stats_count() -> None:
+async def test_statistics_count_checks() -> None:
     async with running({KEY_A: A, KEY_B: B}) as subject:
         subject.answer(B, ok=True)
         await asyncio.sleep(9.9)

@@ -1,4 +1,4 @@
-"""A prober whose whole process is stopped for a while, as a laptop or a virtual machine is: nobody fails for it."""
+"""A prober whose process is stopped for a while, as on a suspended laptop or virtual machine: no endpoint fails."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def answers_late(transport: asyncio.Transport) -> None:
     asyncio.get_running_loop().call_later(0.2, transport.write, ANSWER)
 
 
-async def test_a_process_that_was_stopped_loses_nobody() -> None:
+async def test_a_process_that_was_stopped_fails_no_endpoint() -> None:
     async with endpoint(answers_late) as (port, requests, open_ones):
         prober = await asyncio.create_subprocess_exec(
             sys.executable, "-c", PROBER, str(port), stdout=asyncio.subprocess.PIPE, env={**os.environ}

@@ -1,4 +1,4 @@
-"""The same under the loop of production: real sockets, real time, a short rhythm."""
+"""The prober on uvloop, as in production: real sockets, real time, a short interval."""
 
 import asyncio
 import gc
@@ -72,7 +72,7 @@ async def tls() -> None:
     assert TIME_WAIT not in socket_states(port)
 
 
-def test_rise_and_fall() -> None:
+def test_an_endpoint_becomes_healthy_and_unhealthy() -> None:
     uvloop.run(rise_and_fall())
     gc.collect()  # what was left open would be warned of now, and a warning is an error
 

@@ -1,4 +1,4 @@
-"""What a view becomes when verdicts are put over it, and what is told of the probes."""
+"""Verdicts applied to a view, and the health status that is reported."""
 
 from dataclasses import replace
 
@@ -9,15 +9,12 @@ from mesh.health.history import CheckHistory
 from mesh.health.snapshot import HealthSnapshot, health_status
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Endpoint, EndpointKey, Health, Route, Service, Transport
+from mesh.model.service import Endpoint, EndpointKey, Health
 from mesh.model.view import ClusterView
+from tests.builders import service
 
-PROBE = Probe(ProbeKind.TCP, 80)
 SERVICES = tuple(
-    Service(
-        f"demo/{name}", f"{name}.test", (Route(f"{name}.test", 80, Transport.TCP, 80),), probe=Probe(ProbeKind.TCP, 80)
-    )
-    for name in ("db", "web")
+    service(f"{name}.test", owner=f"demo/{name}", probe=Probe(ProbeKind.TCP, 80)) for name in ("db", "web")
 )
 ENDPOINTS = tuple(
     Endpoint(id, f"demo/{owner}", worker, f"10.2.0.{number}")
@@ -28,7 +25,7 @@ SAID = st.dictionaries(KEYS, st.sampled_from([Health.HEALTHY, Health.UNHEALTHY])
 
 
 @given(SAID, st.dictionaries(KEYS, st.sampled_from([Health.HEALTHY, Health.UNHEALTHY, None])))
-def test_verdicts_over_a_view_give_the_view_with_these_verdicts(
+def test_applying_verdicts_to_a_view_sets_its_health(
     said: dict[EndpointKey, Health], over: dict[EndpointKey, Health | None]
 ) -> None:
     view = ClusterView(SERVICES, ENDPOINTS, health=said)
@@ -41,7 +38,7 @@ def test_verdicts_over_a_view_give_the_view_with_these_verdicts(
     assert (judged is view) is (not changed)
 
 
-def test_the_last_verdicts_are_told_in_words_and_in_detail_with_their_times() -> None:
+def test_recent_verdicts_are_reported_as_text_and_in_detail_with_times() -> None:
     past = CheckHistory()
     past.add(Verdict(False, "refused", 0.25), 10.0)
     past.add(Verdict(True, "status 200", 0.5), 12.5)

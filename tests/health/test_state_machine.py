@@ -1,4 +1,4 @@
-"""The state machine against the rules as they are written, told in the plainest way."""
+"""The health state machine against its documented rules, implemented in the plainest way."""
 
 from dataclasses import replace
 
@@ -54,11 +54,11 @@ def run(state: HealthState, outcomes: str, probe: Probe = PROBE, apart: float = 
         pytest.param(resume_health(0.0), "-+", "sh", id="brought back, it proves itself"),
     ],
 )
-def test_health_follows_runs(start: HealthState, outcomes: str, healths: str) -> None:
+def test_consecutive_verdicts_change_the_health(start: HealthState, outcomes: str, healths: str) -> None:
     assert run(start, outcomes)[1] == healths
 
 
-def test_the_time_to_start_ends() -> None:
+def test_the_startup_period_expires() -> None:
     probe = replace(PROBE, initial_delay=3.0, startup=4.0)
     state = HealthState(begun=100.0)
     state, events = observe_verdict(state, BAD, probe, 106.9)
@@ -70,7 +70,7 @@ def test_the_time_to_start_ends() -> None:
     assert run(state, "++")[1] == "uh"
 
 
-def test_a_transition_says_what_brought_it_about() -> None:
+def test_a_transition_states_its_cause() -> None:
     state, _ = run(HEALTHY, "--")
     _, events = observe_verdict(state, BAD, PROBE, 12.5)
     assert events == (HealthTransition(Health.HEALTHY, Health.UNHEALTHY, replace(BAD, at=12.5), 3, 3),)
@@ -87,7 +87,7 @@ def test_thresholds_may_change_in_the_middle_of_a_run() -> None:
     assert run(patient, "-", replace(PROBE, unhealthy_threshold=1))[1] == "u"
 
 
-def test_what_comes_and_goes_has_to_answer_longer_each_time() -> None:
+def test_a_flapping_endpoint_needs_more_successes_each_time() -> None:
     """Two falls are free, then the successes double: 2, 2, 4, 8, 16, 16."""
     state, took = HEALTHY, []
     for _ in range(6):
@@ -99,7 +99,7 @@ def test_what_comes_and_goes_has_to_answer_longer_each_time() -> None:
     assert took == [2, 2, 4, 8, 16, 16]
 
 
-def test_held_back_is_said_once_and_forgotten_in_time() -> None:
+def test_a_flap_hold_is_reported_once_and_expires() -> None:
     state, _ = run(HEALTHY, "---++---++---")
     assert not is_held_back(state, PROBE)
     state, _ = observe_verdict(state, OK, PROBE, 13.0)
@@ -112,7 +112,7 @@ def test_held_back_is_said_once_and_forgotten_in_time() -> None:
     assert (change.threshold, isinstance(change, HealthTransition)) == (2, True)
 
 
-def test_the_last_verdicts_are_kept_with_their_time() -> None:
+def test_recent_verdicts_are_kept_with_their_time() -> None:
     history = CheckHistory()
     assert history.verdicts() == ()
     for now, verdict in enumerate([BAD] * 7 + [OK] * 8):
@@ -162,7 +162,7 @@ def expected(start: Health, outcomes: list[bool], probe: Probe) -> Health:
         interval=st.sampled_from([0.1, 0.5, 5.0]),
     ),
 )
-def test_health_is_what_the_rules_say(start: HealthState, outcomes: list[bool], probe: Probe) -> None:
+def test_health_equals_that_of_the_documented_rules(start: HealthState, outcomes: list[bool], probe: Probe) -> None:
     state = start
     for count, ok in enumerate(outcomes, 1):
         before = state
@@ -182,7 +182,7 @@ def test_health_is_what_the_rules_say(start: HealthState, outcomes: list[bool], 
 
 
 @given(st.lists(st.booleans()), st.floats(0, 1e6))
-def test_brought_back_it_is_as_if_new(outcomes: list[bool], now: float) -> None:
+def test_a_resumed_endpoint_starts_with_a_fresh_state(outcomes: list[bool], now: float) -> None:
     state = HealthState()
     for count, ok in enumerate(outcomes):
         state, _ = observe_verdict(state, OK if ok else BAD, PROBE, float(count))

@@ -1,4 +1,4 @@
-"""Who asks in the place of a worker that is gone, and what is remembered of it."""
+"""Which workers probe the endpoints of a departed worker, and which of its records are retained."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,19 +10,15 @@ from mesh.cluster.departed import RETENTION, VERDICT_VALIDITY, DepartedWorkers, 
 from mesh.cluster.records.encode import build_view, encode_daemon, encode_registration, encode_verdict
 from mesh.health.takeover import PROBERS_PER_ENDPOINT, choose_probers, taken_over_probes
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.service import Endpoint, Health
 from mesh.model.view import ClusterView
+from tests.builders import HTTP_PROBE, endpoint, service
 
-HTTP = Probe(ProbeKind.HTTP, 80)
-WEB = Service("demo/web", "web.test", (Route("web.test", 80, Transport.TCP, 80),), probe=HTTP)
-PLAIN = Service("demo/plain", "plain.test", (Route("plain.test", 80, Transport.TCP, 80),))
+WEB = service("web.test", probe=HTTP_PROBE)
+PLAIN = service("plain.test")
 WORKERS = [f"w{number}" for number in range(10)]
 
 names = st.sets(st.text("abcdef", min_size=1, max_size=3), min_size=1, max_size=8)
-
-
-def endpoint(id: str, worker: str, owner: str = "demo/web", address: str = "10.2.0.1") -> Endpoint:
-    return Endpoint(id, owner, worker, address)
 
 
 def records(worker: str, *endpoints: Endpoint) -> dict[str, bytes]:
@@ -30,7 +26,7 @@ def records(worker: str, *endpoints: Endpoint) -> dict[str, bytes]:
 
 
 @given(names, st.text(), names)
-def test_one_that_goes_moves_only_its_own(workers: set[str], id: str, gone: set[str]) -> None:
+def test_a_departing_worker_moves_only_its_own_probes(workers: set[str], id: str, gone: set[str]) -> None:
     before = choose_probers(("x", id), workers)
     assert len(before) == min(PROBERS_PER_ENDPOINT, len(workers)) == len(set(before))
     assert choose_probers(("x", id), sorted(workers)) == before
@@ -38,14 +34,14 @@ def test_one_that_goes_moves_only_its_own(workers: set[str], id: str, gone: set[
     assert [one for one in before if one not in gone] == [one for one in after if one in before]
 
 
-def test_everybody_gets_an_even_share() -> None:
+def test_probes_are_spread_evenly() -> None:
     first = Counter(choose_probers(("x", f"demo/web/{number}"), WORKERS)[0] for number in range(5000))
     both = Counter(one for number in range(5000) for one in choose_probers(("x", f"demo/web/{number}"), WORKERS))
     assert all(400 <= first[worker] <= 600 for worker in WORKERS)
     assert all(850 <= both[worker] <= 1150 for worker in WORKERS)
 
 
-def test_only_what_others_can_ask_is_taken() -> None:
+def test_only_endpoints_that_can_be_probed_remotely_are_taken_over() -> None:
     commands = replace(WEB, owner="demo/cmd", probe=Probe(ProbeKind.COMMAND, None, command="true"))
     seen = ClusterView(
         (WEB, PLAIN, commands),
@@ -66,7 +62,7 @@ def test_only_what_others_can_ask_is_taken() -> None:
     assert not taken_over_probes(replace(seen, workers=frozenset({"w2", *WORKERS[2:]})), "w1")
 
 
-def test_while_the_store_is_away_each_asks_for_itself() -> None:
+def test_while_the_store_is_unreachable_each_worker_probes_all_endpoints() -> None:
     """All of the others are silent then, and nobody shares the work."""
     seen = ClusterView(
         (WEB,),
@@ -77,7 +73,7 @@ def test_while_the_store_is_away_each_asks_for_itself() -> None:
     assert len(taken_over_probes(seen, "me")) == 50
 
 
-def test_what_a_worker_leaves_behind_is_what_others_can_ask() -> None:
+def test_adoptable_records_are_those_of_remotely_probed_endpoints() -> None:
     left = adoptable_records("w1", records("w1", endpoint("a", "w1"), endpoint("b", "w1", "demo/plain")))
     seen, problems = build_view(left)
     assert not problems
@@ -87,7 +83,7 @@ def test_what_a_worker_leaves_behind_is_what_others_can_ask() -> None:
     assert adoptable_records("w1", records("w1", endpoint("b", "w1", "demo/plain"))) == {}
 
 
-def test_a_worker_that_is_gone_is_remembered_for_a_while() -> None:
+def test_records_of_a_departed_worker_are_retained_for_a_limited_time() -> None:
     gone = DepartedWorkers()
     both = records("w1", endpoint("a", "w1")) | records("w 2/x", endpoint("a", "w 2/x"))
     only = records("w1", endpoint("a", "w1"))
@@ -99,7 +95,7 @@ def test_a_worker_that_is_gone_is_remembered_for_a_while() -> None:
     assert (gone.silent(["w 2/x"]), gone.records) == (frozenset(), {})
 
 
-def test_a_worker_that_is_back_is_its_own_again() -> None:
+def test_a_returning_worker_owns_its_records_again() -> None:
     gone = DepartedWorkers()
     both = records("w1", endpoint("a", "w1")) | records("w2", endpoint("a", "w2"))
     gone.notice(both, records("w1", endpoint("a", "w1")), "w1", 100.0)
@@ -107,7 +103,7 @@ def test_a_worker_that_is_back_is_its_own_again() -> None:
     assert (gone.silent(["w2"]), gone.records) == (frozenset(), {})
 
 
-def test_an_endpoint_that_its_worker_withdraws_is_not_remembered() -> None:
+def test_a_withdrawn_endpoint_is_not_retained() -> None:
     gone = DepartedWorkers()
     gone.notice(records("w2", endpoint("a", "w2"), endpoint("b", "w2")), records("w2", endpoint("a", "w2")), "w1", 0.0)
     assert gone.records == {}
@@ -115,7 +111,7 @@ def test_an_endpoint_that_its_worker_withdraws_is_not_remembered() -> None:
     assert gone.records == {}
 
 
-def test_words_lose_their_validity_while_the_store_is_away() -> None:
+def test_verdicts_expire_while_the_store_is_unreachable() -> None:
     gone = DepartedWorkers()
     assert not gone.tick("away", 100.0)
     assert not gone.tick("away", 100.0 + VERDICT_VALIDITY - 0.1)
@@ -127,7 +123,7 @@ def test_words_lose_their_validity_while_the_store_is_away() -> None:
     assert gone.silent(["w2", "w3"]) == frozenset()
 
 
-def test_a_verdict_in_the_place_of_another_counts_while_that_one_is_gone() -> None:
+def test_a_substitute_verdict_counts_while_the_owner_is_departed() -> None:
     key = ("w1", "a")
     held = encode_registration("w1", (WEB,), [endpoint("a", "w1")])
     up = dict([encode_verdict("w2", key, Health.HEALTHY, kept=False, held_back=False)])

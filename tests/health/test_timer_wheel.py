@@ -1,4 +1,4 @@
-"""The wheel against a plain list of due times, and the arithmetic of the rhythm."""
+"""The timer wheel against a plain list of due times, and the arithmetic of the interval."""
 
 import math
 
@@ -22,7 +22,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_each_key_comes_once_not_early_and_at_most_a_slot_late(steps: list[tuple[str, str, float]]) -> None:
+def test_each_key_fires_once_not_early_and_at_most_a_slot_late(steps: list[tuple[str, str, float]]) -> None:
     wheel: TimerWheel[str] = TimerWheel(SLOT)
     listed, now = dict[str, float](), 0.0
     for verb, key, value in steps:
@@ -61,7 +61,7 @@ def test_next_due_is_when_due_returns_something(dues: list[float]) -> None:
     assert returned == len(dues)
 
 
-def test_a_suspended_process_finds_each_key_once_in_order() -> None:
+def test_after_a_suspension_each_key_fires_once_in_order() -> None:
     wheel: TimerWheel[str] = TimerWheel(SLOT)
     for key, due in (("late", 3.0), ("early", 0.2), ("later", 900.0), ("not yet", 5000.0)):
         wheel.add(key, due)
@@ -87,7 +87,7 @@ def test_a_time_on_the_grid_is_its_own_slot(due: float) -> None:
 
 
 @given(st.floats(0, 1e6), st.floats(0.05, 3600), st.floats(-100, 1e5))
-def test_the_rhythm_is_kept_and_what_was_missed_is_skipped(due: float, interval: float, late: float) -> None:
+def test_the_interval_is_kept_and_missed_times_are_skipped(due: float, interval: float, late: float) -> None:
     now = due + late
     after = next_due(due, interval, now)
     grain = 1e-6 * interval

@@ -1,4 +1,4 @@
-"""The worker's addresses, in a network namespace of its own."""
+"""The addresses of the worker, in a network namespace of its own."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def _network() -> Iterator[None]:
         yield
 
 
-async def test_without_loopback_link_local_and_vips() -> None:
+async def test_loopback_link_local_and_vip_addresses_are_left_out() -> None:
     run_ip("link add v0 type veth peer name v1", "link set v0 up", "link set v1 up")
     run_ip("address add 192.0.2.1/24 dev v0", "address add 169.254.3.4/16 dev v0", "address add 2001:db8::1/64 dev v0")
     interface = MeshInterface()
@@ -29,7 +29,7 @@ async def test_without_loopback_link_local_and_vips() -> None:
         await interface.close()
 
 
-async def test_a_change_is_told_and_a_burst_comes_as_one() -> None:
+async def test_changes_are_reported_and_a_burst_is_coalesced() -> None:
     run_ip("link add v0 type veth peer name v1", "link set v0 up", "link set v1 up")
     async with aclosing(watch_network_changes()) as told, asyncio.timeout(20):
         await anext(told)

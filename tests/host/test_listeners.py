@@ -1,4 +1,4 @@
-"""Which ports programs of this host listen on."""
+"""Ports that programs of this host listen on."""
 
 import socket
 from pathlib import Path
@@ -14,11 +14,11 @@ TCP = """\
 """
 
 
-def test_listening_sockets_that_others_can_reach() -> None:
+def test_listening_sockets_reachable_by_other_hosts() -> None:
     assert list(parse_listeners(TCP, Transport.TCP)) == [22]
 
 
-async def test_those_of_the_kernel(tmp_path: Path) -> None:
+async def test_they_are_read_from_the_kernel(tmp_path: Path) -> None:
     with socket.create_server(("", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         udp.bind(("", 0))
         with socket.create_server(("127.0.0.1", 0)) as inside:

@@ -1,4 +1,4 @@
-"""Which networks are those of the worker's containers."""
+"""Networks of the worker's containers."""
 
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -6,9 +6,9 @@ from ipaddress import ip_network
 import pytest
 
 from mesh.host.local_networks import LinkRoute, NetworkLink, local_networks, read_local_networks
+from tests.builders import POOL
 from tests.netns import Namespace, private_network, run_ip
 
-POOL = ip_network("10.112.0.0/16")
 POOL_6 = ip_network("fd00:1::/64")
 CARD, DOCKER, CONTAINER, OVERLAY = NetworkLink(""), NetworkLink("bridge"), NetworkLink("veth", 3), NetworkLink("vxlan")
 
@@ -60,7 +60,7 @@ def test_local_networks(links: dict[int, NetworkLink], routes: list[LinkRoute], 
     assert [str(network) for network in local_networks(links, routes, POOL)] == expected
 
 
-def test_link_local_ones_are_everywhere_and_so_nowhere() -> None:
+def test_link_local_networks_are_left_out() -> None:
     routes = [route("fe80::/64", 3), route("fd00:2::/64", 3)]
     assert local_networks({3: DOCKER}, routes, POOL_6) == (ip_network("fd00:2::/64"),)
 
@@ -115,6 +115,6 @@ OURS = ("10.2.0.0/24", "fd00:2::/64")
         ),
     ],
 )
-async def test_those_of_the_kernel(host: None, commands: list[str], expected: tuple[str, ...]) -> None:
+async def test_they_are_read_from_the_kernel(host: None, commands: list[str], expected: tuple[str, ...]) -> None:
     run_ip(*commands)
     assert tuple(map(str, (*await read_local_networks(POOL), *await read_local_networks(POOL_6)))) == expected

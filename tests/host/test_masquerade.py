@@ -1,4 +1,4 @@
-"""The table of source NAT: what nft makes of it, and that it stays as it must be. That it works: tests/system/ipvs."""
+"""The table of source NAT: what nft makes of it, and its repair. Its effect: tests/system/ipvs."""
 
 import json
 import os
@@ -16,9 +16,10 @@ from mesh.host.masquerade import Masquerade, MasqueradeRules, render_script
 from mesh.model.claims import Claims
 from mesh.model.service import Transport
 from mesh.util.nft import explain_refusal
+from tests.builders import POOL
 from tests.netns import private_network, run_command, run_ip
 
-POOL, POOL_6 = ip_network("10.112.0.0/16"), ip_network("fd00:1::/64")
+POOL_6 = ip_network("fd00:1::/64")
 OWN = frozenset({"192.0.2.1", "2001:db8::1"})
 CLAIMS = Claims(ports={(Transport.TCP, 30080): ("web.local", 80), (Transport.UDP, 30053): ("ns.local", 53)})
 
@@ -57,7 +58,7 @@ def tables() -> list[str]:
         ),
     ],
 )
-def test_nft_takes_it_and_lists_it_as_written(network: None, rules: MasqueradeRules, words: list[str]) -> None:
+def test_nft_accepts_the_table_and_lists_it_as_written(network: None, rules: MasqueradeRules, words: list[str]) -> None:
     family = "ip6" if rules.pool.version == 6 else "ip"
     for _ in range(2):  # the second time it replaces itself
         run_command("nft", "-f", "-", given=render_script(rules))
@@ -73,7 +74,7 @@ def test_networks_of_a_set_never_overlap(networks: list[Any]) -> None:
     assert not any(a != b and a.overlaps(b) for a in hairpins for b in hairpins)
 
 
-async def test_it_is_made_mended_and_removed_and_nothing_else_is_touched(network: None) -> None:
+async def test_the_table_is_created_repaired_and_removed_and_no_other_is_touched(network: None) -> None:
     run_command("nft", "-f", "-", given="table ip theirs { chain c { type nat hook postrouting priority srcnat; }; }")
     nat = Masquerade(POOL)
     assert await nat.repair(OWN, CLAIMS) == ["nftables table ip vipmesh made"]
@@ -92,7 +93,7 @@ async def test_it_is_made_mended_and_removed_and_nothing_else_is_touched(network
     assert tables() == ["ip theirs"]
 
 
-async def test_it_follows_ports_addresses_and_networks_without_a_word(network: None) -> None:
+async def test_it_follows_ports_addresses_and_networks_without_log_lines(network: None) -> None:
     nat = Masquerade(POOL, [ip_network("10.5.0.0/24"), ip_network("fd00:5::/64")])
     await nat.repair(frozenset(), Claims())
     run_ip("link add br0 type bridge", "address add 10.2.0.254/24 dev br0", "link set br0 up")
@@ -102,14 +103,14 @@ async def test_it_follows_ports_addresses_and_networks_without_a_word(network: N
         assert words in listed
 
 
-async def test_without_nft_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_nft_is_reported_with_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr("mesh.util.nft.ADMIN_PATH", "/nonexistent")
     with pytest.raises(HostError, match="`apt-get install nftables`"):
         await Masquerade(POOL).repair(OWN, CLAIMS)
 
 
-async def test_without_the_right_the_error_says_so() -> None:
+async def test_a_missing_privilege_is_reported() -> None:
     """By the real nft, as a user who may not: in a network namespace that belongs to others."""
     said = subprocess.run(
         ["setpriv", "--reuid=65534", "--clear-groups", "nft", "list", "table", "ip", "vipmesh"],

@@ -1,4 +1,4 @@
-"""What of a host overlaps the VIP pool: a table of hosts, and a real one."""
+"""Overlaps of a host's networks with the VIP pool: a table of hosts, and a real one."""
 
 from collections.abc import Iterator
 from ipaddress import ip_interface, ip_network

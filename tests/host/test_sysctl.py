@@ -1,4 +1,4 @@
-"""Kernel settings: what is written, what is left alone, what is said when it cannot be."""
+"""Kernel settings: which are written, which are left alone, and the error if they cannot be set."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def tree(root: Path, **values: str) -> Path:
     return root
 
 
-def test_only_what_differs_is_written_and_told_with_its_old_value(tmp_path: Path) -> None:
+def test_only_differing_settings_are_written_and_reported_with_the_old_value(tmp_path: Path) -> None:
     root = tree(tmp_path, net__ip_forward="0", net__arp_ignore="1")
     (root / "net/arp_ignore").chmod(0o444)
 
@@ -33,7 +33,7 @@ def test_values_of_several_words_compare_by_word(tmp_path: Path) -> None:
     assert ensure_settings({"net.range": "32768 60999"}, root) == []
 
 
-def test_all_that_cannot_be_set_is_named_at_once_and_the_rest_is_set(tmp_path: Path) -> None:
+def test_all_settings_that_cannot_be_set_are_named_and_the_rest_is_set(tmp_path: Path) -> None:
     root = tree(tmp_path, net__ipv4__free="0", net__ipv4__fits="1")
     (root / "net/ipv4/fixed").symlink_to("/proc/sys/kernel/ngroups_max")  # not even root may write it
 

@@ -1,4 +1,4 @@
-"""The interface of the VIPs, in a network namespace of its own; `ip` is the witness."""
+"""The interface of the VIPs, in a network namespace of its own, checked by `ip`."""
 
 import errno
 import json
@@ -30,14 +30,14 @@ def seen(name: str = "mesh0") -> set[str]:
     return {f"{found['local']}/{found['prefixlen']}" for found in link["addr_info"] if found["scope"] == "global"}
 
 
-async def test_before_the_first_bind_there_is_nothing(interface: MeshInterface) -> None:
+async def test_before_the_first_bind_there_is_no_interface(interface: MeshInterface) -> None:
     assert await interface.addresses() == frozenset()
     await interface.unbind("10.112.0.1")
 
     assert "mesh0" not in run_command("ip", "link")
 
 
-async def test_vips_come_and_go_as_host_addresses(interface: MeshInterface) -> None:
+async def test_vips_are_added_and_removed_as_host_addresses(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
     await interface.bind("fd00::7")
 
@@ -51,7 +51,7 @@ async def test_vips_come_and_go_as_host_addresses(interface: MeshInterface) -> N
     assert seen() == {"fd00::7/128"}
 
 
-async def test_repeated_it_changes_nothing(interface: MeshInterface) -> None:
+async def test_repeated_operations_change_nothing(interface: MeshInterface) -> None:
     for _ in range(2):
         await interface.bind("10.112.0.1")
     assert seen() == {"10.112.0.1/32"}
@@ -61,7 +61,7 @@ async def test_repeated_it_changes_nothing(interface: MeshInterface) -> None:
     assert seen() == set()
 
 
-async def test_a_second_process_finds_what_the_first_bound(interface: MeshInterface) -> None:
+async def test_a_second_process_finds_the_vips_of_the_first(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
     other = MeshInterface("mesh0")
 
@@ -72,7 +72,7 @@ async def test_a_second_process_finds_what_the_first_bound(interface: MeshInterf
     await other.close()
 
 
-async def test_an_interface_that_was_taken_down_is_taken_up_again(interface: MeshInterface) -> None:
+async def test_an_interface_set_down_is_set_up_again(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
     run_ip("link set mesh0 down")
     assert await interface.addresses() == frozenset()
@@ -83,7 +83,7 @@ async def test_an_interface_that_was_taken_down_is_taken_up_again(interface: Mes
     assert "10.112.0.1" in run_command("ip", "route", "show", "table", "local")
 
 
-async def test_an_address_with_another_prefix_length_goes_too(interface: MeshInterface) -> None:
+async def test_an_address_with_another_prefix_length_is_removed_too(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
     run_ip("address add 10.112.0.5/24 dev mesh0")
 
@@ -92,7 +92,7 @@ async def test_an_address_with_another_prefix_length_goes_too(interface: MeshInt
     assert seen() == {"10.112.0.1/32"}
 
 
-async def test_an_interface_deleted_by_somebody_is_made_again(interface: MeshInterface) -> None:
+async def test_a_deleted_interface_is_created_again(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
     run_ip("link delete mesh0")
     assert await interface.addresses() == frozenset()
@@ -102,7 +102,7 @@ async def test_an_interface_deleted_by_somebody_is_made_again(interface: MeshInt
     assert seen() == {"10.112.0.2/32"}
 
 
-async def test_removed_it_is_gone_with_its_addresses(interface: MeshInterface) -> None:
+async def test_removing_the_interface_removes_its_addresses(interface: MeshInterface) -> None:
     await interface.bind("10.112.0.1")
 
     for _ in range(2):
@@ -111,7 +111,7 @@ async def test_removed_it_is_gone_with_its_addresses(interface: MeshInterface) -
     assert "mesh0" not in run_command("ip", "link")
 
 
-async def test_the_kernels_refusal_is_an_os_error(network: None) -> None:
+async def test_a_refusal_of_the_kernel_is_an_os_error(network: None) -> None:
     interface = MeshInterface("no/name")
 
     with pytest.raises(OSError, match="Invalid argument"):
@@ -130,7 +130,7 @@ def test_it_works_under_uvloop(network: None) -> None:
     assert uvloop.run(main()) == {"10.112.0.1"}
 
 
-async def test_loopback_remembers_what_was_bound() -> None:
+async def test_loopback_addresses_are_remembered() -> None:
     interface = LoopbackAddresses()
     for _ in range(2):
         await interface.bind("127.112.0.1")

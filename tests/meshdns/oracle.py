@@ -1,4 +1,4 @@
-"""What a name server ought to say, put together by dnslib from text: the second opinion on every answer.
+"""The expected answers of the name server, assembled by dnslib from text: the second opinion on every answer.
 
 It shares nothing with the server but the rules: names are text, records are dnslib's, the zone is searched from end
 to end.

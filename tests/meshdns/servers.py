@@ -1,4 +1,4 @@
-"""Name servers as users have them, on loopback, as upstreams."""
+"""Name servers that users have, on loopback, as upstreams."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""access: who is served, and what share of the work each gets."""
+"""Access control: which clients are served, and the quota of each."""
 
 import ipaddress
 
@@ -28,17 +28,17 @@ from meshdns.acl import LOCAL_NETWORKS, ClientQuota, network_matcher, quota_key
         ("::ffff:8.8.8.8", False),
     ],
 )
-def test_who_is_served_by_default(host: str, served: bool) -> None:
+def test_default_acl(host: str, served: bool) -> None:
     assert network_matcher(LOCAL_NETWORKS)(host) is served
 
 
-def test_who_is_served_if_told() -> None:
+def test_configured_acl() -> None:
     allows = network_matcher([ipaddress.ip_network("192.0.2.0/24")])
     assert allows("192.0.2.7")
     assert not allows("127.0.0.1")
 
 
-def test_who_counts_as_one() -> None:
+def test_which_addresses_share_a_quota() -> None:
     assert quota_key("10.0.0.1") != quota_key("10.0.0.2")
     assert quota_key("::ffff:10.0.0.1") == quota_key("10.0.0.1")
     assert quota_key("2a00::1:2:3:4") == quota_key("2a00::1:2:3:5"), "a host on the internet has so many addresses"
@@ -47,7 +47,7 @@ def test_who_counts_as_one() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=200))
-def test_places_are_never_more_than_there_are_and_all_come_back(steps: list[tuple[str, bool]]) -> None:
+def test_quotas_are_never_exceeded_and_every_place_is_returned(steps: list[tuple[str, bool]]) -> None:
     shares = ClientQuota(6, 3)
     held: list[str] = []
     for who, take in steps:

@@ -1,4 +1,4 @@
-"""answer: the wire, question by question, with dnslib as the second opinion."""
+"""Authoritative answers on the wire, query by query, with dnslib as the second opinion."""
 
 import struct
 
@@ -58,14 +58,14 @@ def test_own_names(name: str, qtype: str, rcode: str, answers: list[str], soa: s
     assert not said.ar, "no OPT unless asked"
 
 
-def test_case_comes_back_as_it_came() -> None:
+def test_the_case_of_a_name_is_preserved() -> None:
     said = answer_query(question("ReStSeRvEr.LoCaL"), ZONE)
     assert isinstance(said, bytes)
     assert b"ReStSeRvEr" in said
     assert str(DNSRecord.parse(said).rr[0].rdata) == "10.112.0.7"
 
 
-def test_other_names_are_forwarded_as_they_came() -> None:
+def test_other_names_are_forwarded_unchanged() -> None:
     packet = question("example.com")
     said = answer_query(packet, ZONE)
     assert isinstance(said, ForwardQuery)
@@ -95,7 +95,7 @@ class TestEdns:
         twice = packet[:11] + b"\2" + packet[12:] + packet[-11:]
         assert ask(twice).header.rcode == Rcode.FORMERR
 
-    def test_an_unknown_option_is_passed_over(self) -> None:
+    def test_an_unknown_edns_option_is_ignored(self) -> None:
         packet = question("restserver.local", edns=EDNS0())
         with_option = packet[:-2] + struct.pack("!HHH4s", 8, 10, 4, b"abcd")
         assert str(ask(with_option).rr[0].rdata) == "10.112.0.7"
@@ -111,7 +111,7 @@ class TestSize:
             pytest.param(EDNS0(udp_len=65535), 1232, id="never more than passes unfragmented"),
         ],
     )
-    def test_over_udp_as_many_as_fit_and_tc(self, edns: EDNS0 | None, limit: int) -> None:
+    def test_udp_answers_are_truncated_with_tc(self, edns: EDNS0 | None, limit: int) -> None:
         said = answer_query(question("many.test", edns=edns), ZONE)
         assert isinstance(said, bytes)
         assert limit - 16 < len(said) <= limit
@@ -120,7 +120,7 @@ class TestSize:
         assert len(record.rr) == record.header.a > 20
         assert len(record.ar) == (0 if edns is None else 1)
 
-    def test_over_tcp_all_of_it(self) -> None:
+    def test_tcp_answers_are_complete(self) -> None:
         said = ask(question("many.test"), tcp=True)
         assert (said.header.tc, len(said.rr)) == (0, 200)
 
@@ -144,7 +144,7 @@ PLAIN = question("restserver.local")
         pytest.param(question("restserver.local", "AXFR"), Rcode.REFUSED, id="a transfer"),
     ],
 )
-def test_what_is_not_answered_says_why(packet: bytes, rcode: Rcode) -> None:
+def test_unsupported_queries_get_an_error_code(packet: bytes, rcode: Rcode) -> None:
     said = answer_query(packet, ZONE)
     assert isinstance(said, bytes)
     assert said[:2] == packet[:2]
@@ -161,18 +161,18 @@ def test_what_is_not_answered_says_why(packet: bytes, rcode: Rcode) -> None:
         pytest.param(PLAIN[:2] + b"\x80" + PLAIN[3:], id="an answer: two servers would talk for ever"),
     ],
 )
-def test_what_deserves_no_answer_gets_none(packet: bytes) -> None:
+def test_packets_that_are_no_queries_are_dropped(packet: bytes) -> None:
     assert answer_query(packet, ZONE) is None
 
 
-def test_a_name_of_255_octets_is_a_name() -> None:
+def test_a_name_of_255_octets_is_valid() -> None:
     packet = PLAIN[:12] + (b"\x3f" + b"x" * 63) * 3 + b"\x3d" + b"x" * 61 + b"\0\0\1\0\1"
     said = answer_query(packet, ZONE)
     assert isinstance(said, ForwardQuery)
     assert said.packet == packet
 
 
-def test_a_failure_brings_the_question_back() -> None:
+def test_a_failure_response_repeats_the_question() -> None:
     said = DNSRecord.parse(failure_response(question("example.com", edns=EDNS0()), Rcode.SERVFAIL))
     assert (said.header.rcode, str(said.q.qname), len(said.ar)) == (2, "example.com.", 1)
 
@@ -195,7 +195,7 @@ HEADER = st.builds(
 
 @given(st.one_of(st.binary(max_size=600), st.tuples(HEADER, st.binary(max_size=80)).map(b"".join)), st.booleans())
 @example(PLAIN, False)
-def test_any_octets_are_answered_or_dropped_and_nothing_raises(packet: bytes, tcp: bool) -> None:
+def test_any_bytes_are_answered_or_dropped_and_never_raise(packet: bytes, tcp: bool) -> None:
     said = answer_query(packet, ZONE, tcp=tcp)
     if isinstance(said, bytes):
         assert said[:2] == packet[:2]

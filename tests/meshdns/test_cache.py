@@ -1,4 +1,4 @@
-"""cache: against a model of what may be believed when, with a time that only the tests move."""
+"""The forward cache against a model of validity over time; only the tests move the clock."""
 
 from dataclasses import dataclass
 
@@ -86,7 +86,7 @@ TestBelieving = Believing.TestCase
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, MAX_ANSWER_BYTES)), max_size=80))
-def test_it_never_takes_more_than_it_may(puts: list[tuple[int, int]]) -> None:
+def test_the_size_limit_is_never_exceeded(puts: list[tuple[int, int]]) -> None:
     cache = ForwardCache(entries=50, octets=100_000)
     for number, size in puts:
         cache.put(b"%d" % number, reply(60, bytes(size)), 0)
@@ -97,14 +97,14 @@ def test_it_never_takes_more_than_it_may(puts: list[tuple[int, int]]) -> None:
         assert cache.fresh(b"%d" % last, 0) is not None, "the latest is never what has to go"
 
 
-def test_what_is_too_large_is_not_kept() -> None:
+def test_an_entry_above_the_size_limit_is_not_cached() -> None:
     cache = ForwardCache()
     cache.put(b"a", reply(60), 0)
     cache.put(b"a", reply(60, bytes(MAX_ANSWER_BYTES + 1)), 0)
     assert cache.fresh(b"a", 0) is None, "nor what it has replaced"
 
 
-def test_a_failure_is_remembered_for_a_moment_and_longer_with_something_to_show() -> None:
+def test_failures_are_cached_briefly_and_longer_with_a_stale_answer() -> None:
     cache = ForwardCache()
     cache.failed(b"a", 10)
     assert cache.failing(b"a", 10 + RETRY_SECONDS / 2)

@@ -1,4 +1,4 @@
-"""The resolvers that users have: glibc's, musl's, dig and kdig, each as a program of its own.
+"""Resolvers that users have, each as a program of its own: glibc, musl, dig and kdig.
 
 The C libraries read /etc/resolv.conf and ask port 53, so they run in a network and a mount namespace of their own,
 where that file is ours and 127.0.0.1:53 is free.
@@ -71,7 +71,7 @@ async def test_dig_and_kdig_read_every_record(server: NameServer, program: str, 
         assert not re.search("WARN|malformed|unexpected", output, re.IGNORECASE), output
 
 
-async def test_kdig_keeps_its_connection_for_many_questions(server: NameServer) -> None:
+async def test_kdig_reuses_its_connection_for_many_queries(server: NameServer) -> None:
     names = ["web.mesh.internal", "nope.mesh.internal", "restserver.local", "tasks.many.mesh.internal"] * 3
     output = await ask("kdig", server, "+tcp", "+keepopen", *names)
     assert output.count("status: NOERROR") == 9

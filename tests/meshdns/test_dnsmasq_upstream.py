@@ -1,4 +1,4 @@
-"""forward: dnsmasq as upstream, asked through our server by dig."""
+"""dnsmasq as upstream, queried through our server by dig."""
 
 import re
 from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ async def test_dnsmasq(tmp_path: Path) -> None:
         assert "status: REFUSED" in await dig(server, "example.com"), "what the only upstream says"
 
 
-async def test_one_for_a_domain_and_another_for_the_rest(tmp_path: Path) -> None:
+async def test_one_upstream_for_a_domain_and_another_for_the_rest(tmp_path: Path) -> None:
     (tmp_path / "corp").mkdir()
     async with (
         dnsmasq(tmp_path, *RECORDS) as rest,
@@ -71,7 +71,7 @@ async def test_one_for_a_domain_and_another_for_the_rest(tmp_path: Path) -> None
         assert (await dig(server, "web.test", "+short")).strip() == "192.0.2.7"
 
 
-async def test_an_upstream_that_is_gone_leaves_what_was_known(tmp_path: Path) -> None:
+async def test_without_its_upstream_cached_answers_are_served(tmp_path: Path) -> None:
     port = free_port()
     async with serving(Upstreams([("127.0.0.1", port)])) as (server, forwarder):
         async with dnsmasq(tmp_path, "--host-record=web.test,192.0.2.7,1", port=port):

@@ -1,4 +1,4 @@
-"""forward: the cache, what clients share, what they get when nobody answers, and how much each may ask. On loopback."""
+"""Forwarding: the cache, shared queries, stale answers, and limits per client; on loopback."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -62,7 +62,7 @@ class TestAsking:
             asked = {(peer, packet[:2]) for peer, packet in zip(server.peers, server.packets, strict=True)}
             assert len(asked) == len(server.packets)
 
-    async def test_the_upstream_hears_nothing_of_the_client(self) -> None:
+    async def test_queries_to_upstreams_reveal_nothing_about_the_client(self) -> None:
         cookie = question() + b"\0\0\x29\x10\0\0\0\0\0\0\x0c\0\x0a\0\x08client!!"
         cookie = cookie[:11] + b"\1" + cookie[12:]
         async with upstream(good) as server, forwarding(server) as forwarder:
@@ -70,7 +70,7 @@ class TestAsking:
             assert b"client" not in server.packets[0]
             assert [rr.rtype for rr in said.ar] == [QTYPE.OPT]
 
-    async def test_forged_answers_are_passed_over(self) -> None:
+    async def test_forged_answers_are_ignored(self) -> None:
         def forge(query: DNSRecord) -> bytes:
             wrong_id = bytearray(address("203.0.113.9", 60)(query))
             wrong_id[0] ^= 0xFF
@@ -83,7 +83,7 @@ class TestAsking:
         async with upstream(forge) as server, forwarding(server) as forwarder:
             assert str((await resolve(forwarder, PACKET)).rr[0].rdata) == "192.0.2.1"
 
-    async def test_an_answer_from_elsewhere_is_not_heard(self) -> None:
+    async def test_an_answer_from_another_address_is_ignored(self) -> None:
         async with (
             upstream(silent) as server,
             upstream(silent) as elsewhere,
@@ -95,7 +95,7 @@ class TestAsking:
             assert (await answer).header.rcode == RCODE.SERVFAIL
 
     @pytest.mark.parametrize("tcp", [False, True])
-    async def test_what_udp_cuts_off_comes_whole_over_tcp(self, tcp: bool) -> None:
+    async def test_an_answer_truncated_over_udp_is_fetched_over_tcp(self, tcp: bool) -> None:
         async with upstream(truncated, many(100)) as server, forwarding(server) as forwarder:
             said = await resolve(forwarder, PACKET, tcp=tcp)
             assert (len(said.rr), said.header.tc) == ((100, 0) if tcp else (30, 1)), (
@@ -109,17 +109,17 @@ class TestAsking:
             assert (await resolve(forwarder, PACKET)).header.tc == 1
             assert (await resolve(forwarder, PACKET, tcp=True)).header.rcode == RCODE.SERVFAIL
 
-    async def test_any_is_not_asked_for_those_who_may_have_forged_their_address(self) -> None:
+    async def test_any_queries_over_udp_are_answered_with_truncation(self) -> None:
         async with upstream(good) as server, forwarding(server) as forwarder:
             said = await resolve(forwarder, question(qtype="ANY"))
             assert (said.header.tc, said.rr, server.asked) == (1, [], [])
             assert (await resolve(forwarder, question(qtype="ANY"), tcp=True)).rr
 
-    async def test_with_nobody_to_ask_it_is_refused(self) -> None:
+    async def test_without_upstreams_queries_are_refused(self) -> None:
         async with forwarding() as forwarder:
             assert (await resolve(forwarder, PACKET)).header.rcode == RCODE.REFUSED
 
-    async def test_the_longest_domain_decides(self) -> None:
+    async def test_the_longest_matching_domain_chooses_the_upstream(self) -> None:
         async with upstream(good) as rest, upstream(good) as corp, upstream(good) as lab:
             upstreams = Upstreams([rest.address], {"corp.test": [corp.address], "lab.corp.test": [lab.address]})
             forwarder = Forwarder(upstreams)
@@ -130,7 +130,7 @@ class TestAsking:
             assert lab.names() == {"b.lab.corp.test."}
             await forwarder.close()
 
-    async def test_a_domain_whose_servers_are_down_is_not_asked_elsewhere(self) -> None:
+    async def test_a_domain_whose_upstreams_are_down_is_not_sent_to_others(self) -> None:
         async with upstream(good) as rest, upstream(silent) as corp:
             forwarder = Forwarder(Upstreams([rest.address], {"corp.test": [corp.address]}), patience=BRIEF)
             assert (await resolve(forwarder, question("secret.corp.test"))).header.rcode == RCODE.SERVFAIL
@@ -139,7 +139,7 @@ class TestAsking:
 
 
 class TestSharing:
-    async def test_the_same_question_under_way_is_asked_once_whoever_asks_and_however(self) -> None:
+    async def test_identical_queries_in_flight_are_sent_once(self) -> None:
         async with upstream(silent) as server, forwarding(server) as forwarder:
             asking = [
                 asyncio.ensure_future(resolve(forwarder, packet, tcp=tcp))
@@ -152,7 +152,7 @@ class TestSharing:
                 assert str(said.rr[0].rdata) == "192.0.2.1"
             assert (len(server.asked), forwarder.counters.shared) == (1, 5)
 
-    async def test_a_client_that_goes_away_does_not_take_the_answer_from_another(self) -> None:
+    async def test_a_client_that_disconnects_does_not_cancel_the_query_of_another(self) -> None:
         async with upstream(silent) as server, forwarding(server) as forwarder:
             impatient = asyncio.ensure_future(resolve(forwarder, PACKET))
             patient = asyncio.ensure_future(resolve(forwarder, b"\x99\x99" + PACKET[2:]))
@@ -161,7 +161,7 @@ class TestSharing:
             server.transport.sendto(good(server.asked[0]), server.peers[0])
             assert (await patient).rr
 
-    async def test_beyond_the_places_it_fails_at_once_and_places_come_back(self) -> None:
+    async def test_queries_above_the_limit_fail_at_once_and_the_limit_recovers(self) -> None:
         async with upstream(silent) as server, forwarding(server, outstanding=3, share=2) as forwarder:
             mine = [asyncio.ensure_future(resolve(forwarder, name(number), "10.0.0.1")) for number in range(2)]
             await asyncio.sleep(0)
@@ -179,7 +179,7 @@ class TestSharing:
             await asyncio.gather(*mine, theirs)
             assert (await resolve(forwarder, name(2), "10.0.0.1")).rr
 
-    async def test_what_is_known_needs_no_place(self) -> None:
+    async def test_cached_answers_do_not_count_towards_the_limit(self) -> None:
         async with upstream(good) as server, forwarding(server, outstanding=1) as forwarder:
             await resolve(forwarder, PACKET)
             server.reply = silent
@@ -191,7 +191,7 @@ class TestSharing:
 
 
 class TestKeeping:
-    async def test_an_answer_is_kept_and_counted_down(self) -> None:
+    async def test_an_answer_is_cached_and_its_ttl_decreases(self) -> None:
         async with upstream(address("192.0.2.1", 60)) as server, forwarding(server) as forwarder:
             await resolve(forwarder, PACKET)
             cached = [await resolve(forwarder, packet) for packet in (PACKET, question("EXAMPLE.TEST"))]
@@ -199,21 +199,21 @@ class TestKeeping:
             assert all(58 <= said.rr[0].ttl <= 60 for said in cached)
             assert [str(said.rr[0].rname) for said in cached] == ["example.test.", "EXAMPLE.TEST."]
 
-    async def test_no_such_name_is_kept_for_as_long_as_its_soa_says(self) -> None:
+    async def test_nxdomain_is_cached_for_the_time_in_its_soa(self) -> None:
         async with upstream(negative("NXDOMAIN", 900, 5)) as server, forwarding(server) as forwarder:
             await resolve(forwarder, PACKET)
             said = await resolve(forwarder, PACKET)
             assert (len(server.asked), said.header.rcode) == (1, RCODE.NXDOMAIN)
             assert 3 <= said.auth[0].ttl <= 5
 
-    async def test_a_failure_is_kept_for_a_moment(self) -> None:
+    async def test_a_failure_is_cached_briefly(self) -> None:
         async with upstream(says("SERVFAIL")) as server, forwarding(server, patience=BRIEF) as forwarder:
             assert (await resolve(forwarder, PACKET)).header.rcode == RCODE.SERVFAIL
             asked = len(server.asked)
             assert (await resolve(forwarder, PACKET)).header.rcode == RCODE.SERVFAIL
             assert len(server.asked) == asked
 
-    async def test_dnssec_and_plain_answers_are_kept_apart(self) -> None:
+    async def test_dnssec_and_plain_answers_are_cached_separately(self) -> None:
         async with upstream(good) as server, forwarding(server) as forwarder:
             secure = PACKET[:11] + b"\1" + PACKET[12:] + b"\0\0\x29\x04\xd0\0\0\x80\0\0\0"
             for packet in (PACKET, secure, question(cd=1), question(rd=0)):
@@ -240,7 +240,7 @@ class TestKeeping:
 class TestStale:
     """In virtual time: the upstream is a list of what it says."""
 
-    async def test_when_no_upstream_answers_what_was_known_is_better_than_nothing(self) -> None:
+    async def test_stale_answers_are_served_when_no_upstream_answers(self) -> None:
         ways = Scripted(address("192.0.2.1", 5))
         forwarder = Forwarder([("192.0.2.53", 53)], ways=ways)
         await resolve(forwarder, PACKET)
@@ -266,7 +266,7 @@ class TestStale:
         assert forwarder.counters.stale == 3
         await forwarder.close()
 
-    async def test_a_late_answer_is_kept_for_the_next(self) -> None:
+    async def test_a_late_answer_is_cached_for_the_next_query(self) -> None:
         ways = Scripted(address("192.0.2.1", 5))
         forwarder = Forwarder([("192.0.2.53", 53)], ways=ways)
         await resolve(forwarder, PACKET)
@@ -277,7 +277,7 @@ class TestStale:
         assert str((await resolve(forwarder, PACKET)).rr[0].rdata) == "192.0.2.2"
         await forwarder.close()
 
-    async def test_servfail_too_but_never_for_longer_than_a_day(self) -> None:
+    async def test_stale_answers_are_served_after_servfail_but_not_beyond_their_limit(self) -> None:
         ways = Scripted(address("192.0.2.1", 5))
         forwarder = Forwarder([("192.0.2.53", 53)], ways=ways, cache=ForwardCache(stale=100))
         await resolve(forwarder, PACKET)
@@ -288,7 +288,7 @@ class TestStale:
         assert (await resolve(forwarder, PACKET)).header.rcode == RCODE.SERVFAIL
         await forwarder.close()
 
-    async def test_that_there_is_no_such_name_any_more_is_believed(self) -> None:
+    async def test_nxdomain_replaces_a_stale_answer(self) -> None:
         ways = Scripted(address("192.0.2.1", 5))
         forwarder = Forwarder([("192.0.2.53", 53)], ways=ways)
         await resolve(forwarder, PACKET)
@@ -297,7 +297,7 @@ class TestStale:
         assert (await resolve(forwarder, PACKET)).header.rcode == RCODE.NXDOMAIN
         await forwarder.close()
 
-    async def test_ttls_in_answers_step_down_to_one_and_then_it_is_asked_again(self) -> None:
+    async def test_ttls_decrease_to_one_and_then_the_upstream_is_queried_again(self) -> None:
         ways = Scripted(address("192.0.2.1", 4))
         forwarder = Forwarder([("192.0.2.53", 53)], ways=ways)
         seen, ready = [], []

@@ -1,4 +1,4 @@
-"""Any octets: the kept corpus every time, and a bounded time of coverage-guided search for more."""
+"""Arbitrary bytes: the stored corpus on every run, and a bounded coverage-guided search for more."""
 
 import importlib.util
 import os

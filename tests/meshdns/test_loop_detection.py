@@ -1,4 +1,4 @@
-"""loops: an upstream that leads back to us, by itself or by way of others, is found and left alone."""
+"""Forwarding loops: an upstream that leads back to us, directly or through others, is detected and not used."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ ZONE = Zone.build({"web.mesh.internal": ["10.112.0.7"]}, ["mesh.internal"])
         (("fe80::1", 53), ("fe80::1%eth0", 53), True),
     ],
 )
-def test_what_is_ourselves(listen: tuple[str, int], address: tuple[str, int], own: bool) -> None:
+def test_which_addresses_are_our_own(listen: tuple[str, int], address: tuple[str, int], own: bool) -> None:
     assert own_address_matcher([listen])(address) is own
 
 
@@ -74,14 +74,14 @@ async def test_a_loop_through_other_servers(others: int, caplog: pytest.LogCaptu
         assert str((await first).rr[0].rdata) == "192.0.2.1", "by the first question too, if a little later"
 
 
-async def test_nobody_is_suspected_who_answers_by_itself() -> None:
+async def test_an_upstream_that_answers_itself_is_not_suspected() -> None:
     async with upstream(good) as server, serving(0, server.address) as (_, upstreams, forwarder):
         for number in range(50):
             await resolve(forwarder, question(f"n{number}.test"), "10.0.0.1")
         assert await looping(upstreams) == [False]
 
 
-async def test_a_loop_that_begins_later_is_found_when_questions_come_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_loop_that_begins_later_is_detected_by_returning_queries(caplog: pytest.LogCaptureFixture) -> None:
     async with upstream(good) as server, serving(0, server.address) as (name_server, upstreams, forwarder):
 
         async def forward(query: DNSRecord) -> None:
@@ -105,7 +105,7 @@ async def test_a_loop_that_begins_later_is_found_when_questions_come_back(caplog
 
 
 @pytest.mark.looptime
-async def test_a_loop_that_ends_is_forgiven(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_upstream_is_used_again_when_its_loop_ends(caplog: pytest.LogCaptureFixture) -> None:
     class Way:
         sent: list[bytes] = []  # noqa: RUF012
 

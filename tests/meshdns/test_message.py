@@ -1,4 +1,4 @@
-"""message: what upstreams say, read and written again, with dnslib as the second opinion."""
+"""Messages of upstreams, parsed and rewritten, with dnslib as the second opinion."""
 
 import struct
 
@@ -84,7 +84,7 @@ ALIAS = RR("example.test", QTYPE.CNAME, rdata=CNAME("real.test"), ttl=50)
         pytest.param(truncated(DNSRecord.question("example.test")), 0, id="cut off"),
     ],
 )
-def test_how_long_it_may_be_kept(said: bytes, lifetime: int) -> None:
+def test_the_cache_lifetime_of_an_answer(said: bytes, lifetime: int) -> None:
     assert reply_to(client(), said).lifetime == lifetime
 
 
@@ -100,7 +100,7 @@ def test_ttls_are_counted_down_in_every_section_and_the_rest_stays() -> None:
     assert {rr.ttl for rr in (*past.rr, *past.auth)} == {STALE_TTL}
 
 
-def test_the_opt_record_of_the_upstream_stays_there() -> None:
+def test_the_opt_record_of_the_upstream_is_not_passed_on() -> None:
     query = client(edns=4096, do=True)
     opt = struct.pack("!BHHBBHH", 0, 41, 4096, 0, 0, 0x8000, 4) + b"\0\3\0\0"
     said = made(a())
@@ -126,7 +126,7 @@ def test_the_opt_record_of_the_upstream_stays_there() -> None:
         (None, True, 1624),
     ],
 )
-def test_nobody_gets_more_than_fits_and_whole_records(edns: int | None, tcp: bool, octets: int) -> None:
+def test_answers_never_exceed_the_limit_and_hold_whole_records(edns: int | None, tcp: bool, octets: int) -> None:
     query = client(edns=edns)
     said = write_response(query, reply_to(query, many(100)(DNSRecord.question("example.test"))), 0, tcp=tcp)
     assert octets - 16 <= len(said) <= octets + 6
@@ -136,7 +136,7 @@ def test_nobody_gets_more_than_fits_and_whole_records(edns: int | None, tcp: boo
     assert len(record.rr) == (100 if tcp else (len(said) - 30 - (11 if edns else 0)) // 16)
 
 
-def test_additional_records_go_first_and_silently() -> None:
+def test_additional_records_are_dropped_first_and_without_tc() -> None:
     query = client()
     record = DNSRecord.question("example.test").reply()
     record.add_answer(a())
@@ -146,7 +146,7 @@ def test_additional_records_go_first_and_silently() -> None:
     assert (len(said.rr), len(said.ar), said.header.tc) == (1, 0, 0)
 
 
-def test_what_the_upstream_is_asked() -> None:
+def test_the_query_to_the_upstream() -> None:
     query = client("ExAmPlE.test", edns=4096, do=True)
     sent = DNSRecord.parse(b"\0\0" + build_upstream_query(cache_key(query)))
     assert (str(sent.q.qname), sent.header.rd, sent.header.ad) == ("example.test.", 1, 0)
@@ -154,7 +154,7 @@ def test_what_the_upstream_is_asked() -> None:
     assert DNSRecord.parse(b"\0\0" + build_upstream_query(cache_key(query), edns=False)).ar == []
 
 
-def test_what_is_not_mixed() -> None:
+def test_queries_with_different_answers_have_different_cache_keys() -> None:
     plain = client()
     keys = {
         cache_key(plain),
@@ -190,17 +190,17 @@ def test_what_is_not_mixed() -> None:
         ),
     ],
 )
-def test_what_is_not_heard(said: bytes) -> None:
+def test_replies_to_other_queries_are_ignored(said: bytes) -> None:
     assert parse_reply(said, question_of(client())) is None
 
 
-def test_an_error_without_the_question_is_heard() -> None:
+def test_an_error_reply_without_the_question_is_accepted() -> None:
     assert parse_reply(question()[:2] + b"\x84\5\0\0\0\0\0\0\0\0", question_of(client())) == UpstreamReply(5)
 
 
 @given(st.binary(max_size=300), st.binary(max_size=12))
 @example(b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\1\2\3\4", b"\0\0\x80\0\0\1\0\1\0\0\0\0")
-def test_random_octets_never_raise_and_what_is_read_can_be_written(rest: bytes, header: bytes) -> None:
+def test_random_bytes_never_raise_and_parsed_replies_can_be_rewritten(rest: bytes, header: bytes) -> None:
     query = client(edns=1232)
     packet = header.ljust(12, b"\1") + query.question + rest
     reply = parse_reply(packet, question_of(query))
@@ -222,7 +222,7 @@ RECORDS = st.lists(
 
 
 @given(RECORDS, RECORDS, st.integers(0, 5000), st.sampled_from([None, 512, 1232, 4096]), st.booleans())
-def test_written_is_what_was_read_with_less_time(
+def test_a_rewritten_answer_differs_only_in_its_ttls(
     answers: list[tuple[str, int, bytes]],
     more: list[tuple[str, int, bytes]],
     elapsed: int,

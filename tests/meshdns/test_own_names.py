@@ -1,11 +1,10 @@
-"""What never leaves: own names, whatever is asked of them; and what never stalls: their answers."""
+"""Own names never leave the server, whatever the query, and slow queries never delay their answers."""
 
 import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import ip_network
 
 import pytest
 from dnslib import RCODE, DNSRecord
@@ -19,10 +18,10 @@ from meshdns.service_records import reverse_domains
 from meshdns.upstream_query import HedgingDelays
 from meshdns.upstreams import Upstreams
 from meshdns.zone import Zone
+from tests.builders import POOL
 from tests.meshdns.upstream import Upstream, good, question, silent, upstream
 from tests.system.e2e.programs import call
 
-POOL = ip_network("10.112.0.0/16")
 ZONE = Zone.build(
     {"restserver.local": ["10.112.0.7"], "web.mesh.internal": ["10.112.0.8"]},
     ["mesh.internal", *reverse_domains(POOL)],
@@ -71,7 +70,7 @@ async def over_tcp(server: NameServer, packets: list[bytes]) -> list[DNSRecord]:
     return said
 
 
-async def test_every_type_of_every_own_name_is_answered_here() -> None:
+async def test_every_type_of_every_own_name_is_answered_locally() -> None:
     async with upstream(good) as outside, serving(outside) as (server, forwarder):
         asked = []
         for name in OWN:
@@ -99,7 +98,7 @@ LABELS = st.lists(st.binary(min_size=1, max_size=20), max_size=5)
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(LABELS, st.sampled_from(OWN), st.integers(0, 65535), st.sampled_from([1, 255]), st.booleans())
-def test_whatever_is_below_an_own_name_is_own(
+def test_every_name_below_an_own_name_is_own(
     labels: list[bytes], name: str, qtype: int, qclass: int, upper: bool
 ) -> None:
     own = b"".join(bytes((len(label),)) + label.encode() for label in (name.upper() if upper else name).split("."))
@@ -108,7 +107,7 @@ def test_whatever_is_below_an_own_name_is_own(
     assert not isinstance(answer_query(packet, ZONE), ForwardQuery)
 
 
-async def test_a_name_that_becomes_own_is_not_answered_from_what_upstreams_said() -> None:
+async def test_a_name_that_becomes_own_is_not_answered_from_the_forward_cache() -> None:
     async with upstream(good) as outside, serving(outside) as (server, forwarder):
         packet = question("new.test")
         for _ in range(3):
@@ -133,7 +132,7 @@ BURST = 10_000
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
-async def test_a_burst_of_slow_questions_does_not_stall_own_names(tcp: bool) -> None:
+async def test_a_burst_of_slow_queries_does_not_delay_own_names(tcp: bool) -> None:
     """Each own answer comes while all slow ones that have a place are still waiting; those without fail at once."""
     async with upstream(silent) as outside, serving(outside) as (server, forwarder):
         loop = asyncio.get_running_loop()
@@ -164,7 +163,7 @@ async def test_a_burst_of_slow_questions_does_not_stall_own_names(tcp: bool) -> 
         assert len(outside.names()) <= waiting
 
 
-async def test_what_one_client_uses_up_others_still_have() -> None:
+async def test_the_quota_of_one_client_does_not_affect_others() -> None:
     async with upstream(silent) as outside, serving(outside) as (server, forwarder):
         said = []
         for number in range(2000):

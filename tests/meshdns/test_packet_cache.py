@@ -1,4 +1,4 @@
-"""table: what is looked up is what would be computed, and both are what dnslib says; the stores have bounds."""
+"""The packet cache: cached answers equal computed ones and those of dnslib, and its size is bounded."""
 
 import struct
 from collections import Counter
@@ -100,7 +100,7 @@ def agree(
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_what_is_looked_up_is_what_dnslib_says_through_any_change_of_the_zone(data: st.DataObject) -> None:
+def test_cached_answers_equal_those_of_dnslib_after_any_zone_change(data: st.DataObject) -> None:
     domains, tcp = data.draw(DOMAINS), data.draw(st.booleans())
     draft = ZoneBuilder(domains, ttl=oracle.TTL, serial=oracle.SERIAL)
     answers = ZoneResponder(draft.update({})[0], tcp=tcp, room=8, odd=4)
@@ -121,7 +121,7 @@ def test_what_is_looked_up_is_what_dnslib_says_through_any_change_of_the_zone(da
 
 @settings(max_examples=50, deadline=None)
 @given(st.data())
-def test_a_zone_that_was_changed_is_the_zone_made_anew(data: st.DataObject) -> None:
+def test_an_updated_zone_equals_a_fresh_zone(data: st.DataObject) -> None:
     domains = data.draw(DOMAINS)
     draft = ZoneBuilder(domains, serial=oracle.SERIAL)
     for _ in range(4):
@@ -151,7 +151,7 @@ WEB = DnsService(("10.112.0.7",), ENDPOINTS)
 
 class TestTurns:
     @pytest.mark.parametrize("count", [2, 3, 8, 20])
-    def test_each_answer_begins_with_another_record_evenly(self, count: int) -> None:
+    def test_the_first_record_of_answers_rotates_evenly(self, count: int) -> None:
         endpoints = tuple(DnsEndpoint(f"e{n}", f"10.2.0.{n}", True) for n in range(count))
         answers = ZoneResponder(ZoneBuilder(["test"]).update({"web.test": DnsService(("10.112.0.7",), endpoints)})[0])
         packet = question("tasks.web.test")
@@ -160,7 +160,7 @@ class TestTurns:
         assert len(said) == min(count, TURNS)
         assert max(said.values()) - min(said.values()) <= 1
 
-    def test_an_endpoint_that_no_longer_serves_is_gone_at_once(self) -> None:
+    def test_an_endpoint_that_stops_serving_disappears_at_once(self) -> None:
         draft = ZoneBuilder(["test"])
         answers = ZoneResponder(draft.update({"web.test": WEB})[0])
         packet = question("tasks.web.test")
@@ -169,14 +169,14 @@ class TestTurns:
         answers.replace(*draft.update({"web.test": less}))
         assert {first_address(answers.ask(packet)) for _ in range(9)} == {"10.2.0.2"}
 
-    def test_a_question_in_random_case_turns_too(self) -> None:
+    def test_queries_in_random_case_rotate_too(self) -> None:
         answers = ZoneResponder(ZoneBuilder(["test"]).update({"web.test": WEB})[0])
         packet = question("tAsKs.web.test")
         assert len({first_address(answers.ask(packet)) for _ in range(8)}) == 2
 
 
 class TestBounds:
-    def test_random_names_and_random_case_push_nothing_useful_out(self) -> None:
+    def test_random_names_and_random_case_evict_no_useful_entry(self) -> None:
         answers = ZoneResponder(ZoneBuilder(["test"]).update({"web.test": WEB})[0], room=16, odd=16)
         plain = question("web.test")
         answers.ask(plain)
@@ -186,7 +186,7 @@ class TestBounds:
         assert plain[2:] in answers.ready
         assert len(answers) <= 17
 
-    def test_variants_of_one_question_have_a_bound_and_are_forgotten_by_name(self) -> None:
+    def test_variants_of_one_query_are_bounded_and_evicted_by_name(self) -> None:
         draft = ZoneBuilder(["test"])
         answers = ZoneResponder(draft.update({"web.test": WEB})[0], room=16)
         for size in range(100):
@@ -197,7 +197,7 @@ class TestBounds:
         answers.replace(*draft.update({"web.test": DnsService(("10.112.0.8",))}))
         assert len(answers) == 0
 
-    def test_a_change_elsewhere_leaves_what_is_known(self) -> None:
+    def test_a_change_of_another_name_keeps_cached_answers(self) -> None:
         draft = ZoneBuilder(["test"])
         answers = ZoneResponder(draft.update({"web.test": WEB})[0])
         packet = question("web.test")
@@ -205,14 +205,14 @@ class TestBounds:
         answers.replace(*draft.update({"web.test": WEB, "other.test": WEB}))
         assert packet[2:] in answers.ready
 
-    def test_an_upstreams_name_is_never_kept(self) -> None:
+    def test_a_forwarded_name_is_never_in_the_packet_cache(self) -> None:
         answers = ZoneResponder(ZoneBuilder(["test"]).update({})[0])
         packet = question("example.com")
         assert forwarded(answers.ask(packet), packet)
         assert len(answers) == 0
 
 
-def test_a_missing_name_that_appears_is_there_at_once() -> None:
+def test_a_new_name_is_answered_at_once() -> None:
     draft = ZoneBuilder(["test"])
     answers = ZoneResponder(draft.update({})[0])
     for ident in range(3):
@@ -223,7 +223,7 @@ def test_a_missing_name_that_appears_is_there_at_once() -> None:
     assert first_address(answers.ask(question("web.test"))) == "10.112.0.7"
 
 
-def test_a_name_that_appears_beside_missing_ones_is_there_in_any_case() -> None:
+def test_a_new_name_is_answered_in_any_case() -> None:
     """Its first label is as long as one that was asked for below the same name."""
     draft = ZoneBuilder(["test"])
     answers = ZoneResponder(draft.update({})[0])
@@ -237,7 +237,7 @@ def test_a_name_that_appears_beside_missing_ones_is_there_in_any_case() -> None:
 
 
 @given(st.binary(max_size=80), st.sampled_from(["web.test", "nope.test", "x.nope.test"]))
-def test_octets_that_are_almost_a_known_question_get_what_would_be_computed(noise: bytes, name: str) -> None:
+def test_bytes_close_to_a_cached_query_get_the_computed_answer(noise: bytes, name: str) -> None:
     """The parts for missing names must not be taken where the name only looks like one."""
     zone = ZoneBuilder(["test"]).update({"web.test": WEB})[0]
     answers = ZoneResponder(zone)

@@ -1,4 +1,4 @@
-"""A sharded map is a mapping like any other, and shares what has not changed."""
+"""A persistent map behaves like any mapping and shares what has not changed."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ def assert_is(made: PersistentMap[object, int], content: dict[object, int]) -> N
 
 
 @given(contents, st.lists(st.dictionaries(keys, st.none() | st.integers()), max_size=5))
-def test_it_is_as_a_dictionary_after_any_changes(
+def test_it_equals_a_dictionary_after_any_changes(
     content: dict[object, int], steps: list[dict[object, int | None]]
 ) -> None:
     made = PersistentMap(content)
@@ -38,7 +38,7 @@ def test_it_is_as_a_dictionary_after_any_changes(
 
 
 @given(contents)
-def test_what_changes_nothing_is_itself(content: dict[object, int]) -> None:
+def test_a_change_without_effect_returns_the_same_map(content: dict[object, int]) -> None:
     made = PersistentMap(content)
     assert made.changed(dict(made.items())) is made
     assert made.changed({"not there": None}) is made
@@ -46,7 +46,7 @@ def test_what_changes_nothing_is_itself(content: dict[object, int]) -> None:
     assert PersistentMap.of(content) == PersistentMap(made) == made
 
 
-def test_what_is_missing() -> None:
+def test_missing_keys_and_unequal_maps() -> None:
     made = PersistentMap({"a": 1})
     with pytest.raises(KeyError):
         made["b"]
@@ -59,7 +59,7 @@ def test_what_is_missing() -> None:
     assert repr(made) == "PersistentMap({'a': 1})"
 
 
-def test_what_has_not_changed_is_shared() -> None:
+def test_unchanged_parts_are_shared() -> None:
     before = PersistentMap({("w", number): number for number in range(100_000)})
     after = before.changed({("w", 7): -1, ("w", 8): None, ("v", 7): 7})
     anew = sum(one is not other for one, other in zip(before._shards, after._shards, strict=True))  # noqa: SLF001

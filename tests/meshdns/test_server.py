@@ -1,4 +1,4 @@
-"""The name server on real sockets, asked by dig and by hand."""
+"""The name server on real sockets, queried by dig and by raw sockets."""
 
 import asyncio
 import ipaddress
@@ -73,7 +73,7 @@ class TestDig:
         assert "status: NXDOMAIN" in await dig(server, "nope.example.test", transport)
         assert server.counters.forwarded == 2
 
-    async def test_what_is_odd(self, server: NameServer, transport: str) -> None:
+    async def test_unusual_queries(self, server: NameServer, transport: str) -> None:
         for words, expected in (
             (["restserver.local", "+edns=1", "+noednsnegotiation"], "status: BADVERS"),
             (["restserver.local", "+noedns"], "10.112.0.7"),
@@ -87,7 +87,7 @@ class TestDig:
         assert "Transfer failed" in output or "REFUSED" in output
 
 
-async def test_a_large_answer_comes_by_tcp_after_truncation(server: NameServer) -> None:
+async def test_a_large_answer_is_fetched_by_tcp_after_truncation(server: NameServer) -> None:
     output = await dig(server, "many.test")
     assert "Truncated, retrying in TCP mode" in output
     assert output.count("10.112.1.") == 250
@@ -116,7 +116,7 @@ async def test_pipelined_questions_on_one_connection_are_all_answered(server: Na
     await writer.wait_closed()
 
 
-async def test_a_question_in_pieces_and_a_client_that_hangs_up(server: NameServer) -> None:
+async def test_a_fragmented_query_and_a_client_that_disconnects(server: NameServer) -> None:
     reader, writer = await asyncio.open_connection(*server.addresses[0])
     packet = bytes(DNSRecord.question("restserver.local").pack())
     for octet in struct.pack("!H", len(packet)) + packet:
@@ -141,7 +141,7 @@ async def test_stopping_ends_open_connections_and_frees_the_port(upstream: NameS
     await again.stop()
 
 
-async def test_strangers_are_refused() -> None:
+async def test_clients_outside_the_acl_are_refused() -> None:
     elsewhere = [ipaddress.ip_network("192.0.2.0/24")]
     server = NameServer([("127.0.0.1", 0)], ZONE, allowed=elsewhere)
     await server.start()
@@ -154,7 +154,7 @@ async def test_strangers_are_refused() -> None:
         assert not any(ipaddress.ip_address(address) in network for network in LOCAL_NETWORKS)
 
 
-async def test_a_taken_port_is_told_with_the_remedy_and_nothing_stays_bound() -> None:
+async def test_a_port_in_use_is_reported_with_a_remedy_and_nothing_stays_bound() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]

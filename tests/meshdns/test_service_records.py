@@ -1,4 +1,4 @@
-"""service: which names and records a service brings with it."""
+"""The names and records that a service adds to the zone."""
 
 from dataclasses import replace
 from ipaddress import ip_network
@@ -71,7 +71,7 @@ def test_records(name: str, qtype: str, says: list[str]) -> None:
     assert dig(name, qtype) == says
 
 
-def test_a_vip_outside_of_all_reverse_domains_has_its_name_all_the_same() -> None:
+def test_a_vip_outside_of_all_reverse_domains_still_has_a_ptr_record() -> None:
     known = zone(("mesh.internal",))
     assert dig("7.0.112.10.in-addr.arpa", "PTR", known) == ["web.mesh.internal."]
     assert dig("8.0.112.10.in-addr.arpa", "PTR", known) == ["FOREIGN"]
@@ -83,7 +83,7 @@ def test_tasks_without_an_endpoint_that_serves_is_no_data_and_not_no_name() -> N
     assert (dig("tasks.web.test", "A", known), dig("tasks.web.test", "AAAA", known)) == ([], [])
 
 
-def test_a_service_that_is_called_like_anothers_endpoint_comes_first_and_leaves_no_trace() -> None:
+def test_a_service_named_like_an_endpoint_takes_precedence_and_leaves_no_trace() -> None:
     draft = ZoneBuilder(["test"])
     both = {"web.test": WEB, "a.web.test": DnsService(("10.112.0.9",))}
     assert dig("a.web.test", "A", draft.update(both)[0]) == ["10.112.0.9"]
@@ -97,14 +97,14 @@ def test_endpoints_with_the_same_label_share_it_and_none_takes_the_label_of_all(
     assert dig("tasks.web.test", "A", known) == ["10.2.0.1", "10.2.0.2"]
 
 
-def test_a_name_without_room_below_it_has_its_address_all_the_same() -> None:
+def test_a_name_too_long_for_subdomains_still_has_its_address() -> None:
     name = ".".join(["a" * 63] * 3 + ["b" * 59])
     known = ZoneBuilder().update({name: WEB})[0]
     assert dig(name, "A", known) == ["10.112.0.7"]
     assert name_server_name(encode_name(name)) == encode_name(name)
 
 
-def test_a_service_outside_that_goes_leaves_its_parent_to_those_below() -> None:
+def test_removing_a_parent_name_keeps_the_services_below_it() -> None:
     draft = ZoneBuilder()
     parent, child = DnsService(("10.112.0.1",)), DnsService(("10.112.0.2",))
     draft.update({"a.local": parent, "b.a.local": child})
@@ -114,7 +114,7 @@ def test_a_service_outside_that_goes_leaves_its_parent_to_those_below() -> None:
     assert dig("a.local", "A", known) == ["FOREIGN"]
 
 
-def test_the_empty_name_above_a_port_goes_with_the_last_port() -> None:
+def test_the_empty_name_above_a_port_is_removed_with_the_last_port() -> None:
     draft = ZoneBuilder(["test"])
     answers = ZoneResponder(draft.update({"web.test": WEB})[0])
     packet = bytes(DNSRecord.question("_udp.web.test", "SRV").pack())
@@ -127,7 +127,7 @@ def test_the_empty_name_above_a_port_goes_with_the_last_port() -> None:
     assert codes == [0, 3, 0]
 
 
-def test_what_is_wrong_changes_nothing() -> None:
+def test_an_invalid_update_changes_nothing() -> None:
     draft = ZoneBuilder(["test"])
     draft.update({"web.test": WEB})
     with pytest.raises(ValueError, match="not a DNS name"):

@@ -1,4 +1,4 @@
-"""tcp: several questions on a connection, and nobody who can use the server up."""
+"""TCP: pipelined queries, and clients that cannot exhaust the server."""
 
 import asyncio
 import struct
@@ -80,14 +80,14 @@ async def gone(reader: asyncio.StreamReader) -> bool:
             return True
 
 
-async def test_what_comes_in_one_segment_is_answered_in_one_write_in_order() -> None:
+async def test_queries_in_one_segment_are_answered_in_one_write_in_order() -> None:
     async with serving(Served()) as port, connected(port) as (reader, writer):
         writer.write(framed(b"a", b"nothing", b"", b"c"))
         async with asyncio.timeout(20):
             assert await reader.readexactly(8) == framed(b"A", b"", b"C")
 
 
-async def test_an_upstream_that_is_slow_holds_up_nothing_else() -> None:
+async def test_a_slow_upstream_delays_no_other_answer() -> None:
     served = Served()
     async with serving(served) as port, connected(port) as (reader, writer):
         writer.write(framed(b"far", b"near"))
@@ -96,7 +96,7 @@ async def test_an_upstream_that_is_slow_holds_up_nothing_else() -> None:
         assert await answer(reader) == b"FAR"
 
 
-async def test_a_client_has_so_many_questions_at_the_upstreams_and_no_more() -> None:
+async def test_queries_of_a_client_at_upstreams_are_limited() -> None:
     served = Served()
     async with serving(served) as port, connected(port) as (reader, writer):
         writer.write(framed(*[b"far"] * (3 * MAX_PIPELINED)))
@@ -108,7 +108,7 @@ async def test_a_client_has_so_many_questions_at_the_upstreams_and_no_more() -> 
         assert served.most <= MAX_PIPELINED
 
 
-async def test_a_client_that_ends_its_side_gets_what_is_under_way_and_then_the_end() -> None:
+async def test_a_half_closed_connection_gets_outstanding_answers_before_it_is_closed() -> None:
     served = Served()
     async with serving(served) as port, connected(port) as (reader, writer):
         writer.write(framed(b"far"))
@@ -121,7 +121,7 @@ async def test_a_client_that_ends_its_side_gets_what_is_under_way_and_then_the_e
         assert await gone(reader)
 
 
-async def test_an_idle_connection_is_closed_and_one_that_asks_is_not() -> None:
+async def test_an_idle_connection_is_closed_and_an_active_one_is_not() -> None:
     async with serving(Served(), idle=1) as port, connected(port) as idle, connected(port) as busy:
         end = asyncio.get_running_loop().time() + 1.5
         while asyncio.get_running_loop().time() < end:
@@ -131,7 +131,7 @@ async def test_an_idle_connection_is_closed_and_one_that_asks_is_not() -> None:
         assert idle[0].at_eof() or await gone(idle[0])
 
 
-async def test_half_a_question_is_idleness() -> None:
+async def test_a_partial_query_counts_as_idle() -> None:
     async with serving(Served(), idle=0.2) as port, connected(port) as (reader, writer):
         writer.write(b"\xff\xffhalf of it")
         assert await gone(reader)
@@ -165,7 +165,7 @@ async def test_a_client_that_reads_late_gets_everything() -> None:
         assert [len(await answer(reader)) for _ in range(200)] == [60_000] * 200
 
 
-async def test_one_too_many_takes_the_place_of_the_one_that_is_idle_for_longest() -> None:
+async def test_a_connection_above_the_limit_replaces_the_longest_idle_one() -> None:
     async with serving(Served(), connections=2) as port, connected(port) as first, connected(port) as second:
         for reader, writer in (first, second, first):
             writer.write(framed(b"a"))
@@ -178,7 +178,7 @@ async def test_one_too_many_takes_the_place_of_the_one_that_is_idle_for_longest(
             assert await answer(first[0]) == b"A"
 
 
-async def test_if_none_is_idle_the_new_one_is_turned_away() -> None:
+async def test_a_connection_above_the_limit_is_refused_if_none_is_idle() -> None:
     served = Served()
     async with serving(served, connections=1) as port, connected(port) as busy:
         busy[1].write(framed(b"far"))
@@ -191,7 +191,7 @@ async def test_if_none_is_idle_the_new_one_is_turned_away() -> None:
         assert await answer(busy[0]) == b"FAR"
 
 
-async def test_stopping_ends_what_is_open() -> None:
+async def test_stopping_closes_open_connections() -> None:
     async with serving(Served()) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(framed(b"a"))

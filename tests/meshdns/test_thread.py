@@ -1,4 +1,4 @@
-"""thread: the same name server, whatever the rest of the process is at."""
+"""The name server in a thread of its own, independent of the event loop of the process."""
 
 import asyncio
 import os
@@ -74,7 +74,7 @@ def may_go_ahead() -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
-async def test_its_thread_goes_before_the_others_where_it_may() -> None:
+async def test_its_thread_has_a_higher_priority_where_permitted() -> None:
     server = made()
     await server.start()
     (thread,) = (each for each in threading.enumerate() if each.name.startswith("dns"))
@@ -84,7 +84,7 @@ async def test_its_thread_goes_before_the_others_where_it_may() -> None:
     await server.stop()
 
 
-async def test_what_hinders_the_start_is_raised_and_leaves_no_thread() -> None:
+async def test_a_failed_start_raises_and_leaves_no_thread() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         address = taken.getsockname()

@@ -1,4 +1,4 @@
-"""udp, batch, listen: real sockets; the answer leaves from the address asked, whatever comes in."""
+"""UDP on real sockets: answers leave from the address that was queried, whatever arrives."""
 
 import asyncio
 import random
@@ -68,7 +68,7 @@ def address_in(said: bytes) -> str:
     [("0.0.0.0", ["127.0.0.1", "10.9.0.1", "10.9.0.2"]), ("::", ["::1", "fd09::1", "fd09::2"])],
     ids=["IPv4", "IPv6"],
 )
-def test_bound_to_all_addresses_it_answers_from_the_one_asked_and_from_later_ones(
+def test_bound_to_all_addresses_it_answers_from_the_queried_address_and_from_new_ones(
     run: Run, listen: str, addresses: list[str]
 ) -> None:
     length = 128 if ":" in listen else 32
@@ -91,7 +91,7 @@ def test_bound_to_all_addresses_it_answers_from_the_one_asked_and_from_later_one
 
 
 @pytest.mark.parametrize("address", ["10.9.0.7", "fd09::7"])
-def test_an_address_that_comes_later_is_served_once_it_does(address: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_address_added_later_is_served(address: str, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async with running(address) as server:
             assert f"does not have the address {address} yet" in caplog.text
@@ -109,7 +109,7 @@ def test_an_address_that_comes_later_is_served_once_it_does(address: str, caplog
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["batches", "plain"])
-async def test_each_of_a_flood_is_answered_under_its_own_id(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_query_of_a_flood_is_answered_under_its_own_id(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than fit a batch; known ones, unknown ones, such that deserve no answer, and such that break the rules."""
     if plain:
         monkeypatch.setattr(mmsg, "available", lambda: False)
@@ -144,7 +144,7 @@ async def test_each_of_a_flood_is_answered_under_its_own_id(plain: bool, monkeyp
         assert (counters.answered, counters.dropped) == (len(expected), 200 - len(expected))
 
 
-async def test_a_stranger_in_the_same_batch_is_refused_and_the_others_are_not() -> None:
+async def test_only_the_clients_outside_the_acl_are_refused_in_a_batch() -> None:
     class Half(NameServer):
         @override
         def allows(self, host: str) -> bool:
@@ -179,7 +179,7 @@ async def test_a_stranger_in_the_same_batch_is_refused_and_the_others_are_not() 
     assert server.counters.refused == 3
 
 
-def test_a_peer_that_cannot_be_reached_takes_no_answer_from_the_others() -> None:
+def test_an_unreachable_client_affects_no_answer_to_others() -> None:
     """sendmmsg stops at the first that fails: here the second of three, whose address has gone."""
     with private_network(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
@@ -203,7 +203,7 @@ def test_a_peer_that_cannot_be_reached_takes_no_answer_from_the_others() -> None
 
 @pytest.mark.parametrize("edns", [False, True])
 @pytest.mark.parametrize("forwarded", [False, True])
-def test_an_answer_too_long_for_the_way_is_cut_and_never_fragmented(edns: bool, forwarded: bool) -> None:
+def test_an_answer_above_the_path_mtu_is_truncated_and_never_fragmented(edns: bool, forwarded: bool) -> None:
     """Known in a batch, or from an upstream; whole again over TCP, and over a wider way."""
     many = Zone.build({"web.test": [f"10.112.1.{n}" for n in range(60)]}, ["test"])
     record = DNSRecord.question("web.test")
@@ -229,7 +229,7 @@ def test_an_answer_too_long_for_the_way_is_cut_and_never_fragmented(edns: bool, 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the host's limit holds")
-def test_thousands_of_questions_wait_while_the_server_is_at_something_else() -> None:
+def test_thousands_of_queries_are_buffered_while_the_server_is_busy() -> None:
     """More than the host's usual limit lets through, some 250."""
     with private_network():
         udp_socket, tcp_socket = bind_sockets("127.0.0.1", 0)
@@ -240,7 +240,7 @@ def test_thousands_of_questions_wait_while_the_server_is_at_something_else() -> 
                 assert udp_socket.recv(512) == question()  # BlockingIOError if it was lost
 
 
-def test_more_clients_than_are_remembered_are_all_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_beyond_the_size_of_the_client_cache_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp, "MAX_KNOWN_CLIENTS", 2)
 
     async def work() -> None:

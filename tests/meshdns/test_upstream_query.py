@@ -1,4 +1,4 @@
-"""exchange: who is asked when, and which answer counts. In virtual time, with a network that does as it is told."""
+"""Which upstream is queried when, and which answer counts; in virtual time, on a scripted network."""
 
 import asyncio
 from collections.abc import Callable
@@ -131,7 +131,7 @@ OK, FAIL, NO, NXDOMAIN = good, says("SERVFAIL"), says("REFUSED"), says("NXDOMAIN
         pytest.param({"a": (0.1, forged), "b": (0.1, OK)}, 0, 0.5, ["0.0 a", "0.4 b"], id="a forged answer"),
     ],
 )
-async def test_who_is_asked_when(
+async def test_the_schedule_of_upstream_queries(
     behaviour: dict[str, tuple[float, Behaviour] | type[OSError]], rcode: int | None, at: float, log: list[str]
 ) -> None:
     network = Network(behaviour)
@@ -148,20 +148,20 @@ class TestTruncation:
         assert (reply.counts[0], reply.truncated, when) == (100, False, 0.3)
         assert network.log == ["0.0 a", "0.1 a over TCP"]
 
-    async def test_without_tcp_the_next_is_asked(self) -> None:
+    async def test_an_upstream_without_tcp_is_followed_by_the_next(self) -> None:
         network = Network({"a": (0.1, truncated), "b": (0.1, good)}, {"a": (0.1, gone)})
         reply, when = await ask(network, "ab")
         assert reply is not None
         assert (reply.counts[0], when) == (1, 0.3)
 
-    async def test_if_nobody_has_it_whole_the_client_learns_that_there_is_more(self) -> None:
+    async def test_if_every_answer_is_truncated_the_client_gets_tc(self) -> None:
         network = Network({"a": (0.1, truncated)}, {"a": (0.1, gone)})
         reply, _ = await ask(network, "a")
         assert reply is not None
         assert reply.truncated
 
 
-async def test_one_that_was_silent_is_overtaken_and_set_aside_and_gets_its_chance_again() -> None:
+async def test_a_silent_upstream_is_deprioritised_and_tried_again_later() -> None:
     network = Network({"a": (9, mute), "b": (0.1, good)})
     a, b = Upstream(("a", 53)), Upstream(("b", 53))
     loop = asyncio.get_running_loop()
@@ -188,7 +188,7 @@ async def test_one_that_was_silent_is_overtaken_and_set_aside_and_gets_its_chanc
     assert (a.failures, a.aside_until) == (0, 0)
 
 
-async def test_closing_ends_all_and_says_nothing() -> None:
+async def test_closing_cancels_all_queries_without_answers() -> None:
     network = Network({"a": (0.5, good), "b": (0.5, good)})
     said: list[UpstreamReply | None] = []
     exchange = UpstreamQuery(

@@ -1,4 +1,4 @@
-"""upstreams: who is asked about what, resolv.conf as it changes, and who is set aside."""
+"""The choice of upstreams: by domain, by resolv.conf as it changes, and without those that are silent or loop."""
 
 import logging
 from pathlib import Path
@@ -40,11 +40,11 @@ class TestResolvConf:
         upstreams.leave_out(lambda address: address == ("127.0.0.1", 53))
         return upstreams
 
-    def test_it_is_read_without_ourselves(self, upstreams: Upstreams) -> None:
+    def test_resolv_conf_is_read_without_our_own_address(self, upstreams: Upstreams) -> None:
         assert upstreams.look(0)
         assert hosts(upstreams) == ["192.0.2.1"]
 
-    def test_a_change_is_seen_within_a_second(self, upstreams: Upstreams, file: Path) -> None:
+    def test_a_changed_file_is_read_within_a_second(self, upstreams: Upstreams, file: Path) -> None:
         upstreams.look(0)
         file.write_text("nameserver 192.0.2.22\n")
         assert not upstreams.look(RELOAD_INTERVAL / 2), "not looked at for every question"
@@ -60,7 +60,7 @@ class TestResolvConf:
         assert upstreams.look(RELOAD_INTERVAL)
         assert hosts(upstreams) == ["192.0.2.2"]
 
-    def test_what_is_known_of_one_that_stays_is_kept(self, upstreams: Upstreams, file: Path) -> None:
+    def test_the_state_of_an_unchanged_upstream_is_kept(self, upstreams: Upstreams, file: Path) -> None:
         upstreams.look(0)
         before = upstreams.all()
         file.write_text("nameserver 192.0.2.9\nnameserver 192.0.2.1\n")
@@ -68,7 +68,7 @@ class TestResolvConf:
         assert before[0] in upstreams.all()
 
     @pytest.mark.parametrize("text", [None, "", "nameserver 127.0.0.1\n", "search lan\n"])
-    def test_without_a_server_those_known_stay_in_force_and_it_is_told_once(
+    def test_a_file_without_servers_keeps_the_previous_ones_and_is_reported_once(
         self, upstreams: Upstreams, file: Path, text: str | None, caplog: pytest.LogCaptureFixture
     ) -> None:
         upstreams.look(0)
@@ -80,7 +80,7 @@ class TestResolvConf:
         assert len(told) == 1
         assert "other names are asked of 192.0.2.1:53; or set [dns] upstream" in told[0]
 
-    def test_given_upstreams_win(self, file: Path) -> None:
+    def test_configured_upstreams_take_precedence(self, file: Path) -> None:
         upstreams = Upstreams([("192.0.2.53", 53)], resolv_conf=file)
         assert not upstreams.look(0)
         assert hosts(upstreams) == ["192.0.2.53"]
@@ -102,7 +102,7 @@ def test_the_longest_domain_decides_and_the_order_is_kept() -> None:
     assert upstreams.for_name(b"\0", 0), "the root too"
 
 
-def test_ourselves_we_never_ask(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_server_itself_is_never_an_upstream(caplog: pytest.LogCaptureFixture) -> None:
     upstreams = Upstreams([("127.0.0.1", 53), ("192.0.2.1", 53)], {"corp.test": [("127.0.0.1", 53)]})
     upstreams.leave_out(lambda address: address[0] == "127.0.0.1")
     assert hosts(upstreams) == ["192.0.2.1"]
@@ -110,7 +110,7 @@ def test_ourselves_we_never_ask(caplog: pytest.LogCaptureFixture) -> None:
     assert "127.0.0.1:53 is this name server itself" in caplog.text
 
 
-def test_one_that_is_silent_comes_last_for_longer_and_longer(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_silent_upstream_comes_last_for_increasing_periods(caplog: pytest.LogCaptureFixture) -> None:
     upstreams = Upstreams([("192.0.2.1", 53), ("192.0.2.2", 53)])
     first, _ = upstreams.all()
     for _ in range(FAILURES_BEFORE_PENALTY - 1):
@@ -130,12 +130,12 @@ def test_one_that_is_silent_comes_last_for_longer_and_longer(caplog: pytest.LogC
     assert len(messages) == 1, "told once"
 
 
-def test_one_that_leads_back_to_us_is_not_asked() -> None:
+def test_a_looping_upstream_is_not_used() -> None:
     upstreams = Upstreams([("192.0.2.1", 53), ("192.0.2.2", 53)])
     upstreams.all()[0].looping = True
     assert hosts(upstreams) == ["192.0.2.2"]
 
 
 @pytest.mark.parametrize(("address", "shown"), [(("192.0.2.1", 53), "192.0.2.1:53"), (("fd00::1", 53), "[fd00::1]:53")])
-def test_how_it_is_called(address: tuple[str, int], shown: str) -> None:
+def test_the_name_of_an_upstream(address: tuple[str, int], shown: str) -> None:
     assert str(Upstream(address)) == shown

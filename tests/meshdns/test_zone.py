@@ -1,4 +1,4 @@
-"""zone: what exists, what does not, and whose it is."""
+"""The zone: existing names, missing names, and names that are not ours."""
 
 import pytest
 from hypothesis import given
@@ -62,12 +62,12 @@ def test_the_soa_of_a_negative_answer_belongs_to_the_closest_own_domain() -> Non
 
 
 @pytest.mark.parametrize("name", ["", ".", "a..b", "x" * 64, ".".join(["abcdefg"] * 32), "bücher.example"])
-def test_what_is_no_name_is_refused_by_name(name: str) -> None:
+def test_an_invalid_name_is_refused_and_quoted(name: str) -> None:
     with pytest.raises(ValueError, match="not"):
         Zone.build({name: ["10.112.0.7"]})
 
 
-def test_a_name_of_the_greatest_length_is_one() -> None:
+def test_a_name_of_maximum_length_is_valid() -> None:
     name = ".".join(["a" * 63] * 3 + ["b" * 61])
     zone = Zone.build({name: ["10.112.0.7"]})
     answer = zone.lookup(encode_name(name), RecordType.A)

@@ -1,4 +1,4 @@
-"""A name server on loopback that answers as it is told, over UDP and TCP, and records what it was asked."""
+"""A scripted name server on loopback, over UDP and TCP, which records the queries it received."""
 
 import asyncio
 import struct

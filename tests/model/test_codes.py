@@ -1,4 +1,4 @@
-"""Codes of messages: each message carries one where it is made, and the docs explain each of them."""
+"""Codes of messages: each message carries one from where it is raised, and the docs explain each code."""
 
 import ast
 import re
@@ -82,7 +82,7 @@ def test_every_error_that_users_meet_has_a_code() -> None:
     assert [where for where, call in made if not has_code(call.args[0])] == []
 
 
-def test_every_line_of_the_log_that_warns_has_a_code() -> None:
+def test_every_warning_in_the_log_has_a_code() -> None:
     made = [
         (where, call)
         for where, call in calls()
@@ -112,23 +112,23 @@ def test_the_codes_of_the_name_server_are_among_all_codes() -> None:
     assert {code.value for code in LogCode} <= {code.value for code in Code}
 
 
-def test_a_code_has_the_form_that_users_know_and_is_in_order() -> None:
+def test_codes_have_the_documented_form_and_order() -> None:
     values = [code.value for code in Code]
     assert all(re.fullmatch(r"VM[1-8]\d\d", value) for value in values)
     assert values == sorted(values), "a reader looks for a number"
     assert {code for code in Code if len(code.explanation) < 80} == set()
 
 
-def test_the_page_is_the_one_that_the_codes_make() -> None:
+def test_the_page_of_errors_is_generated_from_the_codes() -> None:
     page = (ROOT / "docs" / "errors.md").read_text()
     assert page == errors_page(), "write it again: python -m mesh.model.codes > docs/errors.md"
 
 
-def test_what_doctor_is_about_has_a_code() -> None:
+def test_every_finding_of_doctor_has_a_code() -> None:
     assert set(doctor.CODES.values()) == {code for code in Code if code.value.startswith("VM8")}
 
 
-def test_an_error_shows_its_code_once_for_each_thing_that_is_wrong() -> None:
+def test_an_error_shows_one_code_for_each_problem() -> None:
     error = StoreError(Code.STORE_IN_USE, "store /x is in use by process 7; stop it")
     assert [line.line for line in error.lines] == ["store /x is in use by process 7; stop it [VM404]"]
     several = SettingsError([CodedText("a", Code.UNKNOWN_SETTING), CodedText("b", Code.SETTING_VALUE)])
@@ -182,7 +182,7 @@ WEB = {"mesh.routing.port_80": "web"}
         ({**WEB, "mesh.probe.url": "http://container/", "mesh.probe.method": "PUT"}, Code.PROBE_REQUEST_OR_EXPECTATION),
     ],
 )
-def test_the_code_of_what_is_wrong_with_labels(labels: dict[str, str], code: Code) -> None:
+def test_codes_of_label_problems(labels: dict[str, str], code: Code) -> None:
     parsed = parse_labels(labels, owner="shop/web", subject="service web", domain="test", commands=False)
     assert [problem.code for problem in parsed.problems] == [code]
 
@@ -201,7 +201,7 @@ def test_the_code_of_what_is_wrong_with_labels(labels: dict[str, str], code: Cod
         ("[admin]\nlisten = '192.0.2.1:9780'", Code.ADMIN_API_UNPROTECTED),
     ],
 )
-def test_the_code_of_what_is_wrong_with_settings(text: str, code: Code) -> None:
+def test_codes_of_settings_problems(text: str, code: Code) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_settings(text, {}, hostname="w1")
     assert [problem.code for problem in caught.value.problems] == [code]
@@ -223,7 +223,7 @@ def test_the_code_of_what_is_wrong_with_settings(text: str, code: Code) -> None:
         ("services: {a: {x-endpoints: ['10.0.0.1:0']}}", Code.LABEL_PORT),
     ],
 )
-def test_the_code_of_what_is_wrong_with_a_compose_file(text: str, code: Code) -> None:
+def test_codes_of_compose_file_problems(text: str, code: Code) -> None:
     assert [problem.code for problem in read_compose_file(text, "c.yaml", {}).problems] == [code]
 
 
@@ -253,7 +253,7 @@ def test_the_code_of_what_is_wrong_with_a_compose_file(text: str, code: Code) ->
         ),
     ],
 )
-def test_the_code_of_a_claim_that_is_refused(service: Service, claims: Claims, code: Code) -> None:
+def test_codes_of_refused_claims(service: Service, claims: Claims, code: Code) -> None:
     other = Service("x/y", "e.f", (Route("a.b", 80, Transport.TCP, 80),))
     claims = replace(claims, owners={"a.b": "shop/web", **claims.owners})
     _, problems = plan_claims((service, other), claims, pool=ip_network("10.1.0.0/24"), ports=range(30000, 30001))
@@ -272,11 +272,11 @@ def test_the_code_of_a_claim_that_is_refused(service: Service, claims: Claims, c
         (explain_refusal("Could not process rule"), Code.NFT_FAILED),
     ],
 )
-def test_the_code_of_what_another_program_says(error: MeshError, code: Code) -> None:
+def test_codes_of_errors_from_other_programs(error: MeshError, code: Code) -> None:
     assert error.code is code
 
 
-def test_what_passes_an_error_on_has_its_code(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forwarded_error_keeps_its_code(caplog: pytest.LogCaptureFixture) -> None:
     journal = LoopConditions()
     journal.froze("store", StoreError(Code.STORE_REFUSES, "etcd refuses: no; ask"))
     assert journal.frozen["store"].line == "etcd refuses: no; ask [VM402]"

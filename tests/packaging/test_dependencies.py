@@ -24,7 +24,7 @@ def imported() -> set[str]:
     return names
 
 
-def test_what_is_imported_is_required_and_nothing_else() -> None:
+def test_requirements_equal_the_imports() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     lines = setup["options"]["install_requires"].splitlines()

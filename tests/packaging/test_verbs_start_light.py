@@ -1,4 +1,4 @@
-"""What `status` and `check` import: people run them by hand and in scripts, and wait for them."""
+"""The imports of `status` and `check`, which people and scripts run often and wait for."""
 
 import json
 import sys

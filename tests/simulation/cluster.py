@@ -1,4 +1,4 @@
-"""A cluster larger than any machine at hand, in virtual time: what its workers tell the store, and what they end with.
+"""A large simulated cluster in virtual time: what its workers write to the store, and the tables they end with.
 
 The engine is a heap of events with a virtual clock and one seeded generator, so a run can be repeated exactly: the same
 seed gives the same trace. The pure parts are the real ones: records, reader, claims, plan, digest; the store is the

@@ -1,4 +1,4 @@
-"""What befalls a simulated cluster, chosen by its seed; and what must hold when it is over."""
+"""Faults of a simulated cluster, chosen by its seed, and the invariants afterwards."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,14 +1,12 @@
 """A cluster in virtual time, with faults chosen by a seed: all tables agree afterwards, and every claim is unique."""
 
-from ipaddress import ip_network
-
 import pytest
 
 from mesh.model.service import Health
+from tests.builders import POOL
 from tests.simulation.cluster import Simulation
 from tests.simulation.faults import Havoc, placed, wreak, wrong
 
-POOL = ip_network("10.112.0.0/16")
 HAVOC = Havoc(seconds=40, verdicts=20, cuts=8, crashes=6, outages=1, compactions=2)
 
 
@@ -29,7 +27,7 @@ def test_after_all_faults_every_table_is_the_same_and_every_claim_unique(seed: i
     assert sum(pictures) > 100
 
 
-def test_the_same_seed_has_the_same_trace_and_another_one_another() -> None:
+def test_a_seed_determines_the_trace() -> None:
     short = Havoc(seconds=15, verdicts=5, cuts=3, crashes=3, outages=1, compactions=1)
     one, again, other = (simulated(seed, short, workers=8, services=12) for seed in (1, 1, 2))
     assert one.trace == again.trace
@@ -38,7 +36,7 @@ def test_the_same_seed_has_the_same_trace_and_another_one_another() -> None:
     assert other.trace != one.trace
 
 
-def test_what_the_store_has_to_do_is_counted() -> None:
+def test_store_operations_are_counted() -> None:
     calm = Havoc(seconds=20, verdicts=0, cuts=0, crashes=0, outages=0, compactions=0)
     busy = Havoc(seconds=20, verdicts=50, cuts=0, crashes=0, outages=0, compactions=0)
     one, other = simulated(1, calm), simulated(1, busy)
@@ -51,7 +49,7 @@ def test_what_the_store_has_to_do_is_counted() -> None:
     assert other.counts.told > one.counts.told
 
 
-def test_it_finds_what_is_wrong() -> None:
+def test_the_simulation_detects_planted_defects() -> None:
     simulation = simulated(3, Havoc(seconds=12, verdicts=5, cuts=0, crashes=0, outages=0, compactions=0))
     assert wrong(simulation) == []
     witness = next(worker for worker in simulation.workers.values() if worker.witness is not None)

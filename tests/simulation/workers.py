@@ -1,4 +1,4 @@
-"""What a simulated cluster consists of: its workers, the witnesses among them, and the count of what the store did."""
+"""The parts of a simulated cluster: workers, witnesses among them, and counters of store operations."""
 
 from collections import Counter
 from collections.abc import Mapping

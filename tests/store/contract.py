@@ -1,4 +1,4 @@
-"""What every store must do; each real one and the fake are a subclass with a fixture `store` (fresh and empty)."""
+"""What every store must do; each real store and the fake subclass it with a fixture `store` (fresh and empty)."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,7 +10,7 @@ from mesh.store import Store, StoreSnapshot
 class StoreContract:
     """One worker's view of a store."""
 
-    async def test_a_new_one_is_empty(self, store: Store) -> None:
+    async def test_a_new_store_is_empty(self, store: Store) -> None:
         assert (await store.read()).records == {}
 
     async def test_a_claim_is_granted_once_and_again_to_the_same(self, store: Store) -> None:
@@ -27,7 +27,7 @@ class StoreContract:
         assert (await store.read()).records == {"claims/a": b"1"}
         assert await store.claim({"claims/a": b"1", "claims/b": b"2"}) == {"claims/a": b"1"}, "half of it is not all"
 
-    async def test_to_replace_needs_the_value_that_is_there(self, store: Store) -> None:
+    async def test_replacing_requires_the_current_value(self, store: Store) -> None:
         await store.claim({"claims/a": b"1"})
         assert not await store.replace("claims/a", b"0", b"2")
         assert not await store.replace("claims/none", b"0", b"2")
@@ -35,7 +35,7 @@ class StoreContract:
         assert await store.replace("claims/a", b"1", b"2"), "it holds the new value already"
         assert (await store.read()).records == {"claims/a": b"2"}
 
-    async def test_registering_makes_it_exactly_that_and_leaves_claims_alone(self, store: Store) -> None:
+    async def test_registering_replaces_all_records_of_a_worker_and_no_claims(self, store: Store) -> None:
         await store.claim({"claims/a": b"1"})
         await store.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})
         await store.register({"workers/w1/y": b"Y", "workers/w1/z": b"z"})
@@ -46,7 +46,7 @@ class StoreContract:
         await store.register({})
         assert (await store.read()).records == {"claims/a": b"1"}
 
-    async def test_a_watch_begins_with_what_is_there_and_ends_with_the_last_change(self, store: Store) -> None:
+    async def test_a_watch_starts_with_the_current_records_and_ends_with_the_last_change(self, store: Store) -> None:
         await store.claim({"claims/a": b"1"})
         async with aclosing(watching(store)) as snapshots, asyncio.timeout(10):
             assert (await anext(snapshots)).records == {"claims/a": b"1"}
@@ -76,7 +76,7 @@ class StoreContract:
                 assert snapshot.changed is None or differ <= snapshot.changed
                 before = snapshot
 
-    async def test_several_watch_at_a_time(self, store: Store) -> None:
+    async def test_several_watches_at_a_time(self, store: Store) -> None:
         async with aclosing(watching(store)) as one, aclosing(watching(store)) as two, asyncio.timeout(10):
             await anext(one), await anext(two)
             both = asyncio.gather(anext(one), anext(two))

@@ -1,4 +1,4 @@
-"""The last view on disk: taken only while the store is away, replaced as a whole, held by one daemon."""
+"""The saved view: used only while the store is unreachable, replaced as a whole, locked by one daemon."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -63,13 +63,15 @@ class TestContract(StoreContract):
             yield store
 
 
-async def test_a_store_that_answers_counts_alone(cluster: MemoryCluster, path: Path, written: None) -> None:
+async def test_a_reachable_store_takes_precedence_over_the_saved_view(
+    cluster: MemoryCluster, path: Path, written: None
+) -> None:
     cluster.write({"claims/b": b"2"})
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
         assert (await anext(snapshots)).records == {"claims/b": b"2"}
 
 
-async def test_a_store_that_is_away_is_replaced_until_it_answers(
+async def test_the_saved_view_is_used_while_the_store_is_unreachable(
     cluster: MemoryCluster, path: Path, written: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mesh.store.cached.STORE_TIMEOUT", 0.05)
@@ -107,9 +109,7 @@ async def test_a_start_waits_for_the_store_once(
         assert asyncio.get_running_loop().time() - begun == pytest.approx(STORE_TIMEOUT, abs=0.1)
 
 
-async def test_a_store_that_was_lost_meanwhile_shows_by_its_origin(
-    cluster: MemoryCluster, path: Path, written: None
-) -> None:
+async def test_a_store_lost_meanwhile_has_another_origin(cluster: MemoryCluster, path: Path, written: None) -> None:
     cluster.lose_everything()
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
         before, now = await anext(snapshots), await anext(snapshots)
@@ -118,9 +118,7 @@ async def test_a_store_that_was_lost_meanwhile_shows_by_its_origin(
         assert before.origin != now.origin
 
 
-async def test_a_store_that_was_lost_while_the_worker_was_away_gets_back_what_was_saved(
-    cluster: MemoryCluster, path: Path
-) -> None:
+async def test_saved_claims_are_restored_to_a_store_that_was_lost(cluster: MemoryCluster, path: Path) -> None:
     """Also if it is there before the worker has looked at what was saved."""
     claims = encode_service_claim("web.test", "10.112.0.7") | encode_vip_claim("10.112.0.7", "web.test")
     async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
@@ -158,7 +156,7 @@ async def test_without_a_file_it_waits_for_the_store(cluster: MemoryCluster, pat
         pytest.param(lambda _: b'{"v":1,"revision":1,"origin":"\xff","records":{}}', id="not text"),
     ],
 )
-async def test_a_damaged_file_is_told_and_written_anew(
+async def test_a_damaged_file_is_reported_and_rewritten(
     cluster: MemoryCluster,
     path: Path,
     written: None,
@@ -183,7 +181,7 @@ async def test_a_second_daemon_is_refused(cluster: MemoryCluster, path: Path) ->
         pass  # later it may
 
 
-async def test_a_place_that_cannot_be_written_is_named(cluster: MemoryCluster, tmp_path: Path) -> None:
+async def test_an_unwritable_path_is_named(cluster: MemoryCluster, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(StoreError, match=r"set \[store\] saved_view to a file that this user may write"):
         await CachedStore.open(MemoryStore(cluster, "w1"), tmp_path / "file" / "view.json")

@@ -1,4 +1,4 @@
-"""The fake store keeps the contract, is shared, and can be taken away."""
+"""The fake store fulfils the contract, is shared, and can be made unreachable."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ async def test_workers_share_claims_and_keep_to_their_own_registrations() -> Non
     assert set((await two.read()).records) == {"claims/a", "workers/w2/x"}
 
 
-async def test_out_of_reach_every_call_fails_and_the_watch_goes_on_afterwards() -> None:
+async def test_while_unreachable_every_call_fails_and_watches_resume_afterwards() -> None:
     cluster = MemoryCluster()
     store = MemoryStore(cluster, "w1")
     watch = store.watch()
@@ -41,7 +41,7 @@ async def test_out_of_reach_every_call_fails_and_the_watch_goes_on_afterwards() 
     assert (await waiting).records == {"claims/a": b"1"}
 
 
-async def test_a_watch_that_begins_while_it_is_out_of_reach_yields_once_it_is_back() -> None:
+async def test_a_watch_started_while_unreachable_yields_once_the_store_is_back() -> None:
     cluster = MemoryCluster()
     cluster.out_of_reach = True
     waiting = asyncio.ensure_future(anext(MemoryStore(cluster, "w1").watch()))

@@ -1,4 +1,4 @@
-"""The embedded store: the contract on a real file, kill -9, a second daemon, damaged and forbidden places."""
+"""The embedded store: the contract on a real file, kill -9, a second daemon, damaged files and unwritable paths."""
 
 import asyncio
 import os
@@ -51,7 +51,7 @@ class SteeredStore(SqliteStore):
         return super()._claim(records)
 
 
-async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+async def test_all_records_survive_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "store.db"
     store = await SqliteStore.open(path, "w1")
     await store.claim({"claims/a": b"1"})
@@ -79,7 +79,7 @@ asyncio.run(work())
 """
 
 
-async def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+async def test_acknowledged_writes_survive_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     acknowledged: list[str] = []
     for turn in range(5):
@@ -110,7 +110,7 @@ async def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_second_daemon_is_told_who_holds_it_and_may_come_later(tmp_path: Path) -> None:
+async def test_a_second_daemon_is_refused_with_the_holder_and_may_start_later(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     first = await SqliteStore.open(path, "w1")
     with pytest.raises(StoreError, match=rf"store\.db is in use by process {os.getpid()}; stop that daemon, or set"):
@@ -120,7 +120,7 @@ async def test_a_second_daemon_is_told_who_holds_it_and_may_come_later(tmp_path:
     await second.close()
 
 
-async def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_a_damaged_file_is_named_and_left_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(StoreError, match=r"store\.db: file is not a database; it is damaged: restore a copy"):
@@ -128,20 +128,20 @@ async def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path) -> None
     assert path.read_bytes() == b"this is no database" * 100
 
 
-async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+async def test_an_unwritable_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(StoreError, match=r"set \[store\] url to a file that this user may write"):
         await SqliteStore.open(tmp_path / "file" / "store.db", "w1")
 
 
-async def test_closed_is_an_error_and_no_hang(tmp_path: Path) -> None:
+async def test_a_closed_store_raises_and_does_not_hang(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "store.db", "w1")
     await store.close()
     with pytest.raises(StoreError, match="closed"):
         await store.read()
 
 
-async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
+async def test_a_watch_survives_a_temporary_disk_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mesh.store.sqlite._RETRY", 0)
@@ -156,7 +156,7 @@ async def test_a_watch_survives_a_disk_that_fails_for_a_moment(
     await store.close()
 
 
-async def test_a_renamed_host_leaves_nothing_behind_that_its_old_name_offered(tmp_path: Path) -> None:
+async def test_a_renamed_host_leaves_no_records_under_its_old_name(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "store.db", "old-name")
     await store.claim({"claims/a": b"1"})
     await store.register({"workers/old-name/x": b"x"})
@@ -190,7 +190,7 @@ async def test_a_change_whose_caller_was_cancelled_is_watched_like_any_other(tmp
     await store.close()
 
 
-async def test_a_full_disk_is_called_that_and_the_store_works_once_there_is_room(tmp_path: Path) -> None:
+async def test_a_full_disk_is_reported_and_the_store_recovers(tmp_path: Path) -> None:
     store = await SteeredStore.open(tmp_path / "store.db", "w1")
     await store.execute("PRAGMA max_page_count = 1")  # it cannot go below what is used: nothing more fits
     with pytest.raises(StoreError, match="full; check that its directory is writable and that the disk is not full"):
@@ -201,7 +201,7 @@ async def test_a_full_disk_is_called_that_and_the_store_works_once_there_is_room
     await store.close()
 
 
-async def test_a_transaction_that_fails_at_its_end_is_undone_and_stops_no_later_one(tmp_path: Path) -> None:
+async def test_a_failed_commit_is_rolled_back_and_later_transactions_succeed(tmp_path: Path) -> None:
     store = await SteeredStore.open(tmp_path / "store.db", "w1")
     await store.execute("CREATE TEMP TRIGGER failing BEFORE UPDATE ON main.meta BEGIN SELECT RAISE (FAIL, 'torn'); END")
     with pytest.raises(StoreError, match="torn"):
@@ -212,7 +212,7 @@ async def test_a_transaction_that_fails_at_its_end_is_undone_and_stops_no_later_
     await store.close()
 
 
-async def test_another_program_that_holds_the_database_is_named_as_the_cause(tmp_path: Path) -> None:
+async def test_another_program_that_locks_the_database_is_reported(tmp_path: Path) -> None:
     store = await SteeredStore.open(tmp_path / "store.db", "w1")
     await store.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)

@@ -1,4 +1,4 @@
-"""Pauses between attempts: bounded, longer after each failure, short again after a success."""
+"""Pauses between attempts: bounded, longer after each failure, reset by a success."""
 
 from itertools import pairwise
 
@@ -34,9 +34,7 @@ def test_a_pause_is_twice_as_long_as_the_last_until_it_is_the_longest(
 
 
 @given(SECONDS, SECONDS, FAILURES, FAILURES)
-def test_after_a_success_the_pauses_are_those_of_a_new_one(
-    first: float, longest: float, before: int, after: int
-) -> None:
+def test_a_success_resets_the_pauses(first: float, longest: float, before: int, after: int) -> None:
     backoff, new = Backoff(first, longest), Backoff(first, longest)
     for _ in range(before):
         backoff.next_pause()
@@ -44,11 +42,11 @@ def test_after_a_success_the_pauses_are_those_of_a_new_one(
     assert [backoff.next_pause() for _ in range(after)] == [new.next_pause() for _ in range(after)]
 
 
-def test_without_a_longest_pause_all_are_alike() -> None:
+def test_without_a_maximum_all_pauses_are_equal() -> None:
     backoff = Backoff(0.2)
     assert {backoff.next_pause() for _ in range(8)} == {0.2}
 
 
-def test_the_pauses_that_a_docker_engine_gets() -> None:
+def test_the_pauses_for_the_docker_engine() -> None:
     backoff = Backoff(0.1, 5.0)
     assert [backoff.next_pause() for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]

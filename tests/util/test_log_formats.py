@@ -1,4 +1,4 @@
-"""The lines of the log: one for each decision, readable by programs, without secrets, and never a flood."""
+"""Log lines: one per decision, machine-readable, without secrets, rate limited."""
 
 import json
 import logging
@@ -55,7 +55,7 @@ def test_json() -> None:
     }
 
 
-def test_text_has_the_code_at_its_end_and_none_where_all_is_well() -> None:
+def test_text_lines_end_with_the_code_if_there_is_one() -> None:
     line = LineFormatter().format(HELD)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,042 WARNING service shop/api: .* another \[VM201\]", line)
     assert (
@@ -102,7 +102,7 @@ def test_logfmt_can_be_read_back(fields: Mapping[str, str]) -> None:
     assert found == fields
 
 
-def test_lines_alike_come_at_once_and_then_at_their_rate() -> None:
+def test_repeated_lines_are_rate_limited_after_a_burst() -> None:
     limit = LogRateLimit(burst=3, rate=0.5)
     assert [limit.left_out("a", 0.0) for _ in range(5)] == [0, 0, 0, None, None]
     assert limit.left_out("b", 0.0) == 0, "another kind has a burst of its own"
@@ -110,7 +110,7 @@ def test_lines_alike_come_at_once_and_then_at_their_rate() -> None:
     assert limit.left_out("a", 1000.0) == 0
 
 
-def test_kinds_that_were_quiet_the_longest_are_forgotten() -> None:
+def test_the_least_recent_kinds_of_lines_are_forgotten() -> None:
     limit = LogRateLimit(burst=1, rate=0.0)
     for kind in range(KINDS + 1):
         assert limit.left_out(kind, 0.0) == 0
@@ -118,7 +118,7 @@ def test_kinds_that_were_quiet_the_longest_are_forgotten() -> None:
     assert limit.left_out(0, 0.0) == 0
 
 
-def test_what_was_left_out_is_told() -> None:
+def test_suppressed_lines_are_reported() -> None:
     ours, theirs = os.pipe()
     log = logging.Logger("of this test", logging.DEBUG)  # noqa: LOG001 (no other test may share it)
     handler = QueuedLogHandler(theirs)

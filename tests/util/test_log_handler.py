@@ -1,4 +1,4 @@
-"""The log: every line while somebody reads, and no waiting while nobody does."""
+"""The log handler: every line while the output is read, and never blocking while it is not."""
 
 import fcntl
 import logging
@@ -25,7 +25,7 @@ def logger(handler: logging.Handler) -> logging.Logger:
     return log
 
 
-def test_lines_come_in_order_and_the_last_ones_before_the_end(pipe: tuple[int, int]) -> None:
+def test_lines_are_in_order_and_flushed_at_the_end(pipe: tuple[int, int]) -> None:
     handler = QueuedLogHandler(pipe[1])
     log = logger(handler)
     for number in range(20):
@@ -36,7 +36,7 @@ def test_lines_come_in_order_and_the_last_ones_before_the_end(pipe: tuple[int, i
     ]
 
 
-def test_a_reader_that_stops_holds_nobody_up_and_learns_what_was_lost(pipe: tuple[int, int]) -> None:
+def test_a_stalled_reader_blocks_no_caller_and_gets_the_number_of_lost_lines(pipe: tuple[int, int]) -> None:
     handler = QueuedLogHandler(pipe[1], waiting=10)
     log = logger(handler)
     for number in range(500):  # more than the pipe and the queue hold: were it to wait, it would wait for ever
@@ -52,7 +52,7 @@ def test_a_reader_that_stops_holds_nobody_up_and_learns_what_was_lost(pipe: tupl
     handler.close()
 
 
-def test_a_reader_that_has_gone_is_no_trouble() -> None:
+def test_a_closed_reader_causes_no_error() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     handler = QueuedLogHandler(theirs)

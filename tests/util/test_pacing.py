@@ -1,4 +1,4 @@
-"""Work that comes in bursts: the first of it at once, the rest together."""
+"""Pacing of bursts: the first signal at once, later ones together."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ async def waited(pace: RunPacer) -> float:
     return clock() - began
 
 
-async def test_after_a_quiet_time_nobody_waits() -> None:
+async def test_the_first_signal_after_a_quiet_time_is_not_delayed() -> None:
     pace = RunPacer(4, 1)
     assert await waited(pace) == 0
     await worked(pace, 0.1)
@@ -29,7 +29,7 @@ async def test_after_a_quiet_time_nobody_waits() -> None:
     assert await waited(pace) == 0
 
 
-async def test_after_work_it_rests_in_proportion() -> None:
+async def test_the_pause_is_proportional_to_the_work() -> None:
     pace = RunPacer(4, 1)
     await worked(pace, 0.1)
     assert await waited(pace) == pytest.approx(0.4)
@@ -38,13 +38,13 @@ async def test_after_work_it_rests_in_proportion() -> None:
     assert await waited(pace) == pytest.approx(0.05)
 
 
-async def test_it_never_rests_longer_than_the_longest() -> None:
+async def test_the_pause_never_exceeds_its_maximum() -> None:
     pace = RunPacer(4, 1)
     await worked(pace, 60)
     assert await waited(pace) == pytest.approx(1)
 
 
-async def test_work_that_fails_was_work() -> None:
+async def test_failed_work_counts_towards_the_pause() -> None:
     pace = RunPacer(4, 1)
 
     async def fail() -> None:
@@ -57,7 +57,7 @@ async def test_work_that_fails_was_work() -> None:
     assert await waited(pace) == pytest.approx(0.4)
 
 
-async def test_a_signal_that_was_set_wakes_its_loop_once() -> None:
+async def test_a_signal_wakes_its_loop_once() -> None:
     signal = PacedSignal(4, 1)
     signal.set()
     signal.set()
@@ -69,7 +69,7 @@ async def test_a_signal_that_was_set_wakes_its_loop_once() -> None:
     await waiting
 
 
-async def test_what_is_signalled_while_the_loop_rests_is_one_burst() -> None:
+async def test_signals_during_a_pause_are_coalesced() -> None:
     clock = asyncio.get_running_loop().time
     signal = PacedSignal(4, 1)
     signal.set()

@@ -1,4 +1,4 @@
-"""Who gets in: over the socket, with a token, with a certificate; and whom a browser may not ask for."""
+"""Authentication over the socket, with a token and with a certificate, and requests that browsers may not make."""
 
 import logging
 import os
@@ -79,20 +79,20 @@ async def test_a_new_token_counts_at_once_and_a_broken_one_changes_nothing(tmp_p
 @pytest.mark.parametrize(
     "text", ["", "0123456789abcde", "0123456789abcdef\nsecond", "0123456789 abcdef", "0123456789abcdéf"]
 )
-def test_a_token_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+def test_an_invalid_token_file_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(text)
     with pytest.raises(TokenError, match="at least 16 printable ASCII characters without spaces"):
         AdminToken(file)
 
 
-def test_a_token_that_everybody_can_read_is_told(token: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_world_readable_token_file_is_reported(token: Path, caplog: pytest.LogCaptureFixture) -> None:
     token.chmod(0o644)
     AdminToken(token)
     assert "can be read by every user of this host; run `chmod 640" in caplog.text
 
 
-async def test_a_client_certificate_is_as_good(tmp_path: Path, token: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_certificate_is_accepted(tmp_path: Path, token: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     ca = authority(tmp_path)
     cert, key = signed(ca, "server", "/CN=worker-1", "IP:127.0.0.1", "serverAuth")
@@ -136,7 +136,7 @@ async def test_a_client_certificate_is_as_good(tmp_path: Path, token: Path, capl
         ({"Host": "vipmesh"}, 200),
     ],
 )
-async def test_a_page_elsewhere_changes_nothing(headers: dict[str, str], status: int, tmp_path: Path) -> None:
+async def test_cross_site_requests_are_refused(headers: dict[str, str], status: int, tmp_path: Path) -> None:
     async with serving(socket_of(tmp_path)), client(tmp_path) as session:
         async with session.post("/v1/drain", json={"name": "web-1"}, headers=headers) as answer:
             assert answer.status == status
@@ -145,7 +145,7 @@ async def test_a_page_elsewhere_changes_nothing(headers: dict[str, str], status:
             assert answer.status == (403 if "evil" in host else 200), "it could read what it has a name for"
 
 
-async def test_each_write_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_write_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with serving(socket_of(tmp_path)), client(tmp_path) as session:
         for body in (
@@ -168,6 +168,6 @@ async def test_each_write_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptur
     assert not any("\n" in line for line in lines), "nobody writes lines of his own"
 
 
-def test_what_a_stranger_wrote_stays_one_short_line() -> None:
+def test_client_input_is_logged_as_one_short_line() -> None:
     assert quote_untrusted("a\x1b[2Jb\r\n\u202e") == '"a\\u001b[2Jb\\r\\n\\u202e"'
     assert len(quote_untrusted("x" * 10_000)) < 210

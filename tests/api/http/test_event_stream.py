@@ -1,4 +1,4 @@
-"""Following a worker: over real connections what a watcher gets, and in virtual time who is looked at when."""
+"""The event stream: what watchers receive over real connections, and when snapshots are taken, in virtual time."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ class Looks:
         return EventInput(self.observed, self.times[-1])
 
 
-async def test_everything_first_and_then_what_changes(tmp_path: Path) -> None:
+async def test_a_full_snapshot_is_sent_first_and_then_changes(tmp_path: Path) -> None:
     async with (
         serving(socket_of(tmp_path)) as api,
         client(tmp_path) as session,
@@ -43,7 +43,7 @@ async def test_everything_first_and_then_what_changes(tmp_path: Path) -> None:
     assert api.feed.watching == 0
 
 
-async def test_the_end_of_the_daemon_is_said(tmp_path: Path) -> None:
+async def test_the_end_of_the_daemon_is_announced(tmp_path: Path) -> None:
     async with client(tmp_path) as session:
         async with serving(socket_of(tmp_path)):
             answer = await session.get("/v1/events")
@@ -53,7 +53,9 @@ async def test_the_end_of_the_daemon_is_said(tmp_path: Path) -> None:
         assert await answer.content.read() == b""
 
 
-async def test_silence_is_broken_by_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keepalive_comments_are_sent_while_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(events, "KEEPALIVE_INTERVAL", 0.01)
     async with serving(socket_of(tmp_path)), client(tmp_path) as session, session.get("/v1/events") as answer:
         await until(answer, "ready")
@@ -62,7 +64,7 @@ async def test_silence_is_broken_by_comments(tmp_path: Path, monkeypatch: pytest
                 pass
 
 
-async def test_one_who_does_not_read_is_let_go_and_the_others_go_on(
+async def test_a_watcher_that_does_not_read_is_disconnected_and_others_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(events, "WRITE_TIMEOUT", 0.5)
@@ -84,7 +86,7 @@ async def test_one_who_does_not_read_is_let_go_and_the_others_go_on(
 
 @pytest.mark.looptime
 class TestTheFeed:
-    async def test_nobody_watches_nobody_looks(self) -> None:
+    async def test_without_watchers_no_snapshot_is_taken(self) -> None:
         looks = Looks()
         subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:
@@ -99,7 +101,7 @@ class TestTheFeed:
             assert len(looks.times) <= 23
             running.cancel()
 
-    async def test_a_burst_of_changes_is_few_looks(self) -> None:
+    async def test_a_burst_of_changes_results_in_few_snapshots(self) -> None:
         looks = Looks()
         subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:
@@ -113,7 +115,7 @@ class TestTheFeed:
             assert len(looks.times) - before <= 2 / MIN_INTERVAL + 1
             running.cancel()
 
-    async def test_a_change_is_told_soon(self) -> None:
+    async def test_a_change_is_sent_soon(self) -> None:
         looks = Looks()
         subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:
@@ -130,7 +132,7 @@ class TestTheFeed:
             assert b"event: worker" not in news
             running.cancel()
 
-    async def test_a_slow_reader_gets_words_and_no_more(
+    async def test_a_slow_reader_gets_a_reason_and_is_disconnected(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(feed, "MAX_PENDING_BYTES", 2000)
@@ -151,7 +153,7 @@ class TestTheFeed:
             running.cancel()
         assert "watcher uid 7 reads too slowly: disconnected" in caplog.text
 
-    async def test_there_is_room_for_so_many(self) -> None:
+    async def test_the_number_of_watchers_is_limited(self) -> None:
         subject = EventBroadcaster(Looks())
         watchers = [subject.watch("me") for _ in range(MAX_WATCHERS)]
         with pytest.raises(TooManyWatchersError, match="64 are connected"):
@@ -160,7 +162,7 @@ class TestTheFeed:
         subject.leave(watchers[0])
         subject.watch("me")
 
-    async def test_who_comes_later_gets_what_is_then(self) -> None:
+    async def test_a_later_watcher_gets_the_current_snapshot(self) -> None:
         looks = Looks()
         subject = EventBroadcaster(looks)
         async with asyncio.TaskGroup() as tasks:

@@ -1,4 +1,4 @@
-"""The description of the API: sound, complete, and true of real answers."""
+"""The OpenAPI description: valid, complete, and true of real responses."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from tests.api.http.worker import client, serving, socket_of, until
 DESCRIBED: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "mesh" / "api" / "openapi.yaml").read_text())
 
 
-def test_it_is_sound() -> None:
+def test_the_description_is_valid() -> None:
     assert not [error.message for error in OpenAPIV31SpecValidator(DESCRIBED).iter_errors()]
 
 
@@ -42,7 +42,7 @@ SCHEMA_NAMES = {
 """Class -> the name of its schema, where they differ: the schemas are public and keep their names."""
 
 
-def test_its_schemas_are_those_of_the_code() -> None:
+def test_its_schemas_equal_those_of_the_code() -> None:
     _, components = msgspec.json.schema_components(
         [*EVENT_NAMES, Explanation], ref_template="#/components/schemas/{name}"
     )
@@ -71,7 +71,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status"), ANSWERS)
-async def test_real_answers_are_as_it_says(
+async def test_real_responses_match_the_description(
     method: str, path: str, body: bytes | None, status: int, tmp_path: Path
 ) -> None:
     async with (
@@ -94,7 +94,7 @@ async def test_real_answers_are_as_it_says(
     Draft202012Validator({**schema, "components": DESCRIBED["components"]}).validate(found)
 
 
-async def test_events_are_as_it_says(tmp_path: Path) -> None:
+async def test_events_match_the_description(tmp_path: Path) -> None:
     schemas = DESCRIBED["paths"]["/v1/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]["x-events"]
     async with serving(socket_of(tmp_path)) as api, client(tmp_path) as session, session.get("/v1/events") as answer:
         assert answer.content_type == "text/event-stream"
@@ -107,7 +107,7 @@ async def test_events_are_as_it_says(tmp_path: Path) -> None:
     assert set(schemas) == {*EVENT_NAMES.values(), "bye"}
 
 
-async def test_what_is_not_there_says_where_to_look(tmp_path: Path) -> None:
+async def test_an_unknown_path_refers_to_the_description(tmp_path: Path) -> None:
     async with serving(socket_of(tmp_path)), client(tmp_path) as session:
         async with session.get("/v1/nothing") as answer:
             assert (answer.status, (await answer.json())["error"]) == (
@@ -125,7 +125,7 @@ def _bare(schema: Any) -> Any:
     return [_bare(value) for value in schema] if isinstance(schema, list | tuple) else schema
 
 
-async def test_text_and_codes_are_where_it_says(tmp_path: Path) -> None:
+async def test_text_and_codes_are_in_the_described_fields(tmp_path: Path) -> None:
     async with serving(socket_of(tmp_path)), client(tmp_path) as session:
         async with session.get("/v1/explain?of=a.test", headers={"Accept": "text/plain"}) as answer:
             assert (answer.content_type, answer.headers["Vipmesh-Works"]) == ("text/plain", "false")

@@ -1,4 +1,4 @@
-"""The page's files as they are served: with what they may do, to everybody, and all of them packed."""
+"""The files of the page as they are served: with their content security policy, without a token, compressed."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 
 
 @pytest.mark.parametrize("path", ["/", *(f"/page/{name}" for name in NAMES)])
-async def test_each_file_comes_with_its_kind_and_its_policy(path: str, tmp_path: Path) -> None:
+async def test_each_file_has_its_content_type_and_security_policy(path: str, tmp_path: Path) -> None:
     name = path.rpartition("/")[2] or "index.html"
     async with serving(socket_of(tmp_path)), client(tmp_path) as session:
         async with session.get(path) as answer:
@@ -34,7 +34,7 @@ async def test_each_file_comes_with_its_kind_and_its_policy(path: str, tmp_path:
 
 
 @pytest.mark.parametrize("path", ["/page/nothing.js", "/page/", "/page/..%2fadmin.py", "/page/../admin.py", "/page"])
-async def test_there_is_nothing_else(path: str, tmp_path: Path) -> None:
+async def test_no_other_file_is_served(path: str, tmp_path: Path) -> None:
     async with serving(socket_of(tmp_path)), client(tmp_path) as session, session.get(path) as answer:
         assert answer.status == 404
 
@@ -48,7 +48,7 @@ def test_the_page_names_only_its_own_files_and_each_of_them() -> None:
     assert named | {"index.html"} == set(NAMES)
 
 
-def test_no_script_makes_markup_of_a_text() -> None:
+def test_no_script_turns_text_into_markup() -> None:
     """The policy would stop it in the browser; here it does not even come so far."""
     for file in STATIC.glob("*.js"):
         found = re.findall(

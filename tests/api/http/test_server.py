@@ -1,4 +1,4 @@
-"""The admin API on real sockets: where it listens, and what it says when it cannot."""
+"""The admin API on real sockets: where it listens, and its errors when it cannot."""
 
 import os
 import stat
@@ -40,7 +40,7 @@ async def test_metrics_have_the_worker_and_its_process(tmp_path: Path) -> None:
     assert {"vipmesh_info", "vipmesh_passes", "process_resident_memory_bytes", "process_open_fds"} <= families
 
 
-async def test_a_taken_port_is_told_and_nothing_stays_open(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported_and_nothing_stays_open(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef\n")
     taken = AdminListenConfig(f"unix://{tmp_path}/first.sock", f"127.0.0.1:{free_port()}", token)
@@ -69,6 +69,6 @@ async def test_a_taken_port_is_told_and_nothing_stays_open(tmp_path: Path) -> No
         ({"cert": Path(__file__)}, r"in one of .*test_server\.py; \[admin\] cert, key and client_ca must be PEM files"),
     ],
 )
-async def test_what_cannot_be_read_is_named(entrance: dict[str, Path], words: str, tmp_path: Path) -> None:
+async def test_unreadable_files_are_named(entrance: dict[str, Path], words: str, tmp_path: Path) -> None:
     with pytest.raises(AdminApiError, match=words):
         await AdminApi(AdminListenConfig(f"unix://{tmp_path}/admin.sock", **entrance), lambda: OBSERVED).start()  # type: ignore[arg-type]

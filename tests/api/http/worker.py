@@ -1,4 +1,4 @@
-"""What the tests of the API share: a worker on paper, and clients of both kinds."""
+"""Shared by the tests of the API: a worker with a fixed snapshot, and clients over socket and TCP."""
 
 import asyncio
 import json

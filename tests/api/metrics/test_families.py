@@ -1,11 +1,10 @@
-"""What a worker measures: by hand-made pictures, read by the parser that everybody uses, and held against the docs."""
+"""The metrics of a worker: from hand-made snapshots, read by the parser of Prometheus, and compared with the docs."""
 
 import ast
 import re
 from collections import Counter
 from dataclasses import replace
 from enum import StrEnum
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -21,39 +20,34 @@ from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.part import FrozenPart, ProblemPart
-from mesh.model.probe import Probe, ProbeKind
+from mesh.model.probe import ProbeKind
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import DrainReason, Endpoint, Health, Instance, Route, Service, Transport
+from mesh.model.service import DrainReason, Endpoint, Health, Instance, Transport
 from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
+from tests.builders import TCP_PROBE, endpoint, service
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 FACTS = WorkerFacts("1.2", 'w"1\\', "fake", "a test")
-PROBE = Probe(ProbeKind.TCP, 80)
-POOL = ip_network("10.112.0.0/24")
-
-
-def service(name: str, probe: Probe | None = None) -> Service:
-    return Service(f"demo/{name}", f"{name}.test", (Route(f"{name}.test", 80, Transport.TCP, 80),), probe=probe)
 
 
 def problem(reason: str, severity: Severity = Severity.ERROR) -> Problem:
     return Problem(Code.UNKNOWN_LABEL, severity, "service a", reason, "mend it")
 
 
-def endpoint(owner: str, last: int, worker: str = FACTS.worker, drain: DrainReason | None = None) -> Endpoint:
-    return Endpoint(f"{owner}-{last}", f"demo/{owner}", worker, f"10.2.0.{last}", drain=drain)
+def numbered_endpoint(owner: str, last: int, worker: str = FACTS.worker, drain: DrainReason | None = None) -> Endpoint:
+    return endpoint(f"{owner}-{last}", worker, f"demo/{owner}", f"10.2.0.{last}", drain=drain)
 
 
-SERVICES = (service("a", PROBE), service("b"), service("c"), service("d"))
+SERVICES = (service("a.test", probe=TCP_PROBE), service("b.test"), service("c.test"), service("d.test"))
 ENDPOINTS = (
-    endpoint("a", 1),
-    endpoint("a", 2),
-    endpoint("a", 3),
-    endpoint("a", 4, "w2"),
-    endpoint("b", 5, drain=DrainReason.ASKED),
-    endpoint("d", 6),
+    numbered_endpoint("a", 1),
+    numbered_endpoint("a", 2),
+    numbered_endpoint("a", 3),
+    numbered_endpoint("a", 4, "w2"),
+    numbered_endpoint("b", 5, drain=DrainReason.ASKED),
+    numbered_endpoint("d", 6),
 )
 VIEW = ClusterView(
     SERVICES,
@@ -106,7 +100,7 @@ def read(measured: MetricsInput) -> dict[str, float]:
     return found
 
 
-def test_what_is_seen_is_counted() -> None:
+def test_gauges_of_the_cluster_view() -> None:
     found = read(MetricsInput(OBSERVED))
     assert found['vipmesh_info{1.2,fake,w"1\\}'] == 1
     expected = {
@@ -166,7 +160,7 @@ def test_every_part_that_is_frozen_is_counted(part: FrozenPart) -> None:
     }
 
 
-def test_whoever_reports_a_condition_is_a_part() -> None:
+def test_every_reported_condition_belongs_to_a_known_part() -> None:
     """A part that is written by hand somewhere would be missing in the metrics."""
     frozen, problems = {*map(str, FrozenPart)}, {*map(str, ProblemPart)}
     known: dict[object, set[str]] = {"found": problems, "froze": frozen, "thawed": frozen}
@@ -177,7 +171,7 @@ def test_whoever_reports_a_condition_is_a_part() -> None:
                     assert str(part) in known[method], f"{path}:{call.lineno}"
 
 
-def test_what_is_counted_on_the_way() -> None:
+def test_counters_of_the_control_loop_probes_and_dns() -> None:
     loop = LoopStats(5, 1, operations=Counter(bind_vip=3), refusals=Counter(bind_vip=1), looked_at=1.5e9)
     loop.pass_seconds.observe(0.02)
     probes = ProbeStats(Counter({(ProbeKind.TCP, True): 4, (ProbeKind.HTTP, False): 2}), in_flight=3, waiting=9)
@@ -209,7 +203,7 @@ def test_what_is_counted_on_the_way() -> None:
     assert {key: found.get(key) for key in expected} == expected
 
 
-def test_what_a_service_carries_is_the_sum_over_its_virtual_servers() -> None:
+def test_traffic_of_a_service_is_the_sum_over_its_virtual_servers() -> None:
     one, other = VirtualKey("10.112.0.2", 80, Transport.TCP), VirtualKey("10.112.0.3", 80, Transport.TCP)
     stranger = VirtualKey("10.112.0.99", 80, Transport.TCP)
     traffic = {one: TrafficCounters(3, 400, 5000), other: TrafficCounters(), stranger: TrafficCounters(7, 7, 7)}
@@ -223,7 +217,7 @@ def test_what_a_service_carries_is_the_sum_over_its_virtual_servers() -> None:
 
 
 @pytest.mark.parametrize("bound", [0, 1, 2])
-def test_services_beyond_the_bound_have_no_series_of_their_own(bound: int) -> None:
+def test_services_above_the_limit_have_no_series_of_their_own(bound: int) -> None:
     found = read(MetricsInput(OBSERVED, most_services=bound))
     named = [key for key in found if key.startswith("vipmesh_service_endpoints{")]
     assert named == [f"vipmesh_service_endpoints{{{name}.test}}" for name in "abc"[:bound]]
@@ -231,7 +225,7 @@ def test_services_beyond_the_bound_have_no_series_of_their_own(bound: int) -> No
     assert found["vipmesh_endpoints{serving}"] == 2, "the totals have all of them"
 
 
-def test_before_the_first_pass_nothing_is_claimed() -> None:
+def test_before_the_first_pass_no_state_is_reported() -> None:
     found = read(MetricsInput(WorkerSnapshot(FACTS)))
     assert found["vipmesh_services{serving}"] == 0
     assert found["vipmesh_passes_total"] == 0

@@ -1,4 +1,4 @@
-"""The text of metrics, read by the parser that everybody uses."""
+"""The text format of metrics, read by the parser of Prometheus."""
 
 import math
 
@@ -15,7 +15,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r")
 
 
 @given(st.dictionaries(st.tuples(TEXT, TEXT), st.floats() | st.integers(-(2**53), 2**53), min_size=1))
-def test_any_label_and_any_number_come_back(samples: dict[tuple[str, str], float]) -> None:
+def test_any_label_and_any_number_survive_a_round_trip(samples: dict[tuple[str, str], float]) -> None:
     (family,) = text_string_to_metric_families("".join(format_family(GAUGE, samples.items())))
     assert (family.name, family.type) == ("some_gauge", "gauge")
     found = {(s.labels["one"], s.labels["other"]): s.value for s in family.samples}
@@ -24,13 +24,13 @@ def test_any_label_and_any_number_come_back(samples: dict[tuple[str, str], float
         assert found[labels] == float(value) or (math.isnan(value) and math.isnan(found[labels]))
 
 
-def test_a_counter_keeps_its_name_and_a_family_without_samples_is_not_there() -> None:
+def test_a_counter_keeps_its_name_and_an_empty_family_is_left_out() -> None:
     text = "".join(format_family(MetricFamily("some_total", MetricKind.COUNTER, "Some."), [((), 3)]))
     assert text == "# HELP some_total Some.\n# TYPE some_total counter\nsome_total 3\n"
     assert not list(format_family(GAUGE, []))
 
 
-def test_a_histogram_counts_from_below_up_to_its_bounds() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     seen = Histogram((0.1, 1.0))
     for seconds in (0.05, 0.1, 0.5, 1.0, 7.0):
         seen.observe(seconds)

@@ -1,4 +1,4 @@
-"""The distribution's own browser, and a worker on paper for it to look at."""
+"""The browser of the distribution, and a worker with a fixed snapshot for its page."""
 
 import asyncio
 import os
@@ -21,24 +21,20 @@ from mesh.health.history import CheckHistory
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.claims import Claims
-from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import Endpoint, EndpointKey, Health, Instance, Route, Service, Transport
+from mesh.model.service import Endpoint, EndpointKey, Health, Instance
 from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
 from tests.api.http.worker import TOKEN, VERBS
+from tests.builders import HTTP_PROBE, service
 from tests.system.e2e.programs import free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FACTS = WorkerFacts("1.2", "w1", "ipvs", "this kernel has IPVS", ("127.0.0.1:53",))
-PROBE = Probe(ProbeKind.HTTP, 80)
 
 
 def observed(services: int = 3, endpoints: int = 2) -> WorkerSnapshot:
     """So many services with so many endpoints each, all healthy, of weight 1, 2 ... on `w1` and `w2` in turn."""
-    declared = tuple(
-        Service(f"demo/{n}", f"service-{n}.test", (Route(f"service-{n}.test", 80, Transport.TCP, 80),), probe=PROBE)
-        for n in range(services)
-    )
+    declared = tuple(service(f"service-{n}.test", owner=f"demo/{n}", probe=HTTP_PROBE) for n in range(services))
     ends = tuple(
         Endpoint(f"{s.owner}/{e}", s.owner, "w1" if e % 2 == 0 else "w2", f"10.2.{n >> 8}.{n & 255}", e + 1, e + 1)
         for n, s in enumerate(declared)

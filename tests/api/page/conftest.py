@@ -1,4 +1,4 @@
-"""A browser for each test, and what it complains about at the end."""
+"""A browser for each test, which must end without errors in its console."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

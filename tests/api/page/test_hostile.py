@@ -1,4 +1,4 @@
-"""Names, labels and reasons are strangers' texts: in the page they are text, however they are written."""
+"""Hostile names, labels and reasons: the page shows them as text, whatever they contain."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def everywhere(text: str) -> WorkerSnapshot:
 
 
 @pytest.mark.parametrize("text", ATTACKS)
-async def test_it_is_shown_and_does_nothing(page: Page, worker: Worker, text: str) -> None:
+async def test_hostile_text_is_shown_and_not_executed(page: Page, worker: Worker, text: str) -> None:
     worker.observed = everywhere(text)
     async with worker.running():
         await page.goto(worker.link)
@@ -75,7 +75,7 @@ async def test_it_is_shown_and_does_nothing(page: Page, worker: Worker, text: st
         assert await page.locator("h1").count() == 1
 
 
-async def test_what_moves_or_hides_other_text_is_taken_out(page: Page, worker: Worker) -> None:
+async def test_characters_that_move_or_hide_text_are_removed(page: Page, worker: Worker) -> None:
     worker.observed = everywhere(BAD_NEWS)
     async with worker.running():
         await page.goto(worker.link)
@@ -87,7 +87,7 @@ async def test_what_moves_or_hides_other_text_is_taken_out(page: Page, worker: W
         assert await page.locator("#connection").text_content() == "live", "a text ends no event"
 
 
-async def test_a_text_without_end_is_cut(page: Page, worker: Worker) -> None:
+async def test_a_very_long_text_is_truncated(page: Page, worker: Worker) -> None:
     worker.observed = everywhere("x" * 1_000_000)
     async with worker.running():
         await page.goto(worker.link)
@@ -98,7 +98,7 @@ async def test_a_text_without_end_is_cut(page: Page, worker: Worker) -> None:
         assert width[0] <= width[1], "nothing is pushed out of sight"
 
 
-async def test_an_endpoint_called_like_a_property_is_one(page: Page, worker: Worker) -> None:
+async def test_an_endpoint_named_like_an_object_property_is_shown(page: Page, worker: Worker) -> None:
     seen = observed(1, 1)
     assert seen.view is not None
     names = ("__proto__", "constructor", "toString")

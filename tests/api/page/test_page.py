@@ -1,4 +1,4 @@
-"""The page in a real browser: what it shows, how it follows, and that it stays where its reader is."""
+"""The page in a real browser: what it shows, how it updates, and that its scroll position stays."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from tests.api.page.browser import Worker, failed, observed
 WEB = VirtualKey("10.112.0.1", 80, Transport.TCP)
 
 
-async def test_it_asks_for_the_token_and_takes_it_by_keyboard(page: Page, worker: Worker) -> None:
+async def test_it_asks_for_the_token_and_accepts_it_by_keyboard(page: Page, worker: Worker) -> None:
     async with worker.running():
         await page.goto(worker.url)
         await expect(page.locator("#connection")).to_have_text("token required")
@@ -30,7 +30,7 @@ async def test_it_asks_for_the_token_and_takes_it_by_keyboard(page: Page, worker
         await expect(page.get_by_role("button", name="service-0.test")).to_be_visible()
 
 
-async def test_a_link_with_the_token_goes_in_and_leaves_no_trace_of_it(page: Page, worker: Worker) -> None:
+async def test_a_link_with_the_token_logs_in_and_leaves_no_trace(page: Page, worker: Worker) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     async with worker.running():
@@ -42,7 +42,7 @@ async def test_a_link_with_the_token_goes_in_and_leaves_no_trace_of_it(page: Pag
     assert not any(TOKEN in url for url in asked if "#" not in url)
 
 
-async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> None:
+async def test_it_shows_the_state_of_the_worker(page: Page, worker: Worker) -> None:
     worker.observed = replace(
         failed(observed(), 1, "status 503"),
         problems={"labels": (problem("10.9.9.9 is outside of the pool"),)},
@@ -87,7 +87,7 @@ async def test_it_shows_what_the_worker_knows(page: Page, worker: Worker) -> Non
         )
 
 
-async def test_it_follows_and_stays_where_its_reader_is(page: Page, worker: Worker) -> None:
+async def test_it_updates_and_keeps_the_scroll_position(page: Page, worker: Worker) -> None:
     async with worker.running() as feed:
         await page.goto(worker.link)
         button = page.get_by_role("button", name="service-1.test")
@@ -109,7 +109,7 @@ async def test_it_follows_and_stays_where_its_reader_is(page: Page, worker: Work
         await expect(button).to_have_attribute("aria-expanded", "true")
 
 
-async def test_it_plots_what_goes_through(page: Page, worker: Worker) -> None:
+async def test_it_plots_traffic(page: Page, worker: Worker) -> None:
     worker.traffic = {WEB: TrafficCounters(1000, 10_000, 50_000)}
     async with worker.running() as feed:
         await page.goto(worker.link)
@@ -126,7 +126,7 @@ async def test_it_plots_what_goes_through(page: Page, worker: Worker) -> None:
         await expect(row.locator("td").last).not_to_have_text("0")
 
 
-async def test_it_shows_what_is_suspected_and_who_serves_in_spite_of_it(page: Page, worker: Worker) -> None:
+async def test_it_shows_suspected_failures_and_kept_endpoints(page: Page, worker: Worker) -> None:
     worker.observed = failed(observed(1, 2), 0, "refused")
     key = ("w1", "demo/0/0")
     suspicion = CodedText("service demo/0: 2 of 2 endpoints fail", Code.MASS_FAILURE)
@@ -140,7 +140,7 @@ async def test_it_shows_what_is_suspected_and_who_serves_in_spite_of_it(page: Pa
         await expect(first).to_contain_text("serving: too many failed at once")
 
 
-async def test_it_says_that_it_has_lost_the_worker_and_finds_it_again(page: Page, worker: Worker) -> None:
+async def test_it_reports_a_lost_connection_and_reconnects(page: Page, worker: Worker) -> None:
     async with worker.running():
         await page.goto(worker.link)
         await expect(page.locator("#connection")).to_have_text("live")
@@ -154,7 +154,7 @@ async def test_it_says_that_it_has_lost_the_worker_and_finds_it_again(page: Page
         await expect(page.locator("main")).to_have_class("ready")
 
 
-async def test_of_many_services_the_page_holds_as_many_as_are_wanted(page: Page, worker: Worker) -> None:
+async def test_the_page_limits_the_number_of_shown_services(page: Page, worker: Worker) -> None:
     worker.observed = failed(observed(2500, 1), 1234, "no answer in 2 s")
     async with worker.running():
         await page.goto(worker.link)
@@ -172,7 +172,7 @@ async def test_of_many_services_the_page_holds_as_many_as_are_wanted(page: Page,
         await expect(page.locator("#shown")).to_have_text("0 of 2500 services shown")
 
 
-async def test_events_may_come_in_any_pieces(page: Page, worker: Worker) -> None:
+async def test_events_may_arrive_in_any_fragments(page: Page, worker: Worker) -> None:
     async with worker.running():
         await page.goto(worker.link)
         found = await page.evaluate(

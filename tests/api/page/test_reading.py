@@ -1,4 +1,4 @@
-"""Who reads the page without a mouse, without seeing it, or in the dark."""
+"""Accessibility of the page: by keyboard, with a screen reader, and in dark mode."""
 
 import asyncio
 from typing import Any
@@ -38,7 +38,9 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_text_stands_out(browser: Browser, worker: Worker, complaints: Complaints, scheme: Any) -> None:
+async def test_every_text_has_enough_contrast(
+    browser: Browser, worker: Worker, complaints: Complaints, scheme: Any
+) -> None:
     worker.observed = failed(worker.observed, 1, "status 503")
     context = await browser.new_context(color_scheme=scheme)
     page = await context.new_page()
@@ -56,7 +58,7 @@ async def test_every_text_stands_out(browser: Browser, worker: Worker, complaint
     assert complaints.found == []
 
 
-async def test_all_of_it_goes_by_keyboard(page: Page, worker: Worker) -> None:
+async def test_everything_is_reachable_by_keyboard(page: Page, worker: Worker) -> None:
     async with worker.running():
         await page.goto(worker.link)
         await expect(page.locator("#shown")).to_have_text("3 of 3 services shown")
@@ -112,7 +114,7 @@ async def test_a_screen_reader_finds_its_way(page: Page, worker: Worker) -> None
         assert levels.count("H1") == 1
 
 
-async def test_a_look_again_does_not_read_the_same_twice(page: Page, worker: Worker) -> None:
+async def test_an_update_without_changes_is_not_announced_again(page: Page, worker: Worker) -> None:
     async with worker.running() as feed:
         await page.goto(worker.link)
         await expect(page.locator("#shown")).to_have_text("3 of 3 services shown")

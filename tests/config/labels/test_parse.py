@@ -1,7 +1,7 @@
-"""What labels say, what is refused and with which words."""
+"""What labels mean, which are refused, and the messages."""
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv6Network
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,8 @@ from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Forwarding, PortPublication, Route, Scheduler, SchedulerFlag, Service, Transport
 from mesh.model.table import RealServer
+from tests.builders import POOL, service
 
-POOL = IPv4Network("10.112.0.0/16")
 TCP, UDP = Transport.TCP, Transport.UDP
 NAMED = {"aliyun.routing.port_80": "web"}
 
@@ -54,7 +54,7 @@ def test_the_labels_of_the_first_example() -> None:
 
 
 @pytest.mark.parametrize("labels", [{}, {"maintainer": "me"}, {"mesh": "x", "aliyunx.routing.port_80": "a.local"}])
-def test_without_labels_of_ours_there_is_no_service_and_no_problem(labels: dict[str, str]) -> None:
+def test_without_mesh_labels_there_is_no_service_and_no_problem(labels: dict[str, str]) -> None:
     assert read(labels) == ParsedLabels(None, RealServer(), None, ())
 
 
@@ -114,7 +114,7 @@ def test_routing_names(label: str, value: str, routes: list[tuple[str, int, Tran
         ("publish.port_80", "70000", "is not a port", "auto or a number"),
     ],
 )
-def test_a_refused_port_label_says_why_and_what_to_write(label: str, value: str, reason: str, remedy: str) -> None:
+def test_a_refused_port_label_has_a_reason_and_a_remedy(label: str, value: str, reason: str, remedy: str) -> None:
     parsed = read({f"aliyun.routing.{label}": value})
     (problem,) = parsed.problems
     assert parsed.service is None
@@ -139,7 +139,7 @@ def test_a_refused_port_label_says_why_and_what_to_write(label: str, value: str,
     ],
 )
 def test_labels_of_the_service(label: str, value: str, expected: dict[str, object]) -> None:
-    plain = Service("demo/server", "web.local", (Route("web.local", 80, TCP, 80),))
+    plain = service("web.local", owner="demo/server")
     for prefix in LABEL_PREFIXES:
         assert service_of({**NAMED, f"{prefix}routing.{label}": value}) == replace(plain, **expected)  # type: ignore[arg-type]
 
@@ -177,7 +177,7 @@ def test_labels_of_the_service(label: str, value: str, expected: dict[str, objec
         ("probe.url", "http://container/a#b", "is not the path", "no #"),
     ],
 )
-def test_a_refused_label_is_as_if_absent(label: str, value: str, reason: str, remedy: str) -> None:
+def test_a_refused_label_counts_as_absent(label: str, value: str, reason: str, remedy: str) -> None:
     parsed = read({**NAMED, f"mesh.{label}": value})
     (problem,) = parsed.problems
     assert (parsed.service, parsed.settings, parsed.release) == (service_of(NAMED), RealServer(), None)
@@ -267,7 +267,7 @@ def test_an_unknown_label_is_a_warning_with_the_nearest_name(labels: dict[str, s
 @pytest.mark.parametrize(
     "label", ["scale", "auto_scaling.max_cpu", "log_store_dbstdout", "rolling_updates", "rolling_updates.parallelism"]
 )
-def test_what_is_not_handled_yet_is_said(label: str) -> None:
+def test_unsupported_labels_are_reported(label: str) -> None:
     problem = only_problem({**NAMED, f"aliyun.{label}": "2"})
     assert (problem.severity, problem.reason) == (Severity.WARNING, "it is not handled yet")
 
@@ -277,7 +277,7 @@ def test_a_command_as_probe() -> None:
     assert service_of(labels).probe == Probe(ProbeKind.COMMAND, None, timeout=1.0, command="test -e /ready && true")
 
 
-def test_a_command_is_refused_where_nothing_could_run_it() -> None:
+def test_a_command_is_refused_if_the_source_cannot_run_it() -> None:
     labels = {**NAMED, "mesh.probe.cmd": "true", "mesh.probe.timeout_seconds": "1"}
     parsed = parse_labels(labels, owner="demo/server", subject="service server", domain="local", commands=False)
     (problem,) = parsed.problems
@@ -383,7 +383,7 @@ def test_flags_of_the_hashing_schedulers() -> None:
     assert service.flags == {SchedulerFlag.PORT, SchedulerFlag.FALLBACK}
 
 
-def test_both_prefixes_with_the_same_value_are_fine() -> None:
+def test_both_prefixes_with_the_same_value_are_accepted() -> None:
     labels = {f"{prefix}routing.port_80{tcp}": " web" for prefix in LABEL_PREFIXES for tcp in ("", "/tcp")}
     assert service_of(labels) == service_of(NAMED)
 
@@ -438,14 +438,14 @@ def test_a_published_service_without_routes_has_its_own_name() -> None:
     assert (service.name, service.routes, service.names) == ("server.local", (), ("server.local",))
 
 
-def test_a_published_service_whose_own_name_is_none_needs_a_label() -> None:
+def test_a_published_service_without_a_valid_name_of_its_own_needs_a_label() -> None:
     parsed = read({"mesh.routing.publish.port_80": "auto"}, owner="demo/-server-")
     (problem,) = parsed.problems
     assert (parsed.service, problem.severity, problem.label) == (None, Severity.ERROR, None)
     assert "routing.port_<container port>" in problem.remedy
 
 
-def test_a_vip_is_canonical_and_without_a_pool_any_will_do() -> None:
+def test_a_vip_is_normalised_and_any_is_accepted_without_a_pool() -> None:
     labels = {**NAMED, "mesh.routing.vip": "FD00:0:0::7"}
     for pool in (None, IPv6Network("fd00::/64")):
         parsed = parse_labels(labels, owner="demo/server", subject="s", domain="local", pool=pool)
@@ -462,7 +462,7 @@ def test_messages_stay_on_one_short_line() -> None:
         assert len(str(problem)) < 400
 
 
-def test_shown_text_can_be_told_from_the_message() -> None:
+def test_quoted_text_is_distinguishable_from_the_message() -> None:
     assert quote_value("a\nb") == '"a\\nb"'
     assert quote_value("\ud800") == '"\\ud800"'
     assert quote_value("x" * 61) == f'"{"x" * 60}..."'

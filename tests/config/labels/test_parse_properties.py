@@ -1,6 +1,6 @@
-"""What holds of any labels at all."""
+"""Properties that hold for any labels."""
 
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mesh.config.labels.parse import KNOWN_LABELS, LABEL_PREFIXES, ParsedLabels, parse_labels, port_label
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import PortPublication, Route, Scheduler, Service, Transport
+from tests.builders import POOL
 
-POOL = IPv4Network("10.112.0.0/16")
 TCP, UDP = Transport.TCP, Transport.UDP
 
 
@@ -37,7 +37,7 @@ pieces = st.lists(st.sampled_from([*VALUES, ";", ":", "://", "/", ".", "-", "con
 
 
 @given(st.dictionaries(keys, anything | pieces, max_size=12), st.text())
-def test_no_labels_raise_and_what_is_accepted_is_sound(labels: dict[str, str], owner: str) -> None:
+def test_no_labels_raise_and_accepted_services_are_valid(labels: dict[str, str], owner: str) -> None:
     parsed = parse_labels(labels, owner=owner, subject="service s", domain="local", pool=POOL)
     assert 0 <= parsed.settings.weight <= 1000
     assert 0 <= parsed.settings.lower_threshold <= parsed.settings.upper_threshold <= 1_000_000
@@ -127,6 +127,6 @@ def labels_of(service: Service) -> dict[str, str]:
     ],
     ids=lambda service: service.name,
 )
-def test_what_a_service_says_parses_back(service: Service) -> None:
+def test_a_service_survives_a_round_trip_through_labels(service: Service) -> None:
     parsed = read(labels_of(service))
     assert (parsed.service, parsed.problems) == (service, ())

@@ -1,4 +1,4 @@
-"""The labels of each kind of probe: what they mean, and what is said of those that cannot be meant."""
+"""The labels of each kind of probe: their meaning, and the messages of those that are refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +9,9 @@ from mesh.cli.lint import check_files
 from mesh.config.labels.parse import ParsedLabels, parse_labels
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
+from tests.builders import HTTP_PROBE
 
 NAMED = {"mesh.routing.port_80": "a"}
-HTTP = Probe(ProbeKind.HTTP, 80)
 SECRET = "Bearer s3cr3t"
 
 
@@ -60,11 +60,11 @@ def test_kinds(url: str, expected: Probe) -> None:
         ("header__X-Token", SECRET, {"headers": (("X-Token", SECRET),)}),
     ],
 )
-def test_what_an_http_probe_may_say(label: str, value: str, changed: dict[str, object]) -> None:
-    assert probe(url="http://container", **{label: value}) == replace(HTTP, **changed)  # type: ignore[arg-type]
+def test_options_of_an_http_probe(label: str, value: str, changed: dict[str, object]) -> None:
+    assert probe(url="http://container", **{label: value}) == replace(HTTP_PROBE, **changed)  # type: ignore[arg-type]
 
 
-def test_certificates_are_checked_unless_said_otherwise() -> None:
+def test_certificates_are_verified_by_default() -> None:
     assert probe(url="https://container") == Probe(ProbeKind.HTTPS, 443, tls_verify=True)
     assert probe(url="https://container", tls_verify="false") == Probe(ProbeKind.HTTPS, 443, tls_verify=False)
 
@@ -78,7 +78,7 @@ def test_certificates_are_checked_unless_said_otherwise() -> None:
         ("grüß", "grüß".encode()),
     ],
 )
-def test_udp_sends_and_expects_octets(written: str, octets: bytes) -> None:
+def test_udp_sends_and_expects_bytes(written: str, octets: bytes) -> None:
     wanted = Probe(ProbeKind.UDP, 53, send=octets, expect_reply=octets)
     assert probe(url="udp://container:53", send=written, expect_reply=written) == wanted
 
@@ -131,7 +131,7 @@ def test_refused(labels: dict[str, str], reason: str, remedy: str) -> None:
         ({"header__a": "b"}, "no effect without probe.url", "add a probe.url"),
     ],
 )
-def test_what_has_no_effect_is_said(labels: dict[str, str], reason: str, remedy: str) -> None:
+def test_options_without_effect_are_reported(labels: dict[str, str], reason: str, remedy: str) -> None:
     problem = only_problem(**labels)
     assert problem.severity is Severity.WARNING
     assert reason in problem.reason
@@ -144,7 +144,7 @@ def test_a_header_twice_in_two_spellings_is_refused() -> None:
     assert "twice" in problem.reason
 
 
-def test_no_message_repeats_what_a_header_says(tmp_path: Path) -> None:
+def test_no_message_repeats_the_value_of_a_header(tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text(
         f"""\
@@ -167,4 +167,4 @@ services:
     told = "\n".join(str(problem) for problem in problems)
     assert len(problems) == 5, told
     assert not any(part in told for part in ("s3cr3t", "Bearer", "1234567", "342391")), told
-    assert SECRET not in repr(replace(HTTP, headers=(("X-Token", SECRET),)))
+    assert SECRET not in repr(replace(HTTP_PROBE, headers=(("X-Token", SECRET),)))

@@ -1,4 +1,4 @@
-"""Lists of real servers: the remembered layout gives what step by step gives, whatever comes."""
+"""Lists of real servers: the parser with a remembered layout gives the same result as the step-by-step parser."""
 
 import struct
 
@@ -50,13 +50,13 @@ def messages(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(messages(), max_size=9))
-def test_it_gives_what_step_by_step_gives(bodies: list[bytes]) -> None:
+def test_the_fast_parser_equals_the_step_by_step_parser(bodies: list[bytes]) -> None:
     parse = DestinationParser()
     assert [parse(body) for body in bodies] == [parse_destination(body) for body in bodies]
 
 
 @given(messages(), st.data())
-def test_what_is_damaged_is_refused_as_step_by_step_is(body: bytes, data: st.DataObject) -> None:
+def test_damaged_entries_are_refused_like_by_the_step_by_step_parser(body: bytes, data: st.DataObject) -> None:
     parse = DestinationParser()
     parse(body)
     looked_at = (
@@ -81,7 +81,7 @@ def destination(address: bytes, weight: int = 1, active: int = 0, statistics: by
     return nest_attributes(2, b"".join(pack_attribute(kind, values[kind]) for kind in KERNEL))
 
 
-def test_what_was_read_before_is_recognised_and_what_moved_is_seen() -> None:
+def test_known_entries_are_reused_and_changes_are_noticed() -> None:
     parse = DestinationParser()
     first, second = destination(b"\x0a\2\0\1"), destination(b"\x0a\2\0\2")
     assert parse(first) == parse_destination(first)
@@ -94,7 +94,7 @@ def test_what_was_read_before_is_recognised_and_what_moved_is_seen() -> None:
     assert parse(second) is known
 
 
-def service(port: int, scheduler: bytes = b"wrr\0", statistics: bytes = bytes(8)) -> bytes:
+def service_entry(port: int, scheduler: bytes = b"wrr\0", statistics: bytes = bytes(8)) -> bytes:
     """As ip_vs_genl_fill_service writes it."""
     number = struct.Struct("=I")
     fields = (
@@ -111,17 +111,17 @@ def service(port: int, scheduler: bytes = b"wrr\0", statistics: bytes = bytes(8)
     return nest_attributes(1, b"".join(pack_attribute(kind, value) for kind, value in fields))
 
 
-def test_services_too() -> None:
+def test_services_are_parsed_alike() -> None:
     parse = ServiceParser()
-    known = parse(service(80))
-    assert known == parse_service(service(80))
-    assert parse(service(80, statistics=b"12345678")) is known
-    assert parse(service(443)) == parse_service(service(443))
-    assert parse(service(80, b"sh\0")) == parse_service(service(80, b"sh\0"))
+    known = parse(service_entry(80))
+    assert known == parse_service(service_entry(80))
+    assert parse(service_entry(80, statistics=b"12345678")) is known
+    assert parse(service_entry(443)) == parse_service(service_entry(443))
+    assert parse(service_entry(80, b"sh\0")) == parse_service(service_entry(80, b"sh\0"))
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5), st.booleans(), st.integers(0, 3), st.integers(0, 24))
-def test_entries_of_one_list_are_what_unpack_gives(bodies: list[bytes], alike: bool, sequence: int, cut: int) -> None:
+def test_entries_of_a_list_equal_those_of_unpack(bodies: list[bytes], alike: bool, sequence: int, cut: int) -> None:
     bodies = [bodies[0] for _ in bodies] if alike else bodies
     messages = [pack_message(NetlinkRequest(5, body), 32, sequence) for body in bodies]
     datagram = b"".join(message + bytes(-len(message) & 3) for message in messages)

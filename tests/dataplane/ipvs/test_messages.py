@@ -1,4 +1,4 @@
-"""The bytes of IPVS's netlink messages: as ipvsadm sends them, and back and forth for any values."""
+"""The bytes of IPVS netlink messages: as ipvsadm sends them, and round trips of any values."""
 
 import errno
 import struct
@@ -22,18 +22,18 @@ from mesh.dataplane.netlink import (
 )
 from mesh.model.service import Scheduler, Transport
 from mesh.model.table import RealKey, VirtualKey
+from tests.builders import WEB_KEY
 
-WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 NAMES = VirtualKey("fd00::7", 53, Transport.UDP)
 BACKEND = RealKey("10.2.0.1", 8080)
 
-WEB_KEY = (
+WEB_KEY_BYTES = (
     "06000100 02000000"  # AF: inet
     "06000200 06000000"  # protocol: TCP
     "14000300 0a700007 00000000 00000000 00000000"
     "06000400 00500000"  # port 80, big endian
 )
-BACKEND_KEY = "06000b00 02000000 14000100 0a020001 00000000 00000000 00000000 06000200 1f900000"
+BACKEND_KEY_BYTES = "06000b00 02000000 14000100 0a020001 00000000 00000000 00000000 06000200 1f900000"
 
 HEADER = struct.Struct("=IHHII")
 
@@ -42,9 +42,9 @@ HEADER = struct.Struct("=IHHII")
     ("request_", "command", "body"),
     [
         pytest.param(
-            codec.new_service(IpvsService(WEB, "wrr", PERSISTENT, 360)),
+            codec.new_service(IpvsService(WEB_KEY, "wrr", PERSISTENT, 360)),
             1,
-            "54000180" + WEB_KEY + "08000600 77727200"  # wrr
+            "54000180" + WEB_KEY_BYTES + "08000600 77727200"  # wrr
             "0c000700 01000000 ffffffff 08000800 68010000 08000900 ffffffff",
             id="ipvsadm -A -t 10.112.0.7:80 -s wrr -p 360",
         ),
@@ -62,17 +62,17 @@ HEADER = struct.Struct("=IHHII")
             id="ipvsadm --set 7200 0 0, without the zeroes",
         ),
         pytest.param(codec.get_info(), 15, "", id="what ipvsadm asks first"),
-        pytest.param(codec.delete_service(WEB), 3, "30000180" + WEB_KEY, id="delete service: the key alone"),
+        pytest.param(codec.delete_service(WEB_KEY), 3, "30000180" + WEB_KEY_BYTES, id="delete service: the key alone"),
         pytest.param(
-            codec.delete_destination(WEB, BACKEND),
+            codec.delete_destination(WEB_KEY, BACKEND),
             7,
-            "30000180" + WEB_KEY + "28000280" + BACKEND_KEY,
+            "30000180" + WEB_KEY_BYTES + "28000280" + BACKEND_KEY_BYTES,
             id="delete destination: the keys alone",
         ),
         pytest.param(
-            codec.set_destination(WEB, IpvsDestination(BACKEND, 3)),
+            codec.set_destination(WEB_KEY, IpvsDestination(BACKEND, 3)),
             6,
-            "30000180" + WEB_KEY + "48000280" + BACKEND_KEY + "08000300 00000000 08000400 03000000"
+            "30000180" + WEB_KEY_BYTES + "48000280" + BACKEND_KEY_BYTES + "08000300 00000000 08000400 03000000"
             "08000500 00000000 08000600 00000000",
             id="set destination: masqueraded, weight 3, no thresholds",
         ),
@@ -87,14 +87,14 @@ def test_literal_bytes(request_: NetlinkRequest, command: int, body: str) -> Non
 
 
 def test_a_message_is_a_netlink_and_a_generic_header_and_the_body() -> None:
-    message = pack_message(codec.delete_service(WEB), family=28, sequence=7)
+    message = pack_message(codec.delete_service(WEB_KEY), family=28, sequence=7)
 
     assert HEADER.unpack_from(message) == (len(message), 28, 0x1 | 0x4, 7, 0)  # REQUEST | ACK
     assert message[16:20] == bytes([IpvsCommand.DEL_SERVICE, 1, 0, 0])
-    assert message[20:] == codec.delete_service(WEB).body
+    assert message[20:] == codec.delete_service(WEB_KEY).body
 
 
-def test_a_list_is_asked_for_without_an_acknowledgement() -> None:
+def test_a_list_is_requested_without_an_acknowledgement() -> None:
     message = pack_message(codec.get_services(), family=28, sequence=7)
 
     assert HEADER.unpack_from(message)[2] == 0x1 | 0x300  # REQUEST | DUMP
@@ -118,13 +118,13 @@ def services(draw: st.DrawFn) -> IpvsService:
 
 
 @given(services())
-def test_a_service_comes_back_as_it_was(service: IpvsService) -> None:
+def test_a_service_survives_a_round_trip(service: IpvsService) -> None:
     for request in (codec.new_service(service), codec.set_service(service)):
         assert codec.parse_service(request.body) == service
 
 
 @given(services(), numbers, st.sampled_from((4, 6)).flatmap(lambda version: addresses[version]), ports)
-def test_a_destination_comes_back_as_it_was(service: IpvsService, weight: int, address: str, port: int) -> None:
+def test_a_destination_survives_a_round_trip(service: IpvsService, weight: int, address: str, port: int) -> None:
     destination = IpvsDestination(RealKey(address, port), weight)
 
     for encode in (codec.new_destination, codec.set_destination):
@@ -133,19 +133,19 @@ def test_a_destination_comes_back_as_it_was(service: IpvsService, weight: int, a
 
 
 @given(st.builds(IpvsTimeouts, numbers, numbers, numbers))
-def test_timeouts_come_back_as_they_were(timeouts: IpvsTimeouts) -> None:
+def test_timeouts_survive_a_round_trip(timeouts: IpvsTimeouts) -> None:
     assert codec.parse_timeouts(codec.set_config(timeouts).body) == timeouts
 
 
 def test_the_kernels_own_flag_is_no_part_of_a_service() -> None:
-    service = IpvsService(WEB, "rr")
+    service = IpvsService(WEB_KEY, "rr")
     listed = codec.new_service(replace(service, flags=2)).body  # IP_VS_SVC_F_HASHED
 
     assert codec.parse_service(listed) == service
 
 
 def test_connection_counts_are_read() -> None:
-    keys = codec.new_destination(WEB, IpvsDestination(BACKEND, 3)).body[0x30 + 4 :]
+    keys = codec.new_destination(WEB_KEY, IpvsDestination(BACKEND, 3)).body[0x30 + 4 :]
     counts = b"".join(pack_attribute(kind, struct.pack("=I", count)) for kind, count in ((7, 11), (8, 12), (9, 13)))
 
     listed = codec.parse_destination(nest_attributes(2, keys + counts))
@@ -224,13 +224,13 @@ def test_answers(datagram: bytes, answers: list[NetlinkAck | NetlinkReply]) -> N
         pytest.param(message(2, struct.pack("=i", -22) + REFUSED + b"\x40\0\x01\0", 0x300), id="broken words"),
     ],
 )
-def test_bytes_that_are_no_answer(datagram: bytes) -> None:
+def test_bytes_that_are_no_netlink_reply(datagram: bytes) -> None:
     with pytest.raises(MalformedNetlinkError):
         list(unpack_messages(datagram))
 
 
 @given(services(), st.data())
-def test_a_cut_body_is_malformed_and_nothing_else(service: IpvsService, data: st.DataObject) -> None:
+def test_a_truncated_body_is_malformed(service: IpvsService, data: st.DataObject) -> None:
     body = codec.new_service(service).body
     cut = body[: data.draw(st.integers(0, len(body) - 1))]
 

@@ -1,4 +1,4 @@
-"""The socket to IPVS against a scripted kernel: what it sends, in which order answers may come, what it gives up on."""
+"""The IPVS socket against a scripted kernel: what it sends, the order of replies, and when it gives up."""
 
 import asyncio
 import errno
@@ -105,7 +105,7 @@ async def test_each_result_finds_its_change(kernel: Kernel, ipvs: IpvsSocket) ->
     assert await ipvs.execute([CHANGE] * 3) == [NetlinkAck(1), NetlinkAck(2, errno.EEXIST), NetlinkAck(3)]
 
 
-async def test_answers_to_something_else_are_passed_over(kernel: Kernel, ipvs: IpvsSocket) -> None:
+async def test_replies_to_other_requests_are_ignored(kernel: Kernel, ipvs: IpvsSocket) -> None:
     kernel.script = lambda numbers: [ack(900, errno.EIO), reply(901, b"late"), *(ack(number) for number in numbers)]
 
     assert await ipvs.execute([CHANGE]) == [NetlinkAck(1)]
@@ -147,7 +147,7 @@ async def test_a_list_that_changes_all_the_time_is_given_up(kernel: Kernel, ipvs
         pytest.param(lambda numbers: [ack(numbers[0], errno.EPERM)], r"CAP_NET_ADMIN \(compose: ", id="no rights"),
     ],
 )
-async def test_what_fails_as_a_whole_does_so_for_changes_and_lists_and_leaves_the_socket_usable(
+async def test_a_general_failure_fails_changes_and_lists_and_leaves_the_socket_usable(
     kernel: Kernel, ipvs: IpvsSocket, script: Callable[[list[int]], list[bytes]], words: str
 ) -> None:
     honest, kernel.script = kernel.script, script
@@ -160,14 +160,14 @@ async def test_what_fails_as_a_whole_does_so_for_changes_and_lists_and_leaves_th
     assert [result.error for result in await ipvs.execute([CHANGE])] == [0]
 
 
-async def test_ipvs_unloaded_meanwhile_is_said(kernel: Kernel, ipvs: IpvsSocket) -> None:
+async def test_an_unloaded_ipvs_module_is_reported(kernel: Kernel, ipvs: IpvsSocket) -> None:
     kernel.script = lambda numbers: [ack(numbers[0], errno.ENOENT)]
 
     with pytest.raises(DataPlaneError, match="`modprobe ip_vs`"):
         await ipvs.dump(LIST, bytes)
 
 
-async def test_an_abandoned_list_does_not_stand_in_the_way_of_the_next(kernel: Kernel, ipvs: IpvsSocket) -> None:
+async def test_an_abandoned_list_does_not_block_the_next(kernel: Kernel, ipvs: IpvsSocket) -> None:
     asked = asyncio.Event()
 
     def half(numbers: list[int]) -> list[bytes]:
@@ -194,7 +194,7 @@ async def test_calls_of_several_tasks_take_turns(kernel: Kernel, ipvs: IpvsSocke
     assert [task.result() for task in asked] == [[b"001!"], [b"002!"], [b"003!"]]
 
 
-async def test_answers_that_the_kernel_dropped_are_said(kernel: Kernel) -> None:
+async def test_replies_dropped_by_the_kernel_are_reported(kernel: Kernel) -> None:
     class Overflowing(socket.socket):
         @override
         def recv(self, size: int, flags: int = 0) -> bytes:

@@ -35,7 +35,7 @@ if os.getuid() == 0:
     "run",
     [pytest.param("asyncio.run(main())", id="asyncio"), pytest.param("import uvloop; uvloop.run(main())", id="uvloop")],
 )
-def test_without_rights_or_without_ipvs_it_says_so(run: str) -> None:
+def test_missing_rights_or_ipvs_are_reported(run: str) -> None:
     repository = Path(__file__).parents[3]
     child = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", ASK.format(run=run)],

@@ -1,4 +1,4 @@
-"""Virtual servers as nft rules and back, without a kernel; and the messages of connection tracking."""
+"""Virtual servers as nft rules and back, without a kernel, and connection tracking messages."""
 
 import json
 import struct
@@ -23,8 +23,8 @@ from mesh.dataplane.nftables.service_chain import (
 from mesh.dataplane.nftables.statements import rule_text
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
+from tests.builders import WEB_KEY
 
-WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 A, B, C = (RealKey(f"10.2.0.{number}", 8080) for number in (1, 2, 3))
 
 
@@ -52,14 +52,14 @@ def server(scheduler: Scheduler = Scheduler.WRR, persistence: int = 0, **weights
     ],
 )
 def test_how_a_real_server_is_chosen(given: VirtualServer, number: str, runs: list[tuple[RealKey, int]]) -> None:
-    chosen = choose_balancer(WEB, given)
+    chosen = choose_balancer(WEB_KEY, given)
     assert chosen is not None
     assert (chosen.number, list(chosen.runs)) == (number, runs)
 
 
-def test_none_is_chosen_where_none_takes_new_connections() -> None:
-    assert choose_balancer(WEB, server(a=0)) is None
-    assert choose_balancer(WEB, server()) is None
+def test_no_real_server_is_chosen_if_none_takes_new_connections() -> None:
+    assert choose_balancer(WEB_KEY, server(a=0)) is None
+    assert choose_balancer(WEB_KEY, server()) is None
 
 
 addresses = st.integers(1, 200).map(lambda number: f"10.2.0.{number}")
@@ -98,7 +98,7 @@ pairs = st.one_of(
 
 
 @given(pairs)
-def test_what_is_written_is_understood(pair: tuple[VirtualKey, VirtualServer]) -> None:
+def test_written_rules_are_parsed_back(pair: tuple[VirtualKey, VirtualServer]) -> None:
     key, wanted = pair
     written = service_chains(key, wanted)
     assert chain_virtual_key(chain_name(key)) == key
@@ -108,7 +108,7 @@ def test_what_is_written_is_understood(pair: tuple[VirtualKey, VirtualServer]) -
 
 @given(virtual_servers(addresses))
 def test_slots_are_shared_by_weight(wanted: VirtualServer) -> None:
-    chosen = choose_balancer(WEB, wanted)
+    chosen = choose_balancer(WEB_KEY, wanted)
     weights = {real: settings.weight for real, settings in wanted.real_servers.items() if settings.weight}
     if chosen is None:
         assert not weights
@@ -126,7 +126,7 @@ def test_slots_are_shared_by_weight(wanted: VirtualServer) -> None:
 
 
 @given(pairs, st.data())
-def test_a_rule_that_is_missing_is_seen(pair: tuple[VirtualKey, VirtualServer], data: st.DataObject) -> None:
+def test_a_missing_rule_is_noticed(pair: tuple[VirtualKey, VirtualServer], data: st.DataObject) -> None:
     key, wanted = pair
     written = service_chains(key, wanted)
     name = data.draw(st.sampled_from(sorted(written.chains)))
@@ -136,10 +136,10 @@ def test_a_rule_that_is_missing_is_seen(pair: tuple[VirtualKey, VirtualServer], 
     assert parse_virtual_server(key, found) != wanted
 
 
-def test_a_set_of_clients_with_another_time_is_seen() -> None:
-    written = service_chains(WEB, server(persistence=60, a=1))
+def test_a_client_set_with_another_timeout_is_noticed() -> None:
+    written = service_chains(WEB_KEY, server(persistence=60, a=1))
     found = type(written)(written.chains, dict.fromkeys(written.clients, 61))
-    assert parse_virtual_server(WEB, found).persistence == FOREIGN_VALUE
+    assert parse_virtual_server(WEB_KEY, found).persistence == FOREIGN_VALUE
 
 
 def test_protocols_are_understood_by_number_and_by_name() -> None:
@@ -149,11 +149,11 @@ def test_protocols_are_understood_by_number_and_by_name() -> None:
         element = [{"concat": ["10.112.0.7", protocol, 80]}, {"goto": {"target": "x"}}]
         services = {"name": "services", "type": ["ipv4_addr"], "map": "verdict", "elem": [element]}
         listed = RulesetListing.of(json.dumps({"nftables": [{"map": services}]}))
-        assert parse_state(listed, base_chains(4)).mapped == {WEB: "x"}
+        assert parse_state(listed, base_chains(4)).mapped == {WEB_KEY: "x"}
 
 
 @pytest.mark.parametrize("listed", ["", "[]", '{"nftables": [{"map": 1}]}', '{"nftables": [{"rule": {"chain": "x"}}]}'])
-def test_what_is_no_listing_is_told(listed: str) -> None:
+def test_an_invalid_listing_is_reported(listed: str) -> None:
     with pytest.raises(ListingError):
         RulesetListing.of(listed)
 
@@ -167,7 +167,7 @@ def test_what_is_no_listing_is_told(listed: str) -> None:
         pytest.param({"masquerade": None, "log": None}, id="two in one"),
     ],
 )
-def test_what_is_not_ours_prints_as_nothing_of_ours(statement: object) -> None:
+def test_foreign_statements_are_rendered_as_json(statement: object) -> None:
     assert rule_text([statement]) == json.dumps(statement, sort_keys=True)
 
 
@@ -199,21 +199,21 @@ def tracked(state: int, number: int = 6) -> bytes:
     ],
 )
 def test_a_tracked_connection_is_read(number: int, is_open: bool) -> None:
-    entry = conntrack.parse_entry(tracked(number), {WEB})
+    entry = conntrack.parse_entry(tracked(number), {WEB_KEY})
     assert entry is not None
-    assert (entry.virtual, entry.real, entry.translated, entry.open) == (WEB, A, True, is_open)
+    assert (entry.virtual, entry.real, entry.translated, entry.open) == (WEB_KEY, A, True, is_open)
     assert entry.handle in conntrack.delete_request(entry, 1)
 
 
-def test_what_was_not_asked_about_is_left_out() -> None:
+def test_entries_of_other_virtual_servers_are_left_out() -> None:
     assert conntrack.parse_entry(tracked(3), {VirtualKey("10.112.0.7", 81, Transport.TCP)}) is None
-    assert conntrack.parse_entry(tracked(3, number=1), {WEB}) is None, "ICMP"
+    assert conntrack.parse_entry(tracked(3, number=1), {WEB_KEY}) is None, "ICMP"
 
 
 @given(st.integers(0, len(tracked(3)) - 1))
 def test_a_message_that_is_cut_short_is_malformed_or_has_less_in_it(size: int) -> None:
     try:
-        entry = conntrack.parse_entry(tracked(3)[:size], {WEB})
+        entry = conntrack.parse_entry(tracked(3)[:size], {WEB_KEY})
     except MalformedNetlinkError:
         return
     assert entry is None or not entry.open

@@ -1,4 +1,4 @@
-"""What the nftables data plane does with clients and their connections, beyond what the contract asks of all."""
+"""Clients and connections under the nftables data plane, beyond the common contract."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -17,12 +17,12 @@ from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.util import nft
-from tests.dataplane.nftables.test_plane import WEB, A, B, lab, want
+from tests.builders import POOL, WEB_KEY
+from tests.dataplane.nftables.test_plane import A, B, lab, want
 from tests.netns import run_command
 from tests.system.ipvs.lab import BACKENDS, Client, Lab, Servers, ask_tcp
 
 __all__ = ["lab"]
-POOL = ip_network("10.112.0.0/16")
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ async def plane(lab: Lab) -> AsyncIterator[NftablesDataPlane]:
 
 def web(persistence: int = 0, scheduler: Scheduler = Scheduler.WRR, **weights: int) -> Table:
     reals = {BACKENDS[name]: RealServer(weight) for name, weight in weights.items()}
-    return Table({WEB: VirtualServer(scheduler, persistence, reals)}, frozenset({WEB.address}))
+    return Table({WEB_KEY: VirtualServer(scheduler, persistence, reals)}, frozenset({WEB_KEY.address}))
 
 
 async def who(lab: Lab) -> set[str]:
-    return {await ask_tcp(lab, WEB) for _ in range(6)}
+    return {await ask_tcp(lab, WEB_KEY) for _ in range(6)}
 
 
-async def test_a_client_stays_with_its_real_server_until_that_leaves(lab: Lab, plane: NftablesDataPlane) -> None:
+async def test_a_client_stays_with_its_real_server_until_it_is_removed(lab: Lab, plane: NftablesDataPlane) -> None:
     await want(plane, web(300, a=1))
     assert await who(lab) == {"a"}
     await want(plane, web(300, a=1, b=100))
@@ -69,26 +69,26 @@ async def test_a_client_is_forgotten_after_its_time(lab: Lab, plane: NftablesDat
     assert await who(lab) == {"a"}
     await want(plane, web(1, a=1, b=1000))
     async with asyncio.timeout(20):
-        while await ask_tcp(lab, WEB) == "a":
+        while await ask_tcp(lab, WEB_KEY) == "a":
             await asyncio.sleep(1.2)  # each connection starts the time anew
 
 
-async def test_connections_are_counted_of_those_that_were_asked_for(lab: Lab, plane: NftablesDataPlane) -> None:
+async def test_connections_are_counted_for_the_requested_virtual_servers(lab: Lab, plane: NftablesDataPlane) -> None:
     await want(plane, web(a=1))
     connection = Client(lab)
-    await connection.connect(WEB)
+    await connection.connect(WEB_KEY)
     assert await connection.echo() == "a"
-    assert await plane.connections() == await plane.connections([WEB]) == {(WEB, A): 1}
-    assert await plane.connections([VirtualKey(WEB.address, 81, Transport.TCP)]) == {}
+    assert await plane.connections() == await plane.connections([WEB_KEY]) == {(WEB_KEY, A): 1}
+    assert await plane.connections([VirtualKey(WEB_KEY.address, 81, Transport.TCP)]) == {}
     await connection.close()
 
 
-async def test_nothing_but_what_has_left_loses_its_connections(lab: Lab, plane: NftablesDataPlane) -> None:
+async def test_only_removed_real_servers_lose_their_connections(lab: Lab, plane: NftablesDataPlane) -> None:
     await want(plane, web(a=1))
     staying, leaving = Client(lab), Client(lab)
-    await staying.connect(WEB)
+    await staying.connect(WEB_KEY)
     await want(plane, web(b=1, a=0))
-    await leaving.connect(WEB)
+    await leaving.connect(WEB_KEY)
     assert (await staying.echo(), await leaving.echo()) == ("a", "b")
     await want(plane, web(60, Scheduler.SH, a=5))
     assert await staying.echo() == "a"
@@ -98,19 +98,19 @@ async def test_nothing_but_what_has_left_loses_its_connections(lab: Lab, plane: 
         await connection.close()
 
 
-async def test_asked_one_by_one_or_all_at_once_the_kernel_tells_the_same(lab: Lab, plane: NftablesDataPlane) -> None:
+async def test_single_and_bulk_queries_return_the_same_entries(lab: Lab, plane: NftablesDataPlane) -> None:
     await want(plane, web(a=1, b=1))
     clients = [Client(lab) for _ in range(4)]
     for client in clients:
-        await client.connect(WEB)
+        await client.connect(WEB_KEY)
         await client.echo()
-    others = [VirtualKey(WEB.address, port, Transport.TCP) for port in range(9000, 9020)]
+    others = [VirtualKey(WEB_KEY.address, port, Transport.TCP) for port in range(9000, 9020)]
     netfilter = NetfilterSocket(4)
-    alone, among = await netfilter.entries([WEB]), await netfilter.entries([WEB, *others])
+    alone, among = await netfilter.entries([WEB_KEY]), await netfilter.entries([WEB_KEY, *others])
     assert len(alone) == 4
     assert {entry.handle for entry in alone} == {entry.handle for entry in among}
     await netfilter.forget([*alone, *alone])
-    assert await netfilter.entries([WEB]) == []
+    assert await netfilter.entries([WEB_KEY]) == []
     await netfilter.close()
     for client in clients:
         await client.close()
@@ -156,11 +156,11 @@ async def test_a_change_in_a_large_table_is_one_small_transaction(plane: Nftable
     ]
 
 
-async def test_what_somebody_changes_in_between_is_seen(plane: NftablesDataPlane) -> None:
+async def test_outside_changes_between_reads_are_noticed(plane: NftablesDataPlane) -> None:
     await want(plane, web(a=1, b=1))
-    assert await plane.apply([EditRealServer(WEB, A, RealServer(2))]) == []
+    assert await plane.apply([EditRealServer(WEB_KEY, A, RealServer(2))]) == []
     run_command("nft", "flush chain ip vipmesh_lb tcp-10.112.0.7-80")
-    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == FOREIGN_VALUE
+    assert (await plane.read([WEB_KEY])).virtual_servers[WEB_KEY].persistence == FOREIGN_VALUE
     await want(plane, web(a=1, b=1))
     load = nft.load_script
 
@@ -169,11 +169,11 @@ async def test_what_somebody_changes_in_between_is_seen(plane: NftablesDataPlane
         run_command("nft", "flush chain ip vipmesh_lb prerouting")
 
     with patch("mesh.util.nft.load_script", meddled):
-        assert await plane.apply([EditRealServer(WEB, A, RealServer(2))]) == []
-    assert (await plane.read([WEB])).virtual_servers[WEB].persistence == FOREIGN_VALUE
+        assert await plane.apply([EditRealServer(WEB_KEY, A, RealServer(2))]) == []
+    assert (await plane.read([WEB_KEY])).virtual_servers[WEB_KEY].persistence == FOREIGN_VALUE
 
 
-async def test_the_ruleset_is_listed_only_when_somebody_has_changed_it(plane: NftablesDataPlane) -> None:
+async def test_the_ruleset_is_listed_only_after_outside_changes(plane: NftablesDataPlane) -> None:
     await want(plane, web(a=1))
     before = await plane.read()
     with patch("mesh.util.nft.list_table_json", side_effect=AssertionError("nothing has changed")):
@@ -185,7 +185,7 @@ async def test_the_ruleset_is_listed_only_when_somebody_has_changed_it(plane: Nf
 
 
 @pytest.mark.parametrize("version", [4, 6])
-async def test_whatever_is_asked_for_is_read_back(lab: Lab, version: int) -> None:
+async def test_every_combination_of_settings_is_read_back(lab: Lab, version: int) -> None:
     vip, real = ("10.112.0.{}", "10.2.0.{}") if version == 4 else ("fd00:112::{:x}", "fd00:2::{:x}")
     weights = [(), (0,), (1,), (1, 0, 3), (100, 100), (1000, 999, 1)]
     flags = [frozenset[SchedulerFlag](), frozenset(SchedulerFlag)]

@@ -45,7 +45,7 @@ class TestNftables(SourceNatContract):
     ) -> None:
         await self.lets_through(lab, worker, rule, needed_for)
 
-    async def test_a_container_asks_itself_where_bridged_packets_are_filtered(
+    async def test_a_container_reaches_itself_where_bridged_packets_are_filtered(
         self, lab: Places, worker: Worker
     ) -> None:
         """As on hosts with Docker: then the bridge sends it back by its port only if that is told to."""

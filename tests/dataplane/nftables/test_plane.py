@@ -1,4 +1,4 @@
-"""The nftables data plane on this kernel: the contract with real traffic between namespaces, and what is its own."""
+"""The nftables data plane on this kernel: the contract with real traffic between namespaces, and its own features."""
 
 import asyncio
 import shutil
@@ -16,13 +16,12 @@ from mesh.dataplane.operations import AddRealServer, AddVirtualServer, Operation
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Address, Forwarding, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
+from tests.builders import POOL, WEB_KEY
 from tests.dataplane.contract import Connection, TrafficContract
 from tests.netns import private_network, run_command
 from tests.system.e2e.programs import CI
 from tests.system.ipvs.lab import BACKENDS, BACKENDS_6, PORT, Client, Lab, Servers, ask_tcp, ask_udp
 
-POOL = ip_network("10.112.0.0/16")
-WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 NAMES = VirtualKey("10.112.0.7", 53, Transport.UDP)
 A, B = BACKENDS["a"], BACKENDS["b"]
 
@@ -103,16 +102,16 @@ def behind(key: VirtualKey, *reals: RealKey, **settings: object) -> Table:
     return Table({key: server}, frozenset({key.address}))
 
 
-async def test_what_is_taken_away_is_reset_and_its_datagrams_move_on(
+async def test_connections_of_a_removed_real_server_are_reset_and_datagrams_move_on(
     lab: Lab, servers: Servers, plane: NftablesDataPlane
 ) -> None:
     for name in BACKENDS:
         await servers.start(name)
-    await want(plane, behind(WEB, A))
+    await want(plane, behind(WEB_KEY, A))
     connection = Client(lab)
-    await connection.connect(WEB)
+    await connection.connect(WEB_KEY)
     assert await connection.echo() == "a"
-    await want(plane, behind(WEB, B))
+    await want(plane, behind(WEB_KEY, B))
     with pytest.raises(ConnectionResetError):
         await connection.echo()
     await connection.close()
@@ -136,10 +135,10 @@ async def test_a_client_stays_with_its_server_by_hash(lab: Lab, servers: Servers
     for name in BACKENDS:
         await servers.start(name)
     for settings in ({"persistence": 300}, {"scheduler": Scheduler.SH}, {"scheduler": Scheduler.MH}):
-        await want(plane, behind(WEB, A, B, **settings))
-        assert len({await ask_tcp(lab, WEB) for _ in range(6)}) == 1
-    await want(plane, behind(WEB, A, B, scheduler=Scheduler.MH, flags=frozenset({SchedulerFlag.PORT})))
-    assert len({await ask_tcp(lab, WEB) for _ in range(24)}) == 2
+        await want(plane, behind(WEB_KEY, A, B, **settings))
+        assert len({await ask_tcp(lab, WEB_KEY) for _ in range(6)}) == 1
+    await want(plane, behind(WEB_KEY, A, B, scheduler=Scheduler.MH, flags=frozenset({SchedulerFlag.PORT})))
+    assert len({await ask_tcp(lab, WEB_KEY) for _ in range(24)}) == 2
 
 
 async def test_ipv6(lab: Lab, servers: Servers, interface: MeshInterface) -> None:
@@ -162,13 +161,13 @@ async def test_sctp_is_read_back(plane: NftablesDataPlane) -> None:
 async def test_a_published_port_and_the_host_itself(lab: Lab, servers: Servers, plane: NftablesDataPlane) -> None:
     await servers.start("a")
     published = VirtualKey("10.1.0.1", 30080, Transport.TCP)
-    servers_of = dict.fromkeys((WEB, published), VirtualServer(real_servers={A: RealServer()}))
-    await want(plane, Table(servers_of, frozenset({WEB.address})))
+    servers_of = dict.fromkeys((WEB_KEY, published), VirtualServer(real_servers={A: RealServer()}))
+    await want(plane, Table(servers_of, frozenset({WEB_KEY.address})))
     assert await ask_tcp(lab, published) == "a"
     own = socket.socket()  # from the VIP itself; the backend's default route leads here
     own.setblocking(False)
     with own:
-        await asyncio.get_running_loop().sock_connect(own, (WEB.address, WEB.port))
+        await asyncio.get_running_loop().sock_connect(own, (WEB_KEY.address, WEB_KEY.port))
         assert await _say(own) == "a"
 
 
@@ -201,35 +200,37 @@ async def test_a_published_port_and_the_host_itself(lab: Lab, servers: Servers, 
         pytest.param("insert rule ip vipmesh_lb tcp-10.112.0.7-80 ip saddr 10.1.0.2 drop", id="a rule before ours"),
     ],
 )
-async def test_what_somebody_breaks_is_seen_and_mended(
+async def test_outside_damage_is_noticed_and_repaired(
     lab: Lab, servers: Servers, plane: NftablesDataPlane, broken: str
 ) -> None:
     for name in BACKENDS:
         await servers.start(name)
-    wanted = Table({WEB: VirtualServer(real_servers={A: RealServer(2), B: RealServer(1)})}, frozenset({WEB.address}))
+    wanted = Table(
+        {WEB_KEY: VirtualServer(real_servers={A: RealServer(2), B: RealServer(1)})}, frozenset({WEB_KEY.address})
+    )
     await want(plane, wanted)
     run_command("nft", broken)
     assert diff_tables(await plane.read(), wanted)
     await want(plane, wanted)
-    assert [await ask_tcp(lab, WEB) for _ in range(3)].count("a") == 2
+    assert [await ask_tcp(lab, WEB_KEY) for _ in range(3)].count("a") == 2
 
 
-async def test_tables_of_others_are_not_touched_and_removing_takes_ours_alone(plane: NftablesDataPlane) -> None:
+async def test_foreign_tables_are_not_touched_and_only_ours_is_removed(plane: NftablesDataPlane) -> None:
     run_command("nft", "add table ip theirs")
-    await want(plane, behind(WEB, A))
+    await want(plane, behind(WEB_KEY, A))
     assert await remove_tables() == ["ip vipmesh_lb"]
     assert await remove_tables() == []
     assert run_command("nft", "list", "ruleset").split() == ["table", "ip", "theirs", "{", "}"]
 
 
-async def test_what_it_cannot_do_is_refused_or_said_once(
+async def test_unsupported_features_are_refused_or_reported_once(
     plane: NftablesDataPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     operations: list[Operation] = [
-        AddVirtualServer(WEB, Scheduler.WLC, 0),
-        AddRealServer(WEB, A, RealServer(1, Forwarding.TUNNEL)),
-        AddRealServer(WEB, RealKey("fd00::1", PORT), RealServer()),
-        AddRealServer(WEB, B, RealServer(1, upper_threshold=9)),
+        AddVirtualServer(WEB_KEY, Scheduler.WLC, 0),
+        AddRealServer(WEB_KEY, A, RealServer(1, Forwarding.TUNNEL)),
+        AddRealServer(WEB_KEY, RealKey("fd00::1", PORT), RealServer()),
+        AddRealServer(WEB_KEY, B, RealServer(1, upper_threshold=9)),
         AddVirtualServer(VirtualKey("fd00::7", 80, Transport.TCP), Scheduler.RR, 0),
     ]
     failures = await plane.apply(operations)
@@ -249,14 +250,14 @@ async def test_one_bad_virtual_server_stops_no_other(plane: NftablesDataPlane) -
     operations: list[Operation] = [
         AddVirtualServer(bad, Scheduler.RR, 0),
         AddRealServer(bad, RealKey("10.2.0.999", PORT), RealServer()),
-        AddVirtualServer(WEB, Scheduler.RR, 0),
+        AddVirtualServer(WEB_KEY, Scheduler.RR, 0),
     ]
     failures = await plane.apply(operations)
     assert {failure.operation for failure in failures} == {*operations[:2]}
-    assert list((await plane.read()).virtual_servers) == [WEB]
+    assert list((await plane.read()).virtual_servers) == [WEB_KEY]
 
 
-async def test_errors_without_the_right_or_the_program(
+async def test_errors_without_the_privilege_or_the_program(
     interface: MeshInterface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")

@@ -1,4 +1,4 @@
-"""The proxy in user space: the contract with traffic on loopback, and what a proxy can get wrong."""
+"""The userspace proxy: the contract with traffic on loopback, and errors that only a proxy can have."""
 
 import asyncio
 import hashlib
@@ -149,34 +149,42 @@ class TestContract(TrafficContract):
                 return (await loop.sock_recv(client, 100)).decode()
 
 
-async def test_a_dying_real_server_costs_the_client_nothing(plane: UserspaceDataPlane, servers: RealServers) -> None:
+async def test_a_dying_real_server_causes_no_error_for_the_client(
+    plane: UserspaceDataPlane, servers: RealServers
+) -> None:
     a, dead = await servers.start("a"), RealKey("127.0.0.1", free_port())
     await plane.apply(diff_tables(Table(), behind(a, dead)))
     assert [await ask(KEY.address, KEY.port) for _ in range(6)] == ["a"] * 6
 
 
-async def test_who_does_not_accept_is_told_of(servers: RealServers) -> None:
+async def test_real_servers_that_refuse_connections_are_reported(servers: RealServers) -> None:
     told: list[tuple[Address, int]] = []
-    plane = UserspaceDataPlane(LoopbackAddresses(), on_refused=lambda address, port: told.append((address, port)))
+    refused = asyncio.Event()
+
+    def on_refused(address: Address, port: int) -> None:
+        told.append((address, port))
+        refused.set()
+
+    plane = UserspaceDataPlane(LoopbackAddresses(), on_refused=on_refused)
     a, dead = await servers.start("a"), RealKey("127.0.0.1", free_port())
     await plane.apply(diff_tables(Table(), behind(a, dead)))
     assert [await ask(KEY.address, KEY.port) for _ in range(4)] == ["a"] * 4
     assert told
     assert set(told) == {("127.0.0.1", dead.port)}
     told.clear()
+    refused.clear()
     key = VirtualKey("127.112.0.1", 8000, Transport.UDP)
     await plane.apply(diff_tables(behind(a, dead), behind(dead, key=key)))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect((key.address, key.port))
         client.send(b"who")
         async with asyncio.timeout(5):
-            while not told:
-                await asyncio.sleep(0.01)
+            await refused.wait()
     assert told[0] == ("127.0.0.1", dead.port)
     await plane.close()
 
 
-async def test_when_all_refuse_the_client_is_reset(plane: UserspaceDataPlane) -> None:
+async def test_if_all_real_servers_refuse_the_client_is_reset(plane: UserspaceDataPlane) -> None:
     await plane.apply(diff_tables(Table(), behind(RealKey("127.0.0.1", free_port()))))
     reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
     with pytest.raises(ConnectionResetError):
@@ -184,7 +192,7 @@ async def test_when_all_refuse_the_client_is_reset(plane: UserspaceDataPlane) ->
     writer.close()
 
 
-async def test_a_client_that_has_said_all_still_gets_its_answer(plane: UserspaceDataPlane) -> None:
+async def test_a_half_closed_client_still_gets_its_answer(plane: UserspaceDataPlane) -> None:
     async def sum_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(hashlib.sha256(await reader.read()).digest())  # reads to the end of file
         writer.close()
@@ -200,7 +208,7 @@ async def test_a_client_that_has_said_all_still_gets_its_answer(plane: Userspace
         writer.close()
 
 
-async def test_a_server_that_ends_first_has_its_last_octets_delivered(plane: UserspaceDataPlane) -> None:
+async def test_the_last_bytes_of_a_server_that_closes_first_are_delivered(plane: UserspaceDataPlane) -> None:
     body = os.urandom(8 << 20)
 
     async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -266,7 +274,9 @@ async def test_low_ports_are_moved_and_read_back_as_they_are(servers: RealServer
     await plane.close()
 
 
-async def test_a_taken_port_is_told_and_taken_once_it_is_free(plane: UserspaceDataPlane, servers: RealServers) -> None:
+async def test_a_port_in_use_is_reported_and_bound_once_it_is_free(
+    plane: UserspaceDataPlane, servers: RealServers
+) -> None:
     wanted = behind(await servers.start("a"))
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -279,7 +289,7 @@ async def test_a_taken_port_is_told_and_taken_once_it_is_free(plane: UserspaceDa
     assert await ask(KEY.address, KEY.port) == "a"
 
 
-async def test_what_a_proxy_cannot_do_is_refused_with_words(plane: UserspaceDataPlane) -> None:
+async def test_unsupported_features_are_refused_with_a_reason(plane: UserspaceDataPlane) -> None:
     sctp = KEY._replace(transport=Transport.SCTP)
     failures = await plane.apply(
         [
@@ -293,7 +303,7 @@ async def test_what_a_proxy_cannot_do_is_refused_with_words(plane: UserspaceData
     assert (await plane.read()).virtual_servers == {KEY: VirtualServer(Scheduler.RR)}
 
 
-async def test_a_vip_that_comes_after_its_virtual_server(servers: RealServers) -> None:
+async def test_a_virtual_server_may_precede_its_vip_and_a_failed_bind_is_reported(servers: RealServers) -> None:
     class Late(LoopbackAddresses):
         """Its address cannot be listened on until it was bound; 192.0.2.1 is never here."""
 

@@ -1,4 +1,4 @@
-"""balance: which real server is next."""
+"""Which real server is next."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def picks(balance: RealServerScheduler, count: int, client: str = "192.0.2.1") -
         pytest.param(Scheduler.WRR, {A: 6, B: 2}, id="wrr does"),
     ],
 )
-def test_in_turn(scheduler: Scheduler, expected: dict[RealKey, int]) -> None:
+def test_round_robin(scheduler: Scheduler, expected: dict[RealKey, int]) -> None:
     assert (
         picks(RealServerScheduler(scheduler, 0, {A: RealServer(3), B: RealServer(1), C: RealServer(0)}), 8) == expected
     )
@@ -41,13 +41,13 @@ def test_wrr_is_smooth() -> None:
 
 
 @pytest.mark.parametrize(("scheduler", "chosen"), [(Scheduler.LC, B), (Scheduler.WLC, A)])
-def test_by_load(scheduler: Scheduler, chosen: RealKey) -> None:
+def test_schedulers_that_choose_by_connections(scheduler: Scheduler, chosen: RealKey) -> None:
     balance = RealServerScheduler(scheduler, 0, {A: RealServer(10), B: RealServer(1)})
     balance.active.update({A: 3, B: 1})
     assert balance.pick("", 0.0) == chosen
 
 
-def test_by_hash_a_client_stays_and_only_the_clients_of_one_that_goes_move() -> None:
+def test_hashing_moves_only_the_clients_of_a_removed_server() -> None:
     balance = RealServerScheduler(Scheduler.SH, 0, {A: RealServer(1), B: RealServer(1), C: RealServer(1)})
     clients = [f"192.0.2.{n}" for n in range(200)]
     before = {client: balance.pick(client, 0.0) for client in clients}
@@ -57,7 +57,7 @@ def test_by_hash_a_client_stays_and_only_the_clients_of_one_that_goes_move() -> 
         assert balance.pick(client, 0.0) == real or real == C
 
 
-def test_persistence_keeps_a_client_for_its_time_and_no_longer_than_the_real_server() -> None:
+def test_persistence_lasts_for_its_time_while_the_real_server_exists() -> None:
     balance = RealServerScheduler(Scheduler.RR, 60, {A: RealServer(1), B: RealServer(1)})
     first = balance.pick("192.0.2.1", 0.0)
     assert {balance.pick("192.0.2.1", float(t)) for t in (1, 59, 118)} == {first}, "each visit prolongs it"
@@ -67,13 +67,13 @@ def test_persistence_keeps_a_client_for_its_time_and_no_longer_than_the_real_ser
     assert balance.pick("192.0.2.1", 119.0) == other
 
 
-def test_with_the_flag_port_the_connections_of_a_client_spread() -> None:
+def test_with_the_port_flag_connections_of_a_client_are_spread() -> None:
     balance = RealServerScheduler(Scheduler.MH, 0, weighing({A: 1, B: 1}), frozenset({SchedulerFlag.PORT}))
     assert picks(balance, 4) == {A: 2, B: 2}
 
 
 @pytest.mark.parametrize(("lower", "again"), [pytest.param(0, 2, id="three quarters"), pytest.param(2, 1, id="below")])
-def test_a_full_one_gets_no_more_until_it_is_down_to_the_lower_threshold(lower: int, again: int) -> None:
+def test_a_full_real_server_gets_no_connection_until_the_lower_threshold(lower: int, again: int) -> None:
     full = RealServer(1, upper_threshold=4, lower_threshold=lower)
     balance = RealServerScheduler(Scheduler.RR, 0, {A: full})
     for active, chosen in ((3, A), (4, None), (again + 1, None), (again, A), (3, A)):
@@ -87,7 +87,7 @@ def test_a_full_one_gets_no_more_until_it_is_down_to_the_lower_threshold(lower: 
     st.sets(st.sampled_from([A, B, C])),
     st.integers(0, 60),
 )
-def test_what_refused_or_has_no_weight_is_never_chosen(
+def test_real_servers_that_refused_or_have_no_weight_are_never_chosen(
     scheduler: Scheduler, weights: dict[RealKey, int], without: set[RealKey], persistence: int
 ) -> None:
     balance = RealServerScheduler(scheduler, persistence, weighing(weights))

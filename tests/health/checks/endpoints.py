@@ -1,4 +1,4 @@
-"""Endpoints on loopback that behave as a test says, and what their connections leave behind in the kernel."""
+"""Scripted endpoints on loopback, and the socket states that their connections leave in the kernel."""
 
 import asyncio
 import socket

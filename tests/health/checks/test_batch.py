@@ -1,4 +1,4 @@
-"""Plain checks in volleys say what the checks with a task of their own say, and leave as little behind."""
+"""Batched plain checks give the same verdicts as single checks, and release their sockets."""
 
 import asyncio
 import errno
@@ -87,12 +87,12 @@ async def test_tcp_only_connects() -> None:
 
 
 @pytest.mark.parametrize("probe", [HTTP, TCP])
-async def test_nobody_listens(probe: Probe) -> None:
+async def test_a_closed_port_is_refused(probe: Probe) -> None:
     verdict = await one("127.0.0.1", 1, probe)
     assert (verdict.ok, verdict.reason) == (False, "refused")
 
 
-async def test_no_way_there() -> None:
+async def test_an_unreachable_network_is_a_failure() -> None:
     verdict = await one("255.255.255.255", 80, TCP)
     assert (verdict.ok, verdict.reason) in [
         (False, "this worker cannot ask: permission denied"),
@@ -110,7 +110,7 @@ async def test_no_answer_in_time_and_not_before() -> None:
     assert TIME_WAIT not in socket_states(port)
 
 
-async def test_the_short_timeout_is_over_before_the_long_one() -> None:
+async def test_a_short_timeout_expires_before_a_long_one() -> None:
     volley = CheckBatch()
     async with endpoint(hangs) as (port, _, _):
         questions = [("127.0.0.1", port, replace(HTTP, timeout=seconds)) for seconds in (0.3, 0.1, 0.3, 0.1)]
@@ -120,7 +120,7 @@ async def test_the_short_timeout_is_over_before_the_long_one() -> None:
     volley.close()
 
 
-async def test_an_answer_that_is_there_counts_however_late_it_is_looked_at() -> None:
+async def test_an_answer_that_arrived_in_time_counts_although_it_is_read_late() -> None:
     """As after the process was suspended."""
     volley, found = CheckBatch(), list[Verdict]()
     async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, requests, _):
@@ -136,7 +136,7 @@ async def test_an_answer_that_is_there_counts_however_late_it_is_looked_at() -> 
     assert [verdict.reason for verdict in found] == ["status 200"]
 
 
-async def test_a_hundred_at_once() -> None:
+async def test_a_hundred_checks_run_at_once() -> None:
     volley = CheckBatch()
     async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, _, open_ones):
         found = await verdicts(volley, *[("127.0.0.1", port, HTTP)] * 80, *[("127.0.0.1", 1, TCP)] * 40)
@@ -147,7 +147,7 @@ async def test_a_hundred_at_once() -> None:
     assert TIME_WAIT not in socket_states(port)
 
 
-async def test_cancelled_it_says_nothing_and_leaves_nothing() -> None:
+async def test_a_cancelled_check_reports_nothing_and_closes_its_socket() -> None:
     volley, found = CheckBatch(), list[Verdict]()
     async with endpoint(hangs) as (port, requests, open_ones):
         shots = [PlainCheck(HTTP, build_request("127.0.0.1", port, HTTP), found.append) for _ in range(3)]
@@ -165,7 +165,7 @@ async def test_cancelled_it_says_nothing_and_leaves_nothing() -> None:
     assert TIME_WAIT not in socket_states(port)
 
 
-async def test_a_request_that_does_not_fit_into_the_socket_at_once() -> None:
+async def test_a_request_larger_than_the_send_buffer_is_sent_whole() -> None:
     probe = replace(HTTP, headers=tuple((f"X-{number}", "x" * 4000) for number in range(200)))
 
     def script(transport: asyncio.Transport) -> None:
@@ -179,7 +179,7 @@ async def test_a_request_that_does_not_fit_into_the_socket_at_once() -> None:
     assert b"".join(requests) == build_request("127.0.0.1", port, probe)
 
 
-async def test_a_worker_without_sockets_says_that_it_is_its_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_running_out_of_sockets_is_reported_as_a_fault_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_more(*_: object) -> None:
         raise OSError(errno.EMFILE, "x")
 
@@ -201,5 +201,5 @@ async def test_a_worker_without_sockets_says_that_it_is_its_own_fault(monkeypatc
         (replace(HTTP, kind=ProbeKind.COMMAND), False),
     ],
 )
-def test_what_a_volley_can_ask(probe: Probe, plain: bool) -> None:
+def test_which_probes_can_be_batched(probe: Probe, plain: bool) -> None:
     assert is_plain(probe) is plain

@@ -1,4 +1,4 @@
-"""The command check on a runner that is told what to do: what counts, who waits for whom, what says nothing."""
+"""The command check on a fake runner: verdicts, limits of concurrency and rate, and commands that could not run."""
 
 import asyncio
 
@@ -59,7 +59,7 @@ async def test_a_command_that_takes_too_long_failed() -> None:
 
 
 @pytest.mark.looptime
-async def test_few_run_at_a_time_and_waiting_is_not_the_endpoints_time() -> None:
+async def test_concurrency_is_limited_and_waiting_does_not_count_towards_the_timeout() -> None:
     runner = FakeRunner(seconds=0.9)
     check = CommandCheck(runner)
     verdicts = await asyncio.gather(*(check(f"e{n}", PROBE) for n in range(20)))
@@ -68,7 +68,7 @@ async def test_few_run_at_a_time_and_waiting_is_not_the_endpoints_time() -> None
 
 
 @pytest.mark.looptime
-async def test_no_more_than_the_rate_begin_in_a_second() -> None:
+async def test_commands_start_no_faster_than_the_rate_limit() -> None:
     runner = FakeRunner(seconds=0.001)
     check = CommandCheck(runner, at_once=100, rate=20.0)
     await asyncio.gather(*(check(f"e{n}", PROBE) for n in range(60)))
@@ -77,7 +77,7 @@ async def test_no_more_than_the_rate_begin_in_a_second() -> None:
 
 
 @pytest.mark.looptime
-async def test_what_could_not_be_asked_changes_nothing() -> None:
+async def test_a_command_that_could_not_run_changes_no_health() -> None:
     runner = FakeRunner()
     prober = Prober(lambda: None, {}, commands=CommandCheck(runner))
     prober.watch({("w1", "e"): ProbeTarget(PROBE, "10.2.0.1", 80)})

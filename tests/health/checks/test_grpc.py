@@ -1,4 +1,4 @@
-"""The gRPC check: its messages, its judgement, and over real sockets against a server of h2's other side."""
+"""The gRPC check: its messages, its verdicts, and its behaviour over real sockets against a server built on h2."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ SERVING = b"\0\0\0\0\2\x08\1"
 OK = (("grpc-status", "0"),)
 
 
-def test_the_messages_are_those_of_the_protocol() -> None:
+def test_request_and_response_messages_follow_the_protocol() -> None:
     assert health_request("") == b"\0\0\0\0\0"
     assert health_request("shop.Cart") == b"\0\0\0\0\x0b\x0a\x09shop.Cart"
     assert health_request("x" * 200)[5:8] == b"\x0a\xc8\x01"
@@ -32,7 +32,7 @@ def test_the_messages_are_those_of_the_protocol() -> None:
 
 
 @given(st.binary(max_size=12))
-def test_no_frame_is_taken_for_serving_but_the_one_that_says_so(frame: bytes) -> None:
+def test_only_the_serving_response_counts_as_serving(frame: bytes) -> None:
     assert serving_status(frame) != 1 or frame == SERVING
 
 
@@ -52,7 +52,7 @@ def test_no_frame_is_taken_for_serving_but_the_one_that_says_so(frame: bytes) ->
         ({"error": "code 2"}, SERVING, (False, "the server ended the call: code 2")),
     ],
 )
-def test_judgement(headers: dict[str, str], body: bytes, verdict: tuple[bool, str]) -> None:
+def test_verdict_of_a_response(headers: dict[str, str], body: bytes, verdict: tuple[bool, str]) -> None:
     assert judge_response({":status": "200", "grpc-status": "0", **headers}, body) == verdict
 
 
@@ -120,14 +120,14 @@ async def ask(server: Server, probe: Probe = PROBE) -> tuple[bool, str]:
         pytest.param(Server(goaway=True), (False, "the server ended the call: NO_ERROR"), id="goes away"),
     ],
 )
-async def test_a_call(server: Server, verdict: tuple[bool, str]) -> None:
+async def test_a_call_over_a_real_socket(server: Server, verdict: tuple[bool, str]) -> None:
     assert await ask(server) == verdict
     [call] = server.calls
     assert call[":path"] == "/grpc.health.v1.Health/Check"
     assert call["user-agent"].startswith("vipmesh-probe/")
 
 
-async def test_the_service_and_the_authority_are_the_probes() -> None:
+async def test_service_and_authority_come_from_the_probe() -> None:
     server = Server()
     assert (await ask(server, replace(PROBE, path="/shop.Cart", host="shop.example")))[0]
     assert server.calls[0][":authority"] == "shop.example"
@@ -141,7 +141,7 @@ async def test_the_service_and_the_authority_are_the_probes() -> None:
         pytest.param(says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "not HTTP/2: 'HTTP/1.1 400 Bad Request'", id="HTTP/1"),
     ],
 )
-async def test_no_grpc(script: Script, reason: str) -> None:
+async def test_an_endpoint_that_does_not_speak_grpc_is_unhealthy(script: Script, reason: str) -> None:
     async with endpoint(script) as (port, _, open_ones):
         verdict = await check_grpc("127.0.0.1", port, replace(PROBE, timeout=0.2))
         await until(lambda: not open_ones)
@@ -151,7 +151,7 @@ async def test_no_grpc(script: Script, reason: str) -> None:
 
 @settings(max_examples=50)
 @given(garbage=st.binary(min_size=1) | st.binary().map(lambda more: b"\0\0\0\4\0\0\0\0\0" + more))
-def test_no_garbage_is_a_mistake_of_ours(garbage: bytes) -> None:
+def test_garbage_is_a_failed_check_and_never_an_exception(garbage: bytes) -> None:
     def script(transport: asyncio.Transport) -> None:
         transport.write(garbage)
         transport.close()

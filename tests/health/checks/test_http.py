@@ -1,4 +1,4 @@
-"""The HTTP check over real sockets: every way an endpoint can answer or not, and nothing left behind."""
+"""The HTTP check over real sockets: every way an endpoint can answer or fail, and every socket closed afterwards."""
 
 import asyncio
 import errno
@@ -86,7 +86,7 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-async def test_expected_statuses_are_the_probes() -> None:
+async def test_the_probe_sets_the_expected_statuses() -> None:
     probe = replace(PROBE, expect_status=((401, 401), (500, 599)))
     for status, ok in ((200, False), (401, True), (402, False), (500, True), (599, True)):
         async with endpoint(says(b"HTTP/1.1 %d X\r\n" % status)) as (port, _, _):
@@ -140,5 +140,5 @@ async def test_an_ordinary_client_would_leave_time_wait_behind() -> None:
         (TimeoutError(), ""),
     ],
 )
-def test_errors_in_words(error: OSError, reason: str) -> None:
+def test_errors_are_described_in_words(error: OSError, reason: str) -> None:
     assert explain_error(error) == reason

@@ -49,7 +49,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         pytest.param(says(b"SSH-2.0-x\r\n"), False, "not HTTP: ", id="garbage"),
     ],
 )
-async def test_bodies(script: Script, ok: bool, reason: str) -> None:
+async def test_the_expected_body_decides(script: Script, ok: bool, reason: str) -> None:
     async with endpoint(script) as (port, requests, open_ones):
         verdict = await check_http_body("127.0.0.1", port, PROBE)
         assert verdict.ok is ok
@@ -70,7 +70,7 @@ async def test_no_answer_in_time() -> None:
         assert TIME_WAIT not in socket_states(port)
 
 
-async def test_nobody_listens() -> None:
+async def test_a_closed_port_is_refused() -> None:
     verdict = await check_http_body("127.0.0.1", 1, PROBE)
     assert (verdict.ok, verdict.reason) == (False, "refused")
 
@@ -135,7 +135,7 @@ async def test_redirects_without_end_are_not_followed_forever() -> None:
     assert (verdict.ok, verdict.reason, len(count)) == (False, "more than 5 redirects", 6)
 
 
-async def test_redirects_are_not_followed_unless_asked() -> None:
+async def test_redirects_are_not_followed_by_default() -> None:
     script, count = redirects(lambda _: b"/b")
     async with endpoint(script) as (port, _, _):
         verdict = await network_checks()[ProbeKind.HTTP]("127.0.0.1", port, replace(FOLLOWING, follow_redirects=False))

@@ -1,4 +1,4 @@
-"""The HTTP check without a network: what is sent, and how the bytes that come back are read."""
+"""The HTTP check without a network: the request that is sent, and the parsing of the response bytes."""
 
 import pytest
 from hypothesis import given
@@ -16,12 +16,12 @@ def test_the_request() -> None:
     )
 
 
-def test_an_ipv6_host_stands_in_brackets() -> None:
+def test_an_ipv6_host_is_written_in_brackets() -> None:
     assert b"\r\nHost: [fd00::7]:80\r\n" in build_request("fd00::7", 80, Probe(ProbeKind.HTTP, 80, "/"))
 
 
 @given(st.text().map(lambda text: "/" + text))
-def test_no_path_adds_a_line_or_a_word(path: str) -> None:
+def test_a_path_cannot_inject_headers(path: str) -> None:
     if any("\ud800" <= character <= "\udfff" for character in path):
         return
     line, _, rest = build_request("127.0.0.1", 80, Probe(ProbeKind.HTTP, 80, path)).partition(b"\r\n")
@@ -67,7 +67,7 @@ def test_final_status(received: bytes, status: int | None) -> None:
         pytest.param(b"x" * MAX_HEAD_BYTES, f"not HTTP: {'x' * 40!r}", id="long"),
     ],
 )
-def test_what_is_not_http_is_quoted(received: bytes, reason: str) -> None:
+def test_a_reply_that_is_not_http_is_quoted(received: bytes, reason: str) -> None:
     with pytest.raises(NotHttpError) as caught:
         final_status(received)
     assert str(caught.value) == reason
@@ -83,13 +83,13 @@ def test_any_bytes_give_a_status_more_or_not_http(received: bytes) -> None:
 
 
 @given(st.integers(0, 60), st.sampled_from([b"", b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\n"]))
-def test_the_answer_may_come_in_any_pieces(cut: int, interim: bytes) -> None:
+def test_the_response_may_arrive_in_any_fragments(cut: int, interim: bytes) -> None:
     answer = interim + b"HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n"
     assert final_status(answer[:cut]) in (None, 301)
     assert final_status(answer) == 301
 
 
-def test_what_a_probe_may_add_to_the_request() -> None:
+def test_probe_options_shape_the_request() -> None:
     probe = Probe(ProbeKind.HTTP, 80, method="POST", host="shop.example", headers=(("X-Token", "a"), ("Accept", "b")))
     assert build_request("10.0.0.7", 80, probe) == (
         b"POST / HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: vipmesh-probe/" + __version__.encode() + b"\r\n"

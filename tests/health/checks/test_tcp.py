@@ -16,7 +16,7 @@ HASTY = replace(PROBE, timeout=0.2)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_a_connection_is_enough(host: str) -> None:
+async def test_an_accepted_connection_is_healthy(host: str) -> None:
     async with endpoint(hangs, host) as (port, requests, open_ones):
         verdict = await check_tcp(host, port, PROBE)
         assert (verdict.ok, verdict.reason) == (True, "connected")
@@ -44,7 +44,7 @@ async def test_a_full_backlog_is_no_answer() -> None:
     assert 0.19 < verdict.duration < 2
 
 
-async def test_a_mistake_is_no_verdict() -> None:
+async def test_a_programming_error_is_raised_and_not_a_verdict() -> None:
     async def mistaken() -> tuple[bool, str]:
         await asyncio.sleep(0)
         raise ZeroDivisionError

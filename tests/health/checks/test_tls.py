@@ -19,7 +19,7 @@ def trusting() -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_a_certificate_that_is_trusted_and_names_the_address(host: str) -> None:
+async def test_a_trusted_certificate_for_the_address_is_accepted(host: str) -> None:
     async with endpoint(OK, host, tls=True) as (port, requests, open_ones):
         verdict = await check_http(host, port, PROBE, tls=trusting())
         assert (verdict.ok, verdict.reason) == (True, "status 200")
@@ -35,7 +35,7 @@ async def test_a_self_signed_certificate_is_refused_by_default() -> None:
     assert not requests
 
 
-async def test_a_certificate_of_somebody_else_is_refused() -> None:
+async def test_a_certificate_for_another_name_is_refused() -> None:
     async with endpoint(OK, "127.0.0.2", tls=True) as (port, requests, _):
         verdict = await check_http("127.0.0.2", port, PROBE, tls=trusting())
     assert not verdict.ok
@@ -43,7 +43,7 @@ async def test_a_certificate_of_somebody_else_is_refused() -> None:
     assert not requests
 
 
-async def test_tls_asked_of_a_plain_endpoint() -> None:
+async def test_an_https_check_of_a_plain_endpoint_fails() -> None:
     async with endpoint(says(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as (port, _, open_ones):
         verdict = await check_http("127.0.0.1", port, PROBE, tls=trusting())
         await until(lambda: not open_ones)
@@ -51,7 +51,7 @@ async def test_tls_asked_of_a_plain_endpoint() -> None:
     assert verdict.reason.startswith("TLS failed: ")
 
 
-async def test_plain_asked_of_a_tls_endpoint() -> None:
+async def test_an_http_check_of_a_tls_endpoint_fails() -> None:
     async with endpoint(OK, tls=True) as (port, _, _):
         verdict = await check_http("127.0.0.1", port, PROBE)
     assert (verdict.ok, verdict.reason) == (False, "closed before an answer")

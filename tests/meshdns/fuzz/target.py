@@ -1,4 +1,4 @@
-"""What must hold for any octets: nothing raises, a look-up says what would be computed, sizes and IDs are right.
+"""Invariants for any bytes: nothing raises, cached answers equal computed ones, sizes and IDs are right.
 
 As a program it is a coverage-guided fuzzer (libFuzzer by atheris): `python -m tests.meshdns.fuzz.target CORPUS
 -max_total_time=60`. New inputs that reach new code are added to the corpus, which is kept.

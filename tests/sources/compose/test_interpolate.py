@@ -67,12 +67,12 @@ def test_refusals(text: str, reason: str, remedy: str) -> None:
 
 
 @given(st.text())
-def test_an_escaped_text_comes_back(text: str) -> None:
+def test_an_escaped_text_survives_a_round_trip(text: str) -> None:
     assert interpolate(text.replace("$", "$$"), ENV) == (text, ())
 
 
 @given(st.lists(st.sampled_from(["$", "{", "}", "A", "NONE", ":", "-", "?", "+", "x"])).map("".join))
-def test_any_text_is_filled_in_or_refused(text: str) -> None:
+def test_any_text_is_interpolated_or_refused(text: str) -> None:
     with suppress(InterpolationError):
         filled, unset = interpolate(text, ENV)
         assert len(filled) <= 3 * len(text)

@@ -1,4 +1,4 @@
-"""What is read of a compose file, and what is said of what is wrong in it."""
+"""Parsing compose files: what is read, and the problems that are reported."""
 
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def test_the_example_is_read() -> None:
     assert [str(e) for e in endpoints or ()] == ["127.0.0.11:18080", "127.0.0.12:18080"]
 
 
-def test_labels_in_list_form_are_filled_in_as_a_whole() -> None:
+def test_labels_in_list_form_are_interpolated_as_a_whole() -> None:
     text = 'services: {server: {labels: ["a=b=c", "$K=${V:-1}", "alone", "n=010"]}}'
     assert server(text, K="k").labels == {"a": "b=c", "k": "1", "alone": "", "n": "010"}
 
@@ -197,9 +197,7 @@ def test_a_bad_endpoint_is_left_out_and_the_others_stay(entry: str, reason: str)
         ),
     ],
 )
-def test_what_is_wrong_with_a_part_leaves_the_rest(
-    text: str, problems: list[tuple[str, str, str]], reason: str
-) -> None:
+def test_an_invalid_part_leaves_the_rest(text: str, problems: list[tuple[str, str, str]], reason: str) -> None:
     file = compose(f"services:\n  server:\n    {text}\n  other: {{labels: {{b: c}}}}\n")
     assert found(file) == problems
     assert reason in file.problems[0].reason
@@ -223,7 +221,7 @@ def test_an_unquoted_number_that_changes_is_a_warning_for_labels_of_the_mesh() -
 
 
 @pytest.mark.parametrize("name", ["'a/b'", "''", "'a b'", "ü"])
-def test_a_service_needs_a_name_that_compose_takes(name: str) -> None:
+def test_a_service_needs_a_name_that_compose_accepts(name: str) -> None:
     file = compose(f"services: {{{name}: {{image: x}}, server: {{image: x}}}}")
     assert list(file.services) == ["server"]
     assert [p.severity for p in file.problems] == [Severity.ERROR]
@@ -233,7 +231,7 @@ def test_includes_are_not_followed() -> None:
     assert found(compose("include: [x.yaml]\nservices: {}")) == [("warning", "c.yaml:1", "include")]
 
 
-def test_a_misspelt_services_key_is_said() -> None:
+def test_a_misspelt_services_key_is_reported() -> None:
     file = compose("service:\n  server: {image: x}\n")
     assert found(file) == [("warning", "c.yaml:1", "key service"), ("error", "c.yaml:1", "the file")]
     assert file.broken
@@ -246,7 +244,7 @@ def test_a_bad_project_name_is_an_error_and_does_not_count(name: str) -> None:
     assert found(file) == [("error", "c.yaml:1", "name")]
 
 
-def test_a_project_name_is_filled_in() -> None:
+def test_a_project_name_is_interpolated() -> None:
     assert sound("name: ${P:-demo}\nservices: {}").project == "demo"
 
 
@@ -271,7 +269,7 @@ def test_a_file_that_compose_would_refuse_is_broken(text: str, where: str, reaso
     assert reason in problem.reason
 
 
-def test_no_services_at_all_is_a_sound_answer() -> None:
+def test_a_file_without_services_is_valid() -> None:
     assert sound("services: {}").services == {}
 
 
@@ -311,7 +309,7 @@ LINES = [
 @given(
     st.lists(st.sampled_from([*LINES, "    <<: *x", "      ? [a]", "\t", "b: [", "  a: {labels: *x}"])).map("\n".join)
 )
-def test_any_text_is_read_without_raising_and_every_problem_has_its_place(text: str) -> None:
+def test_any_text_is_parsed_without_raising_and_every_problem_has_a_location(text: str) -> None:
     file = compose(text)
     for problem in file.problems:
         assert (problem.where or "").startswith("c.yaml:")

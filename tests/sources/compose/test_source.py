@@ -1,4 +1,4 @@
-"""Compose files on disk: what is told, when, and what freezes."""
+"""Compose files on disk: which instances are reported, when, and when the list is frozen."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ def test_it_is_a_source(file: Path) -> None:
     assert as_source.trouble is None
 
 
-def test_instances_are_told_with_owner_address_port_and_labels(file: Path) -> None:
+def test_instances_have_owner_address_port_and_labels(file: Path) -> None:
     file.write_text(TWO + "      - fd00::1\n  idle: {labels: {mesh.routing.port_1: x}}\n")
     instances, problems = source(file).read()
     assert problems == ()
@@ -96,7 +96,7 @@ def test_labels_and_instances_are_located(file: Path) -> None:
     assert compose.locate(Instance("x", "x/y", "10.0.0.1", {}), None) == str(file)
 
 
-def test_what_is_wrong_with_one_entry_is_told_beside_the_others(file: Path) -> None:
+def test_an_invalid_entry_is_reported_beside_the_valid_ones(file: Path) -> None:
     file.write_text(ONE + "      - nonsense\n")
     compose = source(file)
     instances, (problem,) = compose.read()
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_one_entry_is_told_beside_the_others(file: Path) -> N
     ("content", "trouble"),
     [(b"a: [", ":1:"), (b"services: {a: \xff}", "not UTF-8 at byte 14"), (None, "No such file"), (b"", "it is empty")],
 )
-def test_a_file_that_cannot_be_read_is_trouble_in_one_line(file: Path, content: bytes | None, trouble: str) -> None:
+def test_an_unreadable_file_is_reported_in_one_line(file: Path, content: bytes | None, trouble: str) -> None:
     file.unlink()
     if content is not None:
         file.write_bytes(content)
@@ -132,7 +132,7 @@ def test_an_env_file_that_cannot_be_read_breaks_the_file(file: Path) -> None:
     assert load_compose_file(file, {}).broken
 
 
-async def test_the_list_is_told_at_once_and_after_each_change(file: Path) -> None:
+async def test_the_list_is_reported_at_once_and_after_each_change(file: Path) -> None:
     async with aclosing(source(file).watch()) as watched:
         assert ids(await following(watched)) == ["demoapp/web/10.0.0.1:80"]
         file.write_text(TWO)
@@ -149,7 +149,7 @@ async def test_a_changed_env_file_is_a_change(file: Path) -> None:
         assert ids(await following(watched)) == ["demoapp/web/10.0.0.2"]
 
 
-async def test_a_file_that_breaks_freezes_the_list_until_it_is_mended(file: Path) -> None:
+async def test_a_broken_file_freezes_the_list_until_it_is_fixed(file: Path) -> None:
     compose = source(file)
     async with aclosing(compose.watch()) as watched, asyncio.TaskGroup() as tasks:
         (instance,), _ = await following(watched)
@@ -164,7 +164,7 @@ async def test_a_file_that_breaks_freezes_the_list_until_it_is_mended(file: Path
         assert compose.trouble is None
 
 
-async def test_a_file_broken_from_the_start_tells_nothing_until_it_is_mended(file: Path) -> None:
+async def test_a_file_broken_from_the_start_reports_no_list_until_it_is_fixed(file: Path) -> None:
     file.write_text("")
     compose = source(file)
     async with aclosing(compose.watch()) as watched, asyncio.TaskGroup() as tasks:
@@ -181,7 +181,7 @@ async def test_one_broken_file_of_several_freezes_all(file: Path) -> None:
     assert str(other) in str(compose.trouble)
 
 
-async def test_touch_reads_at_once(file: Path) -> None:
+async def test_touch_reads_the_files_at_once(file: Path) -> None:
     compose = source(file, interval=3600)
     async with aclosing(compose.watch()) as watched:
         await following(watched)
@@ -192,7 +192,7 @@ async def test_touch_reads_at_once(file: Path) -> None:
         assert ids(await following(watched)) == ["demoapp/web/10.0.0.7:80"]
 
 
-async def test_what_says_the_same_is_not_told_again(file: Path) -> None:
+async def test_an_equal_list_is_not_reported_again(file: Path) -> None:
     compose = source(file, interval=3600)
     async with aclosing(compose.watch()) as watched:
         await following(watched)
@@ -202,7 +202,7 @@ async def test_what_says_the_same_is_not_told_again(file: Path) -> None:
                 await anext(watched)
 
 
-async def test_a_file_is_read_only_after_it_has_rested(file: Path) -> None:
+async def test_a_file_is_read_only_after_writes_have_settled(file: Path) -> None:
     compose = ComposeSource([file], env={}, interval=0.01, rest=1.5)
     async with aclosing(compose.watch()) as watched, asyncio.TaskGroup() as tasks:
         await following(watched)

@@ -1,4 +1,4 @@
-"""YAML as nodes with lines: syntax errors, merge keys, scalars as text, and texts that are out to get us."""
+"""YAML as nodes with lines: syntax errors, merge keys, scalars as text, and hostile documents."""
 
 from contextlib import suppress
 
@@ -47,7 +47,7 @@ def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 50 else "",
 )
-def test_a_text_that_is_no_yaml_is_refused_where_it_goes_wrong(text: str, line: int, column: int, reason: str) -> None:
+def test_invalid_yaml_is_refused_with_its_location(text: str, line: int, column: int, reason: str) -> None:
     with pytest.raises(YamlError) as caught:
         load_graph(text)
     assert (caught.value.line, caught.value.column) == (line, column)
@@ -99,12 +99,12 @@ LAUGHS = "a0: &a0 {x: y}\n" + "".join(f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i -
         pytest.param(LAUGHS, "a19", "aliases expand to more than 200000 entries", id="laughs"),
     ],
 )
-def test_mappings_that_cannot_be_read(text: str, key: str, reason: str) -> None:
+def test_unreadable_mappings_are_refused(text: str, key: str, reason: str) -> None:
     with pytest.raises(YamlError, match=reason):
         follow(text, key)
 
 
-def test_keys_that_are_there_twice_are_found_at_any_depth_and_once() -> None:
+def test_duplicate_keys_are_reported_at_any_depth_and_once() -> None:
     text = "a: &a\n  x: 1\n  'x': 2\nb: *a\nc: [{y: 1, z: 1, y: 2, y: 3}]\n<<: *a\n"
     found = list(find_duplicate_keys(mapping(text)))
     assert sorted(found, key=lambda d: d.second) == [
@@ -144,7 +144,7 @@ def test_keys_that_are_there_twice_are_found_at_any_depth_and_once() -> None:
         ("|\n  010", "010"),
     ],
 )
-def test_scalars_become_the_text_that_compose_makes_of_them(written: str, text: str) -> None:
+def test_scalars_become_the_same_text_as_in_compose(written: str, text: str) -> None:
     ((_, node),) = mapping(f"k: {written}").value
     assert scalar_text(node) == text
 

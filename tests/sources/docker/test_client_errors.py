@@ -1,4 +1,4 @@
-"""What is no Docker engine, or one that does not answer: told as such, whatever it says, and no end of the daemon."""
+"""A Docker socket with another program or an engine that does not answer: reported, and never the end of the daemon."""
 
 import asyncio
 import json
@@ -12,14 +12,15 @@ from aiohttp import web
 from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.source import DockerSource
-from tests.system.docker.test_source import RULES, WEB, trouble, watching
+from tests.builders import WEB_LABELS
+from tests.system.docker.test_source import RULES, trouble, watching
 
 ID = "f" * 64
 CONTAINER = {
     "Id": ID,
     "Names": ["/web-1"],
     "State": "running",
-    "Labels": WEB,
+    "Labels": WEB_LABELS,
     "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.29.0.2"}}},
 }
 SENSE = {
@@ -94,7 +95,7 @@ async def either(source: DockerSource, holds: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
 @pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
 @pytest.mark.parametrize("path", [*SENSE, "events"])
-async def test_nonsense_is_told_and_forgotten_when_sense_comes(
+async def test_invalid_responses_are_reported_until_valid_ones_arrive(
     tmp_path: Path, path: str, body: bytes, kind: str
 ) -> None:
     fake = Fake()
@@ -110,7 +111,7 @@ async def test_nonsense_is_told_and_forgotten_when_sense_comes(
             await trouble(source, None)
 
 
-async def test_another_program_that_listens_there_is_named_as_such(tmp_path: Path) -> None:
+async def test_another_program_on_the_socket_is_recognised(tmp_path: Path) -> None:
     fake = Fake()
     fake.instead["version"] = "application/json", b'{"hello": "world"}'
     async with fake.listening(tmp_path / "docker.sock") as url:
@@ -120,7 +121,7 @@ async def test_another_program_that_listens_there_is_named_as_such(tmp_path: Pat
 
 
 @pytest.mark.parametrize("path", [*SENSE, "events"])
-async def test_an_engine_that_hangs_from_the_beginning_is_told(tmp_path: Path, path: str) -> None:
+async def test_an_engine_that_hangs_from_the_start_is_reported(tmp_path: Path, path: str) -> None:
     fake = Fake()
     fake.silent.add(path)
     async with fake.listening(tmp_path / "docker.sock") as url:
@@ -130,7 +131,7 @@ async def test_an_engine_that_hangs_from_the_beginning_is_told(tmp_path: Path, p
 
 
 @pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
-async def test_commands_stops_and_signals_fail_in_words(tmp_path: Path, body: bytes) -> None:
+async def test_failed_commands_stops_and_signals_have_a_reason(tmp_path: Path, body: bytes) -> None:
     fake = Fake()
     paths = [f"containers/{ID}/{verb}" for verb in ("exec", "stop", "kill")]
     fake.instead.update(dict.fromkeys(paths, ("application/json", body)))
@@ -144,7 +145,7 @@ async def test_commands_stops_and_signals_fail_in_words(tmp_path: Path, body: by
 @pytest.mark.filterwarnings("ignore:.*Stream.__del__")  # the client cannot close a stream that has not begun
 @pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
 @pytest.mark.parametrize("path", ["exec/1/json", "exec/1/start"])
-async def test_a_command_that_nobody_understands_is_no_verdict(tmp_path: Path, path: str, body: bytes) -> None:
+async def test_an_unparsable_command_response_is_no_verdict(tmp_path: Path, path: str, body: bytes) -> None:
     fake = Fake()
     process = {"ProcessConfig": {"tty": False}, "ExitCode": 0}
     fake.instead[f"containers/{ID}/exec"] = "application/json", b'{"Id": "1"}'

@@ -1,4 +1,4 @@
-"""What an event means for a container that ends by one signal or another."""
+"""Docker events of containers that end by one signal or another."""
 
 import msgspec
 import pytest
@@ -53,12 +53,12 @@ def test_signals(stop_signal: str, sent: str, what: EventMeaning) -> None:
     assert event_meaning(event("kill", signal=sent), stop_config_of(inspected)) is what
 
 
-def test_a_container_that_is_not_known_ends_as_most_do() -> None:
+def test_an_unknown_container_ends_with_the_default_signal() -> None:
     assert event_meaning(event("kill", signal="15"), None) is EventMeaning.STOPPING
     assert event_meaning(event("kill", signal="18"), None) is EventMeaning.NOTHING
 
 
-def test_others_are_passed_over() -> None:
+def test_other_events_are_ignored() -> None:
     assert event_meaning(DockerEvent(type="container", action="start"), None) is EventMeaning.NOTHING, "not labelled"
     assert event_meaning(event("pull", kind="image"), None) is EventMeaning.NOTHING
     assert event_meaning(event("connect", kind="network"), None) is EventMeaning.LOOK

@@ -1,4 +1,4 @@
-"""What the engine lists -> instances: on a list that an engine (20.10, API 1.41) gave, and on variations of it."""
+"""Instances from the container list of an engine (20.10, API 1.41), and from variations of it."""
 
 import json
 from dataclasses import replace
@@ -12,12 +12,12 @@ from mesh.config.settings import EndpointAddress
 from mesh.model.service import DrainReason, Health, HostPort, Transport
 from mesh.sources.docker.instances import MAX_LABELS, ContainerHistory, InstanceListing, InstanceRules, read_instances
 from mesh.sources.docker.messages import ContainerSummary
+from tests.builders import WEB_LABELS
 
 CAPTURED = json.loads((Path(__file__).parent / "data" / "containers.json").read_text())
 DRIVERS = {"bridge": "bridge", "front": "bridge", "inner": "bridge", "six": "bridge", "host": "host", "lan": "macvlan"}
 RULES = InstanceRules("mesh.internal", worker="192.0.2.11")
 OTHERS = replace(RULES, alone=False)
-WEB = {"mesh.routing.port_80": "web.test"}
 NO_HISTORY = ContainerHistory()
 
 
@@ -39,7 +39,7 @@ def container(name: str = "web-1", **changes: Any) -> dict[str, Any]:
         "Names": [f"/{name}"],
         "State": "running",
         "Status": "Up 3 seconds",
-        "Labels": WEB,
+        "Labels": WEB_LABELS,
         "Ports": [],
         "HostConfig": {"NetworkMode": "default"},
         "NetworkSettings": {"Networks": networks},
@@ -157,7 +157,7 @@ def test_ipv6_vips_take_ipv6_addresses() -> None:
         ),
     ],
 )
-def test_where_it_is_reached(
+def test_the_address_of_an_instance(
     given: dict[str, Any], rules: InstanceRules, address: str, ports: tuple[HostPort, ...]
 ) -> None:
     (instance,) = listing([container(**given)], rules).instances
@@ -187,7 +187,7 @@ def test_where_it_is_reached(
             id="shares its own network",
         ),
         pytest.param(
-            {"Labels": {**WEB, "com.docker.compose.project": "a/b", "com.docker.compose.service": "web"}},
+            {"Labels": {**WEB_LABELS, "com.docker.compose.project": "a/b", "com.docker.compose.service": "web"}},
             RULES,
             "its project or service name 'a/b' is not valid",
             id="a project that looks like a path",
@@ -203,7 +203,7 @@ def test_where_it_is_reached(
         ),
     ],
 )
-def test_what_cannot_be_reached_or_understood_is_left_out_and_said(
+def test_unreachable_or_invalid_containers_are_left_out_and_reported(
     given: dict[str, Any], rules: InstanceRules, says: str
 ) -> None:
     found = listing([container(**given), container("good", NetworkSettings=networks(lan="192.0.2.78"))], rules)
@@ -221,14 +221,14 @@ def test_what_cannot_be_reached_or_understood_is_left_out_and_said(
         ({"Labels": None}, "no labels at all"),
         ({"State": "restarting"}, "between two lives"),
         ({"State": "created"}, "not started"),
-        ({"Labels": {**WEB, "com.docker.compose.oneoff": "True"}}, "docker compose run"),
+        ({"Labels": {**WEB_LABELS, "com.docker.compose.oneoff": "True"}}, "docker compose run"),
     ],
 )
-def test_what_is_no_instance(given: dict[str, Any], why: str) -> None:
+def test_containers_that_are_no_instances(given: dict[str, Any], why: str) -> None:
     assert listing([container(**given)]) == InstanceListing(), why
 
 
-def test_labels_that_route_nothing_are_told_with_the_container() -> None:
+def test_labels_that_route_nothing_are_reported_with_the_container() -> None:
     found = listing([container(Labels={"mesh.routing.prot_80": "web.test"})])
     assert found.instances == ()
     assert "container web-1: warning: service web-1, label mesh.routing.prot_80: there is no such label" in str(
@@ -239,15 +239,18 @@ def test_labels_that_route_nothing_are_told_with_the_container() -> None:
 @pytest.mark.parametrize(
     ("labels", "owner"),
     [
-        ({**WEB, "com.docker.compose.project": "shop", "com.docker.compose.service": "web"}, "shop/web"),
-        ({**WEB, "com.docker.swarm.service.name": "shop_web", "com.docker.stack.namespace": "shop"}, "shop/shop_web"),
-        ({**WEB, "com.docker.swarm.service.name": "web"}, "swarm/web"),
-        (WEB, "docker/web.test"),
+        ({**WEB_LABELS, "com.docker.compose.project": "shop", "com.docker.compose.service": "web"}, "shop/web"),
+        (
+            {**WEB_LABELS, "com.docker.swarm.service.name": "shop_web", "com.docker.stack.namespace": "shop"},
+            "shop/shop_web",
+        ),
+        ({**WEB_LABELS, "com.docker.swarm.service.name": "web"}, "swarm/web"),
+        (WEB_LABELS, "docker/web.test"),
         ({"aliyun.routing.port_8080": "web"}, "docker/web.mesh.internal"),
         ({"mesh.routing.publish.port_80": "auto"}, "docker/web-1"),
     ],
 )
-def test_whose_endpoint_it_is(labels: dict[str, str], owner: str) -> None:
+def test_the_owner_of_an_instance(labels: dict[str, str], owner: str) -> None:
     (instance,) = listing([container(Labels=labels)]).instances
     assert instance.owner == owner
     assert instance.id == f"{owner}/{b'web-1'.hex().ljust(64, '0')[:12]}", "a container that is renamed stays itself"
@@ -268,12 +271,12 @@ def test_health(status: str, health: Health | None) -> None:
     assert instance.health == health
 
 
-def test_an_engine_that_counts_anew_does_not_make_the_healthy_start_again() -> None:
+def test_a_restarted_healthcheck_does_not_reset_a_healthy_instance() -> None:
     starting = container(Status="Up 1 hour (health: starting)")
     assert listing([starting], known=ContainerHistory(healthy=[starting["Id"]])).instances[0].health is Health.HEALTHY
     failing = container(Status="Up 1 hour (unhealthy)")
     assert listing([failing], known=ContainerHistory(healthy=[failing["Id"]])).instances[0].health is Health.UNHEALTHY
 
 
-def test_names_of_links_are_not_its_own() -> None:
+def test_names_of_links_are_not_the_name_of_a_container() -> None:
     assert listing([container(Names=["/app/db", "/db-1"])]).instances[0].name == "db-1"

@@ -1,4 +1,4 @@
-"""An authority, and certificates signed by it, made by openssl for one test."""
+"""A certificate authority and certificates signed by it, made by openssl for one test."""
 
 import subprocess
 from pathlib import Path

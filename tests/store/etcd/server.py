@@ -1,4 +1,4 @@
-"""Real etcd, one member or several, on ports of loopback that were free: to kill, to freeze, and to bring back."""
+"""Real etcd, one member or several, on free loopback ports: to be killed, frozen and restarted."""
 
 import asyncio
 import itertools

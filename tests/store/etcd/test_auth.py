@@ -1,4 +1,4 @@
-"""The cluster's store behind TLS, client certificates, users and a gateway that is off; what a user reads of each."""
+"""etcd with TLS, client certificates, users, or a disabled gateway, and the error that a user reads for each."""
 
 import asyncio
 import dataclasses
@@ -63,7 +63,7 @@ def locked(ca: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdS
         yield server
 
 
-async def test_a_client_with_a_certificate_is_let_in(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
+async def test_a_client_with_a_certificate_is_accepted(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
     certificate, key = signed(ca, "w1", "/", "DNS:w1.example", "clientAuth")
     own = settings(locked, tmp_path, store_ca=ca, store_cert=certificate, store_key=key)
     async with opened(own) as store, aclosing(watching(store)) as snapshots:
@@ -72,7 +72,7 @@ async def test_a_client_with_a_certificate_is_let_in(locked: EtcdServer, ca: Pat
         assert store.trouble is None
 
 
-async def test_without_a_certificate_it_says_what_to_set(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
+async def test_a_missing_certificate_is_reported_with_a_remedy(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
     async with opened(settings(locked, tmp_path, store_ca=ca)) as store:
         assert "set [store] cert and key" in await trouble_of(store)
 
@@ -82,15 +82,13 @@ async def test_an_authority_that_is_not_trusted_is_named(locked: EtcdServer, tmp
         assert "set [store] ca to the certificate" in await trouble_of(store)
 
 
-async def test_without_tls_it_says_how_to_ask_for_it(locked: EtcdServer, tmp_path: Path) -> None:
+async def test_a_url_without_tls_is_reported_with_a_remedy(locked: EtcdServer, tmp_path: Path) -> None:
     own = settings(locked, tmp_path)
     async with opened(dataclasses.replace(own, store_url=own.store_url.replace("etcds:", "etcd:"))) as store:
         assert "write etcds:// in [store] url" in await trouble_of(store)
 
 
-async def test_files_that_are_missing_or_nonsense_are_refused_at_the_start(
-    locked: EtcdServer, ca: Path, tmp_path: Path
-) -> None:
+async def test_missing_or_invalid_files_are_refused_at_the_start(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"\[store\] ca /nowhere: .*PEM format"):
         await open_store(settings(locked, tmp_path, store_ca=Path("/nowhere")))
     (tmp_path / "nonsense").write_text("nonsense")
@@ -115,7 +113,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
         yield server
 
 
-async def test_a_user_is_let_in_also_when_the_token_has_ended(guarded: EtcdServer, tmp_path: Path) -> None:
+async def test_a_user_is_authenticated_again_when_the_token_has_expired(guarded: EtcdServer, tmp_path: Path) -> None:
     own = settings(guarded, tmp_path, store_user="vipmesh", store_password="word")
     async with opened(own) as store, aclosing(watching(store)) as snapshots:
         await store.register({"workers/w1/x": b"0"})
@@ -149,7 +147,7 @@ async def test_another_member_takes_over_with_a_token_of_its_own(guarded: EtcdSe
         pytest.param("x", ("vipmesh", "word"), "etcdctl role grant-permission ROLE readwrite", id="no permission"),
     ],
 )
-async def test_a_refusal_says_what_to_change(
+async def test_a_refusal_has_a_remedy(
     guarded: EtcdServer, tmp_path: Path, prefix: str, user: tuple[str | None, str | None], said: str
 ) -> None:
     async with opened(settings(guarded, tmp_path, prefix, store_user=user[0], store_password=user[1])) as store:
@@ -164,7 +162,7 @@ async def test_a_user_without_a_password_is_refused_at_the_start(guarded: EtcdSe
         await open_store(settings(guarded, tmp_path, store_user="vipmesh"))
 
 
-async def test_a_gateway_that_is_off_says_how_to_turn_it_on(tmp_path: Path) -> None:
+async def test_a_disabled_gateway_is_reported_with_a_remedy(tmp_path: Path) -> None:
     with etcd(tmp_path / "etcd", 1, ["--enable-grpc-gateway=false"]) as server:
         async with opened(settings(server, tmp_path)) as store:
             assert "its JSON gateway is off" in await trouble_of(store)
@@ -172,13 +170,13 @@ async def test_a_gateway_that_is_off_says_how_to_turn_it_on(tmp_path: Path) -> N
                 await store.register({"workers/w1/x": b"x"})
 
 
-async def test_a_user_where_etcd_knows_none_is_told(tmp_path: Path) -> None:
+async def test_a_user_for_an_etcd_without_authentication_is_reported(tmp_path: Path) -> None:
     with etcd(tmp_path / "etcd") as server:
         async with opened(settings(server, tmp_path, store_user="a", store_password="b")) as store:
             assert "remove [store] user" in await trouble_of(store)
 
 
-async def test_a_full_etcd_says_how_to_make_room(tmp_path: Path) -> None:
+async def test_a_full_etcd_is_reported_with_a_remedy(tmp_path: Path) -> None:
     async def fill(store: Store) -> None:
         for number in range(200):
             await store.claim({f"claims/{number}": b"x" * 20_000})
@@ -199,7 +197,7 @@ async def test_a_full_etcd_says_how_to_make_room(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("status", [200, 500])
-async def test_a_web_server_that_is_no_etcd_is_told(tmp_path: Path, body: bytes, status: int) -> None:
+async def test_a_web_server_that_is_not_etcd_is_reported(tmp_path: Path, body: bytes, status: int) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-"""How long a member is trusted that does not answer, and that one without a quorum ends its watches."""
+"""How long a silent member is used, and that a member without a quorum ends its watches."""
 
 import asyncio
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ async def asked_until_it_answers(gateway: SteeredEtcdClient, member: int, url: s
                 return
 
 
-async def test_a_member_that_stands_still_is_left_after_a_second_and_a_half(three: EtcdServer) -> None:
+async def test_a_frozen_member_is_abandoned_after_a_second_and_a_half(three: EtcdServer) -> None:
     """Longer than an election with etcd's own settings, and short: it is the pause when a leader's host dies."""
     gateway = SteeredEtcdClient(three.urls)
     follower = next(member for member in three.members if member is not three.leader())

@@ -1,4 +1,4 @@
-"""Members of two clusters of etcd in one URL: nothing is given away twice."""
+"""Members of two etcd clusters in one URL: no claim is granted twice."""
 
 import asyncio
 import logging
@@ -40,9 +40,7 @@ A, B, C = 0xAAAA, 0xBBBB, 0xCCCC
         ({"a": A, "b": A, "c": B, "d": B}, "abcd", None, "different etcd clusters"),
     ],
 )
-def test_which_cluster_the_members_are_of(
-    said: Mapping[str, int], members: str, before: int | None, cluster: int | str
-) -> None:
+def test_which_cluster_is_chosen(said: Mapping[str, int], members: str, before: int | None, cluster: int | str) -> None:
     if isinstance(cluster, int):
         assert choose_cluster(said, members, before) == cluster
         return
@@ -69,7 +67,7 @@ def three(tmp_path: Path) -> Iterator[EtcdServer]:
         yield server
 
 
-async def test_two_clusters_in_one_url_give_nothing_away(one: EtcdServer, another: EtcdServer) -> None:
+async def test_two_clusters_in_one_url_grant_no_claims(one: EtcdServer, another: EtcdServer) -> None:
     url = EtcdUrl(one.urls + another.urls, "/both/")
     gateways = [SteeredEtcdClient(url.members, first=number) for number in range(2)]
     async with (
@@ -96,7 +94,7 @@ async def test_two_clusters_in_one_url_give_nothing_away(one: EtcdServer, anothe
         assert server.ctl("get", "--prefix", url.prefix) == ""
 
 
-async def test_a_member_of_another_cluster_than_most_is_left_out_and_named(
+async def test_a_member_of_a_minority_cluster_is_left_out_and_named(
     three: EtcdServer, another: EtcdServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = EtcdUrl((*another.urls, *three.urls[:2]), "/most/")
@@ -122,7 +120,7 @@ async def test_a_member_of_another_cluster_than_most_is_left_out_and_named(
     assert caplog.text.count(told) == 2, "once by each worker"
 
 
-async def test_a_cluster_that_was_made_anew_is_another_life_of_the_store(three: EtcdServer) -> None:
+async def test_a_recreated_cluster_is_another_store_incarnation(three: EtcdServer) -> None:
     url = three.fresh()
     async with worker(url) as store, aclosing(watching(store)) as snapshots:
         await store.claim({"claims/a": b"1"})
@@ -137,7 +135,7 @@ async def test_a_cluster_that_was_made_anew_is_another_life_of_the_store(three: 
         assert after.origin.partition("@")[2] != before.origin.partition("@")[2], "the number of the cluster"
 
 
-async def test_after_a_restart_one_member_alone_does_not_make_another_cluster(one: EtcdServer) -> None:
+async def test_after_a_restart_a_single_member_is_not_another_cluster(one: EtcdServer) -> None:
     url = EtcdUrl((*one.urls, "http://127.0.0.1:1"), "/before/")
     async with worker(url) as store:
         store.remember(StoreSnapshot(7, {}, "some life@abc"))

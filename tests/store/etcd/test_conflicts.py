@@ -1,10 +1,9 @@
-"""Many workers claim one name, one VIP or one published port of a real etcd at the same instant: one has it."""
+"""Many workers claim one name, one VIP or one published port of a real etcd at the same instant: one succeeds."""
 
 import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,12 @@ from mesh.cluster.sync import ClusterSync
 from mesh.config.etcd_url import EtcdUrl
 from mesh.control.conditions import LoopConditions
 from mesh.model.problem import Problem
-from mesh.model.service import Endpoint, PortPublication, Route, Service, Transport
+from mesh.model.service import Endpoint, PortPublication, Service, Transport
 from mesh.model.view import ClusterView
+from tests.builders import SMALL_POOL, service
 from tests.store.etcd.server import EtcdServer, etcd, worker
 
-POOL, PORTS = ip_network("10.112.0.0/24"), range(30000, 30010)
+PORTS = range(30000, 30010)
 WORKERS = 12
 FIXED = "10.112.0.50"
 
@@ -34,16 +34,9 @@ def services(number: int) -> tuple[Service, ...]:
     """What one worker claims: a name, a VIP and a port that all claim."""
     project = f"shop{number:02}"
     return (
-        Service(f"{project}/name", "same.test", (Route("same.test", 80, Transport.TCP, 80),)),
-        Service(
-            f"{project}/vip", f"v{number}.test", (Route(f"v{number}.test", 80, Transport.TCP, 80),), fixed_vip=FIXED
-        ),
-        Service(
-            f"{project}/port",
-            f"p{number}.test",
-            (Route(f"p{number}.test", 80, Transport.TCP, 80),),
-            (PortPublication(80, Transport.TCP, 30000),),
-        ),
+        service("same.test", owner=f"{project}/name"),
+        service(f"v{number}.test", owner=f"{project}/vip", fixed_vip=FIXED),
+        service(f"p{number}.test", owner=f"{project}/port", publishes=(PortPublication(80, Transport.TCP, 30000),)),
     )
 
 
@@ -69,14 +62,14 @@ class Claimant:
         self.view = seen
 
     def _decide(self, seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
-        return plan_claims(seen.services, seen.claims, pool=POOL, ports=PORTS)
+        return plan_claims(seen.services, seen.claims, pool=SMALL_POOL, ports=PORTS)
 
     @property
     def told(self) -> tuple[str, ...]:
         return tuple(map(str, self.journal.problems.get("claims", ())))
 
 
-async def test_one_wins_the_same_for_all_and_the_losers_are_told_who(
+async def test_one_claim_wins_on_all_workers_and_the_others_learn_the_holder(
     server: EtcdServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     url, instant = server.fresh(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""The cluster's store while etcd fails: members killed, frozen, compacted, wiped; leases lost."""
+"""The etcd store while etcd fails: members killed, frozen, compacted or wiped, and leases lost."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ async def test_the_leader_is_killed_and_nothing_is_lost(three: EtcdServer) -> No
         three.start([killed])
 
 
-async def test_a_frozen_member_is_left_by_its_watchers_too(three: EtcdServer) -> None:
+async def test_a_frozen_member_is_abandoned_by_watches_too(three: EtcdServer) -> None:
     """Its kernel goes on to acknowledge what is sent to it: only an answer proves that it lives."""
     url = three.fresh()
     follower = next(member for member in three.members if member is not three.leader())
@@ -67,7 +67,7 @@ async def test_a_frozen_member_is_left_by_its_watchers_too(three: EtcdServer) ->
             follower.thaw()
 
 
-async def test_an_etcd_that_stands_still_is_told_soon_however_long_the_lease_is(single: EtcdServer) -> None:
+async def test_a_frozen_etcd_is_reported_soon_whatever_the_length_of_the_lease(single: EtcdServer) -> None:
     async with worker(single.fresh(), ttl=60) as store, following(store):
         await store.register({"workers/w1/x": b"x"})
         await asyncio.sleep(2)
@@ -82,14 +82,14 @@ async def test_an_etcd_that_stands_still_is_told_soon_however_long_the_lease_is(
             member.thaw()
 
 
-async def test_a_read_that_fails_is_told_as_a_watch_that_fails() -> None:
+async def test_a_failed_read_is_reported_like_a_failed_watch() -> None:
     async with worker(EtcdUrl(("http://127.0.0.1:1",), "/x/")) as store:
         with pytest.raises(StoreError):
             await store.read()
         assert "Connection refused" in str(store.trouble)
 
 
-async def test_without_a_majority_the_last_view_stays_and_says_so(three: EtcdServer) -> None:
+async def test_without_a_majority_the_last_view_stays_and_the_failure_is_reported(three: EtcdServer) -> None:
     url = three.fresh()
     async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
         await store.register({"workers/w1/x": b"0"})
@@ -168,7 +168,7 @@ async def test_a_lease_is_kept_alive_while_writing_takes_long(single: EtcdServer
         assert (after.revision, after.records) == (before + 1, {"workers/w1/x": b"y"}), "the write, and no loss before"
 
 
-async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdServer) -> None:
+async def test_a_registration_under_a_lost_lease_succeeds(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url, ttl=60) as store:
         await store.register({"workers/w1/x": b"x"})
@@ -178,7 +178,7 @@ async def test_a_registration_under_a_lease_that_is_lost_succeeds(single: EtcdSe
         assert set((await store.read()).records) == {"workers/w1/x", "workers/w1/y"}
 
 
-async def test_a_watch_that_was_away_over_a_compaction_lists_again(single: EtcdServer) -> None:
+async def test_a_watch_interrupted_over_a_compaction_lists_again(single: EtcdServer) -> None:
     url = single.fresh()
     gateway = SteeredEtcdClient(url.members)
     async with (
@@ -199,7 +199,7 @@ async def test_a_watch_that_was_away_over_a_compaction_lists_again(single: EtcdS
         assert after.records == (await store.read()).records, "what was deleted meanwhile is gone"
 
 
-async def test_a_store_that_lost_its_disks_is_another_one(single: EtcdServer) -> None:
+async def test_a_store_that_lost_its_disks_is_another_incarnation(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url) as store, aclosing(watching(store)) as snapshots:
         await store.claim({"claims/a": b"1"})
@@ -215,7 +215,7 @@ async def test_a_store_that_lost_its_disks_is_another_one(single: EtcdServer) ->
         assert "claims/a" not in after.records
 
 
-async def test_all_keys_deleted_by_hand_is_another_store(single: EtcdServer) -> None:
+async def test_a_store_with_all_keys_deleted_is_another_incarnation(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url) as store, aclosing(watching(store)) as snapshots:
         await store.claim({"claims/a": b"1"})
@@ -224,7 +224,7 @@ async def test_all_keys_deleted_by_hand_is_another_store(single: EtcdServer) -> 
         assert (await until(snapshots, lambda seen: not seen)).origin != before.origin
 
 
-async def test_with_all_keys_deleted_by_hand_a_worker_registers_anew(single: EtcdServer) -> None:
+async def test_a_worker_registers_again_after_all_keys_were_deleted(single: EtcdServer) -> None:
     """Its lease is alive and says nothing of it."""
     url = single.fresh()
     records = {"workers/w1/x": b"x", "health/w1/x": b"h"}
@@ -236,7 +236,7 @@ async def test_with_all_keys_deleted_by_hand_a_worker_registers_anew(single: Etc
         await until(snapshots, lambda seen: seen == records)
 
 
-async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_written_again(single: EtcdServer) -> None:
+async def test_records_deleted_during_an_interrupted_watch_are_written_again(single: EtcdServer) -> None:
     url = single.fresh()
     records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
     gateway = SteeredEtcdClient(url.members)
@@ -251,7 +251,7 @@ async def test_what_was_deleted_while_the_watch_was_away_over_a_compaction_is_wr
         await until(snapshots, lambda seen: seen == {"claims/a": b"1", **records})
 
 
-async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> None:
+async def test_a_full_etcd_can_still_be_read(single: EtcdServer) -> None:
     url = single.fresh()
     gateway = EtcdClient(url.members)
     async with worker(url, gateway=gateway) as store:
@@ -270,7 +270,7 @@ async def test_an_etcd_without_room_is_read_all_the_same(single: EtcdServer) -> 
             await until(snapshots, lambda seen: "workers/w2/x" in seen)
 
 
-async def test_a_member_that_is_down_is_passed_over_and_a_whole_cluster_that_is_down_is_named() -> None:
+async def test_a_stopped_member_is_skipped_and_a_stopped_cluster_is_reported() -> None:
     down = EtcdUrl(("http://127.0.0.1:1", "http://127.0.0.1:2"), "/x/")
     async with worker(down) as store:
         with pytest.raises(StoreError) as caught:

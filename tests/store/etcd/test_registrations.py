@@ -1,4 +1,4 @@
-"""What etcd holds of a worker and is not what it wrote: deleted, overwritten, applied late, without a lease."""
+"""Records of a worker in etcd that differ from what it wrote: deleted, overwritten, applied late, without a lease."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -36,7 +36,7 @@ async def no_more(snapshots: AsyncGenerator[StoreSnapshot, None], seconds: float
             await anext(snapshots)
 
 
-async def test_what_somebody_deletes_of_a_worker_is_written_again(single: EtcdServer) -> None:
+async def test_deleted_records_of_a_worker_are_written_again(single: EtcdServer) -> None:
     url = single.fresh()
     records = {"workers/w1/x": b"x", "workers/w1/y": b"y"}
     async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
@@ -47,7 +47,7 @@ async def test_what_somebody_deletes_of_a_worker_is_written_again(single: EtcdSe
         await until(snapshots, lambda seen: seen == records)
 
 
-async def test_with_another_daemon_of_the_same_name_there_is_no_contest(single: EtcdServer) -> None:
+async def test_two_daemons_with_one_name_do_not_overwrite_each_other(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url) as elder, worker(url) as newer, aclosing(watching(elder)) as snapshots:
         await elder.register(RECORDS)
@@ -70,7 +70,7 @@ async def test_with_another_daemon_of_the_same_name_there_is_no_contest(single: 
         pytest.param("daemon", NEWER["workers/w1/daemon"].decode(), False, id="of a daemon without a lease"),
     ],
 )
-async def test_what_is_not_as_a_worker_wrote_it_is_written_again(
+async def test_overwritten_records_of_a_worker_are_written_again(
     single: EtcdServer, key: str, value: str, leased: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = single.fresh()
@@ -90,7 +90,7 @@ async def test_what_is_not_as_a_worker_wrote_it_is_written_again(
         assert leases(single, f"{url.prefix}workers/") == {lease}, "they go with the worker"
 
 
-async def test_who_writes_against_a_worker_all_the_time_makes_it_repair_now_and_then(single: EtcdServer) -> None:
+async def test_continuous_outside_writes_are_repaired_at_a_limited_rate(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url, ttl=60) as store, aclosing(watching(store)) as snapshots:
         await store.register(RECORDS)
@@ -107,7 +107,7 @@ async def test_who_writes_against_a_worker_all_the_time_makes_it_repair_now_and_
         assert repaired[2] - repaired[0] > 3, "then one each two seconds"
 
 
-async def test_many_registrations_on_end_are_no_reason_to_repair(
+async def test_many_registrations_in_a_row_trigger_no_repair(
     single: EtcdServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The watch lags behind what is written, and must not be taken for somebody else's word."""
@@ -125,7 +125,7 @@ async def test_many_registrations_on_end_are_no_reason_to_repair(
         assert "not what it wrote" not in caplog.text
 
 
-async def test_once_the_newer_daemon_of_the_same_name_is_gone_the_elder_offers_again(single: EtcdServer) -> None:
+async def test_the_older_daemon_registers_again_once_the_newer_one_is_gone(single: EtcdServer) -> None:
     url = single.fresh()
     theirs, newest = {"workers/w1/x": b"other", **NEWER}, {**RECORDS, "workers/w1/z": b"z"}
     async with worker(url, "w2") as other, following(other) as seen, worker(url, ttl=2) as elder, following(elder):
@@ -146,7 +146,7 @@ async def test_once_the_newer_daemon_of_the_same_name_is_gone_the_elder_offers_a
 
 
 @pytest.mark.parametrize("in_doubt", [True, False], ids=["after a write without an answer", "without a doubt"])
-async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_not_take_it_back(
+async def test_a_daemon_resumed_after_another_took_its_name_does_not_take_it_back(
     single: EtcdServer, in_doubt: bool
 ) -> None:
     url = single.fresh()
@@ -167,7 +167,7 @@ async def test_a_daemon_that_stood_still_while_another_one_took_its_name_does_no
             assert not any("workers/w1/z" in records for records in seen)
 
 
-async def test_what_was_read_of_a_former_life_of_the_store_does_not_count(single: EtcdServer) -> None:
+async def test_records_read_from_a_former_store_incarnation_do_not_count(single: EtcdServer) -> None:
     """The answer was under way when the store was lost."""
     url = single.fresh()
     own = tuple(f"{url.prefix}{part}/w1/".encode() for part in ("workers", "health"))

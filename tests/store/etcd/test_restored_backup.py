@@ -1,4 +1,4 @@
-"""An etcd that was put back to an older backup is another store, and all workers notice."""
+"""An etcd restored from an older backup is another store incarnation, and all workers notice."""
 
 import asyncio
 import shutil
@@ -37,7 +37,7 @@ def put_back(server: EtcdServer, backup: Path, token: str = "etcd-cluster") -> N
 
 
 @pytest.mark.parametrize("token", ["etcd-cluster", "another"], ids=["the same cluster", "as another cluster"])
-async def test_an_older_backup_is_another_store(single: EtcdServer, tmp_path: Path, token: str) -> None:
+async def test_an_older_backup_is_another_incarnation(single: EtcdServer, tmp_path: Path, token: str) -> None:
     url = single.fresh()
     async with worker(url, ttl=60) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
         async with following(store) as seen:
@@ -58,9 +58,7 @@ async def test_an_older_backup_is_another_store(single: EtcdServer, tmp_path: Pa
         assert (await store.read()).origin == after.origin, "for all of them"
 
 
-async def test_a_backup_that_others_have_written_to_since_is_another_store_too(
-    single: EtcdServer, tmp_path: Path
-) -> None:
+async def test_a_backup_written_to_by_others_is_another_incarnation(single: EtcdServer, tmp_path: Path) -> None:
     """Its revision is as high as it was by then, and tells nothing."""
     url = single.fresh()
     gateway = SteeredEtcdClient(url.members)
@@ -80,7 +78,7 @@ async def test_a_backup_that_others_have_written_to_since_is_another_store_too(
         assert after.revision > before.revision
 
 
-async def test_a_backup_that_was_put_back_while_the_daemon_was_away_is_another_store(
+async def test_a_backup_restored_while_the_daemon_was_stopped_is_another_incarnation(
     single: EtcdServer, tmp_path: Path
 ) -> None:
     url = single.fresh()
@@ -99,7 +97,7 @@ async def test_a_backup_that_was_put_back_while_the_daemon_was_away_is_another_s
         assert (await _first(fresh)).origin == seen.origin
 
 
-async def test_the_same_life_goes_on_over_restarts_and_compactions(single: EtcdServer) -> None:
+async def test_restarts_and_compactions_keep_the_incarnation(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(store)) as snapshots:
         await store.claim({"claims/a": b"1"})

@@ -1,4 +1,4 @@
-"""The cluster's store on real etcd: the contract, and what workers see of one another."""
+"""The etcd store on real etcd: the contract, and what workers see of one another."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -52,7 +52,7 @@ async def test_the_keys_are_where_etcdctl_finds_them(single: EtcdServer) -> None
     }
 
 
-async def test_of_many_who_claim_at_the_same_instant_exactly_one_wins(three: EtcdServer) -> None:
+async def test_of_many_simultaneous_claims_exactly_one_succeeds(three: EtcdServer) -> None:
     url = three.fresh()
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(worker(url, f"w{number}")) for number in range(20)]
@@ -66,7 +66,7 @@ async def test_of_many_who_claim_at_the_same_instant_exactly_one_wins(three: Etc
             assert set(seen) == {f"owner {winner}".encode()}, "the same one for all"
 
 
-async def test_of_many_who_replace_at_the_same_instant_exactly_one_does(three: EtcdServer) -> None:
+async def test_of_many_simultaneous_replacements_exactly_one_succeeds(three: EtcdServer) -> None:
     url = three.fresh()
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(worker(url, f"w{number}")) for number in range(10)]
@@ -77,7 +77,7 @@ async def test_of_many_who_replace_at_the_same_instant_exactly_one_does(three: E
         assert done.count(True) == 1
 
 
-async def test_a_burst_is_coalesced_in_order_and_ends_the_same_everywhere(three: EtcdServer) -> None:
+async def test_a_burst_is_coalesced_in_order_and_all_workers_converge(three: EtcdServer) -> None:
     url = three.fresh()
     async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
         snapshot = await anext(snapshots)
@@ -97,7 +97,7 @@ async def test_a_burst_is_coalesced_in_order_and_ends_the_same_everywhere(three:
         assert (await store.read()).records == snapshot.records
 
 
-async def test_a_large_registration_is_written_in_parts_and_only_what_differs(single: EtcdServer) -> None:
+async def test_only_the_changes_of_a_large_registration_are_written_and_in_parts(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url) as store, worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
         records = {f"workers/w1/endpoints/{number}": b"x" * 400 for number in range(5000)}
@@ -114,7 +114,7 @@ async def test_a_large_registration_is_written_in_parts_and_only_what_differs(si
         assert after.revision < before + 10, "all of it would be 40 and more; leases of others may end meanwhile"
 
 
-async def test_what_a_worker_offers_goes_with_its_lease_and_claims_stay(single: EtcdServer) -> None:
+async def test_records_of_a_worker_expire_with_its_lease_and_claims_stay(single: EtcdServer) -> None:
     url = single.fresh()
     async with worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
         async with worker(url, "w1", ttl=2) as store:

@@ -1,4 +1,4 @@
-"""TLS over time: a member that dies, certificates that are renewed on disk, and a client certificate with a CN."""
+"""TLS over time: a member that dies, certificates renewed on disk, and a client certificate with a CN."""
 
 import asyncio
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ async def test_another_member_takes_over(locked: EtcdServer, ca: Path, tmp_path:
             await asyncio.to_thread(locked.start, [member])
 
 
-async def test_certificates_that_are_renewed_on_disk_are_used(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
+async def test_certificates_renewed_on_disk_are_used(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
     """What was there at the start is refused, as one that has expired is."""
     (tmp_path / "other").mkdir()
     former, former_key = signed(authority(tmp_path / "other"), "w1", "/", "DNS:w1.example", "clientAuth")
@@ -60,7 +60,7 @@ async def test_certificates_that_are_renewed_on_disk_are_used(locked: EtcdServer
         await retried(store, {"workers/w1/x": b"1"})
 
 
-async def test_a_client_certificate_with_a_cn_is_told(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
+async def test_a_client_certificate_with_a_cn_is_reported(locked: EtcdServer, ca: Path, tmp_path: Path) -> None:
     """etcd minds it once it has users."""
     locked.ctl("user", "add", "root:secret")
     locked.ctl("user", "grant-role", "root", "root")

@@ -1,4 +1,4 @@
-"""A version with more fields is rolled out and back, worker by worker: all see all, and nobody writes for others."""
+"""A version with more fields is rolled out and back, worker by worker; every worker sees all records."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -17,10 +17,11 @@ from mesh.config.etcd_url import EtcdUrl
 from mesh.control.conditions import LoopConditions
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
-from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.service import Endpoint, Health
 from mesh.model.view import ClusterView, HealthReport
 from mesh.store import Store
 from mesh.store.etcd import EtcdStore
+from tests.builders import service
 from tests.store.etcd.server import EtcdServer, etcd, worker
 
 WORKERS = ("w1", "w2", "w3", "w4")
@@ -77,8 +78,8 @@ class Upgraded:
             share = ClusterSync(self.name, store, self.journal, self._decide)
             task = tasks.create_task(share.run(self._see, patient=False))
             name = f"{self.name}.test"
-            own = Service(f"demo/{self.name}", name, (Route(name, 80, Transport.TCP, 80),))
-            shared = Service("demo/all", "all.test", (Route("all.test", 80, Transport.TCP, 80),))
+            own = service(name, owner=f"demo/{self.name}")
+            shared = service("all.test")
             ends = [Endpoint(f"e{s.owner}", s.owner, self.name, f"10.2.0.{self.name[1:]}") for s in (own, shared)]
             share.offer((own, shared), tuple(ends))
             share.judge({endpoint.key: HealthReport(Health.HEALTHY) for endpoint in ends})

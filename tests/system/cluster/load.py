@@ -1,4 +1,4 @@
-"""Clients anywhere in the lab: one question, or questions without a pause, with every failure counted."""
+"""Clients anywhere in the lab: single requests, or continuous requests with every failure counted."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Three workers want one name, one VIP and one published port at the same instant."""
+"""Three workers claim one name, one VIP and one published port at the same instant."""
 
 import asyncio
 import re
@@ -36,7 +36,7 @@ HELD = (
 )
 
 
-async def test_each_is_given_once_and_every_worker_tells_the_losers_who_has_it(workers: list[Worker]) -> None:
+async def test_each_claim_is_granted_once_and_every_worker_reports_the_holder(workers: list[Worker]) -> None:
     async with AsyncExitStack() as stack:
         running = []
         for worker in workers:

@@ -1,4 +1,4 @@
-"""Every worker routes: containers, hosts and clients reach the endpoints of every worker, by VIPs and ports."""
+"""The data path of every worker: containers, hosts and clients reach all endpoints by VIPs and published ports."""
 
 import asyncio
 import socket
@@ -36,7 +36,7 @@ async def one_digest(workers: list[Worker], other_than: str = "") -> str:
     return found[0][0]
 
 
-async def test_every_place_reaches_the_endpoints_of_every_worker(lab: Lab, workers: list[Worker], driver: str) -> None:
+async def test_every_client_reaches_the_endpoints_of_every_worker(lab: Lab, workers: list[Worker], driver: str) -> None:
     async with all_running(workers, at_once=driver != "ipvs"):
         await agree(workers, seconds=SLOW)
         vips = {await worker.vip() for worker in workers}

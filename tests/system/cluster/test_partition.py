@@ -1,4 +1,4 @@
-"""A worker is cut off from all others, or loses its lease while it lives: what serves, and what healing moves."""
+"""A worker is isolated from all others, or loses its lease while it runs: what serves, and what healing changes."""
 
 import asyncio
 import socket
@@ -60,7 +60,7 @@ async def connected_to(lab: Lab, way: Way, worker: str) -> tuple[socket.socket, 
         sock.close()
 
 
-async def test_a_worker_that_is_cut_off_serves_what_it_reaches_and_healing_flaps_nothing(
+async def test_an_isolated_worker_serves_reachable_endpoints_and_healing_causes_no_flapping(
     lab: Lab, workers: list[Worker], server: EtcdServer
 ) -> None:
     first, second, third = workers
@@ -97,7 +97,7 @@ async def test_a_worker_that_is_cut_off_serves_what_it_reaches_and_healing_flaps
                 assert name_in(await loop.sock_recv(lasting, 100)) == met_abroad, "it outlived the cut"
 
 
-async def test_a_lease_that_is_lost_moves_nothing_on_the_other_workers(
+async def test_a_lost_lease_changes_nothing_on_other_workers(
     lab: Lab, workers: list[Worker], server: EtcdServer
 ) -> None:
     first, _, third = workers

@@ -1,4 +1,4 @@
-"""etcd loses its leader, its majority, all of it, or the way to a worker: what goes on, and what waits for it."""
+"""etcd loses its leader, its majority or all members, or becomes unreachable: what continues, and what waits."""
 
 import asyncio
 import signal
@@ -107,7 +107,9 @@ class TestEtcdDies:
             assert counted.answers.keys() == CONTAINERS.keys()
             assert counted.answers.total() > 1000
 
-    async def test_probes_go_on_for_the_own_kernel(self, lab: Lab, workers: list[Worker], server: EtcdServer) -> None:
+    async def test_probes_continue_for_the_local_data_plane(
+        self, lab: Lab, workers: list[Worker], server: EtcdServer
+    ) -> None:
         first = workers[0]
         first.offer(first.containers(), patience=0.5)
         async with first.running():
@@ -126,7 +128,7 @@ class TestTheWayToEtcdIsCut:
     def ttl(self) -> int:
         return 3
 
-    async def test_the_others_keep_a_worker_that_answers_them(
+    async def test_a_worker_that_answers_pings_is_kept_by_others(
         self, lab: Lab, workers: list[Worker], server: EtcdServer, ttl: int
     ) -> None:
         first, second, third = workers

@@ -1,4 +1,4 @@
-"""A worker loses its power, or its daemon alone: when its endpoints are out everywhere, and when they stay."""
+"""A worker loses its power or only its daemon: when its endpoints are removed, and when they stay."""
 
 import asyncio
 import signal
@@ -48,7 +48,7 @@ class TestOthersNotice:
         return 60
 
     @pytest.mark.parametrize("store_is_away", [False, True], ids=["before-its-lease-ends", "while-etcd-is-away"])
-    async def test_a_worker_without_power_is_out(
+    async def test_endpoints_of_a_worker_without_power_are_removed(
         self, lab: Lab, workers: list[Worker], server: EtcdServer, store_is_away: bool
     ) -> None:
         first, second, third = workers
@@ -72,7 +72,7 @@ class TestOthersNotice:
             assert [failure for failure in counted.failures if failure[0] > out] == []
             assert counted.since(out) == {"1a", "1b", "2a", "2b"}
 
-    async def test_a_daemon_that_is_killed_and_comes_back_loses_nothing(self, lab: Lab, workers: list[Worker]) -> None:
+    async def test_a_killed_and_restarted_daemon_loses_no_endpoint(self, lab: Lab, workers: list[Worker]) -> None:
         """The others see its port refuse for seconds, and its endpoints answer."""
         first, third = workers[0], workers[2]
         ways = [Way("client", first.address, PUBLISHED), Way("2a", third.address, PUBLISHED)]
@@ -99,7 +99,7 @@ class TestTheLeaseAlone:
     def ttl(self) -> int:
         return 3
 
-    async def test_a_worker_without_power_is_out_with_its_lease(
+    async def test_endpoints_of_a_worker_without_power_are_removed_with_its_lease(
         self, lab: Lab, workers: list[Worker], store: str, ttl: int
     ) -> None:
         first, second, third = workers
@@ -111,7 +111,7 @@ class TestTheLeaseAlone:
             problems = (await first.status())["problems"]
             assert [p for p in problems if "worker w3: it does not answer this worker, nor do endpoints" in p]
 
-    async def test_a_daemon_that_does_not_come_back_leaves_endpoints_that_answer_in_traffic(
+    async def test_endpoints_that_answer_stay_in_traffic_without_their_daemon(
         self, lab: Lab, workers: list[Worker], server: EtcdServer
     ) -> None:
         """Its containers run on; the others go on with their probes."""

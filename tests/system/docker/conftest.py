@@ -1,4 +1,4 @@
-"""One engine for all tests of this folder; each test leaves it empty."""
+"""One engine for all tests of this folder, which each test leaves empty."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own: in a network namespace, with its own data, ended by its pid.
+"""A Docker engine for the tests: in a network namespace, with its own data, ended by its PID.
 
 Nothing of it is seen outside: its bridges and packet filter rules are in the namespace, its socket and its data in a
 directory that goes with it. There is no registry; the one image is made of busybox.

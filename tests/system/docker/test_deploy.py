@@ -1,4 +1,4 @@
-"""Deploys under constant load, on a real engine: which way of stopping drops how much."""
+"""Deploys under constant load, on a real engine: how many requests each way of stopping drops."""
 
 import asyncio
 from pathlib import Path
@@ -59,7 +59,7 @@ async def test_a_plain_docker_stop_with_the_drain_signal_drops_nothing(
         assert outcome.done["long"] > 4
 
 
-async def test_a_plain_docker_stop_drops_what_was_under_way(engine: Engine, tmp_path: Path) -> None:
+async def test_a_plain_docker_stop_drops_requests_in_flight(engine: Engine, tmp_path: Path) -> None:
     for name in NAMES:
         await run(engine, name)
     async with worker(engine, tmp_path) as mesh:
@@ -74,7 +74,7 @@ async def test_a_plain_docker_stop_drops_what_was_under_way(engine: Engine, tmp_
         assert len(short) <= 4, "new connections are cut off for a few milliseconds at most"
 
 
-async def test_drain_waits_for_connections_and_undrain_lets_them_in(engine: Engine, tmp_path: Path) -> None:
+async def test_drain_waits_for_connections_and_undrain_admits_new_ones(engine: Engine, tmp_path: Path) -> None:
     for name in NAMES[:2]:
         await run(engine, name)
     async with worker(engine, tmp_path) as mesh:
@@ -91,7 +91,7 @@ async def test_drain_waits_for_connections_and_undrain_lets_them_in(engine: Engi
         assert "no container or endpoint 'web-9' runs on this worker; `vipmesh status` lists them" in output
 
 
-async def test_what_is_drained_stays_so_over_a_restart_of_the_daemon(engine: Engine, tmp_path: Path) -> None:
+async def test_a_drain_survives_a_restart_of_the_daemon(engine: Engine, tmp_path: Path) -> None:
     for name in NAMES[:2]:
         await run(engine, name)
     for turn in range(2):
@@ -117,7 +117,7 @@ async def test_a_healthcheck_of_the_container_is_its_probe(engine: Engine, tmp_p
         await mesh.serving(*NAMES[:2])
 
 
-async def test_a_container_that_waits_to_be_killed_is_stopped_all_the_same(engine: Engine, tmp_path: Path) -> None:
+async def test_a_container_that_ignores_its_stop_signal_is_still_stopped(engine: Engine, tmp_path: Path) -> None:
     """As the first process of a container it ignores SIGTERM; that takes longer than any other answer of the engine."""
     await asyncio.to_thread(engine.run, "web-1", "--stop-timeout", "11", labels=LABELS)
     async with worker(engine, tmp_path) as mesh:

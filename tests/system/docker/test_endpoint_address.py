@@ -1,4 +1,4 @@
-"""Where containers are reached, on a real engine through the whole daemon: each answers through its VIP."""
+"""Addresses of containers, on a real engine through the whole daemon: each answers through its VIP."""
 
 import asyncio
 from pathlib import Path
@@ -88,7 +88,9 @@ async def test_ipv6(engine: Engine, tmp_path: Path, plane: str) -> None:
         await answers(mesh, await host_name(engine, "web-1"))
 
 
-async def test_who_is_paused_gets_no_new_connection_and_his_are_answered_later(engine: Engine, tmp_path: Path) -> None:
+async def test_a_paused_container_gets_no_new_connection_and_answers_open_ones_later(
+    engine: Engine, tmp_path: Path
+) -> None:
     for name in ("web-1", "web-2"):
         await asyncio.to_thread(engine.run, name, "--init", labels=labels())
     async with worker(engine, tmp_path, plane="nftables") as mesh:

@@ -35,7 +35,7 @@ async def test_status_and_output(engine: Engine, container: str, command: str, e
     assert ended[1].split()[-1:] == expected[1].split()[-1:]
 
 
-async def test_what_takes_too_long_is_ended_with_all_that_it_started(engine: Engine, container: str) -> None:
+async def test_a_command_that_times_out_is_ended_with_its_children(engine: Engine, container: str) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         await DockerExec(engine.url).run(f"demo/box/{container[:12]}", "sleep 1001 & sleep 1002; sleep 1003", 0.5)
@@ -49,15 +49,13 @@ async def without_leftovers(engine: Engine) -> str:
 
 
 @pytest.mark.parametrize("left", ["sleep 1001 &", "sleep 1002 >/dev/null 2>&1 &", "(sleep 1003; sleep 1004) & exit 3"])
-async def test_what_a_command_leaves_in_the_background_is_ended_with_it(
-    engine: Engine, container: str, left: str
-) -> None:
+async def test_background_processes_of_a_command_are_ended_with_it(engine: Engine, container: str, left: str) -> None:
     ended = await DockerExec(engine.url).run(container, left, 5)
     assert ended == (3 if "exit" in left else 0, "")
     assert "httpd" in await without_leftovers(engine)
 
 
-async def test_a_command_that_nobody_waits_for_any_more_is_ended(engine: Engine, container: str) -> None:
+async def test_a_cancelled_command_is_ended(engine: Engine, container: str) -> None:
     asked = asyncio.create_task(DockerExec(engine.url).run(container, "sleep 1001", 20))  # noqa: TID251
     await eventually(partial(engine.adocker, "exec", "box", "ps"), lambda shown: "sleep 1001" in shown)
     asked.cancel()
@@ -66,7 +64,7 @@ async def test_a_command_that_nobody_waits_for_any_more_is_ended(engine: Engine,
     assert "httpd" in await without_leftovers(engine)
 
 
-async def test_an_engine_that_ends_meanwhile_is_no_verdict(engine: Engine, container: str) -> None:
+async def test_an_engine_that_stops_during_a_command_is_no_verdict(engine: Engine, container: str) -> None:
     asked = asyncio.create_task(DockerExec(engine.url).run(container, "sleep 1001", 20))  # noqa: TID251
     await eventually(partial(engine.adocker, "exec", "box", "ps"), lambda shown: "sleep 1001" in shown)
     try:
@@ -76,7 +74,7 @@ async def test_an_engine_that_ends_meanwhile_is_no_verdict(engine: Engine, conta
         await asyncio.to_thread(engine.start)
 
 
-async def test_a_flood_of_output_is_no_trouble(engine: Engine, container: str) -> None:
+async def test_a_flood_of_output_is_bounded(engine: Engine, container: str) -> None:
     ended = await DockerExec(engine.url).run(
         container, "i=0; while test $i -lt 20000; do echo $i; i=$((i+1)); done", 20
     )
@@ -85,7 +83,7 @@ async def test_a_flood_of_output_is_no_trouble(engine: Engine, container: str) -
     assert len(ended[1]) <= 4096
 
 
-async def test_an_image_without_a_shell_says_so(engine: Engine, container: str) -> None:
+async def test_an_image_without_a_shell_is_reported(engine: Engine, container: str) -> None:
     await engine.adocker("exec", "box", "busybox", "rm", "/bin/sh")
     ended = await DockerExec(engine.url).run(container, "true", 5)
     assert ended is not None
@@ -93,7 +91,9 @@ async def test_an_image_without_a_shell_says_so(engine: Engine, container: str) 
     assert "/bin/sh" in ended[1]
 
 
-async def test_what_is_paused_or_gone_or_without_an_engine_could_not_be_asked(engine: Engine, container: str) -> None:
+async def test_a_paused_or_removed_container_or_a_stopped_engine_gives_no_verdict(
+    engine: Engine, container: str
+) -> None:
     await engine.adocker("pause", "box")
     assert await DockerExec(engine.url).run(container, "true", 5) is None
     await engine.adocker("unpause", "box")
@@ -101,7 +101,7 @@ async def test_what_is_paused_or_gone_or_without_an_engine_could_not_be_asked(en
     assert await DockerExec("unix:///nonexistent.sock").run(container, "true", 5) is None
 
 
-async def test_a_command_decides_who_serves(engine: Engine, tmp_path: Path) -> None:
+async def test_a_command_probe_decides_which_endpoint_serves(engine: Engine, tmp_path: Path) -> None:
     labels = {
         "mesh.routing.port_80": "web.test",
         "mesh.probe.cmd": "test -e /tmp/ready",

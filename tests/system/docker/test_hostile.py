@@ -1,4 +1,4 @@
-"""Labels that mean harm, on a real engine: refused one by one, with a reason; the others go on."""
+"""Hostile labels on a real engine: each is refused with a reason, and other services continue."""
 
 import asyncio
 import re
@@ -31,7 +31,9 @@ SAYS = {
 }
 
 
-async def test_each_is_refused_with_a_reason_and_the_good_one_serves(engine: Engine, tmp_path: Path) -> None:
+async def test_each_hostile_label_is_refused_with_a_reason_and_a_valid_service_serves(
+    engine: Engine, tmp_path: Path
+) -> None:
     await asyncio.to_thread(engine.run, "good", "--init", labels=GOOD)
     async with worker(engine, tmp_path) as mesh:
         await mesh.serving("good")

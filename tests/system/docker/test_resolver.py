@@ -1,4 +1,4 @@
-"""Containers ask the resolver on the interface of the VIPs, and reach what it says by the VIP."""
+"""Containers use the resolver on the interface of the VIPs, and reach services by their VIPs."""
 
 import asyncio
 from pathlib import Path
@@ -16,9 +16,7 @@ RESOLVER = "10.112.0.1"
 
 
 @pytest.mark.parametrize("network", ["bridge", "own"])
-async def test_a_container_finds_a_service_by_its_name_and_the_outside_world(
-    engine: Engine, tmp_path: Path, network: str
-) -> None:
+async def test_a_container_resolves_services_and_external_names(engine: Engine, tmp_path: Path, network: str) -> None:
     """On a network of its own Docker answers first, and asks us for what it does not know.
 
     It does so too for a link to a name that no container has, which is what compose makes of `external_links`.

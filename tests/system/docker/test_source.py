@@ -1,4 +1,4 @@
-"""The source on a real engine: what runs, from its start to its end, and what stays while the engine is gone."""
+"""The source on a real engine: containers from start to end, and the last list while the engine is stopped."""
 
 import asyncio
 import json
@@ -76,7 +76,7 @@ async def test_from_run_to_removal(engine: Engine) -> None:
         await seen.until(lambda now: now == {})
 
 
-async def test_a_network_that_comes_and_goes(engine: Engine) -> None:
+async def test_a_network_is_connected_and_disconnected(engine: Engine) -> None:
     await engine.adocker("network", "create", "--subnet", "172.30.1.0/24", "front")
     await asyncio.to_thread(engine.run, "web-1", "--network", "front", labels=WEB)
     async with watching(DockerSource(engine.url, RULES)) as seen:
@@ -89,7 +89,7 @@ async def test_a_network_that_comes_and_goes(engine: Engine) -> None:
         assert "it has no IPv4 address" in str(seen.problems[0])
 
 
-async def test_its_end_is_known_before_it_has_ended(engine: Engine) -> None:
+async def test_a_stopping_container_is_drained_before_it_has_ended(engine: Engine) -> None:
     """TERM is nothing to a process 1 that does not ask for it: the container is stopped, and still there."""
     await asyncio.to_thread(engine.run, "web-1", labels=WEB, command=("sleep", "1000"))
     async with watching(DockerSource(engine.url, RULES)) as seen:
@@ -101,7 +101,7 @@ async def test_its_end_is_known_before_it_has_ended(engine: Engine) -> None:
         await seen.until(lambda now: now == {})
 
 
-async def test_a_signal_that_ends_nothing_changes_nothing_and_one_that_was_survived_is_forgiven(engine: Engine) -> None:
+async def test_other_signals_change_nothing_and_a_survived_stop_signal_is_reverted(engine: Engine) -> None:
     await asyncio.to_thread(engine.run, "web-1", labels=WEB, command=("sleep", "1000"))
     source = DockerSource(engine.url, RULES)
     async with watching(source) as seen:
@@ -114,7 +114,7 @@ async def test_a_signal_that_ends_nothing_changes_nothing_and_one_that_was_survi
         await seen.until(lambda now: now["web-1"].drain is None)
 
 
-async def test_a_stop_that_began_before_we_came(engine: Engine) -> None:
+async def test_a_stop_that_began_before_the_daemon_started(engine: Engine) -> None:
     heard: list[tuple[str | None, float]] = []
     await asyncio.to_thread(engine.run, "web-1", labels=WEB, command=("sleep", "1000"))
     flags = ("--stop-signal", "CONT", "--stop-timeout", "300")
@@ -129,7 +129,7 @@ async def test_a_stop_that_began_before_we_came(engine: Engine) -> None:
         assert 200 < seconds < 300
 
 
-async def test_a_healthcheck_is_told_and_its_runs_are_not(engine: Engine) -> None:
+async def test_health_changes_are_reported_and_healthcheck_runs_are_not(engine: Engine) -> None:
     options = ("--health-cmd", "test -e /tmp/well", "--health-interval", "0.2s", "--health-retries", "2")
     await asyncio.to_thread(engine.run, "web-1", *options, labels=WEB)
     async with watching(DockerSource(engine.url, RULES)) as seen:
@@ -142,7 +142,7 @@ async def test_a_healthcheck_is_told_and_its_runs_are_not(engine: Engine) -> Non
         assert seen.lists == lists + 1
 
 
-async def test_the_engine_sends_what_was_asked_for_and_no_more(engine: Engine) -> None:
+async def test_the_engine_sends_only_subscribed_events(engine: Engine) -> None:
     """A HEALTHCHECK that runs five times a second tells of itself fifteen times a second to who asks for everything."""
     began = time.time()
     options = ("--init", "--health-cmd", "true", "--health-interval", "0.2s", "--health-retries", "1")
@@ -161,7 +161,7 @@ async def test_the_engine_sends_what_was_asked_for_and_no_more(engine: Engine) -
         ]
 
 
-async def test_an_engine_that_restarts_is_found_again_with_what_it_started(engine: Engine) -> None:
+async def test_a_restarted_engine_is_found_again_with_its_containers(engine: Engine) -> None:
     await asyncio.to_thread(engine.run, "web-1", "--init", "--restart", "always", labels=WEB)
     await asyncio.to_thread(engine.run, "web-2", "--init", labels=WEB)
     source = DockerSource(engine.url, RULES)
@@ -174,7 +174,7 @@ async def test_an_engine_that_restarts_is_found_again_with_what_it_started(engin
         await trouble(source, None)
 
 
-async def test_while_the_engine_is_gone_the_last_list_stays_and_who_was_healthy_stays_so(engine: Engine) -> None:
+async def test_while_the_engine_is_stopped_the_last_list_and_health_stay(engine: Engine) -> None:
     """With --live-restore containers outlive the engine, which counts their health anew when it comes back."""
     options = ("--init", "--health-cmd", "true", "--health-interval", "2s")
     source = DockerSource(engine.url, RULES)
@@ -199,14 +199,14 @@ async def test_while_the_engine_is_gone_the_last_list_stays_and_who_was_healthy_
             await asyncio.to_thread(engine.start)
 
 
-async def test_a_socket_that_is_not_there_says_what_to_do() -> None:
+async def test_a_missing_socket_is_reported_with_a_remedy() -> None:
     source = DockerSource("unix:///nonexistent/docker.sock", RULES)
     async with watching(source) as seen:
         await trouble(source, "unix:///nonexistent/docker.sock: it does not answer; start it")
         assert seen.lists == 0, "nothing is not an empty list"
 
 
-async def test_a_socket_that_vanishes_and_comes_back(engine: Engine, tmp_path: Path) -> None:
+async def test_a_socket_that_is_removed_and_returns(engine: Engine, tmp_path: Path) -> None:
     socket = tmp_path / "docker.sock"
     await asyncio.to_thread(engine.run, "web-1", "--init", "--restart", "always", labels=WEB)
     source = DockerSource(f"unix://{socket}", RULES)
@@ -225,7 +225,7 @@ async def test_a_socket_that_vanishes_and_comes_back(engine: Engine, tmp_path: P
         await trouble(source, None)
 
 
-async def test_an_engine_that_hangs_is_told(engine: Engine) -> None:
+async def test_a_hanging_engine_is_reported(engine: Engine) -> None:
     """Stopped in its tracks the engine still has its socket; only lists that do not come tell of it."""
     source = DockerSource(engine.url, RULES, relist=0.3, answer=1.0)
     async with watching(source) as seen:

@@ -1,4 +1,4 @@
-"""Running our program, and the clients that users have, as processes of their own."""
+"""Running our program, and clients that users have, as separate processes."""
 
 import asyncio
 import json

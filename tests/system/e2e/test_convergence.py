@@ -1,4 +1,4 @@
-"""Several workers' control loops on a real etcd: a burst of changes ends with one table on all of them."""
+"""Control loops of several workers on a real etcd: a burst of changes converges to one table."""
 
 import asyncio
 import random
@@ -73,9 +73,7 @@ async def expected(worker: FakeWorker) -> str:
     return plan_digest(make_plan(seen, seen.health))
 
 
-async def test_a_burst_of_verdicts_ends_with_one_table_everywhere(
-    server: EtcdServer, placed: list[list[Instance]]
-) -> None:
+async def test_a_burst_of_verdicts_converges_to_one_table(server: EtcdServer, placed: list[list[Instance]]) -> None:
     async with cluster(server.fresh(), placed) as workers:
         revision = (await workers[0].store.read()).revision
         passes = sum(worker.loop.stats.passes for worker in workers)
@@ -92,7 +90,7 @@ async def test_a_burst_of_verdicts_ends_with_one_table_everywhere(
         assert {worker.loop.snapshots.digest() for worker in workers} == {await expected(workers[0])}
 
 
-async def test_changes_of_all_kinds_at_once_end_with_one_table_everywhere(
+async def test_simultaneous_changes_of_all_kinds_converge_to_one_table(
     server: EtcdServer, placed: list[list[Instance]]
 ) -> None:
     chance = random.Random(7)

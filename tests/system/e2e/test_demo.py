@@ -1,4 +1,4 @@
-"""The demo as a newcomer meets it: the printed lines work, an instance dies and is pruned, Ctrl-C ends it."""
+"""The demo for a new user: the printed commands work, a failed instance is removed, Ctrl-C ends it."""
 
 import os
 import re
@@ -37,7 +37,7 @@ async def printed_lines(demo: Program) -> list[str]:
 
 
 @pytest.mark.timeout(120)
-async def test_the_whole_story() -> None:
+async def test_the_demo_from_start_to_end() -> None:
     async with vipmesh("demo") as demo:
         arrow = await demo.line(r"(\S+)  ->  VIP (\S+), port (\d+)  ->  (\S+), (\S+)")
         name, vip, port, first, second = arrow.groups()

@@ -1,4 +1,4 @@
-"""`vipmesh run` on etcd: what the workers share, and a start, a status and a VIP that outlive the store."""
+"""`vipmesh run` on etcd: records shared by workers, and a start, a status and a VIP without the store."""
 
 import asyncio
 import json
@@ -82,7 +82,7 @@ async def test_endpoints_and_verdicts_of_another_worker_are_followed(
         assert await daemon.end() == 0
 
 
-async def test_a_worker_starts_while_the_store_is_away_and_its_vip_stays(
+async def test_a_worker_starts_while_the_store_is_unreachable_and_keeps_its_vip(
     server: EtcdServer, settings: Path, tmp_path: Path
 ) -> None:
     admin = f"unix://{tmp_path}/run/admin.sock"

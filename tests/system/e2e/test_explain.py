@@ -74,7 +74,7 @@ def settled(explanation: dict[str, Any]) -> bool:
     )
 
 
-async def test_from_a_name_to_the_endpoint_that_serves_and_the_one_that_does_not(settings: Path) -> None:
+async def test_explain_of_a_name_shows_serving_and_failing_endpoints(settings: Path) -> None:
     port = int(settings.with_name("compose.yaml").read_text().partition("127.0.0.21:")[2].partition('"')[0])
     async with await asyncio.start_server(answer, "127.0.0.21", port), vipmesh("run", "-c", str(settings)) as daemon:
         await daemon.line("data plane userspace")

@@ -1,4 +1,4 @@
-"""The log of a real daemon, for programs: every line is one of its format, and the password is in none."""
+"""The log of a real daemon in machine-readable formats: every line is valid, and none has the password."""
 
 import json
 import re
@@ -34,7 +34,7 @@ COMPOSE = 'services: {web: {labels: {mesh.routing.port_80: "*.test"}, x-endpoint
 
 
 @pytest.mark.parametrize("shape", ["json", "logfmt"])
-async def test_lines_for_programs(shape: str, tmp_path: Path) -> None:
+async def test_machine_readable_log_lines(shape: str, tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(COMPOSE)
     settings = tmp_path / "vipmesh.toml"
     settings.write_text(SETTINGS.format(path=tmp_path, dns=free_port(), upstream=free_port(), format=shape))

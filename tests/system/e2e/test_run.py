@@ -1,4 +1,4 @@
-"""`vipmesh run`: VIPs that survive kill -9, reload, refusals at the start, and what `status` and `check` say."""
+"""`vipmesh run`: VIPs that survive kill -9, reload, refusals at the start, `status` and `check`."""
 
 import asyncio
 import os
@@ -120,7 +120,7 @@ async def test_a_pool_that_overlaps_a_route_is_refused(configured: Callable[...,
     assert "choose a network" in output
 
 
-async def test_status_without_a_daemon_says_how_to_start_one(tmp_path: Path) -> None:
+async def test_status_without_a_daemon_has_a_remedy(tmp_path: Path) -> None:
     code, output = await call(*VIPMESH, "status", "--admin", f"unix://{tmp_path}/none.sock")
     assert code == 1
     assert "no daemon answers" in output
@@ -136,7 +136,7 @@ async def test_a_wrong_setting_ends_the_start_with_every_problem(tmp_path: Path)
     assert "did you mean [dns] listen?" in output
 
 
-async def test_an_address_that_is_taken_is_named(configured: Callable[..., Path]) -> None:
+async def test_an_address_in_use_is_named(configured: Callable[..., Path]) -> None:
     port = free_port()
     settings = configured()
     server = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", port)
@@ -148,7 +148,7 @@ async def test_an_address_that_is_taken_is_named(configured: Callable[..., Path]
     assert "Traceback" not in output
 
 
-async def test_check_reports_and_decides(tmp_path: Path) -> None:
+async def test_check_reports_problems_and_sets_the_exit_status(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(
         "server:\n  image: test_service\n  labels:\n    aliyun.routing.port_80: restserver.local\n"

@@ -1,4 +1,4 @@
-"""The whole daemon while its own way to the endpoints is cut: nobody is taken out of traffic for it."""
+"""The whole daemon while its path to the endpoints is cut: no service loses its endpoints."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -102,7 +102,7 @@ def unhealthy(shown: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("end", ["the worker's: unreachable", "the other: silence"])
-async def test_no_service_loses_its_last_half(
+async def test_every_service_keeps_half_of_its_endpoints(
     away: Namespace, servers: dict[str, asyncio.Server], settings: Path, tmp_path: Path, end: str
 ) -> None:
     there = run_ip if end.startswith("the worker") else away.ip

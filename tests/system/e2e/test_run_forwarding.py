@@ -1,4 +1,4 @@
-"""`vipmesh run` as the name server of a host: other names, domains with servers of their own, and what stays here."""
+"""`vipmesh run` as the name server of a host: other names, domains with their own servers, and own names."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.meshdns.upstream import address, upstream
 from tests.system.e2e.programs import call, free_port, vipmesh
 
 
-async def test_settings_decide_who_is_asked_and_own_names_stay(tmp_path: Path) -> None:
+async def test_settings_choose_the_upstreams_and_own_names_are_never_forwarded(tmp_path: Path) -> None:
     port = free_port()
     async with upstream(address("192.0.2.1", 60)) as rest, upstream(address("10.1.1.9", 60)) as corp:
         settings = tmp_path / "vipmesh.toml"
@@ -45,7 +45,7 @@ async def test_settings_decide_who_is_asked_and_own_names_stay(tmp_path: Path) -
         assert corp.names() == {"dc1.corp.test."}
 
 
-async def test_who_is_not_allowed_is_refused_and_a_slip_is_told(tmp_path: Path) -> None:
+async def test_clients_outside_the_acl_are_refused_and_mistakes_are_reported(tmp_path: Path) -> None:
     port = free_port()
     settings = tmp_path / "vipmesh.toml"
     text = f"""

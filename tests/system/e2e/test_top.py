@@ -1,4 +1,4 @@
-"""`vipmesh top` on a terminal, for programs, and when the daemon goes."""
+"""`vipmesh top` on a terminal, for programs, and when the daemon stops."""
 
 import asyncio
 import fcntl
@@ -26,7 +26,7 @@ def admin(tmp_path: Path) -> str:
     return f"unix://{tmp_path}/admin.sock"
 
 
-async def test_on_a_terminal_it_fills_the_screen_and_leaves_it_as_it_was(admin: str, tmp_path: Path) -> None:
+async def test_on_a_terminal_it_fills_the_screen_and_restores_it(admin: str, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, 80, 0, 0))
     async with AsyncExitStack() as stack:
@@ -58,7 +58,7 @@ def _end(process: asyncio.subprocess.Process) -> None:
         process.kill()
 
 
-async def test_programs_get_an_object_a_line(admin: str, tmp_path: Path) -> None:
+async def test_programs_get_one_object_per_line(admin: str, tmp_path: Path) -> None:
     async with serving(socket_of(tmp_path)):
         code, text = await call(*VIPMESH, "top", "--json", "--count", "2", "--admin", admin)
     moments = [json.loads(line) for line in text.splitlines()]
@@ -76,7 +76,7 @@ async def test_without_a_terminal_it_is_plain_text(admin: str, tmp_path: Path) -
     assert "more lines" not in text
 
 
-async def test_a_daemon_that_goes_is_told(admin: str, tmp_path: Path) -> None:
+async def test_a_stopped_daemon_is_reported(admin: str, tmp_path: Path) -> None:
     async with asyncio.TaskGroup() as tasks, serving(socket_of(tmp_path)) as api:
         following = tasks.create_task(call(*VIPMESH, "top", "--admin", admin))
         await eventually(lambda: asyncio.sleep(0, api.feed.watching), bool)

@@ -1,4 +1,4 @@
-"""The verbs as programs use them: one JSON document whatever happens, exit statuses, and a quick start."""
+"""The verbs for programs: one JSON document in every case, exit statuses, and a quick start."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[None]:
         yield
 
 
-async def test_status_starts_without_the_heavy_parts(admin: str, tmp_path: Path) -> None:
+async def test_status_imports_no_heavy_modules(admin: str, tmp_path: Path) -> None:
     script = (
         "import sys; from mesh.cli.main import main; "
         f"code = main(['status', '--admin', {admin!r}]); "
@@ -63,7 +63,7 @@ async def test_status_starts_without_the_heavy_parts(admin: str, tmp_path: Path)
     assert output.endswith("\n0 []\n")
 
 
-async def test_the_text_of_status_is_the_daemons_own(admin: str, tmp_path: Path) -> None:
+async def test_the_text_of_status_comes_from_the_daemon(admin: str, tmp_path: Path) -> None:
     async with daemon(tmp_path):
         code, text = await call(*VIPMESH, "status", "--admin", admin)
         _, value = await answered("status", "--admin", admin)
@@ -74,7 +74,7 @@ async def test_the_text_of_status_is_the_daemons_own(admin: str, tmp_path: Path)
     )
 
 
-async def test_what_is_done_and_what_is_refused(admin: str, tmp_path: Path) -> None:
+async def test_accepted_and_refused_actions(admin: str, tmp_path: Path) -> None:
     async with daemon(tmp_path):
         code, value = await answered("drain", "web-1", "--admin", admin)
         assert (code, msgspec.convert(value, ChangeDocument)) == (0, ChangeDocument("drain", ("demo/web-1",)))
@@ -93,7 +93,7 @@ async def test_without_a_daemon(verb: tuple[str, ...], admin: str) -> None:
     assert "start it with `vipmesh run`" in msgspec.convert(value, FailureDocument).error
 
 
-async def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
+async def test_invalid_settings(tmp_path: Path) -> None:
     settings = tmp_path / "vipmesh.toml"
     settings.write_text("[dns]\nttl = 0\nlissten = 1\n")
     code, value = await answered("status", "-c", str(settings))
@@ -112,7 +112,7 @@ async def test_check(tmp_path: Path) -> None:
     assert checked.problems[0].label == "mesh.routing.port_80"
 
 
-async def test_teardown_where_nothing_is(tmp_path: Path) -> None:
+async def test_teardown_of_an_empty_host(tmp_path: Path) -> None:
     settings = tmp_path / "vipmesh.toml"
     settings.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/store.db"\n')
     code, output = await call(

@@ -1,4 +1,4 @@
-"""Tests on real IPVS. Each runs in network namespaces of its own: the host's tables are never seen nor touched."""
+"""Tests on real IPVS. Each runs in network namespaces of its own and never reads or changes the host's tables."""
 
 import os
 from collections.abc import Iterator

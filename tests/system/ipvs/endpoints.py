@@ -1,4 +1,4 @@
-"""The lab with more places for an endpoint, all of which tell a client at which address they see it:
+"""The lab with more places for an endpoint, each of which reports the client address that it sees:
 
     client 10.1.0.2 -- 10.1.0.1 worker 10.2.0.254 -- bridge -- a 10.2.0.1, b 10.2.0.2: default route by the worker
                                 |                          `-- shut 10.2.0.3: no default route

@@ -1,4 +1,4 @@
-"""What every data plane must do, asked of real IPVS in a kernel."""
+"""The data plane contract on real IPVS."""
 
 from collections.abc import AsyncIterator
 from ipaddress import ip_network

@@ -1,4 +1,4 @@
-"""The whole daemon on real IPVS: from a compose file to a client's connection, and a restart that nobody notices."""
+"""The whole daemon on real IPVS: from a compose file to a connection, and a restart without interruption."""
 
 import asyncio
 import signal
@@ -68,7 +68,7 @@ async def servers(lab: Lab) -> AsyncIterator[Servers]:
         yield servers
 
 
-async def test_from_labels_to_a_connection_and_a_restart_that_costs_nothing(
+async def test_from_labels_to_a_connection_that_survives_a_restart(
     lab: Lab, servers: Servers, settings: Path, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
@@ -171,7 +171,7 @@ def is_complete(table: str) -> bool:
     return (table.count("-A "), table.count("-a ")) == (3, 6)
 
 
-async def test_what_somebody_breaks_is_mended_and_told(
+async def test_outside_changes_are_repaired_and_reported(
     lab: Lab, servers: Servers, settings: Path, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):

@@ -1,4 +1,4 @@
-"""What happens to connections when their real server leaves, on real IPVS."""
+"""Connections of a removed real server, on real IPVS."""
 
 import asyncio
 import socket
@@ -10,12 +10,13 @@ from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.drain import drain_removed
 from mesh.model.service import Transport
 from mesh.model.table import RealServer, Table, VirtualKey, VirtualServer
+from tests.builders import WEB_KEY
 from tests.system.ipvs.lab import BACKENDS, PATIENCE, Client, Lab, Servers, ask_tcp, name_in
-from tests.system.ipvs.test_traffic import WEB, Worker
+from tests.system.ipvs.test_traffic import Worker
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
 
-NAMES = VirtualKey(WEB.address, 53, Transport.UDP)
+NAMES = VirtualKey(WEB_KEY.address, 53, Transport.UDP)
 A, B = BACKENDS["a"], BACKENDS["b"]
 
 
@@ -35,40 +36,40 @@ async def worker(lab: Lab) -> AsyncIterator[Worker]:
     await worker.close()
 
 
-async def test_a_drained_real_server_finishes_its_connections_and_goes_with_the_last(lab: Lab, worker: Worker) -> None:
-    await worker.want(behind(WEB, a=0, b=1))
+async def test_a_drained_real_server_is_removed_with_its_last_connection(lab: Lab, worker: Worker) -> None:
+    await worker.want(behind(WEB_KEY, a=0, b=1))
     established = Client(lab)
-    await established.connect(WEB)
+    await established.connect(WEB_KEY)
     assert await established.echo() == "b"
 
     async def step(now: float) -> Table:
         observed, counts = await worker.plane.read(), await worker.plane.connections()
-        wanted = behind(WEB, a=1)
-        drained = drain_removed(observed, wanted, failed=(), connections=counts, since={(WEB, B): 0.0}, now=now)
+        wanted = behind(WEB_KEY, a=1)
+        drained = drain_removed(observed, wanted, failed=(), connections=counts, since={(WEB_KEY, B): 0.0}, now=now)
         assert not await worker.plane.apply(diff_tables(observed, drained.table))
         return await worker.plane.read()
 
-    assert await step(0.0) == behind(WEB, a=1, b=0)
-    assert [await ask_tcp(lab, WEB) for _ in range(3)] == ["a"] * 3
+    assert await step(0.0) == behind(WEB_KEY, a=1, b=0)
+    assert [await ask_tcp(lab, WEB_KEY) for _ in range(3)] == ["a"] * 3
     assert await established.echo() == "b"
     await established.close()
     async with asyncio.timeout(PATIENCE):
-        while await step(1.0) != behind(WEB, a=1):
+        while await step(1.0) != behind(WEB_KEY, a=1):
             await asyncio.sleep(0.1)  # the end is on the wire; nothing tells when the kernel has counted it
 
 
-async def test_a_connection_to_one_that_was_deleted_is_reset_and_does_not_hang(lab: Lab, worker: Worker) -> None:
-    await worker.want(behind(WEB, a=0, b=1))
+async def test_a_connection_to_a_deleted_real_server_is_reset_and_does_not_hang(lab: Lab, worker: Worker) -> None:
+    await worker.want(behind(WEB_KEY, a=0, b=1))
     established = Client(lab)
-    await established.connect(WEB)
+    await established.connect(WEB_KEY)
     assert await established.echo() == "b"
-    await worker.want(behind(WEB, a=1))
+    await worker.want(behind(WEB_KEY, a=1))
     with pytest.raises(ConnectionError):
         await _speak_on(established)
     await established.close()
 
 
-async def test_a_client_of_udp_moves_on_although_it_keeps_its_port(lab: Lab, worker: Worker) -> None:
+async def test_a_udp_client_moves_to_another_server_with_the_same_source_port(lab: Lab, worker: Worker) -> None:
     await worker.want(behind(NAMES, a=0, b=1))
     loop = asyncio.get_running_loop()
     with lab.client(socket.SOCK_DGRAM) as client:

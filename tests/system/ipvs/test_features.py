@@ -1,4 +1,4 @@
-"""What IPVS offers beside masquerading TCP and UDP over IPv4: each setting seen to do something to real connections."""
+"""Features of IPVS beyond masquerading of TCP and UDP over IPv4, each with its effect on real connections."""
 
 import asyncio
 import socket
@@ -89,7 +89,9 @@ async def test_sctp(lab: Lab, plane: IpvsDataPlane) -> None:
 
 
 @pytest.mark.parametrize("forwarding", [Forwarding.DIRECT, Forwarding.TUNNEL])
-async def test_endpoints_that_answer_past_the_worker(lab: Lab, plane: IpvsDataPlane, forwarding: Forwarding) -> None:
+async def test_endpoints_that_reply_directly_to_the_client(
+    lab: Lab, plane: IpvsDataPlane, forwarding: Forwarding
+) -> None:
     lab.join_client_to_bridge()
     for name in BACKENDS:
         if forwarding is Forwarding.TUNNEL:
@@ -107,7 +109,7 @@ async def test_endpoints_that_answer_past_the_worker(lab: Lab, plane: IpvsDataPl
             await ask_tcp(lab, WEB)  # nobody rewrote the destination, so now it is nobody's
 
 
-async def test_a_full_endpoint_gets_no_more(lab: Lab, plane: IpvsDataPlane) -> None:
+async def test_a_full_endpoint_gets_no_new_connection(lab: Lab, plane: IpvsDataPlane) -> None:
     await want(plane, WEB, VirtualServer(Scheduler.RR, 0, {A: RealServer(1, upper_threshold=1)}))
     first = Client(lab)
     await first.connect(WEB)

@@ -1,4 +1,4 @@
-"""Another driver at the next start: established connections go on, and what the former data plane left goes."""
+"""Another data plane after a restart: connections continue, and state of the former one is removed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +65,7 @@ def carries(shown: dict[str, Any]) -> bool:
         pytest.param("ipvs", "nftables", lambda: "10.112.0.9" in servers_in_ipvs(), id="from IPVS to nftables"),
     ],
 )
-async def test_the_next_start_takes_over(
+async def test_the_next_start_takes_over_from_the_former_data_plane(
     lab: Lab, tmp_path: Path, former: str, then: str, left: Callable[[], bool]
 ) -> None:
     (tmp_path / "compose.yaml").write_text(COMPOSE)

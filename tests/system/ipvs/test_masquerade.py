@@ -1,10 +1,9 @@
-"""Source NAT on real IPVS: each of its three cases works with its rule and not without; nobody else is rewritten."""
+"""Source NAT on real IPVS: each of its three cases works only with its rule, and no other traffic is rewritten."""
 
 import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -16,12 +15,12 @@ from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
 from mesh.model.service import Forwarding, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
+from tests.builders import POOL
 from tests.netns import run_command
 from tests.system.ipvs.lab import BACKENDS, PATIENCE, PORT, Lab
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
 
-POOL = ip_network("10.112.0.0/16")
 WEB = VirtualKey("10.112.0.7", PORT, Transport.TCP)
 OWN = "10.1.0.1"
 PUBLISHED = VirtualKey(OWN, 30080, Transport.TCP)
@@ -103,14 +102,14 @@ def delete_rules(comment: str) -> None:
         run_command("nft", "delete", "rule", "ip", "vipmesh", "translated", "handle", str(handle))
 
 
-async def test_a_client_elsewhere_and_a_container_here_keep_the_clients_address(lab: Lab, worker: Worker) -> None:
+async def test_a_remote_client_of_a_local_container_keeps_its_address(lab: Lab, worker: Worker) -> None:
     await worker.serve(BACKENDS["a"])
     assert await seen_from(lab.client(), WEB) == CLIENT
     assert await seen_from(lab.client(), PUBLISHED) == CLIENT
 
 
 @pytest.mark.parametrize("key", [WEB, PUBLISHED], ids=["VIP", "published port"])
-async def test_an_endpoint_elsewhere_needs_its_rule(lab: Lab, worker: Worker, key: VirtualKey) -> None:
+async def test_a_remote_endpoint_needs_its_rule(lab: Lab, worker: Worker, key: VirtualKey) -> None:
     backend = lab.add_elsewhere()
     peers = Peers(lab)
     await peers.start("c")
@@ -126,7 +125,7 @@ async def test_an_endpoint_elsewhere_needs_its_rule(lab: Lab, worker: Worker, ke
 
 
 @pytest.mark.parametrize("to", ["a", "b"], ids=["to itself", "to its neighbour"])
-async def test_a_container_that_asks_the_vip_needs_its_rule(lab: Lab, worker: Worker, to: str) -> None:
+async def test_a_container_as_client_of_the_vip_needs_its_rule(lab: Lab, worker: Worker, to: str) -> None:
     await worker.serve(BACKENDS[to])
     assert await seen_from(lab.on_backend_socket("a"), WEB) == BRIDGE
 

@@ -1,4 +1,4 @@
-"""The driver against real IPVS tables; ipvsadm(8) and ip(8) are the witnesses."""
+"""The IPVS data plane against real tables, checked by ipvsadm(8) and ip(8)."""
 
 import logging
 import os
@@ -26,12 +26,11 @@ from mesh.dataplane.operations import (
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Scheduler, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
+from tests.builders import POOL, WEB_KEY
 from tests.netns import run_command, run_ip
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
 
-POOL = ip_network("10.112.0.0/16")
-WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 NAMES = VirtualKey("10.112.0.8", 53, Transport.UDP)
 GONE = VirtualKey("10.112.0.9", 80, Transport.TCP)
 PUBLISHED = VirtualKey("10.1.0.1", 30080, Transport.TCP)
@@ -57,14 +56,14 @@ async def plane(interface: MeshInterface) -> AsyncIterator[IpvsDataPlane]:
     await plane.close()
 
 
-async def test_ipvsadm_sees_what_was_wanted(plane: IpvsDataPlane) -> None:
+async def test_ipvsadm_lists_the_programmed_table(plane: IpvsDataPlane) -> None:
     wanted = Table(
         {
-            WEB: VirtualServer(Scheduler.WRR, 0, {B1: RealServer(3), B2: RealServer(0)}),
+            WEB_KEY: VirtualServer(Scheduler.WRR, 0, {B1: RealServer(3), B2: RealServer(0)}),
             NAMES: VirtualServer(Scheduler.SH, 300, {RealKey("10.2.0.1", 53): RealServer(1000)}),
             PUBLISHED: VirtualServer(Scheduler.WLC, 0, {B1: RealServer(1)}),
         },
-        frozenset({WEB.address, NAMES.address}),
+        frozenset({WEB_KEY.address, NAMES.address}),
     )
 
     assert await plane.apply(diff_tables(await plane.read(), wanted)) == []
@@ -101,7 +100,7 @@ async def test_ipv6_is_programmed_alike(interface: MeshInterface) -> None:
     await plane.close()
 
 
-async def test_what_belongs_to_others_is_neither_shown_nor_touched(plane: IpvsDataPlane) -> None:
+async def test_foreign_virtual_servers_are_neither_read_nor_changed(plane: IpvsDataPlane) -> None:
     run_command("ipvsadm", "-A", "-t", "192.0.2.1:80", "-s", "lc")
     run_command("ipvsadm", "-a", "-t", "192.0.2.1:80", "-r", "10.2.0.9:80", "-g")
     run_command("ipvsadm", "-A", "-f", "77", "-s", "rr")
@@ -109,37 +108,37 @@ async def test_what_belongs_to_others_is_neither_shown_nor_touched(plane: IpvsDa
 
     assert await plane.read() == Table()
     refused: list[Operation] = [DeleteVirtualServer(VirtualKey("192.0.2.1", 80, Transport.TCP)), BindVip("192.0.2.1")]
-    failures = await plane.apply([*refused, AddVirtualServer(WEB, Scheduler.RR, 0), DeleteVirtualServer(WEB)])
+    failures = await plane.apply([*refused, AddVirtualServer(WEB_KEY, Scheduler.RR, 0), DeleteVirtualServer(WEB_KEY)])
 
     assert [failure.operation for failure in failures] == refused
     assert all("outside the VIP pool 10.112.0.0/16" in failure.reason.text for failure in failures)
     assert saved() == foreign
 
 
-async def test_vips_come_and_go_in_order_with_the_rest(plane: IpvsDataPlane) -> None:
+async def test_vips_are_bound_and_unbound_in_order_with_other_operations(plane: IpvsDataPlane) -> None:
     run_ip("link add other type bridge", "address add 10.112.200.1/32 dev other")
 
-    assert await plane.apply([AddVirtualServer(WEB, Scheduler.RR, 0), BindVip(WEB.address)]) == []
-    assert (await plane.read()).vips == {WEB.address}
-    assert f"{WEB.address}/32" in run_command("ip", "address", "show", "mesh0")
+    assert await plane.apply([AddVirtualServer(WEB_KEY, Scheduler.RR, 0), BindVip(WEB_KEY.address)]) == []
+    assert (await plane.read()).vips == {WEB_KEY.address}
+    assert f"{WEB_KEY.address}/32" in run_command("ip", "address", "show", "mesh0")
 
-    assert await plane.apply([UnbindVip(WEB.address), DeleteVirtualServer(WEB)]) == []
+    assert await plane.apply([UnbindVip(WEB_KEY.address), DeleteVirtualServer(WEB_KEY)]) == []
     assert await plane.read() == Table()
-    assert WEB.address not in run_command("ip", "address")
+    assert WEB_KEY.address not in run_command("ip", "address")
 
 
-async def test_each_failure_is_of_its_operation_and_the_others_are_done(plane: IpvsDataPlane) -> None:
+async def test_each_failure_belongs_to_its_operation_and_the_others_succeed(plane: IpvsDataPlane) -> None:
     unknown = cast(Scheduler, "nosuch")
     broadcast = RealKey("255.255.255.255", 80)
     operations: list[Operation] = [
         AddVirtualServer(GONE, unknown, 0),
         AddRealServer(GONE, B1, RealServer(1)),
-        AddVirtualServer(WEB, Scheduler.RR, 0),
-        AddRealServer(WEB, broadcast, RealServer(1)),
-        AddRealServer(WEB, B1, RealServer(1)),
-        EditRealServer(WEB, B2, RealServer(1)),
+        AddVirtualServer(WEB_KEY, Scheduler.RR, 0),
+        AddRealServer(WEB_KEY, broadcast, RealServer(1)),
+        AddRealServer(WEB_KEY, B1, RealServer(1)),
+        EditRealServer(WEB_KEY, B2, RealServer(1)),
         EditVirtualServer(NAMES, Scheduler.RR, 0),
-        BindVip(WEB.address),
+        BindVip(WEB_KEY.address),
     ]
 
     failures = await plane.apply(operations)
@@ -158,22 +157,22 @@ async def test_each_failure_is_of_its_operation_and_the_others_are_done(plane: I
     ):
         assert words in failure.reason.text
     assert await plane.read() == Table(
-        {WEB: VirtualServer(Scheduler.RR, 0, {B1: RealServer(1)})}, frozenset({WEB.address})
+        {WEB_KEY: VirtualServer(Scheduler.RR, 0, {B1: RealServer(1)})}, frozenset({WEB_KEY.address})
     )
 
 
-async def test_adding_what_is_there_and_deleting_what_is_not_is_done(plane: IpvsDataPlane) -> None:
+async def test_adding_existing_and_deleting_missing_entries_succeeds(plane: IpvsDataPlane) -> None:
     add: list[Operation] = [
-        AddVirtualServer(WEB, Scheduler.RR, 0),
-        AddRealServer(WEB, B1, RealServer(1)),
-        BindVip(WEB.address),
+        AddVirtualServer(WEB_KEY, Scheduler.RR, 0),
+        AddRealServer(WEB_KEY, B1, RealServer(1)),
+        BindVip(WEB_KEY.address),
     ]
-    remove: list[Operation] = [UnbindVip(WEB.address), DeleteRealServer(WEB, B1), DeleteVirtualServer(WEB)]
+    remove: list[Operation] = [UnbindVip(WEB_KEY.address), DeleteRealServer(WEB_KEY, B1), DeleteVirtualServer(WEB_KEY)]
 
     assert await plane.apply(add + add) == []
     assert saved() == ["-A -t 10.112.0.7:80 -s rr", "-a -t 10.112.0.7:80 -r 10.2.0.1:8080 -m -w 1"]
 
-    other: list[Operation] = [AddVirtualServer(WEB, Scheduler.WLC, 60), AddRealServer(WEB, B1, RealServer(5))]
+    other: list[Operation] = [AddVirtualServer(WEB_KEY, Scheduler.WLC, 60), AddRealServer(WEB_KEY, B1, RealServer(5))]
     assert await plane.apply(other) == []
     assert saved() == ["-A -t 10.112.0.7:80 -s wlc -p 60", "-a -t 10.112.0.7:80 -r 10.2.0.1:8080 -m -w 5"]
 
@@ -181,15 +180,18 @@ async def test_adding_what_is_there_and_deleting_what_is_not_is_done(plane: Ipvs
     assert saved() == []
 
 
-async def test_what_somebody_set_otherwise_is_set_right(plane: IpvsDataPlane) -> None:
+async def test_settings_changed_outside_are_corrected(plane: IpvsDataPlane) -> None:
     same_port = RealKey("10.2.0.1", 80)  # all that ipvsadm lets one tunnel to
-    wanted = Table({WEB: VirtualServer(Scheduler.WRR, 0, {same_port: RealServer(1)})})
+    wanted = Table({WEB_KEY: VirtualServer(Scheduler.WRR, 0, {same_port: RealServer(1)})})
     await plane.apply(diff_tables(Table(), wanted))
     run_command("ipvsadm", "-E", "-t", "10.112.0.7:80", "-s", "lblc")
     run_command("ipvsadm", "-e", "-t", "10.112.0.7:80", "-r", "10.2.0.1:80", "-i", "-w", "1")
 
     operations = diff_tables(await plane.read(), wanted)
-    assert operations == (EditVirtualServer(WEB, Scheduler.WRR, 0), EditRealServer(WEB, same_port, RealServer(1)))
+    assert operations == (
+        EditVirtualServer(WEB_KEY, Scheduler.WRR, 0),
+        EditRealServer(WEB_KEY, same_port, RealServer(1)),
+    )
     assert await plane.apply(operations) == []
 
     assert await plane.read() == wanted
@@ -231,14 +233,14 @@ def test_thousands_of_real_servers_under_uvloop(network: None) -> None:
     assert uvloop.run(main()) == (wanted, Table())
 
 
-async def test_it_is_available_to_root_alone(plane: IpvsDataPlane) -> None:
+async def test_it_is_available_only_to_root(plane: IpvsDataPlane) -> None:
     assert await unavailable_reason() is None
 
     os.seteuid(65534)
     try:
         reason = await unavailable_reason()
         with pytest.raises(DataPlaneError, match="CAP_NET_ADMIN"):
-            await plane.apply([AddVirtualServer(WEB, Scheduler.RR, 0)])
+            await plane.apply([AddVirtualServer(WEB_KEY, Scheduler.RR, 0)])
     finally:
         os.seteuid(0)
 
@@ -250,9 +252,9 @@ async def test_it_is_available_to_root_alone(plane: IpvsDataPlane) -> None:
 async def test_a_vip_that_the_kernel_refuses_is_a_failure(plane: IpvsDataPlane) -> None:
     os.seteuid(65534)
     try:
-        (failure,) = await plane.apply([BindVip(WEB.address)])
+        (failure,) = await plane.apply([BindVip(WEB_KEY.address)])
     finally:
         os.seteuid(0)
 
-    assert failure.operation == BindVip(WEB.address)
+    assert failure.operation == BindVip(WEB_KEY.address)
     assert "CAP_NET_ADMIN" in failure.reason.text

@@ -1,22 +1,19 @@
-"""Real connections through real IPVS, beyond what the contract asks of every data plane."""
+"""Real connections through real IPVS, beyond the common contract."""
 
 import errno
 from collections.abc import AsyncIterator
-from ipaddress import ip_network
 
 import pytest
 
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
-from mesh.model.service import Scheduler, Transport
-from mesh.model.table import RealServer, Table, VirtualKey, VirtualServer
+from mesh.model.service import Scheduler
+from mesh.model.table import RealServer, Table, VirtualServer
+from tests.builders import POOL, WEB_KEY
 from tests.system.ipvs.lab import BACKENDS, Client, Lab, Servers, ask_tcp
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
-
-POOL = ip_network("10.112.0.0/16")
-WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 
 
 class Worker:
@@ -40,8 +37,8 @@ class Worker:
 def web(scheduler: Scheduler = Scheduler.RR, persistence: int = 0) -> Table:
     """The web VIP before both backends."""
     return Table(
-        {WEB: VirtualServer(scheduler, persistence, dict.fromkeys(BACKENDS.values(), RealServer(1)))},
-        frozenset({WEB.address}),
+        {WEB_KEY: VirtualServer(scheduler, persistence, dict.fromkeys(BACKENDS.values(), RealServer(1)))},
+        frozenset({WEB_KEY.address}),
     )
 
 
@@ -55,10 +52,10 @@ async def worker(lab: Lab) -> AsyncIterator[Worker]:
     await worker.close()
 
 
-async def test_a_restarted_daemon_adopts_what_is_there(lab: Lab, worker: Worker) -> None:
+async def test_a_restarted_daemon_adopts_the_existing_table(lab: Lab, worker: Worker) -> None:
     established = Client(lab)
     await worker.want(web())
-    await established.connect(WEB)
+    await established.connect(WEB_KEY)
     served_by = await established.echo()
     await worker.close()
     assert await established.echo() == served_by  # while no daemon runs
@@ -75,7 +72,7 @@ async def test_a_restarted_daemon_adopts_what_is_there(lab: Lab, worker: Worker)
 async def test_a_change_of_scheduler_keeps_connections(lab: Lab, worker: Worker) -> None:
     established = Client(lab)
     await worker.want(web(Scheduler.RR))
-    await established.connect(WEB)
+    await established.connect(WEB_KEY)
     served_by = await established.echo()
 
     await worker.want(web(Scheduler.WRR, 60))
@@ -86,10 +83,10 @@ async def test_a_change_of_scheduler_keeps_connections(lab: Lab, worker: Worker)
 
 async def test_persistence_keeps_a_client_with_its_server(lab: Lab, worker: Worker) -> None:
     await worker.want(web(persistence=300))
-    assert len({await ask_tcp(lab, WEB) for _ in range(4)}) == 1
+    assert len({await ask_tcp(lab, WEB_KEY) for _ in range(4)}) == 1
 
     await worker.want(web(persistence=0))
-    assert len({await ask_tcp(lab, WEB) for _ in range(4)}) == 2
+    assert len({await ask_tcp(lab, WEB_KEY) for _ in range(4)}) == 2
 
 
 async def test_without_the_vip_nothing_answers(lab: Lab, worker: Worker) -> None:
@@ -97,5 +94,5 @@ async def test_without_the_vip_nothing_answers(lab: Lab, worker: Worker) -> None
     await worker.want(Table())
 
     with pytest.raises(OSError, match="Connect call failed") as raised:
-        await ask_tcp(lab, WEB)
+        await ask_tcp(lab, WEB_KEY)
     assert raised.value.errno == errno.ENETUNREACH  # says the director, which knows no way to it any more

@@ -87,7 +87,7 @@ class TestEtcdDies:
                     assert await worker.resolve() == vip
                 await program.end(signal.SIGKILL)
                 async with third.running() as successor:
-                    await successor.line("starting with what was saved in")
+                    await successor.line("starting with the view saved in")
                     await eventually(third.status, lambda shown: bool(shown and shown["services"]))
                     assert await third.vip() == vip
                     assert await third.resolve() == vip

@@ -105,7 +105,7 @@ async def test_a_worker_starts_while_the_store_is_unreachable_and_keeps_its_vip(
         assert shown["services"][0]["vip"] == before
         await daemon.end(signal.SIGKILL)
     async with vipmesh("run", "-c", str(settings)) as daemon:
-        await daemon.line("starting with what was saved in")
+        await daemon.line("starting with the view saved in")
         assert await eventually(vip, lambda address: address is not None) == before
         assert str(view) in (await status(admin))["frozen"][0]
         await eventually(lambda: status(admin), lambda s: "Connection refused" in s["frozen"][0])

@@ -108,7 +108,7 @@ async def test_check(tmp_path: Path) -> None:
     checked = msgspec.convert(value, CheckDocument)
     assert (code, checked.errors, checked.warnings) == (1, 1, 1)
     assert checked.problems[0].where == f"{compose}:4"
-    assert checked.problems[0].remedy == "write every name in full, ; between them"
+    assert checked.problems[0].remedy == "write every name in full, separated by ;"
     assert checked.problems[0].label == "mesh.routing.port_80"
 
 

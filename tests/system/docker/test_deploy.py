@@ -88,7 +88,7 @@ async def test_drain_waits_for_connections_and_undrain_admits_new_ones(engine: E
         assert outcome.failures == []
         code, output = await call(*VIPMESH, "stop", "--admin", mesh.admin, "web-9")
         assert code == 1
-        assert "no container or endpoint 'web-9' runs on this worker; `vipmesh status` lists them" in output
+        assert "no container or endpoint 'web-9' runs on this worker; `vipmesh status` lists the endpoints" in output
 
 
 async def test_a_drain_survives_a_restart_of_the_daemon(engine: Engine, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     health_monitor = HealthMonitor(config.worker, parts.prober, config.probe_floor)
 
     def decide(seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
-        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish)
+        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish, policy=config.names)
 
     sync = ClusterSync(
         config.worker, parts.store, conditions, decide, listens=config.listens, answers=reachability.answers

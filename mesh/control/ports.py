@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass
 from typing import Protocol
 
+from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
 from mesh.model.claims import Claims
 from mesh.model.service import Address, EndpointKey
@@ -86,3 +87,5 @@ class WorkerConfig:
     """The address of the name server on the VIP interface; None if there is none."""
     listens: RealKey | None = None
     """The address of this worker's peer listener; None if it does not listen."""
+    names: NamePolicy = EVERY_NAME
+    """Which routing names services may have."""

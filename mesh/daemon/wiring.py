@@ -17,6 +17,7 @@ from mesh import __version__
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
+from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, Settings
 from mesh.control.assembly import LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
@@ -109,7 +110,7 @@ async def run_daemon(
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
         stack.push_async_callback(store.close)
-        context = LoopContext(ClusterState(settings.vip_pool))
+        context = LoopContext(ClusterState(settings.vip_pool, name_policy(settings)))
         published = PublishedPorts(context.cluster.claims, context.cluster.all_addresses)
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
@@ -361,4 +362,5 @@ def _worker_config(settings: Settings, resolver: Address | None, listens: RealKe
         resolver=resolver,
         listens=listens,
         probe_floor=settings.probes_floor,
+        names=name_policy(settings),
     )

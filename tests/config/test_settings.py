@@ -37,6 +37,7 @@ def test_the_defaults() -> None:
         dns_forward={},
         dns_allow=(),
         dns_outstanding=1024,
+        names_allow=("local", "internal", "test", "lan", "home.arpa"),
         probes_floor=50,
         source_compose_files=(),
         source_docker_socket=None,

@@ -14,6 +14,7 @@ from mesh.cluster.records.decode import (
     DaemonPresence,
     EndpointVerdict,
     NameClaim,
+    OlderNames,
     PortClaim,
     RecordFact,
     ServiceDeclaration,
@@ -29,7 +30,7 @@ from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service, Transport
 from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
-_ClaimFact: TypeAlias = ServiceVipClaim | VipHolderClaim | NameClaim | PortClaim
+_ClaimFact: TypeAlias = ServiceVipClaim | VipHolderClaim | NameClaim | OlderNames | PortClaim
 _EndpointOrder: TypeAlias = tuple[str, str]
 """The ID and worker of an endpoint: the order of endpoints in a view."""
 
@@ -226,6 +227,7 @@ class _ClaimRecords:
         self._owners: dict[Name, str] = {}
         self._ports: dict[tuple[Transport, int], tuple[Name, int]] = {}
         self._holders: dict[Address, Name] = {}
+        self._older_names: frozenset[Name] | None = None
 
     def take(self, claim: _ClaimFact) -> None:
         match claim:
@@ -237,6 +239,8 @@ class _ClaimRecords:
                 self._owners[name] = owner
             case PortClaim(port, leads_to):
                 self._ports[port] = leads_to
+            case OlderNames(names):
+                self._older_names = names
 
     def drop(self, claim: _ClaimFact) -> None:
         match claim:
@@ -248,9 +252,12 @@ class _ClaimRecords:
                 del self._owners[name]
             case PortClaim(port, _):
                 del self._ports[port]
+            case OlderNames():
+                self._older_names = None
 
     def claims(self, before: Claims) -> Claims:
-        now = Claims(dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders))
+        held = dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders)
+        now = Claims(*held, self._older_names)
         return before if now == before else now
 
 

@@ -379,6 +379,18 @@ class Settings:
             )
         }
     )
+    cluster_endpoint_networks: tuple[Network, ...] = field(
+        metadata={
+            "cluster.endpoint_networks": Setting(
+                values.parse_networks,
+                (),
+                'networks such as ["10.0.0.0/8"]',
+                "the only networks that endpoints of other workers may be in; loopback, link-local addresses, VIPs and "
+                "this host's own addresses are refused from other workers in any case, see [the cluster](cluster.md)",
+                unset="every network",
+            )
+        }
+    )
     admin_listen: str = field(
         metadata={
             "admin.listen": Setting(

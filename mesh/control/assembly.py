@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.cluster.claims import ClaimRequest, plan_claims
+from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.peer_monitor import PeerMonitor, Reachability
 from mesh.cluster.sync import ClusterSync
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
@@ -78,7 +79,13 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish, policy=config.names)
 
     sync = ClusterSync(
-        config.worker, parts.store, conditions, decide, listens=config.listens, answers=reachability.answers
+        config.worker,
+        parts.store,
+        conditions,
+        decide,
+        listens=config.listens,
+        answers=reachability.answers,
+        authority=EndpointAuthority(config.worker, config.pool, config.endpoint_networks),
     )
     sources = SourceWatcher(
         config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=sync.offer
@@ -122,7 +129,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "sources": sources.run,
-        "host": AddressWatcher(parts.host, cluster, events.wake.set).run,
+        "host": AddressWatcher(parts.host, cluster, sync.move, events.wake.set).run,
     }
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run

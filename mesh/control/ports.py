@@ -24,6 +24,10 @@ class HostNetwork(Protocol):
         """Yield the worker's addresses at once, and again after each change of its network."""
         ...
 
+    async def all_addresses(self) -> frozenset[Address]:
+        """Return every address at which others reach the host, also those on which nothing is published."""
+        ...
+
 
 class HostUpkeep(Protocol):
     """A host setting that the data plane depends on, such as kernel settings or source NAT."""
@@ -87,5 +91,7 @@ class WorkerConfig:
     """The address of the name server on the VIP interface; None if there is none."""
     listens: RealKey | None = None
     """The address of this worker's peer listener; None if it does not listen."""
+    endpoint_networks: tuple[Network, ...] = ()
+    """The only networks that endpoints of other workers may be in; empty for all."""
     names: NamePolicy = EVERY_NAME
     """Which routing names services may have."""

@@ -363,4 +363,5 @@ def _worker_config(settings: Settings, resolver: Address | None, listens: RealKe
         listens=listens,
         probe_floor=settings.probes_floor,
         names=name_policy(settings),
+        endpoint_networks=settings.cluster_endpoint_networks,
     )

@@ -606,6 +606,17 @@ class Code(Enum):
         to it.
         """,
     )
+    ENDPOINT_NOT_PERMITTED = (
+        "VM414",
+        "An endpoint of another worker that is not used here",
+        """
+        A record of another worker registers an endpoint at an address that means another host on each worker
+        (loopback, link-local), that is a VIP, that is one of this host's own, or that is outside `[cluster]
+        endpoint_networks`. This worker sends it neither traffic nor probes: whoever can write the store could
+        otherwise make every worker connect to itself. Endpoints of `x-endpoints` at such an address serve their
+        own worker alone. If nobody knows the record, somebody else writes into the store.
+        """,
+    )
     WORKER_ISOLATED = (
         "VM451",
         "This worker may be cut off",

@@ -51,6 +51,7 @@ def test_the_defaults() -> None:
         store_lease_ttl=5,
         store_saved_view=Path("/var/lib/vipmesh/view.json"),
         peers_listen="auto",
+        cluster_endpoint_networks=(),
         admin_listen="unix:///run/vipmesh/admin.sock",
         admin_tcp=None,
         admin_token_file=None,

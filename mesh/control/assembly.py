@@ -28,7 +28,7 @@ from mesh.health.monitor import HealthMonitor, HealthProber
 from mesh.model.errors import CodedText
 from mesh.model.part import FrozenPart
 from mesh.model.problem import Problem
-from mesh.model.service import Name, Transport
+from mesh.model.service import Endpoint, Name, Service, Transport
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 from mesh.sources import Source
@@ -87,8 +87,14 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         answers=reachability.answers,
         authority=EndpointAuthority(config.worker, config.pool, config.endpoint_networks),
     )
+
+    def offer(services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
+        context.commands.declare(services, endpoints)
+        health_monitor.declare(services)
+        sync.offer(services, endpoints)
+
     sources = SourceWatcher(
-        config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=sync.offer
+        config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=offer
     )
     follower = ClusterFollower(
         sync,

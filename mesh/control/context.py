@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from mesh.cluster.claims import claims_in_force
 from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
+from mesh.control.own_commands import DeclaredCommands
 from mesh.control.stats import LoopStats
 from mesh.model.claims import Claims
 from mesh.model.service import Address
@@ -71,3 +72,5 @@ class LoopContext:
     cluster: ClusterState
     events: LoopEvents = field(default_factory=LoopEvents)
     stats: LoopStats = field(default_factory=LoopStats)
+    commands: DeclaredCommands = field(default_factory=DeclaredCommands)
+    """The commands that may run in containers of this worker."""

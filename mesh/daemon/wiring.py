@@ -25,6 +25,7 @@ from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
+from mesh.control.own_commands import DeclaredCommandRunner
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.daemon.open_store import open_store
@@ -116,7 +117,7 @@ async def run_daemon(
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
         engine = settings.source_docker_socket
-        prober = Prober(context.events.wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
+        prober = Prober(context.events.wake.set, commands=_command_check(engine, context))
         plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
         resolver = await bind_resolver(interface, resolver_address(settings))
@@ -194,6 +195,11 @@ async def run_daemon(
             await stop.wait()
             for part in parts:
                 part.cancel()
+
+
+def _command_check(engine: str | None, context: LoopContext) -> CommandCheck | None:
+    """The check by commands in containers of this engine; None without an engine."""
+    return None if engine is None else CommandCheck(DeclaredCommandRunner(DockerExec(engine), context.commands))
 
 
 async def refuse_overlap(settings: Settings) -> None:

@@ -7,13 +7,14 @@ from mesh.cli.documents import CheckDocument, ProblemDocument
 from mesh.cli.lint import check_files
 from mesh.cli.output import print_json
 from mesh.cli.settings import load_settings
+from mesh.config.name_policy import name_policy
 from mesh.model.problem import Severity
 
 
 def check(options: argparse.Namespace) -> int:
     """Run `vipmesh check`. Exit status 1 if there is an error; warnings alone do not count."""
     known = load_settings(options.config)
-    problems = check_files(options.files, os.environ, domain=known.dns_domain, pool=known.vip_pool)
+    problems = check_files(options.files, os.environ, pool=known.vip_pool, policy=name_policy(known))
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if options.json:
         found = tuple(

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mesh.config.labels.parse import label_key, parse_labels, port_label
 from mesh.config.labels.values import Pool, escape_unprintable
+from mesh.config.name_policy import NamePolicy
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Name, PortPublication, Route, Service
+from mesh.model.service import PortPublication, Route, Service
 from mesh.sources.compose.model import ComposeFile, ComposeService
 from mesh.sources.compose.source import load_compose_file, project_of
 
@@ -21,31 +22,33 @@ _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
 
 
 def check_files(
-    paths: Sequence[Path], env: Mapping[str, str], *, domain: Name, pool: Pool | None = None
+    paths: Sequence[Path], env: Mapping[str, str], *, policy: NamePolicy, pool: Pool | None = None
 ) -> list[Problem]:
     """Return every problem of the files, in order of `paths` and then of lines; each has `where`.
 
-    `env` supplies the variables, `domain` completes bare names, and fixed VIPs must lie in `pool` unless it is None.
+    `env` supplies the variables, the domain of `policy` completes bare names, and fixed VIPs must lie in `pool` unless
+    it is None.
     """
     problems: list[Problem] = []
     for path in paths:
         file = load_compose_file(path, env)
-        found = [*file.problems, *_check_services(file, project_of([path], [file]), domain, pool)]
+        found = [*file.problems, *_check_services(file, project_of([path], [file]), policy, pool)]
         problems.extend(sorted(found, key=_line))
     return problems
 
 
-def _check_services(file: ComposeFile, project: str, domain: Name, pool: Pool | None) -> Iterator[Problem]:
+def _check_services(file: ComposeFile, project: str, policy: NamePolicy, pool: Pool | None) -> Iterator[Problem]:
     """Yield the problems of each service, and the conflicts between services."""
     claims: dict[object, _ExclusiveClaim] = {}
     for name, declared in file.services.items():
         subject = f"service {escape_unprintable(name)}"
         owner, commands = f"{project}/{name}", not declared.endpoints
         parsed = parse_labels(
-            declared.labels, owner=owner, subject=subject, domain=domain, pool=pool, commands=commands
+            declared.labels, owner=owner, subject=subject, domain=policy.domain, pool=pool, commands=commands
         )
         for problem in parsed.problems:
             yield replace(problem, where=declared.label_where.get(problem.label or "", declared.where))
+        yield from _refused_names(declared, parsed.service, subject, policy) if parsed.service is not None else ()
         for claim in _claims(declared, parsed.service) if parsed.service is not None else ():
             first = claims.setdefault(claim.key, claim)
             if first.service != name:
@@ -70,6 +73,20 @@ class _ExclusiveClaim:
         about = subject if self.label is None else f"{subject}, label {escape_unprintable(self.label)}"
         reason = f"{self.what} is already claimed by service {escape_unprintable(first.service)} ({first.where})"
         return Problem(self.code, Severity.ERROR, about, reason, self.remedy, self.label, self.where)
+
+
+def _refused_names(declared: ComposeService, service: Service, subject: str, policy: NamePolicy) -> Iterator[Problem]:
+    """Yield a warning for each name that a worker with these settings refuses.
+
+    Not an error: a name that the cluster has served since before there was such a rule goes on being served.
+    """
+    for route in service.routes:
+        refusal = policy.refusal(route.name)
+        if refusal is not None:
+            label = label_key(declared.labels, port_label(Route, route.container_port, route.transport))
+            where = declared.label_where.get(label or "", declared.where)
+            about = subject if label is None else f"{subject}, label {escape_unprintable(label)}"
+            yield Problem(Code.NAME_NOT_ALLOWED, Severity.WARNING, about, *refusal, label, where)
 
 
 def _claims(declared: ComposeService, service: Service) -> Iterator[_ExclusiveClaim]:

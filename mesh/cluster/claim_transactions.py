@@ -8,9 +8,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, MoveVip, TakeOverName
+from mesh.cluster.claims import (
+    ClaimName,
+    ClaimPort,
+    ClaimRequest,
+    ClaimVip,
+    MoveVip,
+    RecordOlderNames,
+    TakeOverName,
+)
 from mesh.cluster.records import encode as records
-from mesh.cluster.records.decode import decode_record
+from mesh.cluster.records.decode import OlderNames, decode_record
 from mesh.model.claims import Claims
 from mesh.model.service import Address, Name
 from mesh.store import Store, StoreError
@@ -45,6 +53,7 @@ async def restore_claims(store: Store, claims: Claims) -> int:
         others.append(records.encode_port_claim(transport, port, name, container_port))
     # VIPs come first: the other records only reserve an address.
     restored = [
+        *await _gather_limited([partial(_restore_older_names, store, claims.older_names or frozenset())]),
         *await _gather_limited([partial(_restore_vip, store, name, vip) for name, vip in claims.vips.items()]),
         *await _gather_limited([partial(_create, store, claim) for claim in others]),
     ]
@@ -71,6 +80,8 @@ async def _claim(store: Store, wish: ClaimRequest) -> bool:
             )
         case ClaimPort(transport, port, name, container_port):
             return await _create(store, records.encode_port_claim(transport, port, name, container_port))
+        case RecordOlderNames(names):
+            return await _create(store, records.encode_older_names(names))
 
 
 async def _restore_vip(store: Store, name: Name, vip: Address) -> bool:
@@ -84,6 +95,20 @@ async def _restore_vip(store: Store, name: Name, vip: Address) -> bool:
         return True
     [(key, value)] = held_by_service.items()
     return await store.replace(key, there, value)
+
+
+async def _restore_older_names(store: Store, names: frozenset[Name]) -> bool:
+    """Add these names to the older ones that the store has: a worker that started meanwhile saw none of them."""
+    if not names:
+        return True
+    record = records.encode_older_names(names)
+    there = await _conflicting_value(store, record)
+    if there is None:
+        return True
+    [key] = record
+    before = decode_record(key, there)
+    known = before.names if isinstance(before, OlderNames) else frozenset()
+    return names <= known or await store.replace(key, there, records.encode_older_names(known | names)[key])
 
 
 async def _create(store: Store, claim: Mapping[str, bytes]) -> bool:

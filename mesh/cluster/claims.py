@@ -7,6 +7,8 @@ computes the same wishes; the store's transactions decide a race, and a worker t
   on the order of the services nor on the worker. The first host address is reserved for the resolver.
 * A name belongs to the first owner that claimed it; another owner may take it over once the holder no longer declares
   it.
+* A name outside the allowed domains is refused, unless it was served before there were such domains
+  (`mesh.config.name_policy`).
 * A service that is removed keeps its VIP and its ports: when it returns, its clients find it at the same address.
 """
 
@@ -17,6 +19,7 @@ from hashlib import blake2b
 from ipaddress import ip_address
 from typing import TypeAlias
 
+from mesh.config.name_policy import EVERY_NAME, NamePolicy, older_names
 from mesh.config.values import Network
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
@@ -68,17 +71,30 @@ class ClaimPort:
     container_port: int
 
 
-ClaimRequest: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort
+@dataclass(frozen=True, slots=True)
+class RecordOlderNames:
+    """The names outside the allowed domains that the cluster serves when it first knows such domains."""
+
+    names: tuple[Name, ...]
+
+
+ClaimRequest: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort | RecordOlderNames
 
 
 def plan_claims(
-    services: Sequence[Service], claims: Claims, *, pool: Network, ports: range
+    services: Sequence[Service],
+    claims: Claims,
+    *,
+    pool: Network,
+    ports: range,
+    policy: NamePolicy = EVERY_NAME,
 ) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
     """The claims to make, in an order that works, and the problems of services whose claims are refused.
 
-    `pool` is the network of the VIPs; `ports` is the range for published ports that ask for `auto`.
+    `pool` is the network of the VIPs; `ports` is the range for published ports that ask for `auto`; `policy` says which
+    names are allowed.
     """
-    tentative = _TentativeClaims(claims, pool, ports)
+    tentative = _TentativeClaims(claims, pool, ports, policy)
     ordered = sorted(services, key=lambda service: service.owner)
     tentative.names(ordered)
     # Explicit requests come first: an automatic choice must never take what a label asks for.
@@ -98,12 +114,14 @@ def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection
             return owner in owners
         case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
             return name in names
+        case RecordOlderNames():
+            return True  # whoever comes first: the record is of the whole cluster
 
 
 def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
     """The claims after all of the wishes were granted."""
     vips, owners, ports = dict(claims.vips), dict(claims.owners), dict(claims.ports)
-    holders = dict(claims.holders)
+    holders, older = dict(claims.holders), claims.older_names
     for wish in granted:
         match wish:
             case ClaimVip(name, address) | MoveVip(name, _, address):
@@ -113,15 +131,25 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
                 owners[name] = owner
             case ClaimPort(transport, port, name, container_port):
                 ports[transport, port] = (name, container_port)
-    return Claims(vips, owners, ports, holders)
+            case RecordOlderNames(names):
+                older = frozenset(names)
+    return Claims(vips, owners, ports, holders, older)
 
 
-def claims_in_force(claims: Claims, pool: Network) -> Claims:
-    """The claims without VIPs that no service gets, written by hand or claimed when the pool was another one; the same
-    object if there are none. The result may be programmed; `plan_claims` reports the rest.
+def claims_in_force(claims: Claims, pool: Network, policy: NamePolicy = EVERY_NAME) -> Claims:
+    """The claims without VIPs that no service gets, written by hand or claimed when the pool was another one, and
+    without names that the policy refuses; the same object if there are none. The result may be programmed;
+    `plan_claims` reports the rest.
     """
     vips = {name: vip for name, vip in claims.vips.items() if is_service_vip(vip, pool)}
-    return claims if len(vips) == len(claims.vips) else replace(claims, vips=vips)
+    owners = {name: owner for name, owner in claims.owners.items() if _may_be_served(name, claims, policy)}
+    unchanged = len(vips) == len(claims.vips) and len(owners) == len(claims.owners)
+    return claims if unchanged else replace(claims, vips=vips, owners=owners)
+
+
+def _may_be_served(name: Name, claims: Claims, policy: NamePolicy) -> bool:
+    """Whether a name that has an owner is served. Until the older names are recorded, each owned name is one."""
+    return claims.older_names is None or name in claims.older_names or policy.refusal(name) is None
 
 
 @lru_cache(maxsize=1 << 16)  # asked of every VIP whenever one claim is new
@@ -135,8 +163,14 @@ def is_service_vip(vip: Address, pool: Network) -> bool:
 class _TentativeClaims:
     """The claims as they would be if every wish so far were granted."""
 
-    def __init__(self, claims: Claims, pool: Network, ports: range) -> None:
+    def __init__(self, claims: Claims, pool: Network, ports: range, policy: NamePolicy) -> None:
         self.wishes: list[ClaimRequest] = []
+        self._older = claims.older_names
+        if self._older is None and policy is not EVERY_NAME:
+            older = older_names(claims.owners, policy)
+            self._older = frozenset(older)
+            self.wishes.append(RecordOlderNames(older))
+        self._policy = policy
         self.problems: list[Problem] = []
         self.owners = dict(claims.owners)
         self._vips = dict(claims.vips)
@@ -152,6 +186,10 @@ class _TentativeClaims:
         for service in services:
             for name in service.names:
                 holder = self.owners.get(name)
+                if not self._is_allowed(service, name, holder):
+                    if holder == service.owner:
+                        del self.owners[name]
+                    continue
                 if holder is None:
                     self._wish(ClaimName(name, service.owner))
                 elif holder != service.owner and (holder, name) not in declared:
@@ -162,6 +200,21 @@ class _TentativeClaims:
                     )
                     continue
                 self.owners[name] = service.owner
+
+    def _is_allowed(self, service: Service, name: Name, holder: str | None) -> bool:
+        """Whether a service may have the name. A name that is older than the policy stays with the one who has it."""
+        refusal = self._policy.refusal(name)
+        if refusal is None:
+            return True
+        reason, remedy = refusal
+        if self._older is not None and name in self._older and holder == service.owner:
+            subject = f"service {service.owner}"
+            reason = f"{reason}; it is served because it is older than this rule"
+            problem = Problem(Code.NAME_NOT_ALLOWED, Severity.WARNING, subject, reason, remedy, owner=service.owner)
+            self.problems.append(problem)
+            return True
+        self._refuse(Code.NAME_NOT_ALLOWED, service, reason, remedy)
+        return False
 
     def vip(self, service: Service) -> None:
         held = self._vips.get(service.name)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from mesh import __version__
 from mesh.cluster.claimer import Claimer
+from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.name_guard import NameGuard
 from mesh.cluster.ports import ConditionReports, Decide
 from mesh.cluster.record_publisher import RecordPublisher
@@ -24,7 +25,7 @@ from mesh.cluster.retained import RetainedRecords
 from mesh.cluster.store_writes import StoreWrites
 from mesh.cluster.view_assembler import ViewAssembler
 from mesh.cluster.view_overlay import ViewOverlay
-from mesh.model.service import Endpoint, EndpointKey, Service
+from mesh.model.service import Address, Endpoint, EndpointKey, Service
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
 from mesh.store import Store
@@ -44,11 +45,14 @@ class ClusterSync:
         *,
         listens: RealKey | None = None,
         answers: Callable[[str], bool] = lambda _: False,
+        authority: EndpointAuthority | None = None,
     ) -> None:
         """`decide` computes what to claim. `listens` is the address of this worker's peer listener, None if it has
-        none; `answers` says whether another worker, given by its name, answers this one.
+        none; `answers` says whether another worker, given by its name, answers this one; `authority` judges the
+        endpoints of other workers, None to use them all.
         """
         self._worker = worker
+        self._authority = authority
         self._offered: Mapping[str, bytes] | None = None
         """None until all sources have answered once."""
         record = encode_daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
@@ -58,7 +62,7 @@ class ClusterSync:
         self._claimer = Claimer(store, decide, reports, writes)
         self._assembler = ViewAssembler(
             store,
-            ViewOverlay(worker),
+            ViewOverlay(worker, authority.refusal if authority is not None else lambda _: None),
             self._retained,
             publisher=self._publisher,
             claimer=self._claimer,
@@ -68,9 +72,12 @@ class ClusterSync:
     @property
     def peer_addresses(self) -> Mapping[str, RealKey]:
         """The peer listener of each other worker by name: workers in the store, and workers that answer although their
-        lease has ended.
+        lease has ended. Workers whose listener is at an address that cannot be another host's are left out.
         """
-        return self._retained.peer_addresses
+        found, authority = self._retained.peer_addresses, self._authority
+        if authority is None:
+            return found
+        return {worker: at for worker, at in found.items() if authority.address_refusal(at.address) is None}
 
     @property
     def unleased(self) -> frozenset[str]:
@@ -93,6 +100,11 @@ class ClusterSync:
     def review(self) -> None:
         """Assemble the view again if it depends on which workers answer."""
         self._assembler.review()
+
+    def move(self, addresses: frozenset[Address]) -> None:
+        """Replace this host's own addresses, where no other worker can have endpoints."""
+        if self._authority is not None:
+            self._assembler.judge_again(self._authority.move(addresses))
 
     def formerly_kept(self) -> frozenset[EndpointKey]:
         """Own endpoints that an earlier run left in traffic although they failed; empty once `judge` was called."""

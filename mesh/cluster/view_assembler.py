@@ -14,6 +14,7 @@ from mesh.cluster.record_publisher import RecordPublisher
 from mesh.cluster.retained import RetainedRecords
 from mesh.cluster.view_overlay import ViewOverlay
 from mesh.model.codes import Code
+from mesh.model.service import Address
 from mesh.model.view import ClusterView
 from mesh.store import Store, StoreSnapshot
 from mesh.util.pacing import PacedSignal
@@ -67,6 +68,11 @@ class ViewAssembler:
     def review(self) -> None:
         """Assemble the view again if it depends on which workers answer."""
         if self._retained.has_unleased:
+            self._due.set()
+
+    def judge_again(self, addresses: frozenset[Address]) -> None:
+        """Assemble the view again if endpoints are at these addresses: others may be refused than before."""
+        if self._overlay.judge_again(addresses):
             self._due.set()
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:

@@ -4,12 +4,14 @@ This worker knows its own offer before the store does. Retained records (`mesh.c
 has none. The view is updated from the changed records; all records are read only if the changes are not known.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from mesh.cluster.endpoint_authority import is_at
 from mesh.cluster.records.encode import own_prefixes
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.problem import Problem
+from mesh.model.service import Address, Endpoint
 from mesh.model.view import ClusterView
 from mesh.store import StoreSnapshot
 from mesh.util.offload import compute
@@ -18,11 +20,13 @@ from mesh.util.offload import compute
 class ViewOverlay:
     """Builds one view after another for this worker."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, refusal: Callable[[Endpoint], str | None] = lambda _: None) -> None:
+        """`refusal` says why an endpoint of another worker may not be used; None if it may."""
+        self._refusal = refusal
         self._own = own_prefixes(worker)
         self._offered: Mapping[str, bytes] | None = None
         """The own offer; None until all sources have answered once."""
-        self._builder = ViewBuilder()
+        self._builder = ViewBuilder(refusal)
         self._changed: set[str] | None = None
         """Keys that may have changed since the last view; None if any may have changed."""
 
@@ -40,6 +44,15 @@ class ViewOverlay:
             self._changed = None
         else:
             self._changed.update(keys)
+
+    def judge_again(self, addresses: frozenset[Address]) -> bool:
+        """Whether endpoints at these addresses are to be judged again in the next view; False if there are none."""
+        found = any(is_at(endpoint, addresses) for endpoint in self._builder.endpoints())
+        if found:
+            # Seldom: a host gets an address that another worker has registered, or loses one. All records are read.
+            self._builder = ViewBuilder(self._refusal)
+            self._changed = None
+        return found
 
     def knows_own_offer(self, snapshot: StoreSnapshot) -> bool:
         """Whether this worker has offered something, or the store has what an earlier run of it wrote."""

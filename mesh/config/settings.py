@@ -240,6 +240,17 @@ class Settings:
             )
         }
     )
+    names_allow: tuple[str, ...] = field(
+        metadata={
+            "names.allow": Setting(
+                values.parse_name_domains,
+                ", ".join(values.DEFAULT_NAME_DOMAINS),
+                'domains such as ["shop.example"]',
+                "the domains, beside the cluster domain, in which labels may claim names; other names are refused, "
+                "see [Names that labels may claim](labels.md#names-that-labels-may-claim)",
+            )
+        }
+    )
     probes_floor: int = field(
         metadata={
             "probes.floor": Setting(
@@ -365,6 +376,18 @@ class Settings:
                 "where this worker answers the others over TCP, so that its loss is noticed before its "
                 "lease ends ([cluster](cluster.md)); `auto`: port 9781 of `[node] address`, else of the "
                 "address from which it reaches the store; `off`, or `ADDRESS:PORT`",
+            )
+        }
+    )
+    cluster_endpoint_networks: tuple[Network, ...] = field(
+        metadata={
+            "cluster.endpoint_networks": Setting(
+                values.parse_networks,
+                (),
+                'networks such as ["10.0.0.0/8"]',
+                "the only networks that endpoints of other workers may be in; loopback, link-local addresses, VIPs and "
+                "this host's own addresses are refused from other workers in any case, see [the cluster](cluster.md)",
+                unset="every network",
             )
         }
     )
@@ -521,6 +544,14 @@ def _contradictions(settings: Settings) -> Iterator[CodedText]:
             yield CodedText(
                 f"{place}: {host}:{port} is this name server itself, see [dns] listen; "
                 "write the address of another one",
+                Code.SETTINGS_CONTRADICT,
+            )
+    for allowed in settings.names_allow:
+        forwarded = next((d for d in settings.dns_forward if f".{allowed}".endswith(f".{d}")), None)
+        if forwarded is not None:
+            yield CodedText(
+                f'[names] allow: names in {allowed} are left to the servers of [dns.forward] "{forwarded}"; '
+                "take one of the two out",
                 Code.SETTINGS_CONTRADICT,
             )
     yield from _open_doors(settings)

@@ -44,6 +44,25 @@ def parse_domain_name(raw: object) -> str:
     return name
 
 
+DEFAULT_NAME_DOMAINS = ("local", "internal", "test", "lan", "home.arpa")
+"""The domains in which labels may claim names unless the operator says otherwise: they are not of the public DNS (RFC
+6762, RFC 9476 and ICANN's resolution of 2024 on `internal`, RFC 6761, RFC 8375)."""
+
+
+def parse_name_domains(raw: object) -> tuple[str, ...]:
+    """Parse domains in which names may be claimed; repetitions are left out.
+
+    A domain of one label is a whole top level of the DNS, so only those of the default are accepted.
+    """
+    domains = tuple(dict.fromkeys(parse_domain_name(item) for item in _items(raw)))
+    for domain in domains:
+        if "." not in domain and domain not in DEFAULT_NAME_DOMAINS:
+            raise ValueError(f"{domain!r} is a whole top-level domain")
+        if any(f".{domain}".endswith(f".{reverse}") for reverse in ("in-addr.arpa", "ip6.arpa")):
+            raise ValueError(f"{domain!r} is a reverse zone")
+    return domains
+
+
 def parse_address(raw: object) -> Address:
     """Parse an address; the result is in canonical form."""
     return str(ipaddress.ip_address(parse_text(raw)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.cluster.claims import ClaimRequest, plan_claims
+from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.peer_monitor import PeerMonitor, Reachability
 from mesh.cluster.sync import ClusterSync
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
@@ -27,7 +28,7 @@ from mesh.health.monitor import HealthMonitor, HealthProber
 from mesh.model.errors import CodedText
 from mesh.model.part import FrozenPart
 from mesh.model.problem import Problem
-from mesh.model.service import Name, Transport
+from mesh.model.service import Endpoint, Name, Service, Transport
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 from mesh.sources import Source
@@ -75,13 +76,25 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     health_monitor = HealthMonitor(config.worker, parts.prober, config.probe_floor)
 
     def decide(seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
-        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish)
+        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish, policy=config.names)
 
     sync = ClusterSync(
-        config.worker, parts.store, conditions, decide, listens=config.listens, answers=reachability.answers
+        config.worker,
+        parts.store,
+        conditions,
+        decide,
+        listens=config.listens,
+        answers=reachability.answers,
+        authority=EndpointAuthority(config.worker, config.pool, config.endpoint_networks),
     )
+
+    def offer(services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
+        context.commands.declare(services, endpoints)
+        health_monitor.declare(services)
+        sync.offer(services, endpoints)
+
     sources = SourceWatcher(
-        config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=sync.offer
+        config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=offer
     )
     follower = ClusterFollower(
         sync,
@@ -122,7 +135,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "sources": sources.run,
-        "host": AddressWatcher(parts.host, cluster, events.wake.set).run,
+        "host": AddressWatcher(parts.host, cluster, sync.move, events.wake.set).run,
     }
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run

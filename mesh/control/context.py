@@ -5,7 +5,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from mesh.cluster.claims import claims_in_force
+from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
+from mesh.control.own_commands import DeclaredCommands
 from mesh.control.stats import LoopStats
 from mesh.model.claims import Claims
 from mesh.model.service import Address
@@ -30,13 +32,14 @@ class LoopEvents:
 class ClusterState:
     """Holds the newest view from the store and the worker's own addresses."""
 
-    def __init__(self, pool: Network) -> None:
-        """`pool`: claims of VIPs outside this network are not in force on this worker."""
+    def __init__(self, pool: Network, policy: NamePolicy = EVERY_NAME) -> None:
+        """Claims of VIPs outside `pool`, and of names that `policy` refuses, are not in force on this worker."""
         self.view: ClusterView | None = None
         """The newest view with only the claims in force; None until the store has answered once."""
         self.addresses: frozenset[Address] | None = None
         """The worker's own addresses; None until the host has answered once."""
         self._pool = pool
+        self._policy = policy
         self._former_addresses: set[Address] = set()
         self._claimed = (Claims(), Claims())
         """All claims of the newest view, and the claims among them that are in force."""
@@ -44,7 +47,7 @@ class ClusterState:
     def see(self, seen: ClusterView) -> ClusterView:
         """Store the newest view; return it with only the claims in force."""
         if seen.claims is not self._claimed[0]:
-            self._claimed = seen.claims, claims_in_force(seen.claims, self._pool)
+            self._claimed = seen.claims, claims_in_force(seen.claims, self._pool, self._policy)
         self.view = seen if self._claimed[1] is seen.claims else seen.with_claims(self._claimed[1])
         return self.view
 
@@ -69,3 +72,5 @@ class LoopContext:
     cluster: ClusterState
     events: LoopEvents = field(default_factory=LoopEvents)
     stats: LoopStats = field(default_factory=LoopStats)
+    commands: DeclaredCommands = field(default_factory=DeclaredCommands)
+    """The commands that may run in containers of this worker."""

@@ -20,15 +20,24 @@ class AddressWatcher:
     each time, even if the addresses are the same.
     """
 
-    def __init__(self, host: HostNetwork, cluster: ClusterState, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        host: HostNetwork,
+        cluster: ClusterState,
+        own: Callable[[frozenset[Address]], None],
+        wake: Callable[[], None],
+    ) -> None:
+        """`own` is called with all addresses of the host, `wake` after each change."""
         self._host = host
         self._cluster = cluster
+        self._own = own
         self._wake = wake
 
     async def run(self) -> None:
         """Follow the addresses, until cancelled."""
         async for addresses in self._host.watch():
             self._cluster.move(addresses)
+            self._own(await self._host.all_addresses())
             self._wake()
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass
 from typing import Protocol
 
+from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
 from mesh.model.claims import Claims
 from mesh.model.service import Address, EndpointKey
@@ -21,6 +22,10 @@ class HostNetwork(Protocol):
 
     def watch(self) -> AsyncIterator[frozenset[Address]]:
         """Yield the worker's addresses at once, and again after each change of its network."""
+        ...
+
+    async def all_addresses(self) -> frozenset[Address]:
+        """Return every address at which others reach the host, also those on which nothing is published."""
         ...
 
 
@@ -86,3 +91,7 @@ class WorkerConfig:
     """The address of the name server on the VIP interface; None if there is none."""
     listens: RealKey | None = None
     """The address of this worker's peer listener; None if it does not listen."""
+    endpoint_networks: tuple[Network, ...] = ()
+    """The only networks that endpoints of other workers may be in; empty for all."""
+    names: NamePolicy = EVERY_NAME
+    """Which routing names services may have."""

@@ -17,6 +17,7 @@ from mesh import __version__
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
+from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, Settings
 from mesh.control.assembly import LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
@@ -24,6 +25,7 @@ from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
+from mesh.control.own_commands import DeclaredCommandRunner
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.daemon.open_store import open_store
@@ -109,13 +111,13 @@ async def run_daemon(
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
         stack.push_async_callback(store.close)
-        context = LoopContext(ClusterState(settings.vip_pool))
+        context = LoopContext(ClusterState(settings.vip_pool, name_policy(settings)))
         published = PublishedPorts(context.cluster.claims, context.cluster.all_addresses)
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
         engine = settings.source_docker_socket
-        prober = Prober(context.events.wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
+        prober = Prober(context.events.wake.set, commands=_command_check(engine, context))
         plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
         resolver = await bind_resolver(interface, resolver_address(settings))
@@ -193,6 +195,11 @@ async def run_daemon(
             await stop.wait()
             for part in parts:
                 part.cancel()
+
+
+def _command_check(engine: str | None, context: LoopContext) -> CommandCheck | None:
+    """The check by commands in containers of this engine; None without an engine."""
+    return None if engine is None else CommandCheck(DeclaredCommandRunner(DockerExec(engine), context.commands))
 
 
 async def refuse_overlap(settings: Settings) -> None:
@@ -361,4 +368,6 @@ def _worker_config(settings: Settings, resolver: Address | None, listens: RealKe
         resolver=resolver,
         listens=listens,
         probe_floor=settings.probes_floor,
+        names=name_policy(settings),
+        endpoint_networks=settings.cluster_endpoint_networks,
     )

@@ -1,11 +1,11 @@
 """The last verdicts on an endpoint, which show why it gets no traffic.
 
-Ten verdicts on each of ten thousand endpoints take 20 MB as objects, so they are stored packed. There are few different
-reasons, and equal ones share one string.
+Ten verdicts on each of ten thousand endpoints take 20 MB as objects, so they are stored packed. Most endpoints give the
+same few reasons again and again, so equal sequences of reasons are one object.
 """
 
 import struct
-import sys
+from functools import lru_cache
 
 from mesh.health.state_machine import Verdict
 
@@ -28,7 +28,7 @@ class CheckHistory:
         """Add a verdict; the oldest one is dropped."""
         rows, reasons = self._kept
         rows = (rows + _ROW.pack(at, verdict.duration, verdict.ok))[-HISTORY_LENGTH * _ROW.size :]
-        self._kept = rows, (*reasons, sys.intern(verdict.reason))[-HISTORY_LENGTH:]
+        self._kept = rows, _shared((*reasons, verdict.reason)[-HISTORY_LENGTH:])
 
     def last(self) -> str | None:
         """Return the reason of the last verdict, or None if there is none yet."""
@@ -40,3 +40,9 @@ class CheckHistory:
         packed, reasons = self._kept
         rows = _ROW.iter_unpack(packed)
         return tuple(Verdict(ok, why, lasted, at) for (at, lasted, ok), why in zip(rows, reasons, strict=True))
+
+
+@lru_cache(4096)
+def _shared(reasons: tuple[str, ...]) -> tuple[str, ...]:
+    """The same sequence of reasons, as the one object that all histories share while it is in use."""
+    return reasons

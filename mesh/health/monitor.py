@@ -8,7 +8,7 @@ before it is obeyed (`mesh.health.panic`). The order in which these rules make a
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from mesh.health.correlation import FailureGroup, FailureGroupKind
@@ -27,7 +27,8 @@ from mesh.model.codes import Code
 from mesh.model.eligibility import probe_targets
 from mesh.model.errors import CodedText
 from mesh.model.persistent_map import changed_keys
-from mesh.model.service import DrainReason, EndpointKey, Health
+from mesh.model.probe import Probe
+from mesh.model.service import DrainReason, EndpointKey, Health, Service
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
 
@@ -85,6 +86,8 @@ class HealthMonitor:
         """Probed endpoints that belong to other workers."""
         self._view: ClusterView | None = None
         """The view that the probed endpoints follow from; None before the first one."""
+        self._declared: Mapping[str, Probe] = {}
+        """The probe that the labels of own endpoints declare, by the owner of the service."""
         self._reports: Mapping[EndpointKey, HealthReport] = {}
         self._reports_for: tuple[object, ...] = ()
 
@@ -99,7 +102,7 @@ class HealthMonitor:
         before, self._view = self._view, view
         if before is not None and not adopted and not kept and not self._has_other_questions(before, view):
             return
-        own = probe_targets(view, (endpoint for endpoint in view.endpoints if endpoint.worker == self._worker))
+        own = self._own_targets(view)
         taken_over = taken_over_probes(view, self._worker)
         initial: dict[EndpointKey, Health] = {}
         if adopted or kept:
@@ -123,6 +126,20 @@ class HealthMonitor:
                 for key, (probe, real) in (*own.items(), *taken_over.items())
             }
         )
+
+    def declare(self, services: Iterable[Service]) -> None:
+        """Replace the services that this worker runs itself. Their probes are those of its own labels, whatever another
+        worker declares of the same service.
+        """
+        before, self._declared = self._declared, {s.owner: s.probe for s in services if s.probe is not None}
+        if before != self._declared and self._view is not None:
+            view, self._view = self._view, None
+            self.watch(view)
+
+    def _own_targets(self, view: ClusterView) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
+        """What to probe of this worker's own endpoints."""
+        mine = [endpoint for endpoint in view.endpoints if endpoint.worker == self._worker]
+        return probe_targets(view, mine, self._declared)
 
     def _has_other_questions(self, before: ClusterView, view: ClusterView) -> bool:
         """Whether the probed endpoints may change. They seldom do when endpoints of other workers come and go."""

@@ -42,6 +42,13 @@ class HostAddresses:
             async for _ in notifications:
                 yield frozenset([self._only]) if self._only else await worker_addresses(self._own_interface)
 
+    async def all_addresses(self) -> frozenset[Address]:
+        """Return every address at which others reach this host, whichever is configured.
+
+        Raises `OSError` if the kernel cannot be asked.
+        """
+        return await worker_addresses(self._own_interface)
+
 
 async def worker_addresses(own_interface: str = "mesh0") -> frozenset[Address]:
     """Return the addresses at which others reach this host: without loopback, link-local addresses and VIPs.

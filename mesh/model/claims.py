@@ -24,3 +24,7 @@ class Claims:
     """Every VIP ever assigned -> the service name it was assigned to. A VIP that its service no longer uses stays
     reserved for that service.
     """
+    older_names: frozenset[Name] | None = None
+    """Routing names outside the allowed domains that the cluster served before its workers knew such domains; they go
+    on being served. None until the first worker of this version has recorded them.
+    """

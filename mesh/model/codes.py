@@ -319,6 +319,17 @@ class Code(Enum):
         each daemon its own name and restart the earlier one.
         """,
     )
+    NAME_NOT_ALLOWED = (
+        "VM207",
+        "A name outside the allowed domains",
+        """
+        A name that the mesh serves hides the name of the same spelling in the rest of the world from every
+        client, so labels may only claim names in the domains of `[names] allow` and in the cluster domain. Names
+        in a domain of `[dns.forward]`, in reverse zones, and the name server's own names are never served. The
+        message has the line to add. A name that the cluster served before it was upgraded to a version with this
+        rule goes on being served, and is reported as a warning.
+        """,
+    )
     ENGINE_UNREACHABLE = (
         "VM250",
         "The container engine does not answer",
@@ -593,6 +604,17 @@ class Code(Enum):
         such a cluster the store counts as not available. The numbers are those of `etcdctl endpoint status -w
         fields`. A newly created etcd cluster is used as soon as more than half of the members in the URL belong
         to it.
+        """,
+    )
+    ENDPOINT_NOT_PERMITTED = (
+        "VM414",
+        "An endpoint of another worker that is not used here",
+        """
+        A record of another worker registers an endpoint at an address that means another host on each worker
+        (loopback, link-local), that is a VIP, that is one of this host's own, or that is outside `[cluster]
+        endpoint_networks`. This worker sends it neither traffic nor probes: whoever can write the store could
+        otherwise make every worker connect to itself. Endpoints of `x-endpoints` at such an address serve their
+        own worker alone. If nobody knows the record, somebody else writes into the store.
         """,
     )
     WORKER_ISOLATED = (
@@ -937,6 +959,15 @@ class Code(Enum):
         "doctor: the clock",
         """
         The clock is not synchronised. Certificates and the comparison of logs of several workers depend on it.
+        """,
+    )
+    DOCTOR_NAMES = (
+        "VM811",
+        "doctor: names outside the allowed domains",
+        """
+        Names that the running daemon serves and that this version, with these settings, refuses to new services.
+        After an upgrade they go on being served; add their domain to `[names] allow` before a service that
+        has one of them is replaced by another.
         """,
     )
 

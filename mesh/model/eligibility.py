@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
+from types import MappingProxyType
 
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
@@ -38,11 +39,12 @@ def endpoint_verdict(service: Service, endpoint: Endpoint, health: Mapping[Endpo
 
 
 def probe_targets(
-    view: ClusterView, endpoints: Iterable[Endpoint] | None = None
+    view: ClusterView, endpoints: Iterable[Endpoint] | None = None, declared: Mapping[str, Probe] = MappingProxyType({})
 ) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
     """Return what to probe: endpoint -> (the probe, where to send it), for the endpoints whose service has a probe.
 
-    `endpoints` limits the result to these endpoints of the view; None means all of them.
+    `endpoints` limits the result to these endpoints of the view; None means all of them. `declared` has probes by the
+    owner of the service that count instead of those in the view.
     """
     owners = {service.owner: service for service in view.services}
     wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
@@ -50,8 +52,9 @@ def probe_targets(
         service = owners.get(endpoint.owner)
         if service is None or service.probe is None:
             continue
-        port = service.probe.port or first_container_port(service)
-        wanted[endpoint.key] = (service.probe, RealKey(endpoint.address, endpoint.port_for(port)))
+        probe = declared.get(endpoint.owner, service.probe)
+        port = probe.port or first_container_port(service)
+        wanted[endpoint.key] = (probe, RealKey(endpoint.address, endpoint.port_for(port)))
     return wanted
 
 

@@ -22,6 +22,10 @@ class FakeHost(HostNetwork):
         self._changes.put_nowait(self._addresses)
 
     @override
+    async def all_addresses(self) -> frozenset[Address]:
+        return self._addresses
+
+    @override
     async def watch(self) -> AsyncIterator[frozenset[Address]]:
         yield self._addresses
         while True:

@@ -29,6 +29,8 @@ class FakeProber(HealthProber):
     def __init__(self, wake: Callable[[], None], first: Health = Health.HEALTHY) -> None:
         self._wake = wake
         self._first = first
+        self.targets: Mapping[EndpointKey, ProbeTarget] = {}
+        """What is to be probed."""
         self._watched: tuple[EndpointKey, ...] = ()
         self._told: dict[EndpointKey, Health] = {}
         self._health: Mapping[EndpointKey, Health] | None = None
@@ -48,6 +50,7 @@ class FakeProber(HealthProber):
 
     @override
     def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
+        self.targets = targets
         if tuple(targets) != self._watched:
             self._watched = tuple(targets)
             self._health = None

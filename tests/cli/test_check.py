@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mesh.cli.lint import check_files
+from mesh.config.name_policy import NamePolicy
 from mesh.model.problem import Problem, Severity
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "restserver" / "compose.yaml"
@@ -31,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def checked(*paths: Path, **env: str) -> list[Problem]:
-    return check_files(paths, env, domain="local", pool=IPv4Network("10.112.0.0/16"))
+    return check_files(paths, env, policy=NamePolicy("local"), pool=IPv4Network("10.112.0.0/16"))
 
 
 def lines(problems: list[Problem], file: Path) -> list[tuple[str, str, str]]:

@@ -14,6 +14,7 @@ from mesh.cli.doctor.collect import doctor_input, examine_host
 from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
 from mesh.config.settings import parse_settings
+from mesh.model.codes import Code
 from tests.system.e2e.programs import VIPMESH, call
 
 POOL = "10.112.0.0/16"
@@ -62,6 +63,14 @@ def test_all_is_well() -> None:
         "container engine",
         "clock",
     }
+
+
+def test_names_that_the_running_daemon_serves_and_new_services_may_not_have() -> None:
+    host = replace(GOOD, served_names=frozenset({"web.test", "github.com", "corp.example"}))
+    found = worst(host, asked('[dns.forward]\n"corp.example" = ["10.1.1.1"]'))
+    assert [(each.level, each.about, each.code) for each in found] == [(WARNING, "names", Code.DOCTOR_NAMES)] * 2
+    assert "corp.example is in the domain" in found[0].found
+    assert "github.com is outside" in found[1].found
 
 
 def taken(program: str | None, address: str = "0.0.0.0", *, ours: bool = False) -> dict[str, Any]:

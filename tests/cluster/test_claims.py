@@ -12,13 +12,17 @@ from mesh.cluster.claims import (
     ClaimPort,
     ClaimVip,
     MoveVip,
+    RecordOlderNames,
     TakeOverName,
     apply_claims,
     claims_in_force,
     plan_claims,
 )
+from mesh.config.name_policy import NamePolicy
 from mesh.config.values import Network
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
+from mesh.model.problem import Severity
 from mesh.model.service import PortPublication, Service, Transport
 from tests.builders import SMALL_POOL, service
 
@@ -243,3 +247,53 @@ class TestPublishedPorts:
 )
 def test_the_choice_is_the_same_in_every_process(pool: str, vip: str) -> None:
     assert settle(claiming("restserver.local"), pool=ip_network(pool))[0].vips == {"restserver.local": vip}
+
+
+class TestNamesOutsideTheAllowedDomains:
+    POLICY = NamePolicy("mesh.internal", ("local", "test"), ("lab.test",))
+
+    def planned(self, claims: Claims, *services: Service) -> tuple[Claims, list[tuple[Severity, str]]]:
+        wanted, problems = plan_claims(services, claims, pool=SMALL_POOL, ports=PORTS, policy=self.POLICY)
+        settled = apply_claims(claims, wanted)
+        again, still = plan_claims(services, settled, pool=SMALL_POOL, ports=PORTS, policy=self.POLICY)
+        assert (again, still) == ((), problems)
+        assert {problem.code for problem in problems} <= {Code.NAME_NOT_ALLOWED}
+        return settled, [(problem.severity, problem.owner or "") for problem in problems]
+
+    def test_a_new_name_is_refused_and_takes_nothing(self) -> None:
+        settled, problems = self.planned(Claims(), claiming("github.com"), claiming("web.test"))
+        assert problems == [(Severity.ERROR, "demo/github.com")]
+        assert set(settled.owners) == set(settled.vips) == {"web.test"}
+        assert settled.older_names == frozenset()
+
+    def test_a_name_that_was_served_before_goes_on_with_a_warning(self) -> None:
+        old = Claims({"github.com": "10.112.0.9"}, {"github.com": "demo/github.com"}, {}, {"10.112.0.9": "github.com"})
+        assert claims_in_force(old, SMALL_POOL, self.POLICY) is old, "also before the older names are recorded"
+        settled, problems = self.planned(old, claiming("github.com"))
+        assert problems == [(Severity.WARNING, "demo/github.com")]
+        assert settled.older_names == frozenset({"github.com"})
+        assert claims_in_force(settled, SMALL_POOL, self.POLICY) == settled
+
+    def test_another_owner_does_not_inherit_an_older_name(self) -> None:
+        old = Claims(owners={"github.com": "demo/old"}, older_names=frozenset({"github.com"}))
+        settled, problems = self.planned(old, claiming("github.com", "demo/new"))
+        assert problems == [(Severity.ERROR, "demo/new")]
+        assert settled.owners == old.owners
+        both = [claiming("github.com", "demo/new"), claiming("github.com", "demo/old")]
+        assert self.planned(old, *both)[1] == [(Severity.ERROR, "demo/new"), (Severity.WARNING, "demo/old")]
+
+    def test_a_name_that_a_worker_without_the_rule_claims_later_is_not_in_force(self) -> None:
+        later = Claims(
+            {"github.com": "10.112.0.9", "web.test": "10.112.0.8"},
+            {"github.com": "demo/github.com", "web.test": "demo/web.test"},
+            older_names=frozenset(),
+        )
+        assert set(claims_in_force(later, SMALL_POOL, self.POLICY).owners) == {"web.test"}
+        _, problems = self.planned(later, claiming("github.com"))
+        assert problems == [(Severity.ERROR, "demo/github.com")]
+
+    def test_the_older_names_are_recorded_once_by_whoever_comes_first(self) -> None:
+        old = Claims(owners={"github.com": "demo/a", "web.test": "demo/b"})
+        wanted, _ = plan_claims([], old, pool=SMALL_POOL, ports=PORTS, policy=self.POLICY)
+        assert wanted == (RecordOlderNames(("github.com",)),)
+        assert not plan_claims([], apply_claims(old, wanted), pool=SMALL_POOL, ports=PORTS, policy=self.POLICY)[0]

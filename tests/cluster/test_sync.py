@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from mesh.cluster.claims import ClaimRequest, plan_claims
+from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.records.encode import build_view, encode_service_claim, encode_vip_claim, own_prefixes
 from mesh.cluster.sync import ClusterSync
 from mesh.cluster.view_assembler import GRACE
@@ -42,7 +43,13 @@ class Worker:
         listens = RealKey(f"10.1.0.{self.name[1:]}", 9781)
         store = MemoryStore(self.cluster, self.name)
         self.share = ClusterSync(
-            self.name, store, self.journal, self._decide, listens=listens, answers=lambda worker: worker in self.met
+            self.name,
+            store,
+            self.journal,
+            self._decide,
+            listens=listens,
+            answers=lambda worker: worker in self.met,
+            authority=EndpointAuthority(self.name, SMALL_POOL),
         )
 
     def _decide(self, seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
@@ -341,3 +348,23 @@ async def test_half_of_the_workers_with_a_newer_schema(cluster: MemoryCluster) -
         assert not any(old.journal.problems.values())
         assert {key: cluster.records[key] for key in added} == added
         assert vip_of(service("web.test"), old.views[-1]) is not None
+
+
+async def test_an_endpoint_at_an_address_that_becomes_this_hosts_own_is_left_out_from_then_on(
+    cluster: MemoryCluster,
+) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        one.offers("a")
+        two.offers("bb", name="other")
+        await asyncio.sleep(1)
+        assert one.seen == [("w1", "a"), ("w2", "bb")]
+        one.share.move(frozenset({"10.2.0.2"}))
+        await asyncio.sleep(1)
+        assert one.seen == [("w1", "a")]
+        assert [problem.code for problem in one.journal.problems["store"]] == [Code.ENDPOINT_NOT_PERMITTED]
+        one.share.move(frozenset({"10.2.0.2", "10.1.0.2"}))
+        assert one.share.peer_addresses == {}, "nor does this worker ping itself in the other's place"
+        assert two.seen == [("w1", "a"), ("w2", "bb")], "its own worker uses it, and so do the others"
+        one.share.move(frozenset())
+        await asyncio.sleep(1)
+        assert one.seen == [("w1", "a"), ("w2", "bb")]

@@ -10,6 +10,7 @@ import pytest
 
 from mesh.cli.lint import check_files
 from mesh.cli.parser import build_parser
+from mesh.config.name_policy import name_policy
 from mesh.config.settings import parse_settings
 from tests.builders import POOL
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks
@@ -41,6 +42,7 @@ def test_settings_are_accepted(block: Block) -> None:
 
 
 COMPOSE = [block for block in BLOCKS if block.language == "yaml" and re.search("^services:", block.text, re.MULTILINE)]
+POLICY = name_policy(parse_settings("", {}, hostname="w1"))
 MISTAKES = "http://restserver.local/api"
 """In the example of what is refused; `tests/cli/test_check.py` looks at what is said of it."""
 
@@ -50,7 +52,7 @@ def test_labels_in_compose_files_are_accepted(block: Block, tmp_path: Path) -> N
     """All but labels that the page shows as not handled yet."""
     file = tmp_path / "compose.yaml"
     file.write_text(block.text)
-    problems = [str(problem) for problem in check_files([file], {}, domain="mesh.internal", pool=POOL)]
+    problems = [str(problem) for problem in check_files([file], {}, policy=POLICY, pool=POOL)]
     assert [problem for problem in problems if "not handled yet" not in problem] == []
 
 

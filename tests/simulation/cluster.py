@@ -17,7 +17,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
 
-from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, TakeOverName, plan_claims
+from mesh.cluster.claims import (
+    ClaimName,
+    ClaimPort,
+    ClaimRequest,
+    ClaimVip,
+    RecordOlderNames,
+    TakeOverName,
+    plan_claims,
+)
 from mesh.cluster.records.encode import encode_name_claim, encode_port_claim, encode_service_claim, encode_vip_claim
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.config.values import Network
@@ -275,6 +283,7 @@ class Simulation:
             owners = {service.name: service.owner for service in seen.services}
             found: dict[str, list[ClaimRequest]] = {}
             for wish in plan_claims(seen.services, seen.claims, pool=self._pool, ports=self._ports)[0]:
+                assert not isinstance(wish, RecordOlderNames), "every name is allowed here"
                 owner = wish.owner if isinstance(wish, ClaimName | TakeOverName) else owners[wish.name]
                 found.setdefault(owner, []).append(wish)
             self._wished = seen, found

@@ -8,12 +8,14 @@ import ctypes
 import json
 import os
 import shutil
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mesh.cli.client import AdminClient
 from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
@@ -23,6 +25,7 @@ from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import overlap as routes
 from mesh.host.sysctl import PROC_SYS, router_settings
+from mesh.model.errors import MeshError
 from mesh.model.service import Scheduler
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
@@ -68,7 +71,17 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
         clock=_clock(),
         store=await _store(settings),
         engine=await _engine(settings.source_docker_socket),
+        served_names=await asyncio.to_thread(_served_names, settings.admin_listen),
     )
+
+
+def _served_names(listen: str) -> frozenset[str]:
+    """Return the names that the running daemon serves, of this version or an earlier one; empty if none answers."""
+    try:
+        document = json.loads(AdminClient(Namespace(admin=listen, config=None)).ask("/v1/status").body)
+        return frozenset(str(name) for service in document["services"] for name in service["names"])
+    except (MeshError, ValueError, LookupError, TypeError):
+        return frozenset()
 
 
 def _text(path: Path) -> str | None:

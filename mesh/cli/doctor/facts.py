@@ -77,3 +77,5 @@ class HostFacts:
     """Why the store's directory, or each member of etcd, cannot be used; None for one that can."""
     engine: str | None = None
     """Why the container engine does not answer; None if it does, or if none is configured."""
+    served_names: frozenset[str] = frozenset()
+    """The routing names that a running daemon serves; empty if none runs."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mesh.cli.doctor.facts import HostFacts, KernelModule, ListeningSocket
+from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, Settings
 from mesh.model.codes import Code
 
@@ -25,6 +26,7 @@ CODES = {
     "published ports": Code.DOCTOR_PUBLISHED_PORTS,
     "resolver": Code.DOCTOR_RESOLVER,
     "container engine": Code.DOCTOR_CONTAINER_ENGINE,
+    "names": Code.DOCTOR_NAMES,
     "clock": Code.DOCTOR_CLOCK,
 }
 """The code of a finding, by what it is about."""
@@ -89,6 +91,7 @@ def host_findings(host: HostFacts, asked: DoctorInput) -> tuple[Finding, ...]:
         _resolver,
         _containers,
         _engine,
+        _names,
         _clock,
     )
     return tuple(finding for part in parts for finding in part(host, asked))
@@ -311,6 +314,16 @@ def _engine(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     else:
         line = "systemctl start docker; the daemon's user must be in the group docker (SupplementaryGroups=docker)"
         yield Finding(FindingLevel.ERROR, "container engine", f"{socket}: {host.engine}", line)
+
+
+def _names(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+    policy = name_policy(asked.settings)
+    for name in sorted(host.served_names):
+        refusal = policy.refusal(name)
+        if refusal is not None:
+            reason, remedy = refusal
+            found = f"{reason}; the running daemon serves it, and a new service may not claim it"
+            yield Finding(FindingLevel.WARNING, "names", found, remedy)
 
 
 def _clock(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:

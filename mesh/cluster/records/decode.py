@@ -38,6 +38,12 @@ class NameOwnerRecord(msgspec.Struct, frozen=True):
     owner: str
 
 
+class OlderNamesRecord(msgspec.Struct, frozen=True):
+    """The value of `claims/older-names`."""
+
+    names: tuple[Name, ...]
+
+
 class PortRecord(msgspec.Struct, frozen=True):
     """The value of `claims/ports`."""
 
@@ -83,6 +89,12 @@ class NameClaim(NamedTuple):
     owner: str
 
 
+class OlderNames(NamedTuple):
+    """The names that were served before there were domains for names."""
+
+    names: frozenset[Name]
+
+
 class PortClaim(NamedTuple):
     """A published port is held; it leads to a service name and container port."""
 
@@ -115,6 +127,7 @@ RecordFact: TypeAlias = (
     ServiceVipClaim
     | VipHolderClaim
     | NameClaim
+    | OlderNames
     | PortClaim
     | ServiceDeclaration
     | EndpointVerdict
@@ -163,14 +176,8 @@ def record_key(*parts: str) -> str:
 
 def _fact(parts: list[str], value: bytes) -> RecordFact | None:
     match parts:
-        case ["claims", "services", name]:
-            return ServiceVipClaim(name, validate_address(_read(value, VipRecord).vip))
-        case ["claims", "vips", address]:
-            return VipHolderClaim(validate_address(address), _read(value, VipHolderRecord).name)
-        case ["claims", "names", name]:
-            return NameClaim(name, _read(value, NameOwnerRecord).owner)
-        case ["claims", "ports", transport, port]:
-            return _held_port(transport, port, _read(value, PortRecord))
+        case ["claims", *rest]:
+            return _claim(rest, value)
         case ["workers", worker, "services", _]:
             return ServiceDeclaration(worker, _service(value))
         case ["workers", worker, "endpoints", id]:
@@ -181,6 +188,21 @@ def _fact(parts: list[str], value: bytes) -> RecordFact | None:
             return EndpointVerdict(worker, (worker, id), _read(value, VerdictRecord))
         case ["health", worker, owner, id]:
             return EndpointVerdict(worker, (owner, id), _read(value, VerdictRecord))
+    return None
+
+
+def _claim(parts: list[str], value: bytes) -> RecordFact | None:
+    match parts:
+        case ["services", name]:
+            return ServiceVipClaim(name, validate_address(_read(value, VipRecord).vip))
+        case ["vips", address]:
+            return VipHolderClaim(validate_address(address), _read(value, VipHolderRecord).name)
+        case ["names", name]:
+            return NameClaim(name, _read(value, NameOwnerRecord).owner)
+        case ["older-names"]:
+            return OlderNames(frozenset(_read(value, OlderNamesRecord).names))
+        case ["ports", transport, port]:
+            return _held_port(transport, port, _read(value, PortRecord))
     return None
 
 

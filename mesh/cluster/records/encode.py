@@ -8,6 +8,7 @@ problem, never raised as an exception: one broken record must not stop the other
     claims/vips/<address>               {"name"}                      the service of a VIP, so that it is unique
     claims/names/<routing name>         {"owner"}
     claims/ports/<transport>/<port>     {"name", "container_port"}
+    claims/older-names                  {"names"}                     served before `[names] allow` existed; once
     workers/<worker>/services/<owner>   a `Service`                   leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last, after all others
@@ -27,6 +28,7 @@ import msgspec
 from mesh.cluster.records.decode import (
     DaemonRecord,
     NameOwnerRecord,
+    OlderNamesRecord,
     PortRecord,
     VerdictRecord,
     VipHolderRecord,
@@ -58,6 +60,11 @@ def encode_vip_claim(vip: Address, name: Name) -> dict[str, bytes]:
 def encode_name_claim(name: Name, owner: str) -> dict[str, bytes]:
     """The record of the owner of a routing name."""
     return {record_key("claims", "names", name): _value(NameOwnerRecord(owner))}
+
+
+def encode_older_names(names: Iterable[Name]) -> dict[str, bytes]:
+    """The record of the names that the cluster served before it knew allowed domains."""
+    return {record_key("claims", "older-names"): _value(OlderNamesRecord(tuple(sorted(names))))}
 
 
 def encode_port_claim(transport: Transport, port: int, name: Name, container_port: int) -> dict[str, bytes]:

@@ -7,13 +7,14 @@ first. A view does not depend on the order of changes that led to it. Pure.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from mesh.cluster.records.decode import (
     DaemonPresence,
     EndpointVerdict,
     NameClaim,
+    OlderNames,
     PortClaim,
     RecordFact,
     ServiceDeclaration,
@@ -29,7 +30,7 @@ from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service, Transport
 from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
-_ClaimFact: TypeAlias = ServiceVipClaim | VipHolderClaim | NameClaim | PortClaim
+_ClaimFact: TypeAlias = ServiceVipClaim | VipHolderClaim | NameClaim | OlderNames | PortClaim
 _EndpointOrder: TypeAlias = tuple[str, str]
 """The ID and worker of an endpoint: the order of endpoints in a view."""
 
@@ -44,7 +45,11 @@ class ViewBuilder:
     # change together with each record; claims and verdicts, which need no other index, are in `_ClaimRecords` and
     # `RecordVerdicts`.
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: Callable[[Endpoint], str | None] = lambda _: None) -> None:
+        """`refusal` says why an endpoint may not be used by the reader of this view; None if it may."""
+        self._refusal = refusal
+        self._refused: dict[str, Endpoint] = {}
+        """Endpoints that are not used, by key."""
         self._known: dict[str, tuple[bytes, RecordFact | Problem | None]] = {}
         self._claims = _ClaimRecords()
         self._declared: dict[str, dict[str, ServiceDeclaration]] = {}
@@ -78,10 +83,11 @@ class ViewBuilder:
             if (None if before is None else before[0]) == value:
                 continue
             if before is not None:
+                self._refused.pop(where, None)
                 del self._known[where]
                 self._drop(where, before[1])
             if value is not None:
-                fact = decode_record(where, value, None if before is None else before[1])
+                fact = self._permitted(where, decode_record(where, value, None if before is None else before[1]))
                 self._known[where] = (value, fact)
                 self._take(where, fact)
         if self._touched.anything:
@@ -90,6 +96,21 @@ class ViewBuilder:
         return self._view, self._problems
 
     # --------------------------------------------------------------------------------------- one record at a time
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Yield all endpoints, those that are not used too."""
+        yield from self._by_key.values()
+        yield from self._refused.values()
+
+    def _permitted(self, where: str, fact: RecordFact | Problem | None) -> RecordFact | Problem | None:
+        """The fact, or a problem instead of an endpoint that may not be used."""
+        if not isinstance(fact, Endpoint) or (reason := self._refusal(fact)) is None:
+            return fact
+        self._refused[where] = fact
+        remedy = "register it at an address that every worker reaches, or delete the record if nobody knows it"
+        return Problem(
+            Code.ENDPOINT_NOT_PERMITTED, Severity.WARNING, f"record {where}", f"not used here: {reason}", remedy
+        )
 
     def _take(self, where: str, fact: RecordFact | Problem | None) -> None:
         self._touch(fact, is_there=True)
@@ -226,6 +247,7 @@ class _ClaimRecords:
         self._owners: dict[Name, str] = {}
         self._ports: dict[tuple[Transport, int], tuple[Name, int]] = {}
         self._holders: dict[Address, Name] = {}
+        self._older_names: frozenset[Name] | None = None
 
     def take(self, claim: _ClaimFact) -> None:
         match claim:
@@ -237,6 +259,8 @@ class _ClaimRecords:
                 self._owners[name] = owner
             case PortClaim(port, leads_to):
                 self._ports[port] = leads_to
+            case OlderNames(names):
+                self._older_names = names
 
     def drop(self, claim: _ClaimFact) -> None:
         match claim:
@@ -248,9 +272,12 @@ class _ClaimRecords:
                 del self._owners[name]
             case PortClaim(port, _):
                 del self._ports[port]
+            case OlderNames():
+                self._older_names = None
 
     def claims(self, before: Claims) -> Claims:
-        now = Claims(dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders))
+        held = dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders)
+        now = Claims(*held, self._older_names)
         return before if now == before else now
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from mesh.cli.lint import check_files
 from mesh.config.labels.parse import ParsedLabels, parse_labels
+from mesh.config.name_policy import NamePolicy
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 from tests.builders import HTTP_PROBE
@@ -163,7 +164,7 @@ services:
       mesh.probe.header.x-token: {SECRET}
 """
     )
-    problems = check_files([file], {}, domain="local")
+    problems = check_files([file], {}, policy=NamePolicy("local"))
     told = "\n".join(str(problem) for problem in problems)
     assert len(problems) == 5, told
     assert not any(part in told for part in ("s3cr3t", "Bearer", "1234567", "342391")), told

@@ -1,4 +1,5 @@
-"""The responses of the engine's API that are read: Docker Engine API v1.41, which newer engines support too.
+"""The responses of the engine's API that are read: Docker Engine API v1.41 to the newest in `mesh.sources.docker.versions`,
+and Podman's version of it.
 
 They are decoded once, at the edge, into typed values, so that an unexpected response is never taken for an empty list.
 """
@@ -31,7 +32,8 @@ class NetworkAttachment(DockerMessage, frozen=True):
 class HostConfig(DockerMessage, frozen=True):
     """Settings from the creation of a container."""
 
-    network_mode: str = "default"
+    network_mode: str = ""
+    """`default`, `host`, `container:ID` or the name of a network; empty in Podman's list."""
 
 
 class ContainerNetworks(DockerMessage, frozen=True):
@@ -70,10 +72,19 @@ class ContainerConfig(DockerMessage, frozen=True):
     """Seconds; None: 10."""
 
 
+class HealthcheckState(DockerMessage, frozen=True):
+    """The result of the container's HEALTHCHECK."""
+
+    status: str = ""
+    """`starting`, `healthy` or `unhealthy`; `none` or empty without a HEALTHCHECK."""
+
+
 class ContainerState(DockerMessage, frozen=True):
     """The process of a container."""
 
     started_at: str = ""
+    """`2026-11-30T11:59:16.358097495Z` by the engine's clock; the year 1 if it was never started."""
+    health: HealthcheckState | None = None
 
 
 class ContainerDetails(DockerMessage, frozen=True):
@@ -82,6 +93,20 @@ class ContainerDetails(DockerMessage, frozen=True):
     id: str
     config: ContainerConfig = ContainerConfig()
     state: ContainerState = ContainerState()
+    host_config: HostConfig = HostConfig()
+
+
+class EngineVersion(msgspec.Struct, frozen=True):
+    """`GET /version`. The fields may have any type: another program may answer."""
+
+    api_version: object = msgspec.field(default=None, name="ApiVersion")
+    min_api_version: object = msgspec.field(default=None, name="MinAPIVersion")
+
+
+class EngineError(msgspec.Struct, frozen=True):
+    """A response with a status of 400 or more."""
+
+    message: str
 
 
 class EventActor(msgspec.Struct, frozen=True, rename="pascal"):

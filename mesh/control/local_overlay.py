@@ -52,10 +52,9 @@ class LocalOverlay:
             now = known if instances is None else _current_endpoint(known, instances.get(id))
             if now is not known:
                 endpoints[key] = now
-            verdict = (
-                health.get(key) if _is_probed_run(known, None if instances is None else instances.get(id)) else None
-            )
-            verdict = None if verdict is Health.STARTING else verdict  # STARTING is not published either
+            verdict = health.get(key)
+            if verdict is Health.STARTING or not _is_probed_run(known, instances, id):
+                verdict = None  # STARTING is not published either
             if view.health.get(key) is not verdict:
                 verdicts[key] = verdict
         return LocalOverlay(self.worker, view, instances, health, endpoints, verdicts)
@@ -90,8 +89,9 @@ def _current_endpoint(endpoint: Endpoint, instance: Instance | None) -> Endpoint
     return replace(endpoint, drain=instance.drain, health=instance.health)
 
 
-def _is_probed_run(endpoint: Endpoint, instance: Instance | None) -> bool:
+def _is_probed_run(endpoint: Endpoint, instances: Mapping[str, Instance] | None, id: str) -> bool:
     """Whether the prober's health is about the running process: it probes the run that is in the view."""
+    instance = None if instances is None else instances.get(id)
     return instance is None or same_run(endpoint.run, instance.run)
 
 

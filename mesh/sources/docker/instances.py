@@ -98,6 +98,18 @@ class InstanceListing:
     """Container ID -> instance ID."""
 
 
+@dataclass(frozen=True, slots=True)
+class _EngineState:
+    """All inputs of one listing."""
+
+    everything: Mapping[str, ContainerSummary]
+    """The containers by ID."""
+    drivers: Mapping[str, str]
+    """The driver of each network, by network name."""
+    rules: InstanceRules
+    known: ContainerHistory
+
+
 class _ContainerRefusedError(MeshError):
     def __init__(self, code: Code, reason: str, remedy: str) -> None:
         super().__init__(code, f"{reason}; {remedy}")
@@ -108,7 +120,7 @@ def read_instances(
     containers: Sequence[ContainerSummary], drivers: Mapping[str, str], rules: InstanceRules, known: ContainerHistory
 ) -> InstanceListing:
     """Return the instances among the containers, and the problems of the rest. `drivers`: network name -> driver."""
-    everything = {container.id: container for container in containers}
+    state = _EngineState({container.id: container for container in containers}, drivers, rules, known)
     instances: list[Instance] = []
     problems: list[Problem] = []
     names: dict[str, str] = {}
@@ -117,7 +129,7 @@ def read_instances(
         name = container_name(container)
         subject = f"container {escape_unprintable(name)}"
         try:
-            instance, found = _instance(container, everything, drivers, rules, known)
+            instance, found = _instance(container, state)
         except _ContainerRefusedError as refused:
             problems.append(Problem(refused.code, Severity.ERROR, subject, refused.reason, refused.remedy, where=None))
             continue
@@ -146,13 +158,7 @@ def container_health(container: ContainerSummary) -> Health | None:
     return Health(match[1]) if match else None
 
 
-def _instance(
-    container: ContainerSummary,
-    everything: Mapping[str, ContainerSummary],
-    drivers: Mapping[str, str],
-    rules: InstanceRules,
-    known: ContainerHistory,
-) -> tuple[Instance | None, Sequence[Problem]]:
+def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instance | None, Sequence[Problem]]:
     labels = {key: value for key, value in (container.labels or {}).items() if key.startswith(LABEL_PREFIXES)}
     if not labels or container.state not in ("running", "paused") or _is_one_off(container):
         return None, ()
@@ -162,12 +168,12 @@ def _instance(
             f"it has {len(labels)} labels of the mesh, or one of them is too long",
             f"give it at most {MAX_LABELS}, each of at most {MAX_LABEL_LENGTH} characters",
         )
-    owner, parsed = _declared(container, labels, rules.domain)
+    owner, parsed = _declared(container, labels, state.rules.domain)
     if parsed.service is None:
         return None, parsed.problems
-    address, host_ports = _place(container, parsed.service, everything, drivers, rules, known)
-    health = known.health(container)
-    drain = DrainReason.PAUSED if container.state == "paused" else known.drains.get(container.id)
+    address, host_ports = _place(container, parsed.service, state)
+    health = state.known.health(container)
+    drain = DrainReason.PAUSED if container.state == "paused" else state.known.drains.get(container.id)
     id = f"{owner}/{container.id[:12]}"
     found = Instance(
         id,
@@ -179,7 +185,7 @@ def _instance(
         drain=drain,
         name=container_name(container),
         runs_commands=True,
-        run=known.run(container),
+        run=state.known.run(container),
     )
     return found, ()
 
@@ -215,20 +221,13 @@ def _declared(container: ContainerSummary, labels: Mapping[str, str], domain: Na
 # ------------------------------------------------------------------------------------------------ where it is reached
 
 
-def _place(
-    container: ContainerSummary,
-    service: Service,
-    everything: Mapping[str, ContainerSummary],
-    drivers: Mapping[str, str],
-    rules: InstanceRules,
-    known: ContainerHistory,
-) -> tuple[Address, tuple[HostPort, ...]]:
+def _place(container: ContainerSummary, service: Service, state: _EngineState) -> tuple[Address, tuple[HostPort, ...]]:
     """Return the address, and the ports that differ from the container's."""
-    container = _network_of(container, everything, known)
+    container, rules, known = _network_of(container, state), state.rules, state.known
     attached = container.network_settings.networks or {}
     if "host" in attached or known.network_mode(container) == "host":
         return _worker(rules), ()
-    mine = next(_addresses(container, drivers, rules, known), None)
+    mine = next(_addresses(container, state), None)
     if rules.endpoint_address is not EndpointAddress.HOST and mine is not None:
         address, driver = mine
         if rules.endpoint_address is EndpointAddress.CONTAINER or rules.alone or driver not in _OTHERS_HAVE_NO_WAY:
@@ -242,11 +241,10 @@ def _place(
     return _published(container, service, rules)
 
 
-def _network_of(
-    container: ContainerSummary, everything: Mapping[str, ContainerSummary], known: ContainerHistory
-) -> ContainerSummary:
+def _network_of(container: ContainerSummary, state: _EngineState) -> ContainerSummary:
     """Return the container whose network it uses, usually itself."""
-    chain = network_chain(container, everything, known)
+    known = state.known
+    chain = network_chain(container, state.everything, known)
     if chain is None:
         raise _ContainerRefusedError(
             Code.CONTAINER_UNUSABLE,
@@ -284,11 +282,10 @@ def _started_after(run: str | None, other: str | None) -> bool:
     return began is not None and before is not None and began > before
 
 
-def _addresses(
-    container: ContainerSummary, drivers: Mapping[str, str], rules: InstanceRules, known: ContainerHistory
-) -> Iterator[tuple[Address, str]]:
+def _addresses(container: ContainerSummary, state: _EngineState) -> Iterator[tuple[Address, str]]:
     """Yield its addresses that this worker can reach, with the driver of their network, the preferred one first."""
-    attached, mode = container.network_settings.networks or {}, known.network_mode(container)
+    drivers, rules = state.drivers, state.rules
+    attached, mode = container.network_settings.networks or {}, state.known.network_mode(container)
     first = "bridge" if mode == "default" else mode
 
     def preference(name: str) -> tuple[bool, bool, str]:

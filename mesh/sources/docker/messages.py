@@ -1,5 +1,4 @@
-"""The responses of the engine's API that are read: Docker Engine API v1.41 to the newest in `mesh.sources.docker.versions`,
-and Podman's version of it.
+"""The responses of the engine's API that are read: Docker Engine API v1.41 and later, as Docker and Podman give them.
 
 They are decoded once, at the edge, into typed values, so that an unexpected response is never taken for an empty list.
 """

@@ -6,16 +6,18 @@ container: it takes effect immediately, since the process is already ending. The
 `RELIST_INTERVAL` seconds, and a moment after an event, because the engine reports some changes before its own lists
 show them.
 
-The engine's clock may differ from this host's: a span of events is given in the engine's time, which its responses
-tell, and no step depends on that time being right. Events are lost when the engine restarts (it keeps them in memory); a list makes up for them. While the engine does not
-answer, the last list stays in force.
+Events are lost when the engine restarts (it keeps them in memory); a list makes up for them. A restart of a container
+that no event told of is seen by its time of start. While the engine does not answer, the last list stays in force.
+
+The engine's clock may differ from this host's. A span of events is given in the engine's time, which its responses
+tell, and nothing waits for that time to be right.
 """
 
 import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 

@@ -8,6 +8,8 @@ client does. What an engine says of itself may be anything.
 import re
 from typing import NamedTuple
 
+from typing_extensions import override
+
 
 class ApiVersion(NamedTuple):
     """A version of the engine's API: 1.41."""
@@ -15,6 +17,7 @@ class ApiVersion(NamedTuple):
     major: int
     minor: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}"
 

@@ -312,12 +312,16 @@ class DockerSource(Source):
         self._inspected = {id: found for id, found in self._inspected.items() if id in here}
         self._stale &= here.keys()
         self._begun &= here.keys()
-        wanted, gone = {container.id for container in labelled}, set[str]()
-        while new := (wanted - self._inspected.keys() - gone) | (wanted & self._stale):
+        gone: set[str] = set()
+        while True:
+            # The network mode of Podman's containers is known from their inspection: each round may show one lender more.
+            chains = [network_chain(container, here, self._known()) or (container,) for container in labelled]
+            wanted = {container.id for chain in chains for container in chain} - gone
+            new = sorted((wanted - self._inspected.keys()) | (wanted & self._stale))
+            if not new:
+                return
             found = await asyncio.gather(*(self._inspect_one(docker, id) for id in new))
             gone |= {id for id, inspection in zip(new, found, strict=True) if inspection is None}
-            chains = [network_chain(container, here, self._known()) for container in labelled]
-            wanted |= {lender.id for chain in chains for lender in chain or ()}
 
     async def _inspect_one(self, docker: aiodocker.Docker, id: str) -> ContainerInspection | None:
         """Inspect a container; None if it is gone."""

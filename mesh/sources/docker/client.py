@@ -184,13 +184,20 @@ class EventStream:
             found.append(event)
         return found
 
+    async def begin(self, answer: float) -> None:
+        """Wait until the engine has begun its response. Podman does so with the first event or the end.
+
+        Raises `TimeoutError` after `answer` seconds.
+        """
+        async with asyncio.timeout(answer):
+            await self._begun.wait()
+
     async def all(self, answer: float = REQUEST_TIMEOUT) -> list[DockerEvent]:
         """Return every event of a request that ends by itself, or those that came in time if it does not.
 
         `answer` is the time that the engine has to begin its response, in seconds. Raises `CLIENT_ERRORS`.
         """
-        async with asyncio.timeout(answer):
-            await self._begun.wait()
+        await self.begin(answer)
         with suppress(TimeoutError):
             async with asyncio.timeout(HISTORY_PATIENCE):
                 await self._ended.wait()

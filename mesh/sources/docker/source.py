@@ -175,8 +175,10 @@ class DockerSource(Source):
         async with open_client(self._url, self._answer) as docker:
             began = await self._read_clock(docker)
             past = await self._signals(docker, began)
-            yield await self._list(docker)
             async with open_events(docker, since=began, filters=EVENT_FILTERS) as self._events:
+                if began is None:
+                    await self._events.begin(self._answer)  # nothing before this moment is sent
+                yield await self._list(docker)
                 batch, wait = past, SETTLE_DELAY
                 while True:
                     meanings = {self._take(event) for event in batch}
@@ -314,7 +316,7 @@ class DockerSource(Source):
         self._begun &= here.keys()
         gone: set[str] = set()
         while True:
-            # The network mode of Podman's containers is known from their inspection: each round may show one lender more.
+            # Podman tells the network mode by inspection only: each round may show one lender more.
             chains = [network_chain(container, here, self._known()) or (container,) for container in labelled]
             wanted = {container.id for chain in chains for container in chain} - gone
             new = sorted((wanted - self._inspected.keys()) | (wanted & self._stale))

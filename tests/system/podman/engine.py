@@ -14,6 +14,8 @@ from typing_extensions import override
 from tests.system.docker.engine import Engine
 from tests.system.docker.engine import missing as missing_for_docker
 
+_ADDRESSES = Path("/var/lib/cni/networks")
+"""Where the network plugins note which addresses are taken, in a folder for each network."""
 _CONTAINERS_CONF = """
 [containers]
 log_driver = "k8s-file"
@@ -30,6 +32,7 @@ network_backend = "cni"
 network_config_dir = "{directory}/cni"
 cni_plugin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
 default_subnet = "172.28.0.0/24"
+default_network = "{network}"
 """
 _STORAGE_CONF = """
 [storage]
@@ -53,7 +56,8 @@ class PodmanEngine(Engine):
     def start(self, *options: str) -> None:
         for name in ("cni", "data", "run", "tmp"):
             (self.directory / name).mkdir(exist_ok=True)
-        (self.directory / "containers.conf").write_text(_CONTAINERS_CONF.format(directory=self.directory))
+        conf = _CONTAINERS_CONF.format(directory=self.directory, network=self.directory.name)
+        (self.directory / "containers.conf").write_text(conf)
         (self.directory / "storage.conf").write_text(_STORAGE_CONF.format(directory=self.directory))
         self.socket.unlink(missing_ok=True)
         with (self.directory / "log").open("ab") as log:
@@ -76,6 +80,11 @@ class PodmanEngine(Engine):
         # A container whose network another one shares goes after that one.
         assert 0 in (self.podman("rm", "--all", "--force", "--time", "0") for _ in range(8))
         assert self.podman("network", "prune", "--force") == 0
+
+    @override
+    def _clear(self) -> None:
+        super()._clear()
+        shutil.rmtree(_ADDRESSES / self.directory.name, ignore_errors=True)
 
     def podman(self, *arguments: str) -> int:
         """Run the podman program on the same containers; its exit status."""

@@ -37,7 +37,7 @@ async def test_start_pause_kill_stop_and_removal_are_seen_in_time(podman: Podman
         second = seen.instances["web-2"]
         assert second.id == first.id
         assert second.run not in (None, first.run), "another process"
-        await podman.adocker("stop", "-t", "1", "web-2")  # noqa: TID251
+        await podman.adocker("stop", "-t", "1", "web-2")
         await seen.until(lambda now: now == {}, IN_TIME)
         await podman.adocker("start", "web-2")
         await seen.until(lambda now: now.keys() == {"web-2"}, IN_TIME)

@@ -324,16 +324,8 @@ def test_a_container_whose_network_has_gone_with_its_lenders_former_process(
     containers = [container("db", Labels={}), lent("web-1", "db")]
     found = listing(containers, known=inspected(db=lender, web_1=borrower))
     assert bool(found.instances) is not is_lost
-    assert [str(problem) for problem in found.problems] == (
-        [
-            (
-                "error: container web-1: it has no network since the container whose network it shares, db, has restarted; "
-                "restart web-1"
-            )
-        ]
-        if is_lost
-        else []
-    )
+    lost = "error: container web-1: it has no network since the container whose network it shares, db, has restarted"
+    assert [str(problem) for problem in found.problems] == ([f"{lost}; restart web-1"] if is_lost else [])
 
 
 def test_a_network_that_was_lent_on_is_lost_too() -> None:

@@ -392,8 +392,8 @@ def test_a_verdict_on_another_run_does_not_count(registered: str | None, probed:
     assert both.kept == (frozenset({ENDPOINT.key}) if counts else frozenset())
     assert both.groups["demo/web"].verdicts == ((Health.UNHEALTHY,) if counts else (None,))
     reader = ViewBuilder()
-    for changes in (verdict, registration):  # in this order the run of the endpoint comes last
-        seen, _ = reader.follow(changes)
+    reader.follow(verdict)
+    seen, _ = reader.follow(registration)  # the run of the endpoint comes last
     assert (seen.health, seen.kept, seen.groups) == (both.health, both.kept, both.groups)
     assert reader.follow(dict.fromkeys(registration))[0].health == {ENDPOINT.key: Health.UNHEALTHY}
 

@@ -3,9 +3,12 @@
 They are decoded once, at the edge, into typed values, so that an unexpected response is never taken for an empty list.
 """
 
+import re
 from collections.abc import Mapping
 
 import msgspec
+
+_PRODUCT_VERSION = re.compile(r"[A-Za-z0-9.+~_-]{1,64}", re.ASCII)
 
 
 class DockerMessage(msgspec.Struct, frozen=True, rename="pascal"):
@@ -100,6 +103,20 @@ class EngineVersion(msgspec.Struct, frozen=True):
 
     api_version: object = msgspec.field(default=None, name="ApiVersion")
     min_api_version: object = msgspec.field(default=None, name="MinAPIVersion")
+    version: object = msgspec.field(default=None, name="Version")
+    components: object = msgspec.field(default=None, name="Components")
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is Podman's service for Docker clients."""
+        parts = self.components if isinstance(self.components, list) else []
+        return any(isinstance(part, dict) and part.get("Name") == "Podman Engine" for part in parts)
+
+    @property
+    def product(self) -> str:
+        """The name and version of the engine: `Docker 28.1.1`."""
+        version = self.version if isinstance(self.version, str) and _PRODUCT_VERSION.fullmatch(self.version) else "?"
+        return f"{'Podman' if self.is_podman else 'Docker'} {version}"
 
 
 class EngineError(msgspec.Struct, frozen=True):

@@ -352,7 +352,7 @@ def test_podmans_list_lacks_what_its_inspection_tells() -> None:
         (lending, "172.29.0.9", None),
     ):
         db = container("db", Labels={}, NetworkSettings=networks(podman="172.29.0.9"))
-        known = ContainerHistory(inspected={bare["Id"]: told})
-        (found,) = listing([bare, db], known=known).instances
+        (found,) = listing([bare, db], known=ContainerHistory(inspected={bare["Id"]: told})).instances
         assert (found.address, found.health) == (address, health)
+    known = ContainerHistory(inspected={bare["Id"]: ContainerInspection(health=Health.UNHEALTHY)})
     assert listing([container()], known=known).instances[0].health is None, "Docker's list tells the health"

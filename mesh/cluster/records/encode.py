@@ -124,7 +124,10 @@ def _declared(worker: str, service: Service) -> tuple[str, bytes]:
 
 @lru_cache(MAX_CACHED_RECORDS)
 def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
-    return record_key("workers", worker, "endpoints", endpoint.id), _value(endpoint)
+    fields = msgspec.to_builtins(endpoint)
+    if endpoint.run is None:
+        del fields["run"]  # such a record is the same as that of a version without runs: it is not written again
+    return record_key("workers", worker, "endpoints", endpoint.id), msgspec.json.encode({"v": VERSION, **fields})
 
 
 @lru_cache(MAX_CACHED_RECORDS)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from mesh.cluster.name_guard import NameGuard
 from mesh.cluster.records.encode import build_view, encode_verdict, own_prefixes
 from mesh.cluster.store_writes import RETRY, StoreWrites
-from mesh.model.service import EndpointKey, Health
+from mesh.model.service import Endpoint, EndpointKey, Health, same_run
 from mesh.model.view import HealthReport
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.util.backoff import Backoff
@@ -36,8 +36,10 @@ class RecordPublisher:
         """None until the store has answered once."""
         self._offered: Mapping[str, bytes] | None = None
         """None until all sources have answered once."""
-        self._endpoints: frozenset[str] = frozenset()
-        """IDs of the offered endpoints."""
+        self._endpoints: Mapping[str, str | None] = {}
+        """The run of each offered endpoint, by ID."""
+        self._former: Mapping[str, bytes] = {}
+        """The own records that the store, or else the saved view, held at the start."""
         self._reports: Mapping[EndpointKey, HealthReport] | None = None
         """Health by this worker's probes; None until probing has begun: the verdicts of an earlier run stay until then.
         """
@@ -46,8 +48,8 @@ class RecordPublisher:
         applied.
         """
 
-    def offer(self, records: Mapping[str, bytes], endpoints: frozenset[str]) -> None:
-        """Replace the records of everything that this worker runs, and the IDs of its endpoints."""
+    def offer(self, records: Mapping[str, bytes], endpoints: Mapping[str, str | None]) -> None:
+        """Replace the records of everything that this worker runs, and the run of each of its endpoints by ID."""
         self._offered = records
         self._endpoints = endpoints
         self._due.set()
@@ -61,6 +63,10 @@ class RecordPublisher:
     def follow(self, snapshot: StoreSnapshot) -> None:
         """Take the newest snapshot of the store."""
         is_first, self._snapshot = self._snapshot is None, snapshot
+        if is_first:
+            own, _ = own_prefixes(self._worker)
+            before = {**snapshot.saved, **snapshot.records}
+            self._former = {key: value for key, value in before.items() if key.startswith(own)}
         was_contested = self._guard.is_contested
         self._guard.follow(snapshot.records)
         if was_contested and not self._guard.is_contested:
@@ -79,6 +85,10 @@ class RecordPublisher:
     def formerly_kept(self) -> frozenset[EndpointKey]:
         """Own endpoints that an earlier run left in traffic although they failed; empty once `judge` was called."""
         return build_view(self._former_verdicts())[0].kept if self._reports is None else frozenset()
+
+    def former_endpoints(self) -> Mapping[EndpointKey, Endpoint]:
+        """The endpoints that an earlier run of this daemon registered last; empty if that is not known."""
+        return build_view(self._former)[0].by_key
 
     async def run(self) -> None:
         """Write changed records, until cancelled."""
@@ -110,11 +120,15 @@ class RecordPublisher:
             reports = self._former_verdicts()
         else:
             reports = dict(
-                encode_verdict(self._worker, key, health, kept=kept, held_back=held_back)
-                for key, (health, kept, held_back) in self._reports.items()
-                if health is not Health.STARTING and (key[0] != self._worker or key[1] in self._endpoints)
+                encode_verdict(self._worker, key, health, kept=kept, held_back=held_back, run=run)
+                for key, (health, kept, held_back, run) in self._reports.items()
+                if health is not Health.STARTING and (key[0] != self._worker or self._runs_still(key[1], run))
             )
         return {**self._offered, **reports, **self._daemon}
+
+    def _runs_still(self, id: str, run: str | None) -> bool:
+        """Whether the endpoint is offered and its process is the one that was probed."""
+        return id in self._endpoints and same_run(self._endpoints[id], run)
 
     def _former_verdicts(self) -> dict[str, bytes]:
         """The verdicts of this worker that the store holds."""

@@ -63,6 +63,7 @@ def register_instances(
                 instance.health,
                 instance.drain,
                 instance.name,
+                instance.run,
             )
         )
     return Registration(

@@ -89,7 +89,7 @@ class ClusterSync:
         records = encode_registration(self._worker, services, endpoints)
         if records != self._offered:
             self._offered = records
-            self._publisher.offer(records, frozenset(endpoint.id for endpoint in endpoints))
+            self._publisher.offer(records, {endpoint.id: endpoint.run for endpoint in endpoints})
             self._assembler.offer(records)
             self._claimer.offer(services)
 
@@ -109,6 +109,10 @@ class ClusterSync:
     def formerly_kept(self) -> frozenset[EndpointKey]:
         """Own endpoints that an earlier run left in traffic although they failed; empty once `judge` was called."""
         return self._publisher.formerly_kept()
+
+    def former_endpoints(self) -> Mapping[EndpointKey, Endpoint]:
+        """The endpoints that an earlier run of this daemon registered last; empty if that is not known."""
+        return self._publisher.former_endpoints()
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:
         """Call `see` with the view of what all workers offer, own offer included, at once and after changes, until

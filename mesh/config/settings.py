@@ -279,8 +279,9 @@ class Settings:
                 values.parse_engine,
                 None,
                 '"unix:///var/run/docker.sock"',
-                "the Docker engine whose labelled containers are the instances: "
-                "`unix:///var/run/docker.sock` or `tcp://HOST:PORT`, see [Docker](docker.md)",
+                "the engine, Docker or Podman, whose labelled containers are the instances: "
+                "`unix:///var/run/docker.sock`, `unix:///run/podman/podman.sock` or `tcp://HOST:PORT`, see "
+                "[Docker](docker.md)",
             )
         }
     )

@@ -84,7 +84,8 @@ class ClusterFollower:
     def _take_view(self, seen: ClusterView) -> None:
         view = self._cluster.see(seen)
         kept: frozenset[EndpointKey] = self._sync.formerly_kept()
-        self._health_monitor.watch(view, self._adopted, kept)
+        former = self._sync.former_endpoints() if self._adopted else {}
+        self._health_monitor.watch(view, self._adopted, kept, former)
         # Only the first view counts: a later endpoint must pass a probe, even at an adopted address.
         self._adopted = frozenset()
         self._wake()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.model.persistent_map import PersistentMap, changed_keys
-from mesh.model.service import Endpoint, EndpointKey, Health, Instance
+from mesh.model.service import Endpoint, EndpointKey, Health, Instance, same_run
 from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
 
@@ -53,7 +53,8 @@ class LocalOverlay:
             if now is not known:
                 endpoints[key] = now
             verdict = health.get(key)
-            verdict = None if verdict is Health.STARTING else verdict  # STARTING is not published either
+            if verdict is Health.STARTING or not _is_probed_run(known, instances, id):
+                verdict = None  # STARTING is not published either
             if view.health.get(key) is not verdict:
                 verdicts[key] = verdict
         return LocalOverlay(self.worker, view, instances, health, endpoints, verdicts)
@@ -86,6 +87,12 @@ def _current_endpoint(endpoint: Endpoint, instance: Instance | None) -> Endpoint
     if (endpoint.drain, endpoint.health) == (instance.drain, instance.health):
         return endpoint
     return replace(endpoint, drain=instance.drain, health=instance.health)
+
+
+def _is_probed_run(endpoint: Endpoint, instances: Mapping[str, Instance] | None, id: str) -> bool:
+    """Whether the prober's health is about the running process: it probes the run that is in the view."""
+    instance = None if instances is None else instances.get(id)
+    return instance is None or same_run(endpoint.run, instance.run)
 
 
 def known_health(view: ClusterView, worker: str, probed: Mapping[EndpointKey, Health]) -> Mapping[EndpointKey, Health]:

@@ -12,7 +12,7 @@ from typing import Protocol
 from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
 from mesh.model.claims import Claims
-from mesh.model.service import Address, EndpointKey
+from mesh.model.service import Address, Endpoint, EndpointKey
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
 
@@ -68,6 +68,10 @@ class ClusterExchange(PeerMembership, Protocol):
 
     def formerly_kept(self) -> frozenset[EndpointKey]:
         """Own endpoints that a former process left in traffic although they failed; empty once `judge` was called."""
+        ...
+
+    def former_endpoints(self) -> Mapping[EndpointKey, Endpoint]:
+        """The endpoints that a former process registered last, by key; empty if that is not known."""
         ...
 
     async def run(self, see: Callable[[ClusterView], None], *, patient: bool) -> None:

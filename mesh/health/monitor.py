@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from mesh.health.correlation import FailureGroup, FailureGroupKind
@@ -28,7 +29,7 @@ from mesh.model.eligibility import probe_targets
 from mesh.model.errors import CodedText
 from mesh.model.persistent_map import changed_keys
 from mesh.model.probe import Probe
-from mesh.model.service import DrainReason, EndpointKey, Health, Service
+from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
 
@@ -90,14 +91,21 @@ class HealthMonitor:
         """The probe that the labels of own endpoints declare, by the owner of the service."""
         self._reports: Mapping[EndpointKey, HealthReport] = {}
         self._reports_for: tuple[object, ...] = ()
+        self._runs: Mapping[EndpointKey, str | None] = {}
+        """The run of each probed endpoint."""
 
     def watch(
-        self, view: ClusterView, adopted: Collection[RealKey] = (), kept: frozenset[EndpointKey] = frozenset()
+        self,
+        view: ClusterView,
+        adopted: Collection[RealKey] = (),
+        kept: frozenset[EndpointKey] = frozenset(),
+        former: Mapping[EndpointKey, Endpoint] = MappingProxyType({}),
     ) -> None:
         """Probe the endpoints that this worker must probe by this view.
 
-        At the first call: `adopted` are the real servers that carry traffic already, and `kept` the endpoints that a
-        former process left in traffic although they failed.
+        At the first call: `adopted` are the real servers that carry traffic already, `kept` the endpoints that a former
+        process left in traffic although they failed, and `former` the own endpoints that it registered last, empty if
+        that is not known. A real server that carries traffic may be a container that has been restarted since.
         """
         before, self._view = self._view, view
         if before is not None and not adopted and not kept and not self._has_other_questions(before, view):
@@ -106,13 +114,18 @@ class HealthMonitor:
         taken_over = taken_over_probes(view, self._worker)
         initial: dict[EndpointKey, Health] = {}
         if adopted or kept:
-            initial |= {key: Health.HEALTHY for key, (_, real) in probe_targets(view).items() if real in adopted}
+            initial |= {
+                key: Health.HEALTHY
+                for key, (_, real) in probe_targets(view).items()
+                if real in adopted and self._is_same_run(view.by_key[key], former)
+            }
             initial |= dict.fromkeys(kept & initial.keys(), Health.UNHEALTHY)
             up = [key for key, health in initial.items() if health is Health.HEALTHY]
             self._panic = resume_panic_state(view, up, kept & initial.keys(), asyncio.get_running_loop().time())
         initial |= {key: Health.HEALTHY for key in taken_over if view.health.get(key) is Health.HEALTHY}
         self._taken_over = frozenset(taken_over)
         self._asked = frozenset((*own, *taken_over))
+        self._runs = {key: view.by_key[key].run for key in self._asked}
         self._prober.watch(
             {
                 key: ProbeTarget(
@@ -122,6 +135,7 @@ class HealthMonitor:
                     initial.get(key, Health.STARTING),
                     aside=view.by_key[key].drain is DrainReason.MAINTENANCE,
                     instead_of=None if key[0] == self._worker else key[0],
+                    run=view.by_key[key].run,
                 )
                 for key, (probe, real) in (*own.items(), *taken_over.items())
             }
@@ -140,6 +154,13 @@ class HealthMonitor:
         """What to probe of this worker's own endpoints."""
         mine = [endpoint for endpoint in view.endpoints if endpoint.worker == self._worker]
         return probe_targets(view, mine, self._declared)
+
+    def _is_same_run(self, endpoint: Endpoint, former: Mapping[EndpointKey, Endpoint]) -> bool:
+        """Whether the endpoint is the process that a former process of this daemon registered, as far as is known."""
+        if endpoint.worker != self._worker or not former:
+            return True
+        before = former.get(endpoint.key)
+        return before is not None and endpoint.is_same_run(before)
 
     def _has_other_questions(self, before: ClusterView, view: ClusterView) -> bool:
         """Whether the probed endpoints may change. They seldom do when endpoints of other workers come and go."""
@@ -181,12 +202,12 @@ class HealthMonitor:
     def reports(self) -> Mapping[EndpointKey, HealthReport]:
         """The health to publish of all endpoints that this worker probes; the same object while nothing has changed."""
         verdicts, held_back, kept = self._prober.health(), self._prober.held_back(), self._panic.kept
-        if (verdicts, held_back, kept, self._asked) != self._reports_for:
-            self._reports_for = verdicts, held_back, kept, self._asked
+        if (verdicts, held_back, kept, self._runs) != self._reports_for:
+            self._reports_for = verdicts, held_back, kept, self._runs
             self._reports = {
-                key: HealthReport(health, key in kept, key in held_back)
+                key: HealthReport(health, key in kept, key in held_back, self._runs[key])
                 for key, health in verdicts.items()
-                if key in self._asked
+                if key in self._runs
             }
         return self._reports
 

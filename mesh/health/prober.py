@@ -13,6 +13,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -99,15 +100,15 @@ class Prober:
     def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
         """Make these targets the complete set. Repeating the call with the same set changes nothing.
 
-        A known target keeps its state and its rhythm, even if its probe changes. A target with another address or port
-        counts as new. A target that is no longer in the set is dropped, and its running check is cancelled.
+        A known target keeps its state and its rhythm, even if its probe changes. A target with another address, port or
+        run counts as new. A target that is no longer in the set is dropped, and its running check is cancelled.
         """
         now = asyncio.get_running_loop().time()
         for key in self._watched.keys() - targets.keys():
             self._drop(self._watched[key])
         for key, target in targets.items():
             known = self._watched.get(key)
-            if known is not None and known.target.place == target.place:
+            if known is not None and known.target.is_same_process(target):
                 self._revise(known, target, now)
             else:
                 if known is not None:
@@ -203,6 +204,8 @@ class Prober:
 
     def _revise(self, watched: TargetState, target: ProbeTarget, now: float) -> None:
         before, watched.target = watched.target, target
+        if target.run is None and before.run is not None:
+            watched.target = target = replace(target, run=before.run)  # it may be told again, and differ then
         if target.aside != watched.state.aside:
             self._halt(watched)
             if target.aside:

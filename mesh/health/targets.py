@@ -9,7 +9,7 @@ from mesh.health.history import CheckHistory
 from mesh.health.state_machine import HealthState, is_held_back
 from mesh.health.timer_wheel import SLOT_SECONDS
 from mesh.model.probe import Probe
-from mesh.model.service import Address, EndpointKey, Health
+from mesh.model.service import Address, EndpointKey, Health, same_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,17 @@ class ProbeTarget:
     """Whether the endpoint is in maintenance: it is not probed."""
     instead_of: str | None = None
     """The worker in whose place the endpoint is probed, or None if it is an own endpoint."""
+    run: str | None = None
+    """The run of the endpoint, or None if it is not known."""
 
     @property
     def place(self) -> tuple[Address, int]:
         """Where it is probed."""
         return self.address, self.port
+
+    def is_same_process(self, other: "ProbeTarget") -> bool:
+        """Return whether results on one of the targets count for the other."""
+        return self.place == other.place and same_run(self.run, other.run)
 
 
 @dataclass(slots=True, eq=False)

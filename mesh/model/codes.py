@@ -951,7 +951,9 @@ class Code(Enum):
         "VM809",
         "doctor: the container engine",
         """
-        The engine's socket cannot be opened: the engine does not run, or the user is not in its group.
+        The engine cannot be used: it does not run, the user is not in its group, or it speaks no version of the
+        API that vipmesh knows. Or the engine works, and the message says what it does not report: see
+        [Podman](docker.md#podman).
         """,
     )
     DOCTOR_CLOCK = (

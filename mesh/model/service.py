@@ -123,6 +123,9 @@ class Instance:
     """The name that operators use, such as the container's name; None: the same as its ID."""
     runs_commands: bool = False
     """Whether commands can run inside it, as `probe.cmd` requires."""
+    run: str | None = None
+    """Distinguishes its successive processes: a restart changes it and keeps the ID. None if the source does not tell.
+    """
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -200,11 +203,19 @@ class Endpoint:
     """Why it gets no new connections, or None if it gets them."""
     name: str | None = None
     """The name that operators use, such as the container's name; None: the same as its ID."""
+    run: str | None = None
+    """Distinguishes its successive processes: a restart changes it and keeps the ID. None if that is not known."""
 
     @property
     def key(self) -> EndpointKey:
         """Its key, which is unique in the cluster."""
         return self.worker, self.id
+
+    def is_same_run(self, other: "Endpoint | Instance") -> bool:
+        """Return whether health that was found for one of them says something about the other: the process is the same,
+        as far as is known, and so is its address.
+        """
+        return self.address == other.address and same_run(self.run, other.run)
 
     def port_for(self, container_port: int, transport: Transport = Transport.TCP) -> int:
         """Return the port to send to for a container port."""
@@ -212,3 +223,8 @@ class Endpoint:
             if (mapped.transport, mapped.container_port) == (transport, container_port):
                 return mapped.port
         return self.port if self.port is not None else container_port
+
+
+def same_run(run: str | None, other: str | None) -> bool:
+    """Return whether two runs of one endpoint may be the same. One that is not known equals any other."""
+    return run is None or other is None or run == other

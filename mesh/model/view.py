@@ -141,3 +141,5 @@ class HealthReport(NamedTuple):
     """The endpoint stays in traffic although it is unhealthy."""
     held_back: bool = False
     """The endpoint answers again but still counts as unhealthy, because it failed and recovered too often."""
+    run: str | None = None
+    """The run that was probed (`Endpoint.run`)."""

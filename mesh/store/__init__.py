@@ -5,7 +5,7 @@ store of a single worker; the workers of a cluster share etcd.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.model.errors import CodedText, MeshError
@@ -25,6 +25,10 @@ class StoreSnapshot:
     """The incarnation of the store. A change means that the store has lost its data, or a backup was restored."""
     changed: frozenset[str] | None = None
     """Keys that may differ from the previous snapshot of the same watch; None: any of them."""
+    saved: Mapping[str, bytes] = field(default_factory=dict)
+    """In the first snapshot: the records that this worker saved on its disk, some of which the store may have dropped
+    since. Empty if it saves none.
+    """
 
 
 class Store(Protocol):

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -127,10 +128,12 @@ class CachedStore(Store):
                 # The store lost its data while this worker was down: consumers must see what it contained before.
                 yield saved
             self._from_file = False
+            before = {} if saved is None or shown else saved.records
             while True:
                 self._newest = snapshot
                 self._dirty.set()
-                yield snapshot
+                yield replace(snapshot, saved=before)
+                before = {}
                 snapshot = await anext(snapshots)
 
     @override

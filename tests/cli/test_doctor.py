@@ -11,10 +11,12 @@ import pytest
 
 from mesh.cli.doctor import DiagnosisDocument
 from mesh.cli.doctor.collect import doctor_input, examine_host
-from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.facts import EngineFacts, HostFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
 from mesh.config.settings import parse_settings
 from mesh.model.codes import Code
+from mesh.sources.docker.messages import EngineVersion
+from tests.sources.docker.fake_engine import FakeEngine
 from tests.system.e2e.programs import VIPMESH, call
 
 POOL = "10.112.0.0/16"
@@ -42,6 +44,7 @@ GOOD = HostFacts(
     store={"/var/lib/vipmesh": None},
 )
 DOCKER = '[source.docker]\nsocket = "unix:///var/run/docker.sock"'
+PODMAN = '[source.docker]\nsocket = "unix:///run/podman/podman.sock"'
 ETCD = '[store]\nurl = "etcd://a:2379,b:2379"'
 ERROR, WARNING, HINT = FindingLevel.ERROR, FindingLevel.WARNING, FindingLevel.HINT
 
@@ -228,6 +231,43 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         DOCKER,
         [(ERROR, "docker.sock: No such file", "systemctl start docker")],
     ),
+    (
+        "podman does not answer",
+        {"engine": "No such file or directory"},
+        PODMAN,
+        [(ERROR, "podman.sock: No such file", "systemctl enable --now podman.socket")],
+    ),
+    (
+        "podman does not tell of a stop",
+        {"engine_facts": EngineFacts("Podman 4.3.1", "1.41", is_podman=True), "docker_dns": None},
+        PODMAN,
+        [
+            (HINT, "Podman's containers must ask 10.112.0.1", "/etc/containers/containers.conf"),
+            (WARNING, "Podman reports a stop only when the container has ended", "`vipmesh stop CONTAINER`"),
+        ],
+    ),
+    (
+        "podman without systemd runs no health checks",
+        {"engine_facts": EngineFacts("Podman 4.3.1", "1.41", is_podman=True), "systemd": False},
+        PODMAN,
+        [
+            (WARNING, "Podman reports a stop only", "vipmesh stop"),
+            (WARNING, "Podman runs a HEALTHCHECK by a timer of systemd", "mesh.probe.url"),
+        ],
+    ),
+    (
+        "the engine's clock is behind",
+        {"engine_facts": EngineFacts("Docker 28.1.1", "1.49", ahead=-30.4)},
+        DOCKER,
+        [(HINT, "its clock is 30 s behind this host's", "timedatectl")],
+    ),
+    (
+        "the engine's clock is ahead",
+        {"engine_facts": EngineFacts("Docker 28.1.1", "1.49", ahead=3600.0)},
+        DOCKER,
+        [(HINT, "its clock is 3600 s ahead of this host's", "timedatectl")],
+    ),
+    ("the engine's clock is right", {"engine_facts": EngineFacts("Docker 28.1.1", "1.49", ahead=-0.9)}, DOCKER, []),
     ("the clock, alone", {"clock": False}, "", [(HINT, "it is not synchronised", "timedatectl set-ntp true")]),
     ("the clock, in a cluster", {"clock": False}, ETCD, [(WARNING, "it is not synchronised", "timedatectl")]),
     ("the clock cannot be asked", {"clock": None}, "", []),
@@ -293,6 +333,43 @@ async def test_a_missing_store_and_a_missing_engine(tmp_path: Path) -> None:
     assert list(found.store) == ["http://127.0.0.1:1"]
     assert found.store["http://127.0.0.1:1"]
     assert found.engine == "No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("fake", "facts"),
+    [
+        (FakeEngine("1.44", "1.52"), ("Docker 29.0.1", "1.52", False, 0.0)),
+        (FakeEngine("1.24", "1.41", ahead=-30.0), ("Docker 29.0.1", "1.41", False, -30.0)),
+    ],
+)
+async def test_the_engine_describes_itself(
+    tmp_path: Path, fake: FakeEngine, facts: tuple[str, str, bool, float]
+) -> None:
+    fake.told = {"ApiVersion": fake.newest, "MinAPIVersion": fake.oldest, "Version": "29.0.1"}
+    async with fake.listening(tmp_path / "docker.sock") as url:
+        found = await examine_host(doctor_input(parse_settings(_with_engine(url), {}, hostname="w1")))
+    assert found.engine is None
+    told = found.engine_facts
+    assert told is not None
+    assert (told.name, told.api, told.is_podman) == facts[:3]
+    assert told.ahead == pytest.approx(facts[3], abs=2)
+
+
+async def test_an_engine_that_speaks_no_known_version(tmp_path: Path) -> None:
+    async with FakeEngine("1.12", "1.40").listening(tmp_path / "docker.sock") as url:
+        found = await examine_host(doctor_input(parse_settings(_with_engine(url), {}, hostname="w1")))
+    assert found.engine_facts is None
+    assert "it speaks API 1.12 to 1.40" in (found.engine or "")
+
+
+@pytest.mark.parametrize("parts", [None, 5, "Podman Engine", [5], [["Name"]], [{"Name": 5}], {"Name": "Podman Engine"}])
+def test_an_engine_may_tell_nonsense_of_itself(parts: object) -> None:
+    told = EngineVersion(version="1\x1b[31m", components=parts)
+    assert (told.product, told.is_podman) == ("Docker ?", False)
+
+
+def _with_engine(url: str) -> str:
+    return f'[vip]\npool = "127.112.0.0/16"\n[source.docker]\nsocket = "{url}"'
 
 
 async def test_as_a_program_sees_it(tmp_path: Path) -> None:

@@ -376,6 +376,45 @@ def test_objects_not_affected_by_a_changed_record_stay_the_same() -> None:
     assert after.claims is before.claims
 
 
+RUN = replace(ENDPOINT, run="2026-11-30T11:59:16.358097495Z")
+
+
+@pytest.mark.parametrize(
+    ("registered", "probed", "counts"),
+    [("1", "1", True), ("1", "2", False), (None, "1", True), ("1", None, True), (None, None, True)],
+)
+def test_a_verdict_on_another_run_does_not_count(registered: str | None, probed: str | None, counts: bool) -> None:
+    """Records that an older version wrote have no run."""
+    registration = encode_registration("w1", [SERVICE], [replace(ENDPOINT, run=registered)])
+    verdict = dict([encode_verdict("w1", ENDPOINT.key, Health.UNHEALTHY, kept=True, run=probed)])
+    both, _ = build_view(registration | verdict)
+    assert both.health == ({ENDPOINT.key: Health.UNHEALTHY} if counts else {})
+    assert both.kept == (frozenset({ENDPOINT.key}) if counts else frozenset())
+    assert both.groups["demo/web"].verdicts == ((Health.UNHEALTHY,) if counts else (None,))
+    reader = ViewBuilder()
+    reader.follow(verdict)
+    seen, _ = reader.follow(registration)  # the run of the endpoint comes last
+    assert (seen.health, seen.kept, seen.groups) == (both.health, both.kept, both.groups)
+    assert reader.follow(dict.fromkeys(registration))[0].health == {ENDPOINT.key: Health.UNHEALTHY}
+
+
+def test_a_record_without_a_run_is_written_as_before() -> None:
+    key, value = encode_verdict("w1", ("w1", "a"), Health.HEALTHY)
+    assert (key, msgspec.json.decode(value)) == ("health/w1/a", {"v": 1, "health": "healthy"})
+    seen, problems = build_view(encode_registration("w1", [SERVICE], [RUN]))
+    assert seen.endpoints == (RUN,)
+    assert not problems
+
+
+@pytest.mark.parametrize("run", ["x" * 65, "a\nb", "\x1b[31m", 5, ["1"], {}], ids=repr)
+def test_a_run_that_cannot_be_one_is_a_problem(run: object) -> None:
+    ((key, value),) = encode_registration("w1", [], [ENDPOINT]).items()
+    broken = msgspec.json.encode({**msgspec.json.decode(value), "run": run})
+    seen, (problem,) = build_view({key: broken})
+    assert seen.endpoints == ()
+    assert problem.subject == f"record {key}"
+
+
 def test_two_spellings_of_a_key_are_not_two_records() -> None:
     key, value = encode_verdict("w1", ("w1", "a"), Health.HEALTHY)
     seen, (problem,) = build_view({key: value, "health/w1/%61": value})

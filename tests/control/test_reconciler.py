@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from typing_extensions import override
@@ -25,6 +25,7 @@ from mesh.model.codes import Code
 from mesh.model.probe import ProbeKind
 from mesh.model.service import Address, Name, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
+from mesh.store import StoreSnapshot
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.probes import FakeCheck
@@ -34,6 +35,19 @@ from tests.builders import PROBED_WEB_LABELS, SMALL_POOL, WEB_LABELS, numbered_i
 from tests.control.reported import status_of
 
 FACTS = WorkerFacts("0", "w1", "fake", "a test")
+
+
+class StoreWithSavedView(MemoryStore):
+    """Tells what was saved, as the store with a saved view does."""
+
+    def __init__(self, cluster: MemoryCluster, saved: Mapping[str, bytes]) -> None:
+        super().__init__(cluster, "w1")
+        self._saved = saved
+
+    @override
+    async def watch(self) -> AsyncIterator[StoreSnapshot]:
+        async for snapshot in super().watch():
+            yield replace(snapshot, saved=self._saved)
 
 
 @dataclass
@@ -49,6 +63,8 @@ class Bench:
     listening: set[tuple[Transport, int]] = field(default_factory=set)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    saved: Mapping[str, bytes] = field(default_factory=dict)
+    """The records that a former process has saved on the disk."""
     leaving: DrainRequests = field(init=False)
     """Of the process that runs."""
 
@@ -63,7 +79,7 @@ class Bench:
             LoopParts(
                 host=self.host,
                 sources=[self.source],
-                store=MemoryStore(self.cluster, "w1"),
+                store=StoreWithSavedView(self.cluster, self.saved),
                 plane=self.plane,
                 upkeep=self.upkeep,
                 listening=self.listens,
@@ -195,6 +211,80 @@ class TestTheLoop:
             bench.source.say([])
             await bench.passes()
             bench.source.say([numbered_instance(1, PROBED_WEB_LABELS)])
+            await bench.passes()
+            assert [*bench.real_servers().values()] == [[]]
+
+    @pytest.mark.parametrize(
+        ("before", "after", "serves"),
+        [("1", "1", True), ("1", "2", False), (None, "2", True), ("1", None, True), (None, None, True)],
+    )
+    async def test_a_container_that_was_restarted_while_the_daemon_was_stopped_must_pass_a_check(
+        self, bench: Bench, before: str | None, after: str | None, serves: bool
+    ) -> None:
+        """A run that one side does not know, as after an update of vipmesh, is presumed to be the same."""
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([replace(numbered_instance(1, PROBED_WEB_LABELS), run=before)])
+            await bench.passes(8)
+        bench.check.set("10.2.0.1", 80, False, "refused")
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([replace(numbered_instance(1, PROBED_WEB_LABELS), run=after)])
+            await bench.passes()
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"] if serves else []]
+            assert bool(_verdicts(bench)) is serves
+            bench.check.set("10.2.0.1", 80, True, "status 200")
+            await bench.passes(12)
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+
+    @pytest.mark.parametrize("out_of_reach", [False, True])
+    async def test_a_restart_that_no_event_told_of_begins_as_starting(self, bench: Bench, out_of_reach: bool) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([replace(numbered_instance(1, PROBED_WEB_LABELS), run="1")])
+            await bench.passes(8)
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+            assert len(_verdicts(bench)) == 1
+            bench.check.set("10.2.0.1", 80, False, "refused")
+            bench.cluster.out_of_reach = out_of_reach
+            bench.source.say([replace(numbered_instance(1, PROBED_WEB_LABELS), run="2")])
+            await bench.passes()
+            assert [*bench.real_servers().values()] == [[]]
+            bench.cluster.out_of_reach = False
+            await bench.passes(4)
+            assert _verdicts(bench) == []
+            bench.check.set("10.2.0.1", 80, True, "status 200")
+            await bench.passes(12)
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+            assert len(_verdicts(bench)) == 1
+
+    @pytest.mark.parametrize(("after", "serves"), [("1", True), ("2", False)])
+    async def test_a_restart_while_the_lease_ended_is_known_from_the_saved_view(
+        self, bench: Bench, after: str, serves: bool
+    ) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([replace(numbered_instance(1, PROBED_WEB_LABELS), run="1")])
+            await bench.passes(8)
+        bench.saved = dict(bench.cluster.records)
+        bench.cluster.expire("w1")
+        assert "workers/w1/endpoints/demo%2Fweb%2F10.2.0.1" not in bench.cluster.records
+        bench.check.set("10.2.0.1", 80, False, "refused")
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([replace(numbered_instance(1, PROBED_WEB_LABELS), run=after)])
+            await bench.passes()
+            assert [*bench.real_servers().values()] == [["10.2.0.1:80"] if serves else []]
+
+    async def test_another_container_at_an_adopted_address_must_pass_a_check(self, bench: Bench) -> None:
+        bench.check.set("10.2.0.1", 80, True, "status 200")
+        async with bench.running():
+            bench.source.say([replace(numbered_instance(1, PROBED_WEB_LABELS), run="1")])
+            await bench.passes(8)
+        bench.check.set("10.2.0.1", 80, False, "refused")
+        bench.source = FakeSource()
+        async with bench.running():
+            bench.source.say([replace(numbered_instance(1, PROBED_WEB_LABELS), id="demo/web/other", run="2")])
             await bench.passes()
             assert [*bench.real_servers().values()] == [[]]
 
@@ -540,3 +630,7 @@ def _table() -> Table:
 async def test_an_operation_reads_well_in_a_log() -> None:
     operation = DeleteRealServer(VirtualKey("10.112.0.9", 80, Transport.TCP), RealKey("10.2.0.9", 80))
     assert str(operation) == "delete real server 10.2.0.9:80 of tcp://10.112.0.9:80"
+
+
+def _verdicts(bench: Bench) -> list[str]:
+    return [key for key in bench.cluster.records if key.startswith("health/")]

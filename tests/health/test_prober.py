@@ -130,6 +130,22 @@ async def test_a_slow_endpoint_delays_no_other_and_has_one_check_at_a_time() -> 
         assert subject.prober.health() == {SLOW: Health.HEALTHY, QUICK: Health.HEALTHY}
 
 
+async def test_another_run_resets_the_health_and_one_that_is_not_known_does_not() -> None:
+    first, second = replace(A, run="1"), replace(A, run="2")
+    async with running({KEY_A: A}) as subject:
+        subject.answer(A, ok=True)
+        await asyncio.sleep(12)
+        for same in (first, A, first):
+            subject.prober.watch({KEY_A: same})
+            assert subject.prober.health() == {KEY_A: Health.HEALTHY}
+        subject.prober.watch({KEY_A: A})
+        subject.prober.watch({KEY_A: second})
+        assert subject.prober.health() == {KEY_A: Health.STARTING}, "the run before the unknown one counts"
+        assert subject.prober.history(KEY_A) == ()
+        await asyncio.sleep(12)
+        assert subject.prober.health() == {KEY_A: Health.HEALTHY}
+
+
 async def test_simultaneous_changes_are_reported_together() -> None:
     targets = {("w1", f"e{number}"): replace(A, port=number) for number in range(1, 101)}
     async with running(targets) as subject:

@@ -71,6 +71,19 @@ async def test_a_reachable_store_takes_precedence_over_the_saved_view(
         assert (await anext(snapshots)).records == {"claims/b": b"2"}
 
 
+async def test_the_first_snapshot_has_what_was_saved_and_the_store_has_dropped_since(
+    cluster: MemoryCluster, path: Path, written: None
+) -> None:
+    """The lease of this worker's records may have ended while it was stopped."""
+    cluster.expire("w1")
+    async with saving(cluster, path) as store, aclosing(watching(store)) as snapshots:
+        first = await anext(snapshots)
+        assert "workers/w1/x" not in first.records
+        assert first.saved["workers/w1/x"] == b"\xff not text"
+        await store.claim({"claims/c": b"3"})
+        assert not (await anext(snapshots)).saved
+
+
 async def test_the_saved_view_is_used_while_the_store_is_unreachable(
     cluster: MemoryCluster, path: Path, written: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

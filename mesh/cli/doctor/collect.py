@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import shutil
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mesh.cli.client import AdminClient
-from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.facts import EngineFacts, HostFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
 from mesh.config.settings import Driver, Settings
@@ -27,6 +28,7 @@ from mesh.host import overlap as routes
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.errors import MeshError
 from mesh.model.service import Scheduler
+from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client, shake_hands
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
 _MODULES = ("ip_vs", "nf_tables", "nf_conntrack", "dummy", *(f"ip_vs_{scheduler}" for scheduler in Scheduler))
@@ -55,6 +57,7 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
     """Return the facts of this host. Raises `OSError` if the kernel's routes cannot be read."""
     settings = asked.settings
     kernel = forwards_in_kernel(settings)
+    engine = await _engine(settings.source_docker_socket)
     return HostFacts(
         release=os.uname().release,
         no_ipvs=await ipvs.unavailable_reason() if kernel else None,
@@ -70,8 +73,10 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
         docker_dns=_docker_dns(),
         clock=_clock(),
         store=await _store(settings),
-        engine=await _engine(settings.source_docker_socket),
         served_names=await asyncio.to_thread(_served_names, settings.admin_listen),
+        engine=engine if isinstance(engine, str) else None,
+        engine_facts=engine if isinstance(engine, EngineFacts) else None,
+        systemd=_has_systemd(),
     )
 
 
@@ -184,6 +189,11 @@ def _docker_dns() -> tuple[str, ...] | None:
     return tuple(map(str, servers)) if isinstance(servers, list) else None
 
 
+def _has_systemd() -> bool:
+    """Return whether systemd runs this host: sd_booted(3)."""
+    return Path("/run/systemd/system").exists()
+
+
 def _clock() -> bool | None:
     """Return whether the clock is synchronised, or None if that is unknown: adjtimex(2) without a change."""
     room = ctypes.create_string_buffer(1024)  # struct timex is smaller on every architecture
@@ -219,5 +229,17 @@ async def _reach(url: str) -> str | None:
     return None
 
 
-async def _engine(socket: str | None) -> str | None:
-    return None if socket is None else await _reach(socket)
+async def _engine(socket: str | None) -> EngineFacts | str | None:
+    """Return the engine's description of itself, or why it cannot be used; None if none is configured."""
+    if socket is None:
+        return None
+    if (trouble := await _reach(socket)) is not None:
+        return trouble
+    try:
+        async with open_client(socket, _PATIENCE) as docker, asyncio.timeout(_PATIENCE):
+            told = await shake_hands(docker)
+            api = docker.api_version.removeprefix("v")
+    except CLIENT_ERRORS as error:
+        return explain_failure(error, _PATIENCE)
+    ahead = None if told.time is None else told.time - time.time()
+    return EngineFacts(told.version.product, api, told.version.is_podman, ahead)

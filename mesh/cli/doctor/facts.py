@@ -44,6 +44,19 @@ class KernelSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """The container engine, as it describes itself."""
+
+    name: str
+    """`Podman 4.3.1`; a question mark for a version that it does not tell."""
+    api: str
+    """The version of its API that vipmesh uses: `1.41`."""
+    is_podman: bool = False
+    ahead: float | None = None
+    """Seconds by which its clock is ahead of this host's, to within a second; negative: behind; None if not told."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """The facts of one host."""
 
@@ -76,6 +89,10 @@ class HostFacts:
     store: Mapping[str, str | None] = field(default_factory=dict)
     """Why the store's directory, or each member of etcd, cannot be used; None for one that can."""
     engine: str | None = None
-    """Why the container engine does not answer; None if it does, or if none is configured."""
+    """Why the container engine cannot be used; None if it can, or if none is configured."""
+    engine_facts: EngineFacts | None = None
+    """The container engine; None if it cannot be used, or if none is configured."""
     served_names: frozenset[str] = frozenset()
     """The routing names that a running daemon serves; empty if none runs."""
+    systemd: bool = True
+    """Whether systemd runs this host: Podman runs health checks by its timers."""

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.cli.doctor.facts import HostFacts, KernelModule, ListeningSocket
+from mesh.cli.doctor.facts import EngineFacts, HostFacts, KernelModule, ListeningSocket
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, Settings
 from mesh.model.codes import Code
 
 _OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose, or run as root"
 
+
+MAX_CLOCK_DIFFERENCE = 5.0
+"""Seconds by which the engine's clock may differ from this host's without a finding."""
 
 CODES = {
     "vip pool": Code.DOCTOR_VIP_POOL,
@@ -298,6 +301,9 @@ def _containers(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
         return
     if host.docker_dns is not None and asked.resolver in host.docker_dns:
         yield Finding(FindingLevel.OK, "resolver", f"containers ask {asked.resolver}")
+    elif host.engine_facts is not None and host.engine_facts.is_podman:
+        line = f'dns_servers = ["{asked.resolver}"] under [containers] in /etc/containers/containers.conf'
+        yield Finding(FindingLevel.HINT, "resolver", f"Podman's containers must ask {asked.resolver}", line)
     else:
         line = f'"dns": ["{asked.resolver}"] in /etc/docker/daemon.json, then `systemctl reload-or-restart docker`'
         yield Finding(
@@ -309,11 +315,36 @@ def _engine(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
     socket = asked.settings.source_docker_socket
     if socket is None:
         return
-    if host.engine is None:
-        yield Finding(FindingLevel.OK, "container engine", f"{socket} answers")
-    else:
+    if host.engine is not None:
         line = "systemctl start docker; the daemon's user must be in the group docker (SupplementaryGroups=docker)"
+        if "podman" in socket:
+            line = "systemctl enable --now podman.socket; the daemon must run as root"
         yield Finding(FindingLevel.ERROR, "container engine", f"{socket}: {host.engine}", line)
+        return
+    engine = host.engine_facts
+    told = "" if engine is None else f": {engine.name}, API {engine.api}"
+    yield Finding(FindingLevel.OK, "container engine", f"{socket} answers{told}")
+    if engine is not None:
+        yield from _engine_limits(engine, host)
+
+
+def _engine_limits(engine: EngineFacts, host: HostFacts) -> Iterator[Finding]:
+    """Yield what the daemon cannot learn from this engine."""
+    if engine.ahead is not None and abs(engine.ahead) > MAX_CLOCK_DIFFERENCE:
+        where = "ahead of" if engine.ahead > 0 else "behind"
+        found = f"its clock is {abs(engine.ahead):.0f} s {where} this host's, which vipmesh allows for"
+        yield Finding(FindingLevel.HINT, "container engine", found, "timedatectl set-ntp true    # on both hosts")
+    if not engine.is_podman:
+        return
+    found = (
+        "Podman reports a stop only when the container has ended, and does not report which signal a container was "
+        "sent: `podman stop` cuts connections, and the drain signal has no effect"
+    )
+    yield Finding(FindingLevel.WARNING, "container engine", found, "stop containers with `vipmesh stop CONTAINER`")
+    if not host.systemd:
+        found = "Podman runs a HEALTHCHECK by a timer of systemd, which does not run here: its result stays `starting`"
+        line = "set a probe label, such as mesh.probe.url, or run `podman healthcheck run CONTAINER` periodically"
+        yield Finding(FindingLevel.WARNING, "container engine", found, line)
 
 
 def _names(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:

@@ -66,6 +66,8 @@ class VerdictRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     kept: bool = False
     """Whether it stays in traffic although it is unhealthy, since too many fail at once."""
     held_back: bool = False
+    run: str | None = None
+    """The run that was probed. Health of a former process does not count for the present one."""
 
 
 class ServiceVipClaim(NamedTuple):

@@ -12,14 +12,14 @@ problem, never raised as an exception: one broken record must not stop the other
     workers/<worker>/services/<owner>   a `Service`                   leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last, after all others
-    health/<worker>/<id>                {"health"}                    leased; by the probes of its own worker
-    health/<worker>/<owner>/<id>        {"health"}                    leased; by another prober, for a departed owner
+    health/<worker>/<id>                {"health", "run"}             leased; by the probes of its own worker
+    health/<worker>/<owner>/<id>        {"health", "run"}             leased; by another prober, for a departed owner
 
 Parts between slashes are percent-encoded where they contain a slash or another special character.
 """
 
 from collections.abc import Iterable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -90,13 +90,21 @@ def encode_daemon(worker: str, version: str, session: str, listens: str | None =
 
 
 def encode_verdict(
-    worker: str, endpoint: EndpointKey, health: Health, *, kept: bool = False, held_back: bool = False
+    worker: str,
+    endpoint: EndpointKey,
+    health: Health,
+    *,
+    kept: bool = False,
+    held_back: bool = False,
+    run: str | None = None,
 ) -> tuple[str, bytes]:
     """The key and value of a probe result of this worker, for an own endpoint or one of a departed worker.
 
+    `run` is the run of the endpoint that was probed, or None if it is not known.
+
     Returns a pair instead of a mapping with one record: a worker writes thousands of them at once.
     """
-    return _judged(worker, endpoint), _verdict(health, kept, held_back)
+    return _judged(worker, endpoint), _verdict(health, kept, held_back, run)
 
 
 def worker_of(key: str) -> str | None:
@@ -123,7 +131,10 @@ def _declared(worker: str, service: Service) -> tuple[str, bytes]:
 
 @lru_cache(MAX_CACHED_RECORDS)
 def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
-    return record_key("workers", worker, "endpoints", endpoint.id), _value(endpoint)
+    fields = msgspec.to_builtins(endpoint)
+    if endpoint.run is None:
+        del fields["run"]  # such a record is the same as that of a version without runs: it is not written again
+    return record_key("workers", worker, "endpoints", endpoint.id), msgspec.json.encode({"v": VERSION, **fields})
 
 
 @lru_cache(MAX_CACHED_RECORDS)
@@ -132,9 +143,9 @@ def _judged(worker: str, endpoint: EndpointKey) -> str:
     return record_key("health", worker, id) if owner == worker else record_key("health", worker, owner, id)
 
 
-@cache
-def _verdict(health: Health, kept: bool, held_back: bool) -> bytes:
-    return _value(VerdictRecord(health, kept, held_back))
+@lru_cache(MAX_CACHED_RECORDS)
+def _verdict(health: Health, kept: bool, held_back: bool, run: str | None) -> bytes:
+    return _value(VerdictRecord(health, kept, held_back, run))
 
 
 def _value(record: Any) -> bytes:

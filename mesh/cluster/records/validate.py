@@ -6,6 +6,8 @@ from ipaddress import IPv4Address, ip_address
 
 from mesh.model.service import Address, Endpoint, EndpointKey, Service
 
+MAX_RUN_LENGTH = 64
+"""Characters of `Endpoint.run`. A time of start has 35 at most."""
 _BROADCAST = IPv4Address("255.255.255.255")
 
 
@@ -32,6 +34,8 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
         validate_port(mapped.port)
     if not 0 <= endpoint.weight <= 65535:  # what ipvsadm(8) takes
         raise ValueError(f"{endpoint.weight} is not a weight from 0 to 65535")
+    if endpoint.run is not None and (len(endpoint.run) > MAX_RUN_LENGTH or not endpoint.run.isprintable()):
+        raise ValueError(f"its run has more than {MAX_RUN_LENGTH} characters, or some that cannot be printed")
     for threshold in (endpoint.max_connections, endpoint.min_connections):
         if not 0 <= threshold < 1 << 32:
             raise ValueError(f"{threshold} is not a number of connections from 0 to 4294967295")

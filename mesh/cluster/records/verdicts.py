@@ -5,11 +5,12 @@ place decide: one successful prober is enough. Until one of them has published a
 counts.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mesh.cluster.records.decode import DaemonPresence, EndpointVerdict, VerdictRecord
 from mesh.model.persistent_map import PersistentMap
-from mesh.model.service import EndpointKey, Health
+from mesh.model.service import Endpoint, EndpointKey, Health, same_run
 from mesh.model.view import ClusterView
 
 
@@ -50,11 +51,20 @@ class RecordVerdicts:
                 del self._facts[endpoint][where]
                 self._touched.add(endpoint)
 
-    def settle(self) -> frozenset[EndpointKey]:
-        """Recompute the health of touched endpoints; return the endpoints whose health has changed."""
+    def touch(self, endpoint: EndpointKey) -> None:
+        """Note that the endpoint itself has changed: it may have another run."""
+        if endpoint in self._facts:
+            self._touched.add(endpoint)
+
+    def settle(self, endpoints: Mapping[EndpointKey, Endpoint]) -> frozenset[EndpointKey]:
+        """Recompute the health of touched endpoints; return the endpoints whose health has changed.
+
+        `endpoints` are all endpoints by key. A verdict on another run of an endpoint does not count.
+        """
         settled: dict[EndpointKey, Health | None] = {}
         for endpoint in self._touched:
-            counts = self._counts(endpoint)
+            there = endpoints.get(endpoint)
+            counts = self._counts(endpoint, None if there is None else there.run)
             settled[endpoint] = None if counts is None else counts.health
             self._kept.discard(endpoint)
             self._held_back.discard(endpoint)
@@ -79,12 +89,13 @@ class RecordVerdicts:
     def _reconsider(self, worker: str) -> None:
         self._touched |= self._doubled.get(worker, set())
 
-    def _counts(self, endpoint: EndpointKey) -> VerdictRecord | None:
+    def _counts(self, endpoint: EndpointKey, run: str | None) -> VerdictRecord | None:
         facts = self._facts.get(endpoint)
         if not facts:
             self._facts.pop(endpoint, None)
             self._doubled.get(endpoint[0], set()).discard(endpoint)
             return None
+        facts = {where: fact for where, fact in facts.items() if same_run(fact.record.run, run)}
         own = next((fact.record for fact in facts.values() if fact.worker == endpoint[0]), None)
         others = [facts[where].record for where in sorted(facts) if facts[where].worker != endpoint[0]]
         if not others or endpoint[0] in self._workers:

@@ -151,6 +151,7 @@ class ViewBuilder:
             case Endpoint():
                 touched.endpoints[fact.key] = fact if is_there else None
                 touched.groups.add(fact.owner)
+                self._verdicts.touch(fact.key)
             case EndpointVerdict() | DaemonPresence():
                 pass  # `RecordVerdicts` tracks its own changes
             case ServiceDeclaration(_, service):
@@ -172,7 +173,7 @@ class ViewBuilder:
             problems = {**self._broken, **{k: p for each in self._conflicts.values() for k, p in each.items()}}
             self._problems = tuple(problems[where] for where in sorted(problems))
         endpoints = self._endpoints_in_order() if touched.endpoints else before.endpoints
-        changed = self._verdicts.settle()
+        changed = self._verdicts.settle(self._by_key)
         owners = touched.groups | {e.owner for key in changed if (e := self._by_key.get(key)) is not None}
         self._groups = self._groups.changed({owner: self._grouped(owner) for owner in owners})
         view = ClusterView(services, endpoints, claims)

@@ -1,21 +1,41 @@
 """The parts of the engine's API that are used: requests, responses, events, and the meaning of failures."""
 
 import asyncio
+import json
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 import aiodocker
 import aiohttp
 import msgspec
 
 from mesh.model.service import Address
-from mesh.sources.docker.events import StopConfig, stop_config_of
-from mesh.sources.docker.messages import ContainerDetails, ContainerSummary, DockerEvent, DockerNetwork
+from mesh.sources.docker.inspection import ContainerInspection, inspection_of
+from mesh.sources.docker.messages import (
+    ContainerDetails,
+    ContainerSummary,
+    DockerEvent,
+    DockerNetwork,
+    EngineError,
+    EngineVersion,
+)
+from mesh.sources.docker.versions import OLDEST, ApiRefusedError, choose_api_version, parse_api_version
 
 REQUEST_TIMEOUT = 10.0
 """Seconds that the engine has to answer a request. The stream of events has no limit."""
+MAX_RESPONSE_BYTES = 1 << 20
+"""Limit of a response that describes the engine itself."""
+MAX_EVENT_BYTES = 16 << 20
+"""Limit of one event. It contains all labels of its container."""
+MAX_QUOTED_LENGTH = 300
+"""Characters of the engine's own words in a message."""
+HISTORY_PATIENCE = 1.0
+"""Seconds that a request for past events may stay open once it was answered. An engine whose clock is behind the given
+time keeps it open until then, after it has sent all of them.
+"""
 
 CLIENT_ERRORS = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError)
 """Exceptions of a call to an engine that is gone, restarts, hangs or sends an invalid response."""
@@ -24,10 +44,21 @@ _SURPRISES = (TypeError, LookupError, AttributeError, ArithmeticError, Assertion
 """Exceptions of the client library if a response does not have the form that it expects."""
 
 _FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "NetworkSettings")
+_RUNNING = json.dumps({"status": ["running", "paused"]})
+"""Podman lists paused containers only on request."""
 
 
 class NotDockerError(ValueError):
     """The response is not from a Docker engine: another program listens there."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHandshake:
+    """The engine's description of itself."""
+
+    version: EngineVersion
+    time: float | None
+    """Seconds since 1970 by the engine's clock, rounded down; None if it does not tell."""
 
 
 @contextmanager
@@ -41,18 +72,65 @@ def translate_surprises() -> Iterator[None]:
 
 @asynccontextmanager
 async def open_client(url: str, answer: float = REQUEST_TIMEOUT) -> AsyncIterator[aiodocker.Docker]:
-    """Open a client of the engine. No request is sent yet."""
+    """Open a client of the engine that uses a version of its API that both know. Raises `CLIENT_ERRORS`."""
     docker = aiodocker.Docker(url, timeout=aiohttp.ClientTimeout(total=answer))
     try:
+        async with asyncio.timeout(min(answer, REQUEST_TIMEOUT)):
+            await shake_hands(docker)
         yield docker
     finally:
         await docker.close()
 
 
+async def shake_hands(docker: aiodocker.Docker) -> EngineHandshake:
+    """Choose the version of the API for this client, again if it is open: the engine may have been replaced.
+
+    Raises `CLIENT_ERRORS`.
+    """
+    async with docker.session.get(f"{docker.docker_host}/version") as response:
+        told = await _read_version(response)
+        now = _date(response)
+    if parse_api_version(told.api_version) is None:
+        async with docker.session.get(f"{docker.docker_host}/_ping") as response:
+            told = msgspec.structs.replace(told, api_version=response.headers.get("Api-Version"))
+            now = _date(response)
+    newest = parse_api_version(told.api_version)
+    if newest is None:
+        raise NotDockerError("it tells no version of its API")
+    docker.api_version = f"v{choose_api_version(newest, parse_api_version(told.min_api_version))}"
+    return EngineHandshake(told, now)
+
+
+async def _read_version(response: aiohttp.ClientResponse) -> EngineVersion:
+    """Return the description, or an empty one if the response has another form."""
+    body = await _read_limited(response, MAX_RESPONSE_BYTES)
+    if response.status == 200:
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            return msgspec.json.decode(body, type=EngineVersion)
+    return EngineVersion()
+
+
+async def _read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise NotDockerError(f"its response is longer than {limit} bytes")
+    return bytes(body)
+
+
+def _date(response: aiohttp.ClientResponse) -> float | None:
+    """Return the time in the header `Date` of a response, RFC 9110 section 6.6.1; None without a valid one."""
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (LookupError, ValueError, TypeError, OverflowError):
+        return None
+
+
 async def list_containers(docker: aiodocker.Docker) -> list[ContainerSummary]:
     """Return the running containers, including paused ones. Raises `CLIENT_ERRORS`."""
     with translate_surprises():
-        found = await docker.containers.list()
+        found = await docker.containers.list(filters=_RUNNING)
     return [msgspec.convert({name: one[name] for name in _FIELDS if name in one}, ContainerSummary) for one in found]
 
 
@@ -63,12 +141,12 @@ async def list_network_drivers(docker: aiodocker.Docker) -> dict[str, str]:
     return {network.name: network.driver for network in msgspec.convert(found, list[DockerNetwork])}
 
 
-async def inspect_stop_config(docker: aiodocker.Docker, id: str) -> StopConfig | None:
-    """Return how a container is to be stopped, or None if it is gone. Raises `CLIENT_ERRORS`."""
+async def inspect_container(docker: aiodocker.Docker, id: str) -> ContainerInspection | None:
+    """Return what the list does not contain of a container, or None if it is gone. Raises `CLIENT_ERRORS`."""
     try:
         with translate_surprises():
             shown = await docker.containers.container(id).show()
-        return stop_config_of(msgspec.convert(shown, ContainerDetails))
+        return inspection_of(msgspec.convert(shown, ContainerDetails))
     except aiodocker.DockerError as error:
         if error.status != 404:
             raise
@@ -78,13 +156,18 @@ async def inspect_stop_config(docker: aiodocker.Docker, id: str) -> StopConfig |
 class EventStream:
     """The events of one request, in order."""
 
-    def __init__(self, heard: asyncio.Queue[dict[str, Any] | None], request: asyncio.Task[None]) -> None:
-        self._heard = heard
-        self._request = request
+    def __init__(self, docker: aiodocker.Docker, params: Mapping[str, str]) -> None:
+        """`params` is the query of `GET /events`. The owner must run `run`."""
+        self._docker = docker
+        self._params = params
+        self._heard: asyncio.Queue[DockerEvent | None] = asyncio.Queue()
+        self._begun = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._error: Exception | None = None
 
     def poke(self) -> None:
         """Make `some` return, with an empty list if no event came."""
-        self._heard.put_nowait({})
+        self._heard.put_nowait(None)
 
     async def some(self) -> list[DockerEvent]:
         """Return at least one event and all that came with it; empty after `poke`.
@@ -93,38 +176,86 @@ class EventStream:
         """
         found: list[DockerEvent] = []
         while not found or not self._heard.empty():
-            raw = await self._heard.get()
-            if raw is None:
-                self._ended()
-                raise aiohttp.ClientPayloadError("the stream of events ended")
-            if not raw:
+            event = await self._heard.get()
+            if event is None:
+                if self._ended.is_set():
+                    raise self._error or aiohttp.ClientPayloadError("the stream of events ended")
                 break
-            found.append(msgspec.convert(raw, DockerEvent))
+            found.append(event)
         return found
 
-    async def all(self) -> list[DockerEvent]:
-        """Return every event of a request that ends by itself. Raises `CLIENT_ERRORS`."""
-        found = []
-        while (raw := await self._heard.get()) is not None:
-            found.append(msgspec.convert(raw, DockerEvent))
-        self._ended()
-        return found
+    async def begin(self, answer: float) -> None:
+        """Wait until the engine has begun its response. Podman does so with the first event or the end.
 
-    def _ended(self) -> None:
-        """Raise the error that ended the request, if any. A request that still runs has sent `null`."""
-        if self._request.done():
+        Raises `TimeoutError` after `answer` seconds.
+        """
+        async with asyncio.timeout(answer):
+            await self._begun.wait()
+
+    async def all(self, answer: float = REQUEST_TIMEOUT) -> list[DockerEvent]:
+        """Return every event of a request that ends by itself, or those that came in time if it does not.
+
+        `answer` is the time that the engine has to begin its response, in seconds. Raises `CLIENT_ERRORS`.
+        """
+        await self.begin(answer)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HISTORY_PATIENCE):
+                await self._ended.wait()
+        if self._error is not None:
+            raise self._error
+        found = [self._heard.get_nowait() for _ in range(self._heard.qsize())]
+        return [event for event in found if event is not None]
+
+    async def run(self) -> None:
+        """Read the response until it ends, fails, or the task is cancelled."""
+        try:
             with translate_surprises():
-                self._request.result()
+                await self._read()
+        except CLIENT_ERRORS as error:
+            self._error = error
+        finally:
+            self._ended.set()
+            self._begun.set()
+            self._heard.put_nowait(None)
+
+    async def _read(self) -> None:
+        docker = self._docker
+        url, forever = f"{docker.docker_host}/{docker.api_version}/events", aiohttp.ClientTimeout()
+        async with docker.session.get(url, params=self._params, timeout=forever) as response:
+            if response.status != 200:
+                raise _refusal(response.status, await _read_limited(response, MAX_RESPONSE_BYTES))
+            self._begun.set()
+            line = bytearray()
+            async for chunk in response.content.iter_any():
+                *complete, rest = chunk.split(b"\n")
+                for part in complete:
+                    self._take(bytes(line + part))
+                    line.clear()
+                line += rest
+                if len(line) > MAX_EVENT_BYTES:
+                    raise NotDockerError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+            self._take(bytes(line))
+
+    def _take(self, line: bytes) -> None:
+        if line.strip():
+            self._heard.put_nowait(msgspec.json.decode(line, type=DockerEvent))
+
+
+def _refusal(status: int, body: bytes) -> aiodocker.DockerError:
+    """Return the error of a response, with its message if it has the engine's form."""
+    with suppress(msgspec.MsgspecError, RecursionError):
+        return aiodocker.DockerError(status, msgspec.json.decode(body, type=EngineError).message)
+    return aiodocker.DockerError(status, body[:200].decode(errors="replace"))
 
 
 @asynccontextmanager
-async def open_events(docker: aiodocker.Docker, *, filters: str, **span: float) -> AsyncIterator[EventStream]:
-    """Request events. `since` and `until` are seconds of the engine's clock."""
-    heard = docker.events.channel.subscribe()
-    params: Any = {name: f"{seconds:.6f}" for name, seconds in span.items()}
-    request = asyncio.get_running_loop().create_task(docker.events.run(filters=filters, **params), name="docker events")
+async def open_events(docker: aiodocker.Docker, *, filters: str, **span: float | None) -> AsyncIterator[EventStream]:
+    """Request events. `since` and `until` are seconds of the engine's clock; None leaves a limit out."""
+    params = {name: f"{seconds:.6f}" for name, seconds in span.items() if seconds is not None}
+    stream = EventStream(docker, {"filters": filters, **params})
+    request = asyncio.get_running_loop().create_task(stream.run(), name="docker events")
     try:
-        yield EventStream(heard.queue, request)
+        yield stream
     finally:
         request.cancel()
         await asyncio.gather(request, return_exceptions=True)
@@ -135,15 +266,30 @@ def explain_failure(error: BaseException, answer: float = REQUEST_TIMEOUT) -> st
     text = str(error) or type(error).__name__
     if "Permission denied" in text:
         return "permission denied; run as root or in the group docker"
-    if isinstance(error, aiodocker.DockerError) and error.status == 900:
+    if isinstance(error, TimeoutError):
+        return f"no answer in {answer:g} s; check its log"
+    if isinstance(error, aiodocker.DockerError):
+        if error.status == 900:
+            return "it does not answer; start it, or set [source.docker] socket"
+        return f"it refuses a request with status {error.status}: {_one_line(str(error.message))}; check its log"
+    if isinstance(error, aiohttp.ClientConnectionError):
         return "it does not answer; start it, or set [source.docker] socket"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "it closed the stream of events"
-    if isinstance(error, TimeoutError):
-        return f"no answer in {answer:g} s; check its log"
+    if isinstance(error, ApiRefusedError):
+        return text
     if isinstance(error, (NotDockerError, msgspec.MsgspecError, aiohttp.ContentTypeError)):
-        return f"its response is not understood ({text}); check that it is a Docker engine with API 1.41 or later"
-    return text
+        return (
+            f"its response is not understood ({_one_line(text)}); check that it is a Docker engine with API {OLDEST} "
+            f"or later"
+        )
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    """Return the engine's own words for a message of one line: control characters escaped, cut after 300 characters."""
+    kept = text[:MAX_QUOTED_LENGTH]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in kept)
 
 
 def outbound_address(version: int) -> Address | None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from itertools import pairwise
 
 from mesh.config.labels.parse import LABEL_PREFIXES, ParsedLabels, parse_labels
 from mesh.config.labels.values import escape_unprintable
@@ -20,7 +21,8 @@ from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, DrainReason, Health, HostPort, Instance, Name, Service, Transport
-from mesh.sources.docker.messages import ContainerSummary, NetworkAttachment
+from mesh.sources.docker.inspection import ContainerInspection, start_time
+from mesh.sources.docker.messages import ContainerSummary
 
 MAX_LABELS = 256
 """Labels of the mesh on one container; more of them are an attack or a mistake."""
@@ -36,7 +38,7 @@ _WORKER_HAS_NO_WAY = frozenset({"overlay"})
 _OTHERS_HAVE_NO_WAY = frozenset({"bridge", "overlay", "nat"})
 """Network drivers whose addresses other workers cannot reach unless there are routes to them."""
 _CHAIN = 8
-"""Maximum length of a chain of containers of which each uses the network of the next."""
+"""Maximum number of containers in a chain of which each uses the network of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,31 @@ class InstanceRules:
 
 @dataclass(frozen=True, slots=True)
 class ContainerHistory:
-    """Facts that the list lacks: drains by container ID, and containers that were healthy since their start."""
+    """Facts that the list lacks, by container ID."""
 
     drains: Mapping[str, DrainReason] = field(default_factory=dict)
     healthy: Collection[str] = ()
+    """Containers that were healthy since their start."""
+    inspected: Mapping[str, ContainerInspection] = field(default_factory=dict)
+    """The last inspection of each container that matters: labelled ones, and those whose network they use."""
+
+    def network_mode(self, container: ContainerSummary) -> str:
+        """Return the network mode of a container. Podman's list does not contain it."""
+        listed = container.host_config.network_mode
+        return listed or self.inspected.get(container.id, ContainerInspection()).network_mode or "default"
+
+    def health(self, container: ContainerSummary) -> Health | None:
+        """Return the health of a container by its HEALTHCHECK. Podman's list does not contain it."""
+        listed = container_health(container)
+        if listed is None and not container.host_config.network_mode:
+            return self.inspected.get(container.id, ContainerInspection()).health
+        if listed is Health.STARTING and container.id in self.healthy:
+            return Health.HEALTHY  # the engine was restarted and counts from zero again; the process is the same
+        return listed
+
+    def run(self, container: ContainerSummary) -> str | None:
+        """Return the run of a container, or None if it is not known."""
+        return self.inspected.get(container.id, ContainerInspection()).run
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +98,18 @@ class InstanceListing:
     """Container ID -> instance ID."""
 
 
+@dataclass(frozen=True, slots=True)
+class _EngineState:
+    """All inputs of one listing."""
+
+    everything: Mapping[str, ContainerSummary]
+    """The containers by ID."""
+    drivers: Mapping[str, str]
+    """The driver of each network, by network name."""
+    rules: InstanceRules
+    known: ContainerHistory
+
+
 class _ContainerRefusedError(MeshError):
     def __init__(self, code: Code, reason: str, remedy: str) -> None:
         super().__init__(code, f"{reason}; {remedy}")
@@ -85,7 +120,7 @@ def read_instances(
     containers: Sequence[ContainerSummary], drivers: Mapping[str, str], rules: InstanceRules, known: ContainerHistory
 ) -> InstanceListing:
     """Return the instances among the containers, and the problems of the rest. `drivers`: network name -> driver."""
-    everything = {container.id: container for container in containers}
+    state = _EngineState({container.id: container for container in containers}, drivers, rules, known)
     instances: list[Instance] = []
     problems: list[Problem] = []
     names: dict[str, str] = {}
@@ -94,7 +129,7 @@ def read_instances(
         name = container_name(container)
         subject = f"container {escape_unprintable(name)}"
         try:
-            instance, found = _instance(container, everything, drivers, rules, known)
+            instance, found = _instance(container, state)
         except _ContainerRefusedError as refused:
             problems.append(Problem(refused.code, Severity.ERROR, subject, refused.reason, refused.remedy, where=None))
             continue
@@ -123,13 +158,7 @@ def container_health(container: ContainerSummary) -> Health | None:
     return Health(match[1]) if match else None
 
 
-def _instance(
-    container: ContainerSummary,
-    everything: Mapping[str, ContainerSummary],
-    drivers: Mapping[str, str],
-    rules: InstanceRules,
-    known: ContainerHistory,
-) -> tuple[Instance | None, Sequence[Problem]]:
+def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instance | None, Sequence[Problem]]:
     labels = {key: value for key, value in (container.labels or {}).items() if key.startswith(LABEL_PREFIXES)}
     if not labels or container.state not in ("running", "paused") or _is_one_off(container):
         return None, ()
@@ -139,17 +168,24 @@ def _instance(
             f"it has {len(labels)} labels of the mesh, or one of them is too long",
             f"give it at most {MAX_LABELS}, each of at most {MAX_LABEL_LENGTH} characters",
         )
-    owner, parsed = _declared(container, labels, rules.domain)
+    owner, parsed = _declared(container, labels, state.rules.domain)
     if parsed.service is None:
         return None, parsed.problems
-    address, host_ports = _place(container, parsed.service, everything, drivers, rules)
-    health = container_health(container)
-    if health is Health.STARTING and container.id in known.healthy:
-        health = Health.HEALTHY  # the engine was restarted and counts from zero again; the process is the same
-    drain = DrainReason.PAUSED if container.state == "paused" else known.drains.get(container.id)
+    address, host_ports = _place(container, parsed.service, state)
+    health = state.known.health(container)
+    drain = DrainReason.PAUSED if container.state == "paused" else state.known.drains.get(container.id)
     id = f"{owner}/{container.id[:12]}"
     found = Instance(
-        id, owner, address, labels, None, host_ports, health, drain, container_name(container), runs_commands=True
+        id,
+        owner,
+        address,
+        labels,
+        host_ports=host_ports,
+        health=health,
+        drain=drain,
+        name=container_name(container),
+        runs_commands=True,
+        run=state.known.run(container),
     )
     return found, ()
 
@@ -185,19 +221,13 @@ def _declared(container: ContainerSummary, labels: Mapping[str, str], domain: Na
 # ------------------------------------------------------------------------------------------------ where it is reached
 
 
-def _place(
-    container: ContainerSummary,
-    service: Service,
-    everything: Mapping[str, ContainerSummary],
-    drivers: Mapping[str, str],
-    rules: InstanceRules,
-) -> tuple[Address, tuple[HostPort, ...]]:
+def _place(container: ContainerSummary, service: Service, state: _EngineState) -> tuple[Address, tuple[HostPort, ...]]:
     """Return the address, and the ports that differ from the container's."""
-    container = _network_of(container, everything)
+    container, rules, known = _network_of(container, state), state.rules, state.known
     attached = container.network_settings.networks or {}
-    if "host" in attached or container.host_config.network_mode == "host":
+    if "host" in attached or known.network_mode(container) == "host":
         return _worker(rules), ()
-    mine = next(_addresses(container, attached, drivers, rules), None)
+    mine = next(_addresses(container, state), None)
     if rules.endpoint_address is not EndpointAddress.HOST and mine is not None:
         address, driver = mine
         if rules.endpoint_address is EndpointAddress.CONTAINER or rules.alone or driver not in _OTHERS_HAVE_NO_WAY:
@@ -211,33 +241,54 @@ def _place(
     return _published(container, service, rules)
 
 
-def _network_of(container: ContainerSummary, everything: Mapping[str, ContainerSummary]) -> ContainerSummary:
+def _network_of(container: ContainerSummary, state: _EngineState) -> ContainerSummary:
     """Return the container whose network it uses, usually itself."""
-    for _ in range(_CHAIN):
-        mode = container.host_config.network_mode
-        if not mode.startswith("container:"):
-            return container
-        other = everything.get(mode.removeprefix("container:"))
-        if other is None:
-            break
-        container = other
-    raise _ContainerRefusedError(
-        Code.CONTAINER_UNUSABLE,
-        "the container whose network it shares does not run",
-        "start that container, then restart this one",
-    )
+    known = state.known
+    chain = network_chain(container, state.everything, known)
+    if chain is None:
+        raise _ContainerRefusedError(
+            Code.CONTAINER_UNUSABLE,
+            "the container whose network it shares does not run",
+            "start that container, then restart this one",
+        )
+    if known.network_mode(chain[-1]) != "host":  # the host's network outlives every container
+        for borrower, lender in pairwise(chain):
+            if _started_after(known.run(lender), known.run(borrower)):
+                raise _ContainerRefusedError(
+                    Code.CONTAINER_UNUSABLE,
+                    f"it has no network since the container whose network it shares, "
+                    f"{escape_unprintable(container_name(lender))}, has restarted",
+                    f"restart {escape_unprintable(container_name(borrower))}",
+                )
+    return chain[-1]
 
 
-def _addresses(
-    container: ContainerSummary,
-    attached: Mapping[str, NetworkAttachment | None],
-    drivers: Mapping[str, str],
-    rules: InstanceRules,
-) -> Iterator[tuple[Address, str]]:
+def network_chain(
+    container: ContainerSummary, everything: Mapping[str, ContainerSummary], known: ContainerHistory
+) -> Sequence[ContainerSummary] | None:
+    """Return the container, the one whose network it uses, and so on; None if one of them does not run."""
+    chain = [container]
+    while (mode := known.network_mode(chain[-1])).startswith("container:"):
+        lender = everything.get(mode.removeprefix("container:"))
+        if lender is None or len(chain) >= _CHAIN:
+            return None
+        chain.append(lender)
+    return chain
+
+
+def _started_after(run: str | None, other: str | None) -> bool:
+    """Return whether a run began after another one; both times are of the engine's clock. False if one is not known."""
+    began, before = start_time(run), start_time(other)
+    return began is not None and before is not None and began > before
+
+
+def _addresses(container: ContainerSummary, state: _EngineState) -> Iterator[tuple[Address, str]]:
     """Yield its addresses that this worker can reach, with the driver of their network, the preferred one first."""
+    drivers, rules = state.drivers, state.rules
+    attached, mode = container.network_settings.networks or {}, state.known.network_mode(container)
+    first = "bridge" if mode == "default" else mode
 
     def preference(name: str) -> tuple[bool, bool, str]:
-        first = "bridge" if container.host_config.network_mode == "default" else container.host_config.network_mode
         narrow = not rules.alone and drivers.get(name, "bridge") in _OTHERS_HAVE_NO_WAY
         return narrow, name != first, name
 

@@ -1,11 +1,14 @@
-"""The responses of the engine's API that are read: Docker Engine API v1.41, which newer engines support too.
+"""The responses of the engine's API that are read: Docker Engine API v1.41 and later, as Docker and Podman give them.
 
 They are decoded once, at the edge, into typed values, so that an unexpected response is never taken for an empty list.
 """
 
+import re
 from collections.abc import Mapping
 
 import msgspec
+
+_PRODUCT_VERSION = re.compile(r"[A-Za-z0-9.+~_-]{1,64}", re.ASCII)
 
 
 class DockerMessage(msgspec.Struct, frozen=True, rename="pascal"):
@@ -31,7 +34,8 @@ class NetworkAttachment(DockerMessage, frozen=True):
 class HostConfig(DockerMessage, frozen=True):
     """Settings from the creation of a container."""
 
-    network_mode: str = "default"
+    network_mode: str = ""
+    """`default`, `host`, `container:ID` or the name of a network; empty in Podman's list."""
 
 
 class ContainerNetworks(DockerMessage, frozen=True):
@@ -70,10 +74,19 @@ class ContainerConfig(DockerMessage, frozen=True):
     """Seconds; None: 10."""
 
 
+class HealthcheckState(DockerMessage, frozen=True):
+    """The result of the container's HEALTHCHECK."""
+
+    status: str = ""
+    """`starting`, `healthy` or `unhealthy`; `none` or empty without a HEALTHCHECK."""
+
+
 class ContainerState(DockerMessage, frozen=True):
     """The process of a container."""
 
     started_at: str = ""
+    """`2026-11-30T11:59:16.358097495Z` by the engine's clock; the year 1 if it was never started."""
+    health: HealthcheckState | None = None
 
 
 class ContainerDetails(DockerMessage, frozen=True):
@@ -82,6 +95,34 @@ class ContainerDetails(DockerMessage, frozen=True):
     id: str
     config: ContainerConfig = ContainerConfig()
     state: ContainerState = ContainerState()
+    host_config: HostConfig = HostConfig()
+
+
+class EngineVersion(msgspec.Struct, frozen=True):
+    """`GET /version`. The fields may have any type: another program may answer."""
+
+    api_version: object = msgspec.field(default=None, name="ApiVersion")
+    min_api_version: object = msgspec.field(default=None, name="MinAPIVersion")
+    version: object = msgspec.field(default=None, name="Version")
+    components: object = msgspec.field(default=None, name="Components")
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is Podman's service for Docker clients."""
+        parts = self.components if isinstance(self.components, list) else []
+        return any(isinstance(part, dict) and part.get("Name") == "Podman Engine" for part in parts)
+
+    @property
+    def product(self) -> str:
+        """The name and version of the engine: `Docker 28.1.1`."""
+        version = self.version if isinstance(self.version, str) and _PRODUCT_VERSION.fullmatch(self.version) else "?"
+        return f"{'Podman' if self.is_podman else 'Docker'} {version}"
+
+
+class EngineError(msgspec.Struct, frozen=True):
+    """A response with a status of 400 or more."""
+
+    message: str
 
 
 class EventActor(msgspec.Struct, frozen=True, rename="pascal"):

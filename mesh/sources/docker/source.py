@@ -1,4 +1,4 @@
-"""A Docker engine as a source of instances: its events, and lists that make up for missed events.
+"""A Docker engine, or Podman, as a source of instances: its events, and lists that make up for missed events.
 
 It lists the containers once and then follows the stream of events from just before that list, so that nothing is
 missed. An event is a reason to list again, which takes a millisecond or two. The exception is a signal that ends a
@@ -6,14 +6,17 @@ container: it takes effect immediately, since the process is already ending. The
 `RELIST_INTERVAL` seconds, and a moment after an event, because the engine reports some changes before its own lists
 show them.
 
-Events are lost when the engine restarts (it keeps them in memory); a list makes up for them. While the engine does not
-answer, the last list stays in force.
+Events are lost when the engine restarts (it keeps them in memory); a list makes up for them. A restart of a container
+that no event told of is seen by its time of start. While the engine does not answer, the last list stays in force.
+
+The engine's clock may differ from this host's. A span of events is given in the engine's time, which its responses
+tell, and nothing waits for that time to be right.
 """
 
 import asyncio
 import json
 import logging
-import time
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -31,20 +34,24 @@ from mesh.sources.docker.client import (
     REQUEST_TIMEOUT,
     EventStream,
     explain_failure,
-    inspect_stop_config,
+    inspect_container,
     list_containers,
     list_network_drivers,
     open_client,
     open_events,
     outbound_address,
+    shake_hands,
 )
-from mesh.sources.docker.events import WATCHED_ACTIONS, EventMeaning, StopConfig, event_meaning
+from mesh.sources.docker.clock import EngineClock
+from mesh.sources.docker.events import WATCHED_ACTIONS, EventMeaning, event_meaning
+from mesh.sources.docker.inspection import ContainerInspection
 from mesh.sources.docker.instances import (
     ContainerHistory,
     InstanceListing,
     InstanceRules,
     container_health,
     has_mesh_label,
+    network_chain,
     read_instances,
 )
 from mesh.sources.docker.messages import ContainerSummary, DockerEvent
@@ -56,6 +63,10 @@ RELIST_INTERVAL = 30.0
 """Seconds after which everything is listed even without an event."""
 SETTLE_DELAY = 0.1
 """Seconds after an event until the engine's lists are sure to show it."""
+HEALTH_DELAY = 1.0
+"""Seconds after an event until Podman has stored the result of a HEALTHCHECK that it has reported."""
+MAX_INSPECTIONS = 16
+"""Inspections at the same time."""
 SIGNAL_HISTORY = 300.0
 """Seconds before the first request whose signals still count, for stops that are in progress."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
@@ -63,7 +74,9 @@ FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 
 EVENT_FILTERS = json.dumps({"type": ["container", "network"], "event": WATCHED_ACTIONS})
 """Filters of the event stream. The engine drops the rest: each run of a HEALTHCHECK causes three events."""
-_SIGNALS = json.dumps({"type": ["container"], "event": ["start", "kill", "die"]})
+_SIGNALS = json.dumps({"type": ["container"], "event": ["start", "kill", "die", "died"]})
+
+_REASONS_TO_LIST = {EventMeaning.LOOK, EventMeaning.INSPECT, EventMeaning.BEGUN, EventMeaning.ENDED}
 
 DrainFirst = Callable[[str, str | None, float], None]
 """Called with container ID, instance ID (None if it is not an instance) and seconds until the engine kills it."""
@@ -101,6 +114,8 @@ class DockerSource(Source):
         self._touched = asyncio.Event()
         self._events: EventStream | None = None
         self._healthy: dict[str, str] = {}
+        """The run in which a container was healthy."""
+        self._inspections = asyncio.Semaphore(MAX_INSPECTIONS)
         self._forget()
 
     @property
@@ -158,37 +173,63 @@ class DockerSource(Source):
         """Yield the instances now and when they may have changed, until the engine is gone. Raises `CLIENT_ERRORS`."""
         self._forget()
         async with open_client(self._url, self._answer) as docker:
-            began = time.time()  # the engine runs on this host and has the same clock
+            began = await self._read_clock(docker)
             past = await self._signals(docker, began)
-            yield await self._list(docker)
             async with open_events(docker, since=began, filters=EVENT_FILTERS) as self._events:
+                if began is None:
+                    await self._events.begin(self._answer)  # nothing before this moment is sent
+                yield await self._list(docker)
                 batch, wait = past, SETTLE_DELAY
                 while True:
                     meanings = {self._take(event) for event in batch}
                     if meanings & {EventMeaning.STOPPING, EventMeaning.DRAIN_FIRST}:
                         yield self._read()
-                    if not batch or meanings & {EventMeaning.LOOK, EventMeaning.BEGUN, EventMeaning.ENDED}:
+                    if not batch or meanings & _REASONS_TO_LIST:
                         yield await self._list(docker)
-                    batch = await self._next(self._events, wait)
+                    batch = await self._next(self._events, min(wait, self._until_inspection()))
                     wait = SETTLE_DELAY if batch else self._relist
 
     def _forget(self) -> None:
         """Drop what is known of the containers, since it may be outdated; keep since when they are healthy."""
         self._containers: list[ContainerSummary] = []
+        self._lists_lack_health = False
+        """Whether it is Podman: health and network mode are only in inspections."""
         self._drivers: dict[str, str] = {}
-        self._endings: dict[str, StopConfig] = {}
+        self._inspected: dict[str, ContainerInspection] = {}
+        self._stale: set[str] = set()
+        """Containers to inspect again at the next list."""
+        self._begun: set[str] = set()
+        """Containers whose start or end was reported since their last inspection."""
+        self._inspect_at: dict[str, float] = {}
+        """Containers to inspect again at a time of the loop's clock."""
+        self._refresh_at = math.inf
         self._stopping: dict[str, DrainReason] = {}
         self._ended: set[str] = set()
+        self._clock = EngineClock(None, 0.0)
         self._touched.clear()
 
-    async def _signals(self, docker: aiodocker.Docker, now: float) -> list[DockerEvent]:
-        """Return the recent signals to containers that have not restarted since: stops that are in progress."""
+    async def _read_clock(self, docker: aiodocker.Docker) -> float | None:
+        """Ask the engine for its API version and its time; return the time, or None if it does not tell.
+
+        An engine that was replaced behind its socket, or whose clock was set, is followed from here on.
+        """
+        async with asyncio.timeout(self._answer):
+            told = (await shake_hands(docker)).time
+        now = asyncio.get_running_loop().time()
+        self._clock = EngineClock(told, now)
+        self._refresh_at = now + self._relist
+        return told
+
+    async def _signals(self, docker: aiodocker.Docker, now: float | None) -> list[DockerEvent]:
+        """Return the recent signals to containers that have not restarted since: stops that are in progress.
+
+        `now` is the engine's time. If it is not known, none are requested.
+        """
+        if now is None:
+            return []
         last: dict[str, list[DockerEvent]] = {}
-        async with (
-            asyncio.timeout(self._answer),
-            open_events(docker, since=now - SIGNAL_HISTORY, until=now, filters=_SIGNALS) as p,
-        ):
-            for event in await p.all():
+        async with open_events(docker, since=now - SIGNAL_HISTORY, until=now, filters=_SIGNALS) as past:
+            for event in await past.all(self._answer):
                 known = last.setdefault(event.actor.id, [])
                 if event.action == "kill":
                     known.append(event)
@@ -206,8 +247,12 @@ class DockerSource(Source):
 
     def _take(self, event: DockerEvent) -> EventMeaning:
         id = event.actor.id
-        what = event_meaning(event, self._endings.get(id))
+        known = self._inspected.get(id)
+        what = event_meaning(event, None if known is None else known.stop)
         match what:
+            case EventMeaning.INSPECT if self._lists_lack_health:
+                self._stale.add(id)
+                self._inspect_at[id] = asyncio.get_running_loop().time() + HEALTH_DELAY
             case EventMeaning.BEGUN:
                 self._lose(id)
             case EventMeaning.ENDED:
@@ -215,21 +260,25 @@ class DockerSource(Source):
                 self._ended.add(id)
             case EventMeaning.STOPPING:
                 self._stopping[id] = DrainReason.STOPPING
-            case EventMeaning.DRAIN_FIRST:
+            case EventMeaning.DRAIN_FIRST if known is not None:
                 self._stopping[id] = DrainReason.STOPPING
                 if self._on_drain is not None:
-                    left = self._endings[id].seconds - max(0.0, time.time() - event.nanoseconds / 1e9)
-                    self._on_drain(id, self._good.containers.get(id), left)
+                    age = self._clock.age(event.nanoseconds / 1e9, asyncio.get_running_loop().time())
+                    self._on_drain(id, self._good.containers.get(id), known.stop.seconds - age)
         return what
 
     def _lose(self, id: str) -> None:
         self._ended.discard(id)
         self._stopping.pop(id, None)
-        self._endings.pop(id, None)
         self._healthy.pop(id, None)
+        # The last inspection stays until the next one: the stop signal is the same, and the next event may need it.
+        self._stale.add(id)
+        self._begun.add(id)
 
     async def _list(self, docker: aiodocker.Docker) -> InstanceListing:
+        await self._refresh(docker)
         self._containers = await list_containers(docker)
+        self._lists_lack_health = any(not c.host_config.network_mode for c in self._containers)
         self._drivers = await list_network_drivers(docker)
         await self._inspect(docker)
         present = {container.id for container in self._containers}
@@ -237,25 +286,74 @@ class DockerSource(Source):
         self._stopping = {id: drain for id, drain in self._stopping.items() if id in present}
         self._healthy = {id: since for id, since in self._healthy.items() if id in present}
         for container in self._containers:
-            if container_health(container) is Health.HEALTHY and container.id in self._endings:
-                self._healthy[container.id] = self._endings[container.id].started_at
+            run = self._run(container.id)
+            if container_health(container) is Health.HEALTHY and run is not None:
+                self._healthy[container.id] = run
             elif container_health(container) is Health.UNHEALTHY:
                 self._healthy.pop(container.id, None)
         return self._read()
 
+    def _until_inspection(self) -> float:
+        """Return the seconds until the next container must be inspected; infinite if there is none."""
+        return max(0.0, min(self._inspect_at.values(), default=math.inf) - asyncio.get_running_loop().time())
+
+    async def _refresh(self, docker: aiodocker.Docker) -> None:
+        """Mark the inspections that are outdated by now, and follow an engine that has changed."""
+        now = asyncio.get_running_loop().time()
+        due = {id for id, at in self._inspect_at.items() if at <= now}
+        self._inspect_at = {id: at for id, at in self._inspect_at.items() if id not in due}
+        self._stale |= due
+        if now >= self._refresh_at:
+            self._stale.update(self._inspected)
+            await self._read_clock(docker)
+
     async def _inspect(self, docker: aiodocker.Docker) -> None:
-        """Fetch what lists do not contain, for containers that are new."""
-        new = [c.id for c in self._containers if c.id not in self._endings and has_mesh_label(c.labels)]
-        shown = await asyncio.gather(*(inspect_stop_config(docker, id) for id in new))
-        self._endings.update({id: found for id, found in zip(new, shown, strict=True) if found is not None})
+        """Fetch what lists do not contain, for containers that are new or may have changed."""
+        here = {container.id: container for container in self._containers}
+        labelled = [container for container in self._containers if has_mesh_label(container.labels)]
+        self._inspected = {id: found for id, found in self._inspected.items() if id in here}
+        self._stale &= here.keys()
+        self._begun &= here.keys()
+        gone: set[str] = set()
+        while True:
+            # Podman tells the network mode by inspection only: each round may show one lender more.
+            chains = [network_chain(container, here, self._known()) or (container,) for container in labelled]
+            wanted = {container.id for chain in chains for container in chain} - gone
+            new = sorted((wanted - self._inspected.keys()) | (wanted & self._stale))
+            if not new:
+                return
+            found = await asyncio.gather(*(self._inspect_one(docker, id) for id in new))
+            gone |= {id for id, inspection in zip(new, found, strict=True) if inspection is None}
+
+    async def _inspect_one(self, docker: aiodocker.Docker, id: str) -> ContainerInspection | None:
+        """Inspect a container; None if it is gone."""
+        async with self._inspections:
+            found = await inspect_container(docker, id)
+        before = self._run(id)
+        if found is not None and before is not None and found.run != before and id not in self._begun:
+            self._lose(id)  # it was restarted, and no event told of it
+        self._stale.discard(id)
+        self._begun.discard(id)
+        if found is None:
+            self._inspected.pop(id, None)
+        else:
+            self._inspected[id] = found
+        return found
+
+    def _run(self, id: str) -> str | None:
+        found = self._inspected.get(id)
+        return None if found is None else found.run
+
+    def _known(self) -> ContainerHistory:
+        healthy = [id for id, since in self._healthy.items() if since == self._run(id)]
+        return ContainerHistory(self._stopping, healthy, self._inspected)
 
     def _read(self) -> InstanceListing:
-        healthy = [id for id, since in self._healthy.items() if (e := self._endings.get(id)) and e.started_at == since]
         rules = (
             self._rules if self._rules.worker else replace(self._rules, worker=outbound_address(self._rules.version))
         )
         there = [container for container in self._containers if container.id not in self._ended]
-        self._good = read_instances(there, self._drivers, rules, ContainerHistory(self._stopping, healthy))
+        self._good = read_instances(there, self._drivers, rules, self._known())
         return self._good
 
     def _fail(self, error: Exception) -> None:

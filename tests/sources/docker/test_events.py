@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from mesh.sources.docker.events import EventMeaning, StopConfig, event_meaning, signal_number, stop_config_of
+from mesh.sources.docker.events import EventMeaning, event_meaning
+from mesh.sources.docker.inspection import StopConfig, inspection_of, signal_number
 from mesh.sources.docker.messages import ContainerDetails, DockerEvent
 
 LABELLED = {"mesh.routing.port_80": "web.test", "name": "web-1"}
@@ -23,7 +24,10 @@ def event(action: str, kind: str = "container", **attributes: str) -> DockerEven
         ("pause", EventMeaning.LOOK),
         ("unpause", EventMeaning.LOOK),
         ("rename", EventMeaning.LOOK),
-        ("health_status: unhealthy", EventMeaning.LOOK),
+        ("died", EventMeaning.ENDED),
+        ("remove", EventMeaning.ENDED),
+        ("health_status: unhealthy", EventMeaning.INSPECT),
+        ("health_status", EventMeaning.INSPECT),
     ],
 )
 def test_actions(action: str, what: EventMeaning) -> None:
@@ -50,7 +54,7 @@ def test_actions(action: str, what: EventMeaning) -> None:
 )
 def test_signals(stop_signal: str, sent: str, what: EventMeaning) -> None:
     inspected = msgspec.convert({"Id": "f", "Config": {"StopSignal": stop_signal}}, ContainerDetails)
-    assert event_meaning(event("kill", signal=sent), stop_config_of(inspected)) is what
+    assert event_meaning(event("kill", signal=sent), inspection_of(inspected).stop) is what
 
 
 def test_an_unknown_container_ends_with_the_default_signal() -> None:
@@ -70,8 +74,9 @@ def test_the_time_between_the_signal_and_the_kill() -> None:
         "Config": {"StopSignal": None, "StopTimeout": 30},
         "State": {"StartedAt": "2026-01-01T00:00:00Z"},
     }
-    assert stop_config_of(msgspec.convert(told, ContainerDetails)) == StopConfig(15, 30.0, "2026-01-01T00:00:00Z")
-    assert stop_config_of(msgspec.convert({"Id": "f"}, ContainerDetails)).seconds == 10.0
+    inspected = inspection_of(msgspec.convert(told, ContainerDetails))
+    assert (inspected.stop, inspected.run) == (StopConfig(15, 30.0), "2026-01-01T00:00:00Z")
+    assert inspection_of(msgspec.convert({"Id": "f"}, ContainerDetails)).stop.seconds == 10.0
 
 
 @pytest.mark.parametrize(

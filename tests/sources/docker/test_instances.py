@@ -10,6 +10,7 @@ import pytest
 
 from mesh.config.settings import EndpointAddress
 from mesh.model.service import DrainReason, Health, HostPort, Transport
+from mesh.sources.docker.inspection import ContainerInspection
 from mesh.sources.docker.instances import MAX_LABELS, ContainerHistory, InstanceListing, InstanceRules, read_instances
 from mesh.sources.docker.messages import ContainerSummary
 from tests.builders import WEB_LABELS
@@ -280,3 +281,78 @@ def test_a_restarted_healthcheck_does_not_reset_a_healthy_instance() -> None:
 
 def test_names_of_links_are_not_the_name_of_a_container() -> None:
     assert listing([container(Names=["/app/db", "/db-1"])]).instances[0].name == "db-1"
+
+
+RUN, LATER = "2026-11-30T11:59:16.358097495Z", "2026-11-30T11:59:16.3581Z"
+"""Two times of start, 2,505 ns apart: Go leaves out zeros at the end."""
+
+
+def inspected(**runs: str) -> ContainerHistory:
+    """The runs of containers, by their names."""
+    return ContainerHistory(
+        inspected={container(name.replace("_", "-"))["Id"]: ContainerInspection(run=run) for name, run in runs.items()}
+    )
+
+
+def lent(name: str, lender: str, **changes: Any) -> dict[str, Any]:
+    """A container that uses the network of another one."""
+    shared = {"HostConfig": {"NetworkMode": f"container:{container(lender)['Id']}"}, "NetworkSettings": networks()}
+    return container(name, **{**shared, **changes})
+
+
+def test_the_run_of_an_instance_is_its_time_of_start() -> None:
+    assert listing([container()], known=inspected(web_1=RUN)).instances[0].run == RUN
+    assert listing([container()]).instances[0].run is None
+
+
+@pytest.mark.parametrize(
+    ("lender", "borrower", "is_lost"),
+    [
+        (RUN, LATER, False),
+        (RUN, RUN, False),
+        (LATER, RUN, True),
+        ("2026-11-30T12:59:16Z", "2026-11-30T13:59:16+02:00", True),  # an hour earlier
+        ("2026-11-30T11:59:16Z", "2026-11-30T07:59:16-05:00", False),
+        ("0001-01-01T00:00:00Z", RUN, False),
+        ("nonsense", RUN, False),
+        (LATER, "", False),
+    ],
+)
+def test_a_container_whose_network_has_gone_with_its_lenders_former_process(
+    lender: str, borrower: str, is_lost: bool
+) -> None:
+    containers = [container("db", Labels={}), lent("web-1", "db")]
+    found = listing(containers, known=inspected(db=lender, web_1=borrower))
+    assert bool(found.instances) is not is_lost
+    lost = "error: container web-1: it has no network since the container whose network it shares, db, has restarted"
+    assert [str(problem) for problem in found.problems] == ([f"{lost}; restart web-1"] if is_lost else [])
+
+
+def test_a_network_that_was_lent_on_is_lost_too() -> None:
+    containers = [container("db", Labels={}), lent("mid", "db", Labels={}), lent("web-1", "mid")]
+    (problem,) = listing(containers, known=inspected(db=LATER, mid=RUN, web_1=LATER)).problems
+    assert problem.remedy == "restart mid"
+    (problem,) = listing(containers, known=inspected(db=RUN, mid=LATER, web_1=RUN)).problems
+    assert problem.remedy == "restart web-1"
+    assert listing(containers, known=inspected(db=RUN, mid=RUN, web_1=LATER)).instances[0].address == "172.29.0.2"
+
+
+def test_the_hosts_network_is_not_lost_with_a_container() -> None:
+    lender = container("db", Labels={}, HostConfig={"NetworkMode": "host"}, NetworkSettings=networks(host=""))
+    (found,) = listing([lender, lent("web-1", "db")], known=inspected(db=LATER, web_1=RUN)).instances
+    assert found.address == "192.0.2.11"
+
+
+def test_podmans_list_lacks_what_its_inspection_tells() -> None:
+    bare = {name: value for name, value in container().items() if name != "HostConfig"}
+    lending = ContainerInspection(network_mode=f"container:{container('db')['Id']}")
+    for told, address, health in (
+        (ContainerInspection(network_mode="host"), "192.0.2.11", None),
+        (ContainerInspection(network_mode="bridge", health=Health.UNHEALTHY), "172.29.0.2", Health.UNHEALTHY),
+        (lending, "172.29.0.9", None),
+    ):
+        db = container("db", Labels={}, NetworkSettings=networks(podman="172.29.0.9"))
+        (found,) = listing([bare, db], known=ContainerHistory(inspected={bare["Id"]: told})).instances
+        assert (found.address, found.health) == (address, health)
+    known = ContainerHistory(inspected={bare["Id"]: ContainerInspection(health=Health.UNHEALTHY)})
+    assert listing([container()], known=known).instances[0].health is None, "Docker's list tells the health"

@@ -87,9 +87,15 @@ POOLS = {"userspace": "127.113.0.0/16", "nftables": "10.113.0.0/16"}
 
 @asynccontextmanager
 async def worker(
-    engine: Engine, directory: Path, drain_timeout: int = 15, plane: str = "userspace", **settings: str
+    engine: Engine,
+    directory: Path,
+    drain_timeout: int = 15,
+    plane: str = "userspace",
+    *,
+    teardown: bool = True,
+    **settings: str,
 ) -> AsyncIterator[Worker]:
-    """A daemon; what it leaves in the kernel is gone afterwards."""
+    """A daemon; what it leaves in the kernel is gone afterwards, unless the next one shall find it."""
     admin = f"unix://{directory}/admin.sock"
     environment = {
         "VIPMESH_NODE_NAME": "w1",
@@ -110,7 +116,7 @@ async def worker(
             await daemon.line(f"data plane {plane}")
             yield Worker(engine, admin, daemon)
     finally:
-        if plane != "userspace":
+        if plane != "userspace" and teardown:
             code, output = await call(
                 "env", *(f"{k}={v}" for k, v in environment.items()), *prefix, *VIPMESH, "teardown"
             )

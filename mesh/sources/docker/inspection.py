@@ -1,0 +1,86 @@
+"""The facts of a container that only its inspection contains. Pure.
+
+A restart keeps a container's ID and usually its address, and replaces its process. What was known of the former process
+says nothing about the new one, so a process is identified by `State.StartedAt` too.
+"""
+
+import re
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from mesh.model.service import Health
+from mesh.sources.docker.messages import ContainerDetails
+
+DRAIN_SIGNAL = signal.SIGCONT
+"""A `--stop-signal` that means: drain me first. Running processes ignore it, and almost none handles it: signal(7)."""
+
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII
+)  # RFC 3339 section 5.6, as Go writes it
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class StopConfig:
+    """How a container is to be stopped."""
+
+    signal: int = signal.SIGTERM
+    seconds: float = 10.0
+    """Time between the signal and SIGKILL."""
+
+    @property
+    def drains_first(self) -> bool:
+        """Whether its stop signal asks for a drain."""
+        return self.signal == DRAIN_SIGNAL
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInspection:
+    """The facts of one container, as of its last inspection."""
+
+    stop: StopConfig = StopConfig()
+    run: str | None = None
+    """`State.StartedAt`, which distinguishes the successive processes of a container; None if it is not told."""
+    health: Health | None = None
+    """The result of its HEALTHCHECK, or None if it has none."""
+    network_mode: str = ""
+    """`host`, `container:ID` or the name of a network."""
+
+
+def inspection_of(inspected: ContainerDetails) -> ContainerInspection:
+    """Convert the engine's response. An unknown stop signal counts as SIGTERM, as the engine does."""
+    config, state = inspected.config, inspected.state
+    seconds = 10.0 if config.stop_timeout is None else float(config.stop_timeout)
+    stop = StopConfig(signal_number(config.stop_signal or "") or signal.SIGTERM, seconds)
+    run = state.started_at if start_time(state.started_at) is not None else None
+    said = None if state.health is None else state.health.status
+    health = Health(said) if said in set(Health) else None
+    return ContainerInspection(stop, run, health, inspected.host_config.network_mode)
+
+
+def start_time(text: str | None) -> int | None:
+    """Convert a time of the engine's API to nanoseconds since 1970; None if it is none, or that of no start."""
+    match = _TIME.fullmatch(text) if text else None
+    if match is None:
+        return None
+    seconds, fraction, sign, hours, minutes = match.groups()
+    try:
+        moment = datetime.fromisoformat(seconds).replace(tzinfo=UTC)
+        if sign is not None:
+            ahead = timedelta(hours=int(hours), minutes=int(minutes))
+            moment += -ahead if sign == "+" else ahead
+    except (ValueError, OverflowError):
+        return None
+    whole = (moment - _EPOCH) // timedelta(seconds=1)
+    return whole * 1_000_000_000 + int((fraction or "").ljust(9, "0")) if whole > 0 else None
+
+
+def signal_number(text: str) -> int | None:
+    """Convert `15`, `TERM` or `SIGTERM` to 15; None if it is none of these forms."""
+    if re.fullmatch(r"[0-9]{1,2}", text, re.ASCII):
+        return int(text)
+    try:
+        return signal.Signals["SIG" + text.upper().removeprefix("SIG")]
+    except KeyError:
+        return None

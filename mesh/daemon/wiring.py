@@ -28,11 +28,14 @@ from mesh.control.handover import IpvsHandover, NftablesHandover
 from mesh.control.own_commands import DeclaredCommandRunner
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
+from mesh.control.source_nat import SourceNatUpkeep
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
+from mesh.dataplane.conntrack.connections import TrackedConnections
+from mesh.dataplane.conntrack.stale import OwnKeys
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.ownership import PublishedPorts
@@ -41,6 +44,7 @@ from mesh.health.checks.command import CommandCheck
 from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
+from mesh.host.hairpin import HairpinPorts
 from mesh.host.listeners import listening_ports
 from mesh.host.masquerade import Masquerade
 from mesh.host.rlimits import raise_file_limit
@@ -147,7 +151,8 @@ async def run_daemon(
                 sources=sources,
                 store=store,
                 plane=plane,
-                upkeep=[*_upkeep(settings, plane), *handovers],
+                upkeep=[*_upkeep(settings, plane, published, stack), *handovers],
+                endpoint_upkeep=HairpinPorts(settings.vip_pool.version) if plane.forwards_in_kernel else None,
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 prober=prober,
                 publish=_publisher(zone_builder, names),
@@ -242,12 +247,15 @@ async def choose_data_plane(
     return userspace, f"{no_ipvs}; {no_nftables}"
 
 
-def _upkeep(settings: Settings, plane: DataPlane) -> list[HostUpkeep]:
+def _upkeep(settings: Settings, plane: DataPlane, published: PublishedPorts, stack: AsyncExitStack) -> list[HostUpkeep]:
     """The host settings that the data plane depends on; a proxy depends on none."""
     if not plane.forwards_in_kernel:
         return []
     router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=plane.name == Driver.IPVS)
-    return [router, Masquerade(settings.vip_pool, settings.dataplane_local_networks)]
+    tracked = TrackedConnections(settings.vip_pool.version)
+    stack.push_async_callback(tracked.close)
+    masquerade = Masquerade(settings.vip_pool, settings.dataplane_local_networks)
+    return [router, SourceNatUpkeep(masquerade, plane, tracked, OwnKeys(settings.vip_pool, published))]
 
 
 async def _handovers(

@@ -12,7 +12,8 @@ from mesh.control.conditions import LoopConditions
 from mesh.control.context import LoopContext
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.host_upkeep import AddressWatcher, UpkeepRunner
-from mesh.control.pass_runner import PassRunner, PortGuard
+from mesh.control.host_watcher import HostFactSources, HostWatcher
+from mesh.control.pass_runner import PassRunner, PoolGuard, PortGuard
 from mesh.control.ports import HostNetwork, HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, Reconciler
 from mesh.control.service_plan import ServicePlan
@@ -38,7 +39,7 @@ from mesh.store import Store
 class LoopParts:
     """The parts that a control loop joins, one for each technology that a worker consists of."""
 
-    # 10 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
+    # 11 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
     host: HostNetwork
     sources: Sequence[Source]
     store: Store
@@ -50,6 +51,8 @@ class LoopParts:
     """Host settings that the data plane depends on."""
     listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None
     """Reads the ports that programs on this worker listen on. None if the data plane detects conflicts by itself."""
+    facts: HostFactSources | None = None
+    """The facts of the host that are watched. None if they are not: then every VIP may be bound."""
     drains: DrainRequests = field(default_factory=DrainRequests)
     """The drains that operators requested."""
     witnesses: Collection[RealKey] | None = None
@@ -74,8 +77,11 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     conditions, reachability = LoopConditions(), Reachability()
     health_monitor = HealthMonitor(config.worker, parts.prober, config.probe_floor)
 
+    watched = HostWatcher(parts.facts, cluster.claims, conditions, events.wake.set) if parts.facts is not None else None
+
     def decide(seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
-        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish)
+        avoid = watched.occupied if watched is not None else ()
+        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish, avoid=avoid)
 
     sync = ClusterSync(
         config.worker, parts.store, conditions, decide, listens=config.listens, answers=reachability.answers
@@ -100,10 +106,10 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         data_plane_sync,
         upkeep=upkeep,
         ports=ports,
+        pool=PoolGuard(watched.known_occupied if watched is not None else None, conditions, config.resolver),
         drains=parts.drains,
         conditions=conditions,
         stats=stats,
-        resolver=config.resolver,
     )
 
     def troubles() -> Mapping[str, CodedText]:
@@ -124,6 +130,8 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         "sources": sources.run,
         "host": AddressWatcher(parts.host, cluster, events.wake.set).run,
     }
+    if watched is not None:
+        watchers["host facts"] = watched.run
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run
     reconciler = Reconciler(context, follower, tracker, runner, watchers, has_sources=bool(parts.sources))

@@ -1,7 +1,7 @@
 """The composition root: creates the parts that the settings ask for, runs them in one TaskGroup, stops them in order.
 
-It decides nothing about traffic; `make_plan` and `diff_tables` do. It only refuses a start that could do harm: a VIP
-pool that overlaps the host's own network, a second daemon on the same store, an address that is in use.
+It decides nothing about traffic; `make_plan` and `diff_tables` do. It only refuses a start that could do harm: a second
+daemon on the same store, an address that is in use.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
+from mesh.control.host_watcher import HostFactSources
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.daemon.open_store import open_store
@@ -39,6 +40,8 @@ from mesh.health.checks.command import CommandCheck
 from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
+from mesh.host.fact_reader import HostFactReader, read_host_facts
+from mesh.host.host_problems import HostNeeds, host_problems
 from mesh.host.listeners import listening_ports
 from mesh.host.masquerade import Masquerade
 from mesh.host.rlimits import raise_file_limit
@@ -105,7 +108,6 @@ async def run_daemon(
     """
     shorten_thread_switches()
     raise_file_limit()
-    await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
         stack.push_async_callback(store.close)
@@ -118,7 +120,8 @@ async def run_daemon(
         prober = Prober(context.events.wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
         plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
-        resolver = await bind_resolver(interface, resolver_address(settings))
+        occupied = [overlap.network for overlap in await routes.read_overlaps(settings.vip_pool)]
+        resolver = await bind_resolver(interface, resolver_address(settings), occupied)
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, DNS_PORT))
         zone_builder = _zone_builder(settings)
         empty = zone_builder.update({})[0]
@@ -147,6 +150,7 @@ async def run_daemon(
                 plane=plane,
                 upkeep=[*_upkeep(settings, plane), *handovers],
                 listening=listening_ports if plane.forwards_in_kernel else None,
+                facts=HostFactSources(HostFactReader(settings.vip_pool), host_needs(settings, plane.name)),
                 prober=prober,
                 publish=_publisher(zone_builder, names),
                 drains=drains,
@@ -196,14 +200,18 @@ async def run_daemon(
 
 
 async def refuse_overlap(settings: Settings) -> None:
-    """Raises `StartError` if the VIP pool overlaps a route or an address of this host: VIPs would hide real hosts."""
-    found = await routes.read_overlaps(settings.vip_pool)
-    if found:
-        raise StartError(
-            Code.VIP_POOL_OVERLAPS,
-            f"[vip] pool {settings.vip_pool} overlaps {', '.join(found)} of this host; "
-            f"choose a network that nothing here uses, such as 10.113.0.0/16",
-        )
+    """Raises `StartError` if the VIP pool overlaps a network of this host. For new settings while a daemon runs: the
+    present ones keep working. A start goes on, since without it the host would have no name server.
+    """
+    facts = await read_host_facts(settings.vip_pool)
+    for problem in host_problems(facts, host_needs(settings, "")):
+        if problem.code is Code.VIP_POOL_OVERLAPS:
+            raise StartError(problem.code, str(problem))
+
+
+def host_needs(settings: Settings, data_plane: str) -> HostNeeds:
+    """What the daemon needs of its host with these settings and this data plane."""
+    return HostNeeds(pool=settings.vip_pool, data_plane=data_plane, publish=settings.publish_ports)
 
 
 async def choose_data_plane(

@@ -447,8 +447,11 @@ class Code(Enum):
         "VM350",
         "The VIP pool overlaps the host's network",
         """
-        A VIP would hide a real host with the same address, so the daemon does not start. Choose a network for
-        `[vip] pool` that overlaps no route and no address of any worker; `ip route` and `ip address` show them.
+        A VIP would hide a real host with the same address. The daemon serves on, and watches routes, addresses
+        and the networks of the container engine: a VIP in an overlapping network that is bound already stays, and
+        any other is not bound on this worker ([VM581](#vm581-a-vip-in-a-network-of-this-host)). Remove the network, or
+        move `[vip] pool` to one that overlaps nothing on any worker; the message proposes one that is free on this
+        host. New settings with a pool that overlaps are not applied.
         """,
     )
     DATA_PLANE_UNAVAILABLE = (
@@ -756,6 +759,34 @@ class Code(Enum):
         then such connections hang. [Source NAT](source-nat.md) says which paths need it.
         """,
     )
+    VIP_WITHHELD = (
+        "VM581",
+        "A VIP in a network of this host",
+        """
+        The VIP belongs to a network that this host also reaches otherwise, by a route or on an interface. Binding
+        it would take the traffic of the real host with that address, so on this worker neither the VIP nor its
+        names are served; published ports are. Free the network or move the pool, as
+        [VM350](#vm350-the-vip-pool-overlaps-the-hosts-network) says; a label `routing.vip` moves one service.
+        """,
+    )
+    OUTGOING_PORTS = (
+        "VM582",
+        "Published ports among the ports of outgoing connections",
+        """
+        The kernel takes the ports of outgoing connections from `net.ipv4.ip_local_port_range`, and a published port
+        is one of them. IPVS takes the answer to a connection from that port for a request to the published port:
+        the connection hangs. Reserve the ports by `net.ipv4.ip_local_reserved_ports`, or publish others.
+        """,
+    )
+    HOST_UNREADABLE = (
+        "VM590",
+        "The facts of the host cannot be read",
+        """
+        The kernel did not tell routes and addresses, so overlaps with the VIP pool and other facts of the host are
+        not followed; the last ones stay in force. Check `dmesg`, and that the sandbox (`RestrictAddressFamilies` of
+        systemd, seccomp) allows `AF_NETLINK`.
+        """,
+    )
     DNS_CANNOT_LISTEN = (
         "VM601",
         "The name server cannot listen",
@@ -863,8 +894,8 @@ class Code(Enum):
         "VM801",
         "doctor: the VIP pool",
         """
-        The pool overlaps a route or an address of this host, as in
-        [VM350](#vm350-the-vip-pool-overlaps-the-hosts-network): the daemon would not start.
+        The pool overlaps a route, an address or a container network of this host, as in
+        [VM350](#vm350-the-vip-pool-overlaps-the-hosts-network): VIPs in there are not served.
         """,
     )
     DOCTOR_STORE = (
@@ -912,8 +943,8 @@ class Code(Enum):
         "VM807",
         "doctor: published ports",
         """
-        The kernel takes the ports of outgoing connections from a range that overlaps the published ports. Such
-        a connection hides a published port for as long as it is open. Reserve the published ports:
+        The kernel takes the ports of outgoing connections from a range that overlaps the published ports, as in
+        [VM582](#vm582-published-ports-among-the-ports-of-outgoing-connections). Reserve the published ports:
         `net.ipv4.ip_local_reserved_ports`.
         """,
     )

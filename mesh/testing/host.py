@@ -1,11 +1,13 @@
-"""A worker's network whose addresses a test sets."""
+"""A worker's network whose addresses and facts a test sets."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from typing_extensions import override
 
-from mesh.control.ports import HostNetwork
+from mesh.control.ports import HostFactSource, HostNetwork
+from mesh.host import HostError
+from mesh.host.facts import HostFacts
 from mesh.model.service import Address
 
 
@@ -26,3 +28,35 @@ class FakeHost(HostNetwork):
         yield self._addresses
         while True:
             yield await self._changes.get()
+
+
+class FakeHostFacts(HostFactSource):
+    """Implements `HostFactSource`: the facts are what `are` set last, or the error that `fail` set."""
+
+    def __init__(self, facts: HostFacts | None = None) -> None:
+        self._facts = facts or HostFacts()
+        self._error: HostError | None = None
+        self._changed = asyncio.Event()
+
+    def are(self, facts: HostFacts) -> None:
+        """Set the facts, and notify the watcher."""
+        self._facts, self._error = facts, None
+        self._changed.set()
+
+    def fail(self, error: HostError) -> None:
+        """Let the next readings fail, and notify the watcher."""
+        self._error = error
+        self._changed.set()
+
+    @override
+    async def changes(self) -> AsyncGenerator[None, None]:
+        while True:
+            self._changed.clear()
+            yield
+            await self._changed.wait()
+
+    @override
+    async def read(self) -> HostFacts:
+        if self._error is not None:
+            raise self._error
+        return self._facts

@@ -33,6 +33,8 @@ class Cause(StrEnum):
     """Another service holds the name."""
     VIP_TAKEN = "vip-taken"
     """Another service holds the VIP."""
+    VIP_WITHHELD = "vip-withheld"
+    """The VIP is in a network of this host, so this worker does not bind it."""
     PORT_TAKEN = "port-taken"
     """Another service holds the published port."""
     PORT_CONTESTED = "port-contested"

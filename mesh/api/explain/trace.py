@@ -38,6 +38,11 @@ class TraceScope:
 
 _NO_VIP = frozenset({Code.VIP_TAKEN, Code.FIXED_VIP_UNUSABLE, Code.POOL_EXHAUSTED})
 """Codes of problems that leave a service without a VIP."""
+_WITHHELD = Reason(
+    Cause.VIP_WITHHELD,
+    "the VIP is not bound on this worker: it is in a network of this host",
+    "see the problem of [vip] pool in `vipmesh status`",
+)
 _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 
 
@@ -80,6 +85,8 @@ class ServiceTracer:
         answered = self._evidence.names.get(name)
         if holder != service.owner:
             return NameStep(name, None, self._not_held(name, holder))
+        if answered is None and self._is_withheld(service):
+            return NameStep(name, None, _WITHHELD)
         if answered is None:
             text = "it resolves as soon as its VIP is bound and programmed"
             return NameStep(name, None, Reason(Cause.NOT_PROGRAMMED, text))
@@ -111,6 +118,12 @@ class ServiceTracer:
         if trouble is not None:
             return Reason(Cause.FROZEN, f"{what} is not claimed yet, and the store does not answer: {trouble}")
         return Reason(Cause.UNCLAIMED, f"{what} is not claimed yet", "ask again in a moment")
+
+    def _is_withheld(self, service: Service) -> bool:
+        """Return whether this worker does not bind the VIP of the service."""
+        plan = self._evidence.observed.plan
+        part = plan.parts.get(service.owner) if plan is not None else None
+        return part is not None and part.inputs.withheld
 
     # -------------------------------------------------------------------------------------------------- ports
 
@@ -159,6 +172,9 @@ class ServiceTracer:
     ) -> Iterator[Reason]:
         """Yield the reasons why a port does not answer, or not with every endpoint that should serve."""
         remedy = "see what the data plane refused, below" if self._evidence.observed.failures else None
+        if absent and keys[0].address == vip_of(service, self._view) and self._is_withheld(service):
+            yield _WITHHELD
+            return
         for key in absent:
             yield Reason(Cause.NOT_PROGRAMMED, f"{key} is not in the data plane yet", remedy)
         serving = [(real, e) for real, e in places.items() if takes_traffic(service, e, self._traffic)]

@@ -14,24 +14,20 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.facts import DoctorFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
 from mesh.config.settings import Driver, Settings
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
-from mesh.host import overlap as routes
+from mesh.host.fact_reader import read_host_facts
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.service import Scheduler
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
 _MODULES = ("ip_vs", "nf_tables", "nf_conntrack", "dummy", *(f"ip_vs_{scheduler}" for scheduler in Scheduler))
-_ALSO = (
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-)
+_ALSO = ("net.ipv4.ip_unprivileged_port_start",)
 _WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; TCP_CLOSE, a datagram socket without a peer
 _ERROR = 5  # TIME_ERROR of adjtimex(2): the clock is not synchronised
 _PATIENCE = 2.0
@@ -48,11 +44,11 @@ def doctor_input(settings: Settings) -> DoctorInput:
     return DoctorInput(settings, sysctls, resolver_address(settings))
 
 
-async def examine_host(asked: DoctorInput) -> HostFacts:
+async def examine_host(asked: DoctorInput) -> DoctorFacts:
     """Return the facts of this host. Raises `OSError` if the kernel's routes cannot be read."""
     settings = asked.settings
     kernel = forwards_in_kernel(settings)
-    return HostFacts(
+    return DoctorFacts(
         release=os.uname().release,
         no_ipvs=await ipvs.unavailable_reason() if kernel else None,
         no_nftables=await nftables.unavailable_reason(settings.vip_pool.version) if kernel else None,
@@ -62,7 +58,7 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
         capabilities=_capabilities(),
         root=os.geteuid() == 0,
         listeners=tuple(_listeners()),
-        overlaps=tuple(await routes.read_overlaps(settings.vip_pool)),
+        host=await read_host_facts(settings.vip_pool),
         nameservers=tuple(_nameservers()),
         docker_dns=_docker_dns(),
         clock=_clock(),

@@ -1,8 +1,13 @@
-"""The facts of a host, which `mesh.cli.doctor.collect` collects and `mesh.cli.doctor.rules` judges."""
+"""The facts that `mesh.cli.doctor.collect` collects and `mesh.cli.doctor.rules` judges.
+
+Those that the daemon watches too are in `mesh.host.facts`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from mesh.host.facts import HostFacts
 
 
 class KernelModule(StrEnum):
@@ -44,8 +49,8 @@ class KernelSetting:
 
 
 @dataclass(frozen=True, slots=True)
-class HostFacts:
-    """The facts of one host."""
+class DoctorFacts:
+    """The facts of one host, those included that the daemon watches."""
 
     release: str
     """`uname -r`."""
@@ -65,8 +70,8 @@ class HostFacts:
     """Whether this process runs as root."""
     listeners: tuple[ListeningSocket, ...] = ()
     """Every socket of this network namespace that waits for clients."""
-    overlaps: tuple[str, ...] = ()
-    """The routes and addresses that the VIP pool overlaps: `route 10.112.0.0/24 dev eth1`."""
+    host: HostFacts = field(default_factory=HostFacts)
+    """The facts that the daemon watches."""
     nameservers: tuple[str, ...] = ()
     """The name servers in /etc/resolv.conf."""
     docker_dns: tuple[str, ...] | None = None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from mesh.control.handover import IpvsHandover, NftablesHandover
 from mesh.control.host_watcher import HostFactSources
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
+from mesh.daemon.host_needs import host_needs
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
@@ -41,7 +43,7 @@ from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.fact_reader import HostFactReader, read_host_facts
-from mesh.host.host_problems import HostNeeds, host_problems
+from mesh.host.host_problems import host_problems
 from mesh.host.listeners import listening_ports
 from mesh.host.masquerade import Masquerade
 from mesh.host.rlimits import raise_file_limit
@@ -54,6 +56,7 @@ from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.engine import DockerEngine
+from mesh.sources.docker.engine_facts import ask_engine_facts
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.source import DockerSource
@@ -150,7 +153,11 @@ async def run_daemon(
                 plane=plane,
                 upkeep=[*_upkeep(settings, plane), *handovers],
                 listening=listening_ports if plane.forwards_in_kernel else None,
-                facts=HostFactSources(HostFactReader(settings.vip_pool), host_needs(settings, plane.name)),
+                facts=HostFactSources(
+                    HostFactReader(settings.vip_pool),
+                    host_needs(settings, plane.name),
+                    None if engine is None else partial(ask_engine_facts, engine),
+                ),
                 prober=prober,
                 publish=_publisher(zone_builder, names),
                 drains=drains,
@@ -207,11 +214,6 @@ async def refuse_overlap(settings: Settings) -> None:
     for problem in host_problems(facts, host_needs(settings, "")):
         if problem.code is Code.VIP_POOL_OVERLAPS:
             raise StartError(problem.code, str(problem))
-
-
-def host_needs(settings: Settings, data_plane: str) -> HostNeeds:
-    """What the daemon needs of its host with these settings and this data plane."""
-    return HostNeeds(pool=settings.vip_pool, data_plane=data_plane, publish=settings.publish_ports)
 
 
 async def choose_data_plane(

@@ -6,18 +6,25 @@ stay the same while it holds, so it has no counters: a text that changes is logg
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from mesh.host.facts import HostFacts
 from mesh.host.free_space import free_network, free_port_range, port_list
 from mesh.host.overlap import Network
 from mesh.model.codes import Code
+from mesh.model.engine_facts import EngineFacts
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Name, Service, Transport
 
+_NEARLY_FULL, _FULL = 0.8, 0.95
+"""Shares of the conntrack table at which it is reported, as a warning and as an error."""
+_FILTERS_DIRECT = 28
+"""The first version of Docker that drops what other hosts send to a container's own address."""
 _ENGINE_POOLS = (ip_network("172.16.0.0/12"), ip_network("192.168.0.0/16"))
 """Where an engine takes its networks from if nothing else is configured."""
-_LISTED = 8
+_STRICT = 1
+"""The value of rp_filter that drops a packet from an address which is not reached by the interface it came by."""
+_LISTED = 4
 """Items that one message names; the others are counted."""
 
 
@@ -39,7 +46,14 @@ class HostNeeds:
 
 def host_problems(facts: HostFacts, needs: HostNeeds) -> tuple[Problem, ...]:
     """Return the problems that hold now, in a stable order; empty if packets arrive."""
-    rules: tuple[Callable[[HostFacts, HostNeeds], Iterator[Problem]], ...] = (_pool, _outgoing_ports)
+    rules: tuple[Callable[[HostFacts, HostNeeds], Iterator[Problem]], ...] = (
+        _pool,
+        _outgoing_ports,
+        _several_networks,
+        _conntrack_room,
+        _engine_firewall,
+        _engine_restart,
+    )
     return tuple(problem for rule in rules for problem in rule(facts, needs))
 
 
@@ -181,3 +195,110 @@ def _other_range(remedy: str, facts: HostFacts, needs: HostNeeds) -> str:
     blocked = {*facts.local_ports, *facts.reserved_ports, *(port for _, port in (*facts.listening, *needs.published))}
     free = free_port_range(blocked, len(needs.publish))
     return remedy if free is None else f'{remedy}, or set [publish] ports = "{free[0]}-{free[-1]}", which are free here'
+
+
+# ------------------------------------------------------------------------------- containers on several networks
+
+
+def _several_networks(facts: HostFacts, needs: HostNeeds) -> Iterator[Problem]:
+    """Yield the containers on several networks whose replies this host drops or does not see.
+
+    The container replies by the network of its default route, or directly to a client on any of its networks,
+    whichever of its addresses was asked.
+    """
+    if needs.data_plane == "userspace" or facts.engine is None:
+        return
+    for container in facts.engine.on_several_networks:
+        addresses = [ip_address(text) for text in container.addresses]
+        links = {_interface_of(address, facts) for address in addresses if address.version == needs.pool.version}
+        bridges = sorted(link for link in links if link)
+        if len(bridges) < 2:
+            continue
+        strict = [bridge for bridge in bridges if facts.rp_filter.get(bridge) == _STRICT]
+        if strict and needs.pool.version == 4:
+            reason = f"it is on {_listing(bridges)}, and rp_filter of {_listing(strict)} is 1"
+            yield Problem(
+                Code.REVERSE_PATH_FILTER,
+                Severity.WARNING,
+                f"container {container.name}",
+                f"{reason}: replies that it sends by another of its networks are dropped",
+                "run `sysctl -w net.ipv4.conf.all.rp_filter=2` and write that line to /etc/sysctl.d/60-vipmesh.conf",
+            )
+        if not facts.bridge_filtering and _is_unmasqueraded(addresses, facts.engine):
+            key = f"net.bridge.bridge-nf-call-ip{'6' if needs.pool.version == 6 else ''}tables"
+            yield Problem(
+                Code.BRIDGE_FILTERING,
+                Severity.WARNING,
+                f"container {container.name}",
+                f"it is on {_listing(bridges)}, and bridged packets are not tracked: clients on one of these "
+                "networks get replies that do not pass this worker",
+                f"run `modprobe br_netfilter && sysctl -w {key}=1`, or attach it to one network only",
+            )
+
+
+def _interface_of(address: IPv4Address | IPv6Address, facts: HostFacts) -> str | None:
+    """Return the interface of the longest route to an address, without the default route; None without one."""
+    routes = [route for route in facts.routes if route.network.prefixlen and address in route.network]
+    return max(routes, key=lambda route: route.network.prefixlen).interface if routes else None
+
+
+def _is_unmasqueraded(addresses: Collection[IPv4Address | IPv6Address], engine: EngineFacts) -> bool:
+    """Return whether one of the addresses is on a network whose containers keep their address on other networks."""
+    return any(
+        not network.masquerades and any(address in subnet for address in addresses for subnet in network.subnets)
+        for network in engine.networks
+    )
+
+
+# ------------------------------------------------------------------------------------------ connection tracking
+
+
+def _conntrack_room(facts: HostFacts, needs: HostNeeds) -> Iterator[Problem]:
+    room = facts.conntrack
+    if room is None or needs.data_plane == "userspace" or room.count < _NEARLY_FULL * room.maximum:
+        return
+    full = room.count >= _FULL * room.maximum
+    line = f"net.netfilter.nf_conntrack_max = {2 * room.maximum}"
+    yield Problem(
+        Code.CONNTRACK_FULL,
+        Severity.ERROR if full else Severity.WARNING,
+        "connection tracking",
+        f"more than {_FULL if full else _NEARLY_FULL:.0%} of its {room.maximum} entries are in use: when all are, new "
+        "connections are dropped",
+        f"run `sysctl -w '{line}'` and write that line to /etc/sysctl.d/60-vipmesh.conf",
+    )
+
+
+# --------------------------------------------------------------------------------------------- the container engine
+
+
+def _engine_firewall(facts: HostFacts, needs: HostNeeds) -> Iterator[Problem]:
+    engine = facts.engine
+    if engine is None or engine.is_podman or not needs.routes_to_containers:
+        return
+    major = engine.version.partition(".")[0]
+    if not major.isdigit() or int(major) < _FILTERS_DIRECT:
+        return
+    yield Problem(
+        Code.ENGINE_FIREWALL,
+        Severity.WARNING,
+        f"docker engine {engine.version}",
+        "it drops what other workers send to the addresses of its containers, and [source.docker] endpoint_address is "
+        "container",
+        'write "allow-direct-routing": true to /etc/docker/daemon.json and restart the engine, or set endpoint_address '
+        '= "host" and publish the ports of the containers',
+    )
+
+
+def _engine_restart(facts: HostFacts, _: HostNeeds) -> Iterator[Problem]:
+    engine = facts.engine
+    if engine is None or engine.is_podman or engine.in_swarm or engine.live_restore is not False:
+        return
+    yield Problem(
+        Code.ENGINE_RESTART,
+        Severity.WARNING,
+        f"docker engine {engine.version}".rstrip(),
+        "live-restore is off: a restart of the engine, as by its update, ends every container and so every endpoint of "
+        "this worker",
+        'write "live-restore": true to /etc/docker/daemon.json and run `systemctl reload docker`',
+    )

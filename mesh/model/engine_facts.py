@@ -12,6 +12,8 @@ class EngineNetwork:
 
     name: str
     subnets: tuple[IPv4Network | IPv6Network, ...] = ()
+    masquerades: bool = True
+    """Whether the engine rewrites the source of what its containers send out of this network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,10 @@ from mesh.cli.doctor.collect import doctor_input, examine_host
 from mesh.cli.doctor.facts import DoctorFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
 from mesh.config.settings import parse_settings
-from mesh.host.facts import HostFacts
+from mesh.host.facts import ConntrackRoom, HostFacts
 from mesh.host.overlap import HostRoute
+from mesh.model.engine_facts import EngineFacts
+from mesh.model.service import Transport
 from tests.system.e2e.programs import VIPMESH, call
 
 POOL = "10.112.0.0/16"
@@ -190,6 +192,21 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         {"host": HostFacts(local_ports=range(1024, 61000), reserved_ports=frozenset(range(30000, 32768)))},
         "",
         [],
+    ),
+    (
+        "a published port of a label among them",
+        {"published": {(Transport.TCP, 40000): "web.test"}},
+        "",
+        [(WARNING, "service web.test published port 40000 is among", "ip_local_reserved_ports = 40000")],
+    ),
+    (
+        "the daemon's own problems",
+        {"host": HostFacts(conntrack=ConntrackRoom(9, 10), engine=EngineFacts("26.1.0", live_restore=False))},
+        DOCKER,
+        [
+            (WARNING, "connection tracking more than 80% of its 10 entries", "nf_conntrack_max = 20"),
+            (WARNING, "docker engine 26.1.0 live-restore is off", "daemon.json"),
+        ],
     ),
     ("no name server at all", {"nameservers": ()}, "", [(HINT, "names no name server", "nameserver 127.0.0.1")]),
     (

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from mesh.host.facts import HostFacts
+from mesh.host.facts import ConntrackRoom, HostFacts
 from mesh.host.host_problems import HostNeeds, host_problems, occupied_networks, withheld_vips
 from mesh.host.overlap import HostAddress, HostRoute
 from mesh.model.codes import Code
-from mesh.model.engine_facts import EngineFacts, EngineNetwork
+from mesh.model.engine_facts import AttachedContainer, EngineFacts, EngineNetwork
 from mesh.model.service import Transport
 
 POOL = ip_network("10.112.0.0/16")
@@ -85,7 +85,7 @@ CASES: list[tuple[str, HostFacts, HostNeeds, list[tuple[Code, str, str]]]] = [
         "many overlaps are counted",
         with_routes(*(f"10.112.{n}.0/24" for n in range(20))),
         NEEDS,
-        [(Code.VIP_POOL_OVERLAPS, "route 10.112.7.0/24 dev br-1 and 12 more of this host", "10.113.0.0/16")],
+        [(Code.VIP_POOL_OVERLAPS, "route 10.112.3.0/24 dev br-1 and 16 more of this host", "10.113.0.0/16")],
     ),
     ("an IPv6 pool beside an IPv4 route", HOST, replace(NEEDS, pool=ip_network("fd00:1::/64")), []),
     (
@@ -150,6 +150,88 @@ CASES: list[tuple[str, HostFacts, HostNeeds, list[tuple[Code, str, str]]]] = [
     ),
 ]
 
+BOTH = AttachedContainer("web-1", ("10.1.0.2", "10.2.0.2", "fd00::2"))
+ON_BOTH = replace(
+    HOST,
+    routes=(*HOST.routes, route("10.0.0.0/14", "eth1"), route("10.1.0.0/16", "br-a"), route("10.2.0.0/16", "br-b")),
+    engine=EngineFacts(
+        on_several_networks=(BOTH,), networks=(network("a", "10.1.0.0/16"), network("b", "10.2.0.0/16"))
+    ),
+    bridge_filtering=True,
+)
+UNMASQUERADED = EngineFacts(
+    on_several_networks=(BOTH,), networks=(EngineNetwork("b", (ip_network("10.2.0.0/16"),), masquerades=False),)
+)
+IPV6 = replace(NEEDS, pool=ip_network("fd00:1::/64"))
+DIRECT = replace(NEEDS, routes_to_containers=True)
+CASES += [
+    (
+        "a container on two networks, strict filtering",
+        replace(ON_BOTH, rp_filter={"br-a": 1, "br-b": 2, "eth0": 1}),
+        NEEDS,
+        [(Code.REVERSE_PATH_FILTER, "it is on br-a, br-b, and rp_filter of br-a is 1", "conf.all.rp_filter=2`")],
+    ),
+    ("a container on two networks, loose filtering", replace(ON_BOTH, rp_filter={"br-a": 2, "br-b": 0}), NEEDS, []),
+    (
+        "strict filtering, and the proxy in user space",
+        replace(ON_BOTH, rp_filter={"br-a": 1, "br-b": 1}),
+        replace(NEEDS, data_plane="userspace"),
+        [],
+    ),
+    (
+        "strict filtering where both addresses are behind one interface",
+        replace(ON_BOTH, routes=(route("10.0.0.0/14", "br-a"),), rp_filter={"br-a": 1}),
+        NEEDS,
+        [],
+    ),
+    ("IPv6 has no reverse path filter", replace(ON_BOTH, rp_filter={"br-a": 1, "br-b": 1}), IPV6, []),
+    (
+        "a container on two networks whose engine does not rewrite sources, without br_netfilter",
+        replace(ON_BOTH, engine=UNMASQUERADED, bridge_filtering=None),
+        NEEDS,
+        [(Code.BRIDGE_FILTERING, "bridged packets are not tracked", "modprobe br_netfilter && sysctl -w net.bridge.")],
+    ),
+    ("the same with br_netfilter", replace(ON_BOTH, engine=UNMASQUERADED), NEEDS, []),
+    ("the engine rewrites sources", replace(ON_BOTH, bridge_filtering=False), NEEDS, []),
+    ("conntrack has room", replace(HOST, conntrack=ConntrackRoom(799, 1000)), NEEDS, []),
+    (
+        "conntrack is nearly full",
+        replace(HOST, conntrack=ConntrackRoom(800, 1000)),
+        NEEDS,
+        [(Code.CONNTRACK_FULL, "more than 80% of its 1000 entries", "'net.netfilter.nf_conntrack_max = 2000'")],
+    ),
+    (
+        "conntrack is full",
+        replace(HOST, conntrack=ConntrackRoom(1000, 1000)),
+        NEEDS,
+        [(Code.CONNTRACK_FULL, "more than 95% of its 1000 entries", "'net.netfilter.nf_conntrack_max = 2000'")],
+    ),
+    (
+        "conntrack is full, and the proxy in user space",
+        replace(HOST, conntrack=ConntrackRoom(1000, 1000)),
+        replace(NEEDS, data_plane="userspace"),
+        [],
+    ),
+    (
+        "live-restore is off",
+        replace(HOST, engine=EngineFacts("20.10.24", live_restore=False)),
+        NEEDS,
+        [(Code.ENGINE_RESTART, "live-restore is off", 'write "live-restore": true to /etc/docker/daemon.json')],
+    ),
+    ("live-restore is unknown", replace(HOST, engine=EngineFacts("20.10.24")), NEEDS, []),
+    ("swarm mode excludes it", replace(HOST, engine=EngineFacts(live_restore=False, in_swarm=True)), NEEDS, []),
+    ("Podman needs none", replace(HOST, engine=EngineFacts(live_restore=False, is_podman=True)), NEEDS, []),
+    (
+        "Docker 28 and other workers that send to containers",
+        replace(HOST, engine=EngineFacts("28.5.2", live_restore=True)),
+        DIRECT,
+        [(Code.ENGINE_FIREWALL, "drops what other workers send", '"allow-direct-routing": true')],
+    ),
+    ("Docker 27 drops nothing", replace(HOST, engine=EngineFacts("27.5.1", live_restore=True)), DIRECT, []),
+    ("nobody sends to containers", replace(HOST, engine=EngineFacts("28.5.2", live_restore=True)), NEEDS, []),
+    ("a version without a number", replace(HOST, engine=EngineFacts("dev", live_restore=True)), DIRECT, []),
+]
+
 
 @pytest.mark.parametrize(("facts", "needs", "expected"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_each_fact_has_its_problem_and_remedy(
@@ -174,3 +256,14 @@ def test_only_vips_that_are_not_bound_yet_are_withheld(bound: set[str], withheld
 def test_a_network_without_a_route_on_this_host_withholds_nothing() -> None:
     facts: Any = replace(HOST, engine=EngineFacts(networks=(network("lan", "10.112.0.0/16"),)))
     assert occupied_networks(facts, POOL) == ()
+
+
+def test_a_problem_keeps_its_text_while_it_holds() -> None:
+    """The log has a problem once; a number that changes would be another problem."""
+    texts = {str(host_problems(replace(HOST, conntrack=ConntrackRoom(n, 1000)), NEEDS)) for n in range(800, 950)}
+    assert len(texts) == 1
+
+
+def test_every_case_of_a_problem_exists() -> None:
+    about = {code for _, _, _, expected in CASES for code, _, _ in expected}
+    assert {code.value for code in about} == {"VM350", *(f"VM{number}" for number in range(592, 598))}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.host.facts import HostFacts
+from mesh.model.service import Name, Transport
 
 
 class KernelModule(StrEnum):
@@ -72,6 +73,8 @@ class DoctorFacts:
     """Every socket of this network namespace that waits for clients."""
     host: HostFacts = field(default_factory=HostFacts)
     """The facts that the daemon watches."""
+    published: Mapping[tuple[Transport, int], Name] = field(default_factory=dict)
+    """The published ports that labels of this worker ask for, with the service's name."""
     nameservers: tuple[str, ...] = ()
     """The name servers in /etc/resolv.conf."""
     docker_dns: tuple[str, ...] | None = None

@@ -10,8 +10,10 @@ from enum import StrEnum
 
 from mesh.cli.doctor.facts import DoctorFacts, KernelModule, ListeningSocket
 from mesh.config.settings import Driver, Settings
-from mesh.host.host_problems import HostNeeds, host_problems
+from mesh.daemon.host_needs import host_needs
+from mesh.host.host_problems import host_problems
 from mesh.model.codes import Code
+from mesh.model.engine_facts import EngineFacts
 from mesh.model.problem import Severity
 
 _OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose, or run as root"
@@ -109,11 +111,7 @@ def forwards_in_kernel(settings: Settings) -> bool:
 def _watched(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     """Yield what the daemon reports of this host while it runs, by the same rules."""
     settings = asked.settings
-    needs = HostNeeds(
-        pool=settings.vip_pool,
-        data_plane=_data_plane(host, settings),
-        publish=settings.publish_ports,
-    )
+    needs = host_needs(settings, _data_plane(host, settings), host.published)
     problems = host_problems(host.host, needs)
     for problem in problems:
         level = FindingLevel.ERROR if problem.severity is Severity.ERROR else FindingLevel.WARNING
@@ -315,10 +313,18 @@ def _engine(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     if socket is None:
         return
     if host.engine is None:
-        yield Finding(FindingLevel.OK, "container engine", f"{socket} answers")
+        yield Finding(FindingLevel.OK, "container engine", f"{socket} answers{_about_engine(host.host.engine)}")
     else:
         line = "systemctl start docker; the daemon's user must be in the group docker (SupplementaryGroups=docker)"
         yield Finding(FindingLevel.ERROR, "container engine", f"{socket}: {host.engine}", line)
+
+
+def _about_engine(engine: EngineFacts | None) -> str:
+    """Return what the engine tells about itself, to be appended; empty if it tells nothing."""
+    if engine is None or not engine.version:
+        return ""
+    backend = f", firewall backend {engine.firewall_backend}" if engine.firewall_backend else ""
+    return f": {'Podman' if engine.is_podman else 'Docker'} {engine.version}, API {engine.api_version}{backend}"
 
 
 def _clock(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:

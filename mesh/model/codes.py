@@ -759,6 +759,15 @@ class Code(Enum):
         then such connections hang. [Source NAT](source-nat.md) says which paths need it.
         """,
     )
+    REQUESTS_DO_NOT_ARRIVE = (
+        "VM571",
+        "Requests do not arrive",
+        """
+        The service is programmed and an endpoint is healthy, but connections from the named network are not
+        answered: most often a packet filter of the host drops the request or its reply. The remedy names the line
+        that helps on this host. `vipmesh explain NAME` shows the path that they should take.
+        """,
+    )
     VIP_WITHHELD = (
         "VM591",
         "A VIP in a network of this host",

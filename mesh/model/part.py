@@ -24,6 +24,8 @@ class ProblemPart(StrEnum):
     """Another daemon that runs with the name of this worker."""
     PEERS = "peers"
     """Workers that do not answer, and this worker if it may be cut off."""
+    ARRIVAL = "arrival"
+    """Networks whose requests to a service are not answered."""
 
 
 class FrozenPart(StrEnum):

@@ -19,6 +19,7 @@ from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
 from mesh.config.settings import Driver, Settings
+from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
@@ -34,6 +35,7 @@ from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
+from mesh.dataplane.flow_reader import FlowReader
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.ownership import PublishedPorts
@@ -45,7 +47,9 @@ from mesh.host.addresses import HostAddresses
 from mesh.host.fact_reader import HostFactReader, read_host_facts
 from mesh.host.host_problems import host_problems
 from mesh.host.listeners import listening_ports
+from mesh.host.local_networks import read_local_networks
 from mesh.host.masquerade import Masquerade
+from mesh.host.request_counts import RequestCounter
 from mesh.host.rlimits import raise_file_limit
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
@@ -153,6 +157,7 @@ async def run_daemon(
                 plane=plane,
                 upkeep=[*_upkeep(settings, plane), *handovers],
                 listening=listening_ports if plane.forwards_in_kernel else None,
+                passive=_passive_sources(settings, plane),
                 facts=HostFactSources(
                     HostFactReader(settings.vip_pool),
                     host_needs(settings, plane.name),
@@ -251,6 +256,17 @@ def _upkeep(settings: Settings, plane: DataPlane) -> list[HostUpkeep]:
         return []
     router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=plane.name == Driver.IPVS)
     return [router, Masquerade(settings.vip_pool, settings.dataplane_local_networks)]
+
+
+def _passive_sources(settings: Settings, plane: DataPlane) -> PassiveSources | None:
+    """Where connections of clients are read; None for a proxy, whose clients it answers itself."""
+    if not plane.forwards_in_kernel:
+        return None
+    pool = settings.vip_pool
+    counts = RequestCounter(pool).read if plane.name == Driver.NFTABLES else None
+    return PassiveSources(
+        FlowReader(pool.version, ipvs=plane.name == Driver.IPVS), partial(read_local_networks, pool), counts
+    )
 
 
 async def _handovers(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, ServiceTrace
 from mesh.api.explain.reasons import describe_last_probe, describe_probe, endpoint_reasons
+from mesh.control.arrival import describe_network
 from mesh.control.planner import has_virtual_servers
 from mesh.control.service_plan import virtual_keys
 from mesh.control.snapshot import DetailedSnapshot
@@ -75,7 +76,15 @@ class ServiceTracer:
             endpoints=tuple(self._endpoint(service, endpoint, vip) for endpoint in group),
             why_not=() if vip is not None else (self._no_vip(service),),
             problems=tuple(str(problem) for problem in self._evidence.problems if problem.owner == service.owner),
+            not_arriving=tuple(self._not_arriving(service)),
         )
+
+    def _not_arriving(self, service: Service) -> Iterator[Reason]:
+        """Yield a reason for each network whose requests do not arrive."""
+        for pair, record in self._evidence.observed.arrivals.failing(service.owner):
+            text = f"requests from {describe_network(pair.network)} do not arrive"
+            text = f"{text}: {record.reason}" if record.reason else text
+            yield Reason(Cause.NOT_ARRIVING, text, record.remedy or "`vipmesh status` says since when, and what to do")
 
     # --------------------------------------------------------------------------------------------- name and VIP
 

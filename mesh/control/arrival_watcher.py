@@ -62,12 +62,16 @@ class ArrivalWatcher:
         tracker: ArrivalTracker,
         plan: Callable[[], Plan | None],
         addresses: Callable[[], Collection[Address]],
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """`plan`: what was programmed last; None before the first pass. `addresses`: the worker's own."""
+        """`plan`: what was programmed last; None before the first pass. `addresses`: the worker's own. `clock`: seconds
+        that only rise; None for the event loop's clock.
+        """
         self._sources = sources
         self._tracker = tracker
         self._plan = plan
         self._addresses = addresses
+        self._clock = clock
         self._judge = PassiveArrivalJudge()
         self._services: tuple[Plan | None, Mapping[VirtualKey, ObservedService]] = (None, {})
         """The services of a plan, and the plan."""
@@ -99,7 +103,8 @@ class ArrivalWatcher:
         networks = ClientNetworks(own, tuple(await self._networks()))
         flows = await self._sources.flows.unassured(services.keys())
         counts = None if self._sources.counts is None else await self._sources.counts(services.keys())
-        self._judge.note(flows, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time() if self._clock is None else self._clock()
+        self._judge.note(flows, now)
         failing = {
             pair
             for pair in self._tracker.arrivals.pairs

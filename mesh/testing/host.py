@@ -1,14 +1,18 @@
-"""A worker's network whose addresses and facts a test sets."""
+"""A worker's network whose addresses, facts and connections a test sets."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 
 from typing_extensions import override
 
+from mesh.control.arrival_watcher import FlowSource
 from mesh.control.ports import HostFactSource, HostNetwork
+from mesh.dataplane import DataPlaneError
+from mesh.dataplane.client_flows import ClientFlow
 from mesh.host import HostError
 from mesh.host.facts import HostFacts
 from mesh.model.service import Address
+from mesh.model.table import VirtualKey
 
 
 class FakeHost(HostNetwork):
@@ -60,3 +64,23 @@ class FakeHostFacts(HostFactSource):
         if self._error is not None:
             raise self._error
         return self._facts
+
+
+class FakeFlows(FlowSource):
+    """Implements `FlowSource`: the connections are those of `seen`."""
+
+    def __init__(self) -> None:
+        self.seen: Sequence[ClientFlow] = ()
+        """All connections of clients."""
+        self.error: DataPlaneError | None = None
+        """Why nothing can be read; None if it can."""
+
+    @override
+    async def unassured(self, keys: Collection[VirtualKey]) -> Sequence[ClientFlow]:
+        if self.error is not None:
+            raise self.error
+        return [flow for flow in self.seen if flow.key.virtual in keys]
+
+    @override
+    async def all_to(self, keys: Collection[VirtualKey]) -> Sequence[ClientFlow]:
+        return [flow for flow in self.seen if flow.key.virtual in keys]

@@ -10,6 +10,7 @@ import pytest
 from typing_extensions import override
 
 from mesh.cluster.records.encode import build_view, encode_daemon, encode_service_claim, encode_vip_claim
+from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.drain_requests import DrainRequests
@@ -50,6 +51,7 @@ class Bench:
     host: FakeHost = field(default_factory=FakeHost)
     facts: FakeHostFacts = field(default_factory=FakeHostFacts)
     engine: EngineFacts | None = None
+    passive: PassiveSources | None = None
     needs: HostNeeds = field(default_factory=lambda: HostNeeds(pool=SMALL_POOL, data_plane="ipvs"))
     upkeep: list[HostUpkeep] = field(default_factory=list)
     listening: set[tuple[Transport, int]] = field(default_factory=set)
@@ -74,6 +76,7 @@ class Bench:
                 upkeep=self.upkeep,
                 listening=self.listens,
                 prober=prober,
+                passive=self.passive,
                 facts=HostFactSources(self.facts, self.needs, self.engine_facts),
                 publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
                 drains=self.leaving,

@@ -5,12 +5,13 @@ the exchange with the cluster have one implementation each; the methods that the
 fake needs no more than these.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
+from mesh.host.facts import HostFacts
 from mesh.host.hairpin import HairpinResult
 from mesh.model.claims import Claims
 from mesh.model.service import Address, Endpoint, EndpointKey
@@ -27,6 +28,18 @@ class HostNetwork(Protocol):
 
     async def all_addresses(self) -> frozenset[Address]:
         """Return every address at which others reach the host, also those on which nothing is published."""
+        ...
+
+
+class HostFactSource(Protocol):
+    """The facts of the host that decide whether packets arrive."""
+
+    def changes(self) -> AsyncGenerator[None, None]:
+        """Yield at once, after each change of the network, and now and then without one."""
+        ...
+
+    async def read(self) -> HostFacts:
+        """Return the facts now, without those of the engine. Raises `HostError` if the kernel cannot be asked."""
         ...
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+from mesh.control.arrival import Arrivals
 from mesh.control.conditions import LoopConditions
 from mesh.control.digest import TableDigest
 from mesh.control.pass_runner import PassRunner
@@ -17,6 +18,8 @@ from mesh.model.view import ClusterView
 class SnapshotBuilder:
     """Takes snapshots of a worker. All methods must be called in the event loop's thread."""
 
+    # 8 parameters: one for each part of the worker that a snapshot shows.
+
     def __init__(
         self,
         facts: WorkerFacts,
@@ -27,8 +30,11 @@ class SnapshotBuilder:
         runner: PassRunner,
         conditions: LoopConditions,
         troubles: Callable[[], Mapping[str, CodedText]],
+        arrivals: Callable[[], Arrivals],
     ) -> None:
-        """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part."""
+        """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part.
+        `arrivals`: whether requests arrive.
+        """
         self._facts = facts
         self._domain = domain
         self._tracker = tracker
@@ -36,6 +42,7 @@ class SnapshotBuilder:
         self._runner = runner
         self._conditions = conditions
         self._troubles = troubles
+        self._arrivals = arrivals
         self._digest = TableDigest()
 
     def observe(self) -> WorkerSnapshot:
@@ -57,6 +64,7 @@ class SnapshotBuilder:
             self.digest(),
             lost,
             isolated,
+            self._arrivals(),
         )
 
     def evidence(self) -> DetailedSnapshot:

@@ -19,6 +19,7 @@ from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
 from mesh.host.hairpin import HairpinPorts
 from mesh.host.masquerade import Masquerade
+from mesh.host.request_counts import RequestCounter
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
@@ -54,6 +55,7 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
         removed += [f"delete nftables table {table}" for table in await nftables.remove_tables()]
         removed += await Masquerade(settings.vip_pool).remove()
         removed += await HairpinPorts(settings.vip_pool.version).remove()
+        removed += await RequestCounter(settings.vip_pool).remove()
     except (HostError, NftError) as error:
         failed.append(error.coded)
     except OSError as error:

@@ -1,7 +1,7 @@
 """The composition root: creates the parts that the settings ask for, runs them in one TaskGroup, stops them in order.
 
-It decides nothing about traffic; `make_plan` and `diff_tables` do. It only refuses a start that could do harm: a VIP
-pool that overlaps the host's own network, a second daemon on the same store, an address that is in use.
+It decides nothing about traffic; `make_plan` and `diff_tables` do. It only refuses a start that could do harm: a second
+daemon on the same store, an address that is in use.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,16 +20,19 @@ from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, Settings
+from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
+from mesh.control.host_watcher import HostFactSources
 from mesh.control.own_commands import DeclaredCommandRunner
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.control.source_nat import SourceNatUpkeep
+from mesh.daemon.host_needs import host_needs
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
@@ -36,6 +40,7 @@ from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.conntrack.connections import TrackedConnections
 from mesh.dataplane.conntrack.stale import OwnKeys
+from mesh.dataplane.flow_reader import FlowReader
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.ownership import PublishedPorts
@@ -44,9 +49,13 @@ from mesh.health.checks.command import CommandCheck
 from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
+from mesh.host.fact_reader import HostFactReader, read_host_facts
 from mesh.host.hairpin import HairpinPorts
+from mesh.host.host_problems import host_problems
 from mesh.host.listeners import listening_ports
+from mesh.host.local_networks import read_local_networks
 from mesh.host.masquerade import Masquerade
+from mesh.host.request_counts import RequestCounter
 from mesh.host.rlimits import raise_file_limit
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
@@ -57,6 +66,7 @@ from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.engine import DockerEngine
+from mesh.sources.docker.engine_facts import ask_engine_facts
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.source import DockerSource
@@ -111,7 +121,6 @@ async def run_daemon(
     """
     shorten_thread_switches()
     raise_file_limit()
-    await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
         stack.push_async_callback(store.close)
@@ -124,7 +133,8 @@ async def run_daemon(
         prober = Prober(context.events.wake.set, commands=_command_check(engine, context))
         plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
-        resolver = await bind_resolver(interface, resolver_address(settings))
+        occupied = [overlap.network for overlap in await routes.read_overlaps(settings.vip_pool)]
+        resolver = await bind_resolver(interface, resolver_address(settings), occupied)
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, DNS_PORT))
         zone_builder = _zone_builder(settings)
         empty = zone_builder.update({})[0]
@@ -154,6 +164,12 @@ async def run_daemon(
                 upkeep=[*_upkeep(settings, plane, published, stack), *handovers],
                 endpoint_upkeep=HairpinPorts(settings.vip_pool.version) if plane.forwards_in_kernel else None,
                 listening=listening_ports if plane.forwards_in_kernel else None,
+                passive=_passive_sources(settings, plane),
+                facts=HostFactSources(
+                    HostFactReader(settings.vip_pool),
+                    host_needs(settings, plane.name),
+                    None if engine is None else partial(ask_engine_facts, engine),
+                ),
                 prober=prober,
                 publish=_publisher(zone_builder, names),
                 drains=drains,
@@ -208,14 +224,13 @@ def _command_check(engine: str | None, context: LoopContext) -> CommandCheck | N
 
 
 async def refuse_overlap(settings: Settings) -> None:
-    """Raises `StartError` if the VIP pool overlaps a route or an address of this host: VIPs would hide real hosts."""
-    found = await routes.read_overlaps(settings.vip_pool)
-    if found:
-        raise StartError(
-            Code.VIP_POOL_OVERLAPS,
-            f"[vip] pool {settings.vip_pool} overlaps {', '.join(found)} of this host; "
-            f"choose a network that nothing here uses, such as 10.113.0.0/16",
-        )
+    """Raises `StartError` if the VIP pool overlaps a network of this host. For new settings while a daemon runs: the
+    present ones keep working. A start goes on, since without it the host would have no name server.
+    """
+    facts = await read_host_facts(settings.vip_pool)
+    for problem in host_problems(facts, host_needs(settings, "")):
+        if problem.code is Code.VIP_POOL_OVERLAPS:
+            raise StartError(problem.code, str(problem))
 
 
 async def choose_data_plane(
@@ -256,6 +271,17 @@ def _upkeep(settings: Settings, plane: DataPlane, published: PublishedPorts, sta
     stack.push_async_callback(tracked.close)
     masquerade = Masquerade(settings.vip_pool, settings.dataplane_local_networks)
     return [router, SourceNatUpkeep(masquerade, plane, tracked, OwnKeys(settings.vip_pool, published))]
+
+
+def _passive_sources(settings: Settings, plane: DataPlane) -> PassiveSources | None:
+    """Where connections of clients are read; None for a proxy, whose clients it answers itself."""
+    if not plane.forwards_in_kernel:
+        return None
+    pool = settings.vip_pool
+    counts = RequestCounter(pool).read if plane.name == Driver.NFTABLES else None
+    return PassiveSources(
+        FlowReader(pool.version, ipvs=plane.name == Driver.IPVS), partial(read_local_networks, pool), counts
+    )
 
 
 async def _handovers(

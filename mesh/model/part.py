@@ -12,6 +12,10 @@ class ProblemPart(StrEnum):
     """Conflicts over names, VIPs and published ports."""
     PORTS = "ports"
     """Published ports that another program of the worker listens on."""
+    POOL = "pool"
+    """VIPs that are not bound, since they are in a network of this host."""
+    HOST = "host"
+    """Facts of the host that keep packets from arriving."""
     SOURCE = "source"
     """Files of a source. There may be several: their parts are `source 0`, `source 1`, ..."""
     STORE = "store"
@@ -20,6 +24,8 @@ class ProblemPart(StrEnum):
     """Another daemon that runs with the name of this worker."""
     PEERS = "peers"
     """Workers that do not answer, and this worker if it may be cut off."""
+    ARRIVAL = "arrival"
+    """Networks whose requests to a service are not answered."""
 
 
 class FrozenPart(StrEnum):

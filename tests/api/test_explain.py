@@ -21,6 +21,7 @@ from mesh.model.errors import CodedText
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import (
+    Address,
     DrainReason,
     Endpoint,
     EndpointKey,
@@ -79,6 +80,7 @@ class World:
     frozen: Mapping[str, CodedText] = field(default_factory=dict)
     failures: tuple[CodedText, ...] = ()
     contested: frozenset[tuple[Transport, int]] = frozenset()
+    withheld: frozenset[Address] = frozenset()
     left: Callable[[Table], Table] = lambda table: table
     """The data plane, from what was planned."""
     answers: Callable[[str], bool] = lambda _: True
@@ -88,7 +90,10 @@ class World:
         view = ClusterView(tuple(self.services), tuple(self.endpoints), self.claims, self.said)
         served = {port: of for port, of in self.claims.ports.items() if port not in self.contested}
         planned = make_plan(
-            replace(view, claims=replace(self.claims, ports=served)), known_health(view, "w1", self.probed), self.own
+            replace(view, claims=replace(self.claims, ports=served)),
+            known_health(view, "w1", self.probed),
+            self.own,
+            withheld=self.withheld,
         )
         observed = WorkerSnapshot(
             WorkerFacts("1", "w1", "ipvs", "a test"),
@@ -303,6 +308,14 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         "web.test",
         [],
         "frozen:\n  etcd is gone [VM401]",
+    ),
+    (
+        "a VIP in a network of this host",
+        World(withheld=frozenset(CLAIMS.vips.values())),
+        "web.test:80",
+        [(name, Cause.VIP_WITHHELD) for name in ("web.test", "www.test")]
+        + [(f"tcp://{CLAIMS.vips['web.test']}:80", Cause.VIP_WITHHELD)],
+        "the VIP is not bound on this worker: it is in a network of this host; see the problem of [vip] pool in",
     ),
     (
         "a published port that a program listens on",

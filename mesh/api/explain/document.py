@@ -33,6 +33,8 @@ class Cause(StrEnum):
     """Another service holds the name."""
     VIP_TAKEN = "vip-taken"
     """Another service holds the VIP."""
+    VIP_WITHHELD = "vip-withheld"
+    """The VIP is in a network of this host, so this worker does not bind it."""
     PORT_TAKEN = "port-taken"
     """Another service holds the published port."""
     PORT_CONTESTED = "port-contested"
@@ -43,6 +45,8 @@ class Cause(StrEnum):
     """A label, or a request to the cluster, was refused."""
     NOT_PROGRAMMED = "not-programmed"
     """The data plane does not have it, although it should."""
+    NOT_ARRIVING = "not-arriving"
+    """Requests from a network are not answered, although everything is programmed and an endpoint is healthy."""
     NO_ENDPOINT = "no-endpoint"
     """No endpoint takes connections: clients are refused."""
     NOT_ROUTED = "not-routed"
@@ -153,11 +157,15 @@ class ServiceTrace:
     """Why the service has no VIP; empty if it has one."""
     problems: tuple[str, ...] = ()
     """The refused or ignored settings of this service, as the log has them."""
+    not_arriving: tuple[Reason, ...] = ()
+    """The networks whose requests were seen without an answer; empty if none were."""
 
     @property
     def works(self) -> bool:
-        """Whether every port leads to an endpoint, and at least one of the endpoints in question serves."""
-        reasons = [*self.why_not, *(reason for port in self.ports for reason in port.why_not)]
+        """Whether every port leads to an endpoint, at least one of the endpoints in question serves, and no requests
+        were seen that do not arrive.
+        """
+        reasons = [*self.why_not, *self.not_arriving, *(reason for port in self.ports for reason in port.why_not)]
         return not reasons and bool(self.ports) and any(endpoint.serving for endpoint in self.endpoints)
 
 
@@ -219,6 +227,7 @@ def _lines(explanation: Explanation, notices: Notices) -> Iterator[str]:
 def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
     yield f"service {way.service}  ({way.owner})"
     yield from _reasons("  ", way.why_not)
+    yield from _reasons("  ", way.not_arriving)
     for name in way.names:
         yield f"  {name.name}  ->  {name.vip or 'does not resolve here'}"
         yield from _reasons("    ", () if name.why_not is None else (name.why_not,))

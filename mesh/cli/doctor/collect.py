@@ -10,33 +10,33 @@ import os
 import shutil
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mesh.cli.client import AdminClient
-from mesh.cli.doctor.facts import EngineFacts, HostFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
+from mesh.config.labels.parse import parse_labels
 from mesh.config.settings import Driver, Settings
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
-from mesh.host import overlap as routes
+from mesh.host.fact_reader import read_host_facts
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.errors import MeshError
-from mesh.model.service import Scheduler
+from mesh.model.service import Name, Scheduler, Transport
+from mesh.sources.compose.source import load_compose_file
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client, shake_hands
+from mesh.sources.docker.engine_facts import ask_engine
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
 _MODULES = ("ip_vs", "nf_tables", "nf_conntrack", "dummy", *(f"ip_vs_{scheduler}" for scheduler in Scheduler))
-_ALSO = (
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-)
+_ALSO = ("net.ipv4.ip_unprivileged_port_start",)
 _WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; TCP_CLOSE, a datagram socket without a peer
 _ERROR = 5  # TIME_ERROR of adjtimex(2): the clock is not synchronised
 _PATIENCE = 2.0
@@ -53,12 +53,13 @@ def doctor_input(settings: Settings) -> DoctorInput:
     return DoctorInput(settings, sysctls, resolver_address(settings))
 
 
-async def examine_host(asked: DoctorInput) -> HostFacts:
+async def examine_host(asked: DoctorInput) -> DoctorFacts:
     """Return the facts of this host. Raises `OSError` if the kernel's routes cannot be read."""
     settings = asked.settings
     kernel = forwards_in_kernel(settings)
-    engine = await _engine(settings.source_docker_socket)
-    return HostFacts(
+    socket = settings.source_docker_socket
+    described, engine = (None, None) if socket is None else await asyncio.gather(_engine(socket), ask_engine(socket))
+    return DoctorFacts(
         release=os.uname().release,
         no_ipvs=await ipvs.unavailable_reason() if kernel else None,
         no_nftables=await nftables.unavailable_reason(settings.vip_pool.version) if kernel else None,
@@ -68,14 +69,15 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
         capabilities=_capabilities(),
         root=os.geteuid() == 0,
         listeners=tuple(_listeners()),
-        overlaps=tuple(await routes.read_overlaps(settings.vip_pool)),
+        host=replace(await read_host_facts(settings.vip_pool), engine=None if engine is None else engine.facts),
+        published=_published(settings, () if engine is None else engine.labels),
         nameservers=tuple(_nameservers()),
         docker_dns=_docker_dns(),
         clock=_clock(),
         store=await _store(settings),
         served_names=await asyncio.to_thread(_served_names, settings.admin_listen),
-        engine=engine if isinstance(engine, str) else None,
-        engine_facts=engine if isinstance(engine, EngineFacts) else None,
+        engine=described if isinstance(described, str) else None,
+        described_engine=described if isinstance(described, DescribedEngine) else None,
         systemd=_has_systemd(),
     )
 
@@ -201,6 +203,21 @@ def _clock() -> bool | None:
     return None if state < 0 else state != _ERROR
 
 
+def _published(settings: Settings, labels: Iterable[Mapping[str, str]]) -> Mapping[tuple[Transport, int], Name]:
+    """Return the published ports that these labels and the compose files ask for, with the service's name."""
+    declared = [*labels]
+    for path in settings.source_compose_files:
+        declared += [service.labels for service in load_compose_file(path, os.environ).services.values()]
+    parsed = [parse_labels(each, owner="doctor", subject="", domain=settings.dns_domain).service for each in declared]
+    return {
+        (publish.transport, publish.port): service.name
+        for service in parsed
+        if service is not None
+        for publish in service.publishes
+        if publish.port is not None
+    }
+
+
 async def _store(settings: Settings) -> dict[str, str | None]:
     """Return why each member of the store cannot be used; None for one that can."""
     if settings.store_url.startswith("sqlite:"):
@@ -229,10 +246,8 @@ async def _reach(url: str) -> str | None:
     return None
 
 
-async def _engine(socket: str | None) -> EngineFacts | str | None:
-    """Return the engine's description of itself, or why it cannot be used; None if none is configured."""
-    if socket is None:
-        return None
+async def _engine(socket: str) -> DescribedEngine | str:
+    """Return the engine's description of itself, or why it cannot be used."""
     if (trouble := await _reach(socket)) is not None:
         return trouble
     try:
@@ -242,4 +257,4 @@ async def _engine(socket: str | None) -> EngineFacts | str | None:
     except CLIENT_ERRORS as error:
         return explain_failure(error, _PATIENCE)
     ahead = None if told.time is None else told.time - time.time()
-    return EngineFacts(told.version.product, api, told.version.is_podman, ahead)
+    return DescribedEngine(told.version.product, api, told.version.is_podman, ahead)

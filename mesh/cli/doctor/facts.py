@@ -1,8 +1,14 @@
-"""The facts of a host, which `mesh.cli.doctor.collect` collects and `mesh.cli.doctor.rules` judges."""
+"""The facts that `mesh.cli.doctor.collect` collects and `mesh.cli.doctor.rules` judges.
+
+Those that the daemon watches too are in `mesh.host.facts`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from mesh.host.facts import HostFacts
+from mesh.model.service import Name, Transport
 
 
 class KernelModule(StrEnum):
@@ -44,7 +50,7 @@ class KernelSetting:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineFacts:
+class DescribedEngine:
     """The container engine, as it describes itself."""
 
     name: str
@@ -57,8 +63,8 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class HostFacts:
-    """The facts of one host."""
+class DoctorFacts:
+    """The facts of one host, those included that the daemon watches."""
 
     release: str
     """`uname -r`."""
@@ -78,8 +84,10 @@ class HostFacts:
     """Whether this process runs as root."""
     listeners: tuple[ListeningSocket, ...] = ()
     """Every socket of this network namespace that waits for clients."""
-    overlaps: tuple[str, ...] = ()
-    """The routes and addresses that the VIP pool overlaps: `route 10.112.0.0/24 dev eth1`."""
+    host: HostFacts = field(default_factory=HostFacts)
+    """The facts that the daemon watches."""
+    published: Mapping[tuple[Transport, int], Name] = field(default_factory=dict)
+    """The published ports that labels of this worker ask for, with the service's name."""
     nameservers: tuple[str, ...] = ()
     """The name servers in /etc/resolv.conf."""
     docker_dns: tuple[str, ...] | None = None
@@ -90,7 +98,7 @@ class HostFacts:
     """Why the store's directory, or each member of etcd, cannot be used; None for one that can."""
     engine: str | None = None
     """Why the container engine cannot be used; None if it can, or if none is configured."""
-    engine_facts: EngineFacts | None = None
+    described_engine: DescribedEngine | None = None
     """The container engine; None if it cannot be used, or if none is configured."""
     served_names: frozenset[str] = frozenset()
     """The routing names that a running daemon serves; empty if none runs."""

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
+from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
@@ -26,6 +27,7 @@ from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulSt
 from mesh.control.handover import IpvsHandover, NftablesHandover
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
+from mesh.daemon.connectivity import ConnectivityTester
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
@@ -50,6 +52,7 @@ from mesh.model.part import ProblemPart
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
+from mesh.sources.docker.client import outbound_address
 from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.instances import InstanceRules
@@ -169,6 +172,9 @@ async def run_daemon(
             collector.measure,
             collector.feed,
             explain=collector.explain,
+            connectivity=ConnectivityTester(
+                loop.snapshots.evidence, lambda: _plan_facts(settings, resolver, loop.peers.workers(), plane)
+            ),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -264,6 +270,20 @@ async def _handovers(
 def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> WorkerFacts:
     listens = tuple(f"{host}:{port}" for host, port in dns)
     return WorkerFacts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
+
+
+def _plan_facts(
+    settings: Settings, resolver: Address | None, peers: Mapping[str, RealKey], plane: DataPlane
+) -> PlanFacts:
+    """What a connectivity test needs beside the snapshot of the worker."""
+    return PlanFacts(
+        str(settings.vip_pool),
+        settings.source_docker_socket,
+        resolver,
+        dict(peers),
+        settings.node_address or outbound_address(settings.vip_pool.version),
+        plane.listening_on,
+    )
 
 
 def _zone_builder(settings: Settings) -> ZoneBuilder:

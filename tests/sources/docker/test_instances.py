@@ -10,7 +10,14 @@ import pytest
 
 from mesh.config.settings import EndpointAddress
 from mesh.model.service import DrainReason, Health, HostPort, Transport
-from mesh.sources.docker.instances import MAX_LABELS, ContainerHistory, InstanceListing, InstanceRules, read_instances
+from mesh.sources.docker.instances import (
+    MAX_LABELS,
+    TEST_LABEL,
+    ContainerHistory,
+    InstanceListing,
+    InstanceRules,
+    read_instances,
+)
 from mesh.sources.docker.messages import ContainerSummary
 from tests.builders import WEB_LABELS
 
@@ -280,3 +287,7 @@ def test_a_restarted_healthcheck_does_not_reset_a_healthy_instance() -> None:
 
 def test_names_of_links_are_not_the_name_of_a_container() -> None:
     assert listing([container(Names=["/app/db", "/db-1"])]).instances[0].name == "db-1"
+
+
+def test_a_container_of_a_test_is_never_an_endpoint_whatever_labels_its_image_has() -> None:
+    assert listing([container(Labels={**WEB_LABELS, TEST_LABEL: "client"})]) == InstanceListing()

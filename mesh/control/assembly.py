@@ -7,6 +7,7 @@ from typing import Any
 from mesh.cluster.claims import ClaimRequest, plan_claims
 from mesh.cluster.peer_monitor import PeerMonitor, Reachability
 from mesh.cluster.sync import ClusterSync
+from mesh.control.arrival import ArrivalTracker
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import LoopContext
@@ -25,7 +26,7 @@ from mesh.control.view_tracker import ViewTracker
 from mesh.dataplane import DataPlane
 from mesh.health.monitor import HealthMonitor, HealthProber
 from mesh.model.errors import CodedText
-from mesh.model.part import FrozenPart
+from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.problem import Problem
 from mesh.model.service import Name, Transport
 from mesh.model.table import RealKey
@@ -66,6 +67,8 @@ class ControlLoop:
     snapshots: SnapshotBuilder
     peers: PeerDirectory
     stats: LoopStats
+    arrivals: ArrivalTracker
+    """Takes observations of requests that arrive or do not."""
 
 
 def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, context: LoopContext) -> ControlLoop:
@@ -106,6 +109,8 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         resolver=config.resolver,
     )
 
+    arrivals = ArrivalTracker(lambda problems: conditions.found(ProblemPart.ARRIVAL, problems))
+
     def troubles() -> Mapping[str, CodedText]:
         store = {FrozenPart.STORE.value: trouble} if (trouble := parts.store.trouble) else {}
         return {**sources.frozen(), **store}
@@ -118,6 +123,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         runner=runner,
         conditions=conditions,
         troubles=troubles,
+        arrivals=arrivals,
     )
     peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
@@ -127,4 +133,4 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run
     reconciler = Reconciler(context, follower, tracker, runner, watchers, has_sources=bool(parts.sources))
-    return ControlLoop(reconciler, snapshots, peers, stats)
+    return ControlLoop(reconciler, snapshots, peers, stats, arrivals)

@@ -7,6 +7,7 @@ hands out its immutable views, and each document is computed from them outside t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mesh.control.arrival import Arrivals
 from mesh.control.local_overlay import known_health
 from mesh.control.planner import Plan
 from mesh.control.view import EffectiveView, ViewInputs, effective_view
@@ -62,6 +63,8 @@ class WorkerSnapshot:
     """Endpoints that this worker cannot reach."""
     isolated: bool = False
     """Whether this worker is probably cut off itself."""
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    """Which networks' requests reach which services, as far as it was seen."""
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+from mesh.control.arrival import ArrivalTracker
 from mesh.control.conditions import LoopConditions
 from mesh.control.digest import TableDigest
 from mesh.control.pass_runner import PassRunner
@@ -27,8 +28,10 @@ class SnapshotBuilder:
         runner: PassRunner,
         conditions: LoopConditions,
         troubles: Callable[[], Mapping[str, CodedText]],
+        arrivals: ArrivalTracker,
     ) -> None:
         """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part."""
+        # 8 parameters: a snapshot is the one place where all parts come together.
         self._facts = facts
         self._domain = domain
         self._tracker = tracker
@@ -36,6 +39,7 @@ class SnapshotBuilder:
         self._runner = runner
         self._conditions = conditions
         self._troubles = troubles
+        self._arrivals = arrivals
         self._digest = TableDigest()
 
     def observe(self) -> WorkerSnapshot:
@@ -57,6 +61,7 @@ class SnapshotBuilder:
             self.digest(),
             lost,
             isolated,
+            self._arrivals.arrivals,
         )
 
     def evidence(self) -> DetailedSnapshot:

@@ -6,6 +6,7 @@ not traced, so that a test of a healthy host costs no more than its requests.
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ PATIENCE = 2.0
 """Seconds until a request counts as not answered: a lost first packet is sent again after one second."""
 TRACE_PATIENCE = 1.2
 """The same for requests that are sent again to be traced."""
+EPHEMERAL_PORTS = range(32768, 61000)
+"""Ports of outgoing connections, as the kernel chooses them (ip_local_port_range)."""
 MAX_TRACED_CLIENTS = 16
 """Clients whose requests are traced; each takes `TRACE_PATIENCE`."""
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -75,15 +78,13 @@ class RequestClient(Protocol):
 
     name: str
     """The name in the report: `host`, `network shop_default (container shop-web-1)`."""
-    traceable: bool
-    """Whether its ports are known before it sends, so that its packets can be traced."""
 
     async def send(
         self, requests: Sequence[ServiceRequest], patience: float, on_ports: PortsCallback | None = None
     ) -> tuple[RequestResult, ...]:
         """Send requests and return their results in the same order.
 
-        `on_ports` is called in another thread. Raises `UnusableClientError`.
+        `on_ports` is called in another thread, before anything is sent. Raises `UnusableClientError`.
         """
         ...
 
@@ -115,7 +116,6 @@ class HostClient:
     """Sends requests from this host itself."""
 
     name = "host"
-    traceable = True
 
     async def send(
         self, requests: Sequence[ServiceRequest], patience: float, on_ports: PortsCallback | None = None
@@ -136,8 +136,6 @@ def _send_from_host(
 
 class NamespaceClient:
     """Sends requests from the network namespace of a container, which it enters in a thread."""
-
-    traceable = True
 
     def __init__(self, engine: str, network: ContainerNetwork, client: NetworkClient) -> None:
         """`engine`: the URL of the container engine. `client`: a container of the network."""
@@ -188,8 +186,6 @@ class NamespaceClient:
 class ContainerClient:
     """Sends requests from a short-lived container of vipmesh's own image."""
 
-    traceable = False
-
     def __init__(self, engine: str, network: ContainerNetwork, image: str) -> None:
         """`engine`: the URL of the container engine. `image`: the ID of vipmesh's image."""
         self.name = f"network {network.name} (container of vipmesh)"
@@ -201,7 +197,11 @@ class ContainerClient:
         self, requests: Sequence[ServiceRequest], patience: float, on_ports: PortsCallback | None = None
     ) -> tuple[RequestResult, ...]:
         """See `RequestClient.send`."""
-        assert on_ports is None, "it is not traceable"
+        if on_ports is not None:
+            # Nothing has been sent in its namespace, so that every port is free.
+            ports = random.sample(EPHEMERAL_PORTS, len(requests))
+            requests = [replace(request, source_port=port) for request, port in zip(requests, ports, strict=True)]
+            await asyncio.to_thread(on_ports, frozenset(ports))
         groups = len(requests) // MAX_AT_ONCE + 1
         try:
             return await send_from_container(
@@ -336,7 +336,7 @@ async def _find_losses(
     """Send what did not come back again, and trace it."""
     lost: list[tuple[RequestClient, list[tuple[ConnectivityTarget, Address]]]] = []
     for client, results in zip(clients, found, strict=True):
-        if isinstance(results, UntestedClient) or not client.traceable:
+        if isinstance(results, UntestedClient):
             continue
         failed = [
             (target, result.address)

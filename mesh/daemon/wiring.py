@@ -27,7 +27,8 @@ from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulSt
 from mesh.control.handover import IpvsHandover, NftablesHandover
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
-from mesh.daemon.connectivity import ConnectivityTester
+from mesh.daemon.arrival_monitor import ArrivalMonitor
+from mesh.daemon.connectivity import NFT_TOOLS, ConnectivityTester
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
@@ -56,6 +57,7 @@ from mesh.sources.docker.client import outbound_address
 from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.instances import InstanceRules
+from mesh.sources.docker.networks import read_container_networks
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
 from mesh.util.offload import shorten_thread_switches
@@ -165,6 +167,9 @@ async def run_daemon(
             names=names,
             most_services=settings.metrics_services,
         )
+        connectivity = ConnectivityTester(
+            loop.snapshots.evidence, lambda: _plan_facts(settings, resolver, loop.peers.workers(), plane)
+        )
         api = AdminApi(
             admin_listen_config(settings),
             loop.snapshots.observe,
@@ -172,9 +177,7 @@ async def run_daemon(
             collector.measure,
             collector.feed,
             explain=collector.explain,
-            connectivity=ConnectivityTester(
-                loop.snapshots.evidence, lambda: _plan_facts(settings, resolver, loop.peers.workers(), plane)
-            ),
+            connectivity=connectivity,
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -187,6 +190,15 @@ async def run_daemon(
                 tasks.create_task(stopper.run(), name="stopping"),
                 tasks.create_task(collector.feed.run(), name="events"),
             ]
+            if settings.host_arrival_interval:
+                monitor = ArrivalMonitor(
+                    lambda: connectivity.plan(None),
+                    loop.arrivals,
+                    settings.host_arrival_interval,
+                    read_networks=read_container_networks,
+                    tools=NFT_TOOLS,
+                )
+                parts.append(tasks.create_task(monitor.run(), name="arrival"))
             started(
                 RunningDaemon(
                     lambda: worker_status(loop.snapshots.observe(), in_detail=True),

@@ -5,6 +5,7 @@ removes it when that process ends, however it ends. nft runs interactively, and 
 """
 
 import asyncio
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Collection
@@ -15,7 +16,7 @@ from mesh.model.service import Transport
 from mesh.util.nft import ADMIN_PATH, NftError, explain_refusal
 
 TABLE = "vipmesh_test"
-"""The beginning of the table's name; the process ID follows, so that several tests may run at once."""
+"""The beginning of the table's name. The process ID and a number follow: several traces may run at once."""
 MAX_LINES = 20_000
 """Lines of the trace that are kept; a packet has some ten to twenty."""
 _PATIENCE = 10.0
@@ -24,6 +25,9 @@ _MARK_AGAIN = 0.05
 """Seconds after which the marking packet is sent again, until nft listens."""
 _PRIORITY = -350
 """Before connection tracking (-200) and before the rules of `raw` (-300): linux/netfilter_ipv4.h."""
+
+
+_numbers = itertools.count()
 
 
 class PacketTrace:
@@ -106,7 +110,7 @@ async def trace_packets() -> AsyncIterator[PacketTrace]:
         rules = await _nft("-i")
         try:
             assert rules.stdout is not None
-            table, refusal = f"{TABLE}_{os.getpid()}", asyncio.ensure_future(rules.stdout.readline())
+            table, refusal = f"{TABLE}_{os.getpid()}_{next(_numbers)}", asyncio.ensure_future(rules.stdout.readline())
             trace = PacketTrace(table, rules, monitor, refusal)
             await trace.run(_table_script(table))
             await trace.flush()

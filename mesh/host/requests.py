@@ -122,9 +122,9 @@ class _Attempt:
             return None
         try:
             sock = self._open(self._address)
-            sock.bind(("::" if ":" in self._address else "0.0.0.0", 0))
+            sock.bind(("::" if ":" in self._address else "0.0.0.0", self._request.source_port))
         except OSError:
-            return None  # `begin` meets the same error and reports it
+            return None  # it is sent from another port, or `begin` meets the same error and reports it
         return int(sock.getsockname()[1])
 
     def begin(self, selector: selectors.BaseSelector) -> None:
@@ -133,6 +133,8 @@ class _Attempt:
         self._began = time.monotonic()
         self.due = self._began + self._patience
         if self._address is not None:
+            if self._request.source_port and self._sock is None:
+                self.bind()
             self._connect(self._address)
         elif self._request.name is None or not self._nameservers:
             self._finish(RequestOutcome.NO_NAME, "no name server is configured there")

@@ -25,6 +25,8 @@ class ServiceRequest:
     """Whether IPv6 addresses of the name are looked up."""
     nameserver: Address | None = None
     """The name server to ask; None for those of the client."""
+    source_port: int = 0
+    """The client's port; 0 for any that is free. Only a request by address may have one."""
 
     def __str__(self) -> str:
         host = self.name or self.address or ""

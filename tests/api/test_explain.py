@@ -116,7 +116,7 @@ def reasons(explanation: Explanation) -> list[tuple[str, str]]:
     """Every reason, with what it is about."""
     found = [("", str(reason.cause)) for reason in explanation.why_not]
     for way in explanation.ways:
-        found += [(way.service, str(reason.cause)) for reason in way.why_not]
+        found += [(way.service, str(reason.cause)) for reason in (*way.why_not, *way.not_arriving)]
         found += [(name.name, str(name.why_not.cause)) for name in way.names if name.why_not is not None]
         found += [(port.virtual_servers[0], str(reason.cause)) for port in way.ports for reason in port.why_not]
         found += [(e.name or e.id, str(reason.cause)) for e in way.endpoints for reason in e.why_not]
@@ -152,6 +152,14 @@ DRAINED = {drain: replace(TWO, drain=drain) for drain in DrainReason}
 BOTH = f"{TCP}://{WEB_VIP}:80"
 PORT = f"{TCP}://{OWN}:30080"
 
+LOST = Problem(
+    Code.REQUESTS_DO_NOT_ARRIVE,
+    Severity.WARNING,
+    "service demo/web",
+    "requests from the network 172.18.0.0/16 have not arrived since 2026-11-30 12:00:11+00:00",
+    "iptables -I DOCKER-USER ...",
+    owner="demo/web",
+)
 CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     (
         "a failed probe: which, when, with what answer",
@@ -166,6 +174,13 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         "web.test",
         [("web-2", Cause.PROBE_FAILED)],
         "status 200, 2 s ago, took 0.01 s; 1 of the 2 successes in a row that it needs",
+    ),
+    (
+        "requests that do not arrive",
+        World(problems=[LOST]),
+        "web.test",
+        [("web.test", Cause.NOT_ARRIVING)],
+        f"  not-arriving: {LOST.reason}; {LOST.remedy}",
     ),
     (
         "no success yet",
@@ -569,3 +584,9 @@ def test_any_text_has_an_answer(asked: str) -> None:
     explanation = World().explain(asked)
     assert explanation.ways or explanation.why_not
     assert World().text(asked)
+
+
+def test_requests_that_do_not_arrive_at_one_service_do_not_concern_another() -> None:
+    assert World().explain("web.test").works
+    assert not World(problems=[LOST]).explain("web.test").works
+    assert World(problems=[LOST]).explain("db.mesh.internal").works

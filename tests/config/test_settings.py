@@ -49,6 +49,7 @@ def test_the_defaults() -> None:
         store_key=None,
         store_lease_ttl=5,
         store_saved_view=Path("/var/lib/vipmesh/view.json"),
+        host_arrival_interval=60,
         peers_listen="auto",
         admin_listen="unix:///run/vipmesh/admin.sock",
         admin_tcp=None,

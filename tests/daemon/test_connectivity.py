@@ -12,6 +12,7 @@ from typing_extensions import override
 from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget, TargetKind
 from mesh.api.connectivity.report import RowState
 from mesh.daemon.connectivity import (
+    ContainerClient,
     HostClient,
     LossTools,
     RequestClient,
@@ -23,6 +24,7 @@ from mesh.host.requests import PortsCallback
 from mesh.model.codes import Code
 from mesh.model.request import RequestOutcome, RequestResult, ServiceRequest
 from mesh.model.service import Transport
+from mesh.sources.docker.networks import ContainerNetwork
 from mesh.util.nft import NftError
 
 TRACES = Path(__file__).parents[1] / "data" / "traces"
@@ -37,11 +39,8 @@ CLIENT_PORT = 40000
 class FakeClient(RequestClient):
     """A client whose requests have the outcomes that `answer` says."""
 
-    def __init__(
-        self, name: str, answer: Callable[[ServiceRequest], RequestOutcome], *, traceable: bool = True
-    ) -> None:
+    def __init__(self, name: str, answer: Callable[[ServiceRequest], RequestOutcome]) -> None:
         self.name = name
-        self.traceable = traceable
         self.sent: list[ServiceRequest] = []
         self._answer = answer
 
@@ -148,10 +147,23 @@ async def test_without_any_of_it_the_place_is_not_known() -> None:
     assert {(row.lost_at, row.state) for row in report.rows} == {(None, RowState.FAILED)}
 
 
-async def test_a_client_that_cannot_be_traced_is_not_asked_twice() -> None:
-    client = FakeClient("network desk (container of vipmesh)", lost, traceable=False)
-    await run_connectivity_test(PLAN, [client], [], tools(FakeTrace("rule")))
-    assert len(client.sent) == len(PLAN.targets)
+async def test_a_short_lived_container_gets_ports_that_are_watched_before_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known: list[frozenset[int]] = []
+    sent: list[int] = []
+
+    async def send_from_container(
+        engine: str, image: str, network: str, requests: Sequence[ServiceRequest], patience: float, *, most: float
+    ) -> tuple[RequestResult, ...]:
+        assert (engine, image, network, len(known)) == ("unix:///run/docker.sock", "sha256:1", "desk", 1)
+        sent.extend(request.source_port for request in requests)
+        return ()
+
+    monkeypatch.setattr("mesh.daemon.connectivity.send_from_container", send_from_container)
+    client = ContainerClient("unix:///run/docker.sock", ContainerNetwork("desk", (), False), "sha256:1")
+    await client.send([ADDRESS.request(0.0)] * 5, 1.0, known.append)
+    assert (len(sent), known) == (5, [frozenset(sent)])
 
 
 async def test_a_name_that_does_not_resolve_is_asked_of_the_name_server_of_the_mesh() -> None:

@@ -63,13 +63,21 @@ async def test_the_kernel_removes_the_table_when_its_process_is_killed() -> None
                 await trace.watch(Transport.UDP, [4711])
 
 
-async def test_a_table_that_is_refused_is_an_error_at_once() -> None:
-    """The name is taken within this process; other processes have other names."""
-    async with trace_packets() as first:
-        with pytest.raises(NftError, match="nft"):
-            async with asyncio.timeout(5), trace_packets():
-                pass
-        await first.flush()
+async def test_two_traces_at_once_do_not_disturb_one_another() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        async with trace_packets() as first, trace_packets():
+            await first.watch(Transport.UDP, [sock.getsockname()[1]])
+            port = send(sock)
+            await first.flush()
+    assert any(f"udp sport {port} udp dport 9 " in line for line in first.lines)
+
+
+async def test_a_command_that_is_refused_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh.host.packet_trace._PRIORITY", "nonsense")
+    with pytest.raises(NftError, match="nft refuses"):
+        async with asyncio.timeout(5), trace_packets():
+            pass
 
 
 async def test_without_nft_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,11 @@ def test_ports_are_known_before_anything_is_sent() -> None:
     assert known == [frozenset(result.source_port for result in results)]
 
 
+def test_a_request_may_have_a_port_of_its_own() -> None:
+    with socket.create_server((HERE, 80)):
+        assert one(tcp(80, source_port=40123)).source_port == 40123
+
+
 def test_a_connection_that_must_stay_open_is_watched() -> None:
     def close_at_once(server: socket.socket) -> None:
         connection, _ = server.accept()

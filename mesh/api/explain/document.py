@@ -47,6 +47,8 @@ class Cause(StrEnum):
     """No endpoint takes connections: clients are refused."""
     NOT_ROUTED = "not-routed"
     """No label routes to the container."""
+    NOT_ARRIVING = "not-arriving"
+    """Requests from a network of clients are not answered, although an endpoint is healthy."""
     FROZEN = "frozen"
     """A part does not answer, so its last good state stays in force."""
     UNKNOWN = "unknown"
@@ -153,11 +155,15 @@ class ServiceTrace:
     """Why the service has no VIP; empty if it has one."""
     problems: tuple[str, ...] = ()
     """The refused or ignored settings of this service, as the log has them."""
+    not_arriving: tuple[Reason, ...] = ()
+    """The networks whose requests were seen not to arrive; empty if there are none, or if nothing was seen."""
 
     @property
     def works(self) -> bool:
-        """Whether every port leads to an endpoint, and at least one of the endpoints in question serves."""
-        reasons = [*self.why_not, *(reason for port in self.ports for reason in port.why_not)]
+        """Whether every port leads to an endpoint, at least one of the endpoints in question serves, and no requests
+        were seen not to arrive.
+        """
+        reasons = [*self.why_not, *self.not_arriving, *(reason for port in self.ports for reason in port.why_not)]
         return not reasons and bool(self.ports) and any(endpoint.serving for endpoint in self.endpoints)
 
 
@@ -218,7 +224,7 @@ def _lines(explanation: Explanation, notices: Notices) -> Iterator[str]:
 
 def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
     yield f"service {way.service}  ({way.owner})"
-    yield from _reasons("  ", way.why_not)
+    yield from _reasons("  ", (*way.why_not, *way.not_arriving))
     for name in way.names:
         yield f"  {name.name}  ->  {name.vip or 'does not resolve here'}"
         yield from _reasons("    ", () if name.why_not is None else (name.why_not,))

@@ -70,6 +70,11 @@ class ServiceTracer:
             endpoints=tuple(self._endpoint(service, endpoint, vip) for endpoint in group),
             why_not=() if vip is not None else (self._no_vip(service),),
             problems=tuple(str(problem) for problem in self._evidence.problems if problem.owner == service.owner),
+            not_arriving=tuple(
+                Reason(Cause.NOT_ARRIVING, problem.reason, problem.remedy)
+                for problem in self._evidence.problems
+                if problem.owner == service.owner and problem.code is Code.REQUESTS_DO_NOT_ARRIVE
+            ),
         )
 
     # --------------------------------------------------------------------------------------------- name and VIP

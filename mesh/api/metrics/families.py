@@ -264,6 +264,12 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
         _one(lambda s: len(s.census.rows) - len(s.shown)),
     ),
     (
+        MetricFamily(
+            "vipmesh_arrivals", _G, "Pairs of a service and a network of clients, by what was seen lately.", ("state",)
+        ),
+        lambda s: [((state,), count) for state, count in s.measured.observed.arrivals.count().items()],
+    ),
+    (
         MetricFamily("vipmesh_probes_total", _C, "Completed probes by kind and result.", ("kind", "result")),
         _verdicts,
     ),

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.system.docker.engine import Engine
 from tests.system.docker.worker import Worker, worker
-from tests.system.e2e.programs import VIPMESH, call
+from tests.system.e2e.programs import VIPMESH, call, eventually, status
 
 POOL = "10.113.0.0/16"
 RESOLVER = "10.113.0.1"
@@ -28,9 +28,9 @@ async def report_of(mesh: Worker, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 @asynccontextmanager
-async def two_networks(engine: Engine, directory: Path, *on_shop: str) -> AsyncIterator[Worker]:
+async def two_networks(engine: Engine, directory: Path, *on_shop: str, interval: str = "0") -> AsyncIterator[Worker]:
     """A worker whose service is on one Docker network with more containers, and a client on another one. They ask the
-    mesh for names.
+    mesh for names. `interval`: seconds between the daemon's own checks; 0: none.
     """
     for network in ("shop", "desk"):
         await engine.adocker("network", "create", network)
@@ -40,7 +40,7 @@ async def two_networks(engine: Engine, directory: Path, *on_shop: str) -> AsyncI
     for name in on_shop:
         more = ["--init", "--network", "shop", "--dns", RESOLVER]
         await asyncio.to_thread(engine.run, name, *more, command=("sleep", "1000"))
-    async with worker(engine, directory, plane="nftables") as mesh:
+    async with worker(engine, directory, plane="nftables", VIPMESH_HOST_ARRIVAL_INTERVAL=interval) as mesh:
         await mesh.serving("server-1")
         yield mesh
         await mesh.daemon.end()
@@ -108,3 +108,24 @@ async def test_a_container_that_calls_itself_is_told_from_a_missing_route(engine
         _, report = await report_of(mesh)
         row = rows(report, "network shop (container server-1)")[0]
         assert (row["state"], row["lost_cause"]) in (("failed", "hairpin"), ("ok", None))
+
+
+async def test_the_daemon_notices_by_itself_that_requests_do_not_arrive(engine: Engine, tmp_path: Path) -> None:
+    async with two_networks(engine, tmp_path, interval="2") as mesh:
+
+        async def arrivals() -> dict[str, str]:
+            return {each["network"]: each["state"] for each in (await status(mesh.admin))["arrivals"]}
+
+        found = await eventually(arrivals, lambda now: "not-arriving" in now.values(), 50)
+        (network,) = found
+        (problem,) = [line for line in (await status(mesh.admin))["problems"] if network in line]
+        assert "lost at ip filter DOCKER-ISOLATION-STAGE-2: " in problem
+        assert problem.endswith(OPEN_THE_POOL)
+        code, explained = await call(*VIPMESH, "explain", "--admin", mesh.admin, "web.test")
+        assert code == 1
+        assert "not-arriving: requests from the network" in explained
+        with rules(engine, OPEN_THE_POOL):
+            await eventually(arrivals, lambda now: now == {network: "arrives"}, 50)
+            assert (await status(mesh.admin))["problems"] == []
+            code, _ = await call(*VIPMESH, "explain", "--admin", mesh.admin, "web.test")
+            assert code == 0

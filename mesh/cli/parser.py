@@ -5,6 +5,9 @@ from pathlib import Path
 
 from mesh import __version__
 
+_MAX_WAIT = 86400
+"""The most seconds of `--wait`."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs; each names the module of `mesh.cli` that implements it."""
@@ -46,6 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
     _asks(explain)
     explain.set_defaults(of="status")
 
+    test = verbs.add_parser("test", help="send packets to VIPs and published ports, and show where they are lost")
+    test.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: every service)")
+    test.add_argument("--wait", type=_seconds, metavar="SECONDS", help="test until every request comes back")
+    _asks(test)
+    test.set_defaults(of="test")
+
     for name, does, what in (
         ("drain", "send no new connections to endpoints, and wait until their last ones have ended", "ENDPOINT"),
         ("maintenance", "drain endpoints and do not probe them, until `undrain`", "ENDPOINT"),
@@ -85,6 +94,12 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not (text.isascii() and text.isdigit() and int(text) <= _MAX_WAIT):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds from 0 to {_MAX_WAIT}")
+    return float(text)
 
 
 def _json(verb: argparse.ArgumentParser) -> None:

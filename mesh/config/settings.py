@@ -368,6 +368,18 @@ class Settings:
             )
         }
     )
+    host_arrival_interval: int = field(
+        metadata={
+            "host.arrival_interval": Setting(
+                values.number_parser(0, 3600),
+                60,
+                "a number of seconds such as 60, or 0 to turn it off",
+                "seconds between two checks of whether requests from each network of containers arrive at services "
+                "of others; it needs root, see [Requests that do not arrive]"
+                "(connectivity.md#requests-that-do-not-arrive); 0 turns it off",
+            )
+        }
+    )
     peers_listen: str = field(
         metadata={
             "peers.listen": Setting(

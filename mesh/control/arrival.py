@@ -171,7 +171,7 @@ def arrival_problems(arrivals: Arrivals) -> Iterator[Problem]:
                 Severity.WARNING,
                 f"service {owner}",
                 f"requests from {describe_network(pair.network)} have not arrived since {since}{reason}",
-                record.remedy or "check the packet filter of this host",
+                record.remedy or "run `vipmesh test` on this worker; it says where they are lost",
                 owner=owner,
             )
 

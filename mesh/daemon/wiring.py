@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
+from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
@@ -32,6 +33,8 @@ from mesh.control.own_commands import DeclaredCommandRunner
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.control.source_nat import SourceNatUpkeep
+from mesh.daemon.arrival_monitor import ArrivalMonitor
+from mesh.daemon.connectivity import NFT_TOOLS, ConnectivityTester
 from mesh.daemon.host_needs import host_needs
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
@@ -65,10 +68,12 @@ from mesh.model.part import ProblemPart
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
+from mesh.sources.docker.client import outbound_address
 from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.engine_facts import ask_engine_facts
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.instances import InstanceRules
+from mesh.sources.docker.networks import read_container_networks
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
 from mesh.util.offload import shorten_thread_switches
@@ -185,6 +190,9 @@ async def run_daemon(
             names=names,
             most_services=settings.metrics_services,
         )
+        connectivity = ConnectivityTester(
+            loop.snapshots.evidence, lambda: _plan_facts(settings, resolver, loop.peers.workers(), plane)
+        )
         api = AdminApi(
             admin_listen_config(settings),
             loop.snapshots.observe,
@@ -192,6 +200,7 @@ async def run_daemon(
             collector.measure,
             collector.feed,
             explain=collector.explain,
+            connectivity=connectivity,
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -204,6 +213,15 @@ async def run_daemon(
                 tasks.create_task(stopper.run(), name="stopping"),
                 tasks.create_task(collector.feed.run(), name="events"),
             ]
+            if settings.host_arrival_interval:
+                monitor = ArrivalMonitor(
+                    lambda: connectivity.plan(None),
+                    loop.arrival,
+                    settings.host_arrival_interval,
+                    read_networks=read_container_networks,
+                    tools=NFT_TOOLS,
+                )
+                parts.append(tasks.create_task(monitor.run(), name="arrival"))
             started(
                 RunningDaemon(
                     lambda: worker_status(loop.snapshots.observe(), in_detail=True),
@@ -305,6 +323,20 @@ async def _handovers(
 def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> WorkerFacts:
     listens = tuple(f"{host}:{port}" for host, port in dns)
     return WorkerFacts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
+
+
+def _plan_facts(
+    settings: Settings, resolver: Address | None, peers: Mapping[str, RealKey], plane: DataPlane
+) -> PlanFacts:
+    """What a connectivity test needs beside the snapshot of the worker."""
+    return PlanFacts(
+        str(settings.vip_pool),
+        settings.source_docker_socket,
+        resolver,
+        dict(peers),
+        settings.node_address or outbound_address(settings.vip_pool.version),
+        plane.listening_on,
+    )
 
 
 def _zone_builder(settings: Settings) -> ZoneBuilder:

@@ -787,7 +787,16 @@ class Code(Enum):
         """
         The service is programmed and an endpoint is healthy, but connections from the named network are not
         answered: most often a packet filter of the host drops the request or its reply. The remedy names the line
-        that helps on this host. `vipmesh explain NAME` shows the path that they should take.
+        that helps on this host. `vipmesh test NAME` sends packets from every network and says where they are lost.
+        """,
+    )
+    NAMESPACE_NOT_ENTERED = (
+        "VM572",
+        "A network of containers cannot be entered",
+        """
+        A test of requests from a network of containers enters the network namespace of one of its containers, which
+        needs root on the host (`CAP_SYS_ADMIN` and `CAP_SYS_PTRACE`). In vipmesh's image, `vipmesh test` runs a
+        short-lived container instead.
         """,
     )
     HAIRPIN = (
@@ -960,6 +969,14 @@ class Code(Enum):
         """
         A client of `GET /v1/events`, such as the page, reads too slowly or not at all. It is disconnected so
         that no backlog grows; a browser reconnects by itself.
+        """,
+    )
+    NOTHING_TO_TEST = (
+        "VM671",
+        "Nothing to test",
+        """
+        `vipmesh test NAME` found no service with that name, VIP or port, or the daemon knows no services yet.
+        `vipmesh status` lists them.
         """,
     )
     LOG_LINES_LOST = (

@@ -121,7 +121,7 @@ def reasons(explanation: Explanation) -> list[tuple[str, str]]:
     """Every reason, with what it is about."""
     found = [("", str(reason.cause)) for reason in explanation.why_not]
     for way in explanation.ways:
-        found += [(way.service, str(reason.cause)) for reason in way.why_not]
+        found += [(way.service, str(reason.cause)) for reason in (*way.why_not, *way.not_arriving)]
         found += [(name.name, str(name.why_not.cause)) for name in way.names if name.why_not is not None]
         found += [(port.virtual_servers[0], str(reason.cause)) for port in way.ports for reason in port.why_not]
         found += [(e.name or e.id, str(reason.cause)) for e in way.endpoints for reason in e.why_not]

@@ -50,6 +50,7 @@ def test_the_defaults() -> None:
         store_key=None,
         store_lease_ttl=5,
         store_saved_view=Path("/var/lib/vipmesh/view.json"),
+        host_arrival_interval=60,
         peers_listen="auto",
         cluster_endpoint_networks=(),
         admin_listen="unix:///run/vipmesh/admin.sock",

@@ -88,11 +88,11 @@ def test_a_problem_names_service_network_time_reason_and_remedy() -> None:
     )
 
 
-def test_a_problem_without_a_known_remedy_names_what_to_check() -> None:
+def test_a_problem_without_a_known_remedy_names_the_test() -> None:
     failed = ArrivalObservation(ArrivalPair("demo/web", "host"), ArrivalCheck.CONNTRACK, arrived=False)
     (problem,) = arrival_problems(after(failed, failed))
     assert "requests from this worker itself have not arrived" in problem.reason
-    assert problem.remedy
+    assert "`vipmesh test`" in problem.remedy
 
 
 def test_a_lasting_problem_keeps_its_text_so_that_the_log_has_it_once() -> None:

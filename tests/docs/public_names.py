@@ -27,6 +27,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from typing_extensions import override
 
+from mesh.api.connectivity.plan import ConnectivityPlan, TargetKind
+from mesh.api.connectivity.report import ConnectivityReport, RowState
+from mesh.api.connectivity.trace import LossCause
 from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Cause, Explanation
 from mesh.api.explain.query import explain
@@ -55,6 +58,7 @@ from mesh.host.masquerade import MasqueradeRules, render_script
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.probe import ProbeKind
 from mesh.model.problem import Severity
+from mesh.model.request import RequestOutcome
 from mesh.model.service import DrainReason, Forwarding, Health, Instance, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 from mesh.store import StoreSnapshot
@@ -111,6 +115,10 @@ def words() -> Iterator[str]:
         ("cause", Cause),
         ("severity", Severity),
         ("doctor level", FindingLevel),
+        ("test kind", TargetKind),
+        ("test state", RowState),
+        ("test outcome", RequestOutcome),
+        ("test lost_cause", LossCause),
     ):
         yield from (f"{where}: {member.value}" for member in members)
     healths = [endpoint.health for service in worker_status(_observed()).services for endpoint in service.endpoints]
@@ -389,6 +397,9 @@ def documents() -> Mapping[str, Document]:
         "request of a verb": described("Named"),
         "answer to a verb": described("Done"),
         "refusal": described("Refusal"),
+        "plan of a test": document(ConnectivityPlan),
+        "test": document(ConnectivityReport),
+        "request of a test": described("Tested"),
         "top": document(TopSnapshot),
         "check": document(CheckDocument),
         "doctor": document(DiagnosisDocument),

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 
+from mesh.api.connectivity.report import ConnectivityReport, ConnectivityRow, UntestedClient
 from mesh.api.explain.document import Cause
 from mesh.cli import documents as answers
 from mesh.cli.doctor import DiagnosisDocument
@@ -44,6 +45,7 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
     ("verb", "documents"),
     [
         ("`top`, a line each", [TopSnapshot, TopRow]),
+        ("`test`", [ConnectivityReport, ConnectivityRow, UntestedClient]),
         ("`check`", [answers.CheckDocument, answers.ProblemDocument]),
         ("`doctor`", [DiagnosisDocument, Finding]),
         ("`drain`, `maintenance`, `undrain`, `stop`", [answers.ChangeDocument]),

@@ -22,6 +22,7 @@ from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
 from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
 from mesh.api.http.page import add_page, is_page_path
@@ -91,11 +92,13 @@ class AdminApi:
         feed: EventBroadcaster | None = None,
         *,
         explain: ExplainFunction | None = None,
+        connectivity: ConnectivityService | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
         `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
-        Without `feed`, the API makes one, which must be run.
+        Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
+        exist.
         """
         self._entrance = entrance
         self._observe = observe
@@ -104,6 +107,7 @@ class AdminApi:
         self.feed = feed if feed is not None else EventBroadcaster(self._moment)
         """Sends events to watchers; its `run` must run beside the API, else watchers wait."""
         self._explain = explain
+        self._connectivity = connectivity
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -158,6 +162,10 @@ class AdminApi:
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
+        if self._connectivity is not None:
+            handler = ConnectivityHandler(self._connectivity)
+            app.router.add_get("/v1/test", handler.get)
+            app.router.add_post("/v1/test", handler.post)
         for name, verb in self._verbs.items():
             app.router.add_post(f"/v1/{name}", partial(carry_out_action, name, verb))
         return app

@@ -29,6 +29,9 @@ MAX_LABELS = 256
 MAX_LABEL_LENGTH = 4096
 """Characters of a label of the mesh and its value."""
 
+TEST_LABEL = "io.vipmesh.test"
+"""The label of short-lived containers that send requests for a test. A container with it is never an endpoint."""
+
 _PROJECT, _SERVICE, _ONE_OFF = "com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.oneoff"
 _STACK, _SWARM = "com.docker.stack.namespace", "com.docker.swarm.service.name"
 _OWNER_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
@@ -152,6 +155,11 @@ def container_name(container: ContainerSummary) -> str:
     return own[0] if own else container.id[:12]
 
 
+def is_test(container: ContainerSummary) -> bool:
+    """Return whether it is a short-lived container of a test, whatever labels its image has."""
+    return TEST_LABEL in (container.labels or {})
+
+
 def container_health(container: ContainerSummary) -> Health | None:
     """Return the health by the container's own HEALTHCHECK, or None if it has none."""
     match = _HEALTH.search(container.status)
@@ -160,7 +168,7 @@ def container_health(container: ContainerSummary) -> Health | None:
 
 def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instance | None, Sequence[Problem]]:
     labels = {key: value for key, value in (container.labels or {}).items() if key.startswith(LABEL_PREFIXES)}
-    if not labels or container.state not in ("running", "paused") or _is_one_off(container):
+    if not labels or container.state not in ("running", "paused") or _is_one_off(container) or is_test(container):
         return None, ()
     if len(labels) > MAX_LABELS or any(len(key) + len(value) > MAX_LABEL_LENGTH for key, value in labels.items()):
         raise _ContainerRefusedError(

@@ -65,6 +65,28 @@ class DockerNetwork(DockerMessage, frozen=True):
     driver: str = ""
 
 
+class SubnetConfig(DockerMessage, frozen=True):
+    """One subnet of a network."""
+
+    subnet: str = ""
+
+
+class AddressConfig(DockerMessage, frozen=True):
+    """How the addresses of a network are assigned."""
+
+    config: list[SubnetConfig] | None = None
+
+
+class NetworkDetails(DockerMessage, frozen=True):
+    """One entry of `GET /networks`, with what the connectivity test needs."""
+
+    name: str
+    driver: str = ""
+    internal: bool = False
+    """Whether it has no way out, as its operator asked for."""
+    ipam: AddressConfig = msgspec.field(default=AddressConfig(), name="IPAM")
+
+
 class ContainerConfig(DockerMessage, frozen=True):
     """How a container is to be stopped."""
 
@@ -87,12 +109,16 @@ class ContainerState(DockerMessage, frozen=True):
     started_at: str = ""
     """`2026-11-30T11:59:16.358097495Z` by the engine's clock; the year 1 if it was never started."""
     health: HealthcheckState | None = None
+    pid: int = 0
+    """0 if no process runs."""
 
 
 class ContainerDetails(DockerMessage, frozen=True):
     """`GET /containers/{id}/json`."""
 
     id: str
+    image: str = ""
+    """The ID of the image."""
     config: ContainerConfig = ContainerConfig()
     state: ContainerState = ContainerState()
     host_config: HostConfig = HostConfig()

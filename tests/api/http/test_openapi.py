@@ -11,6 +11,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from mesh.api.connectivity.plan import ConnectivityPlan
+from mesh.api.connectivity.report import ConnectivityReport
 from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Explanation
 from tests.api.http.worker import client, serving, socket_of, until
@@ -44,7 +46,7 @@ SCHEMA_NAMES = {
 
 def test_its_schemas_equal_those_of_the_code() -> None:
     _, components = msgspec.json.schema_components(
-        [*EVENT_NAMES, Explanation], ref_template="#/components/schemas/{name}"
+        [*EVENT_NAMES, Explanation, ConnectivityPlan, ConnectivityReport], ref_template="#/components/schemas/{name}"
     )
     described = json.dumps(components)
     for ours, published in SCHEMA_NAMES.items():
@@ -61,6 +63,14 @@ ANSWERS = [
     ("get", "/v1/status", None, 200),
     ("get", "/v1/explain?of=web.test", None, 200),
     ("get", "/v1/explain?of=", None, 400),
+    ("get", "/v1/test", None, 200),
+    ("get", "/v1/test?of=web.test", None, 200),
+    ("get", "/v1/test?of=", None, 400),
+    ("post", "/v1/test", b"", 200),
+    ("post", "/v1/test", b'{"name": "web.test"}', 200),
+    ("post", "/v1/test", b'{"name": ""}', 400),
+    ("post", "/v1/test", b'{"nam": "web.test"}', 400),
+    ("post", "/v1/test", b"x" * (1 << 17), 413),
     ("post", "/v1/drain", b'{"name": "web-1"}', 200),
     ("post", "/v1/undrain", b'{"name": "web-1"}', 200),
     ("post", "/v1/stop", b'{"name": "nothing"}', 409),

@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 
+from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget, PeerAddress, TargetKind
+from mesh.api.connectivity.report import ConnectivityReport, make_report, make_row
 from mesh.api.explain.document import Explanation
 from mesh.api.explain.query import explain
 from mesh.api.http.server import AdminApi, AdminListenConfig
@@ -17,6 +19,8 @@ from mesh.control.snapshot import DetailedSnapshot, WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
 from mesh.model.problem import Notices
+from mesh.model.request import RequestOutcome, RequestResult
+from mesh.model.service import Transport
 from tests.api.metrics.test_families import OBSERVED
 
 TOKEN = "0123456789abcdef"
@@ -28,6 +32,33 @@ async def drain(name: str) -> str:
         raise ActionRefusedError(Code.NO_SUCH_ENDPOINT, f"no container {name!r}")
     return "demo/web-1"
 
+
+class SampleConnectivity:
+    """A connectivity test whose one request is answered; it is asked about anything."""
+
+    async def plan(self, asked: str | None) -> ConnectivityPlan:
+        return SAMPLE_PLAN
+
+    async def run(self, asked: str | None) -> ConnectivityReport:
+        result = RequestResult(RequestOutcome.ANSWERED, 0.001, "", "10.112.0.7", "192.0.2.11", 40000)
+        return make_report("w1", [make_row("host", SAMPLE_PLAN.targets[0], result, SAMPLE_PLAN)], [], 0.002)
+
+
+SAMPLE_PLAN = ConnectivityPlan(
+    "w1",
+    "nftables",
+    "10.112.0.0/16",
+    "unix:///run/docker.sock",
+    "10.112.0.1",
+    "10.112.0.1",
+    0.0,
+    (
+        ConnectivityTarget(
+            "web.test", "demo/web", TargetKind.VIP, Transport.TCP, "10.112.0.7", 80, endpoints=("10.2.0.1",)
+        ),
+    ),
+    (PeerAddress("w2", "192.0.2.12"),),
+)
 
 VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop"), drain)
 
@@ -43,7 +74,7 @@ async def serving(entrance: AdminListenConfig, observed: WorkerSnapshot = OBSERV
     async def explained(asked: str) -> tuple[Explanation, Notices]:
         return explain(asked, DetailedSnapshot(observed, "test")), notices(observed)
 
-    api = AdminApi(entrance, lambda: observed, VERBS, explain=explained)
+    api = AdminApi(entrance, lambda: observed, VERBS, explain=explained, connectivity=SampleConnectivity())
     await api.start()
     async with asyncio.TaskGroup() as tasks:
         feed = tasks.create_task(api.feed.run())

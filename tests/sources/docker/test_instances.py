@@ -11,7 +11,14 @@ import pytest
 from mesh.config.settings import EndpointAddress
 from mesh.model.service import DrainReason, Health, HostPort, Transport
 from mesh.sources.docker.inspection import ContainerInspection
-from mesh.sources.docker.instances import MAX_LABELS, ContainerHistory, InstanceListing, InstanceRules, read_instances
+from mesh.sources.docker.instances import (
+    MAX_LABELS,
+    TEST_LABEL,
+    ContainerHistory,
+    InstanceListing,
+    InstanceRules,
+    read_instances,
+)
 from mesh.sources.docker.messages import ContainerSummary
 from tests.builders import WEB_LABELS
 
@@ -356,3 +363,7 @@ def test_podmans_list_lacks_what_its_inspection_tells() -> None:
         assert (found.address, found.health) == (address, health)
     known = ContainerHistory(inspected={bare["Id"]: ContainerInspection(health=Health.UNHEALTHY)})
     assert listing([container()], known=known).instances[0].health is None, "Docker's list tells the health"
+
+
+def test_a_container_of_a_test_is_never_an_endpoint_whatever_labels_its_image_has() -> None:
+    assert listing([container(Labels={**WEB_LABELS, TEST_LABEL: "client"})]) == InstanceListing()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,27 @@ def remove_what_it_left(engine: Engine) -> None:
         engine.namespace_output("nft", "delete", "table", *table.split())
 
 
+async def tests_from_a_container_of_its_own(engine: Engine) -> None:
+    """`vipmesh test` in the image may not enter namespaces; a drop is found and named all the same."""
+    client = "network bridge (container of vipmesh)"
+
+    async def tested() -> list[dict[str, Any]]:
+        output = (await call(*engine.command("exec", "mesh", "vipmesh", "test", "--json")))[1]
+        return [row for row in json.loads(output)["rows"] if row["client"] == client and row["by"] == "address"]
+
+    (row,) = await tested()
+    assert (row["state"], row["outcome"]) == ("ok", "answered"), row
+    drop = ("-p", "tcp", "--dport", "80", "-j", "DROP")
+    engine.namespace_output("iptables", "-I", "DOCKER-USER", *drop)
+    try:
+        (row,) = await tested()
+    finally:
+        engine.namespace_output("iptables", "-D", "DOCKER-USER", *drop)
+    assert (row["state"], row["lost_cause"]) == ("failed", "rule"), row
+    assert row["lost_at"].startswith("ip filter DOCKER-USER: ")
+    assert await engine.adocker("ps", "-aq", "--filter", "label=io.vipmesh.test") == "", "none is left"
+
+
 @pytest.mark.timeout(600)
 async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, image: str) -> None:
     for name in ("server-1", "server-2"):
@@ -83,6 +105,7 @@ async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, i
             return await engine.adocker("inspect", "-f", "{{.State.Health.Status}}", "mesh")
 
         assert await eventually(health, lambda said: said == "healthy", 30) == "healthy"
+        await tests_from_a_container_of_its_own(engine)
         process = await engine.adocker("exec", "mesh", "cat", "/proc/1/status")
         effective = re.search(r"CapEff:\s*([0-9a-f]+)", process)
         assert effective is not None

@@ -1,0 +1,65 @@
+"""Answers `GET /v1/test?of=NAME` with the plan of a connectivity test, and `POST /v1/test` with its report."""
+
+import logging
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+
+from mesh.api.connectivity.plan import ConnectivityPlan
+from mesh.api.connectivity.report import ConnectivityReport
+from mesh.api.http.auth import describe_client, quote_untrusted, refusal_response
+from mesh.api.http.handlers import MAX_QUESTION_LENGTH
+
+log = logging.getLogger("vipmesh")
+
+
+class ConnectivityService(Protocol):
+    """Plans and runs connectivity tests."""
+
+    async def plan(self, asked: str | None) -> ConnectivityPlan:
+        """Return the plan for what is asked, None for all services."""
+        ...
+
+    async def run(self, asked: str | None) -> ConnectivityReport:
+        """Run a test from this worker, and return what came back."""
+        ...
+
+
+class _TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str | None = None
+
+
+class ConnectivityHandler:
+    """Answers the requests of connectivity tests."""
+
+    def __init__(self, service: ConnectivityService) -> None:
+        self._service = service
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Answer with the plan."""
+        asked = request.query.get("of")
+        if asked is not None and not 0 < len(asked) <= MAX_QUESTION_LENGTH:
+            return _refused()
+        return _json(await self._service.plan(asked))
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Run the test and answer with its report. It sends packets to services of the mesh alone."""
+        try:
+            asked = msgspec.json.decode(await request.read() or b"{}", type=_TestRequest).name
+        except (ValueError, RecursionError) as error:
+            return refusal_response(400, f'the request is invalid: {error}; send {{}} or {{"name": "..."}}')
+        if asked is not None and not 0 < len(asked) <= MAX_QUESTION_LENGTH:
+            return _refused()
+        log.info(
+            "audit: test %s requested by %s", quote_untrusted(asked or "of all services"), describe_client(request)
+        )
+        return _json(await self._service.run(asked))
+
+
+def _refused() -> web.Response:
+    return refusal_response(400, f"NAME is empty or too long; send {MAX_QUESTION_LENGTH} characters at most")
+
+
+def _json(document: ConnectivityPlan | ConnectivityReport) -> web.Response:
+    return web.Response(body=msgspec.json.encode(document), content_type="application/json")

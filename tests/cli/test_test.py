@@ -1,0 +1,154 @@
+"""`vipmesh test` as a program, against a real daemon on the compose source and the proxy in user space."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.cli.parser import build_parser
+from tests.system.e2e.programs import VIPMESH, call, eventually, status, vipmesh
+
+SERVICES = 50
+
+
+def compose(directory: Path, endpoints: Mapping[str, str]) -> Path:
+    """A compose file with a service for each name, and its endpoint."""
+    lines = ["services:"]
+    for number, (name, endpoint) in enumerate(endpoints.items()):
+        lines += [
+            f"  s{number}:",
+            f"    labels: {{ mesh.routing.port_80: {name} }}",
+            f"    x-endpoints: ['{endpoint}']",
+        ]
+    file = directory / "compose.yaml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@asynccontextmanager
+async def http_server() -> AsyncIterator[int]:
+    """An HTTP server on 127.0.0.1 that says `up`; its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nup")
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has left: it only wanted to connect
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1000)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@asynccontextmanager
+async def daemon(directory: Path, file: Path) -> AsyncIterator[str]:
+    """A daemon with VIPs on loopback; the address of its admin API."""
+    admin = f"unix://{directory}/admin.sock"
+    environment = {
+        "VIPMESH_VIP_POOL": "127.113.0.0/16",
+        "VIPMESH_DATAPLANE_LOW_PORT_OFFSET": "8000",
+        "VIPMESH_DNS_LISTEN": "127.0.0.1:0",
+        "VIPMESH_DNS_RESOLVER": "off",
+        "VIPMESH_STORE_URL": f"sqlite:///{directory}/store.db",
+        "VIPMESH_ADMIN_LISTEN": admin,
+        "VIPMESH_SOURCE_COMPOSE_FILES": str(file),
+    }
+    async with vipmesh("run", environment=environment) as program:
+        await program.line("data plane userspace")
+        yield admin
+        await program.end()
+
+
+async def programmed(admin: str, services: int) -> None:
+    async def serving() -> int:
+        shown = (await status(admin))["services"]
+        return sum(endpoint["serving"] for service in shown for endpoint in service["endpoints"])
+
+    await eventually(serving, lambda found: found == services)
+
+
+async def run_test(admin: str, *options: str) -> tuple[int, dict[str, Any]]:
+    code, output = await call(*VIPMESH, "test", "--json", "--admin", admin, *options)
+    return code, json.loads(output)
+
+
+def by_address(report: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return [row for row in report["rows"] if row["by"] == "address"]
+
+
+async def test_requests_that_come_back_and_one_that_does_not(tmp_path: Path) -> None:
+    async with http_server() as port:
+        file = compose(tmp_path, {"web.test": f"127.0.0.1:{port}", "dead.test": "127.0.0.1:1"})
+        async with daemon(tmp_path, file) as admin:
+            await programmed(admin, 2)
+            code, report = await run_test(admin, "web.test")
+            (web,) = by_address(report)
+            assert (web["service"], web["client"], web["state"]) == ("web.test", "host", "ok")
+            code, report = await run_test(admin, "dead.test")
+            (dead,) = by_address(report)
+            assert (code, dead["state"], dead["outcome"]) == (1, "failed", "closed")
+            assert dead["remedy"] == "vipmesh explain dead.test"
+            code, output = await call(*VIPMESH, "test", "--admin", admin, "nothing.test")
+            assert (code, output.strip()) == (
+                1,
+                ("vipmesh: there is no service nothing.test to test; `vipmesh status` lists the services [VM671]"),
+            )
+
+
+async def test_it_tests_again_until_the_time_is_over(tmp_path: Path) -> None:
+    """The names cannot resolve here, so that it waits to the end; the report is that of the last test."""
+    file = compose(tmp_path, {})
+    async with http_server() as port, daemon(tmp_path, file) as admin:
+        began = time.monotonic()
+        code, report = await run_test(admin, "--wait", "1")
+        assert (code, report["codes"]) == (1, ["VM671"])
+        assert time.monotonic() - began >= 1
+        compose(tmp_path, {"web.test": f"127.0.0.1:{port}"})
+        code, report = await run_test(admin, "web.test", "--wait", "3")
+        assert [row["state"] for row in by_address(report)] == ["ok"], "the service appeared while it waited"
+
+
+async def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
+    code, output = await call(*VIPMESH, "test", "--admin", f"unix://{tmp_path}/nobody.sock")
+    assert code == 1
+    assert "no daemon answers" in output
+    assert "[VM651]" in output
+
+
+async def test_fifty_services_take_at_most_three_times_as_long_as_curl_one_after_the_other(tmp_path: Path) -> None:
+    async with http_server() as port:
+        file = compose(tmp_path, {f"s{number}.test": f"127.0.0.1:{port}" for number in range(SERVICES)})
+        async with daemon(tmp_path, file) as admin:
+            await programmed(admin, SERVICES)
+            began = time.monotonic()
+            _, report = await run_test(admin)
+            ours = time.monotonic() - began
+            rows = by_address(report)
+            assert [row["state"] for row in rows] == ["ok"] * SERVICES
+            began = time.monotonic()
+            for row in rows:
+                url = row["destination"].replace("tcp://", "http://")
+                code, output = await call("curl", "--silent", "--fail", "--max-time", "5", url)
+                assert (code, output) == (0, "up")
+            theirs = time.monotonic() - began
+    assert ours <= 3 * theirs, f"{ours:.2f} s, curl {theirs:.2f} s"
+
+
+@pytest.mark.parametrize("seconds", ["-1", "x", "1.5", "86401"])
+def test_a_wait_that_is_no_number_of_seconds_is_wrong_usage(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        build_parser().parse_args(["test", f"--wait={seconds}"])
+    assert end.value.code == 2
+    assert "is not a whole number of seconds from 0 to 86400" in capsys.readouterr().err

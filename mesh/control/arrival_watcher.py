@@ -24,8 +24,10 @@ log = logging.getLogger("vipmesh")
 
 LOOK_INTERVAL = 5.0
 """Seconds between two looks."""
-_REST = 50
-"""The pause after a look, as a multiple of its duration: a long table of connections must not cost a core."""
+_REST, _LONGEST_REST = 50, 30.0
+"""The pause after a look, as a multiple of its duration, and its maximum in seconds: a long table of connections must
+not cost a core.
+"""
 
 
 class FlowSource(Protocol):
@@ -86,7 +88,7 @@ class ArrivalWatcher:
                 await self.look()
             except (DataPlaneError, HostError) as error:
                 self._report(error)
-            await asyncio.sleep(max(LOOK_INTERVAL, _REST * (loop.time() - began)))
+            await asyncio.sleep(max(LOOK_INTERVAL, min(_LONGEST_REST, _REST * (loop.time() - began))))
 
     async def look(self) -> None:
         """Look once. Raises `DataPlaneError` or `HostError` if something cannot be read."""

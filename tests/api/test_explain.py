@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mesh.api.explain.document import Cause, Explanation, render_explanation
 from mesh.api.explain.query import explain
 from mesh.api.status import notices
+from mesh.control.arrival import ArrivalCheck, ArrivalObservation, ArrivalPair, Arrivals, add_observations
 from mesh.control.local_overlay import known_health
 from mesh.control.planner import make_plan
 from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
@@ -61,6 +62,7 @@ CLAIMS = Claims(
 )
 GOOD = Verdict(True, "status 200", 0.01, at=98.0)
 BAD = Verdict(False, "refused", 0.002, at=97.0)
+FROM_ELSEWHERE = ArrivalPair(WEB.owner, "elsewhere")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class World:
     failures: tuple[CodedText, ...] = ()
     contested: frozenset[tuple[Transport, int]] = frozenset()
     withheld: frozenset[Address] = frozenset()
+    arrivals: Arrivals = field(default_factory=Arrivals)
     left: Callable[[Table], Table] = lambda table: table
     """The data plane, from what was planned."""
     answers: Callable[[str], bool] = lambda _: True
@@ -104,6 +107,7 @@ class World:
             problems={"labels": tuple(self.problems)},
             failures=self.failures,
             frozen=self.frozen,
+            arrivals=self.arrivals,
         )
         names = {name: vip for name, vip in planned.names.items() if self.answers(name)}
         table = self.left(planned.table)
@@ -308,6 +312,20 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         "web.test",
         [],
         "frozen:\n  etcd is gone [VM401]",
+    ),
+    (
+        "requests of a network that do not arrive",
+        World(
+            arrivals=add_observations(
+                Arrivals(),
+                [ArrivalObservation(ArrivalPair(WEB.owner, "elsewhere"), ArrivalCheck.CONNTRACK, False, "no answer")]
+                * 2,
+                1.0,
+            )
+        ),
+        "web.test",
+        [("web.test", Cause.NOT_ARRIVING)],
+        "  not-arriving: requests from other hosts do not arrive: no answer; `vipmesh status` says since when",
     ),
     (
         "a VIP in a network of this host",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.config.values import Network
+from mesh.host.firewall.plan import FirewallDemand
+from mesh.host.firewall.upkeep import FirewallReport
 from mesh.model.claims import Claims
 from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
@@ -32,6 +34,17 @@ class HostUpkeep(Protocol):
         do.
 
         `addresses` are the worker's own. Raises `HostError` for what cannot be repaired, after the rest is done.
+        """
+        ...
+
+
+class Firewall(Protocol):
+    """The firewall of this host, as far as the loop needs it."""
+
+    async def repair(self, demand: FirewallDemand) -> FirewallReport:
+        """Open it for what this worker translates, or take the opening back if nothing needs it.
+
+        A failure is one of the problems of the report; nothing is raised for it. It may take many seconds.
         """
         ...
 

@@ -15,6 +15,8 @@ from typing_extensions import override
 from mesh.host import HostError
 from mesh.host.firewall.advice import iptables_program
 from mesh.host.firewall.facts import OWN_TABLES, Backend, FirewallTexts
+from mesh.host.firewall.marking import TABLE
+from mesh.host.nft_table import OwnedTable, TableChange
 from mesh.model.codes import Code
 from mesh.util import nft
 from mesh.util.nft import NftError
@@ -31,6 +33,18 @@ _INCOMPATIBLE = "Table `filter' is incompatible"
 _LEGACY_TABLES = {4: Path("/proc/net/ip_tables_names"), 6: Path("/proc/net/ip6_tables_names")}
 
 
+class MarkingTable(Protocol):
+    """The nftables table that marks packets, of one address family. All methods raise `NftError`."""
+
+    async def ensure(self, script: str) -> TableChange:
+        """Load the script unless the table is what it has made before."""
+        ...
+
+    async def remove(self) -> bool:
+        """Delete the table; returns whether there was one."""
+        ...
+
+
 class FirewallPrograms(Protocol):
     """The programs of the firewall of this host, as far as they are needed."""
 
@@ -45,6 +59,10 @@ class FirewallPrograms(Protocol):
         """Run iptables for a backend, such as `-A DOCKER-USER -j ACCEPT`. Raises `HostError` if it fails."""
         ...
 
+    def marking_table(self, family: str) -> MarkingTable:
+        """Return the table that marks packets, for the family `ip` or `ip6`."""
+        ...
+
 
 class SystemPrograms(FirewallPrograms):
     """Runs `iptables-nft`, `iptables-legacy`, their forms for IPv6, and `nft`."""
@@ -55,7 +73,7 @@ class SystemPrograms(FirewallPrograms):
         saves: dict[Backend, str] = {}
         failures: dict[Backend, str] = {}
         # iptables-legacy-save would load the modules of the backend `legacy` on a host that does not use it.
-        for backend in (Backend.NFT, Backend.LEGACY) if legacy else (Backend.NFT,):
+        for backend in (Backend.NFT,) if legacy is False else tuple(Backend):
             program = f"{iptables_program(backend, version)}-save"
             try:
                 done = await _run(program, ())
@@ -80,6 +98,10 @@ class SystemPrograms(FirewallPrograms):
         done = await _run(program, ("-w", _LOCK_SECONDS, *arguments))
         if done.status:
             raise HostError(Code.FIREWALL_FAILED, _explain(program, backend, done))
+
+    @override
+    def marking_table(self, family: str) -> MarkingTable:
+        return OwnedTable(family, TABLE)
 
 
 async def _run(program: str, arguments: Sequence[str]) -> ProgramResult:
@@ -112,9 +134,9 @@ def _explain(program: str, backend: Backend, done: ProgramResult) -> str:
     return f"{program} refuses: {first}"
 
 
-def _uses_legacy(version: int) -> bool:
-    """Return whether this network namespace has legacy rules. A user who may not see that gets True if the kernel has
-    the module.
+def _uses_legacy(version: int) -> bool | None:
+    """Return whether this network namespace has legacy rules; None if the kernel can have some and this user may not
+    see them.
     """
     try:
         return "filter" in _LEGACY_TABLES[version].read_text().split()
@@ -122,7 +144,7 @@ def _uses_legacy(version: int) -> bool:
         return False
     except PermissionError:
         module = "ip6table_filter" if version == 6 else "iptable_filter"
-        return Path("/sys/module", module).exists()
+        return None if Path("/sys/module", module).exists() else False
 
 
 async def _foreign_tables(version: int, *, without_iptables: bool) -> str:

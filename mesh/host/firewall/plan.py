@@ -234,14 +234,15 @@ def _engine_chain_problems(
     others = tuple(rule for rule in rules if not is_ours(rule))
     final = final_rule(others)
     program = iptables_program(backend, settings.opened.pool.version)
-    if final < len(others) and others[final].target in {"DROP", "REJECT"}:
+    verdict = others[final].target if final < len(others) else ""
+    if verdict in {"DROP", "REJECT"}:
         yield _problem(
             Code.FIREWALL_REPORTED,
             f"rule {final + 1} of {USER_CHAIN} drops all that the rules before it do not accept, translated "
             "connections too",
             _run(advice.user_chain_line(program, mark, final + 1)),
         )
-    elif settings.mode is FirewallMode.REPORT:
+    elif settings.mode is FirewallMode.REPORT and verdict != "ACCEPT":
         yield _problem(
             Code.FIREWALL_REPORTED,
             "the container engine's rules drop connections from other hosts and between container networks, and "

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 from typing_extensions import override
 
 from mesh.host import HostError
@@ -20,9 +20,9 @@ from mesh.host.nft_table import OwnedTable, TableChange
 from mesh.model.codes import Code
 from mesh.util import nft
 from mesh.util.nft import NftError
-from mesh.util.program import ProgramResult, run_program
+from mesh.util.program import ADMIN_PATH, ProgramResult, run_program
 
-_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds for one run."""
 _LOCK_SECONDS = "5"
 """How long iptables waits for its lock: an argument of `-w`."""
@@ -83,21 +83,25 @@ class SystemPrograms(FirewallPrograms):
             if done.status == 0 and _INCOMPATIBLE not in done.printed + done.trouble:
                 saves[backend] = done.printed[:_MOST]
             else:
-                failures[backend] = _explain(program, backend, done)
+                failures[backend] = explain_refusal(program, backend, done)
         try:
             listing = await _foreign_tables(version, without_iptables=Backend.NFT in saves)
         except NftError as error:
             if not saves:
                 raise HostError(Code.FIREWALL_UNREADABLE, f"the firewall cannot be read: {error}") from error
             listing = ""
-        return FirewallTexts(saves, failures, legacy, listing[:_MOST], await asyncio.to_thread(_bridges))
+        try:
+            bridges = await asyncio.to_thread(_bridges)
+        except (OSError, NetlinkError) as error:
+            raise HostError(Code.FIREWALL_UNREADABLE, f"the bridges of this host cannot be listed: {error}") from error
+        return FirewallTexts(saves, failures, legacy, listing[:_MOST], bridges)
 
     @override
     async def edit(self, backend: Backend, version: int, arguments: Sequence[str]) -> None:
         program = iptables_program(backend, version)
         done = await _run(program, ("-w", _LOCK_SECONDS, *arguments))
         if done.status:
-            raise HostError(Code.FIREWALL_FAILED, _explain(program, backend, done))
+            raise HostError(Code.FIREWALL_FAILED, explain_refusal(program, backend, done))
 
     @override
     def marking_table(self, family: str) -> MarkingTable:
@@ -107,14 +111,14 @@ class SystemPrograms(FirewallPrograms):
 async def _run(program: str, arguments: Sequence[str]) -> ProgramResult:
     """Run a program of iptables. Raises `HostError` if it cannot be run or does not end in time."""
     try:
-        return await run_program(program, arguments, seconds=_PATIENCE)
+        return await run_program(program, arguments, seconds=PATIENCE, admin_path=ADMIN_PATH)
     except FileNotFoundError as error:
         raise HostError(
             Code.FIREWALL_UNREADABLE, f"there is no program {program}: `apt-get install iptables`"
         ) from error
     except TimeoutError as error:
         raise HostError(
-            Code.FIREWALL_FAILED, f"{program} did not end within {_PATIENCE:g} s: see who holds /run/xtables.lock"
+            Code.FIREWALL_FAILED, f"{program} did not end in time ({PATIENCE:g} s): see who holds /run/xtables.lock"
         ) from error
     except OSError as error:
         raise HostError(
@@ -122,7 +126,7 @@ async def _run(program: str, arguments: Sequence[str]) -> ProgramResult:
         ) from error
 
 
-def _explain(program: str, backend: Backend, done: ProgramResult) -> str:
+def explain_refusal(program: str, backend: Backend, done: ProgramResult) -> str:
     """Return why a program failed, ending with the remedy."""
     lines = [line.strip() for line in (done.trouble + done.printed).splitlines() if line.strip()]
     first = next((line for line in lines if not line.startswith("#")), "it gives no reason")

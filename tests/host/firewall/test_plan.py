@@ -135,7 +135,8 @@ def test_a_rule_that_drops_everything_is_the_operators_decision() -> None:
     ]
     assert edits(plan(facts_of(chain(OURS, "-j DROP")))) == [], "an operator may append that, too"
     assert edits(plan(facts_of(chain("-j DROP", OURS)))) == [f"-D DOCKER-USER {OURS}"]
-    assert plan(facts_of(chain("-j ACCEPT"))).problems == ()
+    for mode in FirewallMode:
+        assert plan(facts_of(chain("-j ACCEPT")), replace(NFTABLES, mode=mode)).problems == ()
 
 
 def test_a_chain_that_nothing_leads_to_is_reported() -> None:

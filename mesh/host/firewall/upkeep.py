@@ -1,11 +1,11 @@
 """Opens the firewall of this host, keeps it open, and takes everything of ours back."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.host import HostError
 from mesh.host.firewall.advice import iptables_program
-from mesh.host.firewall.facts import Backend, FirewallTexts, read_facts
+from mesh.host.firewall.facts import AcceptMark, Backend, FirewallTexts, read_facts
 from mesh.host.firewall.marking import TABLE, MarkingRules, family_of, render_marking
 from mesh.host.firewall.plan import (
     Bridges,
@@ -51,6 +51,8 @@ class FirewallUpkeep:
         self._table = programs.marking_table(self._family)
         self._bridges: Bridges | None = None
         """What is known of the bridges; None before the first look."""
+        self._accept_mark: AcceptMark | None = None
+        """The mark that the engine accepted when its table was there last."""
         self._opened: frozenset[Backend] = frozenset()
         """The backends that had our rule when the last repair ended."""
         self._is_marking: bool | None = None
@@ -94,7 +96,10 @@ class FirewallUpkeep:
         facts = await compute(size, lambda: read_facts(texts, self._version))
         now = asyncio.get_running_loop().time()
         self._bridges = update_bridges(self._bridges, texts.bridges, facts, now)
-        return make_firewall_plan(facts, self._settings, demand, self._bridges)
+        if facts.has_engine_table:
+            self._accept_mark = facts.accept_mark
+        facts = replace(facts, accept_mark=self._accept_mark)
+        return make_firewall_plan(facts, self._settings, demand, self._bridges, is_marking=bool(self._is_marking))
 
     async def _mark(self, rules: MarkingRules | None) -> list[tuple[str, bool]]:
         """Load or remove the table; returns a line, and whether it was a repair. Raises `NftError`."""

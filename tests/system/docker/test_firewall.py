@@ -45,12 +45,12 @@ def client(engine: Engine) -> Iterator[Namespace]:
 
 
 @asynccontextmanager
-async def service(engine: Engine, tmp_path: Path, **settings: str) -> AsyncIterator[Worker]:
+async def service(engine: Engine, tmp_path: Path, firewall: str = "manage") -> AsyncIterator[Worker]:
     """A worker with a service in one network; nothing of it is left in the rules of the engine."""
     await engine.adocker("network", "create", "shop")
     await asyncio.to_thread(engine.run, "web", "--network", "shop", "--init", labels=SERVICE)
     try:
-        async with worker(engine, tmp_path, plane="nftables", **settings) as running:
+        async with worker(engine, tmp_path, plane="nftables", VIPMESH_HOST_FIREWALL=firewall) as running:
             await running.serving("web")
             yield running
     finally:
@@ -135,7 +135,7 @@ async def test_report_mode_says_what_to_type_and_that_is_enough(
     async def problems() -> list[str]:
         return [line for line in (await status(mesh.admin))["problems"] if "firewall" in line]
 
-    async with service(engine, tmp_path, VIPMESH_HOST_FIREWALL="report") as mesh:
+    async with service(engine, tmp_path, "report") as mesh:
         assert await fetch_from(client, await mesh.vip()) == ""
         (problem,) = await eventually(problems, bool, 10)
         (line,) = re.findall(r"run `(.*)`$", problem)

@@ -57,7 +57,14 @@ class FakeFirewallPrograms(FirewallPrograms):
     @override
     async def read(self, version: int) -> FirewallTexts:
         saves = {backend: self._save(backend) for backend in self._rest} if version == 4 else {}
-        return FirewallTexts(saves, self.texts.failures, self.texts.legacy_in_use, self.texts.nft, self.texts.bridges)
+        return FirewallTexts(
+            saves,
+            self.texts.failures,
+            self.texts.legacy_in_use,
+            self.texts.nft,
+            self.texts.bridges,
+            self.texts.networks,
+        )
 
     @override
     async def edit(self, backend: Backend, version: int, arguments: Sequence[str]) -> None:

@@ -1,9 +1,10 @@
 """Decides what the firewall of this host needs: facts become rules of ours, or problems with a line to type. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import ip_interface
 
 from mesh.config.settings import FirewallMode
 from mesh.host.firewall import advice
@@ -17,6 +18,7 @@ from mesh.host.firewall.facts import (
     IptablesFilter,
     IptablesRule,
 )
+from mesh.host.firewall.isolation import IsolatedNetwork
 from mesh.host.firewall.marking import DEFAULT_MARK, MarkingRules
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
@@ -95,6 +97,16 @@ def update_bridges(before: Bridges | None, present: Mapping[str, int], facts: Fi
             access = BridgeAccess.OPEN if now >= since + SETTLED_AFTER else BridgeAccess.UNKNOWN
         found[key] = BridgeRecord(access, since)
     return found
+
+
+def isolated_networks(
+    bridges: Bridges, facts: FirewallFacts, networks: Mapping[str, Sequence[str]]
+) -> Iterator[IsolatedNetwork]:
+    """Yield the isolated networks; `networks` is the host's own addresses on each bridge."""
+    for (name, _), known in bridges.items():
+        internal, silent = known.access is BridgeAccess.CLOSED, name in facts.silent_bridges
+        for own in map(ip_interface, networks.get(name, ()) if internal or silent else ()):
+            yield IsolatedNetwork(own.network, str(own.ip), internal, silent)
 
 
 @dataclass(frozen=True, slots=True)

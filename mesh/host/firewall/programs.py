@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from socket import AF_INET, AF_INET6
 from typing import Protocol
 
 from pyroute2 import IPRoute, NetlinkError
@@ -91,10 +92,10 @@ class SystemPrograms(FirewallPrograms):
                 raise HostError(Code.FIREWALL_UNREADABLE, f"the firewall cannot be read: {error}") from error
             listing = ""
         try:
-            bridges = await asyncio.to_thread(_bridges)
+            bridges, networks = await asyncio.to_thread(_bridges, version)
         except (OSError, NetlinkError) as error:
             raise HostError(Code.FIREWALL_UNREADABLE, f"the bridges of this host cannot be listed: {error}") from error
-        return FirewallTexts(saves, failures, legacy, listing[:_MOST], bridges)
+        return FirewallTexts(saves, failures, legacy, listing[:_MOST], bridges, networks)
 
     @override
     async def edit(self, backend: Backend, version: int, arguments: Sequence[str]) -> None:
@@ -164,6 +165,12 @@ async def _foreign_tables(version: int, *, without_iptables: bool) -> str:
     return "".join(listings)
 
 
-def _bridges() -> Mapping[str, int]:
+def _bridges(version: int) -> tuple[Mapping[str, int], Mapping[str, Sequence[str]]]:
+    """Return the bridges by name, and the addresses on each of them."""
     with IPRoute() as route:
-        return {link.get_attr("IFLA_IFNAME"): link["index"] for link in route.get_links(kind="bridge")}
+        links = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links(kind="bridge")}
+        networks: dict[str, list[str]] = {name: [] for name in links.values()}
+        for found in route.get_addr(family=AF_INET6 if version == 6 else AF_INET):
+            if found["index"] in links:
+                networks[links[found["index"]]].append(f"{found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}")
+    return {name: index for index, name in links.items()}, networks

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from mesh.host import HostError
 from mesh.host.firewall.advice import iptables_program
 from mesh.host.firewall.facts import AcceptMark, Backend, FirewallTexts, read_facts
+from mesh.host.firewall.isolation import NetworkIsolation
 from mesh.host.firewall.marking import TABLE, MarkingRules, family_of, render_marking
 from mesh.host.firewall.plan import (
     Bridges,
@@ -13,6 +14,7 @@ from mesh.host.firewall.plan import (
     FirewallDemand,
     FirewallPlan,
     FirewallSettings,
+    isolated_networks,
     make_firewall_plan,
     removals,
     update_bridges,
@@ -43,7 +45,11 @@ class FirewallReport:
 class FirewallUpkeep:
     """Keeps the firewall open for what one worker translates, and remembers which bridges are open."""
 
-    def __init__(self, settings: FirewallSettings, programs: FirewallPrograms) -> None:
+    def __init__(
+        self, settings: FirewallSettings, programs: FirewallPrograms, isolation: NetworkIsolation | None = None
+    ) -> None:
+        """`isolation` is kept up to date for a proxy; None if there is none."""
+        self._isolation = isolation or NetworkIsolation()
         self._settings = settings
         self._programs = programs
         self._version = settings.opened.pool.version
@@ -96,6 +102,7 @@ class FirewallUpkeep:
         facts = await compute(size, lambda: read_facts(texts, self._version))
         now = asyncio.get_running_loop().time()
         self._bridges = update_bridges(self._bridges, texts.bridges, facts, now)
+        self._isolation.replace(isolated_networks(self._bridges, facts, texts.networks))
         if facts.has_engine_table:
             self._accept_mark = facts.accept_mark
         facts = replace(facts, accept_mark=self._accept_mark)

@@ -131,6 +131,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         "sources": sources.run,
         "host": AddressWatcher(parts.host, cluster, network_changed).run,
         "firewall": firewall.run,
+        "firewall rules": firewall.watch,
     }
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run

@@ -14,6 +14,8 @@ from mesh.model.claims import Claims
 from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.service import Address
 
+LOOK_REST = 1.0
+"""Seconds between two looks at rules that keep changing."""
 FIRST_OPENING = 1.0
 """Seconds that the first services wait for the firewall."""
 
@@ -40,7 +42,7 @@ class AddressWatcher:
 class FirewallRunner:
     """Keeps the firewall open for the current demand, in a task of its own: its programs may take long or hang.
 
-    It works once per audit, when the demand changes, and when the host's network changes.
+    It works once per audit, when the demand changes, and when the host's network or its rules change.
     """
 
     def __init__(self, firewall: Firewall | None, conditions: LoopConditions, audit: float) -> None:
@@ -72,6 +74,14 @@ class FirewallRunner:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_OPENING):
                     await self._done.wait()
+
+    async def watch(self) -> None:
+        """Look again whenever rules may have changed, until cancelled."""
+        if self._firewall is not None:
+            async for _ in self._firewall.changes():
+                self.look_again()
+                # One look for all rules that a program writes one after the other; one of the changes may be our own.
+                await asyncio.sleep(LOOK_REST)
 
     async def run(self) -> None:
         """Keep the firewall open, until cancelled."""

@@ -5,7 +5,7 @@ Nothing here waits without a limit. What cannot be read is part of the result, w
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Protocol
@@ -17,6 +17,7 @@ from mesh.host import HostError
 from mesh.host.firewall.advice import iptables_program
 from mesh.host.firewall.facts import OWN_TABLES, Backend, FirewallTexts
 from mesh.host.firewall.marking import TABLE
+from mesh.host.firewall.watch import watch_rule_changes
 from mesh.host.nft_table import OwnedTable, TableChange
 from mesh.model.codes import Code
 from mesh.util import nft
@@ -64,6 +65,10 @@ class FirewallPrograms(Protocol):
         """Return the table that marks packets, for the family `ip` or `ip6`."""
         ...
 
+    def changes(self) -> AsyncIterator[None]:
+        """Yield whenever rules may have changed; ends if that cannot be noticed."""
+        ...
+
 
 class SystemPrograms(FirewallPrograms):
     """Runs `iptables-nft`, `iptables-legacy`, their forms for IPv6, and `nft`."""
@@ -107,6 +112,10 @@ class SystemPrograms(FirewallPrograms):
     @override
     def marking_table(self, family: str) -> MarkingTable:
         return OwnedTable(family, TABLE)
+
+    @override
+    def changes(self) -> AsyncIterator[None]:
+        return watch_rule_changes()
 
 
 async def _run(program: str, arguments: Sequence[str]) -> ProgramResult:

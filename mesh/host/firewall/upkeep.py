@@ -1,6 +1,7 @@
 """Opens the firewall of this host, keeps it open, and takes everything of ours back."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from mesh.host import HostError
@@ -71,6 +72,10 @@ class FirewallUpkeep:
         except HostError as error:
             # A proxy in user space does not depend on it, and often may not look.
             return FirewallReport(problems=(_failure(error),) if self._settings.forwards else ())
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield whenever rules may have changed; ends if that cannot be noticed."""
+        return self._programs.changes()
 
     async def _repair(self, demand: FirewallDemand) -> FirewallReport:
         texts = await self._programs.read(self._version)

@@ -55,6 +55,7 @@ async def service(
         async with worker(engine, tmp_path, plane=plane, VIPMESH_HOST_FIREWALL=firewall) as running:
             await running.serving("web")
             yield running
+        assert RULE not in user_chain(engine), "`teardown` has removed it"
     finally:
         engine.namespace_output("iptables-nft", "-F", "DOCKER-USER")
         engine.namespace_output("iptables-nft", "-A", "DOCKER-USER", "-j", "RETURN")

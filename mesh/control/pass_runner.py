@@ -15,6 +15,7 @@ from mesh.control.stats import LoopStats
 from mesh.control.sync import DataPlaneSync
 from mesh.dataplane import DataPlaneError, OperationFailure
 from mesh.dataplane.operations import BindVip
+from mesh.host.firewall.plan import FirewallDemand
 from mesh.host.host_problems import withheld_problem, withheld_vips
 from mesh.model.claims import Claims
 from mesh.model.eligibility import vip_of
@@ -173,6 +174,8 @@ class PassRunner:
             contested=left,
             withheld=withheld,
         )
+        ports, needed = frozenset(view.claims.ports.keys() - left), bool(view.services) or bool(self.draining)
+        await self._upkeep.firewall.demand(FirewallDemand(addresses, ports, needed))
         planned = await compute(planning_effort(view, self.plan), planning)
         try:
             failures = await self._data_plane_sync.program(planned)

@@ -12,6 +12,8 @@ from typing import Protocol
 from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
 from mesh.host.facts import HostFacts
+from mesh.host.firewall.plan import FirewallDemand
+from mesh.host.firewall.upkeep import FirewallReport
 from mesh.host.hairpin import HairpinResult
 from mesh.model.claims import Claims
 from mesh.model.service import Address, Endpoint, EndpointKey
@@ -63,6 +65,20 @@ class EndpointUpkeep(Protocol):
 
         Raises `HostError` for what cannot be repaired, after the rest is done.
         """
+
+
+class Firewall(Protocol):
+    """The firewall of this host, as far as the loop needs it."""
+
+    async def repair(self, demand: FirewallDemand) -> FirewallReport:
+        """Open it for what this worker translates, or take the opening back if nothing needs it.
+
+        A failure is one of the problems of the report; nothing is raised for it. It may take many seconds.
+        """
+        ...
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield whenever its rules may have changed; may end, and then only audits notice."""
         ...
 
 

@@ -49,8 +49,9 @@ from mesh.sources.docker.networks import (
     read_pid,
     send_from_container,
 )
-from mesh.util.nft import ADMIN_PATH, NftError
+from mesh.util.nft import NftError
 from mesh.util.offload import compute
+from mesh.util.program import ADMIN_PATH
 
 PATIENCE = 2.0
 """Seconds until a request counts as not answered: a lost first packet is sent again after one second."""

@@ -7,7 +7,7 @@ daemon on the same store, an address that is in use.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,7 @@ from mesh.control.snapshot import WorkerFacts
 from mesh.control.source_nat import SourceNatUpkeep
 from mesh.daemon.arrival_monitor import ArrivalMonitor
 from mesh.daemon.connectivity import NFT_TOOLS, ConnectivityTester
+from mesh.daemon.firewall import firewall_settings
 from mesh.daemon.host_needs import host_needs
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
@@ -53,6 +54,9 @@ from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
 from mesh.host.fact_reader import HostFactReader, read_host_facts
+from mesh.host.firewall.isolation import NetworkIsolation
+from mesh.host.firewall.programs import SystemPrograms
+from mesh.host.firewall.upkeep import FirewallUpkeep
 from mesh.host.hairpin import HairpinPorts
 from mesh.host.host_problems import host_problems
 from mesh.host.listeners import listening_ports
@@ -136,7 +140,8 @@ async def run_daemon(
             stack.push_async_callback(interface.close)
         engine = settings.source_docker_socket
         prober = Prober(context.events.wake.set, commands=_command_check(engine, context))
-        plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
+        isolation = NetworkIsolation()
+        plane, reason = await choose_data_plane(settings, interface, published, prober.suspect, isolation.barred)
         stack.push_async_callback(plane.close)
         occupied = [overlap.network for overlap in await routes.read_overlaps(settings.vip_pool)]
         resolver = await bind_resolver(interface, resolver_address(settings), occupied)
@@ -168,6 +173,7 @@ async def run_daemon(
                 plane=plane,
                 upkeep=[*_upkeep(settings, plane, published, stack), *handovers],
                 endpoint_upkeep=HairpinPorts(settings.vip_pool.version) if plane.forwards_in_kernel else None,
+                firewall=_firewall(settings, plane, isolation),
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 passive=_passive_sources(settings, plane),
                 facts=HostFactSources(
@@ -256,13 +262,15 @@ async def choose_data_plane(
     interface: VipInterface,
     published: PublishedPorts,
     on_refused: Callable[[Address, int], None] = lambda *_: None,
+    barred: Callable[[Address, Collection[RealKey]], Collection[RealKey]] = lambda *_: (),
 ) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`.
 
-    `on_refused` is called for connections that a real server refused, by a data plane that sees them.
+    `on_refused` is called for connections that a real server refused, by a data plane that sees them. `barred` returns
+    the real servers that a client may not reach, for a data plane behind which no rule of the host sees the client.
     """
     driver, pool = settings.dataplane_driver, settings.vip_pool
-    userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused)
+    userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused, barred)
     if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
     if driver is Driver.AUTO and pool.is_loopback:
@@ -300,6 +308,13 @@ def _passive_sources(settings: Settings, plane: DataPlane) -> PassiveSources | N
     return PassiveSources(
         FlowReader(pool.version, ipvs=plane.name == Driver.IPVS), partial(read_local_networks, pool), counts
     )
+
+
+def _firewall(settings: Settings, plane: DataPlane, isolation: NetworkIsolation) -> FirewallUpkeep | None:
+    """The firewall of this host; None if the worker has VIPs on loopback and no containers, which nothing filters."""
+    if settings.vip_pool.is_loopback and settings.source_docker_socket is None:
+        return None
+    return FirewallUpkeep(firewall_settings(settings, Driver(plane.name)), SystemPrograms(), isolation)
 
 
 async def _handovers(

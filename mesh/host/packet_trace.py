@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 
 from mesh.model.codes import Code
 from mesh.model.service import Transport
-from mesh.util.nft import ADMIN_PATH, NftError, explain_refusal
+from mesh.util.nft import NftError, explain_refusal
+from mesh.util.program import ADMIN_PATH
 
 TABLE = "vipmesh_test"
 """The beginning of the table's name. The process ID and a number follow: several traces may run at once."""

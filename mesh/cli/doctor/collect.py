@@ -26,7 +26,10 @@ from mesh.config.settings import Driver, Settings
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
+from mesh.host import HostError
 from mesh.host.fact_reader import read_host_facts
+from mesh.host.firewall.facts import FirewallFacts, read_facts
+from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.errors import MeshError
 from mesh.model.service import Name, Scheduler, Transport
@@ -59,6 +62,7 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
     kernel = forwards_in_kernel(settings)
     socket = settings.source_docker_socket
     described, engine = (None, None) if socket is None else await asyncio.gather(_engine(socket), ask_engine(socket))
+    firewall, no_firewall = await _firewall(settings)
     return DoctorFacts(
         release=os.uname().release,
         no_ipvs=await ipvs.unavailable_reason() if kernel else None,
@@ -79,6 +83,8 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
         engine=described if isinstance(described, str) else None,
         described_engine=described if isinstance(described, DescribedEngine) else None,
         systemd=_has_systemd(),
+        firewall=firewall,
+        no_firewall=no_firewall,
     )
 
 
@@ -258,3 +264,14 @@ async def _engine(socket: str) -> DescribedEngine | str:
         return explain_failure(error, _PATIENCE)
     ahead = None if told.time is None else told.time - time.time()
     return DescribedEngine(told.version.product, api, told.version.is_podman, ahead)
+
+
+async def _firewall(settings: Settings) -> tuple[FirewallFacts | None, str | None]:
+    """Return the facts of the firewall, or why it cannot be read; neither for VIPs on loopback."""
+    if settings.vip_pool.is_loopback:
+        return None, None
+    version = settings.vip_pool.version
+    try:
+        return read_facts(await SystemPrograms().read(version), version), None
+    except HostError as error:
+        return None, str(error)

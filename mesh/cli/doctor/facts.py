@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.host.facts import HostFacts
+from mesh.host.firewall.facts import FirewallFacts
 from mesh.model.service import Name, Transport
 
 
@@ -96,6 +97,10 @@ class DoctorFacts:
     """Whether the clock is synchronised; None if that is unknown."""
     store: Mapping[str, str | None] = field(default_factory=dict)
     """Why the store's directory, or each member of etcd, cannot be used; None for one that can."""
+    firewall: FirewallFacts | None = None
+    """What the firewall does; None if it was not checked or cannot be read."""
+    no_firewall: str | None = None
+    """Why the firewall cannot be read; None if it can, or if it was not checked."""
     engine: str | None = None
     """Why the container engine cannot be used; None if it can, or if none is configured."""
     described_engine: DescribedEngine | None = None

@@ -11,7 +11,9 @@ from enum import StrEnum
 from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, ListeningSocket
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, Settings
+from mesh.daemon.firewall import firewall_settings
 from mesh.daemon.host_needs import host_needs
+from mesh.host.firewall.plan import firewall_problems
 from mesh.host.host_problems import host_problems
 from mesh.model.codes import Code
 from mesh.model.engine_facts import EngineFacts
@@ -35,6 +37,7 @@ CODES = {
     "container engine": Code.DOCTOR_CONTAINER_ENGINE,
     "names": Code.DOCTOR_NAMES,
     "clock": Code.DOCTOR_CLOCK,
+    "firewall": Code.DOCTOR_FIREWALL,
 }
 """The code of a finding, by what it is about."""
 
@@ -100,6 +103,7 @@ def host_findings(host: DoctorFacts, asked: DoctorInput) -> tuple[Finding, ...]:
         _capabilities,
         _sysctls,
         _dns_port,
+        _firewall,
         _resolver,
         _containers,
         _engine,
@@ -274,6 +278,33 @@ def _make_room(other: ListeningSocket) -> str:
             "write bind-dynamic and except-interface=mesh0 to /etc/dnsmasq.conf, or `systemctl disable --now dnsmasq`"
         )
     return f"set [dns] listen to another address, or stop it (`ss -lnup sport = {other.port}` shows it)"
+
+
+def _firewall(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
+    settings = asked.settings
+    if host.no_firewall is not None:
+        yield Finding(FindingLevel.WARNING, "firewall", host.no_firewall, "run `sudo vipmesh doctor`")
+    if host.firewall is None:
+        return
+    wanted = firewall_settings(settings, _driver(host, settings))
+    problems = tuple(firewall_problems(host.firewall, wanted))
+    for problem in problems:
+        yield Finding(FindingLevel.WARNING, "firewall", problem.reason, problem.remedy)
+    if not problems:
+        opens = wanted.forwards and host.firewall.filters_forwarded
+        found = "the daemon lets translated connections through" if opens else "nothing drops translated connections"
+        yield Finding(FindingLevel.OK, "firewall", found)
+
+
+def _driver(host: DoctorFacts, settings: Settings) -> Driver:
+    """Return the data plane that the daemon would take here."""
+    if not forwards_in_kernel(settings):
+        return Driver.USERSPACE
+    if settings.dataplane_driver is not Driver.AUTO:
+        return settings.dataplane_driver
+    if host.no_ipvs is None:
+        return Driver.IPVS
+    return Driver.NFTABLES if host.no_nftables is None else Driver.USERSPACE
 
 
 def _resolver(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:

@@ -175,10 +175,11 @@ class DockerSource(Source):
         async with open_client(self._url, self._answer) as docker:
             began = await self._read_clock(docker)
             past = await self._signals(docker, began)
+            if began is not None:
+                yield await self._list(docker)
             async with open_events(docker, since=began, filters=EVENT_FILTERS) as self._events:
                 if began is None:
-                    await self._events.begin(self._answer)  # nothing before this moment is sent
-                yield await self._list(docker)
+                    await self._events.begin(self._answer)  # nothing before this moment is sent: list afterwards
                 batch, wait = past, SETTLE_DELAY
                 while True:
                     meanings = {self._take(event) for event in batch}

@@ -3,12 +3,15 @@
 import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from typing_extensions import override
 
+from mesh.config.settings import parse_settings
 from mesh.control.handover import NftablesHandover
+from mesh.daemon.cleanup import teardown
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.dataplane.conntrack.socket import NetfilterSocket
 from mesh.dataplane.conntrack.stale import OwnKeys
@@ -95,4 +98,17 @@ class TestNftables(EarlierFlowsContract):
             await handover.repair(ADDRESSES, CLAIMS)
             assert await established.answer(self.in_time) == CLIENT, "conntrack knows where it was led"
             with pytest.raises((TimeoutError, ConnectionRefusedError)):
+                await flow.answer(1.0)
+
+    async def test_after_teardown_no_flow_is_led_to_the_next_owner(
+        self, lab: Places, worker: EarlierWorker, tmp_path: Path
+    ) -> None:
+        await worker.want(table_of((TO_VIP, (A,))))
+        written = f'[vip]\npool = "{POOL}"\n[store]\nurl = "sqlite:///{tmp_path}/store.db"\n'
+        async with begun(lab, CLIENT, TO_VIP, DATAGRAM) as flow:
+            assert await flow.answer(self.in_time) == CLIENT
+            removed, failed = await teardown(parse_settings(written, {}, hostname="w1"))
+            assert "delete nftables table ip vipmesh_lb" in removed
+            assert failed == []
+            with pytest.raises(TimeoutError):
                 await flow.answer(1.0)

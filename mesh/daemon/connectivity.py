@@ -276,7 +276,7 @@ async def run_connectivity_test(
     began = loop.time()
     found = await asyncio.gather(*(_send_all(client, plan) for client in clients))
     resolved = await asyncio.gather(*map(partial(_ask_resolver, plan), clients, found))
-    losses = await _find_losses(plan, clients, found, tools) if tools is not None else {}
+    losses, untraced = await _find_losses(plan, clients, found, tools) if tools is not None else ({}, None)
     rows: list[ConnectivityRow] = []
     missed = list(untested)
     for client, results, names in zip(clients, found, resolved, strict=True):
@@ -287,7 +287,7 @@ async def run_connectivity_test(
             loss, guess = losses.get((client.name, target), (None, False))
             resolves = target.name in names
             rows.append(make_row(client.name, target, result, plan, loss, guess=guess, resolves=resolves))
-    return make_report(plan.worker, rows, missed, loop.time() - began)
+    return make_report(plan.worker, rows, missed, loop.time() - began, untraced)
 
 
 async def _send_all(client: RequestClient, plan: ConnectivityPlan) -> Sequence[RequestResult] | UntestedClient:
@@ -332,8 +332,8 @@ async def _find_losses(
     clients: Sequence[RequestClient],
     found: Sequence[Sequence[RequestResult] | UntestedClient],
     tools: LossTools,
-) -> _Losses:
-    """Send what did not come back again, and trace it."""
+) -> tuple[_Losses, str | None]:
+    """Send what did not come back again, and trace it. Return where it was lost, and why it could not be traced."""
     lost: list[tuple[RequestClient, list[tuple[ConnectivityTarget, Address]]]] = []
     for client, results in zip(clients, found, strict=True):
         if isinstance(results, UntestedClient):
@@ -346,15 +346,17 @@ async def _find_losses(
         if failed:
             lost.append((client, failed[:MAX_AT_ONCE]))
     losses: _Losses = {}
+    untraced: str | None = None
     if not lost:
-        return losses
+        return losses, untraced
     before = await tools.read_drops()
     try:
         async with tools.tracer() as trace:
             for client, failed in lost[:MAX_TRACED_CLIENTS]:
                 losses |= await _trace_client(plan, client, failed, trace)
-    except NftError:
+    except NftError as error:
         # Where nftables cannot trace, the counters below are all there is.
+        untraced = str(error)
         await asyncio.gather(*(_send_again(plan, client, failed) for client, failed in lost))
     guess = _guess(before, await tools.read_drops()) if before else None
     for client, failed in lost if guess is not None else ():
@@ -362,7 +364,7 @@ async def _find_losses(
             known = losses.get((client.name, target))
             if guess is not None and (known is None or not is_drop(known[0])):
                 losses[client.name, target] = guess, True
-    return losses
+    return losses, untraced
 
 
 def _needs_trace(target: ConnectivityTarget, result: RequestResult) -> bool:

@@ -8,12 +8,13 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mesh.api.connectivity.counters import guess_loss
 from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget, PlanFacts, make_connectivity_plan
@@ -62,6 +63,10 @@ MAX_TRACED_CLIENTS = 16
 """Clients whose requests are traced; each takes `TRACE_PATIENCE`."""
 RESOLV_CONF = Path("/etc/resolv.conf")
 MOUNTINFO = Path("/proc/self/mountinfo")
+
+
+_SENDERS = ThreadPoolExecutor(16, "requests")
+T = TypeVar("T")
 
 
 class UnusableClientError(Exception):
@@ -121,7 +126,12 @@ class HostClient:
         self, requests: Sequence[ServiceRequest], patience: float, on_ports: PortsCallback | None = None
     ) -> tuple[RequestResult, ...]:
         """See `RequestClient.send`."""
-        return await asyncio.to_thread(_send_from_host, requests, patience, on_ports)
+        return await _in_sender(partial(_send_from_host, requests, patience, on_ports))
+
+
+async def _in_sender(work: Callable[[], T]) -> T:
+    """Return the result of work that waits for answers, in a thread that no other part of the daemon waits for."""
+    return await asyncio.get_running_loop().run_in_executor(_SENDERS, work)
 
 
 def _send_from_host(
@@ -153,7 +163,7 @@ class NamespaceClient:
             raise UnusableClientError(f"the engine: {explain_failure(error)}", "run it again") from error
         if pid is None:
             raise UnusableClientError(f"container {self._client.name} has just ended", "run it again")
-        return await asyncio.to_thread(self._send, pid, requests, patience, on_ports)
+        return await _in_sender(partial(self._send, pid, requests, patience, on_ports))
 
     def _send(
         self, pid: int, requests: Sequence[ServiceRequest], patience: float, on_ports: PortsCallback | None

@@ -96,7 +96,7 @@ async def _run(options: argparse.Namespace, plan: ConnectivityPlan) -> Connectiv
     )
     rows = [*own.rows, *(row for found in others for row in found.rows)]
     missed = [*own.untested, *(client for found in others for client in found.untested)]
-    return make_report(plan.worker, rows, missed, time.monotonic() - began)
+    return make_report(plan.worker, rows, missed, time.monotonic() - began, own.untraced)
 
 
 def _ask_worker(options: argparse.Namespace, peer: PeerAddress) -> ConnectivityReport:

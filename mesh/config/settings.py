@@ -391,7 +391,7 @@ class Settings:
     host_arrival_interval: int = field(
         metadata={
             "host.arrival_interval": Setting(
-                values.number_parser(0, 3600),
+                values.number_parser(0, 300),
                 60,
                 "a number of seconds such as 60, or 0 to turn it off",
                 "seconds between two checks of whether requests from each network of containers arrive at services "

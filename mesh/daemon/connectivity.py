@@ -8,12 +8,13 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mesh.api.connectivity.counters import guess_loss
 from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget, PlanFacts, make_connectivity_plan
@@ -63,6 +64,10 @@ MAX_TRACED_CLIENTS = 16
 """Clients whose requests are traced; each takes `TRACE_PATIENCE`."""
 RESOLV_CONF = Path("/etc/resolv.conf")
 MOUNTINFO = Path("/proc/self/mountinfo")
+
+
+_SENDERS = ThreadPoolExecutor(16, "requests")
+T = TypeVar("T")
 
 
 class UnusableClientError(Exception):
@@ -122,7 +127,12 @@ class HostClient:
         self, requests: Sequence[ServiceRequest], patience: float, on_ports: PortsCallback | None = None
     ) -> tuple[RequestResult, ...]:
         """See `RequestClient.send`."""
-        return await asyncio.to_thread(_send_from_host, requests, patience, on_ports)
+        return await _in_sender(partial(_send_from_host, requests, patience, on_ports))
+
+
+async def _in_sender(work: Callable[[], T]) -> T:
+    """Return the result of work that waits for answers, in a thread that no other part of the daemon waits for."""
+    return await asyncio.get_running_loop().run_in_executor(_SENDERS, work)
 
 
 def _send_from_host(
@@ -154,7 +164,7 @@ class NamespaceClient:
             raise UnusableClientError(f"the engine: {explain_failure(error)}", "run it again") from error
         if pid is None:
             raise UnusableClientError(f"container {self._client.name} has just ended", "run it again")
-        return await asyncio.to_thread(self._send, pid, requests, patience, on_ports)
+        return await _in_sender(partial(self._send, pid, requests, patience, on_ports))
 
     def _send(
         self, pid: int, requests: Sequence[ServiceRequest], patience: float, on_ports: PortsCallback | None
@@ -277,7 +287,7 @@ async def run_connectivity_test(
     began = loop.time()
     found = await asyncio.gather(*(_send_all(client, plan) for client in clients))
     resolved = await asyncio.gather(*map(partial(_ask_resolver, plan), clients, found))
-    losses = await _find_losses(plan, clients, found, tools) if tools is not None else {}
+    losses, untraced = await _find_losses(plan, clients, found, tools) if tools is not None else ({}, None)
     rows: list[ConnectivityRow] = []
     missed = list(untested)
     for client, results, names in zip(clients, found, resolved, strict=True):
@@ -288,7 +298,7 @@ async def run_connectivity_test(
             loss, guess = losses.get((client.name, target), (None, False))
             resolves = target.name in names
             rows.append(make_row(client.name, target, result, plan, loss, guess=guess, resolves=resolves))
-    return make_report(plan.worker, rows, missed, loop.time() - began)
+    return make_report(plan.worker, rows, missed, loop.time() - began, untraced)
 
 
 async def _send_all(client: RequestClient, plan: ConnectivityPlan) -> Sequence[RequestResult] | UntestedClient:
@@ -333,8 +343,8 @@ async def _find_losses(
     clients: Sequence[RequestClient],
     found: Sequence[Sequence[RequestResult] | UntestedClient],
     tools: LossTools,
-) -> _Losses:
-    """Send what did not come back again, and trace it."""
+) -> tuple[_Losses, str | None]:
+    """Send what did not come back again, and trace it. Return where it was lost, and why it could not be traced."""
     lost: list[tuple[RequestClient, list[tuple[ConnectivityTarget, Address]]]] = []
     for client, results in zip(clients, found, strict=True):
         if isinstance(results, UntestedClient):
@@ -347,15 +357,17 @@ async def _find_losses(
         if failed:
             lost.append((client, failed[:MAX_AT_ONCE]))
     losses: _Losses = {}
+    untraced: str | None = None
     if not lost:
-        return losses
+        return losses, untraced
     before = await tools.read_drops()
     try:
         async with tools.tracer() as trace:
             for client, failed in lost[:MAX_TRACED_CLIENTS]:
                 losses |= await _trace_client(plan, client, failed, trace)
-    except NftError:
+    except NftError as error:
         # Where nftables cannot trace, the counters below are all there is.
+        untraced = str(error)
         await asyncio.gather(*(_send_again(plan, client, failed) for client, failed in lost))
     guess = _guess(before, await tools.read_drops()) if before else None
     for client, failed in lost if guess is not None else ():
@@ -363,7 +375,7 @@ async def _find_losses(
             known = losses.get((client.name, target))
             if guess is not None and (known is None or not is_drop(known[0])):
                 losses[client.name, target] = guess, True
-    return losses
+    return losses, untraced
 
 
 def _needs_trace(target: ConnectivityTarget, result: RequestResult) -> bool:

@@ -41,7 +41,7 @@ class PacketTrace:
         monitor: asyncio.subprocess.Process,
         refusal: asyncio.Task[bytes],
     ) -> None:
-        """`rules`: the process that owns the table. `refusal`: reads what it prints, which it does for errors only."""
+        """`rules`: the process that owns the table. `refusal`: reads the first error that it prints."""
         self._table = table
         self._rules = rules
         self._monitor = monitor
@@ -111,7 +111,10 @@ async def trace_packets() -> AsyncIterator[PacketTrace]:
         rules = await _nft("-i")
         try:
             assert rules.stdout is not None
-            table, refusal = f"{TABLE}_{os.getpid()}_{next(_numbers)}", asyncio.ensure_future(rules.stdout.readline())
+            table, refusal = (
+                f"{TABLE}_{os.getpid()}_{next(_numbers)}",
+                asyncio.ensure_future(_read_refusal(rules.stdout)),
+            )
             trace = PacketTrace(table, rules, monitor, refusal)
             await trace.run(_table_script(table))
             await trace.flush()
@@ -121,6 +124,14 @@ async def trace_packets() -> AsyncIterator[PacketTrace]:
             await asyncio.gather(refusal, return_exceptions=True)
     finally:
         await _end(monitor)
+
+
+async def _read_refusal(output: asyncio.StreamReader) -> bytes:
+    """Return the first error that nft prints; empty once it has ended. Notes, such as on the terminal, are dropped."""
+    while line := await output.readline():
+        if b"rror" in line or b"not permitted" in line:
+            return line
+    return b""
 
 
 def _table_script(table: str) -> str:

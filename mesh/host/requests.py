@@ -242,7 +242,8 @@ class _Attempt:
         """Finish with an error of the socket."""
         if self._lookup is not None:
             self._finish(RequestOutcome.NO_NAME, f"{self._lookup.described}: {_words(error)}")
-        elif self._connected_after is not None:
+        elif self._connected_after is not None or error.errno == errno.ECONNRESET:
+            # Before the connection is accepted, a reset is "connection refused".
             self._finish(RequestOutcome.CLOSED, f"closed at once: {_words(error)}", after=self._connected_after)
         elif (icmp := _icmp_error(self._sock)) is not None:
             origin, sender = icmp
@@ -251,7 +252,7 @@ class _Attempt:
             at_destination = is_udp and origin in _PORT_UNREACHABLE and sender == self._address
             outcome = RequestOutcome.REFUSED if at_destination else RequestOutcome.REJECTED
             self._finish(outcome, f"ICMP type {origin[1]} code {origin[2]} of {sender}")
-        elif error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+        elif error.errno == errno.ECONNREFUSED:
             self._finish(RequestOutcome.REFUSED, _words(error))
         elif error.errno in _NOT_SENT:
             self._finish(RequestOutcome.NOT_SENT, _words(error))

@@ -10,8 +10,14 @@ from typing import Any
 
 import pytest
 
+from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget, PeerAddress, TargetKind
+from mesh.api.connectivity.report import ConnectivityReport, UntestedClient, make_report, make_row
+from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.cli.parser import build_parser
-from tests.system.e2e.programs import VIPMESH, call, eventually, status, vipmesh
+from mesh.model.request import RequestOutcome, RequestResult
+from mesh.model.service import Transport
+from tests.api.metrics.test_families import OBSERVED
+from tests.system.e2e.programs import VIPMESH, call, eventually, free_port, status, vipmesh
 
 SERVICES = 50
 
@@ -152,3 +158,96 @@ def test_a_wait_that_is_no_number_of_seconds_is_wrong_usage(seconds: str, capsys
         build_parser().parse_args(["test", f"--wait={seconds}"])
     assert end.value.code == 2
     assert "is not a whole number of seconds from 0 to 86400" in capsys.readouterr().err
+
+
+class LoopbackConnectivity:
+    """A connectivity test whose one target is a port of loopback, on two workers that share one admin API."""
+
+    def __init__(self, port: int, peer: str | None) -> None:
+        target = ConnectivityTarget(
+            "web.test", "demo/web", TargetKind.VIP, Transport.TCP, "127.0.0.1", port, endpoints=("127.0.0.1",)
+        )
+        self.asked: list[str | None] = []
+        self._plan = ConnectivityPlan(
+            "w1", "userspace", "127.0.0.0/8", None, None, None, 0.0, (target,), (PeerAddress("w2", peer),)
+        )
+
+    async def plan(self, asked: str | None) -> ConnectivityPlan:
+        return self._plan
+
+    async def run(self, asked: str | None) -> ConnectivityReport:
+        self.asked.append(asked)
+        target = self._plan.targets[0]
+        rows = [
+            make_row(client, target, RequestResult(outcome, 0.001), self._plan)
+            for client, outcome in (
+                ("host", RequestOutcome.ANSWERED),
+                ("network desk (container web-1)", RequestOutcome.NO_ANSWER),
+            )
+        ]
+        return make_report("w2", rows, [UntestedClient("network inner", "it is internal")], 0.1)
+
+
+@asynccontextmanager
+async def two_workers(
+    directory: Path, connectivity: LoopbackConnectivity, *, over_tcp: bool = True
+) -> AsyncIterator[tuple[str, ...]]:
+    """An admin API that answers for both workers; the options with which `vipmesh test` finds it."""
+    token = directory / "token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o600)
+    port = free_port()
+    entrance = AdminListenConfig(f"unix://{directory}/admin.sock", f"127.0.0.1:{port}", token)
+    settings = directory / "vipmesh.toml"
+    lines = ["[admin]", f'listen = "unix://{directory}/admin.sock"']
+    if over_tcp:
+        lines += [f'tcp = "127.0.0.1:{port}"', f'token_file = "{token}"']
+    settings.write_text("\n".join(lines) + "\n")
+    api = AdminApi(entrance, lambda: OBSERVED, connectivity=connectivity)
+    await api.start()
+    try:
+        yield ("-c", str(settings))
+    finally:
+        await api.stop()
+
+
+async def run_with(options: Sequence[str], *more: str) -> tuple[int, dict[str, Any]]:
+    code, output = await call(*VIPMESH, "test", "--json", *options, *more)
+    return code, json.loads(output)
+
+
+async def test_another_worker_is_asked_and_its_rows_have_its_name(tmp_path: Path) -> None:
+    async with http_server() as port:
+        connectivity = LoopbackConnectivity(port, "127.0.0.1")
+        async with two_workers(tmp_path, connectivity) as options:
+            code, report = await run_with(options, "web.test")
+    assert connectivity.asked == ["web.test"]
+    assert code == 1
+    assert [(row["client"], row["state"]) for row in report["rows"]] == [
+        ("host", "ok"),
+        ("worker w2", "ok"),
+        ("worker w2, network desk (container web-1)", "failed"),
+    ]
+    assert [client["client"] for client in report["untested"]] == ["worker w2, network inner"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "over_tcp", "reason"),
+    [
+        ("127.0.0.1", False, "not asked: [admin] tcp is not set, so workers do not answer each other"),
+        (None, True, "not asked: its address is not known, since it does not listen for peers"),
+        ("127.0.0.2", True, "not asked: no daemon answers on 127.0.0.2:"),
+    ],
+)
+async def test_a_worker_that_cannot_be_asked_is_listed_and_is_no_failure(
+    tmp_path: Path, peer: str | None, over_tcp: bool, reason: str
+) -> None:
+    async with http_server() as port:
+        connectivity = LoopbackConnectivity(port, peer)
+        async with two_workers(tmp_path, connectivity, over_tcp=over_tcp) as options:
+            code, report = await run_with(options)
+    assert (code, connectivity.asked) == (0, [])
+    (missed,) = report["untested"]
+    assert missed["client"] == "worker w2"
+    assert missed["reason"].startswith(reason)
+    assert missed["remedy"] == "run `vipmesh test` on w2"

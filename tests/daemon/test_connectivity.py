@@ -145,6 +145,7 @@ async def test_a_trace_that_has_seen_the_drop_is_no_guess() -> None:
 async def test_without_any_of_it_the_place_is_not_known() -> None:
     report = await run_connectivity_test(PLAN, [FakeClient("desk", lost)], [], tools(None))
     assert {(row.lost_at, row.state) for row in report.rows} == {(None, RowState.FAILED)}
+    assert report.untraced == "nft is not permitted"
 
 
 async def test_a_short_lived_container_gets_ports_that_are_watched_before_it_runs(

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +80,17 @@ async def test_a_command_that_is_refused_is_an_error_at_once(monkeypatch: pytest
     with pytest.raises(NftError, match="nft refuses"):
         async with asyncio.timeout(5), trace_packets():
             pass
+
+
+async def test_a_note_of_nft_about_the_terminal_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image without a database of terminals."""
+    nft = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    program = tmp_path / "nft"
+    program.write_text(f'#!/bin/sh\necho "Cannot read termcap database;" >&2\nexec {nft} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    async with trace_packets() as trace:
+        await trace.flush()
 
 
 async def test_without_nft_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

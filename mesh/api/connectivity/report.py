@@ -81,6 +81,8 @@ class ConnectivityReport:
     """Clients that sent nothing."""
     seconds: float = 0.0
     """The duration of the test."""
+    untraced: str | None = None
+    """Why packets that were lost were not traced; None if they were, or if none was lost."""
 
     @property
     def works(self) -> bool:
@@ -89,9 +91,13 @@ class ConnectivityReport:
 
 
 def make_report(
-    worker: str, rows: Sequence[ConnectivityRow], untested: Sequence[UntestedClient], seconds: float
+    worker: str,
+    rows: Sequence[ConnectivityRow],
+    untested: Sequence[UntestedClient],
+    seconds: float,
+    untraced: str | None = None,
 ) -> ConnectivityReport:
-    """Return the report of these rows."""
+    """Return the report of these rows. `untraced`: why what was lost was not traced, None if it was."""
     states = [row.state for row in rows]
     return ConnectivityReport(
         worker,
@@ -100,6 +106,7 @@ def make_report(
         tuple(rows),
         tuple(untested),
         round(seconds, 3),
+        untraced,
     )
 
 
@@ -215,6 +222,8 @@ def _lines(report: ConnectivityReport) -> Iterator[str]:
         yield f"{client.client}: not tested: {client.reason}"
         if client.remedy is not None:
             yield f"    fix:  {client.remedy}"
+    if report.untraced is not None:
+        yield f"lost packets were not traced: {report.untraced}"
     others = sum(row.state in (RowState.UNKNOWN, RowState.SKIPPED) for row in report.rows)
     more = f", {others} prove nothing" if others else ""
     yield f"{report.passed} requests came back, {report.failed} did not{more}  ({report.seconds:.1f} s)"

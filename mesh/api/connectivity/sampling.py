@@ -24,7 +24,7 @@ class SampleTurn:
     most: int
     """The most requests; at least 2."""
     failing: frozenset[str] = frozenset()
-    """The services, by owner, whose requests from this network failed last: they are asked in each round."""
+    """The services, by owner, whose requests from this network failed last: half of the requests are for them."""
 
 
 def choose_targets(
@@ -41,12 +41,18 @@ def choose_targets(
         away = [a for a in target.endpoints if not any(ip_address(a) in network for network in networks)]
         if is_vip and away:
             found.setdefault(target.owner, target)
-    again = [found[owner] for owner in sorted(turn.failing & found.keys())][: turn.most // 2]
+    failed = [target for target in found.values() if target.owner in turn.failing]
     others = [target for target in found.values() if target.owner not in turn.failing]
-    if len(others) > turn.most - len(again):
-        start = turn.number * (turn.most - len(again)) % len(others)
-        others = [*others[start:], *others[:start]][: turn.most - len(again)]
-    return (*again, *others)
+    again = _next_ones(failed, turn.number, turn.most // 2)
+    return (*again, *_next_ones(others, turn.number, turn.most - len(again)))
+
+
+def _next_ones(targets: Sequence[ConnectivityTarget], number: int, most: int) -> Sequence[ConnectivityTarget]:
+    """Return up to `most` targets; each round goes on where the last one ended."""
+    if len(targets) <= most:
+        return targets
+    start = number * most % len(targets)
+    return [*targets[start:], *targets[:start]][:most]
 
 
 def read_observations(

@@ -56,7 +56,7 @@ def remove_what_it_left(engine: Engine) -> None:
         engine.namespace_output("nft", "delete", "table", *table.split())
 
 
-async def tests_from_a_container_of_its_own(engine: Engine) -> None:
+async def send_from_own_container(engine: Engine) -> None:
     """`vipmesh test` in the image may not enter namespaces; a drop is found and named all the same."""
     client = "network bridge (container of vipmesh)"
 
@@ -111,7 +111,7 @@ async def test_the_image_serves_containers_of_another_network_by_name_and_vip(en
             return await engine.adocker("inspect", "-f", "{{.State.Health.Status}}", "mesh")
 
         assert await eventually(health, lambda said: said == "healthy", 30) == "healthy"
-        await tests_from_a_container_of_its_own(engine)
+        await send_from_own_container(engine)
         process = await engine.adocker("exec", "mesh", "cat", "/proc/1/status")
         effective = re.search(r"CapEff:\s*([0-9a-f]+)", process)
         assert effective is not None

@@ -21,18 +21,6 @@ def network() -> Iterator[None]:
         yield
 
 
-async def test_facts_of_a_network_that_changes(network: None) -> None:
-    reader = HostFactReader(POOL, interval=600)
-    async with aclosing(reader.changes()) as changes, asyncio.timeout(30):
-        await anext(changes)
-        await anext(changes)
-        assert (await reader.read()).overlaps(POOL, "mesh0") == []
-        run_ip("link add br-1 type bridge", "link set br-1 up", "address add 10.112.3.1/24 dev br-1")
-        await anext(changes)
-        found = [str(overlap) for overlap in (await reader.read()).overlaps(POOL, "mesh0")]
-        assert found == ["address 10.112.3.1/24 dev br-1", "route 10.112.3.0/24 dev br-1"]
-
-
 async def test_a_route_is_a_change_of_the_network(network: None) -> None:
     reader = HostFactReader(POOL, interval=600)
     async with aclosing(reader.changes()) as changes, asyncio.timeout(30):

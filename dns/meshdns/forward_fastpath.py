@@ -5,10 +5,11 @@ After that the response is written again. This needs no parsing, since the parse
 """
 
 import asyncio
+from collections.abc import Callable
 
 from meshdns.authoritative import DnsQuery
 from meshdns.cache import ForwardCache
-from meshdns.message import write_response
+from meshdns.message import UpstreamReply, write_response
 from meshdns.response_block import encode_block
 
 MAX_QUESTIONS = 8192
@@ -20,9 +21,13 @@ MAX_ANSWER_BYTES = 1232
 class FastpathCache(dict[bytes, bytes | None]):
     """UDP responses as blocks with ID 0, by query without its ID. `ready[key]` is None for an unknown query."""
 
-    def __init__(self, cache: ForwardCache) -> None:
+    def __init__(
+        self, cache: ForwardCache, write: Callable[[DnsQuery, UpstreamReply, int], bytes] | None = None
+    ) -> None:
+        """`write` builds a UDP response of a query, a reply and its age in seconds; None: `message.write_response`."""
         super().__init__()
         self._cache = cache
+        self._write = write or _write_udp
         self._meaning: dict[bytes, tuple[DnsQuery, bytes]] = {}
         """The parsed query and its cache key, by query without its ID."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -64,7 +69,7 @@ class FastpathCache(dict[bytes, bytes | None]):
         if known is None:
             del self._meaning[question]
             return None
-        return self._put(question, write_response(query, *known, tcp=False))
+        return self._put(question, self._write(query, *known))
 
     def _put(self, question: bytes, said: bytes) -> bytes:
         """Store a block, and set the timer that clears it when its TTLs count down."""
@@ -79,3 +84,7 @@ class FastpathCache(dict[bytes, bytes | None]):
         """Drop all blocks: every TTL has stepped down by one."""
         self._tick = None
         self.clear()
+
+
+def _write_udp(query: DnsQuery, reply: UpstreamReply, elapsed: int) -> bytes:
+    return write_response(query, reply, elapsed, tcp=False)

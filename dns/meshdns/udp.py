@@ -17,7 +17,7 @@ from meshdns import mmsg
 from meshdns import udp_batch as batch
 from meshdns.authoritative import ForwardQuery
 from meshdns.packet_cache import ZoneResponder
-from meshdns.response_block import encode_block
+from meshdns.response_block import decode_block, encode_block
 
 Peer: TypeAlias = tuple[Any, ...]
 """A socket address as the socket module writes it: host and port first."""
@@ -50,6 +50,15 @@ class UdpResponder(Protocol):
 
     def count(self, answered: int) -> None:
         """Count queries that were answered from `answers`."""
+        ...
+
+    @property
+    def limits_queries(self) -> bool:
+        """Whether `limit` has to be asked about each response."""
+        ...
+
+    def limit(self, packet: bytes, said: bytes, host: str) -> bytes:
+        """Return the response to send to a query: `said`, or a shorter one."""
         ...
 
 
@@ -118,9 +127,11 @@ class BatchUdpServer:
             for slot in compress(_SLOTS, map(not_, found)):
                 thought += 1
                 said = self._think(slot, looked)
-                if said is None:
+                if not said:
                     unanswered.append(slot)
                 found[slot] = encode_block(said or b"")
+        if self._server.limits_queries:
+            found = [self._limit(slot, block) for slot, block in enumerate(found)]
         part.answer(cast(list[bytes], found))
         self._server.count(count - thought)
         # Slots are sent in runs: each run ends before a slot that has no response yet.
@@ -151,6 +162,14 @@ class BatchUdpServer:
         if isinstance(said, ForwardQuery):
             return self._server.forward(said, host, self._sender(slot, packet))
         return said
+
+    def _limit(self, slot: int, block: bytes | None) -> bytes:
+        """Return the block to send, which is a shorter response if the client has had too many."""
+        said = decode_block(block or encode_block(b""))
+        if not said:
+            return encode_block(b"")
+        question = self._batch.question(slot)
+        return encode_block(self._server.limit(question, question[:2] + said[2:], self._batch.host(slot)))
 
     def _sender(self, slot: int, packet: bytes) -> Callable[[bytes], None]:
         """Return a function that sends a response to the query in a slot.
@@ -203,8 +222,8 @@ class PlainUdpServer(asyncio.DatagramProtocol):
         said = self._server.answer_udp(data, addr[0])
         if isinstance(said, ForwardQuery):
             said = self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
-        if said is not None:
-            self._send(said, addr)
+        if said:
+            self._send(self._server.limit(data, said, addr[0]) if self._server.limits_queries else said, addr)
 
     @override
     def error_received(self, exc: Exception) -> None:

@@ -800,6 +800,26 @@ class Code(Enum):
         resolver = "off"`.
         """,
     )
+    UPSTREAM_FORGERY = (
+        "VM606",
+        "Replies that answer no question",
+        """
+        Many packets with the address of an upstream answer no question that was asked. They may be forged to
+        put false addresses into the cache, or the network duplicates packets. The questions of that moment were
+        repeated over TCP, where a forger cannot take part; `vipmesh_dns_forward_unwanted_total` counts the
+        packets.
+        """,
+    )
+    UPSTREAM_REBINDING = (
+        "VM607",
+        "An upstream answers with an address that it must not",
+        """
+        A foreign name has an address of this host, of the VIP pool or, with `[dns] private_answers = "refuse"`,
+        of a private network. A page of that name could reach services that trust their network (DNS rebinding),
+        so the client gets REFUSED. If the name is yours, give its domain servers of its own in `[dns.forward]`,
+        for which private addresses are allowed, or publish a CNAME to a name of the mesh.
+        """,
+    )
     DAEMON_UNREACHABLE = (
         "VM651",
         "No daemon answers",

@@ -15,6 +15,7 @@ from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Name, PortPublication, Route, Service
 from mesh.sources.compose.model import ComposeFile, ComposeService
+from mesh.sources.compose.ports import endpoint_port_problems
 from mesh.sources.compose.source import load_compose_file, project_of
 
 _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
@@ -44,6 +45,7 @@ def _check_services(file: ComposeFile, project: str, domain: Name, pool: Pool | 
         parsed = parse_labels(
             declared.labels, owner=owner, subject=subject, domain=domain, pool=pool, commands=commands
         )
+        yield from endpoint_port_problems(declared)
         for problem in parsed.problems:
             yield replace(problem, where=declared.label_where.get(problem.label or "", declared.where))
         for claim in _claims(declared, parsed.service) if parsed.service is not None else ():

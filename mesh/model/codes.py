@@ -262,6 +262,17 @@ class Code(Enum):
         Names are not resolved, and an address that no instance can have (unspecified, multicast) is refused.
         """,
     )
+    COMPOSE_ENDPOINT_PORT = (
+        "VM156",
+        "An endpoint's port stands for several",
+        """
+        The port of an entry in `x-endpoints` is where every routed and published container port of that endpoint is
+        reached. With two such ports, connections to both lead to the same place, which is rarely intended. Write
+        the address without a port, so that each container port is reached at its own number, or write one service
+        for each port. The same holds for a `probe.url` with the default port of its scheme, if that is not one of
+        these ports: the endpoint's port is probed in its place.
+        """,
+    )
     NAME_TAKEN = (
         "VM201",
         "A name that another service holds",

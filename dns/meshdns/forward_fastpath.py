@@ -14,6 +14,10 @@ from meshdns.response_block import encode_block
 
 MAX_QUESTIONS = 8192
 """How many parsed queries are remembered; when there are more, all are forgotten."""
+MAX_FOREIGN = 8192
+"""How many parsed queries for names that are not own are remembered beside those; when there are more, all are
+forgotten.
+"""
 MAX_ANSWER_BYTES = 1232
 """Maximum bytes of a response."""
 
@@ -30,6 +34,10 @@ class FastpathCache(dict[bytes, bytes | None]):
         self._write = write or _write_udp
         self._meaning: dict[bytes, tuple[DnsQuery, bytes]] = {}
         """The parsed query and its cache key, by query without its ID."""
+        self.foreign: dict[bytes, tuple[DnsQuery, bytes]] = {}
+        """The same for queries that were forwarded: their names are not own until `forget` is called. Their IDs are
+        those of earlier packets.
+        """
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop, once there is an entry."""
         self._tick: asyncio.TimerHandle | None = None
@@ -49,10 +57,21 @@ class FastpathCache(dict[bytes, bytes | None]):
         self._meaning[packet[2:]] = query._replace(id=0), key
         self._put(packet[2:], b"\0\0" + said[2:])
 
+    def learn(self, packet: bytes, query: DnsQuery, key: bytes) -> None:
+        """Remember that a query has to be forwarded, so that it need not be parsed again.
+
+        Queries with EDNS options are left out, as in `keep`.
+        """
+        if len(packet) - 12 - len(query.question) in (0, 11):
+            if len(self.foreign) >= MAX_FOREIGN:
+                self.foreign.clear()
+            self.foreign[packet[2:]] = query, key
+
     def forget(self) -> None:
         """Drop every entry, so that each query is checked again for whether its name is own."""
         self.clear()
         self._meaning.clear()
+        self.foreign.clear()
 
     def close(self) -> None:
         """Stop the timer."""

@@ -203,13 +203,41 @@ class Forwarder:
         key = cache_key(query)
         known = self._cache.fresh(key, now)
         if known is not None:
-            self.counters.cached += 1
-            said = self._write(query, *known, tcp=tcp)
-            if not tcp:
-                self.ready.keep(packet, query, key, said)
-            return said
+            return self._answer_cached(packet, query, key, known, tcp=tcp)
         if self._loops.recognise(query.name):
             return write_response(query, UpstreamReply(Rcode.REFUSED), 0, tcp=tcp, error=PROHIBITED)
+        if not tcp:
+            self.ready.learn(packet, query, key)
+        return self._ask_upstreams(query, key, host, send, now, tcp=tcp)
+
+    def _answer_cached(
+        self, packet: bytes, query: DnsQuery, key: bytes, known: tuple[UpstreamReply, int], *, tcp: bool
+    ) -> bytes:
+        """Answer from the cache, and make the response ready for the next query."""
+        self.counters.cached += 1
+        said = self._write(query, *known, tcp=tcp)
+        if not tcp:
+            self.ready.keep(packet, query, key, said)
+        return said
+
+    def ask_again(self, packet: bytes, host: str, send: SendResponse) -> bytes | None:
+        """Answer a query over UDP that is in `ready.foreign`; the result is that of `ask`.
+
+        The ID of the response is that of an earlier query.
+        """
+        query, key = self.ready.foreign[packet[2:]]
+        now = asyncio.get_running_loop().time()
+        known = self._cache.fresh(key, now)
+        if known is not None:
+            return self._answer_cached(packet, query, key, known, tcp=False)
+        if self._loops.recognise(query.name):
+            return write_response(query, UpstreamReply(Rcode.REFUSED), 0, tcp=False, error=PROHIBITED)
+        return self._ask_upstreams(query, key, host, send, now, tcp=False)
+
+    def _ask_upstreams(
+        self, query: DnsQuery, key: bytes, host: str, send: SendResponse, now: float, *, tcp: bool
+    ) -> bytes | None:
+        """Answer a query for which the cache has no response."""
         under_way = self._under_way.get(key)
         # Do not wait where waiting is known to be in vain: the upstreams failed a moment ago, or take too long now.
         in_vain = self._cache.failing(key, now) if under_way is None else under_way.overdue

@@ -39,6 +39,7 @@ _NOERROR, _NXDOMAIN = int(Rcode.NOERROR), int(Rcode.NXDOMAIN)
 _HEADER = struct.Struct("!HBBHHHH")
 _SECTIONS = struct.Struct("!HHH")
 _RECORD = struct.Struct("!HHIH")
+_POINTER_RECORD = struct.Struct("!HHHIH")
 _LONG = struct.Struct("!I")
 
 
@@ -113,9 +114,46 @@ def parse_matching_reply(packet: bytes, question: bytes, refuse: AnswerFilter | 
     if packet[2] & _TC:
         return UpstreamReply(rcode, truncated=True)
     try:
-        return _records(packet, 12 + len(question), rcode, question, refuse)
+        return _one_address(packet, 12 + len(question), question, refuse) or _records(
+            packet, 12 + len(question), rcode, question, refuse
+        )
     except (IndexError, struct.error):
         return None
+
+
+def _one_address(packet: bytes, start: int, question: bytes, refuse: AnswerFilter | None) -> UpstreamReply | None:
+    """Parse the response that is the most frequent: one IPv4 address, at most an OPT record behind it, and no error.
+
+    A shortcut for `_records` with the same result; None if the response is another one. Raises struct.error if it is
+    too short.
+    """
+    if packet[3] & 0xF or packet[6:10] != b"\0\1\0\0":
+        return None
+    owner, kind, class_, ttl, length = _POINTER_RECORD.unpack_from(packet, start)
+    end = start + 16
+    if (
+        owner != 0xC00C
+        or kind != _A
+        or length != 4
+        or ttl > MAX_TTL
+        or question[-4:] != b"\0\1\0\1"
+        or class_ != 1
+        or (packet[10:12] != b"\0\0" if len(packet) == end else not _is_plain_opt(packet, end))
+        or (refuse is not None and refuse.first_bytes[packet[end - 4]])
+    ):
+        return None
+    return UpstreamReply(_NOERROR, (1, 0, 0), packet[start:end], (6,), ttl)
+
+
+def _is_plain_opt(packet: bytes, start: int) -> bool:
+    """Return whether all that follows is one OPT record without options and without an extended response code."""
+    return (
+        packet[10:12] == b"\0\1"
+        and len(packet) == start + 11
+        and packet[start : start + 3] == b"\0\0\x29"
+        and packet[start + 5] == 0
+        and packet[start + 9 : start + 11] == b"\0\0"
+    )
 
 
 def is_in_other_case(packet: bytes, question: bytes) -> bool:

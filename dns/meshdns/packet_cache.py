@@ -16,8 +16,9 @@ A full store drops its oldest entry. Responses from upstreams are never kept her
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle
+from types import MappingProxyType
 from typing import Protocol
 
 from meshdns.authoritative import ForwardQuery, Rcode, answer_query, depends_on_client
@@ -40,6 +41,11 @@ _AA, _TC, _RCODE = 0x04, 0x02, 0xF
 class ForwardedAnswers(Protocol):
     """Ready responses for names that are not own: `forward_fastpath.FastpathCache`."""
 
+    @property
+    def foreign(self) -> Mapping[bytes, object]:
+        """Has the keys of queries that are known to be for such names."""
+        ...
+
     def get(self, key: bytes, /) -> bytes | None:
         """Return a block if there is one without any work, else None."""
         ...
@@ -51,6 +57,11 @@ class ForwardedAnswers(Protocol):
 
 class _NoForwardedAnswers(dict[bytes, None]):
     """Stands in for `ForwardedAnswers` in a server without a forwarder: it holds no responses."""
+
+    @property
+    def foreign(self) -> Mapping[bytes, object]:
+        """None is known."""
+        return MappingProxyType({})
 
     def __missing__(self, key: bytes) -> None:
         return None
@@ -66,6 +77,8 @@ class PacketCache(OrderedDict[bytes, bytes]):
     def __init__(self, zone: Zone, others: ForwardedAnswers | None = None) -> None:
         super().__init__()
         self._others: ForwardedAnswers = _NoForwardedAnswers() if others is None else others
+        self.foreign = self._others.foreign
+        """Has the keys of queries that are known to be for names that are not own."""
         self.turning: OrderedDict[bytes, cycle[bytes]] = OrderedDict()
         """Responses with several records: each look-up takes the next rotation."""
         self.odd: OrderedDict[bytes, bytes] = OrderedDict()
@@ -75,7 +88,10 @@ class PacketCache(OrderedDict[bytes, bytes]):
 
     def __missing__(self, key: bytes) -> bytes | None:
         # Cheapest first: a forwarded response that is ready, then the zone, then one that has to be written again.
-        return self._others.get(key) or self.beside(key) or self._others[key]
+        others = self._others
+        if key in self.foreign:
+            return others[key]
+        return others.get(key) or self.beside(key) or others[key]
 
     def beside(self, key: bytes) -> bytes | None:
         """Return a response from the zone that is not stored in this dictionary itself, or None."""

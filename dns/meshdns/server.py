@@ -165,7 +165,18 @@ class NameServer:
 
     def forward(self, question: ForwardQuery, host: str, send: Callable[[bytes], None]) -> bytes | None:
         """Return the response to a forwarded query if it is available now; else None, and `send` gets it later."""
-        said = self._forwarder.ask(question.packet, question.query, host, send)
+        return self._within_rate(self._forwarder.ask(question.packet, question.query, host, send), host)
+
+    def forward_again(self, packet: bytes, host: str, send: Callable[[bytes], None]) -> bytes | None:
+        """Forward a query over UDP that is known to be for a name that is not own.
+
+        The result is that of `forward`, with any ID. Raises KeyError if the query is not in `foreign` of the cache.
+        """
+        self.counters.forwarded += 1
+        return self._within_rate(self._forwarder.ask_again(packet, host, send), host)
+
+    def _within_rate(self, said: bytes | None, host: str) -> bytes | None:
+        """Return a response of the forwarder; empty if it is REFUSED and the client got enough of these."""
         if said is not None and said[3] & 0xF == Rcode.REFUSED and not self._may_refuse(host):
             return b""
         return said

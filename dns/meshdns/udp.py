@@ -6,7 +6,7 @@ answered from a dictionary without any parsing. Elsewhere asyncio's datagram pro
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import compress
 from operator import not_
 from typing import Any, Protocol, TypeAlias, cast
@@ -48,6 +48,10 @@ class UdpResponder(Protocol):
         """Return the response if it is available now; else None, and `send` gets it later."""
         ...
 
+    def forward_again(self, packet: bytes, host: str, send: Callable[[bytes], None]) -> bytes | None:
+        """Do as `forward` for a packet that is in `answers.ready.foreign`; the ID of the response is any."""
+        ...
+
     def count(self, answered: int) -> None:
         """Count queries that were answered from `answers`."""
         ...
@@ -75,6 +79,7 @@ class BatchUdpServer:
         self._late: list[tuple[bytes, bytes, bytes]] = []
         """Query, return path and response of each such response that has not been sent yet."""
         self._ready: Callable[[bytes], bytes | None] = server.answers.ready.__getitem__
+        self._foreign: Mapping[bytes, object] = server.answers.ready.foreign
         self._known: set[int] | set[tuple[int, int]] = set()
         """Addresses of clients that are known to be allowed, in the form of `UdpBatch.hosts`."""
         self._next: asyncio.Handle | None = None
@@ -158,6 +163,8 @@ class BatchUdpServer:
     def _think(self, slot: int, looked: bool) -> bytes | None:
         """Answer a query that is not in the packet cache; None if there is no response now."""
         packet, host = self._batch.question(slot), self._batch.host(slot)
+        if looked and packet[2:] in self._foreign:
+            return self._server.forward_again(packet, host, self._sender(slot, packet))
         said = self._server.answer_udp(packet, host, looked=looked)
         if isinstance(said, ForwardQuery):
             return self._server.forward(said, host, self._sender(slot, packet))

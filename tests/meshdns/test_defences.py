@@ -1,6 +1,7 @@
 """What upstreams of the field send, and what forgers try, each with where it comes from. dnslib writes the packets."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ import pytest
 from dnslib import AAAA, CNAME, HTTPS, QTYPE, RCODE, RR, A, DNSRecord
 from typing_extensions import override
 
+from meshdns.authoritative import parse_query
+from meshdns.forward_fastpath import MAX_FOREIGN
 from meshdns.forwarder import Forwarder, ForwardLimits
 from meshdns.server import NameServer, ServerRates
 from meshdns.service_records import DnsEndpoint, DnsService
@@ -473,3 +476,46 @@ class TestDescriptions:
         assert b"w1" not in said
         assert [rr.rdata.data for rr in DNSRecord.parse(said).rr] == [[b""]]
         assert struct.unpack("!H", said[6:8]) == (1,)
+
+
+class TestKnownQuestions:
+    """Over UDP in batches: a question that was forwarded once is not parsed again."""
+
+    async def test_repeated_questions_are_answered_as_new_ones_are(self) -> None:
+        async with upstream(address("192.0.2.1", 0)) as server:
+            names = NameServer([("127.0.0.1", 0)], ZONE, Forwarder([server.address], limits=LIMITS))
+            await names.start()
+            loop = asyncio.get_running_loop()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.setblocking(False)
+                client.connect(names.addresses[0])
+
+                async def ask(packet: bytes) -> DNSRecord:
+                    client.send(packet)
+                    async with asyncio.timeout(10):
+                        said = await loop.sock_recv(client, 4096)
+                    assert said[:2] == packet[:2], "the client's own ID"
+                    return DNSRecord.parse(said)
+
+                for ident in (b"\1\1", b"\2\2", b"\3\3"):
+                    said = await ask(ident + question("www.test")[2:])
+                    assert [str(rr.rdata) for rr in said.rr] == ["192.0.2.1"]
+                assert (len(server.asked), names.counters.forwarded) == (3, 3)
+                server.reply = address("192.0.2.2", 60)
+                for ident in (b"\4\4", b"\5\5", b"\6\6"):
+                    said = await ask(ident + question("www.test")[2:])
+                    assert [str(rr.rdata) for rr in said.rr] == ["192.0.2.2"]
+                assert len(server.asked) == 4, "now it is in the cache"
+                names.replace(Zone.build({"www.test": ["10.112.0.9"]}))
+                said = await ask(b"\7\7" + question("www.test")[2:])
+                assert [str(rr.rdata) for rr in said.rr] == ["10.112.0.9"], "and now the name is own"
+            await names.stop()
+
+    async def test_many_questions_do_not_grow_memory_without_end(self) -> None:
+        async with upstream(good) as server, forwarding(server) as forwarder:
+            query = parse_query(question("a.test"))
+            assert query is not None
+            for number in range(MAX_FOREIGN + 10):
+                packet = struct.pack("!H", number) + struct.pack("!H", number) + question("a.test")[4:]
+                forwarder.ready.learn(packet, query, b"")
+            assert len(forwarder.ready.foreign) == 10

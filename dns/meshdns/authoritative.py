@@ -8,6 +8,7 @@ for ANY.
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ _OPCODE = 0x78
 _RA, _CD = 0x80, 0x10
 _DO = 0x8000
 _IN, _ANY_CLASS = 1, 255
+_DESCRIPTIONS = (int(RecordType.TXT), int(RecordType.ANY))
 _TRANSFERS = (int(RecordType.AXFR), int(RecordType.IXFR))
 
 
@@ -85,12 +87,15 @@ class DnsQuery(NamedTuple):
     """The OPT record, or None if the query has none."""
 
 
-def answer_query(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0) -> bytes | ForwardQuery | None:
+def answer_query(
+    packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0, local: bool = True
+) -> bytes | ForwardQuery | None:
     """Answer one packet.
 
     Returns None if the packet deserves no response: it is itself a response, or shorter than a header. Returns
     `ForwardQuery` if the name is not own. Several records are rotated so that record number `turn` (modulo their count)
-    comes first: clients that use only the first record are thus spread over all of them.
+    comes first: clients that use only the first record are thus spread over all of them. `local` says that the client
+    is on this host.
     """
     if len(packet) < 12 or packet[2] & _QR:
         return None
@@ -108,7 +113,22 @@ def answer_query(packet: bytes, zone: Zone, *, tcp: bool = False, turn: int = 0)
     if found is None:
         return ForwardQuery(packet, query)
     rcode = Rcode.NOERROR if found.exists else Rcode.NXDOMAIN
+    if not local:
+        found = replace(found, records=tuple(map(_for_other_hosts, found.records)))
     return _respond(query, rcode, _limit(query, tcp), found, ttl=zone.ttl, turn=turn)
+
+
+def depends_on_client(packet: bytes, zone: Zone) -> bool:
+    """Return whether clients on other hosts get another response from this zone than those on this host."""
+    query = parse_query(packet)
+    if query is None or query.type not in _DESCRIPTIONS:
+        return False
+    found = zone.lookup(query.name, query.type)
+    return found is not None and any(record.public_data is not None for record in found.records)
+
+
+def _for_other_hosts(record: ResourceRecord) -> ResourceRecord:
+    return record if record.public_data is None else ResourceRecord(record.type, record.public_data)
 
 
 def failure_response(packet: bytes, rcode: Rcode) -> bytes:

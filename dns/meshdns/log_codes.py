@@ -18,6 +18,8 @@ class LogCode(Enum):
     UPSTREAM_UNREACHABLE = "VM602"
     UPSTREAM_LOOP = "VM603"
     RESOLV_CONF = "VM604"
+    UPSTREAM_FORGERY = "VM606"
+    UPSTREAM_REBINDING = "VM607"
 
     @override
     def __str__(self) -> str:

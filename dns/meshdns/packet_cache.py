@@ -16,11 +16,12 @@ A full store drops its oldest entry. Responses from upstreams are never kept her
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle
+from types import MappingProxyType
 from typing import Protocol
 
-from meshdns.authoritative import ForwardQuery, Rcode, answer_query
+from meshdns.authoritative import ForwardQuery, Rcode, answer_query, depends_on_client
 from meshdns.nxdomain import NxdomainCache, insert_bounded
 from meshdns.response_block import decode_block, encode_block
 from meshdns.zone import Zone
@@ -40,6 +41,11 @@ _AA, _TC, _RCODE = 0x04, 0x02, 0xF
 class ForwardedAnswers(Protocol):
     """Ready responses for names that are not own: `forward_fastpath.FastpathCache`."""
 
+    @property
+    def foreign(self) -> Mapping[bytes, object]:
+        """Has the keys of queries that are known to be for such names."""
+        ...
+
     def get(self, key: bytes, /) -> bytes | None:
         """Return a block if there is one without any work, else None."""
         ...
@@ -51,6 +57,11 @@ class ForwardedAnswers(Protocol):
 
 class _NoForwardedAnswers(dict[bytes, None]):
     """Stands in for `ForwardedAnswers` in a server without a forwarder: it holds no responses."""
+
+    @property
+    def foreign(self) -> Mapping[bytes, object]:
+        """None is known."""
+        return MappingProxyType({})
 
     def __missing__(self, key: bytes) -> None:
         return None
@@ -66,6 +77,8 @@ class PacketCache(OrderedDict[bytes, bytes]):
     def __init__(self, zone: Zone, others: ForwardedAnswers | None = None) -> None:
         super().__init__()
         self._others: ForwardedAnswers = _NoForwardedAnswers() if others is None else others
+        self.foreign = self._others.foreign
+        """Has the keys of queries that are known to be for names that are not own."""
         self.turning: OrderedDict[bytes, cycle[bytes]] = OrderedDict()
         """Responses with several records: each look-up takes the next rotation."""
         self.odd: OrderedDict[bytes, bytes] = OrderedDict()
@@ -75,7 +88,10 @@ class PacketCache(OrderedDict[bytes, bytes]):
 
     def __missing__(self, key: bytes) -> bytes | None:
         # Cheapest first: a forwarded response that is ready, then the zone, then one that has to be written again.
-        return self._others.get(key) or self.beside(key) or self._others[key]
+        others = self._others
+        if key in self.foreign:
+            return others[key]
+        return others.get(key) or self.beside(key) or others[key]
 
     def beside(self, key: bytes) -> bytes | None:
         """Return a response from the zone that is not stored in this dictionary itself, or None."""
@@ -96,11 +112,14 @@ class ZoneResponder:
         tcp: bool = False,
         room: int = MAX_QUESTIONS,
         odd: int = MAX_ODD_QUESTIONS,
+        is_here: Callable[[str], bool] | None = None,
     ) -> None:
+        """`is_here` says whether a client's address belongs to this host; None: all do."""
         self._zone = zone
         self._tcp = tcp
         self._room = room
         self._odd_room = odd
+        self._is_here = is_here or _is_anywhere
         self._turn = 0
         self.ready = PacketCache(zone, others)
         """The packet cache itself."""
@@ -125,14 +144,14 @@ class ZoneResponder:
                 self.ready.pop(key, None)
                 self.ready.turning.pop(key, None)
 
-    def ask(self, packet: bytes) -> bytes | ForwardQuery | None:
+    def ask(self, packet: bytes, host: str = "") -> bytes | ForwardQuery | None:
         """Answer a packet from the cache, or compute the response; returns what `authoritative.answer_query`
-        returns."""
+        returns. `host` is the client's address."""
         key = packet[2:]
         known = self.ready.get(key) or self.ready.beside(key)
-        return self.think(packet) if known is None else packet[:2] + decode_block(known)[2:]
+        return self.think(packet, host) if known is None else packet[:2] + decode_block(known)[2:]
 
-    def think(self, packet: bytes) -> bytes | ForwardQuery | None:
+    def think(self, packet: bytes, host: str = "") -> bytes | ForwardQuery | None:
         """Compute the response to a packet that is not in the cache, and keep it if possible.
 
         Returns what `authoritative.answer_query` returns.
@@ -141,6 +160,11 @@ class ZoneResponder:
         said = answer_query(packet, self._zone, tcp=self._tcp, turn=self._turn)
         if not isinstance(said, bytes):
             return said
+        if depends_on_client(packet, self._zone):
+            # Never kept, since the next client may be another one.
+            if self._is_here(host):
+                return said
+            return answer_query(packet, self._zone, tcp=self._tcp, turn=self._turn, local=False)
         # Only authoritative responses are kept; errors such as FORMERR do not have the AA flag.
         if said[2] & _AA and not said[2] & _TC and said[3] & _RCODE == Rcode.NXDOMAIN:
             self.ready.missing.learn(packet[2:], said)
@@ -187,6 +211,10 @@ class ZoneResponder:
         keys.discard(key)
         if not keys:
             del self._keys[name]
+
+
+def _is_anywhere(_: str) -> bool:
+    return True
 
 
 def _canonical(packet: bytes) -> bytes | None:

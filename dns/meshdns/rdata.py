@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
+LOCAL_KEYS = ("worker=",)
+"""How the strings of a TXT record begin that only clients on this host get: what they tell of the network is of use to
+an intruder alone.
+"""
 MAX_CACHED_ADDRESSES = 16384
 """How many parsed addresses `address_record` caches; equal addresses then share one `ResourceRecord`."""
 
@@ -19,12 +23,15 @@ class RecordType(IntEnum):
 
     A = 1
     NS = 2
+    CNAME = 5
     SOA = 6
     PTR = 12
     TXT = 16
     AAAA = 28
     SRV = 33
     OPT = 41
+    SVCB = 64
+    HTTPS = 65
     IXFR = 251
     AXFR = 252
     ANY = 255
@@ -38,6 +45,8 @@ class ResourceRecord:
     """The record type as a number; see `RecordType`."""
     data: bytes
     """RDATA in wire form."""
+    public_data: bytes | None = None
+    """The RDATA for clients on other hosts; None: the same for all."""
 
 
 def encode_name(name: str) -> bytes:
@@ -54,6 +63,17 @@ def encode_name(name: str) -> bytes:
     if not all(0 < len(label) < 64 for label in labels) or len(encoded) > 255:
         raise ValueError(f"{name!r} is not a DNS name: labels have 1 to 63 octets, all of it at most 253")
     return encoded
+
+
+def decode_name(name: bytes) -> str:
+    """Return an uncompressed wire name as text for messages. Bytes that do not print become `\\DDD` (RFC 4343)."""
+    labels: list[str] = []
+    at = 0
+    while length := name[at]:
+        label = name[at + 1 : at + 1 + length]
+        labels.append("".join(chr(byte) if 33 <= byte < 127 else f"\\{byte:03d}" for byte in label))
+        at += length + 1
+    return ".".join(labels) or "."
 
 
 def name_suffixes(name: bytes) -> Iterator[bytes]:
@@ -82,12 +102,20 @@ def srv_record(priority: int, weight: int, port: int, target: bytes) -> Resource
 
 
 def text_record(words: Sequence[str]) -> ResourceRecord:
-    """Return a TXT record with one string per word.
+    """Return a TXT record with one string per word, of which clients on other hosts do not get those of `LOCAL_KEYS`.
 
     Each word is cut to the 255 bytes that a string can hold (RFC 1035, section 3.3.14).
     """
+    public = [word for word in words if not word.startswith(LOCAL_KEYS)]
+    # A TXT record has at least one string, which may be empty.
+    return ResourceRecord(
+        RecordType.TXT, _strings(words), _strings(public or [""]) if len(public) < len(words) else None
+    )
+
+
+def _strings(words: Sequence[str]) -> bytes:
     strings = [word.encode()[:255] for word in words]
-    return ResourceRecord(RecordType.TXT, b"".join(bytes((len(string),)) + string for string in strings))
+    return b"".join(bytes((len(string),)) + string for string in strings)
 
 
 def name_server_name(apex: bytes) -> bytes:

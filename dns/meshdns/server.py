@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from meshdns.acl import LOCAL_NETWORKS, Network, network_matcher
-from meshdns.authoritative import ForwardQuery, Rcode, failure_response
+from meshdns.authoritative import ForwardQuery, Rcode, failure_response, truncate_answer
 from meshdns.bind import NameServerError, bind_sockets
 from meshdns.forwarder import ForwardCounters, Forwarder
+from meshdns.local_address import is_local_address
 from meshdns.packet_cache import ZoneResponder
+from meshdns.rate_limit import ClientRate
 from meshdns.tcp import DnsTcpServer
 from meshdns.udp import BatchUdpServer, PlainUdpServer, serve_udp
 from meshdns.zone import Zone
@@ -27,7 +29,19 @@ class QueryCounters:
     refused: int = 0
     """Refused because the client is outside the served networks."""
     dropped: int = 0
-    """Dropped because the packet is not a query."""
+    """Dropped because the packet is not a query, or because its client got `ServerRates.refusals` already."""
+    limited: int = 0
+    """Answered with TC instead of an answer, because the client sent more than `ServerRates.queries`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRates:
+    """How much one client gets over UDP, where its address may be forged, per second; 0 for no limit."""
+
+    queries: int = 0
+    """Answers; a client that sends more queries is sent to TCP."""
+    refusals: int = 0
+    """REFUSED responses; further ones are not sent."""
 
 
 class NameServer:
@@ -44,13 +58,19 @@ class NameServer:
         forwarder: Forwarder | None = None,
         *,
         allowed: Sequence[Network] = LOCAL_NETWORKS,
+        rates: ServerRates | None = None,
     ) -> None:
         self._listen = tuple(listen)
         self._forwarder = forwarder or Forwarder()
-        self.answers = ZoneResponder(zone, self._forwarder.ready)
+        self.answers = ZoneResponder(zone, self._forwarder.ready, is_here=is_local_address)
         """The packet cache for UDP."""
-        self._answers_tcp = ZoneResponder(zone, tcp=True)
+        self._answers_tcp = ZoneResponder(zone, tcp=True, is_here=is_local_address)
+        rates = rates or ServerRates()
+        self._queries, self._refusals = ClientRate(rates.queries), ClientRate(rates.refusals)
+        self.limits_queries = rates.queries > 0
+        """Whether `limit` has to be asked about each response over UDP."""
         self._allows = network_matcher(allowed)
+        self._forwarder.use_zone(zone)
         self._udp: list[BatchUdpServer | PlainUdpServer] = []
         self._tcp: list[tuple[asyncio.Server, DnsTcpServer]] = []
         self.counters = QueryCounters()
@@ -88,8 +108,8 @@ class NameServer:
         """
         self.answers.replace(zone, touched)
         self._answers_tcp.replace(zone, touched)
-        # A name with a ready response from an upstream may have become own.
-        self._forwarder.ready.forget()
+        # A name with a ready response from an upstream may have become own, or a name that it leads to.
+        self._forwarder.use_zone(zone)
 
     async def _serve(self, host: str, port: int) -> tuple[str, int]:
         """Bind one address over UDP and TCP; returns it with the real port."""
@@ -113,9 +133,27 @@ class NameServer:
         `looked` says that the packet cache has no response and that the host is served, so that both checks are
         skipped.
         """
-        if looked:
-            return self._counted(self.answers.think(packet))
-        return self._answer(packet, host, self.answers)
+        said = self._counted(self.answers.think(packet, host)) if looked else self._answer(packet, host, self.answers)
+        if said.__class__ is bytes and said[3] & 0xF == Rcode.REFUSED and not self._may_refuse(host):
+            return None
+        return said
+
+    def limit(self, packet: bytes, said: bytes, host: str) -> bytes:
+        """Return the response to send over UDP to a query: this one, or a short one that sends the client to TCP.
+
+        A client that is not where it says gets nothing of use from the latter, and its victim no more than was sent.
+        """
+        if self._queries.allows(host, asyncio.get_running_loop().time()):
+            return said
+        self.counters.limited += 1
+        return truncate_answer(packet, said)
+
+    def _may_refuse(self, host: str) -> bool:
+        """Return whether a client gets another REFUSED response in this second."""
+        if self._refusals.allows(host, asyncio.get_running_loop().time()):
+            return True
+        self.counters.dropped += 1
+        return False
 
     def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
         """Answer a packet from a host; the result is that of `authoritative.answer_query`."""
@@ -127,7 +165,21 @@ class NameServer:
 
     def forward(self, question: ForwardQuery, host: str, send: Callable[[bytes], None]) -> bytes | None:
         """Return the response to a forwarded query if it is available now; else None, and `send` gets it later."""
-        return self._forwarder.ask(question.packet, question.query, host, send)
+        return self._within_rate(self._forwarder.ask(question.packet, question.query, host, send), host)
+
+    def forward_again(self, packet: bytes, host: str, send: Callable[[bytes], None]) -> bytes | None:
+        """Forward a query over UDP that is known to be for a name that is not own.
+
+        The result is that of `forward`, with any ID. Raises KeyError if the query is not in `foreign` of the cache.
+        """
+        self.counters.forwarded += 1
+        return self._within_rate(self._forwarder.ask_again(packet, host, send), host)
+
+    def _within_rate(self, said: bytes | None, host: str) -> bytes | None:
+        """Return a response of the forwarder; empty if it is REFUSED and the client got enough of these."""
+        if said is not None and said[3] & 0xF == Rcode.REFUSED and not self._may_refuse(host):
+            return b""
+        return said
 
     def forward_tcp(self, question: ForwardQuery, host: str) -> "asyncio.Future[bytes]":
         """Return a future of the response to a forwarded query."""
@@ -136,7 +188,7 @@ class NameServer:
     def _answer(self, packet: bytes, host: str, answers: ZoneResponder) -> bytes | ForwardQuery | None:
         if not self._allows(host):
             return self._refuse(packet)
-        return self._counted(answers.ask(packet))
+        return self._counted(answers.ask(packet, host))
 
     def _counted(self, said: bytes | ForwardQuery | None) -> bytes | ForwardQuery | None:
         if said is None:

@@ -6,7 +6,7 @@ answered from a dictionary without any parsing. Elsewhere asyncio's datagram pro
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import compress
 from operator import not_
 from typing import Any, Protocol, TypeAlias, cast
@@ -17,7 +17,7 @@ from meshdns import mmsg
 from meshdns import udp_batch as batch
 from meshdns.authoritative import ForwardQuery
 from meshdns.packet_cache import ZoneResponder
-from meshdns.response_block import encode_block
+from meshdns.response_block import decode_block, encode_block
 
 Peer: TypeAlias = tuple[Any, ...]
 """A socket address as the socket module writes it: host and port first."""
@@ -48,8 +48,21 @@ class UdpResponder(Protocol):
         """Return the response if it is available now; else None, and `send` gets it later."""
         ...
 
+    def forward_again(self, packet: bytes, host: str, send: Callable[[bytes], None]) -> bytes | None:
+        """Do as `forward` for a packet that is in `answers.ready.foreign`; the ID of the response is any."""
+        ...
+
     def count(self, answered: int) -> None:
         """Count queries that were answered from `answers`."""
+        ...
+
+    @property
+    def limits_queries(self) -> bool:
+        """Whether `limit` has to be asked about each response."""
+        ...
+
+    def limit(self, packet: bytes, said: bytes, host: str) -> bytes:
+        """Return the response to send to a query: `said`, or a shorter one."""
         ...
 
 
@@ -66,6 +79,7 @@ class BatchUdpServer:
         self._late: list[tuple[bytes, bytes, bytes]] = []
         """Query, return path and response of each such response that has not been sent yet."""
         self._ready: Callable[[bytes], bytes | None] = server.answers.ready.__getitem__
+        self._foreign: Mapping[bytes, object] = server.answers.ready.foreign
         self._known: set[int] | set[tuple[int, int]] = set()
         """Addresses of clients that are known to be allowed, in the form of `UdpBatch.hosts`."""
         self._next: asyncio.Handle | None = None
@@ -118,9 +132,11 @@ class BatchUdpServer:
             for slot in compress(_SLOTS, map(not_, found)):
                 thought += 1
                 said = self._think(slot, looked)
-                if said is None:
+                if not said:
                     unanswered.append(slot)
                 found[slot] = encode_block(said or b"")
+        if self._server.limits_queries:
+            found = [self._limit(slot, block) for slot, block in enumerate(found)]
         part.answer(cast(list[bytes], found))
         self._server.count(count - thought)
         # Slots are sent in runs: each run ends before a slot that has no response yet.
@@ -147,10 +163,20 @@ class BatchUdpServer:
     def _think(self, slot: int, looked: bool) -> bytes | None:
         """Answer a query that is not in the packet cache; None if there is no response now."""
         packet, host = self._batch.question(slot), self._batch.host(slot)
+        if looked and packet[2:] in self._foreign:
+            return self._server.forward_again(packet, host, self._sender(slot, packet))
         said = self._server.answer_udp(packet, host, looked=looked)
         if isinstance(said, ForwardQuery):
             return self._server.forward(said, host, self._sender(slot, packet))
         return said
+
+    def _limit(self, slot: int, block: bytes | None) -> bytes:
+        """Return the block to send, which is a shorter response if the client has had too many."""
+        said = decode_block(block or encode_block(b""))
+        if not said:
+            return encode_block(b"")
+        question = self._batch.question(slot)
+        return encode_block(self._server.limit(question, question[:2] + said[2:], self._batch.host(slot)))
 
     def _sender(self, slot: int, packet: bytes) -> Callable[[bytes], None]:
         """Return a function that sends a response to the query in a slot.
@@ -203,8 +229,8 @@ class PlainUdpServer(asyncio.DatagramProtocol):
         said = self._server.answer_udp(data, addr[0])
         if isinstance(said, ForwardQuery):
             said = self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
-        if said is not None:
-            self._send(said, addr)
+        if said:
+            self._send(self._server.limit(data, said, addr[0]) if self._server.limits_queries else said, addr)
 
     @override
     def error_received(self, exc: Exception) -> None:

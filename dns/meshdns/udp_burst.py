@@ -17,8 +17,12 @@ from meshdns.mmsg import IoVector, MmsgHeader, load_calls
 
 SLOTS = 32
 """Datagrams per call."""
-MAX_DATAGRAM_BYTES = 4096
-"""Maximum bytes of a received datagram; a longer one is cut off."""
+MAX_DATAGRAM_BYTES = 65535
+"""Maximum bytes of a received datagram: none is longer (RFC 768)."""
+_STRIDE = MAX_DATAGRAM_BYTES + 65
+"""Bytes from one slot to the next: an odd number of cache lines, so that slots do not compete for the same cache sets.
+The kernel provides memory only for the pages that a datagram has filled.
+"""
 _SENT = 64 << 10
 """Maximum bytes of all datagrams sent by one call."""
 _SIZE = ctypes.sizeof(MmsgHeader)
@@ -60,7 +64,7 @@ class UdpBurst:
     def __init__(self) -> None:
         self._receive, self._send = load_calls()
         self._flags = ctypes.c_int(socket.MSG_DONTWAIT)
-        self._in, self._out = mmap.mmap(-1, SLOTS * MAX_DATAGRAM_BYTES), mmap.mmap(-1, _SENT)
+        self._in, self._out = mmap.mmap(-1, SLOTS * _STRIDE), mmap.mmap(-1, _SENT)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._out))
         headers, vectors = (
             [mmap.mmap(-1, SLOTS * ctypes.sizeof(kind)) for _ in range(2)] for kind in (MmsgHeader, IoVector)
@@ -69,7 +73,7 @@ class UdpBurst:
         self._vectors = [(IoVector * SLOTS).from_buffer(part) for part in vectors]
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._in))
         for slot in range(SLOTS):
-            self._vectors[0][slot] = IoVector(base + slot * MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES)
+            self._vectors[0][slot] = IoVector(base + slot * _STRIDE, MAX_DATAGRAM_BYTES)
             for way, vector in zip(self._headers, self._vectors, strict=True):
                 way[slot].message.vectors = ctypes.addressof(vector) + slot * ctypes.sizeof(IoVector)
                 way[slot].message.vector_count = 1
@@ -98,9 +102,7 @@ class UdpBurst:
         data = self._in
         return [
             data[start : start + length]
-            for start, length in zip(
-                range(0, count * MAX_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES), self._lengths[:count].tolist(), strict=True
-            )
+            for start, length in zip(range(0, count * _STRIDE, _STRIDE), self._lengths[:count].tolist(), strict=True)
         ]
 
     def _put(self, datagrams: Sequence[bytes]) -> None:

@@ -1,10 +1,13 @@
 """Sockets towards upstreams: UDP sockets with unpredictable ports, and TCP for responses that UDP truncated.
 
 A forger has to guess the source port and the ID of a query (RFC 5452). Each socket is connected, so that the kernel
-drops packets from elsewhere and reports when nothing listens at the upstream, and its port is chosen by the kernel. A
-single query gets a socket of its own. In a burst, up to `QUERIES_PER_SOCKET` queries of the same moment share a socket,
-since creating one costs as much as everything else together. Queries of one turn of the event loop are sent together at
-its end.
+drops packets from elsewhere and reports when nothing listens at the upstream, and has a random port. A single query
+gets a socket of its own. In a burst, up to `QUERIES_PER_SOCKET` queries of the same moment share a socket, since
+creating one costs as much as everything else together. Queries of one turn of the event loop are sent together at its
+end.
+
+Replies that nothing on a socket waits for are counted. A socket that gets too many of them is being guessed at: it is
+given up, and its queries are repeated over TCP, where a forger cannot take part.
 """
 
 import asyncio
@@ -12,38 +15,60 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 from meshdns.udp_burst import UdpBurst, UnbatchedUdp, open_burst
+from meshdns.upstream_ports import RandomPorts
+from meshdns.upstream_query import FORGERY_SUSPECTED
 from meshdns.upstreams import Address
 
 QUERIES_PER_SOCKET = 32
 """Maximum queries per socket."""
 SOCKET_LIFETIME = 1.0
 """Seconds after which a socket takes no more queries."""
+MAX_UNWANTED = QUERIES_PER_SOCKET + 1
+"""Unwanted replies after which a socket is given up: more than an upstream causes that repeats no question exactly."""
+
+_NOISE_BYTES = 4096
+
+
+class _RandomIds:
+    """Yields unpredictable query IDs, made many at a time."""
+
+    def __init__(self) -> None:
+        self._unused: list[bytes] = []
+
+    def take(self) -> bytes:
+        """Return two random bytes."""
+        if not self._unused:
+            data = secrets.token_bytes(_NOISE_BYTES)
+            self._unused = [data[at : at + 2] for at in range(0, _NOISE_BYTES, 2)]
+        return self._unused.pop()
 
 
 class UpstreamSockets:
     """The sockets towards all upstreams. It must not be used by two threads at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_unwanted: Callable[[Address, bool], None] | None = None) -> None:
+        """`on_unwanted` is called for each unwanted reply, with the upstream and whether its socket is given up."""
         self._current: dict[Address, _UpstreamSocket] = {}
         self._open: set[_UpstreamSocket] = set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._burst = open_burst()
+        self._shared = _SharedParts(open_burst(), _RandomIds(), RandomPorts(), on_unwanted or _ignore)
 
     def ask(self, address: Address, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
         """Send a query without its ID over UDP.
 
         Each packet that comes back with its ID is passed to `heard`, until `heard` returns True. `heard` gets None if
-        the upstream cannot be reached. Returns a function that ends the waiting. Raises OSError if no socket can be
-        made or connected.
+        the upstream cannot be reached, and `FORGERY_SUSPECTED` if the socket is given up. Returns a function that ends
+        the waiting. Raises OSError if no socket can be made or connected.
         """
         now = asyncio.get_running_loop().time()
         line = self._current.get(address)
         if line is None or line.closed or line.uses >= QUERIES_PER_SOCKET or now - line.born > SOCKET_LIFETIME:
-            line = _UpstreamSocket(address, now, self._open, self._burst)
+            line = _UpstreamSocket(address, now, self._open, self._shared)
             self._current[address] = line
         return line.ask(question, heard)
 
@@ -79,26 +104,43 @@ class UpstreamSockets:
         await asyncio.gather(*connections, return_exceptions=True)
 
 
+def _ignore(_: Address, given_up: bool) -> None:
+    """Do nothing about an unwanted reply."""
+
+
+@dataclass(slots=True)
+class _SharedParts:
+    """What all sockets use."""
+
+    burst: UdpBurst | UnbatchedUdp
+    ids: _RandomIds
+    ports: RandomPorts
+    on_unwanted: Callable[[Address, bool], None]
+
+
 class _UpstreamSocket:
     """One connected UDP socket and the queries that wait on it."""
 
-    def __init__(
-        self, address: Address, born: float, all_open: "set[_UpstreamSocket]", both_ways: UdpBurst | UnbatchedUdp
-    ) -> None:
+    # 13 attributes: one is made for each burst of queries, so its parts are not wrapped in objects of their own.
+
+    def __init__(self, address: Address, born: float, all_open: "set[_UpstreamSocket]", shared: _SharedParts) -> None:
         self.uses = 0
         self.born = born
         self.closed = False
+        self._address = address
         self._waiting: dict[bytes, Callable[[bytes | None], bool]] = {}
-        data = secrets.token_bytes(2 * (QUERIES_PER_SOCKET + 8))
-        self._ids = list({data[at : at + 2] for at in range(0, len(data), 2)})
-        """Random IDs, each used once. Eight are spare, since a few may be drawn twice."""
+        self._ended: set[bytes] = set()
+        """IDs of queries that ended without a reply over this socket: it may still come, and is not unwanted then."""
+        self._unwanted = 0
+        """Unwanted replies so far."""
         self._all = all_open
-        self._burst = both_ways
+        self._shared = shared
         self._unsent: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         family, to = _where(address)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
+            shared.ports.bind(self._socket)
             self._socket.connect(to)
         except OSError:
             self._socket.close()
@@ -107,13 +149,15 @@ class _UpstreamSocket:
         all_open.add(self)
 
     def ask(self, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
-        ident = self._ids.pop()
+        ident = self._shared.ids.take()
+        while ident in self._waiting or ident in self._ended:
+            ident = self._shared.ids.take()
         self.uses += 1
         self._waiting[ident] = heard
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(ident + question)
-        return lambda: self._end(ident, heard)
+        return partial(self._end, ident, heard)
 
     def close(self) -> None:
         if not self.closed:
@@ -126,35 +170,58 @@ class _UpstreamSocket:
         unsent, self._unsent = self._unsent, []
         if not self.closed:
             try:
-                self._burst.send(self._socket, unsent)
+                self._shared.burst.send(self._socket, unsent)
             except OSError:
-                self._broken()
+                self._end_all(None)
 
     def _readable(self) -> None:
         try:
-            packets = self._burst.receive(self._socket)
+            packets = self._shared.burst.receive(self._socket)
         except OSError:
-            self._broken()
+            self._end_all(None)
             return
+        waiting = self._waiting
         for packet in packets:
             ident = packet[:2]
-            heard = self._waiting.get(ident)
-            if heard is not None and heard(packet):
-                self._end(ident, heard)
+            heard = waiting.get(ident)
+            if heard is None:
+                self._count_unwanted(ident)
+            elif heard(packet):
+                if waiting.get(ident) is heard:  # its query may have been cancelled meanwhile
+                    del waiting[ident]
+            else:
+                self._count_unwanted(b"")
+        if not waiting:
+            self.close()
 
-    def _broken(self) -> None:
-        """End all queries of this socket after an ICMP error.
+    def _count_unwanted(self, ident: bytes) -> None:
+        """Count a reply that nothing waits for, unless its query has ended and this is the first reply to it."""
+        if ident in self._ended:
+            self._ended.discard(ident)
+            return
+        self._unwanted += 1
+        give_up = self._unwanted == MAX_UNWANTED
+        self._shared.on_unwanted(self._address, give_up)
+        if give_up:
+            self._end_all(FORGERY_SUSPECTED)
 
-        The kernel does not say which query caused it, but nothing listens for the others either.
+    def _end_all(self, packet: bytes | None) -> None:
+        """End all queries of this socket with the same packet, and close it.
+
+        It is None after an ICMP error: the kernel does not say which query caused it, but nothing listens for the
+        others either.
         """
-        waiting, self._waiting = list(self._waiting.values()), {}
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
         self.close()
         for heard in waiting:
-            heard(None)
+            heard(packet)
 
     def _end(self, ident: bytes, heard: Callable[[bytes | None], bool]) -> None:
+        """End the waiting of one query, which has no reply over this socket so far."""
         if self._waiting.get(ident) is heard:  # the query may have ended already
             del self._waiting[ident]
+            self._ended.add(ident)
         if not self._waiting:
             self.close()
 

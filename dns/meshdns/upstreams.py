@@ -28,6 +28,12 @@ PENALTY_SECONDS = 5.0
 """Seconds for which it is set aside the first time; each further time doubles them, up to `MAX_PENALTY_SECONDS`."""
 MAX_PENALTY_SECONDS = 60.0
 """Maximum seconds for which an upstream is set aside."""
+EDNS_MEMORY = 600.0
+"""Seconds for which an upstream that drops or rejects queries with EDNS gets queries without."""
+STRIKES_BEFORE_LOWER_CASE = 3
+"""Answers in lower case alone, in a row, after which an upstream without TCP is asked in lower case at once."""
+CASE_MEMORY = 600.0
+"""Seconds for which an upstream that does not repeat the case of a question gets questions in lower case."""
 RELOAD_INTERVAL = 1.0
 """Minimum seconds between two checks of resolv.conf; it is only checked when a query is forwarded."""
 
@@ -46,6 +52,20 @@ class Upstream:
     """The time until which it is set aside, in seconds of the event loop's clock; 0 if it is not."""
     looping: bool = False
     """Whether it forwards our queries back to us."""
+    edns_works: bool = False
+    """Whether it has answered a query with EDNS since it failed `FAILURES_BEFORE_PENALTY` times in a row."""
+    edns_suspected: bool = False
+    """Whether the next query goes without EDNS, because the last one with EDNS got no answer."""
+    edns_strikes: int = 0
+    """How often in a row silence with EDNS was followed by an answer without."""
+    plain_until: float = 0.0
+    """The time until which it gets queries without EDNS, in seconds of the event loop's clock; 0 if it gets others."""
+    case_strikes: int = 0
+    """How often in a row it answered in lower case alone."""
+    lower_until: float = 0.0
+    """The time until which it gets questions in lower case; 0 if it gets others."""
+    doubtful: bool = False
+    """Whether any of the above is out of the ordinary; one test for the path of every query."""
 
     @override
     def __str__(self) -> str:
@@ -64,6 +84,7 @@ class Upstream:
         """Record that it was silent for too long or could not be reached."""
         self.failures += 1
         if self.failures == FAILURES_BEFORE_PENALTY:
+            self.edns_works = False
             log.warning(
                 "dns: upstream %s does not answer; others are asked first",
                 self,
@@ -73,6 +94,63 @@ class Upstream:
             self.aside_until = now + min(
                 MAX_PENALTY_SECONDS, PENALTY_SECONDS * 2 ** min(self.failures - FAILURES_BEFORE_PENALTY, 8)
             )
+
+    def takes_edns(self, now: float) -> bool:
+        """Return whether queries to it carry an OPT record."""
+        if self.plain_until and now >= self.plain_until:
+            self.plain_until = 0.0
+        return not self.plain_until
+
+    def suspect_edns(self) -> None:
+        """Record that a query with EDNS got no answer."""
+        if not self.edns_works:
+            self.edns_suspected = self.doubtful = True
+
+    def accepted_edns(self) -> None:
+        """Record that it answered a query with EDNS."""
+        self.edns_works, self.edns_suspected, self.edns_strikes = True, False, 0
+        self._settle()
+
+    def answered_without_edns(self, now: float, *, sure: bool) -> None:
+        """Record that it answered a query without EDNS after one with EDNS had got no answer, or an error.
+
+        From then on it gets queries without for `EDNS_MEMORY` seconds. An outage that has just ended looks the same:
+        unless `sure`, it takes two such answers.
+        """
+        self.edns_strikes += 1
+        self.edns_suspected = False
+        if sure or self.edns_strikes > 1:
+            log.info("dns: upstream %s answers only without EDNS; it gets queries without for a while", self)
+            self.edns_works, self.edns_strikes = False, 0
+            self.plain_until = now + EDNS_MEMORY
+        self.doubtful = True
+
+    def keeps_case(self, now: float) -> bool:
+        """Return whether questions to it are written in random case."""
+        if self.lower_until and now >= self.lower_until:
+            self.lower_until = 0.0
+        return not self.lower_until
+
+    def kept_case(self) -> None:
+        """Record that it repeated a question exactly."""
+        self.case_strikes = 0
+        self._settle()
+
+    def changed_case(self, now: float, *, sure: bool) -> None:
+        """Record that it does not repeat a question in the case in which it was asked.
+
+        From then on it is asked in lower case for `CASE_MEMORY` seconds. Unless `sure`, that takes
+        `STRIKES_BEFORE_LOWER_CASE` answers in a row: the response in another case may have been forged.
+        """
+        self.case_strikes += 1
+        if sure or self.case_strikes >= STRIKES_BEFORE_LOWER_CASE:
+            log.info("dns: upstream %s does not keep the case of names; it is asked in lower case for a while", self)
+            self.case_strikes = 0
+            self.lower_until = now + CASE_MEMORY
+        self.doubtful = True
+
+    def _settle(self) -> None:
+        self.doubtful = bool(self.edns_suspected or self.plain_until or self.case_strikes or self.lower_until)
 
     def aside(self, now: float) -> bool:
         """Return whether other upstreams must be asked first."""

@@ -16,6 +16,7 @@ from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import PortPublication, Route, Service
 from mesh.sources.compose.model import ComposeFile, ComposeService
+from mesh.sources.compose.ports import endpoint_port_problems
 from mesh.sources.compose.source import load_compose_file, project_of
 
 _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
@@ -46,6 +47,7 @@ def _check_services(file: ComposeFile, project: str, policy: NamePolicy, pool: P
         parsed = parse_labels(
             declared.labels, owner=owner, subject=subject, domain=policy.domain, pool=pool, commands=commands
         )
+        yield from endpoint_port_problems(declared)
         for problem in parsed.problems:
             yield replace(problem, where=declared.label_where.get(problem.label or "", declared.where))
         yield from _refused_names(declared, parsed.service, subject, policy) if parsed.service is not None else ()

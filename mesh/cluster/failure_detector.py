@@ -34,7 +34,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from mesh.model.codes import Code
-from mesh.model.eligibility import first_container_port, takes_traffic
+from mesh.model.eligibility import first_container_port, probed_port, takes_traffic
 from mesh.model.persistent_map import PersistentMap
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, DrainReason, Endpoint, EndpointKey, Service, Transport
@@ -296,7 +296,9 @@ def _ping_target(service: Service, endpoint: Endpoint) -> PingTarget:
         streams = [number for transport, number in transports if transport is Transport.TCP]
         port = streams[0] if streams else first_container_port(service)
     datagrams = service.probe is None and all(transport is not Transport.TCP for transport, _ in transports)
-    return PingTarget(RealKey(endpoint.address, endpoint.port_for(port)), datagrams)
+    probe = service.probe
+    reached = endpoint.port_for(port) if probe is None else probed_port(service, replace(probe, port=port), endpoint)
+    return PingTarget(RealKey(endpoint.address, reached), datagrams)
 
 
 def _transports(service: Service) -> Iterable[tuple[Transport, int]]:

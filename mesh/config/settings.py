@@ -33,6 +33,13 @@ class Driver(StrEnum):
     USERSPACE = "userspace"
 
 
+class PrivateAnswers(StrEnum):
+    """What becomes of answers of upstreams with private addresses."""
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
+
+
 class EndpointAddress(StrEnum):
     """At which address the endpoints of a container engine are reached."""
 
@@ -268,6 +275,48 @@ class Settings:
                 'domains such as ["shop.example"]',
                 "the domains, beside the cluster domain, in which labels may claim names; other names are refused, "
                 "see [Names that labels may claim](labels.md#names-that-labels-may-claim)",
+            )
+        }
+    )
+    dns_private_answers: PrivateAnswers = field(
+        metadata={
+            "dns.private_answers": Setting(
+                values.word_parser(PrivateAnswers, "kind of private answers"),
+                "allow",
+                '"allow" or "refuse"',
+                "what becomes of answers of upstreams with private, shared or link-local addresses; those of "
+                "`[dns.forward]` are always allowed, and addresses of the VIP pool or of this host never are",
+            )
+        }
+    )
+    dns_forward_rate: int = field(
+        metadata={
+            "dns.forward_rate": Setting(
+                values.number_parser(0, 1_000_000),
+                2000,
+                "a number of questions such as 2000, or 0 for no limit",
+                "how many questions per second of one client may go to upstreams; more get SERVFAIL, or a stale answer",
+            )
+        }
+    )
+    dns_refusal_rate: int = field(
+        metadata={
+            "dns.refusal_rate": Setting(
+                values.number_parser(0, 1_000_000),
+                100,
+                "a number of refusals such as 100, or 0 for no limit",
+                "how many refusals per second one address gets over UDP; more questions get no answer",
+            )
+        }
+    )
+    dns_own_rate: int = field(
+        metadata={
+            "dns.own_rate": Setting(
+                values.number_parser(0, 1_000_000),
+                0,
+                "a number of questions such as 50000, or 0 for no limit",
+                "how many answers per second of any kind one client gets over UDP; for more it is sent to TCP; "
+                "0 sets no limit",
             )
         }
     )

@@ -20,7 +20,7 @@ from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
 from mesh.config.name_policy import name_policy
-from mesh.config.settings import Driver, Settings
+from mesh.config.settings import Driver, PrivateAnswers, Settings
 from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
@@ -82,8 +82,8 @@ from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
 from mesh.util.offload import shorten_thread_switches
 from meshdns.acl import LOCAL_NETWORKS
-from meshdns.forwarder import Forwarder
-from meshdns.server import NameServer, NameServerError
+from meshdns.forwarder import Forwarder, ForwardLimits
+from meshdns.server import NameServer, NameServerError, ServerRates
 from meshdns.service_records import reverse_domains
 from meshdns.thread import ThreadedServer
 from meshdns.upstreams import Upstreams
@@ -369,8 +369,15 @@ def _publisher(zone_builder: ZoneBuilder, names: ThreadedServer) -> ZonePublishe
 
 def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zone) -> NameServer:
     upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
-    forwarder = Forwarder(upstreams, outstanding=settings.dns_outstanding)
-    return NameServer(listen, zone, forwarder, allowed=settings.dns_allow or LOCAL_NETWORKS)
+    limits = ForwardLimits(
+        settings.dns_outstanding,
+        rate=settings.dns_forward_rate,
+        refused=(settings.vip_pool,),
+        refuse_private=settings.dns_private_answers is PrivateAnswers.REFUSE,
+    )
+    rates = ServerRates(queries=settings.dns_own_rate, refusals=settings.dns_refusal_rate)
+    allowed = settings.dns_allow or LOCAL_NETWORKS
+    return NameServer(listen, zone, Forwarder(upstreams, limits=limits), allowed=allowed, rates=rates)
 
 
 def _sources(

@@ -262,6 +262,17 @@ class Code(Enum):
         Names are not resolved, and an address that no instance can have (unspecified, multicast) is refused.
         """,
     )
+    COMPOSE_ENDPOINT_PORT = (
+        "VM156",
+        "An endpoint's port stands for several",
+        """
+        The port of an entry in `x-endpoints` is where every routed and published container port of that endpoint is
+        reached. With two such ports, connections to both lead to the same place, which is rarely intended. Write
+        the address without a port, so that each container port is reached at its own number, or write one service
+        for each port. The same holds for a `probe.url` with the default port of its scheme, if that is not one of
+        these ports: the endpoint's port is probed in its place.
+        """,
+    )
     NAME_TAKEN = (
         "VM201",
         "A name that another service holds",
@@ -965,6 +976,26 @@ class Code(Enum):
         The first address of the VIP pool, where containers send DNS queries, cannot be added to the interface
         of the VIPs. Names resolve only at `[dns] listen`. Run as root or with `CAP_NET_ADMIN`, or set `[dns]
         resolver = "off"`.
+        """,
+    )
+    UPSTREAM_FORGERY = (
+        "VM606",
+        "Replies that answer no question",
+        """
+        Many packets with the address of an upstream answer no question that was asked. They may be forged to
+        put false addresses into the cache, or the network duplicates packets. The questions of that moment were
+        repeated over TCP, where a forger cannot take part; `vipmesh_dns_forward_unwanted_total` counts the
+        packets.
+        """,
+    )
+    UPSTREAM_REBINDING = (
+        "VM607",
+        "An upstream answers with an address that it must not",
+        """
+        A foreign name has an address of this host, of the VIP pool or, with `[dns] private_answers = "refuse"`,
+        of a private network. A page of that name could reach services that trust their network (DNS rebinding),
+        so the client gets REFUSED. If the name is yours, give its domain servers of its own in `[dns.forward]`,
+        for which private addresses are allowed, or publish a CNAME to a name of the mesh.
         """,
     )
     DAEMON_UNREACHABLE = (

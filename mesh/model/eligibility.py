@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from types import MappingProxyType
 
-from mesh.model.probe import Probe, ProbeKind
+from mesh.model.probe import DEFAULT_PROBE_PORTS, Probe, ProbeKind
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
@@ -53,9 +53,24 @@ def probe_targets(
         if service is None or service.probe is None:
             continue
         probe = declared.get(endpoint.owner, service.probe)
-        port = probe.port or first_container_port(service)
-        wanted[endpoint.key] = (probe, RealKey(endpoint.address, endpoint.port_for(port)))
+        wanted[endpoint.key] = (probe, RealKey(endpoint.address, probed_port(service, probe, endpoint)))
     return wanted
+
+
+def probed_port(service: Service, probe: Probe, endpoint: Endpoint) -> int:
+    """Return the port of an endpoint to probe.
+
+    `Endpoint.port` says where the routed and published container ports are reached. A probe of another port is sent to
+    that port: a port for health checks beside the one for clients. A URL without a port has the default port of its
+    scheme, which nobody wrote: where that is not declared, the endpoint's port stands in for it.
+    """
+    port = probe.port or first_container_port(service)
+    transport = Transport.UDP if probe.kind is ProbeKind.UDP else Transport.TCP
+    reached = endpoint.port_for(port, transport)
+    is_declared = any(declared == port for _, declared in service.declared)
+    if reached != endpoint.port or is_declared or port == DEFAULT_PROBE_PORTS.get(probe.kind):
+        return reached
+    return port
 
 
 def first_container_port(service: Service) -> int:

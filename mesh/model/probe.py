@@ -1,7 +1,9 @@
 """The probe that a service's labels declare, as one frozen value."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class ProbeKind(StrEnum):
@@ -17,6 +19,10 @@ class ProbeKind(StrEnum):
     """The health service of gRPC, over TLS."""
     COMMAND = "command"
     """A command inside the endpoint's container."""
+
+
+DEFAULT_PROBE_PORTS: Mapping[ProbeKind, int] = MappingProxyType({ProbeKind.HTTP: 80, ProbeKind.HTTPS: 443})
+"""The port of a probe whose URL names none, by kind; the other kinds have no default."""
 
 
 @dataclass(frozen=True, slots=True)

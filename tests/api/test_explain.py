@@ -533,6 +533,14 @@ def test_round_robin_shares_do_not_follow_the_weights() -> None:
     assert [(real.weight, real.share) for real in way.ports[0].real_servers] == [(1, 0.5), (3, 0.5)]
 
 
+def test_stickiness_is_shown_for_each_port() -> None:
+    sticky = World(services=(replace(WEB, persistence=300),), endpoints=(ONE, TWO))
+    ports = [line for line in sticky.text("web.test").splitlines() if "container port" in line]
+    assert len(ports) > 1
+    assert sticky.text("web.test").count("a client keeps its endpoint on this port for 300 s") == len(ports)
+    assert "keeps its endpoint" not in World().text("web.test")
+
+
 def test_removed_endpoints_that_finish_connections_are_shown() -> None:
     world = World(endpoints=(ONE,), left=with_real(RealKey("10.2.0.8", 8080), 0))
     assert "  0%  weight 0    10.2.0.8:8080           gone, its connections are finishing" in world.text("web.test")

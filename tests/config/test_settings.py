@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config.settings import SETTINGS, Driver, EndpointAddress, FirewallMode, Settings, parse_settings
+from mesh.config.settings import (
+    SETTINGS,
+    Driver,
+    EndpointAddress,
+    FirewallMode,
+    PrivateAnswers,
+    Settings,
+    parse_settings,
+)
 from mesh.model.errors import SettingsError
 from mesh.util.logging.formats import LogFormat
 from tests.docs import settings as reference
@@ -39,6 +47,10 @@ def test_the_defaults() -> None:
         dns_allow=(),
         dns_outstanding=1024,
         names_allow=("local", "internal", "test", "lan", "home.arpa"),
+        dns_private_answers=PrivateAnswers.ALLOW,
+        dns_forward_rate=2000,
+        dns_refusal_rate=100,
+        dns_own_rate=0,
         probes_floor=50,
         source_compose_files=(),
         source_docker_socket=None,

@@ -1,12 +1,15 @@
 """Messages of upstreams, parsed and rewritten, with dnslib as the second opinion."""
 
 import struct
+from ipaddress import ip_network
+from unittest.mock import patch
 
 import pytest
 from dnslib import CNAME, QTYPE, RR, SOA, TXT, A, DNSRecord
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from meshdns import message
 from meshdns.authoritative import DnsQuery, parse_query
 from meshdns.message import (
     MAX_NEGATIVE_TTL,
@@ -20,7 +23,10 @@ from meshdns.message import (
     stale_reply,
     write_response,
 )
+from meshdns.rebinding import AnswerFilter
 from tests.meshdns.upstream import good, many, negative, question, says, truncated
+
+QUESTION = b"\7example\4test\0\0\1\0\1"
 
 
 def query_of(packet: bytes) -> DnsQuery:
@@ -245,3 +251,19 @@ def test_a_rewritten_answer_differs_only_in_its_ttls(
     assert got == expected[: len(got)]
     assert bool(parsed.header.tc) == (len(got) < len(expected))
     assert sum(rr.rtype == QTYPE.OPT for rr in parsed.ar) == (edns is not None)
+
+
+@given(st.binary(max_size=4), st.booleans(), st.lists(st.tuples(st.integers(0, 70), st.integers(0, 255)), max_size=3))
+def test_the_shortcut_for_one_address_reads_the_same_as_the_parser(
+    address: bytes, opt: bool, flips: list[tuple[int, int]]
+) -> None:
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c" + struct.pack("!H", len(address)) + address
+    packet = bytearray(b"\0\7\x81\x80\0\1\0\1\0\0\0" + bytes((opt,)) + QUESTION + record)
+    packet += b"\0\0\x29\x04\xd0\0\0\0\0\0\0" if opt else b""
+    for at, byte in flips:
+        packet[at % len(packet)] = byte
+    refuse = AnswerFilter([ip_network("10.112.0.0/16")])
+    for rules in (None, refuse):
+        found = parse_reply(bytes(packet), QUESTION, rules)
+        with patch.object(message, "_one_address", return_value=None):
+            assert parse_reply(bytes(packet), QUESTION, rules) == found

@@ -116,9 +116,19 @@ OK, FAIL, NO, NXDOMAIN = good, says("SERVFAIL"), says("REFUSED"), says("NXDOMAIN
         pytest.param({"a": (0.1, FAIL)}, 2, 0.5, ["0.0 a", "0.4 a"], id="a lone upstream is asked twice"),
         pytest.param({"a": (0.1, gone), "b": (0.1, NO)}, 5, 0.2, ["0.0 a", "0.1 b"], id="one gone, one unwilling"),
         pytest.param(
-            {"a": (9, mute)}, None, 4.5, ["0.0 a", "0.4 a", "1.4 a", "2.4 a"], id="nobody answers: the end of patience"
+            {"a": (9, mute)},
+            None,
+            4.5,
+            ["0.0 a", "0.4 a without EDNS", "1.4 a", "2.4 a without EDNS"],
+            id="nobody answers: the end of patience",
         ),
-        pytest.param({"a": (4.3, OK)}, 0, 4.3, ["0.0 a", "0.4 a", "1.4 a", "2.4 a"], id="in time, if only just"),
+        pytest.param(
+            {"a": (4.3, OK)},
+            0,
+            4.3,
+            ["0.0 a", "0.4 a without EDNS", "1.4 a", "2.4 a without EDNS"],
+            id="in time, if only just",
+        ),
         pytest.param({"a": (0.1, gone)}, None, 2.5, ["0.0 a", "0.4 a", "1.4 a", "2.4 a"], id="it may be restarting"),
         pytest.param(
             {"a": (9, mute), "b": (9, mute), "c": (9, mute), "d": (9, mute), "e": (0.1, OK)},

@@ -109,7 +109,7 @@ class PortStep:
     scheduler: str
     """The scheduler, as in the label `routing.scheduler`."""
     sticky_seconds: int
-    """Seconds that a client keeps its endpoint; 0 if every connection is balanced on its own."""
+    """Seconds that a client keeps its endpoint on this port; 0 if every connection is balanced on its own."""
     real_servers: tuple[RealServerStep, ...] = ()
     why_not: tuple[Reason, ...] = ()
     """Why nothing answers there, or not every endpoint that should; empty if it works."""
@@ -234,7 +234,8 @@ def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
     before: tuple[RealServerStep, ...] = ()
     steps = {endpoint.id: endpoint for endpoint in way.endpoints}
     for port in way.ports:
-        sticky = f", a client keeps its endpoint for {port.sticky_seconds} s" if port.sticky_seconds else ""
+        seconds = port.sticky_seconds
+        sticky = f", a client keeps its endpoint on this port for {seconds} s" if seconds else ""
         what = "published port" if port.published else "virtual server"
         yield f"  {what} {'  '.join(port.virtual_servers)}  ->  container port {port.container_port}"
         yield f"    {port.scheduler}{sticky}"

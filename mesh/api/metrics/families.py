@@ -33,9 +33,9 @@ class MetricsInput:
     probes: ProbeStats = field(default_factory=ProbeStats)
     """The counters of the prober."""
     dns: Mapping[str, int] = field(default_factory=dict)
-    """DNS questions by result: answered, forwarded, refused, dropped."""
+    """DNS questions by result: answered, forwarded, refused, dropped, limited."""
     forwarder: Mapping[str, int] = field(default_factory=dict)
-    """The counters of the forwarder: cached, asked, shared, failed, stale, capped."""
+    """The counters of the forwarder: the fields of `meshdns.forwarder.ForwardCounters`."""
     traffic: Mapping[VirtualKey, TrafficCounters] = field(default_factory=dict)
     """The traffic of each virtual server; empty if the data plane does not count it."""
     most_services: int = 1000
@@ -316,6 +316,22 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
     (
         MetricFamily("vipmesh_dns_forward_capped_total", _C, "DNS questions refused because too many were in flight."),
         _forwarder("capped"),
+    ),
+    (
+        MetricFamily("vipmesh_dns_forward_limited_total", _C, "DNS questions refused because a client sent too many."),
+        _forwarder("limited"),
+    ),
+    (
+        MetricFamily("vipmesh_dns_forward_unwanted_total", _C, "Packets from upstreams that answer no question."),
+        _forwarder("unwanted"),
+    ),
+    (
+        MetricFamily("vipmesh_dns_forward_blocked_total", _C, "Answers refused because of an address in them."),
+        _forwarder("blocked"),
+    ),
+    (
+        MetricFamily("vipmesh_dns_forward_completed_total", _C, "Answers of upstreams that led to own names."),
+        _forwarder("completed"),
     ),
     (
         MetricFamily("vipmesh_event_watchers", _G, "Watchers of the event stream."),

@@ -6,6 +6,8 @@ session that was idle for longest is ended.
 """
 
 import asyncio
+import os
+import socket
 from typing import Any, TypeAlias, cast
 
 from typing_extensions import override
@@ -23,6 +25,26 @@ MAX_PENDING_DATAGRAMS = 16
 
 Client: TypeAlias = tuple[Any, ...]
 """A socket address: host and port first."""
+
+
+def send_datagram(transport: asyncio.DatagramTransport, data: bytes, to: Client | None = None) -> None:
+    """Send a datagram, which may be empty, to an address, or to the peer of a connected socket if that is None.
+
+    Event loops drop empty datagrams, which some protocols use: as keep-alives and as the queries of TIME (RFC 868) and
+    others. One that the kernel has no room for is lost. Raises OSError for an empty one that cannot be sent; the
+    protocol is told of others.
+    """
+    if data:
+        transport.sendto(data, to)
+        return
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as sock:
+        try:
+            if to is None:
+                sock.send(data)
+            else:
+                sock.sendto(data, to)
+        except BlockingIOError:
+            return
 
 
 class _UdpSession(asyncio.DatagramProtocol):
@@ -43,9 +65,9 @@ class _UdpSession(asyncio.DatagramProtocol):
         if self.ended:
             transport.close()
             return
-        for data in self._waiting:
-            self._transport.sendto(data)
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, []
+        for data in waiting:
+            self.send(data)
 
     @override
     def datagram_received(self, data: bytes, addr: Client) -> None:
@@ -57,7 +79,10 @@ class _UdpSession(asyncio.DatagramProtocol):
 
     def send(self, data: bytes) -> None:
         if self._transport is not None:
-            self._transport.sendto(data)
+            try:
+                send_datagram(self._transport, data)
+            except OSError as error:
+                self.error_received(error)
         elif len(self._waiting) < MAX_PENDING_DATAGRAMS:
             self._waiting.append(data)
 
@@ -129,7 +154,10 @@ class UdpListener(asyncio.DatagramProtocol):
         """Forward a real server's datagram to the client."""
         session.used = asyncio.get_running_loop().time()
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(data, client)
+            try:
+                send_datagram(self._transport, data, client)
+            except OSError:
+                return  # the client cannot be reached; it will ask again if it is there
             self.outward.octets += len(data)
 
     def end(self, client: Client) -> None:

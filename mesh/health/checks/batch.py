@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 
-from mesh.health.checks.http import MAX_HEAD_BYTES, NotHttpError, final_status
+from mesh.health.checks.http import judge_status
+from mesh.health.checks.http_response import HttpResponse, NotHttpError, is_ordinary_head, parse_status_line
 from mesh.health.checks.tcp import explain_error
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
@@ -28,6 +29,10 @@ from mesh.util.sockets import LINGER_RESET
 _NEWS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _FAILED = select.EPOLLERR | select.EPOLLHUP
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+_READ_BYTES = 8192
+"""Bytes per read; nearly every head fits."""
+_MAX_CACHED_LINE = 256
+"""Bytes of the longest status line whose outcome is cached."""
 
 
 def is_plain(probe: Probe) -> bool:
@@ -43,7 +48,7 @@ def is_plain(probe: Probe) -> bool:
 class PlainCheck:
     """One running check."""
 
-    __slots__ = ("begun", "deadline", "done", "expect", "received", "sock", "timeout", "unsent")
+    __slots__ = ("begun", "deadline", "done", "expect", "response", "sock", "timeout", "unsent")
 
     def __init__(self, probe: Probe, request: bytes, done: Callable[[Verdict], None]) -> None:
         """`request` is empty for TCP. `done` is called once with the verdict, unless the check is cancelled before."""
@@ -55,7 +60,8 @@ class PlainCheck:
         self.sock: socket.socket | None = None
         """None before the start and after the end."""
         self.begun = self.deadline = 0.0
-        self.received = b""
+        self.response: HttpResponse | None = None
+        """The parser, or None as long as the shortcut for ordinary responses may do."""
 
 
 class CheckBatch:
@@ -150,23 +156,23 @@ class CheckBatch:
             if not events & select.EPOLLIN:
                 return
         while shot.sock is not None:  # until nothing is left: edge-triggered epoll reports data only once
-            self._read(shot, sock.recv(MAX_HEAD_BYTES - len(shot.received)), shot.expect)
+            self._read(shot, sock.recv(_READ_BYTES), shot.expect)
 
     def _read(self, shot: PlainCheck, data: bytes, expect: tuple[tuple[int, int], ...]) -> None:
-        received = shot.received + data if shot.received else data
-        shot.received = received
-        try:
-            judged = _judged(received[: received.find(b"\n") + 1], expect)
-            if judged is None and (status := final_status(received)) is not None:
-                judged = _expected(status, expect)
-        except NotHttpError as error:
-            judged = False, str(error)
-        if judged is not None:
+        if shot.response is None and (judged := _judge_ordinary(data, expect)) is not None:
             self._end(shot, *judged)
-        elif not data:
+            return
+        if not data:
             self._end(shot, False, "closed before an answer")
-        elif len(received) >= MAX_HEAD_BYTES:
-            self._end(shot, False, f"not HTTP: no final status in {MAX_HEAD_BYTES} bytes")
+            return
+        response = shot.response = shot.response or HttpResponse()
+        try:
+            response.feed(data)
+        except NotHttpError as error:
+            self._end(shot, False, str(error))
+            return
+        if response.status is not None:
+            self._end(shot, *judge_status(response.status, expect))
 
     def _end(self, shot: PlainCheck, ok: bool, reason: str) -> None:
         if shot.sock is not None:
@@ -179,12 +185,19 @@ class CheckBatch:
         shot.sock = None
 
 
+def _judge_ordinary(data: bytes, expect: tuple[tuple[int, int], ...]) -> tuple[bool, str] | None:
+    """Return the outcome if `data` holds an ordinary head as a whole, or None if it needs the parser."""
+    line_end = data.find(b"\n") + 1
+    if 0 < line_end <= _MAX_CACHED_LINE and is_ordinary_head(data, line_end):
+        return _judge_line(data[:line_end], expect)
+    return None
+
+
 @lru_cache(1024)
-def _judged(line: bytes, expect: tuple[tuple[int, int], ...]) -> tuple[bool, str] | None:
-    """Return the outcome that one line decides, or None if it is not final. Cached: servers send the same few lines."""
-    status = final_status(line) if line else None
-    return None if status is None else _expected(status, expect)
-
-
-def _expected(status: int, expect: tuple[tuple[int, int], ...]) -> tuple[bool, str]:
-    return any(low <= status <= high for low, high in expect), f"status {status}"
+def _judge_line(line: bytes, expect: tuple[tuple[int, int], ...]) -> tuple[bool, str] | None:
+    """Return the outcome that a status line decides, or None if it is not a final one. Servers send the same few."""
+    try:
+        status = parse_status_line(line)
+    except NotHttpError:
+        return None
+    return judge_status(status, expect) if status >= 200 else None

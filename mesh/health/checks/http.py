@@ -1,12 +1,10 @@
-"""The HTTP check: sends one request and reads only the status line of the response.
+"""The HTTP check: sends one request and reads as much of the response as the verdict needs.
 
-It does not use an HTTP client, because a check needs no pool, cookies, redirects or body. It takes a quarter of the CPU
-time, which limits how many endpoints a worker can probe. Response syntax: RFC 9112, section 4; interim responses: RFC
-9110, section 15.2.
+It does not use an HTTP client, because a check needs no pool and no cookies. That takes a quarter of the CPU time,
+which limits how many endpoints a worker can probe. Responses are parsed by `mesh.health.checks.http_response`.
 """
 
 import asyncio
-import re
 import socket
 import ssl
 from typing import cast
@@ -15,6 +13,7 @@ from urllib.parse import quote
 from typing_extensions import override
 
 from mesh import __version__
+from mesh.health.checks.http_response import MAX_HEAD_BYTES, HttpResponse, NotHttpError, final_status
 from mesh.health.checks.tcp import await_verdict, explain_error, tls_server_name
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe
@@ -22,20 +21,32 @@ from mesh.model.service import Address
 from mesh.model.table import RealKey
 from mesh.util.sockets import LINGER_RESET, connect_socket
 
-MAX_HEAD_BYTES = 8192
-"""Bytes within which the final status line must come, interim responses included."""
+__all__ = (
+    "MAX_HEAD_BYTES",
+    "REDIRECTS",
+    "ExchangeError",
+    "HttpExchange",
+    "NotHttpError",
+    "build_request",
+    "check_http",
+    "final_status",
+    "is_enough",
+    "judge_response",
+    "judge_status",
+    "redirects_to",
+    "request_headers",
+    "request_target",
+)
+
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+"""RFC 9110, section 15.4."""
 
 _TARGET = "/?&=%:@!$'()*+,;~"
 """Characters allowed in a request target besides letters, digits and `-._` (RFC 3986, section 3.4), and `%`."""
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
-_TLS_ALERT = b"\x15\x03"
-"""A record of type alert (RFC 8446, section 5.1), which a TLS server sends in response to plain text."""
 
-
-class NotHttpError(Exception):
-    """The bytes are not a response of an HTTP/1 server. The text begins with "not HTTP: "."""
+class ExchangeError(Exception):
+    """The connection ended before the response was complete. The text says how."""
 
 
 async def check_http(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
@@ -49,31 +60,55 @@ async def check_http(address: Address, port: int, probe: Probe, *, tls: ssl.SSLC
 
 
 async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
-    loop = asyncio.get_running_loop()
-    answer = _StatusLineProtocol(build_request(address, port, probe), probe.expect_status)
-    if tls is None:
-        # A quarter cheaper than with a socket of our own, since uvloop then connects without calling Python. The price:
-        # a check that is cancelled between the connection and `connection_made` leaves one TIME_WAIT.
-        transport, _ = await loop.create_connection(lambda: answer, address, port)
-    else:
-        # SO_LINGER must be set before the TLS handshake, because the time may run out during it.
-        transport, _ = await loop.create_connection(
-            lambda: answer,
-            sock=await connect_socket(address, port),
-            ssl=tls,
-            server_hostname=tls_server_name(address, probe),
-            ssl_handshake_timeout=probe.timeout + 1,  # never the first to fire
-        )
+    exchange = HttpExchange(address, port, probe, tls)
     try:
-        return await answer.outcome
-    finally:
-        transport.abort()
+        response = await exchange.run(build_request(address, port, probe))
+    except (ExchangeError, NotHttpError) as error:
+        return False, str(error)
+    return judge_response(response, probe)
 
 
-def build_request(address: Address, port: int, probe: Probe) -> bytes:
-    """Return the whole request. Characters not allowed in a target are percent-encoded, so a path adds no lines."""
+def judge_response(response: HttpResponse, probe: Probe) -> tuple[bool, str]:
+    """Return (ok, reason) for a response of which nothing more is needed."""
+    assert response.status is not None
+    ok, reason = judge_status(response.status, probe.expect_status)
+    if ok and probe.expect_body and not response.found:
+        return False, f"{reason}, but the body does not contain {probe.expect_body[:40]!r}"
+    return ok, reason
+
+
+def judge_status(status: int, expect: tuple[tuple[int, int], ...]) -> tuple[bool, str]:
+    """Return (ok, reason) for a status alone."""
+    return any(low <= status <= high for low, high in expect), f"status {status}"
+
+
+def is_enough(response: HttpResponse, probe: Probe) -> bool:
+    """Return whether the verdict is clear, so that the rest of the response need not arrive."""
+    if response.status is None:
+        return False
+    if probe.follow_redirects and response.status in REDIRECTS and not response.head_ended:
+        return False
+    return (
+        not probe.expect_body
+        or response.found
+        or response.ended
+        or (redirects_to(response, probe) is not None)
+        or not judge_status(response.status, probe.expect_status)[0]
+    )
+
+
+def redirects_to(response: HttpResponse, probe: Probe) -> bytes | None:
+    """Return the location of a redirect that the probe follows, or None if the response is to be judged."""
+    return response.location if probe.follow_redirects and response.status in REDIRECTS else None
+
+
+def build_request(address: Address, port: int, probe: Probe, target: str | None = None) -> bytes:
+    """Return the whole request. Characters not allowed in a target are percent-encoded, so a path adds no lines.
+
+    `target` is a request target in place of `probe.path`.
+    """
     lines = [
-        f"{probe.method} {request_target(probe.path)} HTTP/1.1",
+        f"{probe.method} {request_target(probe.path) if target is None else target} HTTP/1.1",
         *(f"{name}: {value}" for name, value in request_headers(address, port, probe).items()),
         "Connection: close",
     ]
@@ -97,45 +132,48 @@ def request_headers(address: Address, port: int, probe: Probe) -> dict[str, str]
     }
 
 
-def final_status(received: bytes | bytearray) -> int | None:
-    """Return the status code of the final response, or None if more bytes are needed. Raises `NotHttpError`."""
-    start = 0
-    while True:
-        line_end = received.find(b"\n", start) + 1
-        if not line_end:
-            _expect_http(bytes(received[start : start + 40]))
-            return None
-        line = _STATUS_LINE.fullmatch(received, start, line_end)
-        if line is None:
-            raise NotHttpError(_describe(bytes(received[start:line_end])))
-        status = int(line[1])
-        if status >= 200 or status == 101:  # after 101 (Switching Protocols) only the other protocol follows
-            return status
-        head_end = _HEAD_END.search(received, line_end - 2)
-        if head_end is None:
-            return None
-        start = head_end.end()
+class HttpExchange:
+    """Sends requests to one endpoint, each over a connection of its own that is closed by a reset."""
+
+    def __init__(self, address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> None:
+        self._address, self._port = address, port
+        self._probe = probe
+        self._tls = tls
+
+    async def run(self, request: bytes) -> HttpResponse:
+        """Return the response as far as the verdict needs it.
+
+        Raises `NotHttpError` and `ExchangeError`, and `OSError` if there is no connection.
+        """
+        loop = asyncio.get_running_loop()
+        protocol = _ResponseProtocol(request, self._probe)
+        if self._tls is None:
+            # A quarter cheaper than with a socket of our own, since uvloop then connects without calling Python. The
+            # price: a check that is cancelled between the connection and `connection_made` leaves one TIME_WAIT.
+            transport, _ = await loop.create_connection(lambda: protocol, self._address, self._port)
+        else:
+            # SO_LINGER must be set before the TLS handshake, because the time may run out during it.
+            transport, _ = await loop.create_connection(
+                lambda: protocol,
+                sock=await connect_socket(self._address, self._port),
+                ssl=self._tls,
+                server_hostname=tls_server_name(self._address, self._probe),
+                ssl_handshake_timeout=self._probe.timeout + 1,  # never the first to fire
+            )
+        try:
+            return await protocol.outcome
+        finally:
+            transport.abort()
 
 
-def _expect_http(beginning: bytes) -> None:
-    if not beginning.startswith(b"HTTP/1."[: len(beginning)]):
-        raise NotHttpError(_describe(beginning))
+class _ResponseProtocol(asyncio.Protocol):
+    """Sends the request and parses the response until the verdict is clear."""
 
-
-def _describe(beginning: bytes) -> str:
-    if beginning.startswith(_TLS_ALERT):
-        return "not HTTP: the port speaks TLS; probe it with https://"
-    return f"not HTTP: {beginning[:40].decode('latin-1').strip()!r}"
-
-
-class _StatusLineProtocol(asyncio.Protocol):
-    """Sends the request and judges the first final status line. The outcome is (ok, reason)."""
-
-    def __init__(self, request: bytes, expect: tuple[tuple[int, int], ...]) -> None:
-        self.outcome: asyncio.Future[tuple[bool, str]] = asyncio.get_running_loop().create_future()
+    def __init__(self, request: bytes, probe: Probe) -> None:
+        self.outcome: asyncio.Future[HttpResponse] = asyncio.get_running_loop().create_future()
         self._request = request
-        self._expect = expect
-        self._received = bytearray()
+        self._probe = probe
+        self._response = HttpResponse(probe.method, probe.expect_body.encode())
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -147,26 +185,25 @@ class _StatusLineProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.outcome.done():
             return
-        self._received += data[: MAX_HEAD_BYTES - len(self._received)]
         try:
-            status = final_status(self._received)
+            self._response.feed(data)
         except NotHttpError as error:
-            self._finish(False, str(error))
+            self.outcome.set_exception(error)
             return
-        if status is not None:
-            self._finish(any(low <= status <= high for low, high in self._expect), f"status {status}")
-        elif len(self._received) >= MAX_HEAD_BYTES:
-            self._finish(False, f"not HTTP: no final status in {MAX_HEAD_BYTES} bytes")
+        if is_enough(self._response, self._probe):
+            self.outcome.set_result(self._response)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        if isinstance(exc, OSError):
-            self._finish(False, explain_error(exc) or "reset before an answer")
-        elif exc is None:
-            self._finish(False, "closed before an answer")
-        elif not self.outcome.done():
+        if self.outcome.done():
+            return
+        if exc is None:
+            if self._response.close():
+                self.outcome.set_result(self._response)
+            else:
+                within = "within the body of" if self._response.status is not None else "before"
+                self.outcome.set_exception(ExchangeError(f"closed {within} an answer"))
+        elif isinstance(exc, OSError):
+            self.outcome.set_exception(ExchangeError(explain_error(exc) or "reset before an answer"))
+        else:
             self.outcome.set_exception(exc)
-
-    def _finish(self, ok: bool, reason: str) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result((ok, reason))

@@ -24,6 +24,7 @@ from mesh.model.problem import Problem, Severity
 from mesh.model.service import Instance
 from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
 from mesh.sources.compose.parse import read_compose_file
+from mesh.sources.compose.ports import endpoint_port_problems
 
 _RESTS_AT_MOST = 20  # after that, a file that still changes is read all the same
 
@@ -158,6 +159,7 @@ def _list(paths: Sequence[Path], env: Mapping[str, str]) -> _ComposeListing:
         return _ComposeListing(problems=problems, trouble=trouble)
     project = project_of(paths, files)
     services = {f"{project}/{name}": service for name, service in merge_files(files).items()}
+    problems += tuple(problem for service in services.values() for problem in endpoint_port_problems(service))
     found = [
         (Instance(f"{owner}/{endpoint}", owner, endpoint.address, service.labels, endpoint.port), endpoint.where)
         for owner, service in services.items()

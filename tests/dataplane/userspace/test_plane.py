@@ -395,6 +395,87 @@ async def test_datagrams_never_reach_a_real_server_that_has_left(servers: RealSe
     await plane.close()
 
 
+async def ask_with_empty_datagrams() -> None:
+    """Empty datagrams pass in both directions, before and after a session's socket is open, in order with others."""
+    received: list[bytes] = []
+
+    class Mirror(asyncio.DatagramProtocol):
+        """Gives back what it gets, as raw sockets do: the transports of event loops send no empty datagrams."""
+
+        @override
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            received.append(data)
+            real_socket.sendto(data, addr)
+
+    class Behind:
+        def pick(self, client: Address, without: set[RealKey]) -> RealKey:
+            return RealKey("127.0.0.1", real_socket.getsockname()[1])
+
+        def refused(self, real: RealKey) -> None:
+            pytest.fail(f"{real} listens")
+
+        def opened(self, real: RealKey) -> None:
+            pass
+
+        def closed(self, real: RealKey) -> None:
+            pass
+
+    loop = asyncio.get_running_loop()
+    real_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    real_socket.bind(("127.0.0.1", 0))
+    real_socket.setblocking(False)
+    mirror, _ = await loop.create_datagram_endpoint(Mirror, sock=real_socket)
+    listener, port = UdpListener(Behind()), free_port()
+    await listener.open("127.0.0.1", port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(("127.0.0.1", port))
+        for sent in (b"", b"a", b"", b""):
+            client.send(sent)
+            async with asyncio.timeout(5):
+                assert await loop.sock_recv(client, 100) == sent
+    assert received == [b"", b"a", b"", b""]
+    assert (listener.inward.octets, listener.outward.octets) == (1, 1)
+    await listener.close()
+    mirror.close()
+    await asyncio.sleep(0)
+
+
+async def test_empty_datagrams_pass_in_both_directions() -> None:
+    await ask_with_empty_datagrams()
+
+
+def test_empty_datagrams_pass_under_uvloop() -> None:
+    uvloop.run(ask_with_empty_datagrams())
+
+
+async def test_an_empty_datagram_to_a_port_where_nothing_listens_ends_the_session() -> None:
+    refused = asyncio.Event()
+
+    class Behind:
+        def pick(self, client: Address, without: set[RealKey]) -> RealKey:
+            return RealKey("127.0.0.1", closed_port)
+
+        def refused(self, real: RealKey) -> None:
+            refused.set()
+
+        def opened(self, real: RealKey) -> None:
+            pass
+
+        def closed(self, real: RealKey) -> None:
+            pass
+
+    closed_port, listener, port = free_port(), UdpListener(Behind()), free_port()
+    await listener.open("127.0.0.1", port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", port))
+        async with asyncio.timeout(10):
+            while not refused.is_set():
+                client.send(b"")
+                await asyncio.sleep(0.01)
+    await listener.close()
+
+
 def test_it_works_under_uvloop() -> None:
     async def work() -> None:
         servers = RealServers()

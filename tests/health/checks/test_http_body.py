@@ -111,6 +111,7 @@ def redirects(where: Callable[[int], bytes]) -> tuple[Script, list[int]]:
         pytest.param(b"http://192.0.2.1/?t=secret", False, "the redirect leads away, to http://192.0.2.1", id="away"),
         pytest.param(b"https://{here}/", False, "the redirect leads away, to https://{here}", id="to TLS"),
         pytest.param(b"mailto:a@b", False, "the redirect leads away, to mailto", id="not HTTP"),
+        pytest.param(b"//\x02\x1b[2J/", False, "the redirect leads to an invalid URL", id="no host"),
         pytest.param(b"http://[", False, "the redirect leads to an invalid URL", id="no URL"),
     ],
 )

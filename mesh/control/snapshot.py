@@ -13,6 +13,7 @@ from mesh.control.view import EffectiveView, ViewInputs, effective_view
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey, Health, Instance, Name, Transport
 from mesh.model.table import Table
@@ -62,6 +63,8 @@ class WorkerSnapshot:
     """Endpoints that this worker cannot reach."""
     isolated: bool = False
     """Whether this worker is probably cut off itself."""
+    internal_errors: Mapping[DaemonPart, int] = field(default_factory=dict)
+    """How many internal errors were caught since the start, by part."""
 
     @property
     def size(self) -> int:

@@ -49,7 +49,7 @@ class SnapshotBuilder:
             self._health_monitor.probed(),
             self._health_monitor.judged(view or ClusterView()),
             runner.plan,
-            dict(conditions.problems),
+            conditions.current_problems(),
             tuple(failure.coded for failure in conditions.failures),
             {**conditions.frozen, **self._troubles()},
             conditions.repairs,
@@ -57,6 +57,7 @@ class SnapshotBuilder:
             self.digest(),
             lost,
             isolated,
+            conditions.internal_errors.counts(),
         )
 
     def evidence(self) -> DetailedSnapshot:

@@ -29,6 +29,8 @@ class Registration:
     """The endpoints in order of `id`."""
     problems: tuple[tuple[Instance, Problem], ...]
     """Each problem once per owner, with an instance that has it, so that its source can locate it."""
+    failed: tuple[tuple[Instance, Exception], ...] = ()
+    """Instances whose labels raised an unexpected exception. They are left out; the others are registered."""
 
 
 def register_instances(
@@ -38,8 +40,13 @@ def register_instances(
     services: dict[str, tuple[Instance, Service]] = {}
     endpoints: list[Endpoint] = []
     problems: dict[tuple[str, Problem], Instance] = {}
+    failed: list[tuple[Instance, Exception]] = []
     for instance in sorted(instances, key=lambda instance: instance.id):
-        parsed = _parsed(tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands)
+        try:
+            parsed = _parsed(tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands)
+        except Exception as error:  # noqa: BLE001 -- one container is left out, and reported
+            failed.append((instance, error))
+            continue
         for problem in parsed.problems:
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:
@@ -69,6 +76,7 @@ def register_instances(
         tuple(services[owner][1] for owner in sorted(services)),
         tuple(endpoints),
         tuple((instance, problem) for (_, problem), instance in problems.items()),
+        tuple(failed),
     )
 
 

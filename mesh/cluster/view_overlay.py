@@ -41,6 +41,11 @@ class ViewOverlay:
         else:
             self._changed.update(keys)
 
+    def begin_again(self) -> None:
+        """Build the next view from all records: the last one may have ended half-way."""
+        self._builder = ViewBuilder()
+        self._changed = None
+
     def knows_own_offer(self, snapshot: StoreSnapshot) -> bool:
         """Whether this worker has offered something, or the store has what an earlier run of it wrote."""
         return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)

@@ -9,8 +9,11 @@ from mesh.control.context import ClusterState
 from mesh.control.ports import HostNetwork, HostUpkeep
 from mesh.host import HostError
 from mesh.model.claims import Claims
-from mesh.model.part import FrozenPart
+from mesh.model.part import DaemonPart, FrozenPart
 from mesh.model.service import Address
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.HOST)
 
 
 class AddressWatcher:
@@ -55,10 +58,11 @@ class UpkeepRunner:
         self._checked_at, self._checked_for = now, (addresses, claims)
         for number, settings in enumerate(self._settings):
             part = f"{FrozenPart.HOST} {number}"
-            try:
-                found = await settings.repair(addresses, claims)
-            except HostError as error:
-                self._conditions.froze(part, error)
-                continue
-            self._conditions.thawed(part)
-            self._conditions.upkeep_done(found, first=first)
+            with bulkhead.contain(part):
+                try:
+                    found = await settings.repair(addresses, claims)
+                except HostError as error:
+                    self._conditions.froze(part, error)
+                    continue
+                self._conditions.thawed(part)
+                self._conditions.upkeep_done(found, first=first)

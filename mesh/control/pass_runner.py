@@ -14,13 +14,15 @@ from mesh.control.stats import LoopStats
 from mesh.control.sync import DataPlaneSync
 from mesh.dataplane import DataPlaneError
 from mesh.model.claims import Claims
-from mesh.model.part import FrozenPart, ProblemPart
+from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.service import Address, Name, Transport
 from mesh.model.table import RealKey, Table
 from mesh.model.view import ClusterView
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.CONTROL_LOOP)
 
 
 class PortGuard:
@@ -123,10 +125,12 @@ class PassRunner:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._upkeep.check(addresses, view.claims)
-        await self._ports.check(view.claims)
+        await bulkhead.run("published ports", self._ports.check(view.claims))
         own, left = sorted(addresses), self._ports.contested
         planning = partial(make_plan, view, view.health, own, self.plan, resolver=self._resolver, contested=left)
         planned = await compute(planning_effort(view, self.plan), planning)
+        for owner, error in planned.broken.items():
+            bulkhead.caught(f"plan of service {owner}", error)
         try:
             failures = await self._data_plane_sync.program(planned)
         except DataPlaneError as error:

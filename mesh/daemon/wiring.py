@@ -46,7 +46,7 @@ from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
-from mesh.model.part import ProblemPart
+from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
@@ -55,6 +55,7 @@ from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
+from mesh.util.bulkhead import Bulkhead, contain_event_loop
 from mesh.util.offload import shorten_thread_switches
 from meshdns.acl import LOCAL_NETWORKS
 from meshdns.forwarder import Forwarder
@@ -65,6 +66,7 @@ from meshdns.upstreams import Upstreams
 from meshdns.zone import Zone, ZoneBuilder
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.DAEMON)
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -105,6 +107,7 @@ async def run_daemon(
     """
     shorten_thread_switches()
     raise_file_limit()
+    contain_event_loop(asyncio.get_running_loop())
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
@@ -175,11 +178,11 @@ async def run_daemon(
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
         async with asyncio.TaskGroup() as tasks:
             parts = [
-                tasks.create_task(store.run(), name="store"),
-                tasks.create_task(prober.run(), name="prober"),
-                tasks.create_task(loop.reconciler.run(), name="reconciler"),
-                tasks.create_task(stopper.run(), name="stopping"),
-                tasks.create_task(collector.feed.run(), name="events"),
+                tasks.create_task(bulkhead.keep_running("store", store.run), name="store"),
+                tasks.create_task(bulkhead.keep_running("prober", prober.run), name="prober"),
+                tasks.create_task(bulkhead.keep_running("reconciler", loop.reconciler.run), name="reconciler"),
+                tasks.create_task(bulkhead.keep_running("stopping", stopper.run), name="stopping"),
+                tasks.create_task(bulkhead.keep_running("events", collector.feed.run), name="events"),
             ]
             started(
                 RunningDaemon(

@@ -18,10 +18,13 @@ from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.file_lock import acquire_lock
+from mesh.util.bulkhead import Bulkhead
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.STORE)
 
 STORE_TIMEOUT = 3.0
 """Seconds that a starting worker waits for the store before it uses the saved view."""
@@ -137,8 +140,8 @@ class CachedStore(Store):
     async def run(self) -> None:
         """Run the store, and save what it shows."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._store.run(), name="store")
-            tasks.create_task(self._keep_saved(), name="saved view")
+            tasks.create_task(bulkhead.keep_running("store", self._store.run), name="store")
+            tasks.create_task(bulkhead.keep_running("saved view", self._keep_saved), name="saved view")
 
     @override
     async def close(self) -> None:
@@ -148,6 +151,8 @@ class CachedStore(Store):
             self._lock = -1
 
     async def _keep_saved(self) -> None:
+        if self._newest is not None:
+            self._dirty.set()  # an earlier run may have ended before it was saved
         while True:
             await self._dirty.wait()
             self._dirty.clear()

@@ -19,13 +19,16 @@ from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.file_lock import acquire_lock
 from mesh.util.backoff import Backoff
+from mesh.util.bulkhead import Bulkhead
 
 T = TypeVar("T")
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.STORE)
 
 _RETRY = 1.0
 """Seconds before a database that could not be read is read again."""
@@ -205,7 +208,7 @@ class SqliteStore(Store):
 
         def write() -> T:
             done = work()
-            loop.call_soon_threadsafe(self._wake)
+            loop.call_soon_threadsafe(bulkhead.callback(self._wake))
             return done
 
         return await self._run(write)

@@ -17,10 +17,14 @@ from typing_extensions import override
 from mesh import __version__
 from mesh.health.checks.tcp import await_verdict, explain_error, tls_server_name
 from mesh.health.state_machine import Verdict
+from mesh.model.part import DaemonPart
 from mesh.model.probe import Probe
 from mesh.model.service import Address
 from mesh.model.table import RealKey
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.sockets import LINGER_RESET, connect_socket
+
+bulkhead = Bulkhead(DaemonPart.PROBES)
 
 MAX_HEAD_BYTES = 8192
 """Bytes within which the final status line must come, interim responses included."""
@@ -138,12 +142,14 @@ class _StatusLineProtocol(asyncio.Protocol):
         self._received = bytearray()
 
     @override
+    @bulkhead.method
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # event loops guarantee this type for streams
         stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         stream.write(self._request)
 
     @override
+    @bulkhead.method
     def data_received(self, data: bytes) -> None:
         if self.outcome.done():
             return
@@ -159,6 +165,7 @@ class _StatusLineProtocol(asyncio.Protocol):
             self._finish(False, f"not HTTP: no final status in {MAX_HEAD_BYTES} bytes")
 
     @override
+    @bulkhead.method
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError):
             self._finish(False, explain_error(exc) or "reset before an answer")

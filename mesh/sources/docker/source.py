@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import DrainReason, Health, Instance
 from mesh.sources import Source
@@ -49,8 +50,10 @@ from mesh.sources.docker.instances import (
 )
 from mesh.sources.docker.messages import ContainerSummary, DockerEvent
 from mesh.util.backoff import Backoff
+from mesh.util.bulkhead import Bulkhead
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.SOURCES)
 
 RELIST_INTERVAL = 30.0
 """Seconds after which everything is listed even without an event."""
@@ -149,6 +152,9 @@ class DockerSource(Source):
                             told = listing.instances, listing.problems
                             yield told
             except CLIENT_ERRORS as error:
+                self._fail(error)
+            except Exception as error:  # noqa: BLE001 -- this connection ends, and the last list stays in force
+                bulkhead.caught(self.name, error)
                 self._fail(error)
             await self._nothing_for(backoff.next_pause())
 

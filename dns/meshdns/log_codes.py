@@ -18,6 +18,7 @@ class LogCode(Enum):
     UPSTREAM_UNREACHABLE = "VM602"
     UPSTREAM_LOOP = "VM603"
     RESOLV_CONF = "VM604"
+    INTERNAL_ERROR = "VM751"
 
     @override
     def __str__(self) -> str:

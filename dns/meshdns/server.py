@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from meshdns import bulkhead
 from meshdns.acl import LOCAL_NETWORKS, Network, network_matcher
 from meshdns.authoritative import ForwardQuery, Rcode, failure_response
 from meshdns.bind import NameServerError, bind_sockets
@@ -114,7 +115,7 @@ class NameServer:
         skipped.
         """
         if looked:
-            return self._counted(self.answers.think(packet))
+            return self._counted(_think(self.answers.think, packet))
         return self._answer(packet, host, self.answers)
 
     def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
@@ -127,7 +128,11 @@ class NameServer:
 
     def forward(self, question: ForwardQuery, host: str, send: Callable[[bytes], None]) -> bytes | None:
         """Return the response to a forwarded query if it is available now; else None, and `send` gets it later."""
-        return self._forwarder.ask(question.packet, question.query, host, send)
+        try:
+            return self._forwarder.ask(question.packet, question.query, host, send)
+        except Exception as error:  # noqa: BLE001 -- one query fails
+            bulkhead.caught("a forwarded query", error)
+            return failure_response(question.packet, Rcode.SERVFAIL)
 
     def forward_tcp(self, question: ForwardQuery, host: str) -> "asyncio.Future[bytes]":
         """Return a future of the response to a forwarded query."""
@@ -136,7 +141,7 @@ class NameServer:
     def _answer(self, packet: bytes, host: str, answers: ZoneResponder) -> bytes | ForwardQuery | None:
         if not self._allows(host):
             return self._refuse(packet)
-        return self._counted(answers.ask(packet))
+        return self._counted(_think(answers.ask, packet))
 
     def _counted(self, said: bytes | ForwardQuery | None) -> bytes | ForwardQuery | None:
         if said is None:
@@ -157,3 +162,14 @@ class NameServer:
             return None
         self.counters.refused += 1
         return failure_response(packet, Rcode.REFUSED)
+
+
+def _think(answer: Callable[[bytes], bytes | ForwardQuery | None], packet: bytes) -> bytes | ForwardQuery | None:
+    """Return the answer to a packet; SERVFAIL if that raises, or None if not even that can be said."""
+    try:
+        return answer(packet)
+    except Exception as error:  # noqa: BLE001 -- one query fails
+        bulkhead.caught("a query", error)
+    with bulkhead.contain("the failure of a query"):
+        return failure_response(packet, Rcode.SERVFAIL) if len(packet) >= 12 and not packet[2] & 0x80 else None
+    return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshdns import bulkhead
 from meshdns.authoritative import Rcode
 from meshdns.message import UpstreamReply, build_upstream_query, parse_reply
 from meshdns.upstreams import Address, Upstream
@@ -132,7 +133,7 @@ class UpstreamQuery:
         if upstream.failures and upstream.on_trial(self._began) and len(self._upstreams) > 1:
             self._try_next()
         elif self._done is not None:
-            self._timer = self._loop.call_at(self._began + self._patience.first, self._try_next)
+            self._timer = self._loop.call_at(self._began + self._patience.first, self._try_in_time)
 
     def close(self) -> None:
         """End the query without calling `done`."""
@@ -140,6 +141,12 @@ class UpstreamQuery:
         self._end()
 
     # ------------------------------------------------------------------------------------------------- the tries
+
+    def _try_in_time(self) -> None:
+        with bulkhead.contain("a query to upstreams") as tried:
+            self._try_next()
+        if tried.failed:
+            self._finish(None)
 
     def _try_next(self) -> None:
         """Ask the next upstream, or end the query if its time is over."""
@@ -168,7 +175,7 @@ class UpstreamQuery:
             self._timer.cancel()
         number, end = len(self._tries), self._began + self._patience.budget
         at = min(end, self._began + self._patience.start(number)) if number < self._most else end
-        self._timer = self._loop.call_at(max(at, self._loop.time()), self._try_next)
+        self._timer = self._loop.call_at(max(at, self._loop.time()), self._try_in_time)
 
     def _send(self, here: _QueryAttempt) -> None:
         """Send the query of one try over UDP."""
@@ -177,7 +184,7 @@ class UpstreamQuery:
             here.cancel = self._ways.ask(here.upstream.address, question, lambda packet: self._heard(here, packet))
         except OSError:
             # Not at once: `_unreachable` may call `done` before the caller has returned from `start`.
-            self._loop.call_soon(self._unreachable, here)
+            self._loop.call_soon(bulkhead.callback(self._unreachable, "an unreachable upstream"), here)
 
     def _heard(self, here: _QueryAttempt, packet: bytes | None) -> bool:
         """Process a packet for one try; returns whether the try is over.

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from meshdns import bulkhead
 from meshdns.udp_burst import UdpBurst, UnbatchedUdp, open_burst
 from meshdns.upstreams import Address
 
@@ -57,7 +58,9 @@ class UpstreamSockets:
         async def work() -> None:
             heard(await _exchange(address, question))
 
-        task = asyncio.get_running_loop().create_task(work(), name="dns upstream tcp")
+        task = asyncio.get_running_loop().create_task(
+            bulkhead.run("an upstream over TCP", work()), name="dns upstream tcp"
+        )
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
 
@@ -103,7 +106,7 @@ class _UpstreamSocket:
         except OSError:
             self._socket.close()
             raise
-        self._loop.add_reader(self._socket, self._readable)
+        self._loop.add_reader(self._socket, bulkhead.callback(self._readable, "packets of an upstream"))
         all_open.add(self)
 
     def ask(self, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
@@ -111,7 +114,7 @@ class _UpstreamSocket:
         self.uses += 1
         self._waiting[ident] = heard
         if not self._unsent:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(bulkhead.callback(self._flush, "queries to an upstream"))
         self._unsent.append(ident + question)
         return lambda: self._end(ident, heard)
 
@@ -139,8 +142,10 @@ class _UpstreamSocket:
         for packet in packets:
             ident = packet[:2]
             heard = self._waiting.get(ident)
-            if heard is not None and heard(packet):
-                self._end(ident, heard)
+            # One packet that raises must not cost the responses that came with it.
+            with bulkhead.contain("a packet of an upstream"):
+                if heard is not None and heard(packet):
+                    self._end(ident, heard)
 
     def _broken(self) -> None:
         """End all queries of this socket after an ICMP error.
@@ -150,7 +155,8 @@ class _UpstreamSocket:
         waiting, self._waiting = list(self._waiting.values()), {}
         self.close()
         for heard in waiting:
-            heard(None)
+            with bulkhead.contain("a broken upstream"):
+                heard(None)
 
     def _end(self, ident: bytes, heard: Callable[[bytes | None], bool]) -> None:
         if self._waiting.get(ident) is heard:  # the query may have ended already

@@ -57,6 +57,7 @@ from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
 from mesh.util.bulkhead import Bulkhead, contain_event_loop
 from mesh.util.offload import shorten_thread_switches
+from meshdns import bulkhead as dns_bulkhead
 from meshdns.acl import LOCAL_NETWORKS
 from meshdns.forwarder import Forwarder
 from meshdns.server import NameServer, NameServerError
@@ -108,6 +109,7 @@ async def run_daemon(
     shorten_thread_switches()
     raise_file_limit()
     contain_event_loop(asyncio.get_running_loop())
+    dns_bulkhead.report_to(Bulkhead(DaemonPart.NAMES).caught)
     await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)

@@ -82,6 +82,11 @@ class InternalErrors:
             with self._lock:
                 self._last.pop((part, subject), None)
 
+    def forget(self) -> None:
+        """Forget all problems, for tests; the counts stay."""
+        with self._lock:
+            self._last.clear()
+
     def counts(self) -> Mapping[DaemonPart, int]:
         """Return how many exceptions were caught since the start, by part."""
         with self._lock:

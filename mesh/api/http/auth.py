@@ -55,7 +55,7 @@ class AdminToken:
         except TokenError as error:
             log.warning("admin API: the previous token stays valid: %s", error, extra=error.code.extra)
         scheme, _, given = header.partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._secret)
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="replace"), self._secret)
 
     def _now(self) -> tuple[int, int]:
         """Return what changes when the file changes. Raises `TokenError`."""
@@ -102,7 +102,10 @@ def auth_middleware(token: AdminToken | None, open_paths: Callable[[str], bool])
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refusal = _refusal(request, token, open_paths)
+        try:
+            refusal = _refusal(request, token, open_paths)
+        except ValueError:  # `urlsplit` refuses some hosts, such as `[`
+            refusal = refusal_response(400, "the header Host or Origin is invalid; send the name of this worker")
         if refusal is None:
             return await handler(request)
         if refusal.status == web.HTTPUnauthorized.status_code:

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler
 from typing_extensions import override
 
 from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
-from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, refusal_response
+from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
@@ -32,11 +32,14 @@ from mesh.control.graceful_stop import ActionHandler
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.model.part import DaemonPart
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.ADMIN)
 
 MAX_BODY_BYTES = 64 << 10
 """The most bytes of a request body."""
@@ -147,7 +150,9 @@ class AdminApi:
         return list(self._runner.app.router.routes()) if self._runner is not None else []
 
     def _app(self, token: AdminToken | None) -> web.Application:
-        app = web.Application(middlewares=[_in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(
+            middlewares=[_contained, _in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES
+        )
         app.on_response_prepare.append(_complete)
         app.on_shutdown.append(self._dismiss)
         app.router.add_get("/healthz", _get_health)
@@ -199,6 +204,26 @@ def _is_open(path: str) -> bool:
 
 
 @web.middleware
+async def _contained(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """End one request at an unexpected exception. What aiohttp raises about a broken connection passes."""
+    try:
+        return await handler(request)
+    except (web.HTTPException, ClientError, ConnectionError):
+        raise
+    except web.RequestPayloadError:
+        return refusal_response(400, "the request body is broken; send the length that its header says")
+    except Exception as error:  # noqa: BLE001 -- one request fails
+        bulkhead.caught(f"{request.method} {quote_untrusted(request.path)}", error)
+        if request.get(_PREPARED) and request.transport is not None:
+            request.transport.abort()  # the client must not take what it has got for the whole response
+        return refusal_response(500, "an internal error; the log of the daemon has more about it", Code.INTERNAL_ERROR)
+
+
+_PREPARED = "response prepared"
+"""The item of a request whose response has begun."""
+
+
+@web.middleware
 async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer with a JSON error where aiohttp itself refuses a request."""
     try:
@@ -211,8 +236,9 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
         return refusal_response(413, f"the request body is too large; send {MAX_BODY_BYTES} bytes at most")
 
 
-async def _complete(_: web.Request, answer: web.StreamResponse) -> None:
+async def _complete(request: web.Request, answer: web.StreamResponse) -> None:
     """Add the security headers to a response."""
+    request[_PREPARED] = True
     for name, value in SECURITY_HEADERS.items():
         answer.headers.setdefault(name, value)
 

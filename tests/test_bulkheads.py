@@ -107,7 +107,7 @@ class Module:
             yield where
         elif name == "Application":
             middlewares = next((k.value for k in call.keywords if k.arg == "middlewares"), None)
-            if not isinstance(middlewares, ast.List) or ast.unparse(middlewares.elts[0]) != "_contained":
+            if not isinstance(middlewares, ast.List) or not ast.unparse(middlewares.elts[0]).startswith("_contained"):
                 yield where
 
     def _is_in_bulkhead(self, call: ast.Call) -> bool:

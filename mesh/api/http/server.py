@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import msgspec
 from aiohttp import ClientError, web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from typing_extensions import override
 
 from mesh.api.events import EventInput
@@ -150,10 +150,16 @@ class AdminApi:
         return list(self._runner.app.router.routes()) if self._runner is not None else []
 
     def _app(self, token: AdminToken | None) -> web.Application:
+        begun: dict[int, bool] = {}
+
+        async def note_begin(request: web.Request, _: web.StreamResponse) -> None:
+            if id(request) in begun:
+                begun[id(request)] = True
+
         app = web.Application(
-            middlewares=[_contained, _in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES
+            middlewares=[_contained(begun), _in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES
         )
-        app.on_response_prepare.append(_complete)
+        app.on_response_prepare.extend((note_begin, _complete))
         app.on_shutdown.append(self._dismiss)
         app.router.add_get("/healthz", _get_health)
         app.router.add_get("/metrics", self._metrics.get)
@@ -203,24 +209,32 @@ def _is_open(path: str) -> bool:
     return path in _OPEN or is_page_path(path)
 
 
-@web.middleware
-async def _contained(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """End one request at an unexpected exception. What aiohttp raises about a broken connection passes."""
-    try:
-        return await handler(request)
-    except (web.HTTPException, ClientError, ConnectionError):
-        raise
-    except web.RequestPayloadError:
-        return refusal_response(400, "the request body is broken; send the length that its header says")
-    except Exception as error:  # noqa: BLE001 -- one request fails
-        bulkhead.caught(f"{request.method} {quote_untrusted(request.path)}", error)
-        if request.get(_PREPARED) and request.transport is not None:
-            request.transport.abort()  # the client must not take what it has got for the whole response
-        return refusal_response(500, "an internal error; the log of the daemon has more about it", Code.INTERNAL_ERROR)
+def _contained(begun: dict[int, bool]) -> Middleware:
+    """Return the middleware that ends one request at an unexpected exception.
 
+    `begun` says of each request that is being handled, by its `id()`, whether its response has begun. What aiohttp
+    raises about a broken connection passes.
+    """
 
-_PREPARED = "response prepared"
-"""The item of a request whose response has begun."""
+    @web.middleware
+    async def contain(request: web.Request, handler: Handler) -> web.StreamResponse:
+        begun[id(request)] = False
+        try:
+            return await handler(request)
+        except (web.HTTPException, ClientError, ConnectionError):
+            raise
+        except web.RequestPayloadError:
+            return refusal_response(400, "the request body is broken; send the length that its header says")
+        except Exception as error:  # noqa: BLE001 -- one request fails
+            bulkhead.caught(f"{request.method} {quote_untrusted(request.path)}", error)
+            if begun[id(request)] and request.transport is not None:
+                request.transport.abort()  # the client must not take what it has got for the whole response
+            reason = "an internal error; the log of the daemon has more about it"
+            return refusal_response(500, reason, Code.INTERNAL_ERROR)
+        finally:
+            del begun[id(request)]
+
+    return contain
 
 
 @web.middleware
@@ -236,9 +250,8 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
         return refusal_response(413, f"the request body is too large; send {MAX_BODY_BYTES} bytes at most")
 
 
-async def _complete(request: web.Request, answer: web.StreamResponse) -> None:
+async def _complete(_: web.Request, answer: web.StreamResponse) -> None:
     """Add the security headers to a response."""
-    request[_PREPARED] = True
     for name, value in SECURITY_HEADERS.items():
         answer.headers.setdefault(name, value)
 

@@ -14,6 +14,7 @@ from mesh.config.values import Network
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint, Instance, Name, Service
+from mesh.model.validation import MAX_TEXT, validate_instance, validate_service
 
 MAX_CACHED_LABEL_SETS = 4096
 """Label sets that are not parsed again: a container that starts or stops must not cost as much as all of them."""
@@ -47,6 +48,10 @@ def register_instances(
         except Exception as error:  # noqa: BLE001 -- one container is left out, and reported
             failed.append((instance, error))
             continue
+        refusal = _refusal(instance, parsed)
+        if refusal is not None:
+            problems.setdefault((instance.owner, refusal), instance)
+            continue
         for problem in parsed.problems:
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:
@@ -54,24 +59,7 @@ def register_instances(
         first, declared = services.setdefault(instance.owner, (instance, parsed.service))
         if declared != parsed.service:
             problems.setdefault((instance.owner, _differs(_subject(instance.owner), first)), instance)
-        endpoints.append(
-            Endpoint(
-                instance.id,
-                instance.owner,
-                worker,
-                instance.address,
-                instance.port,
-                parsed.settings.weight,
-                parsed.release,
-                parsed.settings.forwarding,
-                parsed.settings.upper_threshold,
-                parsed.settings.lower_threshold,
-                instance.host_ports,
-                instance.health,
-                instance.drain,
-                instance.name,
-            )
-        )
+        endpoints.append(_endpoint(instance, worker, parsed))
     return Registration(
         tuple(services[owner][1] for owner in sorted(services)),
         tuple(endpoints),
@@ -85,6 +73,42 @@ def _parsed(
     labels: tuple[tuple[str, str], ...], owner: str, domain: Name, pool: Network | None, commands: bool
 ) -> ParsedLabels:
     return parse_labels(dict(labels), owner=owner, subject=_subject(owner), domain=domain, pool=pool, commands=commands)
+
+
+def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels) -> Endpoint:
+    return Endpoint(
+        instance.id,
+        instance.owner,
+        worker,
+        instance.address,
+        instance.port,
+        parsed.settings.weight,
+        parsed.release,
+        parsed.settings.forwarding,
+        parsed.settings.upper_threshold,
+        parsed.settings.lower_threshold,
+        instance.host_ports,
+        instance.health,
+        instance.drain,
+        instance.name,
+    )
+
+
+def _refusal(instance: Instance, parsed: ParsedLabels) -> Problem | None:
+    """Why the instance and what its labels declare do not pass the gate; None if they do."""
+    try:
+        validate_instance(instance)
+        if parsed.service is not None:
+            validate_service(parsed.service)
+    except ValueError as error:
+        return Problem(
+            Code.CONTAINER_UNUSABLE,
+            Severity.ERROR,
+            _subject(instance.owner[:MAX_TEXT]),
+            f"one of its instances cannot be used: {error}",
+            "correct its labels, its name or its address",
+        )
+    return None
 
 
 def _subject(owner: str) -> str:

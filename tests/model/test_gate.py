@@ -184,8 +184,8 @@ def run_all_stages(view: ClusterView) -> ClusterView:
         if not isinstance(operation, BindVip | UnbindVip):
             encode_change(operation)
     changes = [each for each in operations if not isinstance(each, BindVip | UnbindVip)]
-    for key, after in plan_changes({}, changes, 4).after.items():
-        server_commands(base_chains(4), ABSENT_RULESET, key, after)
+    for virtual, after in plan_changes({}, changes, 4).after.items():
+        server_commands(base_chains(4), ABSENT_RULESET, virtual, after)
     asyncio.run(FakeDataPlane().apply(operations))
     builder = ZoneBuilder(["mesh.internal"])
     zones = []

@@ -12,6 +12,7 @@ import msgspec
 
 from mesh.model.service import Address
 from mesh.sources.docker.events import StopConfig, stop_config_of
+from mesh.sources.docker.gate import convert_containers, convert_event
 from mesh.sources.docker.messages import ContainerDetails, ContainerSummary, DockerEvent, DockerNetwork
 
 REQUEST_TIMEOUT = 10.0
@@ -22,8 +23,6 @@ CLIENT_ERRORS = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutErr
 
 _SURPRISES = (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 """Exceptions of the client library if a response does not have the form that it expects."""
-
-_FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "NetworkSettings")
 
 
 class NotDockerError(ValueError):
@@ -53,7 +52,7 @@ async def list_containers(docker: aiodocker.Docker) -> list[ContainerSummary]:
     """Return the running containers, including paused ones. Raises `CLIENT_ERRORS`."""
     with translate_surprises():
         found = await docker.containers.list()
-    return [msgspec.convert({name: one[name] for name in _FIELDS if name in one}, ContainerSummary) for one in found]
+    return convert_containers(found)
 
 
 async def list_network_drivers(docker: aiodocker.Docker) -> dict[str, str]:
@@ -69,6 +68,8 @@ async def inspect_stop_config(docker: aiodocker.Docker, id: str) -> StopConfig |
         with translate_surprises():
             shown = await docker.containers.container(id).show()
         return stop_config_of(msgspec.convert(shown, ContainerDetails))
+    except (msgspec.ValidationError, OverflowError):
+        return StopConfig()  # this container alone is treated as if it said nothing
     except aiodocker.DockerError as error:
         if error.status != 404:
             raise
@@ -99,14 +100,14 @@ class EventStream:
                 raise aiohttp.ClientPayloadError("the stream of events ended")
             if not raw:
                 break
-            found.append(msgspec.convert(raw, DockerEvent))
+            found.append(convert_event(raw))
         return found
 
     async def all(self) -> list[DockerEvent]:
         """Return every event of a request that ends by itself. Raises `CLIENT_ERRORS`."""
         found = []
         while (raw := await self._heard.get()) is not None:
-            found.append(msgspec.convert(raw, DockerEvent))
+            found.append(convert_event(raw))
         self._ended()
         return found
 

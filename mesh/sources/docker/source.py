@@ -170,7 +170,7 @@ class DockerSource(Source):
             async with open_events(docker, since=began, filters=EVENT_FILTERS) as self._events:
                 batch, wait = past, SETTLE_DELAY
                 while True:
-                    meanings = {self._take(event) for event in batch}
+                    meanings = {self._take_safely(event) for event in batch}
                     if meanings & {EventMeaning.STOPPING, EventMeaning.DRAIN_FIRST}:
                         yield self._read()
                     if not batch or meanings & {EventMeaning.LOOK, EventMeaning.BEGUN, EventMeaning.ENDED}:
@@ -209,6 +209,12 @@ class DockerSource(Source):
                 return await coming.some()
         except TimeoutError:
             return []
+
+    def _take_safely(self, event: DockerEvent) -> EventMeaning:
+        """Take an event. One that raises ends alone, as a reason to list: it must not come again after a new start."""
+        with bulkhead.contain("an event"):
+            return self._take(event)
+        return EventMeaning.LOOK
 
     def _take(self, event: DockerEvent) -> EventMeaning:
         id = event.actor.id

@@ -52,7 +52,6 @@ PROTOCOL_METHODS = frozenset(
     }
 )
 IN_PLACE = {
-    ("mesh/sources/docker/client.py", "open_events"): "whoever reads the stream gets what the request raised",
     ("mesh/store/etcd/client.py", "_choose"): "it awaits them, and asks each for its exception",
     ("mesh/store/cached.py", "watch"): "it awaits the snapshot",
     ("dns/meshdns/thread.py", "start"): "`stop` awaits the thread, and raises what it has raised",

@@ -2,21 +2,28 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import aiodocker
 import aiohttp
 import msgspec
 
+from mesh.model.part import DaemonPart
 from mesh.model.service import Address
 from mesh.sources.docker.events import StopConfig, stop_config_of
-from mesh.sources.docker.gate import convert_containers, convert_event
+from mesh.sources.docker.gate import EventLines, convert_containers
 from mesh.sources.docker.messages import ContainerDetails, ContainerSummary, DockerEvent, DockerNetwork
+from mesh.util.bounded_response import BoundedResponse, ResponseTooLargeError
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.SOURCES)
 
 REQUEST_TIMEOUT = 10.0
 """Seconds that the engine has to answer a request. The stream of events has no limit."""
+
+MAX_QUEUED_EVENTS = 1024
+"""Events that wait; after that, the stream is not read until they are handled."""
 
 CLIENT_ERRORS = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError)
 """Exceptions of a call to an engine that is gone, restarts, hangs or sends an invalid response."""
@@ -41,11 +48,17 @@ def translate_surprises() -> Iterator[None]:
 @asynccontextmanager
 async def open_client(url: str, answer: float = REQUEST_TIMEOUT) -> AsyncIterator[aiodocker.Docker]:
     """Open a client of the engine. No request is sent yet."""
-    docker = aiodocker.Docker(url, timeout=aiohttp.ClientTimeout(total=answer))
+    timeout = aiohttp.ClientTimeout(total=answer)
+    docker = aiodocker.Docker(url, timeout=timeout)
+    unbounded = docker.session
+    docker.session = aiohttp.ClientSession(
+        connector=docker.connector, connector_owner=False, timeout=timeout, response_class=BoundedResponse
+    )
     try:
         yield docker
     finally:
         await docker.close()
+        await unbounded.close()
 
 
 async def list_containers(docker: aiodocker.Docker) -> list[ContainerSummary]:
@@ -79,13 +92,15 @@ async def inspect_stop_config(docker: aiodocker.Docker, id: str) -> StopConfig |
 class EventStream:
     """The events of one request, in order."""
 
-    def __init__(self, heard: asyncio.Queue[dict[str, Any] | None], request: asyncio.Task[None]) -> None:
-        self._heard = heard
-        self._request = request
+    def __init__(self) -> None:
+        self._heard: asyncio.Queue[DockerEvent | None] = asyncio.Queue(MAX_QUEUED_EVENTS)
+        self._ended = asyncio.Event()
+        self._error: Exception | None = None
 
     def poke(self) -> None:
         """Make `some` return, with an empty list if no event came."""
-        self._heard.put_nowait({})
+        if self._heard.empty():
+            self._heard.put_nowait(None)
 
     async def some(self) -> list[DockerEvent]:
         """Return at least one event and all that came with it; empty after `poke`.
@@ -94,38 +109,54 @@ class EventStream:
         """
         found: list[DockerEvent] = []
         while not found or not self._heard.empty():
-            raw = await self._heard.get()
-            if raw is None:
-                self._ended()
-                raise aiohttp.ClientPayloadError("the stream of events ended")
-            if not raw:
-                break
-            found.append(convert_event(raw))
+            if self._ended.is_set() and self._heard.empty():
+                raise self._error or aiohttp.ClientPayloadError("the stream of events ended")
+            event = await self._heard.get()
+            if event is None:
+                if found or not self._ended.is_set():
+                    break
+                continue
+            found.append(event)
         return found
 
     async def all(self) -> list[DockerEvent]:
         """Return every event of a request that ends by itself. Raises `CLIENT_ERRORS`."""
-        found = []
-        while (raw := await self._heard.get()) is not None:
-            found.append(convert_event(raw))
-        self._ended()
+        found: list[DockerEvent] = []
+        while not (self._ended.is_set() and self._heard.empty()):
+            event = await self._heard.get()
+            if event is not None:
+                found.append(event)
+        if self._error is not None:
+            raise self._error
         return found
 
-    def _ended(self) -> None:
-        """Raise the error that ended the request, if any. A request that still runs has sent `null`."""
-        if self._request.done():
-            with translate_surprises():
-                self._request.result()
+    async def run(self, docker: aiodocker.Docker, params: Mapping[str, str]) -> None:
+        """Read the response to `GET /events` until it ends, fails, or the task is cancelled."""
+        forever, lines = aiohttp.ClientTimeout(), EventLines()
+        try:
+            async with docker.session.get(f"{docker.docker_host}/events", params=params, timeout=forever) as response:
+                if response.status != 200:
+                    raise NotDockerError(f"it answers {response.status} to a request for events")
+                async for chunk in response.content.iter_any():
+                    for event in lines.feed(chunk):
+                        await self._heard.put(event)
+        except CLIENT_ERRORS as error:
+            self._error = error
+        finally:
+            self._ended.set()
+            if self._heard.empty():
+                self._heard.put_nowait(None)
 
 
 @asynccontextmanager
 async def open_events(docker: aiodocker.Docker, *, filters: str, **span: float) -> AsyncIterator[EventStream]:
     """Request events. `since` and `until` are seconds of the engine's clock."""
-    heard = docker.events.channel.subscribe()
-    params: Any = {name: f"{seconds:.6f}" for name, seconds in span.items()}
-    request = asyncio.get_running_loop().create_task(docker.events.run(filters=filters, **params), name="docker events")
+    params = {"filters": filters, **{name: f"{seconds:.6f}" for name, seconds in span.items()}}
+    stream = EventStream()
+    work = bulkhead.run("events of an engine", stream.run(docker, params))
+    request = asyncio.get_running_loop().create_task(work, name="docker events")
     try:
-        yield EventStream(heard.queue, request)
+        yield stream
     finally:
         request.cancel()
         await asyncio.gather(request, return_exceptions=True)
@@ -138,6 +169,8 @@ def explain_failure(error: BaseException, answer: float = REQUEST_TIMEOUT) -> st
         return "permission denied; run as root or in the group docker"
     if isinstance(error, aiodocker.DockerError) and error.status == 900:
         return "it does not answer; start it, or set [source.docker] socket"
+    if isinstance(error, ResponseTooLargeError):
+        return f"{error}; check that it is a container engine"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "it closed the stream of events"
     if isinstance(error, TimeoutError):

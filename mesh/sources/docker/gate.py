@@ -18,19 +18,49 @@ _FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "N
 _OPTIONAL = frozenset(_FIELDS) - {"Id", "State"}
 
 
+MAX_EVENT_BYTES = 1 << 20
+"""The most bytes of one event, which has all labels of its container."""
+
+
+class EventLines:
+    """Splits a stream of events into lines, and reads each by itself. Each byte is looked at once."""
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+        """The beginning of a line whose end has not arrived."""
+        self._too_long = False
+        """Whether that line has more than `MAX_EVENT_BYTES`: then the rest of it is dropped."""
+
+    def feed(self, data: bytes) -> list[DockerEvent]:
+        """Return the events whose lines end in these bytes. Empty lines are none; unreadable ones are
+        `UNREADABLE_EVENT`.
+        """
+        *ends, rest = data.split(b"\n")
+        found = []
+        for end in ends:
+            self._add(end)
+            if self._too_long:
+                found.append(UNREADABLE_EVENT)
+            elif line := bytes(self._begun).strip():
+                found.append(decode_event(line))
+            self._begun.clear()
+            self._too_long = False
+        self._add(rest)
+        return found
+
+    def _add(self, part: bytes) -> None:
+        if self._too_long or len(self._begun) + len(part) > MAX_EVENT_BYTES:
+            self._begun.clear()
+            self._too_long = True
+        else:
+            self._begun += part
+
+
 def decode_event(line: bytes) -> DockerEvent:
     """Return the event in one line of JSON, or `UNREADABLE_EVENT`."""
     try:
         return msgspec.json.decode(line, type=DockerEvent)
     except (ValueError, RecursionError):  # `MsgspecError` is a `ValueError`
-        return UNREADABLE_EVENT
-
-
-def convert_event(raw: object) -> DockerEvent:
-    """Return the event in a JSON value, or `UNREADABLE_EVENT`."""
-    try:
-        return msgspec.convert(raw, DockerEvent)
-    except (ValueError, RecursionError):
         return UNREADABLE_EVENT
 
 

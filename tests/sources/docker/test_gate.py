@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.sources.docker.events import EventMeaning, StopConfig, event_meaning
-from mesh.sources.docker.gate import UNREADABLE_EVENT, convert_containers, convert_event, decode_event
+from mesh.sources.docker.gate import MAX_EVENT_BYTES, UNREADABLE_EVENT, EventLines, convert_containers, decode_event
 from mesh.sources.docker.instances import ContainerHistory, InstanceRules, read_instances
 from mesh.sources.docker.messages import DockerEvent
 from mesh.sources.docker.source import DockerSource
@@ -46,9 +46,9 @@ POISON: dict[str, dict[str, Any]] = {
 @given(JSON)
 def test_any_event_is_an_event(value: object) -> None:
     line = json.dumps(value).encode()
-    for event in (decode_event(line), convert_event(value)):
-        assert isinstance(event_meaning(event, None), EventMeaning)
-        assert isinstance(event_meaning(event, StopConfig()), EventMeaning)
+    event = decode_event(line)
+    assert isinstance(event_meaning(event, None), EventMeaning)
+    assert isinstance(event_meaning(event, StopConfig()), EventMeaning)
 
 
 @pytest.mark.parametrize("line", [b"", b"null", b"{", b"\xff\xfe", b"[" * 100_000, b'{"Type": 5}', b'"x"', b"1e400"])
@@ -113,7 +113,29 @@ POISONED_EVENTS = [
     {"Type": "container", "Action": ["kill"], "Actor": None},
     {"Type": 5, "timeNano": "x"},
     {"Type": "network", "timeNano": 10**30},
+    {"Type": "container", "Actor": {"Attributes": {"mesh.x": "y" * 2_000_000}}},
+    5,
+    ["x"],
 ]
+
+
+@given(
+    st.lists(st.sampled_from([json.dumps(GOOD_EVENT).encode(), b"", b"x", b" {} "]), max_size=6), st.integers(1, 300)
+)
+def test_lines_are_read_in_pieces_of_any_size(lines: list[bytes], size: int) -> None:
+    data = b"".join(line + b"\n" for line in lines)
+    reader = EventLines()
+    found = [event for at in range(0, len(data), size) for event in reader.feed(data[at : at + size])]
+    assert found == [decode_event(line) for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 25])
+def test_a_line_that_is_too_long_costs_no_other(size: int) -> None:
+    line = json.dumps(GOOD_EVENT).encode()
+    data = line + b"\n" + b"x" * (3 * MAX_EVENT_BYTES) + b"\n" + line + b"\n"
+    reader = EventLines()
+    found = [event for at in range(0, len(data), size) for event in reader.feed(data[at : at + size])]
+    assert found == [decode_event(line), UNREADABLE_EVENT, decode_event(line)]
 
 
 async def test_poisoned_events_are_skipped_and_never_replayed_to_death(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 
-from mesh.model.probe import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind, validate_host
 from mesh.model.service import Address, Endpoint, EndpointKey, Instance, Name, Service
 
 MAX_TEXT = 512
@@ -34,9 +34,6 @@ MAX_DATAGRAM = 1232
 
 _BROADCAST = IPv4Address("255.255.255.255")
 _DNS_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
-_HOST = re.compile(
-    r"(?:([A-Za-z0-9_][A-Za-z0-9._-]{0,252})|\[([0-9A-Fa-f:.]{2,45})\])(?::([1-9][0-9]{0,4}))?", re.ASCII
-)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
 _METHOD = re.compile(r"GET|HEAD|OPTIONS|POST")
 
@@ -155,24 +152,6 @@ def _validate_request(probe: Probe) -> None:
     if len(probe.expect_body) > MAX_BODY_TEXT:
         raise ValueError(f"the expected body has more than {MAX_BODY_TEXT} characters")
     _encode(probe.expect_body)
-
-
-def validate_host(text: str) -> str:
-    """Return a host of a request: a DNS name or an address, with an optional port; IPv6 in brackets. Raises ValueError.
-
-    A name must be one that TLS can ask for: no part of it is empty or longer than 63 characters.
-    """
-    match = _HOST.fullmatch(text)
-    if match is None:
-        raise ValueError("it is neither a DNS name nor an address")
-    name, address, port = match.groups()
-    if address is not None and ip_address(address).version != 6:
-        raise ValueError("only an IPv6 address is written in brackets")
-    if name is not None and not all(0 < len(part) <= 63 for part in name.removesuffix(".").split(".")):
-        raise ValueError("a part of the name is empty or longer than 63 characters")
-    if port is not None:
-        validate_port(int(port))
-    return text
 
 
 @lru_cache(16_384)

@@ -33,7 +33,7 @@ from mesh.health.prober import Prober
 from mesh.health.targets import ProbeTarget
 from mesh.model.codes import Code
 from mesh.model.eligibility import probe_targets, probeable_by_anyone
-from mesh.model.probe import Probe, ProbeKind
+from mesh.model.probe import Probe, ProbeKind, validate_host
 from mesh.model.service import Endpoint, Health, PortPublication, Route, Service, Transport
 from mesh.model.table import Table
 from mesh.model.validation import (
@@ -41,7 +41,6 @@ from mesh.model.validation import (
     MAX_TEXT,
     validate_address,
     validate_endpoint,
-    validate_host,
     validate_name,
     validate_probe,
     validate_service,

@@ -25,9 +25,12 @@ from aiohttp.typedefs import Handler, Middleware
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.util.regular_file import read_regular_file
 
 log = logging.getLogger("vipmesh")
 
+MAX_TOKEN_FILE_BYTES = 64 << 10
+"""The most bytes of the file with the token."""
 MIN_TOKEN_LENGTH = 16
 """The smallest number of characters of a token."""
 
@@ -70,7 +73,7 @@ class AdminToken:
     def _read(self) -> bytes:
         """Return the token. Raises `TokenError` if it is unusable; logs a warning if every user may read it."""
         try:
-            secret = self._file.read_text().strip()
+            secret = read_regular_file(self._file, MAX_TOKEN_FILE_BYTES).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise TokenError(
                 Code.ADMIN_TOKEN, f"{self._file}: {error}; write a token with `{_MAKE} > {self._file}`"

@@ -15,8 +15,7 @@ from mesh.config.labels.values import (
     split_url,
 )
 from mesh.model.codes import Code
-from mesh.model.probe import ProbeKind
-from mesh.model.validation import validate_host
+from mesh.model.probe import ProbeKind, validate_host
 
 PROBE_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
 """HTTP methods that a probe may use. POST has an empty body."""

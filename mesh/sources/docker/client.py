@@ -169,6 +169,8 @@ def explain_failure(error: BaseException, answer: float = REQUEST_TIMEOUT) -> st
         return "permission denied; run as root or in the group docker"
     if isinstance(error, aiodocker.DockerError) and error.status == 900:
         return "it does not answer; start it, or set [source.docker] socket"
+    if isinstance(error, aiohttp.ClientConnectionError):
+        return "it does not answer; start it, or set [source.docker] socket"
     if isinstance(error, ResponseTooLargeError):
         return f"{error}; check that it is a container engine"
     if isinstance(error, aiohttp.ClientPayloadError):

@@ -16,6 +16,8 @@ from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint, Instance, Name, Service
 from mesh.model.validation import MAX_TEXT, validate_instance, validate_service
 
+MAX_LABELS = 4096
+"""The most labels of an instance, those that are not of the mesh included."""
 MAX_CACHED_LABEL_SETS = 4096
 """Label sets that are not parsed again: a container that starts or stops must not cost as much as all of them."""
 
@@ -97,6 +99,8 @@ def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels) -> Endpoint
 def _refusal(instance: Instance, parsed: ParsedLabels) -> Problem | None:
     """Why the instance and what its labels declare do not pass the gate; None if they do."""
     try:
+        if len(instance.labels) > MAX_LABELS:
+            raise ValueError(f"it has more than {MAX_LABELS} labels")
         validate_instance(instance)
         if parsed.service is not None:
             validate_service(parsed.service)

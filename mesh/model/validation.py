@@ -17,9 +17,9 @@ MAX_TEXT = 512
 """The most characters of an ID, an owner, the name of a worker or a container."""
 MAX_ROUTES = 1024
 """The most routes, published ports or mapped ports of one service or endpoint."""
-MAX_HEADERS = 64
+MAX_HEADERS = 256
 """The most additional headers of a probe."""
-MAX_STATUS_RANGES = 64
+MAX_STATUS_RANGES = 1024
 """The most ranges of HTTP statuses of a probe."""
 MIN_SECONDS, MAX_SECONDS = 0.01, 86_400.0
 """The shortest and the longest interval or timeout of a probe: below is a busy loop, above is no longer a probe."""

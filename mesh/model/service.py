@@ -1,7 +1,7 @@
 """Services, instances and endpoints, as frozen values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -124,6 +124,10 @@ class Instance:
     runs_commands: bool = False
     """Whether commands can run inside it, as `probe.cmd` requires."""
 
+    def with_drain(self, drain: DrainReason | None) -> "Instance":
+        """Return a copy that gets no new connections for this reason; None if it gets them."""
+        return replace(self, drain=drain)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Route:
@@ -200,6 +204,10 @@ class Endpoint:
     """Why it gets no new connections, or None if it gets them."""
     name: str | None = None
     """The name that operators use, such as the container's name; None: the same as its ID."""
+
+    def with_state(self, drain: DrainReason | None, health: Health | None) -> "Endpoint":
+        """Return a copy with this drain and this health according to its engine."""
+        return replace(self, drain=drain, health=health)
 
     @property
     def key(self) -> EndpointKey:

@@ -106,8 +106,23 @@ def test_a_fifo_in_the_place_of_a_file_blocks_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev", "/proc/self/fd"])
 def test_what_is_no_regular_file_is_refused(name: str) -> None:
-    with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory|more than"):
         read_regular_file(Path(name))
+
+
+def test_the_empty_device_is_an_empty_file() -> None:
+    assert read_regular_file(Path("/dev/null")) == b""
+
+
+def test_a_pipe_is_read_where_it_is_allowed_and_its_writer_must_write(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"services: {}")
+    with pytest.raises(OSError, match="nobody writes to it"):
+        read_regular_file(Path(f"/dev/fd/{reading}"), patience=0.05)
+    os.write(writing, b"services: {}")
+    os.close(writing)
+    assert read_regular_file(Path(f"/dev/fd/{reading}"), patience=5.0) == b"services: {}"
+    os.close(reading)
 
 
 def test_a_large_file_is_refused(tmp_path: Path) -> None:

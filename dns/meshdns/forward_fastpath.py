@@ -7,6 +7,7 @@ After that the response is written again. This needs no parsing, since the parse
 import asyncio
 from collections.abc import Callable
 
+from meshdns import bulkhead
 from meshdns.authoritative import DnsQuery
 from meshdns.cache import ForwardCache
 from meshdns.message import UpstreamReply, write_response
@@ -95,7 +96,9 @@ class FastpathCache(dict[bytes, bytes | None]):
         if self._tick is None:
             self._loop = asyncio.get_running_loop()
             # The cache counts whole seconds of the loop's clock, so all TTLs step down at the next full second.
-            self._tick = self._loop.call_at(int(self._loop.time()) + 1, self._next_second)
+            self._tick = self._loop.call_at(
+                int(self._loop.time()) + 1, bulkhead.callback(self._next_second, "the cache")
+            )
         self[question] = whole = encode_block(said)
         return whole
 

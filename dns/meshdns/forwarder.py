@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from meshdns import bulkhead
 from meshdns.acl import ClientQuota, Network
 from meshdns.authoritative import DnsQuery, Rcode
 from meshdns.cache import ForwardCache
@@ -297,7 +298,9 @@ class Forwarder:
         under_way = self._under_way[key] = _PendingQuery(exchange, [waiting])
         if self._cache.stale(key, now) is not None:
             loop = asyncio.get_running_loop()
-            under_way.timer = loop.call_later(STALE_AFTER, self._answer_stale, key)
+            under_way.timer = loop.call_later(
+                STALE_AFTER, bulkhead.callback(self._answer_stale, "stale responses"), key
+            )
         self.counters.asked += 1
         exchange.start()
         return None
@@ -330,11 +333,12 @@ class Forwarder:
             good = reply
         for each in under_way.waiting:
             self._shares.give(each.host)
-            # A truncated response is of no use to a client that has come over TCP already.
-            if good is None or (good.truncated and each.tcp):
-                each.send(self._instead(each.query, key, now, reply, tcp=each.tcp))
-            else:
-                each.send(self._write(each.query, good, 0, tcp=each.tcp))
+            with bulkhead.contain("a forwarded response"):
+                # A truncated response is of no use to a client that has come over TCP already.
+                if good is None or (good.truncated and each.tcp):
+                    each.send(self._instead(each.query, key, now, reply, tcp=each.tcp))
+                else:
+                    each.send(self._write(each.query, good, 0, tcp=each.tcp))
 
     def _answer_stale(self, key: bytes) -> None:
         """Give the waiting clients a stale response; the exchange goes on, and its response serves the next clients."""
@@ -344,7 +348,8 @@ class Forwarder:
         now = asyncio.get_running_loop().time()
         for each in waiting:
             self._shares.give(each.host)
-            each.send(self._instead(each.query, key, now, None, tcp=each.tcp))
+            with bulkhead.contain("a stale response"):
+                each.send(self._instead(each.query, key, now, None, tcp=each.tcp))
 
     def _instead(self, query: DnsQuery, key: bytes, now: float, reply: UpstreamReply | None, *, tcp: bool) -> bytes:
         """Build the response when there is no good one: a stale response, else the upstreams' error, else SERVFAIL."""

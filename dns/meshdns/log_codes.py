@@ -20,6 +20,7 @@ class LogCode(Enum):
     RESOLV_CONF = "VM604"
     UPSTREAM_FORGERY = "VM606"
     UPSTREAM_REBINDING = "VM607"
+    INTERNAL_ERROR = "VM751"
 
     @override
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from meshdns import bulkhead
 from meshdns.log_codes import LogCode
 from meshdns.message import build_upstream_query
 from meshdns.upstream_query import QueryNetwork
@@ -105,7 +106,7 @@ class LoopDetector:
             self._timers.discard(timer)
             do()
 
-        timer = asyncio.get_running_loop().call_later(seconds, work)
+        timer = asyncio.get_running_loop().call_later(seconds, bulkhead.callback(work, "loop detection"))
         self._timers.add(timer)
 
 

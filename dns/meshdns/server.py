@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from meshdns import bulkhead
 from meshdns.acl import LOCAL_NETWORKS, Network, network_matcher
 from meshdns.authoritative import ForwardQuery, Rcode, failure_response, truncate_answer
 from meshdns.bind import NameServerError, bind_sockets
@@ -133,7 +134,10 @@ class NameServer:
         `looked` says that the packet cache has no response and that the host is served, so that both checks are
         skipped.
         """
-        said = self._counted(self.answers.think(packet, host)) if looked else self._answer(packet, host, self.answers)
+        if looked:
+            said = self._counted(_think(self.answers.think, packet, host))
+        else:
+            said = self._answer(packet, host, self.answers)
         if said.__class__ is bytes and said[3] & 0xF == Rcode.REFUSED and not self._may_refuse(host):
             return None
         return said
@@ -165,7 +169,12 @@ class NameServer:
 
     def forward(self, question: ForwardQuery, host: str, send: Callable[[bytes], None]) -> bytes | None:
         """Return the response to a forwarded query if it is available now; else None, and `send` gets it later."""
-        return self._within_rate(self._forwarder.ask(question.packet, question.query, host, send), host)
+        try:
+            said = self._forwarder.ask(question.packet, question.query, host, send)
+        except Exception as error:  # noqa: BLE001 -- one query fails
+            bulkhead.caught("a forwarded query", error)
+            return failure_response(question.packet, Rcode.SERVFAIL)
+        return self._within_rate(said, host)
 
     def forward_again(self, packet: bytes, host: str, send: Callable[[bytes], None]) -> bytes | None:
         """Forward a query over UDP that is known to be for a name that is not own.
@@ -188,7 +197,7 @@ class NameServer:
     def _answer(self, packet: bytes, host: str, answers: ZoneResponder) -> bytes | ForwardQuery | None:
         if not self._allows(host):
             return self._refuse(packet)
-        return self._counted(answers.ask(packet, host))
+        return self._counted(_think(answers.ask, packet, host))
 
     def _counted(self, said: bytes | ForwardQuery | None) -> bytes | ForwardQuery | None:
         if said is None:
@@ -209,3 +218,16 @@ class NameServer:
             return None
         self.counters.refused += 1
         return failure_response(packet, Rcode.REFUSED)
+
+
+def _think(
+    answer: Callable[[bytes, str], bytes | ForwardQuery | None], packet: bytes, host: str
+) -> bytes | ForwardQuery | None:
+    """Return the answer to a packet; SERVFAIL if that raises, or None if not even that can be said."""
+    try:
+        return answer(packet, host)
+    except Exception as error:  # noqa: BLE001 -- one query fails
+        bulkhead.caught("a query", error)
+    with bulkhead.contain("the failure of a query"):
+        return failure_response(packet, Rcode.SERVFAIL) if len(packet) >= 12 and not packet[2] & 0x80 else None
+    return None

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 from typing_extensions import override
 
+from meshdns import bulkhead
 from meshdns.authoritative import ForwardQuery
 
 IDLE_TIMEOUT = 10.0
@@ -111,17 +112,24 @@ class DnsTcpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection, or abort it if there is no room."""
         self._transport = cast(asyncio.Transport, transport)
-        self._host = str(transport.get_extra_info("peername")[0])
-        if self._connections.opened(self):
-            self._timer = self._loop.call_later(self._patience, self._look)
-        else:
+        peer = transport.get_extra_info("peername")
+        if not peer:
+            self._transport.abort()  # the client has reset it before it was accepted, so that nobody knows its address
+            return
+        self._host = str(peer[0])
+        with bulkhead.contain("a connection over TCP") as opened:
+            if self._connections.opened(self):
+                self._timer = self._loop.call_later(self._patience, self._look)
+            else:
+                self._transport.abort()
+        if opened.failed:
             self._transport.abort()
 
     @override
     def data_received(self, data: bytes) -> None:
         """Process received bytes, which may be any part of the stream of queries."""
         self._rest = self._rest + data if self._rest else data
-        self._work()
+        self._go_on()
 
     @override
     def eof_received(self) -> bool:
@@ -132,11 +140,12 @@ class DnsTcpConnection(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel everything under way for this client."""
-        self._connections.closed(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in self._under_way:
-            task.cancel()
+        with bulkhead.contain("the end of a connection over TCP"):
+            self._connections.closed(self)
+            if self._timer is not None:
+                self._timer.cancel()
+            for task in list(self._under_way):
+                task.cancel()
 
     @override
     def pause_writing(self) -> None:
@@ -148,13 +157,19 @@ class DnsTcpConnection(asyncio.Protocol):
         """Continue: the client reads again."""
         self._unread = False
         self._since = self._loop.time()
-        self._work()
+        self._go_on()
 
     def close(self) -> None:
         """Abort the connection, which cancels everything under way."""
         self._transport.abort()
 
     def _look(self) -> None:
+        with bulkhead.contain("the timer of a connection over TCP") as looked:
+            self._close_if_inactive()
+        if looked.failed:
+            self._transport.abort()
+
+    def _close_if_inactive(self) -> None:
         """Close the connection if it has been inactive for too long.
 
         One timer is re-armed when it fires, since setting one per query would cost more.
@@ -169,6 +184,13 @@ class DnsTcpConnection(asyncio.Protocol):
                 self._transport.close()
         else:
             self._timer = self._loop.call_later(left, self._look)
+
+    def _go_on(self) -> None:
+        """Answer the received queries; what raises ends this connection alone."""
+        with bulkhead.contain("queries over TCP") as worked:
+            self._work()
+        if worked.failed:
+            self._transport.abort()
 
     def _work(self) -> None:
         """Answer the received queries, as far as the bounds allow."""
@@ -222,6 +244,10 @@ class DnsTcpConnection(asyncio.Protocol):
         self._under_way.discard(task)
         if task.cancelled() or self._transport.is_closing():
             return
-        said = task.result()
-        self._transport.write(struct.pack("!H", len(said)) + said)
-        self._work()
+        with bulkhead.contain("a forwarded query over TCP") as answered:
+            said = task.result()
+            self._transport.write(struct.pack("!H", len(said)) + said)
+        if answered.failed:
+            self._transport.abort()
+        else:
+            self._go_on()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
+from meshdns import bulkhead
 from meshdns.forwarder import ForwardCounters
 from meshdns.server import NameServer, QueryCounters
 from meshdns.zone import Zone
@@ -91,7 +92,7 @@ class ThreadedServer:
 
         `touched` is the lower-case wire names whose responses may differ; None if any may differ.
         """
-        self._loop.call_soon_threadsafe(self._server.replace, zone, touched)
+        self._loop.call_soon_threadsafe(bulkhead.callback(self._server.replace, "a new zone"), zone, touched)
 
     def _run(self, kind: Callable[[], asyncio.AbstractEventLoop]) -> None:
         """Run an event loop in this thread until the server ends."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from typing_extensions import override
 
-from meshdns import mmsg
+from meshdns import bulkhead, mmsg
 from meshdns import udp_batch as batch
 from meshdns.authoritative import ForwardQuery
 from meshdns.packet_cache import ZoneResponder
@@ -98,6 +98,12 @@ class BatchUdpServer:
         self._socket.close()
 
     def _drain(self) -> None:
+        with bulkhead.contain("a batch of queries") as drained:
+            self._serve_batches()
+        if drained.failed:
+            self._await()  # the socket must be watched again, whatever was being done
+
+    def _serve_batches(self) -> None:
         """Serve up to `BATCHES_PER_WAKEUP` batches, then give the event loop a turn."""
         for _ in range(BATCHES_PER_WAKEUP):
             count = self._batch.receive()
@@ -187,7 +193,7 @@ class BatchUdpServer:
 
         def send(reply: bytes) -> None:
             if not self._late:
-                self._loop.call_soon(self._send_late)
+                self._loop.call_soon(bulkhead.callback(self._send_late, "late responses"))
             self._late.append((packet, way_back, reply))
 
         return send
@@ -226,11 +232,13 @@ class PlainUdpServer(asyncio.DatagramProtocol):
     @override
     def datagram_received(self, data: bytes, addr: Peer) -> None:
         """Answer one packet."""
-        said = self._server.answer_udp(data, addr[0])
-        if isinstance(said, ForwardQuery):
-            said = self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
-        if said:
-            self._send(self._server.limit(data, said, addr[0]) if self._server.limits_queries else said, addr)
+        with bulkhead.contain("a query over UDP"):
+            said = self._server.answer_udp(data, addr[0])
+            if isinstance(said, ForwardQuery):
+                said = self._server.forward(said, addr[0], lambda reply: self._send(reply, addr))
+            if said:
+                limits = self._server.limits_queries
+                self._send(self._server.limit(data, said, addr[0]) if limits else said, addr)
 
     @override
     def error_received(self, exc: Exception) -> None:

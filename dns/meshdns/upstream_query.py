@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from meshdns import bulkhead
 from meshdns.authoritative import Rcode
 from meshdns.message import (
     UpstreamReply,
@@ -261,7 +262,7 @@ class UpstreamQuery:
             self._try_next()
         elif self._done is not None:
             if self._timers is None:
-                self._timer = self._loop.call_at(self.began + self._patience.first, self._try_next)
+                self._timer = self._loop.call_at(self.began + self._patience.first, self._try_in_time)
             else:
                 self.waits_for_first = True
                 self._timers.add(self)
@@ -269,7 +270,7 @@ class UpstreamQuery:
     def wake(self) -> None:
         """Go on, because the first upstream has had its time."""
         self.waits_for_first = False
-        self._try_next()
+        self._try_in_time()
 
     def close(self) -> None:
         """End the query without calling `done`."""
@@ -277,6 +278,12 @@ class UpstreamQuery:
         self._end()
 
     # ------------------------------------------------------------------------------------------------- the tries
+
+    def _try_in_time(self) -> None:
+        with bulkhead.contain("a query to upstreams") as tried:
+            self._try_next()
+        if tried.failed:
+            self._finish(None)
 
     def _try_next(self) -> None:
         """Ask the next upstream, or end the query if its time is over."""
@@ -320,7 +327,7 @@ class UpstreamQuery:
             self._timer.cancel()
         number, end = len(self._tries), self.began + self._patience.budget
         at = min(end, self.began + self._patience.start(number)) if number < self._most else end
-        self._timer = self._loop.call_at(max(at, self._loop.time()), self._try_next)
+        self._timer = self._loop.call_at(max(at, self._loop.time()), self._try_in_time)
 
     def _send(self, here: _QueryAttempt, *, edns: bool, lower: bool = False) -> None:
         """Send a query of one try over UDP, in random case unless `lower` is set or the upstream does not keep it."""
@@ -338,7 +345,7 @@ class UpstreamQuery:
             cancel = self._ways.ask(upstream.address, packet, heard)
         except OSError:
             # Not at once: `_unreachable` may call `done` before the caller has returned from `start`.
-            self._loop.call_soon(self._unreachable, here)
+            self._loop.call_soon(bulkhead.callback(self._unreachable, "an unreachable upstream"), here)
             return
         here.cancel = cancel if before is None else partial(_call_both, before, cancel)
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+from meshdns import bulkhead
 from meshdns.udp_burst import UdpBurst, UnbatchedUdp, open_burst
 from meshdns.upstream_ports import RandomPorts
 from meshdns.upstream_query import FORGERY_SUSPECTED
@@ -82,7 +83,9 @@ class UpstreamSockets:
         async def work() -> None:
             heard(await _exchange(address, question))
 
-        task = asyncio.get_running_loop().create_task(work(), name="dns upstream tcp")
+        task = asyncio.get_running_loop().create_task(
+            bulkhead.run("an upstream over TCP", work()), name="dns upstream tcp"
+        )
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
 
@@ -145,7 +148,7 @@ class _UpstreamSocket:
         except OSError:
             self._socket.close()
             raise
-        self._loop.add_reader(self._socket, self._readable)
+        self._loop.add_reader(self._socket, bulkhead.callback(self._readable, "packets of an upstream"))
         all_open.add(self)
 
     def ask(self, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
@@ -155,7 +158,7 @@ class _UpstreamSocket:
         self.uses += 1
         self._waiting[ident] = heard
         if not self._unsent:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(bulkhead.callback(self._flush, "queries to an upstream"))
         self._unsent.append(ident + question)
         return partial(self._end, ident, heard)
 
@@ -184,13 +187,15 @@ class _UpstreamSocket:
         for packet in packets:
             ident = packet[:2]
             heard = waiting.get(ident)
-            if heard is None:
-                self._count_unwanted(ident)
-            elif heard(packet):
-                if waiting.get(ident) is heard:  # its query may have been cancelled meanwhile
-                    del waiting[ident]
-            else:
-                self._count_unwanted(b"")
+            # One packet that raises must not cost the responses that came with it.
+            with bulkhead.contain("a packet of an upstream"):
+                if heard is None:
+                    self._count_unwanted(ident)
+                elif heard(packet):
+                    if waiting.get(ident) is heard:  # its query may have been cancelled meanwhile
+                        del waiting[ident]
+                else:
+                    self._count_unwanted(b"")
         if not waiting:
             self.close()
 
@@ -215,7 +220,8 @@ class _UpstreamSocket:
         self._waiting.clear()
         self.close()
         for heard in waiting:
-            heard(packet)
+            with bulkhead.contain("a broken upstream"):
+                heard(packet)
 
     def _end(self, ident: bytes, heard: Callable[[bytes | None], bool]) -> None:
         """End the waiting of one query, which has no reply over this socket so far."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from mesh.config.settings import Settings, parse_settings
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, SettingsError
+from mesh.util.regular_file import read_regular_file
 
 DEFAULT_FILE = Path("/etc/vipmesh.toml")
 """The settings file that is read if it exists and none is given."""
@@ -16,7 +17,7 @@ def load_settings(path: Path | None) -> Settings:
     """Return the settings of a file, None for the default one. Raises `SettingsError`."""
     file = path or DEFAULT_FILE
     try:
-        text = file.read_text() if path is not None or file.exists() else ""
+        text = read_regular_file(file).decode() if path is not None or file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         problem = CodedText(f"{file}: cannot be read: {error}; name a TOML file with -c", Code.SETTINGS_FILE_UNUSABLE)
         raise SettingsError([problem]) from error

@@ -92,6 +92,10 @@ class Claimer:
                 self._writes.failed("claims", error)
                 await asyncio.sleep(backoff.next_pause())
                 self._due.set()
+            except Exception:
+                self._granted_for = None
+                self._due.set()  # it is due as soon as this is started again
+                raise
             else:
                 backoff.reset()
                 self._writes.succeeded("claims")

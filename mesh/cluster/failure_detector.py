@@ -28,7 +28,7 @@ something that it reaches remains, that serves.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -215,7 +215,7 @@ def withhold_unreachable(view: ClusterView, lost: Collection[EndpointKey], *, is
     def marked(endpoint: Endpoint) -> Endpoint:
         if endpoint.owner not in owners or endpoint.key not in lost:
             return endpoint
-        return replace(endpoint, drain=endpoint.drain or DrainReason.UNREACHABLE)
+        return endpoint.with_state(endpoint.drain or DrainReason.UNREACHABLE, endpoint.health)
 
     groups = {owner: group_endpoints(map(marked, view.groups[owner].endpoints), view.health) for owner in owners}
     endpoints = tuple(map(marked, view.endpoints))
@@ -297,7 +297,7 @@ def _ping_target(service: Service, endpoint: Endpoint) -> PingTarget:
         port = streams[0] if streams else first_container_port(service)
     datagrams = service.probe is None and all(transport is not Transport.TCP for transport, _ in transports)
     probe = service.probe
-    reached = endpoint.port_for(port) if probe is None else probed_port(service, replace(probe, port=port), endpoint)
+    reached = endpoint.port_for(port) if probe is None else probed_port(service, probe.with_port(port), endpoint)
     return PingTarget(RealKey(endpoint.address, reached), datagrams)
 
 

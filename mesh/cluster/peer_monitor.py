@@ -22,10 +22,14 @@ from mesh.cluster.failure_detector import (
 )
 from mesh.cluster.ping import PingFunction, ping_worker
 from mesh.cluster.ping_schedule import plan_pings
+from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.PEERS)
 
 ROUND_INTERVAL = 0.2
 """Seconds from the start of one round to the start of the next; longer while a target does not answer."""
@@ -175,7 +179,7 @@ class PeerMonitor:
         async with asyncio.TaskGroup() as tasks:
             for real, worker in places.items():
                 self._last[real] = now
-                tasks.create_task(ask_one(real, worker), name=f"ask {real}")
+                tasks.create_task(bulkhead.run("a ping", ask_one(real, worker)), name=f"ask {real}")
         return answers
 
 

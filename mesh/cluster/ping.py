@@ -12,8 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from mesh.cluster.failure_detector import PingResult
+from mesh.model.part import DaemonPart
 from mesh.model.table import RealKey
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.sockets import LOCAL_ERRNOS, open_socket
+
+bulkhead = Bulkhead(DaemonPart.PEERS)
 
 PING_TIMEOUT = 0.3
 """Seconds that an answer may take. Four silent rounds last 1.2 s: an endpoint is lost when it and the kernel of its
@@ -90,8 +94,9 @@ async def listen_for_pings(real: RealKey, worker: str) -> asyncio.Server:
     """Listen for the pings of other workers, and send this name. Raises `OSError`."""
 
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(_greeting(worker))
-        writer.close()
+        with bulkhead.contain("a ping of another worker"):
+            writer.write(_greeting(worker))
+            writer.close()
 
     return await asyncio.start_server(greet, real.address, real.port, backlog=BACKLOG)
 

@@ -92,6 +92,8 @@ class RecordPublisher:
 
     async def run(self) -> None:
         """Write changed records, until cancelled."""
+        self._registered = {}  # an earlier run may have ended within a write
+        self._due.set()
         backoff = Backoff(RETRY)
         while True:
             await self._due.wait()

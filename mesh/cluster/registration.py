@@ -14,7 +14,10 @@ from mesh.config.values import Network
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint, Instance, Name, Service
+from mesh.model.validation import MAX_TEXT, validate_instance, validate_service
 
+MAX_LABELS = 4096
+"""The most labels of an instance, those that are not of the mesh included."""
 MAX_CACHED_LABEL_SETS = 4096
 """Label sets that are not parsed again: a container that starts or stops must not cost as much as all of them."""
 
@@ -29,6 +32,8 @@ class Registration:
     """The endpoints in order of `id`."""
     problems: tuple[tuple[Instance, Problem], ...]
     """Each problem once per owner, with an instance that has it, so that its source can locate it."""
+    failed: tuple[tuple[Instance, Exception], ...] = ()
+    """Instances whose labels raised an unexpected exception. They are left out; the others are registered."""
 
 
 def register_instances(
@@ -38,8 +43,17 @@ def register_instances(
     services: dict[str, tuple[Instance, Service]] = {}
     endpoints: list[Endpoint] = []
     problems: dict[tuple[str, Problem], Instance] = {}
+    failed: list[tuple[Instance, Exception]] = []
     for instance in sorted(instances, key=lambda instance: instance.id):
-        parsed = _parsed(tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands)
+        try:
+            parsed = _parsed(tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands)
+        except Exception as error:  # noqa: BLE001 -- one container is left out, and reported
+            failed.append((instance, error))
+            continue
+        refusal = _refusal(instance, parsed)
+        if refusal is not None:
+            problems.setdefault((instance.owner, refusal), instance)
+            continue
         for problem in parsed.problems:
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:
@@ -47,29 +61,12 @@ def register_instances(
         first, declared = services.setdefault(instance.owner, (instance, parsed.service))
         if declared != parsed.service:
             problems.setdefault((instance.owner, _differs(_subject(instance.owner), first)), instance)
-        endpoints.append(
-            Endpoint(
-                instance.id,
-                instance.owner,
-                worker,
-                instance.address,
-                instance.port,
-                parsed.settings.weight,
-                parsed.release,
-                parsed.settings.forwarding,
-                parsed.settings.upper_threshold,
-                parsed.settings.lower_threshold,
-                instance.host_ports,
-                instance.health,
-                instance.drain,
-                instance.name,
-                instance.run,
-            )
-        )
+        endpoints.append(_endpoint(instance, worker, parsed))
     return Registration(
         tuple(services[owner][1] for owner in sorted(services)),
         tuple(endpoints),
         tuple((instance, problem) for (_, problem), instance in problems.items()),
+        tuple(failed),
     )
 
 
@@ -78,6 +75,45 @@ def _parsed(
     labels: tuple[tuple[str, str], ...], owner: str, domain: Name, pool: Network | None, commands: bool
 ) -> ParsedLabels:
     return parse_labels(dict(labels), owner=owner, subject=_subject(owner), domain=domain, pool=pool, commands=commands)
+
+
+def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels) -> Endpoint:
+    return Endpoint(
+        instance.id,
+        instance.owner,
+        worker,
+        instance.address,
+        instance.port,
+        parsed.settings.weight,
+        parsed.release,
+        parsed.settings.forwarding,
+        parsed.settings.upper_threshold,
+        parsed.settings.lower_threshold,
+        instance.host_ports,
+        instance.health,
+        instance.drain,
+        instance.name,
+        instance.run,
+    )
+
+
+def _refusal(instance: Instance, parsed: ParsedLabels) -> Problem | None:
+    """Why the instance and what its labels declare do not pass the gate; None if they do."""
+    try:
+        if len(instance.labels) > MAX_LABELS:
+            raise ValueError(f"it has more than {MAX_LABELS} labels")
+        validate_instance(instance)
+        if parsed.service is not None:
+            validate_service(parsed.service)
+    except ValueError as error:
+        return Problem(
+            Code.CONTAINER_UNUSABLE,
+            Severity.ERROR,
+            _subject(instance.owner[:MAX_TEXT]),
+            f"one of its instances cannot be used: {error}",
+            "correct its labels, its name or its address",
+        )
+    return None
 
 
 def _subject(owner: str) -> str:

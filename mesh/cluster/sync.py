@@ -13,6 +13,7 @@ written. Records of a worker that is gone are kept for a while, so that others c
 import asyncio
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from mesh import __version__
 from mesh.cluster.claimer import Claimer
@@ -25,10 +26,14 @@ from mesh.cluster.retained import RetainedRecords
 from mesh.cluster.store_writes import StoreWrites
 from mesh.cluster.view_assembler import ViewAssembler
 from mesh.cluster.view_overlay import ViewOverlay
+from mesh.model.part import DaemonPart
 from mesh.model.service import Address, Endpoint, EndpointKey, Service
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
 from mesh.store import Store
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.CLUSTER)
 
 
 class ClusterSync:
@@ -123,6 +128,7 @@ class ClusterSync:
         it.
         """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._assembler.run(see, patient=patient), name="view")
-            tasks.create_task(self._publisher.run(), name="registration")
-            tasks.create_task(self._claimer.run(), name="claims")
+            assemble = partial(self._assembler.run, see, patient=patient)
+            tasks.create_task(bulkhead.keep_running("view", assemble), name="view")
+            tasks.create_task(bulkhead.keep_running("registration", self._publisher.run), name="registration")
+            tasks.create_task(bulkhead.keep_running("claims", self._claimer.run), name="claims")

@@ -14,12 +14,15 @@ from mesh.cluster.record_publisher import RecordPublisher
 from mesh.cluster.retained import RetainedRecords
 from mesh.cluster.view_overlay import ViewOverlay
 from mesh.model.codes import Code
+from mesh.model.part import DaemonPart
 from mesh.model.service import Address
 from mesh.model.view import ClusterView
 from mesh.store import Store, StoreSnapshot
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.pacing import PacedSignal
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.CLUSTER)
 
 REST, LONGEST_REST = 4.0, 1.0
 """The pause before the next view, as a multiple of the last one's duration, and its maximum in seconds: a burst leaves
@@ -81,23 +84,33 @@ class ViewAssembler:
         `patient`: the first view waits until this worker knows its own offer.
         """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(), name="store")
-            tasks.create_task(self._keep_ticking(), name="silence")
+            tasks.create_task(bulkhead.keep_running("store", self._follow), name="store")
+            tasks.create_task(bulkhead.keep_running("silence", self._keep_ticking), name="silence")
             while True:
                 await self._due.wait()
                 self._taken.set()
                 if self._snapshot is None or (patient and not self._overlay.knows_own_offer(self._snapshot)):
                     continue
                 patient = False
-                with self._due.work():
-                    seen, broken = await self._overlay.build(self._snapshot, self._retained.records(self._snapshot))
-                self._reports.found("store", broken)
-                if silent := self._retained.silent(seen):
-                    seen = seen.with_silent(silent)
-                self._claimer.follow(seen)
-                if seen != self._view:  # what this worker offered itself comes back from the store
-                    self._view = seen
-                    see(seen)
+                try:
+                    await self._assemble(self._snapshot, see)
+                except Exception:
+                    # All of it is due as soon as this is started again, whatever has been done of it.
+                    self._view = None
+                    self._overlay.begin_again()
+                    self._due.set()
+                    raise
+
+    async def _assemble(self, snapshot: StoreSnapshot, see: Callable[[ClusterView], None]) -> None:
+        with self._due.work():
+            seen, broken = await self._overlay.build(snapshot, self._retained.records(snapshot))
+        self._reports.found("store", broken)
+        if silent := self._retained.silent(seen):
+            seen = seen.with_silent(silent)
+        self._claimer.follow(seen)
+        if seen != self._view:  # what this worker offered itself comes back from the store
+            self._view = seen
+            see(seen)
 
     async def _follow(self) -> None:
         async for snapshot in self._store.watch():
@@ -129,7 +142,7 @@ class ViewAssembler:
     def _forget_later(self) -> None:
         if self._forgetting is not None:
             self._forgetting.cancel()
-        self._forgetting = asyncio.get_running_loop().call_later(GRACE, self._forget)
+        self._forgetting = asyncio.get_running_loop().call_later(GRACE, bulkhead.callback(self._forget))
 
     def _forget(self) -> None:
         if self._claimer.has_claims_to_restore:

@@ -50,9 +50,13 @@ class ViewOverlay:
         found = any(is_at(endpoint, addresses) for endpoint in self._builder.endpoints())
         if found:
             # Seldom: a host gets an address that another worker has registered, or loses one. All records are read.
-            self._builder = ViewBuilder(self._refusal)
-            self._changed = None
+            self.begin_again()
         return found
+
+    def begin_again(self) -> None:
+        """Build the next view from all records: the last one may have ended half-way."""
+        self._builder = ViewBuilder(self._refusal)
+        self._changed = None
 
     def knows_own_offer(self, snapshot: StoreSnapshot) -> bool:
         """Whether this worker has offered something, or the store has what an earlier run of it wrote."""

@@ -574,10 +574,9 @@ def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, 
     """
     problems: list[CodedText] = []
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        given = dict(_leaves(tomllib.loads(text), ""))
+    except (ValueError, RecursionError) as error:  # `TOMLDecodeError` is a `ValueError`
         raise SettingsError([CodedText(f"{file}: not TOML: {error}", Code.SETTINGS_FILE_UNUSABLE)]) from error
-    given = dict(_leaves(tree, ""))
     problems += [CodedText(f"{file}: {text}", Code.UNKNOWN_SETTING) for text in _unknown(given)]
     problems += [CodedText(text, Code.UNKNOWN_SETTING) for text in _unknown_variables(environment)]
     read: dict[str, Any] = {"node_name": hostname}

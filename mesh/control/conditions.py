@@ -1,12 +1,15 @@
 """The current conditions of the control loop: problems, unavailable parts, refused operations and repairs."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mesh.dataplane import OperationFailure
 from mesh.dataplane.operations import Operation
 from mesh.model.codes import Code
+from mesh.model.part import ProblemPart
+from mesh.model.problem import Problem
+from mesh.util.bulkhead import INTERNAL_ERRORS, InternalErrors
 from mesh.util.conditions import Conditions
 
 log = logging.getLogger("vipmesh")
@@ -23,6 +26,13 @@ class LoopConditions(Conditions):
     """Operations that the data plane refused in the last pass."""
     repairs: int = 0
     """The number of outside changes that were repaired since the start."""
+    internal_errors: InternalErrors = INTERNAL_ERRORS
+    """The errors that the bulkheads of this process have caught."""
+
+    def current_problems(self) -> Mapping[str, tuple[Problem, ...]]:
+        """Return the problems of all parts, internal errors included."""
+        internal = self.internal_errors.problems()
+        return {**self.problems, ProblemPart.INTERNAL: internal} if internal else dict(self.problems)
 
     def set_failures(self, failures: Sequence[OperationFailure]) -> None:
         """Replace `failures` by the operations that the data plane refuses now, and log the new ones."""

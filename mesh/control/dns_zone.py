@@ -8,9 +8,13 @@ from collections.abc import Callable, Mapping
 
 from mesh.control.service_plan import ServicePlan, ServicePlanInput
 from mesh.model.eligibility import effective_health
+from mesh.model.part import DaemonPart
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.service import Endpoint, Health, Name
+from mesh.util.bulkhead import Bulkhead
 from meshdns import service_records as dns
+
+bulkhead = Bulkhead(DaemonPart.NAMES)
 
 
 class ZonePublisher:
@@ -26,10 +30,12 @@ class ZonePublisher:
         made: dict[Name, dns.DnsService | None] = {}
         for name in changed_keys(self._parts, names):
             part, before = names.get(name), self._parts.get(name)
-            known = None if before is None else (before, self._made[name])
-            made[name] = None if part is None else dns_service(name, part, known)
-        self._parts, self._made = names, self._made.changed(made)
-        self._publish(self._made)
+            known = None if before is None or name not in self._made else (before, self._made[name])
+            with bulkhead.contain(f"name {name}"):
+                made[name] = None if part is None else dns_service(name, part, known)
+        published = self._made.changed(made)
+        self._publish(published)
+        self._parts, self._made = names, published
 
 
 def dns_service(

@@ -6,7 +6,6 @@ data plane: its last connection has ended, or the drain timeout has passed.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 from mesh.model.eligibility import real_keys
 from mesh.model.service import DrainReason, Endpoint, Instance
@@ -58,7 +57,7 @@ class DrainRequests:
         asked = self.asked.get(instance.id)
         if asked is None or (instance.drain is not None and asked is not DrainReason.MAINTENANCE):
             return instance
-        return replace(instance, drain=asked)
+        return instance.with_drain(asked)
 
     def passed(self, view: ClusterView, table: Table) -> None:
         """Record that a pass over this view has left this table in the data plane."""

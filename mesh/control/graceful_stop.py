@@ -16,13 +16,16 @@ from typing import Protocol
 from mesh.control.drain_requests import DrainRequests
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
+from mesh.model.part import DaemonPart
 from mesh.model.service import DrainReason
+from mesh.util.bulkhead import Bulkhead
 
 ActionHandler = Callable[[str], Awaitable[str]]
 """Applies an action to the named endpoint or container; returns the endpoint's ID. Raises `ActionRefusedError`."""
 
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.CONTROL_LOOP)
 
 REAL_SIGNAL = "SIGTERM"
 """The signal that a drained container is sent."""
@@ -97,7 +100,8 @@ class GracefulStopper:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 signalled = await self._signals.get()
-                tasks.create_task(self._finish(signalled), name=f"drain {signalled.container[:12]}")
+                name = f"drain {signalled.container[:12]}"
+                tasks.create_task(bulkhead.run(name, self._finish(signalled)), name=name)
 
     async def drain(self, name: str, why: DrainReason = DrainReason.ASKED) -> str:
         """Drain the endpoint; return its ID when it has no traffic. It stays drained until `undrain`."""

@@ -13,8 +13,11 @@ from mesh.control.ports import EndpointUpkeep, Firewall, HostNetwork, HostUpkeep
 from mesh.host import HostError
 from mesh.host.firewall.plan import FirewallDemand
 from mesh.model.claims import Claims
-from mesh.model.part import FrozenPart, ProblemPart
+from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.service import Address
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.HOST)
 
 _LOCATE = 1.0
 """Seconds until the next look at an endpoint that the kernel is still resolving."""
@@ -142,13 +145,14 @@ class UpkeepRunner:
         self._checked_at, self._checked_for = now, (addresses, claims)
         for number, settings in enumerate(self._settings):
             part = f"{FrozenPart.HOST} {number}"
-            try:
-                found = await settings.repair(addresses, claims)
-            except HostError as error:
-                self._conditions.froze(part, error)
-                continue
-            self._conditions.thawed(part)
-            self._conditions.upkeep_done(found, first=first)
+            with bulkhead.contain(part):
+                try:
+                    found = await settings.repair(addresses, claims)
+                except HostError as error:
+                    self._conditions.froze(part, error)
+                    continue
+                self._conditions.thawed(part)
+                self._conditions.upkeep_done(found, first=first)
 
 
 class EndpointUpkeepRunner:

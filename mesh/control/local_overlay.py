@@ -7,7 +7,7 @@ the store, which gives it a VIP and a name. For health only the own probes count
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.service import Endpoint, EndpointKey, Health, Instance, same_run
@@ -86,7 +86,7 @@ def _current_endpoint(endpoint: Endpoint, instance: Instance | None) -> Endpoint
         return None
     if (endpoint.drain, endpoint.health) == (instance.drain, instance.health):
         return endpoint
-    return replace(endpoint, drain=instance.drain, health=instance.health)
+    return endpoint.with_state(instance.drain, instance.health)
 
 
 def _is_probed_run(endpoint: Endpoint, instances: Mapping[str, Instance] | None, id: str) -> bool:

@@ -19,13 +19,15 @@ from mesh.host.firewall.plan import FirewallDemand
 from mesh.host.host_problems import withheld_problem, withheld_vips
 from mesh.model.claims import Claims
 from mesh.model.eligibility import vip_of
-from mesh.model.part import FrozenPart, ProblemPart
+from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.service import Address, Name, Transport
 from mesh.model.table import RealKey, Table
 from mesh.model.view import ClusterView
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.CONTROL_LOOP)
 
 
 class PortGuard:
@@ -161,7 +163,7 @@ class PassRunner:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._upkeep.check(addresses, view.claims)
-        await self._ports.check(view.claims)
+        await bulkhead.run("published ports", self._ports.check(view.claims))
         withheld = await self._pool.check(view)
         own, left = sorted(addresses), self._ports.contested
         planning = partial(
@@ -177,6 +179,8 @@ class PassRunner:
         ports, needed = frozenset(view.claims.ports.keys() - left), bool(view.services) or bool(self.draining)
         await self._upkeep.firewall.demand(FirewallDemand(addresses, ports, needed))
         planned = await compute(planning_effort(view, self.plan), planning)
+        for owner, error in planned.broken.items():
+            bulkhead.caught(f"plan of service {owner}", error)
         try:
             failures = await self._data_plane_sync.program(planned)
         except DataPlaneError as error:

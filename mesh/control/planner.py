@@ -57,6 +57,8 @@ class Plan:
     """The number of virtual servers of all parts, with duplicates."""
     inputs: PlannerInput | None = field(default=None, repr=False, compare=False)
     """The inputs that the plan was computed from; None for a plan that was not made by `make_plan`."""
+    broken: Mapping[str, Exception] = field(default_factory=dict, repr=False, compare=False)
+    """Services, by owner, whose part raised an unexpected exception. The part of the plan before stays in force."""
 
 
 def make_plan(
@@ -86,19 +88,24 @@ def make_plan(
         before = Plan(Table(), {}) if before is None else before
         owners = inputs.services.keys() | before.parts.keys()
     changed: dict[str, ServicePlan | None] = {}
-    for owner in sorted(owners):
+    broken: dict[str, Exception] = {}
+    # A part that failed is tried again although its inputs are the same: a lack of memory passes.
+    for owner in sorted(owners | before.broken.keys()):
         known = before.parts.get(owner)
-        service_inputs = _service_inputs(owner, inputs)
-        if service_inputs is None:
-            if known is not None:
-                changed[owner] = None
-        elif known is None or known.inputs != service_inputs:
-            changed[owner] = plan_service(service_inputs)
+        try:
+            service_inputs = _service_inputs(owner, inputs)
+            if service_inputs is None:
+                if known is not None:
+                    changed[owner] = None
+            elif known is None or known.inputs != service_inputs:
+                changed[owner] = plan_service(service_inputs)
+        except Exception as error:  # noqa: BLE001 -- one service keeps its part, and is reported
+            broken[owner] = error
     made = _with_parts(before, changed)
     vips = before.table.vips
     if made.names is not before.names or before.inputs is None or before.inputs.resolver != resolver:
         vips = frozenset(made.names.values()) | (frozenset() if resolver is None else {resolver})
-    return replace(made, table=Table(made.table.virtual_servers, vips), inputs=inputs)
+    return replace(made, table=Table(made.table.virtual_servers, vips), inputs=inputs, broken=broken)
 
 
 def planning_effort(view: ClusterView, before: Plan | None) -> int:

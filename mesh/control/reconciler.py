@@ -13,20 +13,26 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from mesh.control.cluster_follower import ClusterFollower
 from mesh.control.context import LoopContext
 from mesh.control.pass_runner import PassRunner
 from mesh.control.view_tracker import ViewTracker
+from mesh.model.part import DaemonPart
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.pacing import RunPacer
+
+bulkhead = Bulkhead(DaemonPart.CONTROL_LOOP)
 
 REST, LONGEST_REST = 1.0, 0.5
 """The pause before the next pass, as a multiple of the last pass's duration, and its maximum in seconds."""
 AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
 LOOK_AGAIN = 1.0
-"""Seconds until the next pass while real servers drain or an operation was refused for the first time."""
+"""Seconds until the next pass while real servers drain, an operation was refused for the first time, or a pass failed.
+"""
 
 
 class Reconciler:
@@ -55,16 +61,18 @@ class Reconciler:
         self._has_sources = has_sources
         self._pace = RunPacer(REST, LONGEST_REST)
         self._looked_at = math.inf
+        self._pass_failed = False
+        """Whether the last pass ended by an unexpected exception."""
 
     async def run(self) -> None:
         """Keep the data plane and the names as planned, until cancelled."""
-        adopted = await self._runner.adopt()
+        adopted = await bulkhead.run("adopting the data plane", self._runner.adopt()) or frozenset()
+        follow = partial(self._follower.run, adopted, patient=bool(adopted and self._has_sources))
         async with asyncio.TaskGroup() as tasks:
             for name, watch in self._watchers.items():
-                tasks.create_task(watch(), name=name)
-            patient = bool(adopted and self._has_sources)
-            tasks.create_task(self._follower.run(adopted, patient=patient), name="store")
-            tasks.create_task(self._keep_programmed(), name="data plane")
+                tasks.create_task(bulkhead.keep_running(name, watch), name=name)
+            tasks.create_task(bulkhead.keep_running("store", follow), name="store")
+            tasks.create_task(bulkhead.keep_running("data plane", self._keep_programmed), name="data plane")
 
     def is_alive(self) -> bool:
         """Whether the loop still makes passes: at least one per audit interval, with a margin for a slow kernel."""
@@ -74,16 +82,18 @@ class Reconciler:
         while True:
             await self._wait_until_due()
             self._events.wake.clear()
-            self._follower.review()
             self._looked_at = asyncio.get_running_loop().time()
             self._stats.looked_at = time.time()
-            with self._pace.work():
+            # A pass that fails is made again after a second; what is in the kernel stays as it is.
+            with self._pace.work(), bulkhead.contain("a pass") as attempt:
+                self._follower.review()
                 await self._pass()
+            self._pass_failed = attempt.failed
             self._events.passed.set()
 
     async def _wait_until_due(self) -> None:
         try:
-            async with asyncio.timeout(LOOK_AGAIN if self._runner.is_unsettled else AUDIT):
+            async with asyncio.timeout(LOOK_AGAIN if self._pass_failed or self._runner.is_unsettled else AUDIT):
                 await self._events.wake.wait()
             await self._pace.wait()
         except TimeoutError:

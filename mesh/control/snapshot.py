@@ -14,6 +14,7 @@ from mesh.control.view import EffectiveView, ViewInputs, effective_view
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey, Health, Instance, Name, Transport
 from mesh.model.table import Table
@@ -65,6 +66,8 @@ class WorkerSnapshot:
     """Whether this worker is probably cut off itself."""
     arrivals: Arrivals = field(default_factory=Arrivals)
     """Whether requests arrive, by what any check has observed."""
+    internal_errors: Mapping[DaemonPart, int] = field(default_factory=dict)
+    """How many internal errors were caught since the start, by part."""
 
     @property
     def size(self) -> int:

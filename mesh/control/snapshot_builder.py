@@ -56,7 +56,7 @@ class SnapshotBuilder:
             self._health_monitor.probed(),
             self._health_monitor.judged(view or ClusterView()),
             runner.plan,
-            dict(conditions.problems),
+            conditions.current_problems(),
             tuple(failure.coded for failure in conditions.failures),
             {**conditions.frozen, **self._troubles()},
             conditions.repairs,
@@ -65,6 +65,7 @@ class SnapshotBuilder:
             lost,
             isolated,
             self._arrivals(),
+            conditions.internal_errors.counts(),
         )
 
     def evidence(self) -> DetailedSnapshot:

@@ -11,11 +11,14 @@ from mesh.control.context import LoopEvents
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.ports import WorkerConfig
 from mesh.model.errors import CodedText
-from mesh.model.part import ProblemPart
+from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Instance, Service
 from mesh.sources import Source
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
+
+bulkhead = Bulkhead(DaemonPart.SOURCES)
 
 
 class SourceWatcher:
@@ -54,8 +57,9 @@ class SourceWatcher:
         """Follow all sources, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for source in self._sources:
-                tasks.create_task(self._follow(source), name=source.name)
-            tasks.create_task(self._keep_registered(), name="registration")
+                follow = bulkhead.keep_running(source.name, partial(self._follow, source))
+                tasks.create_task(follow, name=source.name)
+            tasks.create_task(bulkhead.keep_running("registration", self._keep_registered), name="registration")
 
     def instances(self) -> Mapping[str, Instance] | None:
         """The instances on this worker by ID; None until every source has answered once. The same object while nothing
@@ -84,15 +88,22 @@ class SourceWatcher:
         while True:
             await self._events.registration.wait()
             self._events.registration.clear()
-            if (instances := self.instances()) is None:
-                continue
-            config, running = self._config, [*instances.values()]
-            register = partial(
-                register_instances, running, worker=config.worker, domain=config.domain, pool=config.pool
-            )
-            offered = await compute(len(running), register)
-            self._conditions.found(ProblemPart.LABELS, tuple(self._located(i, p) for i, p in offered.problems))
-            self._offer(offered.services, offered.endpoints)
+            try:
+                await self._register()
+            except Exception:
+                self._events.registration.set()  # it is due again as soon as this is started again
+                raise
+
+    async def _register(self) -> None:
+        if (instances := self.instances()) is None:
+            return
+        config, running = self._config, [*instances.values()]
+        register = partial(register_instances, running, worker=config.worker, domain=config.domain, pool=config.pool)
+        offered = await compute(len(running), register)
+        for instance, error in offered.failed:
+            bulkhead.caught(f"labels of {instance.id}", error)
+        self._conditions.found(ProblemPart.LABELS, tuple(self._located(i, p) for i, p in offered.problems))
+        self._offer(offered.services, offered.endpoints)
 
     def _located(self, instance: Instance, problem: Problem) -> Problem:
         for source in self._sources:

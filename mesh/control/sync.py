@@ -154,5 +154,5 @@ class DataPlaneSync:
 
     def _publish_names(self, names: Mapping[Name, ServicePlan]) -> None:
         if names != self.names:
-            self.names = names
             self._publish(names)
+            self.names = names

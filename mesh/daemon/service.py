@@ -11,6 +11,7 @@ import logging
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 
 from mesh.api.http.server import AdminApiError
 from mesh.config.settings import Settings
@@ -21,9 +22,12 @@ from mesh.dataplane import DataPlaneError
 from mesh.dataplane.userspace import UserspaceDataPlane
 from mesh.model.codes import Code
 from mesh.model.errors import SettingsError
+from mesh.model.part import DaemonPart
 from mesh.store import StoreError
+from mesh.util.bulkhead import Bulkhead
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.DAEMON)
 
 
 class DaemonService:
@@ -45,10 +49,11 @@ class DaemonService:
         """Serve until stopped. Raises the exceptions of `run_daemon`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
+            loop.add_signal_handler(number, bulkhead.callback(self._stop, "stop"))
+        loop.add_signal_handler(signal.SIGHUP, bulkhead.callback(self.reload, "reload"))
         async with asyncio.TaskGroup() as tasks:
-            watchdog = tasks.create_task(self._notify.keep_alive(self._is_alive), name="watchdog")
+            keep_alive = bulkhead.keep_running("watchdog", partial(self._notify.keep_alive, self._is_alive))
+            watchdog = tasks.create_task(keep_alive, name="watchdog")
             try:
                 while not self._stopped:
                     self._stop_parts.clear()

@@ -22,7 +22,7 @@ from mesh.cluster.records.encode import build_view
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, PrivateAnswers, Settings
 from mesh.control.arrival_watcher import PassiveSources
-from mesh.control.assembly import LoopParts, control_loop
+from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
@@ -68,7 +68,7 @@ from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
-from mesh.model.part import ProblemPart
+from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
@@ -80,7 +80,9 @@ from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.networks import read_container_networks
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
+from mesh.util.bulkhead import Bulkhead, contain_event_loop
 from mesh.util.offload import shorten_thread_switches
+from meshdns import bulkhead as dns_bulkhead
 from meshdns.acl import LOCAL_NETWORKS
 from meshdns.forwarder import Forwarder, ForwardLimits
 from meshdns.server import NameServer, NameServerError, ServerRates
@@ -90,6 +92,7 @@ from meshdns.upstreams import Upstreams
 from meshdns.zone import Zone, ZoneBuilder
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.DAEMON)
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -130,6 +133,8 @@ async def run_daemon(
     """
     shorten_thread_switches()
     raise_file_limit()
+    contain_event_loop(asyncio.get_running_loop())
+    dns_bulkhead.report_to(Bulkhead(DaemonPart.NAMES).caught)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
         stack.push_async_callback(store.close)
@@ -213,21 +218,16 @@ async def run_daemon(
         log.info("data plane %s: %s; dns on %s", plane.name, reason, ", ".join(f"{h}:{p}" for h, p in names.addresses))
         async with asyncio.TaskGroup() as tasks:
             parts = [
-                tasks.create_task(store.run(), name="store"),
-                tasks.create_task(prober.run(), name="prober"),
-                tasks.create_task(loop.reconciler.run(), name="reconciler"),
-                tasks.create_task(stopper.run(), name="stopping"),
-                tasks.create_task(collector.feed.run(), name="events"),
+                tasks.create_task(bulkhead.keep_running("store", store.run), name="store"),
+                tasks.create_task(bulkhead.keep_running("prober", prober.run), name="prober"),
+                tasks.create_task(bulkhead.keep_running("reconciler", loop.reconciler.run), name="reconciler"),
+                tasks.create_task(bulkhead.keep_running("stopping", stopper.run), name="stopping"),
+                tasks.create_task(bulkhead.keep_running("events", collector.feed.run), name="events"),
+                *(
+                    tasks.create_task(bulkhead.keep_running("arrival", monitor.run), name="arrival")
+                    for monitor in _arrival_monitors(settings, loop, connectivity)
+                ),
             ]
-            if settings.host_arrival_interval:
-                monitor = ArrivalMonitor(
-                    lambda: connectivity.plan(None),
-                    loop.arrival,
-                    settings.host_arrival_interval,
-                    read_networks=read_container_networks,
-                    tools=NFT_TOOLS,
-                )
-                parts.append(tasks.create_task(monitor.run(), name="arrival"))
             started(
                 RunningDaemon(
                     lambda: worker_status(loop.snapshots.observe(), in_detail=True),
@@ -240,6 +240,22 @@ async def run_daemon(
             await stop.wait()
             for part in parts:
                 part.cancel()
+
+
+def _arrival_monitors(
+    settings: Settings, loop: ControlLoop, connectivity: ConnectivityTester
+) -> tuple[ArrivalMonitor, ...]:
+    """The check of whether requests arrive; empty if it is turned off."""
+    if not settings.host_arrival_interval:
+        return ()
+    monitor = ArrivalMonitor(
+        lambda: connectivity.plan(None),
+        loop.arrival,
+        settings.host_arrival_interval,
+        read_networks=read_container_networks,
+        tools=NFT_TOOLS,
+    )
+    return (monitor,)
 
 
 def _command_check(engine: str | None, context: LoopContext) -> CommandCheck | None:

@@ -7,6 +7,9 @@ for another.
 
 A process that was suspended, or got no CPU time for a second, finds all timeouts expired at once. A failure across such
 a gap says nothing about the endpoint, and the check is repeated.
+
+An exception in one check ends that check alone, as a failure: the endpoint has answered something that no check
+expects. A lack of memory is no verdict.
 """
 
 import asyncio
@@ -31,18 +34,23 @@ from mesh.health.state_machine import (
     suspend_health,
 )
 from mesh.health.stats import ProbeStats
-from mesh.health.targets import ProberCounters, ProbeTarget, TargetHealth, TargetState
-from mesh.health.timer_wheel import TimerWheel, first_due, next_due, slot_end
+from mesh.health.targets import CheckFlight, ProberCounters, ProbeTarget, TargetHealth, TargetState
+from mesh.health.timer_wheel import SLOT_SECONDS, TimerWheel, first_due, next_due, slot_end
+from mesh.model.part import DaemonPart
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address, EndpointKey, Health
 from mesh.model.table import RealKey
+from mesh.util.bulkhead import Bulkhead, describe_error
 
 log = logging.getLogger(__name__)
+bulkhead = Bulkhead(DaemonPart.PROBES)
 
 MAX_IN_FLIGHT = 1024
 """Checks that run at the same time, each with a socket."""
 MAX_LATENESS = 1.0
 """Seconds by which this process may wake late. Beyond that it was suspended or starved."""
+MAX_REASON = 80
+"""The most characters of an exception in the reason of a verdict."""
 MAX_PASSIVE_FACTOR = 5
 """Upper limit of the factor by which an endpoint is probed more often because traffic to it is refused."""
 
@@ -108,12 +116,13 @@ class Prober:
             self._drop(self._watched[key])
         for key, target in targets.items():
             known = self._watched.get(key)
-            if known is not None and known.target.is_same_process(target):
-                self._revise(known, target, now)
-            else:
-                if known is not None:
-                    self._drop(known)
-                self._add(key, target, now)
+            with bulkhead.contain("a target"):
+                if known is not None and known.target.is_same_process(target):
+                    self._revise(known, target, now)
+                else:
+                    if known is not None:
+                        self._drop(known)
+                    self._add(key, target, now)
         self._at = self._stands = None
         self._rouse()
 
@@ -171,12 +180,15 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled; call it once.
 
-        `on_change` is called after health has changed, once for all changes that came together. Raises an
-        `ExceptionGroup` if a check or `on_change` has a bug.
+        `on_change` is called after health has changed, once for all changes that came together.
         """
+        await bulkhead.keep_running("prober", self._run)
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         volley = self._volley = CheckBatch()
-        loop.add_reader(volley.fileno(), self._rouse)
+        loop.add_reader(volley.fileno(), self._wake)
+        self._resume(loop.time())
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -193,6 +205,16 @@ class Prober:
         finally:
             loop.remove_reader(volley.fileno())
             volley.close()
+            self._volley = None
+
+    def _resume(self, now: float) -> None:
+        """Make every target due again that a run that ended by an exception has left behind."""
+        for watched in self._watched.values():
+            if watched.flight is not None and isinstance(watched.flight.work, PlainCheck):
+                self._land(watched, watched.flight)  # its batch is gone
+            if not (watched.state.aside or watched.queued or watched.key in self._wheel or watched.flight):
+                with bulkhead.contain("a target"):
+                    self._expect(watched, now + watched.interval)
 
     def _add(self, key: EndpointKey, target: ProbeTarget, now: float) -> None:
         state = HealthState(target.begins, begun=now)
@@ -226,12 +248,13 @@ class Prober:
         """Stop probing the target."""
         self._wheel.remove(watched.key)
         watched.queued = False
-        match watched.flight:
-            case asyncio.Task():
-                watched.flight.cancel()
-            case PlainCheck() if self._volley is not None:
-                self._volley.cancel(watched.flight)
-                self._landed(watched)
+        flight = watched.flight
+        match flight.work if flight is not None else None:
+            case asyncio.Task() as task:
+                task.cancel()  # it lands when it has ended
+            case PlainCheck() as check if self._volley is not None and flight is not None:
+                self._volley.cancel(check)
+                self._land(watched, flight)
 
     def _expect(self, watched: TargetState, due: float) -> None:
         watched.due = due
@@ -247,47 +270,82 @@ class Prober:
         while (turn := self._turns.next()) is not None:
             watched, slow = turn
             # Targets are not removed from the queue: an item that was dropped or halted since gives its place back.
-            if watched.queued and self._watched.get(watched.key) is watched:
-                watched.queued = False
-                self._begin(group, watched, slow, now)
-            else:
+            if not watched.queued or self._watched.get(watched.key) is not watched:
                 self._turns.leave(slow=slow)
+                continue
+            watched.queued = False
+            if watched.flight is not None:  # a cancelled check is still ending: no endpoint has two at a time
+                self._turns.leave(slow=slow)
+                self._expect(watched, now + SLOT_SECONDS)
+                continue
+            flight = watched.flight = CheckFlight(slow)
+            self._flying += 1
+            try:
+                self._begin(group, watched, flight, now)
+            except Exception as error:  # noqa: BLE001 -- the check ends alone
+                self._end(watched, flight, self._failed(watched, error))
 
-    def _begin(self, group: asyncio.TaskGroup, watched: TargetState, slow: bool, now: float) -> None:
+    def _begin(self, group: asyncio.TaskGroup, watched: TargetState, flight: CheckFlight, now: float) -> None:
         target = watched.target
         self.stats.began(now - slot_end(watched.due))
-        watched.begun, watched.asked, watched.flew_slow = now, target, slow
-        self._flying += 1
+        watched.begun, watched.asked = now, target
         if self._in_volleys and self._volley is not None and is_plain(target.probe):
             if not watched.request and target.probe.kind is ProbeKind.HTTP:
                 watched.request = build_request(target.address, target.port, target.probe)
-            shot = PlainCheck(target.probe, watched.request, partial(self._hit, watched))
-            watched.flight = shot
+            shot = PlainCheck(target.probe, watched.request, partial(self._end, watched, flight))
+            flight.work = shot
             self._volley.begin(shot, target.address, target.port)
         else:
-            task = group.create_task(self._ask(watched, target), name=f"probe {watched.name}")
-            watched.flight = task
+            check = bulkhead.run("a check", self._ask(watched, flight, target))
+            task = flight.work = group.create_task(check, name=f"probe {watched.name}")
             # A callback, not a `finally` in the task: one that is cancelled before its first step runs nothing.
-            task.add_done_callback(lambda _: self._landed(watched))
+            task.add_done_callback(bulkhead.callback(lambda _: self._land(watched, flight), "end of a probe"))
 
-    def _hit(self, watched: TargetState, verdict: Verdict) -> None:
-        self._landed(watched)
-        self._conclude(watched, verdict)
-
-    async def _ask(self, watched: TargetState, target: ProbeTarget) -> None:
-        probe = target.probe
-        if probe.kind is not ProbeKind.COMMAND:
-            verdict: Verdict | None = await self._checks[probe.kind](target.address, target.port, probe)
+    async def _ask(self, watched: TargetState, flight: CheckFlight, target: ProbeTarget) -> None:
+        try:
+            verdict = await self._verdict(watched, target)
+        except Exception as error:  # noqa: BLE001 -- the check ends alone
+            verdict = self._failed(watched, error)
         else:
-            verdict = await self._commands(watched.key[1], probe) if self._commands is not None else None
+            bulkhead.succeeded(f"probe of {watched.name}")
         task = asyncio.current_task()
         if task is None or not task.cancelling():  # a cancelled check must not count, even if it still got its answer
-            self._conclude(watched, verdict)
+            self._end(watched, flight, verdict)
 
-    def _landed(self, watched: TargetState) -> None:
-        watched.flight = None
+    async def _verdict(self, watched: TargetState, target: ProbeTarget) -> Verdict | None:
+        probe = target.probe
+        if probe.kind is not ProbeKind.COMMAND:
+            return await self._checks[probe.kind](target.address, target.port, probe)
+        return await self._commands(watched.key[1], probe) if self._commands is not None else None
+
+    def _failed(self, watched: TargetState, error: Exception) -> Verdict | None:
+        """Return the verdict on an endpoint whose check has raised an exception; None for a lack of memory."""
+        bulkhead.caught(f"probe of {watched.name}", error)
+        if isinstance(error, MemoryError):
+            return None
+        spent = asyncio.get_running_loop().time() - watched.begun
+        return Verdict(False, f"the check failed: {describe_error(error)[:MAX_REASON]}", max(0.0, spent))
+
+    def _end(self, watched: TargetState, flight: CheckFlight, verdict: Verdict | None) -> None:
+        """End a check with its verdict, if there is one. What an exception leaves undone is left to the next check."""
+        self._land(watched, flight)
+        if self._watched.get(watched.key) is not watched:
+            return  # it was dropped meanwhile, and the key may belong to another target by now
+        try:
+            self._conclude(watched, verdict)
+        except Exception as error:  # noqa: BLE001 -- the verdict is lost alone
+            bulkhead.caught(f"verdict on {watched.name}", error)
+            self._expect(watched, asyncio.get_running_loop().time() + max(MAX_LATENESS, watched.interval))
+
+    def _land(self, watched: TargetState, flight: CheckFlight) -> None:
+        """Give back the place of a check, once; a check that has ended may have been replaced already."""
+        if flight.landed:
+            return
+        flight.landed = True
+        if watched.flight is flight:
+            watched.flight = None
         self._flying -= 1
-        self._turns.leave(slow=watched.flew_slow)
+        self._turns.leave(slow=flight.slow)
         if self._turns:
             self._rouse()
 
@@ -333,7 +391,7 @@ class Prober:
         self._asleep_until = until
         if not self._awake:
             self._waiter = loop.create_future()
-            timer = loop.call_at(until, self._rouse) if until < math.inf else None
+            timer = loop.call_at(until, self._wake) if until < math.inf else None
             try:
                 await self._waiter
             finally:
@@ -341,6 +399,10 @@ class Prober:
                 if timer is not None:
                     timer.cancel()
         self._awake = False
+
+    @bulkhead.method
+    def _wake(self) -> None:
+        self._rouse()
 
     def _rouse(self) -> None:
         self._awake = True

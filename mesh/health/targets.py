@@ -40,10 +40,22 @@ class ProbeTarget:
 
 
 @dataclass(slots=True, eq=False)
+class CheckFlight:
+    """One running check. It holds a place of the admission queue until it has landed."""
+
+    slow: bool
+    """Whether the place is one of the slow ones."""
+    work: asyncio.Task[None] | PlainCheck | None = None
+    """None until it has begun."""
+    landed: bool = False
+    """Whether its place is free again. That happens once, however the check ends."""
+
+
+@dataclass(slots=True, eq=False)
 class TargetState:
     """A target and its state. It is in exactly one of the wheel, the queue and a running check, or in maintenance."""
 
-    # 13 attributes: one row of the prober's table. There are ten thousand, so that it is one object and not several.
+    # 12 attributes: one row of the prober's table. There are ten thousand, so that it is one object and not several.
 
     key: EndpointKey
     target: ProbeTarget
@@ -56,10 +68,8 @@ class TargetState:
     """Whether its last check ran until the timeout."""
     failed: bool = False
     """Whether its last check failed."""
-    flew_slow: bool = False
-    """Whether the running check holds one of the slow places."""
-    flight: asyncio.Task[None] | PlainCheck | None = None
-    """The running check, or None."""
+    flight: CheckFlight | None = None
+    """The running check, or None. A check that was cancelled runs until it has ended."""
     asked: ProbeTarget | None = None
     """The target as it was when its last check started."""
     request: bytes = b""

@@ -15,7 +15,11 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from mesh.model.part import DaemonPart
 from mesh.model.service import Address
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.HOST)
 
 # linux/rtnetlink.h
 _RTMGRP_LINK = 0x1
@@ -73,7 +77,7 @@ async def watch_network_changes(*, routes: bool = False) -> AsyncGenerator[None,
         groups = _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR
         sock.bind((0, groups | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE if routes else groups))
         changed = asyncio.Event()
-        loop.add_reader(sock.fileno(), _drain, sock, changed)
+        loop.add_reader(sock.fileno(), bulkhead.callback(_drain), sock, changed)
         try:
             while True:
                 yield

@@ -1065,6 +1065,25 @@ class Code(Enum):
         all current conditions.
         """,
     )
+    INTERNAL_ERROR = (
+        "VM751",
+        "An internal error",
+        """
+        Something unexpected was raised while one thing was handled: a check, a connection, a record, an event or
+        a request. Only that thing is affected, and everything else goes on. The log has the traceback once; please
+        report it. The problem ends when the same thing succeeds, or after five minutes without a repetition.
+        `vipmesh_internal_errors_total` counts these errors.
+        """,
+    )
+    PART_ENDED = (
+        "VM752",
+        "A part ended and is started again",
+        """
+        A part of the daemon ended by an internal error. It is started again, after a pause that doubles from a
+        tenth of a second to half a minute. Meanwhile its last good state stays in force: what is in the kernel
+        goes on forwarding. The log has the traceback once; please report it.
+        """,
+    )
     DOCTOR_VIP_POOL = (
         "VM801",
         "doctor: the VIP pool",
@@ -1175,6 +1194,7 @@ _SECTIONS = (
     ("VM501", "Data plane and host"),
     ("VM601", "Name server and admin API"),
     ("VM701", "Log"),
+    ("VM751", "Internal errors"),
     ("VM801", "doctor"),
 )
 """The first code of each section of the page, and the heading of the section."""
@@ -1197,7 +1217,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM4xx](#store) | the store |
 | [VM5xx](#data-plane-and-host) | the data plane and the host |
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
-| [VM7xx](#log) | the log |
+| [VM7xx](#log) | the log, [internal errors](#internal-errors) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
 """
 

@@ -28,6 +28,8 @@ class ProblemPart(StrEnum):
     """Workers that do not answer, and this worker if it may be cut off."""
     ARRIVAL = "arrival"
     """Networks whose requests to a service are not answered."""
+    INTERNAL = "internal"
+    """Errors of vipmesh itself, as long as they last."""
 
 
 class FrozenPart(StrEnum):
@@ -39,3 +41,29 @@ class FrozenPart(StrEnum):
     DATA_PLANE = "data plane"
     HOST = "host"
     """Settings of the host. There may be several: their parts are `host 0`, `host 1`, ..."""
+
+
+class DaemonPart(StrEnum):
+    """A part of the daemon that handles input: the `part` label of `vipmesh_internal_errors_total`."""
+
+    SOURCES = "sources"
+    """Engines and compose files."""
+    STORE = "store"
+    """The store and its saved view."""
+    CLUSTER = "cluster"
+    """Registration, claims and the view of all workers."""
+    PEERS = "peers"
+    """Pings between workers."""
+    PROBES = "probes"
+    CONTROL_LOOP = "control loop"
+    """The passes from the view to the data plane."""
+    HOST = "host"
+    """Addresses and settings of the host."""
+    DATA_PLANE = "data plane"
+    """The data plane, with the connections of the user-space proxy."""
+    NAMES = "names"
+    """The name server."""
+    ADMIN = "admin"
+    """The admin API and its event stream."""
+    DAEMON = "daemon"
+    """Everything else."""

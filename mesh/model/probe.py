@@ -1,9 +1,15 @@
 """The probe that a service's labels declare, as one frozen value."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from ipaddress import ip_address
 from types import MappingProxyType
+
+_HOST = re.compile(
+    r"(?:([A-Za-z0-9_][A-Za-z0-9._-]{0,252})|\[([0-9A-Fa-f:.]{2,45})\])(?::([1-9][0-9]{0,4}))?", re.ASCII
+)
 
 
 class ProbeKind(StrEnum):
@@ -68,7 +74,29 @@ class Probe:
     floor: int | None = None
     """Percentage of the endpoints that stay in traffic during a mass failure; None: as in the settings."""
 
+    def with_port(self, port: int) -> "Probe":
+        """Return a copy that probes this container port."""
+        return replace(self, port=port)
+
     @property
     def starting_interval(self) -> float:
         """Seconds between two checks of an endpoint that has had no success yet; never longer than `interval`."""
         return min(self.interval, self.interval / 5 if self.startup_interval is None else self.startup_interval)
+
+
+def validate_host(text: str) -> str:
+    """Return a host of a request: a DNS name or an address, with an optional port; IPv6 in brackets. Raises ValueError.
+
+    A name must be one that TLS can ask for: no part of it is empty or longer than 63 characters.
+    """
+    match = _HOST.fullmatch(text)
+    if match is None:
+        raise ValueError("it is neither a DNS name nor an address")
+    name, address, port = match.groups()
+    if address is not None and ip_address(address).version != 6:
+        raise ValueError("only an IPv6 address is written in brackets")
+    if name is not None and not all(0 < len(part) <= 63 for part in name.removesuffix(".").split(".")):
+        raise ValueError("a part of the name is empty or longer than 63 characters")
+    if port is not None and int(port) > 65535:
+        raise ValueError("its port is above 65535")
+    return text

@@ -1,7 +1,7 @@
 """Services, instances and endpoints, as frozen values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -127,6 +127,10 @@ class Instance:
     """Distinguishes its successive processes: a restart changes it and keeps the ID. None if the source does not tell.
     """
 
+    def with_drain(self, drain: DrainReason | None) -> "Instance":
+        """Return a copy that gets no new connections for this reason; None if it gets them."""
+        return replace(self, drain=drain)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Route:
@@ -205,6 +209,10 @@ class Endpoint:
     """The name that operators use, such as the container's name; None: the same as its ID."""
     run: str | None = None
     """Distinguishes its successive processes: a restart changes it and keeps the ID. None if that is not known."""
+
+    def with_state(self, drain: DrainReason | None, health: Health | None) -> "Endpoint":
+        """Return a copy with this drain and this health according to its engine."""
+        return replace(self, drain=drain, health=health)
 
     @property
     def key(self) -> EndpointKey:

@@ -6,6 +6,7 @@ one.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -19,13 +20,20 @@ from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.file_lock import acquire_lock
+from mesh.util.bulkhead import Bulkhead
+from mesh.util.regular_file import read_regular_file
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.STORE)
 
 STORE_TIMEOUT = 3.0
 """Seconds that a starting worker waits for the store before it uses the saved view."""
+MAX_SAVED_BYTES = 512 << 20
+"""The most bytes of the file that are read."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SAVE_INTERVAL = 2.0
 """Minimum seconds between two writes: a burst of changes is saved once."""
 SAVE_REST, LONGEST_REST = 20.0, 60.0
@@ -64,6 +72,9 @@ class CachedStore(Store):
         try:
             return cls(store, path, await asyncio.to_thread(acquire_lock, path, remedy))
         except OSError as error:
+            if error.errno in _FULL:
+                log.error("%s", _cannot_be_written(path, error), extra=Code.SAVED_VIEW.extra)
+                return cls(store, path, -1)  # what was saved can still be read
             raise StoreError(Code.SAVED_VIEW, _cannot_be_written(path, error)) from error
 
     @property
@@ -140,8 +151,8 @@ class CachedStore(Store):
     async def run(self) -> None:
         """Run the store, and save what it shows."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._store.run(), name="store")
-            tasks.create_task(self._keep_saved(), name="saved view")
+            tasks.create_task(bulkhead.keep_running("store", self._store.run), name="store")
+            tasks.create_task(bulkhead.keep_running("saved view", self._keep_saved), name="saved view")
 
     @override
     async def close(self) -> None:
@@ -151,6 +162,9 @@ class CachedStore(Store):
             self._lock = -1
 
     async def _keep_saved(self) -> None:
+        if self._newest is not None:
+            self._dirty.set()  # an earlier run may have ended before it was saved
+        failed = False
         while True:
             await self._dirty.wait()
             self._dirty.clear()
@@ -160,7 +174,12 @@ class CachedStore(Store):
             try:
                 await asyncio.to_thread(self._save, snapshot)
             except OSError as error:
-                log.error("%s", _cannot_be_written(self._path, error), extra=Code.SAVED_VIEW.extra)
+                if not failed:
+                    log.error("%s", _cannot_be_written(self._path, error), extra=Code.SAVED_VIEW.extra)
+                failed = True
+                self._dirty.set()  # a full disk may have room again before the view changes
+            else:
+                failed = False
             await asyncio.sleep(max(SAVE_INTERVAL, min(LONGEST_REST, SAVE_REST * (time.monotonic() - began))))
 
     # ------------------------------------------------------------------------------------------- in a thread
@@ -168,15 +187,19 @@ class CachedStore(Store):
     def _save(self, snapshot: StoreSnapshot) -> None:
         content = msgspec.json.encode(_CacheFile(1, snapshot.revision, snapshot.origin, dict(snapshot.records)))
         new = self._path.with_name(self._path.name + ".new")
-        with new.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        try:
+            with new.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+        except OSError:
+            new.unlink(missing_ok=True)  # half of it would take the last room of a full disk
+            raise
 
     def _load(self) -> StoreSnapshot | None:
         try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_CacheFile)
+            saved = msgspec.json.decode(read_regular_file(self._path, MAX_SAVED_BYTES), type=_CacheFile)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:

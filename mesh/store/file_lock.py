@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from mesh.model.codes import Code
@@ -22,6 +23,8 @@ def acquire_lock(path: Path, remedy: str) -> int:
         pid = os.pread(file, 20, 0).decode(errors="replace").strip() or "unknown"
         os.close(file)
         raise StoreError(Code.STORE_IN_USE, f"store {path} is in use by process {pid}; {remedy}") from None
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    # The number only helps to find the other daemon: a full disk must not keep this one from starting.
+    with suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
     return file

@@ -19,13 +19,16 @@ from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.file_lock import acquire_lock
 from mesh.util.backoff import Backoff
+from mesh.util.bulkhead import Bulkhead
 
 T = TypeVar("T")
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.STORE)
 
 _RETRY = 1.0
 """Seconds before a database that could not be read is read again."""
@@ -129,12 +132,34 @@ class SqliteStore(Store):
 
     def _open(self) -> None:
         self._lock = acquire_lock(self._path, "stop that daemon, or set [store] url to another file")
-        self._database = database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        database.execute("PRAGMA busy_timeout = 2000")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        database.executescript(_SCHEMA)
+        try:
+            self._connect()
+        except sqlite3.OperationalError as error:
+            if not self._path.exists() or not self._path.stat().st_size:
+                raise  # a new store has to be written
+            # On a full disk there is no room for the index of the write-ahead log, which is kept in memory then.
+            self._connect("PRAGMA locking_mode = EXCLUSIVE")
+            log.error(
+                "store %s: %s; it can be read, and what is in force stays; make room on the disk",
+                self._path,
+                error,
+                extra=Code.STORE_UNUSABLE.extra,
+            )
         self._read()  # refuse a damaged file now, not later
+
+    def _connect(self, *first: str) -> None:
+        """Open the database and execute the statements `first` before all others."""
+        if self._database is not None:
+            self._database.close()
+        self._database = database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        for statement in (
+            *first,
+            "PRAGMA busy_timeout = 2000",
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = FULL",
+        ):
+            database.execute(statement)
+        database.executescript(_SCHEMA)
 
     def _read(self) -> StoreSnapshot:
         database = self._open_database()
@@ -205,7 +230,7 @@ class SqliteStore(Store):
 
         def write() -> T:
             done = work()
-            loop.call_soon_threadsafe(self._wake)
+            loop.call_soon_threadsafe(bulkhead.callback(self._wake))
             return done
 
         return await self._run(write)

@@ -213,3 +213,13 @@ def test_each_setting_is_a_field() -> None:
 
 def test_the_docs_list_every_setting_with_its_default_and_variable() -> None:
     assert reference.PAGE.read_text() == reference.page(), "run python -m tests.docs.settings"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 100_000, "a = " + "{a = " * 5000, "a" + ".a" * 2000 + " = 1", f"[dns]\nttl = {'9' * 5000}", "\0"],
+    ids=["lists", "tables", "dots", "digits", "a zero byte"],
+)
+def test_a_file_that_the_parser_gives_up_on_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="not TOML"):
+        read(text)

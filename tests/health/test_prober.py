@@ -272,15 +272,6 @@ async def test_a_verdict_for_a_target_that_has_changed_does_not_count() -> None:
         assert subject.prober.health() == {KEY_A: Health.HEALTHY}
 
 
-async def test_a_programming_error_in_a_check_ends_the_prober() -> None:
-    subject = Running()
-    subject.prober.watch({KEY_A: A})
-    subject.check.break_down(ZeroDivisionError("a mistake"))
-    with pytest.raises(ExceptionGroup) as caught:
-        await subject.prober.run()
-    assert caught.group_contains(ZeroDivisionError)
-
-
 async def test_a_cancelled_prober_cancels_its_checks() -> None:
     async with running({KEY_A: A}) as subject:
         subject.answer(A, ok=True, duration=1.9)

@@ -25,9 +25,12 @@ from aiohttp.typedefs import Handler, Middleware
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.util.regular_file import read_regular_file
 
 log = logging.getLogger("vipmesh")
 
+MAX_TOKEN_FILE_BYTES = 64 << 10
+"""The most bytes of the file with the token."""
 MIN_TOKEN_LENGTH = 16
 """The smallest number of characters of a token."""
 
@@ -55,7 +58,7 @@ class AdminToken:
         except TokenError as error:
             log.warning("admin API: the previous token stays valid: %s", error, extra=error.code.extra)
         scheme, _, given = header.partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._secret)
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="replace"), self._secret)
 
     def _now(self) -> tuple[int, int]:
         """Return what changes when the file changes. Raises `TokenError`."""
@@ -70,7 +73,7 @@ class AdminToken:
     def _read(self) -> bytes:
         """Return the token. Raises `TokenError` if it is unusable; logs a warning if every user may read it."""
         try:
-            secret = self._file.read_text().strip()
+            secret = read_regular_file(self._file, MAX_TOKEN_FILE_BYTES).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise TokenError(
                 Code.ADMIN_TOKEN, f"{self._file}: {error}; write a token with `{_MAKE} > {self._file}`"
@@ -102,7 +105,10 @@ def auth_middleware(token: AdminToken | None, open_paths: Callable[[str], bool])
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refusal = _refusal(request, token, open_paths)
+        try:
+            refusal = _refusal(request, token, open_paths)
+        except ValueError:  # `urlsplit` refuses some hosts, such as `[`
+            refusal = refusal_response(400, "the header Host or Origin is invalid; send the name of this worker")
         if refusal is None:
             return await handler(request)
         if refusal.status == web.HTTPUnauthorized.status_code:

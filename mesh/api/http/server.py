@@ -14,13 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
-from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp import ClientError, web
+from aiohttp.typedefs import Handler, Middleware
 from typing_extensions import override
 
 from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
-from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, refusal_response
+from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
@@ -33,11 +33,14 @@ from mesh.control.graceful_stop import ActionHandler
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.model.part import DaemonPart
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.ADMIN)
 
 MAX_BODY_BYTES = 64 << 10
 """The most bytes of a request body."""
@@ -151,8 +154,16 @@ class AdminApi:
         return list(self._runner.app.router.routes()) if self._runner is not None else []
 
     def _app(self, token: AdminToken | None) -> web.Application:
-        app = web.Application(middlewares=[_in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES)
-        app.on_response_prepare.append(_complete)
+        begun: dict[int, bool] = {}
+
+        async def note_begin(request: web.Request, _: web.StreamResponse) -> None:
+            if id(request) in begun:
+                begun[id(request)] = True
+
+        app = web.Application(
+            middlewares=[_contained(begun), _in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES
+        )
+        app.on_response_prepare.extend((note_begin, _complete))
         app.on_shutdown.append(self._dismiss)
         app.router.add_get("/healthz", _get_health)
         app.router.add_get("/metrics", self._metrics.get)
@@ -204,6 +215,34 @@ _OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 def _is_open(path: str) -> bool:
     """Return whether a path needs no token, since its response has no secret."""
     return path in _OPEN or is_page_path(path)
+
+
+def _contained(begun: dict[int, bool]) -> Middleware:
+    """Return the middleware that ends one request at an unexpected exception.
+
+    `begun` says of each request that is being handled, by its `id()`, whether its response has begun. What aiohttp
+    raises about a broken connection passes.
+    """
+
+    @web.middleware
+    async def contain(request: web.Request, handler: Handler) -> web.StreamResponse:
+        begun[id(request)] = False
+        try:
+            return await handler(request)
+        except (web.HTTPException, ClientError, ConnectionError):
+            raise
+        except web.RequestPayloadError:
+            return refusal_response(400, "the request body is broken; send the length that its header says")
+        except Exception as error:  # noqa: BLE001 -- one request fails
+            bulkhead.caught(f"{request.method} {quote_untrusted(request.path)}", error)
+            if begun[id(request)] and request.transport is not None:
+                request.transport.abort()  # the client must not take what it has got for the whole response
+            reason = "an internal error; the log of the daemon has more about it"
+            return refusal_response(500, reason, Code.INTERNAL_ERROR)
+        finally:
+            del begun[id(request)]
+
+    return contain
 
 
 @web.middleware

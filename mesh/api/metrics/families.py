@@ -15,7 +15,7 @@ from mesh.control.snapshot import WorkerSnapshot
 from mesh.control.stats import LoopStats
 from mesh.dataplane.operations import OPERATION_NAMES
 from mesh.health.stats import ProbeStats
-from mesh.model.part import FrozenPart, ProblemPart
+from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.probe import ProbeKind
 from mesh.model.problem import Severity
 from mesh.model.service import Health
@@ -80,6 +80,12 @@ def _frozen(scrape: _ScrapeContext) -> Iterator[MetricSample]:
     found = [_finder(part) for part in scrape.measured.observed.frozen]
     for part in FrozenPart:
         yield (part.replace(" ", "_"),), found.count(part)
+
+
+def _internal_errors(scrape: _ScrapeContext) -> Iterator[MetricSample]:
+    counts = scrape.measured.observed.internal_errors
+    for part in DaemonPart:
+        yield (part.replace(" ", "_"),), counts.get(part, 0)
 
 
 def _problems(scrape: _ScrapeContext) -> Iterator[MetricSample]:
@@ -194,6 +200,15 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
             ("state",),
         ),
         lambda s: [((state,), count) for state, count in s.measured.observed.arrivals.count().items()],
+    ),
+    (
+        MetricFamily(
+            "vipmesh_internal_errors_total",
+            _C,
+            "Unexpected exceptions that ended one check, connection, record, event or request, or a part.",
+            ("part",),
+        ),
+        _internal_errors,
     ),
     (
         MetricFamily(

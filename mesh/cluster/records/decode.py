@@ -9,13 +9,25 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from mesh.cluster.records.validate import validate_address, validate_endpoint, validate_port, validate_service
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
+from mesh.model.validation import (
+    validate_address,
+    validate_endpoint,
+    validate_name,
+    validate_port,
+    validate_service,
+    validate_text,
+    validate_texts,
+)
 
 T = TypeVar("T")
 
+MAX_RECORD_BYTES = 256 << 10
+"""The most bytes of a record."""
+MAX_KEY_LENGTH = 4096
+"""The most characters of a key."""
 MAX_CACHED_SERVICES = 16384
 """Distinct service declarations that are decoded only once, however many workers write them."""
 
@@ -146,6 +158,8 @@ def decode_record(where: str, value: bytes, before: RecordFact | Problem | None 
     verdicts.
     """
     try:
+        if len(value) > MAX_RECORD_BYTES or len(where) > MAX_KEY_LENGTH:
+            raise ValueError(f"it has more than {MAX_RECORD_BYTES} bytes, or its key more than {MAX_KEY_LENGTH}")
         if isinstance(before, EndpointVerdict):
             return EndpointVerdict(before.worker, before.endpoint, _read(value, VerdictRecord))
         parts = [unquote(part) for part in where.split("/")]
@@ -156,11 +170,17 @@ def decode_record(where: str, value: bytes, before: RecordFact | Problem | None 
         return Problem(
             Code.RECORD_UNREADABLE,
             Severity.ERROR,
-            f"record {where}",
-            f"it cannot be read: {error}",
+            f"record {_shown(where)}",
+            f"it cannot be read: {_shown(str(error))}",
             "delete it or write it again",
         )
     return fact
+
+
+def _shown(text: str) -> str:
+    """Return text from outside for one line: control characters escaped, cut after 200 characters."""
+    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:200])
+    return kept if len(text) <= 200 else f"{kept}..."
 
 
 def daemon_session(value: bytes) -> str | None:
@@ -181,14 +201,16 @@ def _fact(parts: list[str], value: bytes) -> RecordFact | None:
         case ["claims", *rest]:
             return _claim(rest, value)
         case ["workers", worker, "services", _]:
-            return ServiceDeclaration(worker, _service(value))
+            return ServiceDeclaration(validate_text(worker, "a worker"), _service(value))
         case ["workers", worker, "endpoints", id]:
             return validate_endpoint(_read(value, Endpoint), (worker, id))
         case ["workers", worker, "daemon"]:
-            return DaemonPresence(worker)
+            return DaemonPresence(validate_text(worker, "a worker"))
         case ["health", worker, id]:
+            validate_texts((worker, id), "a worker or an ID")
             return EndpointVerdict(worker, (worker, id), _read(value, VerdictRecord))
         case ["health", worker, owner, id]:
+            validate_texts((worker, owner, id), "a worker or an ID")
             return EndpointVerdict(worker, (owner, id), _read(value, VerdictRecord))
     return None
 
@@ -196,11 +218,11 @@ def _fact(parts: list[str], value: bytes) -> RecordFact | None:
 def _claim(parts: list[str], value: bytes) -> RecordFact | None:
     match parts:
         case ["services", name]:
-            return ServiceVipClaim(name, validate_address(_read(value, VipRecord).vip))
+            return ServiceVipClaim(validate_name(name), validate_address(_read(value, VipRecord).vip))
         case ["vips", address]:
-            return VipHolderClaim(validate_address(address), _read(value, VipHolderRecord).name)
+            return VipHolderClaim(validate_address(address), validate_name(_read(value, VipHolderRecord).name))
         case ["names", name]:
-            return NameClaim(name, _read(value, NameOwnerRecord).owner)
+            return NameClaim(validate_name(name), validate_text(_read(value, NameOwnerRecord).owner, "an owner"))
         case ["older-names"]:
             return OlderNames(frozenset(_read(value, OlderNamesRecord).names))
         case ["ports", transport, port]:
@@ -209,10 +231,13 @@ def _claim(parts: list[str], value: bytes) -> RecordFact | None:
 
 
 def _held_port(transport: str, port: str, held: PortRecord) -> PortClaim:
+    if len(port) > 5:
+        raise ValueError("it is not a port")
     number = validate_port(int(port))
     if port != str(number):
         raise ValueError(f"two keys would mean the same; port {number} is written {number}")
-    return PortClaim((Transport(transport), number), (held.name, validate_port(held.container_port)))
+    name = validate_name(held.name)
+    return PortClaim((Transport(transport), number), (name, validate_port(held.container_port)))
 
 
 @lru_cache(MAX_CACHED_SERVICES)

@@ -12,6 +12,7 @@ before UDP before SCTP. The grammar of the values is in `mesh.config.labels.valu
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from mesh.config.labels import values
 from mesh.config.labels.probe import read_probe
@@ -90,9 +91,8 @@ def _routes(sheet: LabelReader, domain: Name) -> tuple[Route, ...]:
         if clash is not None:
             other = leads_to[clash.listen_port, clash.transport]
             reason = f"{clash.transport} port {clash.listen_port} of the VIP already leads to container port {other}"
-            free = next(
-                (p for p in (label.number, *range(8080, 65536)) if (p, label.transport) not in leads_to), label.number
-            )
+            candidates = chain((label.number,), range(8080, 65536))
+            free = next((p for p in candidates if (p, label.transport) not in leads_to), label.number)
             sheet.refuse(
                 Code.LISTEN_PORT_CLASH, label.name, reason, f"write another listen port, such as {clash.name}:{free}"
             )

@@ -15,7 +15,7 @@ from mesh.config.labels.values import (
     split_url,
 )
 from mesh.model.codes import Code
-from mesh.model.probe import ProbeKind
+from mesh.model.probe import ProbeKind, validate_host
 
 PROBE_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
 """HTTP methods that a probe may use. POST has an empty body."""
@@ -29,7 +29,6 @@ _DATAGRAM_MAX = 1232  # fits into one packet on any path: RFC 8200, section 5, l
 _STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
 """The name of a header: RFC 9110, section 5.6.2."""
-_HOST = re.compile(r"([A-Za-z0-9_]([A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:]{2,39}\])(:[1-9][0-9]{0,4})?", re.ASCII)
 _ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.|$)", re.DOTALL)
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 _TAKEN = {
@@ -123,13 +122,14 @@ def parse_method(text: str) -> str:
 
 def parse_host(text: str) -> str:
     """Parse the host name for requests: a name or an address, with an optional port."""
-    if not _HOST.fullmatch(text):
+    try:
+        return validate_host(text)
+    except ValueError:
         raise LabelRefusedError(
             Code.PROBE_REQUEST_OR_EXPECTATION,
             f"{quote_value(text)} is not a host",
             "write a name such as shop.example, or NAME:PORT",
-        )
-    return text
+        ) from None
 
 
 def parse_header_name(text: str) -> str:

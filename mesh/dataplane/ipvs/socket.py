@@ -33,6 +33,10 @@ from mesh.dataplane.netlink import (
     unpack_messages,
 )
 from mesh.model.codes import Code
+from mesh.model.part import DaemonPart
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
 T = TypeVar("T")
 
@@ -195,7 +199,7 @@ class IpvsSocket:
         loop = asyncio.get_running_loop()
         while True:
             readable = loop.create_future()
-            loop.add_reader(self._socket, _resolve, readable)
+            loop.add_reader(self._socket, bulkhead.callback(_resolve), readable)
             try:
                 await readable
             finally:

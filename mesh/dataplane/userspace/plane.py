@@ -29,8 +29,12 @@ from mesh.dataplane.userspace.tcp_proxy import TcpListener
 from mesh.dataplane.userspace.udp_proxy import UdpListener
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.model.service import Address, Forwarding, Transport
 from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
+from mesh.util.bulkhead import Bulkhead, describe_error
+
+bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
 _PRIVILEGED = 1024
 Barred: TypeAlias = Callable[[Address, Collection[RealKey]], Collection[RealKey]]
@@ -135,7 +139,11 @@ class UserspaceDataPlane(DataPlane):
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         failures = []
         for operation in operations:
-            reason = await self._run(operation)
+            try:
+                reason = await self._run(operation)
+            except Exception as error:  # noqa: BLE001 -- one operation fails, and the others are done
+                bulkhead.caught(str(operation), error)
+                reason = CodedText(f"internal error: {describe_error(error)[:200]}; see the log", Code.INTERNAL_ERROR)
             if reason is not None:
                 failures.append(OperationFailure(operation, reason))
         return failures

@@ -14,8 +14,12 @@ from typing import Protocol, cast
 
 from typing_extensions import override
 
+from mesh.model.part import DaemonPart
 from mesh.model.service import Address
 from mesh.model.table import RealKey
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
 CONNECT_TIMEOUT = 3.0
 """Seconds that a real server has to accept a connection before the next one is tried."""
@@ -72,10 +76,12 @@ class _ConnectionSide(asyncio.Protocol):
         """Whether the peer of this side has sent its end of file."""
 
     @override
+    @bulkhead.method
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     @override
+    @bulkhead.method
     def data_received(self, data: bytes) -> None:
         self._meter.octets += len(data)
         if self.other is not None and self.other.transport is not None:
@@ -88,21 +94,25 @@ class _ConnectionSide(asyncio.Protocol):
     @override
     def eof_received(self) -> bool:
         self._eof = True
-        if self.other is not None:
-            self.other.finish()
+        with bulkhead.contain("the end of a proxied connection"):
+            if self.other is not None:
+                self.other.finish()
         return True  # keep the transport open: the other side may still send
 
     @override
+    @bulkhead.method
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
             self.other.transport.pause_reading()
 
     @override
+    @bulkhead.method
     def resume_writing(self) -> None:
         if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
     @override
+    @bulkhead.method
     def connection_lost(self, exc: Exception | None) -> None:
         if self.other is not None and self.other.transport is not None:
             if exc is None:
@@ -148,17 +158,26 @@ class _ClientSide(_ConnectionSide):
         """The real server; None until one has accepted."""
 
     @override
+    @bulkhead.method
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._listener.accepted(self)
 
     @override
+    @bulkhead.method
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._listener.lost(self)
 
-    async def find_real_server(self, behind: ProxyBackend) -> None:
-        """Connect to a real server and join both sides. If none accepts, reset the client, as a closed port would."""
+    async def connect(self, behind: ProxyBackend) -> None:
+        """Connect to a real server and join both sides. If that fails, reset the client, as a closed port would."""
+        try:
+            await self._find_real_server(behind)
+        except Exception:
+            reset_connection(self.transport)
+            raise
+
+    async def _find_real_server(self, behind: ProxyBackend) -> None:
         assert self.transport is not None
         client = str(self.transport.get_extra_info("peername")[0])
         loop = asyncio.get_running_loop()
@@ -213,9 +232,10 @@ class TcpListener:
     def accepted(self, client: _ClientSide) -> None:
         """Register a new connection and look for its real server in a task."""
         self._clients.add(client)
-        looking = asyncio.get_running_loop().create_task(client.find_real_server(self._behind), name="proxy connect")
+        work = bulkhead.run("a proxied connection", client.connect(self._behind))
+        looking = asyncio.get_running_loop().create_task(work, name="proxy connect")
         self._connecting[client] = looking
-        looking.add_done_callback(lambda _: self._connecting.pop(client, None))
+        looking.add_done_callback(bulkhead.callback(lambda _: self._connecting.pop(client, None)))
 
     def lost(self, client: _ClientSide) -> None:
         """Unregister a connection that has ended."""

@@ -13,8 +13,12 @@ from typing import Any, TypeAlias, cast
 from typing_extensions import override
 
 from mesh.dataplane.userspace.tcp_proxy import ByteMeter, ProxyBackend
+from mesh.model.part import DaemonPart
 from mesh.model.service import Address
 from mesh.model.table import RealKey
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
 IDLE_TIMEOUT = 60.0
 """Seconds without a datagram after which a session ends; IPVS keeps UDP for 300 s."""
@@ -60,6 +64,7 @@ class _UdpSession(asyncio.DatagramProtocol):
         self.ended = False
 
     @override
+    @bulkhead.method
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
         if self.ended:
@@ -70,10 +75,12 @@ class _UdpSession(asyncio.DatagramProtocol):
             self.send(data)
 
     @override
+    @bulkhead.method
     def datagram_received(self, data: bytes, addr: Client) -> None:
         self._listener.reply(self, data, self._client)
 
     @override
+    @bulkhead.method
     def error_received(self, exc: Exception) -> None:
         self._listener.refused(self._client, self.real)
 
@@ -114,7 +121,7 @@ class UdpListener(asyncio.DatagramProtocol):
         """Listen on an address. Raises OSError."""
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: self, local_addr=(address, port))
-        self._sweep = loop.call_later(self._idle, self._end_idle)
+        self._sweep = loop.call_later(self._idle, bulkhead.callback(self._end_idle))
 
     async def close(self) -> None:
         """Stop listening and end all sessions."""
@@ -130,6 +137,7 @@ class UdpListener(asyncio.DatagramProtocol):
         await asyncio.gather(*opening, return_exceptions=True)
 
     @override
+    @bulkhead.method
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport of the bound socket."""
         self._transport = cast(asyncio.DatagramTransport, transport)
@@ -140,6 +148,7 @@ class UdpListener(asyncio.DatagramProtocol):
         self.end(client)
 
     @override
+    @bulkhead.method
     def datagram_received(self, data: bytes, addr: Client) -> None:
         """Forward a client's datagram, in a new session if need be."""
         session = self._sessions.pop(addr, None) or self._begin(addr)
@@ -182,7 +191,8 @@ class UdpListener(asyncio.DatagramProtocol):
         loop = asyncio.get_running_loop()
         session = _UdpSession(self, client, real, loop.time())
         self._behind.opened(real)
-        opening = loop.create_task(self._connect(session, client), name="proxy session")
+        connect = bulkhead.run("a proxied session", self._connect(session, client))
+        opening = loop.create_task(connect, name="proxy session")
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
         return session
@@ -201,6 +211,6 @@ class UdpListener(asyncio.DatagramProtocol):
         """End idle sessions, and do so again after half the idle time."""
         loop = asyncio.get_running_loop()
         now = loop.time()
+        self._sweep = loop.call_later(self._idle / 2, bulkhead.callback(self._end_idle))
         for client in [client for client, session in self._sessions.items() if session.used + self._idle <= now]:
             self.end(client)
-        self._sweep = loop.call_later(self._idle / 2, self._end_idle)

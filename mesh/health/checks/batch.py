@@ -22,9 +22,13 @@ from mesh.health.checks.http import judge_status
 from mesh.health.checks.http_response import HttpResponse, NotHttpError, is_ordinary_head, parse_status_line
 from mesh.health.checks.tcp import explain_error
 from mesh.health.state_machine import Verdict
+from mesh.model.part import DaemonPart
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.sockets import LINGER_RESET
+
+bulkhead = Bulkhead(DaemonPart.PROBES)
 
 _NEWS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _FAILED = select.EPOLLERR | select.EPOLLHUP
@@ -119,6 +123,9 @@ class CheckBatch:
                 continue
             except OSError as error:
                 self._end(shot, False, explain_error(error))
+            except Exception as error:  # noqa: BLE001 -- the check ends alone
+                bulkhead.caught("a check in a batch", error)
+                self._end(shot, False, f"the check failed: {type(error).__name__}")
 
     def expire(self) -> None:
         """End the checks whose time is over. Call `look` first, so that no answer that has arrived is missed."""

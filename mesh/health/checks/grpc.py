@@ -32,7 +32,11 @@ _METHOD = "/grpc.health.v1.Health/Check"
 _STATUSES = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 _LIMIT = 16384
 """Bytes within which the response must end."""
+MAX_STATUS_DIGITS = 9
+"""The most digits of `grpc-status`; the highest status is 16."""
 _WIRE_LENGTH, _WIRE_VARINT = 2, 0
+_SURPRISES = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError)
+"""What h2 and hpack raise beside `ProtocolError`, such as for a header that is not UTF-8."""
 
 
 async def check_grpc(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
@@ -107,7 +111,7 @@ class _GrpcCall:
                 return False, f"no answer in {_LIMIT} bytes"
             try:
                 self._take(answer, self._http.receive_data(data))
-            except ProtocolError as error:
+            except (ProtocolError, *_SURPRISES) as error:
                 return False, f"not HTTP/2: {str(error)[:80] or type(error).__name__}"
         return judge_response(answer.headers, bytes(answer.body))
 
@@ -152,7 +156,7 @@ def judge_response(headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:
     if headers.get(":status") != "200":
         return False, f"not gRPC: HTTP status {headers.get(':status')}"
     code = headers.get("grpc-status", "")
-    if not code.isdecimal():
+    if not code.isdecimal() or len(code) > MAX_STATUS_DIGITS:
         return False, "not gRPC: the answer has no grpc-status"
     match int(code):  # github.com/grpc/grpc/blob/master/doc/statuscodes.md
         case 0:

@@ -16,9 +16,11 @@ from mesh import __version__
 from mesh.health.checks.http_response import MAX_HEAD_BYTES, HttpResponse, NotHttpError, final_status
 from mesh.health.checks.tcp import await_verdict, explain_error, tls_server_name
 from mesh.health.state_machine import Verdict
+from mesh.model.part import DaemonPart
 from mesh.model.probe import Probe
 from mesh.model.service import Address
 from mesh.model.table import RealKey
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.sockets import LINGER_RESET, connect_socket
 
 __all__ = (
@@ -40,6 +42,8 @@ __all__ = (
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 """RFC 9110, section 15.4."""
+
+bulkhead = Bulkhead(DaemonPart.PROBES)
 
 _TARGET = "/?&=%:@!$'()*+,;~"
 """Characters allowed in a request target besides letters, digits and `-._` (RFC 3986, section 3.4), and `%`."""
@@ -176,12 +180,14 @@ class _ResponseProtocol(asyncio.Protocol):
         self._response = HttpResponse(probe.method, probe.expect_body.encode())
 
     @override
+    @bulkhead.method
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # event loops guarantee this type for streams
         stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         stream.write(self._request)
 
     @override
+    @bulkhead.method
     def data_received(self, data: bytes) -> None:
         if self.outcome.done():
             return
@@ -194,6 +200,7 @@ class _ResponseProtocol(asyncio.Protocol):
             self.outcome.set_result(self._response)
 
     @override
+    @bulkhead.method
     def connection_lost(self, exc: Exception | None) -> None:
         if self.outcome.done():
             return

@@ -25,7 +25,10 @@ from mesh.model.service import Instance
 from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
 from mesh.sources.compose.parse import read_compose_file
 from mesh.sources.compose.ports import endpoint_port_problems
+from mesh.util.regular_file import read_regular_file
 
+PIPE_PATIENCE = 5.0
+"""Seconds that a program has to write a compose file into a pipe."""
 _RESTS_AT_MOST = 20  # after that, a file that still changes is read all the same
 
 
@@ -123,7 +126,7 @@ def load_compose_file(path: Path, env: Mapping[str, str]) -> ComposeFile:
     """Read one file with the `.env` beside it. A file that cannot be read counts as broken."""
     try:
         known = _environment(path.parent / ".env", env)
-        return read_compose_file(path.read_text("utf-8-sig"), str(path), known)
+        return read_compose_file(read_regular_file(path, patience=PIPE_PATIENCE).decode("utf-8-sig"), str(path), known)
     except OSError as error:
         name, reason = error.filename or path, error.strerror or str(error)
         return _unreadable(name, f"it cannot be read: {reason}", "name a file that exists and is readable")
@@ -188,7 +191,7 @@ def _environment(path: Path, env: Mapping[str, str]) -> dict[str, str]:
     python-dotenv would replace `${VAR}` from this process's own environment; here `env` counts.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_regular_file(path).decode("utf-8-sig")
     except FileNotFoundError:
         return dict(env)
     known = dict(env)

@@ -12,7 +12,9 @@ import aiodocker
 import aiohttp
 import msgspec
 
+from mesh.model.part import DaemonPart
 from mesh.model.service import Address
+from mesh.sources.docker.gate import EventLines, convert_containers
 from mesh.sources.docker.inspection import ContainerInspection, inspection_of
 from mesh.sources.docker.messages import (
     ContainerDetails,
@@ -23,13 +25,17 @@ from mesh.sources.docker.messages import (
     EngineVersion,
 )
 from mesh.sources.docker.versions import OLDEST, ApiRefusedError, choose_api_version, parse_api_version
+from mesh.util.bounded_response import BoundedResponse, ResponseTooLargeError
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.SOURCES)
 
 REQUEST_TIMEOUT = 10.0
 """Seconds that the engine has to answer a request. The stream of events has no limit."""
 MAX_RESPONSE_BYTES = 1 << 20
 """Limit of a response that describes the engine itself."""
-MAX_EVENT_BYTES = 16 << 20
-"""Limit of one event. It contains all labels of its container."""
+MAX_QUEUED_EVENTS = 1024
+"""Events that wait; after that, the stream is not read until they are handled."""
 MAX_QUOTED_LENGTH = 300
 """Characters of the engine's own words in a message."""
 HISTORY_PATIENCE = 1.0
@@ -43,7 +49,6 @@ CLIENT_ERRORS = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutErr
 _SURPRISES = (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 """Exceptions of the client library if a response does not have the form that it expects."""
 
-_FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "NetworkSettings")
 _RUNNING = json.dumps({"status": ["running", "paused"]})
 """Podman lists paused containers only on request."""
 
@@ -73,13 +78,19 @@ def translate_surprises() -> Iterator[None]:
 @asynccontextmanager
 async def open_client(url: str, answer: float = REQUEST_TIMEOUT) -> AsyncIterator[aiodocker.Docker]:
     """Open a client of the engine that uses a version of its API that both know. Raises `CLIENT_ERRORS`."""
-    docker = aiodocker.Docker(url, timeout=aiohttp.ClientTimeout(total=answer))
+    timeout = aiohttp.ClientTimeout(total=answer)
+    docker = aiodocker.Docker(url, timeout=timeout)
+    unbounded = docker.session
+    docker.session = aiohttp.ClientSession(
+        connector=docker.connector, connector_owner=False, timeout=timeout, response_class=BoundedResponse
+    )
     try:
         async with asyncio.timeout(min(answer, REQUEST_TIMEOUT)):
             await shake_hands(docker)
         yield docker
     finally:
         await docker.close()
+        await unbounded.close()
 
 
 async def shake_hands(docker: aiodocker.Docker) -> EngineHandshake:
@@ -131,7 +142,7 @@ async def list_containers(docker: aiodocker.Docker) -> list[ContainerSummary]:
     """Return the running containers, including paused ones. Raises `CLIENT_ERRORS`."""
     with translate_surprises():
         found = await docker.containers.list(filters=_RUNNING)
-    return [msgspec.convert({name: one[name] for name in _FIELDS if name in one}, ContainerSummary) for one in found]
+    return convert_containers(found)
 
 
 async def list_network_drivers(docker: aiodocker.Docker) -> dict[str, str]:
@@ -147,6 +158,8 @@ async def inspect_container(docker: aiodocker.Docker, id: str) -> ContainerInspe
         with translate_surprises():
             shown = await docker.containers.container(id).show()
         return inspection_of(msgspec.convert(shown, ContainerDetails))
+    except (msgspec.ValidationError, OverflowError):
+        return ContainerInspection()  # this container alone is treated as if it said nothing
     except aiodocker.DockerError as error:
         if error.status != 404:
             raise
@@ -160,14 +173,15 @@ class EventStream:
         """`params` is the query of `GET /events`. The owner must run `run`."""
         self._docker = docker
         self._params = params
-        self._heard: asyncio.Queue[DockerEvent | None] = asyncio.Queue()
+        self._heard: asyncio.Queue[DockerEvent | None] = asyncio.Queue(MAX_QUEUED_EVENTS)
         self._begun = asyncio.Event()
         self._ended = asyncio.Event()
         self._error: Exception | None = None
 
     def poke(self) -> None:
         """Make `some` return, with an empty list if no event came."""
-        self._heard.put_nowait(None)
+        if self._heard.empty():
+            self._heard.put_nowait(None)
 
     async def some(self) -> list[DockerEvent]:
         """Return at least one event and all that came with it; empty after `poke`.
@@ -176,11 +190,13 @@ class EventStream:
         """
         found: list[DockerEvent] = []
         while not found or not self._heard.empty():
+            if self._ended.is_set() and self._heard.empty():
+                raise self._error or aiohttp.ClientPayloadError("the stream of events ended")
             event = await self._heard.get()
             if event is None:
-                if self._ended.is_set():
-                    raise self._error or aiohttp.ClientPayloadError("the stream of events ended")
-                break
+                if found or not self._ended.is_set():
+                    break
+                continue
             found.append(event)
         return found
 
@@ -198,13 +214,16 @@ class EventStream:
         `answer` is the time that the engine has to begin its response, in seconds. Raises `CLIENT_ERRORS`.
         """
         await self.begin(answer)
+        found: list[DockerEvent] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(HISTORY_PATIENCE):
-                await self._ended.wait()
+                while not (self._ended.is_set() and self._heard.empty()):
+                    event = await self._heard.get()
+                    if event is not None:
+                        found.append(event)
         if self._error is not None:
             raise self._error
-        found = [self._heard.get_nowait() for _ in range(self._heard.qsize())]
-        return [event for event in found if event is not None]
+        return found
 
     async def run(self) -> None:
         """Read the response until it ends, fails, or the task is cancelled."""
@@ -216,7 +235,8 @@ class EventStream:
         finally:
             self._ended.set()
             self._begun.set()
-            self._heard.put_nowait(None)
+            if self._heard.empty():
+                self._heard.put_nowait(None)
 
     async def _read(self) -> None:
         docker = self._docker
@@ -225,20 +245,14 @@ class EventStream:
             if response.status != 200:
                 raise _refusal(response.status, await _read_limited(response, MAX_RESPONSE_BYTES))
             self._begun.set()
-            line = bytearray()
+            lines = EventLines()
             async for chunk in response.content.iter_any():
-                *complete, rest = chunk.split(b"\n")
-                for part in complete:
-                    self._take(bytes(line + part))
-                    line.clear()
-                line += rest
-                if len(line) > MAX_EVENT_BYTES:
-                    raise NotDockerError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
-            self._take(bytes(line))
+                await self._take(lines, chunk)
+            await self._take(lines, b"\n")
 
-    def _take(self, line: bytes) -> None:
-        if line.strip():
-            self._heard.put_nowait(msgspec.json.decode(line, type=DockerEvent))
+    async def _take(self, lines: EventLines, chunk: bytes) -> None:
+        for event in lines.feed(chunk):
+            await self._heard.put(event)
 
 
 def _refusal(status: int, body: bytes) -> aiodocker.DockerError:
@@ -253,7 +267,9 @@ async def open_events(docker: aiodocker.Docker, *, filters: str, **span: float |
     """Request events. `since` and `until` are seconds of the engine's clock; None leaves a limit out."""
     params = {name: f"{seconds:.6f}" for name, seconds in span.items() if seconds is not None}
     stream = EventStream(docker, {"filters": filters, **params})
-    request = asyncio.get_running_loop().create_task(stream.run(), name="docker events")
+    request = asyncio.get_running_loop().create_task(
+        bulkhead.run("events of an engine", stream.run()), name="docker events"
+    )
     try:
         yield stream
     finally:
@@ -274,6 +290,8 @@ def explain_failure(error: BaseException, answer: float = REQUEST_TIMEOUT) -> st
         return f"it refuses a request with status {error.status}: {_one_line(str(error.message))}; check its log"
     if isinstance(error, aiohttp.ClientConnectionError):
         return "it does not answer; start it, or set [source.docker] socket"
+    if isinstance(error, ResponseTooLargeError):
+        return f"{error}; check that it is a container engine"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "it closed the stream of events"
     if isinstance(error, ApiRefusedError):

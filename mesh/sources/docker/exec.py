@@ -20,10 +20,18 @@ log = logging.getLogger("vipmesh")
 
 MAX_OUTPUT_BYTES = 4096
 """Bytes of the output that are kept; the rest is read and dropped."""
+MAX_READ_BYTES = 1 << 20
+"""Bytes of the output that are read. A command that writes more is killed: it is no check, and would keep the daemon
+busy.
+"""
+_KILLED = 128 + 9
+"""The exit status of a process that was killed, as a shell reports it."""
 START_TIMEOUT = 10.0
 """Seconds that the engine has to start a command and to report its end. They do not count as the endpoint's time."""
 
 _STDOUT = 1
+_MAX_NUMBER = 32
+"""Bytes of the line with the process ID, which the command's own shell may have replaced."""
 _MOMENT = 0.02
 _SHELL = "/bin/sh"
 _RUN = (_SHELL, "-c", 'echo $$; (eval "$1"); status=$?; trap "" TERM; kill -TERM "-$$" 2>/dev/null; exit $status', "sh")
@@ -72,14 +80,17 @@ async def _run(
             process = await container.exec(list(command))
             stream = process.start(detach=False)
             await stream.__aenter__()
-    number, output = b"", bytearray()
+    number, output, read = b"", bytearray(), 0
     try:
         async with asyncio.timeout(seconds):
             while (message := await stream.read_out()) is not None:
                 data = message.data
+                read += len(data)
+                if read > MAX_READ_BYTES:
+                    break
                 if message.stream == _STDOUT and not number.endswith(b"\n"):  # standard error may come before it
                     line, end, data = data.partition(b"\n")
-                    number += line + end
+                    number += (line + end)[: _MAX_NUMBER - len(number)]
                 output += data[: MAX_OUTPUT_BYTES - len(output)]
     except TimeoutError:
         if may_hang:
@@ -91,6 +102,10 @@ async def _run(
         raise
     finally:
         await stream.close()
+    if read > MAX_READ_BYTES:
+        if may_hang:
+            await _end(container, number)
+        return _KILLED, f"more than {MAX_READ_BYTES} bytes of output"
     async with asyncio.timeout(START_TIMEOUT):
         status = await _status(process)
     said = output if number.strip().isdigit() else number + output

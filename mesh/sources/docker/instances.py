@@ -136,6 +136,11 @@ def read_instances(
         except _ContainerRefusedError as refused:
             problems.append(Problem(refused.code, Severity.ERROR, subject, refused.reason, refused.remedy, where=None))
             continue
+        except (ValueError, RecursionError) as error:  # such as an address that is none
+            reason = f"what the engine tells of it cannot be used: {escape_unprintable(str(error))}"
+            remedy = "look at it with `docker inspect`, and start it again"
+            problems.append(Problem(Code.CONTAINER_UNUSABLE, Severity.ERROR, subject, reason, remedy, where=None))
+            continue
         problems.extend(replace(problem, where=subject) for problem in found)
         if instance is not None:
             instances.append(instance)
@@ -167,6 +172,12 @@ def container_health(container: ContainerSummary) -> Health | None:
 
 
 def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instance | None, Sequence[Problem]]:
+    if container.unreadable and (container.labels is None or has_mesh_label(container.labels)):
+        raise _ContainerRefusedError(
+            Code.CONTAINER_UNUSABLE,
+            f"what the engine tells of it cannot be read: {escape_unprintable(container.unreadable)}",
+            "look at it with `docker inspect`, and start it again",
+        )
     labels = {key: value for key, value in (container.labels or {}).items() if key.startswith(LABEL_PREFIXES)}
     if not labels or container.state not in ("running", "paused") or _is_one_off(container) or is_test(container):
         return None, ()

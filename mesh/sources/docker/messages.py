@@ -56,6 +56,8 @@ class ContainerSummary(DockerMessage, frozen=True):
     ports: list[ContainerPort] | None = None
     host_config: HostConfig = HostConfig()
     network_settings: ContainerNetworks = ContainerNetworks()
+    unreadable: str = ""
+    """Why a field of the entry cannot be read, in words; empty if all can. The engine has no such field."""
 
 
 class DockerNetwork(DockerMessage, frozen=True):

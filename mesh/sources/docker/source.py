@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import DrainReason, Health, Instance
 from mesh.sources import Source
@@ -56,8 +57,10 @@ from mesh.sources.docker.instances import (
 )
 from mesh.sources.docker.messages import ContainerSummary, DockerEvent
 from mesh.util.backoff import Backoff
+from mesh.util.bulkhead import Bulkhead
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.SOURCES)
 
 RELIST_INTERVAL = 30.0
 """Seconds after which everything is listed even without an event."""
@@ -165,6 +168,9 @@ class DockerSource(Source):
                             yield told
             except CLIENT_ERRORS as error:
                 self._fail(error)
+            except Exception as error:  # noqa: BLE001 -- this connection ends, and the last list stays in force
+                bulkhead.caught(self.name, error)
+                self._fail(error)
             await self._nothing_for(backoff.next_pause())
 
     # ---------------------------------------------------------------------------------------------- one connection
@@ -182,7 +188,7 @@ class DockerSource(Source):
                     await self._events.begin(self._answer)  # nothing before this moment is sent: list afterwards
                 batch, wait = past, SETTLE_DELAY
                 while True:
-                    meanings = {self._take(event) for event in batch}
+                    meanings = {self._take_safely(event) for event in batch}
                     if meanings & {EventMeaning.STOPPING, EventMeaning.DRAIN_FIRST}:
                         yield self._read()
                     if not batch or meanings & _REASONS_TO_LIST:
@@ -245,6 +251,12 @@ class DockerSource(Source):
                 return await coming.some()
         except TimeoutError:
             return []
+
+    def _take_safely(self, event: DockerEvent) -> EventMeaning:
+        """Take an event. One that raises ends alone, as a reason to list: it must not come again after a new start."""
+        with bulkhead.contain("an event"):
+            return self._take(event)
+        return EventMeaning.LOOK
 
     def _take(self, event: DockerEvent) -> EventMeaning:
         id = event.actor.id

@@ -36,6 +36,7 @@ from mesh.store.etcd.messages import (
 )
 from mesh.store.etcd.watch import WatchStream, check_cluster, keep_alive
 from mesh.util.backoff import Backoff
+from mesh.util.bounded_response import BoundedResponse, ResponseTooLargeError
 
 T = TypeVar("T", bound=EtcdResponse | LeaseKeepAlive)
 
@@ -96,6 +97,7 @@ class EtcdClient:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT),
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=BoundedResponse,
         )
         self._streams: dict[aiohttp.ClientResponse, str] = {}
         self._before: int | None = None
@@ -274,6 +276,8 @@ class EtcdClient:
                     f"{member}/v3/{path}", data=encode_request(body), headers=headers, ssl=self._ssl
                 ) as response:
                     status, payload = response.status, await response.read()
+            except ResponseTooLargeError as error:
+                raise faults.EtcdResponseTooLargeError(member) from error
             except aiohttp.ServerDisconnectedError:
                 # Some versions of etcd close the connection on a bad token (etcd issues 15256 and 20332).
                 self._token = None

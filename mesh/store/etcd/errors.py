@@ -14,6 +14,7 @@ import msgspec
 from mesh.model.codes import Code
 from mesh.store import StoreError
 from mesh.store.etcd.messages import GatewayFault, decode_response
+from mesh.util.bounded_response import MAX_RESPONSE_BYTES
 
 UNAUTHENTICATED = 16
 """A code of gRPC (grpc/codes)."""
@@ -76,6 +77,17 @@ class EtcdRequestRefusedError(StoreError):
     def is_compacted(self) -> bool:
         """Whether the requested revision has been compacted."""
         return "has been compacted" in self.fault.message
+
+
+class EtcdResponseTooLargeError(StoreError):
+    """A response of a member is larger than this worker reads."""
+
+    def __init__(self, member: str) -> None:
+        super().__init__(
+            Code.STORE_REFUSES,
+            f"etcd: {member} sends a response of more than {MAX_RESPONSE_BYTES >> 20} MiB; remove what is not "
+            f"vipmesh's from the prefix in [store] url, or check that an etcd listens there",
+        )
 
 
 def error_from_response(status: int, payload: bytes) -> StoreError:

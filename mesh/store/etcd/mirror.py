@@ -7,12 +7,19 @@ differences among ten thousand records would be slow.
 from collections.abc import Callable
 from functools import lru_cache
 
+from mesh.model.codes import Code
 from mesh.model.persistent_map import PersistentMap
-from mesh.store import StoreSnapshot
+from mesh.store import StoreError, StoreSnapshot
 from mesh.store.etcd.messages import KeyValue, WatchResponse
 
 MAX_SHARED_VALUES = 16384
 """Values that are stored once for all records that have them: all workers of a service declare it in the same way."""
+
+
+MAX_VALUE_BYTES = 256 << 10
+"""The most bytes of a value. What is longer is no record of vipmesh: it counts as an empty one, which is refused."""
+MAX_KEYS = 500_000
+"""The most keys below the prefix."""
 
 
 class MirrorLostError(Exception):
@@ -49,6 +56,11 @@ class KeyMirror:
             self.origin = kv.value
             return False
         name = kv.key.removeprefix(self._prefix).decode(errors="replace")
+        if len(kv.value) > MAX_VALUE_BYTES:
+            kv = KeyValue(kv.key, b"", kv.mod_revision, kv.lease)
+        if len(self._records) + len(self._since) > MAX_KEYS:
+            reason = f"more than {MAX_KEYS} keys are below the prefix in [store] url; remove what is not vipmesh's"
+            raise StoreError(Code.STORE_REFUSES, reason)
         if self._is_own(kv.key):
             self.own[kv.key] = kv
         if self._get(name) == kv.value:

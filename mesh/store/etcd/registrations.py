@@ -15,9 +15,11 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import DaemonPart
 from mesh.store import StoreError
 from mesh.store.etcd.client import EtcdClient
 from mesh.store.etcd.errors import EtcdRequestRefusedError
@@ -31,8 +33,10 @@ from mesh.store.etcd.messages import (
     prefix_end,
 )
 from mesh.util.backoff import Backoff
+from mesh.util.bulkhead import Bulkhead
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.STORE)
 
 _BATCH = 100
 """Operations per transaction; etcd accepts 128 (--max-txn-ops)."""
@@ -116,8 +120,8 @@ class RegistrationKeeper:
     async def keep(self) -> None:
         """Keep the lease alive and replace it if it is lost, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self._keep_alive), name="lease")
-            tasks.create_task(self._repeat(self._keep_written), name="leased keys")
+            for name, work in (("lease", self._keep_alive), ("leased keys", self._keep_written)):
+                tasks.create_task(bulkhead.keep_running(name, partial(self._repeat, work)), name=name)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
         """Call `work` for ever, with a pause after each `StoreError`."""

@@ -24,7 +24,7 @@ from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.etcd.client import EtcdClient
-from mesh.store.etcd.errors import EtcdRequestRefusedError, EtcdUnreachableError
+from mesh.store.etcd.errors import EtcdRequestRefusedError, EtcdResponseTooLargeError, EtcdUnreachableError
 from mesh.store.etcd.messages import KeyValue, RangeResponse, RequestBody, TransactionResponse, prefix_end
 from mesh.store.etcd.mirror import KeyMirror, MirrorLostError
 from mesh.store.etcd.registrations import RegistrationKeeper
@@ -247,6 +247,11 @@ class EtcdStore(Store):
         while True:
             try:
                 answer = await self._range(body)
+            except EtcdResponseTooLargeError:
+                if body["limit"] == 1:
+                    raise
+                body |= {"limit": max(1, body["limit"] // 8)}  # a few records are large
+                continue
             except EtcdRequestRefusedError as error:
                 if not error.is_compacted:
                     raise
@@ -256,7 +261,7 @@ class EtcdStore(Store):
                 mirror.revision = answer.header.revision
             for kv in answer.kvs:
                 mirror.put(kv)
-            if not answer.more:
+            if not answer.more or not answer.kvs:
                 return mirror
             body |= {"key": answer.kvs[-1].key + b"\0", "revision": mirror.revision}
 

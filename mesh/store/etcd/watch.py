@@ -9,6 +9,7 @@ from mesh.model.codes import Code
 from mesh.store.etcd import errors as faults
 from mesh.store.etcd.errors import EtcdUnreachableError, transport_errors
 from mesh.store.etcd.messages import GatewayFault, WatchMessage, WatchResponse, decode_response
+from mesh.util.bounded_response import MAX_RESPONSE_BYTES
 
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}  # tcp(7); seconds, times
 
@@ -19,7 +20,8 @@ class WatchStream:
     def __init__(self, response: aiohttp.ClientResponse, cluster: int | None) -> None:
         self._response = response
         self._cluster = cluster
-        self._rest = b""
+        self._rest = bytearray()
+        """The beginning of a line whose end has not arrived."""
 
     def __aiter__(self) -> "WatchStream":
         return self
@@ -31,7 +33,14 @@ class WatchStream:
                 arrived = await self._response.content.readany()
             if not arrived:
                 raise EtcdUnreachableError("ended the watch")
-            *lines, self._rest = (self._rest + arrived).split(b"\n")
+            # Each byte is looked at once, however small the pieces are.
+            *lines, rest = arrived.split(b"\n")
+            if lines:
+                lines[0] = bytes(self._rest) + lines[0]
+                self._rest.clear()
+            self._rest += rest
+            if len(self._rest) > MAX_RESPONSE_BYTES:
+                raise EtcdUnreachableError(f"sent a line of more than {MAX_RESPONSE_BYTES >> 20} MiB")
             if messages := [_message(line) for line in lines if line]:
                 for message in messages:
                     check_cluster(message.header.cluster_id, self._cluster)

@@ -6,10 +6,16 @@ or an error ends with the code that its record has as `code`. Secrets that the s
 
 import json
 import logging
+import traceback
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
+MAX_FRAMES = 30
+"""The most frames of a traceback, and of each exception that led to it."""
+MAX_TRACE = 16_384
+"""The most characters of a traceback; its end is kept."""
 _LEAST = 4
 """Minimum characters of a secret that is masked; a shorter one would match parts of ordinary words."""
 _PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/@+[](),*")
@@ -34,14 +40,16 @@ class LineFormatter(logging.Formatter):
         self._secrets = sorted((secret for secret in secrets if len(secret) >= _LEAST), key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line without its line end. A traceback in text format follows on lines of its own."""
+        """Return the line without its line end. A traceback in text format follows on indented lines of its own."""
         message = self._without_secrets(record.getMessage())
         code = getattr(record, "code", None) if record.levelno >= logging.WARNING else None
         trace = self._without_secrets(self.formatException(record.exc_info)) if record.exc_info else None
         if self._shape is LogFormat.TEXT:
             time = datetime.fromtimestamp(record.created).astimezone()
             text = f"{time:%Y-%m-%d %H:%M:%S},{record.msecs:03.0f} {record.levelname} {_on_one_line(message)}"
-            return text + (f" [{code}]" if code else "") + (f"\n{trace}" if trace else "")
+            # An exception may have text from outside: indented and escaped, it cannot look like a line of the log.
+            indented = "".join(f"\n    {_on_one_line(line)}" for line in trace.splitlines()) if trace else ""
+            return text + (f" [{code}]" if code else "") + indented
         time = datetime.fromtimestamp(record.created, UTC)
         fields: dict[str, object] = {
             "time": f"{time:%Y-%m-%dT%H:%M:%S}.{record.msecs:03.0f}Z",
@@ -52,6 +60,11 @@ class LineFormatter(logging.Formatter):
         fields |= {k: self._without_secrets(str(v)) for k, v in getattr(record, "fields", {}).items() if v is not None}
         fields |= {"trace": trace} if trace else {}
         return json.dumps(fields) if self._shape is LogFormat.JSON else format_logfmt(fields)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 -- the name is that of the standard library
+        """Return the traceback with its innermost frames, so that an endless recursion does not fill the log."""
+        lines = "".join(traceback.format_exception(*ei, limit=-MAX_FRAMES)).rstrip("\n")
+        return lines if len(lines) <= MAX_TRACE else f"... {lines[-MAX_TRACE:]}"
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:

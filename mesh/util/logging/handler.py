@@ -57,10 +57,10 @@ class QueuedLogHandler(QueueHandler):
     @override
     def enqueue(self, record: logging.LogRecord) -> None:
         """Queue a formatted record, or count it as lost if the queue is full."""
-        if self._lost:
-            report = self.prepare(_of(Code.LOG_LINES_LOST, "%d log lines were lost: nobody read them", self._lost))
+        if lost := self._lost + self._writer.lost:
+            report = self.prepare(_of(Code.LOG_LINES_LOST, "%d log lines were lost: nobody read them", lost))
             if self._fits(report):
-                self._lost = 0
+                self._lost = self._writer.lost = 0
         if not self._fits(record):
             self._lost += 1
 
@@ -86,6 +86,8 @@ class _Writer(QueueListener):
         super().__init__(lines)
         self._waiting = lines
         self._descriptor = descriptor
+        self.lost = 0
+        """Lines that could not be written, such as on a full disk, since the last report."""
 
     @override
     def handle(self, record: logging.LogRecord) -> None:
@@ -94,7 +96,8 @@ class _Writer(QueueListener):
         while line:
             try:
                 line = line[os.write(self._descriptor, line) :]
-            except OSError:  # the reader has gone for good, and there is no other place to report that
+            except OSError:  # a full disk, or the reader has gone for good: there is no other place to report that
+                self.lost += 1
                 break
 
     @override

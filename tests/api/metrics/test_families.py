@@ -27,7 +27,7 @@ from mesh.health.stats import ProbeStats
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.model.part import FrozenPart, ProblemPart
+from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.probe import ProbeKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import DrainReason, Endpoint, Health, Instance, Transport
@@ -168,6 +168,16 @@ def test_pairs_of_service_and_network_are_counted_by_state() -> None:
     assert counted == dict.fromkeys(ArrivalState, 1)
 
 
+@pytest.mark.parametrize("part", DaemonPart)
+def test_the_internal_errors_of_every_part_are_counted(part: DaemonPart) -> None:
+    found = read(MetricsInput(replace(OBSERVED, internal_errors={part: 3})))
+    label = part.replace(" ", "_")
+    assert {key: value for key, value in found.items() if key.startswith("vipmesh_internal_errors")} == {
+        f"vipmesh_internal_errors_total{{{each.replace(' ', '_')}}}": 3 if each is part else 0 for each in DaemonPart
+    }
+    assert found[f"vipmesh_internal_errors_total{{{label}}}"] == 3
+
+
 @pytest.mark.parametrize("part", FrozenPart)
 def test_every_part_that_is_frozen_is_counted(part: FrozenPart) -> None:
     name = part.value if part in (FrozenPart.STORE, FrozenPart.DATA_PLANE) else f"{part} 3"
@@ -260,7 +270,14 @@ def test_names_follow_the_conventions() -> None:
         assert "endpoint" not in family.labels, "endpoints come and go: each would leave a series behind"
 
 
-@pytest.mark.parametrize(("family", "parts"), [("vipmesh_problems", ProblemPart), ("vipmesh_frozen", FrozenPart)])
+@pytest.mark.parametrize(
+    ("family", "parts"),
+    [
+        ("vipmesh_problems", ProblemPart),
+        ("vipmesh_frozen", FrozenPart),
+        ("vipmesh_internal_errors_total", DaemonPart),
+    ],
+)
 def test_the_docs_have_each_part_and_no_other(family: str, parts: type[StrEnum]) -> None:
     (row,) = re.findall(rf"^\| `part` of `{family}` \| (.*) \|$", (DOCS / "metrics.md").read_text(), re.MULTILINE)
     assert re.findall(r"`(\w+)`", row) == [part.replace(" ", "_") for part in parts]

@@ -9,6 +9,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import RequestReceived, StreamEnded
+from hpack import Encoder
+from hyperframe.frame import HeadersFrame, SettingsFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -147,6 +149,27 @@ async def test_an_endpoint_that_does_not_speak_grpc_is_unhealthy(script: Script,
         await until(lambda: not open_ones)
     assert (verdict.ok, verdict.reason) == (False, reason)
     assert TIME_WAIT not in socket_states(port)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b":status", b"200"), (b"x", b"\xff\xfe")],
+        [(b":status", b"200"), (b"grpc-status", b"9" * 5000)],
+        [(b":status", b"\xb2")],
+        [(b":status", b"200"), (b"\xff", b"x")],
+        [(b"grpc-status", b"0")],
+        [(b":status", b"200"), (b":status", b"200")],
+        [(b":status", b"200"), (b"grpc-message", b"%ff%fe%"), (b"grpc-status", b"2")],
+    ],
+    ids=["value", "digits", "status", "name", "no status", "twice", "message"],
+)
+async def test_hostile_headers_are_a_failed_check_and_no_internal_error(headers: list[tuple[bytes, bytes]]) -> None:
+    frames = HeadersFrame(1, Encoder().encode(headers), flags=["END_HEADERS", "END_STREAM"])
+    async with endpoint(says(SettingsFrame(0).serialize() + frames.serialize())) as (port, _, _):
+        verdict = await check_grpc("127.0.0.1", port, PROBE)
+    assert not verdict.ok
+    assert verdict.reason.isprintable()
 
 
 @settings(max_examples=50)

@@ -1,9 +1,10 @@
 """The status of a worker: one value, served as JSON to programs and shown as text to people. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from mesh.control.arrival import Arrivals, describe_network
 from mesh.control.planner import Plan, has_virtual_servers
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status
@@ -64,6 +65,8 @@ class ServiceStatus:
     virtual_servers: tuple[str, ...]
     """The virtual servers on its VIP: `tcp://10.112.0.7:80`."""
     endpoints: tuple[EndpointStatus, ...]
+    not_arriving: tuple[str, ...] = ()
+    """The clients whose requests were seen without an answer, in words: `the network 172.18.0.0/16`; empty if none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +76,6 @@ class WorkerRow:
     name: str
     endpoints: int
     """The number of endpoints that it runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArrivalStatus:
-    """Whether requests from one network reach one service."""
-
-    service: str
-    """The declaration of the service, `project/service`."""
-    network: str
-    """The network of the clients, `172.18.0.0/16`; `host` for the worker itself; `elsewhere` for other hosts."""
-    state: str
-    """`arrives`, `not-arriving` or `never-tried`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +110,13 @@ class WorkerStatus:
     """The groups in which so many endpoints fail at once that the verdicts are not followed, one line each."""
     probes: ProbeStatus | None = None
     """The counts of the prober; None in events."""
-    arrivals: tuple[ArrivalStatus, ...] = ()
-    """Whether requests arrive, for each pair of service and network that was observed lately; sorted by pair."""
 
 
-def service_statuses(view: ClusterView, known: HealthStatus, planned: Plan) -> tuple[ServiceStatus, ...]:
-    """Return the status of each service, sorted by name."""
+def service_statuses(
+    view: ClusterView, known: HealthStatus, planned: Plan, arrivals: Arrivals | None = None
+) -> tuple[ServiceStatus, ...]:
+    """Return the status of each service, sorted by name. `arrivals`: None if nothing was observed."""
+    unreached = {} if arrivals is None else _not_arriving(arrivals)
     found = []
     at: dict[Address, list[VirtualKey]] = {}
     for key in planned.table.virtual_servers:
@@ -154,9 +146,26 @@ def service_statuses(view: ClusterView, known: HealthStatus, planned: Plan) -> t
         )
         names = held_names(service, view) if vip else ()
         found.append(
-            ServiceStatus(service.name, service.owner, vip, names, tuple(str(key) for key in sorted(keys)), rows)
+            ServiceStatus(
+                service.name,
+                service.owner,
+                vip,
+                names,
+                tuple(str(key) for key in sorted(keys)),
+                rows,
+                unreached.get(service.owner, ()),
+            )
         )
     return tuple(sorted(found, key=lambda row: (row.name, row.owner)))
+
+
+def _not_arriving(arrivals: Arrivals) -> Mapping[str, tuple[str, ...]]:
+    """Return the clients in words whose requests do not arrive, by owner of the service."""
+    owners = {pair.owner for pair in arrivals.pairs}
+    found = {owner: arrivals.failing(owner) for owner in owners}
+    return {
+        owner: tuple(describe_network(pair.network) for pair, _ in pairs) for owner, pairs in found.items() if pairs
+    }
 
 
 def worker_rows(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
@@ -210,6 +219,8 @@ def _service_lines(service: ServiceStatus) -> Iterator[str]:
         yield f"  {'  '.join(service.virtual_servers)}"
     if len(service.names) > 1:
         yield f"  names: {' '.join(service.names)}"
+    if service.not_arriving:
+        yield f"  requests do not arrive from {', '.join(service.not_arriving)}"
     for endpoint in service.endpoints:
         yield f"  {_endpoint_line(endpoint)}"
 
@@ -245,7 +256,7 @@ def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> Worke
     if effective is not None and observed.plan is not None:
         view = effective.known
         seen = health_status(observed.health(view), effective.traffic.health, observed.judged, in_detail=in_detail)
-        found = service_statuses(view, seen, observed.plan)
+        found = service_statuses(view, seen, observed.plan, observed.arrivals)
     return WorkerStatus(
         version=facts.version,
         worker=facts.worker,
@@ -262,9 +273,6 @@ def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> Worke
         probes=observed.judged.probes if in_detail else None,
         store=facts.store,
         workers=worker_rows(facts.worker, found),
-        arrivals=tuple(
-            ArrivalStatus(pair.owner, pair.network, observed.arrivals.state(pair)) for pair in observed.arrivals.pairs
-        ),
     )
 
 

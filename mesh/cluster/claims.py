@@ -10,7 +10,7 @@ computes the same wishes; the store's transactions decide a race, and a worker t
 * A service that is removed keeps its VIP and its ports: when it returns, its clients find it at the same address.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -72,13 +72,14 @@ ClaimRequest: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimP
 
 
 def plan_claims(
-    services: Sequence[Service], claims: Claims, *, pool: Network, ports: range
+    services: Sequence[Service], claims: Claims, *, pool: Network, ports: range, avoid: Collection[Network] = ()
 ) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
     """The claims to make, in an order that works, and the problems of services whose claims are refused.
 
-    `pool` is the network of the VIPs; `ports` is the range for published ports that ask for `auto`.
+    `pool` is the network of the VIPs; `ports` is the range for published ports that ask for `auto`. A VIP
+    that is chosen is outside of `avoid`, networks of this worker's host, as long as the pool has addresses outside.
     """
-    tentative = _TentativeClaims(claims, pool, ports)
+    tentative = _TentativeClaims(claims, pool, ports, avoid)
     ordered = sorted(services, key=lambda service: service.owner)
     tentative.names(ordered)
     # Explicit requests come first: an automatic choice must never take what a label asks for.
@@ -132,10 +133,37 @@ def is_service_vip(vip: Address, pool: Network) -> bool:
     return address in pool and 2 <= int(address) - int(pool.network_address) <= pool.num_addresses - 2
 
 
+_Span: TypeAlias = tuple[int, int]
+"""Neighbouring addresses: the first one as a number, and how many they are."""
+
+
+def _without(spans: Iterable[_Span], networks: Iterable[Network]) -> Iterator[_Span]:
+    """Yield what the networks leave of the spans, in order."""
+    taken = sorted((int(network.network_address), int(network.broadcast_address)) for network in networks)
+    for first, size in spans:
+        at, end = first, first + size
+        for low, high in taken:
+            if low < end and high >= at:
+                if low > at:
+                    yield at, low - at
+                at = high + 1
+        if at < end:
+            yield at, end - at
+
+
+def _nth(spans: Sequence[_Span], number: int) -> int:
+    """Return an address by its number among those of all spans, which have so many."""
+    for first, size in spans:
+        if number < size:
+            return first + number
+        number -= size
+    raise AssertionError("the number is below the sum of the sizes")
+
+
 class _TentativeClaims:
     """The claims as they would be if every wish so far were granted."""
 
-    def __init__(self, claims: Claims, pool: Network, ports: range) -> None:
+    def __init__(self, claims: Claims, pool: Network, ports: range, avoid: Collection[Network]) -> None:
         self.wishes: list[ClaimRequest] = []
         self.problems: list[Problem] = []
         self.owners = dict(claims.owners)
@@ -146,6 +174,7 @@ class _TentativeClaims:
         self._published = {(transport, target) for (transport, _), target in claims.ports.items()}
         self._pool = pool
         self._range = ports
+        self._avoid = avoid
 
     def names(self, services: Sequence[Service]) -> None:
         declared = {(service.owner, name) for service in services for name in service.names}
@@ -209,22 +238,30 @@ class _TentativeClaims:
 
     def _choose(self, service: Service) -> None:
         """Choose the first free address from the service's hash on; the network's own address and the resolver's are
-        left out.
+        left out, and networks to avoid unless all else is given away.
         """
-        first = int(self._pool.network_address) + 2
-        count = self._pool.num_addresses - 3
-        start = _stable(service.name) % count
-        for step in range(min(count, len(self._holders) + 1)):
-            address = str(ip_address(first + (start + step) % count))
-            if address not in self._holders:
+        everything = [(int(self._pool.network_address) + 2, self._pool.num_addresses - 3)]
+        spans = list(_without(everything, self._avoid))
+        for choices in (spans, everything) if spans != everything else (everything,):
+            address = self._first_free(service.name, choices)
+            if address is not None:
                 self._give(service, ClaimVip(service.name, address), address)
                 return
         self._refuse(
             Code.POOL_EXHAUSTED,
             service,
-            f"all {count} VIPs of the pool {self._pool} are given away",
+            f"all {everything[0][1]} VIPs of the pool {self._pool} are given away",
             "set [vip] pool to a larger one",
         )
+
+    def _first_free(self, name: Name, spans: Sequence[_Span]) -> Address | None:
+        """Return the first address in the spans that is free, from the name's hash on; None if none is."""
+        count = sum(size for _, size in spans)
+        for step in range(min(count, len(self._holders) + 1)):
+            address = str(ip_address(_nth(spans, (_stable(name) + step) % count)))
+            if address not in self._holders:
+                return address
+        return None
 
     def _choose_port(self, service: Service, publish: PortPublication) -> None:
         start = _stable(f"{service.name} {publish.transport} {publish.container_port}") % len(self._range)

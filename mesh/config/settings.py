@@ -100,7 +100,7 @@ class Settings:
                 values.parse_vip_pool,
                 "10.112.0.0/16",
                 'a network such as "10.112.0.0/16"',
-                "where the VIPs of services are taken from; refused if it overlaps a route or an address of the host",
+                "where the VIPs of services are taken from; must overlap no network of a worker",
             )
         }
     )

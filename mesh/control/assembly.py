@@ -2,18 +2,21 @@
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mesh.cluster.claims import ClaimRequest, plan_claims
 from mesh.cluster.peer_monitor import PeerMonitor, Reachability
 from mesh.cluster.sync import ClusterSync
 from mesh.control.arrival import ArrivalTracker
+from mesh.control.arrival_watcher import ArrivalWatcher, PassiveSources
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import LoopContext
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.host_upkeep import AddressWatcher, UpkeepRunner
-from mesh.control.pass_runner import PassRunner, PortGuard
+from mesh.control.host_watcher import HostFactSources, HostWatcher
+from mesh.control.pass_runner import PassRunner, PoolGuard, PortGuard
 from mesh.control.ports import HostNetwork, HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, Reconciler
 from mesh.control.service_plan import ServicePlan
@@ -39,7 +42,7 @@ from mesh.store import Store
 class LoopParts:
     """The parts that a control loop joins, one for each technology that a worker consists of."""
 
-    # 10 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
+    # 12 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
     host: HostNetwork
     sources: Sequence[Source]
     store: Store
@@ -51,6 +54,10 @@ class LoopParts:
     """Host settings that the data plane depends on."""
     listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None
     """Reads the ports that programs on this worker listen on. None if the data plane detects conflicts by itself."""
+    passive: PassiveSources | None = None
+    """Where connections of clients are read. None if they are not looked at, as with a proxy in user space."""
+    facts: HostFactSources | None = None
+    """The facts of the host that are watched. None if they are not: then every VIP may be bound."""
     drains: DrainRequests = field(default_factory=DrainRequests)
     """The drains that operators requested."""
     witnesses: Collection[RealKey] | None = None
@@ -67,18 +74,22 @@ class ControlLoop:
     snapshots: SnapshotBuilder
     peers: PeerDirectory
     stats: LoopStats
-    arrivals: ArrivalTracker
-    """Takes observations of requests that arrive or do not."""
+    arrival: ArrivalTracker
+    """Whether requests arrive, by what any check has observed."""
 
 
 def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, context: LoopContext) -> ControlLoop:
     """Assemble the control loop of one worker. `parts` that wake it must use the events of `context`."""
     cluster, events, stats = context.cluster, context.events, context.stats
     conditions, reachability = LoopConditions(), Reachability()
+    arrival = ArrivalTracker(partial(conditions.found, ProblemPart.ARRIVAL))
     health_monitor = HealthMonitor(config.worker, parts.prober, config.probe_floor)
 
+    watched = HostWatcher(parts.facts, cluster.claims, conditions, events.wake.set) if parts.facts is not None else None
+
     def decide(seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
-        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish)
+        avoid = watched.occupied if watched is not None else ()
+        return plan_claims(seen.services, seen.claims, pool=config.pool, ports=config.publish, avoid=avoid)
 
     sync = ClusterSync(
         config.worker, parts.store, conditions, decide, listens=config.listens, answers=reachability.answers
@@ -103,13 +114,11 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         data_plane_sync,
         upkeep=upkeep,
         ports=ports,
+        pool=PoolGuard(watched.known_occupied if watched is not None else None, conditions, config.resolver),
         drains=parts.drains,
         conditions=conditions,
         stats=stats,
-        resolver=config.resolver,
     )
-
-    arrivals = ArrivalTracker(lambda problems: conditions.found(ProblemPart.ARRIVAL, problems))
 
     def troubles() -> Mapping[str, CodedText]:
         store = {FrozenPart.STORE.value: trouble} if (trouble := parts.store.trouble) else {}
@@ -123,14 +132,19 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         runner=runner,
         conditions=conditions,
         troubles=troubles,
-        arrivals=arrivals,
+        arrivals=lambda: arrival.arrivals,
     )
     peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "sources": sources.run,
         "host": AddressWatcher(parts.host, cluster, events.wake.set).run,
     }
+    if parts.passive is not None:
+        look = ArrivalWatcher(parts.passive, arrival, lambda: runner.plan, lambda: cluster.addresses or ())
+        watchers["arrival"] = look.run
+    if watched is not None:
+        watchers["host facts"] = watched.run
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run
     reconciler = Reconciler(context, follower, tracker, runner, watchers, has_sources=bool(parts.sources))
-    return ControlLoop(reconciler, snapshots, peers, stats, arrivals)
+    return ControlLoop(reconciler, snapshots, peers, stats, arrival)

@@ -10,8 +10,8 @@ worker whose digest differs for longer than a change takes to propagate has miss
 * the real servers whose connections are to be reset because their probes failed.
 
 It leaves out what is local by nature: the worker's addresses that published ports are bound to, published ports left to
-a program of the worker, the resolver's address, real servers that still drain here, operations that the data plane
-refused.
+a program of the worker, VIPs that are not bound since they are in a network of the host, the resolver's address, real
+servers that still drain here, operations that the data plane refused.
 
 The digest is computed from the plan, not from the kernel: differences between the two are reported as failures and
 repairs. 48 bits are enough against accidental collisions, and a metric, which is a double, holds them exactly.

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 
+from mesh.config.values import Network
 from mesh.control.conditions import LoopConditions
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.host_upkeep import UpkeepRunner
@@ -12,8 +13,11 @@ from mesh.control.planner import Plan, make_plan, planning_effort
 from mesh.control.port_conflicts import conflict_problems, contested_ports, served_ports
 from mesh.control.stats import LoopStats
 from mesh.control.sync import DataPlaneSync
-from mesh.dataplane import DataPlaneError
+from mesh.dataplane import DataPlaneError, OperationFailure
+from mesh.dataplane.operations import BindVip
+from mesh.host.host_problems import withheld_problem, withheld_vips
 from mesh.model.claims import Claims
+from mesh.model.eligibility import vip_of
 from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.service import Address, Name, Transport
 from mesh.model.table import RealKey, Table
@@ -51,6 +55,40 @@ class PortGuard:
             self._conditions.found(ProblemPart.PORTS, tuple(conflict_problems(claims, self.contested)))
 
 
+class PoolGuard:
+    """Decides which addresses of the VIP pool are bound: none that would take the traffic of another host."""
+
+    def __init__(
+        self,
+        occupied: Callable[[], Awaitable[Collection[Network]]] | None,
+        conditions: LoopConditions,
+        resolver: Address | None,
+    ) -> None:
+        """`occupied`: returns the networks of the host that VIPs must stay out of. None if the host is not watched.
+        `resolver` is bound beside the VIPs; None if there is no resolver.
+        """
+        self.resolver = resolver
+        self._occupied = occupied
+        self._conditions = conditions
+        self._bound: frozenset[Address] = frozenset()
+
+    def bound(self, vips: frozenset[Address]) -> None:
+        """Take note of the VIPs that are bound now: they stay."""
+        self._bound = vips
+
+    async def check(self, view: ClusterView) -> frozenset[Address]:
+        """Return the VIPs that must not be bound, and report their services."""
+        occupied = () if self._occupied is None else await self._occupied()
+        if not occupied:
+            self._conditions.found(ProblemPart.POOL, ())
+            return frozenset()
+        vips = {vip: service for service in view.services if (vip := vip_of(service, view)) is not None}
+        withheld = withheld_vips(vips, occupied, self._bound)
+        problems = [withheld_problem(vips[vip], vip, occupied) for vip in sorted(withheld)]
+        self._conditions.found(ProblemPart.POOL, problems)
+        return withheld
+
+
 class PassRunner:
     """Runs one pass at a time: host settings, port conflicts, plan, data plane and names."""
 
@@ -60,23 +98,21 @@ class PassRunner:
         *,
         upkeep: UpkeepRunner,
         ports: PortGuard,
+        pool: PoolGuard,
         drains: DrainRequests,
         conditions: LoopConditions,
         stats: LoopStats,
-        resolver: Address | None,
     ) -> None:
-        """`drains` is notified of the table that each pass leaves in the data plane. `resolver` is bound beside the
-        VIPs; None if there is no resolver.
-        """
+        """`drains` is notified of the table that each pass leaves in the data plane."""
         self.plan: Plan | None = None
         """The plan that was programmed last; None before the first pass."""
         self._data_plane_sync = data_plane_sync
         self._ports = ports
+        self._pool = pool
         self._upkeep = upkeep
         self._drains = drains
         self._conditions = conditions
         self._stats = stats
-        self._resolver = resolver
         self._failed_newly = False
         """Whether an operation was refused in the last pass that was not refused in the one before."""
 
@@ -113,6 +149,7 @@ class PassRunner:
             self._conditions.froze(FrozenPart.DATA_PLANE, error)
             return frozenset()
         self._ports.adopt(table)
+        self._pool.bound(table.vips)
         found = frozenset(real for server in table.virtual_servers.values() for real in server.real_servers)
         if found:
             log.info("adopted %d virtual servers with %d real servers", len(table.virtual_servers), len(found))
@@ -124,8 +161,18 @@ class PassRunner:
         began = loop.time()
         await self._upkeep.check(addresses, view.claims)
         await self._ports.check(view.claims)
+        withheld = await self._pool.check(view)
         own, left = sorted(addresses), self._ports.contested
-        planning = partial(make_plan, view, view.health, own, self.plan, resolver=self._resolver, contested=left)
+        planning = partial(
+            make_plan,
+            view,
+            view.health,
+            own,
+            self.plan,
+            resolver=self._pool.resolver,
+            contested=left,
+            withheld=withheld,
+        )
         planned = await compute(planning_effort(view, self.plan), planning)
         try:
             failures = await self._data_plane_sync.program(planned)
@@ -137,6 +184,12 @@ class PassRunner:
         self._failed_newly = not set(failures) <= set(self._conditions.failures)
         self.plan = planned
         self._conditions.set_failures(failures)
+        self._pool.bound(planned.table.vips - _not_bound(failures))
         self._drains.passed(view, self._data_plane_sync.left)
         self._stats.passes += 1
         self._stats.pass_seconds.observe(loop.time() - began)
+
+
+def _not_bound(failures: Collection[OperationFailure]) -> frozenset[Address]:
+    """The VIPs among operations that were refused."""
+    return frozenset(failure.operation.address for failure in failures if isinstance(failure.operation, BindVip))

@@ -30,6 +30,7 @@ class PlannerInput(NamedTuple):
     health: Mapping[EndpointKey, Health]
     own: tuple[Address, ...]
     contested: frozenset[tuple[Transport, int]]
+    withheld: frozenset[Address]
     resolver: Address | None
     services: Mapping[str, Service]
     """The services by owner."""
@@ -66,6 +67,7 @@ def make_plan(
     *,
     resolver: Address | None = None,
     contested: Collection[tuple[Transport, int]] = (),
+    withheld: Collection[Address] = (),
 ) -> Plan:
     """The plan for one worker.
 
@@ -73,10 +75,12 @@ def make_plan(
     result yet and gets no traffic. `worker_addresses` are the worker's own, for published ports. `before`, an earlier
     plan, only saves time: parts that have not changed are taken over, most of all if both views come from one
     `ViewBuilder` and `health` is the view's own. `resolver` is bound beside the VIPs. `contested` are published ports
-    to leave to programs of this worker.
+    to leave to programs of this worker. `withheld` are VIPs that must not be bound here.
     """
     own = tuple(worker_addresses)
-    inputs = PlannerInput(view, health, own, frozenset(contested), resolver, *_indexed(view, before))
+    inputs = PlannerInput(
+        view, health, own, frozenset(contested), frozenset(withheld), resolver, *_indexed(view, before)
+    )
     owners = _affected_owners(before, inputs) if before is not None else None
     if before is None or owners is None:
         before = Plan(Table(), {}) if before is None else before
@@ -117,7 +121,7 @@ def changed_servers(before: Plan, after: Plan) -> set[VirtualKey]:
 def has_virtual_servers(planned: Plan | None, owner: str) -> bool:
     """Whether a service has a virtual server here. A service whose only port is left to another program has none."""
     part = planned.parts.get(owner) if planned is not None else None
-    return part is not None and bool(part.virtual_servers)
+    return part is not None and bool(part.served)
 
 
 def _indexed(view: ClusterView, before: Plan | None) -> tuple[Mapping[str, Service], Mapping[Name, _Ports]]:
@@ -133,7 +137,7 @@ def _indexed(view: ClusterView, before: Plan | None) -> tuple[Mapping[str, Servi
 def _affected_owners(before: Plan, inputs: PlannerInput) -> Set[str] | None:
     """The owners of services whose part may differ from the last plan; None if any may."""
     last = before.inputs
-    if last is None or (inputs.own, inputs.contested) != (last.own, last.contested):
+    if last is None or (inputs.own, inputs.contested, inputs.withheld) != (last.own, last.contested, last.withheld):
         return None
     if inputs.health is not inputs.view.health or last.health is not last.view.health:
         return None  # verdicts that are not the view's own are not in its groups either
@@ -160,7 +164,9 @@ def _service_inputs(owner: str, inputs: PlannerInput) -> ServicePlanInput | None
         group = EndpointGroup(group.endpoints, tuple(inputs.health.get(endpoint.key) for endpoint in group.endpoints))
     ports = inputs.ports.get(service.name, ())
     left = frozenset((transport, port) for port, transport, _ in ports if (transport, port) in inputs.contested)
-    return ServicePlanInput(service, vip, held_names(service, inputs.view), ports, left, inputs.own, *group)
+    return ServicePlanInput(
+        service, vip, held_names(service, inputs.view), ports, left, inputs.own, vip in inputs.withheld, *group
+    )
 
 
 def _with_parts(before: Plan, changed: Mapping[str, ServicePlan | None]) -> Plan:
@@ -169,11 +175,11 @@ def _with_parts(before: Plan, changed: Mapping[str, ServicePlan | None]) -> Plan
         return before
     gone = [part for owner in changed if (part := before.parts.get(owner)) is not None]
     new = [part for part in changed.values() if part is not None]
-    other: dict[VirtualKey, VirtualServer | None] = {key: None for part in gone for key in part.virtual_servers}
-    named: dict[Name, ServicePlan | None] = {name: None for part in gone for name in part.names}
+    other: dict[VirtualKey, VirtualServer | None] = {key: None for part in gone for key in part.served}
+    named: dict[Name, ServicePlan | None] = {name: None for part in gone for name in part.answered}
     for part in new:
-        other.update(part.virtual_servers)
-        named.update(dict.fromkeys(part.names, part))
+        other.update(part.served)
+        named.update(dict.fromkeys(part.answered, part))
     parts = PersistentMap.of(before.parts).changed(changed)
     servers = PersistentMap.of(before.table.virtual_servers).changed(other)
     by_name = PersistentMap.of(before.by_name).changed(named)
@@ -181,10 +187,8 @@ def _with_parts(before: Plan, changed: Mapping[str, ServicePlan | None]) -> Plan
     # Two parts have the same key (two claims of one VIP or port): merge all of them in order of their owners, so that
     # every worker prefers the same one.
     if len(servers) != count:
-        servers = PersistentMap(
-            {k: server for owner in sorted(parts) for k, server in parts[owner].virtual_servers.items()}
-        )
-    same = [(part.names, part.vip) for part in gone] == [(part.names, part.vip) for part in new]
+        servers = PersistentMap({k: server for owner in sorted(parts) for k, server in parts[owner].served.items()})
+    same = [(part.answered, part.vip) for part in gone] == [(part.answered, part.vip) for part in new]
     names = before.names if same else {name: part.vip for name, part in by_name.items()}
     failed = _counted(
         before.failed, [r for part in gone for r in part.failed], [r for part in new for r in part.failed]
@@ -201,7 +205,7 @@ def _counted(before: Mapping[RealKey, int], less: Iterable[RealKey], more: Itera
 
 
 def _count(parts: Iterable[ServicePlan]) -> int:
-    return sum(len(part.virtual_servers) for part in parts)
+    return sum(len(part.served) for part in parts)
 
 
 def _published_ports(view: ClusterView) -> Mapping[Name, _Ports]:

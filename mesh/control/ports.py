@@ -5,11 +5,12 @@ the exchange with the cluster have one implementation each; the methods that the
 fake needs no more than these.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.config.values import Network
+from mesh.host.facts import HostFacts
 from mesh.model.claims import Claims
 from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
@@ -21,6 +22,18 @@ class HostNetwork(Protocol):
 
     def watch(self) -> AsyncIterator[frozenset[Address]]:
         """Yield the worker's addresses at once, and again after each change of its network."""
+        ...
+
+
+class HostFactSource(Protocol):
+    """The facts of the host that decide whether packets arrive."""
+
+    def changes(self) -> AsyncGenerator[None, None]:
+        """Yield at once, after each change of the network, and now and then without one."""
+        ...
+
+    async def read(self) -> HostFacts:
+        """Return the facts now, without those of the engine. Raises `HostError` if the kernel cannot be asked."""
         ...
 
 

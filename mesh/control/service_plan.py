@@ -34,6 +34,8 @@ class ServicePlanInput(NamedTuple):
     """Published ports of the service that a program of the worker listens on."""
     own: tuple[Address, ...]
     """The worker's own addresses."""
+    withheld: bool
+    """Whether this worker must not bind the VIP: it would take the traffic of another host."""
     endpoints: tuple[Endpoint, ...]
     verdicts: tuple[Health | None, ...]
     """The health of each endpoint, in the order of `endpoints`; None without a result."""
@@ -51,6 +53,18 @@ class ServicePlan:
     """The virtual servers of its published ports, as on every worker; this worker serves them on each of its addresses.
     """
     failed: frozenset[RealKey]
+
+    @property
+    def served(self) -> Mapping[VirtualKey, VirtualServer]:
+        """The virtual servers that this worker programs: without those on a VIP that is withheld."""
+        if not self.inputs.withheld:
+            return self.virtual_servers
+        return {key: server for key, server in self.virtual_servers.items() if key.address != self.vip}
+
+    @property
+    def answered(self) -> tuple[Name, ...]:
+        """The names that this worker answers; empty if the VIP is withheld."""
+        return () if self.inputs.withheld else self.names
 
 
 def plan_service(inputs: ServicePlanInput) -> ServicePlan:

@@ -64,7 +64,7 @@ class WorkerSnapshot:
     isolated: bool = False
     """Whether this worker is probably cut off itself."""
     arrivals: Arrivals = field(default_factory=Arrivals)
-    """Which networks' requests reach which services, as far as it was seen."""
+    """Whether requests arrive, by what any check has observed."""
 
     @property
     def size(self) -> int:

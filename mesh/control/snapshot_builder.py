@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from mesh.control.arrival import ArrivalTracker
+from mesh.control.arrival import Arrivals
 from mesh.control.conditions import LoopConditions
 from mesh.control.digest import TableDigest
 from mesh.control.pass_runner import PassRunner
@@ -18,6 +18,8 @@ from mesh.model.view import ClusterView
 class SnapshotBuilder:
     """Takes snapshots of a worker. All methods must be called in the event loop's thread."""
 
+    # 8 parameters: one for each part of the worker that a snapshot shows.
+
     def __init__(
         self,
         facts: WorkerFacts,
@@ -28,10 +30,11 @@ class SnapshotBuilder:
         runner: PassRunner,
         conditions: LoopConditions,
         troubles: Callable[[], Mapping[str, CodedText]],
-        arrivals: ArrivalTracker,
+        arrivals: Callable[[], Arrivals],
     ) -> None:
-        """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part."""
-        # 8 parameters: a snapshot is the one place where all parts come together.
+        """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part.
+        `arrivals`: whether requests arrive.
+        """
         self._facts = facts
         self._domain = domain
         self._tracker = tracker
@@ -61,7 +64,7 @@ class SnapshotBuilder:
             self.digest(),
             lost,
             isolated,
-            self._arrivals.arrivals,
+            self._arrivals(),
         )
 
     def evidence(self) -> DetailedSnapshot:

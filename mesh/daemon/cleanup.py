@@ -18,6 +18,7 @@ from mesh.dataplane.ownership import PublishedPorts
 from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
 from mesh.host.masquerade import Masquerade
+from mesh.host.request_counts import RequestCounter
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
@@ -51,6 +52,7 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
             removed.append(f"delete interface {interface.name}")
         removed += [f"delete nftables table {table}" for table in await nftables.remove_tables()]
         removed += await Masquerade(settings.vip_pool).remove()
+        removed += await RequestCounter(settings.vip_pool).remove()
     except (HostError, NftError) as error:
         failed.append(error.coded)
     except OSError as error:

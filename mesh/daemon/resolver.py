@@ -5,9 +5,12 @@ no resolver: there a container would ask itself.
 """
 
 import logging
+from collections.abc import Collection
 
 from mesh.config.settings import Settings
+from mesh.config.values import Network
 from mesh.dataplane import VipInterface
+from mesh.host.host_problems import withheld_vips
 from mesh.model.codes import Code
 from mesh.model.service import Address
 
@@ -25,11 +28,24 @@ def resolver_address(settings: Settings) -> Address | None:
     return settings.dns_resolver
 
 
-async def bind_resolver(interface: VipInterface, address: Address | None) -> Address | None:
-    """Bind the address, so that the name server can listen on it. None, with a warning, if that is not permitted."""
+async def bind_resolver(
+    interface: VipInterface, address: Address | None, occupied: Collection[Network] = ()
+) -> Address | None:
+    """Bind the address, so that the name server can listen on it.
+
+    None, with a warning, if that is not permitted, or if it would take the traffic of another host: the address is in
+    one of the `occupied` networks and not bound yet.
+    """
     if address is None:
         return None
     try:
+        if withheld_vips([address], occupied, await interface.addresses()):
+            log.warning(
+                "resolver for containers: %s is not bound, it is in a network of this host; move [vip] pool",
+                address,
+                extra=Code.NO_RESOLVER_FOR_CONTAINERS.extra,
+            )
+            return None
         await interface.bind(address)
     except OSError as error:
         log.warning(

@@ -59,6 +59,8 @@ class DaemonService:
     async def _run_once(self) -> None:
         """Run until stopped or reloaded. If the new settings fail to start, fall back to the previous ones."""
         try:
+            if self._fallback is not None and self._fallback.vip_pool != self._settings.vip_pool:
+                await daemon.refuse_overlap(self._settings)
             await daemon.run_daemon(self._settings, self._environment, self._stop_parts, self._started)
         except (StartError, DataPlaneError, StoreError, AdminApiError) as error:
             if self._fallback is None:

@@ -1,7 +1,7 @@
 """The composition root: creates the parts that the settings ask for, runs them in one TaskGroup, stops them in order.
 
-It decides nothing about traffic; `make_plan` and `diff_tables` do. It only refuses a start that could do harm: a VIP
-pool that overlaps the host's own network, a second daemon on the same store, an address that is in use.
+It decides nothing about traffic; `make_plan` and `diff_tables` do. It only refuses a start that could do harm: a second
+daemon on the same store, an address that is in use.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,21 +20,25 @@ from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
 from mesh.config.settings import Driver, Settings
+from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
+from mesh.control.host_watcher import HostFactSources
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.daemon.arrival_monitor import ArrivalMonitor
 from mesh.daemon.connectivity import NFT_TOOLS, ConnectivityTester
+from mesh.daemon.host_needs import host_needs
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
+from mesh.dataplane.flow_reader import FlowReader
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.ownership import PublishedPorts
@@ -42,8 +47,12 @@ from mesh.health.checks.command import CommandCheck
 from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
+from mesh.host.fact_reader import HostFactReader, read_host_facts
+from mesh.host.host_problems import host_problems
 from mesh.host.listeners import listening_ports
+from mesh.host.local_networks import read_local_networks
 from mesh.host.masquerade import Masquerade
+from mesh.host.request_counts import RequestCounter
 from mesh.host.rlimits import raise_file_limit
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
@@ -55,6 +64,7 @@ from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.client import outbound_address
 from mesh.sources.docker.engine import DockerEngine
+from mesh.sources.docker.engine_facts import ask_engine_facts
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.networks import read_container_networks
@@ -110,7 +120,6 @@ async def run_daemon(
     """
     shorten_thread_switches()
     raise_file_limit()
-    await refuse_overlap(settings)
     async with AsyncExitStack() as stack:
         store = await open_store(settings)
         stack.push_async_callback(store.close)
@@ -123,7 +132,8 @@ async def run_daemon(
         prober = Prober(context.events.wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
         plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
         stack.push_async_callback(plane.close)
-        resolver = await bind_resolver(interface, resolver_address(settings))
+        occupied = [overlap.network for overlap in await routes.read_overlaps(settings.vip_pool)]
+        resolver = await bind_resolver(interface, resolver_address(settings), occupied)
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, DNS_PORT))
         zone_builder = _zone_builder(settings)
         empty = zone_builder.update({})[0]
@@ -152,6 +162,12 @@ async def run_daemon(
                 plane=plane,
                 upkeep=[*_upkeep(settings, plane), *handovers],
                 listening=listening_ports if plane.forwards_in_kernel else None,
+                passive=_passive_sources(settings, plane),
+                facts=HostFactSources(
+                    HostFactReader(settings.vip_pool),
+                    host_needs(settings, plane.name),
+                    None if engine is None else partial(ask_engine_facts, engine),
+                ),
                 prober=prober,
                 publish=_publisher(zone_builder, names),
                 drains=drains,
@@ -193,7 +209,7 @@ async def run_daemon(
             if settings.host_arrival_interval:
                 monitor = ArrivalMonitor(
                     lambda: connectivity.plan(None),
-                    loop.arrivals,
+                    loop.arrival,
                     settings.host_arrival_interval,
                     read_networks=read_container_networks,
                     tools=NFT_TOOLS,
@@ -214,14 +230,13 @@ async def run_daemon(
 
 
 async def refuse_overlap(settings: Settings) -> None:
-    """Raises `StartError` if the VIP pool overlaps a route or an address of this host: VIPs would hide real hosts."""
-    found = await routes.read_overlaps(settings.vip_pool)
-    if found:
-        raise StartError(
-            Code.VIP_POOL_OVERLAPS,
-            f"[vip] pool {settings.vip_pool} overlaps {', '.join(found)} of this host; "
-            f"choose a network that nothing here uses, such as 10.113.0.0/16",
-        )
+    """Raises `StartError` if the VIP pool overlaps a network of this host. For new settings while a daemon runs: the
+    present ones keep working. A start goes on, since without it the host would have no name server.
+    """
+    facts = await read_host_facts(settings.vip_pool)
+    for problem in host_problems(facts, host_needs(settings, "")):
+        if problem.code is Code.VIP_POOL_OVERLAPS:
+            raise StartError(problem.code, str(problem))
 
 
 async def choose_data_plane(
@@ -259,6 +274,17 @@ def _upkeep(settings: Settings, plane: DataPlane) -> list[HostUpkeep]:
         return []
     router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=plane.name == Driver.IPVS)
     return [router, Masquerade(settings.vip_pool, settings.dataplane_local_networks)]
+
+
+def _passive_sources(settings: Settings, plane: DataPlane) -> PassiveSources | None:
+    """Where connections of clients are read; None for a proxy, whose clients it answers itself."""
+    if not plane.forwards_in_kernel:
+        return None
+    pool = settings.vip_pool
+    counts = RequestCounter(pool).read if plane.name == Driver.NFTABLES else None
+    return PassiveSources(
+        FlowReader(pool.version, ipvs=plane.name == Driver.IPVS), partial(read_local_networks, pool), counts
+    )
 
 
 async def _handovers(

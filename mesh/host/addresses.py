@@ -21,6 +21,8 @@ from mesh.model.service import Address
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_IFADDR = 0x10
 _RTMGRP_IPV6_IFADDR = 0x100
+_RTMGRP_IPV4_ROUTE = 0x40
+_RTMGRP_IPV6_ROUTE = 0x400
 
 _SETTLE = 0.05
 """Seconds to wait after a message: an interface that comes up causes several."""
@@ -51,8 +53,8 @@ async def worker_addresses(own_interface: str = "mesh0") -> frozenset[Address]:
     return await asyncio.to_thread(_worker_addresses, own_interface)
 
 
-async def watch_network_changes() -> AsyncGenerator[None, None]:
-    """Yield at once, and again after links or addresses of this host have changed.
+async def watch_network_changes(*, routes: bool = False) -> AsyncGenerator[None, None]:
+    """Yield at once, and again after links or addresses of this host have changed; with `routes`, also after routes.
 
     Changes of one moment are reported once.
 
@@ -61,7 +63,8 @@ async def watch_network_changes() -> AsyncGenerator[None, None]:
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
         sock.setblocking(False)
-        sock.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+        groups = _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR
+        sock.bind((0, groups | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE if routes else groups))
         changed = asyncio.Event()
         loop.add_reader(sock.fileno(), _drain, sock, changed)
         try:

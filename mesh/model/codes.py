@@ -447,8 +447,11 @@ class Code(Enum):
         "VM350",
         "The VIP pool overlaps the host's network",
         """
-        A VIP would hide a real host with the same address, so the daemon does not start. Choose a network for
-        `[vip] pool` that overlaps no route and no address of any worker; `ip route` and `ip address` show them.
+        A VIP would hide a real host with the same address. The daemon serves on, and watches routes, addresses
+        and the networks of the container engine: a VIP in an overlapping network that is bound already stays, and
+        any other is not bound on this worker ([VM591](#vm591-a-vip-in-a-network-of-this-host)). Remove the network, or
+        move `[vip] pool` to one that overlaps nothing on any worker; the message proposes one that is free on this
+        host. New settings with a pool that overlaps are not applied.
         """,
     )
     DATA_PLANE_UNAVAILABLE = (
@@ -774,6 +777,82 @@ class Code(Enum):
         short-lived container instead.
         """,
     )
+    VIP_WITHHELD = (
+        "VM591",
+        "A VIP in a network of this host",
+        """
+        The VIP belongs to a network that this host also reaches otherwise, by a route or on an interface. Binding
+        it would take the traffic of the real host with that address, so on this worker neither the VIP nor its
+        names are served; published ports are. Free the network or move the pool, as
+        [VM350](#vm350-the-vip-pool-overlaps-the-hosts-network) says; a label `routing.vip` moves one service.
+        """,
+    )
+    OUTGOING_PORTS = (
+        "VM592",
+        "Published ports among the ports of outgoing connections",
+        """
+        The kernel takes the ports of outgoing connections from `net.ipv4.ip_local_port_range`, and a published port
+        is one of them. IPVS takes the answer to a connection from that port for a request to the published port:
+        the connection hangs. Reserve the ports by `net.ipv4.ip_local_reserved_ports`, or publish others.
+        """,
+    )
+    REVERSE_PATH_FILTER = (
+        "VM593",
+        "Reverse path filtering drops replies",
+        """
+        A container on several networks replies by the network of its default route, whichever of its addresses was
+        asked. With `rp_filter` at 1 (strict) the kernel drops a reply that comes by another interface than the one
+        by which its sender is reached. The kernel takes the higher of the values of `all` and of the interface, so
+        `net.ipv4.conf.all.rp_filter = 2` (loose) suffices; so does a container that is on one network only.
+        """,
+    )
+    BRIDGE_FILTERING = (
+        "VM594",
+        "Replies on a bridge are not tracked",
+        """
+        A container on several networks replies to a client on one of them directly over the bridge. Such a reply
+        keeps the container's address, which the client did not ask, unless bridged packets pass connection
+        tracking: `net.bridge.bridge-nf-call-iptables = 1`, a setting of the module br_netfilter. It matters only for
+        networks whose engine does not rewrite the source of what leaves them.
+        """,
+    )
+    CONNTRACK_FULL = (
+        "VM595",
+        "The table of tracked connections is nearly full",
+        """
+        The kernel data planes track every connection. When all entries of the table are in use, the kernel drops new
+        connections of the whole host, and says `nf_conntrack: table full, dropping packet` in `dmesg`. Raise
+        `net.netfilter.nf_conntrack_max`; an entry takes about 300 bytes.
+        """,
+    )
+    ENGINE_FIREWALL = (
+        "VM596",
+        "The container engine drops packets to containers' own addresses",
+        """
+        Docker from version 28 on drops what comes to a container's own address by another interface than its bridge,
+        and other workers send exactly that with `[source.docker] endpoint_address = "container"`. Allow it in
+        the engine, or let endpoints be reached at published ports: [where an endpoint is
+        reached](docker.md#where-an-endpoint-is-reached).
+        """,
+    )
+    ENGINE_RESTART = (
+        "VM597",
+        "Containers end with the container engine",
+        """
+        Without `live-restore`, a restart of the Docker daemon ends all of its containers, so an update of the engine
+        takes every endpoint of this worker down. It is not reported in swarm mode, which excludes live-restore:
+        there, drain the worker before an update.
+        """,
+    )
+    HOST_UNREADABLE = (
+        "VM599",
+        "The facts of the host cannot be read",
+        """
+        The kernel did not tell routes and addresses, so overlaps with the VIP pool and other facts of the host are
+        not followed; the last ones stay in force. Check `dmesg`, and that the sandbox (`RestrictAddressFamilies` of
+        systemd, seccomp) allows `AF_NETLINK`.
+        """,
+    )
     DNS_CANNOT_LISTEN = (
         "VM601",
         "The name server cannot listen",
@@ -889,8 +968,8 @@ class Code(Enum):
         "VM801",
         "doctor: the VIP pool",
         """
-        The pool overlaps a route or an address of this host, as in
-        [VM350](#vm350-the-vip-pool-overlaps-the-hosts-network): the daemon would not start.
+        The pool overlaps a route, an address or a container network of this host, as in
+        [VM350](#vm350-the-vip-pool-overlaps-the-hosts-network): VIPs in there are not served.
         """,
     )
     DOCTOR_STORE = (
@@ -938,8 +1017,8 @@ class Code(Enum):
         "VM807",
         "doctor: published ports",
         """
-        The kernel takes the ports of outgoing connections from a range that overlaps the published ports. Such
-        a connection hides a published port for as long as it is open. Reserve the published ports:
+        The kernel takes the ports of outgoing connections from a range that overlaps the published ports, as in
+        [VM592](#vm592-published-ports-among-the-ports-of-outgoing-connections). Reserve the published ports:
         `net.ipv4.ip_local_reserved_ports`.
         """,
     )

@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 
 from mesh.cli.doctor import DiagnosisDocument
 from mesh.cli.doctor.collect import doctor_input, examine_host
-from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.facts import DoctorFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
 from mesh.config.settings import parse_settings
+from mesh.host.facts import ConntrackRoom, HostFacts
+from mesh.host.overlap import HostRoute
+from mesh.model.engine_facts import EngineFacts
+from mesh.model.service import Transport
 from tests.system.e2e.programs import VIPMESH, call
 
 POOL = "10.112.0.0/16"
@@ -24,15 +29,15 @@ def asked(text: str = "", resolver: str | None = "10.112.0.1") -> DoctorInput:
     return DoctorInput(settings, {"net.ipv4.ip_forward": 1, "net.ipv4.vs.conntrack": 1}, resolver)
 
 
-GOOD = HostFacts(
+GOOD = DoctorFacts(
     release="6.12.0",
     nft="/usr/sbin/nft",
     modules={"ip_vs": KernelModule.LOADED, "ip_vs_wrr": KernelModule.AVAILABLE},
     sysctls={
         "net.ipv4.ip_forward": KernelSetting("1", True),
         "net.ipv4.vs.conntrack": KernelSetting(None),
-        "net.ipv4.ip_local_port_range": KernelSetting("32768 60999", True),
     },
+    host=HostFacts(local_ports=range(32768, 61000)),
     capabilities=frozenset({"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"}),
     root=True,
     nameservers=("127.0.0.1", "192.0.2.53"),
@@ -45,7 +50,7 @@ ETCD = '[store]\nurl = "etcd://a:2379,b:2379"'
 ERROR, WARNING, HINT = FindingLevel.ERROR, FindingLevel.WARNING, FindingLevel.HINT
 
 
-def worst(host: HostFacts, of: DoctorInput) -> list[Finding]:
+def worst(host: DoctorFacts, of: DoctorInput) -> list[Finding]:
     return [finding for finding in host_findings(host, of) if finding.level is not FindingLevel.OK]
 
 
@@ -71,9 +76,9 @@ def taken(program: str | None, address: str = "0.0.0.0", *, ours: bool = False) 
 CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]] = [
     (
         "the pool overlaps a route",
-        {"overlaps": ("route 10.112.3.0/24 dev eth1",)},
+        {"host": HostFacts(routes=(HostRoute(ip_network("10.112.3.0/24"), "eth1"),))},
         "",
-        [(ERROR, "10.112.0.0/16 overlaps route 10.112.3.0/24 dev eth1", "[vip] pool")],
+        [(ERROR, "10.112.0.0/16 overlaps route 10.112.3.0/24 dev eth1", '[vip] pool = "10.113.0.0/16"')],
     ),
     (
         "the store's directory",
@@ -178,20 +183,30 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
     ("a daemon of ours", taken("vipmesh", ours=True), "", []),
     (
         "published ports among those of outgoing connections",
-        {"sysctls": {"net.ipv4.ip_local_port_range": KernelSetting("1024 60999", True)}},
+        {"host": HostFacts(local_ports=range(1024, 61000))},
         "",
         [(WARNING, "[publish] ports 30000-32767 overlap", "ip_local_reserved_ports = 30000-32767")],
     ),
     (
         "they are reserved",
-        {
-            "sysctls": {
-                "net.ipv4.ip_local_port_range": KernelSetting("1024 60999", True),
-                "net.ipv4.ip_local_reserved_ports": KernelSetting("30000-32767"),
-            }
-        },
+        {"host": HostFacts(local_ports=range(1024, 61000), reserved_ports=frozenset(range(30000, 32768)))},
         "",
         [],
+    ),
+    (
+        "a published port of a label among them",
+        {"published": {(Transport.TCP, 40000): "web.test"}},
+        "",
+        [(WARNING, "service web.test published port 40000 is among", "ip_local_reserved_ports = 40000")],
+    ),
+    (
+        "the daemon's own problems",
+        {"host": HostFacts(conntrack=ConntrackRoom(9, 10), engine=EngineFacts("26.1.0", live_restore=False))},
+        DOCKER,
+        [
+            (WARNING, "connection tracking more than 80% of its 10 entries", "nf_conntrack_max = 20"),
+            (WARNING, "docker engine 26.1.0 live-restore is off", "daemon.json"),
+        ],
     ),
     ("no name server at all", {"nameservers": ()}, "", [(HINT, "names no name server", "nameserver 127.0.0.1")]),
     (
@@ -264,9 +279,8 @@ async def test_facts_are_gathered_from_this_host() -> None:
             assert mine.transport == "tcp"
             assert mine.program == Path("/proc/self/comm").read_text().strip()
     assert found.release == os.uname().release
-    assert found.sysctls["net.ipv4.ip_local_port_range"].value == " ".join(
-        Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    )
+    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    assert found.host.local_ports == range(int(low), int(high) + 1)
     assert ("CAP_NET_ADMIN" in found.capabilities) <= found.root or not found.root
     assert found.no_ipvs is None, "a pool on loopback does not look at it"
 

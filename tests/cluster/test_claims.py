@@ -109,6 +109,21 @@ def test_a_vip_is_reserved_for_a_removed_service() -> None:
     assert after.ports == before.ports
 
 
+@given(
+    st.sets(st.sampled_from([f"{n}.test" for n in range(12)]), min_size=1),
+    st.lists(st.sampled_from(["10.112.0.0/29", "10.112.0.8/30", "10.112.0.12/30", "10.0.0.0/8", "192.0.2.0/24"])),
+)
+def test_vips_are_chosen_outside_of_networks_to_avoid_while_there_are_others(names: set[str], avoid: list[str]) -> None:
+    pool, networks = ip_network("10.112.0.0/28"), [ip_network(text) for text in avoid]
+    services = [claiming(name) for name in names]
+    wanted, problems = plan_claims(services, Claims(), pool=pool, ports=PORTS, avoid=networks)
+    vips = [ip_address(wish.address) for wish in wanted if isinstance(wish, ClaimVip)]
+    usable = [pool[n] for n in range(2, 15)]
+    outside = [address for address in usable if not any(address in network for network in networks)]
+    assert (problems, len(set(vips)), set(vips) <= set(usable)) == ((), len(names), True)
+    assert len(set(vips) & set(outside)) == min(len(names), len(outside))
+
+
 def test_an_exhausted_pool_refuses_only_the_new_service() -> None:
     pool = ip_network("10.112.0.0/29")  # 8 addresses, 5 for VIPs
     full, none = settle(*(claiming(f"n{n}.test") for n in range(5)), pool=pool)

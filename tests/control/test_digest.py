@@ -127,7 +127,9 @@ def test_addresses_of_the_worker_do_not_change_the_digest() -> None:
     there = make_plan(VIEW, VIEW.health, ["fd00::1"], resolver="10.112.0.1")
     contested = make_plan(VIEW, VIEW.health, ["192.0.2.3"], contested=[(Transport.TCP, 30000)])
     assert len({frozenset(planned.table.virtual_servers) for planned in (here, there, contested)}) == 3
-    assert plan_digest(here) == plan_digest(there) == plan_digest(contested)
+    withheld = make_plan(VIEW, VIEW.health, ["192.0.2.1", "192.0.2.2"], withheld=VIEW.claims.vips.values())
+    assert withheld.table != here.table
+    assert plan_digest(here) == plan_digest(there) == plan_digest(contested) == plan_digest(withheld)
 
 
 def test_a_service_without_routes_changes_the_digest() -> None:

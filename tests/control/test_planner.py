@@ -1,6 +1,7 @@
 """The plan of a view: virtual servers, weights and names."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -14,12 +15,13 @@ from mesh.cluster.records.encode import (
     encode_verdict,
 )
 from mesh.cluster.records.view_builder import ViewBuilder
-from mesh.control.planner import changed_servers, make_plan, planning_effort
+from mesh.control.planner import changed_servers, has_virtual_servers, make_plan, planning_effort
 from mesh.dataplane.diff import changed_virtual_servers
 from mesh.model.claims import Claims
 from mesh.model.eligibility import probe_targets
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import (
+    Address,
     DrainReason,
     Endpoint,
     EndpointKey,
@@ -200,23 +202,39 @@ SITES = st.tuples(
     st.sampled_from([(), ("192.0.2.1",), ("192.0.2.1", "192.0.2.2")]),
     st.sampled_from([None, "10.112.0.1"]),
     st.sampled_from([frozenset(), frozenset([(Transport.TCP, 30000)])]),
+    st.sets(st.sampled_from([WEB_VIP, "10.112.0.8"])),
 )
 
 
 @given(st.lists(st.tuples(STORED, SITES), min_size=2, max_size=5))
 def test_an_incremental_plan_equals_a_fresh_plan(
-    stored: list[tuple[dict[str, bytes], tuple[tuple[str, ...], str | None, frozenset[tuple[Transport, int]]]]],
+    stored: list[
+        tuple[dict[str, bytes], tuple[tuple[str, ...], str | None, frozenset[tuple[Transport, int]], set[Address]]]
+    ],
 ) -> None:
     reader, before = ViewBuilder(), None
-    for records, (own, resolver, contested) in stored:
+    for records, (own, resolver, contested, withheld) in stored:
         seen, _ = reader.view(records)
-        now = make_plan(seen, seen.health, own, before, resolver=resolver, contested=contested)
-        anew = make_plan(replace(seen), dict(seen.health), own, resolver=resolver, contested=contested)
+        site = partial(make_plan, resolver=resolver, contested=contested, withheld=withheld)
+        now = site(seen, seen.health, own, before)
+        anew = site(replace(seen), dict(seen.health), own)
         assert (now, now.parts, now.by_name) == (anew, anew.parts, anew.by_name)
+        assert not withheld & now.table.vips
+        assert not withheld & {key.address for key in now.table.virtual_servers}
         if before is not None:
             assert changed_virtual_servers(before.table, now.table) <= changed_servers(before, now)
             assert planning_effort(seen, before) >= len(now.parts.keys() - before.parts.keys())
         before = now
+
+
+def test_a_withheld_vip_is_not_bound_and_its_published_ports_are_served() -> None:
+    published = replace(WEB, publishes=(PortPublication(8080, Transport.TCP, 30080),))
+    claims = Claims({"web.test": WEB_VIP}, {"web.test": "demo/web"}, {(Transport.TCP, 30080): ("web.test", 8080)})
+    seen = ClusterView((published,), (ONE,), claims)
+    planned = make_plan(seen, {}, ["192.0.2.1"], withheld=[WEB_VIP], resolver="10.112.0.1")
+    assert list(map(str, planned.table.virtual_servers)) == ["tcp://192.0.2.1:30080"]
+    assert (set(planned.table.vips), dict(planned.names)) == ({"10.112.0.1"}, {})
+    assert has_virtual_servers(planned, "demo/web")
 
 
 def test_two_services_that_claim_one_vip_are_planned_like_a_fresh_plan() -> None:

@@ -10,9 +10,11 @@ import pytest
 from typing_extensions import override
 
 from mesh.cluster.records.encode import build_view, encode_daemon, encode_service_claim, encode_vip_claim
+from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.drain_requests import DrainRequests
+from mesh.control.host_watcher import HostFactSources
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, LOOK_AGAIN
 from mesh.control.snapshot import WorkerFacts
@@ -20,13 +22,15 @@ from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, BindVip, DeleteRealServer, UnbindVip
 from mesh.health.prober import Prober
 from mesh.host import HostError
+from mesh.host.host_problems import HostNeeds
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
+from mesh.model.engine_facts import EngineFacts
 from mesh.model.probe import ProbeKind
 from mesh.model.service import Address, Name, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.testing.dataplane import FakeDataPlane
-from mesh.testing.host import FakeHost
+from mesh.testing.host import FakeHost, FakeHostFacts
 from mesh.testing.probes import FakeCheck
 from mesh.testing.source import FakeSource
 from mesh.testing.store import MemoryCluster, MemoryStore
@@ -45,6 +49,10 @@ class Bench:
     source: FakeSource = field(default_factory=FakeSource)
     check: FakeCheck = field(default_factory=FakeCheck)
     host: FakeHost = field(default_factory=FakeHost)
+    facts: FakeHostFacts = field(default_factory=FakeHostFacts)
+    engine: EngineFacts | None = None
+    passive: PassiveSources | None = None
+    needs: HostNeeds = field(default_factory=lambda: HostNeeds(pool=SMALL_POOL, data_plane="ipvs"))
     upkeep: list[HostUpkeep] = field(default_factory=list)
     listening: set[tuple[Transport, int]] = field(default_factory=set)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
@@ -68,6 +76,8 @@ class Bench:
                 upkeep=self.upkeep,
                 listening=self.listens,
                 prober=prober,
+                passive=self.passive,
+                facts=HostFactSources(self.facts, self.needs, self.engine_facts),
                 publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
                 drains=self.leaving,
             ),
@@ -78,6 +88,9 @@ class Bench:
             yield self.loop
             for part in parts:
                 part.cancel()
+
+    async def engine_facts(self) -> EngineFacts | None:
+        return self.engine
 
     async def listens(self) -> set[tuple[Transport, int]]:
         return self.listening

@@ -5,14 +5,18 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 import pytest
 
 from mesh.api.status import WorkerStatus
 from mesh.config.settings import Settings, parse_settings
+from mesh.config.values import Network
 from mesh.daemon import wiring as daemon
 from mesh.daemon.service import DaemonService
 from mesh.daemon.wiring import RunningDaemon, StartError
+from mesh.host.facts import HostFacts
+from mesh.host.overlap import HostRoute
 from mesh.model.codes import Code
 from mesh.model.errors import SettingsError
 
@@ -133,3 +137,22 @@ async def test_invalid_settings_at_the_start_are_raised() -> None:
     file.text = "nonsense"
     with pytest.raises(SettingsError):
         DaemonService(file.read, {})
+
+
+async def test_new_settings_with_a_pool_that_overlaps_are_not_applied(
+    parts: Parts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def facts(_: Network) -> HostFacts:
+        return HostFacts(routes=(HostRoute(ip_network("10.112.0.0/12"), "eth1"),))
+
+    monkeypatch.setattr(daemon, "read_host_facts", facts)
+    file = File()
+    async with serving(parts, file) as service:
+        for pool, ttl in (("10.113.0.0/16", 5), ("10.112.0.0/16", 7)):
+            file.text = f'[vip]\npool = "{pool}"\n[dns]\nttl = {ttl}\n'
+            service.reload()
+            await parts.news.wait()
+            parts.news.clear()
+    started = [(str(settings.vip_pool), settings.dns_ttl) for settings in parts.settings]
+    assert started == [("10.112.0.0/16", 5), ("10.112.0.0/16", 5), ("10.112.0.0/16", 7)], "only a new pool is refused"
+    assert "[vip] pool 10.113.0.0/16: overlaps route 10.112.0.0/12 dev eth1 of this host" in caplog.text

@@ -36,7 +36,7 @@ from mesh.api.explain.query import explain
 from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cli.doctor import DiagnosisDocument
-from mesh.cli.doctor.facts import HostFacts, KernelSetting
+from mesh.cli.doctor.facts import DoctorFacts
 from mesh.cli.doctor.rules import DoctorInput, FindingLevel, host_findings
 from mesh.cli.documents import ChangeDocument, CheckDocument, FailureDocument, TeardownDocument
 from mesh.cli.parser import build_parser
@@ -53,6 +53,7 @@ from mesh.daemon.systemd import SystemdNotifier
 from mesh.dataplane.nftables.ruleset import base_chains, base_script
 from mesh.dataplane.nftables.service_chain import service_chains
 from mesh.health.snapshot import HealthSnapshot
+from mesh.host.facts import HostFacts
 from mesh.host.masquerade import MasqueradeRules, render_script
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.probe import ProbeKind
@@ -162,10 +163,10 @@ def _kind(hint: Any) -> str:
 
 def _subjects_of_doctor() -> Iterable[str]:
     text = '[source.docker]\nsocket = "unix:///run/docker.sock"\n[publish]\nports = "30000-40000"'
-    host = HostFacts(
+    host = DoctorFacts(
         "6.12.0",
         root=True,
-        sysctls={"net.ipv4.ip_local_port_range": KernelSetting("32768 60999", writable=True)},
+        host=HostFacts(local_ports=range(32768, 61000)),
         clock=True,
         store={"/var/lib/vipmesh": None},
     )

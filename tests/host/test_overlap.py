@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from ipaddress import ip_interface, ip_network
 
 import pytest
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from mesh.host.overlap import HostAddress, HostRoute, find_overlaps, read_overlaps
+from mesh.host.overlap import HostAddress, HostRoute, find_overlaps, read_overlaps, tables_apart
 from tests.netns import private_network, run_ip
 
 POOL = "10.112.0.0/16"
@@ -44,7 +45,7 @@ def test_overlapping(pool: str, entry: HostAddress | HostRoute, lines: list[str]
     addresses = [entry] if isinstance(entry, HostAddress) else []
     routes = [entry] if isinstance(entry, HostRoute) else []
 
-    assert find_overlaps(ip_network(pool), "mesh0", addresses, routes) == lines
+    assert [str(found) for found in find_overlaps(ip_network(pool), "mesh0", addresses, routes)] == lines
 
 
 @pytest.fixture
@@ -58,6 +59,7 @@ def network() -> Iterator[None]:
             "route add default via 10.112.3.1",
             "route add blackhole 10.112.9.0/24",
             "route add 10.112.10.0/24 nexthop via 10.112.3.8 nexthop via 10.112.3.9",
+            "route add 10.112.20.0/24 dev eth1 table 52",
             "link add mesh0 type bridge",
             "link set mesh0 up",
             "address add 10.112.0.1/32 dev mesh0",
@@ -66,15 +68,35 @@ def network() -> Iterator[None]:
 
 
 async def test_a_real_host(network: None) -> None:
-    assert sorted(await read_overlaps(ip_network(POOL))) == [
+    assert sorted(map(str, await read_overlaps(ip_network(POOL)))) == [
         "address 10.112.3.4/24 dev eth1",
         "route 10.112.10.0/24 dev eth1",
+        "route 10.112.20.0/24 dev eth1",
         "route 10.112.3.0/24 dev eth1",
         "route 10.112.9.0/24",
     ]
-    assert await read_overlaps(ip_network("fd00:1::/64")) == [
+    assert list(map(str, await read_overlaps(ip_network("fd00:1::/64")))) == [
         "address fd00:1::4/64 dev eth1",
         "route fd00:1::/64 dev eth1",
     ]
     assert await read_overlaps(ip_network("127.112.0.0/16")) == []
     assert await read_overlaps(ip_network("10.113.0.0/16")) == []
+
+
+def test_routes_of_a_vrf_lead_elsewhere() -> None:
+    vrf, bridge = ifinfmsg(), ifinfmsg()
+    vrf["attrs"] = [
+        (
+            "IFLA_LINKINFO",
+            {"attrs": [("IFLA_INFO_KIND", "vrf"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_VRF_TABLE", 77)]})]},
+        )
+    ]
+    bridge["attrs"] = [("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": []})]})]
+    found = []
+    for link in (vrf, bridge, ifinfmsg()):
+        link.encode()
+        sent = ifinfmsg(link.data)
+        sent.decode()
+        found.append(sent)
+
+    assert tables_apart(found) == {255, 77}

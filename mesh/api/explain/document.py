@@ -33,6 +33,8 @@ class Cause(StrEnum):
     """Another service holds the name."""
     VIP_TAKEN = "vip-taken"
     """Another service holds the VIP."""
+    VIP_WITHHELD = "vip-withheld"
+    """The VIP is in a network of this host, so this worker does not bind it."""
     PORT_TAKEN = "port-taken"
     """Another service holds the published port."""
     PORT_CONTESTED = "port-contested"
@@ -43,12 +45,12 @@ class Cause(StrEnum):
     """A label, or a request to the cluster, was refused."""
     NOT_PROGRAMMED = "not-programmed"
     """The data plane does not have it, although it should."""
+    NOT_ARRIVING = "not-arriving"
+    """Requests from a network are not answered, although everything is programmed and an endpoint is healthy."""
     NO_ENDPOINT = "no-endpoint"
     """No endpoint takes connections: clients are refused."""
     NOT_ROUTED = "not-routed"
     """No label routes to the container."""
-    NOT_ARRIVING = "not-arriving"
-    """Requests from a network of clients are not answered, although an endpoint is healthy."""
     FROZEN = "frozen"
     """A part does not answer, so its last good state stays in force."""
     UNKNOWN = "unknown"
@@ -156,12 +158,12 @@ class ServiceTrace:
     problems: tuple[str, ...] = ()
     """The refused or ignored settings of this service, as the log has them."""
     not_arriving: tuple[Reason, ...] = ()
-    """The networks whose requests were seen not to arrive; empty if there are none, or if nothing was seen."""
+    """The networks whose requests were seen without an answer; empty if none were."""
 
     @property
     def works(self) -> bool:
         """Whether every port leads to an endpoint, at least one of the endpoints in question serves, and no requests
-        were seen not to arrive.
+        were seen that do not arrive.
         """
         reasons = [*self.why_not, *self.not_arriving, *(reason for port in self.ports for reason in port.why_not)]
         return not reasons and bool(self.ports) and any(endpoint.serving for endpoint in self.endpoints)
@@ -224,7 +226,8 @@ def _lines(explanation: Explanation, notices: Notices) -> Iterator[str]:
 
 def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
     yield f"service {way.service}  ({way.owner})"
-    yield from _reasons("  ", (*way.why_not, *way.not_arriving))
+    yield from _reasons("  ", way.why_not)
+    yield from _reasons("  ", way.not_arriving)
     for name in way.names:
         yield f"  {name.name}  ->  {name.vip or 'does not resolve here'}"
         yield from _reasons("    ", () if name.why_not is None else (name.why_not,))

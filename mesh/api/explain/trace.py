@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, ServiceTrace
 from mesh.api.explain.reasons import describe_last_probe, describe_probe, endpoint_reasons
+from mesh.control.arrival import describe_network
 from mesh.control.planner import has_virtual_servers
 from mesh.control.service_plan import virtual_keys
 from mesh.control.snapshot import DetailedSnapshot
@@ -38,6 +39,11 @@ class TraceScope:
 
 _NO_VIP = frozenset({Code.VIP_TAKEN, Code.FIXED_VIP_UNUSABLE, Code.POOL_EXHAUSTED})
 """Codes of problems that leave a service without a VIP."""
+_WITHHELD = Reason(
+    Cause.VIP_WITHHELD,
+    "the VIP is not bound on this worker: it is in a network of this host",
+    "see the problem of [vip] pool in `vipmesh status`",
+)
 _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 
 
@@ -70,12 +76,15 @@ class ServiceTracer:
             endpoints=tuple(self._endpoint(service, endpoint, vip) for endpoint in group),
             why_not=() if vip is not None else (self._no_vip(service),),
             problems=tuple(str(problem) for problem in self._evidence.problems if problem.owner == service.owner),
-            not_arriving=tuple(
-                Reason(Cause.NOT_ARRIVING, problem.reason, problem.remedy)
-                for problem in self._evidence.problems
-                if problem.owner == service.owner and problem.code is Code.REQUESTS_DO_NOT_ARRIVE
-            ),
+            not_arriving=tuple(self._not_arriving(service)),
         )
+
+    def _not_arriving(self, service: Service) -> Iterator[Reason]:
+        """Yield a reason for each network whose requests do not arrive."""
+        for pair, record in self._evidence.observed.arrivals.failing(service.owner):
+            text = f"requests from {describe_network(pair.network)} do not arrive"
+            text = f"{text}: {record.reason}" if record.reason else text
+            yield Reason(Cause.NOT_ARRIVING, text, record.remedy or "`vipmesh status` says since when, and what to do")
 
     # --------------------------------------------------------------------------------------------- name and VIP
 
@@ -85,6 +94,8 @@ class ServiceTracer:
         answered = self._evidence.names.get(name)
         if holder != service.owner:
             return NameStep(name, None, self._not_held(name, holder))
+        if answered is None and self._is_withheld(service):
+            return NameStep(name, None, _WITHHELD)
         if answered is None:
             text = "it resolves as soon as its VIP is bound and programmed"
             return NameStep(name, None, Reason(Cause.NOT_PROGRAMMED, text))
@@ -116,6 +127,12 @@ class ServiceTracer:
         if trouble is not None:
             return Reason(Cause.FROZEN, f"{what} is not claimed yet, and the store does not answer: {trouble}")
         return Reason(Cause.UNCLAIMED, f"{what} is not claimed yet", "ask again in a moment")
+
+    def _is_withheld(self, service: Service) -> bool:
+        """Return whether this worker does not bind the VIP of the service."""
+        plan = self._evidence.observed.plan
+        part = plan.parts.get(service.owner) if plan is not None else None
+        return part is not None and part.inputs.withheld
 
     # -------------------------------------------------------------------------------------------------- ports
 
@@ -164,6 +181,9 @@ class ServiceTracer:
     ) -> Iterator[Reason]:
         """Yield the reasons why a port does not answer, or not with every endpoint that should serve."""
         remedy = "see what the data plane refused, below" if self._evidence.observed.failures else None
+        if absent and keys[0].address == vip_of(service, self._view) and self._is_withheld(service):
+            yield _WITHHELD
+            return
         for key in absent:
             yield Reason(Cause.NOT_PROGRAMMED, f"{key} is not in the data plane yet", remedy)
         serving = [(real, e) for real, e in places.items() if takes_traffic(service, e, self._traffic)]

@@ -188,6 +188,15 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
     ),
     (
         MetricFamily(
+            "vipmesh_arrival_pairs",
+            _G,
+            "Pairs of a service and a network of clients, by whether requests arrive, of those that were observed.",
+            ("state",),
+        ),
+        lambda s: [((state,), count) for state, count in s.measured.observed.arrivals.count().items()],
+    ),
+    (
+        MetricFamily(
             "vipmesh_data_plane_stalls_total", _C, "Passes without effect because the data plane did not answer."
         ),
         _one(lambda s: s.measured.loop.stalls),
@@ -262,12 +271,6 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
             "vipmesh_services_without_series", _G, "Services without series of their own, beyond [metrics] services."
         ),
         _one(lambda s: len(s.census.rows) - len(s.shown)),
-    ),
-    (
-        MetricFamily(
-            "vipmesh_arrivals", _G, "Pairs of a service and a network of clients, by what was seen lately.", ("state",)
-        ),
-        lambda s: [((state,), count) for state, count in s.measured.observed.arrivals.count().items()],
     ),
     (
         MetricFamily("vipmesh_probes_total", _C, "Completed probes by kind and result.", ("kind", "result")),

@@ -8,30 +8,30 @@ import ctypes
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.facts import DoctorFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
+from mesh.config.labels.parse import parse_labels
 from mesh.config.settings import Driver, Settings
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
-from mesh.host import overlap as routes
+from mesh.host.fact_reader import read_host_facts
 from mesh.host.sysctl import PROC_SYS, router_settings
-from mesh.model.service import Scheduler
+from mesh.model.service import Name, Scheduler, Transport
+from mesh.sources.compose.source import load_compose_file
+from mesh.sources.docker.engine_facts import ask_engine
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
 _MODULES = ("ip_vs", "nf_tables", "nf_conntrack", "dummy", *(f"ip_vs_{scheduler}" for scheduler in Scheduler))
-_ALSO = (
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-)
+_ALSO = ("net.ipv4.ip_unprivileged_port_start",)
 _WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; TCP_CLOSE, a datagram socket without a peer
 _ERROR = 5  # TIME_ERROR of adjtimex(2): the clock is not synchronised
 _PATIENCE = 2.0
@@ -48,11 +48,12 @@ def doctor_input(settings: Settings) -> DoctorInput:
     return DoctorInput(settings, sysctls, resolver_address(settings))
 
 
-async def examine_host(asked: DoctorInput) -> HostFacts:
+async def examine_host(asked: DoctorInput) -> DoctorFacts:
     """Return the facts of this host. Raises `OSError` if the kernel's routes cannot be read."""
     settings = asked.settings
     kernel = forwards_in_kernel(settings)
-    return HostFacts(
+    engine = None if settings.source_docker_socket is None else await ask_engine(settings.source_docker_socket)
+    return DoctorFacts(
         release=os.uname().release,
         no_ipvs=await ipvs.unavailable_reason() if kernel else None,
         no_nftables=await nftables.unavailable_reason(settings.vip_pool.version) if kernel else None,
@@ -62,7 +63,8 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
         capabilities=_capabilities(),
         root=os.geteuid() == 0,
         listeners=tuple(_listeners()),
-        overlaps=tuple(await routes.read_overlaps(settings.vip_pool)),
+        host=replace(await read_host_facts(settings.vip_pool), engine=None if engine is None else engine.facts),
+        published=_published(settings, () if engine is None else engine.labels),
         nameservers=tuple(_nameservers()),
         docker_dns=_docker_dns(),
         clock=_clock(),
@@ -176,6 +178,21 @@ def _clock() -> bool | None:
     room = ctypes.create_string_buffer(1024)  # struct timex is smaller on every architecture
     state = ctypes.CDLL(None, use_errno=True).adjtimex(room)
     return None if state < 0 else state != _ERROR
+
+
+def _published(settings: Settings, labels: Iterable[Mapping[str, str]]) -> Mapping[tuple[Transport, int], Name]:
+    """Return the published ports that these labels and the compose files ask for, with the service's name."""
+    declared = [*labels]
+    for path in settings.source_compose_files:
+        declared += [service.labels for service in load_compose_file(path, os.environ).services.values()]
+    parsed = [parse_labels(each, owner="doctor", subject="", domain=settings.dns_domain).service for each in declared]
+    return {
+        (publish.transport, publish.port): service.name
+        for service in parsed
+        if service is not None
+        for publish in service.publishes
+        if publish.port is not None
+    }
 
 
 async def _store(settings: Settings) -> dict[str, str | None]:

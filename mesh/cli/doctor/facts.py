@@ -1,8 +1,14 @@
-"""The facts of a host, which `mesh.cli.doctor.collect` collects and `mesh.cli.doctor.rules` judges."""
+"""The facts that `mesh.cli.doctor.collect` collects and `mesh.cli.doctor.rules` judges.
+
+Those that the daemon watches too are in `mesh.host.facts`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from mesh.host.facts import HostFacts
+from mesh.model.service import Name, Transport
 
 
 class KernelModule(StrEnum):
@@ -44,8 +50,8 @@ class KernelSetting:
 
 
 @dataclass(frozen=True, slots=True)
-class HostFacts:
-    """The facts of one host."""
+class DoctorFacts:
+    """The facts of one host, those included that the daemon watches."""
 
     release: str
     """`uname -r`."""
@@ -65,8 +71,10 @@ class HostFacts:
     """Whether this process runs as root."""
     listeners: tuple[ListeningSocket, ...] = ()
     """Every socket of this network namespace that waits for clients."""
-    overlaps: tuple[str, ...] = ()
-    """The routes and addresses that the VIP pool overlaps: `route 10.112.0.0/24 dev eth1`."""
+    host: HostFacts = field(default_factory=HostFacts)
+    """The facts that the daemon watches."""
+    published: Mapping[tuple[Transport, int], Name] = field(default_factory=dict)
+    """The published ports that labels of this worker ask for, with the service's name."""
     nameservers: tuple[str, ...] = ()
     """The name servers in /etc/resolv.conf."""
     docker_dns: tuple[str, ...] | None = None

@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.cli.doctor.facts import HostFacts, KernelModule, ListeningSocket
+from mesh.cli.doctor.facts import DoctorFacts, KernelModule, ListeningSocket
 from mesh.config.settings import Driver, Settings
+from mesh.daemon.host_needs import host_needs
+from mesh.host.host_problems import host_problems
 from mesh.model.codes import Code
+from mesh.model.engine_facts import EngineFacts
+from mesh.model.problem import Severity
 
 _OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose, or run as root"
 
@@ -28,6 +32,10 @@ CODES = {
     "clock": Code.DOCTOR_CLOCK,
 }
 """The code of a finding, by what it is about."""
+
+
+_WATCHED = {Code.VIP_POOL_OVERLAPS: "vip pool", Code.OUTGOING_PORTS: "published ports"}
+"""Problems of the daemon that have a code of their own here, with what they are about."""
 
 
 class FindingLevel(StrEnum):
@@ -49,16 +57,18 @@ class Finding:
 
     level: FindingLevel
     about: str
-    """`data plane`, `capabilities`, `kernel settings`, `dns port`, `vip pool`, `resolver`, `clock`, ..."""
+    """`data plane`, `capabilities`, `kernel settings`, `dns port`, `vip pool`, `host`, `resolver`, ..."""
     found: str
     """The state that was found."""
     mend: str | None = None
     """How to fix it: a command, or what to write where; None if there is nothing to do."""
+    problem: Code | None = None
+    """The code of a problem that the daemon reports too; None if the finding has the code of what it is about."""
 
     @property
     def code(self) -> Code | None:
         """The code, which `docs/errors.md` explains; None for `ok`."""
-        return None if self.level is FindingLevel.OK else CODES[self.about]
+        return None if self.level is FindingLevel.OK else self.problem or CODES[self.about]
 
     def __str__(self) -> str:
         line = f"{self.level:<8} {self.about}: {self.found}" + (f" [{self.code}]" if self.code else "")
@@ -76,16 +86,15 @@ class DoctorInput:
     """The address of the name server for containers; None if there is none."""
 
 
-def host_findings(host: HostFacts, asked: DoctorInput) -> tuple[Finding, ...]:
+def host_findings(host: DoctorFacts, asked: DoctorInput) -> tuple[Finding, ...]:
     """Return all findings, in the order in which a start of the daemon would meet them."""
-    parts: tuple[Callable[[HostFacts, DoctorInput], Iterator[Finding]], ...] = (
-        _pool,
+    parts: tuple[Callable[[DoctorFacts, DoctorInput], Iterator[Finding]], ...] = (
+        _watched,
         _store,
         _plane,
         _capabilities,
         _sysctls,
         _dns_port,
-        _published,
         _resolver,
         _containers,
         _engine,
@@ -99,16 +108,30 @@ def forwards_in_kernel(settings: Settings) -> bool:
     return settings.dataplane_driver is not Driver.USERSPACE and not settings.vip_pool.is_loopback
 
 
-def _pool(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
-    pool = asked.settings.vip_pool
-    if host.overlaps:
-        found = f"{pool} overlaps {', '.join(host.overlaps)}"
-        yield Finding(FindingLevel.ERROR, "vip pool", found, "set [vip] pool to a network that nothing here uses")
-    else:
-        yield Finding(FindingLevel.OK, "vip pool", f"{pool} overlaps no route and no address")
+def _watched(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
+    """Yield what the daemon reports of this host while it runs, by the same rules."""
+    settings = asked.settings
+    needs = host_needs(settings, _data_plane(host, settings), host.published)
+    problems = host_problems(host.host, needs)
+    for problem in problems:
+        level = FindingLevel.ERROR if problem.severity is Severity.ERROR else FindingLevel.WARNING
+        about = _WATCHED.get(problem.code, "host")
+        code = None if problem.code in _WATCHED else problem.code
+        yield Finding(level, about, f"{problem.subject} {problem.reason}", problem.remedy, code)
+    if all(problem.code is not Code.VIP_POOL_OVERLAPS for problem in problems):
+        yield Finding(FindingLevel.OK, "vip pool", f"{settings.vip_pool} overlaps no route and no address")
 
 
-def _store(host: HostFacts, _: DoctorInput) -> Iterator[Finding]:
+def _data_plane(host: DoctorFacts, settings: Settings) -> str:
+    """Return the data plane that a daemon would choose."""
+    if not forwards_in_kernel(settings):
+        return Driver.USERSPACE
+    if host.no_ipvs is None and settings.dataplane_driver is not Driver.NFTABLES:
+        return Driver.IPVS
+    return Driver.NFTABLES if host.no_nftables is None else Driver.USERSPACE
+
+
+def _store(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
     reached = [member for member, trouble in host.store.items() if trouble is None]
     for member, trouble in host.store.items():
         if trouble is not None:
@@ -118,7 +141,7 @@ def _store(host: HostFacts, _: DoctorInput) -> Iterator[Finding]:
         yield Finding(FindingLevel.OK, "store", f"{', '.join(reached)} can be used")
 
 
-def _plane(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+def _plane(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     settings = asked.settings
     if not forwards_in_kernel(settings):
         yield Finding(FindingLevel.OK, "data plane", "a proxy in user space, which needs no kernel support")
@@ -145,7 +168,7 @@ def _plane(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
         yield Finding(FindingLevel.OK, "data plane", "nftables can balance")
 
 
-def _modules(host: HostFacts) -> Iterator[Finding]:
+def _modules(host: DoctorFacts) -> Iterator[Finding]:
     """Yield a warning if schedulers are missing: IPVS refuses a service with such a scheduler only when it appears."""
     absent = [
         name for name, state in host.modules.items() if state is KernelModule.ABSENT and name.startswith("ip_vs_")
@@ -157,7 +180,7 @@ def _modules(host: HostFacts) -> Iterator[Finding]:
         )
 
 
-def _module_line(host: HostFacts) -> str:
+def _module_line(host: DoctorFacts) -> str:
     return (
         "apt-get install nftables conntrack"
         if host.root
@@ -165,7 +188,7 @@ def _module_line(host: HostFacts) -> str:
     )
 
 
-def _capabilities(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+def _capabilities(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     settings = asked.settings
     needs = {}
     if forwards_in_kernel(settings):
@@ -182,13 +205,13 @@ def _capabilities(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
         yield Finding(FindingLevel.OK, "capabilities", f"{' and '.join(needs)} in effect")
 
 
-def _first_free(host: HostFacts) -> int:
+def _first_free(host: DoctorFacts) -> int:
     """Return the lowest port that needs no capability."""
     setting = host.sysctls.get("net.ipv4.ip_unprivileged_port_start")
     return int(setting.value) if setting is not None and setting.value is not None else 1024
 
 
-def _sysctls(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+def _sysctls(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     if not forwards_in_kernel(asked.settings):
         return
     wrong = []
@@ -214,7 +237,7 @@ def _dns_sockets(asked: DoctorInput) -> tuple[tuple[str, int], ...]:
     return listen if asked.resolver is None else (*listen, (asked.resolver, 53))
 
 
-def _dns_port(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+def _dns_port(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     free = True
     for address, port in _dns_sockets(asked):
         for other in host.listeners:
@@ -247,24 +270,7 @@ def _make_room(other: ListeningSocket) -> str:
     return f"set [dns] listen to another address, or stop it (`ss -lnup sport = {other.port}` shows it)"
 
 
-def _published(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
-    """Yield a warning if the kernel may use published ports for outgoing connections.
-
-    For as long as such a connection lasts, the published port does not work.
-    """
-    ports, setting = asked.settings.publish_ports, host.sysctls.get("net.ipv4.ip_local_port_range")
-    if setting is None or setting.value is None:
-        return
-    low, high = map(int, setting.value.split())
-    reserved = host.sysctls.get("net.ipv4.ip_local_reserved_ports")
-    span = f"{ports[0]}-{ports[-1]}"
-    if low <= ports[-1] and ports[0] <= high and not (reserved is not None and span in (reserved.value or "")):
-        found = f"[publish] ports {span} overlap the ports of outgoing connections, {low}-{high}"
-        line = f"echo 'net.ipv4.ip_local_reserved_ports = {span}' >> /etc/sysctl.d/60-vipmesh.conf && sysctl --system"
-        yield Finding(FindingLevel.WARNING, "published ports", found, line)
-
-
-def _resolver(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+def _resolver(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     own = {address for address, port in _dns_sockets(asked) if port == 53}
     if not host.nameservers:
         yield Finding(
@@ -290,7 +296,7 @@ def _resolver(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
         yield Finding(FindingLevel.HINT, "resolver", found, line)
 
 
-def _containers(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+def _containers(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     if asked.settings.source_docker_socket is None or asked.resolver is None:
         return
     if host.docker_dns is not None and asked.resolver in host.docker_dns:
@@ -302,18 +308,26 @@ def _containers(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
         )
 
 
-def _engine(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+def _engine(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     socket = asked.settings.source_docker_socket
     if socket is None:
         return
     if host.engine is None:
-        yield Finding(FindingLevel.OK, "container engine", f"{socket} answers")
+        yield Finding(FindingLevel.OK, "container engine", f"{socket} answers{_about_engine(host.host.engine)}")
     else:
         line = "systemctl start docker; the daemon's user must be in the group docker (SupplementaryGroups=docker)"
         yield Finding(FindingLevel.ERROR, "container engine", f"{socket}: {host.engine}", line)
 
 
-def _clock(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+def _about_engine(engine: EngineFacts | None) -> str:
+    """Return what the engine tells about itself, to be appended; empty if it tells nothing."""
+    if engine is None or not engine.version:
+        return ""
+    backend = f", firewall backend {engine.firewall_backend}" if engine.firewall_backend else ""
+    return f": {'Podman' if engine.is_podman else 'Docker'} {engine.version}, API {engine.api_version}{backend}"
+
+
+def _clock(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     """Yield a finding if the clock is not synchronised.
 
     TLS certificates are checked against the clock, and logs of several workers are compared by time.

@@ -1,9 +1,18 @@
 """The page in a real browser: what it shows, how it updates, and that its scroll position stays."""
 
+import re
 from dataclasses import replace
 
 from playwright.async_api import Page, expect
 
+from mesh.control.arrival import (
+    ArrivalCheck,
+    ArrivalObservation,
+    ArrivalPair,
+    Arrivals,
+    add_observations,
+    arrival_problems,
+)
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.service import Transport
@@ -85,6 +94,27 @@ async def test_it_shows_the_state_of_the_worker(page: Page, worker: Worker) -> N
         await expect(endpoints).to_have_text(
             ["demo/1/0w110.2.0.1:1unhealthy1-status 5030", "demo/1/1w210.2.0.1:2serving2--5"]
         )
+
+
+async def test_it_says_from_where_requests_do_not_arrive(page: Page, worker: Worker) -> None:
+    assert worker.observed.view is not None
+    owner = worker.observed.view.services[1].owner
+    lost = ArrivalObservation(ArrivalPair(owner, "172.18.0.0/16"), ArrivalCheck.CONNTRACK, arrived=False)
+    arrivals = add_observations(Arrivals(), [lost, lost], 1.0)
+    worker.observed = replace(
+        worker.observed, arrivals=arrivals, problems={"arrival": tuple(arrival_problems(arrivals))}
+    )
+    async with worker.running():
+        await page.goto(worker.link)
+        row = page.locator("#service-table > tbody").nth(1).locator("tr").first
+        await expect(row).to_contain_text("2 of 2: requests do not arrive")
+        await expect(page.locator("#problems li")).to_contain_text("requests from the network 172.18.0.0/16 have not")
+        await page.get_by_role("button", name="service-1.test").click()
+        image = page.get_by_role("img")
+        await expect(image).to_have_accessible_name(
+            re.compile(r"^Requests do not arrive from the network 172\.18\.0\.0/16\. A request .* should go to ")
+        )
+        await expect(image).to_contain_text("Requests do not arrive")
 
 
 async def test_it_updates_and_keeps_the_scroll_position(page: Page, worker: Worker) -> None:

@@ -107,17 +107,23 @@ async def test_a_second_daemon_on_the_same_store_refuses(configured: Callable[..
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace: needs root")
-async def test_a_pool_that_overlaps_a_route_is_refused(configured: Callable[..., Path]) -> None:
+async def test_a_start_with_a_pool_that_overlaps_serves_names_and_withholds_vips(
+    configured: Callable[..., Path], tmp_path: Path
+) -> None:
     settings = configured(pool="10.112.0.0/16")
     script = (
-        "ip link set lo up && ip link add v0 type veth peer name v1 && ip addr add 10.112.3.1/24 dev v0 && "
-        f"ip link set v0 up && exec {' '.join(VIPMESH)} run -c {settings}"
+        "ip link set lo up && ip link add v0 type veth peer name v1 && ip addr add 10.112.3.1/16 dev v0 && "
+        'ip link set v0 up && exec "$@"'
     )
-    code, output = await call("unshare", "--net", "sh", "-c", script)
-    assert code == 1
-    assert "[vip] pool 10.112.0.0/16 overlaps" in output
-    assert "10.112.3.1" in output
-    assert "choose a network" in output
+    admin = f"unix://{tmp_path}/run/admin.sock"
+    async with vipmesh("run", "-c", str(settings), prefix=("unshare", "--net", "sh", "-c", script, "sh")) as daemon:
+        await daemon.line(r"dns on 127\.0\.0\.1:\d+$")
+        shown = await eventually(lambda: status(admin), lambda s: len(s["problems"]) > 1)
+        assert "overlaps address 10.112.3.1/16 dev v0, route 10.112.0.0/16 dev v0 of this host" in shown["problems"][0]
+        assert 'set [vip] pool = "10.113.0.0/16", which this host does not use' in shown["problems"][0]
+        assert [service["virtual_servers"] for service in shown["services"]] == [[], []]
+        assert all("is not bound on this worker" in problem for problem in shown["problems"][1:])
+        assert await daemon.end() == 0
 
 
 async def test_status_without_a_daemon_has_a_remedy(tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ services:
 """
 
 
+FORWARD_DROPS = """
+table ip isolation {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established accept
+    }
+}
+"""
+
+
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     if not CI and not (shutil.which("nft") or shutil.which("/usr/sbin/nft")):
@@ -125,3 +135,36 @@ async def test_from_labels_to_a_connection_that_outlives_the_daemon(
     assert "vipmesh" not in run_command("nft", "list", "ruleset")
     assert "mesh0" not in run_command("ip", "link")
     await established.close()
+
+
+async def test_requests_that_a_firewall_drops_are_reported_until_it_lets_them_pass(
+    lab: Lab, servers: Servers, settings: Path, tmp_path: Path
+) -> None:
+    admin = f"unix://{tmp_path}/admin.sock"
+    async with vipmesh("run", "-c", str(settings)) as daemon:
+        await daemon.line("data plane nftables")
+        await eventually(lambda: status(admin), lambda s: serving(s) == [True, True])
+        vip = await eventually(lambda: ask_name(lab), bool)
+        web = VirtualKey(vip, 80, Transport.TCP)
+        assert await ask_tcp(lab, web) in BACKENDS
+        run_command("nft", "-f", "-", given=FORWARD_DROPS)
+
+        async def tried() -> dict[str, Any]:
+            for _ in range(3):
+                lab.knock(web)
+            return await status(admin)
+
+        shown = await eventually(tried, lambda s: bool(s["problems"]), 60)
+        assert "warning: service shop/web: requests from other hosts have not arrived since " in shown["problems"][0]
+        assert [service["not_arriving"] for service in shown["services"]] == [["other hosts"]]
+        code, said = await call(*VIPMESH, "explain", "web.shop.test", "--admin", admin)
+        assert code == 1, "a request does not arrive"
+        assert (
+            "not-arriving: requests from other hosts do not arrive: a packet filter of this worker drops them" in said
+        )
+
+        run_command("nft", "delete table ip isolation")
+        assert await ask_tcp(lab, web) in BACKENDS
+        await eventually(lambda: status(admin), lambda s: s["problems"] == [], 60)
+        assert (await call(*VIPMESH, "explain", "web.shop.test", "--admin", admin))[0] == 0
+        assert await daemon.end() == 0

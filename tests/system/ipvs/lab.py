@@ -71,6 +71,13 @@ class Lab:
         for namespace in self._backends.values():
             namespace.close()
 
+    def knock(self, key: VirtualKey) -> None:
+        """The client begins a connection, and does not wait for it."""
+        with self._client.entered():
+            sock = self._keep(socket.socket())
+        sock.setblocking(False)
+        sock.connect_ex((key.address, key.port))
+
     def listen(
         self, name: str, kind: socket.SocketKind = socket.SOCK_STREAM, family: int = socket.AF_INET, protocol: int = 0
     ) -> socket.socket:

@@ -41,6 +41,7 @@ export function condition(service) {
   const all = service.endpoints.length;
   if (service.vip === null) return ["refused", "bad"];
   if (all === 0) return ["has no endpoints", "bad"];
+  if ((service.not_arriving ?? []).length > 0) return [`${serving} of ${all}: requests do not arrive`, "bad"];
   const words = `${serving} of ${all}`;
   if (serving === all) return [words, "good"];
   return [serving === 0 ? `${words}: none serving` : words, serving === 0 ? "bad" : "warn"];

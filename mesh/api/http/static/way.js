@@ -24,7 +24,7 @@ export function way(service) {
     }
   });
   columns[0].forEach((name, row) => image.append(...box(0, middles[0][row], name.more ?? name, "", refused)));
-  columns[1].forEach((server, row) => image.append(...box(1, middles[1][row], server.more ?? server, "", refused)));
+  columns[1].forEach((server, row) => image.append(...box(1, middles[1][row], server.more ?? server, unreached(service), refused, "bad")));
   columns[2].forEach((end, row) => image.append(...box(2, middles[2][row], end.more ?? end.title, end.note ?? "", !end.serving, end.kind)));
   return image;
 }
@@ -49,14 +49,22 @@ function words(service, ends) {
   const to = ends.filter((end) => end.serving).slice(0, MOST).map((end) => `${plain(end.title)}, ${end.note}`);
   const not = ends.filter((end) => !end.serving).slice(0, MOST).map((end) => `${plain(end.title)}, ${plain(end.note)}`);
   const there = to.length > 0 ? `goes to ${to.join("; ")}` : "is refused: no endpoint serves";
+  const lost = unreached(service);
+  if (lost) return `${lost}. A request for ${plain(service.name)} at ${service.vip} should go to ${to.join("; ")}.`;
   return `A request for ${plain(service.name)} at ${service.vip} ${there}.${not.length > 0 ? ` Not to ${not.join("; ")}.` : ""}`;
+}
+
+/** Return from which clients requests do not arrive, in words; empty if none is known. */
+function unreached(service) {
+  const clients = service.not_arriving ?? [];
+  return clients.length > 0 ? `Requests do not arrive from ${clients.slice(0, MOST).map(plain).join(", ")}` : "";
 }
 
 function box(column, middle, title, note, out, kind = "") {
   const x = COLUMNS[column], top = middle - BOX / 2;
   const shown = [drawn("rect", { class: out ? "box out" : "box", x, y: top, width: WIDTHS[column], height: BOX, rx: 6 })];
   shown.push(drawn("text", { x: x + 10, y: note ? middle - 3 : middle + 5 }, short(title, column)));
-  if (note) shown.push(drawn("text", { class: `small ${out ? kind : ""}`, x: x + 10, y: middle + 12 }, short(note, column)));
+  if (note) shown.push(drawn("text", { class: `small ${out || column === 1 ? kind : ""}`, x: x + 10, y: middle + 12 }, short(note, column)));
   return shown;
 }
 

@@ -11,14 +11,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
-from mesh.control.arrival import (
-    ArrivalCheck,
-    ArrivalObservation,
-    ArrivalPair,
-    Arrivals,
-    ArrivalState,
-    add_observations,
-)
 from mesh.control.planner import make_plan
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.control.stats import LoopStats

@@ -151,15 +151,6 @@ def test_the_problems_of_every_part_are_counted(part: ProblemPart) -> None:
     assert found[f"vipmesh_problems{{{','.join(sorted([part, 'warning']))}}}"] == 2
 
 
-def test_pairs_of_service_and_network_are_counted_by_state() -> None:
-    pairs = [ArrivalPair("demo/web", f"172.{number}.0.0/16") for number in (17, 18, 19)]
-    seen = [(pairs[0], True), (pairs[1], False), (pairs[1], False), (pairs[2], False)]
-    observations = [ArrivalObservation(pair, ArrivalCheck.CONNECTION, arrived) for pair, arrived in seen]
-    found = read(MetricsInput(replace(OBSERVED, arrivals=add_observations(Arrivals(), observations, 0.0))))
-    counted = {state: found[f"vipmesh_arrival_pairs{{{state}}}"] for state in ArrivalState}
-    assert counted == dict.fromkeys(ArrivalState, 1)
-
-
 @pytest.mark.parametrize("part", FrozenPart)
 def test_every_part_that_is_frozen_is_counted(part: FrozenPart) -> None:
     name = part.value if part in (FrozenPart.STORE, FrozenPart.DATA_PLANE) else f"{part} 3"

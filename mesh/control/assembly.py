@@ -9,11 +9,11 @@ from mesh.cluster.peer_monitor import PeerMonitor, Reachability
 from mesh.cluster.sync import ClusterSync
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
 from mesh.control.conditions import LoopConditions
-from mesh.control.context import LoopContext
+from mesh.control.context import LoopContext, OwnEndpoints
 from mesh.control.drain_requests import DrainRequests
-from mesh.control.host_upkeep import AddressWatcher, UpkeepRunner
+from mesh.control.host_upkeep import AddressWatcher, EndpointUpkeepRunner, UpkeepRunner
 from mesh.control.pass_runner import PassRunner, PortGuard
-from mesh.control.ports import HostNetwork, HostUpkeep, WorkerConfig
+from mesh.control.ports import EndpointUpkeep, HostNetwork, HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, Reconciler
 from mesh.control.service_plan import ServicePlan
 from mesh.control.snapshot import WorkerFacts
@@ -27,7 +27,7 @@ from mesh.health.monitor import HealthMonitor, HealthProber
 from mesh.model.errors import CodedText
 from mesh.model.part import FrozenPart
 from mesh.model.problem import Problem
-from mesh.model.service import Name, Transport
+from mesh.model.service import Endpoint, Name, Service, Transport
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 from mesh.sources import Source
@@ -38,7 +38,7 @@ from mesh.store import Store
 class LoopParts:
     """The parts that a control loop joins, one for each technology that a worker consists of."""
 
-    # 10 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
+    # 11 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
     host: HostNetwork
     sources: Sequence[Source]
     store: Store
@@ -48,6 +48,8 @@ class LoopParts:
     """Replaces the names that the name server answers."""
     upkeep: Sequence[HostUpkeep] = ()
     """Host settings that the data plane depends on."""
+    endpoint_upkeep: EndpointUpkeep | None = None
+    """Host settings that this worker's endpoints depend on; None if there are none."""
     listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None
     """Reads the ports that programs on this worker listen on. None if the data plane detects conflicts by itself."""
     drains: DrainRequests = field(default_factory=DrainRequests)
@@ -80,8 +82,14 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     sync = ClusterSync(
         config.worker, parts.store, conditions, decide, listens=config.listens, answers=reachability.answers
     )
+    own_endpoints = OwnEndpoints()
+
+    def offer(services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
+        own_endpoints.offer(endpoints)
+        sync.offer(services, endpoints)
+
     sources = SourceWatcher(
-        config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=sync.offer
+        config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=offer
     )
     follower = ClusterFollower(
         sync,
@@ -124,6 +132,14 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         "sources": sources.run,
         "host": AddressWatcher(parts.host, cluster, events.wake.set).run,
     }
+    if parts.endpoint_upkeep is not None:
+        watchers["endpoint settings"] = EndpointUpkeepRunner(
+            parts.endpoint_upkeep,
+            own_endpoints,
+            conditions,
+            part=f"{FrozenPart.HOST} {len(parts.upkeep)}",
+            audit=AUDIT,
+        ).run
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run
     reconciler = Reconciler(context, follower, tracker, runner, watchers, has_sources=bool(parts.sources))

@@ -1,14 +1,14 @@
 """Shared state of the parts of one control loop. It is created first, so that each part gets it by its constructor."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from mesh.cluster.claims import claims_in_force
 from mesh.config.values import Network
 from mesh.control.stats import LoopStats
 from mesh.model.claims import Claims
-from mesh.model.service import Address
+from mesh.model.service import Address, Endpoint
 from mesh.model.view import ClusterView
 from mesh.util.signal import Signal
 
@@ -60,6 +60,23 @@ class ClusterState:
     def all_addresses(self) -> Collection[Address]:
         """Every address that the worker has or had. Virtual servers on a former address still have to be removed."""
         return self._former_addresses
+
+
+class OwnEndpoints:
+    """Holds the addresses of the endpoints that this worker offers, for what follows them."""
+
+    def __init__(self) -> None:
+        self.addresses: frozenset[Address] | None = None
+        """The addresses; None until every source has answered once."""
+        self.changed = asyncio.Event()
+        """The addresses have changed."""
+
+    def offer(self, endpoints: Iterable[Endpoint]) -> None:
+        """Store the addresses of the endpoints that are offered now."""
+        addresses = frozenset(endpoint.address for endpoint in endpoints)
+        if addresses != self.addresses:
+            self.addresses = addresses
+            self.changed.set()
 
 
 @dataclass(frozen=True, slots=True)

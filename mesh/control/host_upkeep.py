@@ -1,16 +1,21 @@
-"""Maintains the host settings that the data plane depends on, and follows the worker's addresses."""
+"""Maintains the host settings that the data plane depends on, and follows the worker's addresses and endpoints."""
 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
 
 from mesh.control.conditions import LoopConditions
-from mesh.control.context import ClusterState
-from mesh.control.ports import HostNetwork, HostUpkeep
+from mesh.control.context import ClusterState, OwnEndpoints
+from mesh.control.ports import EndpointUpkeep, HostNetwork, HostUpkeep
 from mesh.host import HostError
 from mesh.model.claims import Claims
 from mesh.model.part import FrozenPart
 from mesh.model.service import Address
+
+_LOCATE = 1.0
+"""Seconds until the next look at an endpoint that the kernel is still resolving."""
+_ATTEMPTS = 5
+"""Looks at an endpoint that the kernel is still resolving; the next one is the audit."""
 
 
 class AddressWatcher:
@@ -62,3 +67,56 @@ class UpkeepRunner:
                 continue
             self._conditions.thawed(part)
             self._conditions.upkeep_done(found, first=first)
+
+
+class EndpointUpkeepRunner:
+    """Checks the host settings that endpoints depend on whenever these have changed, and once per audit.
+
+    It runs beside the passes: an endpoint that is not resolved yet must not delay traffic to the others.
+    """
+
+    def __init__(
+        self, upkeep: EndpointUpkeep, endpoints: OwnEndpoints, conditions: LoopConditions, *, part: str, audit: float
+    ) -> None:
+        """`part`: the name under which a setting that cannot be repaired is reported. `audit`: seconds between two
+        audits.
+        """
+        self._upkeep = upkeep
+        self._endpoints = endpoints
+        self._conditions = conditions
+        self._part = part
+        self._audit = audit
+
+    async def run(self) -> None:
+        """Check the settings, until cancelled. Nothing is done before every source has answered once."""
+        while True:
+            self._endpoints.changed.clear()
+            complete = await self._check()
+            for _ in range(_ATTEMPTS):
+                if complete or await self._has_changed_within(_LOCATE):
+                    break
+                complete = await self._check()
+            await self._has_changed_within(self._audit)
+
+    async def _has_changed_within(self, seconds: float) -> bool:
+        """Wait until the endpoints change, for so many seconds at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._endpoints.changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _check(self) -> bool:
+        """Repair the settings; returns whether everything is done that can be done now."""
+        if self._endpoints.addresses is None:
+            return True
+        try:
+            result = await self._upkeep.repair(self._endpoints.addresses)
+        except HostError as error:
+            self._conditions.froze(self._part, error)
+            return True
+        self._conditions.thawed(self._part)
+        self._conditions.upkeep_done(result.set_up, first=True)
+        self._conditions.upkeep_done(result.repaired, first=False)
+        return result.is_complete

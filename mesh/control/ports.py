@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.config.values import Network
+from mesh.host.hairpin import HairpinResult
 from mesh.model.claims import Claims
 from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
@@ -32,6 +33,17 @@ class HostUpkeep(Protocol):
         do.
 
         `addresses` are the worker's own. Raises `HostError` for what cannot be repaired, after the rest is done.
+        """
+        ...
+
+
+class EndpointUpkeep(Protocol):
+    """A host setting that depends on the endpoints of this worker."""
+
+    async def repair(self, endpoints: frozenset[Address]) -> HairpinResult:
+        """Set up what is missing for endpoints at these addresses, repair what was changed and clear the rest.
+
+        Raises `HostError` for what cannot be repaired, after the rest is done.
         """
         ...
 

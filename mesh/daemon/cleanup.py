@@ -17,6 +17,7 @@ from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
+from mesh.host.hairpin import HairpinPorts
 from mesh.host.masquerade import Masquerade
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
@@ -27,7 +28,8 @@ from mesh.util.nft import NftError
 
 
 async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
-    """Remove virtual servers in the VIP pool and on published ports, source NAT, and the interface `mesh0`.
+    """Remove virtual servers in the VIP pool and on published ports, source NAT, hairpin flags, and the interface
+    `mesh0`.
 
     Returns what was removed and what could not be removed, one line each. Raises `StoreError` while a daemon runs,
     which would restore everything at once, and `DataPlaneError`.
@@ -51,6 +53,7 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
             removed.append(f"delete interface {interface.name}")
         removed += [f"delete nftables table {table}" for table in await nftables.remove_tables()]
         removed += await Masquerade(settings.vip_pool).remove()
+        removed += await HairpinPorts(settings.vip_pool.version).remove()
     except (HostError, NftError) as error:
         failed.append(error.coded)
     except OSError as error:

@@ -39,6 +39,7 @@ from mesh.health.checks.command import CommandCheck
 from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
+from mesh.host.hairpin import HairpinPorts
 from mesh.host.listeners import listening_ports
 from mesh.host.masquerade import Masquerade
 from mesh.host.rlimits import raise_file_limit
@@ -146,6 +147,7 @@ async def run_daemon(
                 store=store,
                 plane=plane,
                 upkeep=[*_upkeep(settings, plane), *handovers],
+                endpoint_upkeep=HairpinPorts(settings.vip_pool.version) if plane.forwards_in_kernel else None,
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 prober=prober,
                 publish=_publisher(zone_builder, names),

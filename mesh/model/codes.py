@@ -756,6 +756,16 @@ class Code(Enum):
         then such connections hang. [Source NAT](source-nat.md) says which paths need it.
         """,
     )
+    HAIRPIN = (
+        "VM581",
+        "A container that reaches itself",
+        """
+        Where bridged packets are filtered, as on a host with Docker, a container gets no answer from a VIP that
+        leads back to itself, unless the bridge port of the container has the hairpin flag. The flag cannot be
+        set or cleared. Run the line of the message on the host, or let the daemon do so by CAP_NET_ADMIN.
+        [Source NAT](source-nat.md) explains when the flag is needed.
+        """,
+    )
     DNS_CANNOT_LISTEN = (
         "VM601",
         "The name server cannot listen",

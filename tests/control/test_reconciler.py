@@ -13,13 +13,14 @@ from mesh.cluster.records.encode import build_view, encode_daemon, encode_servic
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.drain_requests import DrainRequests
-from mesh.control.ports import HostUpkeep, WorkerConfig
+from mesh.control.ports import EndpointUpkeep, HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, LOOK_AGAIN
 from mesh.control.snapshot import WorkerFacts
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, BindVip, DeleteRealServer, UnbindVip
 from mesh.health.prober import Prober
 from mesh.host import HostError
+from mesh.host.hairpin import HairpinResult
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.probe import ProbeKind
@@ -46,6 +47,7 @@ class Bench:
     check: FakeCheck = field(default_factory=FakeCheck)
     host: FakeHost = field(default_factory=FakeHost)
     upkeep: list[HostUpkeep] = field(default_factory=list)
+    endpoint_upkeep: EndpointUpkeep | None = None
     listening: set[tuple[Transport, int]] = field(default_factory=set)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,6 +68,7 @@ class Bench:
                 store=MemoryStore(self.cluster, "w1"),
                 plane=self.plane,
                 upkeep=self.upkeep,
+                endpoint_upkeep=self.endpoint_upkeep,
                 listening=self.listens,
                 prober=prober,
                 publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
@@ -88,6 +91,22 @@ class Bench:
 
     def real_servers(self) -> dict[str, list[str]]:
         return {str(key): sorted(map(str, s.real_servers)) for key, s in self.plane.table.virtual_servers.items()}
+
+
+class FakeEndpointUpkeep(EndpointUpkeep):
+    """Returns or raises the prepared results; then there is nothing to do."""
+
+    def __init__(self) -> None:
+        self.calls: list[frozenset[Address]] = []
+        self.results: list[HairpinResult | HostError] = []
+
+    @override
+    async def repair(self, endpoints: frozenset[Address]) -> HairpinResult:
+        self.calls.append(endpoints)
+        result = self.results.pop(0) if self.results else HairpinResult()
+        if isinstance(result, HostError):
+            raise result
+        return result
 
 
 @pytest.fixture
@@ -334,6 +353,38 @@ class TestTheLoop:
             assert bench.plane.table.virtual_servers, "what was programmed goes on"
             await bench.passes(2 * AUDIT)
             assert status_of(loop).frozen == ()
+
+    async def test_settings_follow_the_endpoints_and_are_audited(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        upkeep = bench.endpoint_upkeep = FakeEndpointUpkeep()
+        async with bench.running() as loop:
+            await bench.passes(3 * AUDIT)
+            assert upkeep.calls == [], "nothing is cleared before the source has answered"
+            upkeep.results = [HairpinResult(is_complete=False), HairpinResult(("hairpin on at bridge port a",))]
+            bench.source.say([numbered_instance(1)])
+            await bench.passes(3)
+            assert upkeep.calls == [{"10.2.0.1"}] * 2, "looked at again until the endpoint is resolved"
+            assert "set up: hairpin on at bridge port a" in caplog.text
+
+            upkeep.results = [HairpinResult(repaired=("hairpin on at bridge port a",))]
+            await bench.passes(AUDIT)
+            assert "repaired: hairpin on at bridge port a" in caplog.text
+            assert status_of(loop).repairs == 1
+            upkeep.results = [HostError(Code.HAIRPIN, "not permitted: run as root")]
+            await bench.passes(AUDIT)
+            assert status_of(loop).frozen == ("not permitted: run as root",)
+            bench.source.say([])
+            await bench.passes()
+            assert upkeep.calls[-1] == set()
+            assert status_of(loop).frozen == ()
+
+            upkeep.calls.clear()
+            upkeep.results = [HairpinResult(is_complete=False)] * 20
+            bench.source.say([numbered_instance(2)])
+            await bench.passes(AUDIT)
+            assert len(upkeep.calls) == 6, "an endpoint that never answers is left to the audit"
 
     async def test_a_removed_endpoint_drains_until_its_last_connection_has_ended(self, bench: Bench) -> None:
         async with bench.running():

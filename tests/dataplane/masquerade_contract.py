@@ -1,9 +1,10 @@
 """Source NAT under every data plane of the kernel: all paths of docs/source-nat.md, and the firewall beside it."""
 
+import asyncio
 import re
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -13,6 +14,7 @@ import pytest
 
 from mesh.dataplane import DataPlane
 from mesh.dataplane.diff import diff_tables
+from mesh.host.hairpin import HairpinPorts
 from mesh.host.masquerade import Masquerade
 from mesh.host.overlap import Network
 from mesh.host.vip_interface import MeshInterface
@@ -29,6 +31,7 @@ from tests.system.ipvs.endpoints import (
     CLIENT,
     CLIENT6,
     HERE,
+    LOST,
     PUBLISHED,
     SHUT,
     TO_PUBLISHED,
@@ -41,9 +44,10 @@ from tests.system.ipvs.endpoints import (
     Places,
     Where,
     ask,
+    filter_bridged,
     lost,
 )
-from tests.system.ipvs.lab import PORT
+from tests.system.ipvs.lab import PATIENCE, PORT
 
 POOL_6 = ip_network("fd00:112::/64")
 TRANSPORTS = (Transport.TCP, Transport.UDP)
@@ -71,11 +75,11 @@ class Worker:
         self._plane = plane
         self._nat = nat
 
-    async def lead_to(self, endpoint: Address) -> None:
+    async def lead_to(self, *endpoints: Address) -> None:
         """VIP and published port, for TCP and UDP."""
-        places = (TO_VIP6, TO_PUBLISHED6) if ":" in endpoint else (TO_VIP, TO_PUBLISHED)
+        places = (TO_VIP6, TO_PUBLISHED6) if ":" in endpoints[0] else (TO_VIP, TO_PUBLISHED)
         keys = [VirtualKey(*where, transport) for where in places for transport in TRANSPORTS]
-        server = VirtualServer(real_servers={RealKey(endpoint, PORT): RealServer(1)})
+        server = VirtualServer(real_servers={RealKey(endpoint, PORT): RealServer(1) for endpoint in endpoints})
         table = Table(dict.fromkeys(keys, server), frozenset({places[0][0]}))
         # all of it goes first: what is asked for next shall not meet connections to the last endpoint
         for wanted in (Table({}, table.vips), table):
@@ -91,6 +95,14 @@ def delete_rule(chain: str, text: str, table: str = "ip vipmesh") -> None:
     lines = run_command("nft", "-a", "list", "chain", *table.split(), chain).splitlines()
     (handle,) = [line.rpartition("handle ")[2] for line in lines if text in line]
     run_command("nft", "delete", "rule", *table.split(), chain, "handle", handle)
+
+
+async def set_hairpins(version: int, endpoints: tuple[Address, ...]) -> None:
+    """Set the flags of these endpoints as soon as the kernel has resolved them."""
+    ports = HairpinPorts(version)
+    async with asyncio.timeout(PATIENCE):
+        while not (await ports.repair(frozenset(endpoints))).is_complete:
+            await asyncio.sleep(0.05)  # the kernel tells nobody when it has resolved an address
 
 
 class SourceNatContract(ABC):
@@ -119,6 +131,14 @@ class SourceNatContract(ABC):
     async def worker(self, lab: Places) -> AsyncIterator[Worker]:
         async with self.working() as worker:
             yield worker
+
+    @pytest.fixture
+    def filtered(self, lab: Places) -> Iterator[None]:
+        """Packets between the ports of a bridge are filtered, as on hosts with Docker."""
+        if not filter_bridged("1"):
+            pytest.skip("needs the module br_netfilter: modprobe br_netfilter")
+        yield
+        filter_bridged("0")
 
     @VIP_AND_PUBLISHED
     @pytest.mark.parametrize(
@@ -197,6 +217,35 @@ class SourceNatContract(ABC):
             assert await worker.repair() == ["nftables table ip vipmesh made"]
             assert await established.seen_at() == seen
             established.close()
+
+    @pytest.mark.parametrize("endpoints", [(A,), (A, B)], ids=["one replica", "two replicas"])
+    async def test_a_container_reaches_its_own_service_where_bridged_packets_are_filtered(
+        self, lab: Places, worker: Worker, filtered: None, endpoints: tuple[Address, ...]
+    ) -> None:
+        await worker.lead_to(*endpoints)
+        assert await lost(lab, A, TO_VIP) or len(endpoints) > 1, "the flag is not needed"
+        await set_hairpins(4, endpoints)
+        for where in (TO_VIP, TO_PUBLISHED):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                # each replica is chosen at least once, whatever the scheduler
+                for _ in range(2 * len(endpoints)):
+                    assert await ask(lab, A, where, kind, LOST) == "10.2.0.254"
+        await worker.lead_to(A)
+        assert await HairpinPorts(4).remove() == [
+            f"hairpin off at bridge port e{'ab'[i]}" for i in range(len(endpoints))
+        ]
+        assert await lost(lab, A, TO_VIP)
+
+    async def test_an_ipv6_container_reaches_its_own_service_where_bridged_packets_are_filtered(
+        self, lab: Places, filtered: None
+    ) -> None:
+        async with self.working(POOL_6) as worker:
+            await worker.lead_to(A6)
+            assert await lost(lab, A6, TO_VIP6)
+            await set_hairpins(6, (A6,))
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                assert await ask(lab, A6, TO_VIP6, kind, LOST) == "fd00:2::254"
+            await HairpinPorts(6).remove()
 
     async def lets_through(self, lab: Places, worker: Worker, rule: tuple[str, str], needed_for: Where) -> None:
         """The firewall of the docs does, and not without this rule, which is given by its chain and a part of it."""

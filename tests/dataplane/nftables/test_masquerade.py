@@ -11,9 +11,9 @@ from mesh.dataplane.nftables import NftablesDataPlane
 from mesh.host.overlap import Network
 from mesh.host.vip_interface import MeshInterface
 from tests.dataplane.masquerade_contract import SourceNatContract, Worker
-from tests.netns import private_network, run_ip
+from tests.netns import private_network
 from tests.system.e2e.programs import CI
-from tests.system.ipvs.endpoints import TO_PUBLISHED, TO_VIP, A, B, Places, Where, ask, filter_bridged, lost
+from tests.system.ipvs.endpoints import TO_PUBLISHED, TO_VIP, Places, Where
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +44,3 @@ class TestNftables(SourceNatContract):
         self, lab: Places, worker: Worker, rule: tuple[str, str], needed_for: Where
     ) -> None:
         await self.lets_through(lab, worker, rule, needed_for)
-
-    async def test_a_container_reaches_itself_where_bridged_packets_are_filtered(
-        self, lab: Places, worker: Worker
-    ) -> None:
-        """As on hosts with Docker: then the bridge sends it back by its port only if that is told to."""
-        if not filter_bridged("1"):
-            pytest.skip("needs the module br_netfilter: modprobe br_netfilter")
-        try:
-            await worker.lead_to(A)
-            assert await lost(lab, A, TO_VIP)
-            run_ip("link set dev ea type bridge_slave hairpin on")
-            assert await ask(lab, A, TO_VIP) == "10.2.0.254"
-            run_ip("link set dev ea type bridge_slave hairpin off")
-            await worker.lead_to(B)
-            assert await ask(lab, A, TO_VIP) == "10.2.0.254"
-        finally:
-            filter_bridged("0")

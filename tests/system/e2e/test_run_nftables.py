@@ -1,8 +1,10 @@
 """The whole daemon on the nftables data plane: labels to connections between namespaces, a kill, a repair, teardown."""
 
+import asyncio
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 
 from mesh.model.service import Transport
 from mesh.model.table import VirtualKey
-from tests.netns import private_network, run_command
+from tests.netns import private_network, run_command, run_ip
 from tests.system.e2e.programs import CI, VIPMESH, call, eventually, status, vipmesh
-from tests.system.ipvs.lab import BACKENDS, PORT, Client, Lab, Servers, ask_name, ask_tcp
+from tests.system.ipvs.endpoints import filter_bridged
+from tests.system.ipvs.lab import BACKENDS, PORT, Client, Lab, Servers, ask_name, ask_tcp, name_in
 
 SETTINGS = """
 [node]
@@ -42,6 +45,17 @@ services:
       mesh.routing.publish.port_{port}: "30080"
       mesh.probe.url: tcp://container:{port}
 """
+
+
+async def own_service(lab: Lab, key: VirtualKey) -> str:
+    """Which backend answers backend a; empty if none does within a few seconds."""
+    with lab.on_backend_socket("a") as sock, suppress(TimeoutError):
+        async with asyncio.timeout(3):
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, (key.address, key.port))
+            await loop.sock_sendall(sock, b"hello\n")
+            return name_in(await loop.sock_recv(sock, 100))
+    return ""
 
 
 @pytest.fixture
@@ -116,6 +130,11 @@ async def test_from_labels_to_a_connection_that_outlives_the_daemon(
 
         write(tmp_path, "a")
         await eventually(lambda: answers(lab, web), lambda names: names == {"a"})
+        if filter_bridged("1"):
+            assert await eventually(lambda: own_service(lab, web), bool) == "a"
+            run_ip("link set dev ea type bridge_slave hairpin off")
+            await successor.line("repaired: hairpin on at bridge port ea", seconds=25)
+            assert await own_service(lab, web) == "a"
         assert await successor.end() == 0
     assert await ask_tcp(lab, web) == "a", "stopping the daemon leaves the data plane running"
 
@@ -124,4 +143,5 @@ async def test_from_labels_to_a_connection_that_outlives_the_daemon(
     assert "delete nftables table ip vipmesh_lb" in said
     assert "vipmesh" not in run_command("nft", "list", "ruleset")
     assert "mesh0" not in run_command("ip", "link")
+    assert "hairpin on" not in run_command("ip", "-d", "link")
     await established.close()

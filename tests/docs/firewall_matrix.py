@@ -23,11 +23,11 @@ _TITLES = {
 }
 _INTRODUCTION = """# Firewall matrix
 
-Which client reaches a service where, on which data plane, beside which firewall. Tests ask every cell with real packets, on
-two workers that run the daemon with its default settings: each is a network namespace with Docker's networks and with the
-rules that the named programs write (`tests/data/firewall`). Packets on bridges pass the firewall, `rp_filter` is 1 beside
-half of the firewalls and 2 beside the others. In the columns ufw and firewalld that firewall runs together with Docker
-20.10. This page is generated from what these tests expect.
+Which client reaches a service where, on which data plane, beside which firewall. Tests ask every cell with real
+packets, on two workers that run the daemon with its default settings: each is a network namespace with Docker's
+networks and with the rules that the named programs write (`tests/data/firewall`). Packets on bridges pass the firewall,
+`rp_filter` is 1 beside half of the firewalls and 2 beside the others. In the columns ufw and firewalld that firewall
+runs together with Docker 20.10. This page is generated from what these tests expect.
 
 **yes** means that each request is answered at its first attempt, over TCP and UDP. A letter is a refusal, explained
 [below](#refusals).
@@ -42,7 +42,7 @@ half of the firewalls and 2 beside the others. In the columns ufw and firewalld 
 def page() -> str:
     """`docs/firewall-matrix.md` as it must be."""
     expected = read_expected()
-    lines = [_INTRODUCTION]
+    lines = [_INTRODUCTION.rstrip()]
     for plane in PLANES:
         lines += ["", f"## {plane}", *_table([lab for lab in LABS if lab.plane == plane], expected.labs)]
     lines += ["", "## Refusals", "| | why | what opens it |", "|---|---|---|"]

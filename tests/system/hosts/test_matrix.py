@@ -43,15 +43,16 @@ async def test_every_cell_is_as_expected(
 ) -> None:
     if case.plane == "ipvs" and not Path("/proc/net/ip_vs").exists():
         pytest.skip("needs a kernel with IPVS: `make test-ipvs`, or tests/on-ipvs-kernel CMD")
+    rows = expected.labs.get(case.name, {})
     with private_network():
         lab = HostLab(HostKind(case.rules, case.rp_filter, case.version))
         try:
             async with lab.answering(), running_daemons(lab, case, starter, tmp_path) as daemons:
-                found = await probe_cells(lab)
+                found = await probe_cells(lab, rows)
         finally:
             lab.close()
     logs = "\n".join(f"{name}:\n{daemon.output()}" for name, daemon in daemons.items())
-    assert found == _outcomes(expected.labs.get(case.name, {})), f"found\n\n{_as_toml(case, found)}\n\n{logs}"
+    assert found == _outcomes(rows), f"found\n\n{_as_toml(case, found)}\n\n{logs}"
 
 
 def _outcomes(rows: Mapping[str, str]) -> dict[str, str]:

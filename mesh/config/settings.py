@@ -43,6 +43,15 @@ class EndpointAddress(StrEnum):
     """The worker's, at the port that it publishes for the container's."""
 
 
+class FirewallMode(StrEnum):
+    """Who opens the firewall of this host."""
+
+    MANAGE = "manage"
+    """The daemon, where the firewall leaves a place for it."""
+    REPORT = "report"
+    """The operator: `status` and `doctor` say what to type."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """How one setting is read, and what `docs/settings.md` says of it."""
@@ -152,6 +161,17 @@ class Settings:
                 'networks such as ["10.5.0.0/24"]',
                 "networks whose hosts have this worker as their default route, beside those of its "
                 "containers; endpoints there see the client's address, see [Source NAT](source-nat.md)",
+            )
+        }
+    )
+    host_firewall: FirewallMode = field(
+        metadata={
+            "host.firewall": Setting(
+                values.word_parser(FirewallMode, "who opens the firewall"),
+                "manage",
+                '"manage" or "report"',
+                "`manage`: the daemon lets translated connections through the container engine's rules; `report`: "
+                "`vipmesh status` and `vipmesh doctor` show the line to type; see [Firewall](firewall.md)",
             )
         }
     )

@@ -11,9 +11,9 @@ from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import LoopContext, OwnEndpoints
 from mesh.control.drain_requests import DrainRequests
-from mesh.control.host_upkeep import AddressWatcher, EndpointUpkeepRunner, UpkeepRunner
+from mesh.control.host_upkeep import AddressWatcher, EndpointUpkeepRunner, FirewallRunner, UpkeepRunner
 from mesh.control.pass_runner import PassRunner, PortGuard
-from mesh.control.ports import EndpointUpkeep, HostNetwork, HostUpkeep, WorkerConfig
+from mesh.control.ports import EndpointUpkeep, Firewall, HostNetwork, HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, Reconciler
 from mesh.control.service_plan import ServicePlan
 from mesh.control.snapshot import WorkerFacts
@@ -50,6 +50,8 @@ class LoopParts:
     """Host settings that the data plane depends on."""
     endpoint_upkeep: EndpointUpkeep | None = None
     """Host settings that this worker's endpoints depend on; None if there are none."""
+    firewall: Firewall | None = None
+    """The firewall of this host; None if the worker depends on none."""
     listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None
     """Reads the ports that programs on this worker listen on. None if the data plane detects conflicts by itself."""
     drains: DrainRequests = field(default_factory=DrainRequests)
@@ -103,7 +105,8 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     data_plane_sync = DataPlaneSync(
         parts.plane, parts.publish, conditions, stats, audit=AUDIT, drain_timeout=config.drain_timeout
     )
-    upkeep, ports = UpkeepRunner(parts.upkeep, conditions, AUDIT), PortGuard(parts.listening, conditions)
+    firewall = FirewallRunner(parts.firewall, conditions, AUDIT)
+    upkeep, ports = UpkeepRunner(parts.upkeep, firewall, conditions, AUDIT), PortGuard(parts.listening, conditions)
     runner = PassRunner(
         data_plane_sync,
         upkeep=upkeep,
@@ -113,6 +116,10 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         stats=stats,
         resolver=config.resolver,
     )
+
+    def network_changed() -> None:
+        events.wake.set()
+        firewall.look_again()
 
     def troubles() -> Mapping[str, CodedText]:
         store = {FrozenPart.STORE.value: trouble} if (trouble := parts.store.trouble) else {}
@@ -130,7 +137,8 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "sources": sources.run,
-        "host": AddressWatcher(parts.host, cluster, events.wake.set).run,
+        "host": AddressWatcher(parts.host, cluster, network_changed).run,
+        "firewall": firewall.run,
     }
     if parts.endpoint_upkeep is not None:
         watchers["endpoint settings"] = EndpointUpkeepRunner(

@@ -1,21 +1,25 @@
-"""Maintains the host settings that the data plane depends on, and follows the worker's addresses and endpoints."""
+"""Maintains the host settings and the firewall, and follows the worker's addresses and endpoints."""
 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState, OwnEndpoints
-from mesh.control.ports import EndpointUpkeep, HostNetwork, HostUpkeep
+from mesh.control.ports import EndpointUpkeep, Firewall, HostNetwork, HostUpkeep
 from mesh.host import HostError
+from mesh.host.firewall.plan import FirewallDemand
 from mesh.model.claims import Claims
-from mesh.model.part import FrozenPart
+from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.service import Address
 
 _LOCATE = 1.0
 """Seconds until the next look at an endpoint that the kernel is still resolving."""
 _ATTEMPTS = 5
 """Looks at an endpoint that the kernel is still resolving; the next one is the audit."""
+FIRST_OPENING = 1.0
+"""Seconds that the first services wait for the firewall."""
 
 
 class AddressWatcher:
@@ -37,11 +41,68 @@ class AddressWatcher:
             self._wake()
 
 
+class FirewallRunner:
+    """Keeps the firewall open for the current demand, in a task of its own: its programs may take long or hang.
+
+    It works once per audit, when the demand changes, and when the host's network changes.
+    """
+
+    def __init__(self, firewall: Firewall | None, conditions: LoopConditions, audit: float) -> None:
+        """`firewall` is None if this worker depends on none. `audit`: seconds between two audits."""
+        self._firewall = firewall
+        self._conditions = conditions
+        self._audit = audit
+        self._demand: FirewallDemand | None = None
+        """The newest demand; None before the first pass."""
+        self._due = asyncio.Event()
+        self._done = asyncio.Event()
+        """Set while the newest demand has been worked on."""
+
+    def look_again(self) -> None:
+        """The host's network has changed: it may be a container network that is new."""
+        self._due.set()
+
+    async def demand(self, demand: FirewallDemand) -> None:
+        """Set what the worker needs. Returns at once, except before the first services: their clients are the first to
+        need an open firewall, so they wait for it for a moment.
+        """
+        if self._firewall is None or demand == self._demand:
+            return
+        is_first = demand.needed and not (self._demand is not None and self._demand.needed)
+        self._demand = demand
+        self._done.clear()
+        self._due.set()
+        if is_first:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_OPENING):
+                    await self._done.wait()
+
+    async def run(self) -> None:
+        """Keep the firewall open, until cancelled."""
+        while self._firewall is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._audit):
+                    await self._due.wait()
+            self._due.clear()
+            if self._demand is None:
+                continue
+            report = await self._firewall.repair(self._demand)
+            self._conditions.upkeep_done(report.set_up, first=True)
+            self._conditions.upkeep_done(report.repaired, first=False)
+            self._conditions.found(ProblemPart.FIREWALL, report.problems)
+            if not self._due.is_set():
+                self._done.set()
+
+
 class UpkeepRunner:
     """Checks kernel settings and source NAT once per audit, and whenever addresses or claims have changed."""
 
-    def __init__(self, settings: Sequence[HostUpkeep], conditions: LoopConditions, audit: float) -> None:
+    def __init__(
+        self, settings: Sequence[HostUpkeep], firewall: FirewallRunner, conditions: LoopConditions, audit: float
+    ) -> None:
         """`audit`: seconds between two audits."""
+        self.firewall = firewall
+        """Works beside the passes, in a task of its own."""
         self._settings = settings
         self._conditions = conditions
         self._audit = audit

@@ -13,6 +13,7 @@ from mesh.control.port_conflicts import conflict_problems, contested_ports, serv
 from mesh.control.stats import LoopStats
 from mesh.control.sync import DataPlaneSync
 from mesh.dataplane import DataPlaneError
+from mesh.host.firewall.plan import FirewallDemand
 from mesh.model.claims import Claims
 from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.service import Address, Name, Transport
@@ -125,6 +126,8 @@ class PassRunner:
         await self._upkeep.check(addresses, view.claims)
         await self._ports.check(view.claims)
         own, left = sorted(addresses), self._ports.contested
+        ports, needed = frozenset(view.claims.ports.keys() - left), bool(view.services) or bool(self.draining)
+        await self._upkeep.firewall.demand(FirewallDemand(addresses, ports, needed))
         planning = partial(make_plan, view, view.health, own, self.plan, resolver=self._resolver, contested=left)
         planned = await compute(planning_effort(view, self.plan), planning)
         try:

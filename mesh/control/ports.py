@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.config.values import Network
+from mesh.host.firewall.plan import FirewallDemand
+from mesh.host.firewall.upkeep import FirewallReport
 from mesh.host.hairpin import HairpinResult
 from mesh.model.claims import Claims
 from mesh.model.service import Address, EndpointKey
@@ -44,6 +46,17 @@ class EndpointUpkeep(Protocol):
         """Set up what is missing for endpoints at these addresses, repair what was changed and clear the rest.
 
         Raises `HostError` for what cannot be repaired, after the rest is done.
+        """
+        ...
+
+
+class Firewall(Protocol):
+    """The firewall of this host, as far as the loop needs it."""
+
+    async def repair(self, demand: FirewallDemand) -> FirewallReport:
+        """Open it for what this worker translates, or take the opening back if nothing needs it.
+
+        A failure is one of the problems of the report; nothing is raised for it. It may take many seconds.
         """
         ...
 

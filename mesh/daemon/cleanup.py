@@ -17,6 +17,8 @@ from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.ownership import PublishedPorts
 from mesh.host import HostError
 from mesh.host.addresses import worker_addresses
+from mesh.host.firewall.programs import SystemPrograms
+from mesh.host.firewall.upkeep import remove_opening
 from mesh.host.hairpin import HairpinPorts
 from mesh.host.masquerade import Masquerade
 from mesh.host.vip_interface import MeshInterface
@@ -28,8 +30,8 @@ from mesh.util.nft import NftError
 
 
 async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
-    """Remove virtual servers in the VIP pool and on published ports, source NAT, hairpin flags, and the interface
-    `mesh0`.
+    """Remove virtual servers in the VIP pool and on published ports, source NAT, hairpin flags, the opening of the
+    firewall, and the interface `mesh0`.
 
     Returns what was removed and what could not be removed, one line each. Raises `StoreError` while a daemon runs,
     which would restore everything at once, and `DataPlaneError`.
@@ -54,6 +56,9 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
         removed += [f"delete nftables table {table}" for table in await nftables.remove_tables()]
         removed += await Masquerade(settings.vip_pool).remove()
         removed += await HairpinPorts(settings.vip_pool.version).remove()
+        closed, refusals = await remove_opening(SystemPrograms())
+        removed += closed
+        failed += [refusal.coded for refusal in refusals]
     except (HostError, NftError) as error:
         failed.append(error.coded)
     except OSError as error:

@@ -26,6 +26,7 @@ from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulSt
 from mesh.control.handover import IpvsHandover, NftablesHandover
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
+from mesh.daemon.firewall import firewall_settings
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
@@ -39,6 +40,8 @@ from mesh.health.checks.command import CommandCheck
 from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
+from mesh.host.firewall.programs import SystemPrograms
+from mesh.host.firewall.upkeep import FirewallUpkeep
 from mesh.host.hairpin import HairpinPorts
 from mesh.host.listeners import listening_ports
 from mesh.host.masquerade import Masquerade
@@ -148,6 +151,7 @@ async def run_daemon(
                 plane=plane,
                 upkeep=[*_upkeep(settings, plane), *handovers],
                 endpoint_upkeep=HairpinPorts(settings.vip_pool.version) if plane.forwards_in_kernel else None,
+                firewall=firewall_upkeep(settings, plane),
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 prober=prober,
                 publish=_publisher(zone_builder, names),
@@ -243,6 +247,14 @@ def _upkeep(settings: Settings, plane: DataPlane) -> list[HostUpkeep]:
         return []
     router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=plane.name == Driver.IPVS)
     return [router, Masquerade(settings.vip_pool, settings.dataplane_local_networks)]
+
+
+def firewall_upkeep(settings: Settings, plane: DataPlane) -> FirewallUpkeep | None:
+    """The firewall of this host; None if VIPs are on loopback, which nothing filters."""
+    if settings.vip_pool.is_loopback:
+        return None
+    driver = Driver(plane.name)
+    return FirewallUpkeep(firewall_settings(settings, driver), SystemPrograms())
 
 
 async def _handovers(

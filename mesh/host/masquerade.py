@@ -20,6 +20,7 @@ from ipaddress import ip_address
 
 from mesh.host import HostError
 from mesh.host.local_networks import read_local_networks
+from mesh.host.nft_table import OwnedTable, TableChange, remove_table
 from mesh.host.overlap import Network
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
@@ -59,10 +60,7 @@ class Masquerade:
         """`answering` is networks with this worker as their default route, beside those of its containers."""
         self._pool = pool
         self._answering = tuple(answering)
-        self._script = ""
-        """The script that was loaded last; empty if none was."""
-        self._left: str | None = None
-        """The listing of the table after the script was loaded; None if it was not."""
+        self._table = OwnedTable(_family(pool), TABLE)
 
     async def repair(self, addresses: frozenset[Address], claims: Claims) -> list[str]:
         """Load the table if it differs; returns a line if it was missing or was changed outside vipmesh.
@@ -82,21 +80,17 @@ class Masquerade:
         script = render_script(
             MasqueradeRules(self._pool, networks, tuple(sorted(addresses)), tuple(sorted(claims.ports)))
         )
-        family = _family(self._pool)
-        there = await nft.list_table(family, TABLE)
-        # nft prints a table differently from how it was written, so listings are compared with listings.
-        if there is not None and there == self._left and script == self._script:
-            return []
-        await nft.load_script(script)
-        before, self._left, self._script = self._left, await nft.list_table(family, TABLE), script
-        if there is None:
-            return [f"nftables table {family} {TABLE} made"]
-        return [f"nftables table {family} {TABLE} was changed"] if before not in (None, there) else []
+        change = await self._table.ensure(script)
+        if change is TableChange.MADE:
+            return [f"nftables table {self._table.family} {TABLE} made"]
+        if change is TableChange.REPAIRED:
+            return [f"nftables table {self._table.family} {TABLE} was changed"]
+        return []
 
     async def remove(self) -> list[str]:
         """Delete the table in both address families; returns a line for each that existed. Raises `HostError`."""
         try:
-            removed = [family for family in ("ip", "ip6") if await nft.delete_table(family, TABLE)]
+            removed = await remove_table(TABLE)
         except nft.NftError as error:
             raise HostError(Code.SOURCE_NAT, f"the nftables table {TABLE} stays: {error}") from error
         return [f"delete nftables table {family} {TABLE}" for family in removed]

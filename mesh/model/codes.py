@@ -756,6 +756,44 @@ class Code(Enum):
         then such connections hang. [Source NAT](source-nat.md) says which paths need it.
         """,
     )
+    FIREWALL_REPORTED = (
+        "VM560",
+        "The firewall drops translated connections",
+        """
+        A firewall of this host drops connections to VIPs or published ports, and leaves no place where the daemon
+        may open it, or `[host] firewall` is `report`. The message has the line to type; it goes away once the
+        line is in force. [Firewall](firewall.md) says what each data plane needs.
+        """,
+    )
+    FIREWALL_ENGINE_SETTING = (
+        "VM561",
+        "The container engine accepts no mark",
+        """
+        Docker's nftables backend has no chain for rules of others. It accepts packets with the mark of its setting
+        `bridge-accept-fwmark`, and that is not set: connections from other hosts and between container networks
+        are dropped. Write the line of the message to `/etc/docker/daemon.json` and restart the engine. The daemon
+        uses whatever mark is set there.
+        """,
+    )
+    FIREWALL_UNREADABLE = (
+        "VM562",
+        "The firewall cannot be read or changed",
+        """
+        The program `iptables` is missing, not permitted, or refuses. Rules of the backend `legacy` need
+        `CAP_NET_RAW` beside `CAP_NET_ADMIN`, those of the backend `nft` need the program `iptables-nft`
+        (`apt-get install iptables`). Until then this host is in report mode: the message has the line that opens
+        the firewall by hand.
+        """,
+    )
+    FIREWALL_FAILED = (
+        "VM563",
+        "The firewall could not be opened",
+        """
+        A command for the firewall failed or did not end in time. It is repeated at the next audit, 10 s later.
+        Everything else goes on; connections from other hosts and between container networks may be dropped until
+        it succeeds.
+        """,
+    )
     HAIRPIN = (
         "VM581",
         "A container that reaches itself",
@@ -947,6 +985,14 @@ class Code(Enum):
         "doctor: the clock",
         """
         The clock is not synchronised. Certificates and the comparison of logs of several workers depend on it.
+        """,
+    )
+    DOCTOR_FIREWALL = (
+        "VM820",
+        "doctor: the firewall",
+        """
+        A firewall of this host drops what the data plane translates, and the daemon will not open it by itself.
+        The finding has the line that does; [Firewall](firewall.md) explains it.
         """,
     )
 

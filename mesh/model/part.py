@@ -18,6 +18,8 @@ class ProblemPart(StrEnum):
     """Records that cannot be read."""
     NAME = "name"
     """Another daemon that runs with the name of this worker."""
+    FIREWALL = "firewall"
+    """What a firewall of this host drops."""
     PEERS = "peers"
     """Workers that do not answer, and this worker if it may be cut off."""
 

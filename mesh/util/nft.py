@@ -3,14 +3,10 @@
 It runs the program instead of using the library: the grammar is the documented one, and nothing blocks the event loop.
 """
 
-import asyncio
-import os
-
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.util.program import ADMIN_PATH, run_program
 
-ADMIN_PATH = "/usr/sbin:/sbin"
-"""Directories of programs for administrators, which the PATH of a service may lack."""
 _PATIENCE = 30.0
 """Seconds for one run; even a large ruleset takes only a few."""
 
@@ -31,6 +27,11 @@ async def check_script(script: str) -> None:
     status, _, trouble = await _run("-c", "-f", "-", given=script)
     if status:
         raise explain_refusal(trouble)
+
+
+async def list_tables() -> str:
+    """Return the names of all tables, one line each: `table ip filter`. Raises `NftError`."""
+    return await _listing("list", "tables") or ""
 
 
 async def list_table(family: str, table: str) -> str | None:
@@ -62,34 +63,16 @@ async def delete_table(family: str, table: str) -> bool:
 
 async def _run(*arguments: str, given: str = "") -> tuple[int, str, str]:
     """Run nft; returns its exit status and what it printed to standard output and standard error. Raises `NftError`."""
-    # A file in memory and not a pipe: nft may end before it has read its input, and writing to the pipe would fail.
-    with os.fdopen(os.memfd_create("nft"), "w+b") as script:
-        script.write(given.encode())
-        script.seek(0)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                "nft",
-                *arguments,
-                stdin=script,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                # LC_ALL=C: `_listing` and `explain_refusal` recognise errors by their English text.
-                env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{ADMIN_PATH}"},
-            )
-        except FileNotFoundError as error:
-            raise NftError(Code.NFT_FAILED, "there is no program nft: `apt-get install nftables`") from error
-        except OSError as error:
-            raise NftError(Code.NFT_FAILED, f"nft cannot be run ({error.strerror}): see `which nft`") from error
     try:
-        async with asyncio.timeout(_PATIENCE):
-            printed, trouble = await process.communicate()
+        done = await run_program("nft", arguments, given=given, seconds=_PATIENCE, admin_path=ADMIN_PATH)
+    except FileNotFoundError as error:
+        raise NftError(Code.NFT_FAILED, "there is no program nft: `apt-get install nftables`") from error
+    # An `OSError`, so it goes before the others.
     except TimeoutError as error:
         raise NftError(Code.NFT_FAILED, f"nft did not end within {_PATIENCE:g} s: look into `dmesg`") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode or 0, printed.decode(), trouble.decode()
+    except OSError as error:
+        raise NftError(Code.NFT_FAILED, f"nft cannot be run ({error.strerror}): see `which nft`") from error
+    return done.status, done.printed, done.trouble
 
 
 def explain_refusal(trouble: str) -> NftError:

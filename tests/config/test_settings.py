@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.config.settings import SETTINGS, Driver, EndpointAddress, Settings, parse_settings
+from mesh.config.settings import SETTINGS, Driver, EndpointAddress, FirewallMode, Settings, parse_settings
 from mesh.model.errors import SettingsError
 from mesh.util.logging.formats import LogFormat
 from tests.docs import settings as reference
@@ -29,6 +29,7 @@ def test_the_defaults() -> None:
         dataplane_low_port_offset=0,
         dataplane_drain_timeout=30,
         dataplane_local_networks=(),
+        host_firewall=FirewallMode.MANAGE,
         dns_listen=(("127.0.0.1", 53),),
         dns_domain="mesh.internal",
         dns_ttl=5,

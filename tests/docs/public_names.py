@@ -50,6 +50,9 @@ from mesh.daemon.systemd import SystemdNotifier
 from mesh.dataplane.nftables.ruleset import base_chains, base_script
 from mesh.dataplane.nftables.service_chain import service_chains
 from mesh.health.snapshot import HealthSnapshot
+from mesh.host.firewall.facts import USER_CHAIN
+from mesh.host.firewall.marking import DEFAULT_MARK, MarkingRules, render_marking
+from mesh.host.firewall.plan import wanted_rule
 from mesh.host.masquerade import MasqueradeRules, render_script
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.probe import ProbeKind
@@ -568,6 +571,8 @@ def kernel() -> Iterator[str]:
     """Interfaces and nftables objects, which a new version finds when it takes over from an old one."""
     yield f"interface {MeshInterface().name}"
     yield from dict.fromkeys(_nft_objects(render_script(MasqueradeRules(POOL))))
+    yield from dict.fromkeys(_nft_objects(render_marking(MarkingRules(POOL))))
+    yield f"chain {USER_CHAIN}: {' '.join(wanted_rule(DEFAULT_MARK).words)}"
     yield from (line for version in (4, 6) for line in _nft_objects("\n".join(base_script(base_chains(version), ()))))
     kept = service_chains(_KEY, _STICKY)
     for name, rules in kept.chains.items():

@@ -21,7 +21,10 @@ from mesh.config.settings import Driver, Settings
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
+from mesh.host import HostError
 from mesh.host import overlap as routes
+from mesh.host.firewall.facts import FirewallFacts, read_facts
+from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.service import Scheduler
 
@@ -52,6 +55,7 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
     """Return the facts of this host. Raises `OSError` if the kernel's routes cannot be read."""
     settings = asked.settings
     kernel = forwards_in_kernel(settings)
+    firewall, no_firewall = await _firewall(settings)
     return HostFacts(
         release=os.uname().release,
         no_ipvs=await ipvs.unavailable_reason() if kernel else None,
@@ -67,6 +71,8 @@ async def examine_host(asked: DoctorInput) -> HostFacts:
         docker_dns=_docker_dns(),
         clock=_clock(),
         store=await _store(settings),
+        firewall=firewall,
+        no_firewall=no_firewall,
         engine=await _engine(settings.source_docker_socket),
     )
 
@@ -204,6 +210,17 @@ async def _reach(url: str) -> str | None:
         return error.strerror or str(error)
     writer.close()
     return None
+
+
+async def _firewall(settings: Settings) -> tuple[FirewallFacts | None, str | None]:
+    """Return the facts of the firewall, or why it cannot be read; neither for VIPs on loopback."""
+    if settings.vip_pool.is_loopback:
+        return None, None
+    version = settings.vip_pool.version
+    try:
+        return read_facts(await SystemPrograms().read(version), version), None
+    except HostError as error:
+        return None, str(error)
 
 
 async def _engine(socket: str | None) -> str | None:

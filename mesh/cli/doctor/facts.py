@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mesh.host.firewall.facts import FirewallFacts
+
 
 class KernelModule(StrEnum):
     """Whether a kernel module can be used."""
@@ -75,5 +77,9 @@ class HostFacts:
     """Whether the clock is synchronised; None if that is unknown."""
     store: Mapping[str, str | None] = field(default_factory=dict)
     """Why the store's directory, or each member of etcd, cannot be used; None for one that can."""
+    firewall: FirewallFacts | None = None
+    """What the firewall does; None if it was not checked or cannot be read."""
+    no_firewall: str | None = None
+    """Why the firewall cannot be read; None if it can, or if it was not checked."""
     engine: str | None = None
     """Why the container engine does not answer; None if it does, or if none is configured."""

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from mesh.cli.doctor.facts import HostFacts, KernelModule, ListeningSocket
 from mesh.config.settings import Driver, Settings
+from mesh.daemon.firewall import firewall_settings
+from mesh.host.firewall.plan import firewall_problems
 from mesh.model.codes import Code
 
 _OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose, or run as root"
@@ -26,6 +28,7 @@ CODES = {
     "resolver": Code.DOCTOR_RESOLVER,
     "container engine": Code.DOCTOR_CONTAINER_ENGINE,
     "clock": Code.DOCTOR_CLOCK,
+    "firewall": Code.DOCTOR_FIREWALL,
 }
 """The code of a finding, by what it is about."""
 
@@ -86,6 +89,7 @@ def host_findings(host: HostFacts, asked: DoctorInput) -> tuple[Finding, ...]:
         _sysctls,
         _dns_port,
         _published,
+        _firewall,
         _resolver,
         _containers,
         _engine,
@@ -262,6 +266,33 @@ def _published(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
         found = f"[publish] ports {span} overlap the ports of outgoing connections, {low}-{high}"
         line = f"echo 'net.ipv4.ip_local_reserved_ports = {span}' >> /etc/sysctl.d/60-vipmesh.conf && sysctl --system"
         yield Finding(FindingLevel.WARNING, "published ports", found, line)
+
+
+def _firewall(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
+    settings = asked.settings
+    if host.no_firewall is not None:
+        yield Finding(FindingLevel.WARNING, "firewall", host.no_firewall, "run `sudo vipmesh doctor`")
+    if host.firewall is None:
+        return
+    wanted = firewall_settings(settings, _driver(host, settings))
+    problems = tuple(firewall_problems(host.firewall, wanted))
+    for problem in problems:
+        yield Finding(FindingLevel.WARNING, "firewall", problem.reason, problem.remedy)
+    if not problems:
+        opens = wanted.forwards and host.firewall.filters_forwarded
+        found = "the daemon lets translated connections through" if opens else "nothing drops translated connections"
+        yield Finding(FindingLevel.OK, "firewall", found)
+
+
+def _driver(host: HostFacts, settings: Settings) -> Driver:
+    """Return the data plane that the daemon would take here."""
+    if not forwards_in_kernel(settings):
+        return Driver.USERSPACE
+    if settings.dataplane_driver is not Driver.AUTO:
+        return settings.dataplane_driver
+    if host.no_ipvs is None:
+        return Driver.IPVS
+    return Driver.NFTABLES if host.no_nftables is None else Driver.USERSPACE
 
 
 def _resolver(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:

@@ -23,7 +23,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tests.netns import Namespace, run_command, run_ip
-from tests.system.hosts.rule_sets import DockerContainer, DockerHost, DockerNetwork, PublishedPort, load_rules
+from tests.system.hosts.rule_sets import (
+    RULE_SETS,
+    DockerContainer,
+    DockerHost,
+    DockerNetwork,
+    PublishedPort,
+    load_rules,
+)
 from tests.system.ipvs.lab import PORT, Datagrams, Echo
 
 POOL = {4: "10.112.0.0/16", 6: "fd00:112::/64"}
@@ -116,7 +123,7 @@ class HostLab:
             for container, settings in CONTAINERS.items():
                 if settings in host.containers:
                     self._plug(container, settings)
-            load_rules(self.kind.rules, host)
+            load_rules(RULE_SETS[self.kind.rules].files, host)
 
     def _set_kernel(self) -> None:
         """Set what Docker, distributions and br_netfilter set, in this thread's namespace."""
@@ -155,6 +162,12 @@ class HostLab:
         self._namespaces[name].ip(
             *(f"route add {network} via {gateway[6 if ':' in network else 4]}" for network, gateway in routes)
         )
+
+    def open_firewalls(self) -> None:
+        """Add what the lines of `vipmesh doctor` add to the rules of both workers."""
+        for name, host in HOSTS.items():
+            with self._namespaces[name].entered():
+                load_rules(RULE_SETS[self.kind.rules].opening, host)
 
     def close(self) -> None:
         for namespace in self._namespaces.values():

@@ -80,6 +80,11 @@ class Refusal:
     reason: str
     remedy: str
     """Empty for a defect that has no remedy yet."""
+    reported: bool = False
+    """Whether the daemon reports it with the lines that open the cell: tests load what they make of the firewall.
+
+    Otherwise only the documentation has the remedy.
+    """
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,10 @@ class ExpectedMatrix:
     A row has a character for each target and transport, TCP before UDP, with a blank between targets: `+` for a cell
     that passes, else the letter of its refusal.
     """
+
+    def opened_row(self, row: str) -> str:
+        """Return the row once the reported lines are in force."""
+        return "".join(PASSES if mark in self.refusals and self.refusals[mark].reported else mark for mark in row)
 
 
 def read_expected(path: Path = EXPECTED) -> ExpectedMatrix:

@@ -4,9 +4,12 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+import aiohttp
 
 from tests.system.e2e.programs import call, eventually
 from tests.system.hosts.daemons import DaemonStarter, ForkedDaemon
@@ -77,12 +80,27 @@ _SERVICE = """
 """
 
 
+@dataclass(frozen=True)
+class RunningWorker:
+    """A worker of the lab with its daemon."""
+
+    daemon: ForkedDaemon
+    directory: Path
+
+    async def reported(self, lines: Sequence[str]) -> list[str]:
+        """Those of the lines that its status tells an operator to type."""
+        connector = aiohttp.UnixConnector(str(self.directory / "admin.sock"))
+        async with aiohttp.ClientSession(connector=connector) as http, http.get("http://worker/v1/status") as answer:
+            problems = "\n".join((await answer.json())["problems"])
+        return [line for line in lines if line in problems]
+
+
 @asynccontextmanager
-async def running_daemons(
+async def running_workers(
     lab: HostLab, case: MatrixLab, starter: DaemonStarter, directory: Path
-) -> AsyncIterator[Mapping[str, ForkedDaemon]]:
+) -> AsyncIterator[Mapping[str, RunningWorker]]:
     """Run a daemon on both workers, from when they have published their names."""
-    daemons: dict[str, ForkedDaemon] = {}
+    workers: dict[str, RunningWorker] = {}
     try:
         for name in HOSTS:
             place = directory / name.replace(" ", "-")
@@ -90,12 +108,12 @@ async def running_daemons(
             settings = _SETTINGS.format(name=place.name, pool=POOL[case.version], plane=case.plane, directory=place)
             (place / "vipmesh.toml").write_text(settings)
             (place / "compose.yaml").write_text(_compose(name, case))
-            daemons[name] = starter.start(lab.path(name), place / "vipmesh.toml")
-        await asyncio.gather(*(_serves(lab, name) for name in daemons))
-        yield daemons
+            workers[name] = RunningWorker(starter.start(lab.path(name), place / "vipmesh.toml"), place)
+        await asyncio.gather(*(_serves(lab, name) for name in workers))
+        yield workers
     finally:
-        for daemon in daemons.values():
-            await asyncio.to_thread(daemon.end)
+        for worker in workers.values():
+            await asyncio.to_thread(worker.daemon.end)
 
 
 def _compose(worker: str, case: MatrixLab) -> str:

@@ -69,6 +69,8 @@ class RuleSet:
     """In the order in which they are loaded."""
     docker: bool = True
     """Whether Docker's rules are among them, so that ports which containers publish are open."""
+    opening: tuple[str, ...] = ()
+    """What the lines of `vipmesh doctor` add, which an operator types; empty if there are none."""
 
 
 _TOOLS = {
@@ -84,19 +86,25 @@ RULE_SETS: Mapping[str, RuleSet] = MappingProxyType(
         "docker-20.10-swarm": RuleSet(("docker-20.10-swarm.iptables",)),
         "docker-28": RuleSet(("docker-28.iptables", "docker-28.ip6tables")),
         "docker-29": RuleSet(("docker-29.iptables",)),
-        "docker-29-nft": RuleSet(("docker-29.nft",)),
+        "docker-29-nft": RuleSet(("docker-29.nft",), opening=("docker-29-opening.nft",)),
         # Docker puts its rules before ufw's, whichever of the two starts first.
-        "ufw": RuleSet(("docker-20.10.iptables", "ufw.iptables")),
-        "firewalld": RuleSet(("docker-20.10.iptables", "firewalld.nft")),
+        "ufw": RuleSet(("docker-20.10.iptables", "ufw.iptables"), opening=("ufw-opening.iptables",)),
+        "firewalld": RuleSet(("docker-20.10.iptables", "firewalld.nft"), opening=("firewalld-opening.nft",)),
     }
 )
 """By name. In `ufw` and `firewalld` that firewall runs on a host with Docker 20.10."""
 
 
-def load_rules(name: str, host: DockerHost) -> None:
-    """Load a rule set into this thread's namespace. Raises `AssertionError` if a tool refuses it."""
-    for file in RULE_SETS[name].files:
+def load_rules(files: Sequence[str], host: DockerHost) -> None:
+    """Load files into this thread's namespace. Raises `AssertionError` if a tool refuses one."""
+    for file in files:
         run_command(*_TOOLS[Path(file).suffix], given=render_rules(file, host))
+
+
+def opening_lines(name: str) -> list[str]:
+    """Return the lines that an operator types for the opening of a rule set: those that its files quote."""
+    text = "".join((RULES / file).read_text() for file in RULE_SETS[name].opening)
+    return [line.removeprefix("#     ") for line in text.splitlines() if line.startswith("#     ")]
 
 
 def render_rules(file: str, host: DockerHost) -> str:

@@ -3,16 +3,18 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.netns import private_network
-from tests.system.e2e.programs import CI
+from tests.system.e2e.programs import CI, eventually
 from tests.system.hosts.daemons import DaemonStarter
 from tests.system.hosts.lab import HostKind, HostLab
 from tests.system.hosts.matrix import CLIENTS, LABS, PASSES, ExpectedMatrix, MatrixLab, read_expected
-from tests.system.hosts.probing import probe_cells, running_daemons
+from tests.system.hosts.probing import RunningWorker, probe_cells, running_workers
+from tests.system.hosts.rule_sets import opening_lines
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +49,36 @@ async def test_every_cell_is_as_expected(
     with private_network():
         lab = HostLab(HostKind(case.rules, case.rp_filter, case.version))
         try:
-            async with lab.answering(), running_daemons(lab, case, starter, tmp_path) as daemons:
+            async with lab.answering(), running_workers(lab, case, starter, tmp_path) as workers:
                 found = await probe_cells(lab, rows)
+                logs = "\n".join(f"{name}:\n{worker.daemon.output()}" for name, worker in workers.items())
+                assert found == _outcomes(rows), f"found\n\n{_as_toml(case, found)}\n\n{logs}"
+                opened = {title: expected.opened_row(row) for title, row in rows.items()}
+                if opened != rows:
+                    await _open_by_the_lines_of_status(lab, workers)
+                    assert await probe_cells(lab, opened) == _outcomes(opened)
         finally:
             lab.close()
-    logs = "\n".join(f"{name}:\n{daemon.output()}" for name, daemon in daemons.items())
-    assert found == _outcomes(rows), f"found\n\n{_as_toml(case, found)}\n\n{logs}"
+
+
+async def _open_by_the_lines_of_status(lab: HostLab, workers: Mapping[str, RunningWorker]) -> None:
+    """Check that both workers report what is refused, load what the reported lines make of the firewall, and wait until
+    the workers report it no longer.
+    """
+    lines = opening_lines(lab.kind.rules)
+    assert lines
+    for worker in workers.values():
+        await eventually(partial(worker.reported, lines), lambda shown: shown == lines)
+    lab.open_firewalls()
+    for worker in workers.values():
+        await eventually(partial(worker.reported, lines), lambda shown: not shown)
 
 
 def _outcomes(rows: Mapping[str, str]) -> dict[str, str]:
     """The expected rows as a probe sees them, which cannot tell why a cell does not pass."""
     return {
-        title: "".join(c if c in (PASSES, " ") else "-" for c in rows.get(title, ""))
-        for title in (c.title for c in CLIENTS)
+        title: "".join(mark if mark in (PASSES, " ") else "-" for mark in rows.get(title, ""))
+        for title in (client.title for client in CLIENTS)
     }
 
 

@@ -26,7 +26,7 @@ HOST = DockerHost(
 @pytest.mark.parametrize("name", sorted(RULE_SETS))
 def test_a_rule_set_is_loaded(name: str) -> None:
     with private_network():
-        load_rules(name, HOST)
+        load_rules(RULE_SETS[name].files, HOST)
         listed = run_command("nft", "list", "ruleset")
         published = re.search(r"dport 8088 .*dnat to 172\.30\.1\.2:80", listed)
         assert bool(published) == RULE_SETS[name].docker
@@ -39,4 +39,4 @@ def test_a_file_says_where_it_is_from_and_is_used(file: str) -> None:
     text = render_rules(file, HOST)
     assert "From: " in text.partition("\n*")[0]
     assert not re.search(r"^[^#].*<\w+>", text, re.MULTILINE), "every placeholder is replaced"
-    assert any(file in rule_set.files for rule_set in RULE_SETS.values())
+    assert any(file in (*rule_set.files, *rule_set.opening) for rule_set in RULE_SETS.values())

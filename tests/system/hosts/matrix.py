@@ -1,6 +1,6 @@
 """The firewall matrix: which client reaches a service where, on which data plane, beside which firewall.
 
-A cell is one client, one target and one transport. `tests/data/firewall/matrix.toml` has what is expected of each.
+A cell is one client, one target and one transport. `tests/data/firewall_matrix.toml` has what is expected of each.
 """
 
 import tomllib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.system.hosts.rule_sets import RULE_SETS
 
-EXPECTED = Path(__file__).parents[2] / "data" / "firewall" / "matrix.toml"
+EXPECTED = Path(__file__).parents[2] / "data" / "firewall_matrix.toml"
 
 PLANES = ("ipvs", "nftables", "userspace")
 RULES_WITH_IPV6 = ("none", "docker-28")

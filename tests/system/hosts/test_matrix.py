@@ -1,4 +1,4 @@
-"""Every cell of the firewall matrix is as `tests/data/firewall/matrix.toml` has it: on real daemons, in namespaces."""
+"""Every cell of the firewall matrix is as `tests/data/firewall_matrix.toml` has it: on real daemons, in namespaces."""
 
 import os
 import shutil

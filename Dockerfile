@@ -1,7 +1,7 @@
 # vipmesh as a container on the host's network; deploy/compose.yaml runs it.
 #
-# BASE is any image with Python 3.11 or later and pip, and with nft or apt-get. A base that holds nft and the dependencies
-# already builds without a network: --build-arg BASE=my-base --build-arg PIP_OPTIONS="--no-index --no-build-isolation"
+# BASE is any image with Python 3.11 or later and pip, and with apt-get or nft and iptables-nft. A base that holds these and the
+# dependencies already builds without a network: --build-arg BASE=my-base --build-arg PIP_OPTIONS="--no-index --no-build-isolation"
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
@@ -11,8 +11,9 @@ RUN python3 -m venv --system-site-packages --without-pip /opt/vipmesh \
  && python3 -m pip --python /opt/vipmesh/bin/python3 install --no-cache-dir --no-compile ${PIP_OPTIONS} /src
 
 FROM ${BASE}
-# Source NAT, and the whole data plane where the kernel has no IPVS, are nftables rules.
-RUN command -v nft || { apt-get update && apt-get install -y --no-install-recommends nftables && rm -rf /var/lib/apt/lists/*; }
+# Source NAT, and the whole data plane where the kernel has no IPVS, are nftables rules. iptables-nft opens Docker's own rules.
+RUN { command -v nft && command -v iptables-nft; } \
+ || { apt-get update && apt-get install -y --no-install-recommends nftables iptables && rm -rf /var/lib/apt/lists/*; }
 COPY --from=build /opt/vipmesh /opt/vipmesh
 ENV PATH=/opt/vipmesh/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 VOLUME /var/lib/vipmesh

@@ -26,9 +26,8 @@ _TABLE = re.compile(r"^table (?P<family>\w+) (?P<name>\S+) \{(?P<body>.*?)^\}", 
 _CHAIN = re.compile(r"^\tchain (?P<name>\S+) \{(?P<body>.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _HOOK = re.compile(r"type filter hook (?P<hook>forward|input) priority .*policy drop;")
 _FORWARD_CHAIN = re.compile(r"filter-forward-(?P<direction>in|out)__(?P<bridge>\S+)")
-_ACCEPT_MARK = re.compile(
-    r"(?:meta )?mark (?:(?:&|and) (?P<mask>0x[0-9a-f]+|\d+) == )?(?P<mark>0x[0-9a-f]+|\d+) .*\baccept\b", re.IGNORECASE
-)
+_NUMBER = r"0x[0-9a-f]{1,8}|\d{1,9}"
+_ACCEPT_MARK = re.compile(rf"(?:meta )?mark (?:(?:&|and) (?P<mask>{_NUMBER}) == )?(?P<mark>{_NUMBER}) .*\baccept\b")
 
 
 class Backend(StrEnum):
@@ -139,8 +138,8 @@ class FirewallTexts:
     """The output of iptables-save, by backend; without a backend that cannot be read."""
     failures: Mapping[Backend, str] = field(default_factory=dict)
     """Why a backend cannot be read."""
-    legacy_in_use: bool = False
-    """Whether the kernel holds legacy rules in this network namespace."""
+    legacy_in_use: bool | None = False
+    """Whether the kernel holds legacy rules in this network namespace; None if this user may not know."""
     nft: str = ""
     """`nft list table` of every table that is not ours, one after the other."""
     bridges: Mapping[str, int] = field(default_factory=dict)
@@ -231,8 +230,7 @@ def parse_filter(save: str) -> IptablesFilter:
             policy = rest.partition(" ")[0]
             if policy != "-":
                 policies[name] = policy
-        elif line.startswith("-A "):
-            words = _words(line)
+        elif line.startswith("-A ") and len(words := _words(line)) > 1:
             chains.setdefault(words[1], []).append(IptablesRule(tuple(words[2:])))
     return IptablesFilter(policies, {name: tuple(rules) for name, rules in chains.items()})
 
@@ -258,9 +256,10 @@ def _words(line: str) -> list[str]:
 
 def _failures(texts: FirewallTexts, tables: Iterable[tuple[str, str, str]]) -> Iterator[tuple[Backend, str]]:
     """Yield the backends that cannot be read although they hold rules of the engine, or may hold some."""
-    if Backend.LEGACY in texts.failures and texts.legacy_in_use:
-        yield Backend.LEGACY, texts.failures[Backend.LEGACY]
     in_nft = any(name == "filter" and f"chain {USER_CHAIN} " in body for _, name, body in tables)
+    elsewhere = in_nft or f":{USER_CHAIN} " in texts.saves.get(Backend.NFT, "") or ENGINE_TABLE in texts.nft
+    if Backend.LEGACY in texts.failures and (texts.legacy_in_use or not elsewhere):
+        yield Backend.LEGACY, texts.failures[Backend.LEGACY]
     if Backend.NFT in texts.failures and in_nft:
         yield Backend.NFT, texts.failures[Backend.NFT]
 

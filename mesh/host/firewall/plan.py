@@ -176,9 +176,13 @@ def _chain_edits(facts: FirewallFacts, mark: AcceptMark) -> Iterator[ChainEdit]:
             continue
         for rule in filter(is_ours, rules):
             yield ChainEdit(backend, ("-D", USER_CHAIN, *rule.words))
-        place = insertion_place(tuple(rule for rule in rules if not is_ours(rule)))
-        where = ("-A", USER_CHAIN) if place is None else ("-I", USER_CHAIN, str(place))
-        yield ChainEdit(backend, (*where, *wanted.words))
+        others = tuple(rule for rule in rules if not is_ours(rule))
+        final = final_rule(others)
+        if final == len(others):
+            yield ChainEdit(backend, ("-A", USER_CHAIN, *wanted.words))
+        # After a rule that accepts or drops everything ours has no effect, and before it would be against the operator.
+        elif others[final].target == "RETURN":
+            yield ChainEdit(backend, ("-I", USER_CHAIN, str(final + 1), *wanted.words))
 
 
 def final_rule(rules: tuple[IptablesRule, ...]) -> int:
@@ -187,18 +191,6 @@ def final_rule(rules: tuple[IptablesRule, ...]) -> int:
         if rule.target in _FINAL and rule.is_unconditional:
             return place
     return len(rules)
-
-
-def insertion_place(rules: tuple[IptablesRule, ...]) -> int | None:
-    """Return the place of our rule among the others, from 1; None for the end of the chain.
-
-    It goes before the `RETURN` that engines before 28 keep at the end. A final rule that drops everything is what the
-    operator wants: our rule goes after it, without effect, and is reported.
-    """
-    place = final_rule(rules)
-    if place == len(rules) or rules[place].target != "RETURN":
-        return None
-    return place + 1
 
 
 def firewall_problems(facts: FirewallFacts, settings: FirewallSettings) -> Iterator[Problem]:
@@ -242,19 +234,20 @@ def _engine_chain_problems(
     others = tuple(rule for rule in rules if not is_ours(rule))
     final = final_rule(others)
     program = iptables_program(backend, settings.opened.pool.version)
-    if final < len(others) and others[final].target in {"DROP", "REJECT"}:
+    verdict = others[final].target if final < len(others) else ""
+    if verdict in {"DROP", "REJECT"}:
         yield _problem(
             Code.FIREWALL_REPORTED,
             f"rule {final + 1} of {USER_CHAIN} drops all that the rules before it do not accept, translated "
             "connections too",
             _run(advice.user_chain_line(program, mark, final + 1)),
         )
-    elif settings.mode is FirewallMode.REPORT:
+    elif settings.mode is FirewallMode.REPORT and verdict != "ACCEPT":
         yield _problem(
             Code.FIREWALL_REPORTED,
             "the container engine's rules drop connections from other hosts and between container networks, and "
             "[host] firewall is report",
-            _run(advice.user_chain_line(program, mark, insertion_place(others))),
+            _run(advice.user_chain_line(program, mark, None if final == len(others) else final + 1)),
         )
     if not any(rule.target == USER_CHAIN for rule in table.chains.get("FORWARD", ())) and table.drops("FORWARD"):
         yield _problem(

@@ -9,18 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 from typing_extensions import override
 
 from mesh.host import HostError
 from mesh.host.firewall.advice import iptables_program
 from mesh.host.firewall.facts import OWN_TABLES, Backend, FirewallTexts
+from mesh.host.firewall.marking import TABLE
+from mesh.host.nft_table import OwnedTable, TableChange
 from mesh.model.codes import Code
 from mesh.util import nft
 from mesh.util.nft import NftError
-from mesh.util.program import ProgramResult, run_program
+from mesh.util.program import ADMIN_PATH, ProgramResult, run_program
 
-_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds for one run."""
 _LOCK_SECONDS = "5"
 """How long iptables waits for its lock: an argument of `-w`."""
@@ -29,6 +31,18 @@ _MOST = 16 << 20
 _IPTABLES_TABLES = frozenset({"filter", "nat", "mangle", "raw", "security"})
 _INCOMPATIBLE = "Table `filter' is incompatible"
 _LEGACY_TABLES = {4: Path("/proc/net/ip_tables_names"), 6: Path("/proc/net/ip6_tables_names")}
+
+
+class MarkingTable(Protocol):
+    """The nftables table that marks packets, of one address family. All methods raise `NftError`."""
+
+    async def ensure(self, script: str) -> TableChange:
+        """Load the script unless the table is what it has made before."""
+        ...
+
+    async def remove(self) -> bool:
+        """Delete the table; returns whether there was one."""
+        ...
 
 
 class FirewallPrograms(Protocol):
@@ -45,6 +59,10 @@ class FirewallPrograms(Protocol):
         """Run iptables for a backend, such as `-A DOCKER-USER -j ACCEPT`. Raises `HostError` if it fails."""
         ...
 
+    def marking_table(self, family: str) -> MarkingTable:
+        """Return the table that marks packets, for the family `ip` or `ip6`."""
+        ...
+
 
 class SystemPrograms(FirewallPrograms):
     """Runs `iptables-nft`, `iptables-legacy`, their forms for IPv6, and `nft`."""
@@ -55,7 +73,7 @@ class SystemPrograms(FirewallPrograms):
         saves: dict[Backend, str] = {}
         failures: dict[Backend, str] = {}
         # iptables-legacy-save would load the modules of the backend `legacy` on a host that does not use it.
-        for backend in (Backend.NFT, Backend.LEGACY) if legacy else (Backend.NFT,):
+        for backend in (Backend.NFT,) if legacy is False else tuple(Backend):
             program = f"{iptables_program(backend, version)}-save"
             try:
                 done = await _run(program, ())
@@ -65,34 +83,42 @@ class SystemPrograms(FirewallPrograms):
             if done.status == 0 and _INCOMPATIBLE not in done.printed + done.trouble:
                 saves[backend] = done.printed[:_MOST]
             else:
-                failures[backend] = _explain(program, backend, done)
+                failures[backend] = explain_refusal(program, backend, done)
         try:
             listing = await _foreign_tables(version, without_iptables=Backend.NFT in saves)
         except NftError as error:
             if not saves:
                 raise HostError(Code.FIREWALL_UNREADABLE, f"the firewall cannot be read: {error}") from error
             listing = ""
-        return FirewallTexts(saves, failures, legacy, listing[:_MOST], await asyncio.to_thread(_bridges))
+        try:
+            bridges = await asyncio.to_thread(_bridges)
+        except (OSError, NetlinkError) as error:
+            raise HostError(Code.FIREWALL_UNREADABLE, f"the bridges of this host cannot be listed: {error}") from error
+        return FirewallTexts(saves, failures, legacy, listing[:_MOST], bridges)
 
     @override
     async def edit(self, backend: Backend, version: int, arguments: Sequence[str]) -> None:
         program = iptables_program(backend, version)
         done = await _run(program, ("-w", _LOCK_SECONDS, *arguments))
         if done.status:
-            raise HostError(Code.FIREWALL_FAILED, _explain(program, backend, done))
+            raise HostError(Code.FIREWALL_FAILED, explain_refusal(program, backend, done))
+
+    @override
+    def marking_table(self, family: str) -> MarkingTable:
+        return OwnedTable(family, TABLE)
 
 
 async def _run(program: str, arguments: Sequence[str]) -> ProgramResult:
     """Run a program of iptables. Raises `HostError` if it cannot be run or does not end in time."""
     try:
-        return await run_program(program, arguments, seconds=_PATIENCE)
+        return await run_program(program, arguments, seconds=PATIENCE, admin_path=ADMIN_PATH)
     except FileNotFoundError as error:
         raise HostError(
             Code.FIREWALL_UNREADABLE, f"there is no program {program}: `apt-get install iptables`"
         ) from error
     except TimeoutError as error:
         raise HostError(
-            Code.FIREWALL_FAILED, f"{program} did not end within {_PATIENCE:g} s: see who holds /run/xtables.lock"
+            Code.FIREWALL_FAILED, f"{program} did not end in time ({PATIENCE:g} s): see who holds /run/xtables.lock"
         ) from error
     except OSError as error:
         raise HostError(
@@ -100,7 +126,7 @@ async def _run(program: str, arguments: Sequence[str]) -> ProgramResult:
         ) from error
 
 
-def _explain(program: str, backend: Backend, done: ProgramResult) -> str:
+def explain_refusal(program: str, backend: Backend, done: ProgramResult) -> str:
     """Return why a program failed, ending with the remedy."""
     lines = [line.strip() for line in (done.trouble + done.printed).splitlines() if line.strip()]
     first = next((line for line in lines if not line.startswith("#")), "it gives no reason")
@@ -112,9 +138,9 @@ def _explain(program: str, backend: Backend, done: ProgramResult) -> str:
     return f"{program} refuses: {first}"
 
 
-def _uses_legacy(version: int) -> bool:
-    """Return whether this network namespace has legacy rules. A user who may not see that gets True if the kernel has
-    the module.
+def _uses_legacy(version: int) -> bool | None:
+    """Return whether this network namespace has legacy rules; None if the kernel can have some and this user may not
+    see them.
     """
     try:
         return "filter" in _LEGACY_TABLES[version].read_text().split()
@@ -122,7 +148,7 @@ def _uses_legacy(version: int) -> bool:
         return False
     except PermissionError:
         module = "ip6table_filter" if version == 6 else "iptable_filter"
-        return Path("/sys/module", module).exists()
+        return None if Path("/sys/module", module).exists() else False
 
 
 async def _foreign_tables(version: int, *, without_iptables: bool) -> str:

@@ -18,7 +18,7 @@ from mesh.host.firewall.plan import (
     update_bridges,
 )
 from mesh.host.firewall.programs import FirewallPrograms
-from mesh.host.nft_table import OwnedTable, TableChange, remove_table
+from mesh.host.nft_table import TableChange
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.util.nft import NftError
@@ -47,7 +47,8 @@ class FirewallUpkeep:
         self._settings = settings
         self._programs = programs
         self._version = settings.opened.pool.version
-        self._table = OwnedTable(family_of(settings.opened.pool), TABLE)
+        self._family = family_of(settings.opened.pool)
+        self._table = programs.marking_table(self._family)
         self._bridges: Bridges | None = None
         """What is known of the bridges; None before the first look."""
         self._opened: frozenset[Backend] = frozenset()
@@ -100,13 +101,13 @@ class FirewallUpkeep:
         if rules is None:
             removed = self._is_marking is not False and await self._table.remove()
             self._is_marking = False
-            return [(f"nftables table {self._table.family} {TABLE} removed", False)] if removed else []
+            return [(f"nftables table {self._family} {TABLE} removed", False)] if removed else []
         change = await self._table.ensure(render_marking(rules))
         was_there, self._is_marking = self._is_marking is True, True
         if change is TableChange.MADE:
-            return [(f"nftables table {self._table.family} {TABLE} made", was_there)]
+            return [(f"nftables table {self._family} {TABLE} made", was_there)]
         if change is TableChange.REPAIRED:
-            return [(f"nftables table {self._table.family} {TABLE} was changed", True)]
+            return [(f"nftables table {self._family} {TABLE} was changed", True)]
         return []
 
 
@@ -126,7 +127,8 @@ async def remove_opening(programs: FirewallPrograms) -> tuple[list[str], list[Ho
         except HostError as error:
             failed.append(error)
     try:
-        removed += [f"delete nftables table {family} {TABLE}" for family in await remove_table(TABLE)]
+        families = [family for family in ("ip", "ip6") if await programs.marking_table(family).remove()]
+        removed += [f"delete nftables table {family} {TABLE}" for family in families]
     except NftError as error:
         failed.append(HostError(Code.FIREWALL_FAILED, f"the nftables table {TABLE} stays: {error}"))
     return removed, failed

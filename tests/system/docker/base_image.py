@@ -1,7 +1,8 @@
 """A base image for the Dockerfile, made of this machine's own Python: no registry is asked, no package index either.
 
-It holds the interpreter with its standard library, nft, the shared libraries that they need, busybox as the shell, and
-the packages that vipmesh and its installation need, as they are in the environment of the tests.
+It holds the interpreter with its standard library, nft, iptables for the backend nft, the shared libraries that they
+need, busybox as the shell, and the packages that vipmesh and its installation need, as they are in the environment of
+the tests.
 """
 
 import os
@@ -33,6 +34,7 @@ _LEFT_OUT = {
     "ensurepip",
     "lib2to3",
 }
+_PROGRAMS = ("nft", *(f"{program}-nft{end}" for program in ("iptables", "ip6tables") for end in ("", "-save")))
 _APPLETS = ("sh", "cat", "ls", "mkdir", "rm", "ln", "cp")
 
 
@@ -50,10 +52,15 @@ def write(out: IO[bytes]) -> None:
             path = Path(str(file.locate()))
             if ".." not in file.parts and path.is_file() and "__pycache__" not in file.parts:
                 found[f"{site}/{file}"] = path
-    nft = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert nft is not None, "needs nft: apt-get install nftables"
-    found["/usr/sbin/nft"] = Path(nft)
-    programs = (executable, Path(nft))
+    programs = [executable]
+    for name in _PROGRAMS:
+        program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        assert program is not None, f"needs {name}: apt-get install nftables iptables"
+        found[f"/usr/sbin/{name}"] = Path(program)
+        programs.append(Path(program))
+    # iptables loads one library for each match and target.
+    (extensions,) = {path.parent for path in Path("/usr/lib").glob("*/xtables/libxt_mark.so")}
+    found.update({str(path): path for path in extensions.glob("*.so")})
     for library in _libraries([path for path in found.values() if path in programs or ".so" in path.name]):
         found[str(library)] = library
     with tarfile.open(fileobj=out, mode="w|") as tar:

@@ -47,6 +47,8 @@ def image(engine: Engine) -> Iterator[str]:
 
 
 def remove_what_it_left(engine: Engine) -> None:
+    engine.namespace_output("iptables-nft", "-F", "DOCKER-USER")
+    engine.namespace_output("iptables-nft", "-A", "DOCKER-USER", "-j", "RETURN")
     if "mesh0" in engine.namespace_output("ip", "-brief", "link"):
         engine.namespace.ip("link delete mesh0")
     for table in re.findall(r"table (ip vipmesh\S*)", engine.namespace_output("nft", "list", "tables")):
@@ -54,10 +56,13 @@ def remove_what_it_left(engine: Engine) -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, image: str) -> None:
+async def test_the_image_serves_containers_of_another_network_by_name_and_vip(engine: Engine, image: str) -> None:
     for name in ("server-1", "server-2"):
         await asyncio.to_thread(engine.run, name, "--init", labels=SERVER)
-    await asyncio.to_thread(engine.run, "client", "--init", "--dns", RESOLVER, command=("sleep", "1000"))
+    await engine.adocker("network", "create", "front")
+    await asyncio.to_thread(
+        engine.run, "client", "--init", "--network", "front", "--dns", RESOLVER, command=("sleep", "1000")
+    )
     await engine.adocker(
         *("run", "-d", "--name", "mesh", "--network", "host", "--read-only", "--tmpfs", "/run/vipmesh"),
         *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--cap-add", "NET_BIND_SERVICE"),
@@ -75,8 +80,9 @@ async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, i
 
     try:
         await eventually(fetch, lambda said: len(said.split()) == 4 and len(set(said.split())) == 2, 30)
-        state = await engine.adocker("exec", "mesh", "vipmesh", "status", "--json")
-        (service,) = json.loads(state)["services"]
+        state = json.loads(await engine.adocker("exec", "mesh", "vipmesh", "status", "--json"))
+        assert state["problems"] == []
+        (service,) = state["services"]
         assert [endpoint["serving"] for endpoint in service["endpoints"]] == [True, True]
 
         async def health() -> str:
@@ -87,6 +93,7 @@ async def test_the_image_serves_two_containers_by_name_and_vip(engine: Engine, i
         effective = re.search(r"CapEff:\s*([0-9a-f]+)", process)
         assert effective is not None
         assert int(effective[1], 16) == 1 << NET_ADMIN | 1 << NET_BIND_SERVICE
+        assert "--comment vipmesh" in engine.namespace_output("iptables-nft", "-S", "DOCKER-USER")
         await engine.adocker("stop", "mesh")
         assert await engine.adocker("inspect", "-f", "{{.State.ExitCode}}", "mesh") == "0"
     finally:

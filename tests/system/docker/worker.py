@@ -37,6 +37,8 @@ class Worker:
     engine: Engine
     admin: str
     daemon: Program
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """The settings that it runs with."""
     prefix: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +48,11 @@ class Worker:
         code, output = await call(*VIPMESH, verb, "--admin", self.admin, *names, seconds=55)
         assert code == 0, output
         return output
+
+    async def beside(self, verb: str) -> str:
+        """What a command prints that needs the settings and no daemon, as `doctor` does."""
+        settings = (f"{name}={value}" for name, value in self.environment.items())
+        return (await call("env", *settings, *self.prefix, *VIPMESH, verb))[1]
 
     async def endpoints(self) -> list[dict[str, Any]]:
         shown = await status(self.admin)
@@ -108,7 +115,7 @@ async def worker(
     try:
         async with vipmesh("run", environment={**clean, **environment}, prefix=prefix) as daemon:
             await daemon.line(f"data plane {plane}")
-            yield Worker(engine, admin, daemon)
+            yield Worker(engine, admin, daemon, environment)
     finally:
         if plane != "userspace":
             code, output = await call(

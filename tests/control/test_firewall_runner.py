@@ -1,0 +1,87 @@
+"""The control loop keeps the firewall open beside its passes: nothing of the firewall can hold them up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mesh.control.conditions import LoopConditions
+from mesh.control.host_upkeep import FIRST_OPENING, FirewallRunner
+from mesh.host.firewall.plan import FirewallDemand
+from mesh.host.firewall.upkeep import FirewallReport
+from mesh.model.codes import Code
+from mesh.model.part import ProblemPart
+from mesh.model.problem import Problem, Severity
+from mesh.testing.firewall import FakeFirewall
+
+AUDIT = 10.0
+NEEDED, NOTHING = FirewallDemand(needed=True), FirewallDemand()
+MORE = FirewallDemand(frozenset(["192.0.2.1"]), needed=True)
+PROBLEM = Problem(Code.FIREWALL_REPORTED, Severity.WARNING, "firewall", "it drops", "open it")
+
+pytestmark = pytest.mark.looptime
+
+
+@asynccontextmanager
+async def running(firewall: FakeFirewall, conditions: LoopConditions) -> AsyncIterator[FirewallRunner]:
+    runner = FirewallRunner(firewall, conditions, AUDIT)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(runner.run())
+        yield runner
+        task.cancel()
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_a_demand_is_worked_on_at_once_and_again_at_each_audit() -> None:
+    firewall, conditions = FakeFirewall(), LoopConditions()
+    async with running(firewall, conditions) as runner:
+        await asyncio.sleep(3 * AUDIT)
+        assert firewall.demands == [], "before the first pass nothing is known"
+        began = now()
+        await runner.demand(NEEDED)
+        assert (firewall.demands, now()) == ([NEEDED], began)
+        await runner.demand(NEEDED)
+        await asyncio.sleep(2.5 * AUDIT)
+        assert firewall.demands == [NEEDED] * 3
+        await runner.demand(MORE)
+        await asyncio.sleep(0.1)
+        runner.look_again()
+        await asyncio.sleep(0.1)
+        assert firewall.demands[3:] == [MORE, MORE]
+
+
+async def test_a_firewall_that_hangs_holds_up_the_first_services_for_a_moment_and_nothing_else() -> None:
+    firewall, conditions = FakeFirewall(), LoopConditions()
+    firewall.answers.clear()
+    async with running(firewall, conditions) as runner:
+        began = now()
+        await runner.demand(NEEDED)
+        assert now() == began + FIRST_OPENING
+        await runner.demand(MORE)
+        await runner.demand(NOTHING)
+        assert now() == began + FIRST_OPENING
+        firewall.answers.set()
+        await asyncio.sleep(0.1)
+        assert firewall.demands == [NEEDED, NOTHING]
+
+
+async def test_what_it_reports_is_logged_counted_and_shown_while_it_holds() -> None:
+    firewall, conditions = FakeFirewall(), LoopConditions()
+    firewall.report = FirewallReport(("opened",), ("repaired",), (PROBLEM,))
+    async with running(firewall, conditions) as runner:
+        await runner.demand(NEEDED)
+        assert conditions.problems[ProblemPart.FIREWALL] == (PROBLEM,)
+        assert conditions.repairs == 1
+        firewall.report = FirewallReport()
+        await asyncio.sleep(AUDIT + 0.1)
+        assert conditions.problems[ProblemPart.FIREWALL] == ()
+
+
+async def test_a_worker_without_a_firewall_waits_for_nothing() -> None:
+    runner = FirewallRunner(None, LoopConditions(), AUDIT)
+    await runner.run()
+    await runner.demand(NEEDED)

@@ -26,12 +26,15 @@ from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulSt
 from mesh.control.handover import IpvsHandover, NftablesHandover
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
+from mesh.control.source_nat import SourceNatUpkeep
 from mesh.daemon.firewall import firewall_settings
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
+from mesh.dataplane.conntrack.connections import TrackedConnections
+from mesh.dataplane.conntrack.stale import OwnKeys
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.dataplane.ownership import PublishedPorts
@@ -149,7 +152,7 @@ async def run_daemon(
                 sources=sources,
                 store=store,
                 plane=plane,
-                upkeep=[*_upkeep(settings, plane), *handovers],
+                upkeep=[*_upkeep(settings, plane, published, stack), *handovers],
                 endpoint_upkeep=HairpinPorts(settings.vip_pool.version) if plane.forwards_in_kernel else None,
                 firewall=firewall_upkeep(settings, plane),
                 listening=listening_ports if plane.forwards_in_kernel else None,
@@ -241,12 +244,15 @@ async def choose_data_plane(
     return userspace, f"{no_ipvs}; {no_nftables}"
 
 
-def _upkeep(settings: Settings, plane: DataPlane) -> list[HostUpkeep]:
+def _upkeep(settings: Settings, plane: DataPlane, published: PublishedPorts, stack: AsyncExitStack) -> list[HostUpkeep]:
     """The host settings that the data plane depends on; a proxy depends on none."""
     if not plane.forwards_in_kernel:
         return []
     router = RouterSettings(ipv6=settings.vip_pool.version == 6, ipvs=plane.name == Driver.IPVS)
-    return [router, Masquerade(settings.vip_pool, settings.dataplane_local_networks)]
+    tracked = TrackedConnections(settings.vip_pool.version)
+    stack.push_async_callback(tracked.close)
+    masquerade = Masquerade(settings.vip_pool, settings.dataplane_local_networks)
+    return [router, SourceNatUpkeep(masquerade, plane, tracked, OwnKeys(settings.vip_pool, published))]
 
 
 def firewall_upkeep(settings: Settings, plane: DataPlane) -> FirewallUpkeep | None:

@@ -9,10 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from mesh.model.service import Transport
+
 GENERIC_VERSION = 1
 """The version in the generic netlink header."""
 
 U16, U32, PORT = struct.Struct("=H"), struct.Struct("=I"), struct.Struct(">H")
+
+PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}  # linux/in.h
+"""Numbers of the protocols."""
+TRANSPORTS = {number: transport for transport, number in PROTOCOLS.items()}
+"""The reverse of `PROTOCOLS`."""
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _F_REQUEST, _F_ACK, _F_DUMP = 0x1, 0x4, 0x300

@@ -12,8 +12,18 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple, TypeAlias
 
-from mesh.dataplane.netlink import PORT, U16, U32, NetlinkAttributes, NetlinkRequest, nest_attributes, pack_attribute
-from mesh.model.service import Address, Transport
+from mesh.dataplane.netlink import (
+    PORT,
+    PROTOCOLS,
+    TRANSPORTS,
+    U16,
+    U32,
+    NetlinkAttributes,
+    NetlinkRequest,
+    nest_attributes,
+    pack_attribute,
+)
+from mesh.model.service import Address
 from mesh.model.table import RealKey, VirtualKey
 
 FAMILY_NAME = "IPVS"
@@ -30,8 +40,6 @@ _HASHED = 0x0002  # set by the kernel on every service it lists
 FORWARDING_MASK = 0x7
 """The bits of a real server's flags that hold its forwarding method."""
 _INFO_VERSION, _INFO_TABLE_SIZE = 1, 2  # IPVS_INFO_ATTR_*
-_PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}
-_TRANSPORTS = {number: transport for transport, number in _PROTOCOLS.items()}
 _INET, _INET6 = 2, 10
 
 _FLAGS = struct.Struct("=II")  # struct ip_vs_flags: the flags, and which of them are meant
@@ -235,7 +243,7 @@ def parse_service(body: bytes) -> IpvsService | None:
     The result is None if no `VirtualKey` can name it: it is for a firewall mark or another protocol.
     """
     of = NetlinkAttributes(body).nested(_CommandAttribute.SERVICE)
-    transport = _TRANSPORTS.get(of.number(U16, _Svc.PROTOCOL, default=0))
+    transport = TRANSPORTS.get(of.number(U16, _Svc.PROTOCOL, default=0))
     if transport is None:
         return None
     family = of.number(U16, _Svc.AF)
@@ -297,7 +305,7 @@ def _service(service: IpvsService) -> bytes:
 def _service_key(key: VirtualKey) -> bytes:
     """Encode the key of a virtual server."""
     family, packed = _address(key.address)
-    protocol, port = _PROTOCOLS[key.transport], PORT.pack(key.port)
+    protocol, port = PROTOCOLS[key.transport], PORT.pack(key.port)
     return _KEY.pack(6, _Svc.AF, family, 6, _Svc.PROTOCOL, protocol, 20, _Svc.ADDR, packed, 6, _Svc.PORT, port)
 
 

@@ -5,13 +5,15 @@ are not ours are neither reported nor changed: ours are those inside the VIP poo
 true.
 
 The state is always read from the kernel and never remembered.
+
+A virtual server that is added deletes the tracked connections that its clients had already begun without it.
 """
 
 import asyncio
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -19,6 +21,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing_extensions import override
 
 from mesh.dataplane import DataPlane, DataPlaneError, OperationFailure, VipInterface
+from mesh.dataplane.conntrack.connections import TrackedConnections
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.ipvs import messages as codec
 from mesh.dataplane.ipvs.convert import (
@@ -33,7 +36,7 @@ from mesh.dataplane.ipvs.fast_parse import DestinationParser, ServiceParser
 from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
 from mesh.dataplane.ipvs.stats import parse_traffic
 from mesh.dataplane.kernel import move_vip
-from mesh.dataplane.operations import BindVip, Operation, UnbindVip
+from mesh.dataplane.operations import AddVirtualServer, BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.service import Address
@@ -83,6 +86,11 @@ class IpvsDataPlane(DataPlane):
         self._parse_service, self._parse_destination = ServiceParser(), DestinationParser()
         self._ipvs: IpvsSocket | None = None
         self._opening = asyncio.Lock()
+        self._tracked = TrackedConnections(pool.version)
+        self._bypassed: frozenset[VirtualKey] = frozenset()
+        """New virtual servers whose earlier connections are still to be deleted."""
+        self._blind = False
+        """Whether the last attempt to do so failed."""
 
     def owns(self, key: VirtualKey) -> bool:
         """Return whether a virtual server is ours."""
@@ -101,6 +109,8 @@ class IpvsDataPlane(DataPlane):
                 service.key: to_virtual_server(service, destinations)
                 for service, destinations in await self._listing(ipvs, only)
             }
+        if only is None:
+            await self._forget_bypassing(())
         return Table(servers, frozenset(address for address in bound if self._in_pool(address)))
 
     @override
@@ -119,7 +129,11 @@ class IpvsDataPlane(DataPlane):
             if len(changes) == BATCH:
                 failures += await self._program(changes)
                 changes = []
-        return failures + await self._program(changes)
+        failures += await self._program(changes)
+        refused = {failure.operation for failure in failures}
+        # Last, since a packet that arrives before its VIP is bound would bypass the virtual server again.
+        await self._forget_bypassing(o.key for o in operations if isinstance(o, AddVirtualServer) and o not in refused)
+        return failures
 
     @override
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
@@ -147,9 +161,33 @@ class IpvsDataPlane(DataPlane):
     @override
     async def close(self) -> None:
         """Close the socket; the kernel keeps forwarding."""
+        self._close_ipvs()
+        await self._tracked.close()
+
+    def _close_ipvs(self) -> None:
         if self._ipvs is not None:
             self._ipvs.close()
             self._ipvs = None
+
+    async def _forget_bypassing(self, keys: Iterable[VirtualKey]) -> None:
+        """Delete the tracked connections that began before these virtual servers existed.
+
+        IPVS takes their packets, but conntrack has already decided not to rewrite their source, so that replies of
+        endpoints elsewhere would be lost. What fails is tried again by the next `read` of everything.
+        """
+        self._bypassed |= frozenset(keys)
+        if not self._bypassed:
+            return
+        due = self._bypassed
+        try:
+            await self._tracked.forget_bypassing(due)
+        except DataPlaneError as error:
+            if not self._blind:
+                log.warning("connections that began before their service may hang: %s", error, extra=error.code.extra)
+            self._blind = True
+            return
+        self._bypassed -= due
+        self._blind = False
 
     async def _listing(
         self, ipvs: IpvsSocket, only: Collection[VirtualKey] | None
@@ -215,7 +253,7 @@ class IpvsDataPlane(DataPlane):
                 ipvs = self._ipvs
             yield ipvs
         except DataPlaneError:
-            await self.close()
+            self._close_ipvs()
             raise
 
     async def _keep_idle_connections(self, ipvs: IpvsSocket) -> None:

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from mesh.dataplane.netlink import TRANSPORTS
 from mesh.dataplane.nftables import statements as text
 from mesh.dataplane.nftables.ruleset import SERVICES, BaseChains, ChainHook
 from mesh.dataplane.nftables.service_chain import (
     FOREIGN_VALUE,
-    TRANSPORTS,
     ChainRule,
     ServiceChains,
     chain_name,

@@ -21,6 +21,8 @@ from ipaddress import ip_address
 from typing_extensions import override
 
 from mesh.dataplane import DataPlane, DataPlaneError, OperationFailure, VipInterface
+from mesh.dataplane.conntrack.socket import NetfilterSocket
+from mesh.dataplane.conntrack.stale import is_stray
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.kernel import move_vip
 from mesh.dataplane.nftables.commands import (
@@ -40,7 +42,7 @@ from mesh.dataplane.nftables.parse import (
     parse_state,
 )
 from mesh.dataplane.nftables.ruleset import TABLE, Network, base_chains, base_script
-from mesh.dataplane.nftables.socket import NetfilterSocket
+from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
@@ -97,6 +99,8 @@ class NftablesDataPlane(DataPlane):
         """The state that was read last."""
         self._listed = False
         """Whether `_seen` is what nft listed, rather than what our transactions have made of that."""
+        self._with_strays: frozenset[VirtualKey] = frozenset()
+        """Virtual servers whose stray connections are still to be deleted."""
         self._warned: set[str] = set()
         """Warnings that were logged already."""
 
@@ -109,6 +113,8 @@ class NftablesDataPlane(DataPlane):
                 Code.VIP_INTERFACE, f"the VIP interface cannot be read ({error}): see `ip address`"
             ) from error
         servers = (await self._state(whole=only is None)).servers
+        if only is None:
+            await self._forget_strays(())
         table = Table(dict(servers), frozenset(address for address in bound if ip_address(address) in self._pool))
         return table if only is None else table.part(only)
 
@@ -196,7 +202,11 @@ class NftablesDataPlane(DataPlane):
         reasons = await self._commit(before, parts)
         if parts and not reasons:
             await self._follow(before, wanted)
-        await self._forget(before, wanted, reasons)
+        await self._forget_strays(
+            key
+            for key, after in wanted.after.items()
+            if key not in reasons and _may_lead_astray(before.servers.get(key), after, intact=before.intact)
+        )
         failures = []
         for index, operation in enumerate(operations):
             reason = wanted.refused.get(index) or reasons.get(operation_key(operation))
@@ -261,23 +271,24 @@ class NftablesDataPlane(DataPlane):
                 reasons[key] = error.coded
         return reasons
 
-    async def _forget(self, before: RulesetState, wanted: NftChanges, failed: Collection[VirtualKey]) -> None:
-        """Delete the tracked connections to real servers that have left their virtual server.
+    async def _forget_strays(self, keys: Iterable[VirtualKey]) -> None:
+        """Delete the tracked connections of these virtual servers that go elsewhere than the rules would send them.
 
-        The next packet of such a connection is then balanced again or reset. The same is done for UDP flows that began
-        before their virtual server existed: they would bypass it for as long as their client keeps sending.
+        The next packet of such a connection is then balanced again or reset. That concerns connections to real servers
+        that have left, and connections that began before their virtual server existed: they would bypass it for as long
+        as their client keeps sending. What fails is tried again by the next `read` of everything.
         """
-        staying = {
-            key: frozenset(after.real_servers if after else ())
-            for key, after in wanted.after.items()
-            if key not in failed and _may_lead_astray(key, before.servers.get(key), after)
-        }
+        self._with_strays |= frozenset(keys)
+        if not self._with_strays:
+            return
+        due, servers = self._with_strays, (await self._state()).servers
         async with self._asking() as netfilter:
-            entries = await netfilter.entries(staying.keys())
-            stray = [entry for entry in entries if entry.real not in staying[entry.virtual]]
-            datagrams = Transport.UDP
-            # An untranslated TCP connection ends at this host itself and stays; an untranslated UDP flow has to move.
-            await netfilter.forget([e for e in stray if e.translated or e.virtual.transport is datagrams])
+            entries = await netfilter.entries(due)
+            stray = [
+                e for e in entries if is_stray(e, server.real_servers if (server := servers.get(e.virtual)) else ())
+            ]
+            await netfilter.forget(stray)
+        self._with_strays -= due
 
     async def _move_vip(self, operation: BindVip | UnbindVip) -> list[OperationFailure]:
         """Bind or unbind a VIP, if it is inside the pool."""
@@ -300,11 +311,16 @@ class NftablesDataPlane(DataPlane):
             raise
 
 
-def _may_lead_astray(key: VirtualKey, before: VirtualServer | None, after: VirtualServer | None) -> bool:
-    """Return whether the kernel may track connections that go elsewhere than the virtual server would send them now."""
-    if before is None:
-        return after is not None and key.transport is Transport.UDP
-    return after is None or not before.real_servers.keys() <= after.real_servers.keys()
+def _may_lead_astray(before: VirtualServer | None, after: VirtualServer | None, *, intact: bool) -> bool:
+    """Return whether the kernel may track connections that go elsewhere than the virtual server would send them now.
+
+    `intact` is whether the rules that all virtual servers depend on were as they must be.
+    """
+    if after is None or before is None:
+        return after is not before
+    if not intact or before.persistence == FOREIGN_VALUE:
+        return True  # connections that began while the rules were broken
+    return not before.real_servers.keys() <= after.real_servers.keys()
 
 
 async def _load(lines: Sequence[str]) -> None:

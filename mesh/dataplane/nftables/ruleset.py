@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 from typing_extensions import override
 
-from mesh.dataplane.nftables.service_chain import PROTOCOLS, ChainRule
+from mesh.dataplane.netlink import PROTOCOLS
+from mesh.dataplane.nftables.service_chain import ChainRule
 from mesh.model.table import VirtualKey
 
 Network: TypeAlias = IPv4Network | IPv6Network

@@ -27,17 +27,13 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
+from mesh.dataplane.netlink import PROTOCOLS
 from mesh.dataplane.nftables.balancer import BalancerChoice, choose_balancer, eligible_servers, weight_unit
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 FOREIGN_VALUE = -1
 """A persistence that no plan contains: the chain differs from what we would write, and the next diff corrects it."""
-
-PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17, Transport.SCTP: 132}  # linux/in.h
-"""Protocols by number, since nft knows their names only if /etc/protocols lists them."""
-TRANSPORTS = {number: transport for transport, number in PROTOCOLS.items()}
-"""The reverse of `PROTOCOLS`."""
 
 _SETTINGS = re.compile(r"vipmesh 1 (\w+) unit (\d+) persistence (\d+)((?: \w+)*)")
 _NOTE = re.compile(r"(.+):(\d+) weight (\d+)(?: limits (\d+) (\d+))?")

@@ -1,15 +1,12 @@
 """Virtual servers as nft rules and back, without a kernel, and connection tracking messages."""
 
 import json
-import struct
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dataplane.netlink import MalformedNetlinkError, nest_attributes, pack_attribute
-from mesh.dataplane.nftables import conntrack
 from mesh.dataplane.nftables.balancer import HASH_SEED, MAX_SLOTS, choose_balancer
 from mesh.dataplane.nftables.parse import ListingError, RulesetListing, parse_state
 from mesh.dataplane.nftables.ruleset import base_chains
@@ -169,51 +166,3 @@ def test_an_invalid_listing_is_reported(listed: str) -> None:
 )
 def test_foreign_statements_are_rendered_as_json(statement: object) -> None:
     assert rule_text([statement]) == json.dumps(statement, sort_keys=True)
-
-
-def tuples(source: tuple[int, ...], destination: tuple[int, ...], ports: tuple[int, int], number: int = 6) -> bytes:
-    numbers = pack_attribute(1, bytes([number])) + pack_attribute(2, struct.pack(">H", ports[0]))
-    return nest_attributes(
-        1, pack_attribute(1, bytes(source)) + pack_attribute(2, bytes(destination))
-    ) + nest_attributes(2, numbers + pack_attribute(3, struct.pack(">H", ports[1])))
-
-
-def tracked(state: int, number: int = 6) -> bytes:
-    """A connection of 10.1.0.2 to the web VIP that A answers."""
-    return (
-        nest_attributes(1, tuples((10, 1, 0, 2), (10, 112, 0, 7), (40000, 80), number))
-        + nest_attributes(2, tuples((10, 2, 0, 1), (10, 1, 0, 2), (8080, 40000), number))
-        + pack_attribute(3, struct.pack(">I", 1 << 5))
-        + nest_attributes(4, nest_attributes(1, pack_attribute(1, bytes([state]))))
-        + pack_attribute(12, b"\1\2\3\4")
-    )
-
-
-@pytest.mark.parametrize(
-    ("number", "is_open"),
-    [
-        pytest.param(1, False, id="SYN_SENT"),
-        pytest.param(3, True, id="ESTABLISHED"),
-        pytest.param(5, True, id="CLOSE_WAIT: one side may still send"),
-        pytest.param(7, False, id="TIME_WAIT"),
-    ],
-)
-def test_a_tracked_connection_is_read(number: int, is_open: bool) -> None:
-    entry = conntrack.parse_entry(tracked(number), {WEB_KEY})
-    assert entry is not None
-    assert (entry.virtual, entry.real, entry.translated, entry.open) == (WEB_KEY, A, True, is_open)
-    assert entry.handle in conntrack.delete_request(entry, 1)
-
-
-def test_entries_of_other_virtual_servers_are_left_out() -> None:
-    assert conntrack.parse_entry(tracked(3), {VirtualKey("10.112.0.7", 81, Transport.TCP)}) is None
-    assert conntrack.parse_entry(tracked(3, number=1), {WEB_KEY}) is None, "ICMP"
-
-
-@given(st.integers(0, len(tracked(3)) - 1))
-def test_a_message_that_is_cut_short_is_malformed_or_has_less_in_it(size: int) -> None:
-    try:
-        entry = conntrack.parse_entry(tracked(3)[:size], {WEB_KEY})
-    except MalformedNetlinkError:
-        return
-    assert entry is None or not entry.open

@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 import pytest
 
+from mesh.dataplane.conntrack.socket import NetfilterSocket
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.nftables import NftablesDataPlane
 from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
-from mesh.dataplane.nftables.socket import NetfilterSocket
 from mesh.dataplane.operations import EditRealServer
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Scheduler, SchedulerFlag, Transport

@@ -354,6 +354,29 @@ async def test_a_client_of_udp_keeps_its_real_server_until_it_is_idle(servers: R
     await listener.close()
 
 
+async def test_datagrams_never_reach_a_real_server_that_has_left(servers: RealServers) -> None:
+    """Its address may be that of another service's container by then."""
+    former, present = await servers.start("a"), await servers.start("b")
+    plane = UserspaceDataPlane(LoopbackAddresses())
+    key = VirtualKey(KEY.address, KEY.port, Transport.UDP)
+    other = VirtualKey(KEY.address, free_port(), Transport.UDP)
+    loop = asyncio.get_running_loop()
+
+    def table(*reals: RealKey) -> Table:
+        server = VirtualServer(real_servers=dict.fromkeys(reals, RealServer()))
+        return Table({key: server, other: VirtualServer(real_servers={former: RealServer()})}, frozenset({key.address}))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        for reals, expected in (((former,), b"a"), ((present,), b"b")):
+            assert not await plane.apply(diff_tables(await plane.read(), table(*reals)))
+            for _ in range(3):
+                await loop.sock_sendto(client, b"who", (key.address, key.port))
+                async with asyncio.timeout(5):
+                    assert await loop.sock_recv(client, 100) == expected
+    await plane.close()
+
+
 def test_it_works_under_uvloop() -> None:
     async def work() -> None:
         servers = RealServers()

@@ -8,16 +8,17 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
 from mesh.dataplane import DataPlaneError
+from mesh.dataplane.conntrack import messages
+from mesh.dataplane.conntrack.messages import ConntrackEntry
 from mesh.dataplane.netlink import MalformedNetlinkError, NetlinkAck, NetlinkAttributes, NetlinkReply, unpack_messages
-from mesh.dataplane.nftables import conntrack
-from mesh.dataplane.nftables.conntrack import ConntrackEntry
 from mesh.model.codes import Code
+from mesh.model.service import Transport
 from mesh.model.table import VirtualKey
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class NetfilterSocket:
 
     def __init__(self, version: int) -> None:
         """`version` is the IP version. Raises `DataPlaneError` if no netlink socket can be opened."""
-        self._family = conntrack.address_family(version)
+        self._family = messages.address_family(version)
         self._sequence = 0
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
@@ -77,6 +78,19 @@ class NetfilterSocket:
         """Return the tracked connections to these virtual servers; empty for none. Raises `DataPlaneError`."""
         return await self._in_thread(lambda: self._entries(frozenset(keys))) if keys else []
 
+    async def unanswered(self, ours: Container[VirtualKey]) -> list[ConntrackEntry]:
+        """Return the tracked connections to these virtual servers that have seen no reply. Raises `DataPlaneError`."""
+        entries = await self._in_thread(
+            lambda: self._list(partial(messages.list_unanswered_request, self._family), ours)
+        )
+        return [entry for entry in entries if not entry.answered]
+
+    async def of_transport(self, transport: Transport, ours: Container[VirtualKey]) -> list[ConntrackEntry]:
+        """Return the tracked connections of one transport to these virtual servers. Raises `DataPlaneError`."""
+        ask = partial(messages.list_transport_request, transport, self._family)
+        entries = await self._in_thread(lambda: self._list(ask, ours))
+        return [entry for entry in entries if entry.virtual.transport is transport]
+
     async def forget(self, entries: Sequence[ConntrackEntry]) -> None:
         """Delete tracked connections; one that has ended meanwhile counts as deleted. Raises `DataPlaneError`."""
         if entries:
@@ -106,21 +120,21 @@ class NetfilterSocket:
 
     def _generation(self) -> int:
         sequence = self._next()
-        self._socket.send(conntrack.build_request(conntrack.GENERATION, 0, sequence))
+        self._socket.send(messages.build_request(messages.GENERATION, 0, sequence))
         for answer in self._answers():
             if answer.sequence != sequence:
                 continue
             if isinstance(answer, NetlinkReply):
-                return NetlinkAttributes(answer.body).number(conntrack.BIG, _GENERATION_ID)
+                return NetlinkAttributes(answer.body).number(messages.BIG, _GENERATION_ID)
             raise _refusal(answer.error)
         raise AssertionError("unreachable")
 
     def _entries(self, keys: frozenset[VirtualKey]) -> list[ConntrackEntry]:
         if len(keys) > _FEW:
-            return self._list(partial(conntrack.list_all_request, self._family), keys)
-        return [entry for key in keys for entry in self._list(partial(conntrack.list_request, key), frozenset({key}))]
+            return self._list(partial(messages.list_all_request, self._family), keys)
+        return [entry for key in keys for entry in self._list(partial(messages.list_request, key), frozenset({key}))]
 
-    def _list(self, ask: Callable[[int], bytes], keys: frozenset[VirtualKey]) -> list[ConntrackEntry]:
+    def _list(self, ask: Callable[[int], bytes], keys: Container[VirtualKey]) -> list[ConntrackEntry]:
         """Return a complete list with each entry once.
 
         A table that changes while it is read is read again, up to a limit; then the list may lack entries.
@@ -138,7 +152,7 @@ class NetfilterSocket:
                     if answer.error:
                         raise _refusal(answer.error)
                     break
-                entry = conntrack.parse_entry(answer.body, keys)
+                entry = messages.parse_entry(answer.body, keys)
                 if entry is not None:
                     found[entry.handle] = entry
             if not interrupted:
@@ -148,7 +162,7 @@ class NetfilterSocket:
     def _forget(self, entries: Sequence[ConntrackEntry]) -> None:
         for start in range(0, len(entries), _BATCH):
             batch = {self._next(): entry for entry in entries[start : start + _BATCH]}
-            self._socket.send(b"".join(conntrack.delete_request(entry, sequence) for sequence, entry in batch.items()))
+            self._socket.send(b"".join(messages.delete_request(entry, sequence) for sequence, entry in batch.items()))
             for answer in self._answers():
                 if isinstance(answer, NetlinkAck) and answer.sequence in batch:
                     del batch[answer.sequence]

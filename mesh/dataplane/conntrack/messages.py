@@ -5,12 +5,20 @@ entry whose original direction leads to the virtual server; its replies come fro
 """
 
 import struct
-from collections.abc import Collection
+from collections.abc import Container
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from mesh.dataplane.netlink import PORT, U32, MalformedNetlinkError, NetlinkAttributes, nest_attributes, pack_attribute
-from mesh.dataplane.nftables.service_chain import PROTOCOLS, TRANSPORTS
+from mesh.dataplane.netlink import (
+    PORT,
+    PROTOCOLS,
+    TRANSPORTS,
+    U32,
+    MalformedNetlinkError,
+    NetlinkAttributes,
+    nest_attributes,
+    pack_attribute,
+)
 from mesh.model.service import Transport
 from mesh.model.table import RealKey, VirtualKey
 
@@ -24,13 +32,14 @@ _INET, _INET6 = 2, 10
 BIG = struct.Struct(">I")
 """A 32-bit number in network byte order, as netfilter uses for some attributes."""
 
-_ORIGINAL, _REPLY, _STATUS, _PROTOCOL_INFO, _ID, _ZONE, _FILTER = 1, 2, 3, 4, 12, 18, 25  # CTA_*
+_ORIGINAL, _REPLY, _STATUS, _PROTOCOL_INFO, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 2, 3, 4, 12, 18, 25, 26  # CTA_*
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
 _SOURCE_4, _DESTINATION_4, _SOURCE_6, _DESTINATION_6 = 1, 2, 3, 4  # CTA_IP_*
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
 _FILTER_ORIGINAL, _FILTER_REPLY = 1, 2  # CTA_FILTER_*
-_BY_DESTINATION = 1 << 1 | 1 << 3 | 1 << 5  # address, protocol and port: net/netfilter/nf_internals.h
-_TRANSLATED = 1 << 5  # IPS_DST_NAT
+_BY_DESTINATION, _BY_PROTOCOL = 1 << 1, 1 << 3  # net/netfilter/nf_internals.h
+_BY_PORT = _BY_PROTOCOL | 1 << 5
+_ANSWERED, _TRANSLATED = 1 << 1, 1 << 5  # IPS_SEEN_REPLY, IPS_DST_NAT
 _INFO_TCP, _INFO_SCTP, _STATE = 1, 3, 1  # CTA_PROTOINFO_*, and the state in both
 _OPEN = {
     Transport.TCP: {2, 3, 4, 5},  # linux/nf_conntrack_tcp.h: from SYN_RECV until both sides have said FIN
@@ -48,11 +57,18 @@ class ConntrackEntry:
     real: RealKey
     """The source of replies: the real server, or the virtual server itself if nothing was translated."""
     translated: bool
-    """Whether its destination was translated."""
+    """Whether its destination was translated by netfilter. What IPVS has translated is not marked so."""
+    answered: bool
+    """Whether a reply was seen."""
     open: bool
     """Whether it is established and not closed by both sides; always False for UDP, which has no close."""
     handle: bytes
     """The attributes that identify the entry to the kernel."""
+
+    @property
+    def bypasses(self) -> bool:
+        """Whether neither netfilter nor IPVS sends it to a real server: it began without its virtual server."""
+        return self.real == (self.virtual.address, self.virtual.port)
 
 
 def address_family(version: int) -> int:
@@ -72,15 +88,22 @@ def list_all_request(family: int, sequence: int) -> bytes:
 
 
 def list_request(key: VirtualKey, sequence: int) -> bytes:
-    """Build the request to list the entries of one virtual server; kernels before 5.8 answer with all entries."""
+    """Build the request to list the entries of one virtual server.
+
+    Kernels before 5.8 answer with all entries, and for IPv6 every kernel with those of all servers of the same port.
+    """
     address = ip_address(key.address)
-    kind = _DESTINATION_6 if address.version == 6 else _DESTINATION_4
-    original = nest_attributes(_IP, pack_attribute(kind, address.packed)) + nest_attributes(
+    original = nest_attributes(
         _PROTO,
         pack_attribute(_NUMBER, bytes([PROTOCOLS[key.transport]]))
         + pack_attribute(_DESTINATION_PORT, PORT.pack(key.port)),
     )
-    by = pack_attribute(_FILTER_ORIGINAL, U32.pack(_BY_DESTINATION)) + pack_attribute(_FILTER_REPLY, U32.pack(0))
+    filtered = _BY_PORT
+    if address.version == 4:
+        # Kernels have compared IPv6 addresses the wrong way round, and listed all but the one that was asked for.
+        original += nest_attributes(_IP, pack_attribute(_DESTINATION_4, address.packed))
+        filtered |= _BY_DESTINATION
+    by = pack_attribute(_FILTER_ORIGINAL, U32.pack(filtered)) + pack_attribute(_FILTER_REPLY, U32.pack(0))
     return build_request(
         _GET,
         address_family(address.version),
@@ -90,13 +113,27 @@ def list_request(key: VirtualKey, sequence: int) -> bytes:
     )
 
 
+def list_unanswered_request(family: int, sequence: int) -> bytes:
+    """Build the request to list the entries without a reply; kernels before 5.18 answer with all entries."""
+    body = pack_attribute(_STATUS, BIG.pack(0)) + pack_attribute(_STATUS_MASK, BIG.pack(_ANSWERED))
+    return build_request(_GET, family, sequence, body, flags=_F_DUMP)
+
+
+def list_transport_request(transport: Transport, family: int, sequence: int) -> bytes:
+    """Build the request to list the entries of one transport; kernels before 5.8 answer with all entries."""
+    original = nest_attributes(_PROTO, pack_attribute(_NUMBER, bytes([PROTOCOLS[transport]])))
+    by = pack_attribute(_FILTER_ORIGINAL, U32.pack(_BY_PROTOCOL)) + pack_attribute(_FILTER_REPLY, U32.pack(0))
+    body = nest_attributes(_ORIGINAL, original) + nest_attributes(_FILTER, by)
+    return build_request(_GET, family, sequence, body, flags=_F_DUMP)
+
+
 def delete_request(entry: ConntrackEntry, sequence: int) -> bytes:
     """Build the request to delete an entry; the next packet of the connection is then the first of a new one."""
     family = _INET6 if ":" in entry.virtual.address else _INET
     return build_request(_DELETE, family, sequence, entry.handle, flags=_F_ACK)
 
 
-def parse_entry(body: bytes, only: Collection[VirtualKey]) -> ConntrackEntry | None:
+def parse_entry(body: bytes, only: Container[VirtualKey]) -> ConntrackEntry | None:
     """Parse a list entry; None if it does not belong to one of these virtual servers. Raises
     `MalformedNetlinkError`."""
     found = NetlinkAttributes(body)
@@ -111,11 +148,12 @@ def parse_entry(body: bytes, only: Collection[VirtualKey]) -> ConntrackEntry | N
         return None
     reply = found.nested(_REPLY)
     real = RealKey(_address(reply, _SOURCE_4, _SOURCE_6), reply.nested(_PROTO).number(PORT, _SOURCE_PORT))
-    translated = bool(found.number(BIG, _STATUS) & _TRANSLATED)
+    status = found.number(BIG, _STATUS)
     handle = nest_attributes(_ORIGINAL, found.raw(_ORIGINAL)) + pack_attribute(_ID, found.raw(_ID, 4))
     if found.number(PORT, _ZONE, 0):
         handle += pack_attribute(_ZONE, found.raw(_ZONE))
-    return ConntrackEntry(key, real, translated, _open(found, transport), handle)
+    translated, answered = bool(status & _TRANSLATED), bool(status & _ANSWERED)
+    return ConntrackEntry(key, real, translated, answered, _open(found, transport), handle)
 
 
 def _address(tuples: NetlinkAttributes, kind_4: int, kind_6: int) -> str:

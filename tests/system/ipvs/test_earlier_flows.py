@@ -1,0 +1,33 @@
+"""Connections that began before the present state, under IPVS."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+from typing_extensions import override
+
+from mesh.dataplane import DataPlane
+from mesh.dataplane.ipvs.plane import IpvsDataPlane
+from mesh.host.overlap import Network
+from mesh.host.vip_interface import MeshInterface
+from tests.dataplane.earlier_flows_contract import IN_TIME, EarlierFlowsContract
+from tests.netns import private_network
+from tests.system.ipvs.endpoints import Places
+
+
+@pytest.fixture(scope="module")
+def places() -> Iterator[Places]:
+    with private_network():
+        places = Places(ipvs=True)
+        yield places
+        places.close()
+
+
+@pytest.mark.ipvs
+@pytest.mark.timeout(180)
+class TestIpvs(EarlierFlowsContract):
+    in_time = 2 * IN_TIME  # on an emulated processor, and TCP repeats a packet after one second and then after two
+
+    @override
+    def plane(self, pool: Network, interface: MeshInterface) -> DataPlane:
+        return IpvsDataPlane(pool, interface, lambda key: ip_address(key.address) not in pool)

@@ -35,7 +35,7 @@ class MatrixLab:
 
     @property
     def rp_filter(self) -> int:
-        """Strict beside the newer half of the rule sets, loose beside the others."""
+        """1, strict, and 2, loose, by turns."""
         return 1 + list(RULE_SETS).index(self.rules) % 2
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,12 +87,12 @@ class RunningWorker:
     daemon: ForkedDaemon
     directory: Path
 
-    async def reported(self, lines: Sequence[str]) -> list[str]:
-        """Those of the lines that its status tells an operator to type."""
+    async def problems(self) -> list[str]:
+        """The problems that its status shows."""
         connector = aiohttp.UnixConnector(str(self.directory / "admin.sock"))
         async with aiohttp.ClientSession(connector=connector) as http, http.get("http://worker/v1/status") as answer:
-            problems = "\n".join((await answer.json())["problems"])
-        return [line for line in lines if line in problems]
+            problems: list[str] = (await answer.json())["problems"]
+        return problems
 
 
 @asynccontextmanager

@@ -18,16 +18,16 @@ _TITLES = {
     "docker-28": "Docker 28",
     "docker-29": "Docker 29, iptables",
     "docker-29-nft": "Docker 29, nftables",
-    "ufw": "ufw",
-    "firewalld": "firewalld",
+    "ufw": "ufw and Docker 20.10",
+    "firewalld": "firewalld and Docker 20.10",
 }
 _INTRODUCTION = """# Firewall matrix
 
 Which client reaches a service where, on which data plane, beside which firewall. Tests ask every cell with real
 packets, on two workers that run the daemon with its default settings: each is a network namespace with Docker's
 networks and with the rules that the named programs write (`tests/data/firewall`). Packets on bridges pass the firewall,
-`rp_filter` is 1 beside half of the firewalls and 2 beside the others. In the columns ufw and firewalld that firewall
-runs together with Docker 20.10. This page is generated from what these tests expect.
+`rp_filter` is 1 beside half of the firewalls and 2 beside the others. This page is generated from what these tests
+expect. The same tests load what the lines that `vipmesh status` reports make of a firewall: its cells pass then.
 
 **yes** means that each request is answered at its first attempt, over TCP and UDP. A letter is a refusal, explained
 [below](#refusals).

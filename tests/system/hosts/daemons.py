@@ -20,6 +20,7 @@ from typing import NoReturn
 from mesh.cli.main import main
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ForkedDaemon:
@@ -67,7 +68,7 @@ class DaemonStarter:
         return ForkedDaemon(int(self._process.stdout.readline()), log)
 
     def close(self) -> None:
-        """End the process; daemons that still run are not ended."""
+        """End the process, and daemons that still run."""
         self._process.communicate()
 
 
@@ -84,10 +85,12 @@ def _serve() -> None:
 
 
 def _run(namespace: str, config: str, log: str) -> NoReturn:
-    """Become a daemon."""
+    """Become a daemon, which ends with the process that it was forked from."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     file = os.open(namespace, os.O_RDONLY)
-    if ctypes.CDLL(None, use_errno=True).setns(file, _CLONE_NEWNET):
+    if libc.setns(file, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), f"setns {namespace}")
     os.close(file)
     null, written = os.open(os.devnull, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

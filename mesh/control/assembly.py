@@ -139,6 +139,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         "sources": sources.run,
         "host": AddressWatcher(parts.host, cluster, network_changed).run,
         "firewall": firewall.run,
+        "firewall rules": firewall.watch,
     }
     if parts.endpoint_upkeep is not None:
         watchers["endpoint settings"] = EndpointUpkeepRunner(

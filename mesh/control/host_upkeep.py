@@ -18,6 +18,8 @@ _LOCATE = 1.0
 """Seconds until the next look at an endpoint that the kernel is still resolving."""
 _ATTEMPTS = 5
 """Looks at an endpoint that the kernel is still resolving; the next one is the audit."""
+LOOK_REST = 1.0
+"""Seconds between two looks at rules that keep changing."""
 FIRST_OPENING = 1.0
 """Seconds that the first services wait for the firewall."""
 
@@ -44,7 +46,7 @@ class AddressWatcher:
 class FirewallRunner:
     """Keeps the firewall open for the current demand, in a task of its own: its programs may take long or hang.
 
-    It works once per audit, when the demand changes, and when the host's network changes.
+    It works once per audit, when the demand changes, and when the host's network or its rules change.
     """
 
     def __init__(self, firewall: Firewall | None, conditions: LoopConditions, audit: float) -> None:
@@ -76,6 +78,14 @@ class FirewallRunner:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_OPENING):
                     await self._done.wait()
+
+    async def watch(self) -> None:
+        """Look again whenever rules may have changed, until cancelled."""
+        if self._firewall is not None:
+            async for _ in self._firewall.changes():
+                self.look_again()
+                # One look for all rules that a program writes one after the other; one of the changes may be our own.
+                await asyncio.sleep(LOOK_REST)
 
     async def run(self) -> None:
         """Keep the firewall open, until cancelled."""

@@ -60,6 +60,10 @@ class Firewall(Protocol):
         """
         ...
 
+    def changes(self) -> AsyncIterator[None]:
+        """Yield whenever its rules may have changed; may end, and then only audits notice."""
+        ...
+
 
 class PeerMembership(Protocol):
     """The other workers of the cluster."""

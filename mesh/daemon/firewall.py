@@ -13,5 +13,6 @@ def firewall_settings(settings: Settings, driver: Driver) -> FirewallSettings:
         opened,
         settings.host_firewall,
         forwards=driver is not Driver.USERSPACE,
-        takes_input=driver is not Driver.NFTABLES,
+        # Nothing filters what this host sends to itself.
+        takes_input=driver is not Driver.NFTABLES and not settings.vip_pool.is_loopback,
     )

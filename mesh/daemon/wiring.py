@@ -7,7 +7,7 @@ pool that overlaps the host's own network, a second daemon on the same store, an
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -43,6 +43,7 @@ from mesh.health.checks.command import CommandCheck
 from mesh.health.prober import Prober
 from mesh.host import overlap as routes
 from mesh.host.addresses import HostAddresses
+from mesh.host.firewall.isolation import NetworkIsolation
 from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.firewall.upkeep import FirewallUpkeep
 from mesh.host.hairpin import HairpinPorts
@@ -123,7 +124,8 @@ async def run_daemon(
             stack.push_async_callback(interface.close)
         engine = settings.source_docker_socket
         prober = Prober(context.events.wake.set, commands=CommandCheck(DockerExec(engine)) if engine else None)
-        plane, reason = await choose_data_plane(settings, interface, published, prober.suspect)
+        isolation = NetworkIsolation()
+        plane, reason = await choose_data_plane(settings, interface, published, prober.suspect, isolation.barred)
         stack.push_async_callback(plane.close)
         resolver = await bind_resolver(interface, resolver_address(settings))
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, DNS_PORT))
@@ -154,7 +156,7 @@ async def run_daemon(
                 plane=plane,
                 upkeep=[*_upkeep(settings, plane, published, stack), *handovers],
                 endpoint_upkeep=HairpinPorts(settings.vip_pool.version) if plane.forwards_in_kernel else None,
-                firewall=firewall_upkeep(settings, plane),
+                firewall=_firewall(settings, plane, isolation),
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 prober=prober,
                 publish=_publisher(zone_builder, names),
@@ -220,13 +222,15 @@ async def choose_data_plane(
     interface: VipInterface,
     published: PublishedPorts,
     on_refused: Callable[[Address, int], None] = lambda *_: None,
+    barred: Callable[[Address, Collection[RealKey]], Collection[RealKey]] = lambda *_: (),
 ) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`.
 
-    `on_refused` is called for connections that a real server refused, by a data plane that sees them.
+    `on_refused` is called for connections that a real server refused, by a data plane that sees them. `barred` returns
+    the real servers that a client may not reach, for a data plane behind which no rule of the host sees the client.
     """
     driver, pool = settings.dataplane_driver, settings.vip_pool
-    userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused)
+    userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused, barred)
     if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
     if driver is Driver.AUTO and pool.is_loopback:
@@ -255,12 +259,11 @@ def _upkeep(settings: Settings, plane: DataPlane, published: PublishedPorts, sta
     return [router, SourceNatUpkeep(masquerade, plane, tracked, OwnKeys(settings.vip_pool, published))]
 
 
-def firewall_upkeep(settings: Settings, plane: DataPlane) -> FirewallUpkeep | None:
-    """The firewall of this host; None if VIPs are on loopback, which nothing filters."""
-    if settings.vip_pool.is_loopback:
+def _firewall(settings: Settings, plane: DataPlane, isolation: NetworkIsolation) -> FirewallUpkeep | None:
+    """The firewall of this host; None if the worker has VIPs on loopback and no containers, which nothing filters."""
+    if settings.vip_pool.is_loopback and settings.source_docker_socket is None:
         return None
-    driver = Driver(plane.name)
-    return FirewallUpkeep(firewall_settings(settings, driver), SystemPrograms())
+    return FirewallUpkeep(firewall_settings(settings, Driver(plane.name)), SystemPrograms(), isolation)
 
 
 async def _handovers(

@@ -1,7 +1,7 @@
 """The programs of a firewall in memory, and a firewall that a test holds up."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from typing_extensions import override
 
@@ -52,12 +52,21 @@ class FakeFirewallPrograms(FirewallPrograms):
         """What else is read; a test may replace it."""
         self.refusal: str | None = None
         """A message: every edit raises `HostError` with it. None: edits succeed."""
+        self.changed = asyncio.Event()
+        """Set it for one change that is noticed."""
         self._rest = rest
 
     @override
     async def read(self, version: int) -> FirewallTexts:
         saves = {backend: self._save(backend) for backend in self._rest} if version == 4 else {}
-        return FirewallTexts(saves, self.texts.failures, self.texts.legacy_in_use, self.texts.nft, self.texts.bridges)
+        return FirewallTexts(
+            saves,
+            self.texts.failures,
+            self.texts.legacy_in_use,
+            self.texts.nft,
+            self.texts.bridges,
+            self.texts.networks,
+        )
 
     @override
     async def edit(self, backend: Backend, version: int, arguments: Sequence[str]) -> None:
@@ -79,6 +88,13 @@ class FakeFirewallPrograms(FirewallPrograms):
     def marking_table(self, family: str) -> FakeMarkingTable:
         return self.tables[family]
 
+    @override
+    async def changes(self) -> AsyncIterator[None]:
+        while True:
+            await self.changed.wait()
+            self.changed.clear()
+            yield
+
     def _save(self, backend: Backend) -> str:
         own = "".join(f"-A {USER_CHAIN} {rule}\n" for rule in self.rules[backend])
         return f"*filter\n{self._rest[backend]}:{USER_CHAIN} - [0:0]\n-A FORWARD -j {USER_CHAIN}\n{own}COMMIT\n"
@@ -95,9 +111,18 @@ class FakeFirewall(Firewall):
         self.answers = asyncio.Event()
         """Repairs wait for it."""
         self.answers.set()
+        self.changed = asyncio.Event()
+        """Set it for one change that is noticed."""
 
     @override
     async def repair(self, demand: FirewallDemand) -> FirewallReport:
         self.demands.append(demand)
         await self.answers.wait()
         return self.report
+
+    @override
+    async def changes(self) -> AsyncIterator[None]:
+        while True:
+            await self.changed.wait()
+            self.changed.clear()
+            yield

@@ -14,6 +14,8 @@ from mesh.cli.doctor.collect import doctor_input, examine_host
 from mesh.cli.doctor.facts import HostFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
 from mesh.config.settings import parse_settings
+from mesh.host.firewall.facts import Backend, FirewallTexts, read_facts
+from tests.host.firewall.listings import ENGINE_28, OWN_CHAINS
 from tests.system.e2e.programs import VIPMESH, call
 
 POOL = "10.112.0.0/16"
@@ -68,12 +70,44 @@ def taken(program: str | None, address: str = "0.0.0.0", *, ours: bool = False) 
     return {"listeners": (ListeningSocket("udp", address, 53, program, ours),)}
 
 
+def firewall(iptables: str = "", nft: str = "") -> dict[str, Any]:
+    return {"firewall": read_facts(FirewallTexts({Backend.NFT: iptables}, nft=nft), 4)}
+
+
 CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]] = [
     (
         "the pool overlaps a route",
         {"overlaps": ("route 10.112.3.0/24 dev eth1",)},
         "",
         [(ERROR, "10.112.0.0/16 overlaps route 10.112.3.0/24 dev eth1", "[vip] pool")],
+    ),
+    ("Docker's rules, which the daemon opens", firewall(iptables=ENGINE_28), "", []),
+    (
+        "Docker's rules, and the operator opens them",
+        firewall(iptables=ENGINE_28),
+        '[host]\nfirewall = "report"',
+        [(WARNING, "[host] firewall is report", "iptables-nft -A DOCKER-USER -m mark --mark 0x1000/0x1000 -j ACCEPT")],
+    ),
+    (
+        "chains that drop by default, under IPVS",
+        firewall(nft=OWN_CHAINS),
+        "",
+        [(WARNING, "chain input of table inet filter", "nft insert rule inet filter input ip daddr 10.112.0.0/16")],
+    ),
+    (
+        "the same under nftables",
+        {**firewall(nft=OWN_CHAINS), "no_ipvs": "no module"},
+        '[dataplane]\ndriver = "nftables"',
+        [
+            (WARNING, "chain forward of table inet filter", "meta mark and 0x1000 == 0x1000 accept"),
+            (WARNING, "chain input of table inet filter", "ip daddr 10.112.0.0/16"),
+        ],
+    ),
+    (
+        "a firewall that this user may not read",
+        {"no_firewall": "nft is not permitted"},
+        "",
+        [(WARNING, "nft is not permitted", "sudo vipmesh doctor")],
     ),
     (
         "the store's directory",

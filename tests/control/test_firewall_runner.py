@@ -27,9 +27,10 @@ pytestmark = pytest.mark.looptime
 async def running(firewall: FakeFirewall, conditions: LoopConditions) -> AsyncIterator[FirewallRunner]:
     runner = FirewallRunner(firewall, conditions, AUDIT)
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(runner.run())
+        parts = [tasks.create_task(runner.run()), tasks.create_task(runner.watch())]
         yield runner
-        task.cancel()
+        for part in parts:
+            part.cancel()
 
 
 def now() -> float:
@@ -84,4 +85,18 @@ async def test_what_it_reports_is_logged_counted_and_shown_while_it_holds() -> N
 async def test_a_worker_without_a_firewall_waits_for_nothing() -> None:
     runner = FirewallRunner(None, LoopConditions(), AUDIT)
     await runner.run()
+    await runner.watch()
     await runner.demand(NEEDED)
+
+
+async def test_a_change_of_rules_is_looked_at_at_once_and_many_are_one() -> None:
+    firewall, conditions = FakeFirewall(), LoopConditions()
+    async with running(firewall, conditions) as runner:
+        await runner.demand(NEEDED)
+        await asyncio.sleep(3)
+        for _ in range(5):
+            firewall.changed.set()
+            await asyncio.sleep(0.1)
+        assert len(firewall.demands) == 2
+        await asyncio.sleep(2)
+        assert len(firewall.demands) == 3

@@ -24,6 +24,7 @@ from mesh.host.masquerade import Masquerade
 from mesh.host.overlap import Network
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.service import Address, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.builders import POOL
@@ -91,6 +92,41 @@ COMMIT
 COMMIT
 """
 """The rules of Docker 20.10 for three networks, as iptables-save prints them on a host with that engine."""
+
+
+def engine_table(mark: str = "") -> str:
+    """The table of Docker 29 with its nftables backend for the same networks; `mark` as in `bridge-accept-fwmark`."""
+    accept = f"meta mark and {mark.partition('/')[2]} == {mark.partition('/')[0]} counter accept" if mark else ""
+    chains = "".join(
+        f"""
+    chain filter-forward-in__{bridge} {{
+        ct state established,related counter accept
+        {accept if not internal else f'iifname != "{bridge}" counter drop comment "INTERNAL NETWORK INGRESS"'}
+        iifname "{bridge}" counter accept comment "ICC"
+        counter drop comment "UNPUBLISHED PORT DROP"
+    }}
+    chain filter-forward-out__{bridge} {{
+        ct state established,related counter accept
+        {'counter accept comment "OUTGOING"' if not internal else f'oifname != "{bridge}" counter drop'}
+    }}"""
+        for bridge, internal in (("br0", False), ("br1", False), ("br2", True))
+    )
+    jumps = {way: ", ".join(f'"br{n}" : jump filter-forward-{way}__br{n}' for n in range(3)) for way in ("in", "out")}
+    return f"""table ip docker-bridges {{{chains}
+    map filter-forward-in-jumps {{ type ifname : verdict; elements = {{ {jumps["in"]} }} }}
+    map filter-forward-out-jumps {{ type ifname : verdict; elements = {{ {jumps["out"]} }} }}
+    chain filter-FORWARD {{
+        type filter hook forward priority filter; policy accept;
+        oifname vmap @filter-forward-in-jumps
+        iifname vmap @filter-forward-out-jumps
+    }}
+    chain nat-POSTROUTING {{
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname != "br1" ip saddr 10.4.0.0/24 counter masquerade
+        oifname != "br0" ip saddr 10.2.0.0/24 counter masquerade
+    }}
+}}
+"""
 
 
 class Networks(Places):
@@ -219,3 +255,25 @@ class FirewallContract(ABC):
         await worker.open()
         assert await lost(lab, CLIENT, TO_VIP)
         await ask(lab, OTHER, TO_VIP)
+
+    async def test_an_engine_of_nftables_is_opened_by_the_mark_that_it_accepts(self, networks: Networks) -> None:
+        async with networks.telling(), self.working() as worker:
+            await worker.lead_to(A)
+            try:
+                run_command("nft", "-f", "-", given=engine_table())
+                codes = [problem.code for problem in (await worker.firewall.repair(DEMAND)).problems]
+                assert codes == ([] if self.takes_input else [Code.FIREWALL_ENGINE_SETTING])
+                if not self.takes_input:
+                    assert await lost(networks, OTHER, TO_VIP)
+                run_command("nft", "delete", "table", "ip", "docker-bridges")
+                run_command("nft", "-f", "-", given=engine_table("2/3"))
+                await worker.open()
+                for client in (OTHER, CLIENT):
+                    await ask(networks, client, TO_VIP)
+                    await ask(networks, client, TO_PUBLISHED, socket.SOCK_DGRAM)
+                assert await lost(networks, SECRET, (GATEWAYS[SECRET], PUBLISHED))
+                await worker.lead_to(SECRET)
+                assert await lost(networks, OTHER, TO_VIP)
+            finally:
+                run_command("nft", "delete", "table", "ip", "docker-bridges")
+                await remove_opening(SystemPrograms())

@@ -7,6 +7,7 @@ tries again. A virtual server may be added before its VIP is bound; it listens f
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TypeAlias
 
 from typing_extensions import override
 
@@ -32,16 +33,19 @@ from mesh.model.service import Address, Forwarding, Transport
 from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
 
 _PRIVILEGED = 1024
+Barred: TypeAlias = Callable[[Address, Collection[RealKey]], Collection[RealKey]]
+"""Which of these real servers a client may not reach."""
 
 
 class _UserspaceServer:
     """A virtual server: its listener, its scheduler and its counters."""
 
     def __init__(
-        self, key: VirtualKey, operation: AddVirtualServer, on_refused: Callable[[Address, int], None]
+        self, key: VirtualKey, operation: AddVirtualServer, on_refused: Callable[[Address, int], None], barred: Barred
     ) -> None:
         self.key = key
         self._on_refused = on_refused
+        self._barred = barred
         self.balance = RealServerScheduler(operation.scheduler, operation.persistence, flags=operation.flags)
         self.listening = False
         self.connections = 0
@@ -50,7 +54,11 @@ class _UserspaceServer:
         )
 
     def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
-        return self.balance.pick(client, asyncio.get_running_loop().time(), without)
+        return self.balance.pick(
+            client,
+            asyncio.get_running_loop().time(),
+            without.union(self._barred(client, self.balance.real_servers.keys())),
+        )
 
     def refused(self, real: RealKey) -> None:
         self._on_refused(real.address, real.port)
@@ -94,12 +102,15 @@ class UserspaceDataPlane(DataPlane):
         interface: VipInterface,
         low_port_offset: int = 0,
         on_refused: Callable[[Address, int], None] = lambda *_: None,
+        barred: Barred = lambda *_: (),
     ) -> None:
         """`low_port_offset` is added to listening ports below 1024; 0 leaves them as they are.
 
-        `on_refused` is called with address and port for each connection that a real server did not accept.
+        `on_refused` is called with address and port for each connection that a real server did not accept. `barred`
+        returns the real servers that a client may not reach, since a network of this host is isolated.
         """
         self._on_refused = on_refused
+        self._barred = barred
         self._interface = interface
         self._offset = low_port_offset
         self._servers: dict[VirtualKey, _UserspaceServer] = {}
@@ -179,7 +190,7 @@ class UserspaceDataPlane(DataPlane):
             return self._edit(key, operation)
         if key.transport is Transport.SCTP:
             return _not_by_a_proxy("SCTP", "remove the port from the labels")
-        server = self._servers[key] = _UserspaceServer(key, operation, self._on_refused)
+        server = self._servers[key] = _UserspaceServer(key, operation, self._on_refused, self._barred)
         return await self._listen(server, waits_for_address=True)
 
     def _edit(self, key: VirtualKey, wanted: AddVirtualServer | EditVirtualServer) -> CodedText | None:

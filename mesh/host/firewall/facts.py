@@ -6,7 +6,7 @@ network drop what enters and leaves the network's bridge, and those for other ne
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -144,6 +144,8 @@ class FirewallTexts:
     """`nft list table` of every table that is not ours, one after the other."""
     bridges: Mapping[str, int] = field(default_factory=dict)
     """The bridges of this host, with the index of each interface."""
+    networks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The host's own addresses on each bridge, with the length of the prefix: `10.5.0.254/24`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,11 @@ replies of another host: conntrack knows both of every connection that was trans
 connection to the same address that nobody has translated has neither. The mark is that of the packet, not of the
 connection, so that a change applies to connections that exist.
 
-The isolation that an operator asked for stays. A packet is not marked if it goes into or out of a bridge that is not
-known to be open (`--internal` networks), nor within one bridge (`enable_icc=false`): there the host's own rules decide.
+The isolation that an operator asked for stays. What we have translated is dropped if it enters or leaves the bridge of
+an `--internal` network, or stays within a bridge with `enable_icc=false`. The engine's own rules are not enough for
+that: under IPVS only replies are forwarded, and some engines accept what is established before they look at the
+network. A packet within any other bridge, or on a bridge that is not known to be open, is not marked: there the host's
+own rules decide.
 """
 
 import re
@@ -40,6 +43,10 @@ class MarkingRules:
     """The published ports that lead to services on this worker."""
     open_bridges: tuple[str, ...] = ()
     """The bridges of networks that other networks may talk to."""
+    internal_bridges: tuple[str, ...] = ()
+    """The bridges of `--internal` networks."""
+    silent_bridges: tuple[str, ...] = ()
+    """The bridges of networks with `enable_icc=false`."""
 
 
 def family_of(pool: Network) -> str:
@@ -56,14 +63,16 @@ def render_marking(rules: MarkingRules) -> str:
 
 
 def _table(rules: MarkingRules, family: str) -> Iterator[str]:
-    bridges = [f'"{name}"' for name in rules.open_bridges if _PLAIN_NAME.fullmatch(name)]
+    opened, internal, silent = map(_quoted, (rules.open_bridges, rules.internal_bridges, rules.silent_bridges))
     addresses = [a for a in rules.addresses if ip_address(a).version == rules.pool.version]
     ports = {t: [str(p) for transport, p in rules.published if transport is t] for t in Transport}
     yield from _set("addresses", "ipv6_addr" if family == "ip6" else "ipv4_addr", addresses)
     for transport, numbers in ports.items():
         yield from _set(f"published_{transport}", "inet_service", numbers)
-    yield from _set("open_bridges", "ifname", bridges)
-    yield from _set("within_one_bridge", "ifname . ifname", (f"{name} . {name}" for name in bridges))
+    yield from _set("open_bridges", "ifname", opened)
+    yield from _set("internal_bridges", "ifname", internal)
+    yield from _set("within_silent_bridge", "ifname . ifname", _pairs(silent))
+    yield from _set("within_one_bridge", "ifname . ifname", _pairs(dict.fromkeys((*opened, *internal))))
     yield "chain forward {"
     yield "\ttype filter hook forward priority mangle; policy accept;"
     yield f"\tct original {family} daddr {rules.pool} ct reply {family} saddr != {rules.pool} goto translated"
@@ -73,11 +82,22 @@ def _table(rules: MarkingRules, family: str) -> Iterator[str]:
             yield f"\t{ours} meta l4proto {transport} ct original proto-dst @published_{transport} goto translated"
     yield "}"
     yield "chain translated {"
+    yield '\tiifname . oifname @within_silent_bridge drop comment "enable_icc=false"'
     yield "\tiifname . oifname @within_one_bridge return"
+    yield '\tiifname @internal_bridges drop comment "internal network"'
+    yield '\toifname @internal_bridges drop comment "internal network"'
     yield '\tmeta iifkind "bridge" iifname != @open_bridges return'
     yield '\tmeta oifkind "bridge" oifname != @open_bridges return'
     yield f"\tmeta mark set meta mark & {~rules.mark.mask & 0xFFFFFFFF:#x} | {rules.mark.value:#x}"
     yield "}"
+
+
+def _quoted(bridges: Iterable[str]) -> list[str]:
+    return [f'"{name}"' for name in bridges if _PLAIN_NAME.fullmatch(name)]
+
+
+def _pairs(names: Iterable[str]) -> Iterator[str]:
+    return (f"{name} . {name}" for name in names)
 
 
 def _set(name: str, kind: str, elements: Iterable[str]) -> Iterator[str]:

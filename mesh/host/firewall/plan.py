@@ -1,9 +1,10 @@
 """Decides what the firewall of this host needs: facts become rules of ours, or problems with a line to type. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import ip_interface
 
 from mesh.config.settings import FirewallMode
 from mesh.host.firewall import advice
@@ -17,6 +18,7 @@ from mesh.host.firewall.facts import (
     IptablesFilter,
     IptablesRule,
 )
+from mesh.host.firewall.isolation import IsolatedNetwork
 from mesh.host.firewall.marking import DEFAULT_MARK, MarkingRules
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
@@ -97,6 +99,16 @@ def update_bridges(before: Bridges | None, present: Mapping[str, int], facts: Fi
     return found
 
 
+def isolated_networks(
+    bridges: Bridges, facts: FirewallFacts, networks: Mapping[str, Sequence[str]]
+) -> Iterator[IsolatedNetwork]:
+    """Yield the isolated networks; `networks` is the host's own addresses on each bridge."""
+    for (name, _), known in bridges.items():
+        internal, silent = known.access is BridgeAccess.CLOSED, name in facts.silent_bridges
+        for own in map(ip_interface, networks.get(name, ()) if internal or silent else ()):
+            yield IsolatedNetwork(own.network, str(own.ip), internal, silent)
+
+
 @dataclass(frozen=True, slots=True)
 class ChainEdit:
     """One command for the chain `DOCKER-USER` of a backend."""
@@ -120,29 +132,44 @@ class FirewallPlan:
 
 
 def make_firewall_plan(
-    facts: FirewallFacts, settings: FirewallSettings, demand: FirewallDemand, bridges: Bridges
+    facts: FirewallFacts,
+    settings: FirewallSettings,
+    demand: FirewallDemand,
+    bridges: Bridges,
+    *,
+    is_marking: bool = False,
 ) -> FirewallPlan:
-    """Return what to change. Without services, all of ours is removed and nothing is a problem."""
+    """Return what to change. Without services, all of ours is removed and nothing is a problem.
+
+    `is_marking`: whether this process has made the table that marks packets. It stays then: the rules of an engine that
+    restarts are missing for a moment.
+    """
     if not demand.needed:
         return FirewallPlan(edits=tuple(removals(facts)))
     problems = tuple(firewall_problems(facts, settings))
     if not settings.forwards:
         return FirewallPlan(edits=tuple(removals(facts)), problems=problems)
-    mark = facts.accept_mark or DEFAULT_MARK
-    marking = _marking(settings, demand, mark, bridges) if facts.filters_forwarded else None
+    marking = _marking(facts, settings, demand, bridges) if facts.filters_forwarded or is_marking else None
     if settings.mode is FirewallMode.REPORT:
         return FirewallPlan(marking, tuple(removals(facts)), problems=problems)
     opened = frozenset(backend for backend, table in facts.filters.items() if table.user_chain is not None)
-    return FirewallPlan(marking, tuple(_chain_edits(facts, mark)), opened, problems)
+    return FirewallPlan(marking, tuple(_chain_edits(facts, facts.accept_mark or DEFAULT_MARK)), opened, problems)
 
 
-def _marking(settings: FirewallSettings, demand: FirewallDemand, mark: AcceptMark, bridges: Bridges) -> MarkingRules:
+def _marking(
+    facts: FirewallFacts, settings: FirewallSettings, demand: FirewallDemand, bridges: Bridges
+) -> MarkingRules:
+    names = {
+        access: sorted(n for (n, _), known in bridges.items() if known.access is access) for access in BridgeAccess
+    }
     return MarkingRules(
         settings.opened.pool,
-        mark,
+        facts.accept_mark or DEFAULT_MARK,
         tuple(sorted(demand.addresses)),
         tuple(sorted(demand.ports)),
-        tuple(sorted(name for (name, _), known in bridges.items() if known.access is BridgeAccess.OPEN)),
+        open_bridges=tuple(names[BridgeAccess.OPEN]),
+        internal_bridges=tuple(names[BridgeAccess.CLOSED]),
+        silent_bridges=tuple(sorted(facts.silent_bridges & {name for name, _ in bridges})),
     )
 
 
@@ -201,7 +228,7 @@ def firewall_problems(facts: FirewallFacts, settings: FirewallSettings) -> Itera
             yield _unreadable(backend, reason, settings, mark)
         for backend, table in facts.filters.items():
             yield from _engine_chain_problems(backend, table, settings, mark)
-        yield from _engine_table_problems(facts, mark)
+        yield from _engine_table_problems(facts, settings, mark)
         yield from _forward_problems(facts, settings, mark)
     yield from _input_problems(facts, settings)
 
@@ -264,8 +291,9 @@ def _accepts_mark(rules: tuple[IptablesRule, ...], mark: AcceptMark) -> bool:
     )
 
 
-def _engine_table_problems(facts: FirewallFacts, mark: AcceptMark) -> Iterator[Problem]:
-    if facts.has_engine_table and facts.accept_mark is None:
+def _engine_table_problems(facts: FirewallFacts, settings: FirewallSettings, mark: AcceptMark) -> Iterator[Problem]:
+    """Yield what this engine drops: requests, which only nftables forwards, and no replies."""
+    if facts.has_engine_table and facts.accept_mark is None and not settings.takes_input:
         yield _problem(
             Code.FIREWALL_ENGINE_SETTING,
             "the container engine filters by nftables and accepts no mark: connections from other hosts and between "

@@ -5,8 +5,9 @@ Nothing here waits without a limit. What cannot be read is part of the result, w
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from socket import AF_INET, AF_INET6
 from typing import Protocol
 
 from pyroute2 import IPRoute, NetlinkError
@@ -16,6 +17,7 @@ from mesh.host import HostError
 from mesh.host.firewall.advice import iptables_program
 from mesh.host.firewall.facts import OWN_TABLES, Backend, FirewallTexts
 from mesh.host.firewall.marking import TABLE
+from mesh.host.firewall.watch import watch_rule_changes
 from mesh.host.nft_table import OwnedTable, TableChange
 from mesh.model.codes import Code
 from mesh.util import nft
@@ -63,6 +65,10 @@ class FirewallPrograms(Protocol):
         """Return the table that marks packets, for the family `ip` or `ip6`."""
         ...
 
+    def changes(self) -> AsyncIterator[None]:
+        """Yield whenever rules may have changed; ends if that cannot be noticed."""
+        ...
+
 
 class SystemPrograms(FirewallPrograms):
     """Runs `iptables-nft`, `iptables-legacy`, their forms for IPv6, and `nft`."""
@@ -91,10 +97,10 @@ class SystemPrograms(FirewallPrograms):
                 raise HostError(Code.FIREWALL_UNREADABLE, f"the firewall cannot be read: {error}") from error
             listing = ""
         try:
-            bridges = await asyncio.to_thread(_bridges)
+            bridges, networks = await asyncio.to_thread(_bridges, version)
         except (OSError, NetlinkError) as error:
             raise HostError(Code.FIREWALL_UNREADABLE, f"the bridges of this host cannot be listed: {error}") from error
-        return FirewallTexts(saves, failures, legacy, listing[:_MOST], bridges)
+        return FirewallTexts(saves, failures, legacy, listing[:_MOST], bridges, networks)
 
     @override
     async def edit(self, backend: Backend, version: int, arguments: Sequence[str]) -> None:
@@ -106,6 +112,10 @@ class SystemPrograms(FirewallPrograms):
     @override
     def marking_table(self, family: str) -> MarkingTable:
         return OwnedTable(family, TABLE)
+
+    @override
+    def changes(self) -> AsyncIterator[None]:
+        return watch_rule_changes()
 
 
 async def _run(program: str, arguments: Sequence[str]) -> ProgramResult:
@@ -164,6 +174,12 @@ async def _foreign_tables(version: int, *, without_iptables: bool) -> str:
     return "".join(listings)
 
 
-def _bridges() -> Mapping[str, int]:
+def _bridges(version: int) -> tuple[Mapping[str, int], Mapping[str, Sequence[str]]]:
+    """Return the bridges by name, and the addresses on each of them."""
     with IPRoute() as route:
-        return {link.get_attr("IFLA_IFNAME"): link["index"] for link in route.get_links(kind="bridge")}
+        links = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links(kind="bridge")}
+        networks: dict[str, list[str]] = {name: [] for name in links.values()}
+        for found in route.get_addr(family=AF_INET6 if version == 6 else AF_INET):
+            if found["index"] in links:
+                networks[links[found["index"]]].append(f"{found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}")
+    return {name: index for index, name in links.items()}, networks

@@ -1,11 +1,13 @@
 """Opens the firewall of this host, keeps it open, and takes everything of ours back."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 
 from mesh.host import HostError
 from mesh.host.firewall.advice import iptables_program
-from mesh.host.firewall.facts import Backend, FirewallTexts, read_facts
+from mesh.host.firewall.facts import AcceptMark, Backend, FirewallTexts, read_facts
+from mesh.host.firewall.isolation import NetworkIsolation
 from mesh.host.firewall.marking import TABLE, MarkingRules, family_of, render_marking
 from mesh.host.firewall.plan import (
     Bridges,
@@ -13,6 +15,7 @@ from mesh.host.firewall.plan import (
     FirewallDemand,
     FirewallPlan,
     FirewallSettings,
+    isolated_networks,
     make_firewall_plan,
     removals,
     update_bridges,
@@ -43,7 +46,11 @@ class FirewallReport:
 class FirewallUpkeep:
     """Keeps the firewall open for what one worker translates, and remembers which bridges are open."""
 
-    def __init__(self, settings: FirewallSettings, programs: FirewallPrograms) -> None:
+    def __init__(
+        self, settings: FirewallSettings, programs: FirewallPrograms, isolation: NetworkIsolation | None = None
+    ) -> None:
+        """`isolation` is kept up to date for a proxy; None if there is none."""
+        self._isolation = isolation or NetworkIsolation()
         self._settings = settings
         self._programs = programs
         self._version = settings.opened.pool.version
@@ -51,6 +58,8 @@ class FirewallUpkeep:
         self._table = programs.marking_table(self._family)
         self._bridges: Bridges | None = None
         """What is known of the bridges; None before the first look."""
+        self._accept_mark: AcceptMark | None = None
+        """The mark that the engine accepted when its table was there last."""
         self._opened: frozenset[Backend] = frozenset()
         """The backends that had our rule when the last repair ended."""
         self._is_marking: bool | None = None
@@ -63,6 +72,10 @@ class FirewallUpkeep:
         except HostError as error:
             # A proxy in user space does not depend on it, and often may not look.
             return FirewallReport(problems=(_failure(error),) if self._settings.forwards else ())
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield whenever rules may have changed; ends if that cannot be noticed."""
+        return self._programs.changes()
 
     async def _repair(self, demand: FirewallDemand) -> FirewallReport:
         texts = await self._programs.read(self._version)
@@ -94,7 +107,11 @@ class FirewallUpkeep:
         facts = await compute(size, lambda: read_facts(texts, self._version))
         now = asyncio.get_running_loop().time()
         self._bridges = update_bridges(self._bridges, texts.bridges, facts, now)
-        return make_firewall_plan(facts, self._settings, demand, self._bridges)
+        self._isolation.replace(isolated_networks(self._bridges, facts, texts.networks))
+        if facts.has_engine_table:
+            self._accept_mark = facts.accept_mark
+        facts = replace(facts, accept_mark=self._accept_mark)
+        return make_firewall_plan(facts, self._settings, demand, self._bridges, is_marking=bool(self._is_marking))
 
     async def _mark(self, rules: MarkingRules | None) -> list[tuple[str, bool]]:
         """Load or remove the table; returns a line, and whether it was a repair. Raises `NftError`."""

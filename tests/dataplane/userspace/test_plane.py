@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -181,6 +181,24 @@ async def test_real_servers_that_refuse_connections_are_reported(servers: RealSe
         async with asyncio.timeout(5):
             await refused.wait()
     assert told[0] == ("127.0.0.1", dead.port)
+    await plane.close()
+
+
+async def test_a_client_never_reaches_a_real_server_that_it_is_barred_from(servers: RealServers) -> None:
+    a, b, barred = await servers.start("a"), await servers.start("b"), set[RealKey]()
+
+    def barred_from(client: Address, real_servers: Collection[RealKey]) -> Collection[RealKey]:
+        return barred.intersection(real_servers) if client.startswith("127.") else ()
+
+    plane = UserspaceDataPlane(LoopbackAddresses(), barred=barred_from)
+    await plane.apply(diff_tables(Table(), behind(a, b)))
+    barred.add(a)
+    assert [await ask(KEY.address, KEY.port) for _ in range(4)] == ["b"] * 4
+    barred.add(b)
+    reader, writer = await asyncio.open_connection(KEY.address, KEY.port)
+    with pytest.raises(ConnectionResetError):
+        await reader.readexactly(1)
+    writer.close()
     await plane.close()
 
 

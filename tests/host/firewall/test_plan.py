@@ -96,6 +96,7 @@ def test_an_engine_of_iptables_is_opened_except_for_internal_networks(save: str,
     assert found.opened == {Backend.NFT}
     assert found.marking is not None
     assert found.marking.open_bridges == ("br-quiet", "br-shop", "virbr0")
+    assert (found.marking.internal_bridges, found.marking.silent_bridges) == (("br-secret",), ("br-quiet",))
 
 
 def test_both_backends_are_opened_if_both_have_the_chain() -> None:
@@ -154,6 +155,7 @@ def test_an_engine_of_nftables_is_opened_by_the_mark_that_it_accepts() -> None:
     (problem,) = plan(facts_of(nft=engine_table())).problems
     assert problem.code is Code.FIREWALL_ENGINE_SETTING
     assert '"bridge-accept-fwmark": "0x1000/0x1000"' in problem.remedy
+    assert plan(facts_of(nft=engine_table()), IPVS).problems == (), "it lets replies through"
 
 
 def test_an_unreadable_backend_is_reported_with_the_line() -> None:

@@ -10,6 +10,7 @@ from mesh.host.firewall.plan import FirewallDemand, FirewallSettings
 from mesh.host.firewall.upkeep import FirewallReport, FirewallUpkeep, remove_opening
 from mesh.model.codes import Code
 from mesh.testing.firewall import FakeFirewallPrograms
+from tests.host.firewall.listings import engine_table
 from tests.host.firewall.test_plan import DEMAND, NFTABLES, OURS
 
 ENGINE = ":FORWARD DROP [0:0]\n-A DOCKER-FORWARD -i br-shop -j ACCEPT\n"
@@ -108,3 +109,16 @@ async def test_teardown_removes_what_any_start_has_left(programs: FakeFirewallPr
     programs.refusal = "no"
     removed, failed = await remove_opening(programs)
     assert (len(removed), [error.code for error in failed]) == (1, [Code.FIREWALL_FAILED])
+
+
+async def test_an_engine_of_nftables_that_restarts_is_marked_for_as_before() -> None:
+    rule = "meta mark & 0x00000003 == 0x00000002 counter accept"
+    programs = FakeFirewallPrograms({}, FirewallTexts(nft=engine_table(rule), bridges=BRIDGES.bridges))
+    firewall, table = upkeep(programs), programs.tables["ip"]
+    await firewall.repair(DEMAND)
+    made = table.text
+    assert made is not None
+    assert "| 0x2" in made
+    programs.texts = FirewallTexts(bridges=BRIDGES.bridges)
+    assert await firewall.repair(DEMAND) == FirewallReport()
+    assert table.text == made

@@ -16,7 +16,7 @@ from tests.system.docker.worker import Worker, worker
 from tests.system.e2e.programs import call, eventually, status
 
 HOST, CLIENT = "192.0.2.1", "192.0.2.2"
-PORT, HIDDEN, FOREIGN = 30080, 30081, 31000
+PORT, HIDDEN, APART, FOREIGN = 30080, 30081, 30082, 31000
 SERVICE = {
     "mesh.routing.port_80": "web.test",
     "mesh.routing.publish.port_80": str(PORT),
@@ -45,14 +45,17 @@ def client(engine: Engine) -> Iterator[Namespace]:
 
 
 @asynccontextmanager
-async def service(engine: Engine, tmp_path: Path, **settings: str) -> AsyncIterator[Worker]:
+async def service(
+    engine: Engine, tmp_path: Path, firewall: str = "manage", plane: str = "nftables"
+) -> AsyncIterator[Worker]:
     """A worker with a service in one network; nothing of it is left in the rules of the engine."""
     await engine.adocker("network", "create", "shop")
     await asyncio.to_thread(engine.run, "web", "--network", "shop", "--init", labels=SERVICE)
     try:
-        async with worker(engine, tmp_path, plane="nftables", **settings) as running:
+        async with worker(engine, tmp_path, plane=plane, VIPMESH_HOST_FIREWALL=firewall) as running:
             await running.serving("web")
             yield running
+        assert RULE not in user_chain(engine), "`teardown` has removed it"
     finally:
         engine.namespace_output("iptables-nft", "-F", "DOCKER-USER")
         engine.namespace_output("iptables-nft", "-A", "DOCKER-USER", "-j", "RETURN")
@@ -113,6 +116,28 @@ async def test_translated_connections_pass_and_no_others(engine: Engine, client:
 
 
 @pytest.mark.timeout(120)
+async def test_the_proxy_in_user_space_keeps_networks_apart(engine: Engine, tmp_path: Path) -> None:
+    """Its connections are the host's own, which the engine's rules let through everywhere."""
+
+    async def gateway(network: str) -> str:
+        return await engine.adocker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", network)
+
+    async with service(engine, tmp_path, plane="userspace") as mesh:
+        await run_client(engine, "front")
+        await run_client(engine, "secret", "--internal")
+        await run_client(engine, "quiet", "-o", "com.docker.network.bridge.enable_icc=false")
+        await asyncio.to_thread(engine.run, "hidden", "--network", "secret", "--init", labels=IN_SECRET)
+        apart = {**SERVICE, "mesh.routing.port_80": "apart.test", "mesh.routing.publish.port_80": str(APART)}
+        await asyncio.to_thread(engine.run, "apart", "--network", "quiet", "--init", labels=apart)
+        await mesh.serving("web", "hidden", "apart")
+        served = {"front": (PORT, APART), "secret": (HIDDEN,), "quiet": (PORT,)}
+        for network, ports in served.items():
+            for port in (PORT, HIDDEN, APART):
+                found = await fetch_inside(engine, f"{network}-client", f"{await gateway(network)}:{port}")
+                assert bool(found) == (port in ports), (network, port)
+
+
+@pytest.mark.timeout(120)
 async def test_the_rule_is_kept_after_those_of_the_operator_and_goes_with_the_last_service(
     engine: Engine, client: Namespace, tmp_path: Path
 ) -> None:
@@ -135,7 +160,7 @@ async def test_report_mode_says_what_to_type_and_that_is_enough(
     async def problems() -> list[str]:
         return [line for line in (await status(mesh.admin))["problems"] if "firewall" in line]
 
-    async with service(engine, tmp_path, VIPMESH_HOST_FIREWALL="report") as mesh:
+    async with service(engine, tmp_path, "report") as mesh:
         assert await fetch_from(client, await mesh.vip()) == ""
         (problem,) = await eventually(problems, bool, 10)
         (line,) = re.findall(r"run `(.*)`$", problem)

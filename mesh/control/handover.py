@@ -2,26 +2,28 @@
 
 A worker that forwarded by nftables because its kernel had no IPVS may find IPVS one day, or get another driver in its
 settings. The old rules would go on forwarding by a table that is no longer updated. They are removed, but only after
-the new data plane has been programmed: conntrack keeps the connections that the old rules established. IPVS tracks
-connections itself, so its virtual servers are removed once none is left; new connections do not reach IPVS, since the
-hooks of nftables come first.
+the new data plane has been programmed: conntrack keeps the connections that the old rules established. UDP flows have
+no end, and would follow the old rules to whichever container gets the address next; they move to the new data plane at
+once. IPVS tracks connections itself, so its virtual servers are removed once none is left; new connections do not reach
+IPVS, since the hooks of nftables come first.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 from typing_extensions import override
 
 from mesh.control.ports import HostUpkeep
 from mesh.dataplane import DataPlane, DataPlaneError
+from mesh.dataplane.conntrack.connections import TrackedConnections
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import HostError
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.service import Address
-from mesh.model.table import Table
+from mesh.model.table import Table, VirtualKey
 from mesh.util.nft import NftError
 
 log = logging.getLogger("vipmesh")
@@ -35,9 +37,16 @@ def _has_ipvs() -> bool:
 class NftablesHandover(HostUpkeep):
     """Removes the rules of the nftables data plane on a worker that now forwards by another one."""
 
-    def __init__(self, taken_over: Callable[[], bool]) -> None:
-        """`taken_over`: whether the current data plane has been programmed completely at least once."""
+    def __init__(
+        self, taken_over: Callable[[], bool], tracked: TrackedConnections, ours: Container[VirtualKey]
+    ) -> None:
+        """`taken_over`: whether the current data plane has been programmed completely at least once. `ours` contains
+        the keys that only our virtual servers can have.
+        """
         self._taken_over = taken_over
+        self._tracked = tracked
+        self._ours = ours
+        self._removed = False
         self._gone = False
 
     @override
@@ -49,10 +58,15 @@ class NftablesHandover(HostUpkeep):
             return ()
         try:
             found = await nftables.remove_tables()
-        except NftError as error:
+            self._removed |= bool(found)
+            if self._removed:
+                await self._tracked.forget_translated_datagrams(self._ours)
+        except (NftError, DataPlaneError) as error:
             raise HostError(
                 Code.LEFT_BY_EARLIER_START, f"the nftables rules of an earlier start cannot be removed: {error}"
             ) from error
+        finally:
+            await self._tracked.close()
         for table in found:
             log.info("nftables table %s of an earlier start is removed: the current data plane has taken over", table)
         self._gone = True

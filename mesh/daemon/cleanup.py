@@ -11,6 +11,9 @@ from pathlib import Path
 from mesh.cluster.records.encode import build_view
 from mesh.config.settings import Settings
 from mesh.daemon.open_store import open_store
+from mesh.dataplane import DataPlaneError
+from mesh.dataplane.conntrack.connections import TrackedConnections
+from mesh.dataplane.conntrack.stale import OwnKeys
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
@@ -53,7 +56,11 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
             removed += [str(operation) for operation in operations if operation not in refused]
         if await interface.remove():
             removed.append(f"delete interface {interface.name}")
-        removed += [f"delete nftables table {table}" for table in await nftables.remove_tables()]
+        tables = await nftables.remove_tables()
+        removed += [f"delete nftables table {table}" for table in tables]
+        if tables:
+            # Else a client that keeps sending would reach whichever container gets the endpoint's address next.
+            failed += await _forget_datagrams(OwnKeys(settings.vip_pool, published))
         removed += await Masquerade(settings.vip_pool).remove()
         removed += await HairpinPorts(settings.vip_pool.version).remove()
         closed, refusals = await remove_opening(SystemPrograms())
@@ -68,6 +75,18 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
     finally:
         await interface.close()
     return removed, failed
+
+
+async def _forget_datagrams(ours: OwnKeys) -> list[CodedText]:
+    """Delete the UDP flows that the rules have established; returns why that failed, empty if it did not."""
+    tracked = TrackedConnections(ours.pool.version)
+    try:
+        await tracked.forget_translated_datagrams(ours)
+    except DataPlaneError as error:
+        return [error.coded]
+    finally:
+        await tracked.close()
+    return []
 
 
 async def _claims(settings: Settings) -> Claims:

@@ -281,7 +281,7 @@ async def _handovers(
         return []
     if plane.name == Driver.NFTABLES:
         return [IpvsHandover(taken_over, ipvs.IpvsDataPlane(pool, interface, published))]
-    return [NftablesHandover(taken_over)]
+    return [NftablesHandover(taken_over, TrackedConnections(pool.version), OwnKeys(pool, published))]
 
 
 def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> WorkerFacts:

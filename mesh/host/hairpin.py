@@ -145,7 +145,7 @@ def _port_change(port: BridgePort, endpoints: set[Address]) -> HairpinChange | N
     """Return what is to be changed at a port behind which these endpoints are; None if nothing is."""
     ours = port.endpoints
     if ours is None and (port.hairpin or not endpoints):
-        return None  # the flag was set by somebody else, or is not needed
+        return None  # the flag was set outside vipmesh, or is not needed
     alias = port.marked_alias(endpoints)
     if port.hairpin == bool(endpoints) and port.alias == alias:
         return None

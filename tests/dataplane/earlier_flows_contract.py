@@ -9,7 +9,7 @@ import errno
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -102,6 +102,7 @@ class Flow:
             if self._kind is STREAM:
                 await loop.sock_sendall(self._socket, b"?\n")  # once it is connected
                 return (await loop.sock_recv(self._socket, 100)).decode()
+            self._discard_earlier_answers()
             while True:
                 self._socket.sendto(b"?\n", self._where)
                 try:
@@ -109,6 +110,11 @@ class Flow:
                         return (await loop.sock_recvfrom(self._socket, 100))[0].decode()
                 except TimeoutError:
                     continue
+
+    def _discard_earlier_answers(self) -> None:
+        with suppress(BlockingIOError, ConnectionRefusedError):
+            while True:
+                self._socket.recv(100)
 
     def close(self) -> None:
         self._socket.close()

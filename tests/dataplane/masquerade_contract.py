@@ -103,7 +103,7 @@ async def set_hairpins(version: int, endpoints: tuple[Address, ...]) -> None:
     ports = HairpinPorts(version)
     async with asyncio.timeout(PATIENCE):
         while not (await ports.repair(frozenset(endpoints))).is_complete:
-            await asyncio.sleep(0.05)  # the kernel tells nobody when it has resolved an address
+            await asyncio.sleep(0.05)  # the kernel does not announce when it has resolved an address
 
 
 class SourceNatContract(ABC):

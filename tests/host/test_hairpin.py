@@ -41,7 +41,7 @@ def port(index: int = 7, hairpin: bool = False, alias: str = "") -> BridgePort:
         pytest.param(facts(port(), located={A: 7}), (), [], id="no endpoint"),
         pytest.param(facts(port(), located={OWN: 7}), {OWN}, [], id="the host itself"),
         pytest.param(facts(port(), located={"10.9.0.1": 7}), {"10.9.0.1"}, [], id="a network that is not filtered"),
-        pytest.param(facts(port(hairpin=True), located={A: 7}), {A}, [], id="set by somebody else"),
+        pytest.param(facts(port(hairpin=True), located={A: 7}), {A}, [], id="set outside vipmesh"),
         pytest.param(
             facts(port(alias="theirs"), located={A: 7, B: 7}),
             {A, B},
@@ -157,13 +157,13 @@ async def repaired(hairpin: HairpinPorts, *endpoints: str) -> HairpinResult:
     """The result once the kernel has resolved the endpoints."""
     async with asyncio.timeout(20):
         while not (result := await hairpin.repair(frozenset(endpoints))).is_complete:
-            await asyncio.sleep(0.05)  # the kernel tells nobody when it has resolved an address
+            await asyncio.sleep(0.05)  # the kernel does not announce when it has resolved an address
     return result
 
 
 async def test_the_flag_is_set_audited_and_taken_back(container: Namespace) -> None:
     hairpin = HairpinPorts(4)
-    # nobody has sent this container a packet yet: the kernel has to find it first
+    # no packet was sent to this container yet: the kernel has to resolve it first
     assert await repaired(hairpin, A, OWN, "fd00::1") == HairpinResult((ON,))
     assert link() == ("on", f"vipmesh-hairpin={A}")
     assert await hairpin.repair(frozenset({A})) == HairpinResult()

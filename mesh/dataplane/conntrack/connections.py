@@ -49,6 +49,13 @@ class TrackedConnections:
             await netfilter.forget(stale)
         return len(stale)
 
+    async def forget_translated_datagrams(self, ours: Container[VirtualKey]) -> int:
+        """Delete UDP flows to these virtual servers that netfilter leads to a real server; returns their number."""
+        async with self._asking() as netfilter:
+            stale = [entry for entry in await netfilter.of_transport(Transport.UDP, ours) if entry.translated]
+            await netfilter.forget(stale)
+        return len(stale)
+
     async def close(self) -> None:
         """Close the socket."""
         if self._socket is not None:

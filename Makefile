@@ -16,7 +16,7 @@ test-native: $(VENV)/.test
 
 # Exit status 3 says that something is missing, and what: on a laptop the rest still counts, in CI nothing is skipped.
 test-ipvs: $(VENV)/.test
-	@tests/on-ipvs-kernel $(BIN)/python -m pytest tests/system/ipvs tests/system/cluster -m ipvs || \
+	@tests/on-ipvs-kernel $(BIN)/python -m pytest tests/system/ipvs tests/system/cluster tests/system/hosts -m ipvs || \
 	    { status=$$?; [ $$status = 3 ] && [ "$$CI" != true ] && echo 'SKIPPED: the tests on IPVS, see above' || exit $$status; }
 
 lint: $(VENV)/.lint
@@ -30,7 +30,7 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.test
-	@for bench in dns userspace nftables metrics start deploy cluster failover probes; do PYTHONPATH=. $(BIN)/python bench/$$bench.py $(BENCHFLAGS) || exit $$?; done
+	@for bench in dns userspace nftables firewall metrics start deploy cluster failover probes; do PYTHONPATH=. $(BIN)/python bench/$$bench.py $(BENCHFLAGS) || exit $$?; done
 	@PYTHONPATH=. $(BIN)/python bench/simulation.py --quick
 	@IPVS_KERNEL_SECONDS=3600 tests/on-ipvs-kernel $(BIN)/python bench/ipvs.py $(BENCHFLAGS)
 

@@ -79,18 +79,6 @@ class WorkerRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ArrivalStatus:
-    """Whether requests from one network reach one service."""
-
-    service: str
-    """The declaration of the service, `project/service`."""
-    network: str
-    """The network of the clients, `172.18.0.0/16`; `host` for the worker itself; `elsewhere` for other hosts."""
-    state: str
-    """`arrives`, `not-arriving` or `never-tried`."""
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """The document of `vipmesh status --json`."""
 
@@ -122,8 +110,6 @@ class WorkerStatus:
     """The groups in which so many endpoints fail at once that the verdicts are not followed, one line each."""
     probes: ProbeStatus | None = None
     """The counts of the prober; None in events."""
-    arrivals: tuple[ArrivalStatus, ...] = ()
-    """Whether requests arrive, for each pair of service and network that was observed lately; sorted by pair."""
 
 
 def service_statuses(
@@ -287,9 +273,6 @@ def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> Worke
         probes=observed.judged.probes if in_detail else None,
         store=facts.store,
         workers=worker_rows(facts.worker, found),
-        arrivals=tuple(
-            ArrivalStatus(pair.owner, pair.network, observed.arrivals.state(pair)) for pair in observed.arrivals.pairs
-        ),
     )
 
 

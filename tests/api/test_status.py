@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import msgspec
 
-from mesh.api.status import ArrivalStatus, WorkerStatus, render_status, service_statuses, worker_status
-from mesh.control.arrival import ArrivalCheck, ArrivalObservation, ArrivalPair, Arrivals, add_observations
+from mesh.api.status import WorkerStatus, render_status, service_statuses
 from mesh.control.planner import make_plan
-from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, VerdictStatus
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
@@ -118,12 +116,3 @@ def test_a_worker_without_services_is_reported_as_such() -> None:
         "\n\nno services are known yet: no pass has ended since the start"
     )
     assert render_status(replace(nothing_read, digest="0f"), Notices()).endswith("\n\nno services")
-
-
-def test_what_was_seen_of_requests_is_listed_by_service_and_network() -> None:
-    pair = ArrivalPair("demo/web", "172.18.0.0/16")
-    failed = ArrivalObservation(pair, ArrivalCheck.CONNECTION, arrived=False)
-    observed = WorkerSnapshot(
-        WorkerFacts("1", "w1", "nftables", "a test"), arrivals=add_observations(Arrivals(), [failed, failed], 0.0)
-    )
-    assert worker_status(observed).arrivals == (ArrivalStatus("demo/web", "172.18.0.0/16", "not-arriving"),)

@@ -30,6 +30,7 @@ def loss_remedy(loss: PacketLoss, context: RemedyContext) -> str:
     target = context.target
     return {
         LossCause.NO_ENDPOINT: f"vipmesh explain {target.service}",
+        LossCause.ISOLATION: "attach the client or the endpoint to a network that is not isolated",
         LossCause.ROUTING: f"sysctl -w net.ipv4.conf.{loss.iif or 'all'}.rp_filter=2",
         LossCause.HAIRPIN: f"for p in /sys/class/net/{loss.oif}/brif/*; do echo 1 > $p/hairpin_mode; done",
         LossCause.UNANSWERED: "check the packet filter of the endpoint, or of the worker that runs it",

@@ -174,7 +174,7 @@ def make_row(
 
 def is_drop(loss: PacketLoss) -> bool:
     """Return whether a loss is one that was seen, not only a trace that ends."""
-    return loss.cause in (LossCause.RULE, LossCause.POLICY, LossCause.NO_ENDPOINT)
+    return loss.cause in (LossCause.RULE, LossCause.POLICY, LossCause.NO_ENDPOINT, LossCause.ISOLATION)
 
 
 def _remedy(

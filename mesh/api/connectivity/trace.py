@@ -7,8 +7,10 @@ from enum import StrEnum
 
 from mesh.model.service import Address, Transport
 
-OWN_TABLES = frozenset({"vipmesh_lb", "vipmesh"})
-"""Our tables: what they refuse has no endpoint."""
+BALANCER_TABLE = "vipmesh_lb"
+"""The table of our data plane: what it refuses has no endpoint."""
+ISOLATION_TABLE = "vipmesh_forward"
+"""The table of ours that keeps internal networks and containers of networks without ICC apart."""
 TEST_TABLES = "vipmesh_test"
 """The beginning of the names of tables that trace packets; they decide nothing."""
 
@@ -29,6 +31,8 @@ class LossCause(StrEnum):
     """No rule of a chain accepted it, and the policy of the chain is to drop."""
     NO_ENDPOINT = "no-endpoint"
     """Our own rules refused it, since no endpoint takes connections."""
+    ISOLATION = "isolation"
+    """Our own rules keep two containers apart, as the operator of their network asked for."""
     ROUTING = "routing"
     """The kernel dropped it between two hooks, when it chose the route."""
     HAIRPIN = "hairpin"
@@ -107,8 +111,8 @@ def judge_loss(
 
 def _dropped(packet: _Traced, drop: tuple[str, str, str, str], *, reply: bool, passed_docker_user: bool) -> PacketLoss:
     family, table, chain, rule = drop
-    by_others = LossCause.RULE if rule else LossCause.POLICY
-    cause = LossCause.NO_ENDPOINT if table in OWN_TABLES else by_others
+    own = {BALANCER_TABLE: LossCause.NO_ENDPOINT, ISOLATION_TABLE: LossCause.ISOLATION}
+    cause = own.get(table, LossCause.RULE if rule else LossCause.POLICY)
     where = f"{family} {table} {chain}: {rule}" if rule else f"{family} {table} {chain}: policy drop"
     return PacketLoss(cause, where, reply, family, table, chain, rule, packet.iif, packet.oif, passed_docker_user)
 

@@ -97,6 +97,13 @@ def test_the_place_of_a_loss_and_the_line_that_helps(name: str, cause: LossCause
     assert loss.reply == (name in ("reply", "undelivered"))
 
 
+def test_what_our_own_rules_keep_apart_is_told_from_what_has_no_endpoint() -> None:
+    lines = (TRACES / "rule.txt").read_text().replace("inet fw forward", "inet vipmesh_forward forward").splitlines()
+    loss = judge_loss(lines, Transport.TCP, CLIENT_PORT)
+    assert loss.cause is LossCause.ISOLATION
+    assert "not isolated" in loss_remedy(loss, NFTABLES)
+
+
 def test_a_datagram_is_judged_by_its_own_transport() -> None:
     assert judged("udp", Transport.UDP).cause is LossCause.POLICY
     assert judged("udp", Transport.TCP).cause is LossCause.UNSEEN

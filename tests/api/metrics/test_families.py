@@ -11,14 +11,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
-from mesh.control.arrival import (
-    ArrivalCheck,
-    ArrivalObservation,
-    ArrivalPair,
-    Arrivals,
-    ArrivalState,
-    add_observations,
-)
 from mesh.control.planner import make_plan
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.control.stats import LoopStats
@@ -157,15 +149,6 @@ def test_the_problems_of_every_part_are_counted(part: ProblemPart) -> None:
     found = read(MetricsInput(replace(OBSERVED, problems={name: found_problems})))
     assert found[f"vipmesh_problems{{{','.join(sorted([part, 'error']))}}}"] == 1
     assert found[f"vipmesh_problems{{{','.join(sorted([part, 'warning']))}}}"] == 2
-
-
-def test_pairs_of_service_and_network_are_counted_by_state() -> None:
-    pairs = [ArrivalPair("demo/web", f"172.{number}.0.0/16") for number in (17, 18, 19)]
-    seen = [(pairs[0], True), (pairs[1], False), (pairs[1], False), (pairs[2], False)]
-    observations = [ArrivalObservation(pair, ArrivalCheck.CONNECTION, arrived) for pair, arrived in seen]
-    found = read(MetricsInput(replace(OBSERVED, arrivals=add_observations(Arrivals(), observations, 0.0))))
-    counted = {state: found[f"vipmesh_arrival_pairs{{{state}}}"] for state in ArrivalState}
-    assert counted == dict.fromkeys(ArrivalState, 1)
 
 
 @pytest.mark.parametrize("part", DaemonPart)

@@ -16,7 +16,12 @@ from tests.system.e2e.programs import CI
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    for program, package in (("nft", "nftables"), ("bridge", "iproute2"), ("nsenter", "util-linux")):
+    for program, package in (
+        ("nft", "nftables"),
+        ("iptables-restore", "iptables"),
+        ("bridge", "iproute2"),
+        ("nsenter", "util-linux"),
+    ):
         if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") and not CI:
             pytest.skip(f"needs {program}: apt-get install {package}")
     with private_network():

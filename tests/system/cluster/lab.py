@@ -1,12 +1,14 @@
 """Three workers, their containers, an etcd and a client, each in a network namespace, on one underlay:
 
-    container 1a 10.20.1.1 --.
-    container 1b 10.20.1.2 --+- br0 10.20.1.254 - worker w1 - 10.1.0.1 --.
-                                     ... w2 (10.20.2.0/24) - 10.1.0.2 ---+-- switch -- 10.1.0.9 client
-                                     ... w3 (10.20.3.0/24) - 10.1.0.3 ---'        `--- 10.1.0.10 etcd
+    container 1a 10.20.1.1 -- br0 10.20.1.254 -.
+    container 1b 10.21.1.2 -- br1 10.21.1.254 -+- worker w1 - 10.1.0.1 --.
+                           ... w2 (10.20.2.0/24, 10.21.2.0/24) - 10.1.0.2 ---+-- switch -- 10.1.0.9 client
+                           ... w3 (10.20.3.0/24, 10.21.3.0/24) - 10.1.0.3 ---'        `--- 10.1.0.10 etcd
 
-Workers reach one another's containers over the underlay. Containers have their worker as default route, the client has
-routes to the VIPs over the worker that it is told. Containers answer TCP and UDP with their name.
+Workers are hosts with Docker 20.10: its rules are in force, and packets on bridges pass them. Containers publish their
+port as with `docker run -p`, so that other workers reach them at their own addresses over the underlay. They have their
+worker as default route, the client has routes to the VIPs over the worker that it is told. Containers answer with their
+name, over TCP and UDP.
 """
 
 import asyncio
@@ -15,12 +17,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.netns import Namespace, run_command, run_ip
+from tests.system.hosts.rule_sets import (
+    RULE_SETS,
+    DockerContainer,
+    DockerHost,
+    DockerNetwork,
+    PublishedPort,
+    load_rules,
+)
 from tests.system.ipvs.endpoints import filter_bridged
 from tests.system.ipvs.lab import PORT, Datagrams, Echo
 
 WORKERS = (1, 2, 3)
 CONTAINERS = {
-    f"{number}{letter}": f"10.20.{number}.{place}" for number in WORKERS for letter, place in (("a", 1), ("b", 2))
+    f"{number}{letter}": f"10.{20 + bridge}.{number}.{bridge + 1}"
+    for number in WORKERS
+    for bridge, letter in enumerate("ab")
 }
 CLIENT, ETCD, POOL = "10.1.0.9", "10.1.0.10", "10.112.0.0/16"
 
@@ -36,7 +48,6 @@ class Lab:
     def __init__(self) -> None:
         self._places = {name: Namespace() for name in ("client", "etcd", *CONTAINERS)}
         self._places |= {f"w{number}": Namespace() for number in WORKERS}
-        filter_bridged("0")
         self._answering: dict[str, tuple[asyncio.Server, asyncio.DatagramTransport]] = {}
         self.askers: dict[str, set[str]] = {name: set() for name in CONTAINERS}
         """The addresses from which each container was asked over TCP."""
@@ -58,25 +69,33 @@ class Lab:
 
     def _give_containers(self, number: int) -> None:
         host = self._places[f"w{number}"]
-        with host.entered():
-            filter_bridged("0")  # a container that reaches itself is a matter of its own: docs/source-nat.md
-        host.ip("link add br0 type bridge", f"address add 10.20.{number}.254/24 dev br0", "link set br0 up")
-        host.ip(*(f"route add 10.20.{other}.0/24 via {underlay(other)}" for other in WORKERS if other != number))
-        for name, address in CONTAINERS.items():
-            if not name.startswith(str(number)):
-                continue
+        others = [other for other in WORKERS if other != number]
+        host.ip(*(f"route add 10.{n}.{other}.0/24 via {underlay(other)}" for other in others for n in (20, 21)))
+        containers = []
+        for bridge, letter in enumerate("ab"):
+            name, subnet = f"{number}{letter}", f"10.{20 + bridge}.{number}"
             there = self._places[name]
             host.ip(
+                f"link add br{bridge} type bridge",
+                f"address add {subnet}.254/24 dev br{bridge}",
+                f"link set br{bridge} up",
                 f"link add e{name} type veth peer name e0 netns {there.path}",
-                f"link set e{name} master br0",
+                f"link set e{name} master br{bridge}",
                 f"link set e{name} up",
             )
             there.ip(
                 "link set lo up",
-                f"address add {address}/24 dev e0",
+                f"address add {CONTAINERS[name]}/24 dev e0",
                 "link set e0 up",
-                f"route add default via 10.20.{number}.254",
+                f"route add default via {subnet}.254",
             )
+            published = tuple(PublishedPort(transport, 18080 + bridge, PORT) for transport in ("tcp", "udp"))
+            network = DockerNetwork(f"br{bridge}", f"{subnet}.0/24")
+            containers.append(DockerContainer(network, CONTAINERS[name], published=published))
+        docker = DockerHost(tuple(container.network for container in containers), tuple(containers))
+        with host.entered():
+            assert filter_bridged("1"), "needs the module br_netfilter: modprobe br_netfilter"
+            load_rules(RULE_SETS["docker-20.10"].files, docker)
 
     def client_goes_over(self, number: int) -> None:
         """VIPs are asked of this worker by the client."""

@@ -118,7 +118,7 @@ async def test_a_lost_lease_changes_nothing_on_other_workers(
         await asyncio.sleep(1)
         assert await ask(lab, Way("client", first.address, PUBLISHED))
         third.offer(["10.20.3.1"])
-        await agree([first], ALL - {"10.20.3.2"})
+        await agree([first], ALL - {"10.21.3.2"})
         monitor.terminate()
         changes = (await monitor.stdout.read()).decode()
         await monitor.wait()

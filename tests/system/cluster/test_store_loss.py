@@ -63,7 +63,7 @@ class TestEtcdDies:
                 killed = server.leader()
                 killed.kill()
                 second.offer(second.containers()[:1])
-                await agree(workers, ALL - {"10.20.2.2"})
+                await agree(workers, ALL - {"10.21.2.2"})
                 await asyncio.to_thread(server.start, [killed])
 
                 gone = [server.leader(), *(member for member in server.members if member is not server.leader())][:2]
@@ -71,12 +71,12 @@ class TestEtcdDies:
                     member.kill()
                 second.offer(second.containers())
                 await agree([second])
-                assert await first.programmed() == ALL - {"10.20.2.2"}, "it is told once there is a majority again"
+                assert await first.programmed() == ALL - {"10.21.2.2"}, "it is told once there is a majority again"
                 await is_frozen(first)
                 await asyncio.to_thread(server.start, gone)
                 await agree(workers)
 
-                await eventually(third.saved, lambda records: "health/w2/shop%2Fweb%2F10.20.2.2" in records)
+                await eventually(third.saved, lambda records: "health/w2/shop%2Fweb%2F10.21.2.2" in records)
 
                 server.stop()
                 until = asyncio.get_running_loop().time() + AWAY
@@ -155,14 +155,14 @@ class TestTheWayToEtcdIsCut:
             assert counted.failures == []
 
             lab.stop("3b")
-            await agree([first, second], ALL - {"10.20.3.2"})
+            await agree([first, second], ALL - {"10.21.3.2"})
             await lab.start("3b")
             await agree([first, second])
             third.offer(["10.20.3.1"])
-            await agree([third], ALL - {"10.20.3.2"})
+            await agree([third], ALL - {"10.21.3.2"})
             assert await first.programmed() == ALL, "which it cannot be told"
 
             lab.heal_to_etcd("w3")
-            await agree(workers, ALL - {"10.20.3.2"})
+            await agree(workers, ALL - {"10.21.3.2"})
             await has_thawed(third)
             await eventually(first.status, lambda shown: shown["problems"] == [])

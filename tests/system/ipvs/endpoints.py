@@ -4,7 +4,8 @@
                                 |                          `-- shut 10.2.0.3: no default route
                                 `- 10.3.0.254 -- abroad 10.3.0.3: knows VIP and worker, else no route by it
 
-Of all these, only the bridge's is a network of the worker's containers; to none is there a gateway.
+Of all these, only the bridge's is a network of the worker's containers; to none is there a gateway. Packets on the
+bridge pass the firewall, as on hosts with Docker.
 
 The same with IPv6: fd00:1::2, fd00:1::1, fd00:2::254, fd00:2::1, fd00:3::254, fd00:3::3.
 """
@@ -40,7 +41,7 @@ class Places(Lab):
 
     def __init__(self, *, ipvs: bool) -> None:
         super().__init__(ipvs=ipvs)
-        filter_bridged("0")
+        assert filter_bridged("1"), "needs the module br_netfilter: modprobe br_netfilter"
         shut, abroad = self._more = Namespace(), Namespace()
         a, client = self._backends["a"], self._client
         self._places = {A: a, A6: a, B: self._backends["b"], SHUT: shut}

@@ -84,7 +84,12 @@ class PodmanEngine(Engine):
     @override
     def _clear(self) -> None:
         super()._clear()
-        shutil.rmtree(_ADDRESSES / self.directory.name, ignore_errors=True)
+        for folder in _ADDRESSES.glob(f"{self.directory.name}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def network(self, name: str) -> str:
+        """A name of a network that is this engine's alone, since the plugins' notes are the host's."""
+        return f"{self.directory.name}-{name}"
 
     def podman(self, *arguments: str) -> int:
         """Run the podman program on the same containers; its exit status."""

@@ -133,12 +133,13 @@ async def test_commands_run_and_containers_are_stopped(podman: PodmanEngine) -> 
 
 
 async def test_a_network_is_connected_and_disconnected(podman: PodmanEngine) -> None:
-    await podman.adocker("network", "create", "--subnet", "172.31.1.0/24", "front")
-    await asyncio.to_thread(podman.run, "web-1", "--network", "front", labels=WEB)
+    front, back = podman.network("front"), podman.network("back")
+    await podman.adocker("network", "create", "--subnet", "172.31.1.0/24", front)
+    await asyncio.to_thread(podman.run, "web-1", "--network", front, labels=WEB)
     async with watching(DockerSource(podman.url, RULES)) as seen:
         await seen.until(lambda now: now["web-1"].address.startswith("172.31.1."))
-        await podman.adocker("network", "create", "--subnet", "172.31.2.0/24", "back")
-        await podman.adocker("network", "connect", "back", "web-1")
+        await podman.adocker("network", "create", "--subnet", "172.31.2.0/24", back)
+        await podman.adocker("network", "connect", back, "web-1")
         await seen.until(lambda now: now["web-1"].address.startswith("172.31.2."), IN_TIME)
-        await podman.adocker("network", "disconnect", "back", "web-1")
+        await podman.adocker("network", "disconnect", back, "web-1")
         await seen.until(lambda now: now["web-1"].address.startswith("172.31.1."), IN_TIME)

@@ -32,7 +32,8 @@ def read_regular_file(path: Path, limit: int = MAX_FILE_BYTES, *, patience: floa
 
 
 def _read(file: int, path: Path, limit: int, deadline: float) -> bytes:
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     while True:
         try:
             part = os.read(file, limit + 1 - size)

@@ -74,6 +74,10 @@ class Program:
             pass
         pytest.fail(f"no line like {pattern!r} in:\n{''.join(self.output)}")
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
     async def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
         """Send a signal and wait for the end; the exit status."""
         self._process.send_signal(number)

@@ -23,7 +23,7 @@ def make_private(path: Path, suffixes: Iterable[str] = ()) -> None:
     for file in (path, *(path.with_name(path.name + suffix) for suffix in suffixes)):
         _restrict(file, _FILE)
     with suppress(OSError):
-        if all(name.startswith(path.name) for name in os.listdir(path.parent)):
+        if all(other.name.startswith(path.name) for other in path.parent.iterdir()):
             _restrict(path.parent, _DIRECTORY)
 
 
@@ -39,5 +39,7 @@ def _restrict(path: Path, mode: int) -> None:
     """Take rights from other users; never give any."""
     with suppress(OSError):
         there = path.stat(follow_symlinks=False)
-        if not stat.S_ISLNK(there.st_mode) and there.st_uid == os.geteuid() and there.st_mode & ~mode & 0o777:
-            path.chmod(there.st_mode & mode)
+        # A link leads to the file of another program; a directory with the sticky bit is meant for all users.
+        foreign = stat.S_ISLNK(there.st_mode) or there.st_mode & stat.S_ISVTX or there.st_uid != os.geteuid()
+        if not foreign and there.st_mode & ~mode & 0o777:
+            path.chmod(stat.S_IMODE(there.st_mode) & mode)

@@ -4,6 +4,7 @@ The name server stands alone. What is caught goes to one function, which the pro
 `report_to`; without it, it is logged. `CancelledError`, `SystemExit` and `KeyboardInterrupt` are not errors, and pass.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -54,6 +55,16 @@ class QueryContainment:
         self.failed = True
         caught(self._subject, error)
         return True
+
+
+def report_from_event_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what raised in a callback without a bulkhead: the handler of `loop.set_exception_handler`."""
+    error = context.get("exception")
+    # A lack of descriptors comes in this way, too, and is no error of the program.
+    if isinstance(error, Exception) and not isinstance(error, OSError):
+        caught(str(context.get("message", "a callback")), error)
+    else:
+        loop.default_exception_handler(context)
 
 
 def caught(subject: str, error: Exception) -> None:

@@ -102,6 +102,7 @@ class ThreadedServer:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(bulkhead.report_from_event_loop)
         end = asyncio.Event()
         self._server = self._make()
         await self._server.start()

@@ -5,7 +5,7 @@ import os
 
 from mesh.cli.documents import CheckDocument, ProblemDocument
 from mesh.cli.lint import check_files
-from mesh.cli.output import print_json
+from mesh.cli.output import print_json, printable
 from mesh.cli.settings import load_settings
 from mesh.config.name_policy import name_policy
 from mesh.model.problem import Severity
@@ -22,6 +22,6 @@ def check(options: argparse.Namespace) -> int:
         )
         print_json(CheckDocument(tuple(map(str, options.files)), errors, len(problems) - errors, found))
     else:
-        lines = (problem.coded.line for problem in problems)
+        lines = (printable(problem.coded.line) for problem in problems)
         print(*lines, f"{len(options.files)} files: {errors} errors, {len(problems) - errors} warnings", sep="\n")
     return 1 if errors else 0

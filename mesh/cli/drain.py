@@ -6,7 +6,7 @@ from functools import partial
 
 from mesh.cli.client import AdminClient, DaemonUnreachableError
 from mesh.cli.documents import ChangeDocument
-from mesh.cli.output import complain, print_json
+from mesh.cli.output import complain, print_json, printable
 
 _PATIENCE = 86400.0
 """Seconds that a response may take: it comes after the drain, up to the drain timeout, and after the stop of a
@@ -41,7 +41,7 @@ def _change(verb: str, options: argparse.Namespace) -> int:
             break
         done.append(answer["endpoint"])
         if not options.json:
-            print(f"{answer['endpoint']}: {_DONE[verb]}", flush=True)
+            print(f"{printable(answer['endpoint'])}: {_DONE[verb]}", flush=True)
     if options.json:
         print_json(ChangeDocument(verb, tuple(done), error, code))
     elif error is not None:

@@ -12,7 +12,7 @@ import uvloop
 from mesh.api.http.server import AdminApiError
 from mesh.cli import demo as demonstration
 from mesh.cli.documents import TeardownDocument
-from mesh.cli.output import print_json, report_failure
+from mesh.cli.output import print_json, printable, report_failure
 from mesh.cli.settings import load_settings
 from mesh.config.settings import Settings
 from mesh.daemon.cleanup import teardown as take_away
@@ -64,7 +64,9 @@ def teardown(options: argparse.Namespace) -> int:
         if options.json:
             print_json(found)
         else:
-            print(*found.removed, f"{len(found.removed)} removed; claims stay in {found.claims}", sep="\n")
+            print(
+                *map(printable, found.removed), f"{len(found.removed)} removed; claims stay in {found.claims}", sep="\n"
+            )
             report_failure(options, refused)
         status = 1 if found.failed else status
     return status

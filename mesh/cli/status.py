@@ -5,7 +5,7 @@ import json
 from urllib.parse import quote
 
 from mesh.cli.client import AdminClient, DaemonUnreachableError
-from mesh.cli.output import report_failure
+from mesh.cli.output import printable, report_failure
 
 
 def status(options: argparse.Namespace) -> int:
@@ -14,7 +14,7 @@ def status(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(json.loads(AdminClient(options).ask("/v1/status").body), indent=2))
         else:
-            print(AdminClient(options).ask("/v1/status", accept="text/plain").body, end="")
+            print(printable(AdminClient(options).ask("/v1/status", accept="text/plain").body), end="")
     except DaemonUnreachableError as error:
         return report_failure(options, error.lines)
     return 0
@@ -30,7 +30,7 @@ def explain(options: argparse.Namespace) -> int:
     works = reply.headers.get("Vipmesh-Works")
     if works is None:
         return _of_earlier_daemon(options, reply.body)
-    print(json.dumps(json.loads(reply.body), indent=2) if options.json else reply.body.rstrip("\n"))
+    print(json.dumps(json.loads(reply.body), indent=2) if options.json else printable(reply.body.rstrip("\n")))
     return 0 if works == "true" else 1
 
 
@@ -48,8 +48,8 @@ def _of_earlier_daemon(options: argparse.Namespace, body: str) -> int:
     if options.json:
         print(json.dumps(json.loads(body), indent=2))
     else:
-        print(render_explanation(explanation, Notices()))
+        print(printable(render_explanation(explanation, Notices())))
         for title, lines in (("frozen", explanation.frozen), ("the data plane refused", explanation.failures)):
             if lines:
-                print(f"\n{title}:", *(f"  {line}" for line in lines), sep="\n")
+                print(f"\n{title}:", *(f"  {printable(line)}" for line in lines), sep="\n")
     return 0 if explanation.works else 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from mesh.cli.client import AdminClient, DaemonUnreachableError
-from mesh.cli.output import report_failure
+from mesh.cli.output import printable, report_failure
 from mesh.cli.top_view import TopBoard, TopSnapshot, render_top
 
 _SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -52,10 +52,10 @@ def _show(now: TopSnapshot, options: argparse.Namespace, *, on_screen: bool) -> 
         print(json.dumps(asdict(now)), flush=True)
         return
     if not on_screen:
-        print(*render_top(now, _WIDE, _WIDE**2), "", sep="\n", flush=True)
+        print(*map(printable, render_top(now, _WIDE, _WIDE**2)), "", sep="\n", flush=True)
         return
     columns, lines = os.get_terminal_size(sys.stdout.fileno())  # each time, since the terminal may be resized
-    table = f"{_REST_OF_LINE}\n".join(render_top(now, columns, lines))
+    table = f"{_REST_OF_LINE}\n".join(map(printable, render_top(now, columns, lines)))
     print(_HOME, table, _REST_OF_LINE, _REST_OF_SCREEN, sep="", end="", flush=True)
 
 

@@ -414,6 +414,15 @@ class Code(Enum):
         traffic follow every verdict.
         """,
     )
+    ENGINE_EVENT_UNREADABLE = (
+        "VM268",
+        "An event of the container engine that cannot be read",
+        """
+        The engine sent an event that is no valid JSON, is too large, or has another form than its API describes.
+        It counts as a reason to list the containers, and nothing else depends on it. Most often a container has
+        extraordinary labels; `docker events --since 10m` shows the events.
+        """,
+    )
     UNKNOWN_SETTING = (
         "VM301",
         "A setting that does not exist",

@@ -23,6 +23,7 @@ from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.file_lock import acquire_lock
+from mesh.store.private_file import create_private, make_private
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.regular_file import read_regular_file
 
@@ -70,7 +71,7 @@ class CachedStore(Store):
         """
         remedy = "stop that daemon, or set [store] saved_view to another file"
         try:
-            return cls(store, path, await asyncio.to_thread(acquire_lock, path, remedy))
+            return cls(store, path, await asyncio.to_thread(_lock_file, path, remedy))
         except OSError as error:
             if error.errno in _FULL:
                 log.error("%s", _cannot_be_written(path, error), extra=Code.SAVED_VIEW.extra)
@@ -188,7 +189,7 @@ class CachedStore(Store):
         content = msgspec.json.encode(_CacheFile(1, snapshot.revision, snapshot.origin, dict(snapshot.records)))
         new = self._path.with_name(self._path.name + ".new")
         try:
-            with new.open("wb") as file:
+            with os.fdopen(create_private(new), "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -211,6 +212,11 @@ class CachedStore(Store):
             )
             return None
         return StoreSnapshot(saved.revision, saved.records, saved.origin)
+
+
+def _lock_file(path: Path, remedy: str) -> int:
+    make_private(path, (".new",))
+    return acquire_lock(path, remedy)
 
 
 async def _generator(store: Store) -> AsyncGenerator[StoreSnapshot, None]:

@@ -15,7 +15,7 @@ def acquire_lock(path: Path, remedy: str) -> int:
     The directory is created if it is missing. Raises `StoreError` with `remedy` if another process has the lock. The
     lock file may stay when the daemon is gone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

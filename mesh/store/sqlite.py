@@ -22,6 +22,7 @@ from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.file_lock import acquire_lock
+from mesh.store.private_file import create_private, make_private
 from mesh.util.backoff import Backoff
 from mesh.util.bulkhead import Bulkhead
 
@@ -131,7 +132,10 @@ class SqliteStore(Store):
     # --------------------------------------------------------------------------- in the store's thread
 
     def _open(self) -> None:
+        make_private(self._path, ("-wal", "-shm"))
         self._lock = acquire_lock(self._path, "stop that daemon, or set [store] url to another file")
+        if not self._path.exists():
+            os.close(create_private(self._path))  # the files beside it get the rights of the database
         try:
             self._connect()
         except sqlite3.OperationalError as error:

@@ -238,7 +238,7 @@ def poisoned(**fields: object) -> bytes:
     return json.dumps(record).encode()
 
 
-POISON = {
+POISON: dict[str, str | bytes] = {
     "no port for the probe": json.dumps(
         as_json(SERVICE) | {"routes": [], "publishes": [], "probe": {"kind": "http", "port": None}}
     ),

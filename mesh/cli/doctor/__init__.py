@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mesh.cli.doctor.collect import doctor_input, examine_host
 from mesh.cli.doctor.rules import FindingLevel, host_findings
-from mesh.cli.output import print_json
+from mesh.cli.output import print_json, printable
 from mesh.cli.settings import load_settings
 
 
@@ -46,5 +46,5 @@ def doctor(options: argparse.Namespace) -> int:
         found = tuple(FindingDocument(f.level, f.about, f.found, f.mend, f.code and f.code.value) for f in findings)
         print_json(DiagnosisDocument(errors, warnings, found))
     else:
-        print(*findings, f"{errors} errors, {warnings} warnings", sep="\n")
+        print(*(printable(str(finding)) for finding in findings), f"{errors} errors, {warnings} warnings", sep="\n")
     return 1 if errors else 0

@@ -45,6 +45,7 @@ from mesh.sources.docker.client import (
 )
 from mesh.sources.docker.clock import EngineClock
 from mesh.sources.docker.events import WATCHED_ACTIONS, EventMeaning, event_meaning
+from mesh.sources.docker.gate import UNREADABLE_EVENT
 from mesh.sources.docker.inspection import ContainerInspection
 from mesh.sources.docker.instances import (
     ContainerHistory,
@@ -254,6 +255,12 @@ class DockerSource(Source):
 
     def _take_safely(self, event: DockerEvent) -> EventMeaning:
         """Take an event. One that raises ends alone, as a reason to list: it must not come again after a new start."""
+        if event is UNREADABLE_EVENT:
+            log.warning(
+                "docker engine at %s: an event cannot be read; the containers are listed again",
+                self._url,
+                extra=Code.ENGINE_EVENT_UNREADABLE.extra,
+            )
         with bulkhead.contain("an event"):
             return self._take(event)
         return EventMeaning.LOOK

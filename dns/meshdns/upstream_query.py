@@ -176,19 +176,23 @@ class FirstTryTimer:
             self._timer = None
 
     def _set(self, query: "UpstreamQuery") -> None:
-        self._timer = asyncio.get_running_loop().call_at(query.began + self._seconds, self._wake)
+        wake = bulkhead.callback(self._wake, "queries whose first upstream is silent")
+        self._timer = asyncio.get_running_loop().call_at(query.began + self._seconds, wake)
 
     def _wake(self) -> None:
         # A timer of the event loop may fire a little early.
         due = asyncio.get_running_loop().time() - self._seconds + 1e-6
         queue = self._queue
-        while queue and (not queue[0].waits_for_first or queue[0].began <= due):
-            query = queue.popleft()
-            if query.waits_for_first:
-                query.wake()
-        self._timer = None
-        if queue:
-            self._set(queue[0])
+        try:
+            while queue and (not queue[0].waits_for_first or queue[0].began <= due):
+                query = queue.popleft()
+                if query.waits_for_first:
+                    query.wake()
+        finally:
+            # Also after a query that raised: the others, and those to come, wait for this timer.
+            self._timer = None
+            if queue:
+                self._set(queue[0])
 
 
 class UpstreamQuery:

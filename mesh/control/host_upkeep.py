@@ -110,7 +110,11 @@ class FirewallRunner:
             self._due.clear()
             if self._demand is None:
                 continue
-            report = await self._firewall.repair(self._demand)
+            try:
+                report = await self._firewall.repair(self._demand)
+            except Exception:
+                self._due.set()  # it is due again as soon as this is started again
+                raise
             self._conditions.upkeep_done(report.set_up, first=True)
             self._conditions.upkeep_done(report.repaired, first=False)
             self._conditions.found(ProblemPart.FIREWALL, report.problems)

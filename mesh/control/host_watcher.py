@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from mesh.config.values import Network
 from mesh.control.conditions import LoopConditions
@@ -13,7 +14,10 @@ from mesh.host.facts import HostFacts
 from mesh.host.host_problems import HostNeeds, host_problems, occupied_networks
 from mesh.model.claims import Claims
 from mesh.model.engine_facts import EngineFacts
-from mesh.model.part import FrozenPart, ProblemPart
+from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.HOST)
 
 ENGINE_INTERVAL = 30.0
 """Seconds after which the engine is asked again although the network did not change."""
@@ -62,21 +66,28 @@ class HostWatcher:
     async def run(self) -> None:
         """Watch the facts, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_host(), name="host facts")
+            tasks.create_task(bulkhead.keep_running("host facts", self._follow_host), name="host facts")
             if self._sources.engine is not None:
-                tasks.create_task(self._follow_engine(self._sources.engine), name="engine facts")
+                follow = partial(self._follow_engine, self._sources.engine)
+                tasks.create_task(bulkhead.keep_running("engine facts", follow), name="engine facts")
 
     async def _follow_host(self) -> None:
-        async with aclosing(self._sources.host.changes()) as changes:
-            async for _ in changes:
-                try:
-                    found = await self._sources.host.read()
-                except HostError as error:
-                    self._conditions.froze(FrozenPart.HOST, error)
-                else:
-                    self._conditions.thawed(FrozenPart.HOST)
-                    self._learn(replace(found, engine=self._facts.engine))
-                self._known.set()
+        try:
+            async with aclosing(self._sources.host.changes()) as changes:
+                async for _ in changes:
+                    await self._read_host()
+                    self._known.set()
+        finally:
+            self._known.set()  # an unexpected exception must not keep the worker from serving
+
+    async def _read_host(self) -> None:
+        try:
+            found = await self._sources.host.read()
+        except HostError as error:
+            self._conditions.froze(FrozenPart.HOST, error)
+        else:
+            self._conditions.thawed(FrozenPart.HOST)
+            self._learn(replace(found, engine=self._facts.engine))
 
     async def _follow_engine(self, ask: Callable[[], Awaitable[EngineFacts | None]]) -> None:
         """Ask the engine now and then, and when networks have come or gone: it may have made them."""

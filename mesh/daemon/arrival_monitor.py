@@ -15,10 +15,13 @@ from mesh.api.connectivity.sampling import SampleTurn, choose_targets, read_obse
 from mesh.control.arrival import ArrivalCheck, ArrivalObservation, ArrivalPair, ArrivalTracker
 from mesh.daemon.connectivity import HostClient, LossTools, NamespaceClient, RequestClient, run_connectivity_test
 from mesh.host.namespaces import may_enter_namespaces
+from mesh.model.part import DaemonPart
 from mesh.sources.docker.client import CLIENT_ERRORS
 from mesh.sources.docker.networks import ContainerNetwork
+from mesh.util.bulkhead import Bulkhead
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.DAEMON)
 
 MAX_NETWORKS = 16
 """Networks that are checked in a round; further ones have their turn in the next rounds."""
@@ -89,8 +92,14 @@ class ArrivalMonitor:
         networks = [network for network in found if network.clients and not network.internal]
         start = self._round * MAX_NETWORKS % len(networks) if len(networks) > MAX_NETWORKS else 0
         due = [*networks[start:], *networks[:start]][:MAX_NETWORKS]
-        observed = await asyncio.gather(*(self._check_network(plan, plan.engine, network) for network in due))
-        observations = [observation for found in observed for observation in found]
+        checks = (self._check_network(plan, plan.engine, network) for network in due)
+        observed = await asyncio.gather(
+            *(
+                bulkhead.run(f"requests from network {network.name}", check)
+                for network, check in zip(due, checks, strict=True)
+            )
+        )
+        observations = [observation for found in observed if found is not None for observation in found]
         self._round += 1
         self._tracker.observe(observations, time.time())
         return not any(self._is_unconfirmed(observation.pair) for observation in observations)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 from mesh.host import HostError
@@ -13,7 +14,11 @@ from mesh.host.free_space import parse_port_list
 from mesh.host.listeners import listening_ports
 from mesh.host.overlap import Network, read_networks
 from mesh.model.codes import Code
+from mesh.model.part import DaemonPart
 from mesh.model.service import Transport
+from mesh.util.bulkhead import Bulkhead
+
+bulkhead = Bulkhead(DaemonPart.HOST)
 
 PROC = Path("/proc")
 """The directory of the kernel's files."""
@@ -36,12 +41,11 @@ class HostFactReader:
 
     async def changes(self) -> AsyncGenerator[None, None]:
         """Yield at once, when announcements begin, after each change of the network, and after `interval` seconds
-        without one.
-
-        Raises `OSError` if the kernel offers no notifications.
+        without one. The interval is all there is while the kernel offers no notifications.
         """
         changed = asyncio.Event()
-        following = asyncio.get_running_loop().create_task(_follow(changed), name="network changes")
+        follow = bulkhead.keep_running("network changes", partial(_follow, changed))
+        following = asyncio.get_running_loop().create_task(follow, name="network changes")
         try:
             while True:
                 changed.clear()
@@ -53,8 +57,6 @@ class HostFactReader:
                         await changed.wait()
                 except TimeoutError:
                     pass
-                if following.done():
-                    following.result()
         finally:
             following.cancel()
 

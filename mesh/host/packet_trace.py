@@ -12,9 +12,13 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from mesh.model.codes import Code
+from mesh.model.part import DaemonPart
 from mesh.model.service import Transport
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.nft import NftError, explain_refusal
 from mesh.util.program import ADMIN_PATH
+
+bulkhead = Bulkhead(DaemonPart.HOST)
 
 TABLE = "vipmesh_test"
 """The beginning of the table's name. The process ID and a number follow: several traces may run at once."""
@@ -39,9 +43,11 @@ class PacketTrace:
         table: str,
         rules: asyncio.subprocess.Process,
         monitor: asyncio.subprocess.Process,
-        refusal: asyncio.Task[bytes],
+        refusal: asyncio.Task[bytes | None],
     ) -> None:
-        """`rules`: the process that owns the table. `refusal`: reads the first error that it prints."""
+        """`rules`: the process that owns the table. `refusal`: reads the first error that it prints; None if
+        that failed.
+        """
         self._table = table
         self._rules = rules
         self._monitor = monitor
@@ -68,7 +74,7 @@ class PacketTrace:
                 async with asyncio.timeout(_PATIENCE):
                     while not await self._has_seen(marker, port):
                         if self._refusal.done():
-                            raise explain_refusal(self._refusal.result().decode("utf-8", "replace"))
+                            raise _explain(self._refusal.result())
             except TimeoutError as error:
                 raise NftError(
                     Code.NFT_FAILED, f"nft shows no packets within {_PATIENCE:g} s: run `nft monitor trace` to see why"
@@ -97,7 +103,7 @@ class PacketTrace:
             self._rules.stdin.write(text.encode())
             await self._rules.stdin.drain()
         except (ConnectionError, BrokenPipeError) as error:
-            raise explain_refusal((await self._refusal).decode("utf-8", "replace")) from error
+            raise _explain(await self._refusal) from error
 
 
 @asynccontextmanager
@@ -113,7 +119,7 @@ async def trace_packets() -> AsyncIterator[PacketTrace]:
             assert rules.stdout is not None
             table, refusal = (
                 f"{TABLE}_{os.getpid()}_{next(_numbers)}",
-                asyncio.ensure_future(_read_refusal(rules.stdout)),
+                asyncio.ensure_future(bulkhead.run("the output of nft", _read_refusal(rules.stdout))),
             )
             trace = PacketTrace(table, rules, monitor, refusal)
             await trace.run(_table_script(table))
@@ -124,6 +130,10 @@ async def trace_packets() -> AsyncIterator[PacketTrace]:
             await asyncio.gather(refusal, return_exceptions=True)
     finally:
         await _end(monitor)
+
+
+def _explain(refusal: bytes | None) -> NftError:
+    return explain_refusal((refusal or b"").decode("utf-8", "replace"))
 
 
 async def _read_refusal(output: asyncio.StreamReader) -> bytes:

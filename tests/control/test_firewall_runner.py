@@ -5,15 +5,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from typing_extensions import override
 
 from mesh.control.conditions import LoopConditions
 from mesh.control.host_upkeep import FIRST_OPENING, FirewallRunner
 from mesh.host.firewall.plan import FirewallDemand
 from mesh.host.firewall.upkeep import FirewallReport
 from mesh.model.codes import Code
-from mesh.model.part import ProblemPart
+from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.problem import Problem, Severity
 from mesh.testing.firewall import FakeFirewall
+from mesh.util.bulkhead import LONGEST_PAUSE, Bulkhead, InternalErrors
 
 AUDIT = 10.0
 NEEDED, NOTHING = FirewallDemand(needed=True), FirewallDemand()
@@ -100,3 +102,29 @@ async def test_a_change_of_rules_is_looked_at_at_once_and_many_are_one() -> None
         assert len(firewall.demands) == 2
         await asyncio.sleep(2)
         assert len(firewall.demands) == 3
+
+
+class FirewallThatRaises(FakeFirewall):
+    """Raises at its first repairs."""
+
+    @override
+    async def repair(self, demand: FirewallDemand) -> FirewallReport:
+        await super().repair(demand)
+        if len(self.demands) < 3:
+            raise LookupError("on purpose")
+        return self.report
+
+
+async def test_a_repair_that_raises_is_made_again_before_the_next_audit() -> None:
+    firewall, conditions, errors = FirewallThatRaises(), LoopConditions(), InternalErrors()
+    runner = FirewallRunner(firewall, conditions, audit=10 * LONGEST_PAUSE)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(Bulkhead(DaemonPart.HOST, errors).keep_running("firewall", runner.run))
+        await runner.demand(NEEDED)
+        await asyncio.sleep(LONGEST_PAUSE)
+        assert firewall.demands == [NEEDED] * 3
+        assert errors.counts()[DaemonPart.HOST] == 2
+        await runner.demand(MORE)
+        await asyncio.sleep(0.1)
+        assert firewall.demands[3:] == [MORE]
+        running.cancel()

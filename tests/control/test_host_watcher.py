@@ -2,16 +2,21 @@
 
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
+from typing import Any
 
 import pytest
 
 from mesh.api.explain.query import explain
+from mesh.control import host_watcher
 from mesh.host import HostError
 from mesh.host.facts import HostFacts
 from mesh.host.overlap import HostAddress, HostRoute
 from mesh.model.codes import Code
 from mesh.model.engine_facts import EngineFacts, EngineNetwork
+from mesh.model.part import DaemonPart
 from mesh.model.service import Instance
+from mesh.testing.host import FakeHostFacts
+from mesh.util.bulkhead import INTERNAL_ERRORS
 from tests.builders import WEB_LABELS, instance, numbered_instance
 from tests.control.reported import status_of
 from tests.control.test_reconciler import Bench
@@ -152,3 +157,48 @@ async def test_published_ports_of_labels_are_compared_with_those_of_outgoing_con
         bench.facts.are(replace(OUTSIDE, local_ports=range(30070, 61000), reserved_ports=frozenset([1234, 30080])))
         await bench.passes()
         assert status_of(loop).problems == ()
+
+
+@pytest.mark.parametrize(
+    "place", [(FakeHostFacts, "changes"), (FakeHostFacts, "read"), (host_watcher, "host_problems")]
+)
+async def test_an_unexpected_error_is_counted_and_the_worker_serves(
+    place: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = INTERNAL_ERRORS.counts()[DaemonPart.HOST]
+    bench = Bench()
+    bench.facts.are(EVERYTHING)
+
+    def fail(*_: object) -> None:
+        raise LookupError("on purpose")
+
+    monkeypatch.setattr(*place, fail)
+    async with bench.running() as loop:
+        bench.source.say([numbered_instance(1, PUBLISHED)])
+        await bench.passes()
+        assert "tcp://192.0.2.1:30080" in bench.real_servers()
+        assert INTERNAL_ERRORS.counts()[DaemonPart.HOST] > before
+        assert "LookupError: on purpose" in [p.reason for p in loop.snapshots.observe().problems["internal"]]
+        monkeypatch.undo()
+        await bench.passes(60)
+        assert any("overlaps route 10.0.0.0/8 dev eth1" in p for p in status_of(loop).problems), "it is watched again"
+    INTERNAL_ERRORS.forget()
+
+
+async def test_an_engine_that_raises_costs_only_its_own_facts() -> None:
+    bench = Bench()
+
+    async def fail() -> EngineFacts:
+        raise LookupError("on purpose")
+
+    bench.engine_facts = fail  # type: ignore[method-assign]
+    bench.facts.are(EVERYTHING)
+    async with bench.running() as loop:
+        bench.source.say([numbered_instance(1)])
+        await bench.passes()
+        bench.facts.are(OUTSIDE)
+        await bench.passes()
+        assert len(bench.plane.table.vips) == 1
+        (problem,) = loop.snapshots.observe().problems["internal"]
+        assert problem.subject == "host, engine facts"
+    INTERNAL_ERRORS.forget()

@@ -10,9 +10,11 @@ from mesh.api.connectivity.plan import ConnectivityPlan
 from mesh.control.arrival import ArrivalPair, ArrivalState, ArrivalTracker
 from mesh.daemon.arrival_monitor import AGAIN_AFTER, MAX_NETWORKS, ArrivalMonitor
 from mesh.daemon.connectivity import RequestClient
+from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.request import RequestOutcome, ServiceRequest
 from mesh.sources.docker.networks import ContainerNetwork, NetworkClient
+from mesh.util.bulkhead import INTERNAL_ERRORS
 from tests.daemon.test_connectivity import PLAN, FakeClient, FakeTrace, tools
 
 DESK = ContainerNetwork("desk", ("172.19.0.0/16",), False, (NetworkClient("id", "client-1", "172.19.0.2"),))
@@ -157,3 +159,12 @@ async def test_without_the_right_it_ends_at_once(monkeypatch: pytest.MonkeyPatch
     async with asyncio.timeout(5):
         await world.monitor.run()
     assert world.clients == []
+
+
+async def test_a_network_whose_check_raises_costs_no_other() -> None:
+    world, before = ArrivalWorld(), INTERNAL_ERRORS.counts()[DaemonPart.DAEMON]
+    world.networks = [replace(DESK, name="strange", subnets=()), DESK]
+    assert await world.monitor.check()
+    assert world.tracker.arrivals.state(PAIR) is ArrivalState.ARRIVES
+    assert INTERNAL_ERRORS.counts()[DaemonPart.DAEMON] == before + 1
+    INTERNAL_ERRORS.forget()

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 from dnslib import DNSRecord
 
+from meshdns import bulkhead
 from meshdns.message import UpstreamReply
-from meshdns.upstream_query import HedgingDelays, UpstreamQuery
+from meshdns.upstream_query import FirstTryTimer, HedgingDelays, ReplyRules, UpstreamQuery
 from meshdns.upstreams import Address, Upstream
 from tests.meshdns.upstream import good, many, says, truncated
 
@@ -211,3 +212,37 @@ async def test_closing_cancels_all_queries_without_answers() -> None:
     assert network.listening == 0
     await asyncio.sleep(10)
     assert said == []
+
+
+async def test_a_query_that_raises_when_it_is_woken_leaves_the_timer_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(bulkhead, "_report", [lambda subject, error: found.append(f"{subject}: {error!r}")])
+    network, timer, patience = Network({"a": (9, mute), "b": (0.1, OK)}), FirstTryTimer(0.4), HedgingDelays()
+    answered: list[float] = []
+    wake = UpstreamQuery.wake
+
+    def wake_one(query: UpstreamQuery) -> None:
+        if query is queries[0]:
+            raise LookupError("on purpose")
+        wake(query)
+
+    def done(_: bytes, reply: UpstreamReply | None) -> None:
+        assert reply is not None
+        answered.append(round(asyncio.get_running_loop().time(), 3))
+
+    monkeypatch.setattr(UpstreamQuery, "wake", wake_one)
+    queries: list[UpstreamQuery] = []
+    for _ in range(3):
+        upstreams = [Upstream((name, 53)) for name in "ab"]
+        queries.append(UpstreamQuery(KEY, upstreams, network, patience, done, ReplyRules(), timer))
+        queries[-1].start()
+    await asyncio.sleep(1)
+    assert found == ["queries whose first upstream is silent: LookupError('on purpose')"]
+    assert answered == [0.5, 0.5]
+    queries.append(UpstreamQuery(KEY, [Upstream((name, 53)) for name in "ab"], network, patience, done, timers=timer))
+    queries[-1].start()
+    await asyncio.sleep(1)
+    assert answered[2:] == [1.5]
+    queries[0].close()

@@ -11,7 +11,11 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Iterator
 
+from mesh.model.part import DaemonPart
+from mesh.util.bulkhead import Bulkhead
+
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.HOST)
 
 _NETLINK_NETFILTER = 12  # linux/netlink.h
 _GROUPS = 1 << 7 - 1  # NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h
@@ -67,7 +71,7 @@ async def watch_rule_changes() -> AsyncGenerator[None, None]:
         except OSError as error:
             log.debug("changes of nftables are not announced: %s", error)
             return
-        loop.add_reader(sock.fileno(), _drain, sock, changed)
+        loop.add_reader(sock.fileno(), bulkhead.callback(_drain), sock, changed)
         try:
             while True:
                 await changed.wait()

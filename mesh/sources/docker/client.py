@@ -232,6 +232,9 @@ class EventStream:
                 await self._read()
         except CLIENT_ERRORS as error:
             self._error = error
+        except Exception as error:
+            self._error = NotDockerError(f"{type(error).__name__}: {error}")  # the events so far are not all
+            raise
         finally:
             self._ended.set()
             self._begun.set()

@@ -15,6 +15,8 @@ from mesh.model.service import Address, Endpoint, EndpointKey, Instance, Name, S
 
 MAX_TEXT = 512
 """The most characters of an ID, an owner, the name of a worker or a container."""
+MAX_RUN = 64
+"""The most characters of a run."""
 MAX_ROUTES = 1024
 """The most routes, published ports or mapped ports of one service or endpoint."""
 MAX_HEADERS = 256
@@ -81,7 +83,7 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
         validate_port(mapped.port)
     validate_number(endpoint.weight, 0, 65_535, "a weight")  # what ipvsadm(8) takes
     if endpoint.run is not None:
-        validate_text(endpoint.run, "a run")
+        validate_run(endpoint.run)
     for threshold in (endpoint.max_connections, endpoint.min_connections):
         validate_number(threshold, 0, (1 << 32) - 1, "connections")
     return endpoint
@@ -93,6 +95,8 @@ def validate_instance(instance: Instance) -> Instance:
         validate_text(text, what)
     if instance.name is not None:
         validate_text(instance.name, "the name of a container")
+    if instance.run is not None:
+        validate_run(instance.run)
     validate_address(instance.address)
     if instance.port is not None:
         validate_port(instance.port)
@@ -202,6 +206,14 @@ def validate_text(text: str, what: str) -> str:
         raise ValueError(f"{what} is not of 1 to {MAX_TEXT} printable characters")
     _encode(text)
     return text
+
+
+def validate_run(run: str) -> str:
+    """Return the run of an endpoint: printable, of 1 to `MAX_RUN` characters. Raises ValueError."""
+    validate_text(run, "a run")
+    if len(run) > MAX_RUN:
+        raise ValueError(f"a run has more than {MAX_RUN} characters")
+    return run
 
 
 def validate_texts(texts: Iterable[str], what: str) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 
@@ -26,6 +29,7 @@ from mesh.dataplane.nftables.commands import plan_changes, server_commands
 from mesh.dataplane.nftables.parse import ABSENT_RULESET
 from mesh.dataplane.nftables.ruleset import base_chains
 from mesh.dataplane.operations import BindVip, UnbindVip
+from mesh.health.checks import CheckFunction, network_checks
 from mesh.health.checks.grpc import _GrpcCall
 from mesh.health.checks.http import build_request
 from mesh.health.checks.tcp import tls_server_name
@@ -34,13 +38,14 @@ from mesh.health.targets import ProbeTarget
 from mesh.model.codes import Code
 from mesh.model.eligibility import probe_targets, probeable_by_anyone
 from mesh.model.probe import Probe, ProbeKind, validate_host
-from mesh.model.service import Endpoint, Health, PortPublication, Route, Service, Transport
+from mesh.model.service import Endpoint, Health, Instance, PortPublication, Route, Service, Transport
 from mesh.model.table import Table
 from mesh.model.validation import (
     MAX_ROUTES,
     MAX_TEXT,
     validate_address,
     validate_endpoint,
+    validate_instance,
     validate_name,
     validate_probe,
     validate_service,
@@ -169,6 +174,7 @@ def records(draw: st.DrawFn) -> dict[str, bytes]:
         record_key("workers", worker, "services", "shop/web"): json.dumps(service).encode(),
         record_key("workers", "w1", "endpoints", "shop/web/1"): json.dumps(endpoint).encode(),
         record_key("claims", "names", draw(WILD_TEXT)): b'{"owner": "shop/web"}',
+        record_key("claims", "older-names"): json.dumps({"names": [draw(WILD_TEXT)]}).encode(),
         record_key("claims", "services", draw(WILD_TEXT)): b'{"vip": "10.112.0.77"}',
         record_key("claims", "ports", "tcp", draw(WILD_TEXT)): b'{"name": "web.test", "container_port": 8080}',
         record_key("health", draw(WILD_TEXT), "shop/web/1"): b'{"health": "healthy"}',
@@ -212,8 +218,14 @@ def run_all_stages(view: ClusterView) -> ClusterView:
     return claimed
 
 
+@lru_cache
+def checks() -> Mapping[ProbeKind, CheckFunction]:
+    """The checks of the prober, once: they load the certificates of the host."""
+    return network_checks()
+
+
 async def watch(targets: Any) -> None:
-    prober = Prober(lambda: None)
+    prober = Prober(lambda: None, checks())
     prober.watch(targets)
     assert len(prober._wheel) == len(targets), "each is due"  # noqa: SLF001
 
@@ -287,6 +299,22 @@ def test_a_poisoned_record_is_refused_alone(poison: str | bytes) -> None:
     assert [problem.code for problem in problems] == [Code.RECORD_UNREADABLE]
     assert view.services == (GOOD_SERVICE,)
     run_all_stages(view)
+
+
+def test_older_names_that_are_no_names_are_refused() -> None:
+    view, problems = build_view({"claims/older-names": b'{"names": ["github.com", "a b"]}'})
+    assert [problem.code for problem in problems] == [Code.RECORD_UNREADABLE]
+    assert view.claims.older_names is None, "as if they were not known"
+    view, problems = build_view({"claims/older-names": b'{"names": ["github.com"]}'})
+    assert (view.claims.older_names, problems) == ({"github.com"}, ())
+
+
+@pytest.mark.parametrize("run", ["", "x" * 65, "a\nb", "\ud800"])
+def test_a_run_is_refused_alike_in_an_instance_and_in_its_record(run: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        validate_instance(Instance("shop/web/1", "shop/web", "10.1.0.1", {}, run=run))
+    with pytest.raises(ValueError, match=r"."):
+        validate_endpoint(replace(ENDPOINT, run=run), ENDPOINT.key)
 
 
 @pytest.mark.parametrize(

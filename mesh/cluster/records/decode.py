@@ -224,7 +224,7 @@ def _claim(parts: list[str], value: bytes) -> RecordFact | None:
         case ["names", name]:
             return NameClaim(validate_name(name), validate_text(_read(value, NameOwnerRecord).owner, "an owner"))
         case ["older-names"]:
-            return OlderNames(frozenset(_read(value, OlderNamesRecord).names))
+            return OlderNames(frozenset(map(validate_name, _read(value, OlderNamesRecord).names)))
         case ["ports", transport, port]:
             return _held_port(transport, port, _read(value, PortRecord))
     return None

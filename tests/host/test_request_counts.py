@@ -18,7 +18,7 @@ from tests.system.e2e.programs import CI
 
 NOTHING = RequestCounts({}, {})
 PUBLISHED = VirtualKey("192.0.2.1", 30080, Transport.TCP)
-RULE = {"rule": {}}
+RULE: dict[str, object] = {"rule": {}}
 
 
 def with_elements(name: str, *elements: object) -> str:

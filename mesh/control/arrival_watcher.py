@@ -24,7 +24,7 @@ log = logging.getLogger("vipmesh")
 
 LOOK_INTERVAL = 5.0
 """Seconds between two looks."""
-_REST, _LONGEST_REST = 50, 30.0
+_REST, _LONGEST_REST = 20, 15.0
 """The pause after a look, as a multiple of its duration, and its maximum in seconds: a long table of connections must
 not cost a core.
 """

@@ -154,7 +154,7 @@ async def test_requests_that_a_firewall_drops_are_reported_until_it_lets_them_pa
                 lab.knock(web)
             return await status(admin)
 
-        shown = await eventually(tried, lambda s: bool(s["problems"]), 60)
+        shown = await eventually(tried, lambda s: bool(s["problems"]), 120)
         assert "warning: service shop/web: requests from other hosts have not arrived since " in shown["problems"][0]
         assert [service["not_arriving"] for service in shown["services"]] == [["other hosts"]]
         code, said = await call(*VIPMESH, "explain", "web.shop.test", "--admin", admin)
@@ -165,6 +165,6 @@ async def test_requests_that_a_firewall_drops_are_reported_until_it_lets_them_pa
 
         run_command("nft", "delete table ip isolation")
         assert await ask_tcp(lab, web) in BACKENDS
-        await eventually(lambda: status(admin), lambda s: s["problems"] == [], 60)
+        await eventually(lambda: status(admin), lambda s: s["problems"] == [], 120)
         assert (await call(*VIPMESH, "explain", "web.shop.test", "--admin", admin))[0] == 0
         assert await daemon.end() == 0

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from mesh.config.settings import SETTINGS
 from tests.system.docker.engine import Engine
 from tests.system.docker.worker import Worker, worker
 from tests.system.e2e.programs import VIPMESH, call, eventually, status
@@ -17,6 +18,8 @@ RESOLVER = "10.113.0.1"
 SERVICE = {"mesh.routing.port_80": "web.test", "mesh.routing.publish.port_80": "30080"}
 OPEN_THE_POOL = f"iptables -I DOCKER-USER -m conntrack --ctstate DNAT --ctorigdst {POOL} -j ACCEPT"
 OPEN_THE_PORT = "iptables -I DOCKER-USER -m conntrack --ctstate DNAT -p tcp --ctorigdstport 30080 -j ACCEPT"
+REPORT = {"VIPMESH_HOST_FIREWALL": "report"} if "host.firewall" in SETTINGS else {}
+"""The daemon must not open the way by itself here, as far as it can."""
 DESK = "network desk (container client-1)"
 
 
@@ -40,7 +43,7 @@ async def two_networks(engine: Engine, directory: Path, *on_shop: str, interval:
     for name in on_shop:
         more = ["--init", "--network", "shop", "--dns", RESOLVER]
         await asyncio.to_thread(engine.run, name, *more, command=("sleep", "1000"))
-    async with worker(engine, directory, plane="nftables", VIPMESH_HOST_ARRIVAL_INTERVAL=interval) as mesh:
+    async with worker(engine, directory, plane="nftables", VIPMESH_HOST_ARRIVAL_INTERVAL=interval, **REPORT) as mesh:
         await mesh.serving("server-1")
         yield mesh
         await mesh.daemon.end()

@@ -43,7 +43,8 @@ async def two_networks(engine: Engine, directory: Path, *on_shop: str, interval:
     for name in on_shop:
         more = ["--init", "--network", "shop", "--dns", RESOLVER]
         await asyncio.to_thread(engine.run, name, *more, command=("sleep", "1000"))
-    async with worker(engine, directory, plane="nftables", VIPMESH_HOST_ARRIVAL_INTERVAL=interval, **REPORT) as mesh:
+    settings = {"VIPMESH_HOST_ARRIVAL_INTERVAL": interval, **REPORT}
+    async with worker(engine, directory, 15, "nftables", **settings) as mesh:
         await mesh.serving("server-1")
         yield mesh
         await mesh.daemon.end()

@@ -128,8 +128,10 @@ def _vanished_request(requests: Sequence[TracedPacket], endpoints: Collection[Ad
     last = next((packet for packet in reversed(requests) if packet.hook), requests[-1])
     if (left := _last_at(requests, "postrouting")) is not None:
         place = f"{left.destination}:{left.dport} on {left.oif}"
-        if left.iif == left.oif:
-            return PacketLoss(LossCause.HAIRPIN, f"back to {place}, where it came from", iif=left.iif, oif=left.oif)
+        # By the addresses and not by `iif`, which a packet that IPVS sends on does not have.
+        if left.destination == requests[0].source:
+            text = f"back to {place}: the client is the endpoint that was chosen"
+            return PacketLoss(LossCause.HAIRPIN, text, iif=left.oif, oif=left.oif)
         return PacketLoss(LossCause.UNANSWERED, f"behind {place}", iif=left.iif, oif=left.oif)
     if last.oif:
         return PacketLoss(LossCause.UNTRACED, f"in the hook {_hook(last)}", iif=last.iif, oif=last.oif)

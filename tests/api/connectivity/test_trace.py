@@ -104,14 +104,33 @@ def test_what_our_own_rules_keep_apart_is_told_from_what_has_no_endpoint() -> No
     assert "not isolated" in loss_remedy(loss, NFTABLES)
 
 
+def shown(chain: str, links: str, source: str, destination: str, ports: str) -> str:
+    """A line of a trace, as far as it is read."""
+    packet = f"{links} ip saddr {source} ip daddr {destination} ip protocol tcp ip length 60 {ports}"
+    return f"trace id 0a inet vipmesh_test_1_0 {chain} packet: {packet} tcp flags == syn"
+
+
+@pytest.mark.parametrize("links", ['oif "br-1"', 'iif "br-1" oif "br-1"'], ids=["ipvs", "nftables"])
+@pytest.mark.parametrize(
+    ("destination", "cause"), [("172.18.0.2", LossCause.HAIRPIN), ("172.18.0.3", LossCause.UNANSWERED)]
+)
+def test_a_client_that_is_its_own_endpoint_is_told_from_a_neighbour(
+    links: str, destination: str, cause: LossCause
+) -> None:
+    ports = f"tcp sport {CLIENT_PORT} tcp dport"
+    lines = [
+        shown("tests", 'iif "br-1"', "172.18.0.2", "10.113.0.7", f"{ports} 80"),
+        shown("postrouting", links, "172.18.0.2", destination, f"{ports} 8080"),
+    ]
+    loss = judge_loss(parse_trace(lines), Transport.TCP, CLIENT_PORT, [destination])
+    assert (loss.cause, loss.oif) == (cause, "br-1")
+
+
 @pytest.mark.parametrize(("links", "hook"), [('iif "br-2" oif "br-1"', "forward"), ('oif "eth0"', "output")])
 def test_what_vanishes_in_a_hook_without_a_rule_was_not_traced(links: str, hook: str) -> None:
     """As with rules of iptables' legacy backend."""
     chain = "forward" if hook == "forward" else "tests"
-    line = (
-        f"trace id 0a inet vipmesh_test_1_0 {chain} packet: {links} ip saddr 172.19.0.2 ip daddr 172.18.0.2 "
-        f"ip protocol tcp ip length 60 tcp sport {CLIENT_PORT} tcp dport 8080 tcp flags == syn"
-    )
+    line = shown(chain, links, "172.19.0.2", "172.18.0.2", f"tcp sport {CLIENT_PORT} tcp dport 8080")
     loss = judge_loss(parse_trace([line]), Transport.TCP, CLIENT_PORT)
     assert (loss.cause, loss.where) == (LossCause.UNTRACED, f"in the hook {hook}")
     assert "iptables-legacy-save" in loss_remedy(loss, NFTABLES)

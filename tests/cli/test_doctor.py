@@ -272,7 +272,7 @@ def test_each_fault_is_found_with_its_remedy(
 
 
 def test_the_userspace_proxy_needs_no_kernel_features() -> None:
-    bare = replace(GOOD, capabilities=frozenset(), nft=None, no_ipvs="none", no_nftables="none")
+    bare = replace(GOOD, capabilities=frozenset(), nft=None, no_ipvs="none", no_nftables="none", no_firewall="no nft")
     settings = parse_settings(
         '[dataplane]\ndriver = "userspace"\n[dns]\nlisten = ["127.0.0.1:5353"]', {}, hostname="w1"
     )

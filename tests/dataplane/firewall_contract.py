@@ -9,6 +9,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_network
 
 import pytest
 from typing_extensions import override
@@ -30,11 +31,16 @@ from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServ
 from tests.builders import POOL
 from tests.netns import Namespace, run_command, run_ip
 from tests.system.ipvs.endpoints import (
+    A6,
     CLIENT,
+    CLIENT6,
     HERE,
+    HERE6,
     PUBLISHED,
     TO_PUBLISHED,
+    TO_PUBLISHED6,
     TO_VIP,
+    TO_VIP6,
     A,
     Places,
     Where,
@@ -46,7 +52,8 @@ from tests.system.ipvs.lab import PORT
 
 OTHER, SECRET = "10.4.0.1", "10.5.0.1"
 GATEWAYS = {OTHER: "10.4.0.254", SECRET: "10.5.0.254"}
-ADDRESSES = frozenset([HERE, "10.2.0.254", *GATEWAYS.values()])
+ADDRESSES = frozenset([HERE, "10.2.0.254", HERE6, "fd00:2::254", *GATEWAYS.values()])
+POOL_6 = ip_network("fd00:112::/64")
 TRANSPORTS = (Transport.TCP, Transport.UDP)
 PORTS = {(transport, PUBLISHED): ("web.shop.test", 80) for transport in TRANSPORTS}
 DEMAND = FirewallDemand(ADDRESSES, frozenset(PORTS), needed=True)
@@ -129,6 +136,21 @@ def engine_table(mark: str = "") -> str:
 """
 
 
+ENGINE_RULES_6 = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER-FORWARD - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-FORWARD
+-A DOCKER-FORWARD -i br0 -j ACCEPT
+COMMIT
+"""
+"""Some of the rules of Docker 28 for a network with IPv6."""
+
+
 class Networks(Places):
     """Made in the worker's namespace, which the caller has entered."""
 
@@ -167,10 +189,11 @@ class Worker:
 
     async def lead_to(self, endpoint: Address) -> None:
         """Let VIP and published port lead to an endpoint, for TCP and UDP; ports are published on every address."""
-        wheres = (TO_VIP, *((address, PUBLISHED) for address in ADDRESSES))
-        keys = [VirtualKey(*where, transport) for where in wheres for transport in TRANSPORTS]
+        vip = TO_VIP6 if ":" in endpoint else TO_VIP
+        own = [address for address in ADDRESSES if (":" in address) == (":" in endpoint)]
+        keys = [VirtualKey(*where, t) for where in (vip, *((a, PUBLISHED) for a in own)) for t in TRANSPORTS]
         server = VirtualServer(real_servers={RealKey(endpoint, PORT): RealServer(1)})
-        for wanted in (Table({}, frozenset([TO_VIP[0]])), Table(dict.fromkeys(keys, server), frozenset([TO_VIP[0]]))):
+        for wanted in (Table({}, frozenset([vip[0]])), Table(dict.fromkeys(keys, server), frozenset([vip[0]]))):
             assert not await self._plane.apply(diff_tables(await self._plane.read(), wanted))
         await self._nat.repair(ADDRESSES, Claims(ports=PORTS))
 
@@ -202,11 +225,11 @@ class FirewallContract(ABC):
     takes_input = False
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[Worker]:
+    async def working(self, pool: Network = POOL) -> AsyncIterator[Worker]:
         interface = MeshInterface()
-        plane, nat = self.plane(POOL, interface), Masquerade(POOL)
+        plane, nat = self.plane(pool, interface), Masquerade(pool)
         settings = FirewallSettings(
-            OpenedAddresses(POOL, range(30000, 32768)), FirewallMode.MANAGE, True, self.takes_input
+            OpenedAddresses(pool, range(30000, 32768)), FirewallMode.MANAGE, True, self.takes_input
         )
         yield Worker(plane, nat, FirewallUpkeep(settings, SystemPrograms()))
         await plane.apply(diff_tables(await plane.read(), Table()))
@@ -277,3 +300,19 @@ class FirewallContract(ABC):
             finally:
                 run_command("nft", "delete", "table", "ip", "docker-bridges")
                 await remove_opening(SystemPrograms())
+
+    @pytest.mark.parametrize("where", [TO_VIP6, TO_PUBLISHED6], ids=["vip", "published"])
+    async def test_ipv6(self, networks: Networks, where: Where) -> None:
+        run_command("ip6tables-nft-restore", given=ENGINE_RULES_6)
+        try:
+            async with networks.telling(), self.working(POOL_6) as worker:
+                await worker.lead_to(A6)
+                if not self.takes_input:
+                    assert await lost(networks, CLIENT6, where)
+                await worker.open()
+                assert await ask(networks, CLIENT6, where) == CLIENT6
+                assert "--comment vipmesh" in run_command("ip6tables-nft", "-S", "DOCKER-USER")
+                removed, failed = await remove_opening(SystemPrograms())
+                assert (len(removed), failed) == (2, [])
+        finally:
+            run_command("nft", "delete", "table", "ip6", "filter")

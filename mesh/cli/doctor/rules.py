@@ -269,12 +269,11 @@ def _published(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
 
 
 def _firewall(host: HostFacts, asked: DoctorInput) -> Iterator[Finding]:
-    settings = asked.settings
-    if host.no_firewall is not None:
+    wanted = firewall_settings(asked.settings, _driver(host, asked.settings))
+    if host.no_firewall is not None and wanted.forwards:
         yield Finding(FindingLevel.WARNING, "firewall", host.no_firewall, "run `sudo vipmesh doctor`")
     if host.firewall is None:
         return
-    wanted = firewall_settings(settings, _driver(host, settings))
     problems = tuple(firewall_problems(host.firewall, wanted))
     for problem in problems:
         yield Finding(FindingLevel.WARNING, "firewall", problem.reason, problem.remedy)

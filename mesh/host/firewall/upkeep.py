@@ -91,7 +91,7 @@ class FirewallUpkeep:
             try:
                 await self._programs.edit(edit.backend, self._version, edit.arguments)
             except HostError as error:
-                failures.append(_failure(error))
+                failures.append(_failure(error, describe_edit(edit, self._version)))
             else:
                 changes.append((describe_edit(edit, self._version), edit.backend in self._opened & plan.opened))
         if not failures:
@@ -156,6 +156,9 @@ def describe_edit(edit: ChainEdit, version: int) -> str:
     return " ".join((iptables_program(edit.backend, version), *edit.arguments))
 
 
-def _failure(error: HostError) -> Problem:
+def _failure(error: HostError, line: str | None = None) -> Problem:
+    """Return a problem; `line` does by hand what has failed, None if no single line does."""
     remedy = "it is tried again within 10 s; until then connections may be dropped"
+    if line is not None:
+        remedy = f"run `{line}` on the host; it is tried again within 10 s"
     return Problem(error.code, Severity.WARNING, "firewall", str(error), remedy)

@@ -68,7 +68,8 @@ async def test_a_refusal_is_a_problem_and_is_tried_again(programs: FakeFirewallP
     programs.refusal = "iptables-nft refuses: no"
     report = await firewall.repair(DEMAND)
     assert [problem.code for problem in report.problems] == [Code.FIREWALL_FAILED]
-    assert "iptables-nft refuses: no" in str(report.problems[0])
+    assert "iptables-nft refuses: no" in report.problems[0].reason
+    assert f"run `{INSERTED}` on the host" in report.problems[0].remedy
     programs.refusal = None
     assert await firewall.repair(DEMAND) == FirewallReport((INSERTED,))
 

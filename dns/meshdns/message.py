@@ -124,13 +124,12 @@ def parse_matching_reply(packet: bytes, question: bytes, refuse: AnswerFilter | 
 def _one_address(packet: bytes, start: int, question: bytes, refuse: AnswerFilter | None) -> UpstreamReply | None:
     """Parse the response that is the most frequent: one IPv4 address, at most an OPT record behind it, and no error.
 
-    A shortcut for `_records` with the same result; None if the response is another one. Raises struct.error if it is
-    too short.
+    A shortcut for `_records` with the same result; None if the response is another one.
     """
-    if packet[3] & 0xF or packet[6:10] != b"\0\1\0\0":
+    end = start + 16
+    if packet[3] & 0xF or packet[6:10] != b"\0\1\0\0" or len(packet) < end:
         return None
     owner, kind, class_, ttl, length = _POINTER_RECORD.unpack_from(packet, start)
-    end = start + 16
     if (
         owner != 0xC00C
         or kind != _A

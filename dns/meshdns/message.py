@@ -83,14 +83,14 @@ def cache_key(query: DnsQuery) -> bytes:
 def build_upstream_query(key: bytes, *, edns: bool = True, noise: bytes = b"") -> bytes:
     """Build the query for an upstream, without its ID.
 
-    `edns` adds an OPT record of ours, which nearly all servers understand. `noise` is random bytes, at least as many as
-    the name has, which decide the case of its letters; empty: they are written in lower case.
+    `edns` adds an OPT record of ours, which nearly all servers understand. `noise` is random bytes, as many as the
+    question has, which decide the case of its letters; empty: they are written in lower case.
     """
-    flags = bytes((key[0] & _RD, key[0] & _CD))
     question = mix_case(key[1:], noise) if noise else key[1:]
     if not edns:
-        return flags + b"\0\1\0\0\0\0\0\0" + question
-    return flags + b"\0\1\0\0\0\0\0\1" + question + (_OPT_SECURE if key[0] & 2 else _OPT_PLAIN)
+        return bytes((key[0] & _RD, key[0] & _CD)) + b"\0\1\0\0\0\0\0\0" + question
+    before, behind = _FRAMES[key[0]]
+    return before + question + behind
 
 
 def parse_reply(packet: bytes, question: bytes, refuse: AnswerFilter | None = None) -> UpstreamReply | None:
@@ -388,4 +388,7 @@ def _opt(dnssec_ok: bool, rcode: int, error: int | None) -> bytes:
 
 
 _NOTHING_SUSPICIOUS = bytes(256)
-_OPT_PLAIN, _OPT_SECURE = _opt(False, 0, None), _opt(True, 0, None)
+_FRAMES = tuple(
+    (bytes((first & _RD, first & _CD)) + b"\0\1\0\0\0\0\0\1", _opt(bool(first & 2), 0, None)) for first in range(256)
+)
+"""What goes before and behind the question of a query with EDNS, by the first byte of its cache key."""

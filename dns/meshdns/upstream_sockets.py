@@ -68,7 +68,7 @@ class UpstreamSockets:
         the upstream cannot be reached, and `FORGERY_SUSPECTED` if the socket is given up. Returns a function that ends
         the waiting. Raises OSError if no socket can be made or connected.
         """
-        now = asyncio.get_running_loop().time()
+        now = self._shared.watcher.loop.time()
         line = self._current.get(address)
         if line is None or line.closed or line.uses >= QUERIES_PER_SOCKET or now - line.born > SOCKET_LIFETIME:
             line = _UpstreamSocket(address, now, self._shared)
@@ -129,11 +129,19 @@ class _SocketWatcher:
         """By file descriptor."""
         self._epoll: select.epoll | None = None
         """None before the first socket and after `close`."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, looked up once, as in `FirstTryTimer.loop`."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def add(self, descriptor: int, line: "_UpstreamSocket") -> None:
         if self._epoll is None:
             self._epoll = select.epoll()
-            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._read)
+            self.loop.add_reader(self._epoll.fileno(), self._read)
         self._epoll.register(descriptor, select.EPOLLIN)
         self._open[descriptor] = line
 
@@ -146,7 +154,7 @@ class _SocketWatcher:
         for line in list(self._open.values()):
             line.close()
         if self._epoll is not None:
-            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self.loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
             self._epoll = None
 
@@ -191,7 +199,7 @@ class _UpstreamSocket:
         self.uses += 1
         self._waiting[ident] = heard
         if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._shared.watcher.loop.call_soon(self._flush)
         self._unsent.append(ident + question)
         return partial(self._end, ident, heard)
 

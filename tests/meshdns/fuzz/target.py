@@ -49,7 +49,7 @@ def check_reply(packet: bytes) -> None:
     if asked is None or ZONE.lookup(asked.name, asked.type) is not None:
         return
     key = cache_key(asked)
-    noise = bytes(range(256))
+    noise = bytes(range(256))[-len(key) + 1 :]
     assert build_upstream_query(key, noise=noise).lower() == build_upstream_query(key).lower()
     reply = parse_reply(packet, key[1:], REFUSE)
     if reply is None:

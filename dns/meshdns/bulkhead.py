@@ -87,7 +87,7 @@ def callback(function: Callable[P, object], subject: str) -> Callable[P, None]:
     return contained
 
 
-async def run(subject: str, work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, which ends alone if it raises."""
+async def run(subject: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Await `work()`, which ends alone if it raises. It is not begun if the task is cancelled before."""
     with QueryContainment(subject):
-        await work
+        await work()

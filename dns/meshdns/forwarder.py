@@ -183,7 +183,7 @@ class Forwarder:
     def start(self, listen: Sequence[Address]) -> None:
         """Begin to forward for a name server that listens on these addresses; they are never used as upstreams."""
         self._upstreams.leave_out(own_address_matcher(listen))
-        self._upstreams.look(asyncio.get_running_loop().time())
+        self._upstreams.look(self._timer.loop.time())
         self._looked = False
 
     def use_zone(self, zone: Zone) -> None:
@@ -200,7 +200,7 @@ class Forwarder:
         if query.type == RecordType.ANY and not tcp:
             # ANY is only worth asking for over TCP, where the source address is not forged (RFC 8482, section 4.4).
             return write_response(query, UpstreamReply(Rcode.NOERROR, truncated=True), 0, tcp=False)
-        now = asyncio.get_running_loop().time()
+        now = self._timer.loop.time()
         key = cache_key(query)
         known = self._cache.fresh(key, now)
         if known is not None:
@@ -227,7 +227,7 @@ class Forwarder:
         The ID of the response is that of an earlier query.
         """
         query, key = self.ready.foreign[packet[2:]]
-        now = asyncio.get_running_loop().time()
+        now = self._timer.loop.time()
         known = self._cache.fresh(key, now)
         if known is not None:
             return self._answer_cached(packet, query, key, known, tcp=False)
@@ -297,8 +297,7 @@ class Forwarder:
         exchange = UpstreamQuery(key, upstreams, self._ways, self._patience, self._done, rules, self._timer)
         under_way = self._under_way[key] = _PendingQuery(exchange, [waiting])
         if self._cache.stale(key, now) is not None:
-            loop = asyncio.get_running_loop()
-            under_way.timer = loop.call_later(
+            under_way.timer = self._timer.loop.call_later(
                 STALE_AFTER, bulkhead.callback(self._answer_stale, "stale responses"), key
             )
         self.counters.asked += 1
@@ -321,7 +320,7 @@ class Forwarder:
         under_way = self._under_way.pop(key)
         if under_way.timer is not None:
             under_way.timer.cancel()
-        now = asyncio.get_running_loop().time()
+        now = self._timer.loop.time()
         if reply is not None and (reply.aliases or reply.blocked):
             reply = self._examine(key, reply, now)
         if reply is None or (reply.rcode in FAILURE_RCODES and not reply.aliases):
@@ -345,7 +344,7 @@ class Forwarder:
         under_way = self._under_way[key]
         under_way.overdue = True
         waiting, under_way.waiting = under_way.waiting, []
-        now = asyncio.get_running_loop().time()
+        now = self._timer.loop.time()
         for each in waiting:
             self._shares.give(each.host)
             with bulkhead.contain("a stale response"):
@@ -398,7 +397,7 @@ class Forwarder:
     def _count_unwanted(self, address: Address, given_up: bool) -> None:
         """Count a packet that answers no query of ours; `given_up` says that there were too many on one socket."""
         self.counters.unwanted += 1
-        if given_up and self._may_log("forged", asyncio.get_running_loop().time()):
+        if given_up and self._may_log("forged", self._timer.loop.time()):
             log.warning(
                 "dns: many replies from %s port %s answer no question and may be forged; the questions of that moment "
                 "go over TCP. Look for forged packets on the way to this upstream",

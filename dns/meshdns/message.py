@@ -83,14 +83,14 @@ def cache_key(query: DnsQuery) -> bytes:
 def build_upstream_query(key: bytes, *, edns: bool = True, noise: bytes = b"") -> bytes:
     """Build the query for an upstream, without its ID.
 
-    `edns` adds an OPT record of ours, which nearly all servers understand. `noise` is random bytes, at least as many as
-    the name has, which decide the case of its letters; empty: they are written in lower case.
+    `edns` adds an OPT record of ours, which nearly all servers understand. `noise` is random bytes, as many as the
+    question has, which decide the case of its letters; empty: they are written in lower case.
     """
-    flags = bytes((key[0] & _RD, key[0] & _CD))
     question = mix_case(key[1:], noise) if noise else key[1:]
     if not edns:
-        return flags + b"\0\1\0\0\0\0\0\0" + question
-    return flags + b"\0\1\0\0\0\0\0\1" + question + (_OPT_SECURE if key[0] & 2 else _OPT_PLAIN)
+        return bytes((key[0] & _RD, key[0] & _CD)) + b"\0\1\0\0\0\0\0\0" + question
+    before, behind = _FRAMES[key[0]]
+    return before + question + behind
 
 
 def parse_reply(packet: bytes, question: bytes, refuse: AnswerFilter | None = None) -> UpstreamReply | None:
@@ -124,13 +124,12 @@ def parse_matching_reply(packet: bytes, question: bytes, refuse: AnswerFilter | 
 def _one_address(packet: bytes, start: int, question: bytes, refuse: AnswerFilter | None) -> UpstreamReply | None:
     """Parse the response that is the most frequent: one IPv4 address, at most an OPT record behind it, and no error.
 
-    A shortcut for `_records` with the same result; None if the response is another one. Raises struct.error if it is
-    too short.
+    A shortcut for `_records` with the same result; None if the response is another one.
     """
-    if packet[3] & 0xF or packet[6:10] != b"\0\1\0\0":
+    end = start + 16
+    if packet[3] & 0xF or packet[6:10] != b"\0\1\0\0" or len(packet) < end:
         return None
     owner, kind, class_, ttl, length = _POINTER_RECORD.unpack_from(packet, start)
-    end = start + 16
     if (
         owner != 0xC00C
         or kind != _A
@@ -389,4 +388,7 @@ def _opt(dnssec_ok: bool, rcode: int, error: int | None) -> bytes:
 
 
 _NOTHING_SUSPICIOUS = bytes(256)
-_OPT_PLAIN, _OPT_SECURE = _opt(False, 0, None), _opt(True, 0, None)
+_FRAMES = tuple(
+    (bytes((first & _RD, first & _CD)) + b"\0\1\0\0\0\0\0\1", _opt(bool(first & 2), 0, None)) for first in range(256)
+)
+"""What goes before and behind the question of a query with EDNS, by the first byte of its cache key."""

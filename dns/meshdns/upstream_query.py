@@ -158,6 +158,14 @@ class FirstTryTimer:
         self._seconds = seconds
         self._queue: deque[UpstreamQuery] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop. It is looked up once: each look-up is a system call, getpid(2), as Python 3.11 makes it."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def add(self, query: "UpstreamQuery") -> None:
         """Wake a query that has just begun, unless it ends before."""
@@ -177,11 +185,11 @@ class FirstTryTimer:
 
     def _set(self, query: "UpstreamQuery") -> None:
         wake = bulkhead.callback(self._wake, "queries whose first upstream is silent")
-        self._timer = asyncio.get_running_loop().call_at(query.began + self._seconds, wake)
+        self._timer = self.loop.call_at(query.began + self._seconds, wake)
 
     def _wake(self) -> None:
         # A timer of the event loop may fire a little early.
-        due = asyncio.get_running_loop().time() - self._seconds + 1e-6
+        due = self.loop.time() - self._seconds + 1e-6
         queue = self._queue
         try:
             while queue and (not queue[0].waits_for_first or queue[0].began <= due):
@@ -209,7 +217,6 @@ class UpstreamQuery:
         "_done",
         "_last",
         "_loop",
-        "_most",
         "_patience",
         "_question",
         "_rules",
@@ -240,11 +247,9 @@ class UpstreamQuery:
         self._patience = patience
         self._done: Callable[[bytes, UpstreamReply | None], None] | None = done
         self._rules = rules
-        self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop() if timers is None else timers.loop
         self.began = self._loop.time()
         """When it began, in seconds of the event loop's clock."""
-        self._most = max(patience.tries, len(upstreams))
-        """Maximum tries."""
         self._tries: list[_QueryAttempt] = []
         self._last: UpstreamReply | None = None
         """The response if no better one arrives: an error, or a truncated one. None for none."""
@@ -270,6 +275,11 @@ class UpstreamQuery:
             else:
                 self.waits_for_first = True
                 self._timers.add(self)
+
+    @property
+    def _most(self) -> int:
+        """Maximum tries."""
+        return max(self._patience.tries, len(self._upstreams))
 
     def wake(self) -> None:
         """Go on, because the first upstream has had its time."""
@@ -339,7 +349,7 @@ class UpstreamQuery:
         if lower or (upstream.lower_until and not upstream.keeps_case(self._loop.time())):
             lower, noise = True, b""
         else:
-            noise = _noise.take(len(key))
+            noise = _noise.take(len(key) - 1)
         packet = build_upstream_query(key, edns=edns, noise=noise)
         # Behind the rest of the header: 10 bytes without the ID.
         sent = packet[10 : 9 + len(key)]

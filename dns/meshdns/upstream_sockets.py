@@ -6,12 +6,16 @@ gets a socket of its own. In a burst, up to `QUERIES_PER_SOCKET` queries of the 
 creating one costs as much as everything else together. Queries of one turn of the event loop are sent together at its
 end.
 
+One epoll instance (epoll(7)) watches all of them, and the event loop watches only that: registering a socket with the
+loop costs more than opening it.
+
 Replies that nothing on a socket waits for are counted. A socket that gets too many of them is being guessed at: it is
 given up, and its queries are repeated over TCP, where a forger cannot take part.
 """
 
 import asyncio
 import secrets
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -55,9 +59,8 @@ class UpstreamSockets:
     def __init__(self, on_unwanted: Callable[[Address, bool], None] | None = None) -> None:
         """`on_unwanted` is called for each unwanted reply, with the upstream and whether its socket is given up."""
         self._current: dict[Address, _UpstreamSocket] = {}
-        self._open: set[_UpstreamSocket] = set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._shared = _SharedParts(open_burst(), _RandomIds(), RandomPorts(), on_unwanted or _ignore)
+        self._shared = _SharedParts(open_burst(), _RandomIds(), RandomPorts(), on_unwanted or _ignore, _SocketWatcher())
 
     def ask(self, address: Address, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
         """Send a query without its ID over UDP.
@@ -66,10 +69,10 @@ class UpstreamSockets:
         the upstream cannot be reached, and `FORGERY_SUSPECTED` if the socket is given up. Returns a function that ends
         the waiting. Raises OSError if no socket can be made or connected.
         """
-        now = asyncio.get_running_loop().time()
+        now = self._shared.watcher.loop.time()
         line = self._current.get(address)
         if line is None or line.closed or line.uses >= QUERIES_PER_SOCKET or now - line.born > SOCKET_LIFETIME:
-            line = _UpstreamSocket(address, now, self._open, self._shared)
+            line = _UpstreamSocket(address, now, self._shared)
             self._current[address] = line
         return line.ask(question, heard)
 
@@ -84,7 +87,7 @@ class UpstreamSockets:
             heard(await _exchange(address, question))
 
         task = asyncio.get_running_loop().create_task(
-            bulkhead.run("an upstream over TCP", work()), name="dns upstream tcp"
+            bulkhead.run("an upstream over TCP", work), name="dns upstream tcp"
         )
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -98,8 +101,7 @@ class UpstreamSockets:
 
     async def close(self) -> None:
         """Close all sockets; no more responses are delivered."""
-        for line in list(self._open):
-            line.close()
+        self._shared.watcher.close()
         self._current.clear()
         connections = list(self._connections)
         for task in connections:
@@ -119,14 +121,59 @@ class _SharedParts:
     ids: _RandomIds
     ports: RandomPorts
     on_unwanted: Callable[[Address, bool], None]
+    watcher: "_SocketWatcher"
+
+
+class _SocketWatcher:
+    """Tells open sockets when they have something to read."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, _UpstreamSocket] = {}
+        """By file descriptor."""
+        self._epoll: select.epoll | None = None
+        """None before the first socket and after `close`."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, looked up once, as in `FirstTryTimer.loop`."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def add(self, descriptor: int, line: "_UpstreamSocket") -> None:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self.loop.add_reader(self._epoll.fileno(), self._read)
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._open[descriptor] = line
+
+    def discard(self, descriptor: int) -> None:
+        """Forget a socket that is about to be closed, which takes it out of the epoll instance as well."""
+        self._open.pop(descriptor, None)
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for line in list(self._open.values()):
+            line.close()
+        if self._epoll is not None:
+            self.loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
+
+    def _read(self) -> None:
+        with bulkhead.contain("packets of upstreams"):
+            for descriptor, _ in () if self._epoll is None else self._epoll.poll(0):
+                line = self._open.get(descriptor)
+                if line is not None:  # else the callback of another socket has closed it
+                    with bulkhead.contain("packets of an upstream"):
+                        line.read()
 
 
 class _UpstreamSocket:
     """One connected UDP socket and the queries that wait on it."""
 
-    # 13 attributes: one is made for each burst of queries, so its parts are not wrapped in objects of their own.
-
-    def __init__(self, address: Address, born: float, all_open: "set[_UpstreamSocket]", shared: _SharedParts) -> None:
+    def __init__(self, address: Address, born: float, shared: _SharedParts) -> None:
         self.uses = 0
         self.born = born
         self.closed = False
@@ -136,20 +183,17 @@ class _UpstreamSocket:
         """IDs of queries that ended without a reply over this socket: it may still come, and is not unwanted then."""
         self._unwanted = 0
         """Unwanted replies so far."""
-        self._all = all_open
         self._shared = shared
         self._unsent: list[bytes] = []
-        self._loop = asyncio.get_running_loop()
         family, to = _where(address)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             shared.ports.bind(self._socket)
             self._socket.connect(to)
+            shared.watcher.add(self._socket.fileno(), self)
         except OSError:
             self._socket.close()
             raise
-        self._loop.add_reader(self._socket, bulkhead.callback(self._readable, "packets of an upstream"))
-        all_open.add(self)
 
     def ask(self, question: bytes, heard: Callable[[bytes | None], bool]) -> Callable[[], None]:
         ident = self._shared.ids.take()
@@ -158,26 +202,27 @@ class _UpstreamSocket:
         self.uses += 1
         self._waiting[ident] = heard
         if not self._unsent:
-            self._loop.call_soon(bulkhead.callback(self._flush, "queries to an upstream"))
+            self._shared.watcher.loop.call_soon(self._flush)
         self._unsent.append(ident + question)
         return partial(self._end, ident, heard)
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._loop.remove_reader(self._socket)
+            self._shared.watcher.discard(self._socket.fileno())
             self._socket.close()
-            self._all.discard(self)
 
     def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if not self.closed:
-            try:
-                self._shared.burst.send(self._socket, unsent)
-            except OSError:
-                self._end_all(None)
+        with bulkhead.contain("queries to an upstream"):
+            unsent, self._unsent = self._unsent, []
+            if not self.closed:
+                try:
+                    self._shared.burst.send(self._socket, unsent)
+                except OSError:
+                    self._end_all(None)
 
-    def _readable(self) -> None:
+    def read(self) -> None:
+        """Process the datagrams that are waiting."""
         try:
             packets = self._shared.burst.receive(self._socket)
         except OSError:

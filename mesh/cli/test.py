@@ -26,7 +26,9 @@ from mesh.cli.output import print_json, report_failure
 from mesh.cli.settings import load_settings
 from mesh.config.settings import Settings
 from mesh.config.values import parse_socket_address
-from mesh.daemon.connectivity import NFT_TOOLS, find_clients, run_connectivity_test
+from mesh.daemon.connectivity import run_connectivity_test
+from mesh.daemon.loss_finder import NFT_TOOLS
+from mesh.daemon.request_clients import find_clients
 from mesh.host.rlimits import raise_file_limit
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, MeshError

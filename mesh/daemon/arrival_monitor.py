@@ -13,7 +13,9 @@ from mesh.api.connectivity.plan import ConnectivityPlan
 from mesh.api.connectivity.report import ConnectivityRow
 from mesh.api.connectivity.sampling import SampleTurn, choose_targets, read_observations
 from mesh.control.arrival import ArrivalCheck, ArrivalObservation, ArrivalPair, ArrivalTracker
-from mesh.daemon.connectivity import HostClient, LossTools, NamespaceClient, RequestClient, run_connectivity_test
+from mesh.daemon.connectivity import run_connectivity_test
+from mesh.daemon.loss_finder import LossTools
+from mesh.daemon.request_clients import HostClient, NamespaceClient, RequestClient
 from mesh.host.namespaces import may_enter_namespaces
 from mesh.model.part import DaemonPart
 from mesh.sources.docker.client import CLIENT_ERRORS

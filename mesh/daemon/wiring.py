@@ -34,9 +34,10 @@ from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.control.source_nat import SourceNatUpkeep
 from mesh.daemon.arrival_monitor import ArrivalMonitor
-from mesh.daemon.connectivity import NFT_TOOLS, ConnectivityTester
+from mesh.daemon.connectivity import ConnectivityTester
 from mesh.daemon.firewall import firewall_settings
 from mesh.daemon.host_needs import host_needs
+from mesh.daemon.loss_finder import NFT_TOOLS
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address

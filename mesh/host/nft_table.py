@@ -35,10 +35,12 @@ class OwnedTable:
         if there is not None and there == self._left and script == self._script:
             return TableChange.NONE
         await nft.load_script(script)
-        before, self._left, self._script = self._left, await nft.list_table(self.family, self.name), script
+        # With new values, what differs may be ours: nft lists an interface that is gone by its number.
+        changed_outside = self._script == script and self._left not in (None, there)
+        self._left, self._script = await nft.list_table(self.family, self.name), script
         if there is None:
             return TableChange.MADE
-        return TableChange.REPAIRED if before not in (None, there) else TableChange.NONE
+        return TableChange.REPAIRED if changed_outside else TableChange.NONE
 
     async def remove(self) -> bool:
         """Delete the table; returns whether there was one."""

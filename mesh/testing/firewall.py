@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 from typing_extensions import override
 
@@ -59,14 +60,7 @@ class FakeFirewallPrograms(FirewallPrograms):
     @override
     async def read(self, version: int) -> FirewallTexts:
         saves = {backend: self._save(backend) for backend in self._rest} if version == 4 else {}
-        return FirewallTexts(
-            saves,
-            self.texts.failures,
-            self.texts.legacy_in_use,
-            self.texts.nft,
-            self.texts.bridges,
-            self.texts.networks,
-        )
+        return replace(self.texts, saves=saves)
 
     @override
     async def edit(self, backend: Backend, version: int, arguments: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mesh.api.connectivity.plan import ConnectivityPlan
 from mesh.control.arrival import ArrivalPair, ArrivalState, ArrivalTracker
 from mesh.daemon.arrival_monitor import AGAIN_AFTER, MAX_NETWORKS, ArrivalMonitor
-from mesh.daemon.connectivity import RequestClient
+from mesh.daemon.request_clients import RequestClient
 from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.request import RequestOutcome, ServiceRequest

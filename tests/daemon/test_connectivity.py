@@ -11,15 +11,9 @@ from typing_extensions import override
 
 from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget, TargetKind
 from mesh.api.connectivity.report import RowState
-from mesh.daemon.connectivity import (
-    ContainerClient,
-    HostClient,
-    LossTools,
-    RequestClient,
-    TraceSession,
-    UnusableClientError,
-    run_connectivity_test,
-)
+from mesh.daemon.connectivity import run_connectivity_test
+from mesh.daemon.loss_finder import LossTools, TraceSession
+from mesh.daemon.request_clients import ContainerClient, HostClient, RequestClient, UnusableClientError
 from mesh.host.requests import PortsCallback
 from mesh.model.codes import Code
 from mesh.model.request import RequestOutcome, RequestResult, ServiceRequest
@@ -161,7 +155,7 @@ async def test_a_short_lived_container_gets_ports_that_are_watched_before_it_run
         sent.extend(request.source_port for request in requests)
         return ()
 
-    monkeypatch.setattr("mesh.daemon.connectivity.send_from_container", send_from_container)
+    monkeypatch.setattr("mesh.daemon.request_clients.send_from_container", send_from_container)
     client = ContainerClient("unix:///run/docker.sock", ContainerNetwork("desk", (), False), "sha256:1")
     await client.send([ADDRESS.request(0.0)] * 5, 1.0, known.append)
     assert (len(sent), known) == (5, [frozenset(sent)])
@@ -216,6 +210,6 @@ async def test_clients_send_at_the_same_time() -> None:
 async def test_a_host_without_a_readable_resolv_conf_resolves_no_names(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.daemon.connectivity.RESOLV_CONF", Path(name))
+    monkeypatch.setattr("mesh.daemon.request_clients.RESOLV_CONF", Path(name))
     (result,) = await HostClient().send([ServiceRequest(Transport.TCP, 80, name="web.test")], 0.1)
     assert (result.outcome, result.detail) == (RequestOutcome.NO_NAME, "no name server is configured there")

@@ -583,7 +583,7 @@ def kernel() -> Iterator[str]:
     """Interfaces and nftables objects, which a new version finds when it takes over from an old one."""
     yield f"interface {MeshInterface().name}"
     yield from dict.fromkeys(_nft_objects(render_script(MasqueradeRules(POOL))))
-    yield from dict.fromkeys(_nft_objects(render_marking(MarkingRules(POOL))))
+    yield from dict.fromkeys(_nft_objects(render_marking(MarkingRules(POOL, internal_bridges=(1,)))))
     yield f"chain {USER_CHAIN}: {' '.join(wanted_rule(DEFAULT_MARK).words)}"
     yield from (line for version in (4, 6) for line in _nft_objects("\n".join(base_script(base_chains(version), ()))))
     kept = service_chains(_KEY, _STICKY)

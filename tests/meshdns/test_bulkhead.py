@@ -12,6 +12,7 @@ from typing_extensions import override
 from meshdns import bulkhead, forwarder, message, mmsg, upstream_query
 from meshdns.forwarder import Forwarder
 from meshdns.packet_cache import ZoneResponder
+from meshdns.rebinding import AnswerFilter
 from meshdns.server import NameServer
 from meshdns.tcp import DnsTcpConnection
 from meshdns.zone import Zone
@@ -83,10 +84,10 @@ async def test_a_query_that_raises_gets_servfail_and_the_others_their_answers(
     for method in ("think", "ask"):
         function = getattr(ZoneResponder, method)
 
-        def raise_for_web(self: ZoneResponder, packet: bytes, function: object = function) -> object:
+        def raise_for_web(self: ZoneResponder, packet: bytes, host: str = "", function: object = function) -> object:
             if b"\3web" in packet:
                 raise IndexError("on purpose")
-            return function(self, packet)  # type: ignore[operator]
+            return function(self, packet, host)  # type: ignore[operator]
 
         monkeypatch.setattr(ZoneResponder, method, raise_for_web)
     answers = await ask(names, query("api.test", 1), query("web.test", 2), query("api.test", 3), query("x.test", 4))
@@ -140,15 +141,15 @@ async def test_a_forwarded_query_that_raises_gets_servfail(
 async def test_a_packet_of_an_upstream_that_raises_costs_its_own_query_alone(
     names: NameServer, monkeypatch: pytest.MonkeyPatch, caught: list[str]
 ) -> None:
-    function, left = message.parse_reply, [True]
+    function, left = message.parse_matching_reply, [True]
 
-    def raise_once(packet: bytes, question: bytes) -> object:
+    def raise_once(packet: bytes, sent: bytes, refuse: AnswerFilter | None) -> object:
         if left:
             left.pop()
             raise RecursionError("on purpose")
-        return function(packet, question)
+        return function(packet, sent, refuse)
 
-    monkeypatch.setattr(upstream_query, "parse_reply", raise_once)
+    monkeypatch.setattr(upstream_query, "parse_matching_reply", raise_once)
     answers = await ask(names, query("far.example", 1))
     assert str(answers[1].rr[0].rdata) == "192.0.2.1", "it is asked again"
     assert len(caught) == 1

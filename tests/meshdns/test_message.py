@@ -253,13 +253,18 @@ def test_a_rewritten_answer_differs_only_in_its_ttls(
     assert sum(rr.rtype == QTYPE.OPT for rr in parsed.ar) == (edns is not None)
 
 
-@given(st.binary(max_size=4), st.booleans(), st.lists(st.tuples(st.integers(0, 70), st.integers(0, 255)), max_size=3))
+FLIPS = st.lists(st.tuples(st.integers(0, 70), st.integers(0, 255)), max_size=3)
+
+
+@example(b"", False, [], 0)
+@given(st.binary(max_size=4), st.booleans(), FLIPS, st.integers(0, 3))
 def test_the_shortcut_for_one_address_reads_the_same_as_the_parser(
-    address: bytes, opt: bool, flips: list[tuple[int, int]]
+    address: bytes, opt: bool, flips: list[tuple[int, int]], cut: int
 ) -> None:
     record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c" + struct.pack("!H", len(address)) + address
     packet = bytearray(b"\0\7\x81\x80\0\1\0\1\0\0\0" + bytes((opt,)) + QUESTION + record)
     packet += b"\0\0\x29\x04\xd0\0\0\0\0\0\0" if opt else b""
+    del packet[len(packet) - cut :]
     for at, byte in flips:
         packet[at % len(packet)] = byte
     refuse = AnswerFilter([ip_network("10.112.0.0/16")])

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 
 from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget
 from mesh.api.connectivity.remedies import RemedyContext, loss_remedy
@@ -212,12 +213,13 @@ def _lines(report: ConnectivityReport) -> Iterator[str]:
         max((len(text) for text in column), default=0)
         for column in zip(*(_cells(row) for row in report.rows), strict=True)
     ]
-    for row in report.rows:
-        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(_cells(row), widths, strict=True)).rstrip()
-        if row.lost_at is not None:
-            yield f"    lost: {row.lost_at}{' (a guess, from counters)' if row.guess else ''}"
-        if row.remedy is not None:
-            yield f"    fix:  {row.remedy}"
+    # Rows with the same fate follow one another, and what helps them all stands once, below the last of them.
+    for _, rows in groupby(report.rows, key=lambda row: (row.client, row.lost_at, row.guess, row.remedy)):
+        row: ConnectivityRow | None = None
+        for row in rows:
+            yield "  ".join(f"{cell:<{width}}" for cell, width in zip(_cells(row), widths, strict=True)).rstrip()
+        if row is not None:
+            yield from _help(row)
     for client in report.untested:
         yield f"{client.client}: not tested: {client.reason}"
         if client.remedy is not None:
@@ -227,6 +229,14 @@ def _lines(report: ConnectivityReport) -> Iterator[str]:
     others = sum(row.state in (RowState.UNKNOWN, RowState.SKIPPED) for row in report.rows)
     more = f", {others} prove nothing" if others else ""
     yield f"{report.passed} requests came back, {report.failed} did not{more}  ({report.seconds:.1f} s)"
+
+
+def _help(row: ConnectivityRow) -> Iterator[str]:
+    """Yield where the packets of a row were lost, and the line that helps."""
+    if row.lost_at is not None:
+        yield f"    lost: {row.lost_at}{' (a guess, from counters)' if row.guess else ''}"
+    if row.remedy is not None:
+        yield f"    fix:  {row.remedy}"
 
 
 def _cells(row: ConnectivityRow) -> tuple[str, str, str, str, str, str]:

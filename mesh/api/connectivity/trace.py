@@ -1,7 +1,7 @@
 """Reads the output of `nft monitor trace`, and judges where the packets of one request were lost. Pure."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -71,7 +71,7 @@ class PacketLoss:
 
 
 @dataclass(slots=True)
-class _Traced:
+class TracedPacket:
     """One packet in one chain of a hook, with what followed there."""
 
     transport: str
@@ -86,22 +86,24 @@ class _Traced:
     drop: tuple[str, str, str, str] | None = None
     """Family, table, chain and rule of the drop; the rule is empty for a policy. None: it was not dropped here."""
     hook: str = ""
-    """The hook, if a chain of the trace's own table shows it, whose chains are named like their hooks; else empty."""
+    """The chain of the trace's own table that shows it: the name of a hook, or `tests`, where a packet is shown first;
+    empty in other tables.
+    """
 
 
 def judge_loss(
-    lines: Iterable[str], transport: Transport, port: int, endpoints: Collection[Address] = ()
+    packets: Iterable[TracedPacket], transport: Transport, port: int, endpoints: Collection[Address] = ()
 ) -> PacketLoss:
-    """Return where the packets of one request were lost, from the lines of the trace and the port of the client.
+    """Return where the packets of one request were lost, from the packets of a trace and the port of the client.
 
     `endpoints`: the addresses of the endpoints that the request may have been meant for.
     """
-    traced = [p for p in _packets(lines) if p.transport == transport and port in (p.sport, p.dport)]
+    traced = [p for p in packets if p.transport == transport and port in (p.sport, p.dport)]
     requests = [packet for packet in traced if packet.sport == port]
     replies = [packet for packet in traced if packet.dport == port]
     user = any("DOCKER-USER" in chain for packet in traced for chain in packet.chains)
-    for packets, reply in ((requests, False), (replies, True)):
-        for packet in packets:
+    for ways, reply in ((requests, False), (replies, True)):
+        for packet in ways:
             if packet.drop is not None:
                 return _dropped(packet, packet.drop, reply=reply, passed_docker_user=user)
     if replies:
@@ -109,7 +111,9 @@ def judge_loss(
     return _vanished_request(requests, endpoints)
 
 
-def _dropped(packet: _Traced, drop: tuple[str, str, str, str], *, reply: bool, passed_docker_user: bool) -> PacketLoss:
+def _dropped(
+    packet: TracedPacket, drop: tuple[str, str, str, str], *, reply: bool, passed_docker_user: bool
+) -> PacketLoss:
     family, table, chain, rule = drop
     own = {BALANCER_TABLE: LossCause.NO_ENDPOINT, ISOLATION_TABLE: LossCause.ISOLATION}
     cause = own.get(table, LossCause.RULE if rule else LossCause.POLICY)
@@ -117,18 +121,20 @@ def _dropped(packet: _Traced, drop: tuple[str, str, str, str], *, reply: bool, p
     return PacketLoss(cause, where, reply, family, table, chain, rule, packet.iif, packet.oif, passed_docker_user)
 
 
-def _vanished_request(requests: Sequence[_Traced], endpoints: Collection[Address]) -> PacketLoss:
+def _vanished_request(requests: Sequence[TracedPacket], endpoints: Collection[Address]) -> PacketLoss:
     """Return where a request was lost that no rule has dropped."""
     if not requests:
         return PacketLoss(LossCause.UNSEEN, "before the packet filter of this host")
     last = next((packet for packet in reversed(requests) if packet.hook), requests[-1])
     if (left := _last_at(requests, "postrouting")) is not None:
         place = f"{left.destination}:{left.dport} on {left.oif}"
-        if left.iif == left.oif:
-            return PacketLoss(LossCause.HAIRPIN, f"back to {place}, where it came from", iif=left.iif, oif=left.oif)
+        # By the addresses and not by `iif`, which a packet that IPVS sends on does not have.
+        if left.destination == requests[0].source:
+            text = f"back to {place}: the client is the endpoint that was chosen"
+            return PacketLoss(LossCause.HAIRPIN, text, iif=left.oif, oif=left.oif)
         return PacketLoss(LossCause.UNANSWERED, f"behind {place}", iif=left.iif, oif=left.oif)
-    if last.hook in ("forward", "output"):
-        return PacketLoss(LossCause.UNTRACED, f"in the hook {last.hook}", iif=last.iif, oif=last.oif)
+    if last.oif:
+        return PacketLoss(LossCause.UNTRACED, f"in the hook {_hook(last)}", iif=last.iif, oif=last.oif)
     if last.hook == "input":
         return PacketLoss(LossCause.UNANSWERED, f"in this host itself, behind {last.iif}", iif=last.iif)
     if last.source in endpoints:
@@ -138,27 +144,34 @@ def _vanished_request(requests: Sequence[_Traced], endpoints: Collection[Address
     return PacketLoss(LossCause.ROUTING, f"behind the interface {last.iif}, where a route is chosen", iif=last.iif)
 
 
-def _vanished_reply(replies: Sequence[_Traced]) -> PacketLoss:
+def _vanished_reply(replies: Sequence[TracedPacket]) -> PacketLoss:
     """Return where an answer was lost that no rule has dropped."""
     last = next((packet for packet in reversed(replies) if packet.hook), replies[-1])
     if (left := _last_at(replies, "postrouting")) is not None:
         place = f"{left.destination}:{left.dport} on {left.oif}"
         return PacketLoss(LossCause.UNDELIVERED, f"behind {place}", reply=True, iif=left.iif, oif=left.oif)
-    if last.hook in ("forward", "output", "input"):
-        text = f"in the hook {last.hook}"
+    if last.oif or last.hook == "input":
+        text = f"in the hook {_hook(last)}"
         return PacketLoss(LossCause.UNTRACED, text, reply=True, iif=last.iif, oif=last.oif)
     text = f"behind the interface {last.iif}, where a route is chosen"
     return PacketLoss(LossCause.ROUTING, text, reply=True, iif=last.iif)
 
 
-def _last_at(packets: Sequence[_Traced], hook: str) -> _Traced | None:
+def _hook(packet: TracedPacket) -> str:
+    """Return the hook of a packet that has come to this host's own chains, or that has a way out."""
+    if not packet.oif:
+        return "input"
+    return "forward" if packet.iif else "output"
+
+
+def _last_at(packets: Sequence[TracedPacket], hook: str) -> TracedPacket | None:
     return next((packet for packet in reversed(packets) if packet.hook == hook), None)
 
 
-def _packets(lines: Iterable[str]) -> Iterator[_Traced]:
-    """Yield the packets of a trace, once for each base chain that shows them; lines that do not fit are skipped."""
-    current: dict[str, _Traced] = {}
-    found: list[_Traced] = []
+def parse_trace(lines: Iterable[str]) -> Sequence[TracedPacket]:
+    """Return the packets of a trace, once for each base chain that shows them; lines that do not fit are skipped."""
+    current: dict[str, TracedPacket] = {}
+    found: list[TracedPacket] = []
     for line in lines:
         match = _LINE.match(line)
         if match is None:
@@ -172,20 +185,22 @@ def _packets(lines: Iterable[str]) -> Iterator[_Traced]:
         # Ids are hashes that may be used again: they belong to the last packet that had them.
         elif (packet := current.get(match["id"])) is not None and not match["table"].startswith(TEST_TABLES):
             _follow(packet, match)
-    yield from found
+    return found
 
 
-def _packet(text: str) -> _Traced | None:
+def _packet(text: str) -> TracedPacket | None:
     """Return the packet that a line shows; None if it is not TCP or UDP."""
     links, addresses, ports = dict(_LINK.findall(text)), _ADDRESSES.search(text), _PORTS.search(text)
     if ports is None or addresses is None:
         return None
     transport, sport, dport = ports.groups()
     source, destination = addresses.groups()
-    return _Traced(transport, links.get("iif", ""), links.get("oif", ""), source, destination, int(sport), int(dport))
+    return TracedPacket(
+        transport, links.get("iif", ""), links.get("oif", ""), source, destination, int(sport), int(dport)
+    )
 
 
-def _follow(packet: _Traced, match: re.Match[str]) -> None:
+def _follow(packet: TracedPacket, match: re.Match[str]) -> None:
     """Add what a chain did with a packet."""
     family, table, chain, rest = match["family"], match["table"], match["chain"], match["rest"].strip()
     packet.chains.append(f"{family} {table} {chain}")

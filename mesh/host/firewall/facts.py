@@ -144,6 +144,8 @@ class FirewallTexts:
     """`nft list table` of every table that is not ours, one after the other."""
     bridges: Mapping[str, int] = field(default_factory=dict)
     """The bridges of this host, with the index of each interface."""
+    links: frozenset[int] = frozenset()
+    """The indexes of all other interfaces, without the ports of bridges."""
     networks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The host's own addresses on each bridge, with the length of the prefix: `10.5.0.254/24`."""
 
@@ -166,6 +168,8 @@ class FirewallFacts:
     """Bridges of `--internal` networks."""
     silent_bridges: frozenset[str] = frozenset()
     """Bridges whose containers may not reach one another (`enable_icc=false`)."""
+    links: frozenset[int] = frozenset()
+    """The indexes of the interfaces that are neither bridges nor their ports."""
     drops_direct: bool = False
     """Whether containers cannot be reached at their own addresses from other hosts (the engine's raw rules)."""
     has_firewalld: bool = False
@@ -213,6 +217,7 @@ def read_facts(texts: FirewallTexts, version: int) -> FirewallFacts:
         internal_bridges=frozenset(_internal_bridges(rules))
         | {b for chains in by_chain for b in _internal_chains(chains)},
         silent_bridges=frozenset(_silent_bridges(rules)) | {b for chains in by_chain for b in _silent_chains(chains)},
+        links=texts.links,
         drops_direct=any(_drops_direct(save) for save in texts.saves.values())
         or any(re.search(r"daddr \S+ iifname != .*\bdrop\b", body) for body in engine),
         has_firewalld=any(name == _FIREWALLD_TABLE for _, name, _ in tables),

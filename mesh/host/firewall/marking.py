@@ -5,14 +5,17 @@ replies of another host: conntrack knows both of every connection that was trans
 connection to the same address that nobody has translated has neither. The mark is that of the packet, not of the
 connection, so that a change applies to connections that exist.
 
-The isolation that an operator asked for stays. What we have translated is dropped if it enters or leaves the bridge of
-an `--internal` network, or stays within a bridge with `enable_icc=false`. The engine's own rules are not enough for
+The isolation that an operator asked for stays. Only packets between open interfaces are marked; for all others, such as
+bridges of `--internal` networks, the host's own rules decide. What we have translated is dropped if it enters or leaves
+an `--internal` network, or stays within a network with `enable_icc=false`. The engine's own rules are not enough for
 that: under IPVS only replies are forwarded, and some engines accept what is established before they look at the
-network. A packet within any other bridge, or on a bridge that is not known to be open, is not marked: there the host's
-own rules decide.
+network.
+
+Each packet of the host passes these rules, and each expression counts: the first rule alone decides for most packets,
+and the rules for isolated networks are there only if there are such networks. Interfaces are compared by index, which
+takes least, and which a network that is made again under the same name does not share.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -26,8 +29,6 @@ TABLE = "vipmesh_forward"
 DEFAULT_MARK = AcceptMark(0x1000, 0x1000)
 """The mark, unless the engine is configured to accept another one. Other programs for container networks leave this bit
 alone."""
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-"""Interface names that need no quoting in nft; a bridge with another name stays closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,12 @@ class MarkingRules:
     """The worker's own addresses, of any IP version."""
     published: tuple[tuple[Transport, int], ...] = ()
     """The published ports that lead to services on this worker."""
-    open_bridges: tuple[str, ...] = ()
-    """The bridges of networks that other networks may talk to."""
-    internal_bridges: tuple[str, ...] = ()
-    """The bridges of `--internal` networks."""
-    silent_bridges: tuple[str, ...] = ()
-    """The bridges of networks with `enable_icc=false`."""
+    open_interfaces: tuple[int, ...] = ()
+    """The indexes of the interfaces whose networks may talk to one another."""
+    internal_bridges: tuple[int, ...] = ()
+    """The indexes of the bridges of `--internal` networks."""
+    silent_bridges: tuple[int, ...] = ()
+    """The indexes of the bridges of networks with `enable_icc=false`."""
 
 
 def family_of(pool: Network) -> str:
@@ -63,41 +64,42 @@ def render_marking(rules: MarkingRules) -> str:
 
 
 def _table(rules: MarkingRules, family: str) -> Iterator[str]:
-    opened, internal, silent = map(_quoted, (rules.open_bridges, rules.internal_bridges, rules.silent_bridges))
     addresses = [a for a in rules.addresses if ip_address(a).version == rules.pool.version]
     ports = {t: [str(p) for transport, p in rules.published if transport is t] for t in Transport}
     yield from _set("addresses", "ipv6_addr" if family == "ip6" else "ipv4_addr", addresses)
     for transport, numbers in ports.items():
         yield from _set(f"published_{transport}", "inet_service", numbers)
-    yield from _set("open_bridges", "ifname", opened)
-    yield from _set("internal_bridges", "ifname", internal)
-    yield from _set("within_silent_bridge", "ifname . ifname", _pairs(silent))
-    yield from _set("within_one_bridge", "ifname . ifname", _pairs(dict.fromkeys((*opened, *internal))))
+    yield from _set("open_interfaces", "iface_index", map(str, rules.open_interfaces))
+    yield from _set("internal_bridges", "iface_index", map(str, rules.internal_bridges))
+    yield from _set("within_internal", "iface_index . iface_index", _pairs(rules.internal_bridges))
+    yield from _set("within_silent", "iface_index . iface_index", _pairs(rules.silent_bridges))
+    vips = f"ct original {family} daddr {rules.pool} ct reply {family} saddr != {rules.pool}"
+    own = f"ct original {family} daddr @addresses ct reply {family} saddr != @addresses"
+    published = [
+        f"{own} meta l4proto {transport} ct original proto-dst @published_{transport}"
+        for transport, numbers in ports.items()
+        if numbers
+    ]
+    mask, value = ~rules.mark.mask & 0xFFFFFFFF, rules.mark.value
+    marking = f"iif @open_interfaces oif @open_interfaces meta mark set meta mark & {mask:#x} | {value:#x} accept"
+    if rules.internal_bridges or rules.silent_bridges:
+        yield "chain isolated {"
+        yield '\tiif . oif @within_silent drop comment "enable_icc=false"'
+        yield "\tiif . oif @within_internal accept"
+        yield '\tiif @internal_bridges drop comment "internal network"'
+        yield '\toif @internal_bridges drop comment "internal network"'
+        yield "}"
+        actions: tuple[str, ...] = ("jump isolated", marking)
+    else:
+        actions = (marking,)
     yield "chain forward {"
     yield "\ttype filter hook forward priority mangle; policy accept;"
-    yield f"\tct original {family} daddr {rules.pool} ct reply {family} saddr != {rules.pool} goto translated"
-    ours = f"ct original {family} daddr @addresses ct reply {family} saddr != @addresses"
-    for transport, numbers in ports.items():
-        if numbers:
-            yield f"\t{ours} meta l4proto {transport} ct original proto-dst @published_{transport} goto translated"
-    yield "}"
-    yield "chain translated {"
-    yield '\tiifname . oifname @within_silent_bridge drop comment "enable_icc=false"'
-    yield "\tiifname . oifname @within_one_bridge return"
-    yield '\tiifname @internal_bridges drop comment "internal network"'
-    yield '\toifname @internal_bridges drop comment "internal network"'
-    yield '\tmeta iifkind "bridge" iifname != @open_bridges return'
-    yield '\tmeta oifkind "bridge" oifname != @open_bridges return'
-    yield f"\tmeta mark set meta mark & {~rules.mark.mask & 0xFFFFFFFF:#x} | {rules.mark.value:#x}"
+    yield from (f"\t{of_ours} {action}" for of_ours in (vips, *published) for action in actions)
     yield "}"
 
 
-def _quoted(bridges: Iterable[str]) -> list[str]:
-    return [f'"{name}"' for name in bridges if _PLAIN_NAME.fullmatch(name)]
-
-
-def _pairs(names: Iterable[str]) -> Iterator[str]:
-    return (f"{name} . {name}" for name in names)
+def _pairs(indexes: Iterable[int]) -> Iterator[str]:
+    return (f"{index} . {index}" for index in indexes)
 
 
 def _set(name: str, kind: str, elements: Iterable[str]) -> Iterator[str]:

@@ -159,17 +159,17 @@ def make_firewall_plan(
 def _marking(
     facts: FirewallFacts, settings: FirewallSettings, demand: FirewallDemand, bridges: Bridges
 ) -> MarkingRules:
-    names = {
-        access: sorted(n for (n, _), known in bridges.items() if known.access is access) for access in BridgeAccess
+    indexes = {
+        access: {index for (_, index), known in bridges.items() if known.access is access} for access in BridgeAccess
     }
     return MarkingRules(
         settings.opened.pool,
         facts.accept_mark or DEFAULT_MARK,
         tuple(sorted(demand.addresses)),
         tuple(sorted(demand.ports)),
-        open_bridges=tuple(names[BridgeAccess.OPEN]),
-        internal_bridges=tuple(names[BridgeAccess.CLOSED]),
-        silent_bridges=tuple(sorted(facts.silent_bridges & {name for name, _ in bridges})),
+        open_interfaces=tuple(sorted(facts.links | indexes[BridgeAccess.OPEN])),
+        internal_bridges=tuple(sorted(indexes[BridgeAccess.CLOSED])),
+        silent_bridges=tuple(sorted(index for name, index in bridges if name in facts.silent_bridges)),
     )
 
 

@@ -97,10 +97,10 @@ class SystemPrograms(FirewallPrograms):
                 raise HostError(Code.FIREWALL_UNREADABLE, f"the firewall cannot be read: {error}") from error
             listing = ""
         try:
-            bridges, networks = await asyncio.to_thread(_bridges, version)
+            bridges, links, networks = await asyncio.to_thread(_links, version)
         except (OSError, NetlinkError) as error:
-            raise HostError(Code.FIREWALL_UNREADABLE, f"the bridges of this host cannot be listed: {error}") from error
-        return FirewallTexts(saves, failures, legacy, listing[:_MOST], bridges, networks)
+            raise HostError(Code.FIREWALL_UNREADABLE, f"interfaces cannot be listed: {error}") from error
+        return FirewallTexts(saves, failures, legacy, listing[:_MOST], bridges, links, networks)
 
     @override
     async def edit(self, backend: Backend, version: int, arguments: Sequence[str]) -> None:
@@ -174,12 +174,18 @@ async def _foreign_tables(version: int, *, without_iptables: bool) -> str:
     return "".join(listings)
 
 
-def _bridges(version: int) -> tuple[Mapping[str, int], Mapping[str, Sequence[str]]]:
-    """Return the bridges by name, and the addresses on each of them."""
+def _links(version: int) -> tuple[Mapping[str, int], frozenset[int], Mapping[str, Sequence[str]]]:
+    """Return the bridges by name, the indexes of other interfaces, and the host's addresses on each bridge."""
     with IPRoute() as route:
-        links = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links(kind="bridge")}
-        networks: dict[str, list[str]] = {name: [] for name in links.values()}
+        links = [link for link in route.get_links() if link.get_attr("IFLA_MASTER") is None]
+        bridges = {
+            link["index"]: link.get_attr("IFLA_IFNAME")
+            for link in links
+            if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "bridge"
+        }
+        networks: dict[str, list[str]] = {name: [] for name in bridges.values()}
         for found in route.get_addr(family=AF_INET6 if version == 6 else AF_INET):
-            if found["index"] in links:
-                networks[links[found["index"]]].append(f"{found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}")
-    return {name: index for index, name in links.items()}, networks
+            if found["index"] in bridges:
+                networks[bridges[found["index"]]].append(f"{found.get_attr('IFA_ADDRESS')}/{found['prefixlen']}")
+    others = frozenset(link["index"] for link in links) - bridges.keys()
+    return {name: index for index, name in bridges.items()}, others, networks

@@ -98,6 +98,7 @@ def test_it_works_if_everything_came_back_and_something_was_sent(
 def test_the_table() -> None:
     rows = [
         make_row("host", ADDRESS, result(Out.ANSWERED), PLAN),
+        make_row("network desk", ADDRESS, result(Out.NO_ANSWER, "no answer within 2 s"), PLAN, DROP),
         make_row("network desk", NAME, result(Out.NO_ANSWER, "no answer within 2 s"), PLAN, DROP),
         make_row("network desk", ADDRESS, result(Out.REFUSED, "Connection refused"), PLAN, DROP, guess=True),
         make_row("network desk", SILENT, result(Out.NO_ANSWER, "no answer within 2 s"), PLAN),
@@ -106,6 +107,7 @@ def test_the_table() -> None:
     line = "iptables -I DOCKER-USER -m conntrack --ctstate DNAT --ctorigdst 10.112.0.0/16 -j ACCEPT"
     assert render_report(make_report("w1", rows, untested, 2.25)).splitlines() == [
         "host          tcp://10.112.0.7:80  VIP  ok      250.0 ms  answered",
+        "network desk  tcp://10.112.0.7:80  VIP  LOST    250.0 ms  no-answer: no answer within 2 s",
         "network desk  tcp://web.test:80    VIP  LOST    250.0 ms  no-answer: no answer within 2 s",
         "    lost: ip filter FORWARD: drop",
         f"    fix:  {line}",
@@ -116,5 +118,5 @@ def test_the_table() -> None:
         "network inner: not tested: it is internal",
         "worker w2: not tested: not asked",
         "    fix:  ask it",
-        "1 requests came back, 2 did not, 1 prove nothing  (2.2 s)",
+        "1 requests came back, 3 did not, 1 prove nothing  (2.2 s)",
     ]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.api.connectivity.plan import ConnectivityTarget, TargetKind
 from mesh.api.connectivity.remedies import RemedyContext, loss_remedy
-from mesh.api.connectivity.trace import LossCause, PacketLoss, judge_loss
+from mesh.api.connectivity.trace import LossCause, PacketLoss, judge_loss, parse_trace
 from mesh.model.service import Transport
 
 TRACES = Path(__file__).parents[2] / "data" / "traces"
@@ -23,7 +23,7 @@ NFTABLES = RemedyContext(TARGET, "nftables", "10.113.0.0/16")
 
 def judged(name: str, transport: Transport = Transport.TCP) -> PacketLoss:
     lines = (TRACES / f"{name}.txt").read_text().splitlines()
-    return judge_loss(lines, transport, CLIENT_PORT, [ENDPOINT])
+    return judge_loss(parse_trace(lines), transport, CLIENT_PORT, [ENDPOINT])
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,41 @@ def test_the_place_of_a_loss_and_the_line_that_helps(name: str, cause: LossCause
 
 def test_what_our_own_rules_keep_apart_is_told_from_what_has_no_endpoint() -> None:
     lines = (TRACES / "rule.txt").read_text().replace("inet fw forward", "inet vipmesh_forward forward").splitlines()
-    loss = judge_loss(lines, Transport.TCP, CLIENT_PORT)
+    loss = judge_loss(parse_trace(lines), Transport.TCP, CLIENT_PORT)
     assert loss.cause is LossCause.ISOLATION
     assert "not isolated" in loss_remedy(loss, NFTABLES)
+
+
+def shown(chain: str, links: str, source: str, destination: str, ports: str) -> str:
+    """A line of a trace, as far as it is read."""
+    packet = f"{links} ip saddr {source} ip daddr {destination} ip protocol tcp ip length 60 {ports}"
+    return f"trace id 0a inet vipmesh_test_1_0 {chain} packet: {packet} tcp flags == syn"
+
+
+@pytest.mark.parametrize("links", ['oif "br-1"', 'iif "br-1" oif "br-1"'], ids=["ipvs", "nftables"])
+@pytest.mark.parametrize(
+    ("destination", "cause"), [("172.18.0.2", LossCause.HAIRPIN), ("172.18.0.3", LossCause.UNANSWERED)]
+)
+def test_a_client_that_is_its_own_endpoint_is_told_from_a_neighbour(
+    links: str, destination: str, cause: LossCause
+) -> None:
+    ports = f"tcp sport {CLIENT_PORT} tcp dport"
+    lines = [
+        shown("tests", 'iif "br-1"', "172.18.0.2", "10.113.0.7", f"{ports} 80"),
+        shown("postrouting", links, "172.18.0.2", destination, f"{ports} 8080"),
+    ]
+    loss = judge_loss(parse_trace(lines), Transport.TCP, CLIENT_PORT, [destination])
+    assert (loss.cause, loss.oif) == (cause, "br-1")
+
+
+@pytest.mark.parametrize(("links", "hook"), [('iif "br-2" oif "br-1"', "forward"), ('oif "eth0"', "output")])
+def test_what_vanishes_in_a_hook_without_a_rule_was_not_traced(links: str, hook: str) -> None:
+    """As with rules of iptables' legacy backend."""
+    chain = "forward" if hook == "forward" else "tests"
+    line = shown(chain, links, "172.19.0.2", "172.18.0.2", f"tcp sport {CLIENT_PORT} tcp dport 8080")
+    loss = judge_loss(parse_trace([line]), Transport.TCP, CLIENT_PORT)
+    assert (loss.cause, loss.where) == (LossCause.UNTRACED, f"in the hook {hook}")
+    assert "iptables-legacy-save" in loss_remedy(loss, NFTABLES)
 
 
 def test_a_datagram_is_judged_by_its_own_transport() -> None:
@@ -111,8 +143,8 @@ def test_a_datagram_is_judged_by_its_own_transport() -> None:
 
 def test_a_packet_of_another_port_is_not_ours() -> None:
     lines = (TRACES / "rule.txt").read_text().splitlines()
-    assert judge_loss(lines, Transport.TCP, CLIENT_PORT + 1).cause is LossCause.UNSEEN
-    assert judge_loss([], Transport.TCP, CLIENT_PORT).cause is LossCause.UNSEEN
+    assert judge_loss(parse_trace(lines), Transport.TCP, CLIENT_PORT + 1).cause is LossCause.UNSEEN
+    assert judge_loss(parse_trace([]), Transport.TCP, CLIENT_PORT).cause is LossCause.UNSEEN
 
 
 DOCKER = judged("docker-user")
@@ -184,5 +216,7 @@ EVERY_LINE = [line for file in sorted(TRACES.glob("*.txt")) for line in file.rea
 @given(st.lists(st.sampled_from(EVERY_LINE) | st.text(max_size=80), max_size=30), st.integers(0, 200))
 def test_any_lines_have_a_judgement(lines: list[str], cut: int) -> None:
     """A line may be cut, as when the reader begins in the middle of one."""
-    loss = judge_loss([line[cut:] if number == 0 else line for number, line in enumerate(lines)], Transport.TCP, 40000)
+    loss = judge_loss(
+        parse_trace(line[cut:] if number == 0 else line for number, line in enumerate(lines)), Transport.TCP, 40000
+    )
     assert loss_remedy(loss, NFTABLES)

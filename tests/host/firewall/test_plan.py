@@ -36,7 +36,7 @@ BRIDGES = {"br-shop": 4, "br-secret": 5, "br-quiet": 6, "virbr0": 7}
 
 
 def facts_of(save: str = "", nft: str = "", backend: Backend = Backend.NFT) -> FirewallFacts:
-    return read_facts(FirewallTexts({backend: save}, nft=nft), 4)
+    return read_facts(FirewallTexts({backend: save}, nft=nft, links=frozenset([1, 2])), 4)
 
 
 def chain(*rules: str) -> str:
@@ -95,8 +95,8 @@ def test_an_engine_of_iptables_is_opened_except_for_internal_networks(save: str,
     assert found.problems == ()
     assert found.opened == {Backend.NFT}
     assert found.marking is not None
-    assert found.marking.open_bridges == ("br-quiet", "br-shop", "virbr0")
-    assert (found.marking.internal_bridges, found.marking.silent_bridges) == (("br-secret",), ("br-quiet",))
+    assert found.marking.open_interfaces == (1, 2, 4, 6, 7)
+    assert (found.marking.internal_bridges, found.marking.silent_bridges) == ((5,), (6,))
 
 
 def test_both_backends_are_opened_if_both_have_the_chain() -> None:
@@ -150,7 +150,7 @@ def test_an_engine_of_nftables_is_opened_by_the_mark_that_it_accepts() -> None:
     found = plan(facts_of(nft=engine_table(rule)))
     assert found.problems == ()
     assert found.marking is not None
-    assert (found.marking.mark, found.marking.open_bridges) == (AcceptMark(2, 3), ("br-quiet", "br-shop", "virbr0"))
+    assert (found.marking.mark, found.marking.open_interfaces) == (AcceptMark(2, 3), (1, 2, 4, 6, 7))
 
     (problem,) = plan(facts_of(nft=engine_table())).problems
     assert problem.code is Code.FIREWALL_ENGINE_SETTING

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mesh.host import HostError
-from mesh.host.firewall.facts import Backend, IptablesRule, read_facts
-from mesh.host.firewall.marking import DEFAULT_MARK, MarkingRules, render_marking
+from mesh.host.firewall.facts import AcceptMark, Backend, IptablesRule, read_facts
+from mesh.host.firewall.marking import DEFAULT_MARK, MarkingRules, family_of, render_marking
 from mesh.host.firewall.plan import wanted_rule
 from mesh.host.firewall.programs import FirewallPrograms, SystemPrograms, explain_refusal
 from mesh.host.nft_table import TableChange
+from mesh.model.service import Transport
 from mesh.testing.firewall import FakeFirewallPrograms
 from mesh.util.program import ProgramResult
 from tests.builders import POOL
@@ -71,7 +72,7 @@ async def test_the_other_ip_version_has_no_chain(programs: tuple[FirewallProgram
 
 async def test_the_table_is_made_repaired_and_removed(programs: tuple[FirewallPrograms, Backend]) -> None:
     table = programs[0].marking_table("ip")
-    script = render_marking(MarkingRules(POOL, addresses=("192.0.2.1",), open_bridges=("br0", "no*quoting")))
+    script = render_marking(MarkingRules(POOL, addresses=("192.0.2.1",), open_interfaces=(1, 7)))
     assert [await table.ensure(script) for _ in range(2)] == [TableChange.MADE, TableChange.NONE]
     assert await table.ensure(render_marking(MarkingRules(POOL))) is TableChange.NONE, "our own change is no repair"
     assert [await table.remove() for _ in range(2)] == [True, False]
@@ -82,7 +83,7 @@ async def test_a_changed_table_is_repaired(network: None) -> None:
     table = SystemPrograms().marking_table("ip6")
     script = render_marking(MarkingRules(ip_network("fd00:112::/64")))
     await table.ensure(script)
-    run_command("nft", "flush", "chain", "ip6", "vipmesh_forward", "translated")
+    run_command("nft", "flush", "chain", "ip6", "vipmesh_forward", "forward")
     assert await table.ensure(script) is TableChange.REPAIRED
     assert "meta mark set" in run_command("nft", "list", "table", "ip6", "vipmesh_forward")
 
@@ -96,6 +97,7 @@ async def test_reading_lists_bridges_and_tables_of_others_and_changes_nothing(ne
     before = run_command("nft", "list", "ruleset")
     texts = await SystemPrograms().read(4)
     assert set(texts.bridges) == {"br-shop"}
+    assert len(texts.links) == 3, "lo, and both ends of a veth pair that is on no bridge"
     assert "table inet theirs" in texts.nft
     assert "vipmesh" not in texts.nft
     assert texts.legacy_in_use is False
@@ -145,3 +147,17 @@ def test_a_missing_capability_is_named(network: None, program: str, capability: 
     backend = Backend.LEGACY if capability == "NET_RAW" else Backend.NFT
     assert done.returncode, done
     assert f"CAP_{capability}" in explain_refusal(program, backend, result)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        MarkingRules(POOL),
+        MarkingRules(POOL, AcceptMark(1, 0xFFFFFFFF), ("192.0.2.1", "2001:db8::1"), open_interfaces=(1, 999)),
+        MarkingRules(POOL, published=tuple((transport, 30080) for transport in Transport), silent_bridges=(1,)),
+        MarkingRules(ip_network("fd00:112::/64"), AcceptMark(2, 3), ("2001:db8::1",), internal_bridges=(1, 999)),
+    ],
+)
+async def test_nft_accepts_every_table(network: None, rules: MarkingRules) -> None:
+    table = SystemPrograms().marking_table(family_of(rules.pool))
+    assert [await table.ensure(render_marking(rules)) for _ in range(2)] == [TableChange.MADE, TableChange.NONE]

@@ -40,7 +40,13 @@ async def two_networks(engine: Engine, directory: Path, *on_shop: str, interval:
     for name in on_shop:
         more = ["--init", "--network", "shop", "--dns", RESOLVER]
         await asyncio.to_thread(engine.run, name, *more, command=("sleep", "1000"))
-    async with worker(engine, directory, plane="nftables", VIPMESH_HOST_ARRIVAL_INTERVAL=interval) as mesh:
+    async with worker(
+        engine,
+        directory,
+        plane="nftables",
+        VIPMESH_HOST_ARRIVAL_INTERVAL=interval,
+        VIPMESH_HOST_FIREWALL="report",
+    ) as mesh:
         await mesh.serving("server-1")
         yield mesh
         await mesh.daemon.end()

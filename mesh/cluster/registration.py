@@ -13,7 +13,7 @@ from mesh.config.labels.parse import ParsedLabels, parse_labels
 from mesh.config.values import Network
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Address, Endpoint, Instance, Name, Service
+from mesh.model.service import Address, Endpoint, HostPort, Instance, Name, Service
 from mesh.model.validation import MAX_TEXT, validate_place, validate_service
 
 MAX_LABELS = 4096
@@ -51,7 +51,9 @@ def register_instances(
             parsed, reason = _parsed(
                 tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands
             )
-            reason = reason or _place_refusal(instance)
+            reason = reason or _place_refusal(
+                instance.id, instance.owner, instance.name, instance.address, (instance.port, instance.host_ports)
+            )
         except Exception as error:  # noqa: BLE001 -- one container is left out, and reported
             failed.append((instance, error))
             continue
@@ -92,18 +94,19 @@ def _parsed(
     return parsed, None
 
 
-def _place_refusal(instance: Instance) -> str | None:
-    """Why the instance itself does not pass the gate; None if it does."""
-    mapped = tuple(port for each in instance.host_ports for port in (each.container_port, each.port))
-    return _refusal_of_place(instance.id, instance.owner, instance.name, instance.address, (instance.port, *mapped))
-
-
 @lru_cache(MAX_CACHED_INSTANCES)
-def _refusal_of_place(
-    id: str, owner: str, name: str | None, address: Address, ports: tuple[int | None, ...]
+def _place_refusal(
+    id: str,
+    owner: str,
+    name: str | None,
+    address: Address,
+    at: tuple[int | None, tuple[HostPort, ...]],
 ) -> str | None:
+    """Why the instance itself does not pass the gate; None if it does. `at` is its port and its mapped ports."""
+    port, host_ports = at
+    mapped = (each for mapping in host_ports for each in (mapping.container_port, mapping.port))
     try:
-        validate_place(id, owner, name, address, ports)
+        validate_place(id, owner, name, address, (port, *mapped))
     except ValueError as error:
         return str(error)
     return None

@@ -91,7 +91,7 @@ class DnsTcpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._host = ""
-        self._rest = b""
+        self._rest = bytearray()
         """Received bytes that are not processed yet: an incomplete query, or queries beyond the bounds."""
         self._under_way: set[asyncio.Future[bytes]] = set()
         """Forwarded queries without a response."""
@@ -128,7 +128,7 @@ class DnsTcpConnection(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         """Process received bytes, which may be any part of the stream of queries."""
-        self._rest = self._rest + data if self._rest else data
+        self._rest += data  # in place: a query that arrives byte by byte costs no copy of what has arrived
         self._go_on()
 
     @override
@@ -202,7 +202,7 @@ class DnsTcpConnection(asyncio.Protocol):
             length = data[at] << 8 | data[at + 1]
             if end - at < 2 + length:
                 break
-            packet = data[at + 2 : at + 2 + length]
+            packet = bytes(data[at + 2 : at + 2 + length])
             at += 2 + length
             said = self._server.answer_tcp(packet, self._host)
             if isinstance(said, ForwardQuery):
@@ -216,7 +216,7 @@ class DnsTcpConnection(asyncio.Protocol):
         if out:
             self._transport.write(b"".join(out))
         if at:
-            self._rest = data[at:]
+            del data[:at]
             self._since = self._loop.time()
             self._connections.asked(self)
         self._read_on()

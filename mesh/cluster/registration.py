@@ -13,11 +13,13 @@ from mesh.config.labels.parse import ParsedLabels, parse_labels
 from mesh.config.values import Network
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import Endpoint, Instance, Name, Service
-from mesh.model.validation import MAX_TEXT, validate_instance, validate_service
+from mesh.model.service import Address, Endpoint, HostPort, Instance, Name, Service
+from mesh.model.validation import MAX_TEXT, validate_place, validate_run, validate_service
 
 MAX_LABELS = 4096
 """The most labels of an instance, those that are not of the mesh included."""
+MAX_CACHED_INSTANCES = 16_384
+"""Instances that are not checked again."""
 MAX_CACHED_LABEL_SETS = 4096
 """Label sets that are not parsed again: a container that starts or stops must not cost as much as all of them."""
 
@@ -46,13 +48,22 @@ def register_instances(
     failed: list[tuple[Instance, Exception]] = []
     for instance in sorted(instances, key=lambda instance: instance.id):
         try:
-            parsed = _parsed(tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands)
+            parsed, reason = _parsed(
+                tuple(instance.labels.items()), instance.owner, domain, pool, instance.runs_commands
+            )
+            reason = reason or _place_refusal(
+                instance.id,
+                instance.owner,
+                instance.name,
+                instance.address,
+                (instance.port, instance.host_ports),
+                instance.run,
+            )
         except Exception as error:  # noqa: BLE001 -- one container is left out, and reported
             failed.append((instance, error))
             continue
-        refusal = _refusal(instance, parsed)
-        if refusal is not None:
-            problems.setdefault((instance.owner, refusal), instance)
+        if reason is not None:
+            problems.setdefault((instance.owner, _unusable(instance.owner, reason)), instance)
             continue
         for problem in parsed.problems:
             problems.setdefault((instance.owner, problem), instance)
@@ -73,8 +84,40 @@ def register_instances(
 @lru_cache(MAX_CACHED_LABEL_SETS)
 def _parsed(
     labels: tuple[tuple[str, str], ...], owner: str, domain: Name, pool: Network | None, commands: bool
-) -> ParsedLabels:
-    return parse_labels(dict(labels), owner=owner, subject=_subject(owner), domain=domain, pool=pool, commands=commands)
+) -> tuple[ParsedLabels, str | None]:
+    """What the labels declare, and why that does not pass the gate; None if it does."""
+    parsed = parse_labels(
+        dict(labels), owner=owner, subject=_subject(owner), domain=domain, pool=pool, commands=commands
+    )
+    try:
+        if len(labels) > MAX_LABELS:
+            raise ValueError(f"it has more than {MAX_LABELS} labels")
+        if parsed.service is not None:
+            validate_service(parsed.service)
+    except ValueError as error:
+        return parsed, str(error)
+    return parsed, None
+
+
+@lru_cache(MAX_CACHED_INSTANCES)
+def _place_refusal(
+    id: str,
+    owner: str,
+    name: str | None,
+    address: Address,
+    at: tuple[int | None, tuple[HostPort, ...]],
+    run: str | None,
+) -> str | None:
+    """Why the instance itself does not pass the gate; None if it does. `at` is its port and its mapped ports."""
+    port, host_ports = at
+    mapped = (each for mapping in host_ports for each in (mapping.container_port, mapping.port))
+    try:
+        validate_place(id, owner, name, address, (port, *mapped))
+        if run is not None:
+            validate_run(run)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels) -> Endpoint:
@@ -97,23 +140,14 @@ def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels) -> Endpoint
     )
 
 
-def _refusal(instance: Instance, parsed: ParsedLabels) -> Problem | None:
-    """Why the instance and what its labels declare do not pass the gate; None if they do."""
-    try:
-        if len(instance.labels) > MAX_LABELS:
-            raise ValueError(f"it has more than {MAX_LABELS} labels")
-        validate_instance(instance)
-        if parsed.service is not None:
-            validate_service(parsed.service)
-    except ValueError as error:
-        return Problem(
-            Code.CONTAINER_UNUSABLE,
-            Severity.ERROR,
-            _subject(instance.owner[:MAX_TEXT]),
-            f"one of its instances cannot be used: {error}",
-            "correct its labels, its name or its address",
-        )
-    return None
+def _unusable(owner: str, reason: str) -> Problem:
+    return Problem(
+        Code.CONTAINER_UNUSABLE,
+        Severity.ERROR,
+        _subject(owner[:MAX_TEXT]),
+        f"one of its instances cannot be used: {reason}",
+        "correct its labels, its name or its address",
+    )
 
 
 def _subject(owner: str) -> str:

@@ -116,13 +116,15 @@ class Prober:
             self._drop(self._watched[key])
         for key, target in targets.items():
             known = self._watched.get(key)
-            with bulkhead.contain("a target"):
+            try:
                 if known is not None and known.target.is_same_process(target):
                     self._revise(known, target, now)
                 else:
                     if known is not None:
                         self._drop(known)
                     self._add(key, target, now)
+            except Exception as error:  # noqa: BLE001 -- this target is not probed, and the others are
+                bulkhead.caught(f"target {key[1]}", error)
         self._at = self._stands = None
         self._rouse()
 

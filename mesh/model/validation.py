@@ -11,7 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 
 from mesh.model.probe import Probe, ProbeKind, validate_host
-from mesh.model.service import Address, Endpoint, EndpointKey, Instance, Name, Service
+from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service
 
 MAX_TEXT = 512
 """The most characters of an ID, an owner, the name of a worker or a container."""
@@ -89,23 +89,19 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
     return endpoint
 
 
-def validate_instance(instance: Instance) -> Instance:
-    """Return the instance. Its labels are checked when they are parsed. Raises ValueError."""
-    for text, what in ((instance.id, "an ID"), (instance.owner, "an owner")):
+def validate_place(id: str, owner: str, name: str | None, address: Address, ports: tuple[int | None, ...]) -> None:
+    """Check who and where an instance is. `ports` are all ports where it is reached; None is the container port.
+
+    Its labels are checked when they are parsed. Raises ValueError.
+    """
+    for text, what in ((id, "an ID"), (owner, "an owner"), (name or id, "the name of a container")):
         validate_text(text, what)
-    if instance.name is not None:
-        validate_text(instance.name, "the name of a container")
-    if instance.run is not None:
-        validate_run(instance.run)
-    validate_address(instance.address)
-    if instance.port is not None:
-        validate_port(instance.port)
-    if len(instance.host_ports) > MAX_ROUTES:
+    validate_address(address)
+    if len(ports) > 2 * MAX_ROUTES:
         raise ValueError(f"it has more than {MAX_ROUTES} mapped ports")
-    for mapped in instance.host_ports:
-        validate_port(mapped.container_port)
-        validate_port(mapped.port)
-    return instance
+    for port in ports:
+        if port is not None:
+            validate_port(port)
 
 
 def validate_probe(probe: Probe) -> Probe:

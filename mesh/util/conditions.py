@@ -12,6 +12,9 @@ from mesh.model.problem import Problem, Severity
 
 log = logging.getLogger("vipmesh")
 
+MAX_PROBLEMS = 1000
+"""The most problems of one part that are kept one by one: whoever causes a hundred thousand must not stall the loop."""
+
 
 @dataclass(slots=True)
 class Conditions:
@@ -23,7 +26,10 @@ class Conditions:
     """Why a part's last good state stays in force, by part."""
 
     def found(self, part: str, problems: Sequence[Problem]) -> None:
-        """These are all the problems that this part finds now."""
+        """These are all the problems that this part finds now; beyond `MAX_PROBLEMS` they are counted."""
+        if problems is self.problems.get(part):
+            return
+        problems = _bounded(part, problems)
         known = {str(problem) for problem in self.problems.get(part, ())}
         for problem in problems:
             line = str(problem)
@@ -43,3 +49,17 @@ class Conditions:
         """This part answers."""
         if self.frozen.pop(part, None) is not None:
             log.info("%s answers again", part)
+
+
+def _bounded(part: str, problems: Sequence[Problem]) -> Sequence[Problem]:
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    left_out = len(problems) - MAX_PROBLEMS
+    more = Problem(
+        problems[MAX_PROBLEMS].code,
+        Severity.ERROR,
+        part,
+        f"{left_out} more problems are not shown",
+        "solve those that are shown, which come first",
+    )
+    return (*problems[:MAX_PROBLEMS], more)

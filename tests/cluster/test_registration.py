@@ -1,9 +1,11 @@
 """Registration: the services and endpoints that a worker offers for its instances."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 
 from mesh.cluster.registration import Registration, register_instances
+from mesh.model.codes import Code
 from mesh.model.service import Endpoint, Instance, Route, Transport
 from tests.builders import WEB_LABELS, instance
 
@@ -57,3 +59,11 @@ def test_one_mistake_of_all_instances_is_reported_once_per_owner() -> None:
 def test_a_fixed_vip_outside_of_the_pool_is_reported() -> None:
     ((_, problem),) = offered(instance_on_port(1, {**WEB_LABELS, "mesh.routing.vip": "192.0.2.1"})).problems
     assert "10.112.0.0/16" in str(problem)
+
+
+def test_an_instance_whose_run_no_record_can_have_is_reported_and_left_out() -> None:
+    good = instance_on_port(2, WEB_LABELS)
+    found = offered(replace(instance_on_port(1, WEB_LABELS), run="x" * 65), good)
+    assert [endpoint.id for endpoint in found.endpoints] == [good.id]
+    ((_, problem),) = found.problems
+    assert (problem.code, "a run has more than 64 characters" in problem.reason) == (Code.CONTAINER_UNUSABLE, True)

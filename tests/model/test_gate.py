@@ -38,16 +38,16 @@ from mesh.health.targets import ProbeTarget
 from mesh.model.codes import Code
 from mesh.model.eligibility import probe_targets, probeable_by_anyone
 from mesh.model.probe import Probe, ProbeKind, validate_host
-from mesh.model.service import Endpoint, Health, Instance, PortPublication, Route, Service, Transport
+from mesh.model.service import Endpoint, Health, PortPublication, Route, Service, Transport
 from mesh.model.table import Table
 from mesh.model.validation import (
     MAX_ROUTES,
     MAX_TEXT,
     validate_address,
     validate_endpoint,
-    validate_instance,
     validate_name,
     validate_probe,
+    validate_run,
     validate_service,
 )
 from mesh.model.view import ClusterView
@@ -310,9 +310,9 @@ def test_older_names_that_are_no_names_are_refused() -> None:
 
 
 @pytest.mark.parametrize("run", ["", "x" * 65, "a\nb", "\ud800"])
-def test_a_run_is_refused_alike_in_an_instance_and_in_its_record(run: str) -> None:
+def test_a_run_that_is_refused(run: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        validate_instance(Instance("shop/web/1", "shop/web", "10.1.0.1", {}, run=run))
+        validate_run(run)
     with pytest.raises(ValueError, match=r"."):
         validate_endpoint(replace(ENDPOINT, run=run), ENDPOINT.key)
 

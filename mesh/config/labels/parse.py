@@ -26,6 +26,12 @@ from mesh.model.table import RealServer
 __all__ = ["KNOWN_LABELS", "LABEL_PREFIXES", "ParsedLabels", "label_key", "parse_labels", "port_label"]
 
 
+_TOO_MANY_NAMES = (
+    f"with the labels before it there are more than {values.MAX_NAMES} names",
+    f"write at most {values.MAX_NAMES} in all",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedLabels:
     """The meaning of the labels of one container."""
@@ -82,11 +88,19 @@ def _routes(sheet: LabelReader, domain: Name) -> tuple[Route, ...]:
     """Return the routes of all labels. All names share one VIP, whose listen ports lead to one container port each."""
     routes: dict[Route, None] = {}
     leads_to: dict[tuple[int, Transport], int] = {}
+    is_full = False
     for label in sheet.ports(ROUTE):
+        if is_full:
+            sheet.refuse(Code.VALUE_OUT_OF_RANGE, label.name, *_TOO_MANY_NAMES)
+            continue
         grammar = partial(
             values.parse_routing_names, container_port=label.number, transport=label.transport, domain=domain
         )
         found: tuple[Route, ...] = sheet.take(label.name, grammar, ())
+        if len(routes) + len(found) > values.MAX_NAMES:
+            is_full = True
+            sheet.refuse(Code.VALUE_OUT_OF_RANGE, label.name, *_TOO_MANY_NAMES)
+            continue
         clash = next((r for r in found if (r.listen_port, r.transport) in leads_to), None)
         if clash is not None:
             other = leads_to[clash.listen_port, clash.transport]

@@ -74,6 +74,8 @@ KNOWN_LABELS = (
 )
 """All labels of the reference, without prefix."""
 
+MAX_SUGGESTIONS = 20
+"""Unknown labels for which the nearest known one is looked for, which takes half a millisecond each."""
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
 _SCALAR = frozenset({*SERVICE_LABELS, *PROBE_LABELS, *TUNING_LABELS})
 
@@ -123,6 +125,8 @@ class LabelReader:
         self.has_port_labels = False
         """Whether any label contains a container port, even if it is refused."""
         self._subject = subject
+        self._unknown = 0
+        """How many labels of the mesh are unknown."""
         self._keys: dict[str, str] = {}
         self._values: dict[str, str] = {}
         clashing = self._gather(labels)
@@ -162,7 +166,9 @@ class LabelReader:
                 Code.LABEL_NOT_SUPPORTED, Severity.WARNING, key, "it is not handled yet", UNSUPPORTED_LABELS[pattern]
             )
         elif not _is_scalar(name):
-            self._add(Code.UNKNOWN_LABEL, Severity.WARNING, key, "there is no such label", _nearest(name, key))
+            self._unknown += 1
+            remedy = _nearest(name, key) if self._unknown <= MAX_SUGGESTIONS else "remove it"
+            self._add(Code.UNKNOWN_LABEL, Severity.WARNING, key, "there is no such label", remedy)
         return None
 
     def ports(self, prefix: str) -> list[PortLabel]:

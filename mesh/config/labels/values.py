@@ -19,6 +19,9 @@ Pool: TypeAlias = IPv4Network | IPv6Network
 DEFAULT_STICKY_SECONDS = 300
 """Seconds of client affinity for `true`: ipvsadm(8), option -p."""
 
+MAX_NAMES = 1024
+"""The most routing names of a container, with their ports: more of them are an attack or a mistake."""
+
 _STICKY_MAX = 31 * 86400  # the longest timeout that ipvsadm accepts
 _SECONDS_MIN, _SECONDS_MAX = 0.01, 86400.0  # below: a busy loop; above: no longer a probe
 _RELEASE_MAX = 64
@@ -117,6 +120,9 @@ def parse_port(text: str) -> int:
 
 def parse_routing_names(text: str, container_port: int, transport: Transport, domain: Name) -> tuple[Route, ...]:
     """Parse `name[;name...]`, each `[scheme://]name[:listen port]`, in the order written, repetitions included."""
+    if text.count(";") >= MAX_NAMES:
+        reason = f"it lists more than {MAX_NAMES} names"
+        raise LabelRefusedError(Code.VALUE_OUT_OF_RANGE, reason, f"write at most {MAX_NAMES}")
     parts = [part for part in (part.strip() for part in text.split(";")) if part]
     if not parts:
         raise LabelRefusedError(Code.NOT_A_DNS_NAME, "no name is given", f"write one, such as restserver.{domain}")

@@ -30,8 +30,6 @@ START_TIMEOUT = 10.0
 """Seconds that the engine has to start a command and to report its end. They do not count as the endpoint's time."""
 
 _STDOUT = 1
-_MAX_NUMBER = 32
-"""Bytes of the line with the process ID, which the command's own shell may have replaced."""
 _MOMENT = 0.02
 _SHELL = "/bin/sh"
 _RUN = (_SHELL, "-c", 'echo $$; (eval "$1"); status=$?; trap "" TERM; kill -TERM "-$$" 2>/dev/null; exit $status', "sh")
@@ -90,7 +88,7 @@ async def _run(
                     break
                 if message.stream == _STDOUT and not number.endswith(b"\n"):  # standard error may come before it
                     line, end, data = data.partition(b"\n")
-                    number += (line + end)[: _MAX_NUMBER - len(number)]
+                    number += (line + end)[: MAX_OUTPUT_BYTES - len(number)]
                 output += data[: MAX_OUTPUT_BYTES - len(output)]
     except TimeoutError:
         if may_hang:

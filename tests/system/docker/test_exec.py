@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.sources.docker.exec import DockerExec
+from mesh.sources.docker.exec import MAX_READ_BYTES, DockerExec
 from tests.system.docker.engine import Engine
 from tests.system.docker.worker import worker
 from tests.system.e2e.programs import eventually
@@ -117,3 +117,13 @@ async def test_a_command_probe_decides_which_endpoint_serves(engine: Engine, tmp
         await mesh.serving("web-1", "web-2")
         await engine.adocker("exec", "web-1", "rm", "/tmp/ready")
         await mesh.serving("web-2")
+
+
+@pytest.mark.parametrize("command", ["yes", "cat /dev/zero", "yes >&2"])
+async def test_a_command_that_writes_without_end_is_killed(engine: Engine, container: str, command: str) -> None:
+    async with asyncio.timeout(30):
+        ended = await DockerExec(engine.url).run(container, command, 25)
+    assert ended is not None
+    assert ended == (137, f"more than {MAX_READ_BYTES} bytes of output")
+    running = await engine.adocker("top", "box")
+    assert command.partition(" ")[0] not in running, "the command is gone"

@@ -57,7 +57,7 @@ IN_PLACE = {
     ("dns/meshdns/thread.py", "start"): "`stop` awaits the thread, and raises what it has raised",
     ("dns/meshdns/thread.py", "_serve"): "it sets an event",
     ("dns/meshdns/tcp.py", "_forward"): "`_forwarded` has its parts in bulkheads",
-    ("mesh/daemon/connectivity.py", "on_ports"): "the thread that calls it awaits the result",
+    ("mesh/daemon/loss_finder.py", "on_ports"): "the thread that calls it awaits the result",
     ("mesh/util/bulkhead.py", "contain_event_loop"): "it is the bulkhead",
 }
 """Places where nothing can be lost, and why. The function is the innermost one."""

@@ -56,8 +56,7 @@ def register_instances(
                 instance.owner,
                 instance.name,
                 instance.address,
-                (instance.port, instance.host_ports),
-                instance.run,
+                (instance.port, instance.host_ports, instance.run),
             )
         except Exception as error:  # noqa: BLE001 -- one container is left out, and reported
             failed.append((instance, error))
@@ -105,11 +104,10 @@ def _place_refusal(
     owner: str,
     name: str | None,
     address: Address,
-    at: tuple[int | None, tuple[HostPort, ...]],
-    run: str | None,
+    at: tuple[int | None, tuple[HostPort, ...], str | None],
 ) -> str | None:
-    """Why the instance itself does not pass the gate; None if it does. `at` is its port and its mapped ports."""
-    port, host_ports = at
+    """Why the instance itself does not pass the gate; None if it does. `at`: port, mapped ports, run."""
+    port, host_ports, run = at
     mapped = (each for mapping in host_ports for each in (mapping.container_port, mapping.port))
     try:
         validate_place(id, owner, name, address, (port, *mapped))

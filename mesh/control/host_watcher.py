@@ -15,8 +15,8 @@ from mesh.model.claims import Claims
 from mesh.model.engine_facts import EngineFacts
 from mesh.model.part import FrozenPart, ProblemPart
 
-ENGINE_INTERVAL = 30.0
-"""Seconds after which the engine is asked again although the network did not change."""
+ENGINE_INTERVAL, ENGINE_REST = 30.0, 2.0
+"""Seconds after which the engine is asked again although the network did not change, and at the earliest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class HostWatcher:
         conditions: LoopConditions,
         wake: Callable[[], None],
     ) -> None:
-        """`claims`: the claims in force. `wake` is called when the networks of the host have changed."""
+        """`claims`: the claims in force. `wake` is called when networks in the VIP pool have come or gone."""
         self._sources = sources
         self._claims = claims
         self._conditions = conditions
@@ -85,6 +85,7 @@ class HostWatcher:
             told = await ask()
             if told is not None:
                 self._learn(replace(self._facts, engine=told))
+            await asyncio.sleep(ENGINE_REST)
             try:
                 async with asyncio.timeout(ENGINE_INTERVAL):
                     await self._network_changed.wait()
@@ -93,10 +94,12 @@ class HostWatcher:
 
     def _learn(self, facts: HostFacts) -> None:
         before, self._facts = self._facts, facts
+        needs = self._sources.needs
+        occupied = occupied_networks(facts, needs.pool, needs.own_interface)
         if facts.routes != before.routes or facts.addresses != before.addresses:
             self._network_changed.set()
+        if occupied != self.occupied:
+            self.occupied = occupied
             self._wake()
-        needs = self._sources.needs
-        self.occupied = occupied_networks(facts, needs.pool, needs.own_interface)
         needs = replace(needs, published={port: name for port, (name, _) in self._claims().ports.items()})
         self._conditions.found(ProblemPart.HOST, host_problems(facts, needs))

@@ -893,8 +893,9 @@ class Code(Enum):
         "No resolver for containers",
         """
         The first address of the VIP pool, where containers send DNS queries, cannot be added to the interface
-        of the VIPs. Names resolve only at `[dns] listen`. Run as root or with `CAP_NET_ADMIN`, or set `[dns]
-        resolver = "off"`.
+        of the VIPs, or it is in a network of this host and would take the traffic of another one. Names resolve
+        only at `[dns] listen`. Run as root or with `CAP_NET_ADMIN`, move `[vip] pool`, or set `[dns] resolver =
+        "off"`.
         """,
     )
     DAEMON_UNREACHABLE = (

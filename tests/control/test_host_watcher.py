@@ -6,6 +6,7 @@ from ipaddress import ip_interface, ip_network
 import pytest
 
 from mesh.api.explain.query import explain
+from mesh.control.host_watcher import ENGINE_REST
 from mesh.host import HostError
 from mesh.host.facts import HostFacts
 from mesh.host.overlap import HostAddress, HostRoute
@@ -41,14 +42,14 @@ async def test_an_overlap_that_comes_while_the_worker_runs_is_reported_and_clear
                 addresses=(HostAddress(ip_interface("10.112.0.1/26"), "br-1"),),
             )
         )
-        await bench.passes()
+        await bench.passes(ENGINE_REST + 1)
         (problem,) = status_of(loop).problems
         assert problem.startswith("error: [vip] pool 10.112.0.0/24: overlaps docker network backend 10.112.0.0/26 of")
         assert '`docker network rm backend`), or set [vip] pool = "10.112.1.0/24"' in problem
         assert bench.plane.table == before, "what is bound stays"
         bench.engine = EngineFacts()
         bench.facts.are(OUTSIDE)
-        await bench.passes()
+        await bench.passes(ENGINE_REST + 1)
         assert status_of(loop).problems == ()
 
 
@@ -152,3 +153,24 @@ async def test_published_ports_of_labels_are_compared_with_those_of_outgoing_con
         bench.facts.are(replace(OUTSIDE, local_ports=range(30070, 61000), reserved_ports=frozenset([1234, 30080])))
         await bench.passes()
         assert status_of(loop).problems == ()
+
+
+async def test_a_network_that_changes_all_the_time_does_not_cost_the_engine_and_the_loop() -> None:
+    """As with a routing daemon: the engine is asked now and then, and a pass is due only if the pool is concerned."""
+    bench, asked = Bench(), 0
+
+    async def engine_facts() -> EngineFacts:
+        nonlocal asked
+        asked += 1
+        return EngineFacts()
+
+    bench.engine_facts = engine_facts  # type: ignore[method-assign]
+    async with bench.running() as loop:
+        bench.source.say([numbered_instance(1)])
+        await bench.passes()
+        passes, asked = loop.stats.passes, 0
+        for number in range(100):
+            bench.facts.are(HostFacts(routes=(HostRoute(ip_network(f"198.51.100.{number}/32"), "eth0"),)))
+            await bench.passes(0.05)
+        assert loop.stats.passes == passes
+        assert asked <= 5 / ENGINE_REST + 1

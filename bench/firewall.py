@@ -29,7 +29,7 @@ from mesh.host.vip_interface import MeshInterface
 from mesh.model.service import Address, Transport
 from mesh.testing.netns import Namespace, run_command
 
-CONNECTIONS = 1500
+CONNECTIONS = 250
 """In one measurement."""
 BY_HAND = ("DOCKER-USER", "-m", "conntrack", "--ctstate", "DNAT", "--ctorigdst", str(POOL), "-j", "ACCEPT")
 RULES = """\
@@ -67,7 +67,7 @@ def run(quick: bool) -> Sequence[Row]:
         run_command("iptables-nft-restore", given=RULES)
         vip = asyncio.run(_program())
         figures: dict[str, list[float]] = {"ours": [], "by hand": []}
-        for _ in range(9 if quick else 31):
+        for _ in range(60 if quick else 250):
             for way in random.sample(list(figures), 2):
                 asyncio.run(_open(by_hand=way == "by hand"))
                 figures[way].append(_cpu(client, server, vip))
@@ -81,7 +81,7 @@ def _cpu(client: Namespace, server: BaseProcess, vip: Address) -> float:
     """Seconds of CPU for the connections of one measurement."""
     assert server.pid is not None
     with client.entered():
-        connections((vip, 80), 50)  # the first ones fill caches
+        connections((vip, 80), 20)  # the first ones fill caches
         before = time.process_time() + cpu_seconds(server.pid)
         connections((vip, 80), CONNECTIONS)
         return time.process_time() + cpu_seconds(server.pid) - before

@@ -213,7 +213,7 @@ def run_all_stages(view: ClusterView) -> ClusterView:
 
 
 async def watch(targets: Any) -> None:
-    prober = Prober(lambda: None)
+    prober = Prober(lambda: None, {})
     prober.watch(targets)
     assert len(prober._wheel) == len(targets), "each is due"  # noqa: SLF001
 

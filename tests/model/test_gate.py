@@ -3,9 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 
@@ -29,7 +27,6 @@ from mesh.dataplane.nftables.commands import plan_changes, server_commands
 from mesh.dataplane.nftables.parse import ABSENT_RULESET
 from mesh.dataplane.nftables.ruleset import base_chains
 from mesh.dataplane.operations import BindVip, UnbindVip
-from mesh.health.checks import CheckFunction, network_checks
 from mesh.health.checks.grpc import _GrpcCall
 from mesh.health.checks.http import build_request
 from mesh.health.checks.tcp import tls_server_name
@@ -218,14 +215,8 @@ def run_all_stages(view: ClusterView) -> ClusterView:
     return claimed
 
 
-@lru_cache
-def checks() -> Mapping[ProbeKind, CheckFunction]:
-    """The checks of the prober, once: they load the certificates of the host."""
-    return network_checks()
-
-
 async def watch(targets: Any) -> None:
-    prober = Prober(lambda: None, checks())
+    prober = Prober(lambda: None, {})
     prober.watch(targets)
     assert len(prober._wheel) == len(targets), "each is due"  # noqa: SLF001
 

@@ -103,7 +103,7 @@ async def test_the_image_serves_containers_of_another_network_by_name_and_vip(en
     try:
         await eventually(fetch, lambda said: len(said.split()) == 4 and len(set(said.split())) == 2, 30)
         state = json.loads(await engine.adocker("exec", "mesh", "vipmesh", "status", "--json"))
-        assert state["problems"] == []
+        assert [line for line in state["problems"] if "live-restore is off" not in line] == [], "else as it should be"
         (service,) = state["services"]
         assert [endpoint["serving"] for endpoint in service["endpoints"]] == [True, True]
 

@@ -32,6 +32,8 @@ def _rules(saved: str) -> dict[str, list[str]]:
     rules: dict[str, list[str]] = {}
     table = ""
     for line in saved.splitlines():
+        if "--comment vipmesh" in line:
+            continue  # of a daemon that was killed beside this engine
         if line.startswith("*"):
             table = line
         elif line.startswith((":", "-A")):

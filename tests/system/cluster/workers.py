@@ -89,9 +89,12 @@ class Worker:
         new.replace(self.directory / "compose.yaml")
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Program]:
-        settings = str(self.directory / "vipmesh.toml")
-        async with vipmesh("run", "-c", settings, prefix=self.lab.inside(self.name)) as program:
+    async def running(self, code: Path | None = None) -> AsyncIterator[Program]:
+        """`code`: a directory with another version; None for this one."""
+        settings, prefix = str(self.directory / "vipmesh.toml"), self.lab.inside(self.name)
+        if code is not None:
+            prefix += ["env", "-C", str(code), f"PYTHONPATH={code}:{code / 'dns'}"]
+        async with vipmesh("run", "-c", settings, prefix=prefix) as program:
             self.program = program
             yield program
 

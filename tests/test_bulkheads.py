@@ -256,7 +256,7 @@ BAD = (
 GOOD = (
     "def f(loop):\n    loop.call_soon(bulkhead.callback(g))",
     "def f(tasks):\n    tasks.create_task(bulkhead.keep_running('x', g))",
-    "def f(tasks):\n    work = bulkhead.run('x', g())\n    tasks.create_task(work)",
+    "def f(tasks):\n    work = bulkhead.run('x', g)\n    tasks.create_task(work)",
     "async def f():\n    await asyncio.to_thread(g)",
     "class P(asyncio.Protocol):\n    @bulkhead.method\n    def data_received(self, data):\n        self.parse(data)",
     "def h():\n    with bulkhead.contain('x') as c:\n        g()\n    if c.failed:\n        a()\nloop.call_soon(h)",

@@ -179,7 +179,7 @@ class PeerMonitor:
         async with asyncio.TaskGroup() as tasks:
             for real, worker in places.items():
                 self._last[real] = now
-                tasks.create_task(bulkhead.run("a ping", ask_one(real, worker)), name=f"ask {real}")
+                tasks.create_task(bulkhead.run("a ping", ask_one, real, worker), name=f"ask {real}")
         return answers
 
 

@@ -101,7 +101,7 @@ class GracefulStopper:
             while True:
                 signalled = await self._signals.get()
                 name = f"drain {signalled.container[:12]}"
-                tasks.create_task(bulkhead.run(name, self._finish(signalled)), name=name)
+                tasks.create_task(bulkhead.run(name, self._finish, signalled), name=name)
 
     async def drain(self, name: str, why: DrainReason = DrainReason.ASKED) -> str:
         """Drain the endpoint; return its ID when it has no traffic. It stays drained until `undrain`."""

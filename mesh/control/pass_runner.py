@@ -163,7 +163,7 @@ class PassRunner:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._upkeep.check(addresses, view.claims)
-        await bulkhead.run("published ports", self._ports.check(view.claims))
+        await bulkhead.run("published ports", self._ports.check, view.claims)
         withheld = await self._pool.check(view)
         own, left = sorted(addresses), self._ports.contested
         planning = partial(

@@ -66,7 +66,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Keep the data plane and the names as planned, until cancelled."""
-        adopted = await bulkhead.run("adopting the data plane", self._runner.adopt()) or frozenset()
+        adopted = await bulkhead.run("adopting the data plane", self._runner.adopt) or frozenset()
         follow = partial(self._follower.run, adopted, patient=bool(adopted and self._has_sources))
         async with asyncio.TaskGroup() as tasks:
             for name, watch in self._watchers.items():

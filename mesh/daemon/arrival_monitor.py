@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mesh.api.connectivity.plan import ConnectivityPlan
 from mesh.api.connectivity.report import ConnectivityRow
@@ -94,12 +95,9 @@ class ArrivalMonitor:
         networks = [network for network in found if network.clients and not network.internal]
         start = self._round * MAX_NETWORKS % len(networks) if len(networks) > MAX_NETWORKS else 0
         due = [*networks[start:], *networks[:start]][:MAX_NETWORKS]
-        checks = (self._check_network(plan, plan.engine, network) for network in due)
+        check = partial(self._check_network, plan, plan.engine)
         observed = await asyncio.gather(
-            *(
-                bulkhead.run(f"requests from network {network.name}", check)
-                for network, check in zip(due, checks, strict=True)
-            )
+            *(bulkhead.run(f"requests from network {network.name}", check, network) for network in due)
         )
         observations = [observation for found in observed if found is not None for observation in found]
         self._round += 1

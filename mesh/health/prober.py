@@ -298,7 +298,7 @@ class Prober:
             flight.work = shot
             self._volley.begin(shot, target.address, target.port)
         else:
-            check = bulkhead.run("a check", self._ask(watched, flight, target))
+            check = bulkhead.run("a check", self._ask, watched, flight, target)
             task = flight.work = group.create_task(check, name=f"probe {watched.name}")
             # A callback, not a `finally` in the task: one that is cancelled before its first step runs nothing.
             task.add_done_callback(bulkhead.callback(lambda _: self._land(watched, flight), "end of a probe"))

@@ -119,7 +119,7 @@ async def trace_packets() -> AsyncIterator[PacketTrace]:
             assert rules.stdout is not None
             table, refusal = (
                 f"{TABLE}_{os.getpid()}_{next(_numbers)}",
-                asyncio.ensure_future(bulkhead.run("the output of nft", _read_refusal(rules.stdout))),
+                asyncio.ensure_future(bulkhead.run("the output of nft", _read_refusal, rules.stdout)),
             )
             trace = PacketTrace(table, rules, monitor, refusal)
             await trace.run(_table_script(table))

@@ -142,10 +142,13 @@ class Bulkhead:
         """
         return Containment(self, subject)
 
-    async def run(self, subject: str, work: Awaitable[T]) -> T | None:
-        """Await `work` and return its result; None if it raised an exception."""
+    async def run(self, subject: str, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Await `work(*args, **kwargs)` and return its result; None if it raised an exception.
+
+        It takes a function and not a coroutine: a task that is cancelled before its first step would never await that.
+        """
         with self.contain(subject):
-            return await work
+            return await work(*args, **kwargs)
         return None
 
     async def keep_running(self, subject: str, run: Callable[[], Awaitable[None]]) -> None:

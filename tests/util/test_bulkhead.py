@@ -155,8 +155,8 @@ async def test_work_returns_its_result_or_none(probes: Bulkhead) -> None:
     async def work(number: int) -> int:
         return 12 // number
 
-    assert await probes.run("a", work(4)) == 3
-    assert await probes.run("a", work(0)) is None
+    assert await probes.run("a", work, 4) == 3
+    assert await probes.run("a", work, 0) is None
 
 
 async def test_callbacks_and_methods_end_alone(probes: Bulkhead, errors: InternalErrors) -> None:
@@ -269,7 +269,7 @@ async def test_a_group_of_exceptions_is_one_error(probes: Bulkhead, errors: Inte
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(fail())
 
-    await probes.run("a", run())
+    await probes.run("a", run)
     (problem,) = errors.problems()
     assert problem.reason == "ValueError: within"
 

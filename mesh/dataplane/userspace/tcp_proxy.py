@@ -232,7 +232,7 @@ class TcpListener:
     def accepted(self, client: _ClientSide) -> None:
         """Register a new connection and look for its real server in a task."""
         self._clients.add(client)
-        work = bulkhead.run("a proxied connection", client.connect(self._behind))
+        work = bulkhead.run("a proxied connection", client.connect, self._behind)
         looking = asyncio.get_running_loop().create_task(work, name="proxy connect")
         self._connecting[client] = looking
         looking.add_done_callback(bulkhead.callback(lambda _: self._connecting.pop(client, None)))

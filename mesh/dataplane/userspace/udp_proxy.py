@@ -191,7 +191,7 @@ class UdpListener(asyncio.DatagramProtocol):
         loop = asyncio.get_running_loop()
         session = _UdpSession(self, client, real, loop.time())
         self._behind.opened(real)
-        connect = bulkhead.run("a proxied session", self._connect(session, client))
+        connect = bulkhead.run("a proxied session", self._connect, session, client)
         opening = loop.create_task(connect, name="proxy session")
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)

@@ -271,7 +271,7 @@ async def open_events(docker: aiodocker.Docker, *, filters: str, **span: float |
     params = {name: f"{seconds:.6f}" for name, seconds in span.items() if seconds is not None}
     stream = EventStream(docker, {"filters": filters, **params})
     request = asyncio.get_running_loop().create_task(
-        bulkhead.run("events of an engine", stream.run()), name="docker events"
+        bulkhead.run("events of an engine", stream.run), name="docker events"
     )
     try:
         yield stream

@@ -17,6 +17,7 @@ from mesh.model.service import Forwarding, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.builders import POOL
 from tests.netns import run_command
+from tests.system.ipvs.endpoints import filter_bridged
 from tests.system.ipvs.lab import BACKENDS, PATIENCE, PORT, Lab
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.timeout(180)]
@@ -74,6 +75,7 @@ class Worker:
 
 @pytest.fixture
 async def worker(lab: Lab) -> AsyncIterator[Worker]:
+    filter_bridged("0")  # what source NAT does alone; where they are filtered, hairpin flags are needed as well
     peers = Peers(lab)
     for name in BACKENDS:
         await peers.start(name)

@@ -26,7 +26,7 @@ def places() -> Iterator[Places]:
 @pytest.mark.ipvs
 @pytest.mark.timeout(180)
 class TestIpvs(EarlierFlowsContract):
-    in_time = 2 * IN_TIME  # on an emulated processor, and TCP repeats a packet after one second and then after two
+    in_time = 5 * IN_TIME  # on an emulated processor, and TCP repeats a packet after 1, 3, 7 and 15 s
 
     @override
     def plane(self, pool: Network, interface: MeshInterface) -> DataPlane:

@@ -134,6 +134,10 @@ class EarlierFlowsContract(ABC):
     """Needs a fixture `places`, in whose worker's namespace the test is."""
 
     in_time = IN_TIME
+    attempts = 1
+    """How often a flow may begin. A packet that TCP repeats between the moment in which its virtual server appears and
+    the one in which its tracked connection is deleted ends in a reset: the client knows at once, and begins again.
+    """
 
     @abstractmethod
     def plane(self, pool: Network, interface: MeshInterface) -> DataPlane:
@@ -187,9 +191,16 @@ class EarlierFlowsContract(ABC):
     async def test_a_flow_that_began_before_its_service(
         self, lab: Places, worker: EarlierWorker, way: Way, kind: socket.SocketKind
     ) -> None:
-        async with begun(lab, way.client, TO_VIP, kind) as flow:
-            await worker.want(table_of((TO_VIP, (way.endpoint,))))
-            assert await flow.answer(self.in_time) == way.seen
+        for left in reversed(range(self.attempts)):
+            await worker.want(Table())
+            try:
+                async with begun(lab, way.client, TO_VIP, kind) as flow:
+                    await worker.want(table_of((TO_VIP, (way.endpoint,))))
+                    assert await flow.answer(self.in_time) == way.seen
+                    return
+            except ConnectionResetError:
+                if not left:
+                    raise
 
     async def test_a_flow_to_a_published_port_that_began_before_its_service(
         self, lab: Places, worker: EarlierWorker

@@ -179,7 +179,11 @@ class _ClientSide(_ConnectionSide):
 
     async def _find_real_server(self, behind: ProxyBackend) -> None:
         assert self.transport is not None
-        client = str(self.transport.get_extra_info("peername")[0])
+        peer = self.transport.get_extra_info("peername")
+        if not peer:  # the client has reset it before it was accepted, so that nobody knows its address
+            self.transport.abort()
+            return
+        client = str(peer[0])
         loop = asyncio.get_running_loop()
         refused: set[RealKey] = set()
         there = partial(_ConnectionSide, self._listener.outward)

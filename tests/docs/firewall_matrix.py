@@ -65,7 +65,9 @@ def page() -> str:
 
 def _table(labs: list[MatrixLab], expected: ExpectedMatrix) -> Iterator[str]:
     """The table of one data plane: a row for each client and target, a column for each firewall."""
-    titles = (_title(lab) + (" (not measured yet)" if lab.name in expected.unmeasured else "") for lab in labs)
+    titles = (
+        _title(lab) + (" (expected, not measured yet)" if lab.name in expected.unmeasured else "") for lab in labs
+    )
     yield f"| client | asks | {' | '.join(titles)} |"
     yield f"|---|---|{'---|' * len(labs)}"
     for client in CLIENTS:

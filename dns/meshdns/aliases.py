@@ -6,7 +6,8 @@ and answers with the CNAME alone, NXDOMAIN or an error; the client, which asked 
 """
 
 import struct
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from meshdns.rdata import RecordType, ResourceRecord
@@ -18,33 +19,45 @@ MAX_ALIASES = 16
 Alias: TypeAlias = tuple[bytes, int]
 """The target of a CNAME record, as a wire name in the case that the upstream wrote, and its TTL in seconds."""
 
+_HEADER_SIZE = 12
 _IN = 1
 _RECORD = struct.Struct("!HHIH")
 _NXDOMAIN = 3
 
 
-def read_name(packet: bytes, at: int) -> bytes:
+def read_name(packet: bytes, at: int, start: int, ttls: Sequence[int]) -> bytes:
     """Return the name at an offset in wire form, uncompressed (RFC 1035, section 4.1.4).
 
-    Raises IndexError for a malformed name. A pointer must lead to before the place where the last one led, so the
-    function ends.
+    `start` is the offset of the first record, `ttls` are those of the TTLs behind it, in ascending order. Raises
+    IndexError for a malformed name. A pointer must lead to before the place where the last one led, so the function
+    ends. It must not lead into the header or into a TTL: no name is there, and the name would change with them.
     """
     labels: list[bytes] = []
     size, least = 1, at
     while length := packet[at]:
         if length >= 0xC0:
+            _refuse_in_ttl(at - start, 2, ttls)
             at = (length & 0x3F) << 8 | packet[at + 1]
-            if at >= least:
+            if not _HEADER_SIZE <= at < least:
                 raise IndexError
             least = at
             continue
+        _refuse_in_ttl(at - start, length + 1, ttls)
         size += length + 1
         label = packet[at : at + length + 1]
         if length > 63 or size > 255 or len(label) <= length:
             raise IndexError
         labels.append(label)
         at += length + 1
+    _refuse_in_ttl(at - start, 1, ttls)
     return b"".join(labels) + b"\0"
+
+
+def _refuse_in_ttl(at: int, size: int, ttls: Sequence[int]) -> None:
+    """Raise IndexError if one of `size` bytes from `at` on is in a TTL, which has four bytes."""
+    following = bisect_right(ttls, at - 4)
+    if following < len(ttls) and ttls[following] < at + size:
+        raise IndexError
 
 
 def follow_aliases(name: bytes, records: Mapping[bytes, Alias]) -> tuple[Alias, ...]:

@@ -7,7 +7,7 @@ whatever size the client offers, so that this server cannot be used to flood a t
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from meshdns.aliases import Alias, CompletedAnswer, find_own_target, follow_aliases, read_name
@@ -226,7 +226,8 @@ def _records(  # noqa: C901, PLR0912 (once per answer)
             if section == 0:
                 answered |= kind == qtype
                 if kind == _CNAME:
-                    aliases.setdefault(read_name(packet, owner).lower(), (_target(packet, at - length, at), ttl))
+                    name = read_name(packet, owner, start, ttls).lower()
+                    aliases.setdefault(name, (_target(packet, at - length, at, start, ttls), ttl))
             elif section == 1 and kind == _SOA and length >= 22:
                 # MINIMUM is the last field of the SOA record and caps how long the negative response is cached (RFC
                 # 2308, section 5).
@@ -249,11 +250,11 @@ def _records(  # noqa: C901, PLR0912 (once per answer)
     return UpstreamReply(rcode, counts, body, tuple(ttls), lifetime, aliases=chain, blocked=blocked)
 
 
-def _target(packet: bytes, start: int, end: int) -> bytes:
-    """Return the name that is the whole RDATA from `start` to `end`. Raises IndexError if it is not."""
-    if _after_name(packet, start) != end:
+def _target(packet: bytes, at: int, end: int, start: int, ttls: Sequence[int]) -> bytes:
+    """Return the name that is the whole RDATA from `at` to `end`. Raises IndexError if it is not."""
+    if _after_name(packet, at) != end:
         raise IndexError
-    return read_name(packet, start)
+    return read_name(packet, at, start, ttls)
 
 
 def _with_ttls(body: bytes, ttls: Iterable[tuple[int, int]]) -> bytes:

@@ -19,6 +19,7 @@ from mesh.model.credential import CertificateHolder
 
 AUTHORITY_DAYS = 3650
 """Days for which the authority may sign."""
+_LIST_BEGINS = b"-----BEGIN X509 CRL-----"
 _CLOCK_SKEW = timedelta(hours=1)
 """A certificate is valid from this long ago, since the clocks of workers differ."""
 
@@ -67,7 +68,7 @@ def issue(authority: Issued, holder: CertificateHolder, hosts: Sequence[str], no
     return Issued(unsigned.sign(authority.key, hashes.SHA256()), key)
 
 
-def revoke(authority: Issued, serials: Sequence[tuple[int, datetime]], now: datetime) -> bytes:
+def sign_revoked(authority: Issued, serials: Sequence[tuple[int, datetime]], now: datetime) -> bytes:
     """Return the list of revoked certificates as PEM (RFC 5280, section 5), by serial number and time.
 
     It is valid as long as the authority: a worker that gets no newer one must not refuse everybody.
@@ -85,6 +86,18 @@ def revoke(authority: Issued, serials: Sequence[tuple[int, datetime]], now: date
             x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when).build()
         )
     return unsigned.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def read_revoked(text: bytes) -> list[tuple[int, datetime]]:
+    """Return serial number and time of each certificate in the list of a PEM file; empty if it has none.
+
+    Raises `ValueError`.
+    """
+    at = text.find(_LIST_BEGINS)
+    if at < 0:
+        return []
+    found = x509.load_pem_x509_crl(text[at:])
+    return [(each.serial_number, each.revocation_date_utc) for each in found]
 
 
 def write_pem(issued: Issued) -> bytes:

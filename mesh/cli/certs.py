@@ -1,4 +1,4 @@
-"""`vipmesh cluster certs`: makes and renews the certificates that workers and operators show one another.
+"""`vipmesh cluster certs` and `revoke`: the certificates that workers and operators show one another.
 
 The files stay where they are made. The authority's key signs for everybody, so it belongs on no worker.
 """
@@ -12,8 +12,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
 
-from mesh.cli.certificates import Issued, hosts_of, issue, make_authority, read_pem, write_pem
+from mesh.cli.certificates import (
+    Issued,
+    hosts_of,
+    issue,
+    make_authority,
+    read_pem,
+    read_revoked,
+    sign_revoked,
+    write_pem,
+)
 from mesh.cli.documents import CertificateDocument, CertificatesDocument
 from mesh.cli.output import print_json, printable, report_failure
 from mesh.model.codes import Code
@@ -25,7 +35,8 @@ RENEW_DAYS = 30
 """Days before its end from which a certificate is made anew."""
 AUTHORITY = "ca"
 """The stem of the authority's files."""
-_MAX_PEM_BYTES = 64 << 10
+MAX_PEM_BYTES = 1 << 20
+"""The most bytes of a file; a list of revoked certificates takes some 40 for each."""
 
 
 Wanted: TypeAlias = tuple[CertificateHolder, Sequence[str] | None]
@@ -84,16 +95,19 @@ def make_certificates(
     return made
 
 
-def _authority(directory: Path, now: datetime) -> tuple[Issued, list[CertificateDocument]]:
-    """Return the authority of a directory, which is made if there is none, and what is said of it."""
+def _authority(directory: Path, now: datetime, *, make: bool = True) -> tuple[Issued, list[CertificateDocument]]:
+    """Return the authority of a directory, which is made if there is none and `make` is true, and what is said of it.
+
+    Raises `CertificateFileError` and `OSError`.
+    """
     public, private = directory / f"{AUTHORITY}.pem", directory / f"{AUTHORITY}.key"
     kept = _read(private)
     if kept is None:
-        if public.exists():
+        if public.exists() or not make:
             raise CertificateFileError(
                 Code.CERTIFICATE_FILE,
-                f"{private}: it is missing, and without it nothing can be signed for {public}; put it back, or make "
-                "certificates for everybody in another directory",
+                f"{private}: it is missing, and without it nothing can be signed; put it back, or make certificates "
+                "for everybody in another directory",
             )
         made = make_authority(now)
         _write(private, write_pem(made))
@@ -104,9 +118,75 @@ def _authority(directory: Path, now: datetime) -> tuple[Issued, list[Certificate
             Code.CERTIFICATE_FILE,
             f"{private}: the authority ends at {_day(made)}; make certificates for everybody in another directory",
         )
-    _write(public, write_pem(made).partition(b"-----BEGIN PRIVATE")[0])
+    if kept is None or _read_list(public, made) is None:
+        # With a list from the beginning, workers check it from the beginning.
+        _write(public, _public(made, sign_revoked(made, [], now)))
     action = "made" if kept is None else "kept"
     return made, [CertificateDocument(str(public), "authority", _day(made), action)]
+
+
+def _public(authority: Issued, revoked: bytes) -> bytes:
+    """Return the file that everybody gets: the authority's certificate, and the list of those that it has revoked."""
+    return authority.certificate.public_bytes(serialization.Encoding.PEM) + revoked
+
+
+def _read_list(public: Path, authority: Issued) -> list[tuple[int, datetime]] | None:
+    """Return what an authority has revoked; None if there is no file yet. Raises `CertificateFileError`, `OSError`."""
+    try:
+        content = read_regular_file(public, MAX_PEM_BYTES)
+        if not content.startswith(_public(authority, b"")):
+            raise ValueError("it is another authority's")
+        return read_revoked(content)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CertificateFileError(
+            Code.CERTIFICATE_FILE, f"{public}: it cannot be used ({error}); move it away and run the same again"
+        ) from error
+
+
+def revoke_certificates(directory: Path, names: Sequence[str], now: datetime) -> list[CertificateDocument]:
+    """Add certificates to the list of revoked ones, which is in the authority's file, and remove their files.
+
+    Raises `CertificateFileError`, and then revokes none.
+    """
+    try:
+        authority, said = _authority(directory, now, make=False)
+        revoked = _read_list(directory / f"{AUTHORITY}.pem", authority) or []
+        for name in dict.fromkeys(names):
+            file = directory / f"{name}.pem"
+            found = _read(file)
+            if found is None:
+                raise CertificateFileError(
+                    Code.CERTIFICATE_FILE, f"{file}: there is no such certificate; name a file of {directory}"
+                )
+            revoked.append((found.certificate.serial_number, now))
+            said.append(CertificateDocument(str(file), name, _day(found), "revoked"))
+        _write(directory / f"{AUTHORITY}.pem", _public(authority, sign_revoked(authority, revoked, now)))
+        for each in said[1:]:
+            Path(each.file).unlink(missing_ok=True)
+    except OSError as error:
+        raise CertificateFileError(
+            Code.CERTIFICATE_FILE,
+            f"{error.filename or directory}: {error.strerror}; name the directory of `vipmesh cluster certs`",
+        ) from error
+    return said
+
+
+def revoke(options: argparse.Namespace) -> int:
+    """Revoke certificates of workers and operators; exit status 1 if a file cannot be used."""
+    try:
+        done = revoke_certificates(options.directory, options.names, datetime.now(UTC))
+    except CertificateFileError as error:
+        return report_failure(options, error.lines)
+    if options.json:
+        print_json(CertificatesDocument(str(options.directory), tuple(done)))
+        return 0
+    for each in done[1:]:
+        print(printable(f"{each.file}: {each.action}"))
+    public = options.directory / f"{AUTHORITY}.pem"
+    print(printable(f"\nPut {public} in the place of the old one on each worker: it counts at the next connection."))
+    return 0
 
 
 def _certificate(
@@ -148,7 +228,7 @@ def _is_due(kept: Issued, authority: Issued, holder: CertificateHolder, hosts: S
 def _read(file: Path) -> Issued | None:
     """Return what a file holds; None if there is none. Raises `CertificateFileError` and `OSError`."""
     try:
-        return read_pem(read_regular_file(file, _MAX_PEM_BYTES))
+        return read_pem(read_regular_file(file, MAX_PEM_BYTES))
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -80,16 +80,16 @@ class CertificateDocument:
 
     file: str
     holder: str
-    """`authority`, `vipmesh:worker/NAME` or `vipmesh:operator/NAME`."""
+    """`authority`, `vipmesh:worker/NAME` or `vipmesh:operator/NAME`; of a revoked one the name of its file."""
     ends: str
     """The last day of its validity, such as `2027-11-30`."""
     action: str
-    """`made`, `renewed`, or `kept` if it is as it was."""
+    """`made`, `renewed`, `revoked`, or `kept` if it is as it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificatesDocument:
-    """The result of `cluster certs`."""
+    """The result of `cluster certs` or `cluster revoke`."""
 
     directory: str
     certificates: tuple[CertificateDocument, ...]

@@ -95,6 +95,12 @@ def _cluster(verb: argparse.ArgumentParser) -> None:
     _json(certs)
     certs.set_defaults(of="certs")
 
+    revoke = verbs.add_parser("revoke", help="revoke certificates, so that no worker accepts them any more")
+    revoke.add_argument("names", nargs="+", type=_operator, metavar="NAME", help="a worker or an operator")
+    revoke.add_argument("--directory", type=Path, default=Path("certs"), metavar="DIR", help="default: certs")
+    _json(revoke)
+    revoke.set_defaults(of="certs")
+
 
 def _asks(verb: argparse.ArgumentParser) -> None:
     """Add the options of a verb that sends requests to the daemon."""

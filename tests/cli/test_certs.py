@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from mesh.cli.certificates import hosts_of, read_pem
-from mesh.cli.certs import CertificateFileError, Wanted, make_certificates
+from mesh.cli.certificates import hosts_of, read_pem, read_revoked
+from mesh.cli.certs import CertificateFileError, Wanted, make_certificates, revoke_certificates
 from mesh.cli.main import main
 from mesh.model.credential import CertificateHolder, parse_holder
 
@@ -95,7 +95,7 @@ def test_no_certificate_outlives_its_authority(tmp_path: Path) -> None:
         (lambda at: (at / "ca.key").unlink(), r"ca\.key: it is missing"),
         (lambda at: (at / "ca.key").write_text("nothing"), r"ca\.key: it is no certificate with its private key"),
         (lambda at: (at / "w1.pem").write_text("my notes"), r"w1\.pem: it is no certificate .* move it away"),
-        (lambda at: (at / "w1.pem").write_bytes(bytes(100_000)), r"w1\.pem: it has more than"),
+        (lambda at: (at / "w1.pem").write_bytes(bytes(2_000_000)), r"w1\.pem: it has more than"),
         (lambda at: ((at / "w1.pem").unlink(), (at / "w1.pem").mkdir()), r"w1\.pem: it is not a regular file"),
     ],
 )
@@ -159,3 +159,39 @@ def test_names_that_no_file_or_host_may_have_are_wrong_usage(words: list[str], t
     with pytest.raises(SystemExit, match="2"):
         main(["cluster", "certs", *words, "--directory", str(tmp_path)])
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_revoked_stays_revoked_and_gets_a_new_certificate(tmp_path: Path) -> None:
+    actions(tmp_path, BOTH)
+    serials = {name: certificate(tmp_path / f"{name}.pem").serial_number for name in ("w1", "alice")}
+    assert [each.action for each in revoke_certificates(tmp_path, ["w1", "w1"], NOW)] == ["kept", "revoked"]
+    assert not (tmp_path / "w1.pem").exists()
+    later = NOW + timedelta(days=1)
+    assert [each.action for each in revoke_certificates(tmp_path, ["alice"], later)] == ["kept", "revoked"]
+    assert actions(tmp_path, BOTH, later) == ["kept", "made", "made"]
+    listed = read_revoked((tmp_path / "ca.pem").read_bytes())
+    assert listed == [(serials["w1"], NOW), (serials["alice"], later)]
+    assert certificate(tmp_path / "w1.pem").serial_number not in serials.values()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_nothing_is_revoked_if_one_of_them_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CertificateFileError, match=r"ca\.key: it is missing"):
+        revoke_certificates(tmp_path, ["w1"], NOW)
+    actions(tmp_path, BOTH)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(CertificateFileError, match=r"w9\.pem: there is no such certificate"):
+        revoke_certificates(tmp_path, ["w1", "w9"], NOW)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    (tmp_path / "ca.pem").write_text("another")
+    with pytest.raises(CertificateFileError, match=r"ca\.pem: it cannot be used"):
+        revoke_certificates(tmp_path, ["w1"], NOW)
+
+
+def test_a_revoked_operator_is_named_by_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = str(tmp_path / "certs")
+    assert main(["cluster", "certs", "w1", "--directory", directory]) == 0
+    assert main(["cluster", "revoke", "operator", "--directory", directory]) == 0
+    assert f"Put {directory}/ca.pem in the place of the old one" in capsys.readouterr().out
+    assert main(["cluster", "revoke", "operator", "--directory", directory, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["codes"] == ["VM656"]

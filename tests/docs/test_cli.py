@@ -61,7 +61,7 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
         ("`doctor`", [DiagnosisDocument, Finding]),
         ("`drain`, `maintenance`, `undrain`, `stop`", [answers.ChangeDocument]),
         ("`teardown`", [answers.TeardownDocument]),
-        ("`cluster certs`", [answers.CertificatesDocument, answers.CertificateDocument]),
+        ("`cluster certs`, `cluster revoke`", [answers.CertificatesDocument, answers.CertificateDocument]),
         ("any that failed as a whole", [answers.FailureDocument]),
     ],
 )

@@ -72,6 +72,7 @@ NEEDS = {
     "check": "x",
     "completion": "bash",
     "cluster certs": "w1",
+    "cluster revoke": "w1",
 }
 
 

@@ -37,6 +37,7 @@ from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
+from mesh.util.regular_file import read_regular_file
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
@@ -210,6 +211,7 @@ async def _get_description(_: web.Request) -> web.Response:
 
 
 _DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
+_REVOKED = b"-----BEGIN X509 CRL-----"
 _OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 
 
@@ -283,6 +285,9 @@ def _load_tls(entrance: AdminListenConfig, cert: Path) -> ssl.SSLContext:
         tls.load_cert_chain(cert, entrance.key, password="")  # an encrypted key is refused, not asked about
         if entrance.client_ca is not None:
             tls.load_verify_locations(entrance.client_ca)
+            if _REVOKED in read_regular_file(entrance.client_ca):
+                # Whose authority has no list is refused then, too: X509_VERIFY_PARAM_set_flags(3).
+                tls.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
             tls.verify_mode = ssl.CERT_REQUIRED if entrance.token_file is None else ssl.CERT_OPTIONAL
     except OSError as error:  # SSLError is one
         named = ", ".join(str(file) for file in (cert, entrance.key, entrance.client_ca) if file is not None)

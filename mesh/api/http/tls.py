@@ -26,10 +26,12 @@ class ReloadingTls:
         """The context to listen with."""
         self.context.sni_callback = self._choose
 
-    def _choose(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+    def _choose(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> int | None:
         """Give a new connection the newest certificates, before any is sent: SSL_CTX_set_tlsext_servername_callback(3).
 
-        It is called for clients that name no server, too.
+        It is called for clients that name no server, too. Returns an alert, which ends the handshake, if the first list
+        of revoked certificates has just come: this connection would not be held against it, since its flags are those
+        of the context that it was made of.
         """
         stamps = self._read_stamps()
         if stamps != self._stamps:
@@ -43,6 +45,10 @@ class ReloadingTls:
             else:
                 log.info("admin API: new certificates are in force")
         connection.context = self._newest
+        if self.context.verify_flags != self._newest.verify_flags:
+            self.context.verify_flags = self._newest.verify_flags
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        return None
 
     def _read_stamps(self) -> tuple[tuple[int, int] | None, ...]:
         """Return what changes when a file changes; None for a file that is not there."""

@@ -9,6 +9,7 @@ import pytest
 
 from mesh.api.http.server import AdminListenConfig
 from mesh.cli.certificates import Issued, issue, make_authority, write_pem
+from mesh.cli.certs import make_certificates, revoke_certificates
 from mesh.model.credential import CertificateHolder
 from tests.api.http.worker import serving
 from tests.system.e2e.programs import free_port
@@ -88,3 +89,43 @@ async def test_a_key_with_a_password_is_refused_without_asking_for_it(tmp_path: 
     with pytest.raises(AdminApiError, match=r"w1\.pem; \[admin\] cert, key and client_ca must be PEM files"):
         async with serving(listen):
             pass
+
+
+async def test_a_revoked_certificate_is_refused_at_the_next_connection(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    bob = CertificateHolder("bob", is_worker=False)
+    make_certificates(tmp_path, [(W1, ["127.0.0.1"]), (ALICE, ()), (bob, ())], now, 90)
+    port = free_port()
+    files = {"cert": tmp_path / "w1.pem", "client_ca": tmp_path / "ca.pem"}
+    contexts = [ssl.create_default_context(cafile=str(tmp_path / "ca.pem")) for _ in range(2)]
+    for context, name in zip(contexts, ("alice", "bob"), strict=True):
+        context.load_cert_chain(tmp_path / f"{name}.pem")
+    async with serving(AdminListenConfig(f"unix://{tmp_path}/admin.sock", f"127.0.0.1:{port}", **files)):
+        for context in contexts:
+            assert await ends(port, context)
+        revoke_certificates(tmp_path, ["bob"], now)
+        assert await ends(port, contexts[0])
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await ends(port, contexts[1])
+        make_certificates(tmp_path, [(W1, None)], now, 90, renew=True)
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await ends(port, contexts[1])
+        assert await ends(port, contexts[0])
+
+
+async def test_the_first_list_of_revoked_certificates_counts_as_well(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    make_certificates(tmp_path, [(W1, ["127.0.0.1"]), (ALICE, ())], now, 90)
+    listed = (tmp_path / "ca.pem").read_bytes()
+    put(tmp_path / "ca.pem", listed.partition(b"-----BEGIN X509 CRL")[0])
+    alice, port = client(tmp_path), free_port()
+    files = {"cert": tmp_path / "w1.pem", "client_ca": tmp_path / "ca.pem"}
+    async with serving(AdminListenConfig(f"unix://{tmp_path}/admin.sock", f"127.0.0.1:{port}", **files)):
+        assert await ends(port, alice)
+        put(tmp_path / "ca.pem", listed)
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await ends(port, alice)
+        assert await ends(port, alice), "it is not listed, so only the connection that found the list is refused"
+        revoke_certificates(tmp_path, ["alice"], now)
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await ends(port, alice)

@@ -1,14 +1,20 @@
 # vipmesh as a container on the host's network; deploy/compose.yaml runs it.
 #
-# BASE is any image with Python 3.11 or later and pip, and with apt-get or nft and iptables-nft. A base that holds these and the
-# dependencies already builds without a network: --build-arg BASE=my-base --build-arg PIP_OPTIONS="--no-index --no-build-isolation"
+# BASE is any image with Python 3.11 or later and pip, and with apt-get or nft and iptables-nft. Only the packages in the files
+# *.lock are installed, if their hashes are those. A base that holds what setup.cfg needs, and setuptools, builds without a
+# network: --build-arg BASE=my-base --build-arg LOCKED=no
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
-ARG PIP_OPTIONS=""
+ARG LOCKED=yes
 COPY . /src
+WORKDIR /src
 RUN python3 -m venv --system-site-packages --without-pip /opt/vipmesh \
- && python3 -m pip --python /opt/vipmesh/bin/python3 install --no-cache-dir --no-compile ${PIP_OPTIONS} /src
+ && if [ "${LOCKED}" = yes ]; then \
+      python3 -m pip install --no-cache-dir --require-hashes -r requirements-build.lock \
+      && python3 -m pip --python /opt/vipmesh/bin/python3 install --no-cache-dir --no-compile --require-hashes -r requirements.lock; \
+    fi \
+ && python3 -m pip --python /opt/vipmesh/bin/python3 install --no-compile --no-index --no-build-isolation .
 
 FROM ${BASE}
 # Source NAT, and the whole data plane where the kernel has no IPVS, are nftables rules. iptables-nft opens Docker's own rules.

@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
+    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-.PHONY: run test test-native test-ipvs test-ipvs-matrix lint format bench install packages clean
+.PHONY: run test test-native test-ipvs test-ipvs-matrix lint format bench install packages lock audit clean
 
 run: install
 	@$(BIN)/vipmesh demo
@@ -38,6 +40,15 @@ bench: $(VENV)/.test
 	@PYTHONPATH=. $(BIN)/python bench/simulation.py --quick
 	@IPVS_KERNEL_SECONDS=3600 tests/on-ipvs-kernel $(BIN)/python bench/ipvs.py $(BENCHFLAGS)
 
+# The image installs exactly what these files name. They are made again when setup.cfg changes, or to take up new releases.
+lock: $(VENV)/.lock
+	$(COMPILE) --output-file requirements.lock setup.cfg
+	$(COMPILE) --only-build-deps --build-deps-for wheel --output-file requirements-build.lock pyproject.toml
+
+# Asks the database of the Python Packaging Authority for known vulnerabilities of what the image installs.
+audit: $(VENV)/.lock
+	$(VENV)-lock/bin/pip-audit --disable-pip --requirement requirements.lock
+
 install: $(VENV)/.install
 
 packages:
@@ -60,5 +71,11 @@ $(VENV)/.lint: $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,lint]'
 	@touch $@
 
+# In an environment of its own, since these tools need other releases of what the tests need.
+$(VENV)/.lock: $(VENV)/.python
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check pip-tools pip-audit
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

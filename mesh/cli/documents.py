@@ -72,3 +72,24 @@ class TeardownDocument:
     """The state that could not be removed, and why, one line each."""
     claims: str
     """The URL of the store, which keeps the claims."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateDocument:
+    """A certificate of the cluster."""
+
+    file: str
+    holder: str
+    """`authority`, `vipmesh:worker/NAME` or `vipmesh:operator/NAME`; of a revoked one the name of its file."""
+    ends: str
+    """The last day of its validity, such as `2027-11-30`."""
+    action: str
+    """`made`, `renewed`, `revoked`, or `kept` if it is as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesDocument:
+    """The result of `cluster certs` or `cluster revoke`."""
+
+    directory: str
+    certificates: tuple[CertificateDocument, ...]

@@ -7,6 +7,8 @@ from mesh import __version__
 
 _MAX_WAIT = 86400
 """The most seconds of `--wait`."""
+_LEAST_DAYS, _MOST_DAYS = 31, 3650
+"""How long a certificate may be valid: longer than the time before its end from which it is renewed."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
         _asks(verb)
         verb.set_defaults(of="drain")
 
+    _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
+
     teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
     _config(teardown, "the daemon's settings file")
     _json(teardown)
@@ -77,6 +81,25 @@ def build_parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(of="completion")
     return whole
+
+
+def _cluster(verb: argparse.ArgumentParser) -> None:
+    """Add the verbs of `vipmesh cluster`."""
+    verbs = verb.add_subparsers(required=True, metavar="VERB", dest="verb")
+    certs = verbs.add_parser("certs", help="make or renew the certificates of workers and operators")
+    certs.add_argument("workers", nargs="+", type=_worker, metavar="WORKER[=HOST,...]", help="and its other addresses")
+    certs.add_argument("--directory", type=Path, default=Path("certs"), metavar="DIR", help="default: certs")
+    certs.add_argument("--operator", default="operator", type=_operator, metavar="NAME", help="default: operator")
+    certs.add_argument("--days", type=_days, default=397, help="how long they are valid (default: 397)")
+    certs.add_argument("--renew", action="store_true", help="make all anew, also those that have time left")
+    _json(certs)
+    certs.set_defaults(of="certs")
+
+    revoke = verbs.add_parser("revoke", help="revoke certificates, so that no worker accepts them any more")
+    revoke.add_argument("names", nargs="+", type=_operator, metavar="NAME", help="a worker or an operator")
+    revoke.add_argument("--directory", type=Path, default=Path("certs"), metavar="DIR", help="default: certs")
+    _json(revoke)
+    revoke.set_defaults(of="certs")
 
 
 def _asks(verb: argparse.ArgumentParser) -> None:
@@ -100,6 +123,22 @@ def _seconds(text: str) -> float:
     if not (text.isascii() and text.isdigit() and int(text) <= _MAX_WAIT):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds from 0 to {_MAX_WAIT}")
     return float(text)
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and _LEAST_DAYS <= int(text) <= _MOST_DAYS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of days from {_LEAST_DAYS} to {_MOST_DAYS}")
+    return int(text)
+
+
+def _worker(text: str) -> tuple[str, tuple[str, ...] | None]:
+    from mesh.cli.certs import parse_worker
+
+    return parse_worker(text)
+
+
+def _operator(text: str) -> str:
+    return _worker(text.partition("=")[0])[0]
 
 
 def _json(verb: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """What a daemon with given settings needs of its host, for the daemon itself and for `vipmesh doctor`. Pure."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from mesh.config.settings import EndpointAddress, Settings
 from mesh.host.host_problems import HostNeeds
@@ -20,3 +21,8 @@ def host_needs(
         published=published or {},
         routes_to_containers=in_cluster and direct,
     )
+
+
+def own_certificates(settings: Settings) -> tuple[Path, ...]:
+    """Return the files of the certificates that the daemon shows its clients."""
+    return () if settings.admin_cert is None else (settings.admin_cert,)

@@ -36,7 +36,7 @@ from mesh.control.source_nat import SourceNatUpkeep
 from mesh.daemon.arrival_monitor import ArrivalMonitor
 from mesh.daemon.connectivity import ConnectivityTester
 from mesh.daemon.firewall import firewall_settings
-from mesh.daemon.host_needs import host_needs
+from mesh.daemon.host_needs import host_needs, own_certificates
 from mesh.daemon.loss_finder import NFT_TOOLS
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
@@ -183,7 +183,7 @@ async def run_daemon(
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 passive=_passive_sources(settings, plane),
                 facts=HostFactSources(
-                    HostFactReader(settings.vip_pool),
+                    HostFactReader(settings.vip_pool, own_certificates(settings)),
                     host_needs(settings, plane.name),
                     None if engine is None else partial(ask_engine_facts, engine),
                 ),

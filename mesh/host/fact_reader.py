@@ -2,13 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from mesh.host import HostError
 from mesh.host.addresses import watch_network_changes
+from mesh.host.certificates import read_certificates
 from mesh.host.facts import ConntrackRoom, HostFacts
 from mesh.host.free_space import parse_port_list
 from mesh.host.listeners import listening_ports
@@ -33,9 +35,10 @@ _FEW_SOCKETS = 4096
 class HostFactReader:
     """Reads the facts of the network namespace that the daemon runs in."""
 
-    def __init__(self, pool: Network, *, interval: float = INTERVAL) -> None:
-        """`interval`: seconds."""
+    def __init__(self, pool: Network, certificates: Sequence[Path] = (), *, interval: float = INTERVAL) -> None:
+        """`certificates`: files of the daemon's own. `interval`: seconds."""
         self._pool = pool
+        self._certificates = certificates
         self._interval = interval
         self._took = 0.0
 
@@ -65,7 +68,7 @@ class HostFactReader:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            return await read_host_facts(self._pool)
+            return await read_host_facts(self._pool, certificates=self._certificates)
         except OSError as error:
             raise HostError(
                 Code.HOST_UNREADABLE, f"the facts of this host cannot be read ({error.strerror or error}): see `dmesg`"
@@ -74,10 +77,11 @@ class HostFactReader:
             self._took = loop.time() - began
 
 
-async def read_host_facts(pool: Network, proc: Path = PROC) -> HostFacts:
+async def read_host_facts(pool: Network, proc: Path = PROC, certificates: Sequence[Path] = ()) -> HostFacts:
     """Return the facts of this host for a pool, without those of the engine. Raises `OSError`."""
     listening = await listening_ports(proc / "net") if await asyncio.to_thread(_sockets, proc) <= _FEW_SOCKETS else ()
-    return await asyncio.to_thread(_read, pool, proc, frozenset(listening))
+    facts = await asyncio.to_thread(_read, pool, proc, frozenset(listening))
+    return replace(facts, certificates=await asyncio.to_thread(read_certificates, certificates))
 
 
 def port_range(text: str | None) -> range:

@@ -6,6 +6,7 @@ The daemon watches them, and `vipmesh doctor` looks at them once; `mesh.host.hos
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mesh.host.certificates import CertificateFacts
 from mesh.host.overlap import HostAddress, HostRoute, Network, PoolOverlap, find_overlaps
 from mesh.model.engine_facts import EngineFacts
 from mesh.model.service import Transport
@@ -40,6 +41,8 @@ class HostFacts:
     bridge_filtering: bool | None = None
     """Whether bridged packets pass the firewall (`bridge-nf-call-iptables`); None if br_netfilter is not loaded."""
     conntrack: ConntrackRoom | None = None
+    certificates: tuple[CertificateFacts, ...] = ()
+    """The certificates that the daemon shows its clients."""
     engine: EngineFacts | None = None
     """The facts of the container engine; None if none is configured or none has answered yet."""
 

@@ -24,6 +24,8 @@ _ENGINE_POOLS = (ip_network("172.16.0.0/12"), ip_network("192.168.0.0/16"))
 """Where an engine takes its networks from if nothing else is configured."""
 _STRICT = 1
 """The value of rp_filter that drops a packet from an address which is not reached by the interface it came by."""
+_RENEW_SECONDS = 30 * 86400
+"""Seconds before the end of a certificate from which it is reported."""
 _LISTED = 4
 """Items that one message names; the others are counted."""
 
@@ -53,6 +55,7 @@ def host_problems(facts: HostFacts, needs: HostNeeds) -> tuple[Problem, ...]:
         _conntrack_room,
         _engine_firewall,
         _engine_restart,
+        _certificates,
     )
     return tuple(problem for rule in rules for problem in rule(facts, needs))
 
@@ -302,3 +305,20 @@ def _engine_restart(facts: HostFacts, _: HostNeeds) -> Iterator[Problem]:
         "this worker",
         'write "live-restore": true to /etc/docker/daemon.json and run `systemctl reload docker`',
     )
+
+
+# ------------------------------------------------------------------------------------------------- certificates
+
+
+def _certificates(facts: HostFacts, _: HostNeeds) -> Iterator[Problem]:
+    for certificate in facts.certificates:
+        if not certificate.last_day or certificate.seconds_left >= _RENEW_SECONDS:
+            continue  # the admin API itself reports a file that cannot be read
+        ended = certificate.seconds_left < 0
+        yield Problem(
+            Code.CERTIFICATE_ENDS,
+            Severity.ERROR if ended else Severity.WARNING,
+            f"certificate {certificate.file}",
+            f"it {'ended' if ended else 'ends'} on {certificate.last_day}: then no client can verify this worker",
+            "make a new one with `vipmesh cluster certs` where the authority's key is, and put it in its place",
+        )

@@ -1050,6 +1050,24 @@ class Code(Enum):
         that no backlog grows; a browser reconnects by itself.
         """,
     )
+    CERTIFICATE_FILE = (
+        "VM656",
+        "A file of the cluster's certificates cannot be used",
+        """
+        `vipmesh cluster certs` cannot read or write a file of its directory. It replaces no file that is not a
+        certificate with its private key, and makes no second authority beside one whose key is missing: nobody
+        would trust what it signs.
+        """,
+    )
+    CERTIFICATE_ENDS = (
+        "VM657",
+        "A certificate of the admin API ends soon",
+        """
+        After its end no client can verify this worker, and workers cannot ask one another. Make a new one with
+        `vipmesh cluster certs` and put it in the place of the old one: it counts at the next connection. If the
+        new file cannot be used, the last one stays in force, and the message says why.
+        """,
+    )
     NOTHING_TO_TEST = (
         "VM671",
         "Nothing to test",

@@ -17,7 +17,7 @@ from mesh.cli.top_view import TopRow, TopSnapshot
 from tests.docs.pages import ROOT
 
 VERBS, _, DOCUMENTS = (ROOT / "docs" / "cli.md").read_text().partition("## What programs get")
-ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", VERBS.replace(r"\|", "/"), re.MULTILINE))
+ROWS = dict(re.findall(r"^\| `(\w+(?: \w+)?)` \| (.*?) \|", VERBS.replace(r"\|", "/"), re.MULTILINE))
 
 
 def actions(of: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -25,9 +25,20 @@ def actions(of: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    (choices,) = [action.choices for action in actions(build_parser()) if action.nargs == argparse.PARSER]
-    assert isinstance(choices, Mapping)
-    return dict(choices)
+    """All verbs; one that has verbs of its own is in their names alone: `cluster certs`."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for name, parser in choices(build_parser()).items():
+        below = choices(parser)
+        found |= {f"{name} {verb}": each for verb, each in below.items()} if below else {name: parser}
+    return found
+
+
+def choices(of: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    for action in actions(of):
+        if action.nargs == argparse.PARSER:
+            assert isinstance(action.choices, Mapping)
+            return action.choices
+    return {}
 
 
 @pytest.mark.parametrize("verb", verbs())
@@ -50,6 +61,7 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
         ("`doctor`", [DiagnosisDocument, Finding]),
         ("`drain`, `maintenance`, `undrain`, `stop`", [answers.ChangeDocument]),
         ("`teardown`", [answers.TeardownDocument]),
+        ("`cluster certs`, `cluster revoke`", [answers.CertificatesDocument, answers.CertificateDocument]),
         ("any that failed as a whole", [answers.FailureDocument]),
     ],
 )

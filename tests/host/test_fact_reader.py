@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
+from mesh.cli.certificates import issue, make_authority, write_pem
+from mesh.host.certificates import CertificateFacts
 from mesh.host.fact_reader import HostFactReader, port_range, read_host_facts
 from mesh.host.facts import ConntrackRoom
+from mesh.model.credential import CertificateHolder
 from tests.netns import private_network, run_ip
 
 POOL = ip_network("10.112.0.0/16")
@@ -75,3 +79,14 @@ async def test_files_of_the_kernel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [None, "", "1", "a b", "1 2 3"])
 def test_a_range_that_is_not_understood_is_empty(text: str | None) -> None:
     assert not port_range(text)
+
+
+async def test_the_end_of_a_certificate_is_read(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    made, nothing = tmp_path / "w1.pem", tmp_path / "none.pem"
+    made.write_bytes(write_pem(issue(make_authority(now), CertificateHolder("w1", is_worker=True), [], now, 20)))
+    facts = await HostFactReader(POOL, [made, nothing]).read()
+    (first, second) = facts.certificates
+    assert first.last_day == (now + timedelta(days=20)).strftime("%Y-%m-%d")
+    assert 19.9 < first.seconds_left / 86400 <= 20
+    assert second == CertificateFacts(str(nothing))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mesh.host.certificates import CertificateFacts
 from mesh.host.facts import ConntrackRoom, HostFacts
 from mesh.host.host_problems import HostNeeds, host_problems, occupied_networks, withheld_vips
 from mesh.host.overlap import HostAddress, HostRoute
@@ -34,7 +35,25 @@ def with_routes(*routes: str) -> HostFacts:
     return replace(HOST, routes=(*HOST.routes, *map(route, routes)))
 
 
+def with_certificate(days: float) -> HostFacts:
+    return replace(HOST, certificates=(CertificateFacts("/etc/vipmesh/w1.pem", "2026-12-24", days * 86400),))
+
+
 CASES: list[tuple[str, HostFacts, HostNeeds, list[tuple[Code, str, str]]]] = [
+    ("a certificate with more than 30 days left", with_certificate(30.1), NEEDS, []),
+    (
+        "a certificate that ends soon",
+        with_certificate(29.9),
+        NEEDS,
+        [(Code.CERTIFICATE_ENDS, "it ends on 2026-12-24", "vipmesh cluster certs")],
+    ),
+    (
+        "a certificate that has ended",
+        with_certificate(-0.1),
+        NEEDS,
+        [(Code.CERTIFICATE_ENDS, "it ended on 2026-12-24", "vipmesh cluster certs")],
+    ),
+    ("a certificate that cannot be read", replace(HOST, certificates=(CertificateFacts("w1.pem"),)), NEEDS, []),
     ("a host as it should be", replace(HOST, engine=EngineFacts(live_restore=True)), NEEDS, []),
     ("nothing is known", HostFacts(), NEEDS, []),
     (
@@ -266,4 +285,4 @@ def test_a_problem_keeps_its_text_while_it_holds() -> None:
 
 def test_every_case_of_a_problem_exists() -> None:
     about = {code for _, _, _, expected in CASES for code, _, _ in expected}
-    assert {code.value for code in about} == {"VM350", *(f"VM{number}" for number in range(592, 598))}
+    assert {code.value for code in about} == {"VM350", "VM657", *(f"VM{number}" for number in range(592, 598))}

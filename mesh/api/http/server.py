@@ -26,6 +26,7 @@ from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
 from mesh.api.http.page import add_page, is_page_path
+from mesh.api.http.tls import ReloadingTls
 from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices, render_status, worker_status
 from mesh.config.values import parse_socket_address
@@ -36,6 +37,7 @@ from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
+from mesh.util.regular_file import read_regular_file
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
@@ -209,6 +211,7 @@ async def _get_description(_: web.Request) -> web.Response:
 
 
 _DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
+_REVOKED = b"-----BEGIN X509 CRL-----"
 _OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 
 
@@ -268,14 +271,26 @@ def _tls(entrance: AdminListenConfig) -> ssl.SSLContext | None:
     """Return the TLS context, or None without a certificate. Raises `OSError` with the names of the files."""
     if entrance.cert is None:
         return None
+    files = tuple(file for file in (entrance.cert, entrance.key, entrance.client_ca) if file is not None)
+    return ReloadingTls(files, partial(_load_tls, entrance, entrance.cert)).context
+
+
+def _load_tls(entrance: AdminListenConfig, cert: Path) -> ssl.SSLContext:
+    """Return the context of the files as they are now. Raises `OSError` with their names."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # A resumed session is not verified again, so a certificate that has ended or was revoked would go on.
+    tls.num_tickets = 0
+    tls.options |= ssl.OP_NO_TICKET
     try:
-        tls.load_cert_chain(entrance.cert, entrance.key)
+        tls.load_cert_chain(cert, entrance.key, password="")  # an encrypted key is refused, not asked about
         if entrance.client_ca is not None:
             tls.load_verify_locations(entrance.client_ca)
+            if _REVOKED in read_regular_file(entrance.client_ca):
+                # Whose authority has no list is refused then, too: X509_VERIFY_PARAM_set_flags(3).
+                tls.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
             tls.verify_mode = ssl.CERT_REQUIRED if entrance.token_file is None else ssl.CERT_OPTIONAL
     except OSError as error:  # SSLError is one
-        named = ", ".join(str(file) for file in (entrance.cert, entrance.key, entrance.client_ca) if file is not None)
+        named = ", ".join(str(file) for file in (cert, entrance.key, entrance.client_ca) if file is not None)
         raise OSError(
             f"{error.strerror or error} in one of {named}; [admin] cert, key and client_ca must be PEM files"
         ) from error

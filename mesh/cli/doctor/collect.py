@@ -23,6 +23,7 @@ from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
 from mesh.config.labels.parse import parse_labels
 from mesh.config.settings import Driver, Settings
+from mesh.daemon.host_needs import own_certificates
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
@@ -73,7 +74,10 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
         capabilities=_capabilities(),
         root=os.geteuid() == 0,
         listeners=tuple(_listeners()),
-        host=replace(await read_host_facts(settings.vip_pool), engine=None if engine is None else engine.facts),
+        host=replace(
+            await read_host_facts(settings.vip_pool, certificates=own_certificates(settings)),
+            engine=None if engine is None else engine.facts,
+        ),
         published=_published(settings, () if engine is None else engine.labels),
         nameservers=tuple(_nameservers()),
         docker_dns=_docker_dns(),

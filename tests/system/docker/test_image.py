@@ -33,7 +33,7 @@ def image(engine: Engine) -> Iterator[str]:
     built = subprocess.run(
         engine.command(
             *("build", "--network", "none", "-t", "vipmesh", "--build-arg", "BASE=mesh-test-base"),
-            *("--build-arg", "PIP_OPTIONS=--no-index --no-build-isolation", str(ROOT)),
+            *("--build-arg", "LOCKED=no", str(ROOT)),
         ),
         env={**os.environ, "DOCKER_BUILDKIT": "0", "HOME": "/nonexistent"},
         capture_output=True,

@@ -13,7 +13,7 @@ from mesh.control.arrival import ArrivalTracker
 from mesh.control.arrival_watcher import ArrivalWatcher, PassiveSources
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
 from mesh.control.conditions import LoopConditions
-from mesh.control.context import LoopContext, OwnEndpoints
+from mesh.control.context import ClusterState, LoopContext, OwnEndpoints
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.host_upkeep import AddressWatcher, EndpointUpkeepRunner, FirewallRunner, UpkeepRunner
 from mesh.control.host_watcher import HostFactSources, HostWatcher
@@ -29,6 +29,7 @@ from mesh.control.sync import DataPlaneSync
 from mesh.control.view_tracker import ViewTracker
 from mesh.dataplane import DataPlane
 from mesh.health.monitor import HealthMonitor, HealthProber
+from mesh.host.firewall.direct_access import DirectEndpoint, direct_endpoints
 from mesh.model.errors import CodedText
 from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.problem import Problem
@@ -90,7 +91,10 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     arrival = ArrivalTracker(partial(conditions.found, ProblemPart.ARRIVAL))
     health_monitor = HealthMonitor(config.worker, parts.prober, config.probe_floor)
 
-    watched = HostWatcher(parts.facts, cluster.claims, conditions, events.wake.set) if parts.facts is not None else None
+    firewall = FirewallRunner(parts.firewall, conditions, AUDIT, partial(_direct_endpoints, cluster, config.worker))
+    watched = None
+    if parts.facts is not None:
+        watched = HostWatcher(parts.facts, cluster.claims, conditions, events.wake.set, lambda: firewall.reads_rules)
 
     def decide(seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
         avoid = watched.occupied if watched is not None else ()
@@ -135,7 +139,6 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     data_plane_sync = DataPlaneSync(
         parts.plane, parts.publish, conditions, stats, audit=AUDIT, drain_timeout=config.drain_timeout
     )
-    firewall = FirewallRunner(parts.firewall, conditions, AUDIT)
     upkeep, ports = UpkeepRunner(parts.upkeep, firewall, conditions, AUDIT), PortGuard(parts.listening, conditions)
     runner = PassRunner(
         data_plane_sync,
@@ -189,3 +192,11 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run
     reconciler = Reconciler(context, follower, tracker, runner, watchers, has_sources=bool(parts.sources))
     return ControlLoop(reconciler, snapshots, peers, stats, arrival)
+
+
+def _direct_endpoints(cluster: ClusterState, worker: str) -> frozenset[DirectEndpoint]:
+    """Return where other workers reach the endpoints of a worker; empty without other workers."""
+    view = cluster.view
+    if view is None or not view.workers - {worker}:
+        return frozenset()
+    return direct_endpoints(view.services, (each for each in view.endpoints if each.worker == worker))

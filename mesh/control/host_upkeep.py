@@ -6,11 +6,13 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState, OwnEndpoints
 from mesh.control.ports import EndpointUpkeep, Firewall, HostNetwork, HostUpkeep
 from mesh.host import HostError
+from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.plan import FirewallDemand
 from mesh.model.claims import Claims
 from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
@@ -63,9 +65,20 @@ class FirewallRunner:
     It works once per audit, when the demand changes, and when the host's network or its rules change.
     """
 
-    def __init__(self, firewall: Firewall | None, conditions: LoopConditions, audit: float) -> None:
-        """`firewall` is None if this worker depends on none. `audit`: seconds between two audits."""
+    def __init__(
+        self,
+        firewall: Firewall | None,
+        conditions: LoopConditions,
+        audit: float,
+        direct: Callable[[], frozenset[DirectEndpoint]] = frozenset,
+    ) -> None:
+        """`firewall` is None if this worker depends on none. `audit`: seconds between two audits. `direct`: returns
+        where other workers reach endpoints of this one; their changes are seen at the next audit or change of rules.
+        """
+        self.reads_rules = firewall is not None
+        """Whether the rules could be read when they were read last; true before the first time."""
         self._firewall = firewall
+        self._direct = direct
         self._conditions = conditions
         self._audit = audit
         self._demand: FirewallDemand | None = None
@@ -111,10 +124,11 @@ class FirewallRunner:
             if self._demand is None:
                 continue
             try:
-                report = await self._firewall.repair(self._demand)
+                report = await self._firewall.repair(replace(self._demand, direct=self._direct()))
             except Exception:
                 self._due.set()  # it is due again as soon as this is started again
                 raise
+            self.reads_rules = report.is_read
             self._conditions.upkeep_done(report.set_up, first=True)
             self._conditions.upkeep_done(report.repaired, first=False)
             self._conditions.found(ProblemPart.FIREWALL, report.problems)

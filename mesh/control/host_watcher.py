@@ -43,12 +43,16 @@ class HostWatcher:
         claims: Callable[[], Claims],
         conditions: LoopConditions,
         wake: Callable[[], None],
+        reads_rules: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`claims`: the claims in force. `wake` is called when networks in the VIP pool have come or gone."""
+        """`claims`: the claims in force. `wake` is called when networks in the VIP pool have come or gone.
+        `reads_rules`: whether the rules of the firewall are read, so that they tell what the engine's version suggests.
+        """
         self._sources = sources
         self._claims = claims
         self._conditions = conditions
         self._wake = wake
+        self._reads_rules = reads_rules
         self.occupied: Collection[Network] = ()
         """The networks of this host in which a VIP would take the traffic of another host; empty before the first facts
         and if the kernel cannot be asked.
@@ -112,5 +116,9 @@ class HostWatcher:
         if occupied != self.occupied:
             self.occupied = occupied
             self._wake()
-        needs = replace(needs, published={port: name for port, (name, _) in self._claims().ports.items()})
+        needs = replace(
+            needs,
+            published={port: name for port, (name, _) in self._claims().ports.items()},
+            routes_to_containers=needs.routes_to_containers and not self._reads_rules(),
+        )
         self._conditions.found(ProblemPart.HOST, host_problems(facts, needs))

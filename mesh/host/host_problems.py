@@ -288,8 +288,8 @@ def _engine_firewall(facts: HostFacts, needs: HostNeeds) -> Iterator[Problem]:
         f"docker engine {engine.version}",
         "it drops what other workers send to the addresses of its containers, and [source.docker] endpoint_address is "
         "container",
-        'write "allow-direct-routing": true to /etc/docker/daemon.json and restart the engine, or set endpoint_address '
-        '= "host" and publish the ports of the containers',
+        'publish the ports of the containers (`docker run -p`), and set endpoint_address = "host" or write '
+        '"allow-direct-routing": true to /etc/docker/daemon.json and restart the engine',
     )
 
 

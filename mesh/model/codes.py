@@ -919,10 +919,12 @@ class Code(Enum):
         "VM596",
         "The container engine drops packets to containers' own addresses",
         """
-        Docker from version 28 on drops what comes to a container's own address by another interface than its bridge,
-        and other workers send exactly that with `[source.docker] endpoint_address = "container"`. Allow it in
-        the engine, or let endpoints be reached at published ports: [where an endpoint is
-        reached](docker.md#where-an-endpoint-is-reached).
+        Other workers send to containers' own addresses with `[source.docker] endpoint_address = "container"`, and
+        Docker drops that unless the container publishes the port; from version 28 on, it drops all that comes by
+        another interface than the container's bridge. Where the rules of this host can be read, a problem names each
+        network and the services whose endpoints are dropped there; else Docker 28 or later suffices for it.
+        Publish the ports and let endpoints be reached there, or make the network with the gateway mode
+        `nat-unprotected`: [where an endpoint is reached](docker.md#where-an-endpoint-is-reached).
         """,
     )
     ENGINE_RESTART = (

@@ -16,6 +16,7 @@ from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, Ke
 from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
 from mesh.config.settings import parse_settings
 from mesh.host.facts import ConntrackRoom, HostFacts
+from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.facts import Backend, FirewallTexts, read_facts
 from mesh.host.overlap import HostRoute
 from mesh.model.codes import Code
@@ -88,7 +89,13 @@ def taken(program: str | None, address: str = "0.0.0.0", *, ours: bool = False) 
 
 
 def firewall(iptables: str = "", nft: str = "") -> dict[str, Any]:
-    return {"firewall": read_facts(FirewallTexts({Backend.NFT: iptables}, nft=nft), 4)}
+    texts = FirewallTexts({Backend.NFT: iptables}, nft=nft, networks={"br-shop": ["172.18.0.1/16"]})
+    return {"firewall": read_facts(texts, 4)}
+
+
+DIRECT = DirectEndpoint("web.test", "172.18.0.2", 81, Transport.TCP)
+DOCKER_28 = HostFacts(engine=EngineFacts("28.5.2", live_restore=True))
+CONTAINER_ADDRESSES = f'{ETCD}\n[source.docker]\nendpoint_address = "container"'
 
 
 CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]] = [
@@ -119,6 +126,30 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
             (WARNING, "chain forward of table inet filter", "meta mark and 0x1000 == 0x1000 accept"),
             (WARNING, "chain input of table inet filter", "ip daddr 10.112.0.0/16"),
         ],
+    ),
+    (
+        "containers that other workers cannot reach at their own addresses",
+        {**firewall(iptables=ENGINE_28), "direct": frozenset([DIRECT])},
+        "",
+        [
+            (
+                WARNING,
+                "container network br-shop: the firewall of this host drops what other workers",
+                "nat-unprotected`",
+            )
+        ],
+    ),
+    (
+        "rules that drop nothing, whatever the version of the engine suggests",
+        {**firewall(), "direct": frozenset([DIRECT]), "host": DOCKER_28},
+        CONTAINER_ADDRESSES,
+        [],
+    ),
+    (
+        "rules that cannot be read",
+        {"host": DOCKER_28},
+        CONTAINER_ADDRESSES,
+        [(WARNING, "docker engine 28.5.2 it drops what other workers send", '"allow-direct-routing": true')],
     ),
     (
         "a firewall that this user may not read",

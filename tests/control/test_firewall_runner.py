@@ -1,19 +1,22 @@
 """The control loop keeps the firewall open beside its passes: nothing of the firewall can hold them up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from typing_extensions import override
 
 from mesh.control.conditions import LoopConditions
 from mesh.control.host_upkeep import FIRST_OPENING, FirewallRunner
+from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.plan import FirewallDemand
 from mesh.host.firewall.upkeep import FirewallReport
 from mesh.model.codes import Code
 from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.problem import Problem, Severity
+from mesh.model.service import Transport
 from mesh.testing.firewall import FakeFirewall
 from mesh.util.bulkhead import LONGEST_PAUSE, Bulkhead, InternalErrors
 
@@ -26,8 +29,12 @@ pytestmark = pytest.mark.looptime
 
 
 @asynccontextmanager
-async def running(firewall: FakeFirewall, conditions: LoopConditions) -> AsyncIterator[FirewallRunner]:
-    runner = FirewallRunner(firewall, conditions, AUDIT)
+async def running(
+    firewall: FakeFirewall,
+    conditions: LoopConditions,
+    direct: Callable[[], frozenset[DirectEndpoint]] = frozenset,
+) -> AsyncIterator[FirewallRunner]:
+    runner = FirewallRunner(firewall, conditions, AUDIT, direct)
     async with asyncio.TaskGroup() as tasks:
         parts = [tasks.create_task(runner.run()), tasks.create_task(runner.watch())]
         yield runner
@@ -128,3 +135,26 @@ async def test_a_repair_that_raises_is_made_again_before_the_next_audit() -> Non
         await asyncio.sleep(0.1)
         assert firewall.demands[3:] == [MORE]
         running.cancel()
+
+
+async def test_endpoints_that_others_reach_directly_are_judged_at_each_look() -> None:
+    firewall, direct = FakeFirewall(), [frozenset([DirectEndpoint("web.test", "172.18.0.2", 80, Transport.TCP)])]
+    async with running(firewall, LoopConditions(), lambda: direct[-1]) as runner:
+        await runner.demand(NEEDED)
+        direct.append(frozenset())
+        await asyncio.sleep(1.5 * AUDIT)
+    assert firewall.demands == [replace(NEEDED, direct=each) for each in direct]
+
+
+async def test_whether_the_rules_can_be_read_is_known() -> None:
+    firewall = FakeFirewall()
+    async with running(firewall, LoopConditions()) as runner:
+        assert runner.reads_rules, "as long as nothing says otherwise"
+        firewall.report = FirewallReport(is_read=False)
+        await runner.demand(NEEDED)
+        assert not runner.reads_rules
+        firewall.report = FirewallReport()
+        runner.look_again()
+        await asyncio.sleep(0.1)
+        assert runner.reads_rules
+    assert not FirewallRunner(None, LoopConditions(), AUDIT).reads_rules

@@ -7,18 +7,22 @@ from typing import Any
 import pytest
 
 from mesh.api.explain.query import explain
+from mesh.cluster.records.encode import encode_daemon
 from mesh.control import host_watcher
 from mesh.control.host_watcher import ENGINE_REST
 from mesh.host import HostError
 from mesh.host.facts import HostFacts
+from mesh.host.firewall.upkeep import FirewallReport
+from mesh.host.host_problems import HostNeeds
 from mesh.host.overlap import HostAddress, HostRoute
 from mesh.model.codes import Code
 from mesh.model.engine_facts import EngineFacts, EngineNetwork
 from mesh.model.part import DaemonPart
 from mesh.model.service import Instance
+from mesh.testing.firewall import FakeFirewall
 from mesh.testing.host import FakeHostFacts
 from mesh.util.bulkhead import INTERNAL_ERRORS
-from tests.builders import WEB_LABELS, instance, numbered_instance
+from tests.builders import SMALL_POOL, WEB_LABELS, instance, numbered_instance
 from tests.control.reported import status_of
 from tests.control.test_reconciler import Bench
 
@@ -224,3 +228,39 @@ async def test_a_network_that_changes_all_the_time_does_not_cost_the_engine_and_
             await bench.passes(0.05)
         assert loop.stats.passes == passes
         assert asked <= 5 / ENGINE_REST + 1
+
+
+DOCKER_28 = EngineFacts("28.5.2", live_restore=True)
+DIRECT = HostNeeds(pool=SMALL_POOL, data_plane="ipvs", routes_to_containers=True)
+
+
+async def test_what_the_version_of_an_engine_suggests_counts_only_while_the_rules_cannot_be_read() -> None:
+    firewall = FakeFirewall()
+    bench = Bench(firewall=firewall, needs=DIRECT, engine=DOCKER_28)
+    async with bench.running() as loop:
+        bench.source.say([numbered_instance(1)])
+        await bench.passes(ENGINE_REST + 1)
+        assert status_of(loop).problems == (), "the rules do not drop it: the network is not protected"
+        firewall.report = FirewallReport(is_read=False)
+        firewall.changed.set()
+        await bench.passes()
+        bench.facts.are(OUTSIDE)
+        await bench.passes()
+        (problem,) = status_of(loop).problems
+        assert "it drops what other workers send to the addresses of its containers" in problem
+
+
+async def test_the_firewall_is_judged_for_what_other_workers_send() -> None:
+    firewall = FakeFirewall()
+    bench = Bench(firewall=firewall)
+    async with bench.running() as loop:
+        bench.source.say([numbered_instance(1)])
+        await bench.passes()
+        assert firewall.demands[-1].direct == frozenset(), "without other workers nobody else sends"
+        bench.cluster.write(encode_daemon("w2", "0", "a", "10.1.0.2:9781"))
+        await bench.passes()
+        firewall.changed.set()
+        await bench.passes(2.0)
+        (found,) = firewall.demands[-1].direct
+        assert (found.service, found.port) == ("web.test", 80)
+        assert loop.peers.workers()

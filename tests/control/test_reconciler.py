@@ -15,7 +15,7 @@ from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.host_watcher import HostFactSources
-from mesh.control.ports import EndpointUpkeep, HostUpkeep, WorkerConfig
+from mesh.control.ports import EndpointUpkeep, Firewall, HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, LOOK_AGAIN
 from mesh.control.snapshot import WorkerFacts
 from mesh.dataplane.diff import diff_tables
@@ -70,6 +70,7 @@ class Bench:
     needs: HostNeeds = field(default_factory=lambda: HostNeeds(pool=SMALL_POOL, data_plane="ipvs"))
     upkeep: list[HostUpkeep] = field(default_factory=list)
     endpoint_upkeep: EndpointUpkeep | None = None
+    firewall: Firewall | None = None
     listening: set[tuple[Transport, int]] = field(default_factory=set)
     zones: list[Mapping[Name, Address]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -93,6 +94,7 @@ class Bench:
                 plane=self.plane,
                 upkeep=self.upkeep,
                 endpoint_upkeep=self.endpoint_upkeep,
+                firewall=self.firewall,
                 listening=self.listens,
                 prober=prober,
                 passive=self.passive,

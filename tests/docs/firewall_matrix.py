@@ -5,6 +5,7 @@ python -m tests.docs.firewall_matrix
 
 from collections.abc import Iterator
 
+from mesh.model.codes import Code
 from tests.docs.pages import ROOT
 from tests.system.hosts.matrix import (
     CLIENTS,
@@ -59,7 +60,8 @@ def page() -> str:
     used = {mark for rows in expected.labs.values() for row in rows.values() for mark in row}
     for letter, refusal in expected.refusals.items():
         if letter in used:
-            lines.append(f"| {letter} | {refusal.reason} | {refusal.remedy or 'nothing yet'} |")
+            told = f" In a cluster the endpoint's worker reports it: {_problem(refusal.code)}." if refusal.code else ""
+            lines.append(f"| {letter} | {refusal.reason}{told} | {refusal.remedy or 'nothing yet'} |")
     return "\n".join(lines) + "\n"
 
 
@@ -74,6 +76,14 @@ def _table(labs: list[MatrixLab], expected: ExpectedMatrix) -> Iterator[str]:
         for number, target in enumerate(TARGETS):
             cells = " | ".join(_cell(expected.labs[lab.name][client.title].split()[number]) for lab in labs)
             yield f"| {client.title} | {target} | {cells} |"
+
+
+def _problem(code: str) -> str:
+    """A link to what a code means."""
+    heading = f"{code} {Code(code).title}".lower()
+    return (
+        f"[{code}](errors.md#{''.join(each for each in heading if each.isalnum() or each in ' -').replace(' ', '-')})"
+    )
 
 
 def _title(lab: MatrixLab) -> str:

@@ -23,20 +23,21 @@ from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
 from mesh.config.labels.parse import parse_labels
 from mesh.config.settings import Driver, Settings
-from mesh.daemon.host_needs import own_certificates
+from mesh.daemon.host_needs import host_needs, own_certificates
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import HostError
 from mesh.host.fact_reader import read_host_facts
+from mesh.host.firewall.direct_access import DirectEndpoint, direct_endpoints
 from mesh.host.firewall.facts import FirewallFacts, read_facts
 from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.errors import MeshError
-from mesh.model.service import Name, Scheduler, Transport
+from mesh.model.service import Endpoint, Name, Scheduler, Transport
 from mesh.sources.compose.source import load_compose_file
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client, shake_hands
-from mesh.sources.docker.engine_facts import ask_engine
+from mesh.sources.docker.engine_facts import LabelledContainer, ask_engine
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
 _MODULES = ("ip_vs", "nf_tables", "nf_conntrack", "dummy", *(f"ip_vs_{scheduler}" for scheduler in Scheduler))
@@ -79,6 +80,7 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
             engine=None if engine is None else engine.facts,
         ),
         published=_published(settings, () if engine is None else engine.labels),
+        direct=frozenset(_direct(settings, () if engine is None else engine.containers)),
         nameservers=tuple(_nameservers()),
         docker_dns=_docker_dns(),
         clock=_clock(),
@@ -279,3 +281,14 @@ async def _firewall(settings: Settings) -> tuple[FirewallFacts | None, str | Non
         return read_facts(await SystemPrograms().read(version), version), None
     except HostError as error:
         return None, str(error)
+
+
+def _direct(settings: Settings, containers: Iterable[LabelledContainer]) -> Iterator[DirectEndpoint]:
+    """Yield where other workers reach these containers at their own addresses; nothing if they do not."""
+    if not host_needs(settings, "").routes_to_containers:
+        return
+    for container in containers:
+        service = parse_labels(container.labels, owner="doctor", subject="", domain=settings.dns_domain).service
+        if service is not None:
+            found = [Endpoint("doctor", "doctor", settings.node_name, address) for address in container.addresses]
+            yield from direct_endpoints([service], found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.host.facts import HostFacts
+from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.facts import FirewallFacts
 from mesh.model.service import Name, Transport
 
@@ -89,6 +90,8 @@ class DoctorFacts:
     """The facts that the daemon watches."""
     published: Mapping[tuple[Transport, int], Name] = field(default_factory=dict)
     """The published ports that labels of this worker ask for, with the service's name."""
+    direct: frozenset[DirectEndpoint] = frozenset()
+    """Where other workers reach labelled containers at their own addresses; empty if they do not."""
     nameservers: tuple[str, ...] = ()
     """The name servers in /etc/resolv.conf."""
     docker_dns: tuple[str, ...] | None = None

@@ -5,7 +5,7 @@ about convenience. Successful checks are findings, too: they rule out causes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, ListeningSocket
@@ -122,6 +122,9 @@ def _watched(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     """Yield what the daemon reports of this host while it runs, by the same rules."""
     settings = asked.settings
     needs = host_needs(settings, _data_plane(host, settings), host.published)
+    if host.firewall is not None:
+        # The rules tell what the engine's version only suggests.
+        needs = replace(needs, routes_to_containers=False)
     problems = host_problems(host.host, needs)
     for problem in problems:
         level = FindingLevel.ERROR if problem.severity is Severity.ERROR else FindingLevel.WARNING
@@ -286,9 +289,12 @@ def _firewall(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
         yield Finding(FindingLevel.WARNING, "firewall", host.no_firewall, "run `sudo vipmesh doctor`")
     if host.firewall is None:
         return
-    problems = tuple(firewall_problems(host.firewall, wanted))
+    problems = tuple(firewall_problems(host.firewall, wanted, host.direct))
     for problem in problems:
-        yield Finding(FindingLevel.WARNING, "firewall", problem.reason, problem.remedy)
+        direct = problem.code is Code.ENGINE_FIREWALL
+        found = f"{problem.subject}: {problem.reason}" if direct else problem.reason
+        code = problem.code if direct else None
+        yield Finding(FindingLevel.WARNING, "firewall", found, problem.remedy, code)
     if not problems:
         opens = wanted.forwards and host.firewall.filters_forwarded
         found = "the daemon lets translated connections through" if opens else "nothing drops translated connections"

@@ -26,6 +26,7 @@ _TABLE = re.compile(r"^table (?P<family>\w+) (?P<name>\S+) \{(?P<body>.*?)^\}", 
 _CHAIN = re.compile(r"^\tchain (?P<name>\S+) \{(?P<body>.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _HOOK = re.compile(r"type filter hook (?P<hook>forward|input) priority .*policy drop;")
 _FORWARD_CHAIN = re.compile(r"filter-forward-(?P<direction>in|out)__(?P<bridge>\S+)")
+_DROPS_DIRECT = re.compile(r"ip6? daddr \S+ iifname != [^\n]*\bdrop\b")
 _NUMBER = r"0x[0-9a-f]{1,8}|\d{1,9}"
 _ACCEPT_MARK = re.compile(rf"(?:meta )?mark (?:(?:&|and) (?P<mask>{_NUMBER}) == )?(?P<mark>{_NUMBER}) .*\baccept\b")
 
@@ -77,7 +78,7 @@ class IptablesRule:
 
 @dataclass(frozen=True, slots=True)
 class IptablesFilter:
-    """The filter table of one backend."""
+    """The table `filter` of one backend, or another one."""
 
     policies: Mapping[str, str] = field(default_factory=dict)
     """The policy of each built-in chain: `DROP` or `ACCEPT`."""
@@ -170,8 +171,14 @@ class FirewallFacts:
     """Bridges whose containers may not reach one another (`enable_icc=false`)."""
     links: frozenset[int] = frozenset()
     """The indexes of the interfaces that are neither bridges nor their ports."""
-    drops_direct: bool = False
-    """Whether containers cannot be reached at their own addresses from other hosts (the engine's raw rules)."""
+    networks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The host's own addresses on each bridge, with the length of the prefix: `10.5.0.254/24`."""
+    raw: Mapping[Backend, IptablesFilter] = field(default_factory=dict)
+    """The table `raw` of each backend that can be read."""
+    engine_raw: tuple[str, ...] = ()
+    """The rules of the engine's nftables table that drop before routing, without anything else of that chain."""
+    engine_entries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The rules of that table for what enters a bridge, by bridge."""
     has_firewalld: bool = False
     """Whether firewalld runs."""
     dropping: tuple[DroppingChain, ...] = ()
@@ -183,6 +190,15 @@ class FirewallFacts:
     def has_ufw(self) -> bool:
         """Whether ufw is active."""
         return any(table.has_ufw for table in self.filters.values())
+
+    @property
+    def drops_direct(self) -> bool:
+        """Whether the engine drops what other hosts send to containers' own addresses, whichever port it is for."""
+        rules = (rule for table in self.raw.values() for rule in table.chains.get("PREROUTING", ()))
+        return bool(self.engine_raw) or any(
+            rule.target == "DROP" and rule.option("-d") is not None and (rule.option("-i") or ("", False))[1]
+            for rule in rules
+        )
 
     @property
     def filters_forwarded(self) -> bool:
@@ -218,8 +234,12 @@ def read_facts(texts: FirewallTexts, version: int) -> FirewallFacts:
         | {b for chains in by_chain for b in _internal_chains(chains)},
         silent_bridges=frozenset(_silent_bridges(rules)) | {b for chains in by_chain for b in _silent_chains(chains)},
         links=texts.links,
-        drops_direct=any(_drops_direct(save) for save in texts.saves.values())
-        or any(re.search(r"daddr \S+ iifname != .*\bdrop\b", body) for body in engine),
+        networks=texts.networks,
+        raw={backend: parse_table(save, "raw") for backend, save in texts.saves.items()},
+        engine_raw=tuple(match[0] for body in engine for match in _DROPS_DIRECT.finditer(body)),
+        engine_entries={
+            bridge: rules for chains in by_chain for (direction, bridge), rules in chains.items() if direction == "in"
+        },
         has_firewalld=any(name == _FIREWALLD_TABLE for _, name, _ in tables),
         dropping=tuple(_dropping_chains(tables, families, by_iptables=Backend.NFT in filters)),
         nft=texts.nft,
@@ -228,9 +248,14 @@ def read_facts(texts: FirewallTexts, version: int) -> FirewallFacts:
 
 def parse_filter(save: str) -> IptablesFilter:
     """Return the filter table in the output of iptables-save; an empty one if there is none."""
+    return parse_table(save, "filter")
+
+
+def parse_table(save: str, table: str) -> IptablesFilter:
+    """Return a table in the output of iptables-save; an empty one if there is none."""
     policies: dict[str, str] = {}
     chains: dict[str, list[IptablesRule]] = {}
-    for line in _table_lines(save, "filter"):
+    for line in _table_lines(save, table):
         if line.startswith(":"):
             name, _, rest = line[1:].partition(" ")
             chains[name] = []
@@ -295,11 +320,6 @@ def _silent_bridges(rules: Iterable[IptablesRule]) -> Iterator[str]:
         into, out = rule.option("-i"), rule.option("-o")
         if rule.target == "DROP" and into is not None and into == out and not into[1]:
             yield into[0]
-
-
-def _drops_direct(save: str) -> bool:
-    rules = (line for line in _table_lines(save, "raw") if line.startswith("-A PREROUTING "))
-    return any(" -d " in line and " ! -i " in line and line.endswith(" -j DROP") for line in rules)
 
 
 def _engine_chains(body: str) -> Mapping[tuple[str, str], tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """Decides what the firewall of this host needs: facts become rules of ours, or problems with a line to type. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_interface
@@ -9,6 +9,7 @@ from ipaddress import ip_interface
 from mesh.config.settings import FirewallMode
 from mesh.host.firewall import advice
 from mesh.host.firewall.advice import OpenedAddresses, iptables_program
+from mesh.host.firewall.direct_access import DirectEndpoint, direct_access_problems
 from mesh.host.firewall.facts import (
     USER_CHAIN,
     AcceptMark,
@@ -41,6 +42,8 @@ class FirewallDemand:
     """The published ports that lead to services on this worker."""
     needed: bool = False
     """Whether there are services, or connections that still drain."""
+    direct: frozenset[DirectEndpoint] = frozenset()
+    """Where other workers reach endpoints of this one at containers' own addresses; empty without other workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ def make_firewall_plan(
     """
     if not demand.needed:
         return FirewallPlan(edits=tuple(removals(facts)))
-    problems = tuple(firewall_problems(facts, settings))
+    problems = tuple(firewall_problems(facts, settings, demand.direct))
     if not settings.forwards:
         return FirewallPlan(edits=tuple(removals(facts)), problems=problems)
     marking = _marking(facts, settings, demand, bridges) if facts.filters_forwarded or is_marking else None
@@ -220,8 +223,13 @@ def final_rule(rules: tuple[IptablesRule, ...]) -> int:
     return len(rules)
 
 
-def firewall_problems(facts: FirewallFacts, settings: FirewallSettings) -> Iterator[Problem]:
-    """Yield what only an operator can open, each with the line to type; nothing for what is open already."""
+def firewall_problems(
+    facts: FirewallFacts, settings: FirewallSettings, direct: Iterable[DirectEndpoint] = ()
+) -> Iterator[Problem]:
+    """Yield what only an operator can open, each with the line to type; nothing for what is open already.
+
+    `direct`: where other workers reach endpoints of this one at containers' own addresses.
+    """
     mark = facts.accept_mark or DEFAULT_MARK
     if settings.forwards:
         for backend, reason in facts.failures.items():
@@ -231,6 +239,7 @@ def firewall_problems(facts: FirewallFacts, settings: FirewallSettings) -> Itera
         yield from _engine_table_problems(facts, settings, mark)
         yield from _forward_problems(facts, settings, mark)
     yield from _input_problems(facts, settings)
+    yield from direct_access_problems(facts, direct, settings.opened.pool.version)
 
 
 def _problem(code: Code, reason: str, remedy: str) -> Problem:

@@ -41,6 +41,8 @@ class FirewallReport:
     """What had been changed outside vipmesh and is as it was, one line each."""
     problems: tuple[Problem, ...] = ()
     """What this host still drops, each with the remedy."""
+    is_read: bool = True
+    """Whether the rules could be read, so that the problems are all that there are."""
 
 
 class FirewallUpkeep:
@@ -71,7 +73,8 @@ class FirewallUpkeep:
             return await self._repair(demand)
         except HostError as error:
             # A proxy in user space does not depend on it, and often may not look.
-            return FirewallReport(problems=(_failure(error),) if self._settings.forwards else ())
+            problems = (_failure(error),) if self._settings.forwards else ()
+            return FirewallReport(problems=problems, is_read=False)
 
     def changes(self) -> AsyncIterator[None]:
         """Yield whenever rules may have changed; ends if that cannot be noticed."""

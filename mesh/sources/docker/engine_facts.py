@@ -14,6 +14,7 @@ import msgspec
 from mesh.config.labels.values import escape_unprintable
 from mesh.config.values import Network
 from mesh.model.engine_facts import AttachedContainer, EngineFacts, EngineNetwork
+from mesh.model.service import Address
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, list_containers, open_client, translate_surprises
 from mesh.sources.docker.instances import container_name, has_mesh_label
 from mesh.sources.docker.messages import ContainerSummary, DockerMessage
@@ -90,12 +91,25 @@ class NetworkEntry(DockerMessage, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledContainer:
+    """A running container with labels."""
+
+    labels: Mapping[str, str]
+    addresses: tuple[Address, ...] = ()
+    """Its addresses if it is on one network; empty if it is on several or on none."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineAnswer:
     """What an engine has told."""
 
     facts: EngineFacts
-    labels: tuple[Mapping[str, str], ...]
-    """The labels of each running container."""
+    containers: tuple[LabelledContainer, ...]
+
+    @property
+    def labels(self) -> tuple[Mapping[str, str], ...]:
+        """The labels of each running container that has some."""
+        return tuple(container.labels for container in self.containers)
 
 
 async def ask_engine_facts(url: str) -> EngineFacts | None:
@@ -124,7 +138,7 @@ async def ask_engine(url: str) -> EngineAnswer | None:
     except CLIENT_ERRORS as error:
         log.debug("the facts of the engine at %s are not known: %s", url, explain_failure(error, ANSWER))
         return None
-    return EngineAnswer(facts, tuple(container.labels for container in containers if container.labels))
+    return EngineAnswer(facts, tuple(_labelled(containers)))
 
 
 def engine_facts(
@@ -166,16 +180,23 @@ def _attached(containers: Iterable[ContainerSummary]) -> Iterator[AttachedContai
     for container in containers:
         if not has_mesh_label(container.labels):
             continue
-        places = (container.network_settings.networks or {}).values()
-        addresses = [
-            address
-            for place in places
-            if place is not None
-            for address in (place.ip_address, place.ip6_address)
-            if _is_address(address)
-        ]
-        if sum(place is not None for place in places) > 1 and addresses:
-            yield AttachedContainer(escape_unprintable(container_name(container)), tuple(addresses))
+        networks, addresses = _addresses(container)
+        if networks > 1 and addresses:
+            yield AttachedContainer(escape_unprintable(container_name(container)), addresses)
+
+
+def _labelled(containers: Iterable[ContainerSummary]) -> Iterator[LabelledContainer]:
+    for container in containers:
+        if container.labels:
+            networks, addresses = _addresses(container)
+            yield LabelledContainer(container.labels, addresses if networks == 1 else ())
+
+
+def _addresses(container: ContainerSummary) -> tuple[int, tuple[Address, ...]]:
+    """Return the number of networks of a container, and its addresses there."""
+    places = [place for place in (container.network_settings.networks or {}).values() if place is not None]
+    addresses = (address for place in places for address in (place.ip_address, place.ip6_address))
+    return len(places), tuple(filter(_is_address, addresses))
 
 
 def _is_address(text: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from mesh.model.engine_facts import AttachedContainer, EngineFacts, EngineNetwork
-from mesh.sources.docker.engine_facts import ask_engine, ask_engine_facts
+from mesh.sources.docker.engine_facts import LabelledContainer, ask_engine, ask_engine_facts
 
 ID = "f" * 64
 DOCKER_29: Mapping[str, Any] = {
@@ -100,7 +100,9 @@ async def test_an_engine_that_tells_everything(tmp_path: Path) -> None:
         ),
         on_several_networks=(AttachedContainer("web-1", ("10.112.5.2", "10.2.0.2")),),
     )
-    assert answer.labels == ({"mesh.routing.port_80": "web.test", "mesh.routing.publish.port_80": "40000"},)
+    labels = {"mesh.routing.port_80": "web.test", "mesh.routing.publish.port_80": "40000"}
+    assert answer.containers == (LabelledContainer(labels),), "on several networks it may be reached at either address"
+    assert answer.labels == (labels,)
 
 
 async def test_an_engine_that_tells_little(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ have routes to one another's containers. `a` to `d` answer with their name, over
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -176,6 +176,10 @@ class HostLab:
     def path(self, name: str) -> str:
         """The path of the namespace of a host or a container."""
         return self._namespaces[name].path
+
+    def entered(self, name: str) -> AbstractContextManager[None]:
+        """Enter the namespace of a host or a container, for this thread and what it starts."""
+        return self._namespaces[name].entered()
 
     def run(self, name: str, *command: str) -> str:
         """Return what a command prints on a host or in a container; it must succeed."""

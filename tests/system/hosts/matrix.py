@@ -83,7 +83,10 @@ class Refusal:
     reported: bool = False
     """Whether the daemon reports it with the lines that open the cell: tests load what they make of the firewall.
 
-    Otherwise only the documentation has the remedy.
+    """
+    code: str = ""
+    """The problem by which the endpoint's worker reports it in a cluster, where the lines do not open the cell on the
+    lab's networks as they are; empty if there is none.
     """
 
 

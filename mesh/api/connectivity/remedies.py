@@ -8,8 +8,13 @@ from dataclasses import dataclass
 
 from mesh.api.connectivity.plan import ConnectivityTarget, TargetKind
 from mesh.api.connectivity.trace import LossCause, PacketLoss
+from mesh.host.firewall.advice import engine_setting
+from mesh.host.firewall.facts import ENGINE_TABLE
+from mesh.host.firewall.marking import DEFAULT_MARK
 
 _USER = "DOCKER-USER"
+_DIRECT_ACCESS = "start dockerd with --allow-direct-routing, or set [source.docker] endpoint_address to host"
+"""The remedy where the engine drops what other hosts send to a container's own address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +48,17 @@ def loss_remedy(loss: PacketLoss, context: RemedyContext) -> str:
 def _filter_remedy(loss: PacketLoss, context: RemedyContext) -> str:
     if loss.family in ("ip", "ip6") and loss.table in ("filter", "raw", "nat", "mangle", "security"):
         return _iptables_remedy(loss, context)
-    if loss.table == "docker-bridges":
-        return "start dockerd with --bridge-accept-fwmark=0x1 and mark translated connections with it"
+    if loss.table == ENGINE_TABLE:
+        if loss.chain.startswith("raw-"):
+            return _DIRECT_ACCESS
+        return f"write {engine_setting(DEFAULT_MARK)} to /etc/docker/daemon.json and restart the engine"
     return f"nft insert rule {loss.family} {loss.table} {loss.chain} {_nft_match(loss, context)} accept"
 
 
 def _iptables_remedy(loss: PacketLoss, context: RemedyContext) -> str:
     program = "ip6tables" if loss.family == "ip6" else "iptables"
     if loss.table == "raw":
-        return "start dockerd with --allow-direct-routing, or set [source.docker] endpoint_address to host"
+        return _DIRECT_ACCESS
     if loss.chain == _USER:
         return f"an operator's own rule does this: `{program} -S {_USER}` shows it, and `{program} -D` removes it"
     chain = _USER if loss.passed_docker_user else loss.chain

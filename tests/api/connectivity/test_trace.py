@@ -195,6 +195,16 @@ PUBLISHED = replace(TARGET, kind=TargetKind.PUBLISHED, port=30080, worker="w1")
             "start dockerd with --allow-direct-routing, or set [source.docker] endpoint_address to host",
         ),
         (
+            replace(DOCKER, table="docker-bridges", chain="raw-PREROUTING"),
+            NFTABLES,
+            "start dockerd with --allow-direct-routing, or set [source.docker] endpoint_address to host",
+        ),
+        (
+            replace(DOCKER, table="docker-bridges", chain="filter-forward-in__br-1"),
+            NFTABLES,
+            'write "bridge-accept-fwmark": "0x1000/0x1000" to /etc/docker/daemon.json and restart the engine',
+        ),
+        (
             judged("rule"),
             replace(NFTABLES, target=PUBLISHED, data_plane="ipvs"),
             (

@@ -186,10 +186,10 @@ class HostLab:
         with self._namespaces[name].entered():
             return run_command(*command)
 
-    def socket(self, name: str, kind: socket.SocketKind) -> socket.socket:
-        """Open a socket of the lab's IP version on a host or in a container; it does not block."""
+    def socket(self, name: str, kind: socket.SocketKind, version: int | None = None) -> socket.socket:
+        """Open a socket on a host or in a container; it does not block. `version` None: the lab's IP version."""
         with self._namespaces[name].entered():
-            sock = socket.socket(socket.AF_INET6 if self.kind.version == 6 else socket.AF_INET, kind)
+            sock = socket.socket(socket.AF_INET6 if (version or self.kind.version) == 6 else socket.AF_INET, kind)
         sock.setblocking(False)
         return sock
 

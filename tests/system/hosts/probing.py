@@ -7,13 +7,15 @@ import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import aiohttp
 
-from tests.system.e2e.programs import call, eventually
+from mesh.util.dns_query import decode_address_answer, encode_address_query
+from tests.system.e2e.programs import eventually
 from tests.system.hosts.daemons import DaemonStarter, ForkedDaemon
-from tests.system.hosts.lab import ADDRESSES, ANSWERING, CONTAINERS, HOST_PORTS, HOSTS, POOL, HostLab
+from tests.system.hosts.lab import ADDRESSES, ANSWERING, CONTAINERS, HOST_PORTS, HOSTS, POOL, HostKind, HostLab
 from tests.system.hosts.matrix import CLIENTS, PASSES, TARGETS, TRANSPORTS, MatrixClient, MatrixLab, write_row
 from tests.system.hosts.rule_sets import RULE_SETS
 
@@ -34,6 +36,7 @@ VIPS = {
     6: {"one": "fd00:112::11", "two": "fd00:112::12", "routed": "fd00:112::13"},
 }
 LISTEN = 80
+NAME_SERVER = ("127.0.0.1", 53)
 
 EMULATED = "ON_IPVS_KERNEL" in os.environ
 STARTS = 300.0 if EMULATED else 30.0
@@ -45,6 +48,7 @@ REPEATED = 2.0 if EMULATED else 1.0
 SETTLES = 120.0 if EMULATED else 20.0
 """Seconds after which a cell that is expected to pass has passed: two audits of the daemon, and a busy processor."""
 
+_QUERY_NUMBERS = cycle(range(1 << 16))
 _RETRANSMITTED = struct.Struct("@100xI")
 """`tcpi_total_retrans` in `struct tcp_info` (linux/tcp.h)."""
 
@@ -140,15 +144,26 @@ def _endpoint(worker: str, service: str, endpoint: str, case: MatrixLab) -> str:
 
 async def _serves(lab: HostLab, worker: str) -> None:
     """Wait until the name server of a worker has every name: it gets them after the data plane has the VIPs."""
-    record = "AAAA" if lab.kind.version == 6 else "A"
+    with lab.socket(worker, socket.SOCK_DGRAM, version=4) as sock:
+        sock.connect(NAME_SERVER)
 
-    names = [word for name in PUBLISHED for word in (f"{name}.matrix.test", record)]
-    command = ("nsenter", f"--net={lab.path(worker)}", "dig", "+short", "+time=5", "+tries=1", "@127.0.0.1", *names)
+        async def resolved() -> set[str]:
+            return {address for name in PUBLISHED for address in await _resolve(sock, f"{name}.matrix.test", lab.kind)}
 
-    async def resolved() -> set[str]:
-        return set((await call(*command))[1].splitlines())
+        await eventually(resolved, lambda found: found == set(VIPS[lab.kind.version].values()), STARTS)
 
-    await eventually(resolved, lambda found: found == set(VIPS[lab.kind.version].values()), STARTS)
+
+async def _resolve(sock: socket.socket, name: str, kind: HostKind) -> tuple[str, ...]:
+    """Return the addresses of a name; empty while the name server does not answer or does not have the name."""
+    loop, number = asyncio.get_running_loop(), next(_QUERY_NUMBERS)
+    try:
+        async with asyncio.timeout(LOST):
+            await loop.sock_sendall(sock, encode_address_query(name, number, ipv6=kind.version == 6))
+            while (answer := decode_address_answer(await loop.sock_recv(sock, 512), number)) is None:
+                pass  # an answer to an earlier query
+    except (TimeoutError, ConnectionRefusedError):
+        return ()
+    return answer.addresses
 
 
 async def probe_cells(lab: HostLab, expected: Mapping[str, str]) -> dict[str, str]:

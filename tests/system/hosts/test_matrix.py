@@ -18,7 +18,7 @@ from tests.system.hosts.rule_sets import opening_lines
 
 @pytest.fixture(scope="module")
 def starter() -> Iterator[DaemonStarter]:
-    for program, package in (("nft", "nftables"), ("iptables-restore", "iptables"), ("dig", "bind9-dnsutils")):
+    for program, package in (("nft", "nftables"), ("iptables-restore", "iptables")):
         if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") and not CI:
             pytest.skip(f"needs {program}: apt-get install {package}")
     starter = DaemonStarter()

@@ -15,7 +15,9 @@ from mesh.cluster.claims import (
     ClaimVip,
     MoveVip,
     RecordOlderNames,
+    TakeBackVip,
     TakeOverName,
+    TakeOverPort,
 )
 from mesh.cluster.records import encode as records
 from mesh.cluster.records.decode import OlderNames, decode_record
@@ -60,6 +62,11 @@ async def restore_claims(store: Store, claims: Claims) -> int:
     return restored.count(False)
 
 
+async def restore_records(store: Store, records: Mapping[str, bytes]) -> None:
+    """Write each of these records unless the store has one with its key. Raises `StoreError`: try again."""
+    await _gather_limited([partial(_create, store, {key: value}) for key, value in records.items()])
+
+
 async def _claim(store: Store, wish: ClaimRequest) -> bool:
     match wish:
         case ClaimVip(name, address):
@@ -80,8 +87,36 @@ async def _claim(store: Store, wish: ClaimRequest) -> bool:
             )
         case ClaimPort(transport, port, name, container_port):
             return await _create(store, records.encode_port_claim(transport, port, name, container_port))
+        case TakeOverPort(transport, port, (old_name, old_target), name, target):
+            return await _change(
+                store,
+                records.encode_port_claim(transport, port, old_name, old_target),
+                records.encode_port_claim(transport, port, name, target),
+            )
+        case TakeBackVip(name, address, old_name):
+            return await _take_back_vip(store, name, address, old_name)
         case RecordOlderNames(names):
             return await _create(store, records.encode_older_names(names))
+
+
+async def _take_back_vip(store: Store, name: Name, address: Address, old_name: Name) -> bool:
+    """Give the VIP to the name, unless the records of either service have another meaning by now."""
+    before: dict[str, bytes | None] = {}
+    after: dict[str, bytes | None] = {}
+    [(by_vip, held)] = records.encode_vip_claim(address, old_name).items()
+    there = (await store.claim({by_vip: held})).get(by_vip, held)
+    if decode_record(by_vip, there) != decode_record(by_vip, held):
+        return False
+    before[by_vip], after[by_vip] = there, records.encode_vip_claim(address, name)[by_vip]
+    if old_name != name:
+        [(by_old, claim)] = records.encode_service_claim(old_name, address).items()
+        there = (await store.claim({by_old: claim})).get(by_old, claim)
+        if decode_record(by_old, there) != decode_record(by_old, claim):
+            return False
+        before[by_old], after[by_old] = there, None
+    [(by_name, new)] = records.encode_service_claim(name, address).items()
+    before[by_name], after[by_name] = None, new
+    return await store.change(before, after)
 
 
 async def _restore_vip(store: Store, name: Name, vip: Address) -> bool:

@@ -473,6 +473,28 @@ class Settings:
             )
         }
     )
+    claims_grace: int = field(
+        metadata={
+            "claims.grace": Setting(
+                values.seconds_parser(0, 86_400),
+                "10m",
+                'a time such as "10m", or a number of seconds',
+                "how long a name stays with its owner in any case after its last instance, in seconds or with a unit "
+                "(`s`, `m`, `h`, `d`); see [Who has a name, and for how long](claims.md)",
+            )
+        }
+    )
+    claims_keep: int = field(
+        metadata={
+            "claims.keep": Setting(
+                values.seconds_parser(60, 3650 * 86_400),
+                "30d",
+                'a time such as "30d", or a number of seconds',
+                "how long a name stays with its owner towards services of other projects, and a published port with "
+                "its service, while nobody declares it; counted while the store is there; see [claims](claims.md)",
+            )
+        }
+    )
     admin_listen: str = field(
         metadata={
             "admin.listen": Setting(

@@ -111,6 +111,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         listens=config.listens,
         answers=reachability.answers,
         authority=EndpointAuthority(config.worker, config.pool, config.endpoint_networks),
+        limits=config.claims,
     )
     own_endpoints = OwnEndpoints()
 

@@ -280,7 +280,8 @@ class Code(Enum):
         Two services declare the same routing name. The service that came first keeps it, so the name never
         moves back and forth. The second service has no VIP if this is its first name; otherwise it is not
         reachable under this name. Give it another name, or remove the label from the first service: the second
-        one then takes over the name and its VIP. `vipmesh explain NAME` shows both.
+        one takes over the name and its VIP when `[claims] grace` is over. A holder that is gone keeps the name for
+        longer, see [claims](claims.md). `vipmesh explain NAME` shows both.
         """,
     )
     VIP_TAKEN = (
@@ -308,8 +309,8 @@ class Code(Enum):
         "No VIP or published port is left",
         """
         Every address of `[vip] pool`, or every port of `[publish] ports`, is assigned. Services that are gone
-        keep theirs. Enlarge the pool or the range on all workers, or delete claims that are no longer needed
-        (`docs/store.md`).
+        keep theirs for a time ([claims](claims.md)). Enlarge the pool or the range on all workers, or delete claims
+        that are no longer needed (`docs/store.md`).
         """,
     )
     PUBLISHED_PORT_IN_USE = (

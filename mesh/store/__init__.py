@@ -10,7 +10,6 @@ from typing import Protocol
 
 from mesh.model.errors import CodedText, MeshError
 
-
 MAX_CHANGES = 100
 """The most keys of one `Store.change`; etcd permits 128 operations in a transaction."""
 

@@ -20,7 +20,7 @@ from mesh.cluster.claims import (
 )
 from mesh.config.name_policy import NamePolicy
 from mesh.config.values import Network
-from mesh.model.claims import Claims
+from mesh.model.claims import Claims, LapsedClaims
 from mesh.model.codes import Code
 from mesh.model.problem import Severity
 from mesh.model.service import PortPublication, Service, Transport
@@ -312,3 +312,85 @@ class TestNamesOutsideTheAllowedDomains:
         wanted, _ = plan_claims([], old, pool=SMALL_POOL, ports=PORTS, policy=self.POLICY)
         assert wanted == (RecordOlderNames(("github.com",)),)
         assert not plan_claims([], apply_claims(old, wanted), pool=SMALL_POOL, ports=PORTS, policy=self.POLICY)[0]
+
+
+class TestTakeOver:
+    """Who may have a name or port that its holder does not declare, by how long that lasts."""
+
+    RELEASED = LapsedClaims(frozenset({"web.test"}), idle=("web.test",))
+    KEPT = LapsedClaims(
+        frozenset({"web.test"}), frozenset({"web.test"}), frozenset({(Transport.TCP, 8080)}), ("web.test",)
+    )
+
+    @pytest.mark.parametrize(
+        ("lapsed", "owner", "holder_runs", "taken"),
+        [
+            (LapsedClaims(), "demo/new", False, False),
+            (LapsedClaims(), "demo/new", True, False),
+            (LapsedClaims(), "other/web", True, False),
+            (RELEASED, "demo/new", False, True),
+            (RELEASED, "demo/new", True, True),
+            (RELEASED, "other/web", True, True),
+            (RELEASED, "other/web", False, False),
+            (RELEASED, "demolition/web", False, False),
+            (KEPT, "other/web", False, True),
+            (KEPT, "other/web", True, True),
+        ],
+    )
+    def test_depends_on_the_time_the_project_and_whether_the_holder_runs(
+        self, lapsed: LapsedClaims, owner: str, *, holder_runs: bool, taken: bool
+    ) -> None:
+        before, _ = settle(claiming("web.test", "demo/old"))
+        others = [claiming("old.test", "demo/old")] if holder_runs else []
+        after, problems = settle(claiming("web.test", owner), *others, claims=replace(before, lapsed=lapsed))
+        assert after.owners["web.test"] == (owner if taken else "demo/old")
+        assert after.vips["web.test"] == before.vips["web.test"], "the VIP goes with the name"
+        assert ["the name web.test is held by demo/old, which does not declare it now" in p for p in problems] == (
+            [] if taken else [True]
+        )
+
+    @given(st.sampled_from([LapsedClaims(), RELEASED, KEPT]), st.sampled_from(["demo/new", "other/web"]))
+    def test_never_a_name_that_its_holder_declares(self, lapsed: LapsedClaims, owner: str) -> None:
+        before, _ = settle(claiming("web.test", "demo/old", publish=8080))
+        both = claiming("web.test", "demo/old", publish=8080), claiming("web.test", owner, publish=8080)
+        after, problems = settle(*both, claims=replace(before, lapsed=lapsed))
+        assert (after, len(problems)) == (replace(before, lapsed=lapsed), 1)
+
+    @pytest.mark.parametrize("lapsed", [LapsedClaims(), RELEASED, KEPT])
+    def test_a_published_port_only_when_nobody_has_declared_it_for_long(self, lapsed: LapsedClaims) -> None:
+        before, _ = settle(claiming("web.test", publish=8080))
+        after, problems = settle(claiming("x.test", publish=8080), claims=replace(before, lapsed=lapsed))
+        taken = bool(lapsed.ports)
+        assert after.ports == {(Transport.TCP, 8080): ("x.test" if taken else "web.test", 80)}
+        assert bool(problems) == (not taken)
+
+    def test_an_automatic_port_when_the_range_is_exhausted(self) -> None:
+        before, _ = settle(*(claiming(f"n{n}.test", publish=None) for n in range(4)))
+        gone = replace(before, lapsed=LapsedClaims(ports=frozenset({(Transport.TCP, 30002)})))
+        after, problems = settle(claiming("x.test", publish=None), claiming("y.test", publish=None), claims=gone)
+        assert [str(key) for key, (name, _) in after.ports.items() if name in ("x.test", "y.test")] == [
+            str((Transport.TCP, 30002))
+        ]
+        assert "all 4 published tcp ports are given away" in problems[0]
+
+    def test_a_full_pool_gives_the_vip_that_is_unused_for_the_longest_time(self) -> None:
+        pool = ip_network("10.112.0.0/29")  # 5 VIPs
+        names = [f"n{n}.test" for n in range(5)]
+        full, _ = settle(*map(claiming, names), pool=pool)
+        gone = ("n3.test", "n1.test")
+        timed = replace(full, lapsed=LapsedClaims(frozenset(gone), idle=gone))
+        remaining = [claiming(name) for name in names if name not in gone]
+        after, problems = settle(*remaining, claiming("x.test"), claims=timed, pool=pool)
+        assert not problems
+        assert after.vips["x.test"] == full.vips["n3.test"]
+        assert "n3.test" not in after.vips
+        assert after.holders[full.vips["n3.test"]] == "x.test"
+        rest = {name: vip for name, vip in full.vips.items() if name != "n3.test"}
+        assert rest.items() <= after.vips.items(), "no other service is moved"
+
+    def test_a_pool_with_room_gives_no_vip_a_second_time(self) -> None:
+        before, _ = settle(*(claiming(f"n{n}.test") for n in range(5)))
+        timed = replace(before, lapsed=LapsedClaims(frozenset(before.owners), idle=tuple(before.owners)))
+        after, _ = settle(claiming("x.test"), claims=timed)
+        assert after.vips["x.test"] not in before.vips.values()
+        assert before.vips.items() <= after.vips.items()

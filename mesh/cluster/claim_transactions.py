@@ -13,6 +13,7 @@ from mesh.cluster.claims import (
     ClaimPort,
     ClaimRequest,
     ClaimVip,
+    GiveUpName,
     MoveVip,
     RecordOlderNames,
     TakeBackVip,
@@ -73,30 +74,39 @@ async def _claim(store: Store, wish: ClaimRequest) -> bool:
             return await _create(
                 store, records.encode_service_claim(name, address) | records.encode_vip_claim(address, name)
             )
+        case ClaimName(name, owner):
+            return await _create(store, records.encode_name_claim(name, owner))
+        case ClaimPort(transport, port, name, container_port):
+            return await _create(store, records.encode_port_claim(transport, port, name, container_port))
+        case RecordOlderNames(names):
+            return await _create(store, records.encode_older_names(names))
+        case _:
+            return await _pass_on(store, wish)
+
+
+async def _pass_on(store: Store, wish: MoveVip | TakeBackVip | TakeOverName | GiveUpName | TakeOverPort) -> bool:
+    """Change claims that a service has."""
+    match wish:
         case MoveVip(name, old, new):
             if await _conflicting_value(store, records.encode_vip_claim(new, name)) is not None:
                 return False
             return await _change(
                 store, records.encode_service_claim(name, old), records.encode_service_claim(name, new)
             )
-        case ClaimName(name, owner):
-            return await _create(store, records.encode_name_claim(name, owner))
+        case TakeBackVip(name, address, old_name):
+            return await _take_back_vip(store, name, address, old_name)
         case TakeOverName(name, old_owner, owner):
             return await _change(
                 store, records.encode_name_claim(name, old_owner), records.encode_name_claim(name, owner)
             )
-        case ClaimPort(transport, port, name, container_port):
-            return await _create(store, records.encode_port_claim(transport, port, name, container_port))
+        case GiveUpName(name, owner):
+            return await _delete(store, records.encode_name_claim(name, owner))
         case TakeOverPort(transport, port, (old_name, old_target), name, target):
             return await _change(
                 store,
                 records.encode_port_claim(transport, port, old_name, old_target),
                 records.encode_port_claim(transport, port, name, target),
             )
-        case TakeBackVip(name, address, old_name):
-            return await _take_back_vip(store, name, address, old_name)
-        case RecordOlderNames(names):
-            return await _create(store, records.encode_older_names(names))
 
 
 async def _take_back_vip(store: Store, name: Name, address: Address, old_name: Name) -> bool:
@@ -158,6 +168,13 @@ async def _change(store: Store, before: Mapping[str, bytes], after: Mapping[str,
         return True
     [(key, value)] = after.items()
     return decode_record(key, there) == decode_record(key, before[key]) and await store.replace(key, there, value)
+
+
+async def _delete(store: Store, claim: Mapping[str, bytes]) -> bool:
+    """Delete the record of a claim if it has this meaning."""
+    [(key, value)] = claim.items()
+    there = await _conflicting_value(store, claim)
+    return there is None and await store.change({key: value}, {key: None})
 
 
 async def _conflicting_value(store: Store, claim: Mapping[str, bytes]) -> bytes | None:

@@ -58,10 +58,10 @@ class Claimer:
         self._view = ClusterView()
         self._granted_for: tuple[tuple[Service, ...], Claims] | None = None
         """The services and claims for which every wish was granted; None if they must be claimed again."""
-        self._lost: Claims | None = None
-        """Claims to restore to a store that was lost; None if nothing was lost or everything is restored."""
-        self._lost_usage: Mapping[str, bytes] = {}
-        """The records of times that are to be restored with them."""
+        self._lost: tuple[Claims, Mapping[str, bytes]] | None = None
+        """Claims to restore to a store that was lost, and the records of times with them; None if nothing was lost or
+        everything is restored.
+        """
 
     @property
     def has_claims_to_restore(self) -> bool:
@@ -102,8 +102,7 @@ class Claimer:
         # it may have only a part of them.
         if self._lost is None:
             claims = {k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)}
-            self._lost = build_view(claims)[0].claims
-            self._lost_usage = lost_usage(claims)
+            self._lost = build_view(claims)[0].claims, lost_usage(claims)
         self._due.set()
 
     async def run(self) -> None:
@@ -144,8 +143,8 @@ class Claimer:
         lost = self._lost
         if lost is None:
             return
-        refused = await restore_claims(self._store, lost)
-        await restore_records(self._store, self._lost_usage)
+        refused = await restore_claims(self._store, lost[0])
+        await restore_records(self._store, lost[1])
         if refused:
             log.error(
                 "%d claims of a lost store cannot be restored: other services hold them now",

@@ -20,12 +20,16 @@ from hashlib import blake2b
 from ipaddress import ip_address
 from typing import TypeAlias
 
+from mesh.cluster.claim_quotas import QuotaUse
 from mesh.config.name_policy import EVERY_NAME, NamePolicy, older_names
 from mesh.config.values import Network
-from mesh.model.claims import Claims, LapsedClaims
+from mesh.model.claims import ClaimQuotas, Claims, LapsedClaims
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Name, PortPublication, Service, Transport
+
+DEFAULT_QUOTAS = ClaimQuotas()
+"""The quotas of the default settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,14 @@ class TakeOverName:
 
     name: Name
     old_owner: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUpName:
+    """A routing name that its owner no longer declares, given up for another one: the owner has reached its quota."""
+
+    name: Name
     owner: str
 
 
@@ -102,7 +114,15 @@ class RecordOlderNames:
 
 
 ClaimRequest: TypeAlias = (
-    ClaimVip | MoveVip | TakeBackVip | ClaimName | TakeOverName | ClaimPort | TakeOverPort | RecordOlderNames
+    ClaimVip
+    | MoveVip
+    | TakeBackVip
+    | ClaimName
+    | TakeOverName
+    | GiveUpName
+    | ClaimPort
+    | TakeOverPort
+    | RecordOlderNames
 )
 
 
@@ -114,14 +134,15 @@ def plan_claims(
     ports: range,
     policy: NamePolicy = EVERY_NAME,
     avoid: Collection[Network] = (),
+    quotas: ClaimQuotas = DEFAULT_QUOTAS,
 ) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
     """The claims to make, in an order that works, and the problems of services whose claims are refused.
 
     `pool` is the network of the VIPs; `ports` is the range for published ports that ask for `auto`; `policy` says which
     names are allowed. A VIP that is chosen is outside of `avoid`, networks of this worker's host, as long as the pool
-    has addresses outside.
+    has addresses outside. `quotas` limits new claims.
     """
-    tentative = _TentativeClaims(claims, pool, ports, policy, avoid)
+    tentative = _TentativeClaims(claims, pool, ports, policy, avoid, quotas=quotas)
     ordered = sorted(services, key=lambda service: service.owner)
     tentative.names(ordered)
     # Explicit requests come first: an automatic choice must never take what a label asks for.
@@ -138,7 +159,7 @@ def plan_claims(
 def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection[Name]) -> bool:
     """Whether the wish is for one of these services, given by owner and by name."""
     match wish:
-        case ClaimName(_, owner) | TakeOverName(_, _, owner):
+        case ClaimName(_, owner) | TakeOverName(_, _, owner) | GiveUpName(_, owner):
             return owner in owners
         case ClaimVip() | MoveVip() | TakeBackVip() | ClaimPort() | TakeOverPort():
             return wish.name in names
@@ -157,6 +178,8 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
                 holders[address] = name
             case ClaimName(name, owner) | TakeOverName(name, _, owner):
                 owners[name] = owner
+            case GiveUpName(name, _):
+                owners.pop(name, None)
             case TakeBackVip(name, address, old_name):
                 vips = {held: vip for held, vip in vips.items() if (held, vip) != (old_name, address)}
                 vips[name] = address
@@ -238,8 +261,17 @@ def _nth(spans: Sequence[_Span], number: int) -> int:
 class _TentativeClaims:
     """The claims as they would be if every wish so far were granted."""
 
+    # 16 attributes: the claims by what they are looked up by, and the rules of one decision. It ends with the object.
+
     def __init__(
-        self, claims: Claims, pool: Network, ports: range, policy: NamePolicy, avoid: Collection[Network]
+        self,
+        claims: Claims,
+        pool: Network,
+        ports: range,
+        policy: NamePolicy,
+        avoid: Collection[Network],
+        *,
+        quotas: ClaimQuotas,
     ) -> None:
         self.wishes: list[ClaimRequest] = []
         self._older = claims.older_names
@@ -258,6 +290,7 @@ class _TentativeClaims:
         self._pool = pool
         self._range = ports
         self._avoid = avoid
+        self._use = QuotaUse(claims, quotas)
         self._lapsed = claims.lapsed
         self._named: set[Name] = set()
         """The service names that are declared: their VIPs are in use."""
@@ -277,16 +310,43 @@ class _TentativeClaims:
                     if holder == service.owner:
                         del self.owners[name]
                     continue
-                if holder is None:
-                    self._wish(ClaimName(name, service.owner))
-                elif holder != service.owner and (
-                    (holder, name) in declared or not self._gives_up(name, holder, service, running)
+                is_declared = holder != service.owner and (holder, name) in declared
+                if holder not in (None, service.owner) and (
+                    is_declared or not self._gives_up(name, holder, service, running)
                 ):
-                    self._refuse_name(service, name, holder, is_declared=(holder, name) in declared)
-                    continue
-                elif holder != service.owner:
-                    self._wish(TakeOverName(name, holder, service.owner))
-                self.owners[name] = service.owner
+                    self._refuse_name(service, name, holder, is_declared=is_declared)
+                elif holder == service.owner or self._claim_name(service, name, holder, declared):
+                    self.owners[name] = service.owner
+
+    def _claim_name(
+        self, service: Service, name: Name, holder: str | None, declared: Collection[tuple[str, Name]]
+    ) -> bool:
+        """Wish for a name that nobody declares beside this service; return whether its quota permits that."""
+        held = [other for other in service.names if self.owners.get(other) == service.owner]
+        refusal = self._use.container_refusal(name, held)
+        if refusal is None:
+            refusal = self._use.owner_refusal(service.owner, name)
+            if refusal is not None and self._give_up_one(service, declared):
+                refusal = self._use.owner_refusal(service.owner, name)
+        if refusal is not None:
+            self._refuse(Code.CLAIM_QUOTA, service, *refusal)
+            return False
+        self._use.name_granted(service.owner, holder)
+        if holder is None:
+            self._wish(ClaimName(name, service.owner))
+        else:
+            self._wish(TakeOverName(name, holder, service.owner))
+        return True
+
+    def _give_up_one(self, service: Service, declared: Collection[tuple[str, Name]]) -> bool:
+        """Give up the owner's name that is unused for the longest time; return whether it has one past its grace."""
+        for name in reversed(self._idle):
+            if self.owners.get(name) == service.owner and (service.owner, name) not in declared:
+                del self.owners[name]
+                self._use.name_given_up(service.owner)
+                self._wish(GiveUpName(name, service.owner))
+                return True
+        return False
 
     def _gives_up(self, name: Name, holder: str, service: Service, running: Collection[str]) -> bool:
         return may_take_over(name, holder, service.owner, holder_runs=holder in running, lapsed=self._lapsed)
@@ -343,16 +403,18 @@ class _TentativeClaims:
 
     def port(self, service: Service, publish: PortPublication) -> None:
         target = (service.name, publish.container_port)
-        if publish.port is None:
-            if (publish.transport, target) not in self._published:
-                self._choose_port(service, publish)
-            return
-        holder = self._ports.get((publish.transport, publish.port))
-        if holder is None:
+        holder = None if publish.port is None else self._ports.get((publish.transport, publish.port))
+        if holder == target or (publish.port is None and (publish.transport, target) in self._published):
+            self._use.port_held(service.owner, is_new=False)
+        elif (refusal := self._use.port_refusal(service, publish)) is not None:
+            self._refuse(Code.CLAIM_QUOTA, service, *refusal)
+        elif publish.port is None:
+            self._choose_port(service, publish)
+        elif holder is None:
             self._give_port(service, publish, publish.port)
-        elif holder != target and (publish.transport, publish.port) in self._lapsed_ports:
+        elif (publish.transport, publish.port) in self._lapsed_ports:
             self._take_over_port(service, publish, publish.port)
-        elif holder != target:
+        else:
             reason = f"the published {publish.transport} port {publish.port} is held by {holder[0]}"
             self._refuse(Code.PUBLISHED_PORT_TAKEN, service, reason, "publish another port or auto")
 
@@ -445,6 +507,7 @@ class _TentativeClaims:
         self._hold_port(service, publish, port)
 
     def _hold_port(self, service: Service, publish: PortPublication, port: int) -> None:
+        self._use.port_held(service.owner, is_new=True)
         self._ports[publish.transport, port] = (service.name, publish.container_port)
         self._published.add((publish.transport, (service.name, publish.container_port)))
 

@@ -43,6 +43,9 @@ class ClusterSync:
     the same arguments.
     """
 
+    # 8 parameters: this worker, its store, and what decides about claims and about other workers; tests give the first
+    # four alone.
+
     def __init__(
         self,
         worker: str,

@@ -495,6 +495,47 @@ class Settings:
             )
         }
     )
+    claims_container_names: int = field(
+        metadata={
+            "claims.container_names": Setting(
+                values.number_parser(1, 100_000),
+                32,
+                "a number such as 32",
+                "how many routing names one container may claim; more are refused, those that it holds already stay",
+            )
+        }
+    )
+    claims_container_ports: int = field(
+        metadata={
+            "claims.container_ports": Setting(
+                values.number_parser(1, 100_000),
+                16,
+                "a number such as 16",
+                "how many published ports one container may claim; more are refused, those that it holds already stay",
+            )
+        }
+    )
+    claims_owner_names: int = field(
+        metadata={
+            "claims.owner_names": Setting(
+                values.number_parser(1, 100_000),
+                256,
+                "a number such as 256",
+                "how many routing names one owner (`project/service`) may hold; more are refused, those that it "
+                "holds already stay",
+            )
+        }
+    )
+    claims_owner_ports: int = field(
+        metadata={
+            "claims.owner_ports": Setting(
+                values.number_parser(1, 100_000),
+                64,
+                "a number such as 64",
+                "how many published ports one owner may hold; more are refused, those that it holds already stay",
+            )
+        }
+    )
     admin_listen: str = field(
         metadata={
             "admin.listen": Setting(

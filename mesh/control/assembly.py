@@ -101,6 +101,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
             ports=config.publish,
             policy=config.names,
             avoid=avoid,
+            quotas=config.claims.quotas,
         )
 
     sync = ClusterSync(

@@ -11,8 +11,20 @@ from mesh.model.service import (
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimQuotas:
+    """How much one container, and all containers of one owner together, may claim."""
+
+    container_names: int = 32
+    """Routing names."""
+    container_ports: int = 16
+    """Published ports."""
+    owner_names: int = 256
+    owner_ports: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimLimits:
-    """How long claims stay with holders that do not declare them."""
+    """How long claims stay with holders that do not declare them, and how many one holder may have."""
 
     grace: float = 600.0
     """Seconds that a routing name stays with its owner in any case."""
@@ -20,6 +32,7 @@ class ClaimLimits:
     """Seconds that a routing name stays with its owner towards other projects, and a published port with its service;
     at least `grace`.
     """
+    quotas: ClaimQuotas = field(default_factory=ClaimQuotas)
 
 
 @dataclass(frozen=True, slots=True)

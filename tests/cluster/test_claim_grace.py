@@ -83,7 +83,10 @@ async def test_who_waits_for_a_name_does_not_get_it_while_its_owner_restarts(clu
 
 @pytest.mark.parametrize(("owner", "waits"), [("shop/other", 600), ("thief/web", 7200)])
 async def test_an_owner_that_is_gone_keeps_its_name(cluster: MemoryCluster, owner: str, waits: int) -> None:
-    async with ClaimingWorker(cluster, "w1", "shop/web").running() as shop, ClaimingWorker(cluster, "w2", owner).running() as other:
+    async with (
+        ClaimingWorker(cluster, "w1", "shop/web").running() as shop,
+        ClaimingWorker(cluster, "w2", owner).running() as other,
+    ):
         shop.starts()
         await asyncio.sleep(2)
         vip = shop.view.claims.vips[WEB]

@@ -1,5 +1,6 @@
 """Claims: which service gets which name, VIP and port, permanently."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from mesh.cluster.claims import (
     ClaimName,
     ClaimPort,
+    ClaimRequest,
     ClaimVip,
     MoveVip,
     RecordOlderNames,
@@ -20,10 +22,10 @@ from mesh.cluster.claims import (
 )
 from mesh.config.name_policy import NamePolicy
 from mesh.config.values import Network
-from mesh.model.claims import Claims, LapsedClaims
+from mesh.model.claims import ClaimQuotas, Claims, LapsedClaims
 from mesh.model.codes import Code
 from mesh.model.problem import Severity
-from mesh.model.service import PortPublication, Service, Transport
+from mesh.model.service import PortPublication, Route, Service, Transport
 from tests.builders import SMALL_POOL, service
 
 PORTS = range(30000, 30004)
@@ -394,3 +396,81 @@ class TestTakeOver:
         after, _ = settle(claiming("x.test"), claims=timed)
         assert after.vips["x.test"] not in before.vips.values()
         assert before.vips.items() <= after.vips.items()
+
+
+QUOTAS = ClaimQuotas(container_names=4, container_ports=2, owner_names=6, owner_ports=3)
+
+
+def with_names(owner: str, names: Iterable[str], ports: Iterable[int | None] = ()) -> Service:
+    """A service with these names, and with these published ports for container ports from 1 on."""
+    routes = tuple(Route(name, 80, Transport.TCP, 80) for name in names)
+    publishes = tuple(PortPublication(n, Transport.TCP, port) for n, port in enumerate(ports, 1))
+    return Service(owner, routes[0].name, routes, publishes)
+
+
+class TestQuotas:
+    """What one container and one owner may claim."""
+
+    def plan(
+        self, service: Service, claims: Claims, quotas: ClaimQuotas = QUOTAS
+    ) -> tuple[Claims, list[Code], Sequence[ClaimRequest]]:
+        wanted, problems = plan_claims([service], claims, pool=SMALL_POOL, ports=PORTS, quotas=quotas)
+        settled = apply_claims(claims, wanted)
+        again, still = plan_claims([service], settled, pool=SMALL_POOL, ports=PORTS, quotas=quotas)
+        assert (again, still) == ((), problems)
+        return settled, [problem.code for problem in problems], wanted
+
+    @given(st.integers(1, 12), st.integers(0, 6))
+    def test_a_container_gets_the_first_of_its_names_and_ports(self, names: int, ports: int) -> None:
+        service = with_names("p/a", [f"n{n}.test" for n in range(names)], range(8000, 8000 + ports))
+        settled, codes, _ = self.plan(service, Claims())
+        assert set(settled.owners) == {f"n{n}.test" for n in range(min(names, 4))}
+        assert {port for _, port in settled.ports} == set(range(8000, 8000 + min(ports, 2)))
+        assert codes == [Code.CLAIM_QUOTA] * (max(names - 4, 0) + max(ports - 2, 0))
+
+    def test_automatic_ports_count_as_fixed_ones(self) -> None:
+        settled, codes, _ = self.plan(with_names("p/a", ["a.test"], [None] * 4), Claims())
+        assert (len(settled.ports), codes) == (2, [Code.CLAIM_QUOTA] * 2)
+
+    @given(st.integers(5, 12), st.integers(3, 6))
+    def test_what_is_held_already_stays(self, names: int, ports: int) -> None:
+        service = with_names("p/a", [f"n{n}.test" for n in range(names)], range(8000, 8000 + ports))
+        before, none, _ = self.plan(service, Claims(), ClaimQuotas(99, 99, 99, 99))
+        after, codes, wanted = self.plan(service, before)
+        assert (none, after, codes, wanted) == ([], before, [], ())
+
+    def test_an_owner_is_refused_what_it_holds_too_many_of(self) -> None:
+        held = Claims(
+            {"old0.test": "10.112.0.9"},
+            {f"old{n}.test": "p/a" for n in range(5)},
+            {(Transport.TCP, 9000 + n): ("old0.test", n) for n in range(3)},
+            {"10.112.0.9": "old0.test"},
+        )
+        settled, codes, _ = self.plan(with_names("p/a", ["a.test", "b.test"], [8000]), held)
+        assert settled.owners == held.owners | {"a.test": "p/a"}
+        assert settled.ports == held.ports
+        assert codes == [Code.CLAIM_QUOTA] * 2
+        other, codes, _ = self.plan(with_names("p/b", ["a.test", "b.test"], [8000]), held)
+        assert (len(other.owners), len(other.ports), codes) == (7, 4, []), "another owner is not concerned"
+
+    @given(st.permutations([f"old{n}.test" for n in range(6)]), st.integers(0, 6))
+    def test_a_full_owner_gives_up_its_longest_unused_names(self, idle: list[str], past_grace: int) -> None:
+        lapsed = LapsedClaims(frozenset(idle[:past_grace]), idle=tuple(idle[:past_grace]))
+        held = Claims(owners=dict.fromkeys(sorted(idle), "p/a"), lapsed=lapsed)
+        settled, codes, _ = self.plan(with_names("p/a", ["a.test", "b.test", "c.test"]), held)
+        new = {name for name in settled.owners if not name.startswith("old")}
+        assert len(settled.owners) == 6
+        assert new == {"a.test", "b.test", "c.test"} if past_grace >= 3 else len(new) == past_grace
+        assert settled.owners.keys() - new == set(idle[len(new) :])
+        assert len(codes) == 3 - len(new)
+
+    def test_a_name_that_is_taken_over_counts_for_the_one_who_takes_it(self) -> None:
+        lapsed = LapsedClaims(frozenset({"old0.test"}), idle=("old0.test",))
+        held = Claims(owners={f"n{n}.test": "p/a" for n in range(6)} | {"old0.test": "p/old"}, lapsed=lapsed)
+        settled, codes, _ = self.plan(with_names("p/a", ["old0.test"]), held)
+        assert (settled.owners, codes) == (held.owners, [Code.CLAIM_QUOTA])
+
+    def test_the_defaults(self) -> None:
+        service = with_names("p/a", [f"n{n}.test" for n in range(40)], range(8000, 8020))
+        settled, codes, _ = self.plan(service, Claims(), ClaimQuotas())
+        assert (len(settled.owners), len(settled.ports), len(codes)) == (32, 16, 12)

@@ -450,23 +450,19 @@ class _TentativeClaims:
         """Give the service its own former VIP, or else the VIP that is unused for the longest time; return whether
         there is one.
         """
-        for address, name in self._holders.items():
-            if name == service.name and is_service_vip(address, self._pool):
+        for address, holder in self._holders.items():
+            if holder == service.name and is_service_vip(address, self._pool):
                 self._give(service, TakeBackVip(service.name, address, service.name), address)
                 return True
         while self._idle:
             name = self._idle.pop()
-            address = self._vips.get(name)
+            vip = self._vips.get(name)
             # A service may have taken the name, and its VIP, in this very decision.
-            if address is None or not is_service_vip(address, self._pool) or not self._is_unused(name):
-                continue
-            del self._vips[name]
-            self._give(service, TakeBackVip(service.name, address, name), address)
-            return True
+            if vip is not None and is_service_vip(vip, self._pool) and name not in self._named:
+                del self._vips[name]
+                self._give(service, TakeBackVip(service.name, vip, name), vip)
+                return True
         return False
-
-    def _is_unused(self, name: Name) -> bool:
-        return name not in self._named
 
     def _first_free(self, name: Name, spans: Sequence[_Span]) -> Address | None:
         """Return the first address in the spans that is free, from the name's hash on; None if none is."""

@@ -351,6 +351,16 @@ class Code(Enum):
         the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
         """,
     )
+    CLAIM_QUOTA = (
+        "VM230",
+        "More names or published ports than the quota",
+        """
+        A container or an owner (`project/service`) declares more routing names or published ports than `[claims]`
+        permits: `container_names`, `container_ports`, `owner_names`, `owner_ports`. What it holds already stays;
+        only the one that is named is refused. An owner at its quota of names gets a new one in the place of one
+        that it has not declared for `[claims] grace`.
+        """,
+    )
     CONTAINER_UNUSABLE = (
         "VM251",
         "A container that cannot be an endpoint",
@@ -1194,16 +1204,6 @@ class Code(Enum):
         The finding has the line that does; [Firewall](firewall.md) explains it.
         """,
     )
-    CLAIM_QUOTA = (
-        "VM830",
-        "More names or published ports than the quota",
-        """
-        A container or an owner (`project/service`) declares more routing names or published ports than `[claims]`
-        permits: `container_names`, `container_ports`, `owner_names`, `owner_ports`. What it holds already stays;
-        only the one that is named is refused. An owner at its quota of names gets a new one in the place of one
-        that it has not declared for `[claims] grace`.
-        """,
-    )
 
 
 _SECTIONS = (
@@ -1217,7 +1217,6 @@ _SECTIONS = (
     ("VM701", "Log"),
     ("VM751", "Internal errors"),
     ("VM801", "doctor"),
-    ("VM830", "Claims"),
 )
 """The first code of each section of the page, and the heading of the section."""
 
@@ -1240,8 +1239,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM5xx](#data-plane-and-host) | the data plane and the host |
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
 | [VM7xx](#log) | the log, [internal errors](#internal-errors) |
-| [VM80x to VM82x](#doctor) | what `vipmesh doctor` finds |
-| [VM83x](#claims) | limits of claims, and claims that others have changed |
+| [VM8xx](#doctor) | what `vipmesh doctor` finds |
 """
 
 

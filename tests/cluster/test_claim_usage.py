@@ -89,7 +89,7 @@ def test_another_holder_begins_again() -> None:
 
 
 def test_the_time_in_the_store_outlives_daemons_and_stands_still_without_them() -> None:
-    records, now = SharedRecords(), 0
+    records, now, usage, lapsed = SharedRecords(), 0, ClaimUsage(LIMITS), NOTHING
     for life in range(1, 12):
         usage = ClaimUsage(LIMITS)  # its own clock begins at 0, whatever happened meanwhile
         usage.follow_records(records.there, None, 0)

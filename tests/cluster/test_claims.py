@@ -447,7 +447,7 @@ class TestQuotas:
             {"10.112.0.9": "old0.test"},
         )
         settled, codes, _ = self.plan(with_names("p/a", ["a.test", "b.test"], [8000]), held)
-        assert settled.owners == held.owners | {"a.test": "p/a"}
+        assert settled.owners == {**held.owners, "a.test": "p/a"}
         assert settled.ports == held.ports
         assert codes == [Code.CLAIM_QUOTA] * 2
         other, codes, _ = self.plan(with_names("p/b", ["a.test", "b.test"], [8000]), held)

@@ -13,9 +13,12 @@ from mesh.cluster.claims import (
     ClaimPort,
     ClaimRequest,
     ClaimVip,
+    GiveUpName,
     MoveVip,
     RecordOlderNames,
+    TakeBackVip,
     TakeOverName,
+    TakeOverPort,
 )
 from mesh.cluster.records import encode as records
 from mesh.cluster.records.decode import OlderNames, decode_record
@@ -60,28 +63,70 @@ async def restore_claims(store: Store, claims: Claims) -> int:
     return restored.count(False)
 
 
+async def restore_records(store: Store, records: Mapping[str, bytes]) -> None:
+    """Write each of these records unless the store has one with its key. Raises `StoreError`: try again."""
+    await _gather_limited([partial(_create, store, {key: value}) for key, value in records.items()])
+
+
 async def _claim(store: Store, wish: ClaimRequest) -> bool:
     match wish:
         case ClaimVip(name, address):
             return await _create(
                 store, records.encode_service_claim(name, address) | records.encode_vip_claim(address, name)
             )
+        case ClaimName(name, owner):
+            return await _create(store, records.encode_name_claim(name, owner))
+        case ClaimPort(transport, port, name, container_port):
+            return await _create(store, records.encode_port_claim(transport, port, name, container_port))
+        case RecordOlderNames(names):
+            return await _create(store, records.encode_older_names(names))
+        case _:
+            return await _pass_on(store, wish)
+
+
+async def _pass_on(store: Store, wish: MoveVip | TakeBackVip | TakeOverName | GiveUpName | TakeOverPort) -> bool:
+    """Change claims that a service has."""
+    match wish:
         case MoveVip(name, old, new):
             if await _conflicting_value(store, records.encode_vip_claim(new, name)) is not None:
                 return False
             return await _change(
                 store, records.encode_service_claim(name, old), records.encode_service_claim(name, new)
             )
-        case ClaimName(name, owner):
-            return await _create(store, records.encode_name_claim(name, owner))
+        case TakeBackVip(name, address, old_name):
+            return await _take_back_vip(store, name, address, old_name)
         case TakeOverName(name, old_owner, owner):
             return await _change(
                 store, records.encode_name_claim(name, old_owner), records.encode_name_claim(name, owner)
             )
-        case ClaimPort(transport, port, name, container_port):
-            return await _create(store, records.encode_port_claim(transport, port, name, container_port))
-        case RecordOlderNames(names):
-            return await _create(store, records.encode_older_names(names))
+        case GiveUpName(name, owner):
+            return await _delete(store, records.encode_name_claim(name, owner))
+        case TakeOverPort(transport, port, (old_name, old_target), name, target):
+            return await _change(
+                store,
+                records.encode_port_claim(transport, port, old_name, old_target),
+                records.encode_port_claim(transport, port, name, target),
+            )
+
+
+async def _take_back_vip(store: Store, name: Name, address: Address, old_name: Name) -> bool:
+    """Give the VIP to the name, unless the records of either service have another meaning by now."""
+    before: dict[str, bytes | None] = {}
+    after: dict[str, bytes | None] = {}
+    [(by_vip, held)] = records.encode_vip_claim(address, old_name).items()
+    there = (await store.claim({by_vip: held})).get(by_vip, held)
+    if decode_record(by_vip, there) != decode_record(by_vip, held):
+        return False
+    before[by_vip], after[by_vip] = there, records.encode_vip_claim(address, name)[by_vip]
+    if old_name != name:
+        [(by_old, claim)] = records.encode_service_claim(old_name, address).items()
+        there = (await store.claim({by_old: claim})).get(by_old, claim)
+        if decode_record(by_old, there) != decode_record(by_old, claim):
+            return False
+        before[by_old], after[by_old] = there, None
+    [(by_name, new)] = records.encode_service_claim(name, address).items()
+    before[by_name], after[by_name] = None, new
+    return await store.change(before, after)
 
 
 async def _restore_vip(store: Store, name: Name, vip: Address) -> bool:
@@ -123,6 +168,13 @@ async def _change(store: Store, before: Mapping[str, bytes], after: Mapping[str,
         return True
     [(key, value)] = after.items()
     return decode_record(key, there) == decode_record(key, before[key]) and await store.replace(key, there, value)
+
+
+async def _delete(store: Store, claim: Mapping[str, bytes]) -> bool:
+    """Delete the record of a claim if it has this meaning."""
+    [(key, value)] = claim.items()
+    there = await _conflicting_value(store, claim)
+    return there is None and await store.change({key: value}, {key: None})
 
 
 async def _conflicting_value(store: Store, claim: Mapping[str, bytes]) -> bytes | None:

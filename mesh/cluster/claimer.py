@@ -6,13 +6,17 @@ a worker knows which services it runs, it claims for all.
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
-from mesh.cluster.claim_transactions import claim_all, restore_claims
+from mesh.cluster.claim_transactions import claim_all, restore_claims, restore_records
+from mesh.cluster.claim_usage import lost_usage
 from mesh.cluster.claims import ClaimRequest, is_for_owners
 from mesh.cluster.ports import ConditionReports, Decide
 from mesh.cluster.records.encode import CLAIMS_PREFIX, build_view
 from mesh.cluster.store_writes import RETRY, StoreWrites
+from mesh.cluster.usage_keeper import UsageKeeper
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.service import Name, Service
@@ -31,7 +35,16 @@ REST, LONGEST_REST = 4.0, 1.0
 class Claimer:
     """Decides on every new view what to claim, and claims it in the store; the next snapshot shows what was granted."""
 
-    def __init__(self, store: Store, decide: Decide, reports: ConditionReports, writes: StoreWrites) -> None:
+    def __init__(
+        self,
+        store: Store,
+        decide: Decide,
+        reports: ConditionReports,
+        writes: StoreWrites,
+        usage: UsageKeeper | None = None,
+    ) -> None:
+        """`usage` measures for how long claims have not been declared; None if nothing does."""
+        self._usage = usage
         self._store = store
         self._decide = decide
         self._reports = reports
@@ -45,8 +58,10 @@ class Claimer:
         self._view = ClusterView()
         self._granted_for: tuple[tuple[Service, ...], Claims] | None = None
         """The services and claims for which every wish was granted; None if they must be claimed again."""
-        self._lost: Claims | None = None
-        """Claims to restore to a store that was lost; None if nothing was lost or everything is restored."""
+        self._lost: tuple[Claims, Mapping[str, bytes]] | None = None
+        """Claims to restore to a store that was lost, and the records of times with them; None if nothing was lost or
+        everything is restored.
+        """
 
     @property
     def has_claims_to_restore(self) -> bool:
@@ -63,9 +78,21 @@ class Claimer:
             self._granted_for = None
             self._due.set()
 
+    def take(self, snapshot: StoreSnapshot) -> None:
+        """Take the newest snapshot of the store."""
+        if self._usage is not None:
+            self._usage.take(snapshot)
+
+    def reconsider(self) -> None:
+        """Decide again, although neither services nor claims have changed."""
+        self._granted_for = None
+        self._due.set()
+
     def follow(self, seen: ClusterView) -> None:
         """Take the newest view."""
         self._view = seen
+        if self._usage is not None:
+            self._usage.follow(seen)
         if self._granted_for != (seen.services, seen.claims):
             self._due.set()
 
@@ -74,7 +101,8 @@ class Claimer:
         # From the snapshot: the view may be older. Claims of an earlier loss take precedence, since the snapshots after
         # it may have only a part of them.
         if self._lost is None:
-            self._lost = build_view({k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)})[0].claims
+            claims = {k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)}
+            self._lost = build_view(claims)[0].claims, lost_usage(claims)
         self._due.set()
 
     async def run(self) -> None:
@@ -101,8 +129,9 @@ class Claimer:
                 self._writes.succeeded("claims")
 
     async def _claim(self, seen: ClusterView) -> None:
+        timed = seen if self._usage is None else seen.with_claims(replace(seen.claims, lapsed=self._usage.lapsed))
         with self._due.work():
-            wanted, conflicts = await compute(len(seen.services), partial(self._decide, seen))
+            wanted, conflicts = await compute(len(seen.services), partial(self._decide, timed))
         self._reports.found("claims", conflicts)
         all_granted = await claim_all(self._store, [wish for wish in wanted if self._is_own(wish)])
         self._granted_for = (seen.services, seen.claims) if all_granted else None
@@ -114,7 +143,8 @@ class Claimer:
         lost = self._lost
         if lost is None:
             return
-        refused = await restore_claims(self._store, lost)
+        refused = await restore_claims(self._store, lost[0])
+        await restore_records(self._store, lost[1])
         if refused:
             log.error(
                 "%d claims of a lost store cannot be restored: other services hold them now",

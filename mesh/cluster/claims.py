@@ -1,15 +1,16 @@
-"""Decides the VIP, the routing names and the published ports of each service. A claim stays in force for good.
+"""Decides the VIP, the routing names and the published ports of each service.
 
 A pure function from the declared services and the existing claims to the missing claims, the wishes. Every worker
 computes the same wishes; the store's transactions decide a race, and a worker that loses reads and decides again.
 
 * A VIP is chosen by a hash of the service's name, or the next free address if that is taken: the choice depends neither
   on the order of the services nor on the worker. The first host address is reserved for the resolver.
-* A name belongs to the first owner that claimed it; another owner may take it over once the holder no longer declares
-  it.
+* A name belongs to the first owner that claimed it (`may_take_over` says when another owner may have it).
 * A name outside the allowed domains is refused, unless it was served before there were such domains
   (`mesh.config.name_policy`).
-* A service that is removed keeps its VIP and its ports: when it returns, its clients find it at the same address.
+* A service that is removed keeps its VIP and its ports: when it returns, its clients find it at the same address. A
+  published port may be taken once no service has declared it for `[claims] keep`. A VIP stays its name's for good; only
+  when the pool is full does a new service get the one that is unused for the longest time.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -19,12 +20,16 @@ from hashlib import blake2b
 from ipaddress import ip_address
 from typing import TypeAlias
 
+from mesh.cluster.claim_quotas import QuotaUse
 from mesh.config.name_policy import EVERY_NAME, NamePolicy, older_names
 from mesh.config.values import Network
-from mesh.model.claims import Claims
+from mesh.model.claims import ClaimQuotas, Claims, LapsedClaims
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Name, PortPublication, Service, Transport
+
+DEFAULT_QUOTAS = ClaimQuotas()
+"""The quotas of the default settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,14 @@ class TakeOverName:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUpName:
+    """A routing name that its owner no longer declares, given up for another one: the owner has reached its quota."""
+
+    name: Name
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimPort:
     """A published port."""
 
@@ -72,13 +85,45 @@ class ClaimPort:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeOverPort:
+    """A published port that no service has declared for a long time."""
+
+    transport: Transport
+    port: int
+    old: tuple[Name, int]
+    """The former service name and container port."""
+    name: Name
+    container_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBackVip:
+    """A VIP for a service that has none, from a name that has not been used for a long time: the pool is full."""
+
+    name: Name
+    address: Address
+    old_name: Name
+    """The name that held the VIP."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordOlderNames:
     """The names outside the allowed domains that the cluster serves when it first knows such domains."""
 
     names: tuple[Name, ...]
 
 
-ClaimRequest: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort | RecordOlderNames
+ClaimRequest: TypeAlias = (
+    ClaimVip
+    | MoveVip
+    | TakeBackVip
+    | ClaimName
+    | TakeOverName
+    | GiveUpName
+    | ClaimPort
+    | TakeOverPort
+    | RecordOlderNames
+)
 
 
 def plan_claims(
@@ -89,14 +134,15 @@ def plan_claims(
     ports: range,
     policy: NamePolicy = EVERY_NAME,
     avoid: Collection[Network] = (),
+    quotas: ClaimQuotas = DEFAULT_QUOTAS,
 ) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
     """The claims to make, in an order that works, and the problems of services whose claims are refused.
 
     `pool` is the network of the VIPs; `ports` is the range for published ports that ask for `auto`; `policy` says which
     names are allowed. A VIP that is chosen is outside of `avoid`, networks of this worker's host, as long as the pool
-    has addresses outside.
+    has addresses outside. `quotas` limits new claims.
     """
-    tentative = _TentativeClaims(claims, pool, ports, policy, avoid)
+    tentative = _TentativeClaims(claims, pool, ports, policy, avoid, quotas=quotas)
     ordered = sorted(services, key=lambda service: service.owner)
     tentative.names(ordered)
     # Explicit requests come first: an automatic choice must never take what a label asks for.
@@ -104,6 +150,7 @@ def plan_claims(
     for service in sorted(held, key=lambda s: s.fixed_vip is None):
         tentative.vip(service)
     wanted = [(publish, service) for service in held for publish in service.publishes]
+    tentative.keep_declared_ports(wanted)
     for publish, service in sorted(wanted, key=lambda pair: pair[0].port is None):
         tentative.port(service, publish)
     return tuple(tentative.wishes), tuple(tentative.problems)
@@ -112,10 +159,10 @@ def plan_claims(
 def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection[Name]) -> bool:
     """Whether the wish is for one of these services, given by owner and by name."""
     match wish:
-        case ClaimName(_, owner) | TakeOverName(_, _, owner):
+        case ClaimName(_, owner) | TakeOverName(_, _, owner) | GiveUpName(_, owner):
             return owner in owners
-        case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
-            return name in names
+        case ClaimVip() | MoveVip() | TakeBackVip() | ClaimPort() | TakeOverPort():
+            return wish.name in names
         case RecordOlderNames():
             return True  # whoever comes first: the record is of the whole cluster
 
@@ -131,11 +178,33 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
                 holders[address] = name
             case ClaimName(name, owner) | TakeOverName(name, _, owner):
                 owners[name] = owner
-            case ClaimPort(transport, port, name, container_port):
-                ports[transport, port] = (name, container_port)
+            case GiveUpName(name, _):
+                owners.pop(name, None)
+            case TakeBackVip(name, address, old_name):
+                vips = {held: vip for held, vip in vips.items() if (held, vip) != (old_name, address)}
+                vips[name] = address
+                holders[address] = name
+            case ClaimPort() | TakeOverPort():
+                ports[wish.transport, wish.port] = (wish.name, wish.container_port)
             case RecordOlderNames(names):
                 older = frozenset(names)
-    return Claims(vips, owners, ports, holders, older)
+    return Claims(vips, owners, ports, holders, older, claims.lapsed)
+
+
+def may_take_over(name: Name, holder: str, owner: str, *, holder_runs: bool, lapsed: LapsedClaims | None) -> bool:
+    """Whether a service may have a name that its holder does not declare now.
+
+    Within `[claims] grace`, nobody may: the holder restarts or is updated. Afterwards a service of the same project may
+    have it, and any service if the holder runs without it (`holder_runs`): it has given the name up. A holder that is
+    gone keeps the name towards services of other projects for `[claims] keep`.
+    """
+    if lapsed is None or name in lapsed.names:
+        return True
+    return name in lapsed.released and (holder_runs or _project(holder) == _project(owner))
+
+
+def _project(owner: str) -> str:
+    return owner.rpartition("/")[0]
 
 
 def claims_in_force(claims: Claims, pool: Network, policy: NamePolicy = EVERY_NAME) -> Claims:
@@ -192,8 +261,17 @@ def _nth(spans: Sequence[_Span], number: int) -> int:
 class _TentativeClaims:
     """The claims as they would be if every wish so far were granted."""
 
+    # 16 attributes: the claims by what they are looked up by, and the rules of one decision. It ends with the object.
+
     def __init__(
-        self, claims: Claims, pool: Network, ports: range, policy: NamePolicy, avoid: Collection[Network]
+        self,
+        claims: Claims,
+        pool: Network,
+        ports: range,
+        policy: NamePolicy,
+        avoid: Collection[Network],
+        *,
+        quotas: ClaimQuotas,
     ) -> None:
         self.wishes: list[ClaimRequest] = []
         self._older = claims.older_names
@@ -212,9 +290,19 @@ class _TentativeClaims:
         self._pool = pool
         self._range = ports
         self._avoid = avoid
+        self._use = QuotaUse(claims, quotas)
+        self._lapsed = claims.lapsed
+        self._named: set[Name] = set()
+        """The service names that are declared: their VIPs are in use."""
+        self._idle = list(reversed(claims.lapsed.idle)) if claims.lapsed is not None else []
+        """Names whose VIPs may be taken back, in the reverse order."""
+        self._lapsed_ports = set(claims.lapsed.ports) if claims.lapsed is not None else set()
+        """Ports that may be taken over."""
 
     def names(self, services: Sequence[Service]) -> None:
         declared = {(service.owner, name) for service in services for name in service.names}
+        running = {service.owner for service in services}
+        self._named = {service.name for service in services}
         for service in services:
             for name in service.names:
                 holder = self.owners.get(name)
@@ -222,16 +310,53 @@ class _TentativeClaims:
                     if holder == service.owner:
                         del self.owners[name]
                     continue
-                if holder is None:
-                    self._wish(ClaimName(name, service.owner))
-                elif holder != service.owner and (holder, name) not in declared:
-                    self._wish(TakeOverName(name, holder, service.owner))
-                elif holder != service.owner:
-                    self._refuse(
-                        Code.NAME_TAKEN, service, f"the name {name} is held by {holder}", "give it a name of its own"
-                    )
-                    continue
-                self.owners[name] = service.owner
+                is_declared = holder != service.owner and (holder, name) in declared
+                if holder not in (None, service.owner) and (
+                    is_declared or not self._gives_up(name, holder, service, running)
+                ):
+                    self._refuse_name(service, name, holder, is_declared=is_declared)
+                elif holder == service.owner or self._claim_name(service, name, holder, declared):
+                    self.owners[name] = service.owner
+
+    def _claim_name(
+        self, service: Service, name: Name, holder: str | None, declared: Collection[tuple[str, Name]]
+    ) -> bool:
+        """Wish for a name that nobody declares beside this service; return whether its quota permits that."""
+        held = [other for other in service.names if self.owners.get(other) == service.owner]
+        refusal = self._use.container_refusal(name, held)
+        if refusal is None:
+            refusal = self._use.owner_refusal(service.owner, name)
+            if refusal is not None and self._give_up_one(service, declared):
+                refusal = self._use.owner_refusal(service.owner, name)
+        if refusal is not None:
+            self._refuse(Code.CLAIM_QUOTA, service, *refusal)
+            return False
+        self._use.name_granted(service.owner, holder)
+        if holder is None:
+            self._wish(ClaimName(name, service.owner))
+        else:
+            self._wish(TakeOverName(name, holder, service.owner))
+        return True
+
+    def _give_up_one(self, service: Service, declared: Collection[tuple[str, Name]]) -> bool:
+        """Give up the owner's name that is unused for the longest time; return whether it has one past its grace."""
+        for name in reversed(self._idle):
+            if self.owners.get(name) == service.owner and (service.owner, name) not in declared:
+                del self.owners[name]
+                self._use.name_given_up(service.owner)
+                self._wish(GiveUpName(name, service.owner))
+                return True
+        return False
+
+    def _gives_up(self, name: Name, holder: str, service: Service, running: Collection[str]) -> bool:
+        return may_take_over(name, holder, service.owner, holder_runs=holder in running, lapsed=self._lapsed)
+
+    def _refuse_name(self, service: Service, name: Name, holder: str, *, is_declared: bool) -> None:
+        reason, remedy = f"the name {name} is held by {holder}", "give it a name of its own"
+        if not is_declared:
+            reason = f"{reason}, which does not declare it now"
+            remedy = f"{remedy}, or wait until [claims] grace and keep are over"
+        self._refuse(Code.NAME_TAKEN, service, reason, remedy)
 
     def _is_allowed(self, service: Service, name: Name, holder: str | None) -> bool:
         """Whether a service may have the name. A name that is older than the policy stays with the one who has it."""
@@ -271,16 +396,25 @@ class _TentativeClaims:
             )
             self._give(service, wish, service.fixed_vip)
 
+    def keep_declared_ports(self, wanted: Iterable[tuple[PortPublication, Service]]) -> None:
+        """Let no other service take a port that its holder declares."""
+        declared = {(publish.transport, (service.name, publish.container_port)) for publish, service in wanted}
+        self._lapsed_ports = {key for key in self._lapsed_ports if (key[0], self._ports.get(key)) not in declared}
+
     def port(self, service: Service, publish: PortPublication) -> None:
         target = (service.name, publish.container_port)
-        if publish.port is None:
-            if (publish.transport, target) not in self._published:
-                self._choose_port(service, publish)
-            return
-        holder = self._ports.get((publish.transport, publish.port))
-        if holder is None:
+        holder = None if publish.port is None else self._ports.get((publish.transport, publish.port))
+        if holder == target or (publish.port is None and (publish.transport, target) in self._published):
+            self._use.port_held(service.owner, is_new=False)
+        elif (refusal := self._use.port_refusal(service, publish)) is not None:
+            self._refuse(Code.CLAIM_QUOTA, service, *refusal)
+        elif publish.port is None:
+            self._choose_port(service, publish)
+        elif holder is None:
             self._give_port(service, publish, publish.port)
-        elif holder != target:
+        elif (publish.transport, publish.port) in self._lapsed_ports:
+            self._take_over_port(service, publish, publish.port)
+        else:
             reason = f"the published {publish.transport} port {publish.port} is held by {holder[0]}"
             self._refuse(Code.PUBLISHED_PORT_TAKEN, service, reason, "publish another port or auto")
 
@@ -303,12 +437,32 @@ class _TentativeClaims:
             if address is not None:
                 self._give(service, ClaimVip(service.name, address), address)
                 return
+        if self._take_back(service):
+            return
         self._refuse(
             Code.POOL_EXHAUSTED,
             service,
             f"all {everything[0][1]} VIPs of the pool {self._pool} are given away",
             "set [vip] pool to a larger one",
         )
+
+    def _take_back(self, service: Service) -> bool:
+        """Give the service its own former VIP, or else the VIP that is unused for the longest time; return whether
+        there is one.
+        """
+        for address, holder in self._holders.items():
+            if holder == service.name and is_service_vip(address, self._pool):
+                self._give(service, TakeBackVip(service.name, address, service.name), address)
+                return True
+        while self._idle:
+            name = self._idle.pop()
+            vip = self._vips.get(name)
+            # A service may have taken the name, and its VIP, in this very decision.
+            if vip is not None and is_service_vip(vip, self._pool) and name not in self._named:
+                del self._vips[name]
+                self._give(service, TakeBackVip(service.name, vip, name), vip)
+                return True
+        return False
 
     def _first_free(self, name: Name, spans: Sequence[_Span]) -> Address | None:
         """Return the first address in the spans that is free, from the name's hash on; None if none is."""
@@ -326,6 +480,10 @@ class _TentativeClaims:
             if (publish.transport, port) not in self._ports:
                 self._give_port(service, publish, port)
                 return
+        for port in self._range:
+            if (publish.transport, port) in self._lapsed_ports:
+                self._take_over_port(service, publish, port)
+                return
         reason = f"all {len(self._range)} published {publish.transport} ports are given away"
         self._refuse(Code.POOL_EXHAUSTED, service, reason, "set [publish] ports to a larger range")
 
@@ -336,6 +494,16 @@ class _TentativeClaims:
 
     def _give_port(self, service: Service, publish: PortPublication, port: int) -> None:
         self._wish(ClaimPort(publish.transport, port, service.name, publish.container_port))
+        self._hold_port(service, publish, port)
+
+    def _take_over_port(self, service: Service, publish: PortPublication, port: int) -> None:
+        old = self._ports[publish.transport, port]
+        self._wish(TakeOverPort(publish.transport, port, old, service.name, publish.container_port))
+        self._lapsed_ports.discard((publish.transport, port))
+        self._hold_port(service, publish, port)
+
+    def _hold_port(self, service: Service, publish: PortPublication, port: int) -> None:
+        self._use.port_held(service.owner, is_new=True)
         self._ports[publish.transport, port] = (service.name, publish.container_port)
         self._published.add((publish.transport, (service.name, publish.container_port)))
 

@@ -24,8 +24,10 @@ from mesh.cluster.record_publisher import RecordPublisher
 from mesh.cluster.records.encode import encode_daemon, encode_registration
 from mesh.cluster.retained import RetainedRecords
 from mesh.cluster.store_writes import StoreWrites
+from mesh.cluster.usage_keeper import UsageKeeper
 from mesh.cluster.view_assembler import ViewAssembler
 from mesh.cluster.view_overlay import ViewOverlay
+from mesh.model.claims import ClaimLimits
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address, Endpoint, EndpointKey, Service
 from mesh.model.table import RealKey
@@ -41,6 +43,9 @@ class ClusterSync:
     the same arguments.
     """
 
+    # 8 parameters: this worker, its store, and what decides about claims and about other workers; tests give the first
+    # four alone.
+
     def __init__(
         self,
         worker: str,
@@ -51,10 +56,12 @@ class ClusterSync:
         listens: RealKey | None = None,
         answers: Callable[[str], bool] = lambda _: False,
         authority: EndpointAuthority | None = None,
+        limits: ClaimLimits | None = None,
     ) -> None:
         """`decide` computes what to claim. `listens` is the address of this worker's peer listener, None if it has
         none; `answers` says whether another worker, given by its name, answers this one; `authority` judges the
-        endpoints of other workers, None to use them all.
+        endpoints of other workers, None to use them all. `limits` says how long claims stay with holders that do not
+        declare them; None: the time is not measured.
         """
         self._worker = worker
         self._authority = authority
@@ -64,7 +71,8 @@ class ClusterSync:
         writes = StoreWrites(reports)
         self._retained = RetainedRecords(worker, answers)
         self._publisher = RecordPublisher(worker, store, record, NameGuard(worker, record, reports), writes)
-        self._claimer = Claimer(store, decide, reports, writes)
+        self._usage = UsageKeeper(worker, store, limits, writes) if limits is not None else None
+        self._claimer = Claimer(store, decide, reports, writes, self._usage)
         self._assembler = ViewAssembler(
             store,
             ViewOverlay(worker, authority.refusal if authority is not None else lambda _: None),
@@ -132,3 +140,6 @@ class ClusterSync:
             tasks.create_task(bulkhead.keep_running("view", assemble), name="view")
             tasks.create_task(bulkhead.keep_running("registration", self._publisher.run), name="registration")
             tasks.create_task(bulkhead.keep_running("claims", self._claimer.run), name="claims")
+            if self._usage is not None:
+                measure = partial(self._usage.run, self._claimer.reconsider)
+                tasks.create_task(bulkhead.keep_running("claim usage", measure), name="claim usage")

@@ -125,6 +125,7 @@ class ViewAssembler:
         self._retained.follow(snapshot, before, asyncio.get_running_loop().time())
         self._overlay.changed(snapshot.changed)
         self._publisher.follow(snapshot)
+        self._claimer.take(snapshot)
         self._taken.clear()
         self._due.set()
 

@@ -473,6 +473,69 @@ class Settings:
             )
         }
     )
+    claims_grace: int = field(
+        metadata={
+            "claims.grace": Setting(
+                values.seconds_parser(0, 86_400),
+                "10m",
+                'a time such as "10m", or a number of seconds',
+                "how long a name stays with its owner in any case after its last instance, in seconds or with a unit "
+                "(`s`, `m`, `h`, `d`); see [Who has a name, and for how long](claims.md)",
+            )
+        }
+    )
+    claims_keep: int = field(
+        metadata={
+            "claims.keep": Setting(
+                values.seconds_parser(60, 3650 * 86_400),
+                "30d",
+                'a time such as "30d", or a number of seconds',
+                "how long a name stays with its owner towards services of other projects, and a published port with "
+                "its service, while nobody declares it; counted while the store is there; see [claims](claims.md)",
+            )
+        }
+    )
+    claims_container_names: int = field(
+        metadata={
+            "claims.container_names": Setting(
+                values.number_parser(1, 100_000),
+                32,
+                "a number such as 32",
+                "how many routing names one container may claim; more are refused, those that it holds already stay",
+            )
+        }
+    )
+    claims_container_ports: int = field(
+        metadata={
+            "claims.container_ports": Setting(
+                values.number_parser(1, 100_000),
+                16,
+                "a number such as 16",
+                "how many published ports one container may claim; more are refused, those that it holds already stay",
+            )
+        }
+    )
+    claims_owner_names: int = field(
+        metadata={
+            "claims.owner_names": Setting(
+                values.number_parser(1, 100_000),
+                256,
+                "a number such as 256",
+                "how many routing names one owner (`project/service`) may hold; more are refused, those that it "
+                "holds already stay",
+            )
+        }
+    )
+    claims_owner_ports: int = field(
+        metadata={
+            "claims.owner_ports": Setting(
+                values.number_parser(1, 100_000),
+                64,
+                "a number such as 64",
+                "how many published ports one owner may hold; more are refused, those that it holds already stay",
+            )
+        }
+    )
     admin_listen: str = field(
         metadata={
             "admin.listen": Setting(

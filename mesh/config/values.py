@@ -94,6 +94,27 @@ def number_parser(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+_UNITS: Mapping[str, int] = MappingProxyType({"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400})
+
+
+def seconds_parser(low: int, high: int) -> Callable[[object], int]:
+    """Return a parser for times from `low` to `high` seconds: a number of seconds, or text such as `10m`, `12h` or
+    `30d`.
+    """
+    parse_number = number_parser(low, high)
+
+    def parse(raw: object) -> int:
+        if not isinstance(raw, str):
+            return parse_number(raw)
+        match = re.fullmatch(r"([0-9]{1,9})\s*([smhd]?)", raw.strip())
+        seconds = int(match[1]) * _UNITS[match[2]] if match else -1
+        if not low <= seconds <= high:
+            raise ValueError(f"{raw!r} is not a time from {low} to {high} seconds")
+        return seconds
+
+    return parse
+
+
 def parse_port_range(raw: object) -> range:
     """Parse `30000-32767`; both ends are included."""
     match = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", parse_text(raw))

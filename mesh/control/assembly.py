@@ -105,6 +105,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
             ports=config.publish,
             policy=config.names,
             avoid=avoid,
+            quotas=config.claims.quotas,
         )
 
     sync = ClusterSync(
@@ -115,6 +116,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         listens=config.listens,
         answers=reachability.answers,
         authority=EndpointAuthority(config.worker, config.pool, config.endpoint_networks),
+        limits=config.claims,
     )
     own_endpoints = OwnEndpoints()
 

@@ -6,7 +6,7 @@ fake needs no more than these.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.config.name_policy import EVERY_NAME, NamePolicy
@@ -15,7 +15,7 @@ from mesh.host.facts import HostFacts
 from mesh.host.firewall.plan import FirewallDemand
 from mesh.host.firewall.upkeep import FirewallReport
 from mesh.host.hairpin import HairpinResult
-from mesh.model.claims import Claims
+from mesh.model.claims import ClaimLimits, Claims
 from mesh.model.service import Address, Endpoint, EndpointKey
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
@@ -140,3 +140,5 @@ class WorkerConfig:
     """The only networks that endpoints of other workers may be in; empty for all."""
     names: NamePolicy = EVERY_NAME
     """Which routing names services may have."""
+    claims: ClaimLimits = field(default_factory=ClaimLimits)
+    """How long claims stay with holders that do not declare them."""

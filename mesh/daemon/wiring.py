@@ -67,6 +67,7 @@ from mesh.host.request_counts import RequestCounter
 from mesh.host.rlimits import raise_file_limit
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
+from mesh.model.claims import ClaimLimits, ClaimQuotas
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
 from mesh.model.part import DaemonPart, ProblemPart
@@ -475,4 +476,15 @@ def _worker_config(settings: Settings, resolver: Address | None, listens: RealKe
         probe_floor=settings.probes_floor,
         names=name_policy(settings),
         endpoint_networks=settings.cluster_endpoint_networks,
+        claims=_claim_limits(settings),
     )
+
+
+def _claim_limits(settings: Settings) -> ClaimLimits:
+    quotas = ClaimQuotas(
+        settings.claims_container_names,
+        settings.claims_container_ports,
+        settings.claims_owner_names,
+        settings.claims_owner_ports,
+    )
+    return ClaimLimits(settings.claims_grace, settings.claims_keep, quotas)

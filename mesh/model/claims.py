@@ -1,4 +1,4 @@
-"""Claims: the VIPs, names and published ports that the cluster has assigned for good."""
+"""Claims: the VIPs, names and published ports that the cluster has assigned."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,49 @@ from mesh.model.service import (
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimQuotas:
+    """How much one container, and all containers of one owner together, may claim."""
+
+    container_names: int = 32
+    """Routing names."""
+    container_ports: int = 16
+    """Published ports."""
+    owner_names: int = 256
+    owner_ports: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLimits:
+    """How long claims stay with holders that do not declare them, and how many one holder may have."""
+
+    grace: float = 600.0
+    """Seconds that a routing name stays with its owner in any case."""
+    keep: float = 30 * 86_400.0
+    """Seconds that a routing name stays with its owner towards other projects, and a published port with its service;
+    at least `grace`.
+    """
+    quotas: ClaimQuotas = field(default_factory=ClaimQuotas)
+
+
+@dataclass(frozen=True, slots=True)
+class LapsedClaims:
+    """Claims that their holders no longer declare, and for how long: which of them other services may take."""
+
+    released: frozenset[Name] = frozenset()
+    """Routing names that their owners have not declared for `[claims] grace`."""
+    names: frozenset[Name] = frozenset()
+    """Routing names that their owners have not declared for `[claims] keep`."""
+    ports: frozenset[tuple[Transport, int]] = frozenset()
+    """Published ports that no service has declared for `[claims] keep`."""
+    idle: tuple[Name, ...] = ()
+    """The `released` names, the one that is unused for the longest time first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claims:
-    """VIPs, names and published ports that the cluster has assigned. An assignment is permanent."""
+    """VIPs, names and published ports that the cluster has assigned. An assignment lasts while its holder declares it,
+    and for a long time after; a VIP stays its name's for good.
+    """
 
     vips: Mapping[Name, Address] = field(default_factory=dict)
     """Service name -> its VIP."""
@@ -27,4 +68,8 @@ class Claims:
     older_names: frozenset[Name] | None = None
     """Routing names outside the allowed domains that the cluster served before its workers knew such domains; they go
     on being served. None until the first worker of this version has recorded them.
+    """
+    lapsed: LapsedClaims | None = None
+    """The claims that other services may take; None where the time is not measured: then a name may be taken as soon as
+    its holder does not declare it, and a published port never.
     """

@@ -280,7 +280,8 @@ class Code(Enum):
         Two services declare the same routing name. The service that came first keeps it, so the name never
         moves back and forth. The second service has no VIP if this is its first name; otherwise it is not
         reachable under this name. Give it another name, or remove the label from the first service: the second
-        one then takes over the name and its VIP. `vipmesh explain NAME` shows both.
+        one takes over the name and its VIP when `[claims] grace` is over. A holder that is gone keeps the name for
+        longer, see [claims](claims.md). `vipmesh explain NAME` shows both.
         """,
     )
     VIP_TAKEN = (
@@ -308,8 +309,8 @@ class Code(Enum):
         "No VIP or published port is left",
         """
         Every address of `[vip] pool`, or every port of `[publish] ports`, is assigned. Services that are gone
-        keep theirs. Enlarge the pool or the range on all workers, or delete claims that are no longer needed
-        (`docs/store.md`).
+        keep theirs for a time ([claims](claims.md)). Enlarge the pool or the range on all workers, or delete claims
+        that are no longer needed (`docs/store.md`).
         """,
     )
     PUBLISHED_PORT_IN_USE = (
@@ -348,6 +349,16 @@ class Code(Enum):
         The engine at `[source.docker] socket` does not answer, or not in time. The last list of containers
         stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Check that
         the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
+        """,
+    )
+    CLAIM_QUOTA = (
+        "VM230",
+        "More names or published ports than the quota",
+        """
+        A container or an owner (`project/service`) declares more routing names or published ports than `[claims]`
+        permits: `container_names`, `container_ports`, `owner_names`, `owner_ports`. What it holds already stays;
+        only the one that is named is refused. An owner at its quota of names gets a new one in the place of one
+        that it has not declared for `[claims] grace`.
         """,
     )
     CONTAINER_UNUSABLE = (

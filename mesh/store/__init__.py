@@ -10,6 +10,9 @@ from typing import Protocol
 
 from mesh.model.errors import CodedText, MeshError
 
+MAX_CHANGES = 100
+"""The most keys of one `Store.change`; etcd permits 128 operations in a transaction."""
+
 
 class StoreError(MeshError):
     """The store does not answer, or refuses a request as a whole. The text ends with the remedy."""
@@ -51,6 +54,14 @@ class Store(Protocol):
 
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Change a claim whose value is `old`. Return False if it has another value; `new` counts as success."""
+        ...
+
+    async def change(self, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]) -> bool:
+        """Change several claims in one transaction, if all of them are as they are in `before`.
+
+        Both have the same keys, at most `MAX_CHANGES`; None: the key does not exist, or is deleted. Returns True if all
+        keys are as in `after` now (changed now or by an earlier attempt), else False, and nothing was changed.
+        """
         ...
 
     async def register(self, records: Mapping[str, bytes]) -> None:

@@ -112,6 +112,10 @@ class CachedStore(Store):
         return await self._store.replace(key, old, new)
 
     @override
+    async def change(self, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]) -> bool:
+        return await self._store.change(before, after)
+
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
         await self._store.register(records)
 

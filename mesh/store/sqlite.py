@@ -80,6 +80,10 @@ class SqliteStore(Store):
         return await self._write(lambda: self._replace(key, old, new))
 
     @override
+    async def change(self, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]) -> bool:
+        return await self._write(lambda: self._change(before, after))
+
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
         await self._write(lambda: self._register(records))
 
@@ -190,6 +194,17 @@ class SqliteStore(Store):
             if value == old and value != new:
                 transaction.put(key, new, leased=False)
             return value in (old, new)
+
+    def _change(self, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]) -> bool:
+        with _SqliteTransaction(self._open_database(), self._worker) as transaction:
+            there = {key: transaction.get(key) for key in before}
+            if there == before:
+                for key, value in after.items():
+                    if value is None and there[key] is not None:
+                        transaction.delete(key)
+                    elif value is not None and value != there[key]:
+                        transaction.put(key, value, leased=False)
+            return there in (before, after)
 
     def _register(self, records: Mapping[str, bytes]) -> None:
         with _SqliteTransaction(self._open_database(), self._worker) as transaction:

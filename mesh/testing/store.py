@@ -145,6 +145,14 @@ class MemoryStore(Store):
         return True
 
     @override
+    async def change(self, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]) -> bool:
+        self._reach()
+        there = {key: self._cluster.get(key) for key in before}
+        if there == before:
+            self._cluster.change(after)
+        return there in (before, after)
+
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
         self._reach()
         self._wanted = dict(records)

@@ -1,9 +1,12 @@
-"""Claims that are restored to a store that was lost."""
+"""Claims that are restored to a store that was lost, and claims that change hands."""
+
+import pytest
 
 from mesh.cluster.claim_transactions import claim_all, restore_claims
-from mesh.cluster.claims import RecordOlderNames
+from mesh.cluster.claims import ClaimPort, ClaimVip, RecordOlderNames, TakeBackVip, TakeOverPort
 from mesh.cluster.records.encode import build_view
 from mesh.model.claims import Claims
+from mesh.model.service import Transport
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 
@@ -21,3 +24,36 @@ async def test_older_names_are_added_to_what_a_worker_that_started_meanwhile_rec
     assert await restore_claims(store, lost) == 0
     assert build_view((await store.read()).records)[0].claims.older_names == frozenset({"early.example", "github.com"})
     assert await restore_claims(store, lost) == 0, "once more changes nothing"
+
+
+class TestTakingBack:
+    """Claims that change hands, as transactions of the store."""
+
+    @pytest.fixture
+    async def cluster(self) -> MemoryCluster:
+        cluster = MemoryCluster()
+        store = MemoryStore(cluster, "w1")
+        assert await claim_all(store, [ClaimVip("old.test", "10.112.0.9"), ClaimPort(Transport.TCP, 80, "old.test", 1)])
+        return cluster
+
+    def claims(self, cluster: MemoryCluster) -> Claims:
+        return build_view(cluster.records)[0].claims
+
+    async def test_a_vip_goes_to_another_name_with_both_of_its_records(self, cluster: MemoryCluster) -> None:
+        wish = TakeBackVip("new.test", "10.112.0.9", "old.test")
+        assert await claim_all(MemoryStore(cluster, "w1"), [wish])
+        assert self.claims(cluster).vips == {"new.test": "10.112.0.9"}
+        assert self.claims(cluster).holders == {"10.112.0.9": "new.test"}
+        assert not await claim_all(MemoryStore(cluster, "w2"), [TakeBackVip("late.test", "10.112.0.9", "old.test")])
+        assert self.claims(cluster).vips == {"new.test": "10.112.0.9"}
+
+    async def test_a_lost_record_of_the_own_vip_is_written_again(self, cluster: MemoryCluster) -> None:
+        cluster.change({"claims/services/old.test": None})
+        assert await claim_all(MemoryStore(cluster, "w1"), [TakeBackVip("old.test", "10.112.0.9", "old.test")])
+        assert self.claims(cluster).vips == {"old.test": "10.112.0.9"}
+
+    async def test_a_port_goes_to_another_service_once(self, cluster: MemoryCluster) -> None:
+        old = ("old.test", 1)
+        assert await claim_all(MemoryStore(cluster, "w1"), [TakeOverPort(Transport.TCP, 80, old, "new.test", 2)])
+        assert not await claim_all(MemoryStore(cluster, "w2"), [TakeOverPort(Transport.TCP, 80, old, "late.test", 3)])
+        assert self.claims(cluster).ports == {(Transport.TCP, 80): ("new.test", 2)}

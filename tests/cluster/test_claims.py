@@ -1,5 +1,6 @@
 """Claims: which service gets which name, VIP and port, permanently."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from mesh.cluster.claims import (
     ClaimName,
     ClaimPort,
+    ClaimRequest,
     ClaimVip,
     MoveVip,
     RecordOlderNames,
@@ -20,10 +22,10 @@ from mesh.cluster.claims import (
 )
 from mesh.config.name_policy import NamePolicy
 from mesh.config.values import Network
-from mesh.model.claims import Claims
+from mesh.model.claims import ClaimQuotas, Claims, LapsedClaims
 from mesh.model.codes import Code
 from mesh.model.problem import Severity
-from mesh.model.service import PortPublication, Service, Transport
+from mesh.model.service import PortPublication, Route, Service, Transport
 from tests.builders import SMALL_POOL, service
 
 PORTS = range(30000, 30004)
@@ -312,3 +314,163 @@ class TestNamesOutsideTheAllowedDomains:
         wanted, _ = plan_claims([], old, pool=SMALL_POOL, ports=PORTS, policy=self.POLICY)
         assert wanted == (RecordOlderNames(("github.com",)),)
         assert not plan_claims([], apply_claims(old, wanted), pool=SMALL_POOL, ports=PORTS, policy=self.POLICY)[0]
+
+
+class TestTakeOver:
+    """Who may have a name or port that its holder does not declare, by how long that lasts."""
+
+    RELEASED = LapsedClaims(frozenset({"web.test"}), idle=("web.test",))
+    KEPT = LapsedClaims(
+        frozenset({"web.test"}), frozenset({"web.test"}), frozenset({(Transport.TCP, 8080)}), ("web.test",)
+    )
+
+    @pytest.mark.parametrize(
+        ("lapsed", "owner", "holder_runs", "taken"),
+        [
+            (LapsedClaims(), "demo/new", False, False),
+            (LapsedClaims(), "demo/new", True, False),
+            (LapsedClaims(), "other/web", True, False),
+            (RELEASED, "demo/new", False, True),
+            (RELEASED, "demo/new", True, True),
+            (RELEASED, "other/web", True, True),
+            (RELEASED, "other/web", False, False),
+            (RELEASED, "demolition/web", False, False),
+            (KEPT, "other/web", False, True),
+            (KEPT, "other/web", True, True),
+        ],
+    )
+    def test_depends_on_the_time_the_project_and_whether_the_holder_runs(
+        self, lapsed: LapsedClaims, owner: str, *, holder_runs: bool, taken: bool
+    ) -> None:
+        before, _ = settle(claiming("web.test", "demo/old"))
+        others = [claiming("old.test", "demo/old")] if holder_runs else []
+        after, problems = settle(claiming("web.test", owner), *others, claims=replace(before, lapsed=lapsed))
+        assert after.owners["web.test"] == (owner if taken else "demo/old")
+        assert after.vips["web.test"] == before.vips["web.test"], "the VIP goes with the name"
+        assert ["the name web.test is held by demo/old, which does not declare it now" in p for p in problems] == (
+            [] if taken else [True]
+        )
+
+    @given(st.sampled_from([LapsedClaims(), RELEASED, KEPT]), st.sampled_from(["demo/new", "other/web"]))
+    def test_never_a_name_that_its_holder_declares(self, lapsed: LapsedClaims, owner: str) -> None:
+        before, _ = settle(claiming("web.test", "demo/old", publish=8080))
+        both = claiming("web.test", "demo/old", publish=8080), claiming("web.test", owner, publish=8080)
+        after, problems = settle(*both, claims=replace(before, lapsed=lapsed))
+        assert (after, len(problems)) == (replace(before, lapsed=lapsed), 1)
+
+    @pytest.mark.parametrize("lapsed", [LapsedClaims(), RELEASED, KEPT])
+    def test_a_published_port_only_when_nobody_has_declared_it_for_long(self, lapsed: LapsedClaims) -> None:
+        before, _ = settle(claiming("web.test", publish=8080))
+        after, problems = settle(claiming("x.test", publish=8080), claims=replace(before, lapsed=lapsed))
+        taken = bool(lapsed.ports)
+        assert after.ports == {(Transport.TCP, 8080): ("x.test" if taken else "web.test", 80)}
+        assert bool(problems) == (not taken)
+
+    def test_an_automatic_port_when_the_range_is_exhausted(self) -> None:
+        before, _ = settle(*(claiming(f"n{n}.test", publish=None) for n in range(4)))
+        gone = replace(before, lapsed=LapsedClaims(ports=frozenset({(Transport.TCP, 30002)})))
+        after, problems = settle(claiming("x.test", publish=None), claiming("y.test", publish=None), claims=gone)
+        assert [str(key) for key, (name, _) in after.ports.items() if name in ("x.test", "y.test")] == [
+            str((Transport.TCP, 30002))
+        ]
+        assert "all 4 published tcp ports are given away" in problems[0]
+
+    def test_a_full_pool_gives_the_vip_that_is_unused_for_the_longest_time(self) -> None:
+        pool = ip_network("10.112.0.0/29")  # 5 VIPs
+        names = [f"n{n}.test" for n in range(5)]
+        full, _ = settle(*map(claiming, names), pool=pool)
+        gone = ("n3.test", "n1.test")
+        timed = replace(full, lapsed=LapsedClaims(frozenset(gone), idle=gone))
+        remaining = [claiming(name) for name in names if name not in gone]
+        after, problems = settle(*remaining, claiming("x.test"), claims=timed, pool=pool)
+        assert not problems
+        assert after.vips["x.test"] == full.vips["n3.test"]
+        assert "n3.test" not in after.vips
+        assert after.holders[full.vips["n3.test"]] == "x.test"
+        rest = {name: vip for name, vip in full.vips.items() if name != "n3.test"}
+        assert rest.items() <= after.vips.items(), "no other service is moved"
+
+    def test_a_pool_with_room_gives_no_vip_a_second_time(self) -> None:
+        before, _ = settle(*(claiming(f"n{n}.test") for n in range(5)))
+        timed = replace(before, lapsed=LapsedClaims(frozenset(before.owners), idle=tuple(before.owners)))
+        after, _ = settle(claiming("x.test"), claims=timed)
+        assert after.vips["x.test"] not in before.vips.values()
+        assert before.vips.items() <= after.vips.items()
+
+
+QUOTAS = ClaimQuotas(container_names=4, container_ports=2, owner_names=6, owner_ports=3)
+
+
+def with_names(owner: str, names: Iterable[str], ports: Iterable[int | None] = ()) -> Service:
+    """A service with these names, and with these published ports for container ports from 1 on."""
+    routes = tuple(Route(name, 80, Transport.TCP, 80) for name in names)
+    publishes = tuple(PortPublication(n, Transport.TCP, port) for n, port in enumerate(ports, 1))
+    return Service(owner, routes[0].name, routes, publishes)
+
+
+class TestQuotas:
+    """What one container and one owner may claim."""
+
+    def plan(
+        self, service: Service, claims: Claims, quotas: ClaimQuotas = QUOTAS
+    ) -> tuple[Claims, list[Code], Sequence[ClaimRequest]]:
+        wanted, problems = plan_claims([service], claims, pool=SMALL_POOL, ports=PORTS, quotas=quotas)
+        settled = apply_claims(claims, wanted)
+        again, still = plan_claims([service], settled, pool=SMALL_POOL, ports=PORTS, quotas=quotas)
+        assert (again, still) == ((), problems)
+        return settled, [problem.code for problem in problems], wanted
+
+    @given(st.integers(1, 12), st.integers(0, 6))
+    def test_a_container_gets_the_first_of_its_names_and_ports(self, names: int, ports: int) -> None:
+        service = with_names("p/a", [f"n{n}.test" for n in range(names)], range(8000, 8000 + ports))
+        settled, codes, _ = self.plan(service, Claims())
+        assert set(settled.owners) == {f"n{n}.test" for n in range(min(names, 4))}
+        assert {port for _, port in settled.ports} == set(range(8000, 8000 + min(ports, 2)))
+        assert codes == [Code.CLAIM_QUOTA] * (max(names - 4, 0) + max(ports - 2, 0))
+
+    def test_automatic_ports_count_as_fixed_ones(self) -> None:
+        settled, codes, _ = self.plan(with_names("p/a", ["a.test"], [None] * 4), Claims())
+        assert (len(settled.ports), codes) == (2, [Code.CLAIM_QUOTA] * 2)
+
+    @given(st.integers(5, 12), st.integers(3, 6))
+    def test_what_is_held_already_stays(self, names: int, ports: int) -> None:
+        service = with_names("p/a", [f"n{n}.test" for n in range(names)], range(8000, 8000 + ports))
+        before, none, _ = self.plan(service, Claims(), ClaimQuotas(99, 99, 99, 99))
+        after, codes, wanted = self.plan(service, before)
+        assert (none, after, codes, wanted) == ([], before, [], ())
+
+    def test_an_owner_is_refused_what_it_holds_too_many_of(self) -> None:
+        held = Claims(
+            {"old0.test": "10.112.0.9"},
+            {f"old{n}.test": "p/a" for n in range(5)},
+            {(Transport.TCP, 9000 + n): ("old0.test", n) for n in range(3)},
+            {"10.112.0.9": "old0.test"},
+        )
+        settled, codes, _ = self.plan(with_names("p/a", ["a.test", "b.test"], [8000]), held)
+        assert settled.owners == {**held.owners, "a.test": "p/a"}
+        assert settled.ports == held.ports
+        assert codes == [Code.CLAIM_QUOTA] * 2
+        other, codes, _ = self.plan(with_names("p/b", ["a.test", "b.test"], [8000]), held)
+        assert (len(other.owners), len(other.ports), codes) == (7, 4, []), "another owner is not concerned"
+
+    @given(st.permutations([f"old{n}.test" for n in range(6)]), st.integers(0, 6))
+    def test_a_full_owner_gives_up_its_longest_unused_names(self, idle: list[str], past_grace: int) -> None:
+        lapsed = LapsedClaims(frozenset(idle[:past_grace]), idle=tuple(idle[:past_grace]))
+        held = Claims(owners=dict.fromkeys(sorted(idle), "p/a"), lapsed=lapsed)
+        settled, codes, _ = self.plan(with_names("p/a", ["a.test", "b.test", "c.test"]), held)
+        new = {name for name in settled.owners if not name.startswith("old")}
+        assert len(settled.owners) == 6
+        assert new == {"a.test", "b.test", "c.test"} if past_grace >= 3 else len(new) == past_grace
+        assert settled.owners.keys() - new == set(idle[len(new) :])
+        assert len(codes) == 3 - len(new)
+
+    def test_a_name_that_is_taken_over_counts_for_the_one_who_takes_it(self) -> None:
+        lapsed = LapsedClaims(frozenset({"old0.test"}), idle=("old0.test",))
+        held = Claims(owners={f"n{n}.test": "p/a" for n in range(6)} | {"old0.test": "p/old"}, lapsed=lapsed)
+        settled, codes, _ = self.plan(with_names("p/a", ["old0.test"]), held)
+        assert (settled.owners, codes) == (held.owners, [Code.CLAIM_QUOTA])
+
+    def test_the_defaults(self) -> None:
+        service = with_names("p/a", [f"n{n}.test" for n in range(40)], range(8000, 8020))
+        settled, codes, _ = self.plan(service, Claims(), ClaimQuotas())
+        assert (len(settled.owners), len(settled.ports), len(codes)) == (32, 16, 12)

@@ -35,6 +35,26 @@ class StoreContract:
         assert await store.replace("claims/a", b"1", b"2"), "it holds the new value already"
         assert (await store.read()).records == {"claims/a": b"2"}
 
+    async def test_several_claims_are_changed_as_a_whole_or_not_at_all(self, store: Store) -> None:
+        await store.claim({"claims/a": b"1", "claims/b": b"2"})
+        assert not await store.change({"claims/a": b"1", "claims/b": b"x"}, {"claims/a": b"3", "claims/b": None})
+        assert not await store.change({"claims/a": b"1", "claims/b": None}, {"claims/a": b"3", "claims/b": b"4"})
+        assert (await store.read()).records == {"claims/a": b"1", "claims/b": b"2"}
+        before = {"claims/a": b"1", "claims/b": b"2", "claims/c": None, "claims/d": None}
+        after = {"claims/a": b"3", "claims/b": None, "claims/c": b"5", "claims/d": None}
+        assert await store.change(before, after)
+        revision = (await store.read()).revision
+        assert await store.change(before, after), "a repeated attempt succeeds"
+        assert (await store.read()).revision == revision, "and changes nothing"
+        assert (await store.read()).records == {"claims/a": b"3", "claims/c": b"5"}
+
+    async def test_a_watch_shows_a_claim_that_is_deleted(self, store: Store) -> None:
+        await store.claim({"claims/a": b"1", "claims/b": b"2"})
+        async with aclosing(watching(store)) as snapshots, asyncio.timeout(10):
+            await anext(snapshots)
+            assert await store.change({"claims/a": b"1"}, {"claims/a": None})
+            assert (await anext(snapshots)).records == {"claims/b": b"2"}
+
     async def test_registering_replaces_all_records_of_a_worker_and_no_claims(self, store: Store) -> None:
         await store.claim({"claims/a": b"1"})
         await store.register({"workers/w1/x": b"x", "workers/w1/y": b"y"})

@@ -130,6 +130,20 @@ class EtcdStore(Store):
         return answer.succeeded or [kv.value for kv in answer.found] == [new]
 
     @override
+    async def change(self, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]) -> bool:
+        self._check_open()
+        where = {key: self._prefix + key.encode() for key in before}
+        answer = await self._transaction(
+            {
+                "compare": [_has_value(where[key], value) for key, value in before.items()],
+                "success": [_set_value(where[key], value) for key, value in after.items() if value != before[key]],
+                "failure": [{"request_range": {"key": key}} for key in where.values()],
+            }
+        )
+        there = {kv.key: kv.value for kv in answer.found}
+        return answer.succeeded or {key: there.get(where[key]) for key in before} == after
+
+    @override
     async def register(self, records: Mapping[str, bytes]) -> None:
         self._check_open()
         await self._registrations.register({self._prefix + name.encode(): value for name, value in records.items()})
@@ -287,3 +301,17 @@ class EtcdStore(Store):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(Code.STORE_UNUSABLE, "the store is closed; restart the daemon")
+
+
+def _has_value(key: bytes, value: bytes | None) -> RequestBody:
+    """The condition that a key has this value; None: that it does not exist."""
+    if value is None:
+        return {"key": key, "target": "CREATE", "create_revision": 0}
+    return {"key": key, "target": "VALUE", "value": value}
+
+
+def _set_value(key: bytes, value: bytes | None) -> RequestBody:
+    """The operation that gives a key this value; None: that deletes it."""
+    if value is None:
+        return {"request_delete_range": {"key": key}}
+    return {"request_put": {"key": key, "value": value}}

@@ -40,7 +40,7 @@ class Newer:
         self._name = name
         self._store = store
         self.read, self.watch, self.replace = store.read, store.watch, store.replace
-        self.run, self.close = store.run, store.close
+        self.change, self.run, self.close = store.change, store.run, store.close
 
     @property
     def trouble(self) -> CodedText | None:

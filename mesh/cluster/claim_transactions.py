@@ -14,13 +14,14 @@ from mesh.cluster.claims import (
     ClaimRequest,
     ClaimVip,
     MoveVip,
+    RecordDeclaration,
     RecordOlderNames,
     TakeOverName,
 )
 from mesh.cluster.records import encode as records
-from mesh.cluster.records.decode import OlderNames, decode_record
+from mesh.cluster.records.decode import DeclarationClaim, OlderNames, decode_record
 from mesh.model.claims import Claims
-from mesh.model.service import Address, Name
+from mesh.model.service import Address, Name, Service
 from mesh.store import Store, StoreError
 
 T = TypeVar("T")
@@ -57,6 +58,10 @@ async def restore_claims(store: Store, claims: Claims) -> int:
         *await _gather_limited([partial(_restore_vip, store, name, vip) for name, vip in claims.vips.items()]),
         *await _gather_limited([partial(_create, store, claim) for claim in others]),
     ]
+    # A declaration that the store has again is newer: nothing is lost.
+    await _gather_limited(
+        [partial(_create, store, records.encode_declaration_claim(s)) for s in claims.declarations.values()]
+    )
     return restored.count(False)
 
 
@@ -80,6 +85,8 @@ async def _claim(store: Store, wish: ClaimRequest) -> bool:
             )
         case ClaimPort(transport, port, name, container_port):
             return await _create(store, records.encode_port_claim(transport, port, name, container_port))
+        case RecordDeclaration(service, before):
+            return await _record_declaration(store, service, before)
         case RecordOlderNames(names):
             return await _create(store, records.encode_older_names(names))
 
@@ -109,6 +116,19 @@ async def _restore_older_names(store: Store, names: frozenset[Name]) -> bool:
     before = decode_record(key, there)
     known = before.names if isinstance(before, OlderNames) else frozenset()
     return names <= known or await store.replace(key, there, records.encode_older_names(known | names)[key])
+
+
+async def _record_declaration(store: Store, service: Service, before: Service | None) -> bool:
+    record = records.encode_declaration_claim(service)
+    there = await _conflicting_value(store, record)
+    if there is None:
+        return True
+    [(key, value)] = record.items()
+    # A record that cannot be read says nothing, as if there were none.
+    known = decode_record(key, there)
+    if (known.service if isinstance(known, DeclarationClaim) else None) != before:
+        return False
+    return await store.replace(key, there, value)
 
 
 async def _create(store: Store, claim: Mapping[str, bytes]) -> bool:

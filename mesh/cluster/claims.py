@@ -78,7 +78,18 @@ class RecordOlderNames:
     names: tuple[Name, ...]
 
 
-ClaimRequest: TypeAlias = ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort | RecordOlderNames
+@dataclass(frozen=True, slots=True)
+class RecordDeclaration:
+    """The declaration that is in force for a service from now on, without its probe."""
+
+    service: Service
+    before: Service | None
+    """The one that the store has; None if it has none."""
+
+
+ClaimRequest: TypeAlias = (
+    ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort | RecordOlderNames | RecordDeclaration
+)
 
 
 def plan_claims(
@@ -109,6 +120,16 @@ def plan_claims(
     return tuple(tentative.wishes), tuple(tentative.problems)
 
 
+def plan_declarations(services: Iterable[Service], claims: Claims) -> tuple[RecordDeclaration, ...]:
+    """The declarations in force that the store does not have yet. `services` are those of the view."""
+    known = claims.declarations
+    return tuple(
+        RecordDeclaration(service.shared, known.get(service.owner))
+        for service in services
+        if known.get(service.owner) != service.shared
+    )
+
+
 def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection[Name]) -> bool:
     """Whether the wish is for one of these services, given by owner and by name."""
     match wish:
@@ -116,6 +137,8 @@ def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection
             return owner in owners
         case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
             return name in names
+        case RecordDeclaration(service, _):
+            return service.owner in owners
         case RecordOlderNames():
             return True  # whoever comes first: the record is of the whole cluster
 
@@ -124,6 +147,7 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
     """The claims after all of the wishes were granted."""
     vips, owners, ports = dict(claims.vips), dict(claims.owners), dict(claims.ports)
     holders, older = dict(claims.holders), claims.older_names
+    declarations = dict(claims.declarations)
     for wish in granted:
         match wish:
             case ClaimVip(name, address) | MoveVip(name, _, address):
@@ -133,9 +157,11 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
                 owners[name] = owner
             case ClaimPort(transport, port, name, container_port):
                 ports[transport, port] = (name, container_port)
+            case RecordDeclaration(service, _):
+                declarations[service.owner] = service
             case RecordOlderNames(names):
                 older = frozenset(names)
-    return Claims(vips, owners, ports, holders, older)
+    return Claims(vips, owners, ports, holders, older, declarations)
 
 
 def claims_in_force(claims: Claims, pool: Network, policy: NamePolicy = EVERY_NAME) -> Claims:

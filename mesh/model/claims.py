@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mesh.model.service import (
     Address,
     Name,
+    Service,
     Transport,
 )
 
@@ -27,4 +28,8 @@ class Claims:
     older_names: frozenset[Name] | None = None
     """Routing names outside the allowed domains that the cluster served before its workers knew such domains; they go
     on being served. None until the first worker of this version has recorded them.
+    """
+    declarations: Mapping[str, Service] = field(default_factory=dict)
+    """Owner -> the declaration in force of what its clients share, without a probe. It decides only among declarations
+    that instances of the service have.
     """

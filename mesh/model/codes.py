@@ -199,8 +199,10 @@ class Code(Enum):
         "Instances whose labels differ",
         """
         The containers of one service declare it differently, which is normal for a moment during a rolling
-        update. The labels of the first instance apply, or those of the first worker; weight and release always
-        apply per instance. If the message stays, some of the containers were started from another file.
+        update. Probe, weight and release always apply per container. Ports, scheduler, client affinity and VIP
+        are shared by all clients: those in force stay until more than half of the serving containers declare
+        others, or none of the serving ones declares them any more. If the message stays, some of the containers
+        were started from another file.
         """,
     )
     PROBE_REQUEST_OR_EXPECTATION = (

@@ -13,6 +13,7 @@ from mesh.cluster.claims import (
     ClaimPort,
     ClaimRequest,
     ClaimVip,
+    MovePort,
     MoveVip,
     RecordDeclaration,
     RecordOlderNames,
@@ -85,8 +86,11 @@ async def _claim(store: Store, wish: ClaimRequest) -> bool:
             )
         case ClaimPort(transport, port, name, container_port):
             return await _create(store, records.encode_port_claim(transport, port, name, container_port))
-        case RecordDeclaration(service, before):
-            return await _record_declaration(store, service, before)
+        case MovePort(transport, port, name, old, new):
+            before = records.encode_port_claim(transport, port, name, old)
+            return await _change(store, before, records.encode_port_claim(transport, port, name, new))
+        case RecordDeclaration(service, known):
+            return await _record_declaration(store, service, known)
         case RecordOlderNames(names):
             return await _create(store, records.encode_older_names(names))
 

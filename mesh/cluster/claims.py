@@ -72,6 +72,17 @@ class ClaimPort:
 
 
 @dataclass(frozen=True, slots=True)
+class MovePort:
+    """Another container port for a published port: the labels of the service that holds it say so."""
+
+    transport: Transport
+    port: int
+    name: Name
+    old_container_port: int
+    container_port: int
+
+
+@dataclass(frozen=True, slots=True)
 class RecordOlderNames:
     """The names outside the allowed domains that the cluster serves when it first knows such domains."""
 
@@ -88,7 +99,7 @@ class RecordDeclaration:
 
 
 ClaimRequest: TypeAlias = (
-    ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort | RecordOlderNames | RecordDeclaration
+    ClaimVip | MoveVip | ClaimName | TakeOverName | ClaimPort | MovePort | RecordOlderNames | RecordDeclaration
 )
 
 
@@ -135,7 +146,7 @@ def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection
     match wish:
         case ClaimName(_, owner) | TakeOverName(_, _, owner):
             return owner in owners
-        case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _):
+        case ClaimVip(name, _) | MoveVip(name, _, _) | ClaimPort(_, _, name, _) | MovePort(_, _, name, _, _):
             return name in names
         case RecordDeclaration(service, _):
             return service.owner in owners
@@ -155,7 +166,7 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
                 holders[address] = name
             case ClaimName(name, owner) | TakeOverName(name, _, owner):
                 owners[name] = owner
-            case ClaimPort(transport, port, name, container_port):
+            case ClaimPort(transport, port, name, container_port) | MovePort(transport, port, name, _, container_port):
                 ports[transport, port] = (name, container_port)
             case RecordDeclaration(service, _):
                 declarations[service.owner] = service
@@ -306,7 +317,12 @@ class _TentativeClaims:
         holder = self._ports.get((publish.transport, publish.port))
         if holder is None:
             self._give_port(service, publish, publish.port)
-        elif holder != target:
+        elif holder == target:
+            return
+        elif holder[0] == service.name and not _publishes(service, publish.transport, publish.port, holder[1]):
+            self._wish(MovePort(publish.transport, publish.port, service.name, holder[1], publish.container_port))
+            self._ports[publish.transport, publish.port] = target
+        else:
             reason = f"the published {publish.transport} port {publish.port} is held by {holder[0]}"
             self._refuse(Code.PUBLISHED_PORT_TAKEN, service, reason, "publish another port or auto")
 
@@ -371,6 +387,10 @@ class _TentativeClaims:
     def _refuse(self, code: Code, service: Service, reason: str, remedy: str) -> None:
         subject = f"service {service.owner}"
         self.problems.append(Problem(code, Severity.ERROR, subject, reason, remedy, owner=service.owner))
+
+
+def _publishes(service: Service, transport: Transport, port: int, container_port: int) -> bool:
+    return any((p.transport, p.port, p.container_port) == (transport, port, container_port) for p in service.publishes)
 
 
 _ANOTHER_VIP = "write another address or remove the label routing.vip"

@@ -116,13 +116,17 @@ def virtual_keys(inputs: ServicePlanInput) -> Iterator[tuple[VirtualKey, int]]:
 
 
 def _published(inputs: ServicePlanInput) -> Iterator[PublishedPort]:
-    """The published ports that the service holds and still declares."""
-    for port, transport, container_port in inputs.ports:
-        if any(
-            (publish.transport, publish.container_port) == (transport, container_port) and publish.port in (None, port)
+    """The published ports that the service holds and still declares, each with the container port that it declares."""
+    for port, transport, claimed in inputs.ports:
+        declared = [
+            publish.container_port
             for publish in inputs.service.publishes
-        ):
-            yield port, transport, container_port
+            if publish.transport is transport
+            and (publish.port == port or (publish.port is None and publish.container_port == claimed))
+        ]
+        # A port that the labels name may lead to another container port than before: it does at once.
+        if declared:
+            yield port, transport, claimed if claimed in declared else declared[0]
 
 
 def _virtual_server(

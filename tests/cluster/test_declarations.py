@@ -207,7 +207,7 @@ def test_a_probe_of_one_worker_keeps_no_endpoint_of_another_out_of_traffic() -> 
 
 
 WORKERS = st.lists(
-    st.tuples(st.sampled_from("abcdef"), st.sampled_from([OLD, NEW, THIRD, replace(NEW, probe=PROBE)]), st.booleans()),
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from([OLD, NEW, THIRD, replace(NEW, probe=PROBE)])),
     min_size=1,
     max_size=6,
     unique_by=lambda row: row[0],

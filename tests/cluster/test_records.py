@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.cluster.claim_transactions import claim_all
-from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, MoveVip, RecordDeclaration, TakeOverName
+from mesh.cluster.claims import (
+    ClaimName,
+    ClaimPort,
+    ClaimRequest,
+    ClaimVip,
+    MovePort,
+    MoveVip,
+    RecordDeclaration,
+    TakeOverName,
+)
 from mesh.cluster.records.encode import (
     build_view,
     encode_daemon,
@@ -238,13 +247,19 @@ async def test_claim_requests_become_records_that_read_back_as_claims() -> None:
     assert not await claim_all(store, [ClaimVip("other.test", "10.112.0.9")]), "taken: read again"
     assert not await claim_all(store, [ClaimName("web.test", "demo/other")])
     assert await claim_all(
-        store, [TakeOverName("web.test", "demo/web", "new/web"), MoveVip("web.test", "10.112.0.9", "10.112.0.10")]
+        store,
+        [
+            TakeOverName("web.test", "demo/web", "new/web"),
+            MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
+            MovePort(Transport.TCP, 30001, "web.test", 80, 8080),
+        ],
     )
+    assert not await claim_all(store, [MovePort(Transport.TCP, 30001, "web.test", 80, 81)]), "it leads elsewhere by now"
     seen, _ = build_view((await store.read()).records)
     assert seen.claims == Claims(
         {"web.test": "10.112.0.10"},
         {"web.test": "new/web"},
-        {(Transport.TCP, 30001): ("web.test", 80)},
+        {(Transport.TCP, 30001): ("web.test", 8080)},
         {"10.112.0.9": "web.test", "10.112.0.10": "web.test"},
     )
 

@@ -222,11 +222,13 @@ class ServiceTracer:
 
     def _not_published(self, service: Service, publish: PortPublication) -> Iterator[tuple[int | None, Reason]]:
         """Yield the ports of a publication that lead nowhere, with the reason; None for `auto` before it has a port."""
-        target, ports = (service.name, publish.container_port), self._view.claims.ports
+        ports = self._view.claims.ports
         held = [
             port
             for (transport, port), holder in sorted(ports.items())
-            if transport is publish.transport and holder == target and publish.port in (None, port)
+            if transport is publish.transport
+            and holder[0] == service.name
+            and (publish.port == port or (publish.port is None and holder[1] == publish.container_port))
         ]
         for port in held:
             if (publish.transport, port) in self._evidence.contested:

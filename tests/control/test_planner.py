@@ -284,12 +284,12 @@ def test_a_published_port_serves_at_once_when_it_leads_to_another_container_port
 
 def test_each_endpoint_has_its_own_probe_or_none() -> None:
     probed = replace(WEB, probe=Probe(ProbeKind.TCP, port=9000))
-    for service, other, serving in ((WEB, probed, {"10.2.0.1"}), (probed, WEB, {"10.2.0.2"})):
-        seen = web_view(service, ONE, replace(TWO, declared=other))
+    for declared, other, serving in ((WEB, probed, {"10.2.0.1"}), (probed, WEB, {"10.2.0.2"})):
+        seen = web_view(declared, ONE, replace(TWO, declared=other))
         planned = make_plan(seen, {})
         assert {real.address for real in planned.table.virtual_servers[KEY].real_servers} == serving
         [(key, (probe, real))] = probe_targets(seen).items()
-        assert (key[1], probe.kind, real.port) == ("b" if service is WEB else "a", ProbeKind.TCP, 9000)
+        assert (key[1], probe.kind, real.port) == ("b" if declared is WEB else "a", ProbeKind.TCP, 9000)
 
 
 def test_two_services_that_claim_one_vip_are_planned_like_a_fresh_plan() -> None:

@@ -22,16 +22,6 @@ from mesh.cluster.claims import (
     RecordDeclaration,
     TakeOverName,
 )
-from mesh.cluster.claims import (
-    ClaimName,
-    ClaimPort,
-    ClaimRequest,
-    ClaimVip,
-    MovePort,
-    MoveVip,
-    RecordDeclaration,
-    TakeOverName,
-)
 from mesh.cluster.records.encode import (
     build_view,
     encode_daemon,

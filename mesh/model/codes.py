@@ -214,6 +214,33 @@ class Code(Enum):
         While the label is refused, the default is used.
         """,
     )
+    IMAGE_LABELS_IGNORED = (
+        "VM126",
+        "Labels of an image do not count",
+        """
+        The image of a container has labels of the mesh, and the container has them with the same values. Whoever
+        builds an image must not decide which service its containers join, so these labels do not count. The engine
+        cannot tell whether the container repeats them. Write them on the container alone, or set `[source.docker]
+        image_labels = true` if all images that run here are trusted.
+        """,
+    )
+    REQUIRED_LABEL_MISSING = (
+        "VM127",
+        "A container lacks a required label",
+        """
+        `[source.docker] require` lists labels that a container must have to be an instance, and this container
+        lacks one of them. Labels of its image count only with `[source.docker] image_labels = true`.
+        """,
+    )
+    SWARM_TASK_UNKNOWN = (
+        "VM128",
+        "Labels of swarm on a container that is no task",
+        """
+        The labels of a container say that it is a task of a service, and the engine, a manager of the swarm, knows
+        no task with this container. The container is left out. For a moment after the start of a task this is
+        normal. Otherwise the labels were written by hand: remove them.
+        """,
+    )
     COMPOSE_NOT_YAML = (
         "VM150",
         "A compose file that is not YAML, or exceeds a limit",

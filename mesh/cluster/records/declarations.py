@@ -68,7 +68,7 @@ def choose_declaration(instances: Collection[InstanceDeclaration], before: Servi
         shared[service.shared] += count
     chosen = _most_common(shared)
     former = None if before is None else before.shared
-    if former in shared and 2 * shared[chosen] <= shared.total():
+    if former is not None and former in shared and 2 * shared[chosen] <= shared.total():
         chosen = former
     return _most_common(Counter({service: n for service, n in votes.items() if service.shared == chosen}))
 

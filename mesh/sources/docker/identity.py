@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from typing_extensions import override
+
 from mesh.config.labels.parse import LABEL_PREFIXES
 from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
@@ -38,6 +40,7 @@ class LabelConstraint(NamedTuple):
     value: str | None = None
     """Its value; None for any value."""
 
+    @override
     def __str__(self) -> str:
         return self.key if self.value is None else f"{self.key}={self.value}"
 

@@ -14,16 +14,18 @@ from mesh.cluster.claims import (
     ClaimRequest,
     ClaimVip,
     GiveUpName,
+    MovePort,
     MoveVip,
+    RecordDeclaration,
     RecordOlderNames,
     TakeBackVip,
     TakeOverName,
     TakeOverPort,
 )
 from mesh.cluster.records import encode as records
-from mesh.cluster.records.decode import OlderNames, decode_record
+from mesh.cluster.records.decode import DeclarationClaim, OlderNames, decode_record
 from mesh.model.claims import Claims
-from mesh.model.service import Address, Name
+from mesh.model.service import Address, Name, Service
 from mesh.store import Store, StoreError
 
 T = TypeVar("T")
@@ -60,6 +62,10 @@ async def restore_claims(store: Store, claims: Claims) -> int:
         *await _gather_limited([partial(_restore_vip, store, name, vip) for name, vip in claims.vips.items()]),
         *await _gather_limited([partial(_create, store, claim) for claim in others]),
     ]
+    # A declaration that the store has again is newer: nothing is lost.
+    await _gather_limited(
+        [partial(_create, store, records.encode_declaration_claim(s)) for s in claims.declarations.values()]
+    )
     return restored.count(False)
 
 
@@ -80,11 +86,15 @@ async def _claim(store: Store, wish: ClaimRequest) -> bool:
             return await _create(store, records.encode_port_claim(transport, port, name, container_port))
         case RecordOlderNames(names):
             return await _create(store, records.encode_older_names(names))
+        case RecordDeclaration(service, known):
+            return await _record_declaration(store, service, known)
         case _:
             return await _pass_on(store, wish)
 
 
-async def _pass_on(store: Store, wish: MoveVip | TakeBackVip | TakeOverName | GiveUpName | TakeOverPort) -> bool:
+async def _pass_on(
+    store: Store, wish: MoveVip | TakeBackVip | TakeOverName | GiveUpName | MovePort | TakeOverPort
+) -> bool:
     """Change claims that a service has."""
     match wish:
         case MoveVip(name, old, new):
@@ -101,6 +111,12 @@ async def _pass_on(store: Store, wish: MoveVip | TakeBackVip | TakeOverName | Gi
             )
         case GiveUpName(name, owner):
             return await _delete(store, records.encode_name_claim(name, owner))
+        case MovePort(transport, port, name, old, new):
+            return await _change(
+                store,
+                records.encode_port_claim(transport, port, name, old),
+                records.encode_port_claim(transport, port, name, new),
+            )
         case TakeOverPort(transport, port, (old_name, old_target), name, target):
             return await _change(
                 store,
@@ -154,6 +170,19 @@ async def _restore_older_names(store: Store, names: frozenset[Name]) -> bool:
     before = decode_record(key, there)
     known = before.names if isinstance(before, OlderNames) else frozenset()
     return names <= known or await store.replace(key, there, records.encode_older_names(known | names)[key])
+
+
+async def _record_declaration(store: Store, service: Service, before: Service | None) -> bool:
+    record = records.encode_declaration_claim(service)
+    there = await _conflicting_value(store, record)
+    if there is None:
+        return True
+    [(key, value)] = record.items()
+    # A record that cannot be read says nothing, as if there were none.
+    known = decode_record(key, there)
+    if (known.service if isinstance(known, DeclarationClaim) else None) != before:
+        return False
+    return await store.replace(key, there, value)
 
 
 async def _create(store: Store, claim: Mapping[str, bytes]) -> bool:

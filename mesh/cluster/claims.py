@@ -97,6 +97,17 @@ class TakeOverPort:
 
 
 @dataclass(frozen=True, slots=True)
+class MovePort:
+    """Another container port for a published port: the labels of the service that holds it say so."""
+
+    transport: Transport
+    port: int
+    name: Name
+    old_container_port: int
+    container_port: int
+
+
+@dataclass(frozen=True, slots=True)
 class TakeBackVip:
     """A VIP for a service that has none, from a name that has not been used for a long time: the pool is full."""
 
@@ -113,6 +124,15 @@ class RecordOlderNames:
     names: tuple[Name, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RecordDeclaration:
+    """The declaration that is in force for a service from now on, without its probe."""
+
+    service: Service
+    before: Service | None
+    """The one that the store has; None if it has none."""
+
+
 ClaimRequest: TypeAlias = (
     ClaimVip
     | MoveVip
@@ -121,8 +141,10 @@ ClaimRequest: TypeAlias = (
     | TakeOverName
     | GiveUpName
     | ClaimPort
+    | MovePort
     | TakeOverPort
     | RecordOlderNames
+    | RecordDeclaration
 )
 
 
@@ -156,13 +178,25 @@ def plan_claims(
     return tuple(tentative.wishes), tuple(tentative.problems)
 
 
+def plan_declarations(services: Iterable[Service], claims: Claims) -> tuple[RecordDeclaration, ...]:
+    """The declarations in force that the store does not have yet. `services` are those of the view."""
+    known = claims.declarations
+    return tuple(
+        RecordDeclaration(service.shared, known.get(service.owner))
+        for service in services
+        if known.get(service.owner) != service.shared
+    )
+
+
 def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection[Name]) -> bool:
     """Whether the wish is for one of these services, given by owner and by name."""
     match wish:
         case ClaimName(_, owner) | TakeOverName(_, _, owner) | GiveUpName(_, owner):
             return owner in owners
-        case ClaimVip() | MoveVip() | TakeBackVip() | ClaimPort() | TakeOverPort():
+        case ClaimVip() | MoveVip() | TakeBackVip() | ClaimPort() | MovePort() | TakeOverPort():
             return wish.name in names
+        case RecordDeclaration(service, _):
+            return service.owner in owners
         case RecordOlderNames():
             return True  # whoever comes first: the record is of the whole cluster
 
@@ -171,6 +205,7 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
     """The claims after all of the wishes were granted."""
     vips, owners, ports = dict(claims.vips), dict(claims.owners), dict(claims.ports)
     holders, older = dict(claims.holders), claims.older_names
+    declarations = dict(claims.declarations)
     for wish in granted:
         match wish:
             case ClaimVip(name, address) | MoveVip(name, _, address):
@@ -184,11 +219,15 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
                 vips = {held: vip for held, vip in vips.items() if (held, vip) != (old_name, address)}
                 vips[name] = address
                 holders[address] = name
+            case MovePort(transport, port, name, _, container_port):
+                ports[transport, port] = (name, container_port)
+            case RecordDeclaration(service, _):
+                declarations[service.owner] = service
             case ClaimPort() | TakeOverPort():
                 ports[wish.transport, wish.port] = (wish.name, wish.container_port)
             case RecordOlderNames(names):
                 older = frozenset(names)
-    return Claims(vips, owners, ports, holders, older, claims.lapsed)
+    return Claims(vips, owners, ports, holders, older, claims.lapsed, declarations)
 
 
 def may_take_over(name: Name, holder: str, owner: str, *, holder_runs: bool, lapsed: LapsedClaims | None) -> bool:
@@ -406,6 +445,9 @@ class _TentativeClaims:
         holder = None if publish.port is None else self._ports.get((publish.transport, publish.port))
         if holder == target or (publish.port is None and (publish.transport, target) in self._published):
             self._use.port_held(service.owner, is_new=False)
+        elif publish.port and holder and holder[0] == service.name and not _publishes(service, publish, holder):
+            self._use.port_held(service.owner, is_new=False)
+            self._move_port(service, publish, publish.port, holder)
         elif (refusal := self._use.port_refusal(service, publish)) is not None:
             self._refuse(Code.CLAIM_QUOTA, service, *refusal)
         elif publish.port is None:
@@ -502,6 +544,11 @@ class _TentativeClaims:
         self._lapsed_ports.discard((publish.transport, port))
         self._hold_port(service, publish, port)
 
+    def _move_port(self, service: Service, publish: PortPublication, port: int, old: tuple[Name, int]) -> None:
+        """Lead a port that the service holds to another container port."""
+        self._wish(MovePort(publish.transport, port, service.name, old[1], publish.container_port))
+        self._ports[publish.transport, port] = (service.name, publish.container_port)
+
     def _hold_port(self, service: Service, publish: PortPublication, port: int) -> None:
         self._use.port_held(service.owner, is_new=True)
         self._ports[publish.transport, port] = (service.name, publish.container_port)
@@ -513,6 +560,12 @@ class _TentativeClaims:
     def _refuse(self, code: Code, service: Service, reason: str, remedy: str) -> None:
         subject = f"service {service.owner}"
         self.problems.append(Problem(code, Severity.ERROR, subject, reason, remedy, owner=service.owner))
+
+
+def _publishes(service: Service, publish: PortPublication, target: tuple[Name, int]) -> bool:
+    """Whether the service still leads this published port to its former target."""
+    there = (publish.transport, publish.port, target[1])
+    return any((each.transport, each.port, each.container_port) == there for each in service.publishes)
 
 
 _ANOTHER_VIP = "write another address or remove the label routing.vip"

@@ -34,7 +34,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from mesh.model.codes import Code
-from mesh.model.eligibility import first_container_port, probed_port, takes_traffic
+from mesh.model.eligibility import declaration_of, first_container_port, probed_port, takes_traffic
 from mesh.model.persistent_map import PersistentMap
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, DrainReason, Endpoint, EndpointKey, Service, Transport
@@ -290,6 +290,7 @@ def _left_without(view: ClusterView, owners: Collection[str], lost: Collection[E
 
 
 def _ping_target(service: Service, endpoint: Endpoint) -> PingTarget:
+    service = declaration_of(service, endpoint)
     transports = _transports(service)
     port = service.probe.port if service.probe is not None else None
     if port is None:

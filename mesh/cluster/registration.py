@@ -1,14 +1,15 @@
 """Converts instances to the services and endpoints that this worker registers.
 
 Instances of one owner (`project/service`) are endpoints of one service. Their labels should be the same; while they
-differ, as during an update, the first instance's declaration of the service counts, and each instance keeps its own
-weight and release.
+differ, as during an update, the service is registered as most instances of this worker declare it, and each endpoint
+that differs carries its own declaration. `mesh.cluster.records.declarations` decides which one is in force.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from mesh.cluster.records.declarations import most_common_declaration
 from mesh.config.labels.parse import ParsedLabels, parse_labels
 from mesh.config.values import Network
 from mesh.model.codes import Code
@@ -42,8 +43,7 @@ def register_instances(
     instances: Sequence[Instance], *, worker: str, domain: Name, pool: Network | None
 ) -> Registration:
     """Parse the labels of all instances. Instances without routes become no endpoints, which is not a problem."""
-    services: dict[str, tuple[Instance, Service]] = {}
-    endpoints: list[Endpoint] = []
+    found: dict[str, list[tuple[Instance, ParsedLabels, Service]]] = {}
     problems: dict[tuple[str, Problem], Instance] = {}
     failed: list[tuple[Instance, Exception]] = []
     for instance in sorted(instances, key=lambda instance: instance.id):
@@ -68,13 +68,16 @@ def register_instances(
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:
             continue
-        first, declared = services.setdefault(instance.owner, (instance, parsed.service))
-        if declared != parsed.service:
-            problems.setdefault((instance.owner, _differs(_subject(instance.owner), first)), instance)
-        endpoints.append(_endpoint(instance, worker, parsed))
+        found.setdefault(instance.owner, []).append((instance, parsed, parsed.service))
+    services = {owner: most_common_declaration(service for *_, service in each) for owner, each in found.items()}
+    endpoints = [
+        _endpoint(instance, worker, parsed, None if service == services[owner] else service)
+        for owner, each in found.items()
+        for instance, parsed, service in each
+    ]
     return Registration(
-        tuple(services[owner][1] for owner in sorted(services)),
-        tuple(endpoints),
+        tuple(services[owner] for owner in sorted(services)),
+        tuple(sorted(endpoints, key=lambda endpoint: endpoint.id)),
         tuple((instance, problem) for (_, problem), instance in problems.items()),
         tuple(failed),
     )
@@ -118,7 +121,7 @@ def _place_refusal(
     return None
 
 
-def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels) -> Endpoint:
+def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels, declared: Service | None) -> Endpoint:
     return Endpoint(
         instance.id,
         instance.owner,
@@ -135,6 +138,7 @@ def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels) -> Endpoint
         instance.drain,
         instance.name,
         instance.run,
+        declared,
     )
 
 
@@ -150,13 +154,3 @@ def _unusable(owner: str, reason: str) -> Problem:
 
 def _subject(owner: str) -> str:
     return f"service {owner.rpartition('/')[2]}"
-
-
-def _differs(subject: str, first: Instance) -> Problem:
-    return Problem(
-        Code.LABELS_DIFFER_BETWEEN_INSTANCES,
-        Severity.WARNING,
-        subject,
-        f"its labels declare another service than those of {first.id}, which count",
-        "give all instances of a service the same routing and probe labels",
-    )

@@ -366,6 +366,27 @@ class Settings:
             )
         }
     )
+    source_docker_image_labels: bool = field(
+        metadata={
+            "source.docker.image_labels": Setting(
+                values.parse_switch,
+                False,
+                "true or false",
+                "whether labels count that a container has from its image: only if whoever builds the images may "
+                "declare services, see [Which labels count](docker.md#which-labels-count)",
+            )
+        }
+    )
+    source_docker_require: tuple[str, ...] = field(
+        metadata={
+            "source.docker.require": Setting(
+                values.parse_label_constraints,
+                (),
+                'labels such as ["env=production", "com.example.mesh"]',
+                "labels that a container must have to be an instance, all of them: `KEY` or `KEY=VALUE`",
+            )
+        }
+    )
     store_url: str = field(
         metadata={
             "store.url": Setting(

@@ -76,6 +76,25 @@ def parse_vip_pool(raw: object) -> Network:
     return pool
 
 
+def parse_label_constraints(raw: object) -> tuple[str, ...]:
+    """Parse labels that are required: `KEY` or `KEY=VALUE` each."""
+    constraints = tuple(parse_text(item) for item in _items(raw))
+    for constraint in constraints:
+        key, _, value = constraint.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}", key) or len(value) > 1024 or not value.isprintable():
+            raise ValueError(f"{constraint!r} is not a label; write KEY or KEY=VALUE")
+    return constraints
+
+
+def parse_switch(raw: object) -> bool:
+    """Parse `true` or `false`, also as text."""
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.strip().lower() in ("true", "false"):
+        return raw.strip().lower() == "true"
+    raise ValueError(f"{raw!r} is neither true nor false")
+
+
 def parse_networks(raw: object) -> tuple[Network, ...]:
     """Parse networks of any size; a single host is one too."""
     return tuple(ipaddress.ip_network(item) for item in _items(raw))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mesh.cluster.claims import ClaimRequest, plan_claims
+from mesh.cluster.claims import ClaimRequest, plan_claims, plan_declarations
 from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.peer_monitor import PeerMonitor, Reachability
 from mesh.cluster.sync import ClusterSync
@@ -98,7 +98,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
 
     def decide(seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
         avoid = watched.occupied if watched is not None else ()
-        return plan_claims(
+        wishes, problems = plan_claims(
             seen.services,
             seen.claims,
             pool=config.pool,
@@ -107,6 +107,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
             avoid=avoid,
             quotas=config.claims.quotas,
         )
+        return (*wishes, *plan_declarations(seen.services, seen.claims)), problems
 
     sync = ClusterSync(
         config.worker,
@@ -122,7 +123,6 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
 
     def offer(services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
         context.commands.declare(services, endpoints)
-        health_monitor.declare(services)
         own_endpoints.offer(endpoints)
         sync.offer(services, endpoints)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing_extensions import override
 
 from mesh.health.checks.command import CommandRunner
+from mesh.model.eligibility import probe_of
 from mesh.model.probe import ProbeKind
 from mesh.model.service import Endpoint, Service
 
@@ -23,12 +24,11 @@ class DeclaredCommands:
 
     def declare(self, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> None:
         """Replace them by the commands of these services and endpoints, which this worker runs itself."""
-        commands = {
-            service.owner: service.probe.command
-            for service in services
-            if service.probe is not None and service.probe.kind is ProbeKind.COMMAND
+        known = {service.owner: service for service in services}
+        probes = ((e.id, probe_of(known[e.owner], e)) for e in endpoints if e.owner in known)
+        self._commands = {
+            id: probe.command for id, probe in probes if probe is not None and probe.kind is ProbeKind.COMMAND
         }
-        self._commands = {e.id: commands[e.owner] for e in endpoints if e.owner in commands} if commands else {}
 
     def allows(self, endpoint: str, command: str) -> bool:
         """Whether the labels of the endpoint, given by its ID, declare this command."""

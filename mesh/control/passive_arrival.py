@@ -23,7 +23,7 @@ from mesh.control.service_plan import ServicePlan
 from mesh.dataplane.client_flows import ClientFlow, FlowKey
 from mesh.host.overlap import Network
 from mesh.host.request_counts import RequestCounts
-from mesh.model.eligibility import effective_health
+from mesh.model.eligibility import probe_of
 from mesh.model.service import Address, Health, Transport
 from mesh.model.table import VirtualKey
 
@@ -80,8 +80,8 @@ def observed_services(planned: Plan) -> Mapping[VirtualKey, ObservedService]:
 def _is_healthy(part: ServicePlan) -> bool:
     """Return whether an endpoint of a service with a probe answers it now."""
     service = part.inputs.service
-    return service.probe is not None and any(
-        verdict is Health.HEALTHY and effective_health(service, endpoint, verdict) is Health.HEALTHY
+    return any(
+        verdict is Health.HEALTHY and probe_of(service, endpoint) is not None
         for endpoint, verdict in zip(part.inputs.endpoints, part.inputs.verdicts, strict=True)
     )
 

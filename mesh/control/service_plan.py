@@ -4,8 +4,10 @@ A pure function of `ServicePlanInput`, so that a part whose inputs have not chan
 
 * A virtual server exists for each (VIP, listen port, transport) as soon as its service has a VIP, with or without
   endpoints. Without endpoints a client is refused at once instead of timing out, and the name does not flap.
-* An endpoint whose service has a probe takes traffic while the probe says healthy; without a probe, unless its engine
-  says unhealthy. A draining endpoint takes none.
+* An endpoint that has a probe takes traffic while the probe says healthy; without a probe, unless its engine says
+  unhealthy. A draining endpoint takes none.
+* Ports, scheduler and affinity are those of the declaration in force. An endpoint whose own labels lead a port to
+  another container port is reached there; one whose labels do not have the port gets no traffic from it.
 * A published port is a virtual server on each of the worker's own addresses of the VIP's family.
 """
 
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from mesh.model.eligibility import effective_health, real_key
+from mesh.model.eligibility import effective_health, published_port, real_key, routed_port
 from mesh.model.service import Address, Endpoint, Health, Name, Service, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
@@ -77,19 +79,27 @@ def plan_service(inputs: ServicePlanInput) -> ServicePlan:
         if e.drain is None and effective_health(service, e, probed) in {None, Health.HEALTHY}
     ]
     unhealthy = [e for e, probed in endpoints if effective_health(service, e, probed) is Health.UNHEALTHY]
+    of_family = [endpoint for endpoint in serving if (":" in endpoint.address) == (":" in vip)]
     everywhere = {
-        (transport, port): _virtual_server(service, transport, container_port, ":" in vip, serving)
+        (transport, port): _virtual_server(
+            service, transport, [(e, published_port(service, e, transport, port, container_port)) for e in of_family]
+        )
         for port, transport, container_port in _published(inputs)
     }
     servers: dict[VirtualKey, VirtualServer] = {}
     for key, container_port in virtual_keys(inputs):
         if key.address == vip:
-            servers[key] = _virtual_server(service, key.transport, container_port, ":" in vip, serving)
+            reached = [(e, routed_port(e, key.transport, key.port, container_port)) for e in of_family]
+            servers[key] = _virtual_server(service, key.transport, reached)
         else:
             servers[key] = everywhere[key.transport, key.port]
     ports = {(route.transport, route.container_port) for route in service.routes if route.name in names}
     ports |= {(transport, container_port) for _, transport, container_port in _published(inputs)}
-    failed = frozenset(real_key(endpoint, port, transport) for endpoint in unhealthy for transport, port in ports)
+    failed = frozenset(
+        real_key(endpoint, port, transport)
+        for endpoint in unhealthy
+        for transport, port in (ports if endpoint.declared is None else ports | endpoint.declared.declared)
+    )
     return ServicePlan(inputs, vip, names, servers, everywhere, failed)
 
 
@@ -106,26 +116,30 @@ def virtual_keys(inputs: ServicePlanInput) -> Iterator[tuple[VirtualKey, int]]:
 
 
 def _published(inputs: ServicePlanInput) -> Iterator[PublishedPort]:
-    """The published ports that the service holds and still declares."""
-    for port, transport, container_port in inputs.ports:
-        if any(
-            (publish.transport, publish.container_port) == (transport, container_port) and publish.port in (None, port)
+    """The published ports that the service holds and still declares, each with the container port that it declares."""
+    for port, transport, claimed in inputs.ports:
+        declared = [
+            publish.container_port
             for publish in inputs.service.publishes
-        ):
-            yield port, transport, container_port
+            if publish.transport is transport
+            and (publish.port == port or (publish.port is None and publish.container_port == claimed))
+        ]
+        # A port that the labels name may lead to another container port than before: it does at once.
+        if declared:
+            yield port, transport, claimed if claimed in declared else declared[0]
 
 
 def _virtual_server(
-    service: Service, transport: Transport, container_port: int, ipv6: bool, serving: Iterable[Endpoint]
+    service: Service, transport: Transport, serving: Iterable[tuple[Endpoint, int | None]]
 ) -> VirtualServer:
-    """Build one virtual server. Endpoints of the other address family are left out: the kernel cannot masquerade
-    between families.
+    """Build one virtual server from endpoints and their own container ports behind it. One that has none is left out:
+    nothing listens there. Endpoints are of the VIP's address family: the kernel cannot masquerade between families.
     """
     real_servers = {
         real_key(endpoint, container_port, transport): RealServer(
             endpoint.weight, endpoint.forwarding, endpoint.max_connections, endpoint.min_connections
         )
-        for endpoint in serving
-        if (":" in endpoint.address) == ipv6
+        for endpoint, container_port in serving
+        if container_port is not None
     }
     return VirtualServer(service.scheduler, service.persistence, real_servers, service.flags)

@@ -78,6 +78,7 @@ from mesh.sources.docker.client import outbound_address
 from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.engine_facts import ask_engine_facts
 from mesh.sources.docker.exec import DockerExec
+from mesh.sources.docker.identity import LabelRules, label_constraint
 from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.networks import read_container_networks
 from mesh.sources.docker.source import DockerSource
@@ -413,6 +414,9 @@ def _sources(
             alone=settings.store_url.startswith("sqlite:"),
             worker=settings.node_address,
             version=settings.vip_pool.version,
+            labels=LabelRules(
+                settings.source_docker_image_labels, tuple(map(label_constraint, settings.source_docker_require))
+            ),
         )
         docker = DockerSource(settings.source_docker_socket, rules, name=_source_name(sources), on_drain=signals.put)
         sources.append(docker)

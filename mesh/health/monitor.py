@@ -8,7 +8,7 @@ before it is obeyed (`mesh.health.panic`). The order in which these rules make a
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from mesh.model.eligibility import probe_targets
 from mesh.model.errors import CodedText
 from mesh.model.persistent_map import changed_keys
 from mesh.model.probe import Probe
-from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service
+from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
 
@@ -87,8 +87,6 @@ class HealthMonitor:
         """Probed endpoints that belong to other workers."""
         self._view: ClusterView | None = None
         """The view that the probed endpoints follow from; None before the first one."""
-        self._declared: Mapping[str, Probe] = {}
-        """The probe that the labels of own endpoints declare, by the owner of the service."""
         self._reports: Mapping[EndpointKey, HealthReport] = {}
         self._reports_for: tuple[object, ...] = ()
         self._runs: Mapping[EndpointKey, str | None] = {}
@@ -141,19 +139,9 @@ class HealthMonitor:
             }
         )
 
-    def declare(self, services: Iterable[Service]) -> None:
-        """Replace the services that this worker runs itself. Their probes are those of its own labels, whatever another
-        worker declares of the same service.
-        """
-        before, self._declared = self._declared, {s.owner: s.probe for s in services if s.probe is not None}
-        if before != self._declared and self._view is not None:
-            view, self._view = self._view, None
-            self.watch(view)
-
     def _own_targets(self, view: ClusterView) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
         """What to probe of this worker's own endpoints."""
-        mine = [endpoint for endpoint in view.endpoints if endpoint.worker == self._worker]
-        return probe_targets(view, mine, self._declared)
+        return probe_targets(view, [endpoint for endpoint in view.endpoints if endpoint.worker == self._worker])
 
     def _is_same_run(self, endpoint: Endpoint, former: Mapping[EndpointKey, Endpoint]) -> bool:
         """Whether the endpoint is the process that a former process of this daemon registered, as far as is known."""

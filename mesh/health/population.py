@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mesh.model.eligibility import probe_of
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.probe import Probe
 from mesh.model.service import EndpointKey, Health, Service
@@ -111,14 +112,23 @@ class PopulationChange(NamedTuple):
 def _members(
     service: Service | None, group: EndpointGroup | None, probers: Mapping[EndpointKey, str], floor: int
 ) -> ServicePopulation | None:
-    if service is None or service.probe is None or group is None:
+    if service is None or group is None:
         return None
-    percent = floor if service.probe.floor is None else service.probe.floor
-    rows = [(e.key, verdict) for e, verdict in zip(group.endpoints, group.verdicts, strict=True) if e.drain is None]
+    probes = [probe_of(service, endpoint) for endpoint in group.endpoints]
+    # The window and the floor are of the service: those of its declaration in force, if that has a probe.
+    probe = service.probe or next((each for each in probes if each is not None), None)
+    if probe is None:
+        return None
+    percent = floor if probe.floor is None else probe.floor
+    rows = [
+        (e.key, verdict)
+        for e, verdict, own in zip(group.endpoints, group.verdicts, probes, strict=True)
+        if e.drain is None and own is not None
+    ]
     if not percent or not rows:
         return None
     keys, verdicts = zip(*rows, strict=True)
-    return ServicePopulation(service.probe, percent, keys, verdicts, tuple(probers.get(key, key[0]) for key in keys))
+    return ServicePopulation(probe, percent, keys, verdicts, tuple(probers.get(key, key[0]) for key in keys))
 
 
 def _healthy(members: ServicePopulation) -> Counter[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mesh.model.service import (
     Address,
     Name,
+    Service,
     Transport,
 )
 
@@ -72,4 +73,8 @@ class Claims:
     lapsed: LapsedClaims | None = None
     """The claims that other services may take; None where the time is not measured: then a name may be taken as soon as
     its holder does not declare it, and a published port never.
+    """
+    declarations: Mapping[str, Service] = field(default_factory=dict)
+    """Owner -> the declaration in force of what its clients share, without a probe. It decides only among declarations
+    that instances of the service have.
     """

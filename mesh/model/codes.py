@@ -199,8 +199,10 @@ class Code(Enum):
         "Instances whose labels differ",
         """
         The containers of one service declare it differently, which is normal for a moment during a rolling
-        update. The labels of the first instance apply, or those of the first worker; weight and release always
-        apply per instance. If the message stays, some of the containers were started from another file.
+        update. Probe, weight and release always apply per container. Ports, scheduler, client affinity and VIP
+        are shared by all clients: those in force stay until more than half of the serving containers declare
+        others, or none of the serving ones declares them any more. If the message stays, some of the containers
+        were started from another file.
         """,
     )
     PROBE_REQUEST_OR_EXPECTATION = (
@@ -210,6 +212,33 @@ class Code(Enum):
         A method, host, header, text or datagram that a request cannot contain, or that a response cannot
         contain. The message says what was written and what to write; [Probes](probes.md) lists all labels.
         While the label is refused, the default is used.
+        """,
+    )
+    IMAGE_LABELS_IGNORED = (
+        "VM126",
+        "Labels of an image do not count",
+        """
+        The image of a container has labels of the mesh, and the container has them with the same values. Whoever
+        builds an image must not decide which service its containers join, so these labels do not count. The engine
+        cannot tell whether the container repeats them. Write them on the container alone, or set `[source.docker]
+        image_labels = true` if all images that run here are trusted.
+        """,
+    )
+    REQUIRED_LABEL_MISSING = (
+        "VM127",
+        "A container lacks a required label",
+        """
+        `[source.docker] require` lists labels that a container must have to be an instance, and this container
+        lacks one of them. Labels of its image count only with `[source.docker] image_labels = true`.
+        """,
+    )
+    SWARM_TASK_UNKNOWN = (
+        "VM128",
+        "Labels of swarm on a container that is no task",
+        """
+        The labels of a container say that it is a task of a service, and the engine, a manager of the swarm, knows
+        no task with this container. The container is left out. For a moment after the start of a task this is
+        normal. Otherwise the labels were written by hand: remove them.
         """,
     )
     COMPOSE_NOT_YAML = (

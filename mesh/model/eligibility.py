@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from types import MappingProxyType
 
 from mesh.model.probe import DEFAULT_PROBE_PORTS, Probe, ProbeKind
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
@@ -23,6 +22,49 @@ def held_names(service: Service, view: ClusterView) -> tuple[Name, ...]:
     return tuple(name for name in service.names if view.claims.owners.get(name) == service.owner)
 
 
+def declaration_of(service: Service, endpoint: Endpoint) -> Service:
+    """Return what the endpoint's own labels declare. `service` is the one of the view."""
+    return endpoint.declared or service
+
+
+def probe_of(service: Service, endpoint: Endpoint) -> Probe | None:
+    """Return the endpoint's own probe, or None if it has none, whatever other endpoints of the service have."""
+    return declaration_of(service, endpoint).probe
+
+
+def routed_port(endpoint: Endpoint, transport: Transport, listen_port: int, container_port: int) -> int | None:
+    """Return the endpoint's own container port behind a port of the VIP, or None if its labels route none there.
+
+    `container_port` is the one that the service of the view declares.
+    """
+    if endpoint.declared is None:
+        return container_port
+    own = endpoint.declared.routes
+    return next((r.container_port for r in own if (r.transport, r.listen_port) == (transport, listen_port)), None)
+
+
+def published_port(
+    service: Service, endpoint: Endpoint, transport: Transport, port: int, container_port: int
+) -> int | None:
+    """Return the endpoint's own container port behind a published port, or None if its labels lead none there.
+
+    `container_port` is the one that the service of the view publishes.
+    """
+    own = endpoint.declared
+    if own is None:
+        return container_port
+    fixed = [p.container_port for p in own.publishes if (p.transport, p.port) == (transport, port)]
+    if fixed or (transport, container_port) in own.declared:
+        return fixed[0] if fixed else container_port
+    # The same port of the VIP, which leads to another container port in the endpoint's own labels.
+    routed = (
+        routed_port(endpoint, transport, route.listen_port, container_port)
+        for route in service.routes
+        if (route.transport, route.container_port) == (transport, container_port)
+    )
+    return next((found for found in routed if found is not None), None)
+
+
 def takes_traffic(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> bool:
     """Return whether new connections may go to the endpoint."""
     return endpoint.drain is None and endpoint_verdict(service, endpoint, health) in (None, Health.HEALTHY)
@@ -34,31 +76,31 @@ def serves(service: Service, endpoint: Endpoint, vip: Address, health: Mapping[E
 
 
 def endpoint_verdict(service: Service, endpoint: Endpoint, health: Mapping[EndpointKey, Health]) -> Health | None:
-    """Return the endpoint's effective health, by the service's probe or else its engine; None if neither checks it."""
+    """Return the endpoint's effective health, by its probe or else its engine; None if neither checks it."""
     return effective_health(service, endpoint, health.get(endpoint.key))
 
 
 def probe_targets(
-    view: ClusterView, endpoints: Iterable[Endpoint] | None = None, declared: Mapping[str, Probe] = MappingProxyType({})
+    view: ClusterView, endpoints: Iterable[Endpoint] | None = None
 ) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:
-    """Return what to probe: endpoint -> (the probe, where to send it), for the endpoints whose service has a probe.
+    """Return what to probe: endpoint -> (its own probe, where to send it), for the endpoints that have a probe.
 
-    `endpoints` limits the result to these endpoints of the view; None means all of them. `declared` has probes by the
-    owner of the service that count instead of those in the view.
+    `endpoints` limits the result to these endpoints of the view; None means all of them.
     """
     owners = {service.owner: service for service in view.services}
     wanted: dict[EndpointKey, tuple[Probe, RealKey]] = {}
     for endpoint in view.endpoints if endpoints is None else endpoints:
         service = owners.get(endpoint.owner)
-        if service is None or service.probe is None:
+        probe = None if service is None else probe_of(service, endpoint)
+        if service is None or probe is None:
             continue
-        probe = declared.get(endpoint.owner, service.probe)
-        wanted[endpoint.key] = (probe, RealKey(endpoint.address, probed_port(service, probe, endpoint)))
+        own = declaration_of(service, endpoint)
+        wanted[endpoint.key] = (probe, RealKey(endpoint.address, probed_port(own, probe, endpoint)))
     return wanted
 
 
 def probed_port(service: Service, probe: Probe, endpoint: Endpoint) -> int:
-    """Return the port of an endpoint to probe.
+    """Return the port of an endpoint to probe; `service` is what its own labels declare.
 
     `Endpoint.port` says where the routed and published container ports are reached. A probe of another port is sent to
     that port: a port for health checks beside the one for clients. A URL without a port has the default port of its
@@ -80,7 +122,7 @@ def first_container_port(service: Service) -> int:
 
 def effective_health(service: Service, endpoint: Endpoint, probed: Health | None) -> Health | None:
     """Return the effective health of one endpoint; `probed` is None before its first result."""
-    return endpoint.health if service.probe is None else probed or Health.STARTING
+    return endpoint.health if probe_of(service, endpoint) is None else probed or Health.STARTING
 
 
 def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> RealKey:
@@ -90,7 +132,8 @@ def real_key(endpoint: Endpoint, container_port: int, transport: Transport) -> R
 
 def real_keys(service: Service, endpoint: Endpoint) -> frozenset[RealKey]:
     """Return every destination that the service's virtual servers may use for this endpoint."""
-    return frozenset(real_key(endpoint, port, transport) for transport, port in service.declared)
+    ports = service.declared if endpoint.declared is None else service.declared | endpoint.declared.declared
+    return frozenset(real_key(endpoint, port, transport) for transport, port in ports)
 
 
 def is_same_family(endpoint: Endpoint, vip: Address) -> bool:

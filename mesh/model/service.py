@@ -1,7 +1,7 @@
 """Services, instances and endpoints, as frozen values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -170,6 +170,15 @@ class Service:
     flags: frozenset[SchedulerFlag] = frozenset()
 
     @property
+    def shared(self) -> "Service":
+        """The part that clients share: all but the probe, which is each endpoint's own."""
+        return self if self.probe is None else replace(self, probe=None)
+
+    def with_probe(self, probe: Probe | None) -> "Service":
+        """Return a copy with this probe; None for no probe."""
+        return self if probe == self.probe else replace(self, probe=probe)
+
+    @property
     def declared(self) -> frozenset[tuple[Transport, int]]:
         """The container ports that clients are led to, by routes and published ports."""
         ports = [(route.transport, route.container_port) for route in self.routes]
@@ -209,6 +218,14 @@ class Endpoint:
     """The name that operators use, such as the container's name; None: the same as its ID."""
     run: str | None = None
     """Distinguishes its successive processes: a restart changes it and keeps the ID. None if that is not known."""
+    declared: Service | None = field(default=None, hash=False)
+    """What its own labels declare, or None if that is the same: in a record, as the record of the service that its
+    worker writes; in a view, as the service of the view.
+    """
+
+    def with_declared(self, declared: Service | None) -> "Endpoint":
+        """Return a copy whose own labels declare this; None: the same as its service."""
+        return replace(self, declared=declared)
 
     def with_state(self, drain: DrainReason | None, health: Health | None) -> "Endpoint":
         """Return a copy with this drain and this health according to its engine."""

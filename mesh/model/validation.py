@@ -82,11 +82,20 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
         validate_port(mapped.container_port)
         validate_port(mapped.port)
     validate_number(endpoint.weight, 0, 65_535, "a weight")  # what ipvsadm(8) takes
-    if endpoint.run is not None:
-        validate_run(endpoint.run)
+    _validate_process(endpoint)
     for threshold in (endpoint.max_connections, endpoint.min_connections):
         validate_number(threshold, 0, (1 << 32) - 1, "connections")
     return endpoint
+
+
+def _validate_process(endpoint: Endpoint) -> None:
+    """Check the run of an endpoint and its own declaration."""
+    if endpoint.run is not None:
+        validate_run(endpoint.run)
+    if endpoint.declared is not None:
+        validate_service(endpoint.declared)
+        if endpoint.declared.owner != endpoint.owner:
+            raise ValueError("it declares another service than its own")
 
 
 def validate_place(id: str, owner: str, name: str | None, address: Address, ports: tuple[int | None, ...]) -> None:

@@ -245,6 +245,19 @@ class TestPublishedPorts:
         assert after.ports == before.ports
         assert "service demo/a.test: the published tcp port 8080 is held by web.test" in problems[0]
 
+    def test_that_leads_to_another_container_port_stays_with_its_service(self) -> None:
+        before, _ = settle(claiming("web.test", publish=8080))
+        moved = replace(claiming("web.test"), publishes=(PortPublication(81, Transport.TCP, 8080),))
+        after, problems = settle(moved, claims=before)
+        assert after.ports == {(Transport.TCP, 8080): ("web.test", 81)}
+        assert not problems
+
+    def test_that_a_service_declares_twice_leads_to_one_container_port(self) -> None:
+        both = (PortPublication(80, Transport.TCP, 8080), PortPublication(81, Transport.TCP, 8080))
+        settled, problems = settle(replace(claiming("web.test"), publishes=both))
+        assert settled.ports == {(Transport.TCP, 8080): ("web.test", 80)}
+        assert len(problems) == 1
+
     def test_automatic_ports_are_unique_until_the_range_is_exhausted(self) -> None:
         settled, problems = settle(*(claiming(f"n{n}.test", publish=None) for n in range(5)))
         assert sorted(port for _, port in settled.ports) == list(PORTS)

@@ -12,10 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.cluster.claim_transactions import claim_all
-from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, MoveVip, TakeOverName
+from mesh.cluster.claims import (
+    ClaimName,
+    ClaimPort,
+    ClaimRequest,
+    ClaimVip,
+    MovePort,
+    MoveVip,
+    RecordDeclaration,
+    TakeOverName,
+)
 from mesh.cluster.records.encode import (
     build_view,
     encode_daemon,
+    encode_declaration_claim,
     encode_name_claim,
     encode_port_claim,
     encode_registration,
@@ -25,6 +35,7 @@ from mesh.cluster.records.encode import (
 )
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.claims import Claims
+from mesh.model.codes import Code
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, Health, PortPublication, Route, Scheduler, Service, Transport
 from mesh.model.view import ClusterView
@@ -175,11 +186,48 @@ def test_a_value_nested_too_deeply_is_reported() -> None:
     assert len(problems) == 1
 
 
-def test_conflicting_declarations_of_a_service_are_reported_and_the_first_counts() -> None:
-    other = Service("demo/web", "web.test", ())
-    seen, problems = build_view(encode_registration("w2", [other], []) | encode_registration("w1", [SERVICE], []))
+def test_declarations_that_differ_are_reported_and_the_one_in_force_stays() -> None:
+    other = Service("demo/web", "web.test", SERVICE.routes)
+    records = encode_registration("w2", [other], []) | encode_registration("w1", [SERVICE], [])
+    for in_force, differs in ((other, "w1"), (SERVICE, "w2")):
+        seen, [problem] = build_view(records | encode_declaration_claim(in_force.shared))
+        assert seen.services == (in_force,)
+        assert problem.code is Code.LABELS_DIFFER_BETWEEN_INSTANCES
+        assert f"worker {differs} declares" in str(problem)
+        assert seen.claims.declarations == {"demo/web": in_force.shared}
+
+
+def test_a_declaration_in_force_whose_key_is_of_another_service_is_reported() -> None:
+    [value] = encode_declaration_claim(SERVICE.shared).values()
+    seen, [problem] = build_view({"claims/declarations/demo%2Fother": value})
+    assert seen.claims == Claims()
+    assert problem.code is Code.RECORD_UNREADABLE
+
+
+def test_an_endpoint_has_its_own_declaration_only_if_it_differs_from_the_service() -> None:
+    own = replace(SERVICE, probe=None, persistence=5)
+    other = replace(ENDPOINT, id="demo/web/10.2.0.2", worker="w2", declared=own)
+    same = replace(ENDPOINT, id="demo/web/10.2.0.3", worker="w2", declared=SERVICE)
+    records = encode_registration("w1", [SERVICE], [ENDPOINT]) | encode_registration("w2", [own], [other, same])
+    records |= [encode_verdict(e.worker, e.key, Health.HEALTHY) for e in (ENDPOINT, same)]
+    seen, _ = build_view(records | encode_declaration_claim(SERVICE.shared))
     assert seen.services == (SERVICE,)
-    assert "worker w2 declares it differently from worker w1" in str(problems[0])
+    assert [endpoint.declared for endpoint in seen.endpoints] == [None, own, None]
+    seen, _ = build_view(records | encode_declaration_claim(own) | encode_registration("w1", [own], [ENDPOINT]))
+    assert seen.services == (own,)
+    assert [endpoint.declared for endpoint in seen.endpoints] == [None, None, SERVICE]
+
+
+def test_the_declaration_of_an_endpoint_passes_the_gate() -> None:
+    for broken in (replace(SERVICE, persistence=-1), replace(SERVICE, owner="demo/other")):
+        record = encode_registration("w1", [], [replace(ENDPOINT, declared=broken)])
+        seen, [problem] = build_view(record)
+        assert (seen.endpoints, problem.code) == ((), Code.RECORD_UNREADABLE)
+
+
+def test_a_record_without_an_own_declaration_is_written_as_before() -> None:
+    [value] = encode_registration("w1", [], [ENDPOINT]).values()
+    assert "declared" not in msgspec.json.decode(value)
 
 
 @given(st.dictionaries(st.text(max_size=30), st.binary(max_size=50), max_size=5))
@@ -199,13 +247,19 @@ async def test_claim_requests_become_records_that_read_back_as_claims() -> None:
     assert not await claim_all(store, [ClaimVip("other.test", "10.112.0.9")]), "taken: read again"
     assert not await claim_all(store, [ClaimName("web.test", "demo/other")])
     assert await claim_all(
-        store, [TakeOverName("web.test", "demo/web", "new/web"), MoveVip("web.test", "10.112.0.9", "10.112.0.10")]
+        store,
+        [
+            TakeOverName("web.test", "demo/web", "new/web"),
+            MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
+            MovePort(Transport.TCP, 30001, "web.test", 80, 8080),
+        ],
     )
+    assert not await claim_all(store, [MovePort(Transport.TCP, 30001, "web.test", 80, 81)]), "it leads elsewhere by now"
     seen, _ = build_view((await store.read()).records)
     assert seen.claims == Claims(
         {"web.test": "10.112.0.10"},
         {"web.test": "new/web"},
-        {(Transport.TCP, 30001): ("web.test", 80)},
+        {(Transport.TCP, 30001): ("web.test", 8080)},
         {"10.112.0.9": "web.test", "10.112.0.10": "web.test"},
     )
 
@@ -245,6 +299,26 @@ async def test_claims_written_by_a_newer_version_can_be_taken_over(
     assert await claim_all(store, [wish]), "once more is no harm"
 
 
+async def test_a_declaration_in_force_is_recorded_only_in_the_place_of_the_one_that_was_known() -> None:
+    store, old, new = MemoryStore(MemoryCluster(), "w1"), SERVICE.shared, replace(SERVICE.shared, persistence=7)
+    assert await claim_all(store, [RecordDeclaration(old, None)])
+    assert await claim_all(store, [RecordDeclaration(old, None)]), "once more is no harm"
+    assert not await claim_all(store, [RecordDeclaration(new, None)]), "another one is in force: read again"
+    assert await claim_all(store, [RecordDeclaration(new, old)])
+    assert not await claim_all(store, [RecordDeclaration(replace(old, persistence=9), old)])
+    seen, _ = build_view((await store.read()).records)
+    assert seen.claims.declarations == {"demo/web": new}
+
+
+async def test_a_declaration_record_that_cannot_be_read_is_written_again() -> None:
+    store = MemoryStore(MemoryCluster(), "w1")
+    [where] = encode_declaration_claim(SERVICE.shared)
+    await store.claim({where: b"{"})
+    assert await claim_all(store, [RecordDeclaration(SERVICE.shared, None)])
+    seen, _ = build_view((await store.read()).records)
+    assert seen.claims.declarations == {"demo/web": SERVICE.shared}
+
+
 async def test_a_claim_held_by_a_third_service_is_not_taken_over() -> None:
     cluster = MemoryCluster()
     cluster.write(encode_name_claim("web.test", "third/web"))
@@ -252,7 +326,7 @@ async def test_a_claim_held_by_a_third_service_is_not_taken_over() -> None:
     assert build_view(cluster.records)[0].claims.owners == {"web.test": "third/web"}
 
 
-def _variants() -> dict[str, list[bytes]]:  # noqa: C901 (a table)
+def _variants() -> dict[str, list[bytes]]:  # noqa: C901, PLR0912 (a table)
     """Keys of every kind, each with some of the values that it may have: sound ones, and such as nobody can read."""
     found: dict[str, list[bytes]] = {}
     for worker in ("w1", "w2", "w3"):
@@ -261,8 +335,14 @@ def _variants() -> dict[str, list[bytes]]:  # noqa: C901 (a table)
             for where, value in encode_registration(worker, [service], []).items():
                 found.setdefault(where, []).append(value)
         for id in ("a", "b", "c/d"):
-            for weight, owner in ((1, "demo/web"), (2, "demo/web"), (1, "demo/other")):
-                endpoint = replace(ENDPOINT, id=id, worker=worker, weight=weight, owner=owner)
+            for weight, owner, declared in (
+                (1, "demo/web", None),
+                (2, "demo/web", None),
+                (1, "demo/other", None),
+                (1, "demo/web", replace(SERVICE, persistence=7)),
+                (1, "demo/web", replace(SERVICE, probe=None)),
+            ):
+                endpoint = replace(ENDPOINT, id=id, worker=worker, weight=weight, owner=owner, declared=declared)
                 for where, value in encode_registration(worker, [], [endpoint]).items():
                     found.setdefault(where, []).append(value)
             for health in (Health.HEALTHY, Health.UNHEALTHY):
@@ -280,6 +360,9 @@ def _variants() -> dict[str, list[bytes]]:  # noqa: C901 (a table)
             **encode_port_claim(Transport.TCP, 30001, name, 80),
         }
         for where, value in claims.items():
+            found.setdefault(where, []).append(value)
+    for seconds in (7, 0):
+        for where, value in encode_declaration_claim(replace(SERVICE, persistence=seconds, probe=None)).items():
             found.setdefault(where, []).append(value)
     found["claims/ports/tcp/030001"] = [*encode_port_claim(Transport.TCP, 1, "odd.test", 80).values()]
     found["health/w1/%61"] = [encode_verdict("w1", ("w1", "a"), Health.HEALTHY)[1]]

@@ -36,14 +36,24 @@ def test_an_instance_without_routes_is_no_endpoint_and_no_problem() -> None:
     assert offered(instance_on_port(1, {"com.example": "x"})) == Registration((), (), ())
 
 
-def test_if_labels_differ_the_first_instance_counts_and_one_problem_is_reported() -> None:
+def test_if_labels_differ_most_instances_count_and_the_others_carry_their_own_declaration() -> None:
     other = {"mesh.routing.port_80": "other.test"}
     found = offered(instance_on_port(1, WEB_LABELS), instance_on_port(2, other), instance_on_port(3, other))
-    assert [service.name for service in found.services] == ["web.test"]
-    assert len(found.endpoints) == 3
-    ((where, problem),) = found.problems
-    assert where.id == "demo/web/2"
-    assert "declare another service than those of demo/web/1, which count" in str(problem)
+    [service] = found.services
+    assert service.name == "other.test"
+    own = [endpoint.declared for endpoint in found.endpoints]
+    assert own[1:] == [None, None]
+    assert own[0] is not None
+    assert own[0].name == "web.test"
+
+
+def test_an_endpoint_with_another_probe_carries_its_own_declaration() -> None:
+    probed = {**WEB_LABELS, "mesh.probe.url": "tcp://container:80"}
+    found = offered(instance_on_port(1, WEB_LABELS), instance_on_port(2, WEB_LABELS), instance_on_port(3, probed))
+    [service] = found.services
+    assert service.probe is None
+    assert [e.declared is not None and e.declared.probe is not None for e in found.endpoints] == [False, False, True]
+    assert found.problems == (), "probes are each endpoint's own"
 
 
 def test_one_mistake_of_all_instances_is_reported_once_per_owner() -> None:

@@ -55,6 +55,8 @@ def test_the_defaults() -> None:
         source_compose_files=(),
         source_docker_socket=None,
         source_docker_endpoint_address=EndpointAddress.AUTO,
+        source_docker_image_labels=False,
+        source_docker_require=(),
         store_url="sqlite:////var/lib/vipmesh/store.db",
         store_user=None,
         store_password=None,

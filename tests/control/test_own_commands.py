@@ -53,6 +53,17 @@ async def test_a_command_whose_label_is_gone_is_no_longer_run() -> None:
     assert journal.ran == []
 
 
+async def test_each_endpoint_has_the_command_of_its_own_labels() -> None:
+    journal, declared = Journal(), DeclaredCommands()
+    check = CommandCheck(DeclaredCommandRunner(journal, declared))
+    other = replace(endpoint("b"), declared=service(probe=THEIRS))
+    declared.declare([service(probe=OURS)], [endpoint("a"), other, replace(endpoint("c"), declared=service())])
+    for id, probe in (("a", THEIRS), ("b", OURS), ("c", OURS)):
+        assert await check(id, probe) is None
+    assert await check("b", THEIRS) is not None
+    assert journal.ran == [("b", THEIRS.command)]
+
+
 @pytest.mark.looptime
 async def test_each_worker_probes_its_own_endpoints_as_its_own_labels_say() -> None:
     shared, workers, labels = MemoryCluster(), [], {"mesh.routing.port_80": "web.test"}

@@ -237,6 +237,61 @@ def test_a_withheld_vip_is_not_bound_and_its_published_ports_are_served() -> Non
     assert has_virtual_servers(planned, "demo/web")
 
 
+OWN = replace(WEB, routes=(Route("web.test", 80, Transport.TCP, 9090),))
+
+
+@pytest.mark.parametrize(
+    ("own", "real"),
+    [
+        pytest.param(None, RealKey("10.2.0.1", 8080), id="the same as the service"),
+        pytest.param(OWN, RealKey("10.2.0.1", 9090), id="another container port"),
+        pytest.param(replace(OWN, routes=(Route("web.test", 81, Transport.TCP, 9090),)), None, id="not this port"),
+        pytest.param(replace(OWN, routes=(Route("web.test", 80, Transport.UDP, 9090),)), None, id="not this transport"),
+    ],
+)
+def test_an_endpoint_is_reached_where_its_own_labels_say(own: Service | None, real: RealKey | None) -> None:
+    planned = make_plan(web_view(WEB, TWO, replace(ONE, declared=own)), {})
+    found = set(planned.table.virtual_servers[KEY].real_servers) - {RealKey("10.2.0.2", 8080)}
+    assert found == (set() if real is None else {real})
+
+
+PUBLISHED = replace(WEB, publishes=(PortPublication(8080, Transport.TCP, 30080),))
+
+
+@pytest.mark.parametrize(
+    ("own", "port"),
+    [
+        pytest.param(replace(OWN, publishes=(PortPublication(9090, Transport.TCP, 30080),)), 9090, id="its own"),
+        pytest.param(OWN, 9090, id="as the port of the VIP that leads to the same"),
+        pytest.param(replace(OWN, routes=(Route("web.test", 82, Transport.TCP, 8080),)), 8080, id="one it has"),
+        pytest.param(replace(OWN, routes=(Route("web.test", 82, Transport.TCP, 1),)), None, id="none"),
+    ],
+)
+def test_an_endpoint_is_reached_on_a_published_port_where_its_own_labels_say(own: Service, port: int | None) -> None:
+    claims = replace(CLAIMS, ports={(Transport.TCP, 30080): ("web.test", 8080)})
+    planned = make_plan(web_view(PUBLISHED, replace(ONE, declared=own), claims=claims), {}, ["192.0.2.1"])
+    found = planned.table.virtual_servers[VirtualKey("192.0.2.1", 30080, Transport.TCP)].real_servers
+    assert set(found) == (set() if port is None else {RealKey("10.2.0.1", port)})
+
+
+def test_a_published_port_serves_at_once_when_it_leads_to_another_container_port() -> None:
+    """The claim still has the former container port."""
+    claims = replace(CLAIMS, ports={(Transport.TCP, 30080): ("web.test", 80)})
+    planned = make_plan(web_view(PUBLISHED, ONE, claims=claims), {}, ["192.0.2.1"])
+    found = planned.table.virtual_servers[VirtualKey("192.0.2.1", 30080, Transport.TCP)].real_servers
+    assert set(found) == {RealKey("10.2.0.1", 8080)}
+
+
+def test_each_endpoint_has_its_own_probe_or_none() -> None:
+    probed = replace(WEB, probe=Probe(ProbeKind.TCP, port=9000))
+    for declared, other, serving in ((WEB, probed, {"10.2.0.1"}), (probed, WEB, {"10.2.0.2"})):
+        seen = web_view(declared, ONE, replace(TWO, declared=other))
+        planned = make_plan(seen, {})
+        assert {real.address for real in planned.table.virtual_servers[KEY].real_servers} == serving
+        [(key, (probe, real))] = probe_targets(seen).items()
+        assert (key[1], probe.kind, real.port) == ("b" if declared is WEB else "a", ProbeKind.TCP, 9000)
+
+
 def test_two_services_that_claim_one_vip_are_planned_like_a_fresh_plan() -> None:
     """No worker gives one VIP twice; a hand in the store may."""
     shop = service("shop.test")

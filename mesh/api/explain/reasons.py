@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from mesh.api.explain.document import Cause, Reason
 from mesh.control.snapshot import DetailedSnapshot
 from mesh.health.state_machine import Verdict
-from mesh.model.eligibility import effective_health, real_keys
+from mesh.model.eligibility import effective_health, probe_of, real_keys
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service
 from mesh.model.table import RealKey
@@ -40,10 +40,11 @@ def endpoint_reasons(
     if endpoint.drain is not None:
         yield _draining(service, endpoint, evidence)
     health = effective_health(service, endpoint, probed)
-    if service.probe is None:
+    probe = probe_of(service, endpoint)
+    if probe is None:
         yield from _by_engine(endpoint, health)
     elif health is not Health.HEALTHY:
-        yield _by_probe(endpoint, service.probe, health, asked, evidence)
+        yield _by_probe(endpoint, probe, health, asked, evidence)
     if endpoint.weight == 0:
         yield Reason(Cause.WEIGHT_ZERO, "its weight is 0", "set its label routing.weight to 1 or more")
 

@@ -16,7 +16,16 @@ from mesh.control.service_plan import virtual_keys
 from mesh.control.snapshot import DetailedSnapshot
 from mesh.control.view import EffectiveView
 from mesh.model.codes import Code
-from mesh.model.eligibility import is_same_family, probe_targets, real_key, serves, takes_traffic, vip_of
+from mesh.model.eligibility import (
+    is_same_family,
+    probe_targets,
+    published_port,
+    real_key,
+    routed_port,
+    serves,
+    takes_traffic,
+    vip_of,
+)
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, PortPublication, Scheduler, Service, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey
 
@@ -158,8 +167,9 @@ class ServiceTracer:
         there = [servers[key].real_servers for key in reversed(keys) if key in servers]
         reals = {real: server for real_servers in there for real, server in real_servers.items()}
         places = {
-            real_key(endpoint, container_port, transport): endpoint
+            real_key(endpoint, port, transport): endpoint
             for endpoint in reversed(self.endpoints.get(service.owner, ()))
+            if (port := _own_port(service, endpoint, published, keys[0], container_port)) is not None
         }
         return PortStep(
             tuple(map(str, keys)),
@@ -212,11 +222,13 @@ class ServiceTracer:
 
     def _not_published(self, service: Service, publish: PortPublication) -> Iterator[tuple[int | None, Reason]]:
         """Yield the ports of a publication that lead nowhere, with the reason; None for `auto` before it has a port."""
-        target, ports = (service.name, publish.container_port), self._view.claims.ports
+        ports = self._view.claims.ports
         held = [
             port
             for (transport, port), holder in sorted(ports.items())
-            if transport is publish.transport and holder == target and publish.port in (None, port)
+            if transport is publish.transport
+            and holder[0] == service.name
+            and (publish.port == port or (publish.port is None and holder[1] == publish.container_port))
         ]
         for port in held:
             if (publish.transport, port) in self._evidence.contested:
@@ -259,6 +271,15 @@ class ServiceTracer:
             why_not=() if serving else tuple(reasons),
             in_spite_of=tuple(reasons) if serving else (),
         )
+
+
+def _own_port(
+    service: Service, endpoint: Endpoint, published: bool, key: VirtualKey, container_port: int
+) -> int | None:
+    """Return the endpoint's container port behind a virtual server; None if its own labels lead none there."""
+    if published:
+        return published_port(service, endpoint, key.transport, key.port, container_port)
+    return routed_port(endpoint, key.transport, key.port, container_port)
 
 
 def _real_servers(

@@ -109,6 +109,12 @@ class OlderNames(NamedTuple):
     names: frozenset[Name]
 
 
+class DeclarationClaim(NamedTuple):
+    """A declaration is in force for its owner, which is in it."""
+
+    service: Service
+
+
 class PortClaim(NamedTuple):
     """A published port is held; it leads to a service name and container port."""
 
@@ -143,6 +149,7 @@ RecordFact: TypeAlias = (
     | NameClaim
     | OlderNames
     | PortClaim
+    | DeclarationClaim
     | ServiceDeclaration
     | EndpointVerdict
     | DaemonPresence
@@ -225,6 +232,11 @@ def _claim(parts: list[str], value: bytes) -> RecordFact | None:
             return NameClaim(validate_name(name), validate_text(_read(value, NameOwnerRecord).owner, "an owner"))
         case ["older-names"]:
             return OlderNames(frozenset(map(validate_name, _read(value, OlderNamesRecord).names)))
+        case ["declarations", owner]:
+            service = _service(value).shared
+            if service.owner != owner:
+                raise ValueError("it is about another service than its key")
+            return DeclarationClaim(service)
         case ["ports", transport, port]:
             return _held_port(transport, port, _read(value, PortRecord))
     return None

@@ -8,6 +8,7 @@ problem, never raised as an exception: one broken record must not stop the other
     claims/vips/<address>               {"name"}                      the service of a VIP, so that it is unique
     claims/names/<routing name>         {"owner"}
     claims/ports/<transport>/<port>     {"name", "container_port"}
+    claims/declarations/<owner>         a `Service` without a probe   the declaration in force
     claims/older-names                  {"names"}                     served before `[names] allow` existed; once
     workers/<worker>/services/<owner>   a `Service`                   leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
@@ -72,6 +73,11 @@ def encode_port_claim(transport: Transport, port: int, name: Name, container_por
     return {record_key("claims", "ports", transport, str(port)): _value(PortRecord(name, container_port))}
 
 
+def encode_declaration_claim(service: Service) -> dict[str, bytes]:
+    """The record of the declaration in force of a service; `service` has no probe."""
+    return {record_key("claims", "declarations", service.owner): _value(service)}
+
+
 def own_prefixes(worker: str) -> tuple[str, ...]:
     """The key prefixes of the leased records of one worker; only this worker writes there."""
     return record_key("workers", worker) + "/", record_key("health", worker) + "/"
@@ -131,9 +137,11 @@ def _declared(worker: str, service: Service) -> tuple[str, bytes]:
 
 @lru_cache(MAX_CACHED_RECORDS)
 def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
-    fields = msgspec.to_builtins(endpoint)
-    if endpoint.run is None:
-        del fields["run"]  # such a record is the same as that of a version without runs: it is not written again
+    fields = msgspec.to_builtins(endpoint, order="deterministic")
+    # Such a record is the same as that of a version without these fields: it is not written again.
+    for optional in ("run", "declared"):
+        if fields[optional] is None:
+            del fields[optional]
     return record_key("workers", worker, "endpoints", endpoint.id), msgspec.json.encode({"v": VERSION, **fields})
 
 

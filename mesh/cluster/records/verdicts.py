@@ -26,6 +26,8 @@ class RecordVerdicts:
         """The endpoints of each worker for which other workers have published verdicts too."""
         self._workers: set[str] = set()
         self._kept: set[EndpointKey] = set()
+        self.kept_otherwise: frozenset[EndpointKey] = frozenset()
+        """Endpoints that the last `settle` has begun or ended to keep in traffic although they are unhealthy."""
         self._held_back: set[EndpointKey] = set()
         self._touched: set[EndpointKey] = set()
 
@@ -56,12 +58,17 @@ class RecordVerdicts:
         if endpoint in self._facts:
             self._touched.add(endpoint)
 
+    def is_kept(self, endpoint: EndpointKey) -> bool:
+        """Whether the endpoint stays in traffic although it is unhealthy, as of the last `settle`."""
+        return endpoint in self._kept
+
     def settle(self, endpoints: Mapping[EndpointKey, Endpoint]) -> frozenset[EndpointKey]:
         """Recompute the health of touched endpoints; return the endpoints whose health has changed.
 
         `endpoints` are all endpoints by key. A verdict on another run of an endpoint does not count.
         """
         settled: dict[EndpointKey, Health | None] = {}
+        kept_before = self._kept & self._touched
         for endpoint in self._touched:
             there = endpoints.get(endpoint)
             counts = self._counts(endpoint, None if there is None else there.run)
@@ -72,6 +79,7 @@ class RecordVerdicts:
                 self._kept.add(endpoint)
             if counts is not None and counts.held_back:
                 self._held_back.add(endpoint)
+        self.kept_otherwise = frozenset(kept_before ^ (self._kept & self._touched))
         self._touched = set()
         before, self.health = self.health, self.health.changed(settled)
         return frozenset(endpoint for endpoint, health in settled.items() if before.get(endpoint) is not health)

@@ -7,11 +7,19 @@ first. A view does not depend on the order of changes that led to it. Pure.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from mesh.cluster.records.declarations import (
+    InstanceDeclaration,
+    Standing,
+    choose_declaration,
+    difference_problems,
+    standing_of,
+)
 from mesh.cluster.records.decode import (
     DaemonPresence,
+    DeclarationClaim,
     EndpointVerdict,
     NameClaim,
     OlderNames,
@@ -25,12 +33,12 @@ from mesh.cluster.records.decode import (
 from mesh.cluster.records.verdicts import RecordVerdicts
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
-from mesh.model.persistent_map import PersistentMap
+from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service, Transport
 from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
-_ClaimFact: TypeAlias = ServiceVipClaim | VipHolderClaim | NameClaim | OlderNames | PortClaim
+_ClaimFact: TypeAlias = ServiceVipClaim | VipHolderClaim | NameClaim | OlderNames | PortClaim | DeclarationClaim
 _EndpointOrder: TypeAlias = tuple[str, str]
 """The ID and worker of an endpoint: the order of endpoints in a view."""
 
@@ -55,15 +63,17 @@ class ViewBuilder:
         self._declared: dict[str, dict[str, ServiceDeclaration]] = {}
         """The declarations by owner and key."""
         self._first: dict[str, Service] = {}
-        """The declaration that counts, by owner."""
+        """The declaration in force, by owner."""
         self._broken: dict[str, Problem] = {}
-        self._conflicts: dict[str, dict[str, Problem]] = {}
-        """The problems of differing declarations, by owner and key."""
+        self._mixed: set[str] = set()
+        """Owners of services whose instances declare different things."""
+        self._differences: dict[str, list[Problem]] = {}
+        """The problems of differing declarations, by owner."""
         self._by_key: PersistentMap[EndpointKey, Endpoint] = PersistentMap()
         self._order: list[_EndpointOrder] = []
         self._ordered: list[Endpoint] = []
         self._members: dict[str, dict[_EndpointOrder, Endpoint]] = {}
-        """The endpoints by owner."""
+        """The endpoints by owner, as in their records."""
         self._verdicts = RecordVerdicts()
         self._groups: PersistentMap[str, EndpointGroup] = PersistentMap()
         self._view = ClusterView(health=self._verdicts.health).with_index(self._groups)
@@ -168,38 +178,89 @@ class ViewBuilder:
     def _build_view(self) -> ClusterView:
         touched, before = self._touched, self._view
         claims = self._claims.claims(before.claims) if touched.claims else before.claims
-        services = self._services() if touched.owners else before.services
-        if touched.problems or touched.owners:
-            problems = {**self._broken, **{k: p for each in self._conflicts.values() for k, p in each.items()}}
-            self._problems = tuple(problems[where] for where in sorted(problems))
+        self._by_key = self._by_key.changed(touched.endpoints)
+        judged = self._verdicts.settle(self._by_key)
+        owners = touched.groups | {e.owner for key in judged if (e := self._by_key.get(key)) is not None}
+        other_claims = changed_keys(before.claims.declarations, claims.declarations) if touched.claims else set()
+        # Verdicts and claims decide only where there is a choice.
+        undecided = touched.owners | touched.groups
+        if self._mixed:
+            kept = (self._by_key.get(key) for key in self._verdicts.kept_otherwise)
+            undecided |= (owners | other_claims | {e.owner for e in kept if e is not None}) & self._mixed
+        services = self._services(undecided, claims) if undecided else before.services
+        if touched.problems or undecided:
+            differences = [problem for owner in sorted(self._differences) for problem in self._differences[owner]]
+            self._problems = (*(self._broken[where] for where in sorted(self._broken)), *differences)
         endpoints = self._endpoints_in_order() if touched.endpoints else before.endpoints
-        changed = self._verdicts.settle(self._by_key)
-        owners = touched.groups | {e.owner for key in changed if (e := self._by_key.get(key)) is not None}
-        self._groups = self._groups.changed({owner: self._grouped(owner) for owner in owners})
+        groups = {owner: self._grouped(owner) for owner in owners | touched.groups}
+        self._groups = self._groups.changed(groups)
         view = ClusterView(services, endpoints, claims)
         return self._verdicts.applied_to(view, before).with_index(self._groups, self._by_key)
 
-    def _services(self) -> tuple[Service, ...]:
+    def _services(self, owners: set[str], claims: Claims) -> tuple[Service, ...]:
+        """Decide which declarations of these owners are in force."""
         moved = False
-        for owner in self._touched.owners:
-            declared = self._declared[owner]
-            self._conflicts.pop(owner, None)
-            if not declared:
-                del self._declared[owner]
+        for owner in owners:
+            before = self._first.get(owner)
+            service = self._decide(owner, claims.declarations.get(owner))
+            if service is None:
                 moved |= self._first.pop(owner, None) is not None
-                continue
-            first = declared[min(declared)]
-            if self._first.get(owner) != first.service:
-                self._first[owner] = first.service
+            elif service != before:
+                self._first[owner] = service
                 moved = True
-            conflicts = {w: _conflict(first, d) for w, d in declared.items() if d.service != first.service}
-            if conflicts:
-                self._conflicts[owner] = conflicts
         return tuple(self._first[owner] for owner in sorted(self._first)) if moved else self._view.services
+
+    def _decide(self, owner: str, before: Service | None) -> Service | None:
+        """The declaration in force of one service, None if no worker has declared it. Its endpoints and its problems
+        are updated. `before` is the declaration that has been in force, None if that is not known.
+        """
+        records = self._declared.get(owner, {})
+        if not records:
+            self._declared.pop(owner, None)
+        by_worker = {record.worker: record.service for record in records.values()}
+        members = self._members.get(owner, {})
+        self._differences.pop(owner, None)
+        if not by_worker or (_are_equal(by_worker.values()) and all(e.declared is None for e in members.values())):
+            if owner in self._mixed:
+                self._mixed.discard(owner)
+                for endpoint in members.values():
+                    self._set_endpoint(endpoint)
+            return next(iter(by_worker.values()), None)
+        self._mixed.add(owner)
+        instances = self._instances(by_worker, members.values())
+        service = choose_declaration(instances, before)
+        for endpoint in members.values():
+            own = endpoint.declared or by_worker.get(endpoint.worker)
+            self._set_endpoint(endpoint.with_declared(None if own == service else own))
+        if differences := difference_problems(instances, service):
+            self._differences[owner] = differences
+        return service
+
+    def _instances(self, by_worker: Mapping[str, Service], members: Iterable[Endpoint]) -> list[InstanceDeclaration]:
+        """What the instances of a service declare. A record of a worker without instances stands for itself."""
+        found = []
+        for endpoint in members:
+            own = endpoint.declared or by_worker.get(endpoint.worker)
+            if own is not None:
+                verdict = self._verdicts.health.get(endpoint.key)
+                standing = standing_of(endpoint, own, verdict, self._verdicts.is_kept(endpoint.key))
+                who = f"instance {endpoint.name or endpoint.id} of worker {endpoint.worker}"
+                found.append(InstanceDeclaration(own, standing, who))
+        idle = by_worker.keys() - {endpoint.worker for endpoint in members}
+        return found + [
+            InstanceDeclaration(by_worker[worker], Standing.WITHOUT_INSTANCE, f"worker {worker}")
+            for worker in sorted(idle)
+        ]
+
+    def _set_endpoint(self, endpoint: Endpoint) -> None:
+        """Put an endpoint into the view in this form; one that is equal stays the same object."""
+        if self._by_key.get(endpoint.key) != endpoint:
+            self._by_key = self._by_key.changed({endpoint.key: endpoint})
+            self._touched.endpoints[endpoint.key] = endpoint
+            self._touched.groups.add(endpoint.owner)
 
     def _endpoints_in_order(self) -> tuple[Endpoint, ...]:
         touched = self._touched.endpoints
-        self._by_key = self._by_key.changed(touched)
         if len(touched) > _FEW:
             self._ordered = sorted(self._by_key.values(), key=_order_key)
             self._order = [_order_key(endpoint) for endpoint in self._ordered]
@@ -222,7 +283,8 @@ class ViewBuilder:
     def _grouped(self, owner: str) -> EndpointGroup | None:
         members = self._members[owner]
         if members:
-            return group_endpoints((members[place] for place in sorted(members)), self._verdicts.health)
+            ordered = (self._by_key[worker, id] for id, worker in sorted(members))
+            return group_endpoints(ordered, self._verdicts.health)
         del self._members[owner]
         return None
 
@@ -249,6 +311,7 @@ class _ClaimRecords:
         self._ports: dict[tuple[Transport, int], tuple[Name, int]] = {}
         self._holders: dict[Address, Name] = {}
         self._older_names: frozenset[Name] | None = None
+        self._declarations: dict[str, Service] = {}
 
     def take(self, claim: _ClaimFact) -> None:
         match claim:
@@ -260,6 +323,8 @@ class _ClaimRecords:
                 self._owners[name] = owner
             case PortClaim(port, leads_to):
                 self._ports[port] = leads_to
+            case DeclarationClaim(service):
+                self._declarations[service.owner] = service
             case OlderNames(names):
                 self._older_names = names
 
@@ -273,12 +338,14 @@ class _ClaimRecords:
                 del self._owners[name]
             case PortClaim(port, _):
                 del self._ports[port]
+            case DeclarationClaim(service):
+                del self._declarations[service.owner]
             case OlderNames():
                 self._older_names = None
 
     def claims(self, before: Claims) -> Claims:
         held = dict(self._vips), dict(self._owners), dict(self._ports), dict(self._holders)
-        now = Claims(*held, self._older_names)
+        now = Claims(*held, self._older_names, declarations=dict(self._declarations))
         return before if now == before else now
 
 
@@ -286,11 +353,6 @@ def _order_key(endpoint: Endpoint) -> _EndpointOrder:
     return endpoint.id, endpoint.worker
 
 
-def _conflict(first: ServiceDeclaration, other: ServiceDeclaration) -> Problem:
-    return Problem(
-        Code.LABELS_DIFFER_BETWEEN_INSTANCES,
-        Severity.WARNING,
-        f"service {first.service.owner}",
-        f"worker {other.worker} declares it differently from worker {first.worker}, whose labels count",
-        "give it the same labels on all workers",
-    )
+def _are_equal(services: Iterable[Service]) -> bool:
+    first, *others = services
+    return all(other is first or other == first for other in others)

@@ -15,6 +15,7 @@ import msgspec
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address
 from mesh.sources.docker.gate import EventLines, convert_containers
+from mesh.sources.docker.identity import relevant_image_labels
 from mesh.sources.docker.inspection import ContainerInspection, inspection_of
 from mesh.sources.docker.messages import (
     ContainerDetails,
@@ -23,6 +24,11 @@ from mesh.sources.docker.messages import (
     DockerNetwork,
     EngineError,
     EngineVersion,
+    ImageConfig,
+    ImageDetails,
+    SwarmInfo,
+    SwarmTask,
+    TaskContainerSpec,
 )
 from mesh.sources.docker.versions import OLDEST, ApiRefusedError, choose_api_version, parse_api_version
 from mesh.util.bounded_response import BoundedResponse, ResponseTooLargeError
@@ -164,6 +170,46 @@ async def inspect_container(docker: aiodocker.Docker, id: str) -> ContainerInspe
         if error.status != 404:
             raise
         return None
+
+
+async def read_image_labels(docker: aiodocker.Docker, id: str) -> Mapping[str, str]:
+    """Return the labels of an image that matter, empty if it is gone or tells none. Raises `CLIENT_ERRORS`."""
+    try:
+        with translate_surprises():
+            shown = await docker.images.inspect(id)
+        details = msgspec.convert(shown, ImageDetails)
+    except msgspec.ValidationError:
+        return {}
+    except aiodocker.DockerError as error:
+        if error.status != 404:
+            raise
+        return {}
+    return relevant_image_labels((details.config or ImageConfig()).labels or {})
+
+
+async def list_swarm_tasks(docker: aiodocker.Docker) -> Mapping[str, Mapping[str, str]] | None:
+    """Return the labels of the tasks on this engine by the ID of their container, as their services declare them.
+
+    None if the engine is no manager of a swarm, or the swarm has no quorum. Raises `CLIENT_ERRORS`.
+    """
+    try:
+        with translate_surprises():
+            info = msgspec.convert(await docker.system.info(), SwarmInfo)
+            if info.swarm is None or not info.swarm.control_available or not info.swarm.node_id:
+                return None
+            found = await docker.tasks.list(filters={"node": [info.swarm.node_id]})
+    except aiodocker.DockerError as error:
+        if error.status == 900:  # the client's own: no answer
+            raise
+        return None
+    tasks = msgspec.convert(found, list[SwarmTask])
+    return {
+        task.status.container_status.container_id: relevant_image_labels(
+            (task.spec.container_spec or TaskContainerSpec()).labels or {}
+        )
+        for task in tasks
+        if task.status.container_status is not None and task.status.container_status.container_id
+    }
 
 
 class EventStream:

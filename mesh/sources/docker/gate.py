@@ -14,7 +14,7 @@ from mesh.sources.docker.messages import ContainerSummary, DockerEvent
 UNREADABLE_EVENT = DockerEvent(type="network")
 """Stands for an event that cannot be read: like one about a network, it is a reason to list, and nothing else."""
 
-_FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "NetworkSettings")
+_FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "NetworkSettings", "ImageID")
 _OPTIONAL = frozenset(_FIELDS) - {"Id", "State"}
 
 

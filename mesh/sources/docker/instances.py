@@ -21,6 +21,15 @@ from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, DrainReason, Health, HostPort, Instance, Name, Service, Transport
+from mesh.sources.docker.identity import (
+    ContainerIdentity,
+    LabelOrigins,
+    LabelRules,
+    counting_labels,
+    identify_container,
+    ignored_label_problems,
+    unmet_constraints,
+)
 from mesh.sources.docker.inspection import ContainerInspection, start_time
 from mesh.sources.docker.messages import ContainerSummary
 
@@ -32,9 +41,6 @@ MAX_LABEL_LENGTH = 4096
 TEST_LABEL = "io.vipmesh.test"
 """The label of short-lived containers that send requests for a test. A container with it is never an endpoint."""
 
-_PROJECT, _SERVICE, _ONE_OFF = "com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.oneoff"
-_STACK, _SWARM = "com.docker.stack.namespace", "com.docker.swarm.service.name"
-_OWNER_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 _WORKER_HAS_NO_WAY = frozenset({"overlay"})
 """Network drivers whose addresses only containers can reach."""
@@ -57,6 +63,8 @@ class InstanceRules:
     """This worker's address, or None if it is not known."""
     version: int = 4
     """IP version of the VIPs, 4 or 6. Connections are not translated between versions."""
+    labels: LabelRules = field(default_factory=LabelRules)
+    """Which labels count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,17 @@ class ContainerHistory:
     """Containers that were healthy since their start."""
     inspected: Mapping[str, ContainerInspection] = field(default_factory=dict)
     """The last inspection of each container that matters: labelled ones, and those whose network they use."""
+    images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The labels of images, by the ID of the image. One that is not known has none."""
+    tasks: Mapping[str, Mapping[str, str]] | None = None
+    """The labels of the tasks of a swarm on this engine, by container ID; None if the engine is no manager."""
+
+    def origins(self, container: ContainerSummary) -> LabelOrigins:
+        """Return where the labels of a container come from."""
+        image = self.images.get(container.image_id, {})
+        if self.tasks is None:
+            return LabelOrigins(image)
+        return LabelOrigins(image, asks_manager=True, task=self.tasks.get(container.id))
 
     def network_mode(self, container: ContainerSummary) -> str:
         """Return the network mode of a container. Podman's list does not contain it."""
@@ -179,7 +198,7 @@ def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instanc
             "look at it with `docker inspect`, and start it again",
         )
     labels = {key: value for key, value in (container.labels or {}).items() if key.startswith(LABEL_PREFIXES)}
-    if not labels or container.state not in ("running", "paused") or _is_one_off(container) or is_test(container):
+    if not labels or container.state not in ("running", "paused") or is_test(container):
         return None, ()
     if len(labels) > MAX_LABELS or any(len(key) + len(value) > MAX_LABEL_LENGTH for key, value in labels.items()):
         raise _ContainerRefusedError(
@@ -187,9 +206,19 @@ def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instanc
             f"it has {len(labels)} labels of the mesh, or one of them is too long",
             f"give it at most {MAX_LABELS}, each of at most {MAX_LABEL_LENGTH} characters",
         )
-    owner, parsed = _declared(container, labels, state.rules.domain)
+    origins, rules = state.known.origins(container), state.rules.labels
+    subject = f"container {escape_unprintable(container_name(container))}"
+    ignored = ignored_label_problems(labels, origins, rules, subject)
+    labels = counting_labels(labels, origins, rules)
+    if not labels:
+        return None, ignored
+    _require_labels(container, origins, rules)
+    identity = _identity(container, origins)
+    if identity.one_off:
+        return None, ()
+    owner, parsed = _declared(container, labels, identity, state.rules.domain)
     if parsed.service is None:
-        return None, parsed.problems
+        return None, (*ignored, *parsed.problems)
     address, host_ports = _place(container, parsed.service, state)
     health = state.known.health(container)
     drain = DrainReason.PAUSED if container.state == "paused" else state.known.drains.get(container.id)
@@ -206,28 +235,44 @@ def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instanc
         runs_commands=True,
         run=state.known.run(container),
     )
-    return found, ()
+    return found, ignored
 
 
-def _is_one_off(container: ContainerSummary) -> bool:
-    """Return whether `docker compose run` made it: it has the service's labels but is not one of its instances."""
-    return (container.labels or {}).get(_ONE_OFF, "").lower() == "true"
+def _require_labels(container: ContainerSummary, origins: LabelOrigins, rules: LabelRules) -> None:
+    """Refuse a container that lacks a label that the operator requires."""
+    lacking = unmet_constraints(container.labels or {}, origins, rules)
+    if lacking:
+        raise _ContainerRefusedError(
+            Code.REQUIRED_LABEL_MISSING,
+            f"it has no label {escape_unprintable(str(lacking[0]))}, which [source.docker] require asks for",
+            "give it that label if it is to be an instance",
+        )
 
 
-def _declared(container: ContainerSummary, labels: Mapping[str, str], domain: Name) -> tuple[str, ParsedLabels]:
+def _identity(container: ContainerSummary, origins: LabelOrigins) -> ContainerIdentity:
+    """Return which service its labels make it an instance of."""
+    try:
+        identity = identify_container(container.labels or {}, origins)
+    except ValueError as error:
+        raise _ContainerRefusedError(
+            Code.CONTAINER_UNUSABLE, str(error), "let Compose set this label, or remove it"
+        ) from error
+    if identity.unconfirmed is not None:
+        raise _ContainerRefusedError(
+            Code.SWARM_TASK_UNKNOWN,
+            f"its labels say that it is a task of {escape_unprintable(identity.unconfirmed)[:80]}, "
+            "and the manager of the swarm knows no such task",
+            "start it as a task of that service, or without labels of swarm",
+        )
+    return identity
+
+
+def _declared(
+    container: ContainerSummary, labels: Mapping[str, str], identity: ContainerIdentity, domain: Name
+) -> tuple[str, ParsedLabels]:
     """Return the owner, and what the labels declare."""
-    given = container.labels or {}
-    project, service = given.get(_PROJECT), given.get(_SERVICE)
-    if _SWARM in given:
-        project, service = given.get(_STACK, "swarm"), given[_SWARM]
-    if project is not None and service is not None:
-        for part in (project, service):
-            if not _OWNER_PART.fullmatch(part):
-                raise _ContainerRefusedError(
-                    Code.CONTAINER_UNUSABLE,
-                    f"its project or service name {escape_unprintable(part)[:80]!r} is not valid",
-                    "let Compose set this label, or remove it",
-                )
+    if identity.owner is not None:
+        project, service = identity.owner
         owner = f"{project}/{service}"
         return owner, parse_labels(labels, owner=owner, subject=f"service {service}", domain=domain)
     name = container_name(container)

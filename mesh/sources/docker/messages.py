@@ -56,6 +56,7 @@ class ContainerSummary(DockerMessage, frozen=True):
     ports: list[ContainerPort] | None = None
     host_config: HostConfig = HostConfig()
     network_settings: ContainerNetworks = ContainerNetworks()
+    image_id: str = msgspec.field(default="", name="ImageID")
     unreadable: str = ""
     """Why a field of the entry cannot be read, in words; empty if all can. The engine has no such field."""
 
@@ -124,6 +125,63 @@ class ContainerDetails(DockerMessage, frozen=True):
     config: ContainerConfig = ContainerConfig()
     state: ContainerState = ContainerState()
     host_config: HostConfig = HostConfig()
+
+
+class ImageConfig(DockerMessage, frozen=True):
+    """What an image gives to its containers."""
+
+    labels: Mapping[str, str] | None = None
+
+
+class ImageDetails(DockerMessage, frozen=True):
+    """`GET /images/{id}/json`."""
+
+    config: ImageConfig | None = None
+
+
+class SwarmNode(DockerMessage, frozen=True):
+    """The part of an engine in a swarm."""
+
+    node_id: str = msgspec.field(default="", name="NodeID")
+    control_available: bool = False
+    """Whether it is a manager that answers."""
+
+
+class SwarmInfo(DockerMessage, frozen=True):
+    """`GET /info`, as far as it is about the swarm."""
+
+    swarm: SwarmNode | None = None
+
+
+class TaskContainerSpec(DockerMessage, frozen=True):
+    """The container of a task as its service declares it."""
+
+    labels: Mapping[str, str] | None = None
+
+
+class TaskSpec(DockerMessage, frozen=True):
+    """A task as its service declares it."""
+
+    container_spec: TaskContainerSpec | None = None
+
+
+class TaskContainerStatus(DockerMessage, frozen=True):
+    """The container that a task runs."""
+
+    container_id: str = msgspec.field(default="", name="ContainerID")
+
+
+class TaskStatus(DockerMessage, frozen=True):
+    """The state of a task."""
+
+    container_status: TaskContainerStatus | None = None
+
+
+class SwarmTask(DockerMessage, frozen=True):
+    """One entry of `GET /tasks`."""
+
+    spec: TaskSpec = TaskSpec()
+    status: TaskStatus = TaskStatus()
 
 
 class EngineVersion(msgspec.Struct, frozen=True):

@@ -56,6 +56,7 @@ from mesh.sources.docker.instances import (
     network_chain,
     read_instances,
 )
+from mesh.sources.docker.label_origins import OriginReader
 from mesh.sources.docker.messages import ContainerSummary, DockerEvent
 from mesh.util.backoff import Backoff
 from mesh.util.bulkhead import Bulkhead
@@ -203,6 +204,7 @@ class DockerSource(Source):
         self._lists_lack_health = False
         """Whether it is Podman: health and network mode are only in inspections."""
         self._drivers: dict[str, str] = {}
+        self._origins = OriginReader()
         self._inspected: dict[str, ContainerInspection] = {}
         self._stale: set[str] = set()
         """Containers to inspect again at the next list."""
@@ -211,6 +213,8 @@ class DockerSource(Source):
         self._inspect_at: dict[str, float] = {}
         """Containers to inspect again at a time of the loop's clock."""
         self._refresh_at = math.inf
+        self._list_at = math.inf
+        """When to list again although no event says so."""
         self._stopping: dict[str, DrainReason] = {}
         self._ended: set[str] = set()
         self._clock = EngineClock(None, 0.0)
@@ -296,11 +300,16 @@ class DockerSource(Source):
         self._begun.add(id)
 
     async def _list(self, docker: aiodocker.Docker) -> InstanceListing:
+        self._list_at = math.inf
         await self._refresh(docker)
         self._containers = await list_containers(docker)
         self._lists_lack_health = any(not c.host_config.network_mode for c in self._containers)
         self._drivers = await list_network_drivers(docker)
         await self._inspect(docker)
+        labelled = [container for container in self._containers if has_mesh_label(container.labels)]
+        if await self._origins.update(docker, labelled):
+            # A manager learns of the container of a task a moment after it has started.
+            self._list_at = asyncio.get_running_loop().time() + HEALTH_DELAY
         present = {container.id for container in self._containers}
         self._ended &= present
         self._stopping = {id: drain for id, drain in self._stopping.items() if id in present}
@@ -315,7 +324,8 @@ class DockerSource(Source):
 
     def _until_inspection(self) -> float:
         """Return the seconds until the next container must be inspected; infinite if there is none."""
-        return max(0.0, min(self._inspect_at.values(), default=math.inf) - asyncio.get_running_loop().time())
+        due = min(self._list_at, min(self._inspect_at.values(), default=math.inf))
+        return max(0.0, due - asyncio.get_running_loop().time())
 
     async def _refresh(self, docker: aiodocker.Docker) -> None:
         """Mark the inspections that are outdated by now, and follow an engine that has changed."""
@@ -366,7 +376,7 @@ class DockerSource(Source):
 
     def _known(self) -> ContainerHistory:
         healthy = [id for id, since in self._healthy.items() if since == self._run(id)]
-        return ContainerHistory(self._stopping, healthy, self._inspected)
+        return ContainerHistory(self._stopping, healthy, self._inspected, self._origins.images, self._origins.tasks)
 
     def _read(self) -> InstanceListing:
         rules = (

@@ -15,6 +15,7 @@ from tests.builders import WEB_LABELS
 
 ID = "f" * 64
 NAME = "web-1"
+IMAGE = "sha256:" + "e" * 64
 
 
 class FakeEngine:
@@ -31,6 +32,14 @@ class FakeEngine:
         self.dates_ahead = 0.0
         """Seconds by which the time in its responses is ahead of its clock."""
         self.run = "2026-11-30T11:59:16.358097495Z"
+        self.labels: dict[str, str] = dict(WEB_LABELS)
+        """The labels of the container, its image's included."""
+        self.image: dict[str, str] | None = {}
+        """The labels of its image; None if the image is gone."""
+        self.tasks: list[dict[str, object]] | None = None
+        """The tasks of the swarm that this engine manages; None if it manages none."""
+        self.images_read = 0
+        """Inspections of the image."""
         self.past: list[dict[str, object]] = []
         self.asked: list[str] = []
         """The versions of all requests that had one."""
@@ -70,6 +79,8 @@ class FakeEngine:
             self.asked.append(match[1])
             if (refused := self._refused(match[1])) is not None:
                 return self._json({"message": refused}, 400)
+        if (answer := self._rest(path)) is not None:
+            return answer
         match path:
             case "/version":
                 if self.told is None:
@@ -79,13 +90,30 @@ class FakeEngine:
                 return web.Response(text="OK", headers=self._headers)
             case "/events":
                 return await self._events(request)
-            case "/networks":
-                return self._json([{"Name": "bridge", "Driver": "bridge"}])
             case "/containers/json":
                 return self._json([self._container()])
             case other if other == f"/containers/{ID}/json":
                 return self._json({"Id": ID, "Config": {"StopSignal": "CONT"}, "State": {"StartedAt": self.run}})
         return self._json({"message": "page not found"}, 404)
+
+    def _rest(self, path: str) -> web.Response | None:
+        """The response to a question that tests seldom look at; None for another one."""
+        match path:
+            case "/networks":
+                return self._json([{"Name": "bridge", "Driver": "bridge"}])
+            case "/info":
+                manages = self.tasks is not None
+                return self._json({"Swarm": {"NodeID": "n1" if manages else "", "ControlAvailable": manages}})
+            case "/tasks":
+                if self.tasks is None:
+                    return self._json({"message": "This node is not a swarm manager."}, 503)
+                return self._json(self.tasks)
+            case other if other == f"/images/{IMAGE}/json":
+                self.images_read += 1
+                if self.image is None:
+                    return self._json({"message": "No such image"}, 404)
+                return self._json({"Id": IMAGE, "Config": {"Labels": self.image or None}})
+        return None
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -105,7 +133,8 @@ class FakeEngine:
             "Names": [f"/{NAME}"],
             "State": "running",
             "Status": "Up 3 seconds",
-            "Labels": WEB_LABELS,
+            "Labels": self.labels,
+            "ImageID": IMAGE,
             "HostConfig": {"NetworkMode": "default"},
             "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.29.0.2"}}},
         }

@@ -316,6 +316,8 @@ class Prober:
 
     async def _verdict(self, watched: TargetState, target: ProbeTarget) -> Verdict | None:
         probe = target.probe
+        if probe.withheld_headers:
+            return None  # the labels, which have the values, are not read yet, or are not this worker's
         if probe.kind is not ProbeKind.COMMAND:
             return await self._checks[probe.kind](target.address, target.port, probe)
         return await self._commands(watched.key[1], probe) if self._commands is not None else None

@@ -169,6 +169,10 @@ class Service:
     probe: Probe | None = None
     flags: frozenset[SchedulerFlag] = frozenset()
 
+    def with_probe(self, probe: Probe | None) -> "Service":
+        """Return a copy with this probe, or without one for None."""
+        return replace(self, probe=probe)
+
     @property
     def declared(self) -> frozenset[tuple[Transport, int]]:
         """The container ports that clients are led to, by routes and published ports."""

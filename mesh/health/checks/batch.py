@@ -45,7 +45,7 @@ def is_plain(probe: Probe) -> bool:
         case ProbeKind.TCP:
             return True
         case ProbeKind.HTTP:
-            return not probe.expect_body and not probe.follow_redirects
+            return not probe.expect_body and not probe.follow_redirects and not probe.withheld_headers
     return False
 
 

@@ -280,7 +280,11 @@ class Prober:
                 self._turns.leave(slow=slow)
                 self._expect(watched, now + SLOT_SECONDS)
                 continue
-            flight = watched.flight = CheckFlight(slow)
+            if watched.target.probe.kind is ProbeKind.COMMAND:
+                self._turns.leave(slow=slow)  # it may wait for long, and holds no socket
+                flight = watched.flight = CheckFlight(None)
+            else:
+                flight = watched.flight = CheckFlight(slow)
             self._flying += 1
             try:
                 self._begin(group, watched, flight, now)
@@ -349,7 +353,8 @@ class Prober:
         if watched.flight is flight:
             watched.flight = None
         self._flying -= 1
-        self._turns.leave(slow=flight.slow)
+        if flight.slow is not None:
+            self._turns.leave(slow=flight.slow)
         if self._turns:
             self._rouse()
 

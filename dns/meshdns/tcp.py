@@ -3,25 +3,30 @@
 It is a protocol and not a stream: the queries of one segment are answered in one write, length and body together, since
 some clients take the first segment for the whole response.
 
-Resources are bounded. A connection that is idle, or whose client does not read, is closed after a while. If there are
-too many connections, the one that has been idle for longest is closed; if none is idle, the new one is refused. The
-server stops reading from a client that does not read its responses, or that has too many queries at the upstreams,
-until that is over.
+Resources are bounded. A connection that is idle, or whose client does not read, is closed after a while. Clients share
+the connections: one may have up to four times as many as are still free, so that there is always room for another
+client. A new one beyond that replaces the client's own that has been idle for longest, or is refused. If there is no
+room at all, the client with the most connections loses one. The server stops reading from a client that does not read
+its responses, or that has too many queries at the upstreams, until that is over.
 """
 
 import asyncio
 import struct
+from collections import Counter
 from typing import Protocol, cast
 
 from typing_extensions import override
 
 from meshdns import bulkhead
+from meshdns.acl import quota_key
 from meshdns.authoritative import ForwardQuery
 
 IDLE_TIMEOUT = 10.0
 """Seconds without a query after which a connection is closed (RFC 7766, section 6.2.3)."""
 MAX_CONNECTIONS = 256
 """Maximum open connections per listening address."""
+SHARE = 4
+"""How many times as many connections as are still free a client may have."""
 MAX_PIPELINED = 32
 """Maximum forwarded queries of one connection that are under way; further ones wait in the socket."""
 WRITE_CHUNK_BYTES = 32768
@@ -47,33 +52,52 @@ class DnsTcpServer:
         self._server = server
         self._idle = idle
         self._most = connections
-        self._open: dict[DnsTcpConnection, None] = {}
-        """All open connections. The least recently active one comes first."""
+        self._open: dict[DnsTcpConnection, str] = {}
+        """All open connections, each with its client. The least recently active one comes first."""
+        self._counts: Counter[str] = Counter()
+        """The number of connections by client."""
 
     def connection(self) -> "DnsTcpConnection":
         """Make a protocol; this is the factory for `loop.create_server`."""
         return DnsTcpConnection(self._server, self, self._idle)
 
-    def opened(self, connection: "DnsTcpConnection") -> bool:
-        """Register a new connection, possibly at the cost of an idle one; returns whether there is room for it."""
-        if len(self._open) >= self._most:
-            idle = next((each for each in self._open if each.idle), None)
-            if idle is None:
+    def opened(self, connection: "DnsTcpConnection", host: str) -> bool:
+        """Register a new connection, possibly at the cost of another; returns whether there is room for it."""
+        client = quota_key(host)
+        if self._counts.get(client, 0) >= SHARE * (self._most - len(self._open)):
+            other = self._replaceable(client)
+            if other is None:
                 return False
-            self.closed(idle)
-            idle.close()
-        self._open[connection] = None
+            self.closed(other)
+            other.close()
+        self._open[connection] = client
+        self._counts[client] += 1
         return True
+
+    def _replaceable(self, client: str) -> "DnsTcpConnection | None":
+        """Return the connection that a new one of this client replaces; None if there is none."""
+        mine = self._counts.get(client, 0)
+        greediest, most = max(self._counts.items(), key=lambda each: each[1], default=(client, 0))
+        is_full = len(self._open) >= self._most
+        if is_full and most > mine + 1:
+            theirs = [each for each, whose in self._open.items() if whose == greediest]
+            return next((each for each in theirs if each.idle), theirs[0])
+        anyone = is_full and not mine
+        return next((each for each, whose in self._open.items() if each.idle and (anyone or whose == client)), None)
 
     def asked(self, connection: "DnsTcpConnection") -> None:
         """Mark a connection as the most recently active one."""
-        if connection in self._open:
-            del self._open[connection]
-            self._open[connection] = None
+        client = self._open.pop(connection, None)
+        if client is not None:
+            self._open[connection] = client
 
     def closed(self, connection: "DnsTcpConnection") -> None:
         """Remove a connection."""
-        self._open.pop(connection, None)
+        client = self._open.pop(connection, None)
+        if client is not None:
+            self._counts[client] -= 1
+            if not self._counts[client]:
+                del self._counts[client]
 
     def stop(self) -> None:
         """Close all connections."""
@@ -118,7 +142,7 @@ class DnsTcpConnection(asyncio.Protocol):
             return
         self._host = str(peer[0])
         with bulkhead.contain("a connection over TCP") as opened:
-            if self._connections.opened(self):
+            if self._connections.opened(self, self._host):
                 self._timer = self._loop.call_later(self._patience, self._look)
             else:
                 self._transport.abort()

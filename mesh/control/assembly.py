@@ -158,7 +158,8 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
 
     def troubles() -> Mapping[str, CodedText]:
         store = {FrozenPart.STORE.value: trouble} if (trouble := parts.store.trouble) else {}
-        return {**sources.frozen(), **store}
+        probes = {FrozenPart.PROBES.value: lack} if (lack := parts.prober.lack) else {}
+        return {**sources.frozen(), **store, **probes}
 
     snapshots = SnapshotBuilder(
         facts,

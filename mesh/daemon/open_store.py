@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mesh.cluster.records.decode import daemon_session
 from mesh.cluster.records.encode import own_prefixes
+from mesh.cluster.records.redaction import redact_record
 from mesh.config import etcd_url
 from mesh.config.settings import Settings
 from mesh.model.codes import Code
@@ -20,13 +21,15 @@ async def open_store(settings: Settings) -> Store:
     error: its last view is on disk.
     """
     if settings.store_url.startswith("sqlite:"):
-        return await SqliteStore.open(Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name)
+        return await SqliteStore.open(
+            Path(settings.store_url.removeprefix("sqlite:///")), settings.node_name, redact_record
+        )
     url = etcd_url.parse_etcd_url(settings.store_url)
     tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
     gateway = EtcdClient(url.members, _credentials(settings), tls)
     store = EtcdStore.at(url, gateway, own_prefixes(settings.node_name), settings.store_lease_ttl, daemon_session)
     try:
-        view = await CachedStore.open(store, settings.store_saved_view)
+        view = await CachedStore.open(store, settings.store_saved_view, redact_record)
         if (saved := await view.saved()) is not None:
             store.remember(saved)
     except BaseException:

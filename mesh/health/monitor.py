@@ -42,6 +42,11 @@ class HealthProber(Protocol):
         """The counters of the prober since its start."""
         ...
 
+    @property
+    def lack(self) -> CodedText | None:
+        """What this worker lacks to probe; None if it can."""
+        ...
+
     def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
         """Probe exactly these endpoints."""
         ...

@@ -9,7 +9,7 @@ A process that was suspended, or got no CPU time for a second, finds all timeout
 a gap says nothing about the endpoint, and the check is repeated.
 
 An exception in one check ends that check alone, as a failure: the endpoint has answered something that no check
-expects. A lack of memory is no verdict.
+expects. What this worker lacks (file descriptors, memory, ports to connect from) is no verdict.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from mesh.health.admission import AdmissionQueue
 from mesh.health.checks import CheckFunction, network_checks
 from mesh.health.checks.batch import CheckBatch, PlainCheck, is_plain
 from mesh.health.checks.http import build_request
+from mesh.health.checks.tcp import ResourceLackError
 from mesh.health.history import CheckHistory
 from mesh.health.state_machine import (
     HealthState,
@@ -36,6 +37,8 @@ from mesh.health.state_machine import (
 from mesh.health.stats import ProbeStats
 from mesh.health.targets import CheckFlight, ProberCounters, ProbeTarget, TargetHealth, TargetState
 from mesh.health.timer_wheel import SLOT_SECONDS, TimerWheel, first_due, next_due, slot_end
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Address, EndpointKey, Health
@@ -51,6 +54,8 @@ MAX_LATENESS = 1.0
 """Seconds by which this process may wake late. Beyond that it was suspended or starved."""
 MAX_REASON = 80
 """The most characters of an exception in the reason of a verdict."""
+LACK_LASTS = 15.0
+"""Seconds for which a lack of resources is reported after the last check that it kept from being run."""
 MAX_PASSIVE_FACTOR = 5
 """Upper limit of the factor by which an endpoint is probed more often because traffic to it is refused."""
 
@@ -72,7 +77,7 @@ class Prober:
     All methods are called in the event loop's thread; times are those of its clock.
     """
 
-    # 18 attributes: the state of one scheduler that sleeps, is woken and begins checks. Half of them are the other
+    # 19 attributes: the state of one scheduler that sleeps, is woken and begins checks. Half of them are the other
     # classes of this package (wheel, turns, batch, counts); what is left are the flags of its one sleeping place.
 
     def __init__(
@@ -103,6 +108,8 @@ class Prober:
         """A cache; None: to be computed again."""
         self._flying = 0
         self._figures = ProbeStats()
+        self._lack: tuple[str, float] | None = None
+        """What this worker lacked last, and when; None: nothing."""
         self.stats = ProberCounters()
 
     def watch(self, targets: Mapping[EndpointKey, ProbeTarget]) -> None:
@@ -139,6 +146,13 @@ class Prober:
     def failing(self) -> frozenset[EndpointKey]:
         """Return the targets that failed their last check, whatever their health is."""
         return self._standing().failing
+
+    @property
+    def lack(self) -> CodedText | None:
+        """What this worker lacks to probe; None if it can."""
+        if self._lack is None or asyncio.get_running_loop().time() - self._lack[1] > LACK_LASTS:
+            return None
+        return _lack_text(self._lack[0])
 
     def history(self, key: EndpointKey) -> tuple[Verdict, ...]:
         """Return the last verdicts on a target, oldest first; empty if there are none or the target is not watched."""
@@ -280,7 +294,11 @@ class Prober:
                 self._turns.leave(slow=slow)
                 self._expect(watched, now + SLOT_SECONDS)
                 continue
-            flight = watched.flight = CheckFlight(slow)
+            if watched.target.probe.kind is ProbeKind.COMMAND:
+                self._turns.leave(slow=slow)  # it may wait for long, and holds no socket
+                flight = watched.flight = CheckFlight(None)
+            else:
+                flight = watched.flight = CheckFlight(slow)
             self._flying += 1
             try:
                 self._begin(group, watched, flight, now)
@@ -306,6 +324,8 @@ class Prober:
     async def _ask(self, watched: TargetState, flight: CheckFlight, target: ProbeTarget) -> None:
         try:
             verdict = await self._verdict(watched, target)
+        except ResourceLackError as lack:
+            verdict = self._lacks(lack)
         except Exception as error:  # noqa: BLE001 -- the check ends alone
             verdict = self._failed(watched, error)
         else:
@@ -316,6 +336,8 @@ class Prober:
 
     async def _verdict(self, watched: TargetState, target: ProbeTarget) -> Verdict | None:
         probe = target.probe
+        if probe.withheld_headers:
+            return None  # the labels, which have the values, are not read yet, or are not this worker's
         if probe.kind is not ProbeKind.COMMAND:
             return await self._checks[probe.kind](target.address, target.port, probe)
         return await self._commands(watched.key[1], probe) if self._commands is not None else None
@@ -324,12 +346,20 @@ class Prober:
         """Return the verdict on an endpoint whose check has raised an exception; None for a lack of memory."""
         bulkhead.caught(f"probe of {watched.name}", error)
         if isinstance(error, MemoryError):
-            return None
+            return self._lacks(ResourceLackError("out of memory"))
         spent = asyncio.get_running_loop().time() - watched.begun
         return Verdict(False, f"the check failed: {describe_error(error)[:MAX_REASON]}", max(0.0, spent))
 
-    def _end(self, watched: TargetState, flight: CheckFlight, verdict: Verdict | None) -> None:
+    def _lacks(self, error: ResourceLackError) -> None:
+        """Report what this worker lacks. There is no verdict then."""
+        if self.lack is None:
+            log.error("probes: %s", _lack_text(str(error)), extra=Code.WORKER_LACKS_RESOURCES.extra)
+        self._lack = str(error), asyncio.get_running_loop().time()
+
+    def _end(self, watched: TargetState, flight: CheckFlight, verdict: Verdict | ResourceLackError | None) -> None:
         """End a check with its verdict, if there is one. What an exception leaves undone is left to the next check."""
+        if isinstance(verdict, ResourceLackError):
+            verdict = self._lacks(verdict)
         self._land(watched, flight)
         if self._watched.get(watched.key) is not watched:
             return  # it was dropped meanwhile, and the key may belong to another target by now
@@ -347,7 +377,8 @@ class Prober:
         if watched.flight is flight:
             watched.flight = None
         self._flying -= 1
-        self._turns.leave(slow=flight.slow)
+        if flight.slow is not None:
+            self._turns.leave(slow=flight.slow)
         if self._turns:
             self._rouse()
 
@@ -410,3 +441,11 @@ class Prober:
         self._awake = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _lack_text(resource: str) -> CodedText:
+    text = (
+        f"this worker cannot probe some endpoints: {resource}; their last health stays; "
+        "see `ss -s`, and LimitNOFILE of the unit"
+    )
+    return CodedText(text, Code.WORKER_LACKS_RESOURCES)

@@ -43,8 +43,8 @@ class ProbeTarget:
 class CheckFlight:
     """One running check. It holds a place of the admission queue until it has landed."""
 
-    slow: bool
-    """Whether the place is one of the slow ones."""
+    slow: bool | None
+    """Whether the place is one of the slow ones; None if it holds none: commands have places of their own."""
     work: asyncio.Task[None] | PlainCheck | None = None
     """None until it has begun."""
     landed: bool = False

@@ -1154,6 +1154,16 @@ class Code(Enum):
         goes on forwarding. The log has the traceback once; please report it.
         """,
     )
+    WORKER_LACKS_RESOURCES = (
+        "VM780",
+        "The worker lacks file descriptors, memory or ports",
+        """
+        This worker could not run a check, because it has no file descriptor, no memory or no port to connect from.
+        That says nothing about the endpoint: its last health stays, and it is asked again at its next time. Names
+        are answered as ever. `ss -s` shows how many sockets there are; the limit is `LimitNOFILE` of the unit
+        (`ulimit -n`), and ports are in `net.ipv4.ip_local_port_range`.
+        """,
+    )
     DOCTOR_VIP_POOL = (
         "VM801",
         "doctor: the VIP pool",
@@ -1265,6 +1275,7 @@ _SECTIONS = (
     ("VM601", "Name server and admin API"),
     ("VM701", "Log"),
     ("VM751", "Internal errors"),
+    ("VM780", "Resources of the worker"),
     ("VM801", "doctor"),
 )
 """The first code of each section of the page, and the heading of the section."""
@@ -1287,7 +1298,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM4xx](#store) | the store |
 | [VM5xx](#data-plane-and-host) | the data plane and the host |
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
-| [VM7xx](#log) | the log, [internal errors](#internal-errors) |
+| [VM7xx](#log) | the log, [internal errors](#internal-errors), [resources of the worker](#resources-of-the-worker) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
 """
 

@@ -142,6 +142,11 @@ def is_same_family(endpoint: Endpoint, vip: Address) -> bool:
 
 
 def probeable_by_anyone(probe: Probe, place: RealKey) -> bool:
-    """Return whether any worker can run the probe. Commands, loopback and link-local addresses are local to one."""
+    """Return whether any worker can run the probe.
+
+    Commands, loopback and link-local addresses are local to one worker. The values of headers are known to one worker.
+    """
+    if probe.kind is ProbeKind.COMMAND or probe.has_headers:
+        return False
     address = ip_address(place.address)
-    return probe.kind is not ProbeKind.COMMAND and not address.is_loopback and not address.is_link_local
+    return not address.is_loopback and not address.is_link_local

@@ -39,6 +39,8 @@ class FrozenPart(StrEnum):
     SOURCE = "source"
     """There may be several: their parts are `source 0`, `source 1`, ..."""
     DATA_PLANE = "data plane"
+    PROBES = "probes"
+    """What this worker lacks to probe: the last health stays."""
     HOST = "host"
     """Settings of the host. There may be several: their parts are `host 0`, `host 1`, ..."""
 

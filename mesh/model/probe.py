@@ -73,6 +73,36 @@ class Probe:
     """Seconds from the start of one check to that of the next, until the first success; None: a fifth of `interval`."""
     floor: int | None = None
     """Percentage of the endpoints that stay in traffic during a mass failure; None: as in the settings."""
+    withheld_headers: tuple[str, ...] = ()
+    """Names of headers whose values this copy lacks: it comes from the store, which has none. Only the worker that has
+    the endpoint's labels can run such a probe.
+    """
+
+    @property
+    def has_headers(self) -> bool:
+        """Whether the probe sends additional headers, with or without their values here."""
+        return bool(self.headers or self.withheld_headers)
+
+    def without_header_values(self) -> "Probe":
+        """Return a copy that names its headers but lacks their values; the probe itself if it has no values."""
+        if not self.headers:
+            return self
+        names = (*(name for name, _ in self.headers), *self.withheld_headers)
+        return replace(self, headers=(), withheld_headers=tuple(dict.fromkeys(names)))
+
+    def without_headers(self) -> "Probe":
+        """Return a copy without headers, to which any HTTP response is a success.
+
+        An endpoint that requires the headers answers such a probe with a refusal, which says nothing about its health.
+        """
+        return replace(
+            self,
+            headers=(),
+            withheld_headers=(),
+            expect_status=((100, 599),),
+            expect_body="",
+            follow_redirects=False,
+        )
 
     def with_port(self, port: int) -> "Probe":
         """Return a copy that probes this container port."""

@@ -155,9 +155,9 @@ def _validate_request(probe: Probe) -> None:
         raise ValueError("the method of a probe is none of GET, HEAD, OPTIONS, POST")
     if probe.host:
         validate_host(probe.host)
-    if len(probe.headers) > MAX_HEADERS:
+    if len(probe.headers) + len(probe.withheld_headers) > MAX_HEADERS:
         raise ValueError(f"a probe has more than {MAX_HEADERS} headers")
-    for name, value in probe.headers:
+    for name, value in (*probe.headers, *((name, "") for name in probe.withheld_headers)):
         if not _TOKEN.fullmatch(name) or len(value) > MAX_HEADER_VALUE or not all(" " <= c <= "~" for c in value):
             raise ValueError("a header of a probe cannot be sent")
     if len(probe.expect_body) > MAX_BODY_TEXT:

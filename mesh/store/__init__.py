@@ -4,14 +4,22 @@ Keys are text with slashes, values are bytes (JSON; `mesh.cluster.records` defin
 store of a single worker; the workers of a cluster share etcd.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from mesh.model.errors import CodedText, MeshError
 
 MAX_CHANGES = 100
 """The most keys of one `Store.change`; etcd permits 128 operations in a transaction."""
+
+Redaction: TypeAlias = Callable[[str, bytes], bytes | None]
+"""What may stay on this worker's disk of the record with this key and value; None if nothing may."""
+
+
+def keep_record(key: str, value: bytes) -> bytes | None:  # noqa: ARG001 -- the signature of a `Redaction`
+    """Keep the record as it is."""
+    return value
 
 
 class StoreError(MeshError):

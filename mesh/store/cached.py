@@ -21,7 +21,7 @@ from typing_extensions import override
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
-from mesh.store import Store, StoreError, StoreSnapshot
+from mesh.store import Redaction, Store, StoreError, StoreSnapshot, keep_record
 from mesh.store.file_lock import acquire_lock
 from mesh.store.private_file import create_private, make_private
 from mesh.util.bulkhead import Bulkhead
@@ -53,10 +53,11 @@ class _CacheFile(msgspec.Struct, frozen=True):
 class CachedStore(Store):
     """A `Store` whose last view survives a restart. Create it with `open`."""
 
-    def __init__(self, store: Store, path: Path, lock: int) -> None:
+    def __init__(self, store: Store, path: Path, lock: int, redact: Redaction = keep_record) -> None:
         self._store = store
         self._path = path
         self._lock = lock
+        self._redact = redact
         self._newest: StoreSnapshot | None = None
         self._dirty = asyncio.Event()
         self._from_file = False
@@ -64,18 +65,18 @@ class CachedStore(Store):
         """Whether the store has had its time already: a start must not wait twice."""
 
     @classmethod
-    async def open(cls, store: Store, path: Path) -> "CachedStore":
-        """Lock the file and return the store.
+    async def open(cls, store: Store, path: Path, redact: Redaction = keep_record) -> "CachedStore":
+        """Lock the file and return the store. `redact` says what may be saved of a record.
 
         Raises `StoreError` if another daemon has the file, or if it cannot be created.
         """
         remedy = "stop that daemon, or set [store] saved_view to another file"
         try:
-            return cls(store, path, await asyncio.to_thread(_lock_file, path, remedy))
+            return cls(store, path, await asyncio.to_thread(_lock_file, path, remedy), redact)
         except OSError as error:
             if error.errno in _FULL:
                 log.error("%s", _cannot_be_written(path, error), extra=Code.SAVED_VIEW.extra)
-                return cls(store, path, -1)  # what was saved can still be read
+                return cls(store, path, -1, redact)  # what was saved can still be read
             raise StoreError(Code.SAVED_VIEW, _cannot_be_written(path, error)) from error
 
     @property
@@ -190,7 +191,9 @@ class CachedStore(Store):
     # ------------------------------------------------------------------------------------------- in a thread
 
     def _save(self, snapshot: StoreSnapshot) -> None:
-        content = msgspec.json.encode(_CacheFile(1, snapshot.revision, snapshot.origin, dict(snapshot.records)))
+        content = msgspec.json.encode(
+            _CacheFile(1, snapshot.revision, snapshot.origin, self._redacted(snapshot.records))
+        )
         new = self._path.with_name(self._path.name + ".new")
         try:
             with os.fdopen(create_private(new), "wb") as file:
@@ -215,7 +218,16 @@ class CachedStore(Store):
                 extra=Code.SAVED_VIEW.extra,
             )
             return None
-        return StoreSnapshot(saved.revision, saved.records, saved.origin)
+        snapshot = StoreSnapshot(saved.revision, self._redacted(saved.records), saved.origin)
+        if snapshot.records != saved.records:  # an earlier version has saved more
+            try:
+                self._save(snapshot)
+            except OSError as error:
+                log.error("%s", _cannot_be_written(self._path, error), extra=Code.SAVED_VIEW.extra)
+        return snapshot
+
+    def _redacted(self, records: Mapping[str, bytes]) -> dict[str, bytes]:
+        return {key: kept for key, value in records.items() if (kept := self._redact(key, value)) is not None}
 
 
 def _lock_file(path: Path, remedy: str) -> int:

@@ -1,4 +1,6 @@
-"""Keeps the files of the store from other users: they may hold passwords of probes.
+"""Keeps the files of the store from other users: they tell what runs where.
+
+Version 0.1.0 wrote passwords into them.
 
 Files have mode 0600. The directory has mode 0700 if nothing else is in it: the directory of other programs' files is
 not ours to close.

@@ -20,7 +20,7 @@ from typing_extensions import override
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
-from mesh.store import Store, StoreError, StoreSnapshot
+from mesh.store import Redaction, Store, StoreError, StoreSnapshot, keep_record
 from mesh.store.file_lock import acquire_lock
 from mesh.store.private_file import create_private, make_private
 from mesh.util.backoff import Backoff
@@ -34,6 +34,9 @@ bulkhead = Bulkhead(DaemonPart.STORE)
 _RETRY = 1.0
 """Seconds before a database that could not be read is read again."""
 
+_WITHOUT_REMAINS = 1
+"""The `user_version` of a database that has been written with `secure_delete` only: unused parts of it are empty."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kv (
     key TEXT PRIMARY KEY, value BLOB NOT NULL, created INTEGER NOT NULL, modified INTEGER NOT NULL, worker TEXT
@@ -46,9 +49,10 @@ INSERT OR IGNORE INTO meta VALUES (1, 0);
 class SqliteStore(Store):
     """The `Store` in an SQLite file. Create it with `open`."""
 
-    def __init__(self, path: Path, worker: str) -> None:
+    def __init__(self, path: Path, worker: str, redact: Redaction = keep_record) -> None:
         self._path = path
         self._worker = worker
+        self._redact = redact
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._watchers: set[asyncio.Event] = set()
         self._lock = -1
@@ -57,9 +61,12 @@ class SqliteStore(Store):
         self._trouble: CodedText | None = None
 
     @classmethod
-    async def open(cls, path: Path, worker: str) -> Self:
-        """Open the database; it and its directory are created if they are missing. Raises `StoreError`."""
-        store = cls(path, worker)
+    async def open(cls, path: Path, worker: str, redact: Redaction = keep_record) -> Self:
+        """Open the database; it and its directory are created if they are missing. Raises `StoreError`.
+
+        `redact` says what may stay of the records that an earlier version has written.
+        """
+        store = cls(path, worker, redact)
         try:
             await store._run(store._open)
         except BaseException:
@@ -154,6 +161,16 @@ class SqliteStore(Store):
                 extra=Code.STORE_UNUSABLE.extra,
             )
         self._read()  # refuse a damaged file now, not later
+        try:
+            self._remove_secrets()
+        except sqlite3.OperationalError as error:  # a full disk must not keep the daemon from starting
+            log.error(
+                "store %s: %s; values of probe headers that an earlier version wrote stay in it until the next start; "
+                "make room on the disk",
+                self._path,
+                error,
+                extra=Code.STORE_UNUSABLE.extra,
+            )
 
     def _connect(self, *first: str) -> None:
         """Open the database and execute the statements `first` before all others."""
@@ -165,9 +182,28 @@ class SqliteStore(Store):
             "PRAGMA busy_timeout = 2000",
             "PRAGMA journal_mode = WAL",
             "PRAGMA synchronous = FULL",
+            "PRAGMA secure_delete = ON",
         ):
             database.execute(statement)
         database.executescript(_SCHEMA)
+
+    def _remove_secrets(self) -> None:
+        """Redact the records of an earlier version, and remove what is left of them in unused parts of the files."""
+        database = self._open_database()
+        found = False
+        with _SqliteTransaction(database, self._worker) as transaction:
+            for key, value in transaction.registered().items():
+                kept = self._redact(key, value)
+                if kept is None:
+                    transaction.delete(key)
+                elif kept != value:
+                    transaction.put(key, kept, leased=True)
+                found |= kept != value
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if found or version < _WITHOUT_REMAINS:
+            database.execute("VACUUM")
+            database.execute(f"PRAGMA user_version = {_WITHOUT_REMAINS}")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _read(self) -> StoreSnapshot:
         database = self._open_database()

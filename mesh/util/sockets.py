@@ -12,9 +12,21 @@ LINGER_RESET = struct.pack("ii", 1, 0)
 """A `struct linger` with a time of 0: close(2) sends RST and leaves no connection behind (socket(7), SO_LINGER)."""
 
 
-LOCAL_ERRNOS = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES)
+LACK_ERRNOS = frozenset(
+    (
+        errno.EMFILE,  # file descriptors of this process: socket(2)
+        errno.ENFILE,  # file descriptors of the host: socket(2)
+        errno.ENOBUFS,  # memory for sockets: socket(2), send(2)
+        errno.ENOMEM,  # memory of the kernel: socket(2), connect(2)
+        errno.EADDRNOTAVAIL,  # ports or an address to connect from: connect(2)
+        errno.EAGAIN,  # entries of the routing cache, or room in the socket's buffer: connect(2), send(2)
+        errno.ENOSPC,  # epoll watches of this user: epoll_ctl(2)
+    )
 )
+"""Errors of a resource that this worker lacks. No ICMP message and no reset results in one of them (icmp_err_convert,
+net/ipv4/icmp.c), so no other host can cause them.
+"""
+LOCAL_ERRNOS = LACK_ERRNOS | {errno.EPERM, errno.EACCES}
 """Errors that lie with this worker: it lacks a resource or forbids the connection, so the endpoint was not contacted.
 """
 

@@ -434,3 +434,16 @@ async def test_statistics_count_checks() -> None:
         subject.answer(B, ok=True)
         await asyncio.sleep(9.9)
         assert (subject.prober.stats.checks, subject.prober.stats.failures, subject.prober.stats.late) == (4, 2, 0)
+
+
+async def test_a_probe_whose_header_values_are_not_known_yet_is_no_verdict() -> None:
+    withheld = replace(A, probe=replace(PROBE, withheld_headers=("Authorization",)), begins=Health.HEALTHY)
+    async with running({KEY_A: withheld}) as subject:
+        await asyncio.sleep(60)
+        assert subject.times(A) == []
+        assert subject.prober.health() == {KEY_A: Health.HEALTHY}
+        complete = replace(withheld, probe=replace(PROBE, headers=(("Authorization", "Bearer 1"),)))
+        subject.prober.watch({KEY_A: complete})
+        await asyncio.sleep(20)
+        assert len(subject.times(A)) >= 3
+        assert subject.prober.health() == {KEY_A: Health.UNHEALTHY}

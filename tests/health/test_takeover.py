@@ -43,8 +43,9 @@ def test_probes_are_spread_evenly() -> None:
 
 def test_only_endpoints_that_can_be_probed_remotely_are_taken_over() -> None:
     commands = replace(WEB, owner="demo/cmd", probe=Probe(ProbeKind.COMMAND, None, command="true"))
+    headers = replace(WEB, owner="demo/key", probe=replace(HTTP_PROBE, withheld_headers=("Authorization",)))
     seen = ClusterView(
-        (WEB, PLAIN, commands),
+        (WEB, PLAIN, commands, headers),
         (
             endpoint("a", "w1"),
             endpoint("b", "w1", address="127.0.0.11"),
@@ -53,6 +54,7 @@ def test_only_endpoints_that_can_be_probed_remotely_are_taken_over() -> None:
             endpoint("e", "w1", "demo/cmd"),
             endpoint("f", "w2"),
             endpoint("g", "me"),
+            endpoint("h", "w1", "demo/key"),
         ),
         workers=frozenset({"me", "w2"}),
         silent=frozenset({"w1"}),

@@ -3,7 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -24,7 +24,7 @@ class Served:
 
     def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
         self.asked += 1
-        assert host == "127.0.0.1"
+        assert host.startswith("127.0.0.")
         if packet.startswith(b"far"):
             return ForwardQuery(packet, DnsQuery(0, (0, 0), packet, packet, 1, 1, None))
         if packet == b"nothing":
@@ -45,7 +45,7 @@ class Served:
 @asynccontextmanager
 async def serving(served: Served, **options: float) -> AsyncIterator[int]:
     connections = DnsTcpServer(served, **options)  # type: ignore[arg-type]
-    server = await asyncio.get_running_loop().create_server(connections.connection, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(connections.connection, "0.0.0.0", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -54,8 +54,8 @@ async def serving(served: Served, **options: float) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Streams]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def connected(port: int, client: str = "127.0.0.1") -> AsyncIterator[Streams]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(client, 0))
     try:
         yield reader, writer
     finally:
@@ -198,3 +198,47 @@ async def test_stopping_closes_open_connections() -> None:
         assert await answer(reader) == b"A"
     assert await gone(reader)
     writer.close()
+
+
+async def flood(port: int, client: str, number: int, stack: AsyncExitStack, query: bytes = b"") -> list[Streams]:
+    """Open connections of one client, each of which sends the beginning of a query, or a whole one."""
+    streams = []
+    for _ in range(number):
+        streams.append(await stack.enter_async_context(connected(port, client)))
+        streams[-1][1].write(query or b"\0")
+    return streams
+
+
+async def left(streams: list[Streams]) -> int:
+    """How many of them are open once the server has done its work."""
+    await asyncio.sleep(0.1)
+    return sum(not reader.at_eof() and reader.exception() is None for reader, _ in streams)
+
+
+@pytest.mark.parametrize("query", [b"", framed(b"far")], ids=["unfinished", "busy"])
+async def test_clients_that_flood_leave_connections_to_others(query: bytes) -> None:
+    async with AsyncExitStack() as stack:
+        served = Served()
+        port = await stack.enter_async_context(serving(served, connections=20))
+        floods = [await flood(port, "127.0.0.2", 40, stack, query)]
+        assert await left(floods[0]) >= 14, "a client alone gets most of them"
+        floods += [await flood(port, f"127.0.0.{number}", 40, stack, query) for number in range(3, 7)]
+        assert sum([await left(each) for each in floods]) <= 20
+        for number in (10, 11, 12):
+            reader, writer = await stack.enter_async_context(connected(port, f"127.0.0.{number}"))
+            writer.write(framed(b"hello"))
+            assert await answer(reader) == b"HELLO"
+        served.release.set()
+
+
+async def test_a_client_beyond_its_share_replaces_its_own_idle_connection() -> None:
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(serving(Served(), connections=10))
+        reader, writer = await stack.enter_async_context(connected(port, "127.0.0.9"))
+        writer.write(framed(b"first"))
+        assert await answer(reader) == b"FIRST"
+        await flood(port, "127.0.0.2", 60, stack)
+        (last,) = await flood(port, "127.0.0.2", 1, stack, framed(b"hello"))
+        assert await answer(last[0]) == b"HELLO"
+        writer.write(framed(b"again"))
+        assert await answer(reader) == b"AGAIN", "the connection of the other client is open"

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from mesh.model.codes import Code
+from mesh.model.probe import Probe
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.validation import (
@@ -69,6 +70,13 @@ class DaemonRecord(msgspec.Struct, frozen=True):
     version: str
     session: str
     listens: str | None = None
+
+
+class OwnProbeRecord(msgspec.Struct, frozen=True):
+    """The part of `workers/<worker>/services` that versions without it ignore."""
+
+    own_probe: Probe | None = None
+    """The probe of a service whose probe has headers, without their values; None: as in the service itself."""
 
 
 class VerdictRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -257,7 +265,12 @@ def _service(value: bytes) -> Service:
     """Decode and keep each distinct declaration once: every worker that runs a service declares it, mostly with equal
     bytes.
     """
-    return validate_service(_read(value, Service))
+    service = validate_service(_read(value, Service))
+    probe = _read(value, OwnProbeRecord).own_probe or service.probe
+    if probe is None or (probe is service.probe and not probe.headers):
+        return service
+    # Version 0.1.0 writes the values too. They are not used: only the endpoint's own worker runs a probe with headers.
+    return validate_service(service.with_probe(probe.without_header_values()))
 
 
 def _read(value: bytes, type_: type[T]) -> T:

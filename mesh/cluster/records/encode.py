@@ -10,13 +10,17 @@ problem, never raised as an exception: one broken record must not stop the other
     claims/ports/<transport>/<port>     {"name", "container_port"}
     claims/declarations/<owner>         a `Service` without a probe   the declaration in force
     claims/older-names                  {"names"}                     served before `[names] allow` existed; once
-    workers/<worker>/services/<owner>   a `Service`                   leased
+    workers/<worker>/services/<owner>   a `Service`, {"own_probe"}    leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last, after all others
     health/<worker>/<id>                {"health", "run"}             leased; by the probes of its own worker
     health/<worker>/<owner>/<id>        {"health", "run"}             leased; by another prober, for a departed owner
 
 Parts between slashes are percent-encoded where they contain a slash or another special character.
+
+The values of probe headers are in no record. A service whose probe has headers is written with two probes. `own_probe`
+names the headers without their values; the other workers do not run it. `probe` is for versions without `own_probe`,
+which would run it: it has no headers, and any HTTP response is a success.
 """
 
 from collections.abc import Iterable, Mapping
@@ -132,7 +136,13 @@ def build_view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem
 
 @lru_cache(MAX_CACHED_RECORDS)
 def _declared(worker: str, service: Service) -> tuple[str, bytes]:
-    return record_key("workers", worker, "services", service.owner), _value(service)
+    fields = _builtins(service)
+    if service.probe is not None:
+        if service.probe.has_headers:
+            fields["own_probe"] = _builtins(service.probe.without_header_values())
+            fields["probe"] = _builtins(service.probe.without_headers())
+        del fields["probe"]["withheld_headers"]  # such a record is the same as that of a version without this field
+    return record_key("workers", worker, "services", service.owner), msgspec.json.encode({"v": VERSION, **fields})
 
 
 @lru_cache(MAX_CACHED_RECORDS)
@@ -157,5 +167,10 @@ def _verdict(health: Health, kept: bool, held_back: bool, run: str | None) -> by
 
 
 def _value(record: Any) -> bytes:
+    return msgspec.json.encode({"v": VERSION, **_builtins(record)})
+
+
+def _builtins(record: Any) -> dict[str, Any]:
     # The order of a set differs from one process to the next: a record must not differ after a restart for that alone.
-    return msgspec.json.encode({"v": VERSION, **msgspec.to_builtins(record, order="deterministic")})
+    fields: dict[str, Any] = msgspec.to_builtins(record, order="deterministic")
+    return fields

@@ -35,6 +35,7 @@ def read_probe(sheet: LabelReader, commands: bool) -> Probe | None:
     timeout = sheet.take("probe.timeout_seconds", label_values.parse_seconds, _DEFAULT.timeout)
     interval = sheet.take("probe.interval_seconds", label_values.parse_seconds, _DEFAULT.interval)
     kind, port, path = url or (ProbeKind.COMMAND, None, _DEFAULT.path)
+    headers = _headers(sheet)
     probe = Probe(
         kind,
         port,
@@ -50,7 +51,7 @@ def read_probe(sheet: LabelReader, commands: bool) -> Probe | None:
         command=command or _DEFAULT.command,
         method=sheet.take("probe.method", probe_values.parse_method, _DEFAULT.method),
         host=sheet.take("probe.host", probe_values.parse_host, _DEFAULT.host),
-        headers=_headers(sheet),
+        headers=headers if kind in _HTTP else (),
         expect_body=sheet.take("probe.expect_body", probe_values.parse_expected_body, _DEFAULT.expect_body),
         follow_redirects=sheet.take("probe.follow_redirects", probe_values.parse_switch, _DEFAULT.follow_redirects),
         tls_verify=sheet.take("probe.tls_verify", probe_values.parse_switch, _DEFAULT.tls_verify),

@@ -20,7 +20,8 @@ class CheckFunction(Protocol):
     def __call__(self, address: Address, port: int, probe: Probe, /) -> Coroutine[None, None, Verdict]:
         """Run one check, which ends within `probe.timeout`. Network failures result in a verdict, not an exception.
 
-        Leaves no connection open, even if it is cancelled. An exception is a bug, and the check counts as failed.
+        Raises `ResourceLackError` if this worker lacks what it takes to ask. Leaves no connection open, even if it is
+        cancelled. Any other exception is a bug, and the check counts as failed.
         """
         ...
 

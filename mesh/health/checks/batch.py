@@ -20,7 +20,7 @@ from functools import lru_cache
 
 from mesh.health.checks.http import judge_status
 from mesh.health.checks.http_response import HttpResponse, NotHttpError, is_ordinary_head, parse_status_line
-from mesh.health.checks.tcp import explain_error
+from mesh.health.checks.tcp import ResourceLackError, explain_error, raise_lack
 from mesh.health.state_machine import Verdict
 from mesh.model.part import DaemonPart
 from mesh.model.probe import Probe, ProbeKind
@@ -45,7 +45,7 @@ def is_plain(probe: Probe) -> bool:
         case ProbeKind.TCP:
             return True
         case ProbeKind.HTTP:
-            return not probe.expect_body and not probe.follow_redirects
+            return not probe.expect_body and not probe.follow_redirects and not probe.withheld_headers
     return False
 
 
@@ -54,8 +54,10 @@ class PlainCheck:
 
     __slots__ = ("begun", "deadline", "done", "expect", "response", "sock", "timeout", "unsent")
 
-    def __init__(self, probe: Probe, request: bytes, done: Callable[[Verdict], None]) -> None:
-        """`request` is empty for TCP. `done` is called once with the verdict, unless the check is cancelled before."""
+    def __init__(self, probe: Probe, request: bytes, done: Callable[[Verdict | ResourceLackError], None]) -> None:
+        """`request` is empty for TCP. `done` is called once with the verdict, or with the resource that this worker
+        lacks, unless the check is cancelled before.
+        """
         self.expect = probe.expect_status if request else None
         """Expected status ranges; None: a connection is enough."""
         self.timeout = probe.timeout
@@ -100,8 +102,8 @@ class CheckBatch:
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, os.strerror(code))
             self._epoll.register(sock.fileno(), _NEWS)
-        except OSError as error:
-            self._end(shot, False, explain_error(error))
+        except (OSError, MemoryError) as error:
+            self._fail(shot, error)
             return
         self._shots[sock.fileno()] = shot
         self._ending.setdefault(shot.timeout, deque()).append(shot)
@@ -121,8 +123,8 @@ class CheckBatch:
                 self._advance(shot, shot.sock, events)
             except BlockingIOError:
                 continue
-            except OSError as error:
-                self._end(shot, False, explain_error(error))
+            except (OSError, MemoryError) as error:
+                self._fail(shot, error)
             except Exception as error:  # noqa: BLE001 -- the check ends alone
                 bulkhead.caught("a check in a batch", error)
                 self._end(shot, False, f"the check failed: {type(error).__name__}")
@@ -180,6 +182,17 @@ class CheckBatch:
             return
         if response.status is not None:
             self._end(shot, *judge_status(response.status, expect))
+
+    def _fail(self, shot: PlainCheck, error: OSError | MemoryError) -> None:
+        """End a check by an error: as a failure, or without a verdict if this worker lacks what it takes."""
+        try:
+            raise_lack(error)
+        except ResourceLackError as lack:
+            self.cancel(shot)
+            shot.done(lack)
+        else:
+            assert isinstance(error, OSError), "a lack of memory is always raised"
+            self._end(shot, False, explain_error(error))
 
     def _end(self, shot: PlainCheck, ok: bool, reason: str) -> None:
         if shot.sock is not None:

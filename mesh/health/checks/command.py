@@ -2,16 +2,17 @@
 
 Each command starts a process in a container, which costs the engine about 50 ms of CPU time; hundreds of endpoints
 would take the CPU time away from the workload. So only a few commands run at a time, and at most `COMMANDS_PER_SECOND`
-start per second; waiting for a turn does not count as the endpoint's time.
+start per second; waiting for a turn does not count as the endpoint's time. The services share the places
+(`mesh.health.checks.command_places`).
 
 If the engine cannot run the command (it restarts, the container is paused), there is no verdict: an engine that is gone
 must not empty the data plane.
 """
 
-import asyncio
 import time
 from typing import Protocol
 
+from mesh.health.checks.command_places import CommandPlaces, PreemptedError
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe
 
@@ -41,29 +42,23 @@ class CommandCheck:
         self, runner: CommandRunner, at_once: int = MAX_CONCURRENT_COMMANDS, rate: float = COMMANDS_PER_SECOND
     ) -> None:
         self._runner = runner
-        self._turns = asyncio.Semaphore(at_once)
-        self._apart = 1 / rate
-        self._next = 0.0
+        self._places = CommandPlaces(at_once, rate)
 
     async def __call__(self, key: str, probe: Probe, /) -> Verdict | None:
         """Run the command of a probe once it is its turn, as `CommandChecker` specifies."""
-        async with self._turns:
-            await self._wait()
-            begun = time.perf_counter()
-            try:
+        begun = time.perf_counter()
+        try:
+            async with self._places.place(key):
+                begun = time.perf_counter()
                 ended = await self._runner.run(key, probe.command, probe.timeout)
-            except TimeoutError:
-                return Verdict(False, f"no end in {probe.timeout:g} s", time.perf_counter() - begun)
+        except PreemptedError:
+            return None
+        except TimeoutError:
+            return Verdict(False, f"no end in {probe.timeout:g} s", time.perf_counter() - begun)
         if ended is None:
             return None
         status, output = ended
         return Verdict(status == 0, _reason(status, output), time.perf_counter() - begun)
-
-    async def _wait(self) -> None:
-        now = asyncio.get_running_loop().time()
-        mine = max(now, self._next)
-        self._next = mine + self._apart
-        await asyncio.sleep(mine - now)
 
 
 def _reason(status: int, output: str) -> str:

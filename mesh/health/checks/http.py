@@ -21,7 +21,7 @@ from mesh.model.probe import Probe
 from mesh.model.service import Address
 from mesh.model.table import RealKey
 from mesh.util.bulkhead import Bulkhead
-from mesh.util.sockets import LINGER_RESET, connect_socket
+from mesh.util.sockets import LACK_ERRNOS, LINGER_RESET, connect_socket
 
 __all__ = (
     "MAX_HEAD_BYTES",
@@ -210,7 +210,7 @@ class _ResponseProtocol(asyncio.Protocol):
             else:
                 within = "within the body of" if self._response.status is not None else "before"
                 self.outcome.set_exception(ExchangeError(f"closed {within} an answer"))
-        elif isinstance(exc, OSError):
+        elif isinstance(exc, OSError) and exc.errno not in LACK_ERRNOS:
             self.outcome.set_exception(ExchangeError(explain_error(exc) or "reset before an answer"))
         else:
             self.outcome.set_exception(exc)

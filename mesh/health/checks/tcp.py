@@ -13,7 +13,11 @@ from collections.abc import Coroutine
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe
 from mesh.model.service import Address
-from mesh.util.sockets import LOCAL_ERRNOS, connect_socket
+from mesh.util.sockets import LACK_ERRNOS, LOCAL_ERRNOS, connect_socket
+
+
+class ResourceLackError(Exception):
+    """This worker lacks a resource that the check needs, which says nothing about the endpoint. The text says which."""
 
 
 async def check_tcp(address: Address, port: int, probe: Probe) -> Verdict:
@@ -29,15 +33,25 @@ async def _ask(address: Address, port: int) -> tuple[bool, str]:
 async def await_verdict(question: Coroutine[None, None, tuple[bool, str]], limit: float) -> Verdict:
     """Await the (ok, reason) of `question` for at most `limit` seconds and return it as a verdict.
 
-    A failure of the network results in a verdict too. Any other exception is a bug and is raised.
+    A failure of the network results in a verdict too. Raises `ResourceLackError` if this worker could not ask. Any
+    other exception is a bug and is raised.
     """
     begun = time.perf_counter()  # not the loop's clock, which counts whole milliseconds under uvloop
     try:
         async with asyncio.timeout(limit):
             ok, reason = await question
     except OSError as error:  # `TimeoutError` is one
+        raise_lack(error)
         ok, reason = False, explain_error(error) or f"no answer in {limit:g} s"
     return Verdict(ok, reason, time.perf_counter() - begun)
+
+
+def raise_lack(error: BaseException) -> None:
+    """Raise `ResourceLackError` if the error is that of a resource which this worker lacks."""
+    if isinstance(error, MemoryError):
+        raise ResourceLackError("out of memory") from error
+    if isinstance(error, OSError) and error.errno in LACK_ERRNOS and not isinstance(error, ssl.SSLError):
+        raise ResourceLackError(os.strerror(error.errno).lower()) from error
 
 
 def tls_server_name(address: Address, probe: Probe) -> str:

@@ -3,11 +3,17 @@
 The engine has no timeout for them and cannot end them. So the command runs under a shell, in its own process group,
 that first prints its process ID and, when the command is done, ends the processes left in the background. When the time
 is over, or the call is cancelled, a second exec kills the group.
+
+A command may contain a password. The command line of a process can be read by every user of the host, its environment
+only by its own user and root (proc(5), /proc/pid/cmdline and /proc/pid/environ). So the command is passed in the
+environment, from which the shell takes it before it runs it. The command lines of the programs that the command itself
+starts cannot be hidden.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import aiodocker
 import msgspec
@@ -32,7 +38,14 @@ START_TIMEOUT = 10.0
 _STDOUT = 1
 _MOMENT = 0.02
 _SHELL = "/bin/sh"
-_RUN = (_SHELL, "-c", 'echo $$; (eval "$1"); status=$?; trap "" TERM; kill -TERM "-$$" 2>/dev/null; exit $status', "sh")
+_VARIABLE = "VIPMESH_PROBE_CMD"
+_RUN = (
+    _SHELL,
+    "-c",
+    f"""echo $$; (set -- "${_VARIABLE}"; unset {_VARIABLE}; eval "shift; $1"); \
+status=$?; trap "" TERM; kill -TERM "-$$" 2>/dev/null; exit $status""",
+    "sh",
+)
 """The command runs in a subshell, because it may call `exit`."""
 _KILL = (_SHELL, "-c", 'kill -9 "-$1"', "sh")
 
@@ -58,7 +71,7 @@ class DockerExec:
         id = endpoint.rpartition("/")[2]
         try:
             async with open_client(self._url, START_TIMEOUT) as docker:
-                return await _run(docker.containers.container(id), (*_RUN, command), seconds)
+                return await _run(docker.containers.container(id), _RUN, seconds, {_VARIABLE: command})
         except _CommandTimeoutError as late:
             raise TimeoutError from late
         except CLIENT_ERRORS as error:
@@ -71,11 +84,16 @@ class _CommandTimeoutError(Exception):
 
 
 async def _run(
-    container: aiodocker.containers.DockerContainer, command: Sequence[str], seconds: float, *, may_hang: bool = True
+    container: aiodocker.containers.DockerContainer,
+    command: Sequence[str],
+    seconds: float,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    *,
+    may_hang: bool = True,
 ) -> tuple[int, str] | None:
     async with asyncio.timeout(START_TIMEOUT):
         with translate_surprises():
-            process = await container.exec(list(command))
+            process = await container.exec(list(command), environment=dict(environment))
             stream = process.start(detach=False)
             await stream.__aenter__()
     number, output, read = b"", bytearray(), 0

@@ -1,16 +1,19 @@
 """Batched plain checks give the same verdicts as single checks, and release their sockets."""
 
 import asyncio
-import errno
+import os
 import socket
 from dataclasses import replace
 
 import pytest
+from typing_extensions import override
 
 from mesh.health.checks.batch import CheckBatch, PlainCheck, is_plain
 from mesh.health.checks.http import MAX_HEAD_BYTES, build_request
+from mesh.health.checks.tcp import ResourceLackError
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
+from mesh.util.sockets import LACK_ERRNOS
 from tests.health.checks.endpoints import TIME_WAIT, Script, closes, endpoint, hangs, says, socket_states, until
 from tests.health.checks.test_http import reset
 
@@ -20,7 +23,7 @@ TCP = Probe(ProbeKind.TCP, None, timeout=2.0)
 
 async def verdicts(volley: CheckBatch, *questions: tuple[str, int, Probe]) -> list[Verdict]:
     """Ask all at once; in the order in which they were answered."""
-    found: list[Verdict] = []
+    found: list[Verdict | ResourceLackError] = []
     for address, port, probe in questions:
         sent = build_request(address, port, probe) if probe.kind is ProbeKind.HTTP else b""
         volley.begin(PlainCheck(probe, sent, found.append), address, port)
@@ -30,7 +33,7 @@ async def verdicts(volley: CheckBatch, *questions: tuple[str, int, Probe]) -> li
             volley.expire()
             await asyncio.sleep(0.001)
     assert not len(volley)
-    return found
+    return [verdict for verdict in found if isinstance(verdict, Verdict)]
 
 
 async def one(host: str, port: int, probe: Probe) -> Verdict:
@@ -179,15 +182,73 @@ async def test_a_request_larger_than_the_send_buffer_is_sent_whole() -> None:
     assert b"".join(requests) == build_request("127.0.0.1", port, probe)
 
 
-async def test_running_out_of_sockets_is_reported_as_a_fault_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_more(*_: object) -> None:
-        raise OSError(errno.EMFILE, "x")
+class LackingSocket(socket.socket):
+    """A socket that lacks a resource in one of its calls."""
 
-    monkeypatch.setattr(socket, "socket", no_more)
-    volley, found = CheckBatch(), list[Verdict]()
-    volley.begin(PlainCheck(TCP, b"", found.append), "127.0.0.1", 1)
-    volley.close()
-    assert [verdict.reason for verdict in found] == ["this worker cannot ask: too many open files"]
+    place, error = "", OSError()
+
+    @classmethod
+    def lack(cls, place: str, error: Exception) -> type["LackingSocket"]:
+        return type("Lacking", (cls,), {"place": place, "error": error})
+
+    def _come_to(self, place: str) -> None:
+        if self.place == place:
+            raise self.error
+
+    def __init__(self, *args: int) -> None:
+        self._come_to("socket")
+        super().__init__(*args)
+
+    @override
+    def setsockopt(self, *args: object) -> None:
+        self._come_to("setsockopt")
+        super().setsockopt(*args)  # type: ignore[call-overload]
+
+    @override
+    def connect_ex(self, address: object) -> int:
+        if self.place == "connect":
+            return self.error.errno or 0 if isinstance(self.error, OSError) else 0
+        return super().connect_ex(address)  # type: ignore[arg-type]
+
+    @override
+    def send(self, *args: object) -> int:
+        self._come_to("send")
+        return super().send(*args)  # type: ignore[arg-type]
+
+    @override
+    def recv(self, *args: int) -> bytes:
+        self._come_to("recv")
+        return super().recv(*args)
+
+
+LACKS = [OSError(code, "x") for code in sorted(LACK_ERRNOS)]
+
+
+@pytest.mark.parametrize("error", [*LACKS, MemoryError()], ids=repr)
+@pytest.mark.parametrize("place", ["socket", "setsockopt", "connect", "send", "recv"])
+@pytest.mark.parametrize("probe", [TCP, HTTP], ids=["tcp", "http"])
+async def test_what_this_worker_lacks_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, probe: Probe, place: str, error: Exception
+) -> None:
+    if probe is TCP and place in ("send", "recv"):
+        return  # nothing is sent
+    if isinstance(error, BlockingIOError) and place in ("send", "recv"):
+        return  # the socket is not ready yet
+    if isinstance(error, MemoryError) and place == "connect":
+        return  # the kernel says ENOMEM
+    async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, _, _):
+        monkeypatch.setattr(socket, "socket", LackingSocket.lack(place, error))
+        volley, found = CheckBatch(), list[object]()
+        request = build_request("127.0.0.1", port, probe) if probe.kind is ProbeKind.HTTP else b""
+        volley.begin(PlainCheck(probe, request, found.append), "127.0.0.1", port)
+        monkeypatch.undo()
+        while not found:
+            volley.look()
+            await asyncio.sleep(0.01)
+        volley.close()
+    (lack,) = found
+    assert isinstance(lack, ResourceLackError)
+    assert str(lack) == (os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else "out of memory")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-native test-ipvs test-ipvs-matrix lint format bench install packages clean
+.PHONY: run test test-native test-ipvs test-ipvs-matrix fuzz lint format bench install packages clean
 
 run: install
 	@$(BIN)/vipmesh demo
@@ -22,6 +22,12 @@ test-ipvs: $(VENV)/.test
 # The labs of the firewall matrix that `test-ipvs` leaves out: minutes each in a virtual machine.
 test-ipvs-matrix: $(VENV)/.test
 	IPVS_KERNEL_SECONDS=7200 tests/on-ipvs-kernel $(BIN)/python -m pytest tests/system/hosts -m ipvs_matrix
+
+# A search for input that the daemon cannot take, at each boundary. New inputs are kept in tests/fuzz/corpus with
+# FUZZFLAGS=--keep; FUZZFLAGS="--seed N --target NAME" repeats a run.
+MINUTES ?= 5
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(FUZZFLAGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -170,7 +170,7 @@ class ByteChoices:
                 del copy[at[0]]
             case 5 if isinstance(copy, list):
                 copy += self._repeated([copy[at[0]]], 300)
-            case 5:
+            case 5 if isinstance(copy, dict):
                 copy[self.text()] = copy[at[0]]
             case _:
                 copy[at[0]] = self.json()

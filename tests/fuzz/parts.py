@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -254,19 +255,20 @@ async def prober() -> AsyncIterator[Feed]:
     udp_port = udp.get_extra_info("sockname")[1]
     changed = asyncio.Event()
     probing = Prober(changed.set, commands=CommandCheck(command, rate=1e6))
-    times = {"interval": 600.0, "timeout": 1.0}
 
     async with server.listening() as port, good.listening() as good_port, asyncio.TaskGroup() as tasks:
         task = tasks.create_task(probing.run())
+        web, local = Probe(ProbeKind.HTTP, port, interval=600.0, timeout=1.0), "127.0.0.1"
+        datagram = replace(web, kind=ProbeKind.UDP, port=udp_port, send=b"x")
         kinds = {
-            "plain": ProbeTarget(Probe(ProbeKind.HTTP, port, **times), "127.0.0.1", port),
-            "body": ProbeTarget(Probe(ProbeKind.HTTP, port, expect_body="ready", **times), "127.0.0.1", port),
-            "moved": ProbeTarget(Probe(ProbeKind.HTTP, port, follow_redirects=True, **times), "127.0.0.1", port),
-            "grpc": ProbeTarget(Probe(ProbeKind.GRPC, port, **times), "127.0.0.1", port),
-            "tcp": ProbeTarget(Probe(ProbeKind.TCP, port, **times), "127.0.0.1", port),
-            "udp": ProbeTarget(Probe(ProbeKind.UDP, udp_port, send=b"x", **times), "127.0.0.1", udp_port),
-            "command": ProbeTarget(Probe(ProbeKind.COMMAND, None, command="x", **times), "127.0.0.1", port),
-            "good": ProbeTarget(Probe(ProbeKind.HTTP, good_port, **times), "127.0.0.1", good_port),
+            "plain": ProbeTarget(web, local, port),
+            "body": ProbeTarget(replace(web, expect_body="ready"), local, port),
+            "moved": ProbeTarget(replace(web, follow_redirects=True), local, port),
+            "grpc": ProbeTarget(replace(web, kind=ProbeKind.GRPC), local, port),
+            "tcp": ProbeTarget(replace(web, kind=ProbeKind.TCP), local, port),
+            "udp": ProbeTarget(datagram, local, udp_port),
+            "command": ProbeTarget(replace(web, kind=ProbeKind.COMMAND, port=None, command="x"), local, port),
+            "good": ProbeTarget(replace(web, port=good_port), local, good_port),
         }
         number = 0
 

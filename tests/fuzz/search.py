@@ -53,7 +53,12 @@ def main() -> None:
                 print(json.dumps(limits.figures()), flush=True)
                 os._exit(0)  # what is open is the kernel's to close
 
-        options = (f"-max_total_time={int(seconds) + 60}", f"-seed={seed}", f"-max_len={target.longest}", "-timeout=60")
+        options: tuple[str, ...] = (
+            f"-max_total_time={int(seconds) + 60}",
+            f"-seed={seed}",
+            f"-max_len={target.longest}",
+            "-timeout=60",
+        )
         options += ("-len_control=0", "-rss_limit_mb=1500", f"-artifact_prefix={corpora[0]}/failed-")
         atheris.Setup([sys.argv[0], *options, *corpora], run)
         atheris.Fuzz()

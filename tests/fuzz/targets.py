@@ -42,7 +42,8 @@ class FuzzTarget:
 
 @contextmanager
 def _calling(check: Callable[[bytes], None], timed: bool = True) -> Iterator[Check]:
-    yield measured(check) if timed else lambda data: check(data) or 0.0
+    measure = measured(check)
+    yield measure if timed else lambda data: min(measure(data), 0.0)
 
 
 def _parser(name: str, boundary: str, check: Callable[[bytes], None], *code: str, timed: bool = True) -> FuzzTarget:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
     --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-.PHONY: run test test-native test-ipvs test-ipvs-matrix lint format bench install packages lock audit clean
+.PHONY: run test test-native test-ipvs test-ipvs-matrix fuzz lint format bench install packages lock audit clean
 
 run: install
 	@$(BIN)/vipmesh demo
@@ -24,6 +24,12 @@ test-ipvs: $(VENV)/.test
 # The labs of the firewall matrix that `test-ipvs` leaves out: minutes each in a virtual machine.
 test-ipvs-matrix: $(VENV)/.test
 	IPVS_KERNEL_SECONDS=7200 tests/on-ipvs-kernel $(BIN)/python -m pytest tests/system/hosts -m ipvs_matrix
+
+# A search for input that the daemon cannot take, at each boundary. New inputs are kept in tests/fuzz/corpus with
+# FUZZFLAGS=--keep; FUZZFLAGS="--seed N --target NAME" repeats a run.
+MINUTES ?= 5
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(FUZZFLAGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

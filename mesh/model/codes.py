@@ -148,7 +148,7 @@ class Code(Enum):
         "A number or time out of range",
         """
         The message states the bounds. Times are seconds without a unit: `2`, not `2s`; write fractions with a
-        dot. A minimum of connections must not be above its maximum.
+        dot. A minimum of connections must not be above its maximum. A label is text that can be written as UTF-8.
         """,
     )
     RELEASE_NAME = (

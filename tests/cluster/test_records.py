@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import msgspec
@@ -39,6 +40,8 @@ from mesh.model.codes import Code
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, Health, PortPublication, Route, Scheduler, Service, Transport
 from mesh.model.view import ClusterView
+from mesh.store.etcd.messages import KeyValue
+from mesh.store.etcd.mirror import KeyMirror
 from mesh.testing.store import MemoryCluster, MemoryStore
 
 SERVICE = Service(
@@ -533,3 +536,18 @@ def test_a_record_is_the_same_in_every_process() -> None:
         for seed in range(6)
     }
     assert len(written) == 1
+
+
+def test_declarations_that_are_ever_others_do_not_fill_the_memory() -> None:
+    (key, value), *_ = encode_registration("w1", [SERVICE], []).items()
+    mirror = KeyMirror(b"vipmesh/", 1, lambda _: False)
+    tracemalloc.start()
+    try:
+        for number in range(600):
+            long = b'{"more": "%d%s", ' % (number, b"x" * 100_000) + value[1:]
+            assert build_view({key: long})[0].services == (SERVICE,)
+            mirror.put(KeyValue(b"vipmesh/" + key.encode(), long, number))
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 24 << 20

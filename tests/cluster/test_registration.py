@@ -1,10 +1,11 @@
 """Registration: the services and endpoints that a worker offers for its instances."""
 
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 
-from mesh.cluster.registration import Registration, register_instances
+from mesh.cluster.registration import MAX_LABEL_CHARACTERS, Registration, register_instances
 from mesh.model.codes import Code
 from mesh.model.service import Endpoint, Instance, Route, Transport
 from tests.builders import WEB_LABELS, instance
@@ -77,3 +78,42 @@ def test_an_instance_whose_run_no_record_can_have_is_reported_and_left_out() -> 
     assert [endpoint.id for endpoint in found.endpoints] == [good.id]
     ((_, problem),) = found.problems
     assert (problem.code, "a run has more than 64 characters" in problem.reason) == (Code.CONTAINER_UNUSABLE, True)
+
+
+def test_an_instance_with_too_many_characters_of_labels_is_refused_alone() -> None:
+    longest = {f"mesh.probe.header.X-{n}": "x" * 1000 for n in range(MAX_LABEL_CHARACTERS // 1000)}
+    found = offered(instance_on_port(1, {**WEB_LABELS, **longest}, "demo/long"), instance_on_port(2, WEB_LABELS))
+    assert [endpoint.owner for endpoint in found.endpoints] == ["demo/web"]
+    ((_, problem),) = found.problems
+    assert problem.code is Code.CONTAINER_UNUSABLE
+    assert "more than 262144 characters" in problem.reason
+    others = {f"com.example.{n}": "x" * 1000 for n in range(MAX_LABEL_CHARACTERS // 1000)}
+    assert not offered(instance_on_port(3, {**WEB_LABELS, **others})).problems, "labels of others are no concern"
+
+
+def test_containers_with_ever_other_labels_do_not_fill_the_memory() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            offered(instance_on_port(1, {**WEB_LABELS, "mesh.x": f"{number} " + "x" * 60_000}))
+            offered(instance(f"{number}" + "x" * 60_000, WEB_LABELS, "demo/web"))
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 16 << 20
+
+
+def test_a_name_with_control_characters_is_shown_on_one_line() -> None:
+    found = offered(instance_on_port(1, WEB_LABELS, "demo/web\n\x1b[2Jerror: all is lost"))
+    ((_, problem),) = found.problems
+    assert str(problem).isprintable()
+
+
+def test_half_of_a_surrogate_pair_refuses_its_label_alone() -> None:
+    labels = {**WEB_LABELS, "mesh.probe.url": "udp://container:53", "mesh.probe.send": "\ud800", "mesh.\udfff": "x"}
+    found = offered(instance_on_port(1, labels))
+    assert not found.failed
+    assert [service.name for service in found.services] == ["web.test"]
+    texts = [str(problem) for _, problem in found.problems]
+    assert sum("half of a surrogate pair" in text for text in texts) == 2, texts
+    assert all(text.isprintable() and text.encode() for text in texts)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from typing_extensions import override
 
 ROOT = Path(__file__).parents[2]
-PAGES = tuple(sorted([ROOT / "README.md", ROOT / "bench" / "README.md", *(ROOT / "docs").rglob("*.md")]))
+PAGES = tuple(
+    sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "bench" / "README.md", *(ROOT / "docs").rglob("*.md")])
+)
 
 
 class Block(NamedTuple):

@@ -3,7 +3,6 @@
 A record that cannot be decoded, or that no kernel could take, is returned as a problem, never raised as an exception.
 """
 
-from functools import lru_cache
 from typing import NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
@@ -22,6 +21,7 @@ from mesh.model.validation import (
     validate_text,
     validate_texts,
 )
+from mesh.util.sized_cache import SizedCache
 
 T = TypeVar("T")
 
@@ -29,8 +29,8 @@ MAX_RECORD_BYTES = 256 << 10
 """The most bytes of a record."""
 MAX_KEY_LENGTH = 4096
 """The most characters of a key."""
-MAX_CACHED_SERVICES = 16384
-"""Distinct service declarations that are decoded only once, however many workers write them."""
+SERVICE_CACHE = 1 << 23
+"""Bytes of distinct service declarations that are decoded only once, however many workers write them."""
 
 
 class VipRecord(msgspec.Struct, frozen=True):
@@ -260,11 +260,20 @@ def _held_port(transport: str, port: str, held: PortRecord) -> PortClaim:
     return PortClaim((Transport(transport), number), (name, validate_port(held.container_port)))
 
 
-@lru_cache(MAX_CACHED_SERVICES)
+_SERVICES: SizedCache[bytes, Service] = SizedCache(SERVICE_CACHE)
+
+
 def _service(value: bytes) -> Service:
     """Decode and keep each distinct declaration once: every worker that runs a service declares it, mostly with equal
     bytes.
     """
+    if (decoded := _SERVICES.get(value)) is None:
+        decoded = _decoded_service(value)
+        _SERVICES.put(value, decoded, len(value))
+    return decoded
+
+
+def _decoded_service(value: bytes) -> Service:
     service = validate_service(_read(value, Service))
     probe = _read(value, OwnProbeRecord).own_probe or service.probe
     if probe is None or (probe is service.probe and not probe.headers):

@@ -141,6 +141,9 @@ class LabelReader:
             name, value = label_name(key), raw.strip()
             if name is None:
                 continue
+            if not _is_unicode(key) or not _is_unicode(raw):
+                self._refuse_surrogate(key)
+                continue
             if name not in self._keys:
                 self._keys[name], self._values[name] = key, value
             elif self._values[name] != value:
@@ -153,6 +156,16 @@ class LabelReader:
                     reason = f"it is {here}, but {other} is {there}; both are the same label"
                 self._add(Code.LABEL_DIFFERS_BY_PREFIX, Severity.ERROR, key, reason, "keep one of them")
         return clashing
+
+    def _refuse_surrogate(self, key: str) -> None:
+        """Refuse a label that cannot be written as UTF-8: an engine's JSON may have half of a surrogate pair."""
+        shown = escape_unprintable(key)
+        reason, remedy = "it has half of a surrogate pair, which is no character", "write characters alone"
+        self.problems.append(
+            Problem(
+                Code.VALUE_OUT_OF_RANGE, Severity.ERROR, f"{self._subject}, label {shown}", reason, remedy, label=shown
+            )
+        )
 
     def _classify(self, name: str, key: str) -> PortLabel | None:
         if match := _PORT_LABEL.fullmatch(name):
@@ -212,6 +225,15 @@ class LabelReader:
     def _add(self, code: Code, severity: Severity, key: str | None, reason: str, remedy: str) -> None:
         subject = self._subject if key is None else f"{self._subject}, label {escape_unprintable(key)}"
         self.problems.append(Problem(code, severity, subject, reason, remedy, label=key))
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether the text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_scalar(name: str) -> bool:

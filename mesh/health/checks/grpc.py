@@ -112,7 +112,7 @@ class _GrpcCall:
             try:
                 self._take(answer, self._http.receive_data(data))
             except (ProtocolError, *_SURPRISES) as error:
-                return False, f"not HTTP/2: {str(error)[:80] or type(error).__name__}"
+                return False, f"not HTTP/2: {_printable(str(error)[:80]) or type(error).__name__}"
         return judge_response(answer.headers, bytes(answer.body))
 
     def _take(self, answer: _GrpcResponse, events: Iterable[Event]) -> None:
@@ -128,6 +128,11 @@ class _GrpcCall:
                 case StreamReset(error_code=code) | ConnectionTerminated(error_code=code):
                     answer.ended = True  # after ConnectionTerminated h2 accepts no data, even if a response follows
                     answer.headers["error"] = code.name if isinstance(code, ErrorCodes) else f"code {code}"
+
+
+def _printable(text: str) -> str:
+    """Return a library's words, which may quote what was received, for a reason of one line."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def health_request(service: str) -> bytes:

@@ -164,7 +164,7 @@ async def inspect_container(docker: aiodocker.Docker, id: str) -> ContainerInspe
         with translate_surprises():
             shown = await docker.containers.container(id).show()
         return inspection_of(msgspec.convert(shown, ContainerDetails))
-    except (msgspec.ValidationError, OverflowError):
+    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError):
         return ContainerInspection()  # this container alone is treated as if it said nothing
     except aiodocker.DockerError as error:
         if error.status != 404:

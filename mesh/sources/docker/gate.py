@@ -16,6 +16,8 @@ UNREADABLE_EVENT = DockerEvent(type="network")
 
 _FIELDS = ("Id", "Names", "State", "Status", "Labels", "Ports", "HostConfig", "NetworkSettings", "ImageID")
 _OPTIONAL = frozenset(_FIELDS) - {"Id", "State"}
+_UNREADABLE = (msgspec.ValidationError, UnicodeEncodeError)
+"""What a field raises that is of another type, or has half of a surrogate pair, which JSON may have."""
 
 
 MAX_EVENT_BYTES = 1 << 20
@@ -68,7 +70,7 @@ def convert_containers(found: Iterable[Any]) -> list[ContainerSummary]:
     """Return the containers of a list, whose entries are mappings. One with an unreadable field has `unreadable` set,
     and that field is empty.
 
-    Raises `msgspec.MsgspecError` if an entry has no ID or state: then it is not a list of containers.
+    Raises ValueError if an entry has no ID or state: then it is not a list of containers.
     """
     return [_container({name: one[name] for name in _FIELDS if name in one}) for one in found]
 
@@ -76,14 +78,14 @@ def convert_containers(found: Iterable[Any]) -> list[ContainerSummary]:
 def _container(raw: dict[str, Any]) -> ContainerSummary:
     try:
         return msgspec.convert(raw, ContainerSummary)
-    except msgspec.ValidationError as error:
+    except _UNREADABLE as error:
         reason = str(error)
     required = {name: raw[name] for name in raw.keys() - _OPTIONAL}
     readable = dict(required)
     for name in raw.keys() & _OPTIONAL:
         try:
             msgspec.convert({**required, name: raw[name]}, ContainerSummary)
-        except msgspec.ValidationError:
+        except _UNREADABLE:
             continue
         readable[name] = raw[name]
     return msgspec.structs.replace(msgspec.convert(readable, ContainerSummary), unreadable=reason)

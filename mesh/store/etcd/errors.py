@@ -16,6 +16,8 @@ from mesh.store import StoreError
 from mesh.store.etcd.messages import GatewayFault, decode_response
 from mesh.util.bounded_response import MAX_RESPONSE_BYTES
 
+MAX_QUOTED_LENGTH = 300
+"""Characters of etcd's own words in a message."""
 UNAUTHENTICATED = 16
 """A code of gRPC (grpc/codes)."""
 _PASSING = frozenset({4, 14})
@@ -57,7 +59,7 @@ class EtcdRequestRefusedError(StoreError):
 
     def __init__(self, fault: GatewayFault) -> None:
         remedy = next((remedy for words, remedy in _REFUSALS if words in fault.message), "check the log of etcd")
-        super().__init__(Code.STORE_REFUSES, f"etcd refuses: {fault.message}; {remedy}")
+        super().__init__(Code.STORE_REFUSES, f"etcd refuses: {_one_line(fault.message)}; {remedy}")
         self.fault = fault
 
     @property
@@ -105,14 +107,20 @@ def error_from_response(status: int, payload: bytes) -> StoreError:
                 "its JSON gateway is off",
                 "start etcd with --enable-grpc-gateway (with a --config-file: `enable-grpc-gateway: true` in it)",
             )
-        return EtcdUnreachableError(f"answers {status}: {said}", _remedy(said))
+        return EtcdUnreachableError(f"answers {status}: {_one_line(said)}", _remedy(said))
     return error_from_fault(fault)
+
+
+def _one_line(text: str) -> str:
+    """Return etcd's own words for a message of one line: control characters escaped, cut after 300 characters."""
+    kept = text[:MAX_QUOTED_LENGTH]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in kept)
 
 
 def error_from_fault(fault: GatewayFault) -> StoreError:
     """Return the error for a fault: unreachable if another member, or the same one later, may succeed; else refused."""
     if fault.code in _PASSING or "too many requests" in fault.message:
-        return EtcdUnreachableError(fault.message)
+        return EtcdUnreachableError(_one_line(fault.message))
     return EtcdRequestRefusedError(fault)
 
 

@@ -5,15 +5,17 @@ differences among ten thousand records would be slow.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 from mesh.model.codes import Code
 from mesh.model.persistent_map import PersistentMap
 from mesh.store import StoreError, StoreSnapshot
 from mesh.store.etcd.messages import KeyValue, WatchResponse
+from mesh.util.sized_cache import SizedCache
 
-MAX_SHARED_VALUES = 16384
-"""Values that are stored once for all records that have them: all workers of a service declare it in the same way."""
+SHARED_VALUES = 1 << 23
+"""Bytes of values that are stored once for all records that have them: all workers of a service declare it in the same
+way. Whoever writes the store chooses how long they are, so that their number would be no limit.
+"""
 
 
 MAX_VALUE_BYTES = 256 << 10
@@ -109,7 +111,12 @@ class KeyMirror:
         return self._since[name] if name in self._since else self._records.get(name)
 
 
-@lru_cache(MAX_SHARED_VALUES)
+_SHARED: SizedCache[bytes, bytes] = SizedCache(SHARED_VALUES)
+
+
 def _one_of(value: bytes) -> bytes:
     """Return the first of all equal values, so that they share memory."""
+    if (first := _SHARED.get(value)) is not None:
+        return first
+    _SHARED.put(value, value, len(value))
     return value

@@ -538,6 +538,17 @@ class Settings:
             )
         }
     )
+    admin_hosts: tuple[str, ...] = field(
+        metadata={
+            "admin.hosts": Setting(
+                values.parse_domain_names,
+                (),
+                'names such as ["worker-1.example"]',
+                "names, beside `[node] name`, the host name and `localhost`, that clients may use for this worker in "
+                "a URL of the admin API; addresses are always allowed, see [the API](api.md#who-may-ask)",
+            )
+        }
+    )
     log_format: LogFormat = field(
         metadata={
             "log.format": Setting(

@@ -1050,6 +1050,15 @@ class Code(Enum):
         that no backlog grows; a browser reconnects by itself.
         """,
     )
+    ADMIN_CONNECTIONS_REFUSED = (
+        "VM656",
+        "Connections to the admin API are refused",
+        """
+        Too many connections to `[admin] tcp` are open whose clients have not sent a valid token, in all or from
+        one address, or the daemon has no descriptor left for another one. Clients that have authenticated are
+        not counted. The log names the address; a firewall can keep it out.
+        """,
+    )
     NOTHING_TO_TEST = (
         "VM671",
         "Nothing to test",

@@ -72,6 +72,7 @@ def test_the_defaults() -> None:
         admin_cert=None,
         admin_key=None,
         admin_client_ca=None,
+        admin_hosts=(),
         log_format=LogFormat.TEXT,
         metrics_services=1000,
     )

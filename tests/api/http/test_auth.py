@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,7 +30,7 @@ def token(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def over_tcp(directory: Path, token: Path | None, **files: Path) -> AsyncIterator[str]:
+async def over_tcp(directory: Path, token: Path | None, **files: Any) -> AsyncIterator[str]:
     """Where it is."""
     tcp = f"127.0.0.1:{free_port()}"
     async with serving(AdminListenConfig(f"unix://{directory}/admin.sock", tcp, token, **files)):

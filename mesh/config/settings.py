@@ -501,8 +501,19 @@ class Settings:
                 values.parse_path,
                 None,
                 'a path such as "/etc/vipmesh/admin.token"',
-                "a file with the token that clients over TCP bring, 16 characters or more; a new one "
-                "counts at the next request",
+                "a file with the token that clients over TCP bring, 16 characters or more; it may do everything; a new "
+                "one counts at the next request",
+            )
+        }
+    )
+    admin_read_token_file: Path | None = field(
+        metadata={
+            "admin.read_token_file": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/read.token"',
+                "a file with a token, as `token_file`, for clients over TCP that only look, such as Prometheus and "
+                "the page: it may read everything and change nothing",
             )
         }
     )
@@ -652,7 +663,11 @@ def _contradictions(settings: Settings) -> Iterator[CodedText]:
 def _open_doors(settings: Settings) -> Iterator[CodedText]:
     """Refuse an admin API over TCP that does not authenticate its clients: it can drain and stop containers."""
     over_tcp = settings.admin_tcp or (None if settings.admin_listen.startswith("unix:") else settings.admin_listen)
-    if over_tcp and settings.admin_token_file is None and settings.admin_client_ca is None:
+    tokens = [file for file in (settings.admin_token_file, settings.admin_read_token_file) if file is not None]
+    if len(tokens) > len(set(tokens)):
+        text = "[admin] read_token_file: it is token_file, whose token may do everything; name another file"
+        yield CodedText(text, Code.ADMIN_API_UNPROTECTED)
+    if over_tcp and not tokens and settings.admin_client_ca is None:
         yield CodedText(
             f"[admin] {'tcp' if settings.admin_tcp else 'listen'}: whoever reaches {over_tcp} could drain and stop "
             "containers; set [admin] token_file, or client_ca and cert, or listen on a unix socket alone",

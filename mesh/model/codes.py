@@ -1029,8 +1029,9 @@ class Code(Enum):
         "VM653",
         "The admin token",
         """
-        `[admin] token_file` must have one line of at least 16 characters and must not be readable by other
-        users (`chmod 640`). If the file becomes unusable while the daemon runs, the last token stays in force.
+        `[admin] token_file` and `read_token_file` must have one line of at least 16 characters, not the same
+        one, and must not be readable by other users (`chmod 640`). If a file becomes unusable while the daemon
+        runs, the last token stays in force.
         Over TCP without a certificate the token crosses the network unencrypted.
         """,
     )

@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
-from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, quote_untrusted, refusal_response
+from mesh.api.http.auth import AdminToken, AdminTokens, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.connections import BODY_TIMEOUT, AdminConnection, AdminTcpListener, UnauthenticatedLimit
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
@@ -69,7 +69,7 @@ class AdminListenConfig:
     tcp: str | None = None
     """`HOST:PORT`, beside `listen`; None for none."""
     token_file: Path | None = None
-    """The file with the token; None for no token."""
+    """The file with the token that may do everything; None for no token."""
     cert: Path | None = None
     """The PEM file with the server's certificate; None for no TLS."""
     key: Path | None = None
@@ -80,6 +80,8 @@ class AdminListenConfig:
     """Names of this worker that clients may send as `Host`, in lower case without a final dot. Addresses and
     `localhost` are always allowed.
     """
+    read_token_file: Path | None = None
+    """The file with the token that may only read; None for no such token."""
 
 
 class AdminApi:
@@ -122,13 +124,17 @@ class AdminApi:
         """Start to listen. Raises `AdminApiError`, and then listens nowhere."""
         entrance = self._entrance
         try:
-            token = AdminToken(entrance.token_file) if entrance.token_file is not None else None
+            tokens = AdminTokens(
+                None if entrance.token_file is None else AdminToken(entrance.token_file),
+                None if entrance.read_token_file is None else AdminToken(entrance.read_token_file, "read_token_file"),
+            )
             tls = _tls(entrance)
         except TokenError as error:
             raise AdminApiError(error.code, f"admin API: {error}") from error
         except OSError as error:
             raise AdminApiError(Code.ADMIN_API_CANNOT_LISTEN, f"admin API: {error}") from error
-        self._runner = web.AppRunner(self._app(token), access_log=None, shutdown_timeout=1)
+        tokens.warn_of_equal()
+        self._runner = web.AppRunner(self._app(tokens), access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         limit = UnauthenticatedLimit()
         for listen in filter(None, (entrance.listen, entrance.tcp)):
@@ -177,7 +183,7 @@ class AdminApi:
         """Return all routes while it listens; empty otherwise."""
         return list(self._runner.app.router.routes()) if self._runner is not None else []
 
-    def _app(self, token: AdminToken | None) -> web.Application:
+    def _app(self, tokens: AdminTokens) -> web.Application:
         begun: dict[int, bool] = {}
 
         async def note_begin(request: web.Request, _: web.StreamResponse) -> None:
@@ -185,7 +191,7 @@ class AdminApi:
                 begun[id(request)] = True
 
         app = web.Application(
-            middlewares=[_timed, _contained(begun), _in_words, auth_middleware(token, _is_open, self._entrance.hosts)],
+            middlewares=[_timed, _contained(begun), _in_words, auth_middleware(tokens, _is_open, self._entrance.hosts)],
             client_max_size=MAX_BODY_BYTES,
         )
         app.on_response_prepare.extend((note_begin, _complete))
@@ -313,7 +319,9 @@ def _tls(entrance: AdminListenConfig) -> ssl.SSLContext | None:
         tls.load_cert_chain(entrance.cert, entrance.key)
         if entrance.client_ca is not None:
             tls.load_verify_locations(entrance.client_ca)
-            tls.verify_mode = ssl.CERT_REQUIRED if entrance.token_file is None else ssl.CERT_OPTIONAL
+            tls.verify_mode = (
+                ssl.CERT_OPTIONAL if entrance.token_file or entrance.read_token_file else ssl.CERT_REQUIRED
+            )
     except OSError as error:  # SSLError is one
         named = ", ".join(str(file) for file in (entrance.cert, entrance.key, entrance.client_ca) if file is not None)
         raise OSError(

@@ -585,8 +585,19 @@ class Settings:
                 values.parse_path,
                 None,
                 'a path such as "/etc/vipmesh/admin.token"',
-                "a file with the token that clients over TCP bring, 16 characters or more; a new one "
-                "counts at the next request",
+                "a file with the token that clients over TCP bring, 16 characters or more; it may do everything; a new "
+                "one counts at the next request",
+            )
+        }
+    )
+    admin_read_token_file: Path | None = field(
+        metadata={
+            "admin.read_token_file": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/etc/vipmesh/read.token"',
+                "a file with a token, as `token_file`, for clients over TCP that only look, such as Prometheus and "
+                "the page: it may read everything and change nothing",
             )
         }
     )
@@ -622,6 +633,17 @@ class Settings:
             )
         }
     )
+    admin_hosts: tuple[str, ...] = field(
+        metadata={
+            "admin.hosts": Setting(
+                values.parse_domain_names,
+                (),
+                'names such as ["worker-1.example"]',
+                "names, beside `[node] name`, the host name and `localhost`, that clients may use for this worker in "
+                "a URL of the admin API; addresses are always allowed, see [the API](api.md#who-may-ask)",
+            )
+        }
+    )
     log_format: LogFormat = field(
         metadata={
             "log.format": Setting(
@@ -649,6 +671,18 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
     {key: setting for each in fields(Settings) for key, setting in each.metadata.items()}
 )
 """All settings by their key, such as `dns.listen`, in the order of the fields."""
+
+
+CLIENT_VARIABLES = (
+    "VIPMESH_ADMIN",
+    "VIPMESH_TOKEN_FILE",
+    "VIPMESH_CA",
+    "VIPMESH_CERT",
+    "VIPMESH_KEY",
+    "VIPMESH_CONTEXT",
+    "VIPMESH_CONTEXT_FILE",
+)
+"""The variables that say which worker the command line asks (`mesh.cli.access`). They are no settings."""
 
 
 def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
@@ -725,7 +759,11 @@ def _contradictions(settings: Settings) -> Iterator[CodedText]:
 def _open_doors(settings: Settings) -> Iterator[CodedText]:
     """Refuse an admin API over TCP that does not authenticate its clients: it can drain and stop containers."""
     over_tcp = settings.admin_tcp or (None if settings.admin_listen.startswith("unix:") else settings.admin_listen)
-    if over_tcp and settings.admin_token_file is None and settings.admin_client_ca is None:
+    tokens = [file for file in (settings.admin_token_file, settings.admin_read_token_file) if file is not None]
+    if len(tokens) > len(set(tokens)):
+        text = "[admin] read_token_file: it is token_file, whose token may do everything; name another file"
+        yield CodedText(text, Code.ADMIN_API_UNPROTECTED)
+    if over_tcp and not tokens and settings.admin_client_ca is None:
         yield CodedText(
             f"[admin] {'tcp' if settings.admin_tcp else 'listen'}: whoever reaches {over_tcp} could drain and stop "
             "containers; set [admin] token_file, or client_ca and cert, or listen on a unix socket alone",
@@ -755,7 +793,7 @@ def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    known = [environment_variable(key) for key in SETTINGS]
+    known = [*(environment_variable(key) for key in SETTINGS), *CLIENT_VARIABLES]
     for variable in environment:
         if variable.startswith("VIPMESH_") and variable not in known:
             yield f"environment variable {variable}: no such setting; {_nearest(variable, known, str)}"

@@ -44,6 +44,11 @@ def parse_domain_name(raw: object) -> str:
     return name
 
 
+def parse_domain_names(raw: object) -> tuple[str, ...]:
+    """Parse domain names, as `parse_domain_name`; repetitions are left out."""
+    return tuple(dict.fromkeys(parse_domain_name(item) for item in _items(raw)))
+
+
 DEFAULT_NAME_DOMAINS = ("local", "internal", "test", "lan", "home.arpa")
 """The domains in which labels may claim names unless the operator says otherwise: they are not of the public DNS (RFC
 6762, RFC 9476 and ICANN's resolution of 2024 on `internal`, RFC 6761, RFC 8375)."""

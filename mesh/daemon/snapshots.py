@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from socket import gethostname
 
 from mesh.api.events import EventInput
 from mesh.api.explain.document import Explanation
@@ -34,6 +35,8 @@ def admin_listen_config(settings: Settings) -> AdminListenConfig:
         settings.admin_cert,
         settings.admin_key,
         settings.admin_client_ca,
+        frozenset(name.lower().rstrip(".") for name in (settings.node_name, gethostname(), *settings.admin_hosts)),
+        settings.admin_read_token_file,
     )
 
 

@@ -1071,8 +1071,9 @@ class Code(Enum):
         "VM653",
         "The admin token",
         """
-        `[admin] token_file` must have one line of at least 16 characters and must not be readable by other
-        users (`chmod 640`). If the file becomes unusable while the daemon runs, the last token stays in force.
+        `[admin] token_file` and `read_token_file` must have one line of at least 16 characters, not the same
+        one, and must not be readable by other users (`chmod 640`). If a file becomes unusable while the daemon
+        runs, the last token stays in force.
         Over TCP without a certificate the token crosses the network unencrypted.
         """,
     )
@@ -1108,6 +1109,41 @@ class Code(Enum):
         After its end no client can verify this worker, and workers cannot ask one another. Make a new one with
         `vipmesh cluster certs` and put it in the place of the old one: it counts at the next connection. If the
         new file cannot be used, the last one stays in force, and the message says why.
+        """,
+    )
+    ADMIN_CONNECTIONS_REFUSED = (
+        "VM660",
+        "Connections to the admin API are refused",
+        """
+        Too many connections to `[admin] tcp` are open whose clients have not sent a valid token, in all or from
+        one address, or the daemon has no descriptor left for another one. Clients that have authenticated are
+        not counted. The log names the address; a firewall can keep it out.
+        """,
+    )
+    ADMIN_UNAUTHORIZED = (
+        "VM661",
+        "The admin API asks for a token",
+        """
+        The worker does not accept the token that the command line sent, or got none. Name the file with the
+        token of its `[admin] token_file` with `--token-file`, `VIPMESH_TOKEN_FILE` or in the context, or a
+        certificate that its `client_ca` signed with `--cert` and `--key`.
+        """,
+    )
+    ADMIN_TLS = (
+        "VM662",
+        "No TLS with the admin API",
+        """
+        The certificate of the worker is not trusted (name its CA with `--ca`) or is for another name, the
+        worker asks for a certificate of the client (`--cert`, `--key`), or one side speaks TLS and the other
+        one does not (`https://` or `http://`).
+        """,
+    )
+    ADMIN_ACCESS = (
+        "VM663",
+        "The command line cannot tell which worker to ask",
+        """
+        `--admin`, a context, or a file with a token, a CA, a certificate or a key cannot be used. [The command
+        line](cli.md#which-worker) says how a worker is named.
         """,
     )
     NOTHING_TO_TEST = (

@@ -77,9 +77,11 @@ def test_the_defaults() -> None:
         admin_listen="unix:///run/vipmesh/admin.sock",
         admin_tcp=None,
         admin_token_file=None,
+        admin_read_token_file=None,
         admin_cert=None,
         admin_key=None,
         admin_client_ca=None,
+        admin_hosts=(),
         log_format=LogFormat.TEXT,
         metrics_services=1000,
     )
@@ -157,6 +159,11 @@ def test_the_environment_wins_over_the_file() -> None:
             "[admin]\ntcp = '192.0.2.1:9780'",
             r"\[admin\] tcp: whoever reaches 192.0.2.1:9780 could .*set \[admin\] token_file",
         ),
+        (
+            "[admin]\ntoken_file = '/t'\nread_token_file = '/t'",
+            r"read_token_file: it is token_file, .*name another file",
+        ),
+        ("[admin]\nhosts = ['no name']", r"\[admin\] hosts: 'no name' is not a domain name; write names such as"),
         ("[admin]\nlisten = '127.0.0.1:9780'", r"\[admin\] listen: whoever reaches 127.0.0.1:9780 could"),
         ("[admin]\ntcp = '192.0.2.1:9780'\nclient_ca = 'ca.pem'", r"client_ca: .*; set \[admin\] cert"),
         ("[node]\naddress = 'here'", r"\[node\] address: 'here' does not appear to be an IPv4 or IPv6 address"),
@@ -231,3 +238,7 @@ def test_the_docs_list_every_setting_with_its_default_and_variable() -> None:
 def test_a_file_that_the_parser_gives_up_on_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="not TOML"):
         read(text)
+
+
+def test_variables_of_the_command_line_do_not_keep_the_daemon_from_starting() -> None:
+    assert read(VIPMESH_ADMIN="https://worker-1:9780", VIPMESH_TOKEN_FILE="/t", VIPMESH_CONTEXT="a") == read()

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from mesh.api.http.auth import describe_client, quote_untrusted, refusal_response
+from mesh.api.http.connections import read_body
 from mesh.control.graceful_stop import ActionHandler
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
@@ -29,7 +30,7 @@ async def carry_out_action(called: str, verb: ActionHandler, request: web.Reques
     """
     who = describe_client(request)
     try:
-        asked = msgspec.json.decode(await request.read(), type=_ActionRequest)
+        asked = msgspec.json.decode(await read_body(request), type=_ActionRequest)
     except (ValueError, RecursionError) as error:
         log.warning(
             "audit: %s by %s refused: the request is invalid: %s",

@@ -1,13 +1,14 @@
 """Authenticates the clients of the admin API.
 
 On the unix socket the file mode decides: whoever may open it may do everything. Over TCP anybody can connect, so each
-request needs a token, or its connection a client certificate. Only paths without secrets are open: the files of the
-page, the description of the API, and `/healthz`.
+request needs a token, or its connection a client certificate. A token has a role: it may do everything, or only read.
+Only paths without secrets are open: the files of the page, the description of the API, and `/healthz`.
 
 Any site that a browser visits can make it send requests here. Such a page cannot read the answers, but it could send a
 `drain`, or give its own name the address of this worker and then read everything (DNS rebinding). So a write that a
-browser sends on behalf of another origin is refused. On the socket, where no token is needed, a request is also refused
-if its `Host` is a name that a foreign site could own.
+browser sends on behalf of another origin is refused, and so is every request whose `Host` is not a name or an address
+of this worker (`mesh.api.http.host_names`). Where the client needs no token, a write must not have one of the content
+types that a form of a foreign page can send.
 """
 
 import hmac
@@ -15,14 +16,16 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import Callable
-from ipaddress import ip_address
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from mesh.api.http.connections import AdminConnection
+from mesh.api.http.host_names import host_refusal, is_foreign_origin
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.util.regular_file import read_regular_file
@@ -41,26 +44,47 @@ class TokenError(MeshError):
     """The token cannot be used. The text ends with the remedy."""
 
 
+class AdminRole(Enum):
+    """What an authenticated client may do."""
+
+    READ = "read"
+    """Read status, events and metrics: the methods GET and HEAD."""
+    OPERATOR = "operator"
+    """Everything."""
+
+
 class AdminToken:
     """The token in a file. A changed file takes effect at the next request; an unusable one changes nothing."""
 
-    def __init__(self, file: Path) -> None:
-        """Raises `TokenError`."""
+    def __init__(self, file: Path, setting: str = "token_file") -> None:
+        """`setting` is the name of the setting in `[admin]` that names the file. Raises `TokenError`."""
         self._file = file
+        self.setting = setting
         self._stamp = self._now()
         self._secret = self._read()
 
     def accepts(self, header: str) -> bool:
         """Return whether an `Authorization` header has the token (RFC 6750)."""
+        self._refresh()
+        scheme, _, given = header.partition(" ")
+        return scheme.lower() == "bearer" and self.is_secret(given.strip().encode(errors="replace"))
+
+    def is_secret(self, given: bytes) -> bool:
+        """Return whether these bytes are the token, in a time that does not depend on them."""
+        return hmac.compare_digest(given, self._secret)
+
+    def equals(self, other: "AdminToken") -> bool:
+        """Return whether two files have the same token."""
+        return other.is_secret(self._secret)
+
+    def _refresh(self) -> None:
         try:
             if self._now() != self._stamp:
                 self._stamp, self._secret = self._now(), self._read()
         except TokenError as error:
             log.warning("admin API: the previous token stays valid: %s", error, extra=error.code.extra)
-        scheme, _, given = header.partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="replace"), self._secret)
 
-    def _now(self) -> tuple[int, int]:
+    def _now(self) -> tuple[int, int, int]:
         """Return what changes when the file changes. Raises `TokenError`."""
         try:
             found = self._file.stat()
@@ -68,7 +92,7 @@ class AdminToken:
             raise TokenError(
                 Code.ADMIN_TOKEN, f"{self._file}: {error.strerror}; write a token with `{_MAKE} > {self._file}`"
             ) from error
-        return found.st_mtime_ns, found.st_ino
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
     def _read(self) -> bytes:
         """Return the token. Raises `TokenError` if it is unusable; logs a warning if every user may read it."""
@@ -97,26 +121,58 @@ class AdminToken:
 _MAKE = "openssl rand -hex 32"
 
 
-def auth_middleware(token: AdminToken | None, open_paths: Callable[[str], bool]) -> Middleware:
+@dataclass(frozen=True, slots=True)
+class AdminTokens:
+    """The tokens of the clients over TCP."""
+
+    operator: AdminToken | None = None
+    """The token that may do everything; None for none."""
+    read: AdminToken | None = None
+    """The token that may only read; None for none."""
+
+    def role_of(self, header: str) -> AdminRole | None:
+        """Return the role of the token in an `Authorization` header, or None if it is neither token.
+
+        A token that is in both files may do everything.
+        """
+        may_read = self.read is not None and self.read.accepts(header)
+        if self.operator is not None and self.operator.accepts(header):
+            return AdminRole.OPERATOR
+        return AdminRole.READ if may_read else None
+
+    def warn_of_equal(self) -> None:
+        """Log a warning if both files have the same token."""
+        if self.operator is not None and self.read is not None and self.operator.equals(self.read):
+            log.warning(
+                "admin API: [admin] token_file and read_token_file have the same token, so it may do everything; "
+                "write another one to read_token_file with `%s`",
+                _MAKE,
+                extra=Code.ADMIN_TOKEN.extra,
+            )
+
+
+FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+"""The content types that a page can send to another origin without its permission (Fetch, section 2.2.2)."""
+
+
+def auth_middleware(tokens: AdminTokens, open_paths: Callable[[str], bool], hosts: Collection[str] = ()) -> Middleware:
     """Return the middleware that refuses unauthenticated requests, except for open paths.
 
-    Without a token, a client certificate is the only way over TCP.
+    Without tokens, a client certificate is the only way over TCP. `hosts` are the names of this worker.
     """
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            refusal = _refusal(request, token, open_paths)
-        except ValueError:  # `urlsplit` refuses some hosts, such as `[`
-            refusal = refusal_response(400, "the header Host or Origin is invalid; send the name of this worker")
+        refusal = _refusal(request, tokens, open_paths, hosts)
         if refusal is None:
             return await handler(request)
-        if refusal.status == web.HTTPUnauthorized.status_code:
+        if refusal.status != web.HTTPBadRequest.status_code:
             log.warning(
-                "admin API: %s %s by %s refused: no valid token",
+                "admin API: %s %s by %s refused: %s",
                 request.method,
                 quote_untrusted(request.path),
                 describe_client(request),
+                _REASONS[refusal.status],
                 extra=Code.REQUEST_REFUSED.extra,
             )
         return refusal
@@ -124,29 +180,58 @@ def auth_middleware(token: AdminToken | None, open_paths: Callable[[str], bool])
     return check
 
 
+_REASONS = {401: "no valid token", 403: "its Host, Origin or token does not allow it"}
+
+
 def _refusal(
-    request: web.Request, token: AdminToken | None, open_paths: Callable[[str], bool]
+    request: web.Request, tokens: AdminTokens, open_paths: Callable[[str], bool], hosts: Collection[str]
 ) -> web.StreamResponse | None:
     """Return the refusal, or None if the request is allowed."""
-    if request.method not in ("GET", "HEAD") and _from_elsewhere(request):
+    elsewhere = _foreign_host(request, hosts)
+    if elsewhere is not None:
+        return elsewhere
+    writes = request.method not in ("GET", "HEAD")
+    if writes and _from_elsewhere(request):
         return refusal_response(
             403, "a write from a page of another origin is refused; use the command line, or this worker's own page"
         )
-    if is_on_unix_socket(request):
-        host = urlsplit(f"//{request.host}").hostname or ""
-        if "." in host and not _is_address(host):
-            # A name without a dot, such as localhost, cannot belong to a foreign site.
-            return refusal_response(403, f"Host {host[:100]!r} could belong to a foreign site; use localhost")
+    if is_on_unix_socket(request) or _certified(request):
+        _authenticated(request)
+        if writes and request.content_type in FORM_TYPES:
+            return refusal_response(
+                400, f"a write as {request.content_type} is refused; send Content-Type: application/json"
+            )
         return None
-    if open_paths(request.path) or _certified(request):
+    role = tokens.role_of(request.headers.get("Authorization", ""))
+    if role is not None:
+        _authenticated(request)
+        if writes and role is AdminRole.READ:
+            return refusal_response(403, "this token may only read; send the token in the file [admin] token_file")
         return None
-    if token is not None and token.accepts(request.headers.get("Authorization", "")):
+    if open_paths(request.path):
         return None
     answer = refusal_response(
-        401, "no valid token; send Authorization: Bearer TOKEN, as in the file [admin] token_file"
+        401, "no valid token; send Authorization: Bearer TOKEN, as in the file [admin] token_file or read_token_file"
     )
     answer.headers["WWW-Authenticate"] = 'Bearer realm="vipmesh"'
     return answer
+
+
+def _foreign_host(request: web.Request, hosts: Collection[str]) -> web.StreamResponse | None:
+    """Return the refusal of a request for another host, or None if it is for this worker."""
+    if not request.raw_path.startswith("/"):
+        # The other forms are those of requests to a proxy: RFC 9112, section 3.2.
+        return refusal_response(400, "the request target is invalid; send the path alone")
+    host = request.headers.get("Host")
+    if host is None:  # HTTP/1.0; no browser sends that
+        return None
+    refusal = host_refusal(host, hosts)
+    return None if refusal is None else refusal_response(refusal.status, refusal.reason)
+
+
+def _authenticated(request: web.Request) -> None:
+    if isinstance(request.protocol, AdminConnection):
+        request.protocol.authenticated()
 
 
 CODE = "Vipmesh-Code"
@@ -201,13 +286,4 @@ def _from_elsewhere(request: web.Request) -> bool:
     """Return whether a browser sends the request for a page of another origin (Fetch, section 3.2; Fetch Metadata)."""
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return True
-    origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return is_foreign_origin(request.headers.get("Origin"), request.headers.get("Host", ""))

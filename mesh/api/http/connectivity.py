@@ -9,6 +9,7 @@ from aiohttp import web
 from mesh.api.connectivity.plan import ConnectivityPlan
 from mesh.api.connectivity.report import ConnectivityReport
 from mesh.api.http.auth import describe_client, quote_untrusted, refusal_response
+from mesh.api.http.connections import read_body
 from mesh.api.http.handlers import MAX_QUESTION_LENGTH
 
 log = logging.getLogger("vipmesh")
@@ -46,7 +47,7 @@ class ConnectivityHandler:
     async def post(self, request: web.Request) -> web.Response:
         """Run the test and answer with its report. It sends packets to services of the mesh alone."""
         try:
-            asked = msgspec.json.decode(await request.read() or b"{}", type=_TestRequest).name
+            asked = msgspec.json.decode(await read_body(request) or b"{}", type=_TestRequest).name
         except (ValueError, RecursionError) as error:
             return refusal_response(400, f'the request is invalid: {error}; send {{}} or {{"name": "..."}}')
         if asked is not None and not 0 < len(asked) <= MAX_QUESTION_LENGTH:

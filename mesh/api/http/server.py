@@ -16,12 +16,12 @@ from types import MappingProxyType
 import msgspec
 from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler, Middleware
-from typing_extensions import override
 
 from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
-from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, quote_untrusted, refusal_response
+from mesh.api.http.auth import AdminToken, AdminTokens, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.connections import BODY_TIMEOUT, AdminConnection, AdminTcpListener, UnauthenticatedLimit
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
@@ -71,13 +71,19 @@ class AdminListenConfig:
     tcp: str | None = None
     """`HOST:PORT`, beside `listen`; None for none."""
     token_file: Path | None = None
-    """The file with the token; None for no token."""
+    """The file with the token that may do everything; None for no token."""
     cert: Path | None = None
     """The PEM file with the server's certificate; None for no TLS."""
     key: Path | None = None
     """The PEM file with its private key; None if the key is in the file of the certificate."""
     client_ca: Path | None = None
     """The PEM file with the CA of client certificates; None if clients have none."""
+    hosts: frozenset[str] = frozenset()
+    """Names of this worker that clients may send as `Host`, in lower case without a final dot. Addresses and
+    `localhost` are always allowed.
+    """
+    read_token_file: Path | None = None
+    """The file with the token that may only read; None for no such token."""
 
 
 class AdminApi:
@@ -114,22 +120,28 @@ class AdminApi:
         self._explain = explain
         self._connectivity = connectivity
         self._runner: web.AppRunner | None = None
+        self._listeners: list[AdminTcpListener | asyncio.AbstractServer] = []
 
     async def start(self) -> None:
         """Start to listen. Raises `AdminApiError`, and then listens nowhere."""
         entrance = self._entrance
         try:
-            token = AdminToken(entrance.token_file) if entrance.token_file is not None else None
+            tokens = AdminTokens(
+                None if entrance.token_file is None else AdminToken(entrance.token_file),
+                None if entrance.read_token_file is None else AdminToken(entrance.read_token_file, "read_token_file"),
+            )
             tls = _tls(entrance)
         except TokenError as error:
             raise AdminApiError(error.code, f"admin API: {error}") from error
         except OSError as error:
             raise AdminApiError(Code.ADMIN_API_CANNOT_LISTEN, f"admin API: {error}") from error
-        self._runner = web.AppRunner(self._app(token), access_log=None, shutdown_timeout=1)
+        tokens.warn_of_equal()
+        self._runner = web.AppRunner(self._app(tokens), access_log=None, shutdown_timeout=1)
         await self._runner.setup()
+        limit = UnauthenticatedLimit()
         for listen in filter(None, (entrance.listen, entrance.tcp)):
             try:
-                await _site(self._runner, listen, tls).start()
+                await self._listen(listen, tls, limit)
             except OSError as error:
                 await self.stop()
                 raise AdminApiError(
@@ -147,15 +159,33 @@ class AdminApi:
 
     async def stop(self) -> None:
         """Close the sockets and end the running requests."""
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            if isinstance(listener, AdminTcpListener):
+                await listener.stop()
+            else:
+                listener.close()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+
+    async def _listen(self, listen: str, tls: ssl.SSLContext | None, limit: UnauthenticatedLimit) -> None:
+        """Listen on one address. Raises `OSError`."""
+        server = self._runner.server if self._runner is not None else None
+        if server is None:
+            raise RuntimeError("the server of the admin API is not set up")
+        if listen.startswith("unix://"):
+            self._listeners.append(await _listen_privately(server, Path(listen.removeprefix("unix://"))))
+            return
+        listener = AdminTcpListener(server, tls, limit)
+        listener.start(*parse_socket_address(listen))
+        self._listeners.append(listener)
 
     def routes(self) -> list[web.AbstractRoute]:
         """Return all routes while it listens; empty otherwise."""
         return list(self._runner.app.router.routes()) if self._runner is not None else []
 
-    def _app(self, token: AdminToken | None) -> web.Application:
+    def _app(self, tokens: AdminTokens) -> web.Application:
         begun: dict[int, bool] = {}
 
         async def note_begin(request: web.Request, _: web.StreamResponse) -> None:
@@ -163,7 +193,8 @@ class AdminApi:
                 begun[id(request)] = True
 
         app = web.Application(
-            middlewares=[_contained(begun), _in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES
+            middlewares=[_timed, _contained(begun), _in_words, auth_middleware(tokens, _is_open, self._entrance.hosts)],
+            client_max_size=MAX_BODY_BYTES,
         )
         app.on_response_prepare.extend((note_begin, _complete))
         app.on_shutdown.append(self._dismiss)
@@ -249,6 +280,19 @@ def _contained(begun: dict[int, bool]) -> Middleware:
 
 
 @web.middleware
+async def _timed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Tell the connection when a request begins and ends, since only its head has a deadline."""
+    connection = request.protocol
+    if not isinstance(connection, AdminConnection):
+        raise TypeError(f"{connection!r} is no connection of the admin API")
+    connection.begin_request()
+    try:
+        return await handler(request)
+    finally:
+        connection.end_request()
+
+
+@web.middleware
 async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer with a JSON error where aiohttp itself refuses a request."""
     try:
@@ -257,6 +301,8 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
         return refusal_response(404, "no such path; /v1/openapi.yaml lists all paths")
     except web.HTTPMethodNotAllowed as error:
         return refusal_response(405, f"method not allowed; use {' or '.join(sorted(error.allowed_methods))}")
+    except web.HTTPRequestTimeout:
+        return refusal_response(408, f"the request body does not arrive; send it within {BODY_TIMEOUT:g} s")
     except web.HTTPRequestEntityTooLarge:
         return refusal_response(413, f"the request body is too large; send {MAX_BODY_BYTES} bytes at most")
 
@@ -288,7 +334,9 @@ def _load_tls(entrance: AdminListenConfig, cert: Path) -> ssl.SSLContext:
             if _REVOKED in read_regular_file(entrance.client_ca):
                 # Whose authority has no list is refused then, too: X509_VERIFY_PARAM_set_flags(3).
                 tls.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-            tls.verify_mode = ssl.CERT_REQUIRED if entrance.token_file is None else ssl.CERT_OPTIONAL
+            tls.verify_mode = (
+                ssl.CERT_OPTIONAL if entrance.token_file or entrance.read_token_file else ssl.CERT_REQUIRED
+            )
     except OSError as error:  # SSLError is one
         named = ", ".join(str(file) for file in (cert, entrance.key, entrance.client_ca) if file is not None)
         raise OSError(
@@ -297,26 +345,18 @@ def _load_tls(entrance: AdminListenConfig, cert: Path) -> ssl.SSLContext:
     return tls
 
 
-def _site(runner: web.AppRunner, listen: str, tls: ssl.SSLContext | None) -> web.BaseSite:
-    if not listen.startswith("unix://"):
-        host, port = parse_socket_address(listen)
-        return web.TCPSite(runner, host, port, ssl_context=tls)
-    path = Path(listen.removeprefix("unix://"))
+async def _listen_privately(server: web.Server, path: Path) -> asyncio.AbstractServer:
+    """Listen on a unix socket that only its owner and group may use, from the moment it exists.
+
+    Its clients may do everything. Raises `OSError`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _PrivateUnixSite(runner, path)
+    previous = os.umask(0o117)
+    try:
+        return await asyncio.get_running_loop().create_unix_server(lambda: AdminConnection(server), path)
+    finally:
+        os.umask(previous)
 
 
 def _is_loopback(listen: str) -> bool:
     return ip_address(parse_socket_address(listen)[0]).is_loopback
-
-
-class _PrivateUnixSite(web.UnixSite):
-    """A unix socket that only its owner and group may use, from the moment it exists: its clients may do everything."""
-
-    @override
-    async def start(self) -> None:
-        previous = os.umask(0o117)
-        try:
-            await super().start()
-        finally:
-            os.umask(previous)

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,11 +30,11 @@ def token(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def over_tcp(directory: Path, token: Path | None, **files: Path) -> AsyncIterator[str]:
+async def over_tcp(directory: Path, token: Path | None, **files: Any) -> AsyncIterator[str]:
     """Where it is."""
     tcp = f"127.0.0.1:{free_port()}"
     async with serving(AdminListenConfig(f"unix://{directory}/admin.sock", tcp, token, **files)):
-        yield f"{'https' if files else 'http'}://{tcp}"
+        yield f"{'https' if 'cert' in files else 'http'}://{tcp}"
 
 
 async def ask(url: str, **given: object) -> int:
@@ -84,6 +85,67 @@ def test_an_invalid_token_file_is_refused(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(TokenError, match="at least 16 printable ASCII characters without spaces"):
         AdminToken(file)
+
+
+READ_TOKEN = "fedcba9876543210"
+
+
+async def test_a_read_token_reads_everything_and_changes_nothing(
+    tmp_path: Path, token: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = tmp_path / "read.token"
+    read.write_text(READ_TOKEN)
+    read.chmod(0o600)
+    async with over_tcp(tmp_path, token, read_token_file=read) as url, aiohttp.ClientSession() as session:
+        for given, allowed in ((TOKEN, True), (READ_TOKEN, False)):
+            headers = {"Authorization": f"Bearer {given}"}
+            for path in ("/v1/status", "/metrics", "/v1/explain?of=a.test", "/v1/test", "/"):
+                assert await ask(url + path, headers=headers) == 200, path
+            for verb in ("drain", "maintenance", "undrain", "stop", "test"):
+                async with session.post(f"{url}/v1/{verb}", json={"name": "web-1"}, headers=headers) as answer:
+                    assert answer.status == (200 if allowed else 403), verb
+                    assert allowed or "[admin] token_file" in (await answer.json())["error"]
+            async with session.request("DELETE", f"{url}/v1/status", headers=headers) as answer:
+                assert answer.status == (405 if allowed else 403)
+        rotated = "a" * 32
+        read.write_text(rotated)
+        assert await ask(f"{url}/v1/status", headers={"Authorization": f"Bearer {READ_TOKEN}"}) == 401
+        assert await ask(f"{url}/v1/status", headers={"Authorization": f"Bearer {rotated}"}) == 200
+    assert "its Host, Origin or token does not allow it" in caplog.text
+    assert READ_TOKEN not in caplog.text
+
+
+async def test_with_a_read_token_alone_nothing_is_changed_over_tcp(tmp_path: Path, token: Path) -> None:
+    async with over_tcp(tmp_path, None, read_token_file=token) as url, aiohttp.ClientSession() as session:
+        assert await ask(f"{url}/v1/status", headers=WITH_TOKEN) == 200
+        async with session.post(f"{url}/v1/drain", json={"name": "web-1"}, headers=WITH_TOKEN) as answer:
+            assert answer.status == 403
+
+
+async def test_a_token_in_both_files_is_the_operators_and_reported(
+    tmp_path: Path, token: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    same = tmp_path / "same"
+    same.write_text(TOKEN)
+    same.chmod(0o600)
+    async with (
+        over_tcp(tmp_path, token, read_token_file=same) as url,
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/v1/drain", json={"name": "web-1"}, headers=WITH_TOKEN) as answer,
+    ):
+        assert answer.status == 200
+    assert "have the same token, so it may do everything; write another one" in caplog.text
+
+
+async def test_a_token_in_the_url_is_not_accepted_and_not_logged(
+    tmp_path: Path, token: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with over_tcp(tmp_path, token) as url:
+        for query in (f"?token={TOKEN}", f"?access_token={TOKEN}"):
+            assert await ask(f"{url}/v1/status{query}") == 401
+        assert await ask(url.replace("://", f"://user:{TOKEN}@") + "/v1/status") == 401
+    assert TOKEN not in caplog.text
 
 
 def test_a_world_readable_token_file_is_reported(token: Path, caplog: pytest.LogCaptureFixture) -> None:

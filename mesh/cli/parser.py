@@ -9,6 +9,10 @@ _MAX_WAIT = 86400
 """The most seconds of `--wait`."""
 _LEAST_DAYS, _MOST_DAYS = 31, 3650
 """How long a certificate may be valid: longer than the time before its end from which it is renewed."""
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""Seconds of the units of an age."""
+_AGE_DIGITS = 7
+"""The most digits of an age."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("asked", metavar="NAME|VIP|PORT|CONTAINER", help="or a URL, an endpoint, or PROJECT/SERVICE")
     _asks(explain)
     explain.set_defaults(of="status")
+
+    _add_events(verbs)
 
     test = verbs.add_parser("test", help="send packets to VIPs and published ports, and show where they are lost")
     test.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: every service)")
@@ -102,6 +108,15 @@ def _cluster(verb: argparse.ArgumentParser) -> None:
     revoke.set_defaults(of="certs")
 
 
+def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    events = verbs.add_parser("events", help="show what happened to a service, endpoint, container or worker")
+    events.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: everything)")
+    events.add_argument("-f", "--follow", action="store_true", help="go on with new events until interrupted")
+    events.add_argument("--since", type=_age, metavar="TIME", help="30m, 2h or 7d ago, or a time as 2026-11-30T14:00")
+    _asks(events)
+    events.set_defaults(of="events")
+
+
 def _asks(verb: argparse.ArgumentParser) -> None:
     """Add the options of a verb that sends requests to the daemon."""
     _config(verb, "the daemon's settings file, for the address of its admin API")
@@ -144,6 +159,21 @@ def _worker(text: str) -> tuple[str, tuple[str, ...] | None]:
 
 def _operator(text: str) -> str:
     return _worker(text.partition("=")[0])[0]
+
+
+def _age(text: str) -> float:
+    """Return a time as the admin API takes it: seconds since 1970, or negative: seconds before now."""
+    number, unit = text[:-1], text[-1:]
+    if number.isascii() and number.isdigit() and len(number) <= _AGE_DIGITS and unit in _UNITS:
+        return -float(int(number) * _UNITS[unit] or 1)
+    from datetime import datetime
+
+    try:
+        return max(0.0, datetime.fromisoformat(text).timestamp())  # local time unless the text has an offset
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a time such as 2026-11-30T14:00 nor an age such as 30m, 2h or 7d"
+        ) from None
 
 
 def _json(verb: argparse.ArgumentParser) -> None:

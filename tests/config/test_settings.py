@@ -84,6 +84,9 @@ def test_the_defaults() -> None:
         admin_hosts=(),
         log_format=LogFormat.TEXT,
         metrics_services=1000,
+        events_keep=10_000,
+        events_days=7,
+        events_file=None,
     )
 
 

@@ -1408,7 +1408,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM4xx](#store) | the store |
 | [VM5xx](#data-plane-and-host) | the data plane and the host |
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
-| [VM7xx](#log) | the log, [internal errors](#internal-errors), [resources of the worker](#resources-of-the-worker), [events](#events) |
+| [VM7xx](#log) | the log, internal errors, [resources](#resources-of-the-worker), [events](#events) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
 """
 

@@ -169,10 +169,6 @@ class Service:
     probe: Probe | None = None
     flags: frozenset[SchedulerFlag] = frozenset()
 
-    def with_probe(self, probe: Probe | None) -> "Service":
-        """Return a copy with this probe, or without one for None."""
-        return replace(self, probe=probe)
-
     @property
     def shared(self) -> "Service":
         """The part that clients share: all but the probe, which is each endpoint's own."""

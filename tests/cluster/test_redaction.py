@@ -18,7 +18,7 @@ from mesh.model.service import Service
 from mesh.store.cached import CachedStore
 from mesh.store.sqlite import SqliteStore
 from mesh.testing.store import MemoryCluster, MemoryStore
-from tests.builders import PROBED_WEB_LABELS, service
+from tests.builders import PROBED_WEB_LABELS, endpoint, service
 
 EARLIER = Path(__file__).resolve().parents[1] / "data" / "version-0.1.0-f76dd97.tar.xz"
 SECRET = "Bearer 8d3aa64f1c"
@@ -206,3 +206,39 @@ def saved(path: Path) -> Mapping[str, bytes]:
         records: dict[str, bytes]
 
     return msgspec.json.decode(path.read_bytes(), type=Content).records
+
+
+ENDPOINT_KEY = "workers/w1/endpoints/a"
+DIFFERS = endpoint().with_declared(WEB)
+
+
+def test_what_an_endpoint_declares_itself_has_no_values_either() -> None:
+    plain = WEB.with_probe(replace(PROBE, headers=()))
+    records = encode_registration("w1", [plain], [DIFFERS])
+    value = records[ENDPOINT_KEY]
+    assert SECRET.encode() not in value
+    assert redact_record(ENDPOINT_KEY, value) == value
+    seen, problems = build_view(records)
+    assert not problems
+    assert [each.declared.probe for each in seen.endpoints if each.declared is not None] == [WITHHELD]
+
+
+def test_values_that_another_worker_wrote_for_its_endpoint_are_neither_used_nor_kept() -> None:
+    fields = {**msgspec.to_builtins(DIFFERS, order="deterministic"), "v": 1}
+    value = msgspec.json.encode(fields)
+    assert SECRET.encode() in value
+    kept = redact_record(ENDPOINT_KEY, value)
+    assert kept is not None
+    assert SECRET.encode() not in kept
+    plain = encode_registration("w1", [WEB.with_probe(replace(PROBE, headers=()))], [])
+    for written in (value, kept):
+        seen, problems = build_view({**plain, ENDPOINT_KEY: written})
+        assert not problems
+        assert [each.declared.probe for each in seen.endpoints if each.declared is not None] == [WITHHELD]
+
+
+def test_a_record_of_a_daemon_and_one_of_an_endpoint_without_headers_stay_as_they_are() -> None:
+    for key in ("workers/w1/daemon", "workers/w1/endpoints/daemon", "workers/w1", "health/w1/a"):
+        assert redact_record(key, b'{"v": 1}') == b'{"v": 1}'
+    hidden = b'{"probe": {"headers": [["a", "b"]]}}'
+    assert redact_record("workers/w1/endpoints/daemon", hidden) != hidden

@@ -79,6 +79,12 @@ class OwnProbeRecord(msgspec.Struct, frozen=True):
     """The probe of a service whose probe has headers, without their values; None: as in the service itself."""
 
 
+class OwnDeclarationRecord(msgspec.Struct, frozen=True):
+    """The part of `workers/<worker>/endpoints` that has the same of what the endpoint declares itself."""
+
+    declared: OwnProbeRecord | None = None
+
+
 class VerdictRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The value of `health`."""
 
@@ -218,7 +224,7 @@ def _fact(parts: list[str], value: bytes) -> RecordFact | None:
         case ["workers", worker, "services", _]:
             return ServiceDeclaration(validate_text(worker, "a worker"), _service(value))
         case ["workers", worker, "endpoints", id]:
-            return validate_endpoint(_read(value, Endpoint), (worker, id))
+            return validate_endpoint(_endpoint(value), (worker, id))
         case ["workers", worker, "daemon"]:
             return DaemonPresence(validate_text(worker, "a worker"))
         case ["health", worker, id]:
@@ -274,8 +280,19 @@ def _service(value: bytes) -> Service:
 
 
 def _decoded_service(value: bytes) -> Service:
-    service = validate_service(_read(value, Service))
-    probe = _read(value, OwnProbeRecord).own_probe or service.probe
+    return _with_own_probe(validate_service(_read(value, Service)), _read(value, OwnProbeRecord))
+
+
+def _endpoint(value: bytes) -> Endpoint:
+    endpoint = _read(value, Endpoint)
+    own = None if endpoint.declared is None else _read(value, OwnDeclarationRecord).declared
+    if endpoint.declared is None or own is None:
+        return endpoint
+    return endpoint.with_declared(_with_own_probe(validate_service(endpoint.declared), own))
+
+
+def _with_own_probe(service: Service, own: OwnProbeRecord) -> Service:
+    probe = own.own_probe or service.probe
     if probe is None or (probe is service.probe and not probe.headers):
         return service
     # Version 0.1.0 writes the values too. They are not used: only the endpoint's own worker runs a probe with headers.

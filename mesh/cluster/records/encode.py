@@ -136,13 +136,19 @@ def build_view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem
 
 @lru_cache(MAX_CACHED_RECORDS)
 def _declared(worker: str, service: Service) -> tuple[str, bytes]:
+    fields = _declaration(service)
+    return record_key("workers", worker, "services", service.owner), msgspec.json.encode({"v": VERSION, **fields})
+
+
+def _declaration(service: Service) -> dict[str, Any]:
+    """Return the fields of a declaration, without the values of probe headers."""
     fields = _builtins(service)
     if service.probe is not None:
         if service.probe.has_headers:
             fields["own_probe"] = _builtins(service.probe.without_header_values())
             fields["probe"] = _builtins(service.probe.without_headers())
         del fields["probe"]["withheld_headers"]  # such a record is the same as that of a version without this field
-    return record_key("workers", worker, "services", service.owner), msgspec.json.encode({"v": VERSION, **fields})
+    return fields
 
 
 @lru_cache(MAX_CACHED_RECORDS)
@@ -152,6 +158,8 @@ def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
     for optional in ("run", "declared"):
         if fields[optional] is None:
             del fields[optional]
+    if endpoint.declared is not None:
+        fields["declared"] = _declaration(endpoint.declared)
     return record_key("workers", worker, "endpoints", endpoint.id), msgspec.json.encode({"v": VERSION, **fields})
 
 

@@ -22,13 +22,15 @@ def redact_record(key: str, value: bytes) -> bytes | None:
 
     Return None if nothing of it may be kept, since it cannot be read: it may contain anything, and nobody uses it.
     """
-    if not key.startswith("workers/") or "/services/" not in key:
+    kind, *rest = key.split("/")
+    if kind != "workers" or rest[1:2] not in (["services"], ["endpoints"]):
         return value
-    return _redact_service(value)
+    # Few endpoints declare something of their own: most records need not be read.
+    return value if rest[1] == "endpoints" and b"headers" not in value else _redact(value)
 
 
 @lru_cache(MAX_CACHED_RECORDS)
-def _redact_service(value: bytes) -> bytes | None:
+def _redact(value: bytes) -> bytes | None:
     if len(value) > MAX_RECORD_BYTES:
         return None
     try:
@@ -37,16 +39,21 @@ def _redact_service(value: bytes) -> bytes | None:
         return None
     if not isinstance(fields, dict):
         return None
+    declarations = [each for each in (fields, fields.get("declared")) if isinstance(each, dict)]
+    redacted = [_redact_declaration(each) for each in declarations]
+    return msgspec.json.encode(fields) if any(redacted) else value
+
+
+def _redact_declaration(fields: dict[str, Any]) -> bool:
+    """Remove the values of headers from a service, or from what an endpoint declares. Return whether there were any."""
     probes = [probe for each in ("probe", "own_probe") if (probe := _with_values(fields.get(each))) is not None]
-    if not probes:
-        return value
     for probe in probes:
         headers = probe["headers"] if isinstance(probe["headers"], list) else []
         names = [header[0] for header in headers if isinstance(header, list) and header]
         fields["own_probe"] = {**probe, "headers": [], "withheld_headers": names}
-    if isinstance(fields.get("probe"), dict):
+    if probes and isinstance(fields.get("probe"), dict):
         fields["probe"] |= _WITHOUT_HEADERS
-    return msgspec.json.encode(fields)
+    return bool(probes)
 
 
 def _with_values(probe: Any) -> dict[str, Any] | None:

@@ -28,6 +28,16 @@ def issued(authority: Issued, holder: CertificateHolder, days: int) -> bytes:
     return write_pem(issue(authority, holder, ["127.0.0.1"], datetime.now(UTC), days))
 
 
+def listening(directory: Path, port: int) -> AdminListenConfig:
+    """With the certificates of a directory."""
+    return AdminListenConfig(
+        f"unix://{directory}/admin.sock",
+        f"127.0.0.1:{port}",
+        cert=directory / "w1.pem",
+        client_ca=directory / "ca.pem",
+    )
+
+
 def client(directory: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
     context.load_cert_chain(directory / "alice.pem")
@@ -54,9 +64,8 @@ async def test_files_count_at_the_next_connection(tmp_path: Path, caplog: pytest
     put(ca, write_pem(authority).partition(b"-----BEGIN PRIVATE")[0])
     put(mine, issued(authority, W1, 40))
     put(tmp_path / "alice.pem", issued(authority, ALICE, 40))
-    listen = AdminListenConfig(f"unix://{tmp_path}/admin.sock", f"127.0.0.1:{port}", cert=mine, client_ca=ca)
     alice = client(tmp_path)
-    async with serving(listen):
+    async with serving(listening(tmp_path, port)):
         first = await ends(port, alice)
         assert await ends(port, alice) == first
         put(mine, b"not a certificate")
@@ -96,11 +105,10 @@ async def test_a_revoked_certificate_is_refused_at_the_next_connection(tmp_path:
     bob = CertificateHolder("bob", is_worker=False)
     make_certificates(tmp_path, [(W1, ["127.0.0.1"]), (ALICE, ()), (bob, ())], now, 90)
     port = free_port()
-    files = {"cert": tmp_path / "w1.pem", "client_ca": tmp_path / "ca.pem"}
     contexts = [ssl.create_default_context(cafile=str(tmp_path / "ca.pem")) for _ in range(2)]
     for context, name in zip(contexts, ("alice", "bob"), strict=True):
         context.load_cert_chain(tmp_path / f"{name}.pem")
-    async with serving(AdminListenConfig(f"unix://{tmp_path}/admin.sock", f"127.0.0.1:{port}", **files)):
+    async with serving(listening(tmp_path, port)):
         for context in contexts:
             assert await ends(port, context)
         revoke_certificates(tmp_path, ["bob"], now)
@@ -119,8 +127,7 @@ async def test_the_first_list_of_revoked_certificates_counts_as_well(tmp_path: P
     listed = (tmp_path / "ca.pem").read_bytes()
     put(tmp_path / "ca.pem", listed.partition(b"-----BEGIN X509 CRL")[0])
     alice, port = client(tmp_path), free_port()
-    files = {"cert": tmp_path / "w1.pem", "client_ca": tmp_path / "ca.pem"}
-    async with serving(AdminListenConfig(f"unix://{tmp_path}/admin.sock", f"127.0.0.1:{port}", **files)):
+    async with serving(listening(tmp_path, port)):
         assert await ends(port, alice)
         put(tmp_path / "ca.pem", listed)
         with pytest.raises((ConnectionError, ssl.SSLError)):

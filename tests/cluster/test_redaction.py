@@ -13,6 +13,7 @@ import pytest
 from mesh.cluster.records.encode import build_view, encode_registration
 from mesh.cluster.records.redaction import redact_record
 from mesh.config.labels.parse import parse_labels
+from mesh.model.eligibility import probe_of
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Service
 from mesh.store.cached import CachedStore
@@ -220,7 +221,7 @@ def test_what_an_endpoint_declares_itself_has_no_values_either() -> None:
     assert redact_record(ENDPOINT_KEY, value) == value
     seen, problems = build_view(records)
     assert not problems
-    assert [each.declared.probe for each in seen.endpoints if each.declared is not None] == [WITHHELD]
+    assert [probe_of(seen.services[0], each) for each in seen.endpoints] == [WITHHELD]
 
 
 def test_values_that_another_worker_wrote_for_its_endpoint_are_neither_used_nor_kept() -> None:
@@ -234,7 +235,7 @@ def test_values_that_another_worker_wrote_for_its_endpoint_are_neither_used_nor_
     for written in (value, kept):
         seen, problems = build_view({**plain, ENDPOINT_KEY: written})
         assert not problems
-        assert [each.declared.probe for each in seen.endpoints if each.declared is not None] == [WITHHELD]
+        assert [probe_of(seen.services[0], each) for each in seen.endpoints] == [WITHHELD]
 
 
 def test_a_record_of_a_daemon_and_one_of_an_endpoint_without_headers_stay_as_they_are() -> None:

@@ -4,6 +4,7 @@ import argparse
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -37,7 +38,9 @@ class AdminClient:
         self._options = options
         self.listen: str = options.admin or self._settings_listen()
         """`unix:///PATH` or `HOST:PORT`."""
+        self._over_tcp = not self.listen.startswith("unix://")
         self._headers = self._proof()
+        self._tls = self._tls_context()
 
     def ask(
         self,
@@ -98,11 +101,20 @@ class AdminClient:
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         if self.listen.startswith("unix://"):
             return _UnixHttpConnection(self.listen.removeprefix("unix://"), timeout)
+        if self._tls is not None:
+            return http.client.HTTPSConnection(self.listen, timeout=timeout, context=self._tls)
         return http.client.HTTPConnection(self.listen, timeout=timeout)
 
     def _no_answer(self, error: Exception) -> DaemonUnreachableError:
         from mesh.model.codes import Code
 
+        if isinstance(error, ssl.SSLError):
+            reason = getattr(error, "verify_message", "") or error.reason or str(error)
+            return DaemonUnreachableError(
+                Code.DAEMON_UNREACHABLE,
+                f"the daemon on {self.listen} cannot be asked over TLS: {reason}; its certificate must name that "
+                "address and be signed by [admin] client_ca, by an authority in [admin] cert or by one of this host",
+            )
         return DaemonUnreachableError(
             Code.DAEMON_UNREACHABLE,
             f"no daemon answers on {self.listen}: {error}; start it with `vipmesh run`, "
@@ -116,7 +128,7 @@ class AdminClient:
 
     def _proof(self) -> Mapping[str, str]:
         """Return the headers that authenticate over TCP: the token of the settings, if they have one."""
-        if self.listen.startswith("unix://"):
+        if not self._over_tcp:
             return {}
         from mesh.cli.settings import load_settings
 
@@ -130,6 +142,33 @@ class AdminClient:
 
             problem = CodedText(f"[admin] token_file {file}: cannot be read: {error}", Code.SETTING_VALUE)
             raise SettingsError([problem]) from error
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """Return the TLS context for TCP; None in the clear, as where the settings have no certificate.
+
+        Workers share their settings, so that a daemon elsewhere is trusted by what this worker's own clients need: the
+        CA of the settings, or the authorities in the file of the certificate.
+        """
+        if not self._over_tcp:
+            return None
+        from mesh.cli.settings import load_settings
+
+        settings = load_settings(self._options.config)
+        if settings.admin_cert is None:
+            return None
+        try:
+            tls = ssl.create_default_context()
+            tls.load_verify_locations(settings.admin_cert)
+            if settings.admin_client_ca is not None:
+                tls.load_verify_locations(settings.admin_client_ca)
+                if settings.admin_token_file is None:
+                    tls.load_cert_chain(settings.admin_cert, settings.admin_key)
+        except OSError as error:  # SSLError is one
+            from mesh.model.codes import Code
+
+            text = f"[admin] cert, key, client_ca: cannot be read: {error.strerror or error}"
+            raise SettingsError([CodedText(text, Code.SETTING_VALUE)]) from error
+        return tls
 
 
 class _UnixHttpConnection(http.client.HTTPConnection):

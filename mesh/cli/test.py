@@ -104,12 +104,13 @@ async def _run(options: argparse.Namespace, plan: ConnectivityPlan) -> Connectiv
 def _ask_worker(options: argparse.Namespace, peer: PeerAddress) -> ConnectivityReport:
     """Return the report of another worker, with its name in each client; or one that says why it was not asked."""
     client = f"worker {peer.worker}"
-    address = _admin_address(load_settings(options.config), peer)
+    settings = load_settings(options.config)
+    address = _admin_address(settings, peer)
     if isinstance(address, UntestedClient):
         return make_report(peer.worker, (), (address,), 0.0)
     given = {} if options.name is None else {"name": options.name}
     try:
-        daemon = AdminClient(argparse.Namespace(**{**vars(options), "admin": address}))
+        daemon = AdminClient(_options_for(address, options, settings))
         body = daemon.ask("/v1/test", given=given, timeout=_PEER_PATIENCE).body
         report = msgspec.json.decode(body, type=ConnectivityReport)
     except (DaemonUnreachableError, msgspec.MsgspecError) as error:
@@ -120,6 +121,21 @@ def _ask_worker(options: argparse.Namespace, peer: PeerAddress) -> ConnectivityR
         rows=tuple(_named(row, client) for row in report.rows),
         untested=tuple(replace(missed, client=f"{client}, {missed.client}") for missed in report.untested),
     )
+
+
+def _options_for(address: str, options: argparse.Namespace, settings: Settings) -> argparse.Namespace:
+    """Return options that name another worker.
+
+    What the user did not name is as for this worker, since workers share their settings: TLS, the authority that signed
+    their certificates, and where clients have no token, a certificate of it.
+    """
+    found = {**vars(options), "admin": address}
+    if settings.admin_cert is None:
+        return argparse.Namespace(**found)
+    found |= {"admin": f"https://{address}", "ca": options.ca or settings.admin_client_ca}
+    if options.cert is None and settings.admin_client_ca is not None and settings.admin_token_file is None:
+        found |= {"cert": settings.admin_cert, "key": settings.admin_key}
+    return argparse.Namespace(**found)
 
 
 def _named(row: ConnectivityRow, worker: str) -> ConnectivityRow:

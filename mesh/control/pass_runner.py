@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 
@@ -28,6 +29,11 @@ from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")
 bulkhead = Bulkhead(DaemonPart.CONTROL_LOOP)
+
+STAYS_OPEN = 8.0
+"""Seconds for which the firewall stays open after the last service: an engine that restarts without live-restore ends
+all containers and starts them again. It is less than the time between two audits, so that the next one closes it.
+"""
 
 
 class PortGuard:
@@ -109,6 +115,8 @@ class PassRunner:
         """`drains` is notified of the table that each pass leaves in the data plane."""
         self.plan: Plan | None = None
         """The plan that was programmed last; None before the first pass."""
+        self._needed_at = -math.inf
+        """The loop time, in seconds, of the newest pass with a service or with draining connections."""
         self._data_plane_sync = data_plane_sync
         self._ports = ports
         self._pool = pool
@@ -176,7 +184,10 @@ class PassRunner:
             contested=left,
             withheld=withheld,
         )
-        ports, needed = frozenset(view.claims.ports.keys() - left), bool(view.services) or bool(self.draining)
+        if view.services or self.draining:
+            self._needed_at = began
+        needed = began < self._needed_at + STAYS_OPEN
+        ports = frozenset(view.claims.ports.keys() - left)
         await self._upkeep.firewall.demand(FirewallDemand(addresses, ports, needed))
         planned = await compute(planning_effort(view, self.plan), planning)
         for owner, error in planned.broken.items():

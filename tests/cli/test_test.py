@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ from mesh.cli.parser import build_parser
 from mesh.model.request import RequestOutcome, RequestResult
 from mesh.model.service import Transport
 from tests.api.metrics.test_families import OBSERVED
+from tests.store.etcd.certificates import authority, signed
 from tests.system.e2e.programs import VIPMESH, call, eventually, free_port, status, vipmesh
 
 SERVICES = 50
+EMPTY: Mapping[str, Path] = MappingProxyType({})
 
 
 def compose(directory: Path, endpoints: Mapping[str, str]) -> Path:
@@ -181,18 +184,23 @@ class LoopbackConnectivity:
 
 @asynccontextmanager
 async def two_workers(
-    directory: Path, connectivity: LoopbackConnectivity, *, over_tcp: bool = True
+    directory: Path, connectivity: LoopbackConnectivity, *, over_tcp: bool = True, files: Mapping[str, Path] = EMPTY
 ) -> AsyncIterator[tuple[str, ...]]:
-    """An admin API that answers for both workers; the options with which `vipmesh test` finds it."""
+    """An admin API that answers for both workers; the options with which `vipmesh test` finds it. `files`: settings of
+    `[admin]` for TLS. With `own_client_ca`, the settings of `vipmesh test` have it in the place of `client_ca`.
+    """
     token = directory / "token"
     token.write_text("0123456789abcdef\n")
     token.chmod(0o600)
     port = free_port()
-    entrance = AdminListenConfig(f"unix://{directory}/admin.sock", f"127.0.0.1:{port}", token)
+    of_server = {name: file for name, file in files.items() if name != "own_client_ca"}
+    entrance = AdminListenConfig(f"unix://{directory}/admin.sock", f"127.0.0.1:{port}", token, **of_server)
     settings = directory / "vipmesh.toml"
     lines = ["[admin]", f'listen = "unix://{directory}/admin.sock"']
     if over_tcp:
         lines += [f'tcp = "127.0.0.1:{port}"', f'token_file = "{token}"']
+    own = {**of_server, "client_ca": files["own_client_ca"]} if "own_client_ca" in files else of_server
+    lines += [f'{name} = "{file}"' for name, file in own.items()]
     settings.write_text("\n".join(lines) + "\n")
     api = AdminApi(entrance, lambda: OBSERVED, connectivity=connectivity)
     await api.start()
@@ -242,3 +250,40 @@ async def test_a_worker_that_cannot_be_asked_is_listed_and_is_no_failure(
     assert missed["client"] == "worker w2"
     assert missed["reason"].startswith(reason)
     assert missed["remedy"] == "run `vipmesh test` on w2"
+
+
+async def test_another_worker_is_asked_over_tls_if_its_certificate_is_trusted(tmp_path: Path) -> None:
+    ca = authority(tmp_path)
+    cert, key = signed(ca, "w2", "/CN=w2", "IP:127.0.0.1", "serverAuth")
+    files = {"cert": cert, "key": key, "client_ca": ca}
+    async with http_server() as port:
+        connectivity = LoopbackConnectivity(port, "127.0.0.1")
+        async with two_workers(tmp_path, connectivity, files=files) as options:
+            _, report = await run_with(options, "web.test")
+    assert connectivity.asked == ["web.test"]
+    assert [row["client"] for row in report["rows"]][1] == "worker w2"
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "reason"),
+    [
+        pytest.param("IP:127.0.0.9", True, "is for another name", id="another name"),
+        pytest.param("IP:127.0.0.1", False, "is not trusted: self-signed certificate", id="another authority"),
+    ],
+)
+async def test_a_worker_whose_certificate_is_not_trusted_gets_no_token(
+    tmp_path: Path, name: str, trusted: bool, reason: str
+) -> None:
+    ca = authority(tmp_path)
+    cert, key = signed(ca, "w2", "/CN=w2", name, "serverAuth")
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    files = {"cert": cert, "key": key, "client_ca": ca, "own_client_ca": ca if trusted else authority(stranger)}
+    async with http_server() as port:
+        connectivity = LoopbackConnectivity(port, "127.0.0.1")
+        async with two_workers(tmp_path, connectivity, files=files) as options:
+            code, report = await run_with(options)
+    assert (code, connectivity.asked) == (0, [])
+    (missed,) = report["untested"]
+    assert missed["reason"].startswith("not asked: the certificate of https://127.0.0.1:")
+    assert reason in missed["reason"]

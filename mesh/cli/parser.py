@@ -68,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
         _asks(verb)
         verb.set_defaults(of="drain")
 
+    _add_claims(verbs)
+
     teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
     _config(teardown, "the daemon's settings file")
     _json(teardown)
@@ -77,6 +79,14 @@ def build_parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(of="completion")
     return whole
+
+
+def _add_claims(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    claims = verbs.add_parser("claims", help="list who has which name, port and VIP, free what nobody uses, move names")
+    claims.add_argument("action", choices=("list", "free", "move"), help="free CLAIM..., or move NAME PROJECT/SERVICE")
+    claims.add_argument("names", nargs="*", metavar="CLAIM", help="a routing name, a port such as tcp/8080, or a VIP")
+    _asks(claims)
+    claims.set_defaults(of="claims")
 
 
 def _asks(verb: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ computes the same wishes; the store's transactions decide a race, and a worker t
   when the pool is full does a new service get the one that is unused for the longest time.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -355,7 +356,8 @@ class _TentativeClaims:
         reason, remedy = f"the name {name} is held by {holder}", "give it a name of its own"
         if not is_declared:
             reason = f"{reason}, which does not declare it now"
-            remedy = f"{remedy}, or wait until [claims] grace and keep are over"
+            command = shlex.join(["vipmesh", "claims", "move", name, service.owner])
+            remedy = f"type `{command}` to give it to this service, or {remedy}"
         self._refuse(Code.NAME_TAKEN, service, reason, remedy)
 
     def _is_allowed(self, service: Service, name: Name, holder: str | None) -> bool:

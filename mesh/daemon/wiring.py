@@ -18,6 +18,7 @@ from mesh import __version__
 from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
+from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, PrivateAnswers, Settings
@@ -214,6 +215,7 @@ async def run_daemon(
             collector.feed,
             explain=collector.explain,
             connectivity=connectivity,
+            claims=ClaimActions(store),
         )
         await api.start()
         stack.push_async_callback(api.stop)

@@ -361,6 +361,15 @@ class Code(Enum):
         that it has not declared for `[claims] grace`.
         """,
     )
+    CLAIM_ACTION_REFUSED = (
+        "VM231",
+        "A claim that cannot be freed or moved",
+        """
+        `vipmesh claims free` deletes only claims that no service declares: a claim that is deleted under a running
+        service would be made again at once. `vipmesh claims move` needs a name that somebody holds, and an owner
+        as `project/service`. [Claims](claims.md) describes both.
+        """,
+    )
     CONTAINER_UNUSABLE = (
         "VM251",
         "A container that cannot be an endpoint",

@@ -49,6 +49,7 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
         ("`check`", [answers.CheckDocument, answers.ProblemDocument]),
         ("`doctor`", [DiagnosisDocument, Finding]),
         ("`drain`, `maintenance`, `undrain`, `stop`", [answers.ChangeDocument]),
+        ("`claims free`, `claims move`", [answers.ClaimChangeDocument]),
         ("`teardown`", [answers.TeardownDocument]),
         ("any that failed as a whole", [answers.FailureDocument]),
     ],

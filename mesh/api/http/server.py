@@ -22,6 +22,7 @@ from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
 from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.claims import ClaimService, ClaimsHandler
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
@@ -96,13 +97,15 @@ class AdminApi:
         *,
         explain: ExplainFunction | None = None,
         connectivity: ConnectivityService | None = None,
+        claims: ClaimService | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
         `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
-        exist.
+        exist; without `claims`, its requests are refused.
         """
+        self._claims = ClaimsHandler(claims)
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
@@ -170,6 +173,9 @@ class AdminApi:
         app.router.add_get("/v1/events", partial(stream_events, self.feed))
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/status", self._get_status)
+        app.router.add_get("/v1/claims", self._claims.get)
+        app.router.add_post("/v1/claims/free", self._claims.free)
+        app.router.add_post("/v1/claims/move", self._claims.move)
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))

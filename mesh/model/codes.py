@@ -342,15 +342,6 @@ class Code(Enum):
         rule goes on being served, and is reported as a warning.
         """,
     )
-    ENGINE_UNREACHABLE = (
-        "VM250",
-        "The container engine does not answer",
-        """
-        The engine at `[source.docker] socket` does not answer, or not in time. The last list of containers
-        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Check that
-        the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
-        """,
-    )
     CLAIM_QUOTA = (
         "VM230",
         "More names or published ports than the quota",
@@ -368,6 +359,15 @@ class Code(Enum):
         `vipmesh claims free` deletes only claims that no service declares: a claim that is deleted under a running
         service would be made again at once. `vipmesh claims move` needs a name that somebody holds, and an owner
         as `project/service`. [Claims](claims.md) describes both.
+        """,
+    )
+    ENGINE_UNREACHABLE = (
+        "VM250",
+        "The container engine does not answer",
+        """
+        The engine at `[source.docker] socket` does not answer, or not in time. The last list of containers
+        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Check that
+        the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
         """,
     )
     CONTAINER_UNUSABLE = (

@@ -87,6 +87,8 @@ class AdminApi:
     `verbs`. The response comes when it has ended: `{"endpoint": ...}`, or `{"error": ...}` with status 409.
     """
 
+    # 8 parameters: one for each part of the worker that a path asks; a test gives those of the paths that it asks.
+
     def __init__(
         self,
         entrance: AdminListenConfig,

@@ -213,7 +213,12 @@ def claims_in_force(claims: Claims, pool: Network, policy: NamePolicy = EVERY_NA
     without names that the policy refuses; the same object if there are none. The result may be programmed;
     `plan_claims` reports the rest.
     """
-    vips = {name: vip for name, vip in claims.vips.items() if is_service_vip(vip, pool)}
+    holders = claims.holders
+    vips = {
+        name: vip
+        for name, vip in claims.vips.items()
+        if is_service_vip(vip, pool) and holders.get(vip, name) == name  # else two names would share it
+    }
     owners = {name: owner for name, owner in claims.owners.items() if _may_be_served(name, claims, policy)}
     unchanged = len(vips) == len(claims.vips) and len(owners) == len(claims.owners)
     return claims if unchanged else replace(claims, vips=vips, owners=owners)

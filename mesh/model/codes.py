@@ -361,6 +361,16 @@ class Code(Enum):
         as `project/service`. [Claims](claims.md) describes both.
         """,
     )
+    CLAIM_REWRITTEN = (
+        "VM232",
+        "A claim of a running service that was rewritten",
+        """
+        The record of a name, VIP or published port was changed or deleted although the service that holds it runs
+        on this worker. The worker puts it back, after longer pauses if that happens again, and reports it for ten
+        minutes. Workers of vipmesh do not do that: somebody else writes to the store. Give each worker a user and
+        a role of its own in etcd ([claims](claims.md#a-claim-that-is-rewritten)).
+        """,
+    )
     ENGINE_UNREACHABLE = (
         "VM250",
         "The container engine does not answer",

@@ -44,6 +44,14 @@ class ClaimChangeDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class RolesDocument:
+    """The result of `roles`."""
+
+    lines: tuple[str, ...]
+    """The commands, in the order in which they are to be run."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProblemDocument:
     """A problem of a file."""
 

@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         verb.set_defaults(of="drain")
 
     _add_claims(verbs)
+    _add_roles(verbs)
 
     teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
     _config(teardown, "the daemon's settings file")
@@ -87,6 +88,14 @@ def _add_claims(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     claims.add_argument("names", nargs="*", metavar="CLAIM", help="a routing name, a port such as tcp/8080, or a VIP")
     _asks(claims)
     claims.set_defaults(of="claims")
+
+
+def _add_roles(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    roles = verbs.add_parser("roles", help="print the etcdctl lines that give each worker a role of its own")
+    roles.add_argument("workers", nargs="*", metavar="WORKER", help="the [node] name of a worker (default: this one)")
+    _config(roles, "the daemon's settings file, for the URL of the store")
+    _json(roles)
+    roles.set_defaults(of="roles")
 
 
 def _asks(verb: argparse.ArgumentParser) -> None:

@@ -219,8 +219,10 @@ def _problem(claim: _HeldClaim, fact: object) -> Problem:
             what = f"the name {name}"
         case PortClaim((transport, port), _):
             what = f"the published {transport} port {port}"
-        case ServiceVipClaim(_, vip) | VipHolderClaim(vip, _):
+        case VipHolderClaim(vip, _):
             what = f"the VIP {vip}"
+        case _:
+            what = f"the VIP {claim.fact.vip}"
     match fact:
         case NameClaim(_, other) | VipHolderClaim(_, other) | PortClaim(_, (other, _)):
             became = f"was given to {other}"

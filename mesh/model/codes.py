@@ -371,6 +371,14 @@ class Code(Enum):
         a role of its own in etcd ([claims](claims.md#a-claim-that-is-rewritten)).
         """,
     )
+    NO_ROLES = (
+        "VM233",
+        "Roles that cannot be printed",
+        """
+        `vipmesh roles` prints the lines that give each worker a role of its own in etcd. The embedded store is the
+        file of one worker and has none; and the name of a worker is that of its setting `[node] name`.
+        """,
+    )
     ENGINE_UNREACHABLE = (
         "VM250",
         "The container engine does not answer",

@@ -1,6 +1,9 @@
 """What operators do with claims: listing, freeing, moving."""
 
+from collections.abc import Mapping
+
 import pytest
+from typing_extensions import override
 
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.claim_rows import ClaimRow
@@ -44,7 +47,8 @@ class RacingStore(MemoryStore):
         super().__init__(cluster, "w1")
         self.races = races
 
-    async def change(self, before: dict[str, bytes | None], after: dict[str, bytes | None]) -> bool:  # type: ignore[override]
+    @override
+    async def change(self, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]) -> bool:
         if self.races:
             self.races -= 1
             return await super().change({**before, "claims/names/web.test": b"other"}, after)

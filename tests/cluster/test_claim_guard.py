@@ -1,7 +1,6 @@
 """Claims of running services that somebody rewrites in the store."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,7 +19,7 @@ from mesh.cluster.records.encode import (
 )
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
-from mesh.model.service import PortPublication, Transport
+from mesh.model.service import PortPublication, Service, Transport
 from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.builders import SMALL_POOL, service
 from tests.cluster.test_claim_grace import LIMITS, WEB, ClaimingWorker
@@ -74,7 +73,8 @@ def test_any_rewriting_of_any_record_is_recognised_and_put_back(key: str, value:
 
 
 def test_the_pauses_double_up_to_the_longest_one() -> None:
-    guard, now, times = learned(), 0.0, []
+    guard, now = learned(), 0.0
+    times: list[float] = []
     while len(times) < 12:
         guard.follow(changed(NAME, FOREIGN[NAME]), {NAME}, now)
         pause = guard.next_look(now)
@@ -97,34 +97,31 @@ def test_fields_that_only_newer_versions_know_are_put_back_too() -> None:
     assert guard.restorations(0)[0].value == newer
 
 
-Change = Callable[[ClaimGuard], None]
-INTENDED: dict[str, Change] = {
-    "an operator moves the name": lambda guard: guard.follow(
-        changed(NAME, b'{"v":1,"owner":"shop2/web","moved_from":"shop/web"}'), {NAME}, 1
-    ),
-    "the label asks for the VIP": lambda guard: (
-        guard.offer([replace(SERVICE, fixed_vip="10.112.0.66")]),
-        guard.follow(changed(BY_NAME, FOREIGN[BY_NAME]), {BY_NAME}, 1),
-    )[0],
-    "the service is gone": lambda guard: (guard.offer([]), guard.follow(FOREIGN, None, 1))[0],
-    "the labels have another name": lambda guard: (
-        guard.offer([service("new.test", owner="shop/web")]),
-        guard.follow(FOREIGN, None, 1),
-    )[0],
-    "the port is published no more": lambda guard: (
-        guard.offer([replace(SERVICE, publishes=())]),
-        guard.follow(changed(PORT, FOREIGN[PORT]), {PORT}, 1),
-    )[0],
-    "the store was away for long": lambda guard: (guard.forget(), guard.follow(FOREIGN, None, 1))[0],
-    "the same with another field": lambda guard: guard.follow(changed(NAME, b'{"owner":"shop/web","x":1}'), {NAME}, 1),
+MOVED = b'{"v":1,"owner":"shop2/web","moved_from":"shop/web"}'
+SAME = b'{"owner":"shop/web","x":1}'
+INTENDED = {
+    "an operator moves the name": (SERVICE, changed(NAME, MOVED)),
+    "the label asks for the VIP": (replace(SERVICE, fixed_vip="10.112.0.66"), changed(BY_NAME, FOREIGN[BY_NAME])),
+    "the service is gone": (None, FOREIGN),
+    "the labels have another name": (service("new.test", owner="shop/web"), FOREIGN),
+    "the port is published no more": (replace(SERVICE, publishes=()), changed(PORT, FOREIGN[PORT])),
+    "the same with another field": (SERVICE, changed(NAME, SAME)),
 }
 
 
-@pytest.mark.parametrize("change", INTENDED.values(), ids=INTENDED)
-def test_what_is_intended_is_not_put_back(change: Change) -> None:
+@pytest.mark.parametrize(("offered", "records"), INTENDED.values(), ids=INTENDED)
+def test_what_is_intended_is_not_put_back(offered: Service | None, records: dict[str, bytes]) -> None:
     guard = learned()
-    change(guard)
+    guard.offer([] if offered is None else [offered])
+    guard.follow(records, None, 1)
     assert (guard.restorations(99), guard.problems(), guard.contested) == ([], (), frozenset())
+
+
+def test_what_was_forgotten_is_not_put_back() -> None:
+    guard = learned()
+    guard.forget()
+    guard.follow(FOREIGN, None, 1)
+    assert guard.restorations(99) == []
 
 
 def test_a_moved_name_takes_the_vip_and_the_ports_with_it() -> None:

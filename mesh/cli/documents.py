@@ -31,6 +31,27 @@ class ChangeDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimChangeDocument:
+    """The result of `claims free` or `claims move`."""
+
+    action: str
+    done: tuple[str, ...]
+    """The claims that were freed or moved, in the order of the command line."""
+    error: str | None = None
+    """Why the next claim was refused, which also ended the verb; None if all were changed."""
+    code: str | None = None
+    """The code of the error, which `docs/errors.md` explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolesDocument:
+    """The result of `roles`."""
+
+    lines: tuple[str, ...]
+    """The commands, in the order in which they are to be run."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProblemDocument:
     """A problem of a file."""
 

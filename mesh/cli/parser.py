@@ -76,7 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
         _asks(verb)
         verb.set_defaults(of="drain")
 
+    _add_claims(verbs)
     _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
+    _add_roles(verbs)
 
     teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
     _config(teardown, "the daemon's settings file")
@@ -115,6 +117,22 @@ def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     events.add_argument("--since", type=_age, metavar="TIME", help="30m, 2h or 7d ago, or a time as 2026-11-30T14:00")
     _asks(events)
     events.set_defaults(of="events")
+
+
+def _add_claims(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    claims = verbs.add_parser("claims", help="list who has which name, port and VIP, free what nobody uses, move names")
+    claims.add_argument("action", choices=("list", "free", "move"), help="free CLAIM..., or move NAME PROJECT/SERVICE")
+    claims.add_argument("names", nargs="*", metavar="CLAIM", help="a routing name, a port such as tcp/8080, or a VIP")
+    _asks(claims)
+    claims.set_defaults(of="claims")
+
+
+def _add_roles(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    roles = verbs.add_parser("roles", help="print the etcdctl lines that give each worker a role of its own")
+    roles.add_argument("workers", nargs="*", metavar="WORKER", help="the [node] name of a worker (default: this one)")
+    _config(roles, "the daemon's settings file, for the URL of the store")
+    _json(roles)
+    roles.set_defaults(of="roles")
 
 
 def _asks(verb: argparse.ArgumentParser) -> None:

@@ -173,6 +173,25 @@ class ClaimUsage:
         self._clock = value, seconds if 0 <= seconds <= _MAX_SECONDS else 0
 
 
+def undeclared_keys(services: Sequence[Service], claims: Claims) -> frozenset[str]:
+    """The keys below `claims/idle` of all claims that no service declares."""
+    return frozenset(key for key, _, _ in _undeclared(services, claims))
+
+
+def stored_ages(records: Mapping[str, bytes]) -> dict[tuple[str, str], int]:
+    """The seconds for which claims have not been declared as the store has it, by the key below `claims/idle` and by
+    holder.
+    """
+    clock = _decoded(records.get(CLOCK_KEY, b""), _ClockRecord)
+    now = clock.seconds if clock is not None else 0
+    found: dict[tuple[str, str], int] = {}
+    for key, value in records.items():
+        record = _decoded(value, _IdleRecord) if key.startswith(IDLE_PREFIX) else None
+        if record is not None and 0 <= record.since <= now <= _MAX_SECONDS:
+            found[key, record.holder] = now - record.since
+    return found
+
+
 def lost_usage(records: Mapping[str, bytes]) -> dict[str, bytes]:
     """The records of this module among those of a store that was lost."""
     return {key: value for key, value in records.items() if key == CLOCK_KEY or key.startswith(IDLE_PREFIX)}

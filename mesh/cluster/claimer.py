@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from mesh.cluster.claim_guard import FIRST_PAUSE, ClaimGuard
 from mesh.cluster.claim_transactions import claim_all, restore_claims, restore_records
 from mesh.cluster.claim_usage import lost_usage
 from mesh.cluster.claims import ClaimRequest, is_for_owners
@@ -19,14 +20,17 @@ from mesh.cluster.store_writes import RETRY, StoreWrites
 from mesh.cluster.usage_keeper import UsageKeeper
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
+from mesh.model.part import DaemonPart
 from mesh.model.service import Name, Service
 from mesh.model.view import ClusterView
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.util.backoff import Backoff
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
 from mesh.util.pacing import PacedSignal
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.CLUSTER)
 
 REST, LONGEST_REST = 4.0, 1.0
 """The pause before the next decision, as a multiple of the last one's duration, and its maximum in seconds."""
@@ -34,6 +38,8 @@ REST, LONGEST_REST = 4.0, 1.0
 
 class Claimer:
     """Decides on every new view what to claim, and claims it in the store; the next snapshot shows what was granted."""
+
+    # 15 attributes: what it decides by, the services and the view that it decides for, and what it has to restore.
 
     def __init__(
         self,
@@ -45,6 +51,11 @@ class Claimer:
     ) -> None:
         """`usage` measures for how long claims have not been declared; None if nothing does."""
         self._usage = usage
+        self._guard = ClaimGuard()
+        self._looking: asyncio.TimerHandle | None = None
+        """Ends the pause before a record is put back again; None if there is none."""
+        self._snapshot: StoreSnapshot | None = None
+        """The newest snapshot of the store; None until it has answered once."""
         self._store = store
         self._decide = decide
         self._reports = reports
@@ -74,14 +85,24 @@ class Claimer:
         self._knows_own_services = True
         self._owners = frozenset(service.owner for service in services)
         self._names = frozenset(service.name for service in services)
+        self._guard.offer(services)
+        self._learn()
         if not (self._owners <= owners and self._names <= names):
             self._granted_for = None
             self._due.set()
 
     def take(self, snapshot: StoreSnapshot) -> None:
         """Take the newest snapshot of the store."""
+        self._snapshot = snapshot
+        self._guard.follow(snapshot.records, snapshot.changed, asyncio.get_running_loop().time())
+        if self._guard.contested:
+            self._due.set()
         if self._usage is not None:
             self._usage.take(snapshot)
+
+    def was_blind(self) -> None:
+        """Forget which claims the own services had: the store was away for so long that they counted as gone."""
+        self._guard.forget()
 
     def reconsider(self) -> None:
         """Decide again, although neither services nor claims have changed."""
@@ -91,6 +112,7 @@ class Claimer:
     def follow(self, seen: ClusterView) -> None:
         """Take the newest view."""
         self._view = seen
+        self._learn()
         if self._usage is not None:
             self._usage.follow(seen)
         if self._granted_for != (seen.services, seen.claims):
@@ -100,6 +122,7 @@ class Claimer:
         """Restore the claims among the records `before`, which the store has lost."""
         # From the snapshot: the view may be older. Claims of an earlier loss take precedence, since the snapshots after
         # it may have only a part of them.
+        self._guard.forget()
         if self._lost is None:
             claims = {k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)}
             self._lost = build_view(claims)[0].claims, lost_usage(claims)
@@ -114,6 +137,7 @@ class Claimer:
             try:
                 # Comes before new claims: a new claim might take what another service held.
                 await self._restore()
+                await self._put_back()
                 if (seen.services, seen.claims) != self._granted_for:
                     await self._claim(seen)
             except StoreError as error:
@@ -132,9 +156,31 @@ class Claimer:
         timed = seen if self._usage is None else seen.with_claims(replace(seen.claims, lapsed=self._usage.lapsed))
         with self._due.work():
             wanted, conflicts = await compute(len(seen.services), partial(self._decide, timed))
-        self._reports.found("claims", conflicts)
-        all_granted = await claim_all(self._store, [wish for wish in wanted if self._is_own(wish)])
+        self._reports.found("claims", [*conflicts, *self._guard.problems()])
+        contested = self._guard.contested
+        names = frozenset(service.name for service in seen.services if service.owner in contested)
+        wishes = [
+            wish for wish in wanted if self._is_own(wish) and not (contested and is_for_owners(wish, contested, names))
+        ]
+        all_granted = await claim_all(self._store, wishes) and not contested
         self._granted_for = (seen.services, seen.claims) if all_granted else None
+
+    def _learn(self) -> None:
+        if self._snapshot is not None and self._lost is None:
+            self._guard.learn(self._view.claims, self._snapshot.records)
+
+    async def _put_back(self) -> None:
+        """Put back the records of own claims that were rewritten, as far as that is due, and look again in time."""
+        loop = asyncio.get_running_loop()
+        for each in self._guard.restorations(loop.time()):
+            log.warning("the claim %s was rewritten; it is put back", each.key, extra=Code.CLAIM_REWRITTEN.extra)
+            self._granted_for = None  # so that it is reported
+            await self._store.change({each.key: each.there}, {each.key: each.value})
+        pause = self._guard.next_look(loop.time())
+        if self._looking is not None:
+            self._looking.cancel()
+        later = bulkhead.callback(self.reconsider)
+        self._looking = None if pause is None else loop.call_later(max(pause, FIRST_PAUSE / 10), later)
 
     def _is_own(self, wish: ClaimRequest) -> bool:
         return not self._knows_own_services or is_for_owners(wish, self._owners, self._names)

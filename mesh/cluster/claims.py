@@ -13,6 +13,7 @@ computes the same wishes; the store's transactions decide a race, and a worker t
   when the pool is full does a new service get the one that is unused for the longest time.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -251,7 +252,12 @@ def claims_in_force(claims: Claims, pool: Network, policy: NamePolicy = EVERY_NA
     without names that the policy refuses; the same object if there are none. The result may be programmed;
     `plan_claims` reports the rest.
     """
-    vips = {name: vip for name, vip in claims.vips.items() if is_service_vip(vip, pool)}
+    holders = claims.holders
+    vips = {
+        name: vip
+        for name, vip in claims.vips.items()
+        if is_service_vip(vip, pool) and holders.get(vip, name) == name  # else two names would share it
+    }
     owners = {name: owner for name, owner in claims.owners.items() if _may_be_served(name, claims, policy)}
     unchanged = len(vips) == len(claims.vips) and len(owners) == len(claims.owners)
     return claims if unchanged else replace(claims, vips=vips, owners=owners)
@@ -394,7 +400,8 @@ class _TentativeClaims:
         reason, remedy = f"the name {name} is held by {holder}", "give it a name of its own"
         if not is_declared:
             reason = f"{reason}, which does not declare it now"
-            remedy = f"{remedy}, or wait until [claims] grace and keep are over"
+            command = shlex.join(["vipmesh", "claims", "move", name, service.owner])
+            remedy = f"type `{command}` to give it to this service, or {remedy}"
         self._refuse(Code.NAME_TAKEN, service, reason, remedy)
 
     def _is_allowed(self, service: Service, name: Name, holder: str | None) -> bool:

@@ -141,5 +141,5 @@ class ClusterSync:
             tasks.create_task(bulkhead.keep_running("registration", self._publisher.run), name="registration")
             tasks.create_task(bulkhead.keep_running("claims", self._claimer.run), name="claims")
             if self._usage is not None:
-                measure = partial(self._usage.run, self._claimer.reconsider)
+                measure = partial(self._usage.run, self._claimer.reconsider, self._claimer.was_blind)
                 tasks.create_task(bulkhead.keep_running("claim usage", measure), name="claim usage")

@@ -25,6 +25,7 @@ class UsageKeeper:
         self._store = store
         self._writes = writes
         self._usage = ClaimUsage(limits)
+        self._grace = limits.grace
         self._now = 0.0
         """Seconds for which the store has answered."""
         self._turn = 0
@@ -44,14 +45,21 @@ class UsageKeeper:
             self._usage.follow_view(seen.services, seen.claims, self._now)
             self.lapsed = self._usage.lapsed(self._now)
 
-    async def run(self, on_change: Callable[[], None]) -> None:
-        """Measure and write, until cancelled; call `on_change` when others may take other claims than before."""
+    async def run(self, on_change: Callable[[], None], on_blind: Callable[[], None]) -> None:
+        """Measure and write, until cancelled.
+
+        `on_change` is called when others may take other claims than before; `on_blind` while this worker has not seen
+        the store for so long that others may have taken what it held.
+        """
         loop = asyncio.get_running_loop()
-        backoff, last = Backoff(RETRY), loop.time()
+        backoff, last, blind = Backoff(RETRY), loop.time(), 0.0
         while True:
             await asyncio.sleep(TICK)
             now = loop.time()
             passed, last = now - last, now
+            blind = passed if self._store.trouble is None else blind + passed
+            if blind >= max(self._grace, 2 * TICK):
+                on_blind()
             if self._followed is None or self._store.trouble is not None:
                 continue
             self._now += min(passed, 2 * TICK)  # a daemon that was suspended has observed nothing meanwhile

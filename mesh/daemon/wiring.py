@@ -19,6 +19,7 @@ from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
+from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, PrivateAnswers, Settings
@@ -231,6 +232,7 @@ async def run_daemon(
             explain=collector.explain,
             connectivity=connectivity,
             past=PastEventsHandler(lambda: settings.node_name, settings.dns_domain, ring),
+            claims=ClaimActions(store),
         )
         await api.start()
         stack.push_async_callback(api.stop)

@@ -371,15 +371,6 @@ class Code(Enum):
         rule goes on being served, and is reported as a warning.
         """,
     )
-    ENGINE_UNREACHABLE = (
-        "VM250",
-        "The container engine does not answer",
-        """
-        The engine at `[source.docker] socket` does not answer, or not in time. The last list of containers
-        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Check that
-        the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
-        """,
-    )
     CLAIM_QUOTA = (
         "VM230",
         "More names or published ports than the quota",
@@ -388,6 +379,42 @@ class Code(Enum):
         permits: `container_names`, `container_ports`, `owner_names`, `owner_ports`. What it holds already stays;
         only the one that is named is refused. An owner at its quota of names gets a new one in the place of one
         that it has not declared for `[claims] grace`.
+        """,
+    )
+    CLAIM_ACTION_REFUSED = (
+        "VM231",
+        "A claim that cannot be freed or moved",
+        """
+        `vipmesh claims free` deletes only claims that no service declares: a claim that is deleted under a running
+        service would be made again at once. `vipmesh claims move` needs a name that somebody holds, and an owner
+        as `project/service`. [Claims](claims.md) describes both.
+        """,
+    )
+    CLAIM_REWRITTEN = (
+        "VM232",
+        "A claim of a running service that was rewritten",
+        """
+        The record of a name, VIP or published port was changed or deleted although the service that holds it runs
+        on this worker. The worker puts it back, after longer pauses if that happens again, and reports it for ten
+        minutes. Workers of vipmesh do not do that: somebody else writes to the store. Give each worker a user and
+        a role of its own in etcd ([claims](claims.md#a-claim-that-is-rewritten)).
+        """,
+    )
+    NO_ROLES = (
+        "VM233",
+        "Roles that cannot be printed",
+        """
+        `vipmesh roles` prints the lines that give each worker a role of its own in etcd. The embedded store is the
+        file of one worker and has none; and the name of a worker is that of its setting `[node] name`.
+        """,
+    )
+    ENGINE_UNREACHABLE = (
+        "VM250",
+        "The container engine does not answer",
+        """
+        The engine at `[source.docker] socket` does not answer, or not in time. The last list of containers
+        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Check that
+        the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
         """,
     )
     CONTAINER_UNUSABLE = (

@@ -75,6 +75,8 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
         ("`check`", [answers.CheckDocument, answers.ProblemDocument]),
         ("`doctor`", [DiagnosisDocument, Finding]),
         ("`drain`, `maintenance`, `undrain`, `stop`", [answers.ChangeDocument]),
+        ("`claims free`, `claims move`", [answers.ClaimChangeDocument]),
+        ("`roles`", [answers.RolesDocument]),
         ("`teardown`", [answers.TeardownDocument]),
         ("`cluster certs`, `cluster revoke`", [answers.CertificatesDocument, answers.CertificateDocument]),
         ("any that failed as a whole", [answers.FailureDocument]),

@@ -22,6 +22,7 @@ from mesh.api.http.actions import carry_out_action
 from mesh.api.http.auth import AdminToken, AdminTokens, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.connections import BODY_TIMEOUT, AdminConnection, AdminTcpListener, UnauthenticatedLimit
+from mesh.api.http.claims import ClaimService, ClaimsHandler
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
@@ -95,6 +96,8 @@ class AdminApi:
     `verbs`. The response comes when it has ended: `{"endpoint": ...}`, or `{"error": ...}` with status 409.
     """
 
+    # 8 parameters: one for each part of the worker that a path asks; a test gives those of the paths that it asks.
+
     def __init__(
         self,
         entrance: AdminListenConfig,
@@ -106,14 +109,16 @@ class AdminApi:
         explain: ExplainFunction | None = None,
         connectivity: ConnectivityService | None = None,
         past: PastEventsHandler | None = None,
+        claims: ClaimService | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
         `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
-        exist. Without `past`, there are no past events.
+        exist; without `claims`, its requests are refused. Without `past`, there are no past events.
         """
-        # 8 parameters: one for each kind of request that needs a part of the daemon.
+        # 9 parameters: one for each kind of request that needs a part of the daemon.
+        self._claims = ClaimsHandler(claims)
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
@@ -208,6 +213,9 @@ class AdminApi:
         app.router.add_get("/v1/events/past", self._past.get)
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/status", self._get_status)
+        app.router.add_get("/v1/claims", self._claims.get)
+        app.router.add_post("/v1/claims/free", self._claims.free)
+        app.router.add_post("/v1/claims/move", self._claims.move)
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))

@@ -51,6 +51,13 @@ class NameOwnerRecord(msgspec.Struct, frozen=True):
     owner: str
 
 
+class MovedNameRecord(msgspec.Struct, frozen=True):
+    """The value of `claims/names` after an operator has moved the name; `moved_from` is the former owner."""
+
+    owner: str
+    moved_from: str
+
+
 class OlderNamesRecord(msgspec.Struct, frozen=True):
     """The value of `claims/older-names`."""
 
@@ -209,6 +216,14 @@ def daemon_session(value: bytes) -> str | None:
     try:
         return _read(value, DaemonRecord).session
     except (ValueError, RecursionError):
+        return None
+
+
+def moved_from(value: bytes) -> str | None:
+    """The former owner in the record of a name that an operator has moved; None in any other record."""
+    try:
+        return _read(value, MovedNameRecord).moved_from
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 

@@ -6,10 +6,11 @@ problem, never raised as an exception: one broken record must not stop the other
 
     claims/services/<name>              {"vip"}                       the VIP of a service, for good
     claims/vips/<address>               {"name"}                      the service of a VIP, so that it is unique
-    claims/names/<routing name>         {"owner"}
+    claims/names/<routing name>         {"owner"}                     "moved_from" too after `vipmesh claims move`
     claims/ports/<transport>/<port>     {"name", "container_port"}
     claims/declarations/<owner>         a `Service` without a probe   the declaration in force
     claims/older-names                  {"names"}                     served before `[names] allow` existed; once
+    claims/idle/..., claims/clock       how long claims have not been declared (`mesh.cluster.claim_usage`)
     workers/<worker>/services/<owner>   a `Service`, {"own_probe"}    leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last, after all others
@@ -32,6 +33,7 @@ import msgspec
 
 from mesh.cluster.records.decode import (
     DaemonRecord,
+    MovedNameRecord,
     NameOwnerRecord,
     OlderNamesRecord,
     PortRecord,
@@ -65,6 +67,14 @@ def encode_vip_claim(vip: Address, name: Name) -> dict[str, bytes]:
 def encode_name_claim(name: Name, owner: str) -> dict[str, bytes]:
     """The record of the owner of a routing name."""
     return {record_key("claims", "names", name): _value(NameOwnerRecord(owner))}
+
+
+def encode_moved_name(name: Name, owner: str, former: str) -> dict[str, bytes]:
+    """The record of a routing name that an operator has moved from its former owner to this one.
+
+    It means the same as `encode_name_claim` to a reader that does not know the former owner.
+    """
+    return {record_key("claims", "names", name): _value(MovedNameRecord(owner, former))}
 
 
 def encode_older_names(names: Iterable[Name]) -> dict[str, bytes]:

@@ -1,0 +1,80 @@
+"""`vipmesh claims`: lists who has which name, port and VIP, frees what nobody uses, and moves names."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mesh.cli.client import AdminClient, DaemonUnreachableError
+from mesh.cli.documents import ClaimChangeDocument
+from mesh.cli.output import complain, print_json, printable
+
+_PATIENCE = 60.0
+"""Seconds that a response may take."""
+_USAGE = {
+    "list": "vipmesh claims list",
+    "free": "vipmesh claims free CLAIM...",
+    "move": "vipmesh claims move NAME PROJECT/SERVICE",
+}
+
+
+def claims(options: argparse.Namespace) -> int:
+    """Run `vipmesh claims`. Exit status 1 if it was refused or no daemon answers, 2 for wrong usage."""
+    given: Sequence[str] = options.names
+    fits = {"list": not given, "free": bool(given), "move": len(given) == 2}
+    if not fits[options.action]:
+        print(f"usage: {_USAGE[options.action]}", file=sys.stderr)
+        return 2
+    daemon = AdminClient(options)
+    if options.action == "list":
+        return _list(daemon, options)
+    if options.action == "move":
+        return _change(daemon, options, [{"name": given[0], "owner": given[1]}])
+    return _change(daemon, options, [{"name": name} for name in given])
+
+
+def _list(daemon: AdminClient, options: argparse.Namespace) -> int:
+    reply = daemon.ask("/v1/claims", timeout=_PATIENCE)
+    answer: dict[str, Any] = json.loads(reply.body)
+    if "error" in answer:
+        complain(answer["error"], reply.headers.get("Vipmesh-Code"))
+        return 1
+    if options.json:
+        print_json(answer)
+        return 0
+    for row in answer["claims"]:
+        print(printable(f"{row['kind']:<4}  {row['claim']}  {row['holder']}  {_state(row)}"))
+    return 0
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if row["used"]:
+        return "in use"
+    seconds = row["unused_seconds"]
+    return "unused" if seconds is None else f"unused for {seconds // 86400} d {seconds % 86400 // 3600} h"
+
+
+def _change(daemon: AdminClient, options: argparse.Namespace, requests: Sequence[Mapping[str, str]]) -> int:
+    done: list[str] = []
+    error: str | None = None
+    code: str | None = None
+    for given in requests:
+        try:
+            reply = daemon.ask(f"/v1/claims/{options.action}", given=given, timeout=_PATIENCE)
+        except DaemonUnreachableError as silent:
+            error, code = str(silent), str(silent.code)
+            break
+        answer = json.loads(reply.body)
+        error, code = answer.get("error"), reply.headers.get("Vipmesh-Code")
+        if error is not None:
+            break
+        done.append(answer["claim"])
+        if not options.json:
+            became = f"belongs to {given['owner']}" if "owner" in given else "free"
+            print(printable(f"{answer['claim']}: {became}"), flush=True)
+    if options.json:
+        print_json(ClaimChangeDocument(options.action, tuple(done), error, code))
+    elif error is not None:
+        complain(error, code)
+    return 0 if error is None else 1

@@ -1,0 +1,40 @@
+"""`vipmesh roles`: prints the lines that give each worker a role of its own in etcd."""
+
+import argparse
+
+from mesh.cli.documents import RolesDocument
+from mesh.cli.output import print_json, printable, report_failure
+from mesh.cli.settings import load_settings
+from mesh.cluster.records.encode import CLAIMS_PREFIX, own_prefixes
+from mesh.config.etcd_url import parse_etcd_url
+from mesh.config.values import parse_host_name
+from mesh.model.codes import Code
+from mesh.model.errors import CodedText
+from mesh.store.etcd.roles import role_lines
+
+_SHARED = (CLAIMS_PREFIX, "origin")
+"""What every worker writes beside its own records: claims, and the key that says which life of the store it is."""
+
+
+def roles(options: argparse.Namespace) -> int:
+    """Run `vipmesh roles`. It changes nothing. Exit status 1 if the store is not etcd or a worker has no valid name."""
+    settings = load_settings(options.config)
+    if settings.store_url.startswith("sqlite:"):
+        reason = f"the store {settings.store_url} is the file of one worker and has no roles; set [store] url to etcd"
+        return report_failure(options, [CodedText(reason, Code.NO_ROLES)])
+    prefix = parse_etcd_url(settings.store_url).prefix
+    lines: list[str] = []
+    for worker in options.workers or [settings.node_name]:
+        try:
+            parse_host_name(worker)
+        except ValueError as error:
+            reason = f"{error}; write the [node] name of a worker"
+            return report_failure(options, [CodedText(reason, Code.NO_ROLES)])
+        name = f"{prefix.strip('/').replace('/', '-')}-{worker}"
+        lines += role_lines(prefix, name, own_prefixes(worker), _SHARED)
+    if options.json:
+        print_json(RolesDocument(tuple(lines)))
+    else:
+        for line in lines:
+            print(printable(line))
+    return 0

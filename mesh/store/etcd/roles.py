@@ -1,0 +1,32 @@
+"""The role that one worker needs in etcd, as the lines that grant it. Pure.
+
+etcd grants rights by key and prefix alone. A worker reads everything, writes its own leased records, and writes all
+claims: any worker must be able to claim for its services, and etcd cannot tell which claims are theirs. `origin` is
+written once in the life of a store, by the worker that finds it new.
+
+Source: etcd's documentation of role-based access control, and `etcdctl role grant-permission --help`.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+
+def role_lines(prefix: str, name: str, own: Sequence[str], shared: Sequence[str]) -> tuple[str, ...]:
+    """The commands that add a role and a user for one worker, each a line for a shell.
+
+    `prefix` is that of all keys, `/vipmesh/`. Below it are `own`, the prefixes of the worker's records, and `shared`,
+    those that all workers write; they end with a slash, or are whole keys. `name` is that of the role and of the user.
+    """
+    grant = ["role", "grant-permission", name]
+    commands = [
+        ["role", "add", name],
+        [*grant, "--prefix=true", "read", prefix],
+        *([*grant, *_scope(part), "readwrite", prefix + part] for part in (*own, *shared)),
+        ["user", "add", name],
+        ["user", "grant-role", name, name],
+    ]
+    return tuple(shlex.join(["etcdctl", *command]) for command in commands)
+
+
+def _scope(part: str) -> list[str]:
+    return ["--prefix=true"] if part.endswith("/") else []

@@ -134,6 +134,9 @@ def test_the_environment_wins_over_the_file() -> None:
         ("[vip]\npool = '10.112.0.0/31'", r"room for no more than 0 VIPs"),
         ("[dns]\nttl = 0", r"\[dns\] ttl: 0 is not a number from 1 to 3600; write a number of seconds"),
         ("[dns]\nttl = true", r"\[dns\] ttl: True is not a number"),
+        ("[source.docker]\nimage_labels = 1", r"image_labels: 1 is neither true nor false; write true or false"),
+        ("[source.docker]\nrequire = ['=x']", r"require: '=x' is not a label; write KEY or KEY=VALUE"),
+        ("[source.docker]\nrequire = ['a b']", r"'a b' is not a label"),
         ("[dns]\nlisten = ['localhost']", r"'localhost' is not ADDRESS:PORT"),
         ("[dns]\nlisten = ['127.0.0.1:99999']", r"port above 65535"),
         ("[publish]\nports = '32767-30000'", r"is not an ascending range"),
@@ -225,3 +228,12 @@ def test_the_docs_list_every_setting_with_its_default_and_variable() -> None:
 def test_a_file_that_the_parser_gives_up_on_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="not TOML"):
         read(text)
+
+
+def test_label_rules_of_the_engine_come_from_the_file_or_the_environment() -> None:
+    settings = read("[source.docker]\nimage_labels = true\nrequire = ['env=production', 'com.example/mesh']")
+    assert settings.source_docker_image_labels is True
+    assert settings.source_docker_require == ("env=production", "com.example/mesh")
+    settings = read(VIPMESH_SOURCE_DOCKER_IMAGE_LABELS="True", VIPMESH_SOURCE_DOCKER_REQUIRE="env=production, mesh")
+    assert settings.source_docker_image_labels is True
+    assert settings.source_docker_require == ("env=production", "mesh")

@@ -181,12 +181,8 @@ def plan_claims(
 
 def plan_declarations(services: Iterable[Service], claims: Claims) -> tuple[RecordDeclaration, ...]:
     """The declarations in force that the store does not have yet. `services` are those of the view."""
-    known = claims.declarations
-    return tuple(
-        RecordDeclaration(service.shared, known.get(service.owner))
-        for service in services
-        if known.get(service.owner) != service.shared
-    )
+    shared = ((service.shared, claims.declarations.get(service.owner)) for service in services)
+    return tuple(RecordDeclaration(service, before) for service, before in shared if service != before)
 
 
 def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection[Name]) -> bool:

@@ -50,7 +50,8 @@ def register_instances(
     instances: Sequence[Instance], *, worker: str, domain: Name, pool: Network | None
 ) -> Registration:
     """Parse the labels of all instances. Instances without routes become no endpoints, which is not a problem."""
-    found: dict[str, list[tuple[Instance, ParsedLabels, Service]]] = {}
+    found: list[tuple[Instance, ParsedLabels, Service]] = []
+    declared: dict[str, list[Service]] = {}
     problems: dict[tuple[str, Problem], Instance] = {}
     failed: list[tuple[Instance, Exception]] = []
     for instance in sorted(instances, key=lambda instance: instance.id):
@@ -67,16 +68,15 @@ def register_instances(
             problems.setdefault((instance.owner, problem), instance)
         if parsed.service is None:
             continue
-        found.setdefault(instance.owner, []).append((instance, parsed, parsed.service))
-    services = {owner: most_common_declaration(service for *_, service in each) for owner, each in found.items()}
-    endpoints = [
-        _endpoint(instance, worker, parsed, None if service == services[owner] else service)
-        for owner, each in found.items()
-        for instance, parsed, service in each
-    ]
+        found.append((instance, parsed, parsed.service))
+        declared.setdefault(instance.owner, []).append(parsed.service)
+    services = {owner: most_common_declaration(each) for owner, each in declared.items()}
     return Registration(
         tuple(services[owner] for owner in sorted(services)),
-        tuple(sorted(endpoints, key=lambda endpoint: endpoint.id)),
+        tuple(
+            _endpoint(instance, worker, parsed, None if _is_same(service, services[instance.owner]) else service)
+            for instance, parsed, service in found
+        ),
         tuple((instance, problem) for (_, problem), instance in problems.items()),
         tuple(failed),
     )
@@ -150,6 +150,10 @@ def _place_refusal(
     except ValueError as error:
         return str(error)
     return None
+
+
+def _is_same(service: Service, other: Service) -> bool:
+    return service is other or service == other
 
 
 def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels, declared: Service | None) -> Endpoint:

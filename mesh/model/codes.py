@@ -237,8 +237,7 @@ class Code(Enum):
         "Labels of swarm on a container that is no task",
         """
         The labels of a container say that it is a task of a service, and the engine, a manager of the swarm, knows
-        no task with this container. The container is left out. For a moment after the start of a task this is
-        normal. Otherwise the labels were written by hand: remove them.
+        no task with this container. The container is left out. The labels were written by hand: remove them.
         """,
     )
     COMPOSE_NOT_YAML = (

@@ -145,6 +145,9 @@ def test_the_environment_wins_over_the_file() -> None:
         ("[vip]\npool = '10.112.0.0/31'", r"room for no more than 0 VIPs"),
         ("[dns]\nttl = 0", r"\[dns\] ttl: 0 is not a number from 1 to 3600; write a number of seconds"),
         ("[dns]\nttl = true", r"\[dns\] ttl: True is not a number"),
+        ("[source.docker]\nimage_labels = 1", r"image_labels: 1 is neither true nor false; write true or false"),
+        ("[source.docker]\nrequire = ['=x']", r"require: '=x' is not a label; write KEY or KEY=VALUE"),
+        ("[source.docker]\nrequire = ['a b']", r"'a b' is not a label"),
         ("[dns]\nlisten = ['localhost']", r"'localhost' is not ADDRESS:PORT"),
         ("[dns]\nlisten = ['127.0.0.1:99999']", r"port above 65535"),
         ("[publish]\nports = '32767-30000'", r"is not an ascending range"),
@@ -245,3 +248,12 @@ def test_a_file_that_the_parser_gives_up_on_is_refused(text: str) -> None:
 
 def test_variables_of_the_command_line_do_not_keep_the_daemon_from_starting() -> None:
     assert read(VIPMESH_ADMIN="https://worker-1:9780", VIPMESH_TOKEN_FILE="/t", VIPMESH_CONTEXT="a") == read()
+
+
+def test_label_rules_of_the_engine_come_from_the_file_or_the_environment() -> None:
+    settings = read("[source.docker]\nimage_labels = true\nrequire = ['env=production', 'com.example/mesh']")
+    assert settings.source_docker_image_labels is True
+    assert settings.source_docker_require == ("env=production", "com.example/mesh")
+    settings = read(VIPMESH_SOURCE_DOCKER_IMAGE_LABELS="True", VIPMESH_SOURCE_DOCKER_REQUIRE="env=production, mesh")
+    assert settings.source_docker_image_labels is True
+    assert settings.source_docker_require == ("env=production", "mesh")

@@ -284,7 +284,7 @@ class Simulation:
             owners = {service.name: service.owner for service in seen.services}
             found: dict[str, list[ClaimRequest]] = {}
             for wish in plan_claims(seen.services, seen.claims, pool=self._pool, ports=self._ports)[0]:
-                assert not isinstance(wish, RecordOlderNames | RecordDeclaration), "every name is allowed here"
+                assert not isinstance(wish, RecordOlderNames | RecordDeclaration), "not one of `plan_claims` here"
                 owner = wish.owner if isinstance(wish, ClaimName | TakeOverName) else owners[wish.name]
                 found.setdefault(owner, []).append(wish)
             self._wished = seen, found

@@ -163,7 +163,8 @@ def _declaration(service: Service) -> dict[str, Any]:
 
 @lru_cache(MAX_CACHED_RECORDS)
 def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
-    fields = msgspec.to_builtins(endpoint, order="deterministic")
+    # Only a declaration has sets, whose order differs from one process to the next.
+    fields = msgspec.to_builtins(endpoint, order=None if endpoint.declared is None else "deterministic")
     # Such a record is the same as that of a version without these fields: it is not written again.
     for optional in ("run", "declared"):
         if fields[optional] is None:

@@ -283,7 +283,10 @@ class ViewBuilder:
     def _grouped(self, owner: str) -> EndpointGroup | None:
         members = self._members[owner]
         if members:
-            ordered = (self._by_key[worker, id] for id, worker in sorted(members))
+            if owner in self._mixed:
+                ordered = [self._by_key[worker, id] for id, worker in sorted(members)]
+            else:
+                ordered = [members[place] for place in sorted(members)]
             return group_endpoints(ordered, self._verdicts.health)
         del self._members[owner]
         return None

@@ -81,6 +81,9 @@ class ContainerHistory:
     tasks: Mapping[str, Mapping[str, str]] | None = None
     """The labels of the tasks of a swarm on this engine, by container ID; None if the engine is no manager."""
 
+    awaited: Collection[str] = ()
+    """Containers that the manager may yet learn to be of a task. They are left out, which is no problem."""
+
     def origins(self, container: ContainerSummary) -> LabelOrigins:
         """Return where the labels of a container come from."""
         image = self.images.get(container.image_id, {})
@@ -214,8 +217,9 @@ def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instanc
         return None, ignored
     _require_labels(container, origins, rules)
     identity = _identity(container, origins)
-    if identity.one_off:
+    if identity.one_off or (identity.unconfirmed is not None and container.id in state.known.awaited):
         return None, ()
+    _require_confirmation(identity)
     owner, parsed = _declared(container, labels, identity, state.rules.domain)
     if parsed.service is None:
         return None, (*ignored, *parsed.problems)
@@ -257,6 +261,11 @@ def _identity(container: ContainerSummary, origins: LabelOrigins) -> ContainerId
         raise _ContainerRefusedError(
             Code.CONTAINER_UNUSABLE, str(error), "let Compose set this label, or remove it"
         ) from error
+    return identity
+
+
+def _require_confirmation(identity: ContainerIdentity) -> None:
+    """Refuse a container that only says that it is a task."""
     if identity.unconfirmed is not None:
         raise _ContainerRefusedError(
             Code.SWARM_TASK_UNKNOWN,
@@ -264,7 +273,6 @@ def _identity(container: ContainerSummary, origins: LabelOrigins) -> ContainerId
             "and the manager of the swarm knows no such task",
             "start it as a task of that service, or without labels of swarm",
         )
-    return identity
 
 
 def _declared(

@@ -23,6 +23,8 @@ class OriginReader:
         """The labels of each image that a labelled container uses, by the ID of the image."""
         self.tasks: dict[str, Mapping[str, str]] | None = None
         """The labels of tasks by container ID; None if the engine is no manager of a swarm."""
+        self.awaited: frozenset[str] = frozenset()
+        """Containers that the manager may yet learn to be of a task."""
         self._first_seen: dict[str, float] = {}
         """When a container was seen first that no task is known of, by its ID."""
 
@@ -46,6 +48,7 @@ class OriginReader:
         # may still drain.
         known = {id: labels for id, labels in (self.tasks or {}).items() if id in containers}
         self.tasks = known if self.tasks is not None else None
+        self.awaited = frozenset()
         if known.keys() >= set(containers):
             self._first_seen.clear()
             return False
@@ -57,4 +60,5 @@ class OriginReader:
         now = asyncio.get_running_loop().time()
         missing = set(containers) - self.tasks.keys()
         self._first_seen = {id: self._first_seen.get(id, now) for id in missing}
-        return any(now - since < CONFIRMATION for since in self._first_seen.values())
+        self.awaited = frozenset(id for id, since in self._first_seen.items() if now - since < CONFIRMATION)
+        return bool(self.awaited)

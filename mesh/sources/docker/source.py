@@ -400,7 +400,9 @@ class DockerSource(Source):
 
     def _known(self) -> ContainerHistory:
         healthy = [id for id, since in self._healthy.items() if since == self._run(id)]
-        return ContainerHistory(self._stopping, healthy, self._inspected, self._origins.images, self._origins.tasks)
+        return ContainerHistory(
+            self._stopping, healthy, self._inspected, self._origins.images, self._origins.tasks, self._origins.awaited
+        )
 
     def _read(self) -> InstanceListing:
         rules = (

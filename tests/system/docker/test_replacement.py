@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.system.docker.engine import Engine
+from tests.system.docker.engine import IMAGE, Engine
 from tests.system.docker.worker import LABELS, Worker, worker
 from tests.system.e2e.programs import eventually, status
 
@@ -90,12 +90,11 @@ async def test_an_image_joins_no_service(engine: Engine, tmp_path: Path) -> None
 async def test_a_manager_of_a_swarm_confirms_its_tasks(engine: Engine, tmp_path: Path) -> None:
     await engine.adocker("swarm", "init", "--advertise-addr", "127.0.0.1")
     try:
-        image = await engine.adocker("images", "-q", "mesh-test:1")
         created = ("service", "create", "--detach", "--no-resolve-image", "--name", "web", "--replicas", "1")
         labelled = ("--container-label", "mesh.routing.port_80=web.test", "--endpoint-mode", "dnsrr")
-        await engine.adocker(*created, *labelled, image, "httpd", "-f", "-p", "80", "-h", "/www")
+        await engine.adocker(*created, *labelled, IMAGE, "httpd", "-f", "-p", "80", "-h", "/www")
         async with worker(engine, tmp_path) as mesh:
-            shown = await eventually(lambda: status(mesh.admin), lambda now: bool(now["services"]), 40)
+            shown = await eventually(lambda: status(mesh.admin), lambda now: bool(now["services"]), 90)
             [service] = shown["services"]
             assert service["owner"] == "swarm/web"
             swarm = {"com.docker.swarm.service.name": "web", "com.docker.swarm.task.id": "x"}

@@ -12,7 +12,7 @@ from meshdns.forwarder import ForwardCounters, Forwarder
 from meshdns.local_address import is_local_address
 from meshdns.packet_cache import ZoneResponder
 from meshdns.rate_limit import ClientRate
-from meshdns.tcp import DnsTcpServer
+from meshdns.tcp import MAX_CONNECTIONS, DnsTcpServer
 from meshdns.udp import BatchUdpServer, PlainUdpServer, serve_udp
 from meshdns.zone import Zone
 
@@ -60,8 +60,10 @@ class NameServer:
         *,
         allowed: Sequence[Network] = LOCAL_NETWORKS,
         rates: ServerRates | None = None,
+        connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._listen = tuple(listen)
+        self._most_connections = connections
         self._forwarder = forwarder or Forwarder()
         self.answers = ZoneResponder(zone, self._forwarder.ready, is_here=is_local_address)
         """The packet cache for UDP."""
@@ -116,7 +118,7 @@ class NameServer:
         """Bind one address over UDP and TCP; returns it with the real port."""
         udp, tcp = bind_sockets(host, port)
         bound = int(udp.getsockname()[1])
-        connections = DnsTcpServer(self)
+        connections = DnsTcpServer(self, connections=self._most_connections)
         listener = await asyncio.get_running_loop().create_server(connections.connection, sock=tcp)
         self._tcp.append((listener, connections))
         self._udp.append(await serve_udp(udp, self))

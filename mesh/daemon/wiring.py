@@ -67,7 +67,7 @@ from mesh.host.listeners import listening_ports
 from mesh.host.local_networks import read_local_networks
 from mesh.host.masquerade import Masquerade
 from mesh.host.request_counts import RequestCounter
-from mesh.host.rlimits import raise_file_limit
+from mesh.host.rlimits import DescriptorShares, raise_file_limit, share_descriptors
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
 from mesh.model.claims import ClaimLimits, ClaimQuotas
@@ -141,7 +141,7 @@ async def run_daemon(
     Raises `StartError`, `DataPlaneError`, `StoreError` or `AdminApiError` before anything was changed.
     """
     shorten_thread_switches()
-    raise_file_limit()
+    shares = share_descriptors(raise_file_limit(), len(settings.dns_listen) + 1)
     contain_event_loop(asyncio.get_running_loop())
     dns_bulkhead.report_to(Bulkhead(DaemonPart.NAMES).caught)
     async with AsyncExitStack() as stack:
@@ -153,16 +153,18 @@ async def run_daemon(
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
         engine = settings.source_docker_socket
-        prober = Prober(context.events.wake.set, commands=_command_check(engine, context))
+        prober = Prober(context.events.wake.set, max_in_flight=shares.checks, commands=_command_check(engine, context))
         isolation = NetworkIsolation()
-        plane, reason = await choose_data_plane(settings, interface, published, prober.suspect, isolation.barred)
+        plane, reason = await choose_data_plane(
+            settings, interface, published, prober.suspect, isolation.barred, shares=shares
+        )
         stack.push_async_callback(plane.close)
         occupied = [overlap.network for overlap in await routes.read_overlaps(settings.vip_pool)]
         resolver = await bind_resolver(interface, resolver_address(settings), occupied)
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, DNS_PORT))
         zone_builder = _zone_builder(settings)
         empty = zone_builder.update({})[0]
-        names = ThreadedServer(lambda: _name_server(settings, listen, empty))
+        names = ThreadedServer(lambda: _name_server(settings, listen, empty, shares.dns_connections))
         try:
             await names.start()
         except NameServerError as error:
@@ -301,6 +303,8 @@ async def choose_data_plane(
     published: PublishedPorts,
     on_refused: Callable[[Address, int], None] = lambda *_: None,
     barred: Callable[[Address, Collection[RealKey]], Collection[RealKey]] = lambda *_: (),
+    *,
+    shares: DescriptorShares | None = None,
 ) -> tuple[DataPlane, str]:
     """The data plane that the settings name, and the reason in words. Raises `DataPlaneError`.
 
@@ -308,7 +312,15 @@ async def choose_data_plane(
     the real servers that a client may not reach, for a data plane behind which no rule of the host sees the client.
     """
     driver, pool = settings.dataplane_driver, settings.vip_pool
-    userspace = UserspaceDataPlane(interface, settings.dataplane_low_port_offset, on_refused, barred)
+    shares = shares or DescriptorShares()
+    userspace = UserspaceDataPlane(
+        interface,
+        settings.dataplane_low_port_offset,
+        on_refused,
+        barred,
+        connections=shares.proxied_connections,
+        sessions=shares.proxied_sessions,
+    )
     if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
     if driver is Driver.AUTO and pool.is_loopback:
@@ -405,7 +417,7 @@ def _publisher(zone_builder: ZoneBuilder, names: ThreadedServer) -> ZonePublishe
     return ZonePublisher(lambda services: names.replace(*zone_builder.update(services)))
 
 
-def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zone) -> NameServer:
+def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zone, connections: int) -> NameServer:
     upstreams = Upstreams(settings.dns_upstream, settings.dns_forward, resolv_conf=RESOLV_CONF)
     limits = ForwardLimits(
         settings.dns_outstanding,
@@ -415,7 +427,8 @@ def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zo
     )
     rates = ServerRates(queries=settings.dns_own_rate, refusals=settings.dns_refusal_rate)
     allowed = settings.dns_allow or LOCAL_NETWORKS
-    return NameServer(listen, zone, Forwarder(upstreams, limits=limits), allowed=allowed, rates=rates)
+    forwarder = Forwarder(upstreams, limits=limits)
+    return NameServer(listen, zone, forwarder, allowed=allowed, rates=rates, connections=connections)
 
 
 def _sources(

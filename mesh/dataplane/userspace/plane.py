@@ -25,14 +25,15 @@ from mesh.dataplane.operations import (
     UnbindVip,
 )
 from mesh.dataplane.userspace.scheduler import RealServerScheduler
-from mesh.dataplane.userspace.tcp_proxy import TcpListener
-from mesh.dataplane.userspace.udp_proxy import UdpListener
+from mesh.dataplane.userspace.tcp_proxy import MAX_CONNECTIONS, TcpListener
+from mesh.dataplane.userspace.udp_proxy import MAX_SESSIONS, UdpListener
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address, Forwarding, Transport
 from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
 from mesh.util.bulkhead import Bulkhead, describe_error
+from mesh.util.connection_shares import ConnectionShares
 
 bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
@@ -45,8 +46,15 @@ class _UserspaceServer:
     """A virtual server: its listener, its scheduler and its counters."""
 
     def __init__(
-        self, key: VirtualKey, operation: AddVirtualServer, on_refused: Callable[[Address, int], None], barred: Barred
+        self,
+        key: VirtualKey,
+        operation: AddVirtualServer,
+        on_refused: Callable[[Address, int], None],
+        barred: Barred,
+        shares: tuple[ConnectionShares, ConnectionShares],
     ) -> None:
+        """`shares` are those of TCP connections and of UDP sessions."""
+        connections, sessions = shares
         self.key = key
         self._on_refused = on_refused
         self._barred = barred
@@ -54,7 +62,7 @@ class _UserspaceServer:
         self.listening = False
         self.connections = 0
         self.listener: TcpListener | UdpListener = (
-            TcpListener(self) if key.transport is Transport.TCP else UdpListener(self)
+            TcpListener(self, connections) if key.transport is Transport.TCP else UdpListener(self, shares=sessions)
         )
 
     def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
@@ -107,14 +115,19 @@ class UserspaceDataPlane(DataPlane):
         low_port_offset: int = 0,
         on_refused: Callable[[Address, int], None] = lambda *_: None,
         barred: Barred = lambda *_: (),
+        *,
+        connections: int = MAX_CONNECTIONS,
+        sessions: int = 2 * MAX_SESSIONS,
     ) -> None:
         """`low_port_offset` is added to listening ports below 1024; 0 leaves them as they are.
 
         `on_refused` is called with address and port for each connection that a real server did not accept. `barred`
         returns the real servers that a client may not reach, since a network of this host is isolated.
+        `connections` and `sessions` are the most TCP connections and UDP sessions of all virtual servers.
         """
         self._on_refused = on_refused
         self._barred = barred
+        self._shares = ConnectionShares(connections), ConnectionShares(sessions)
         self._interface = interface
         self._offset = low_port_offset
         self._servers: dict[VirtualKey, _UserspaceServer] = {}
@@ -198,7 +211,7 @@ class UserspaceDataPlane(DataPlane):
             return self._edit(key, operation)
         if key.transport is Transport.SCTP:
             return _not_by_a_proxy("SCTP", "remove the port from the labels")
-        server = self._servers[key] = _UserspaceServer(key, operation, self._on_refused, self._barred)
+        server = self._servers[key] = _UserspaceServer(key, operation, self._on_refused, self._barred, self._shares)
         return await self._listen(server, waits_for_address=True)
 
     def _edit(self, key: VirtualKey, wanted: AddVirtualServer | EditVirtualServer) -> CodedText | None:

@@ -3,6 +3,9 @@
 It uses protocols instead of streams, so that bytes are not copied twice and a slow reader stops its sender: what one
 side cannot take pauses the other (asyncio's flow control). The end of file is forwarded for each direction by itself,
 so that a client may close its sending side and still receive the response.
+
+Clients share the connections of all virtual servers (`mesh.util.connection_shares`); one beyond a client's share is
+reset. A connection over which nothing is sent for `IDLE_TIMEOUT` is reset as well.
 """
 
 import asyncio
@@ -18,9 +21,19 @@ from mesh.model.part import DaemonPart
 from mesh.model.service import Address
 from mesh.model.table import RealKey
 from mesh.util.bulkhead import Bulkhead
+from mesh.util.connection_shares import ConnectionShares
+from mesh.util.sockets import LACK_ERRNOS
 
 bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
+MAX_CONNECTIONS = 1 << 14
+"""Connections of all virtual servers, if no other limit is given."""
+IDLE_TIMEOUT = 7200.0
+"""Seconds without a byte after which a connection is reset: as long as the kernel planes keep one."""
+_SWEEPS = 4
+"""How often connections are looked at within `IDLE_TIMEOUT`."""
+MAX_BACKLOG = 1024
+"""Connections that wait to be accepted."""
 CONNECT_TIMEOUT = 3.0
 """Seconds that a real server has to accept a connection before the next one is tried."""
 
@@ -74,6 +87,8 @@ class _ConnectionSide(asyncio.Protocol):
         """Bytes that arrived before the other side was connected."""
         self._eof = False
         """Whether the peer of this side has sent its end of file."""
+        self.octets = 0
+        """Bytes that this side has received."""
 
     @override
     @bulkhead.method
@@ -84,6 +99,7 @@ class _ConnectionSide(asyncio.Protocol):
     @bulkhead.method
     def data_received(self, data: bytes) -> None:
         self._meter.octets += len(data)
+        self.octets += len(data)
         if self.other is not None and self.other.transport is not None:
             self.other.transport.write(data)
         else:
@@ -156,6 +172,12 @@ class _ClientSide(_ConnectionSide):
         self._listener = listener
         self.real: RealKey | None = None
         """The real server; None until one has accepted."""
+        self.host: Address | None = None
+        """The client whose share it takes from; None if it takes from none."""
+        self.seen = 0
+        """The bytes of both directions when the connection was looked at last."""
+        self.still = 0
+        """How often in a row nothing had been sent since."""
 
     @override
     @bulkhead.method
@@ -169,6 +191,12 @@ class _ClientSide(_ConnectionSide):
         super().connection_lost(exc)
         self._listener.lost(self)
 
+    def is_still(self) -> bool:
+        """Whether nothing was sent in either direction since the last call."""
+        octets = self.octets + (self.other.octets if self.other is not None else 0)
+        is_still, self.seen = octets == self.seen, octets
+        return is_still
+
     async def connect(self, behind: ProxyBackend) -> None:
         """Connect to a real server and join both sides. If that fails, reset the client, as a closed port would."""
         try:
@@ -179,21 +207,18 @@ class _ClientSide(_ConnectionSide):
 
     async def _find_real_server(self, behind: ProxyBackend) -> None:
         assert self.transport is not None
-        peer = self.transport.get_extra_info("peername")
-        if not peer:  # the client has reset it before it was accepted, so that nobody knows its address
-            self.transport.abort()
-            return
-        client = str(peer[0])
+        assert self.host is not None
         loop = asyncio.get_running_loop()
         refused: set[RealKey] = set()
         there = partial(_ConnectionSide, self._listener.outward)
-        while (real := behind.pick(client, refused)) is not None:
+        while (real := behind.pick(self.host, refused)) is not None:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     _, server = await loop.create_connection(there, real.address, real.port)
-            except OSError:  # includes TimeoutError
+            except OSError as error:  # includes TimeoutError
                 refused.add(real)
-                behind.refused(real)
+                if error.errno not in LACK_ERRNOS:  # what this worker lacks is not the real server's failure
+                    behind.refused(real)
                 continue
             if self.transport.is_closing() and server.transport is not None:
                 server.transport.abort()  # the client has gone meanwhile
@@ -208,8 +233,14 @@ class _ClientSide(_ConnectionSide):
 class TcpListener:
     """A virtual server's listening TCP socket and its connections."""
 
-    def __init__(self, behind: ProxyBackend) -> None:
+    def __init__(
+        self, behind: ProxyBackend, shares: ConnectionShares | None = None, idle: float = IDLE_TIMEOUT
+    ) -> None:
+        """`shares` are those of all listeners; None: it has its own. `idle` is in seconds."""
         self._behind = behind
+        self._shares = shares or ConnectionShares(MAX_CONNECTIONS)
+        self._idle = idle
+        self._sweep: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
         self._clients: set[_ClientSide] = set()
         self._connecting: dict[_ClientSide, asyncio.Task[None]] = {}
@@ -220,12 +251,17 @@ class TcpListener:
     async def open(self, address: Address, port: int) -> None:
         """Listen on an address. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _ClientSide(self), address, port, backlog=1024)
+        self._server = await loop.create_server(
+            lambda: _ClientSide(self), address, port, backlog=min(MAX_BACKLOG, self._shares.total)
+        )
+        self._sweep = loop.call_later(self._idle / _SWEEPS, bulkhead.callback(self._end_idle))
 
     async def close(self) -> None:
         """Stop listening and reset all connections."""
         if self._server is not None:
             self._server.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
         tasks = list(self._connecting.values())
         for task in tasks:
             task.cancel()
@@ -234,7 +270,16 @@ class TcpListener:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def accepted(self, client: _ClientSide) -> None:
-        """Register a new connection and look for its real server in a task."""
+        """Register a new connection and look for its real server in a task, if its client has a share left."""
+        assert client.transport is not None
+        peer = client.transport.get_extra_info("peername")
+        if not peer:  # the client has reset it before it was accepted, so that nobody knows its address
+            client.transport.abort()
+            return
+        if not self._shares.take(str(peer[0])):
+            reset_connection(client.transport)
+            return
+        client.host = str(peer[0])
         self._clients.add(client)
         work = bulkhead.run("a proxied connection", client.connect, self._behind)
         looking = asyncio.get_running_loop().create_task(work, name="proxy connect")
@@ -244,8 +289,20 @@ class TcpListener:
     def lost(self, client: _ClientSide) -> None:
         """Unregister a connection that has ended."""
         self._clients.discard(client)
+        if client.host is not None:
+            self._shares.give(client.host)
         if client.real is not None:
             self._behind.closed(client.real)
         looking = self._connecting.get(client)
         if looking is not None:
             looking.cancel()
+
+    def _end_idle(self) -> None:
+        """Reset connections over which nothing was sent for the idle time."""
+        self._sweep = asyncio.get_running_loop().call_later(self._idle / _SWEEPS, bulkhead.callback(self._end_idle))
+        for client in list(self._clients):
+            client.still = client.still + 1 if client.is_still() else 0
+            if client.still >= _SWEEPS:
+                reset_connection(client.transport)
+                if client.other is not None:
+                    reset_connection(client.other.transport)

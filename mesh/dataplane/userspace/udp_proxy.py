@@ -17,6 +17,7 @@ from mesh.model.part import DaemonPart
 from mesh.model.service import Address
 from mesh.model.table import RealKey
 from mesh.util.bulkhead import Bulkhead
+from mesh.util.connection_shares import ConnectionShares
 
 bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
@@ -105,8 +106,16 @@ class UdpListener(asyncio.DatagramProtocol):
     `idle` is in seconds, `sessions` is the maximum of sessions.
     """
 
-    def __init__(self, behind: ProxyBackend, idle: float = IDLE_TIMEOUT, sessions: int = MAX_SESSIONS) -> None:
+    def __init__(
+        self,
+        behind: ProxyBackend,
+        idle: float = IDLE_TIMEOUT,
+        sessions: int = MAX_SESSIONS,
+        shares: ConnectionShares | None = None,
+    ) -> None:
+        """`shares` are those of all listeners; None: it has its own."""
         self._behind = behind
+        self._shares = shares or ConnectionShares(2 * sessions)
         self._idle = idle
         self._most = sessions
         self._transport: asyncio.DatagramTransport | None = None
@@ -174,6 +183,7 @@ class UdpListener(asyncio.DatagramProtocol):
         session = self._sessions.pop(client, None)
         if session is not None:
             session.end()
+            self._shares.give(str(client[0]))
             self._behind.closed(session.real)
 
     def end_sessions_of(self, real: RealKey) -> None:
@@ -182,12 +192,17 @@ class UdpListener(asyncio.DatagramProtocol):
             self.end(client)
 
     def _begin(self, client: Client) -> _UdpSession | None:
-        """Begin a session, possibly at the cost of the least recently used one; None if there is no real server."""
-        real = self._behind.pick(str(client[0]), set())
+        """Begin a session, possibly at the cost of the least recently used one; None if there is no real server, or if
+        the client has its share of sessions.
+        """
+        host = str(client[0])
+        real = self._behind.pick(host, set())
         if real is None:
             return None
-        if len(self._sessions) >= self._most:
+        if self._sessions and (len(self._sessions) >= self._most or not self._shares.free):
             self.end(next(iter(self._sessions)))
+        if not self._shares.take(host):
+            return None
         loop = asyncio.get_running_loop()
         session = _UdpSession(self, client, real, loop.time())
         self._behind.opened(real)

@@ -31,6 +31,8 @@ MAX_KEY_LENGTH = 4096
 """The most characters of a key."""
 SERVICE_CACHE = 1 << 23
 """Bytes of distinct service declarations that are decoded only once, however many workers write them."""
+MAX_REASON_LENGTH = 200
+"""The most characters of the answer of a probe."""
 
 
 class VipRecord(msgspec.Struct, frozen=True):
@@ -101,6 +103,9 @@ class VerdictRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     held_back: bool = False
     run: str | None = None
     """The run that was probed. Health of a former process does not count for the present one."""
+    reason: str | None = None
+    """The answer of the probe that made the endpoint unhealthy. Workers up to version 0.1.0 neither write nor read it.
+    """
 
 
 class ServiceVipClaim(NamedTuple):

@@ -21,8 +21,8 @@ from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
 from mesh.api.http.auth import AdminToken, AdminTokens, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
-from mesh.api.http.connections import BODY_TIMEOUT, AdminConnection, AdminTcpListener, UnauthenticatedLimit
 from mesh.api.http.claims import ClaimService, ClaimsHandler
+from mesh.api.http.connections import BODY_TIMEOUT, AdminConnection, AdminTcpListener, UnauthenticatedLimit
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation

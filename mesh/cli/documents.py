@@ -45,7 +45,7 @@ class ClaimChangeDocument:
 
 @dataclass(frozen=True, slots=True)
 class RolesDocument:
-    """The result of `roles`."""
+    """The result of `cluster roles`."""
 
     lines: tuple[str, ...]
     """The commands, in the order in which they are to be run."""

@@ -78,7 +78,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_claims(verbs)
     _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
-    _add_roles(verbs)
 
     teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
     _config(teardown, "the daemon's settings file")
@@ -108,6 +107,7 @@ def _cluster(verb: argparse.ArgumentParser) -> None:
     revoke.add_argument("--directory", type=Path, default=Path("certs"), metavar="DIR", help="default: certs")
     _json(revoke)
     revoke.set_defaults(of="certs")
+    _add_roles(verbs)
 
 
 def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,4 +1,4 @@
-"""`vipmesh roles`: prints the lines that give each worker a role of its own in etcd."""
+"""`vipmesh cluster roles`: prints the lines that give each worker a role of its own in etcd."""
 
 import argparse
 
@@ -17,7 +17,10 @@ _SHARED = (CLAIMS_PREFIX, "origin")
 
 
 def roles(options: argparse.Namespace) -> int:
-    """Run `vipmesh roles`. It changes nothing. Exit status 1 if the store is not etcd or a worker has no valid name."""
+    """Run `vipmesh cluster roles`, which changes nothing.
+
+    Exit status 1 if the store is not etcd or a worker has no valid name.
+    """
     settings = load_settings(options.config)
     if settings.store_url.startswith("sqlite:"):
         reason = f"the store {settings.store_url} is the file of one worker and has no roles; set [store] url to etcd"

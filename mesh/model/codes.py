@@ -403,8 +403,9 @@ class Code(Enum):
         "VM233",
         "Roles that cannot be printed",
         """
-        `vipmesh roles` prints the lines that give each worker a role of its own in etcd. The embedded store is the
-        file of one worker and has none; and the name of a worker is that of its setting `[node] name`.
+        `vipmesh cluster roles` prints the lines that give each worker a role of its own in etcd. The embedded
+        store is the file of one worker and has none; and the name of a worker is that of its setting
+        `[node] name`.
         """,
     )
     ENGINE_UNREACHABLE = (

@@ -76,7 +76,7 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
         ("`doctor`", [DiagnosisDocument, Finding]),
         ("`drain`, `maintenance`, `undrain`, `stop`", [answers.ChangeDocument]),
         ("`claims free`, `claims move`", [answers.ClaimChangeDocument]),
-        ("`roles`", [answers.RolesDocument]),
+        ("`cluster roles`", [answers.RolesDocument]),
         ("`teardown`", [answers.TeardownDocument]),
         ("`cluster certs`, `cluster revoke`", [answers.CertificatesDocument, answers.CertificateDocument]),
         ("any that failed as a whole", [answers.FailureDocument]),

@@ -73,6 +73,7 @@ NEEDS = {
     "completion": "bash",
     "cluster certs": "w1",
     "cluster revoke": "w1",
+    "claims": "list",
 }
 
 

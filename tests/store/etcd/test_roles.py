@@ -26,8 +26,8 @@ from tests.store.etcd.test_auth import opened, settings
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
-    """The lines that `vipmesh roles` prints."""
-    assert main(["roles", *arguments]) == 0
+    """The lines that `vipmesh cluster roles` prints."""
+    assert main(["cluster", "roles", *arguments]) == 0
     return capsys.readouterr().out.splitlines()
 
 
@@ -133,6 +133,6 @@ def test_what_has_no_role_is_refused(
 ) -> None:
     file = tmp_path / "vipmesh.toml"
     file.write_text(f'[store]\nurl = "{url}"\n')
-    assert main(["roles", "-c", str(file), *workers]) == 1
+    assert main(["cluster", "roles", "-c", str(file), *workers]) == 1
     out, err = capsys.readouterr()
     assert (out, reason in err, "[VM233]" in err) == ("", True, True)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -103,7 +104,10 @@ class RunningWorker:
 async def running_workers(
     lab: HostLab, case: MatrixLab, starter: DaemonStarter, directory: Path
 ) -> AsyncIterator[Mapping[str, RunningWorker]]:
-    """Run a daemon on both workers, from when they have published their names."""
+    """Run a daemon on both workers, from when they have published their names.
+
+    At the end their logs are printed, so that pytest shows them if anything fails.
+    """
     workers: dict[str, RunningWorker] = {}
     try:
         for name in HOSTS:
@@ -116,8 +120,9 @@ async def running_workers(
         await asyncio.gather(*(_serves(lab, name) for name in workers))
         yield workers
     finally:
-        for worker in workers.values():
+        for name, worker in workers.items():
             await asyncio.to_thread(worker.daemon.end)
+            sys.stdout.write(f"{name}:\n{worker.daemon.output()}\n")
 
 
 def _compose(worker: str, case: MatrixLab) -> str:

@@ -56,8 +56,7 @@ async def test_every_cell_is_as_expected(
         try:
             async with lab.answering(), running_workers(lab, case, starter, tmp_path) as workers:
                 found = await probe_cells(lab, rows)
-                logs = "\n".join(f"{name}:\n{worker.daemon.output()}" for name, worker in workers.items())
-                assert found == _outcomes(rows), f"found\n\n{_as_toml(case, found)}\n\n{logs}"
+                assert found == _outcomes(rows), f"found\n\n{_as_toml(case, found)}"
                 opened = {title: expected.opened_row(row) for title, row in rows.items()}
                 if opened != rows:
                     await _open_by_the_lines_of_status(lab, workers)

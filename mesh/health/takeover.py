@@ -13,26 +13,22 @@ worker.
 
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from hashlib import blake2b
 
-from mesh.model.eligibility import probe_targets, probeable_by_anyone
+from mesh.model.eligibility import PROBERS_PER_ENDPOINT, choose_probers, probe_targets, probeable_by_anyone
 from mesh.model.probe import Probe
 from mesh.model.service import EndpointKey, Health
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
-PROBERS_PER_ENDPOINT = 2
-"""The number of workers that probe an endpoint of a departed worker."""
-
-
-def choose_probers(endpoint: EndpointKey, workers: Collection[str]) -> tuple[str, ...]:
-    """The workers that probe this endpoint, in order of rank; the same on each worker that knows the same workers."""
-    worker, id = endpoint
-
-    def rank(candidate: str) -> bytes:
-        return blake2b(f"{candidate}\0{worker}\0{id}".encode(), digest_size=8).digest()
-
-    return tuple(sorted(workers, key=lambda candidate: (rank(candidate), candidate))[:PROBERS_PER_ENDPOINT])
+__all__ = [
+    "PROBERS_PER_ENDPOINT",
+    "choose_probers",
+    "held_back_in_force",
+    "kept_in_force",
+    "probing_workers",
+    "taken_over_probes",
+    "takeover_verdicts",
+]
 
 
 def taken_over_probes(view: ClusterView, me: str) -> Mapping[EndpointKey, tuple[Probe, RealKey]]:

@@ -1,6 +1,7 @@
-"""Decides which endpoints take part in their service, where they are reached, and what is probed. Pure."""
+"""Decides which endpoints take part in their service, where they are reached, what is probed, and by whom. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from hashlib import blake2b
 from ipaddress import ip_address
 
 from mesh.model.probe import DEFAULT_PROBE_PORTS, Probe, ProbeKind
@@ -150,3 +151,17 @@ def probeable_by_anyone(probe: Probe, place: RealKey) -> bool:
         return False
     address = ip_address(place.address)
     return not address.is_loopback and not address.is_link_local
+
+
+PROBERS_PER_ENDPOINT = 2
+"""The number of workers that probe an endpoint of a departed worker."""
+
+
+def choose_probers(endpoint: EndpointKey, workers: Collection[str]) -> tuple[str, ...]:
+    """The workers that probe this endpoint, in order of rank; the same on each worker that knows the same workers."""
+    worker, id = endpoint
+
+    def rank(candidate: str) -> bytes:
+        return blake2b(f"{candidate}\0{worker}\0{id}".encode(), digest_size=8).digest()
+
+    return tuple(sorted(workers, key=lambda candidate: (rank(candidate), candidate))[:PROBERS_PER_ENDPOINT])

@@ -38,6 +38,7 @@ from mesh.cluster.records.encode import (
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
+from mesh.model.eligibility import choose_probers
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Endpoint, Health, PortPublication, Route, Scheduler, Service, Transport
 from mesh.model.view import ClusterView
@@ -428,6 +429,42 @@ def test_whose_verdict_counts(said: dict[str, str], daemons: list[str], health: 
     assert seen.health == ({} if health is None else {GONE: Health(health)})
     assert (seen.kept == {GONE}) is kept
     assert seen.workers == set(daemons)
+
+
+@given(
+    st.sets(st.sampled_from([f"w{n}" for n in range(3, 12)]), min_size=1),
+    st.sets(st.sampled_from([f"w{n}" for n in range(1, 15)]), min_size=1),
+    st.booleans(),
+)
+def test_verdicts_for_a_departed_worker_count_only_from_those_whose_turn_it_is(
+    daemons: set[str], publishers: set[str], own: bool
+) -> None:
+    records = {k: v for worker in daemons for k, v in encode_daemon(worker, "1", "a session").items()}
+    publishers -= {"w2"}
+    records |= dict(encode_verdict(worker, GONE, Health.HEALTHY) for worker in publishers)
+    if own:
+        records |= dict([encode_verdict("w2", GONE, Health.UNHEALTHY)])
+    turn = set(choose_probers(GONE, daemons | publishers)) & publishers
+    expected = Health.HEALTHY if turn else Health.UNHEALTHY if own else None
+    reader = ViewBuilder()
+    assert reader.view(records)[0].health == ({} if expected is None else {GONE: expected})
+    back = encode_daemon("w2", "1", "a session")
+    seen = reader.follow(back)[0]
+    assert seen.health == ({GONE: Health.UNHEALTHY} if own else {}), "they count only while it is gone"
+    assert reader.follow(dict.fromkeys(back))[0].health == ({} if expected is None else {GONE: expected})
+
+
+def test_a_worker_that_registers_takes_the_turn_of_another_one() -> None:
+    workers = [f"w{n}" for n in range(3, 12)]
+    first, second = choose_probers(GONE, workers)
+    rest = [each for each in workers if each not in (first, second)]
+    records = dict([encode_verdict("w2", GONE, Health.UNHEALTHY), encode_verdict(rest[0], GONE, Health.HEALTHY)])
+    reader = ViewBuilder()
+    assert reader.view(records)[0].health == {GONE: Health.HEALTHY}
+    for one, health in ((first, Health.HEALTHY), (second, Health.UNHEALTHY)):
+        records |= encode_daemon(one, "1", "a session")
+        assert reader.view(records)[0].health == {GONE: health}
+    assert reader.view(records)[0] == build_view(records)[0]
 
 
 def test_a_departing_or_returning_worker_changes_whose_verdict_counts() -> None:

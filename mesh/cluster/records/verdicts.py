@@ -1,14 +1,16 @@
 """Resolves which published health counts for each endpoint. Pure.
 
-The health published by an endpoint's own worker counts. When that worker is departed, the workers that probe in its
-place decide: one successful prober is enough. Until one of them has published a result, the last one of the own worker
-counts.
+The health published by an endpoint's own worker counts. When that worker is departed, the workers whose turn it is to
+probe in its place decide (`choose_probers`): one successful prober is enough. Until one of them has published a result,
+the last one of the own worker counts. A verdict of any other worker never counts, nor one of theirs once the own worker
+is back.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 from mesh.cluster.records.decode import MAX_REASON_LENGTH, DaemonPresence, EndpointVerdict, VerdictRecord
+from mesh.model.eligibility import choose_probers
 from mesh.model.past_event import bounded_text
 from mesh.model.persistent_map import PersistentMap
 from mesh.model.service import Endpoint, EndpointKey, Health, same_run
@@ -39,7 +41,7 @@ class RecordVerdicts:
         match fact:
             case DaemonPresence(worker):
                 self._workers.add(worker)
-                self._reconsider(worker)
+                self._reconsider()
             case EndpointVerdict(worker, endpoint, _):
                 self._facts.setdefault(endpoint, {})[where] = fact
                 self._touched.add(endpoint)
@@ -51,7 +53,7 @@ class RecordVerdicts:
         match fact:
             case DaemonPresence(worker):
                 self._workers.discard(worker)
-                self._reconsider(worker)
+                self._reconsider()
             case EndpointVerdict(_, endpoint, _):
                 del self._facts[endpoint][where]
                 self._touched.add(endpoint)
@@ -106,8 +108,9 @@ class RecordVerdicts:
             workers=before.workers if self._workers == before.workers else frozenset(self._workers),
         )
 
-    def _reconsider(self, worker: str) -> None:
-        self._touched |= self._doubled.get(worker, set())
+    def _reconsider(self) -> None:
+        """Other workers are there than before: others may be the ones whose turn it is."""
+        self._touched = self._touched.union(*self._doubled.values())
 
     def _counts(self, endpoint: EndpointKey, run: str | None) -> VerdictRecord | None:
         facts = self._facts.get(endpoint)
@@ -117,7 +120,12 @@ class RecordVerdicts:
             return None
         facts = {where: fact for where, fact in facts.items() if same_run(fact.record.run, run)}
         own = next((fact.record for fact in facts.values() if fact.worker == endpoint[0]), None)
-        others = [facts[where].record for where in sorted(facts) if facts[where].worker != endpoint[0]]
-        if not others or endpoint[0] in self._workers:
+        publishers = {fact.worker for fact in facts.values()} - {endpoint[0]}
+        if not publishers or endpoint[0] in self._workers:
+            return own
+        # A prober that is about to register its daemon counts as one that has: its rank decides, as theirs does.
+        probers = choose_probers(endpoint, self._workers | publishers)
+        others = [facts[where].record for where in sorted(facts) if facts[where].worker in probers]
+        if not others:
             return own
         return next((verdict for verdict in others if verdict.health is Health.HEALTHY), others[0])

@@ -123,10 +123,10 @@ async def huge_compose_file(at: Surface) -> None:
     )
     texts = itertools.cycle(
         (
-            ("services:\n" + services)[: 39 << 17] + "\n",
+            ("services:\n" + services)[: 31 << 17] + "\n",
             "a: " + "[" * (3 << 20),
-            "x: &a [x]\n" + "y: [" + "*a, " * (1 << 20) + "]\n",
-            "#" * (39 << 17),
+            "x: &a [x]\n" + "y: [" + "*a, " * (7 << 17) + "]\n",
+            "#" * (31 << 17),
         )
     )
     for text in texts:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from mesh.cluster.registration import register_instances
+from mesh.config.labels.reader import parse_cost
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import LoopEvents
 from mesh.control.drain_requests import DrainRequests
@@ -99,15 +100,18 @@ class SourceWatcher:
             return
         config, running = self._config, [*instances.values()]
         register = partial(register_instances, running, worker=config.worker, domain=config.domain, pool=config.pool)
-        offered = await compute(len(running), register)
+        # Whoever starts containers chooses what their labels cost, which must not hold the event loop.
+        size = len(running) + sum(parse_cost(instance.labels) for instance in running)
+        offered = await compute(size, register)
         for instance, error in offered.failed:
             bulkhead.caught(f"labels of {instance.id}", error)
-        self._conditions.found(ProblemPart.LABELS, tuple(self._located(i, p) for i, p in offered.problems))
+        at = {known.id: source for source in reversed(self._sources) for known in self._found[source.name]}
+        located = tuple(_located(i, p, at.get(i.id)) for i, p in offered.problems)
+        self._conditions.found(ProblemPart.LABELS, located)
         self._offer(offered.services, offered.endpoints)
 
-    def _located(self, instance: Instance, problem: Problem) -> Problem:
-        for source in self._sources:
-            if any(instance.id == known.id for known in self._found[source.name]):
-                where = source.locate(instance, problem.label)
-                return replace(problem, where=where, owner=instance.owner)
-        return replace(problem, owner=instance.owner)
+
+def _located(instance: Instance, problem: Problem, source: Source | None) -> Problem:
+    """Return the problem with the place of its labels; `source` is None if no source has the instance any more."""
+    where = problem.where if source is None else source.locate(instance, problem.label)
+    return replace(problem, where=where, owner=instance.owner)

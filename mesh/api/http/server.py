@@ -16,12 +16,12 @@ from types import MappingProxyType
 import msgspec
 from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler, Middleware
-from typing_extensions import override
 
 from mesh.api.events import EventInput
 from mesh.api.http.actions import carry_out_action
 from mesh.api.http.auth import AdminToken, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.connections import MAX_CONNECTIONS, ConnectionGuard, read_body_in_time, while_handled
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
@@ -76,6 +76,8 @@ class AdminListenConfig:
     """The PEM file with its private key; None if the key is in the file of the certificate."""
     client_ca: Path | None = None
     """The PEM file with the CA of client certificates; None if clients have none."""
+    connections: int = MAX_CONNECTIONS
+    """The most connections at each address."""
 
 
 class AdminApi:
@@ -103,6 +105,8 @@ class AdminApi:
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
         exist.
         """
+        self._guards: list[ConnectionGuard] = []
+        self._listeners: list[asyncio.Server] = []
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
@@ -127,7 +131,7 @@ class AdminApi:
         await self._runner.setup()
         for listen in filter(None, (entrance.listen, entrance.tcp)):
             try:
-                await _site(self._runner, listen, tls).start()
+                await self._listen(self._runner, listen, tls)
             except OSError as error:
                 await self.stop()
                 raise AdminApiError(
@@ -145,9 +149,25 @@ class AdminApi:
 
     async def stop(self) -> None:
         """Close the sockets and end the running requests."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner, listen: str, tls: ssl.SSLContext | None) -> None:
+        """Listen on one address. Raises `OSError`."""
+        assert runner.server is not None
+        loop = asyncio.get_running_loop()
+        is_unix = listen.startswith("unix://")
+        guard = ConnectionGuard(runner.server, self._entrance.connections, None if is_unix else tls)
+        self._guards.append(guard)
+        if is_unix:
+            self._listeners.append(await _listen_privately(guard, Path(listen.removeprefix("unix://"))))
+        else:
+            host, port = parse_socket_address(listen)
+            self._listeners.append(await loop.create_server(guard, host, port, backlog=self._entrance.connections))
 
     def routes(self) -> list[web.AbstractRoute]:
         """Return all routes while it listens; empty otherwise."""
@@ -161,7 +181,14 @@ class AdminApi:
                 begun[id(request)] = True
 
         app = web.Application(
-            middlewares=[_contained(begun), _in_words, auth_middleware(token, _is_open)], client_max_size=MAX_BODY_BYTES
+            middlewares=[
+                _contained(begun),
+                while_handled(self._guards),
+                _in_words,
+                auth_middleware(token, _is_open),
+                read_body_in_time,
+            ],
+            client_max_size=MAX_BODY_BYTES,
         )
         app.on_response_prepare.extend((note_begin, _complete))
         app.on_shutdown.append(self._dismiss)
@@ -282,26 +309,17 @@ def _tls(entrance: AdminListenConfig) -> ssl.SSLContext | None:
     return tls
 
 
-def _site(runner: web.AppRunner, listen: str, tls: ssl.SSLContext | None) -> web.BaseSite:
-    if not listen.startswith("unix://"):
-        host, port = parse_socket_address(listen)
-        return web.TCPSite(runner, host, port, ssl_context=tls)
-    path = Path(listen.removeprefix("unix://"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return _PrivateUnixSite(runner, path)
-
-
 def _is_loopback(listen: str) -> bool:
     return ip_address(parse_socket_address(listen)[0]).is_loopback
 
 
-class _PrivateUnixSite(web.UnixSite):
-    """A unix socket that only its owner and group may use, from the moment it exists: its clients may do everything."""
-
-    @override
-    async def start(self) -> None:
-        previous = os.umask(0o117)
-        try:
-            await super().start()
-        finally:
-            os.umask(previous)
+async def _listen_privately(guard: ConnectionGuard, path: Path) -> asyncio.Server:
+    """Listen on a unix socket that only its owner and group may use, from the moment it exists: its clients may do
+    everything.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    previous = os.umask(0o117)
+    try:
+        return await asyncio.get_running_loop().create_unix_server(guard, str(path))
+    finally:
+        os.umask(previous)

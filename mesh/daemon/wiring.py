@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -228,7 +228,7 @@ async def run_daemon(
             loop.snapshots.evidence, lambda: _plan_facts(settings, resolver, loop.peers.workers(), plane)
         )
         api = AdminApi(
-            admin_listen_config(settings),
+            replace(admin_listen_config(settings), connections=shares.admin_connections),
             loop.snapshots.observe,
             stopper.verbs(),
             collector.measure,

@@ -22,7 +22,13 @@ from mesh.api.http.actions import carry_out_action
 from mesh.api.http.auth import AdminToken, AdminTokens, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.claims import ClaimService, ClaimsHandler
-from mesh.api.http.connections import BODY_TIMEOUT, AdminConnection, AdminTcpListener, UnauthenticatedLimit
+from mesh.api.http.connections import (
+    BODY_TIMEOUT,
+    MAX_UNAUTHENTICATED,
+    AdminConnection,
+    AdminTcpListener,
+    UnauthenticatedLimit,
+)
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
@@ -86,6 +92,8 @@ class AdminListenConfig:
     """
     read_token_file: Path | None = None
     """The file with the token that may only read; None for no such token."""
+    connections: int = MAX_UNAUTHENTICATED
+    """The most connections over TCP whose clients have not authenticated."""
 
 
 class AdminApi:
@@ -147,7 +155,7 @@ class AdminApi:
         tokens.warn_of_equal()
         self._runner = web.AppRunner(self._app(tokens), access_log=None, shutdown_timeout=1)
         await self._runner.setup()
-        limit = UnauthenticatedLimit()
+        limit = UnauthenticatedLimit(entrance.connections)
         for listen in filter(None, (entrance.listen, entrance.tcp)):
             try:
                 await self._listen(listen, tls, limit)

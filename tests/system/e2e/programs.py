@@ -61,6 +61,10 @@ class Program:
         self._process = process
         self.output: list[str] = []
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def line(self, pattern: str, seconds: float = 30) -> re.Match[str]:
         """The next line that matches; fails with all of the output if none does in time."""
         assert self._process.stdout is not None

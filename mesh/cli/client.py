@@ -3,16 +3,26 @@
 import argparse
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mesh.model.errors import CodedText, MeshError, SettingsError
+from mesh.cli.access import AdminAccess, find_access, read_token
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
+
+if TYPE_CHECKING:
+    import ssl
 
 REQUEST_TIMEOUT = 5.0
 """Seconds that a response may take."""
 STREAM_TIMEOUT = 40.0
 """Seconds of silence after which the daemon counts as gone; it sends at least a comment every 15 s."""
+MAX_RESPONSE_BYTES = 256 << 20
+"""The most bytes of a response."""
+MAX_REASON = 1000
+"""The most characters of an error that a response explains."""
 _JSON = "application/json"
 
 
@@ -30,14 +40,15 @@ class Reply(NamedTuple):
 
 
 class AdminClient:
-    """Sends requests to the daemon that the options name: `--admin`, or `[admin] listen` of the settings."""
+    """Sends requests to the daemon that the options, the environment, a context or the settings name."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Raises `SettingsError`."""
-        self._options = options
-        self.listen: str = options.admin or self._settings_listen()
-        """`unix:///PATH` or `HOST:PORT`."""
+        self._access = find_access(options, os.environ)
+        self.listen = self._access.written
+        """The address, for messages."""
         self._headers = self._proof()
+        self._tls = self._tls_context() if self._access.address.tls else None
 
     def ask(
         self,
@@ -53,8 +64,8 @@ class AdminClient:
         """
         try:
             return self._ask(path, given, timeout, accept)
-        except (OSError, http.client.HTTPException) as error:
-            raise self._no_answer(error) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._failure(error) from error
 
     def _ask(self, path: str, given: Mapping[str, str] | None, timeout: float, accept: str) -> Reply:
         connection = self._connection(timeout)
@@ -63,8 +74,13 @@ class AdminClient:
             connection.request(method, path, body, {"Accept": accept, **self._headers})
             answer = connection.getresponse()
             if answer.status not in (http.client.OK, http.client.CONFLICT):
-                raise http.client.HTTPException(f"status {answer.status}")
-            return Reply(answer.read().decode(), answer.headers)
+                raise _refusal(self.listen, answer)
+            received = answer.read(MAX_RESPONSE_BYTES + 1)
+            if len(received) > MAX_RESPONSE_BYTES:
+                raise http.client.HTTPException(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
+            if accept == _JSON and answer.headers.get_content_type() != _JSON:
+                raise http.client.HTTPException("the response is not that of vipmesh")
+            return Reply(received.decode(), answer.headers)
         finally:
             connection.close()
 
@@ -79,7 +95,7 @@ class AdminClient:
             connection.request("GET", path, None, {"Accept": "text/event-stream", **self._headers})
             answer = connection.getresponse()
             if answer.status != http.client.OK:
-                raise http.client.HTTPException(f"status {answer.status}")
+                raise _refusal(self.listen, answer)
             while line := answer.readline():
                 what, _, text = line.decode().rstrip("\r\n").partition(": ")
                 if what == "event":
@@ -90,46 +106,116 @@ class AdminClient:
                     yield name, json.loads(data)
                     name, data = "", ""
             raise http.client.HTTPException("the stream has ended")
-        except (OSError, http.client.HTTPException) as error:
-            raise self._no_answer(error) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._failure(error) from error
         finally:
             connection.close()
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        if self.listen.startswith("unix://"):
-            return _UnixHttpConnection(self.listen.removeprefix("unix://"), timeout)
-        return http.client.HTTPConnection(self.listen, timeout=timeout)
+        address = self._access.address
+        if address.socket_path is not None:
+            return _UnixHttpConnection(address.socket_path, timeout)
+        if self._tls is not None:
+            return http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=self._tls)
+        return http.client.HTTPConnection(address.host, address.port, timeout=timeout)
 
-    def _no_answer(self, error: Exception) -> DaemonUnreachableError:
-        from mesh.model.codes import Code
+    def _failure(self, error: Exception) -> DaemonUnreachableError:
+        """Return what a failed request means, and what to do about it."""
+        import ssl
 
+        if isinstance(error, ssl.SSLError):
+            return DaemonUnreachableError(Code.ADMIN_TLS, _tls_failure(self._access, error))
+        address = self._access.address
+        if isinstance(error, http.client.BadStatusLine | ConnectionResetError) and address.socket_path is None:
+            return DaemonUnreachableError(Code.ADMIN_TLS, _cut_off(self._access))
+        if isinstance(error, PermissionError) and address.socket_path is not None:
+            text = f"no daemon answers on {self.listen}: this user may not open it; use sudo, or join its group"
+            return DaemonUnreachableError(Code.DAEMON_UNREACHABLE, text)
         return DaemonUnreachableError(
             Code.DAEMON_UNREACHABLE,
             f"no daemon answers on {self.listen}: {error}; start it with `vipmesh run`, "
             f"or name its [admin] listen with --admin",
         )
 
-    def _settings_listen(self) -> str:
-        from mesh.cli.settings import load_settings
-
-        return load_settings(self._options.config).admin_listen
-
     def _proof(self) -> Mapping[str, str]:
-        """Return the headers that authenticate over TCP: the token of the settings, if they have one."""
-        if self.listen.startswith("unix://"):
+        """Return the headers that authenticate over TCP: a token, if there is one."""
+        if self._access.address.socket_path is not None or self._access.token_file is None:
             return {}
-        from mesh.cli.settings import load_settings
+        return {"Authorization": f"Bearer {read_token(self._access.token_file)}"}
 
-        file = load_settings(self._options.config).admin_token_file
-        if file is None:
-            return {}
+    def _tls_context(self) -> "ssl.SSLContext":
+        """Return the TLS context. Raises `SettingsError`."""
+        import ssl
+
+        access = self._access
         try:
-            return {"Authorization": f"Bearer {file.read_text().strip()}"}
-        except (OSError, UnicodeDecodeError) as error:
-            from mesh.model.codes import Code
+            tls = ssl.create_default_context(cafile=None if access.ca is None else str(access.ca))
+            if access.own_cert is not None and access.ca is None:
+                # Whichever name it has, this one certificate is the worker's of this host.
+                tls.load_verify_locations(access.own_cert)
+                tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+                tls.check_hostname = False
+            if access.cert is not None:
+                tls.load_cert_chain(
+                    access.cert, access.key, password=""
+                )  # an encrypted key is refused, not asked about
+        except OSError as error:  # SSLError is one
+            from mesh.model.errors import CodedText, SettingsError
 
-            problem = CodedText(f"[admin] token_file {file}: cannot be read: {error}", Code.SETTING_VALUE)
-            raise SettingsError([problem]) from error
+            files = ", ".join(str(file) for file in (access.ca or access.own_cert, access.cert, access.key) if file)
+            text = f"{error.strerror or error} in one of {files}; name PEM files without a password"
+            raise SettingsError([CodedText(text, Code.ADMIN_ACCESS)]) from error
+        return tls
+
+
+def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachableError:
+    """Return what a response with an error says."""
+    body = answer.read(MAX_REASON * 4)
+    try:
+        reason = str(json.loads(body)["error"])[:MAX_REASON]
+    except (ValueError, LookupError, TypeError):
+        reason = f"{answer.reason or 'no reason'}; is it the admin API of a vipmesh?"[:MAX_REASON]
+    if answer.status == http.client.UNAUTHORIZED:
+        text = f"{listen} does not accept the token, or got none; name the file with its token with --token-file"
+        return DaemonUnreachableError(Code.ADMIN_UNAUTHORIZED, text)
+    known = {str(code): code for code in Code}
+    code = known.get(answer.headers.get("Vipmesh-Code", ""), Code.REQUEST_REFUSED)
+    return DaemonUnreachableError(code, f"{listen} refuses the request with status {answer.status}: {reason}")
+
+
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+"""Reasons of OpenSSL for a server that does not speak TLS."""
+_OTHER_NAME = frozenset({62, 64})
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH: x509_vfy.h."""
+
+
+def _cut_off(access: AdminAccess) -> str:
+    """Return what it means that a worker ends a connection over TCP without an answer."""
+    if not access.address.tls:
+        remedy = "if it has TLS, [admin] cert, write https://HOST:PORT"
+    # The alert that says so is lost if the connection is reset behind it.
+    elif access.cert is None:
+        remedy = "if it trusts only clients with a certificate, name one with --cert and --key"
+    else:
+        remedy = f"if it does not trust {access.cert}, use a certificate that its [admin] client_ca signed"
+    return f"{access.written} ended the connection without an answer; {remedy}"
+
+
+def _tls_failure(access: AdminAccess, error: "ssl.SSLError") -> str:
+    """Return why there is no TLS with a worker, and what to do about it."""
+    code, listen, reason = getattr(error, "verify_code", None), access.written, error.reason or str(error)
+    if code in _OTHER_NAME:
+        return f"the certificate of {listen} is for another name; use a name or an address that is in it"
+    if code is not None:
+        message = getattr(error, "verify_message", reason)
+        return f"the certificate of {listen} is not trusted: {message}; name who signed it with --ca"
+    if reason in _NO_TLS:
+        return f"{listen} does not speak TLS; write http://{listen.partition('://')[2] or listen}"
+    if "ALERT" in reason and access.cert is None:
+        return f"{listen} refuses TLS without a certificate: {reason}; name one that it trusts with --cert and --key"
+    if "ALERT" in reason:
+        return f"{listen} refuses the certificate {access.cert}: {reason}; use one that its [admin] client_ca signed"
+    return f"no TLS with {listen}: {reason}; look at its [admin] cert"
 
 
 class _UnixHttpConnection(http.client.HTTPConnection):

@@ -82,7 +82,12 @@ def build_parser() -> argparse.ArgumentParser:
 def _asks(verb: argparse.ArgumentParser) -> None:
     """Add the options of a verb that sends requests to the daemon."""
     _config(verb, "the daemon's settings file, for the address of its admin API")
-    verb.add_argument("--admin", metavar="ADDRESS", help="address of the admin API: unix:///PATH or HOST:PORT")
+    verb.add_argument("--admin", metavar="ADDRESS", help="the admin API: unix:///PATH, https://HOST:PORT or HOST:PORT")
+    verb.add_argument("--context", metavar="NAME", help="the address and the credentials of this name, from a file")
+    verb.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token of the worker")
+    verb.add_argument("--ca", type=Path, metavar="FILE", help="who signed the worker's certificate, a PEM file")
+    verb.add_argument("--cert", type=Path, metavar="FILE", help="your certificate, a PEM file")
+    verb.add_argument("--key", type=Path, metavar="FILE", help="its private key (default: in the same file)")
     _json(verb)
 
 

@@ -109,7 +109,7 @@ def _ask_worker(options: argparse.Namespace, peer: PeerAddress) -> ConnectivityR
         return make_report(peer.worker, (), (address,), 0.0)
     given = {} if options.name is None else {"name": options.name}
     try:
-        daemon = AdminClient(argparse.Namespace(admin=address, config=options.config))
+        daemon = AdminClient(argparse.Namespace(**{**vars(options), "admin": address}))
         body = daemon.ask("/v1/test", given=given, timeout=_PEER_PATIENCE).body
         report = msgspec.json.decode(body, type=ConnectivityReport)
     except (DaemonUnreachableError, msgspec.MsgspecError) as error:

@@ -589,6 +589,18 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
 """All settings by their key, such as `dns.listen`, in the order of the fields."""
 
 
+CLIENT_VARIABLES = (
+    "VIPMESH_ADMIN",
+    "VIPMESH_TOKEN_FILE",
+    "VIPMESH_CA",
+    "VIPMESH_CERT",
+    "VIPMESH_KEY",
+    "VIPMESH_CONTEXT",
+    "VIPMESH_CONTEXT_FILE",
+)
+"""The variables that say which worker the command line asks (`mesh.cli.access`). They are no settings."""
+
+
 def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
     """Read the settings from TOML text and the environment; `hostname` is the default of `[node] name`.
 
@@ -697,7 +709,7 @@ def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    known = [environment_variable(key) for key in SETTINGS]
+    known = [*(environment_variable(key) for key in SETTINGS), *CLIENT_VARIABLES]
     for variable in environment:
         if variable.startswith("VIPMESH_") and variable not in known:
             yield f"environment variable {variable}: no such setting; {_nearest(variable, known, str)}"

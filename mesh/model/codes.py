@@ -1052,12 +1052,38 @@ class Code(Enum):
         """,
     )
     ADMIN_CONNECTIONS_REFUSED = (
-        "VM656",
+        "VM660",
         "Connections to the admin API are refused",
         """
         Too many connections to `[admin] tcp` are open whose clients have not sent a valid token, in all or from
         one address, or the daemon has no descriptor left for another one. Clients that have authenticated are
         not counted. The log names the address; a firewall can keep it out.
+        """,
+    )
+    ADMIN_UNAUTHORIZED = (
+        "VM661",
+        "The admin API asks for a token",
+        """
+        The worker does not accept the token that the command line sent, or got none. Name the file with the
+        token of its `[admin] token_file` with `--token-file`, `VIPMESH_TOKEN_FILE` or in the context, or a
+        certificate that its `client_ca` signed with `--cert` and `--key`.
+        """,
+    )
+    ADMIN_TLS = (
+        "VM662",
+        "No TLS with the admin API",
+        """
+        The certificate of the worker is not trusted (name its CA with `--ca`) or is for another name, the
+        worker asks for a certificate of the client (`--cert`, `--key`), or one side speaks TLS and the other
+        one does not (`https://` or `http://`).
+        """,
+    )
+    ADMIN_ACCESS = (
+        "VM663",
+        "The command line cannot tell which worker to ask",
+        """
+        `--admin`, a context, or a file with a token, a CA, a certificate or a key cannot be used. [The command
+        line](cli.md#which-worker) says how a worker is named.
         """,
     )
     NOTHING_TO_TEST = (

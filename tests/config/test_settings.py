@@ -230,3 +230,7 @@ def test_the_docs_list_every_setting_with_its_default_and_variable() -> None:
 def test_a_file_that_the_parser_gives_up_on_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="not TOML"):
         read(text)
+
+
+def test_variables_of_the_command_line_do_not_keep_the_daemon_from_starting() -> None:
+    assert read(VIPMESH_ADMIN="https://worker-1:9780", VIPMESH_TOKEN_FILE="/t", VIPMESH_CONTEXT="a") == read()

@@ -10,10 +10,12 @@ import pytest
 from mesh.api.connectivity.report import ConnectivityReport, ConnectivityRow, UntestedClient
 from mesh.api.explain.document import Cause
 from mesh.cli import documents as answers
+from mesh.cli.access import CLIENT_VARIABLES
 from mesh.cli.doctor import DiagnosisDocument
 from mesh.cli.doctor import FindingDocument as Finding
 from mesh.cli.parser import build_parser
 from mesh.cli.top_view import TopRow, TopSnapshot
+from mesh.config import settings
 from tests.docs.pages import ROOT
 
 VERBS, _, DOCUMENTS = (ROOT / "docs" / "cli.md").read_text().partition("## What programs get")
@@ -30,10 +32,23 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
     return dict(choices)
 
 
+WORKER = {"--token-file", "--ca", "--cert", "--key", "--context"}
+"""The options of all verbs that ask a worker, which have a table of their own."""
+
+
+def test_the_options_that_name_a_worker_are_those_of_the_code_with_their_variables() -> None:
+    rows = re.findall(r"^\| `(--[a-z-]+) [A-Z]+` \| `(\w+)` \|", VERBS, re.MULTILINE)
+    assert tuple(CLIENT_VARIABLES.values()) == settings.CLIENT_VARIABLES
+    variables = {key: name for key, name in CLIENT_VARIABLES.items() if key != "context_file"}
+    assert {option.removeprefix("--").replace("-", "_"): variable for option, variable in rows} == variables
+    for verb in ("status", "top", "explain", "test", "drain", "maintenance", "undrain", "stop"):
+        assert {option for action in actions(verbs()[verb]) for option in action.option_strings} > WORKER
+
+
 @pytest.mark.parametrize("verb", verbs())
 def test_each_verb_has_its_options(verb: str) -> None:
     shown = set(re.findall(r"--?[a-z]+", ROWS[verb]))
-    real = {option for action in actions(verbs()[verb]) for option in action.option_strings} - {"-h", "--help"}
+    real = {option for action in actions(verbs()[verb]) for option in action.option_strings} - {"-h", "--help"} - WORKER
     assert shown == real
 
 

@@ -560,6 +560,17 @@ class Settings:
             )
         }
     )
+    admin_audit_file: Path | None = field(
+        metadata={
+            "admin.audit_file": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/var/log/vipmesh-audit.log"',
+                "a file that gets every audit line beside the log, see [the API](api.md#what-was-changed-and-by-whom)",
+                unset="the log alone",
+            )
+        }
+    )
     log_format: LogFormat = field(
         metadata={
             "log.format": Setting(

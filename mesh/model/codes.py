@@ -1086,6 +1086,16 @@ class Code(Enum):
         line](cli.md#which-worker) says how a worker is named.
         """,
     )
+    AUDIT_NOT_WRITTEN = (
+        "VM664",
+        "An audit line cannot be written",
+        """
+        Every action of the admin API leaves a line when it is requested and one when it has ended. If the first
+        one can be written neither to the log nor to `[admin] audit_file` nor to the journal, the action is
+        refused. Free the disk, or read the log again: its reader has stopped. The line of an action that has
+        ended is kept and written as soon as that is possible.
+        """,
+    )
     NOTHING_TO_TEST = (
         "VM671",
         "Nothing to test",

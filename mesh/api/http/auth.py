@@ -26,6 +26,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from mesh.api.http.connections import AdminConnection
 from mesh.api.http.host_names import host_refusal, is_foreign_origin
+from mesh.api.http.refusals import RefusalLog
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.util.regular_file import read_regular_file
@@ -155,8 +156,10 @@ FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-dat
 """The content types that a page can send to another origin without its permission (Fetch, section 2.2.2)."""
 
 
-def auth_middleware(tokens: AdminTokens, open_paths: Callable[[str], bool], hosts: Collection[str] = ()) -> Middleware:
-    """Return the middleware that refuses unauthenticated requests, except for open paths.
+def auth_middleware(
+    tokens: AdminTokens, open_paths: Callable[[str], bool], refusals: RefusalLog, hosts: Collection[str] = ()
+) -> Middleware:
+    """Return the middleware that refuses unauthenticated requests, except for open paths, and notes them.
 
     Without tokens, a client certificate is the only way over TCP. `hosts` are the names of this worker.
     """
@@ -166,21 +169,14 @@ def auth_middleware(tokens: AdminTokens, open_paths: Callable[[str], bool], host
         refusal = _refusal(request, tokens, open_paths, hosts)
         if refusal is None:
             return await handler(request)
-        if refusal.status != web.HTTPBadRequest.status_code:
-            log.warning(
-                "admin API: %s %s by %s refused: %s",
-                request.method,
-                quote_untrusted(request.path),
-                describe_client(request),
-                _REASONS[refusal.status],
-                extra=Code.REQUEST_REFUSED.extra,
-            )
+        line = f"admin API: {request.method} {quote_untrusted(request.path)} by {describe_client(request)} refused"
+        refusals.note(request, f"{line}: {_REASONS[refusal.status]}", refusal.status)
         return refusal
 
     return check
 
 
-_REASONS = {401: "no valid token", 403: "its Host, Origin or token does not allow it"}
+_REASONS = {400: "the request is invalid", 401: "no valid token", 403: "its Host, Origin or token does not allow it"}
 
 
 def _refusal(

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mesh.model.codes import Code
 from mesh.model.part import DaemonPart
 from mesh.model.service import Transport
 from mesh.util.bulkhead import Bulkhead
+from mesh.util.regular_file import world_readable
 
 bulkhead = Bulkhead(DaemonPart.HOST)
 
@@ -33,9 +35,10 @@ _FEW_SOCKETS = 4096
 class HostFactReader:
     """Reads the facts of the network namespace that the daemon runs in."""
 
-    def __init__(self, pool: Network, *, interval: float = INTERVAL) -> None:
-        """`interval`: seconds."""
+    def __init__(self, pool: Network, *, secrets: Iterable[Path] = (), interval: float = INTERVAL) -> None:
+        """`secrets` are files that not every user may read. `interval`: seconds."""
         self._pool = pool
+        self._secrets = tuple(secrets)
         self._interval = interval
         self._took = 0.0
 
@@ -65,7 +68,8 @@ class HostFactReader:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            return await read_host_facts(self._pool)
+            readable = await asyncio.to_thread(world_readable, self._secrets)
+            return replace(await read_host_facts(self._pool), readable_files=readable)
         except OSError as error:
             raise HostError(
                 Code.HOST_UNREADABLE, f"the facts of this host cannot be read ({error.strerror or error}): see `dmesg`"

@@ -8,13 +8,20 @@ from mesh.cli.lint import check_files
 from mesh.cli.output import print_json, printable
 from mesh.cli.settings import load_settings
 from mesh.config.name_policy import name_policy
+from mesh.config.settings import secret_files, secrets_in_clear
 from mesh.model.problem import Severity
+from mesh.util.regular_file import world_readable
 
 
 def check(options: argparse.Namespace) -> int:
     """Run `vipmesh check`. Exit status 1 if there is an error; warnings alone do not count."""
     known = load_settings(options.config)
-    problems = check_files(options.files, os.environ, pool=known.vip_pool, policy=name_policy(known))
+    readable = world_readable(secret_files(known))
+    problems = [
+        *secrets_in_clear(known),
+        *(problem for file, problem in secret_files(known).items() if file in readable),
+        *check_files(options.files, os.environ, pool=known.vip_pool, policy=name_policy(known)),
+    ]
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if options.json:
         found = tuple(

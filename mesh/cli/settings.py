@@ -2,9 +2,10 @@
 
 import os
 import socket
+from dataclasses import fields
 from pathlib import Path
 
-from mesh.config.settings import Settings, parse_settings
+from mesh.config.settings import Settings, SettingsWithPassword, environment_variable, parse_settings
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, SettingsError
 from mesh.util.regular_file import read_regular_file
@@ -14,11 +15,17 @@ DEFAULT_FILE = Path("/etc/vipmesh.toml")
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Return the settings of a file, None for the default one. Raises `SettingsError`."""
+    """Return the settings of a file, None for the default one. Raises `SettingsError`.
+
+    If the password is from the file, they are `SettingsWithPassword`, so that its mode can be checked.
+    """
     file = path or DEFAULT_FILE
     try:
         text = read_regular_file(file).decode() if path is not None or file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         problem = CodedText(f"{file}: cannot be read: {error}; name a TOML file with -c", Code.SETTINGS_FILE_UNUSABLE)
         raise SettingsError([problem]) from error
-    return parse_settings(text, os.environ, hostname=socket.gethostname(), file=str(file))
+    known = parse_settings(text, os.environ, hostname=socket.gethostname(), file=str(file))
+    if known.store_password is None or environment_variable("store.password") in os.environ:
+        return known
+    return SettingsWithPassword(**{each.name: getattr(known, each.name) for each in fields(known)}, file=file)

@@ -19,6 +19,7 @@ from mesh.config import etcd_url, values
 from mesh.config.values import Network
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, SettingsError
+from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address
 from mesh.util.logging.formats import LogFormat
 
@@ -644,6 +645,17 @@ class Settings:
             )
         }
     )
+    admin_audit_file: Path | None = field(
+        metadata={
+            "admin.audit_file": Setting(
+                values.parse_path,
+                None,
+                'a path such as "/var/log/vipmesh-audit.log"',
+                "a file that gets every audit line beside the log, see [the API](api.md#what-was-changed-and-by-whom)",
+                unset="the log alone",
+            )
+        }
+    )
     log_format: LogFormat = field(
         metadata={
             "log.format": Setting(
@@ -803,6 +815,68 @@ def _open_doors(settings: Settings) -> Iterator[CodedText]:
     if settings.admin_client_ca is not None and settings.admin_cert is None:
         text = "[admin] client_ca: certificates of clients need one of this worker; set [admin] cert"
         yield CodedText(text, Code.ADMIN_API_UNPROTECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsWithPassword(Settings):
+    """Settings whose file has a password."""
+
+    file: Path
+    """The settings file."""
+
+
+def secrets_in_clear(settings: Settings) -> tuple[Problem, ...]:
+    """Return a problem for each secret that crosses the network without TLS; empty if none does."""
+    problems = []
+    if settings.store_password is not None and settings.store_url.startswith("etcd://"):
+        hosts = [values.parse_url_host(member) for member in etcd_url.parse_etcd_url(settings.store_url).members]
+        if not all(map(values.is_loopback, hosts)):
+            problems.append(
+                Problem(
+                    Code.SECRET_IN_CLEAR,
+                    Severity.WARNING,
+                    "[store] password",
+                    "it crosses the network unencrypted, since the URL is etcd://",
+                    "give etcd certificates and write etcds:// in [store] url, with [store] ca",
+                )
+            )
+    tokens = settings.admin_token_file or settings.admin_read_token_file
+    for key, listen in (("tcp", settings.admin_tcp), ("listen", settings.admin_listen)):
+        if tokens and listen and not listen.startswith("unix:") and settings.admin_cert is None:
+            host, _ = values.parse_socket_address(listen)
+            if not values.is_loopback(host):
+                problems.append(
+                    Problem(
+                        Code.SECRET_IN_CLEAR,
+                        Severity.WARNING,
+                        f"[admin] {key}",
+                        f"clients send their token to {listen} unencrypted",
+                        "set [admin] cert and key, or listen on 127.0.0.1 and let ssh forward the port",
+                    )
+                )
+    return tuple(problems)
+
+
+def secret_files(settings: Settings) -> Mapping[Path, Problem]:
+    """Return the files that hold a secret, each with the problem if every user of the host may read it."""
+    files = {
+        "it has the password of etcd": settings.file if isinstance(settings, SettingsWithPassword) else None,
+        "it has the token that may do everything": settings.admin_token_file,
+        "it has the token that may read": settings.admin_read_token_file,
+        "it has the private key of the admin API": settings.admin_key or settings.admin_cert,
+        "it has the private key for etcd": settings.store_key or settings.store_cert,
+    }
+    return {
+        file: Problem(
+            Code.SECRET_READABLE,
+            Severity.WARNING,
+            f"file {file}",
+            f"{holds}, and every user of this host may read it",
+            f"run `chmod o-rwx {file}`",
+        )
+        for holds, file in files.items()
+        if file is not None
+    }
 
 
 # ------------------------------------------------------------------------------------------------- unknown keys

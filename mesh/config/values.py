@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 from mesh.config import etcd_url
 from mesh.model.service import Address
@@ -183,6 +184,21 @@ def parse_socket_address(text: str, default_port: int | None = None) -> tuple[st
     if number is None or not 0 <= number <= 65535:
         raise ValueError(f"{text!r} has a port above 65535")
     return host, number
+
+
+def parse_url_host(url: str) -> str:
+    """Return the host of a URL such as `http://h1:2379` or `http://[::1]:2379`; empty if it has none."""
+    return urlsplit(url).hostname or ""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is `localhost` or a loopback address, so that nothing leaves this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def socket_addresses_parser(default_port: int) -> Callable[[object], tuple[tuple[str, int], ...]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mesh.config.settings import EndpointAddress, Settings
+from mesh.config.settings import EndpointAddress, Settings, secret_files, secrets_in_clear
 from mesh.host.host_problems import HostNeeds
 from mesh.model.service import Name, Transport
 
@@ -20,6 +20,8 @@ def host_needs(
         publish=settings.publish_ports,
         published=published or {},
         routes_to_containers=in_cluster and direct,
+        secrets_in_clear=secrets_in_clear(settings),
+        secret_files=secret_files(settings),
     )
 
 

@@ -41,6 +41,7 @@ def admin_listen_config(settings: Settings) -> AdminListenConfig:
         settings.admin_client_ca,
         frozenset(name.lower().rstrip(".") for name in (settings.node_name, gethostname(), *settings.admin_hosts)),
         settings.admin_read_token_file,
+        audit_file=settings.admin_audit_file,
     )
 
 

@@ -22,7 +22,7 @@ from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view
 from mesh.config.name_policy import name_policy
-from mesh.config.settings import Driver, PrivateAnswers, Settings
+from mesh.config.settings import Driver, PrivateAnswers, Settings, secret_files
 from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
@@ -193,7 +193,7 @@ async def run_daemon(
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 passive=_passive_sources(settings, plane),
                 facts=HostFactSources(
-                    HostFactReader(settings.vip_pool, own_certificates(settings)),
+                    HostFactReader(settings.vip_pool, own_certificates(settings), secrets=secret_files(settings)),
                     host_needs(settings, plane.name),
                     None if engine is None else partial(ask_engine_facts, engine),
                 ),

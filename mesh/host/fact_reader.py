@@ -19,6 +19,7 @@ from mesh.model.codes import Code
 from mesh.model.part import DaemonPart
 from mesh.model.service import Transport
 from mesh.util.bulkhead import Bulkhead
+from mesh.util.regular_file import world_readable
 
 bulkhead = Bulkhead(DaemonPart.HOST)
 
@@ -35,10 +36,20 @@ _FEW_SOCKETS = 4096
 class HostFactReader:
     """Reads the facts of the network namespace that the daemon runs in."""
 
-    def __init__(self, pool: Network, certificates: Sequence[Path] = (), *, interval: float = INTERVAL) -> None:
-        """`certificates`: files of the daemon's own. `interval`: seconds."""
+    def __init__(
+        self,
+        pool: Network,
+        certificates: Sequence[Path] = (),
+        *,
+        secrets: Iterable[Path] = (),
+        interval: float = INTERVAL,
+    ) -> None:
+        """`certificates`: files of the daemon's own. `secrets` are files that not every user may read. `interval`:
+        seconds.
+        """
         self._pool = pool
         self._certificates = certificates
+        self._secrets = tuple(secrets)
         self._interval = interval
         self._took = 0.0
 
@@ -68,7 +79,9 @@ class HostFactReader:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            return await read_host_facts(self._pool, certificates=self._certificates)
+            readable = await asyncio.to_thread(world_readable, self._secrets)
+            facts = await read_host_facts(self._pool, certificates=self._certificates)
+            return replace(facts, readable_files=readable)
         except OSError as error:
             raise HostError(
                 Code.HOST_UNREADABLE, f"the facts of this host cannot be read ({error.strerror or error}): see `dmesg`"

@@ -5,6 +5,7 @@ The daemon watches them, and `vipmesh doctor` looks at them once; `mesh.host.hos
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mesh.host.certificates import CertificateFacts
 from mesh.host.overlap import HostAddress, HostRoute, Network, PoolOverlap, find_overlaps
@@ -45,6 +46,9 @@ class HostFacts:
     """The certificates that the daemon shows its clients."""
     engine: EngineFacts | None = None
     """The facts of the container engine; None if none is configured or none has answered yet."""
+
+    readable_files: frozenset[Path] = frozenset()
+    """Files with a secret that every user of the host may read."""
 
     def overlaps(self, pool: Network, own_interface: str) -> list[PoolOverlap]:
         """Return the addresses and routes of other interfaces that overlap the pool; empty if it is free."""

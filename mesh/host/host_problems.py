@@ -7,6 +7,7 @@ stay the same while it holds, so it has no counters: a text that changes is logg
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
 
 from mesh.host.facts import HostFacts
 from mesh.host.free_space import free_network, free_port_range, port_list
@@ -44,6 +45,10 @@ class HostNeeds:
     """The published ports that services hold, with the service's name."""
     routes_to_containers: bool = False
     """Whether other workers send to the containers' own addresses (`[source.docker] endpoint_address`)."""
+    secrets_in_clear: tuple[Problem, ...] = ()
+    """The secrets that the settings send over the network without TLS."""
+    secret_files: Mapping[Path, Problem] = field(default_factory=dict)
+    """Files with a secret, each with the problem if every user of the host may read it."""
 
 
 def host_problems(facts: HostFacts, needs: HostNeeds) -> tuple[Problem, ...]:
@@ -56,8 +61,15 @@ def host_problems(facts: HostFacts, needs: HostNeeds) -> tuple[Problem, ...]:
         _engine_firewall,
         _engine_restart,
         _certificates,
+        _secrets,
     )
     return tuple(problem for rule in rules for problem in rule(facts, needs))
+
+
+def _secrets(facts: HostFacts, needs: HostNeeds) -> Iterator[Problem]:
+    """Yield the secrets that others can read, on the network or on this host."""
+    yield from needs.secrets_in_clear
+    yield from (problem for file, problem in needs.secret_files.items() if file in facts.readable_files)
 
 
 def occupied_networks(facts: HostFacts, pool: Network, own_interface: str = "mesh0") -> tuple[Network, ...]:

@@ -1173,6 +1173,33 @@ class Code(Enum):
         line](cli.md#which-worker) says how a worker is named.
         """,
     )
+    AUDIT_NOT_WRITTEN = (
+        "VM664",
+        "An audit line cannot be written",
+        """
+        Every action of the admin API leaves a line when it is requested and one when it has ended. If the first
+        one can be written neither to the log nor to `[admin] audit_file` nor to the journal, the action is
+        refused. Free the disk, or read the log again: its reader has stopped. The line of an action that has
+        ended is kept and written as soon as that is possible.
+        """,
+    )
+    SECRET_IN_CLEAR = (
+        "VM665",
+        "A secret crosses the network unencrypted",
+        """
+        The password of etcd is sent to `etcd://`, or the token of the admin API to an address that is not
+        loopback, without TLS: whoever sees the packets can use it. Write `etcds://`, or set `[admin] cert` and
+        `key`.
+        """,
+    )
+    SECRET_READABLE = (
+        "VM666",
+        "Every user of the host can read a secret",
+        """
+        The settings with a password, a file with a token, or a private key can be read by every user of the
+        host. Take the permission away (`chmod o-rwx`), and replace the secret if others may have read it.
+        """,
+    )
     NOTHING_TO_TEST = (
         "VM671",
         "Nothing to test",

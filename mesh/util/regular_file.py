@@ -8,6 +8,7 @@ import os
 import select
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 MAX_FILE_BYTES = 4 << 20
@@ -29,6 +30,18 @@ def read_regular_file(path: Path, limit: int = MAX_FILE_BYTES, *, patience: floa
         return _read(file, path, limit, time.monotonic() + patience)
     finally:
         os.close(file)
+
+
+def world_readable(paths: Iterable[Path]) -> frozenset[Path]:
+    """Return the files that every user of the host may read; a file that is not there is none."""
+    return frozenset(path for path in paths if _mode(path) & stat.S_IROTH)
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _read(file: int, path: Path, limit: int, deadline: float) -> bytes:

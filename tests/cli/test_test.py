@@ -193,7 +193,7 @@ async def two_workers(
     token.write_text("0123456789abcdef\n")
     token.chmod(0o600)
     port = free_port()
-    of_server = {name: file for name, file in files.items() if name != "own_client_ca"}
+    of_server: dict[str, Any] = {name: file for name, file in files.items() if name != "own_client_ca"}
     entrance = AdminListenConfig(f"unix://{directory}/admin.sock", f"127.0.0.1:{port}", token, **of_server)
     settings = directory / "vipmesh.toml"
     lines = ["[admin]", f'listen = "unix://{directory}/admin.sock"']

@@ -82,6 +82,7 @@ def test_the_defaults() -> None:
         admin_key=None,
         admin_client_ca=None,
         admin_hosts=(),
+        admin_audit_file=None,
         log_format=LogFormat.TEXT,
         metrics_services=1000,
         events_keep=10_000,

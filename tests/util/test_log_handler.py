@@ -4,10 +4,11 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from mesh.util.logging.handler import QueuedLogHandler
+from mesh.util.logging.handler import QueuedLogHandler, log_surely
 
 
 @pytest.fixture
@@ -59,3 +60,36 @@ def test_a_closed_reader_causes_no_error() -> None:
     logger(handler).error("to nobody")
     handler.close()
     os.close(theirs)
+
+
+def test_a_line_that_must_not_be_lost_is_neither_limited_nor_dropped_and_says_that_it_was_written(
+    tmp_path: Path,
+) -> None:
+    file = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    handler = QueuedLogHandler(file, waiting=1)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        log = logger(handler)
+        for _ in range(200):
+            log.info("line")
+        written = [log_surely(log, logging.INFO, "kept") for _ in range(150)]
+        assert all(each.result(10) for each in written)
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+        os.close(file)
+    assert (tmp_path / "log").read_text().count(" INFO kept\n") == 150
+
+
+def test_a_line_that_cannot_be_written_says_so() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    handler = QueuedLogHandler(full)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        assert log_surely(logger(handler), logging.INFO, "kept").result(10) is False
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+        os.close(full)

@@ -1,60 +1,82 @@
-"""Requests that change something. Each leaves one log line when it arrives and one when it ends.
+"""Requests that change something. Each leaves one line when it arrives and one when it ends.
 
 The lines begin with `audit:`, so that they can be filtered and kept for longer. They say who requested what, and the
-outcome.
+outcome. An action whose first line can be written nowhere is refused.
 """
 
-import logging
 import time
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
 
+from mesh.api.http.audit import AuditError, AuditLine, AuditTrail
 from mesh.api.http.auth import describe_client, quote_untrusted, refusal_response
 from mesh.api.http.connections import read_body
+from mesh.api.http.refusals import RefusalLog
 from mesh.control.drain_requests import REQUESTER
 from mesh.control.graceful_stop import ActionHandler
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
-
-log = logging.getLogger("vipmesh")
 
 
 class _ActionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
-async def carry_out_action(called: str, verb: ActionHandler, request: web.Request) -> web.Response:
-    """Answer `POST /v1/VERB` after the action has ended.
+class ActionsHandler:
+    """Carries out actions and leaves the lines that say so."""
 
-    The status is 200 if it succeeded, 400 if the request is invalid, and 409 if the action was refused.
-    """
-    who = describe_client(request)
-    try:
-        asked = msgspec.json.decode(await read_body(request), type=_ActionRequest)
-    except (ValueError, RecursionError) as error:
-        log.warning(
-            "audit: %s by %s refused: the request is invalid: %s",
-            called,
-            who,
-            quote_untrusted(str(error)),
-            extra=Code.REQUEST_REFUSED.extra,
-        )
-        return refusal_response(400, f'the request is invalid: {error}; send {{"name": "..."}}')
-    what = f"{called} {quote_untrusted(asked.name)} by {who}"
-    log.info("audit: %s requested", what)
-    began = time.monotonic()
-    requester = REQUESTER.set(who)
-    try:
-        endpoint = await verb(asked.name)
-    except ActionRefusedError as refusal:
-        log.warning("audit: %s refused: %s", what, quote_untrusted(str(refusal)), extra=Code.REQUEST_REFUSED.extra)
-        return refusal_response(409, str(refusal), refusal.code)
-    # The client left or the daemon stops: the request was logged, so its end must be, too.
-    except BaseException as error:
-        log.warning("audit: %s not finished: %s", what, type(error).__name__, extra=Code.REQUEST_REFUSED.extra)
-        raise
-    finally:
-        REQUESTER.reset(requester)
-    log.info("audit: %s done after %.1f s: %s", what, time.monotonic() - began, quote_untrusted(endpoint))
-    return web.json_response({"endpoint": endpoint})
+    def __init__(self, audit: AuditTrail, refusals: RefusalLog) -> None:
+        """`refusals` gets the requests that are refused before they become an action."""
+        self._audit = audit
+        self._refusals = refusals
+
+    async def post(self, called: str, verb: ActionHandler, request: web.Request) -> web.Response:
+        """Answer `POST /v1/VERB` after the action has ended.
+
+        The status is 200 if it succeeded, 400 if the request is invalid, and 409 if the action was refused.
+        """
+        who = describe_client(request)
+        try:
+            asked = msgspec.json.decode(await read_body(request), type=_ActionRequest)
+        except (ValueError, RecursionError) as error:
+            return self.refuse(called, request, error, '{"name": "..."}')
+
+        async def act() -> tuple[web.Response, str]:
+            requester = REQUESTER.set(who)
+            try:
+                endpoint = await verb(asked.name)
+            finally:
+                REQUESTER.reset(requester)
+            return web.json_response({"endpoint": endpoint}), quote_untrusted(endpoint)
+
+        return await self.carry_out(f"{called} {quote_untrusted(asked.name)} by {who}", act)
+
+    def refuse(self, called: str, request: web.Request, error: Exception, wanted: str) -> web.Response:
+        """Return the response to a request whose body is not what is wanted, and leave a line about it."""
+        reason = f"the request is invalid: {quote_untrusted(str(error))}"
+        self._refusals.note(request, f"audit: {called} by {describe_client(request)} refused: {reason}")
+        return refusal_response(400, f"the request is invalid: {error}; send {wanted}")
+
+    async def carry_out(self, what: str, act: Callable[[], Awaitable[tuple[web.Response, str]]]) -> web.Response:
+        """Return the response of `act`, which also returns its outcome, between the two lines about `what`."""
+        try:
+            await self._audit.begin(AuditLine(f"{what} requested"))
+        except AuditError as error:
+            return refusal_response(409, str(error), error.code)
+        began = time.monotonic()
+        end = AuditLine(f"{what} not finished: Exception", Code.REQUEST_REFUSED)
+        try:
+            response, outcome = await act()
+            end = AuditLine(f"{what} done after {time.monotonic() - began:.1f} s: {outcome}")
+        except ActionRefusedError as refusal:
+            end = AuditLine(f"{what} refused: {quote_untrusted(str(refusal))}", Code.REQUEST_REFUSED)
+            response = refusal_response(409, str(refusal), refusal.code)
+        # The client left or the daemon stops: the request has its line, so its end must have one, too.
+        except BaseException as error:
+            end = AuditLine(f"{what} not finished: {type(error).__name__}", Code.REQUEST_REFUSED)
+            raise
+        finally:
+            await self._audit.end(end)
+        return response

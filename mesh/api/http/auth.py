@@ -26,7 +26,9 @@ from aiohttp.typedefs import Handler, Middleware
 
 from mesh.api.http.connections import AdminConnection
 from mesh.api.http.host_names import host_refusal, is_foreign_origin
+from mesh.api.http.refusals import RefusalLog
 from mesh.model.codes import Code
+from mesh.model.credential import parse_holder
 from mesh.model.errors import MeshError
 from mesh.util.regular_file import read_regular_file
 
@@ -155,8 +157,10 @@ FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-dat
 """The content types that a page can send to another origin without its permission (Fetch, section 2.2.2)."""
 
 
-def auth_middleware(tokens: AdminTokens, open_paths: Callable[[str], bool], hosts: Collection[str] = ()) -> Middleware:
-    """Return the middleware that refuses unauthenticated requests, except for open paths.
+def auth_middleware(
+    tokens: AdminTokens, open_paths: Callable[[str], bool], refusals: RefusalLog, hosts: Collection[str] = ()
+) -> Middleware:
+    """Return the middleware that refuses unauthenticated requests, except for open paths, and notes them.
 
     Without tokens, a client certificate is the only way over TCP. `hosts` are the names of this worker.
     """
@@ -166,21 +170,14 @@ def auth_middleware(tokens: AdminTokens, open_paths: Callable[[str], bool], host
         refusal = _refusal(request, tokens, open_paths, hosts)
         if refusal is None:
             return await handler(request)
-        if refusal.status != web.HTTPBadRequest.status_code:
-            log.warning(
-                "admin API: %s %s by %s refused: %s",
-                request.method,
-                quote_untrusted(request.path),
-                describe_client(request),
-                _REASONS[refusal.status],
-                extra=Code.REQUEST_REFUSED.extra,
-            )
+        line = f"admin API: {request.method} {quote_untrusted(request.path)} by {describe_client(request)} refused"
+        refusals.note(request, f"{line}: {_REASONS[refusal.status]}", refusal.status)
         return refusal
 
     return check
 
 
-_REASONS = {401: "no valid token", 403: "its Host, Origin or token does not allow it"}
+_REASONS = {400: "the request is invalid", 401: "no valid token", 403: "its Host, Origin or token does not allow it"}
 
 
 def _refusal(
@@ -195,18 +192,21 @@ def _refusal(
         return refusal_response(
             403, "a write from a page of another origin is refused; use the command line, or this worker's own page"
         )
-    if is_on_unix_socket(request) or _certified(request):
-        _authenticated(request)
-        if writes and request.content_type in FORM_TYPES:
-            return refusal_response(
-                400, f"a write as {request.content_type} is refused; send Content-Type: application/json"
-            )
-        return None
-    role = tokens.role_of(request.headers.get("Authorization", ""))
+    token = tokens.role_of(request.headers.get("Authorization", ""))
+    role = AdminRole.OPERATOR if is_on_unix_socket(request) else _role_of_certificate(request)
+    if role is not None and token is not AdminRole.OPERATOR and writes and request.content_type in FORM_TYPES:
+        return refusal_response(
+            400, f"a write as {request.content_type} is refused; send Content-Type: application/json"
+        )
+    role = AdminRole.OPERATOR if AdminRole.OPERATOR in (role, token) else role or token
     if role is not None:
         _authenticated(request)
         if writes and role is AdminRole.READ:
-            return refusal_response(403, "this token may only read; send the token in the file [admin] token_file")
+            return refusal_response(
+                403,
+                "this token, or certificate of a worker, may only read; send the token in the file [admin] token_file, "
+                "or an operator's certificate",
+            )
         return None
     if open_paths(request.path):
         return None
@@ -280,6 +280,15 @@ def _certified(request: web.Request) -> str | None:
         return None
     names = dict(pair for part in certificate.get("subject", ()) for pair in part)
     return quote_untrusted(str(names.get("commonName", "a certificate without a name")))
+
+
+def _role_of_certificate(request: web.Request) -> AdminRole | None:
+    """Return what the client certificate permits, or None without one. A worker may only read."""
+    certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+    if not certificate:
+        return None
+    holder = parse_holder(text for kind, text in certificate.get("subjectAltName", ()) if kind == "URI")
+    return AdminRole.READ if holder is not None and holder.is_worker else AdminRole.OPERATOR
 
 
 def _from_elsewhere(request: web.Request) -> bool:

@@ -1,6 +1,5 @@
 """Answers `GET /v1/claims`, `POST /v1/claims/free` and `POST /v1/claims/move`; each change leaves two audit lines."""
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -8,12 +7,11 @@ from typing import Protocol
 import msgspec
 from aiohttp import web
 
+from mesh.api.http.actions import ActionsHandler
 from mesh.api.http.auth import describe_client, quote_untrusted, refusal_response
+from mesh.api.http.connections import read_body
 from mesh.cluster.claim_rows import ClaimRow
-from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
-
-log = logging.getLogger("vipmesh")
 
 
 class ClaimService(Protocol):
@@ -44,9 +42,10 @@ class _MoveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ClaimsHandler:
     """Answers the requests about claims."""
 
-    def __init__(self, service: ClaimService | None) -> None:
+    def __init__(self, service: ClaimService | None, actions: ActionsHandler) -> None:
         """`service` is None on a worker that offers none: every request is refused."""
         self._service = service
+        self._actions = actions
 
     async def get(self, _: web.Request) -> web.Response:
         """Answer with all claims."""
@@ -63,50 +62,31 @@ class ClaimsHandler:
         if (service := self._service) is None:
             return _unavailable()
         try:
-            asked = msgspec.json.decode(await request.read(), type=_FreeRequest)
+            asked = msgspec.json.decode(await read_body(request), type=_FreeRequest)
         except (ValueError, RecursionError) as error:
-            return _invalid("free", request, error, '{"name": "..."}')
+            return self._actions.refuse("claims free", request, error, '{"name": "..."}')
         what = f"claims free {quote_untrusted(asked.name)} by {describe_client(request)}"
-        return await _carry_out(what, partial(service.free, asked.name))
+        return await self._carry_out(what, partial(service.free, asked.name))
 
     async def move(self, request: web.Request) -> web.Response:
         """Move the name that the body has to the owner that it has."""
         if (service := self._service) is None:
             return _unavailable()
         try:
-            asked = msgspec.json.decode(await request.read(), type=_MoveRequest)
+            asked = msgspec.json.decode(await read_body(request), type=_MoveRequest)
         except (ValueError, RecursionError) as error:
-            return _invalid("move", request, error, '{"name": "...", "owner": "PROJECT/SERVICE"}')
+            return self._actions.refuse("claims move", request, error, '{"name": "...", "owner": "PROJECT/SERVICE"}')
         what = (
             f"claims move {quote_untrusted(asked.name)} to {quote_untrusted(asked.owner)} by {describe_client(request)}"
         )
-        return await _carry_out(what, partial(service.move, asked.name, asked.owner))
+        return await self._carry_out(what, partial(service.move, asked.name, asked.owner))
 
+    async def _carry_out(self, what: str, action: Callable[[], Awaitable[str]]) -> web.Response:
+        async def act() -> tuple[web.Response, str]:
+            claim = await action()
+            return web.json_response({"claim": claim}), quote_untrusted(claim)
 
-async def _carry_out(what: str, action: Callable[[], Awaitable[str]]) -> web.Response:
-    log.info("audit: %s requested", what)
-    try:
-        claim = await action()
-    except ActionRefusedError as refusal:
-        log.warning("audit: %s refused: %s", what, quote_untrusted(str(refusal)), extra=Code.REQUEST_REFUSED.extra)
-        return refusal_response(409, str(refusal), refusal.code)
-    # The client left or the daemon stops: the request was logged, so its end must be, too.
-    except BaseException as error:
-        log.warning("audit: %s not finished: %s", what, type(error).__name__, extra=Code.REQUEST_REFUSED.extra)
-        raise
-    log.info("audit: %s done", what)
-    return web.json_response({"claim": claim})
-
-
-def _invalid(action: str, request: web.Request, error: Exception, wanted: str) -> web.Response:
-    log.warning(
-        "audit: claims %s by %s refused: the request is invalid: %s",
-        action,
-        describe_client(request),
-        quote_untrusted(str(error)),
-        extra=Code.REQUEST_REFUSED.extra,
-    )
-    return refusal_response(400, f"the request is invalid: {error}; send {wanted}")
+        return await self._actions.carry_out(what, act)
 
 
 def _unavailable() -> web.Response:

@@ -46,7 +46,7 @@ class UnauthenticatedLimit:
 
     def __init__(self, total: int = MAX_UNAUTHENTICATED, per_client: int = MAX_UNAUTHENTICATED_PER_CLIENT) -> None:
         self._total = total
-        self._per_client = min(per_client, max(1, total // 2))  # one address never takes all places
+        self._per_client = per_client
         self._open: Counter[str] = Counter()
         self.refused = 0
         """Connections that were refused since the start."""

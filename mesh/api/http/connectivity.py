@@ -1,6 +1,5 @@
 """Answers `GET /v1/test?of=NAME` with the plan of a connectivity test, and `POST /v1/test` with its report."""
 
-import logging
 from typing import Protocol
 
 import msgspec
@@ -8,11 +7,10 @@ from aiohttp import web
 
 from mesh.api.connectivity.plan import ConnectivityPlan
 from mesh.api.connectivity.report import ConnectivityReport
+from mesh.api.http.actions import ActionsHandler
 from mesh.api.http.auth import describe_client, quote_untrusted, refusal_response
 from mesh.api.http.connections import read_body
 from mesh.api.http.handlers import MAX_QUESTION_LENGTH
-
-log = logging.getLogger("vipmesh")
 
 
 class ConnectivityService(Protocol):
@@ -34,8 +32,9 @@ class _TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ConnectivityHandler:
     """Answers the requests of connectivity tests."""
 
-    def __init__(self, service: ConnectivityService) -> None:
+    def __init__(self, service: ConnectivityService, actions: ActionsHandler) -> None:
         self._service = service
+        self._actions = actions
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer with the plan."""
@@ -52,10 +51,13 @@ class ConnectivityHandler:
             return refusal_response(400, f'the request is invalid: {error}; send {{}} or {{"name": "..."}}')
         if asked is not None and not 0 < len(asked) <= MAX_QUESTION_LENGTH:
             return _refused()
-        log.info(
-            "audit: test %s requested by %s", quote_untrusted(asked or "of all services"), describe_client(request)
-        )
-        return _json(await self._service.run(asked))
+
+        async def act() -> tuple[web.Response, str]:
+            report = await self._service.run(asked)
+            return _json(report), "arrives" if report.works else "does not arrive"
+
+        name = quote_untrusted(asked or "of all services")
+        return await self._actions.carry_out(f"test {name} by {describe_client(request)}", act)
 
 
 def _refused() -> web.Response:

@@ -5,6 +5,7 @@ loop must go on.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import msgspec
 from aiohttp import web
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 
 from mesh.api.explain.document import Explanation, render_explanation
 from mesh.api.http.auth import refusal_response
+from mesh.api.http.refusals import RefusalLog
 from mesh.api.metrics.families import MetricsInput, render_metrics
 from mesh.api.metrics.text_format import CONTENT_TYPE
 from mesh.model.problem import Notices
@@ -49,14 +51,15 @@ async def get_explanation(explain: ExplainFunction, request: web.Request) -> web
 class MetricsHandler:
     """Answers scrapes with the metrics of a snapshot and of the process."""
 
-    def __init__(self, measure: MeasureFunction) -> None:
+    def __init__(self, measure: MeasureFunction, refusals: RefusalLog) -> None:
         """`measure` returns a snapshot that does not change any more, since it is read in a thread."""
         self._measure = measure
+        self._refusals = refusals
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
     async def get(self, _: web.Request) -> web.Response:
         """Answer with the text of all metrics."""
-        measured = await self._measure()
+        measured = replace(await self._measure(), refused_requests=self._refusals.counts())
         body = await compute(measured.observed.size, lambda: render_metrics(measured) + generate_latest(self._process))
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})

@@ -18,13 +18,15 @@ from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler, Middleware
 
 from mesh.api.events import EventInput
-from mesh.api.http.actions import carry_out_action
+from mesh.api.http.actions import ActionsHandler
+from mesh.api.http.audit import AuditTrail
 from mesh.api.http.auth import AdminToken, AdminTokens, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.claims import ClaimService, ClaimsHandler
 from mesh.api.http.connections import (
     BODY_TIMEOUT,
     MAX_UNAUTHENTICATED,
+    MAX_UNAUTHENTICATED_PER_CLIENT,
     AdminConnection,
     AdminTcpListener,
     UnauthenticatedLimit,
@@ -34,6 +36,7 @@ from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
 from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
+from mesh.api.http.refusals import RefusalLog
 from mesh.api.http.tls import ReloadingTls
 from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices, render_status, worker_status
@@ -94,6 +97,8 @@ class AdminListenConfig:
     """The file with the token that may only read; None for no such token."""
     connections: int = MAX_UNAUTHENTICATED
     """The most connections over TCP whose clients have not authenticated."""
+    audit_file: Path | None = None
+    """The file that gets every audit line beside the log; None for none."""
 
 
 class AdminApi:
@@ -126,17 +131,19 @@ class AdminApi:
         exist; without `claims`, its requests are refused. Without `past`, there are no past events.
         """
         # 9 parameters: one for each kind of request that needs a part of the daemon.
-        self._claims = ClaimsHandler(claims)
+        self._claims = claims
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
-        self._metrics = MetricsHandler(measure if measure is not None else self._measure)
+        self._refusals = RefusalLog()
+        self._metrics = MetricsHandler(measure if measure is not None else self._measure, self._refusals)
         self.feed = feed if feed is not None else EventBroadcaster(self._moment)
         """Sends events to watchers; its `run` must run beside the API, else watchers wait."""
         self._explain = explain
         self._connectivity = connectivity
         self._past = past if past is not None else PastEventsHandler(lambda: observe().facts.worker)
         self._runner: web.AppRunner | None = None
+        self._audit: AuditTrail | None = None
         self._listeners: list[AdminTcpListener | asyncio.AbstractServer] = []
 
     async def start(self) -> None:
@@ -155,7 +162,9 @@ class AdminApi:
         tokens.warn_of_equal()
         self._runner = web.AppRunner(self._app(tokens), access_log=None, shutdown_timeout=1)
         await self._runner.setup()
-        limit = UnauthenticatedLimit(entrance.connections)
+        # One address never takes all places.
+        per_client = min(MAX_UNAUTHENTICATED_PER_CLIENT, max(1, entrance.connections // 2))
+        limit = UnauthenticatedLimit(entrance.connections, per_client)
         for listen in filter(None, (entrance.listen, entrance.tcp)):
             try:
                 await self._listen(listen, tls, limit)
@@ -185,6 +194,9 @@ class AdminApi:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+        if self._audit is not None:
+            audit, self._audit = self._audit, None
+            await audit.close()
 
     async def _listen(self, listen: str, tls: ssl.SSLContext | None, limit: UnauthenticatedLimit) -> None:
         """Listen on one address. Raises `OSError`."""
@@ -210,7 +222,12 @@ class AdminApi:
                 begun[id(request)] = True
 
         app = web.Application(
-            middlewares=[_timed, _contained(begun), _in_words, auth_middleware(tokens, _is_open, self._entrance.hosts)],
+            middlewares=[
+                _timed,
+                _contained(begun),
+                _in_words,
+                auth_middleware(tokens, _is_open, self._refusals, self._entrance.hosts),
+            ],
             client_max_size=MAX_BODY_BYTES,
         )
         app.on_response_prepare.extend((note_begin, _complete))
@@ -221,18 +238,21 @@ class AdminApi:
         app.router.add_get("/v1/events/past", self._past.get)
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/status", self._get_status)
-        app.router.add_get("/v1/claims", self._claims.get)
-        app.router.add_post("/v1/claims/free", self._claims.free)
-        app.router.add_post("/v1/claims/move", self._claims.move)
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
+        self._audit = AuditTrail(self._entrance.audit_file)
+        actions = ActionsHandler(self._audit, self._refusals)
+        claims = ClaimsHandler(self._claims, actions)
+        app.router.add_get("/v1/claims", claims.get)
+        app.router.add_post("/v1/claims/free", claims.free)
+        app.router.add_post("/v1/claims/move", claims.move)
         if self._connectivity is not None:
-            handler = ConnectivityHandler(self._connectivity)
+            handler = ConnectivityHandler(self._connectivity, actions)
             app.router.add_get("/v1/test", handler.get)
             app.router.add_post("/v1/test", handler.post)
         for name, verb in self._verbs.items():
-            app.router.add_post(f"/v1/{name}", partial(carry_out_action, name, verb))
+            app.router.add_post(f"/v1/{name}", partial(actions.post, name, verb))
         return app
 
     async def _dismiss(self, _: web.Application) -> None:

@@ -44,6 +44,8 @@ class MetricsInput:
     """The number of watchers of the event stream."""
     watchers_dropped: int = 0
     """The number of watchers that were disconnected because they read too slowly."""
+    refused_requests: Mapping[str, int] = field(default_factory=dict)
+    """Requests that the admin API refused since the start, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ def _internal_errors(scrape: _ScrapeContext) -> Iterator[MetricSample]:
     counts = scrape.measured.observed.internal_errors
     for part in DaemonPart:
         yield (part.replace(" ", "_"),), counts.get(part, 0)
+
+
+def _refused_requests(scrape: _ScrapeContext) -> Iterator[MetricSample]:
+    for reason in ("unauthenticated", "forbidden", "invalid"):
+        yield (reason,), scrape.measured.refused_requests.get(reason, 0)
 
 
 def _problems(scrape: _ScrapeContext) -> Iterator[MetricSample]:
@@ -209,6 +216,10 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
             ("part",),
         ),
         _internal_errors,
+    ),
+    (
+        MetricFamily("vipmesh_admin_refused_requests_total", _C, "Requests that the admin API refused.", ("reason",)),
+        _refused_requests,
     ),
     (
         MetricFamily(

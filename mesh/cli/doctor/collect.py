@@ -22,7 +22,7 @@ from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, Ke
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.config import etcd_url
 from mesh.config.labels.parse import parse_labels
-from mesh.config.settings import Driver, Settings
+from mesh.config.settings import Driver, Settings, secret_files
 from mesh.daemon.host_needs import host_needs, own_certificates
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
@@ -38,6 +38,7 @@ from mesh.model.service import Endpoint, Name, Scheduler, Transport
 from mesh.sources.compose.source import load_compose_file
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client, shake_hands
 from mesh.sources.docker.engine_facts import LabelledContainer, ask_engine
+from mesh.util.regular_file import world_readable
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
 _MODULES = ("ip_vs", "nf_tables", "nf_conntrack", "dummy", *(f"ip_vs_{scheduler}" for scheduler in Scheduler))
@@ -78,6 +79,7 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
         host=replace(
             await read_host_facts(settings.vip_pool, certificates=own_certificates(settings)),
             engine=None if engine is None else engine.facts,
+            readable_files=world_readable(secret_files(settings)),
         ),
         published=_published(settings, () if engine is None else engine.labels),
         direct=frozenset(_direct(settings, () if engine is None else engine.containers)),

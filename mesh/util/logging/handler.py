@@ -3,7 +3,7 @@
 Standard error is a pipe to a service manager or a container engine. When that stops reading (a full disk, a stuck log
 driver, a paused terminal), a write blocks, and with it the event loop and in the end the name server. So a thread of
 its own writes the lines. Lines that do not fit into its queue are counted, and the count is logged once there is room
-again.
+again. A line that must not be lost (`log_surely`) is neither limited nor counted out, and says whether it was written.
 """
 
 import logging
@@ -11,6 +11,8 @@ import os
 import queue
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from logging.handlers import QueueHandler, QueueListener
 
 from typing_extensions import override
@@ -21,6 +23,8 @@ from mesh.util.logging.rate_limit import LogRateLimit
 
 MAX_QUEUED_LINES = 10_000
 """Maximum lines that wait to be written."""
+RESERVED_LINES = 1_000
+"""How many more lines may wait that must not be lost."""
 _LAST_WORDS = 1.0
 """Seconds that waiting lines have to be written when the handler is closed."""
 
@@ -32,8 +36,11 @@ class QueuedLogHandler(QueueHandler):
     """
 
     def __init__(self, descriptor: int, waiting: int = MAX_QUEUED_LINES) -> None:
-        lines: queue.Queue[logging.LogRecord | None] = queue.Queue(waiting)
+        # The bound is kept in `enqueue`: lines that must not be lost are beyond it.
+        lines: queue.Queue[logging.LogRecord | None] = queue.Queue()
         super().__init__(lines)
+        self._lines = lines
+        self._waiting = waiting
         self.setFormatter(LineFormatter())
         self.limit = LogRateLimit()
         self.clock: Callable[[], float] = time.monotonic
@@ -46,7 +53,8 @@ class QueuedLogHandler(QueueHandler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         """Queue one line, or count it as lost. Lines above level DEBUG are rate-limited."""
-        if record.levelno > logging.DEBUG:  # with debug lines switched on, every one of them is wanted
+        # With debug lines switched on, every one of them is wanted.
+        if record.levelno > logging.DEBUG and not _must_be_written(record):
             missed = self.limit.left_out((record.levelno, record.msg), self.clock())
             if missed is None:
                 return
@@ -56,7 +64,7 @@ class QueuedLogHandler(QueueHandler):
 
     @override
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Queue a formatted record, or count it as lost if the queue is full."""
+        """Queue a formatted record, or count it as lost if the queue is full and the record may be lost."""
         if lost := self._lost + self._writer.lost:
             report = self.prepare(_of(Code.LOG_LINES_LOST, "%d log lines were lost: nobody read them", lost))
             if self._fits(report):
@@ -72,10 +80,10 @@ class QueuedLogHandler(QueueHandler):
 
     def _fits(self, record: logging.LogRecord) -> bool:
         """Queue a formatted record; returns whether there was room."""
-        try:
-            super().enqueue(record)
-        except queue.Full:
+        if self._lines.qsize() >= self._waiting + (RESERVED_LINES if _must_be_written(record) else 0):
+            _report_written(record, False)
             return False
+        super().enqueue(record)
         return True
 
 
@@ -99,16 +107,14 @@ class _Writer(QueueListener):
             except OSError:  # a full disk, or the reader has gone for good: there is no other place to report that
                 self.lost += 1
                 break
+        _report_written(record, not line)
 
     @override
     def stop(self) -> None:
         """End after the waiting lines. Unlike `QueueListener.stop`, it does not wait for a reader that is stuck."""
-        try:
-            self._waiting.put(None, timeout=_LAST_WORDS)
-        except queue.Full:
-            return  # the writer is stuck; as a daemon thread it ends with the process
+        self._waiting.put(None)
         if self._thread is not None:
-            self._thread.join(_LAST_WORDS)
+            self._thread.join(_LAST_WORDS)  # a stuck writer ends with the process, as a daemon thread
 
 
 def _of(code: Code, text: str, number: int) -> logging.LogRecord:
@@ -116,6 +122,33 @@ def _of(code: Code, text: str, number: int) -> logging.LogRecord:
     record = logging.LogRecord("vipmesh", logging.WARNING, "", 0, text, (number,), None)
     record.code = code
     return record
+
+
+def log_surely(logger: logging.Logger, level: int, line: str, code: Code | None = None) -> "Future[bool]":
+    """Log a line that must not be lost, whatever the level of the logger.
+
+    Returns whether it was written, as soon as that is known. Where no `QueuedLogHandler` writes the log, the handlers
+    of that program have the line when this returns, and count as having written it.
+    """
+    written: Future[bool] = Future()
+    record = logger.makeRecord(logger.name, level, "", 0, line, (), None, extra=None if code is None else code.extra)
+    record.written = written
+    logger.handle(record)
+    if not any(isinstance(handler, QueuedLogHandler) for handler in logging.getLogger().handlers):
+        _report_written(record, True)
+    return written
+
+
+def _must_be_written(record: logging.LogRecord) -> bool:
+    return isinstance(getattr(record, "written", None), Future)
+
+
+def _report_written(record: logging.LogRecord, done: bool) -> None:
+    """Tell whoever waits for the line whether it was written; he may have stopped waiting."""
+    written = getattr(record, "written", None)
+    if isinstance(written, Future):
+        with suppress(InvalidStateError):
+            written.set_result(done)
 
 
 def log_to(descriptor: int, *, verbose: bool) -> QueuedLogHandler:

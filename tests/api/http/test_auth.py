@@ -5,6 +5,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 from mesh.api.http.auth import AdminToken, TokenError, quote_untrusted
 from mesh.api.http.server import AdminListenConfig
+from mesh.cli.certs import make_certificates
+from mesh.model.credential import CertificateHolder
 from tests.api.http.worker import TOKEN, client, serving, socket_of
 from tests.store.etcd.certificates import authority, signed
 from tests.system.e2e.programs import free_port
@@ -233,3 +236,25 @@ async def test_each_write_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_client_input_is_logged_as_one_short_line() -> None:
     assert quote_untrusted("a\x1b[2Jb\r\n\u202e") == '"a\\u001b[2Jb\\r\\n\\u202e"'
     assert len(quote_untrusted("x" * 10_000)) < 210
+
+
+async def test_a_certificate_of_a_worker_may_only_read(tmp_path: Path, token: Path) -> None:
+    now, certs = datetime.now(UTC), tmp_path / "certs"
+    holders = [CertificateHolder(name, is_worker=name.startswith("w")) for name in ("w1", "w2", "alice")]
+    make_certificates(certs, [(each, ["127.0.0.1"] if each.is_worker else ()) for each in holders], now, 90)
+
+    async def write(url: str, name: str, **headers: str) -> int:
+        tls = ssl.create_default_context(cafile=str(certs / "ca.pem"))
+        tls.load_cert_chain(certs / f"{name}.pem")
+        assert await ask(f"{url}/v1/status", ssl=tls) == 200
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{url}/v1/drain", json={"name": "web-1"}, ssl=tls, headers=headers) as answer,
+        ):
+            return answer.status
+
+    async with over_tcp(tmp_path, token, cert=certs / "w1.pem", client_ca=certs / "ca.pem") as url:
+        assert await write(url, "alice") == 200
+        assert await write(url, "w2") == 403
+        assert await write(url, "w1") == 403, "nor that of the worker that is asked"
+        assert await write(url, "w2", **WITH_TOKEN) == 200, "a worker's host may have the operator's token"

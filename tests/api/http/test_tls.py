@@ -47,7 +47,7 @@ def client(directory: Path) -> ssl.SSLContext:
 async def ends(port: int, tls: ssl.SSLContext) -> str:
     """When the certificate ends that the API shows to a new connection. Raises `OSError` if it refuses the client's."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="w1")
-    writer.write(b"GET /v1/status HTTP/1.1\r\nHost: w1\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
     try:
         line = await reader.readline()
         if not line:

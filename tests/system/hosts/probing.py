@@ -6,7 +6,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -44,10 +44,12 @@ STARTS = 300.0 if EMULATED else 30.0
 """Seconds for a daemon to publish its names."""
 LOST = 7.5 if EMULATED else 2.5
 """Seconds without an answer after which a request counts as lost; TCP tries again after one."""
-REPEATED = 2.0 if EMULATED else 1.0
-"""Seconds without an answer after which a datagram is sent again."""
-SETTLES = 120.0 if EMULATED else 20.0
+SETTLES = 240.0 if EMULATED else 20.0
 """Seconds after which a cell that is expected to pass has passed: two audits of the daemon, and a busy processor."""
+AT_ONCE = 16 if EMULATED else 64
+"""Requests at the same time. This process asks and answers them all: if it is slower than `LOST`, every request counts
+as lost and is sent again.
+"""
 
 _QUERY_NUMBERS = cycle(range(1 << 16))
 _RETRANSMITTED = struct.Struct("@100xI")
@@ -172,7 +174,7 @@ async def _resolve(sock: socket.socket, name: str, kind: HostKind) -> tuple[str,
 
 
 async def probe_cells(lab: HostLab, expected: Mapping[str, str]) -> dict[str, str]:
-    """Ask every cell: those that are expected to pass at once, until they do; then all the others at once.
+    """Ask every cell: those that are expected to pass, until they do; then all the others at once.
 
     `expected` has a row for each client; where it has none, every cell is expected to pass. Returns a row for each
     client, with `-` for a cell that does not pass.
@@ -182,8 +184,10 @@ async def probe_cells(lab: HostLab, expected: Mapping[str, str]) -> dict[str, st
     rows = (expected.get(client.title, PASSES * width).replace(" ", "") for client in CLIENTS)
     passing = {cell for cell, mark in zip(cells, "".join(rows), strict=True) if mark == PASSES}
     found: dict[tuple[MatrixClient, str, str], bool] = {}
-    for chosen, patience in ((passing, SETTLES), (set(cells) - passing, 0.0)):
-        outcomes = await asyncio.gather(*(_passes(lab, *cell, patience) for cell in chosen))
+    # What is refused takes no time of this process, and is not asked again.
+    for chosen, patience, at_once in ((passing, SETTLES, AT_ONCE), (set(cells) - passing, 0.0, len(cells))):
+        turns = asyncio.Semaphore(at_once)
+        outcomes = await asyncio.gather(*(_passes(lab, *cell, patience=patience, turns=turns) for cell in chosen))
         found |= dict(zip(chosen, outcomes, strict=True))
     marks = [PASSES if found[cell] else "-" for cell in cells]
     return {client.title: write_row(marks[i * width : (i + 1) * width]) for i, client in enumerate(CLIENTS)}
@@ -196,10 +200,12 @@ def _target(client: MatrixClient, target: str, version: int) -> tuple[str, int]:
     return ADDRESSES[worker][version], PUBLISHED[client.service]
 
 
-async def _passes(lab: HostLab, client: MatrixClient, target: str, transport: str, patience: float) -> bool:
+async def _passes(
+    lab: HostLab, client: MatrixClient, target: str, transport: str, *, patience: float, turns: asyncio.Semaphore
+) -> bool:
     """Whether as many requests as the service has endpoints are answered, each at its first attempt.
 
-    They are sent again until it is so, for `patience` seconds.
+    They are sent again until it is so, for `patience` seconds, each time in one of the `turns`.
     """
     where = _target(client, target, lab.kind.version)
     place = client.place_for_other if target == TARGETS[2] and client.place_for_other else client.place
@@ -208,10 +214,11 @@ async def _passes(lab: HostLab, client: MatrixClient, target: str, transport: st
     loop = asyncio.get_running_loop()
     until = loop.time() + patience
     while True:
-        try:
-            passed = all([await _answered_at_once(lab, place, kind, where) for _ in range(requests)])
-        except (TimeoutError, OSError):
-            passed = False
+        async with turns:
+            try:
+                passed = all([await _answered_at_once(lab, place, kind, where) for _ in range(requests)])
+            except (TimeoutError, OSError):
+                passed = False
         if passed or loop.time() >= until:
             return passed
         await asyncio.sleep(0.2)  # a refusal comes at once
@@ -223,15 +230,9 @@ async def _answered_at_once(lab: HostLab, place: str, kind: socket.SocketKind, w
     with lab.socket(place, kind) as sock:
         async with asyncio.timeout(LOST):
             await loop.sock_connect(sock, where)
-            answer: list[str] = []
-            attempts = 0
-            while not answer:
-                attempts += 1
-                await loop.sock_sendall(sock, b"hello\n")
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(REPEATED if kind is socket.SOCK_DGRAM else None):
-                        answer = (await loop.sock_recv(sock, 100)).decode().split()
-        repeated = attempts > 1 or (kind is socket.SOCK_STREAM and _retransmissions(sock) > 0)
+            await loop.sock_sendall(sock, b"hello\n")
+            answer = (await loop.sock_recv(sock, 100)).decode().split()
+        repeated = kind is socket.SOCK_STREAM and _retransmissions(sock) > 0
     assert answer[0] in ANSWERING, answer
     return not repeated
 

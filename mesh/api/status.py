@@ -67,6 +67,8 @@ class ServiceStatus:
     endpoints: tuple[EndpointStatus, ...]
     not_arriving: tuple[str, ...] = ()
     """The clients whose requests were seen without an answer, in words: `the network 172.18.0.0/16`; empty if none."""
+    published: tuple[str, ...] = ()
+    """The published ports that lead to it on this worker: `30080/tcp`; empty if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +156,19 @@ def service_statuses(
                 tuple(str(key) for key in sorted(keys)),
                 rows,
                 unreached.get(service.owner, ()),
+                _published(planned, service.owner),
             )
         )
     return tuple(sorted(found, key=lambda row: (row.name, row.owner)))
+
+
+def _published(planned: Plan, owner: str) -> tuple[str, ...]:
+    """Return the published ports of a service, without those that are left to other programs of this worker."""
+    part = planned.parts.get(owner)
+    if part is None:
+        return ()
+    held = sorted((port, transport.value) for transport, port in part.published.keys() - part.inputs.contested)
+    return tuple(f"{port}/{transport}" for port, transport in held)
 
 
 def _not_arriving(arrivals: Arrivals) -> Mapping[str, tuple[str, ...]]:
@@ -192,7 +204,12 @@ def _lines(status: WorkerStatus, notices: Notices) -> Iterator[str]:
         rows = (f"{row.name} with {row.endpoints} endpoints" for row in status.workers)
         yield f"workers     {', '.join(rows)}"
     if status.repairs:
-        yield f"repairs     {status.repairs} changes from outside vipmesh were reverted; see the log"
+        reverted = (
+            "1 change from outside vipmesh was"
+            if status.repairs == 1
+            else f"{status.repairs} changes from outside vipmesh were"
+        )
+        yield f"repairs     {reverted} reverted; see the log"
     for word, lines in (("frozen", notices.frozen), ("suspected", notices.suspicions)):
         yield from (f"{word:<11} {message.line}" for message in lines)
     for service in status.services:
@@ -217,6 +234,8 @@ def _service_lines(service: ServiceStatus) -> Iterator[str]:
     )
     if service.virtual_servers:
         yield f"  {'  '.join(service.virtual_servers)}"
+    if service.published:
+        yield f"  published: {' '.join(service.published)}"
     if len(service.names) > 1:
         yield f"  names: {' '.join(service.names)}"
     if service.not_arriving:

@@ -12,7 +12,7 @@ from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Notices, Problem, Severity
-from mesh.model.service import Endpoint, Health, Route, Service, Transport
+from mesh.model.service import Endpoint, Health, PortPublication, Route, Service, Transport
 from mesh.model.view import ClusterView
 from tests.builders import endpoint, service
 
@@ -116,3 +116,20 @@ def test_a_worker_without_services_is_reported_as_such() -> None:
         "\n\nno services are known yet: no pass has ended since the start"
     )
     assert render_status(replace(nothing_read, digest="0f"), Notices()).endswith("\n\nno services")
+
+
+def test_a_published_port_is_shown_unless_another_program_has_it() -> None:
+    web = service(publishes=(PortPublication(80, Transport.TCP, 30080), PortPublication(80, Transport.UDP, 30080)))
+    ports = {(transport, 30080): (web.name, 80) for transport in (Transport.TCP, Transport.UDP)}
+    claims = Claims({web.name: "10.112.0.7"}, {web.name: web.owner}, ports)
+    view = ClusterView(services=(web,), endpoints=(endpoint(),), claims=claims)
+    plans = (make_plan(view, HEALTH), make_plan(view, HEALTH, contested=[(Transport.UDP, 30080)]))
+    found = [service_statuses(view, KNOWN, plan)[0].published for plan in plans]
+    assert found == [("30080/tcp", "30080/udp"), ("30080/tcp",)]
+    text = render_status(replace(STATUS, services=service_statuses(view, KNOWN, plans[0])), Notices())
+    assert "  tcp://10.112.0.7:80\n  published: 30080/tcp 30080/udp\n  -> " in text
+
+
+def test_one_repair_is_one_change() -> None:
+    shown = render_status(replace(STATUS, repairs=1), NOTICES)
+    assert "repairs     1 change from outside vipmesh was reverted; see the log" in shown

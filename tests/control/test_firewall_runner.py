@@ -149,12 +149,12 @@ async def test_endpoints_that_others_reach_directly_are_judged_at_each_look() ->
 async def test_whether_the_rules_can_be_read_is_known() -> None:
     firewall = FakeFirewall()
     async with running(firewall, LoopConditions()) as runner:
-        assert runner.reads_rules, "as long as nothing says otherwise"
-        firewall.report = FirewallReport(is_read=False)
+        found = [runner.reads_rules]
         await runner.demand(NEEDED)
-        assert not runner.reads_rules
-        firewall.report = FirewallReport()
-        runner.look_again()
-        await asyncio.sleep(0.1)
-        assert runner.reads_rules
+        for is_read in (False, True):
+            firewall.report = FirewallReport(is_read=is_read)
+            runner.look_again()
+            await asyncio.sleep(0.1)
+            found.append(runner.reads_rules)
+    assert found == [True, False, True], "at first nothing says that they cannot be read"
     assert not FirewallRunner(None, LoopConditions(), AUDIT).reads_rules

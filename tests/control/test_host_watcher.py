@@ -10,6 +10,8 @@ from mesh.api.explain.query import explain
 from mesh.cluster.records.encode import encode_daemon
 from mesh.control import host_watcher
 from mesh.control.host_watcher import ENGINE_REST
+from mesh.control.pass_runner import STAYS_OPEN
+from mesh.control.reconciler import AUDIT
 from mesh.host import HostError
 from mesh.host.facts import HostFacts
 from mesh.host.firewall.upkeep import FirewallReport
@@ -264,3 +266,22 @@ async def test_the_firewall_is_judged_for_what_other_workers_send() -> None:
         (found,) = firewall.demands[-1].direct
         assert (found.service, found.port) == ("web.test", 80)
         assert loop.peers.workers()
+
+
+async def test_the_firewall_stays_open_for_a_moment_after_the_last_service() -> None:
+    """An engine that restarts without live-restore ends all containers, and starts them again."""
+    firewall = FakeFirewall()
+    bench = Bench(firewall=firewall)
+    async with bench.running():
+        bench.source.say([numbered_instance(1)])
+        await bench.passes()
+        bench.source.say([])
+        await bench.passes(STAYS_OPEN / 2)
+        assert not bench.plane.table.virtual_servers
+        assert firewall.demands[-1].needed
+        bench.source.say([numbered_instance(1)])
+        await bench.passes()
+        assert all(demand.needed for demand in firewall.demands if demand != firewall.demands[0])
+        bench.source.say([])
+        await bench.passes(2 * AUDIT)
+        assert not firewall.demands[-1].needed

@@ -80,7 +80,8 @@ def _table(labs: list[MatrixLab], expected: ExpectedMatrix) -> Iterator[str]:
 
 def _problem(code: str) -> str:
     """A link to what a code means."""
-    heading = f"{code} {Code(code).title}".lower()
+    found = next(each for each in Code if each.value == code)
+    heading = f"{found} {found.title}".lower()
     return (
         f"[{code}](errors.md#{''.join(each for each in heading if each.isalnum() or each in ' -').replace(' ', '-')})"
     )

@@ -46,5 +46,14 @@ def doctor(options: argparse.Namespace) -> int:
         found = tuple(FindingDocument(f.level, f.about, f.found, f.mend, f.code and f.code.value) for f in findings)
         print_json(DiagnosisDocument(errors, warnings, found))
     else:
-        print(*(printable(str(finding)) for finding in findings), f"{errors} errors, {warnings} warnings", sep="\n")
+        print(
+            *(printable(str(finding)) for finding in findings),
+            f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}",
+            sep="\n",
+        )
     return 1 if errors else 0
+
+
+def _counted(number: int, noun: str) -> str:
+    """Return `1 error`, `2 errors`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -59,7 +59,9 @@ def _state(row: Mapping[str, Any]) -> str:
     if row["used"]:
         return "in use"
     seconds = row["unused_seconds"]
-    return "unused" if seconds is None else f"unused for {seconds // 86400} d {seconds % 86400 // 3600} h"
+    if seconds is None:
+        return "unused"
+    return f"unused for {seconds // 86400} d {seconds % 86400 // 3600} h {seconds % 3600 // 60} min"
 
 
 def _change(daemon: AdminClient, options: argparse.Namespace, requests: Sequence[Mapping[str, str]]) -> int:

@@ -92,7 +92,7 @@ def test_it_ignores_what_it_does_not_know_and_what_it_rewrites_is_derived_again(
     assert usage.lapsed(300).released == {"old.test"}, "the time of the former owner is not the new one's"
     guard = ClaimGuard()
     guard.offer([service("web.test", owner="demo/new")])
-    guard.learn(claims, after_it)
+    guard.learn((), claims, after_it)
     guard.follow(after_it, None, 300)
     assert guard.restorations(300) == []
 

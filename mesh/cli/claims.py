@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh.cli.client import AdminClient, DaemonUnreachableError
-from mesh.cli.documents import ClaimChangeDocument
-from mesh.cli.output import complain, print_json, printable
+from mesh.cli.documents import ClaimChangeDocument, FailureDocument
+from mesh.cli.output import complain, print_json, printable, report_failure
 
 _PATIENCE = 60.0
 """Seconds that a response may take."""
@@ -35,10 +35,17 @@ def claims(options: argparse.Namespace) -> int:
 
 
 def _list(daemon: AdminClient, options: argparse.Namespace) -> int:
-    reply = daemon.ask("/v1/claims", timeout=_PATIENCE)
+    try:
+        reply = daemon.ask("/v1/claims", timeout=_PATIENCE)
+    except DaemonUnreachableError as silent:
+        return report_failure(options, [silent.coded])
     answer: dict[str, Any] = json.loads(reply.body)
-    if "error" in answer:
-        complain(answer["error"], reply.headers.get("Vipmesh-Code"))
+    if (error := answer.get("error")) is not None:
+        code = reply.headers.get("Vipmesh-Code")
+        if options.json:
+            print_json(FailureDocument(error, () if code is None else (code,)))
+        else:
+            complain(error, code)
         return 1
     if options.json:
         print_json(answer)
@@ -52,7 +59,9 @@ def _state(row: Mapping[str, Any]) -> str:
     if row["used"]:
         return "in use"
     seconds = row["unused_seconds"]
-    return "unused" if seconds is None else f"unused for {seconds // 86400} d {seconds % 86400 // 3600} h"
+    if seconds is None:
+        return "unused"
+    return f"unused for {seconds // 86400} d {seconds % 86400 // 3600} h {seconds % 3600 // 60} min"
 
 
 def _change(daemon: AdminClient, options: argparse.Namespace, requests: Sequence[Mapping[str, str]]) -> int:

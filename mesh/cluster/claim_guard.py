@@ -14,6 +14,7 @@ from typing import TypeAlias
 from mesh.cluster.records.decode import (
     NameClaim,
     PortClaim,
+    ServiceDeclaration,
     ServiceVipClaim,
     VipHolderClaim,
     decode_record,
@@ -78,6 +79,8 @@ class ClaimGuard:
     def __init__(self) -> None:
         self._services: Mapping[str, Service] = {}
         """The services that this worker runs, by owner."""
+        self._counting: Mapping[str, Service] = {}
+        """The declarations that count in the cluster, by owner. They may be of another worker and differ."""
         self._held: dict[str, _HeldClaim] = {}
         """By key."""
         self._rewritten: dict[str, _Rewriting] = {}
@@ -91,11 +94,18 @@ class ClaimGuard:
     def offer(self, services: Iterable[Service]) -> None:
         """Replace the services that this worker runs."""
         self._services = {service.owner: service for service in services}
+        self._drop_undeclared()
+
+    def _drop_undeclared(self) -> None:
         self._held = {key: claim for key, claim in self._held.items() if self._is_declared(claim)}
         self._rewritten = {key: each for key, each in self._rewritten.items() if key in self._held}
 
-    def learn(self, claims: Claims, records: Mapping[str, bytes]) -> None:
-        """Take the claims of the newest view. What the newest `records` of the store do not say is not learned."""
+    def learn(self, services: Iterable[Service], claims: Claims, records: Mapping[str, bytes]) -> None:
+        """Take the services and claims of the newest view. What the newest `records` of the store do not say is not
+        learned.
+        """
+        self._counting = {service.owner: service for service in services if service.owner in self._services}
+        self._drop_undeclared()
         for key, owner, name, fact in self._own_claims(claims):
             if key in self._held:
                 continue
@@ -110,7 +120,7 @@ class ClaimGuard:
         """Take the newest records; `changed` are the keys that may differ from the last ones, None: any of them."""
         for key in list(self._held) if changed is None else [key for key in changed if key in self._held]:
             if key in self._held:  # a name that was moved takes other claims with it
-                self._compare(key, self._held[key], records.get(key), now)
+                self._compare(key, self._held[key], records, now)
 
     def restorations(self, now: float) -> list[Restoration]:
         """The records to put back now. The next time that one of them is rewritten, it waits for longer."""
@@ -138,28 +148,20 @@ class ClaimGuard:
         """Owners of services with a record that is not put back yet: nothing is to be claimed for them meanwhile."""
         return frozenset(self._held[key].owner for key, each in self._rewritten.items() if each.is_open)
 
-    def _compare(self, key: str, claim: _HeldClaim, there: bytes | None, now: float) -> None:
+    def _compare(self, key: str, claim: _HeldClaim, records: Mapping[str, bytes], now: float) -> None:
+        there = records.get(key)
         fact = None if there is None else decode_record(key, there)
         known = self._rewritten.get(key)
         if there is not None and fact == claim.fact:
             self._held[key] = replace(claim, value=there)
             if known is not None:
                 known.is_open = False
-        elif there is not None and self._is_intended(claim, fact, there):
+        elif there is not None and _is_intended(claim, fact, there, records):
             self._drop(key, claim)
         elif known is None:
             self._rewritten[key] = _Rewriting(_problem(claim, fact), there, now, now)
         else:
             known.problem, known.there, known.since, known.is_open = _problem(claim, fact), there, now, True
-
-    def _is_intended(self, claim: _HeldClaim, fact: object, there: bytes) -> bool:
-        """Whether the record was changed by an operator, or because the labels of the service ask for it."""
-        match claim.fact, fact:
-            case NameClaim(_, owner), NameClaim():
-                return moved_from(there) == owner
-            case ServiceVipClaim(), ServiceVipClaim(_, vip):
-                return self._services[claim.owner].fixed_vip == vip
-        return False
 
     def _drop(self, key: str, claim: _HeldClaim) -> None:
         """Forget a claim; with the first name of a service, its VIP and ports too, which belong to that name."""
@@ -170,19 +172,13 @@ class ClaimGuard:
         self._rewritten = {other: each for other, each in self._rewritten.items() if other not in gone}
 
     def _is_declared(self, claim: _HeldClaim) -> bool:
-        """Whether this worker runs a service that declares the claim."""
+        """Whether a service that this worker runs declares the claim, and the declaration that counts does, too."""
         service = self._services.get(claim.owner)
-        if service is None or service.name != claim.name:
-            return False
-        match claim.fact:
-            case NameClaim(name, _):
-                return name in service.names
-            case PortClaim((transport, port), (_, target)):
-                return any(
-                    (each.transport, each.container_port) == (transport, target) and each.port in (None, port)
-                    for each in service.publishes
-                )
-        return True
+        return (
+            service is not None
+            and _declares(service, claim)
+            and _declares(self._counting.get(claim.owner, service), claim)
+        )
 
     def _own_claims(self, claims: Claims) -> Iterator[tuple[str, str, Name, _ClaimFact]]:
         """Yield the claims of the services that this worker runs: key, owner, service name and meaning."""
@@ -207,6 +203,40 @@ class ClaimGuard:
                 key = record_key("claims", "ports", transport, str(port))
                 if self._is_declared(_HeldClaim(holder, leads_to[0], fact, b"")):
                     yield key, holder, leads_to[0], fact
+
+
+def _declares(service: Service, claim: _HeldClaim) -> bool:
+    if service.name != claim.name:
+        return False
+    match claim.fact:
+        case NameClaim(name, _):
+            return name in service.names
+        case PortClaim((transport, port), (_, target)):
+            return any(
+                (each.transport, each.container_port) == (transport, target) and each.port in (None, port)
+                for each in service.publishes
+            )
+    return True
+
+
+def _is_intended(claim: _HeldClaim, fact: object, there: bytes, records: Mapping[str, bytes]) -> bool:
+    """Whether the record was changed by an operator, or because a declaration of the service asks for it."""
+    match claim.fact, fact:
+        case NameClaim(_, owner), NameClaim():
+            return moved_from(there) == owner
+        case ServiceVipClaim(), ServiceVipClaim(_, vip):
+            return any(service.fixed_vip == vip for service in _declarations(claim.owner, records))
+    return False
+
+
+def _declarations(owner: str, records: Mapping[str, bytes]) -> Iterator[Service]:
+    """Yield what each worker declares of the service. It reads the keys of all records: only for a rare change."""
+    end = record_key("", "services", owner)
+    for key, value in records.items():
+        if key.startswith("workers/") and key.endswith(end):
+            fact = decode_record(key, value)
+            if isinstance(fact, ServiceDeclaration):
+                yield fact.service
 
 
 def _is_of_name(claim: _HeldClaim) -> bool:

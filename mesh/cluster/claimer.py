@@ -167,7 +167,7 @@ class Claimer:
 
     def _learn(self) -> None:
         if self._snapshot is not None and self._lost is None:
-            self._guard.learn(self._view.claims, self._snapshot.records)
+            self._guard.learn(self._view.services, self._view.claims, self._snapshot.records)
 
     async def _put_back(self) -> None:
         """Put back the records of own claims that were rewritten, as far as that is due, and look again in time."""

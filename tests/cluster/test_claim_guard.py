@@ -49,7 +49,7 @@ def learned() -> ClaimGuard:
     guard = ClaimGuard()
     guard.offer([SERVICE])
     guard.follow(RECORDS, None, 0)
-    guard.learn(build_view(RECORDS)[0].claims, RECORDS)
+    guard.learn([SERVICE], build_view(RECORDS)[0].claims, RECORDS)
     return guard
 
 
@@ -92,7 +92,7 @@ def test_fields_that_only_newer_versions_know_are_put_back_too() -> None:
     newer = b'{"v":2,"owner":"shop/web","shape":[1]}'
     guard = ClaimGuard()
     guard.offer([SERVICE])
-    guard.learn(build_view({NAME: newer})[0].claims, {NAME: newer})
+    guard.learn([SERVICE], build_view({NAME: newer})[0].claims, {NAME: newer})
     guard.follow({NAME: FOREIGN[NAME]}, {NAME}, 0)
     assert guard.restorations(0)[0].value == newer
 
@@ -101,7 +101,10 @@ MOVED = b'{"v":1,"owner":"shop2/web","moved_from":"shop/web"}'
 SAME = b'{"owner":"shop/web","x":1}'
 INTENDED = {
     "an operator moves the name": (SERVICE, changed(NAME, MOVED)),
-    "the label asks for the VIP": (replace(SERVICE, fixed_vip="10.112.0.66"), changed(BY_NAME, FOREIGN[BY_NAME])),
+    "a label asks for the VIP, on any worker": (
+        SERVICE,
+        changed(BY_NAME, FOREIGN[BY_NAME]) | encode_registration("w0", [replace(SERVICE, fixed_vip="10.112.0.66")], []),
+    ),
     "the service is gone": (None, FOREIGN),
     "the labels have another name": (service("new.test", owner="shop/web"), FOREIGN),
     "the port is published no more": (replace(SERVICE, publishes=()), changed(PORT, FOREIGN[PORT])),
@@ -117,6 +120,14 @@ def test_what_is_intended_is_not_put_back(offered: Service | None, records: dict
     assert (guard.restorations(99), guard.problems(), guard.contested) == ([], (), frozenset())
 
 
+@pytest.mark.parametrize("counts", [replace(SERVICE, publishes=()), service("new.test", owner="shop/web")])
+def test_what_the_declaration_that_counts_does_not_have_is_not_put_back(counts: Service) -> None:
+    guard = learned()
+    guard.learn([counts], build_view(RECORDS)[0].claims, RECORDS)
+    guard.follow(changed(PORT, FOREIGN[PORT]), {PORT}, 1)
+    assert guard.restorations(99) == []
+
+
 def test_what_was_forgotten_is_not_put_back() -> None:
     guard = learned()
     guard.forget()
@@ -128,7 +139,7 @@ def test_a_moved_name_takes_the_vip_and_the_ports_with_it() -> None:
     guard = learned()
     moved = changed(NAME, b'{"v":1,"owner":"shop2/web","moved_from":"shop/web"}')
     guard.follow(moved, {NAME}, 1)
-    guard.learn(build_view(RECORDS)[0].claims, moved)  # an older view than the records
+    guard.learn([SERVICE], build_view(RECORDS)[0].claims, moved)  # an older view than the records
     again = {**FOREIGN, NAME: b'{"v":1,"owner":"shop3/web","moved_from":"shop2/web"}'}
     guard.follow(again, None, 2)
     assert guard.restorations(99) == []

@@ -132,3 +132,24 @@ async def test_wrong_usage(
 ) -> None:
     assert await vipmesh(tmp_path, *arguments) == 2
     assert "usage: vipmesh claims" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["free", "web.test"], ["move", "web.test", "a/b"]])
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_without_a_daemon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], *, as_json: bool
+) -> None:
+    assert await vipmesh(tmp_path, *arguments, *(["--json"] if as_json else [])) == 1
+    out, err = capsys.readouterr()
+    assert "start it with `vipmesh run`" in (json.loads(out)["error"] if as_json else err)
+    assert (err if as_json else out) == ""
+
+
+async def test_a_store_that_is_away_is_a_refusal_with_its_code(
+    cluster: MemoryCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.out_of_reach = True
+    assert await vipmesh(tmp_path, "list") == 1
+    assert "the store is out of reach; bring it back [VM401]" in capsys.readouterr().err
+    assert await vipmesh(tmp_path, "list", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["codes"] == ["VM401"]

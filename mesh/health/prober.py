@@ -23,7 +23,7 @@ from typing import Protocol
 from mesh.health.admission import AdmissionQueue
 from mesh.health.checks import CheckFunction, network_checks
 from mesh.health.checks.batch import CheckBatch, PlainCheck, is_plain
-from mesh.health.checks.http import build_request
+from mesh.health.checks.http import request_template
 from mesh.health.checks.tcp import ResourceLackError
 from mesh.health.history import CheckHistory
 from mesh.health.state_machine import (
@@ -252,7 +252,7 @@ class Prober:
                 watched.state, watched.failed = resume_health(now), False
                 self._expect(watched, now)
         elif target.probe is not before.probe and target.probe != before.probe:
-            watched.request = b""
+            watched.request = None
             if watched.key in self._wheel:
                 self._expect(watched, min(watched.due, now + watched.interval))
 
@@ -310,9 +310,11 @@ class Prober:
         self.stats.began(now - slot_end(watched.due))
         watched.begun, watched.asked = now, target
         if self._in_volleys and self._volley is not None and is_plain(target.probe):
-            if not watched.request and target.probe.kind is ProbeKind.HTTP:
-                watched.request = build_request(target.address, target.port, target.probe)
-            shot = PlainCheck(target.probe, watched.request, partial(self._end, watched, flight))
+            request = b""
+            if target.probe.kind is ProbeKind.HTTP:
+                template = watched.request = watched.request or request_template(target.probe)
+                request = template.request(target.address, target.port)
+            shot = PlainCheck(target.probe, request, partial(self._end, watched, flight))
             flight.work = shot
             self._volley.begin(shot, target.address, target.port)
         else:

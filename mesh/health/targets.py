@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mesh.health.checks.batch import PlainCheck
+from mesh.health.checks.http import RequestTemplate
 from mesh.health.history import CheckHistory
 from mesh.health.state_machine import HealthState, is_held_back
 from mesh.health.timer_wheel import SLOT_SECONDS
@@ -72,8 +73,8 @@ class TargetState:
     """The running check, or None. A check that was cancelled runs until it has ended."""
     asked: ProbeTarget | None = None
     """The target as it was when its last check started."""
-    request: bytes = b""
-    """The HTTP request, built before the first check that needs it."""
+    request: RequestTemplate | None = None
+    """The HTTP request, which endpoints of a service share; None before the first check that needs it."""
     history: CheckHistory = field(default_factory=CheckHistory)
 
     @property
@@ -107,11 +108,10 @@ class TargetHealth:
     @classmethod
     def of(cls, watched: Mapping[EndpointKey, TargetState]) -> "TargetHealth":
         """Collect the current health of these targets."""
-        stands = {key: each.standing for key, each in watched.items()}
         return cls(
-            {key: health for key, (health, _, _) in stands.items()},
-            frozenset(key for key, (_, held_back, _) in stands.items() if held_back),
-            frozenset(key for key, (_, _, failed) in stands.items() if failed),
+            {key: each.state.health for key, each in watched.items()},
+            frozenset(key for key, each in watched.items() if is_held_back(each.state, each.target.probe)),
+            frozenset(key for key, each in watched.items() if each.failed),
         )
 
 

@@ -7,6 +7,7 @@ out.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import sqlite3
@@ -59,6 +60,8 @@ class SqliteStore(Store):
         self._database: sqlite3.Connection | None = None
         self._closed = False
         self._trouble: CodedText | None = None
+        self._missing: CodedText | None = None
+        """Why a new store could not be written yet; None once it is there. Until then it is empty."""
 
     @classmethod
     async def open(cls, path: Path, worker: str, redact: Redaction = keep_record) -> Self:
@@ -124,7 +127,7 @@ class SqliteStore(Store):
     @property
     @override
     def trouble(self) -> CodedText | None:
-        return self._trouble
+        return self._trouble or self._missing
 
     @override
     async def run(self) -> None:
@@ -143,14 +146,32 @@ class SqliteStore(Store):
     # --------------------------------------------------------------------------- in the store's thread
 
     def _open(self) -> None:
+        try:
+            self._open_or_create()
+        except (OSError, sqlite3.OperationalError) as error:
+            if not _is_full(error) or self._has_content():
+                raise
+            # Nothing is lost: there was no store. It is created as soon as there is room.
+            text = f"store {self._path}: there is no room to create it; it is empty until then; make room on the disk"
+            self._missing = CodedText(text, Code.STORE_UNUSABLE)
+            log.error("%s", text, extra=Code.STORE_UNUSABLE.extra)
+
+    def _has_content(self) -> bool:
+        try:
+            return self._path.stat().st_size > 0
+        except OSError:
+            return False
+
+    def _open_or_create(self) -> None:
         make_private(self._path, ("-wal", "-shm"))
-        self._lock = acquire_lock(self._path, "stop that daemon, or set [store] url to another file")
+        if self._lock < 0:
+            self._lock = acquire_lock(self._path, "stop that daemon, or set [store] url to another file")
         if not self._path.exists():
             os.close(create_private(self._path))  # the files beside it get the rights of the database
         try:
             self._connect()
         except sqlite3.OperationalError as error:
-            if not self._path.exists() or not self._path.stat().st_size:
+            if not self._has_content():
                 raise  # a new store has to be written
             # On a full disk there is no room for the index of the write-ahead log, which is kept in memory then.
             self._connect("PRAGMA locking_mode = EXCLUSIVE")
@@ -160,7 +181,7 @@ class SqliteStore(Store):
                 error,
                 extra=Code.STORE_UNUSABLE.extra,
             )
-        self._read()  # refuse a damaged file now, not later
+        self._read_all()  # refuse a damaged file now, not later
         try:
             self._remove_secrets()
         except sqlite3.OperationalError as error:  # a full disk must not keep the daemon from starting
@@ -206,6 +227,22 @@ class SqliteStore(Store):
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _read(self) -> StoreSnapshot:
+        if self._missing is not None:
+            try:
+                self._create()
+            except (OSError, sqlite3.OperationalError) as error:
+                if not _is_full(error):
+                    raise
+                return StoreSnapshot(0, {})
+        return self._read_all()
+
+    def _create(self) -> None:
+        """Create the store for which there was no room at the start. Raises `OSError` or `sqlite3.OperationalError`."""
+        self._open_or_create()
+        self._missing = None
+        log.info("store %s: created, since there is room now", self._path)
+
+    def _read_all(self) -> StoreSnapshot:
         database = self._open_database()
         database.execute("BEGIN")
         try:
@@ -284,6 +321,8 @@ class SqliteStore(Store):
         loop = asyncio.get_running_loop()
 
         def write() -> T:
+            if self._missing is not None:
+                self._create()
             done = work()
             loop.call_soon_threadsafe(bulkhead.callback(self._wake))
             return done
@@ -343,6 +382,13 @@ def _end(database: sqlite3.Connection) -> None:
     """Roll back an open transaction, which would block later ones. SQLite itself does so only after some errors."""
     if database.in_transaction:
         database.execute("ROLLBACK")
+
+
+def _is_full(error: OSError | sqlite3.OperationalError) -> bool:
+    """Return whether the disk is full, or what this user may take of it."""
+    if isinstance(error, sqlite3.OperationalError):
+        return (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_FULL
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _remedy(error: sqlite3.DatabaseError) -> str:

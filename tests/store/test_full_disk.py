@@ -1,11 +1,13 @@
 """Full disks are survived: by the store and the saved view, while they run and at a start."""
 
 import asyncio
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -67,6 +69,55 @@ def test_a_store_on_a_full_disk_is_read_at_a_start_and_written_when_there_is_roo
             await again.close()
 
     on_small_disk(work, tmp_path)
+
+
+def test_a_new_store_on_a_full_disk_is_empty_and_is_created_when_there_is_room(tmp_path: Path) -> None:
+    async def work(disk: Path) -> None:
+        filler = fill(disk)
+        store = await SqliteStore.open(disk / "state" / "store.db", "w1")
+        try:
+            assert (await store.read()).records == {}
+            assert store.trouble is not None
+            assert "make room on the disk" in store.trouble.text
+            with pytest.raises(StoreError, match="the disk is not full"):
+                await store.claim({"claims/a": b"1"})
+            watching = store.watch()
+            assert (await anext(watching)).records == {}
+            filler.unlink()
+            assert await store.claim({"claims/a": b"1"}) == {}
+            assert (await anext(watching)).records == {"claims/a": b"1"}
+            assert store.trouble is None
+        finally:
+            await store.close()
+        again = await SqliteStore.open(disk / "state" / "store.db", "w1")
+        assert (await again.read()).records == {"claims/a": b"1"}
+        await again.close()
+
+    on_small_disk(work, tmp_path)
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open"])
+def test_a_disk_without_room_for_a_file_is_a_full_disk(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may have no inode, and no room for an entry of a directory."""
+
+    async def work() -> None:
+        error = OSError(errno.ENOSPC, "No space left on device")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, mock.Mock(side_effect=error))
+            store = await SqliteStore.open(tmp_path / "state" / "store.db", "w1")
+            assert store.trouble is not None
+            assert (await store.read()).records == {}
+            with pytest.raises(StoreError):
+                await store.claim({"claims/a": b"1"})
+        assert await store.claim({"claims/a": b"1"}) == {}
+        assert store.trouble is None
+        with pytest.raises(StoreError, match="in use"):
+            await SqliteStore.open(tmp_path / "state" / "store.db", "w1")
+        await store.close()
+
+    asyncio.run(work())
 
 
 def test_a_saved_view_on_a_full_disk_stays_as_it_was(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ which limits how many endpoints a worker can probe. Responses are parsed by `mes
 import asyncio
 import socket
 import ssl
-from typing import cast
+from functools import lru_cache
+from typing import NamedTuple, cast
 from urllib.parse import quote
 
 from typing_extensions import override
@@ -29,6 +30,7 @@ __all__ = (
     "ExchangeError",
     "HttpExchange",
     "NotHttpError",
+    "RequestTemplate",
     "build_request",
     "check_http",
     "final_status",
@@ -38,6 +40,7 @@ __all__ = (
     "redirects_to",
     "request_headers",
     "request_target",
+    "request_template",
 )
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
@@ -45,6 +48,8 @@ REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 bulkhead = Bulkhead(DaemonPart.PROBES)
 
+_SAMPLE = ("192.0.2.1", 80)
+"""Any endpoint."""
 _TARGET = "/?&=%:@!$'()*+,;~"
 """Characters allowed in a request target besides letters, digits and `-._` (RFC 3986, section 3.4), and `%`."""
 
@@ -117,6 +122,31 @@ def build_request(address: Address, port: int, probe: Probe, target: str | None 
         "Connection: close",
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+class RequestTemplate(NamedTuple):
+    """The request of a probe, without the endpoint: all endpoints of a service share it."""
+
+    before: bytes
+    after: bytes
+    names_endpoint: bool
+    """Whether the place of the endpoint belongs between the two parts, as the Host."""
+
+    def request(self, address: Address, port: int) -> bytes:
+        """Return the whole request, as `build_request` does."""
+        if not self.names_endpoint:
+            return self.before
+        return self.before + str(RealKey(address, port)).encode("ascii") + self.after
+
+
+@lru_cache(1024)
+def request_template(probe: Probe) -> RequestTemplate:
+    """Return the requests of a probe to all endpoints."""
+    whole = build_request(*_SAMPLE, probe)
+    if probe.host or any(name == "Host" for name, _ in probe.headers):
+        return RequestTemplate(whole, b"", names_endpoint=False)
+    before, host, after = whole.partition(b"\r\nHost: ")
+    return RequestTemplate(before + host, after[after.index(b"\r\n") :], names_endpoint=True)
 
 
 def request_target(path: str) -> str:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import msgspec
 from aiohttp import ClientError, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from typing_extensions import override
 
@@ -123,7 +124,7 @@ class AdminApi:
             raise AdminApiError(error.code, f"admin API: {error}") from error
         except OSError as error:
             raise AdminApiError(Code.ADMIN_API_CANNOT_LISTEN, f"admin API: {error}") from error
-        self._runner = web.AppRunner(self._app(token), access_log=None, shutdown_timeout=1)
+        self._runner = web.AppRunner(self._app(token), access_log=None, logger=_request_log(), shutdown_timeout=1)
         await self._runner.setup()
         for listen in filter(None, (entrance.listen, entrance.tcp)):
             try:
@@ -210,6 +211,21 @@ async def _get_description(_: web.Request) -> web.Response:
 
 _DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
 _OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Return whether a line of the HTTP library is logged. What is not HTTP is answered with status 400, and that is
+    all: whoever reaches the port, without a token, would write tracebacks into the log.
+    """
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+def _request_log() -> logging.Logger:
+    """Return the logger of the HTTP library."""
+    logger = logging.getLogger("vipmesh.http")
+    if not logger.filters:
+        logger.addFilter(_is_worth_a_line)
+    return logger
 
 
 def _is_open(path: str) -> bool:

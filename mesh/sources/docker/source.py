@@ -20,10 +20,12 @@ import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 import aiodocker
 from typing_extensions import override
 
+from mesh.config.labels.reader import parse_cost
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
@@ -62,6 +64,7 @@ from mesh.sources.docker.label_origins import OriginReader
 from mesh.sources.docker.messages import ContainerSummary, DockerEvent
 from mesh.util.backoff import Backoff
 from mesh.util.bulkhead import Bulkhead
+from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")
 bulkhead = Bulkhead(DaemonPart.SOURCES)
@@ -213,7 +216,7 @@ class DockerSource(Source):
                 while True:
                     meanings = {self._take_safely(event) for event in batch}
                     if meanings & {EventMeaning.STOPPING, EventMeaning.DRAIN_FIRST}:
-                        yield self._read()
+                        yield await self._read()
                     if not batch or meanings & _REASONS_TO_LIST:
                         yield await self._list(docker)
                     batch = await self._next(self._events, min(wait, self._until_inspection()))
@@ -354,7 +357,7 @@ class DockerSource(Source):
                 self._healthy[container.id] = run
             elif container_health(container) is Health.UNHEALTHY:
                 self._healthy.pop(container.id, None)
-        return self._read()
+        return await self._read()
 
     def _until_inspection(self) -> float:
         """Return the seconds until the next container must be inspected; infinite if there is none."""
@@ -411,15 +414,22 @@ class DockerSource(Source):
     def _known(self) -> ContainerHistory:
         healthy = [id for id, since in self._healthy.items() if since == self._run(id)]
         return ContainerHistory(
-            self._stopping, healthy, self._inspected, self._origins.images, self._origins.tasks, self._origins.awaited
+            dict(self._stopping),
+            healthy,
+            self._inspected,
+            self._origins.images,
+            self._origins.tasks,
+            self._origins.awaited,
         )
 
-    def _read(self) -> InstanceListing:
+    async def _read(self) -> InstanceListing:
         rules = (
             self._rules if self._rules.worker else replace(self._rules, worker=outbound_address(self._rules.version))
         )
         there = [container for container in self._containers if container.id not in self._ended]
-        self._good = read_instances(there, self._drivers, rules, self._known())
+        read = partial(read_instances, there, self._drivers, rules, self._known())
+        # Whoever starts containers chooses what their labels cost, which must not hold the event loop.
+        self._good = await compute(sum(parse_cost(each.labels or {}) for each in there), read)
         return self._good
 
     def _fail(self, error: Exception) -> None:

@@ -1,5 +1,6 @@
 """The admin API on real sockets: where it listens, and its errors when it cannot."""
 
+import asyncio
 import os
 import stat
 from pathlib import Path
@@ -8,7 +9,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.api.http.server import AdminApi, AdminApiError, AdminListenConfig
+from mesh.api.http.server import AdminApi, AdminApiError, AdminListenConfig, _request_log
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from tests.api.http.worker import client, serving, socket_of
 from tests.system.e2e.programs import free_port
@@ -72,3 +73,24 @@ async def test_a_port_in_use_is_reported_and_nothing_stays_open(tmp_path: Path) 
 async def test_unreadable_files_are_named(entrance: dict[str, Path], words: str, tmp_path: Path) -> None:
     with pytest.raises(AdminApiError, match=words):
         await AdminApi(AdminListenConfig(f"unix://{tmp_path}/admin.sock", **entrance), lambda: OBSERVED).start()  # type: ignore[arg-type]
+
+
+async def test_what_is_not_http_is_answered_and_leaves_no_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reaches the port, without a token, could fill the log with tracebacks."""
+    async with serving(socket_of(tmp_path), OBSERVED):
+        for request in (b"GET /\x00 HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX\xff: y\r\n\r\n", b"\x16\x03\x01\r\n\r\n"):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "admin.sock"))
+            writer.write(request)
+            assert (await reader.readline()).startswith(b"HTTP/1.0 400")
+            writer.close()
+    assert caplog.records == []
+
+
+async def test_an_error_of_the_http_library_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise LookupError("a defect")
+    except LookupError as error:
+        _request_log().error("Unhandled exception", exc_info=error)
+    assert [record.message for record in caplog.records] == ["Unhandled exception"]

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from mesh.sources.docker.engine import DockerEngine
 from mesh.sources.docker.exec import DockerExec
 from mesh.sources.docker.source import DockerSource
 from tests.builders import WEB_LABELS
+from tests.fuzz.limits import MAX_TURN, TurnSelector, measured_loop
 from tests.system.docker.test_source import RULES, trouble, watching
 
 ID = "f" * 64
@@ -153,3 +156,29 @@ async def test_an_unparsable_command_response_is_no_verdict(tmp_path: Path, path
     fake.instead[path] = "application/json", body
     async with fake.listening(tmp_path / "docker.sock") as url:
         assert await DockerExec(url).run(f"docker/web.test/{ID}", "true", 1) is None
+
+
+def test_containers_with_labels_that_mean_nothing_do_not_hold_the_loop(tmp_path: Path) -> None:
+    chance = random.Random(1)
+
+    def containers() -> list[object]:
+        labels = [{**WEB_LABELS, **{f"mesh.{chance.random()}": "" for _ in range(20)}} for _ in range(60)]
+        return [
+            {**CONTAINER, "Id": f"{n:064x}", "Names": [f"/evil-{n}"], "Labels": each} for n, each in enumerate(labels)
+        ]
+
+    async def listed() -> int:
+        fake = Fake()
+        fake.instead["containers/json"] = "application/json", json.dumps(containers()).encode()
+        for n in range(60):
+            fake.instead[f"containers/{n:064x}/json"] = "application/json", json.dumps({"Id": f"{n:064x}"}).encode()
+        async with fake.listening(tmp_path / "docker.sock") as url, aclosing(DockerSource(url, RULES).watch()) as lists:
+            return len((await anext(lists))[0])
+
+    turns = []
+    for _ in range(3):  # other work on the machine is no failure
+        selector = TurnSelector()
+        with asyncio.Runner(loop_factory=partial(measured_loop, selector)) as runner:
+            assert runner.run(listed()) == 60
+        turns.append(selector.longest)
+    assert min(turns) < MAX_TURN, turns

@@ -650,7 +650,7 @@ class Settings:
             "admin.audit_file": Setting(
                 values.parse_path,
                 None,
-                'a path such as "/var/log/vipmesh-audit.log"',
+                'a path such as "/var/lib/vipmesh/audit.log"',
                 "a file that gets every audit line beside the log, see [the API](api.md#what-was-changed-and-by-whom)",
                 unset="the log alone",
             )

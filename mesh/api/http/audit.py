@@ -58,6 +58,8 @@ class AuditTrail:
         # A stuck disk blocks this one thread and no other work.
         self._thread = ThreadPoolExecutor(1, "audit")
         self._owed: deque[AuditLine] = deque()
+        self._writing = asyncio.Lock()
+        """Held while lines of `_owed` are written, so that `close` waits for them."""
         self._in_log: dict[AuditLine, Future[bool]] = {}
         """Lines that the log has taken and not written yet."""
         self._retrying: asyncio.Task[None] | None = None
@@ -77,18 +79,19 @@ class AuditTrail:
         except AuditError as error:
             log.error("admin API: an action has ended: %s", error, extra=error.code.extra)
             if self._retrying is None or self._retrying.done():
-                self._retrying = asyncio.get_running_loop().create_task(self._retry())
+                self._retrying = asyncio.get_running_loop().create_task(self._retry(), name="audit lines")
 
     async def close(self) -> None:
         """Try the lines that were not written once more, and give up what cannot be written."""
         if self._retrying is not None:
             self._retrying.cancel()
             await asyncio.gather(self._retrying, return_exceptions=True)
+        await asyncio.sleep(0)  # a request that was cancelled just now leaves its line first
         try:
             await self._write_owed()
         except AuditError as error:
             log.error("admin API: the daemon ends: %s", error, extra=error.code.extra)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)
 
     async def _retry(self) -> None:
         while self._owed:
@@ -99,14 +102,10 @@ class AuditTrail:
                 continue
 
     async def _write_owed(self) -> None:
-        while self._owed:
-            line = self._owed.popleft()
-            try:
-                await self._write(line)
-            except BaseException:
-                self._owed.appendleft(line)
-                raise
-            self._in_log.pop(line, None)
+        async with self._writing:
+            while self._owed:
+                await self._write(self._owed[0])
+                self._in_log.pop(self._owed.popleft(), None)
 
     async def _write(self, line: AuditLine) -> None:
         """Write one line to the log and the file, else to the journal. Raises `AuditError`."""

@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -262,7 +262,7 @@ class AdminTcpListener:
                 raise
             log.debug("admin API: no TLS with %s: %s", client, error)
 
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name="admin connections")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

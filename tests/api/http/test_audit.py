@@ -16,9 +16,10 @@ from aiohttp.test_utils import make_mocked_request
 from mesh.api.http import audit
 from mesh.api.http.audit import AuditError, AuditLine, AuditTrail
 from mesh.api.http.refusals import BURST, RefusalLog
-from mesh.api.http.server import AdminListenConfig
+from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.util.logging.handler import QueuedLogHandler
 from tests.api.http.worker import TOKEN, client, serving
+from tests.api.metrics.test_families import OBSERVED
 from tests.system.e2e.programs import eventually, free_port
 
 
@@ -167,6 +168,27 @@ async def test_the_end_of_an_action_is_written_as_soon_as_that_is_possible(
         await eventually(read, lambda text: "audit: drain done\n" in text)
         await trail.close()
     assert (folder / "audit.log").read_text().count("audit:") == 1
+
+
+async def test_an_action_that_the_end_of_the_daemon_cuts_off_has_its_second_line(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def never(_: str) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    entrance = AdminListenConfig(f"unix://{tmp_path}/admin.sock", audit_file=tmp_path / "audit.log")
+    api = AdminApi(entrance, lambda: OBSERVED, {"drain": never})
+    await api.start()
+    _, writer = await asyncio.open_unix_connection(tmp_path / "admin.sock")
+    writer.write(b'POST /v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n{"name":"web-1"}')
+    async with asyncio.timeout(10):
+        await begun.wait()
+    await api.stop()
+    writer.close()
+    lines = (tmp_path / "audit.log").read_text().splitlines()
+    assert [line.rpartition(")")[2] for line in lines] == [" requested", " not finished: CancelledError [VM654]"]
 
 
 def test_refusals_are_limited_per_client_and_counted(

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.api.http.server import AdminApi, AdminApiError, AdminListenConfig, _request_log
+from mesh.api.http.server import AdminApi, AdminApiError, AdminListenConfig
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from tests.api.http.worker import client, serving, socket_of
 from tests.system.e2e.programs import free_port
@@ -86,11 +86,3 @@ async def test_what_is_not_http_is_answered_and_leaves_no_line_in_the_log(
             assert (await reader.readline()).startswith(b"HTTP/1.0 400")
             writer.close()
     assert caplog.records == []
-
-
-async def test_an_error_of_the_http_library_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    try:
-        raise LookupError("a defect")
-    except LookupError as error:
-        _request_log().error("Unhandled exception", exc_info=error)
-    assert [record.message for record in caplog.records] == ["Unhandled exception"]

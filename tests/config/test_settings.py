@@ -229,3 +229,20 @@ def test_the_docs_list_every_setting_with_its_default_and_variable() -> None:
 def test_a_file_that_the_parser_gives_up_on_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="not TOML"):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("600", 600), ('"600"', 600), ('"90s"', 90), ('"10m"', 600), ('" 12h "', 43_200), ('"1d"', 86_400), ("0", 0)],
+)
+def test_a_time_is_a_number_of_seconds_or_has_a_unit(written: str, seconds: int) -> None:
+    assert read(f"[claims]\ngrace = {written}").claims_grace == seconds
+    assert read("", VIPMESH_CLAIMS_GRACE=written.strip('"')).claims_grace == seconds
+
+
+@pytest.mark.parametrize(
+    "written", ['"10 minutes"', '"-1"', '"1.5h"', '"2d"', '"m"', '""', "true", "1.5", '"9999999999s"']
+)
+def test_a_time_that_is_none_is_refused_with_an_example(written: str) -> None:
+    with pytest.raises(SettingsError, match=r"\[claims\] grace: .*; write a time such as"):
+        read(f"[claims]\ngrace = {written}")

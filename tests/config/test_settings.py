@@ -258,3 +258,20 @@ def test_label_rules_of_the_engine_come_from_the_file_or_the_environment() -> No
     settings = read(VIPMESH_SOURCE_DOCKER_IMAGE_LABELS="True", VIPMESH_SOURCE_DOCKER_REQUIRE="env=production, mesh")
     assert settings.source_docker_image_labels is True
     assert settings.source_docker_require == ("env=production", "mesh")
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("600", 600), ('"600"', 600), ('"90s"', 90), ('"10m"', 600), ('" 12h "', 43_200), ('"1d"', 86_400), ("0", 0)],
+)
+def test_a_time_is_a_number_of_seconds_or_has_a_unit(written: str, seconds: int) -> None:
+    assert read(f"[claims]\ngrace = {written}").claims_grace == seconds
+    assert read("", VIPMESH_CLAIMS_GRACE=written.strip('"')).claims_grace == seconds
+
+
+@pytest.mark.parametrize(
+    "written", ['"10 minutes"', '"-1"', '"1.5h"', '"2d"', '"m"', '""', "true", "1.5", '"9999999999s"']
+)
+def test_a_time_that_is_none_is_refused_with_an_example(written: str) -> None:
+    with pytest.raises(SettingsError, match=r"\[claims\] grace: .*; write a time such as"):
+        read(f"[claims]\ngrace = {written}")

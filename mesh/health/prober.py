@@ -376,6 +376,7 @@ class Prober:
         if flight.landed:
             return
         flight.landed = True
+        flight.work = None  # the check refers to its flight: without this, only the garbage collector would free both
         if watched.flight is flight:
             watched.flight = None
         self._flying -= 1

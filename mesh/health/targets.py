@@ -47,7 +47,7 @@ class CheckFlight:
     slow: bool | None
     """Whether the place is one of the slow ones; None if it holds none: commands have places of their own."""
     work: asyncio.Task[None] | PlainCheck | None = None
-    """None until it has begun."""
+    """None until it has begun, and when it has landed."""
     landed: bool = False
     """Whether its place is free again. That happens once, however the check ends."""
 

@@ -8,10 +8,11 @@ from typing import Any
 import uvloop
 from typing_extensions import override
 
+from mesh.health.checks.batch import PlainCheck
 from mesh.health.checks.http import check_http
 from mesh.health.checks.tcp import check_tcp
 from mesh.health.prober import Prober
-from mesh.health.targets import ProbeTarget
+from mesh.health.targets import CheckFlight, ProbeTarget
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import Health
 from tests.health.checks.endpoints import TIME_WAIT, closes, endpoint, hangs, says, socket_states, until
@@ -99,3 +100,21 @@ def test_an_address_does_not_wait_for_names_to_be_resolved() -> None:
 
     with asyncio.Runner(loop_factory=Unresolving) as runner:
         runner.run(check())
+
+
+async def test_a_check_leaves_no_garbage_in_cycles() -> None:
+    """Ten thousand endpoints would leave megabytes until the garbage collector runs."""
+    async with endpoint(says(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, _, _):
+        prober = Prober(lambda: None)
+        prober.watch({WEB: ProbeTarget(replace(HTTP, interval=0.1), "127.0.0.1", port)})
+        gc.collect()
+        gc.disable()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(prober.run())
+                await until(lambda: prober.figures().verdicts[ProbeKind.HTTP, True] >= 5)
+                left = sum(isinstance(each, PlainCheck | CheckFlight) for each in gc.get_objects())
+                running.cancel()
+        finally:
+            gc.enable()
+    assert left <= 2, "a running check and its flight at most"

@@ -373,7 +373,7 @@ class Settings:
                 values.parse_switch,
                 False,
                 "true or false",
-                "whether labels count that a container has from its image: only if whoever builds the images may "
+                "whether labels count that a container has from its image: only if the authors of images may "
                 "declare services, see [Which labels count](docker.md#which-labels-count)",
             )
         }

@@ -218,8 +218,8 @@ class Code(Enum):
         "VM126",
         "Labels of an image do not count",
         """
-        The image of a container has labels of the mesh, and the container has them with the same values. Whoever
-        builds an image must not decide which service its containers join, so these labels do not count. The engine
+        The image of a container has labels of the mesh, and the container has them with the same values. The
+        author of an image must not decide which service its containers join, so these labels do not count. The engine
         cannot tell whether the container repeats them. Write them on the container alone, or set `[source.docker]
         image_labels = true` if all images that run here are trusted.
         """,

@@ -192,7 +192,7 @@ def test_a_declaration_that_takes_over_is_recorded() -> None:
 
 
 def test_a_record_that_no_instance_declares_decides_nothing() -> None:
-    """Whoever writes the store cannot make up ports of a service."""
+    """A record in the store cannot make up ports of a service."""
     seen, problems = build_view(_records(("a", OLD), ("b", OLD)) | encode_declaration_claim(NEW))
     assert (seen.services, problems) == ((OLD,), ())
 

@@ -6,7 +6,7 @@ another one, or none of the serving instances declares it any more. So a newcome
 instances one by one ends with the new declaration. Neither IDs nor names of workers decide.
 
 The declaration that has been in force is in the store (`claims/declarations`), and the rest follows from the records of
-the workers: all workers come to the same result, also those that have just started.
+the workers: all workers get the same result, also after a start.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Labels of images do not count, and labels of identity count only where nobody else can have written them."""
+"""Labels of images do not count, and labels of identity count only if the container has them itself."""
 
 import asyncio
 from collections.abc import Mapping

@@ -29,7 +29,7 @@ class Ready(BaseHTTPRequestHandler):
         self.end_headers()
 
     @override
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name in the base class
+    def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""
 
 

@@ -242,7 +242,13 @@ async def bench(directory: Path, quick: bool) -> Sequence[Row]:
         engine,
     )
     turns, peer = directory / "turns", f"http://127.0.0.1:{ports['etcd_peer']}"
-    store = (need("etcd", "etcd-server"), "--data-dir", str(directory / "etcd"), "--log-level", "error")
+    store: tuple[str, ...] = (
+        need("etcd", "etcd-server"),
+        "--data-dir",
+        str(directory / "etcd"),
+        "--log-level",
+        "error",
+    )
     store += ("--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer)
     store += ("--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}")
     program = (sys.executable, str(Path(__file__).with_name("hostile_daemon.py")), str(turns), "run")

@@ -12,6 +12,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from typing_extensions import override
+
 NAMES = ("good0.bench.test", "good1.bench.test", "good2.bench.test")
 PER_SECOND = 200
 PATIENCE = 1.0
@@ -26,7 +28,8 @@ class Ready(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name in the base class
+    @override
+    def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""
 
 

@@ -26,7 +26,7 @@ MAX_CACHED_INSTANCES = 16_384
 """Instances that are not checked again."""
 MAX_LABEL_CHARACTERS = 1 << 18
 """The most characters of all labels of the mesh on one instance: more are not parsed."""
-LABEL_CACHE = 1 << 23
+LABEL_CACHE = 1 << 22
 """Characters of label sets that are not parsed again: a container that starts or stops must not cost as much as all of
 them. Whoever starts containers chooses how long their labels are, so that their number would be no limit.
 """

@@ -13,6 +13,7 @@ from mesh.control.service_plan import ServicePlan
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.dataplane.drain import BackendKey
 from mesh.model.eligibility import real_keys
+from mesh.model.past_event import NumberedEvent
 from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 
 
@@ -82,13 +83,16 @@ class InitialStateEvent:
     """The number of services that were sent."""
 
 
-StatusEvent: TypeAlias = WorkerStatus | ServiceStatus | ServiceRemovedEvent | TrafficEvent | InitialStateEvent
+StatusEvent: TypeAlias = (
+    WorkerStatus | ServiceStatus | ServiceRemovedEvent | TrafficEvent | InitialStateEvent | NumberedEvent
+)
 EVENT_NAMES: Mapping[type[StatusEvent], str] = {
     WorkerStatus: "worker",
     ServiceStatus: "service",
     ServiceRemovedEvent: "gone",
     TrafficEvent: "flow",
     InitialStateEvent: "ready",
+    NumberedEvent: "happened",
 }
 """The name of each kind of event in the stream."""
 

@@ -7,6 +7,10 @@ from mesh import __version__
 
 _MAX_WAIT = 86400
 """The most seconds of `--wait`."""
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""Seconds of the units of an age."""
+_AGE_DIGITS = 7
+"""The most digits of an age."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,6 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     _asks(explain)
     explain.set_defaults(of="status")
 
+    _add_events(verbs)
+
     test = verbs.add_parser("test", help="send packets to VIPs and published ports, and show where they are lost")
     test.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: every service)")
     test.add_argument("--wait", type=_seconds, metavar="SECONDS", help="test until every request comes back")
@@ -79,6 +85,15 @@ def build_parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    events = verbs.add_parser("events", help="show what happened to a service, endpoint, container or worker")
+    events.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: everything)")
+    events.add_argument("-f", "--follow", action="store_true", help="go on with new events until interrupted")
+    events.add_argument("--since", type=_age, metavar="TIME", help="30m, 2h or 7d ago, or a time as 2026-11-30T14:00")
+    _asks(events)
+    events.set_defaults(of="events")
+
+
 def _asks(verb: argparse.ArgumentParser) -> None:
     """Add the options of a verb that sends requests to the daemon."""
     _config(verb, "the daemon's settings file, for the address of its admin API")
@@ -100,6 +115,21 @@ def _seconds(text: str) -> float:
     if not (text.isascii() and text.isdigit() and int(text) <= _MAX_WAIT):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds from 0 to {_MAX_WAIT}")
     return float(text)
+
+
+def _age(text: str) -> float:
+    """Return a time as the admin API takes it: seconds since 1970, or negative: seconds before now."""
+    number, unit = text[:-1], text[-1:]
+    if number.isascii() and number.isdigit() and len(number) <= _AGE_DIGITS and unit in _UNITS:
+        return -float(int(number) * _UNITS[unit] or 1)
+    from datetime import datetime
+
+    try:
+        return max(0.0, datetime.fromisoformat(text).timestamp())  # local time unless the text has an offset
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a time such as 2026-11-30T14:00 nor an age such as 30m, 2h or 7d"
+        ) from None
 
 
 def _json(verb: argparse.ArgumentParser) -> None:

@@ -559,6 +559,37 @@ class Settings:
             )
         }
     )
+    events_keep: int = field(
+        metadata={
+            "events.keep": Setting(
+                values.number_parser(100, 1_000_000),
+                10_000,
+                "a number of events such as 10000",
+                "how many [past events](cli.md#past-events) this worker keeps; the oldest ones are dropped",
+            )
+        }
+    )
+    events_days: int = field(
+        metadata={
+            "events.days": Setting(
+                values.number_parser(1, 366),
+                7,
+                "a number of days such as 7",
+                "days after which a past event is dropped",
+            )
+        }
+    )
+    events_file: Path | None = field(
+        metadata={
+            "events.file": Setting(
+                values.parse_path,
+                None,
+                '"/var/lib/vipmesh/store.db.events"',
+                "where past events are kept, on this worker alone",
+                unset="beside the store's file or the saved view, with `.events` appended",
+            )
+        }
+    )
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(

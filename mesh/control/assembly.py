@@ -18,6 +18,7 @@ from mesh.control.drain_requests import DrainRequests
 from mesh.control.host_upkeep import AddressWatcher, EndpointUpkeepRunner, FirewallRunner, UpkeepRunner
 from mesh.control.host_watcher import HostFactSources, HostWatcher
 from mesh.control.pass_runner import PassRunner, PoolGuard, PortGuard
+from mesh.control.past_events import EventMoment
 from mesh.control.ports import EndpointUpkeep, Firewall, HostNetwork, HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, Reconciler
 from mesh.control.service_plan import ServicePlan
@@ -81,6 +82,10 @@ class ControlLoop:
     stats: LoopStats
     arrival: ArrivalTracker
     """Whether requests arrive, by what any check has observed."""
+    conditions: LoopConditions
+    """The current problems, for parts beside the loop that find some."""
+    event_moment: Callable[[float, bool], EventMoment | None]
+    """Takes the state from which past events are recorded, see `EventRecorder`."""
 
 
 def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, context: LoopContext) -> ControlLoop:
@@ -188,4 +193,5 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run
     reconciler = Reconciler(context, follower, tracker, runner, watchers, has_sources=bool(parts.sources))
-    return ControlLoop(reconciler, snapshots, peers, stats, arrival)
+    event_moment = partial(snapshots.event_moment, parts.drains)
+    return ControlLoop(reconciler, snapshots, peers, stats, arrival, conditions, event_moment)

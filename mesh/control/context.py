@@ -24,7 +24,10 @@ class LoopEvents:
         self.registration = asyncio.Event()
         """The instances on this worker may have changed: they are to be registered again."""
         self.passed = asyncio.Event()
-        """A pass has ended, whether it had an effect or not."""
+        """A pass has ended, whether it had an effect or not: for watchers."""
+        self.recording = asyncio.Event()
+        """The same, for the recorder of past events."""
+        self.pass_ended = Signal(self.passed, self.recording)
         # Traffic to an instance that stops must not wait for the store: a pass is due at once, beside the registration.
         self.instances_changed = Signal(self.registration, self.wake)
 

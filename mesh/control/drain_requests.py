@@ -6,11 +6,15 @@ data plane: its last connection has ended, or the drain timeout has passed.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 
 from mesh.model.eligibility import real_keys
 from mesh.model.service import DrainReason, Endpoint, Instance
 from mesh.model.table import Table
 from mesh.model.view import ClusterView
+
+REQUESTER: ContextVar[str | None] = ContextVar("requester", default=None)
+"""Who requested the action that this task carries out; None if the daemon acts by itself."""
 
 
 class DrainRequests:
@@ -25,6 +29,8 @@ class DrainRequests:
         by_hand = (DrainReason.ASKED, DrainReason.MAINTENANCE)
         self.asked: Mapping[str, DrainReason] = {e.id: e.drain for e in adopted if e.drain in by_hand}
         """The requested drains by endpoint ID. Replaced as a whole."""
+        self.requesters: Mapping[str, str] = {}
+        """Who requested them, by endpoint ID, as far as it is known. Replaced as a whole."""
         self._on_change = on_change
         self._here: frozenset[str] = frozenset()
         self._left = (ClusterView(), Table())
@@ -36,6 +42,8 @@ class DrainRequests:
         # An endpoint in maintenance is not probed either, so a plain drain would weaken the request.
         if self.asked.get(endpoint) is not DrainReason.MAINTENANCE:
             self.asked = {**self.asked, endpoint: why}
+            if (requester := REQUESTER.get()) is not None:
+                self.requesters = {**self.requesters, endpoint: requester}
         self._on_change()
 
     def knows(self, endpoint: str) -> bool:
@@ -45,6 +53,7 @@ class DrainRequests:
     def undo(self, endpoint: str) -> None:
         """Withdraw the request: the endpoint may take new connections again."""
         self.asked = {id: why for id, why in self.asked.items() if id != endpoint}
+        self.requesters = {id: who for id, who in self.requesters.items() if id != endpoint}
         self._on_change()
 
     def marked(self, instances: Iterable[Instance]) -> list[Instance]:

@@ -89,7 +89,7 @@ class Reconciler:
                 self._follower.review()
                 await self._pass()
             self._pass_failed = attempt.failed
-            self._events.passed.set()
+            self._events.pass_ended.set()
 
     async def _wait_until_due(self) -> None:
         try:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from mesh.control.arrival import Arrivals
 from mesh.control.conditions import LoopConditions
 from mesh.control.digest import TableDigest
+from mesh.control.drain_requests import DrainRequests
 from mesh.control.pass_runner import PassRunner
+from mesh.control.past_events import EventMoment
 from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
 from mesh.control.view_tracker import ViewTracker
 from mesh.health.monitor import HealthMonitor
@@ -79,6 +81,32 @@ class SnapshotBuilder:
             runner.names,
             runner.left,
             asyncio.get_running_loop().time(),
+        )
+
+    def event_moment(self, drains: DrainRequests, at: float, just_started: bool) -> EventMoment | None:
+        """The state to record at this time (seconds since 1970), from the last pass; None before the first one.
+
+        `just_started`: own endpoints that run may not be registered again yet.
+        """
+        effective, conditions = self._tracker.last, self._conditions
+        if effective is None:
+            return None
+        instances = self._tracker.instances
+        running = None if instances is None else frozenset(instances) if just_started else frozenset()
+        troubles = {**conditions.frozen, **self._troubles()}
+        troubles |= {str(failure.operation): failure.coded for failure in conditions.failures}
+        troubles |= {text.text.partition(":")[0]: text for text in self._health_monitor.suspicions()}
+        return EventMoment(
+            at,
+            self._facts.worker,
+            effective.known,
+            effective.traffic,
+            running,
+            conditions.current_problems(),
+            troubles,
+            conditions.repairs,
+            self._health_monitor.last_answer,
+            drains.requesters,
         )
 
     def digest(self) -> str | None:

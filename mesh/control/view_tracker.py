@@ -44,6 +44,11 @@ class ViewTracker:
         return self._last
 
     @property
+    def last(self) -> EffectiveView | None:
+        """The result of the last `update`; None before the first one."""
+        return self._last
+
+    @property
     def view(self) -> ClusterView | None:
         """The newest view from the store; None until it has answered once."""
         return self._cluster.view

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mesh import __version__
 from mesh.api.connectivity.plan import PlanFacts
+from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.records.encode import build_view
@@ -26,6 +27,7 @@ from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
+from mesh.control.event_recorder import ContainerExit, ContainerExits, EventRecorder
 from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
 from mesh.control.host_watcher import HostFactSources
@@ -70,6 +72,7 @@ from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
 from mesh.model.part import DaemonPart, ProblemPart
+from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.sources.compose.source import ComposeSource
@@ -81,6 +84,8 @@ from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.networks import read_container_networks
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
+from mesh.store.event_ring import EventRing, RingLimits
+from mesh.store.sqlite_event_ring import SqliteEventRing
 from mesh.util.bulkhead import Bulkhead, contain_event_loop
 from mesh.util.offload import shorten_thread_switches
 from meshdns import bulkhead as dns_bulkhead
@@ -165,8 +170,8 @@ async def run_daemon(
         drains = DrainRequests(
             context.events.instances_changed.set, await read_own_endpoints(store, settings.node_name)
         )
-        signals = DrainSignals()
-        sources, engines = _sources(settings, environment, signals)
+        signals, exits = DrainSignals(), ContainerExits()
+        sources, engines = _sources(settings, environment, signals, exits)
         stopper = GracefulStopper(drains, engines, settings.dataplane_drain_timeout, signals)
         handovers = await _handovers(settings, plane, interface, published, lambda: context.stats.passes > 0)
         loop = control_loop(
@@ -194,6 +199,7 @@ async def run_daemon(
             ),
             context,
         )
+        ring = _event_ring(settings)
         collector = SnapshotCollector(
             loop,
             passed=context.events.passed,
@@ -201,6 +207,15 @@ async def run_daemon(
             prober=prober,
             names=names,
             most_services=settings.metrics_services,
+        )
+        recorder = _recorder(
+            settings.node_name,
+            ring,
+            stack,
+            loop=loop,
+            context=context,
+            exits=exits,
+            on_events=collector.feed.happened,
         )
         connectivity = ConnectivityTester(
             loop.snapshots.evidence, lambda: _plan_facts(settings, resolver, loop.peers.workers(), plane)
@@ -213,6 +228,7 @@ async def run_daemon(
             collector.feed,
             explain=collector.explain,
             connectivity=connectivity,
+            past=PastEventsHandler(lambda: settings.node_name, settings.dns_domain, ring),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -224,6 +240,7 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("reconciler", loop.reconciler.run), name="reconciler"),
                 tasks.create_task(bulkhead.keep_running("stopping", stopper.run), name="stopping"),
                 tasks.create_task(bulkhead.keep_running("events", collector.feed.run), name="events"),
+                tasks.create_task(bulkhead.keep_running("past events", recorder.run), name="past events"),
                 *(
                     tasks.create_task(bulkhead.keep_running("arrival", monitor.run), name="arrival")
                     for monitor in _arrival_monitors(settings, loop, connectivity)
@@ -398,7 +415,7 @@ def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zo
 
 
 def _sources(
-    settings: Settings, environment: Mapping[str, str], signals: DrainSignals
+    settings: Settings, environment: Mapping[str, str], signals: DrainSignals, exits: ContainerExits
 ) -> tuple[list[ComposeSource | DockerSource], list[ContainerEngine]]:
     """The sources of instances, and the engines that run containers; each may be empty."""
     sources: list[ComposeSource | DockerSource] = []
@@ -413,7 +430,13 @@ def _sources(
             worker=settings.node_address,
             version=settings.vip_pool.version,
         )
-        docker = DockerSource(settings.source_docker_socket, rules, name=_source_name(sources), on_drain=signals.put)
+        docker = DockerSource(
+            settings.source_docker_socket,
+            rules,
+            name=_source_name(sources),
+            on_drain=signals.put,
+            on_ended=lambda *ended: exits.put(ContainerExit(*ended)),
+        )
         sources.append(docker)
         engines.append(DockerEngine(settings.source_docker_socket, docker, ActionRefusedError))
     if not sources:
@@ -423,6 +446,40 @@ def _sources(
             extra=Code.NO_SOURCE.extra,
         )
     return sources, engines
+
+
+def _event_ring(settings: Settings) -> SqliteEventRing:
+    """The ring of past events: beside the store or its saved view if the settings do not name a file."""
+    file = settings.events_file
+    if file is None:
+        url = settings.store_url
+        beside = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else settings.store_saved_view
+        file = beside.with_name(f"{beside.name}.events")
+    return SqliteEventRing(file, RingLimits(settings.events_keep, settings.events_days * 86400.0))
+
+
+def _recorder(
+    worker: str,
+    ring: EventRing,
+    stack: AsyncExitStack,
+    *,
+    loop: ControlLoop,
+    context: LoopContext,
+    exits: ContainerExits,
+    on_events: Callable[[Sequence[NumberedEvent]], None],
+) -> EventRecorder:
+    """The recorder of past events, which records the end of the daemon when the stack is closed."""
+    recorder = EventRecorder(
+        worker,
+        ring,
+        look=loop.event_moment,
+        due=context.events.recording,
+        exits=exits,
+        conditions=loop.conditions,
+        on_events=on_events,
+    )
+    stack.push_async_callback(recorder.stop)
+    return recorder
 
 
 def _source_name(sources: Sequence[ComposeSource | DockerSource]) -> str:

@@ -229,6 +229,11 @@ class HealthMonitor:
         own = (key for key in self._asked if key[0] == self._worker)
         return {key: history for key in own if (history := self._prober.history(key))}
 
+    def last_answer(self, key: EndpointKey) -> str | None:
+        """The answer to the last probe of an endpoint by this worker; None if it has not probed it."""
+        history = self._prober.history(key)
+        return history[-1].reason if history else None
+
     def suspicions(self) -> tuple[CodedText, ...]:
         """The current suspicions, one line each."""
         return tuple(CodedText(_describe(one), Code.MASS_FAILURE) for one in self._panic.suspicions)

@@ -1094,6 +1094,79 @@ class Code(Enum):
         goes on forwarding. The log has the traceback once; please report it.
         """,
     )
+    EVENT_OF_ENDPOINT = (
+        "VM780",
+        "An endpoint came, restarted or is gone",
+        """
+        An event of the past, which needs no action: an endpoint was registered, got a new process, or is registered
+        no more. `vipmesh events NAME` lists the events of a service, endpoint or container.
+        """,
+    )
+    EVENT_OF_HEALTH = (
+        "VM781",
+        "The health of an endpoint changed",
+        """
+        An event of the past: the check of an endpoint succeeded or failed, with the answer of the probe.
+        `vipmesh explain NAME` says whether it fails still, and what its probe asks.
+        """,
+    )
+    EVENT_OF_DRAIN = (
+        "VM782",
+        "An endpoint was drained or takes connections again",
+        """
+        An event of the past: an endpoint got no new connections since an operator drained it, its container was
+        being stopped or paused, or its worker could not be reached; or it takes connections again.
+        """,
+    )
+    EVENT_OF_EXIT = (
+        "VM783",
+        "The process of a container ended",
+        """
+        An event of the past: the process of a container ended, with its exit code, with the signal that ended it,
+        and whether the kernel ended it for want of memory. The log of the container says more.
+        """,
+    )
+    EVENT_OF_SERVICE = (
+        "VM784",
+        "A service got its VIP, its first endpoint, or lost its last one",
+        """
+        An event of the past: a service got a VIP, began to be served, lost its last endpoint that served, or is
+        declared no more. Clients of a service without a serving endpoint are refused.
+        """,
+    )
+    EVENT_OF_WORKER = (
+        "VM785",
+        "A worker came, was lost or is back",
+        """
+        An event of the past: the daemon of a worker was registered, or its registration ended. While a worker is
+        lost, its endpoints are probed by others.
+        """,
+    )
+    EVENT_OF_PROBLEM_END = (
+        "VM786",
+        "A problem ended",
+        """
+        An event of the past: a problem, a conflict or the refusal of a label does not hold any more. When a problem
+        begins, the event has the code of the problem.
+        """,
+    )
+    EVENT_OF_DAEMON = (
+        "VM787",
+        "The daemon started or stopped, or recorded nothing for a while",
+        """
+        An event of the past: this worker's daemon started or stopped. A gap says that it did not run, or was
+        suspended, or could not write the events; what happened meanwhile is not known.
+        """,
+    )
+    EVENTS_NOT_KEPT = (
+        "VM788",
+        "Events cannot be kept on disk",
+        """
+        The file of the past events cannot be written: the disk is full, or the file or its directory may not be
+        written. Only events are lost; everything else goes on. Make room, or set `[events] file` to a file that the
+        daemon may write. A damaged file is replaced by an empty one.
+        """,
+    )
     DOCTOR_VIP_POOL = (
         "VM801",
         "doctor: the VIP pool",
@@ -1205,6 +1278,7 @@ _SECTIONS = (
     ("VM601", "Name server and admin API"),
     ("VM701", "Log"),
     ("VM751", "Internal errors"),
+    ("VM780", "Events"),
     ("VM801", "doctor"),
 )
 """The first code of each section of the page, and the heading of the section."""
@@ -1217,7 +1291,7 @@ meaning of a code never changes, while the wording may. Programs find it as `cod
 each line of the log as `code=VM201`.
 
 An **error** refuses only what it names: a label, a service or an operation; everything else continues. `vipmesh explain
-NAME` shows its effect on a request. `vipmesh status` lists the current conditions; past ones are in the log.
+NAME` shows its effect on a request. `vipmesh status` lists the current conditions; `vipmesh events` has past ones.
 
 | codes | about |
 |---|---|
@@ -1227,7 +1301,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM4xx](#store) | the store |
 | [VM5xx](#data-plane-and-host) | the data plane and the host |
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
-| [VM7xx](#log) | the log, [internal errors](#internal-errors) |
+| [VM7xx](#log) | the log, [internal errors](#internal-errors), [events](#events) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
 """
 

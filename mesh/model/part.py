@@ -28,6 +28,8 @@ class ProblemPart(StrEnum):
     """Workers that do not answer, and this worker if it may be cut off."""
     ARRIVAL = "arrival"
     """Networks whose requests to a service are not answered."""
+    EVENTS = "events"
+    """Past events that cannot be kept."""
     INTERNAL = "internal"
     """Errors of vipmesh itself, as long as they last."""
 

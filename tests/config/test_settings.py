@@ -74,6 +74,9 @@ def test_the_defaults() -> None:
         admin_client_ca=None,
         log_format=LogFormat.TEXT,
         metrics_services=1000,
+        events_keep=10_000,
+        events_days=7,
+        events_file=None,
     )
 
 

@@ -34,6 +34,7 @@ from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Cause, Explanation
 from mesh.api.explain.query import explain
 from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
+from mesh.api.past_events import PastEventsDocument
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cli.doctor import DiagnosisDocument
 from mesh.cli.doctor.facts import DoctorFacts
@@ -397,6 +398,7 @@ def documents() -> Mapping[str, Document]:
         "explain": document(Explanation),
         **{f"event {name}": document(type_) for type_, name in EVENT_NAMES.items()},
         "event bye": described("Bye"),
+        "past events": document(PastEventsDocument),
         "request of a verb": described("Named"),
         "answer to a verb": described("Done"),
         "refusal": described("Refusal"),

@@ -122,6 +122,7 @@ async def test_real_output_of_doctor_has_no_field_that_is_not_listed(tmp_path: P
 def test_the_description_of_the_api_has_the_fields_of_the_code() -> None:
     names = {"status": "WorkerStatus", "explain": "Explanation"}
     schemas = {"worker": "WorkerStatus", "service": "ServiceStatus", "gone": "Gone", "flow": "Flow", "ready": "Ready"}
+    schemas["happened"] = "NumberedEvent"
     names |= {f"event {name}": schemas[name] for name in EVENT_NAMES.values()}
     for name, component in names.items():
         assert list(described(component).fields()) == list(documents()[name].fields()), component

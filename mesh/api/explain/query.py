@@ -7,37 +7,23 @@ nothing is found, the answer names what comes nearest.
 
 import difflib
 import ipaddress
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mesh.api.explain.document import Cause, Explanation, Reason
+from mesh.api.explain.question import ExplainQuery, is_address, parse_question
 from mesh.api.explain.trace import ServiceTracer, TraceScope
 from mesh.control.snapshot import DetailedSnapshot
-from mesh.model.service import Endpoint, Instance, Service, Transport
+from mesh.model.service import Endpoint, Instance, Service
 from mesh.model.view import ClusterView
 
-_SCHEME = re.compile(r"([a-z]+)://")
-_HOST_PORT = re.compile(r"\[?(?P<host>[^][]+?)\]?:(?P<port>\d{1,5})")
-_PORT = re.compile(r"(?P<port>\d{1,5})(?:/(?P<transport>tcp|udp|sctp))?")
-_SCHEMES = {"http": 80, "https": 443}
 _ID = 4
 """The shortest beginning of a container id that is understood, in characters, if only one id begins with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _ExplainQuery:
-    host: str
-    """The name or address, in lower case; empty if the question is only a port."""
-    text: str
-    """The question without scheme and path."""
-    place: TraceScope
-    """The port, transport or endpoint that the question is limited to."""
-
-
 def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
     """Return the request paths of what is asked, or the reasons why there are none."""
-    observed, question = evidence.observed, _understood(asked)
+    observed, question = evidence.observed, parse_question(asked)
     nothing = Explanation(
         asked=asked,
         kind="nothing",
@@ -60,40 +46,15 @@ def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
     return replace(nothing, why_not=tuple(_unknown(question, evidence, view)))
 
 
-def _understood(asked: str) -> _ExplainQuery:
-    """Split a question into host, port and transport."""
-    scheme: str | None = None
-    rest = asked.strip()
-    if url := _SCHEME.match(rest):
-        scheme, rest = url[1], rest[url.end() :].partition("/")[0]
-    transport = Transport(scheme) if scheme in set(Transport) else None
-    if (only := _PORT.fullmatch(rest)) and scheme is None:
-        return _ExplainQuery(
-            "", rest, TraceScope(int(only["port"]), Transport(only["transport"]) if only["transport"] else None)
-        )
-    if (both := _HOST_PORT.fullmatch(rest)) and not _is_address(rest):
-        return _ExplainQuery(both["host"].lower().rstrip("."), rest, TraceScope(int(both["port"]), transport))
-    port = _SCHEMES.get(scheme) if scheme is not None and rest else None
-    return _ExplainQuery(rest.strip("[]").lower().rstrip("."), rest, TraceScope(port, transport))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _found(
-    question: _ExplainQuery, evidence: DetailedSnapshot, view: ClusterView
+    question: ExplainQuery, evidence: DetailedSnapshot, view: ClusterView
 ) -> Iterator[tuple[str, tuple[Service, ...], TraceScope]]:
     """Yield every way to understand the question, with the services it is then about, the likeliest first."""
     host, place = question.host, question.place
     if not host:
         yield "port", _with_port(view, place) if place.port is not None else (), place
         return
-    if _is_address(host):
+    if is_address(host):
         host = str(ipaddress.ip_address(host))
         holders = {view.claims.holders.get(host), *(n for n, vip in view.claims.vips.items() if vip == host)}
         yield "vip", tuple(s for s in view.services if s.name in holders or s.fixed_vip == host), place
@@ -171,7 +132,7 @@ def _unrouted(instance: Instance, evidence: DetailedSnapshot) -> Iterator[Reason
         yield Reason(Cause.NOT_ROUTED, text, "give it a label such as mesh.routing.port_80: web.local")
 
 
-def _unknown(question: _ExplainQuery, evidence: DetailedSnapshot, view: ClusterView) -> Iterator[Reason]:
+def _unknown(question: ExplainQuery, evidence: DetailedSnapshot, view: ClusterView) -> Iterator[Reason]:
     """Yield the reasons why nothing was found: a problem that mentions it, a reserved VIP, or else the nearest name."""
     about = [
         p for p in evidence.problems if question.text and question.text in f"{p.where} {p.subject} {p.reason}".split()

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from mesh.api.http.auth import describe_client, quote_untrusted, refusal_response
+from mesh.control.drain_requests import REQUESTER
 from mesh.control.graceful_stop import ActionHandler
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
@@ -42,6 +43,7 @@ async def carry_out_action(called: str, verb: ActionHandler, request: web.Reques
     what = f"{called} {quote_untrusted(asked.name)} by {who}"
     log.info("audit: %s requested", what)
     began = time.monotonic()
+    requester = REQUESTER.set(who)
     try:
         endpoint = await verb(asked.name)
     except ActionRefusedError as refusal:
@@ -51,5 +53,7 @@ async def carry_out_action(called: str, verb: ActionHandler, request: web.Reques
     except BaseException as error:
         log.warning("audit: %s not finished: %s", what, type(error).__name__, extra=Code.REQUEST_REFUSED.extra)
         raise
+    finally:
+        REQUESTER.reset(requester)
     log.info("audit: %s done after %.1f s: %s", what, time.monotonic() - began, quote_untrusted(endpoint))
     return web.json_response({"endpoint": endpoint})

@@ -23,6 +23,7 @@ from mesh.api.events import (
     watcher_state,
 )
 from mesh.model.codes import Code
+from mesh.model.past_event import NumberedEvent
 from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")
@@ -142,6 +143,13 @@ class EventBroadcaster:
         """Take a snapshot soon, since something has changed."""
         self._changed.set()
 
+    def happened(self, events: Sequence[NumberedEvent]) -> None:
+        """Send events that have been kept to every watcher that has the complete state."""
+        watchers = [watcher for watcher in self._watchers if watcher.knows]
+        frames = [_framed(event) for event in events] if watchers else []
+        for watcher in watchers:
+            self._send(watcher, frames)
+
     def close(self) -> None:
         """Send every watcher the last event, and accept no more."""
         self._closed = True
@@ -176,14 +184,20 @@ class EventBroadcaster:
         for watcher in list(self._watchers):
             if not watcher.knows and new:
                 watcher.begin(whole)
-            elif watcher.knows and not watcher.tell(changes):
-                self.dropped += 1
-                log.warning(
-                    "admin API: watcher %s reads too slowly: disconnected",
-                    watcher.who,
-                    extra=Code.WATCHER_DISCONNECTED.extra,
-                )
-                self.leave(watcher)
+            elif watcher.knows:
+                self._send(watcher, changes)
+
+    def _send(self, watcher: EventWatcher, frames: Sequence[bytes]) -> None:
+        """Queue events for a watcher, and leave it if it reads too slowly."""
+        if watcher.tell(frames):
+            return
+        self.dropped += 1
+        log.warning(
+            "admin API: watcher %s reads too slowly: disconnected",
+            watcher.who,
+            extra=Code.WATCHER_DISCONNECTED.extra,
+        )
+        self.leave(watcher)
 
 
 def _prepare(

@@ -26,6 +26,7 @@ from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
 from mesh.api.http.page import add_page, is_page_path
+from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices, render_status, worker_status
 from mesh.config.values import parse_socket_address
@@ -96,13 +97,15 @@ class AdminApi:
         *,
         explain: ExplainFunction | None = None,
         connectivity: ConnectivityService | None = None,
+        past: PastEventsHandler | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
         `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
-        exist.
+        exist. Without `past`, there are no past events.
         """
+        # 8 parameters: one for each kind of request that needs a part of the daemon.
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
@@ -111,6 +114,7 @@ class AdminApi:
         """Sends events to watchers; its `run` must run beside the API, else watchers wait."""
         self._explain = explain
         self._connectivity = connectivity
+        self._past = past if past is not None else PastEventsHandler(lambda: observe().facts.worker)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -168,6 +172,7 @@ class AdminApi:
         app.router.add_get("/healthz", _get_health)
         app.router.add_get("/metrics", self._metrics.get)
         app.router.add_get("/v1/events", partial(stream_events, self.feed))
+        app.router.add_get("/v1/events/past", self._past.get)
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/status", self._get_status)
         add_page(app)

@@ -17,9 +17,13 @@ TERMINATING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, 
 """Signals that end a process which does not handle them."""
 _ENDED_ACTIONS = frozenset({"die", "died", "destroy", "remove"})
 """`died` and `remove` are Podman's names. Podman 4 reports `die`, and yet filters by `died`."""
+_DIED_ACTIONS = frozenset({"die", "died"})
+_EXIT_CODE_DIGITS = 10
+"""The most digits of an exit code: Windows has codes of 32 bits."""
 WATCHED_ACTIONS = (
     "start",
     "kill",
+    "oom",
     *sorted(_ENDED_ACTIONS),
     "pause",
     "unpause",
@@ -45,6 +49,8 @@ class EventMeaning(Enum):
     """The container's process is gone: list again, and forget what was known of it."""
     STOPPING = auto()
     """The container was sent a signal that ends it."""
+    OUT_OF_MEMORY = auto()
+    """The kernel ended a process of the container for want of memory: the main one if the container ends, too."""
     DRAIN_FIRST = auto()
     """The container was sent the drain signal as its stop signal."""
 
@@ -66,11 +72,27 @@ def event_meaning(event: DockerEvent, ending: StopConfig | None) -> EventMeaning
             return EventMeaning.BEGUN
         case action if action in _ENDED_ACTIONS:
             return EventMeaning.ENDED
+        case "oom":
+            return EventMeaning.OUT_OF_MEMORY
         case "kill" if not is_ours:
             return EventMeaning.NOTHING
         case "kill":
             return _signalled(signal_number(attributes.get("signal", "")), ending or StopConfig())
     return EventMeaning.INSPECT if event.action.startswith("health_status") else EventMeaning.LOOK
+
+
+def exit_code(event: DockerEvent) -> int | None:
+    """Return the exit code of the event of a process that has ended; None for other events, or if it has none."""
+    if event.action not in _DIED_ACTIONS:
+        return None
+    attributes = event.actor.attributes or {}
+    text = attributes.get("exitCode", attributes.get("containerExitCode", ""))
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _EXIT_CODE_DIGITS else None
+
+
+def has_died(event: DockerEvent) -> bool:
+    """Return whether the event says that the process of a container has ended."""
+    return event.action in _DIED_ACTIONS
 
 
 def _signalled(number: int | None, ending: StopConfig) -> EventMeaning:

@@ -44,7 +44,7 @@ from mesh.sources.docker.client import (
     shake_hands,
 )
 from mesh.sources.docker.clock import EngineClock
-from mesh.sources.docker.events import WATCHED_ACTIONS, EventMeaning, event_meaning
+from mesh.sources.docker.events import WATCHED_ACTIONS, EventMeaning, event_meaning, exit_code, has_died
 from mesh.sources.docker.gate import UNREADABLE_EVENT
 from mesh.sources.docker.inspection import ContainerInspection
 from mesh.sources.docker.instances import (
@@ -85,6 +85,13 @@ _REASONS_TO_LIST = {EventMeaning.LOOK, EventMeaning.INSPECT, EventMeaning.BEGUN,
 DrainFirst = Callable[[str, str | None, float], None]
 """Called with container ID, instance ID (None if it is not an instance) and seconds until the engine kills it."""
 
+ContainerEnded = Callable[[str, str | None, int | None, bool], None]
+"""Called with the instance ID (the container's ID if it is no instance), the container's name, the exit code (None for
+each that is not known), and whether the kernel ended it for want of memory.
+"""
+_KILLED = 137
+"""The exit code after SIGKILL, which the kernel sends for want of memory."""
+
 
 class DockerSource(Source):
     """The `Source` of one engine.
@@ -103,6 +110,7 @@ class DockerSource(Source):
         *,
         name: str = "source 0",
         on_drain: DrainFirst | None = None,
+        on_ended: ContainerEnded = lambda *_: None,
         relist: float = RELIST_INTERVAL,
         answer: float = REQUEST_TIMEOUT,
     ) -> None:
@@ -111,6 +119,9 @@ class DockerSource(Source):
         self._url = url
         self._rules = rules
         self._on_drain = on_drain
+        self._on_ended = on_ended
+        self._out_of_memory: set[str] = set()
+        """Running containers in which the kernel ended a process for want of memory."""
         self._relist = relist
         self._answer = answer
         self._trouble: CodedText | None = None
@@ -213,6 +224,7 @@ class DockerSource(Source):
         self._refresh_at = math.inf
         self._stopping: dict[str, DrainReason] = {}
         self._ended: set[str] = set()
+        self._out_of_memory.clear()
         self._clock = EngineClock(None, 0.0)
         self._touched.clear()
 
@@ -275,7 +287,10 @@ class DockerSource(Source):
                 self._inspect_at[id] = asyncio.get_running_loop().time() + HEALTH_DELAY
             case EventMeaning.BEGUN:
                 self._lose(id)
+            case EventMeaning.OUT_OF_MEMORY:
+                self._out_of_memory.add(id)
             case EventMeaning.ENDED:
+                self._note_end(event)
                 self._lose(id)
                 self._ended.add(id)
             case EventMeaning.STOPPING:
@@ -287,7 +302,16 @@ class DockerSource(Source):
                     self._on_drain(id, self._good.containers.get(id), known.stop.seconds - age)
         return what
 
+    def _note_end(self, event: DockerEvent) -> None:
+        """Report the end of a process. A removal comes later, and ends none."""
+        id, code = event.actor.id, exit_code(event)
+        if has_died(event):
+            name = (event.actor.attributes or {}).get("name")
+            out_of_memory = id in self._out_of_memory and code in (None, _KILLED)
+            self._on_ended(self._good.containers.get(id, id), name, code, out_of_memory)
+
     def _lose(self, id: str) -> None:
+        self._out_of_memory.discard(id)
         self._ended.discard(id)
         self._stopping.pop(id, None)
         self._healthy.pop(id, None)

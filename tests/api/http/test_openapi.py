@@ -15,6 +15,7 @@ from mesh.api.connectivity.plan import ConnectivityPlan
 from mesh.api.connectivity.report import ConnectivityReport
 from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Explanation
+from mesh.api.past_events import PastEventsDocument
 from tests.api.http.worker import client, serving, socket_of, until
 
 DESCRIBED: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "mesh" / "api" / "openapi.yaml").read_text())
@@ -46,7 +47,8 @@ SCHEMA_NAMES = {
 
 def test_its_schemas_equal_those_of_the_code() -> None:
     _, components = msgspec.json.schema_components(
-        [*EVENT_NAMES, Explanation, ConnectivityPlan, ConnectivityReport], ref_template="#/components/schemas/{name}"
+        [*EVENT_NAMES, PastEventsDocument, Explanation, ConnectivityPlan, ConnectivityReport],
+        ref_template="#/components/schemas/{name}",
     )
     described = json.dumps(components)
     for ours, published in SCHEMA_NAMES.items():
@@ -63,6 +65,12 @@ ANSWERS = [
     ("get", "/v1/status", None, 200),
     ("get", "/v1/explain?of=web.test", None, 200),
     ("get", "/v1/explain?of=", None, 400),
+    ("get", "/v1/events/past", None, 200),
+    ("get", "/v1/events/past?of=web.test&since=-60&after=1", None, 200),
+    ("get", "/v1/events/past?of=", None, 400),
+    ("get", "/v1/events/past?since=yesterday", None, 400),
+    ("get", "/v1/events/past?since=nan", None, 400),
+    ("get", "/v1/events/past?after=-1", None, 400),
     ("get", "/v1/test", None, 200),
     ("get", "/v1/test?of=web.test", None, 200),
     ("get", "/v1/test?of=", None, 400),

@@ -43,15 +43,15 @@ class FakeEngine:
     def now(self) -> float:
         return time.time() + self.ahead
 
-    def event(self, action: str, age: float = 0.0, signal: str | None = None) -> dict[str, object]:
+    def event(self, action: str, age: float = 0.0, signal: str | None = None, **attributes: str) -> dict[str, object]:
         """An event of the container, `age` seconds ago."""
-        labels = {**WEB_LABELS, "name": NAME, **({} if signal is None else {"signal": signal})}
+        labels = {**WEB_LABELS, "name": NAME, **({} if signal is None else {"signal": signal}), **attributes}
         at = int((self.now - age) * 1e9)
         return {"Type": "container", "Action": action, "Actor": {"ID": ID, "Attributes": labels}, "timeNano": at}
 
-    def tell(self, action: str, signal: str | None = None) -> None:
+    def tell(self, action: str, signal: str | None = None, **attributes: str) -> None:
         """Send an event to those who listen."""
-        event = self.event(action, signal=signal)
+        event = self.event(action, 0.0, signal, **attributes)
         self.past.append(event)
         for listener in self._listeners:
             listener.put_nowait(event)

@@ -1,6 +1,8 @@
 """An engine whose clock is off is followed, and what it did is dated right."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,41 @@ async def test_a_stop_in_progress_is_dated_by_the_engines_clock(tmp_path: Path, 
         async with watching(source) as seen:
             await seen.until(lambda now: now.keys() == {NAME} and now[NAME].drain is DrainReason.STOPPING, 5)
             assert 3 < left[0] <= 6, "of ten seconds; the engine tells its time in whole seconds"
+
+
+@pytest.mark.parametrize(
+    ("before", "action", "attributes", "expected"),
+    [
+        (("oom",), "die", {"exitCode": "137"}, (137, True)),
+        (("oom",), "die", {"exitCode": "0"}, (0, False)),
+        ((), "die", {"exitCode": "137"}, (137, False)),
+        (("start",), "died", {}, (None, False)),
+        (("oom", "start"), "die", {"exitCode": "137"}, (137, False)),
+    ],
+)
+async def test_the_end_of_a_container_is_reported_once(
+    tmp_path: Path, before: tuple[str, ...], action: str, attributes: dict[str, str], expected: tuple[int | None, bool]
+) -> None:
+    fake, ended = FakeEngine(), list[tuple[str, str | None, int | None, bool]]()
+    done = asyncio.Event()
+
+    def on_ended(*end: Any) -> None:
+        ended.append(end)
+        done.set()
+
+    async with fake.listening(tmp_path / "docker.sock") as url:
+        source = DockerSource(url, RULES, on_ended=on_ended)
+        async with watching(source) as seen:
+            await seen.until(lambda now: now.keys() == {NAME}, 5)
+            for each in before:
+                fake.tell(each)
+            fake.tell(action, **attributes)
+            fake.tell("destroy")
+            async with asyncio.timeout(5):
+                await done.wait()
+    ((id, name, *rest),) = ended
+    assert NAME in (id, name)
+    assert tuple(rest) == expected
 
 
 def test_an_event_that_has_just_come_makes_the_difference_exact() -> None:

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from mesh.sources.docker.events import EventMeaning, event_meaning
+from mesh.sources.docker.events import EventMeaning, event_meaning, exit_code, has_died
 from mesh.sources.docker.inspection import StopConfig, inspection_of, signal_number
 from mesh.sources.docker.messages import ContainerDetails, DockerEvent
 
@@ -25,6 +25,7 @@ def event(action: str, kind: str = "container", **attributes: str) -> DockerEven
         ("unpause", EventMeaning.LOOK),
         ("rename", EventMeaning.LOOK),
         ("died", EventMeaning.ENDED),
+        ("oom", EventMeaning.OUT_OF_MEMORY),
         ("remove", EventMeaning.ENDED),
         ("health_status: unhealthy", EventMeaning.INSPECT),
         ("health_status", EventMeaning.INSPECT),
@@ -55,6 +56,23 @@ def test_actions(action: str, what: EventMeaning) -> None:
 def test_signals(stop_signal: str, sent: str, what: EventMeaning) -> None:
     inspected = msgspec.convert({"Id": "f", "Config": {"StopSignal": stop_signal}}, ContainerDetails)
     assert event_meaning(event("kill", signal=sent), inspection_of(inspected).stop) is what
+
+
+@pytest.mark.parametrize(
+    ("action", "attributes", "code"),
+    [
+        ("die", {"exitCode": "137"}, 137),
+        ("died", {"containerExitCode": "0"}, 0),
+        ("die", {}, None),
+        ("die", {"exitCode": "-1"}, None),
+        ("die", {"exitCode": "9" * 5000}, None),
+        ("die", {"exitCode": "\u0663"}, None),
+        ("destroy", {"exitCode": "137"}, None),
+    ],
+)
+def test_the_exit_code_of_an_event(action: str, attributes: dict[str, str], code: int | None) -> None:
+    assert exit_code(event(action, **attributes)) == code
+    assert has_died(event(action)) is action.startswith("die")
 
 
 def test_an_unknown_container_ends_with_the_default_signal() -> None:

@@ -1,0 +1,78 @@
+"""Past events as documents: those about a name, and when they were noticed. Pure.
+
+The document has the worker that kept the events and the time on its clock, so that the documents of several workers can
+be merged by time, and the difference of their clocks told.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mesh.api.explain.question import ExplainQuery, is_address, parse_question
+from mesh.model.past_event import NumberedEvent, PastEvent
+from mesh.model.service import Name
+
+_ID = 4
+"""The shortest beginning of a container id that is understood, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastEventsDocument:
+    """The document of `vipmesh events --json`."""
+
+    worker: str
+    """The worker that noticed and kept the events."""
+    now: float
+    """The time on its clock, in seconds since 1970."""
+    events: tuple[NumberedEvent, ...] = ()
+    """The events, the oldest first."""
+
+
+def events_about(asked: str, events: Sequence[NumberedEvent], domain: Name) -> tuple[NumberedEvent, ...]:
+    """Return the events about what is asked: a name, VIP, port, service, endpoint, container or worker.
+
+    A question that finds a service by one of its events finds all events of the service and of its endpoints.
+    `domain` completes a bare name.
+    """
+    question = parse_question(asked)
+    owners = {each.event.owner for each in events if _is_about_service(question, each.event, domain)} - {None}
+    return tuple(
+        each
+        for each in events
+        if each.event.owner in owners or is_about_endpoint(question, each.event) or each.event.worker == question.text
+    )
+
+
+def is_about_endpoint(question: ExplainQuery, event: PastEvent) -> bool:
+    """Return whether the event is about the endpoint or container that is asked about."""
+    if event.endpoint is None or not question.text:
+        return False
+    short = event.endpoint.rpartition("/")[2]
+    if question.text in (event.endpoint, short, event.name, f"{event.worker}/{event.endpoint}"):
+        return True
+    if question.host and event.address == question.host:
+        return True
+    return len(question.text) >= _ID and short.startswith(question.text)
+
+
+def _is_about_service(question: ExplainQuery, event: PastEvent, domain: Name) -> bool:
+    """Return whether the event is about a service that is asked about, or about an endpoint of it."""
+    if event.owner is None:
+        return False
+    if not question.host:
+        return question.place.port is not None and question.place.port in event.ports
+    if is_address(question.host):
+        return event.vip == question.host
+    names = {question.host, f"{question.host}.{domain}"} if "." not in question.host else {question.host}
+    return (
+        not names.isdisjoint((*event.names, event.service))
+        or event.owner == question.text
+        or event.owner.endswith(f"/{question.text}")
+    )
+
+
+def service_owners(asked: str, events: Iterable[PastEvent], domain: Name) -> frozenset[str]:
+    """Return the owners of the services that events know by what is asked; empty if there is none."""
+    question = parse_question(asked)
+    return frozenset(
+        event.owner for event in events if event.owner is not None and _is_about_service(question, event, domain)
+    )

@@ -36,6 +36,8 @@ SETTLE_TIME = 15.0
 """Seconds after the start in which an own endpoint that runs is not gone although it is not registered yet."""
 RETRY = 10.0
 """Seconds until a ring that could not be written is written again."""
+MAX_LINES = 50
+"""The most lines in the log for one look; more events at once are counted, and `vipmesh events` has them."""
 MAX_WAITING = 1000
 """The most events that wait for the disk; the oldest ones are lost first."""
 
@@ -166,8 +168,10 @@ class EventRecorder:
         self._add((*ended, *events))
 
     def _add(self, events: Iterable[PastEvent]) -> None:
+        lines = 0
         for event in events:
-            if event.kind not in _ALREADY_LOGGED:
+            lines += event.kind not in _ALREADY_LOGGED
+            if lines <= MAX_LINES and event.kind not in _ALREADY_LOGGED:
                 fields = {
                     "event": event.kind.value,
                     "code": event.code,
@@ -179,6 +183,8 @@ class EventRecorder:
                 self._waiting.popleft()
                 self._lost += 1
             self._waiting.append(event)
+        if lines > MAX_LINES:
+            log.info("%d more events at once; `vipmesh events` lists them", lines - MAX_LINES)
 
     def _deaths(self, now: float) -> list[PastEvent]:
         exits = self._exits.take()

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.model.codes import Code
-from mesh.model.eligibility import endpoint_verdict, serves, vip_of
+from mesh.model.eligibility import effective_health, serves, vip_of
 from mesh.model.errors import CodedText
 from mesh.model.past_event import MAX_EVENT_NAMES, EventKind, PastEvent, bounded_text
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, DrainReason, Endpoint, EndpointKey, Health, Name, Service, same_run
-from mesh.model.view import ClusterView
+from mesh.model.view import ClusterView, EndpointGroup
 
 CONFLICTS = frozenset({Code.NAME_TAKEN, Code.VIP_TAKEN, Code.PUBLISHED_PORT_TAKEN, Code.PUBLISHED_PORT_IN_USE})
 """Codes of problems in which two services, or a service and a program, want the same thing."""
@@ -70,6 +70,7 @@ class RecordedService:
 
 
 _NO_SERVICE = RecordedService()
+_NO_GROUP = EndpointGroup((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +207,11 @@ def _changed_owners(before: EventRecord, moment: EventMoment) -> set[str]:
 def _recorded_service(
     owner: str, service: Service | None, old: RecordedService, moment: EventMoment
 ) -> RecordedService:
-    group = moment.known.groups.get(owner)
+    group = moment.known.groups.get(owner, _NO_GROUP)
     former = {endpoint.key: endpoint for endpoint in old.endpoints}
     endpoints = [
-        _recorded_endpoint(service, endpoint, former.get(endpoint.key), moment)
-        for endpoint in (group.endpoints if group is not None else ())
+        _recorded_endpoint(service, endpoint, former.get(endpoint.key), probed)
+        for endpoint, probed in zip(group.endpoints, group.verdicts, strict=True)
     ]
     there = {endpoint.key for endpoint in endpoints}
     endpoints += [each for key, each in former.items() if key not in there and _still_runs(key, moment)]
@@ -223,10 +224,10 @@ def _recorded_service(
             *(publish.port for publish in service.publishes if publish.port is not None),
         }
     )
-    effective = moment.traffic.groups.get(owner)
+    effective = moment.traffic.groups.get(owner, _NO_GROUP)
     serving = vip is not None and any(
-        serves(service, endpoint, vip, moment.traffic.health)
-        for endpoint in (effective.endpoints if effective is not None else ())
+        serves(service, endpoint, vip, {} if probed is None else {endpoint.key: probed})
+        for endpoint, probed in zip(effective.endpoints, effective.verdicts, strict=True)
     )
     return RecordedService(
         service.name,
@@ -247,9 +248,9 @@ def _still_runs(key: EndpointKey, moment: EventMoment) -> bool:
 
 
 def _recorded_endpoint(
-    service: Service | None, endpoint: Endpoint, old: RecordedEndpoint | None, moment: EventMoment
+    service: Service | None, endpoint: Endpoint, old: RecordedEndpoint | None, probed: Health | None
 ) -> RecordedEndpoint:
-    verdict = None if service is None else endpoint_verdict(service, endpoint, moment.known.health)
+    verdict = None if service is None else effective_health(service, endpoint, probed)
     restarted = old is not None and not same_run(old.run, endpoint.run)
     if verdict not in (Health.HEALTHY, Health.UNHEALTHY):
         # No result yet, or none any more: the last verdict stands until the next one, unless the process is new.

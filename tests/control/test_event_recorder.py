@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from mesh.control.conditions import LoopConditions
-from mesh.control.event_recorder import MAX_WAITING, RETRY, ContainerExit, ContainerExits, EventRecorder
+from mesh.control.event_recorder import MAX_LINES, MAX_WAITING, RETRY, ContainerExit, ContainerExits, EventRecorder
 from mesh.control.past_events import EventMoment
 from mesh.model.codes import Code
 from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
@@ -204,6 +204,18 @@ async def test_state_of_another_version_is_left_out() -> None:
     await bench.ring.write(RingBatch(1.0, state={"service/demo/web": b"{", "unheard-of": b"[]", "workers": b"1"}))
     async with bench.running():
         assert (await bench.kinds())[2:] == BEGIN[1:]
+
+
+async def test_many_events_at_once_are_counted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vipmesh")
+    bench = RecorderBench()
+    async with bench.running():
+        for number in range(MAX_LINES + 7):
+            bench.exits.put(ContainerExit(f"c{number}", None, 0, False))
+        await bench.sees(view(A))
+        assert (await bench.kinds()).count(K.CONTAINER_DIED) == MAX_LINES + 7
+    assert caplog.text.count("ended: exit code 0") == MAX_LINES
+    assert "7 more events at once; `vipmesh events` lists them" in caplog.text
 
 
 async def test_each_event_is_one_line_with_code_service_and_name(caplog: pytest.LogCaptureFixture) -> None:

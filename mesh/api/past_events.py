@@ -4,7 +4,7 @@ The document has the worker that kept the events and the time on its clock, so t
 be merged by time, and the difference of their clocks told.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.api.explain.question import ExplainQuery, is_address, parse_question
@@ -34,7 +34,7 @@ def events_about(asked: str, events: Sequence[NumberedEvent], domain: Name) -> t
     `domain` completes a bare name.
     """
     question = parse_question(asked)
-    owners = {each.event.owner for each in events if _is_about_service(question, each.event, domain)} - {None}
+    owners = {each.event.owner for each in events if is_about_service(question, each.event, domain)} - {None}
     return tuple(
         each
         for each in events
@@ -54,7 +54,7 @@ def is_about_endpoint(question: ExplainQuery, event: PastEvent) -> bool:
     return len(question.text) >= _ID and short.startswith(question.text)
 
 
-def _is_about_service(question: ExplainQuery, event: PastEvent, domain: Name) -> bool:
+def is_about_service(question: ExplainQuery, event: PastEvent, domain: Name) -> bool:
     """Return whether the event is about a service that is asked about, or about an endpoint of it."""
     if event.owner is None:
         return False
@@ -67,12 +67,4 @@ def _is_about_service(question: ExplainQuery, event: PastEvent, domain: Name) ->
         not names.isdisjoint((*event.names, event.service))
         or event.owner == question.text
         or event.owner.endswith(f"/{question.text}")
-    )
-
-
-def service_owners(asked: str, events: Iterable[PastEvent], domain: Name) -> frozenset[str]:
-    """Return the owners of the services that events know by what is asked; empty if there is none."""
-    question = parse_question(asked)
-    return frozenset(
-        event.owner for event in events if event.owner is not None and _is_about_service(question, event, domain)
     )

@@ -219,6 +219,7 @@ class EventRecorder:
             endpoint=bounded_text(ended.id),
             name=None if name is None else bounded_text(name),
             address=None if endpoint is None else endpoint.address,
+            reason=how,
             exit_code=ended.exit_code,
             signal=by,
             out_of_memory=ended.out_of_memory,

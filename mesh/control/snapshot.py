@@ -122,6 +122,8 @@ class DetailedSnapshot:
     """The table that the last pass has left in the data plane."""
     now: float = 0.0
     """The current time on the clock of `Verdict.at`, in seconds."""
+    unlabelled: Mapping[str, str] = field(default_factory=dict)
+    """The names of containers that run on this worker without labels of the mesh, by the container's ID."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:

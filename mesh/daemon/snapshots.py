@@ -4,14 +4,17 @@ A snapshot is taken at once in the event loop's thread; documents are computed f
 """
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 
 from mesh.api.events import EventInput
 from mesh.api.explain.document import Explanation
+from mesh.api.explain.past import KeptEvents
 from mesh.api.explain.query import explain
 from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.past_events import PastEventReader
 from mesh.api.http.server import AdminListenConfig
 from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices
@@ -19,6 +22,7 @@ from mesh.config.settings import Settings
 from mesh.control.assembly import ControlLoop
 from mesh.dataplane import DataPlane, DataPlaneError
 from mesh.health.prober import Prober
+from mesh.model.errors import MeshError
 from mesh.model.problem import Notices
 from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.util.offload import compute
@@ -49,16 +53,22 @@ class SnapshotCollector:
         prober: Prober,
         names: ThreadedServer,
         most_services: int,
+        past: PastEventReader,
+        unlabelled: Callable[[], Mapping[str, str]],
     ) -> None:
         """`passed` is set after each pass of the loop. `most_services`: the number of services that have series of
-        their own in the metrics.
+        their own in the metrics. `past` reads the events that this worker has kept. `unlabelled` returns the names of
+        running containers without labels, by ID.
         """
+        # 8 parameters: one for each part of the daemon that a document is made from.
         self._snapshots = loop.snapshots
         self._stats = loop.stats
         self._plane = plane
         self._prober = prober
         self._names = names
         self._most_services = most_services
+        self._past = past
+        self._unlabelled = unlabelled
         self.feed = EventBroadcaster(self._take_event_input, passed)
 
     async def measure(self) -> MetricsInput:
@@ -78,9 +88,16 @@ class SnapshotCollector:
 
     async def explain(self, asked: str) -> tuple[Explanation, Notices]:
         """The request path to the target, and the messages of the worker with their codes."""
-        evidence = self._snapshots.evidence()
-        explanation = await compute(evidence.observed.size, partial(explain, asked, evidence))
+        evidence = replace(self._snapshots.evidence(), unlabelled=self._unlabelled())
+        past = await self._kept_events()
+        explanation = await compute(evidence.observed.size + len(past.events), partial(explain, asked, evidence, past))
         return explanation, notices(evidence.observed)
+
+    async def _kept_events(self) -> KeptEvents:
+        try:
+            return KeptEvents(await self._past.read(), time.time())
+        except MeshError:
+            return KeptEvents()  # the recorder reports the failure
 
     async def _take_event_input(self) -> EventInput:
         traffic = await self._traffic()

@@ -207,6 +207,8 @@ async def run_daemon(
             prober=prober,
             names=names,
             most_services=settings.metrics_services,
+            past=ring,
+            unlabelled=partial(_unlabelled_containers, sources),
         )
         recorder = _recorder(
             settings.node_name,
@@ -480,6 +482,13 @@ def _recorder(
     )
     stack.push_async_callback(recorder.stop)
     return recorder
+
+
+def _unlabelled_containers(sources: Sequence[ComposeSource | DockerSource]) -> Mapping[str, str]:
+    """The names of running containers without labels of the mesh, by ID."""
+    return {
+        id: name for source in sources if isinstance(source, DockerSource) for id, name in source.unlabelled().items()
+    }
 
 
 def _source_name(sources: Sequence[ComposeSource | DockerSource]) -> str:

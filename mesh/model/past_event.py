@@ -94,7 +94,7 @@ class PastEvent:
     address: Address | None = None
     """The address of the endpoint; None if it is about none."""
     reason: str | None = None
-    """The answer of the probe, the reason of the drain, or the reason of the problem; None if there is none."""
+    """The answer of the probe, the reason of the drain or problem, or how the process ended; None if there is none."""
     by: str | None = None
     """Who requested a drain; None if nobody did or if it is not known."""
     exit_code: int | None = None

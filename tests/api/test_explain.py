@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.api.explain.document import Cause, Explanation, render_explanation
+from mesh.api.explain.past import RECENT, KeptEvents
 from mesh.api.explain.query import explain
 from mesh.api.status import notices
 from mesh.control.arrival import ArrivalCheck, ArrivalObservation, ArrivalPair, Arrivals, add_observations
@@ -19,6 +21,7 @@ from mesh.health.state_machine import Verdict
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import (
@@ -41,6 +44,7 @@ from tests.builders import WEB_VIP, endpoint, service
 TCP, UDP = Transport.TCP, Transport.UDP
 OWN = "192.0.2.11"
 HEALTHY, UNHEALTHY = Health.HEALTHY, Health.UNHEALTHY
+K = EventKind
 
 WEB = Service(
     "demo/web",
@@ -88,6 +92,8 @@ class World:
     """The data plane, from what was planned."""
     answers: Callable[[str], bool] = lambda _: True
     own: Sequence[str] = (OWN,)
+    past: Sequence[PastEvent] = ()
+    unlabelled: Mapping[str, str] = field(default_factory=dict)
 
     def evidence(self) -> DetailedSnapshot:
         view = ClusterView(tuple(self.services), tuple(self.endpoints), self.claims, self.said)
@@ -111,14 +117,19 @@ class World:
         )
         names = {name: vip for name, vip in planned.names.items() if self.answers(name)}
         table = self.left(planned.table)
-        return DetailedSnapshot(observed, "mesh.internal", self.verdicts, self.contested, names, table, 100.0)
+        return DetailedSnapshot(
+            observed, "mesh.internal", self.verdicts, self.contested, names, table, 100.0, self.unlabelled
+        )
 
     def explain(self, asked: str) -> Explanation:
-        return explain(asked, self.evidence())
+        return explain(asked, self.evidence(), self.kept_events())
 
     def text(self, asked: str) -> str:
         evidence = self.evidence()
-        return render_explanation(explain(asked, evidence), notices(evidence.observed))
+        return render_explanation(self.explain(asked), notices(evidence.observed))
+
+    def kept_events(self) -> KeptEvents:
+        return KeptEvents(tuple(NumberedEvent(number, each) for number, each in enumerate(self.past, 1)), 1000.0)
 
 
 def reasons(explanation: Explanation) -> list[tuple[str, str]]:
@@ -160,6 +171,36 @@ FIXED = replace(WEB, fixed_vip="10.112.0.8")
 DRAINED = {drain: replace(TWO, drain=drain) for drain in DrainReason}
 BOTH = f"{TCP}://{WEB_VIP}:80"
 PORT = f"{TCP}://{OWN}:30080"
+
+
+def of_shop(kind: EventKind, at: float, **fields: object) -> PastEvent:
+    """An event of an endpoint that is not there."""
+    of: dict[str, Any] = {"worker": "w2", "owner": "demo/shop", "service": "shop.test", "endpoint": "shop/1"}
+    of |= {"name": "shop-1", "address": "10.2.9.1", **fields}
+    return PastEvent(at=at, kind=kind, code="VM780", text="it happened", **of)
+
+
+def of_service(kind: EventKind, at: float) -> PastEvent:
+    names = {"owner": "demo/shop", "service": "shop.test", "names": ("shop.test",)}
+    return PastEvent(at=at, kind=kind, code="VM784", text="it did", **names, vip="10.112.0.20", ports=(8088,))  # type: ignore[arg-type]
+
+
+SHOP_GONE = [
+    of_shop(EventKind.ENDPOINT_CAME, 1.0),
+    of_service(EventKind.SERVICE_VIP, 2.0),
+    of_shop(EventKind.ENDPOINT_FAILED, 890.0, reason="status 503"),
+    of_shop(EventKind.CONTAINER_DIED, 900.0, reason="exit code 137, SIGKILL, out of memory"),
+    of_shop(EventKind.ENDPOINT_GONE, 900.0),
+    of_service(EventKind.SERVICE_GONE, 900.0),
+]
+REFUSED_PORT = Problem(
+    Code.LABEL_PORT,
+    Severity.ERROR,
+    "container odd-1, label mesh.routing.port_0",
+    '"0" is not a port',
+    "write a number",
+    label="mesh.routing.port_0",
+)
 
 CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
     (
@@ -435,6 +476,63 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         [("", Cause.UNKNOWN)],
         "the VIP is reserved for gone.test, which no worker runs now; start it again",
     ),
+    (
+        "a port on which a service does not listen",
+        World(probed={ONE.key: HEALTHY, TWO.key: HEALTHY}),
+        "web.test:9999",
+        [("web.test", Cause.NOT_LISTENING)],
+        "nothing listens on port 9999 of web.test; it listens on tcp 80, tcp 30080 of every worker; ask for one",
+    ),
+    (
+        "a port of a VIP on which nothing listens",
+        World(probed={ONE.key: HEALTHY, TWO.key: HEALTHY}),
+        f"udp://{WEB_VIP}:80",
+        [("web.test", Cause.NOT_LISTENING)],
+        "nothing listens on udp 80 of web.test",
+    ),
+    (
+        "a service that is gone, by its name",
+        World(past=SHOP_GONE),
+        "shop.test",
+        [("", Cause.GONE), ("", Cause.GONE)],
+        "shop.test: shop.test (demo/shop) is gone: no worker declares it any more, at 1970-01-01 00:15:00 UTC, 100 s ago",
+    ),
+    (
+        "how the last endpoint of a service that is gone ended",
+        World(past=SHOP_GONE),
+        "http://shop.test/",
+        [("", Cause.GONE), ("", Cause.GONE)],
+        "100 s ago: its probe failed: status 503; its process ended: exit code 137, SIGKILL, out of memory; `",
+    ),
+    ("a VIP that is gone", World(past=SHOP_GONE), "10.112.0.20", [("", Cause.GONE)] * 2, "its VIP was 10.112.0.20"),
+    ("a port that is gone", World(past=SHOP_GONE), "8088", [("", Cause.GONE)] * 2, "shop.test (demo/shop) is gone"),
+    ("a container that is gone", World(past=SHOP_GONE), "shop-1", [("", Cause.GONE)], "out of memory"),
+    ("an address that is gone", World(past=SHOP_GONE), "10.2.9.1", [("", Cause.GONE)], "out of memory"),
+    (
+        "a container that an operator drained",
+        World(past=[of_shop(EventKind.ENDPOINT_DRAINED, 1.0, reason="asked", by="uid 0"), *SHOP_GONE[-2:-1]]),
+        "shop-1",
+        [("", Cause.GONE)],
+        "it was drained (asked by uid 0)",
+    ),
+    (
+        "the name that a refused label wants",
+        World(
+            instances=[Instance("odd/1", "demo/odd", "10.2.0.8", {"mesh.routing.port_0": "odd.test; http://www.odd/"})],
+            problems=[replace(REFUSED_PORT, owner="demo/odd")],
+        ),
+        "www.odd",
+        [("", Cause.REFUSED)],
+        '"0" is not a port; write a number',
+    ),
+    (
+        "a container without labels",
+        World(unlabelled={"d" * 64: "cron"}),
+        "cron",
+        [("", Cause.NOT_ROUTED)],
+        "the container cron runs on this worker, and no label routes to it; give it a label such as",
+    ),
+    ("one by its id", World(unlabelled={"d" * 64: "cron"}), "dddd", [("", Cause.NOT_ROUTED)], "container cron runs"),
     ("a port that nobody has", World(), "9999", [("", Cause.UNKNOWN)], "no service publishes port 9999"),
     ("a name with a typing error", World(), "wbe.test", [("", Cause.UNKNOWN)], "did you mean web.test?"),
     ("nothing like it", World(), "zzz", [("", Cause.UNKNOWN)], "`vipmesh status` lists what there is"),
@@ -453,6 +551,54 @@ def test_every_endpoint_without_traffic_has_its_reason(
 
 def test_every_cause_has_a_case() -> None:
     assert {cause for *_, causes, _ in CASES for _, cause in causes} == set(Cause)
+
+
+@pytest.mark.parametrize(
+    ("past", "told"),
+    [
+        pytest.param([(K.ENDPOINT_CAME, "web-8"), (K.ENDPOINT_GONE, "web-8")], ["web-8"], id="half of it is gone"),
+        pytest.param([(K.ENDPOINT_GONE, "web-8")], ["web-8"], id="its arrival is forgotten"),
+        pytest.param(
+            [(K.ENDPOINT_GONE, "web-8"), (K.ENDPOINT_CAME, "web-1"), (K.ENDPOINT_CAME, "web-2")], [], id="new"
+        ),
+        pytest.param([(K.ENDPOINT_CAME, "web-1"), (K.ENDPOINT_GONE, "web-1")], [], id="what serves is never gone"),
+        pytest.param([(K.ENDPOINT_CAME, "web-8"), (K.ENDPOINT_FAILED, "web-8")], [], id="not said to be gone"),
+    ],
+)
+def test_a_service_says_what_became_of_its_other_half(past: list[tuple[EventKind, str]], told: list[str]) -> None:
+    ids = {"web-1": ONE.key, "web-2": TWO.key, "web-8": ("w2", "web/8")}
+    before = [(K.ENDPOINT_CAME, "web-1"), (K.ENDPOINT_CAME, "web-2")] if (K.ENDPOINT_CAME, "web-1") not in past else []
+    events = [
+        PastEvent(
+            at=900.0 + at,
+            kind=kind,
+            code="VM780",
+            text="it happened",
+            worker=ids[name][0],
+            endpoint=ids[name][1],
+            name=name,
+            owner="demo/web",
+        )
+        for at, (kind, name) in enumerate([*before, *past])
+    ]
+    world = World(endpoints=(ONE, TWO, STORE), past=events)
+    explanation = world.explain("web.test")
+    (way,) = explanation.ways
+    assert explanation.works, "what is gone does not keep the rest from working"
+    assert [reason.text.split()[0] for reason in way.gone] == told
+    assert ("\n  gone:\n    web-8 on w2 is gone, at " in world.text("web.test")) is bool(told)
+
+
+def test_an_endpoint_that_was_lost_long_ago_is_not_told() -> None:
+    gone = replace(of_shop(EventKind.ENDPOINT_GONE, 900.0), owner="demo/web")
+    world = World(endpoints=(ONE, TWO, STORE), past=[gone])
+    evidence, kept = world.evidence(), world.kept_events()
+    of = replace(gone, kind=K.ENDPOINT_CAME, at=1.0, worker="w1")
+    came = [NumberedEvent(0, replace(of, endpoint=each.id)) for each in (ONE, TWO)]
+    kept = replace(kept, events=(*came, *kept.events))
+    (way,) = explain("web.test", evidence, kept).ways
+    (later,) = explain("web.test", evidence, replace(kept, now=900.0 + RECENT + 1)).ways
+    assert (len(way.gone), len(later.gone)) == (1, 0)
 
 
 WHOLE = """\

@@ -49,6 +49,10 @@ class Cause(StrEnum):
     """Requests from a network are not answered, although everything is programmed and an endpoint is healthy."""
     NO_ENDPOINT = "no-endpoint"
     """No endpoint takes connections: clients are refused."""
+    NOT_LISTENING = "not-listening"
+    """The service has no such port."""
+    GONE = "gone"
+    """It was there; the text says what became of it, and when."""
     NOT_ROUTED = "not-routed"
     """No label routes to the container."""
     FROZEN = "frozen"
@@ -154,11 +158,15 @@ class ServiceTrace:
     ports: tuple[PortStep, ...]
     endpoints: tuple[EndpointStep, ...]
     why_not: tuple[Reason, ...] = ()
-    """Why the service has no VIP; empty if it has one."""
+    """Why the service has no VIP, or no port that was asked for; empty if it has both."""
     problems: tuple[str, ...] = ()
     """The refused or ignored settings of this service, as the log has them."""
     not_arriving: tuple[Reason, ...] = ()
     """The networks whose requests were seen without an answer; empty if none were."""
+    gone: tuple[Reason, ...] = ()
+    """What became of the endpoints that the service had and has no more; empty if it has as many as before, or if that
+    is not known.
+    """
 
     @property
     def works(self) -> bool:
@@ -252,6 +260,9 @@ def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
     for endpoint in absent:
         yield f"    {endpoint.address:<22}{_about(endpoint)}"
         yield from _reasons("      ", endpoint.why_not)
+    if way.gone:
+        yield "  gone:"
+        yield from (f"    {reason}" for reason in way.gone)
     if problems := [problem for problem in notices.problems if problem.owner == way.owner]:
         yield "  problems:"
         yield from (f"    {problem.coded.line}" for problem in problems)

@@ -7,22 +7,29 @@ nothing is found, the answer names what comes nearest.
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from mesh.api.explain.document import Cause, Explanation, Reason
-from mesh.api.explain.question import ExplainQuery, is_address, parse_question
-from mesh.api.explain.trace import ServiceTracer, TraceScope
+from mesh.api.explain.past import NO_EVENTS, KeptEvents, gone_reasons
+from mesh.api.explain.question import ExplainQuery, TraceScope, is_address, parse_question
+from mesh.api.explain.trace import ServiceTracer
 from mesh.control.snapshot import DetailedSnapshot
+from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Instance, Service
 from mesh.model.view import ClusterView
 
+_LABEL = 4096
+"""The most characters of a label that are searched for names."""
 _ID = 4
 """The shortest beginning of a container id that is understood, in characters, if only one id begins with it."""
 
 
-def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
-    """Return the request paths of what is asked, or the reasons why there are none."""
+def explain(asked: str, evidence: DetailedSnapshot, past: KeptEvents = NO_EVENTS) -> Explanation:
+    """Return the request paths of what is asked, or the reasons why there are none. `past` says what became of what is
+    gone.
+    """
     observed, question = evidence.observed, parse_question(asked)
     nothing = Explanation(
         asked=asked,
@@ -39,11 +46,11 @@ def explain(asked: str, evidence: DetailedSnapshot) -> Explanation:
     view = effective.known
     for kind, services, place in _found(question, evidence, view):
         if services:
-            ways = ServiceTracer(evidence, effective)
+            ways = ServiceTracer(evidence, effective, past)
             return replace(nothing, kind=kind, ways=tuple(ways.of(service, place) for service in services))
     if (instance := _container(question.text, evidence)) is not None:
         return replace(nothing, kind="container", why_not=tuple(_unrouted(instance, evidence)))
-    return replace(nothing, why_not=tuple(_unknown(question, evidence, view)))
+    return replace(nothing, why_not=tuple(_unknown(question, evidence, view, past)))
 
 
 def _found(
@@ -132,14 +139,27 @@ def _unrouted(instance: Instance, evidence: DetailedSnapshot) -> Iterator[Reason
         yield Reason(Cause.NOT_ROUTED, text, "give it a label such as mesh.routing.port_80: web.local")
 
 
-def _unknown(question: ExplainQuery, evidence: DetailedSnapshot, view: ClusterView) -> Iterator[Reason]:
-    """Yield the reasons why nothing was found: a problem that mentions it, a reserved VIP, or else the nearest name."""
+def _unknown(
+    question: ExplainQuery, evidence: DetailedSnapshot, view: ClusterView, past: KeptEvents
+) -> Iterator[Reason]:
+    """Yield the reasons why nothing was found: a problem that mentions it or a label that wants the name, a container
+    without labels, what became of it, a reserved VIP, or else the nearest name.
+    """
     about = [
-        p for p in evidence.problems if question.text and question.text in f"{p.where} {p.subject} {p.reason}".split()
+        problem for problem in evidence.problems if _mentions(problem, question) or _wants(problem, question, evidence)
     ]
     for problem in about:
-        yield Reason(Cause.REFUSED, f"{problem.subject}: {problem.reason}", problem.remedy)
+        where = f"{problem.where}: " if problem.where else ""
+        yield Reason(Cause.REFUSED, f"{where}{problem.subject}: {problem.reason}", problem.remedy)
     if about:
+        return
+    if (container := _unlabelled(question.text, evidence)) is not None:
+        text = f"the container {container} runs on this worker, and no label routes to it"
+        yield Reason(Cause.NOT_ROUTED, text, "give it a label such as mesh.routing.port_80: web.local")
+        return
+    gone = tuple(gone_reasons(question, past, view, evidence.domain))
+    yield from gone
+    if gone:
         return
     if (name := view.claims.holders.get(question.host)) is not None:
         yield Reason(Cause.UNKNOWN, f"the VIP is reserved for {name}, which no worker runs now", "start it again")
@@ -153,3 +173,36 @@ def _unknown(question: ExplainQuery, evidence: DetailedSnapshot, view: ClusterVi
     near = difflib.get_close_matches(question.host, known, n=1)
     remedy = f"did you mean {near[0]}?" if near else "`vipmesh status` lists what there is"
     yield Reason(Cause.UNKNOWN, "no name, VIP, service, endpoint or container of the mesh matches", remedy)
+
+
+def _mentions(problem: Problem, question: ExplainQuery) -> bool:
+    """Return whether the text of a problem has what is asked as a word, in quotes or not."""
+    words = f"{problem.where} {problem.subject} {problem.reason}".split()
+    return bool(question.text) and question.text in {each for word in words for each in (word, word.strip("\"'`,;:()"))}
+
+
+def _wants(problem: Problem, question: ExplainQuery, evidence: DetailedSnapshot) -> bool:
+    """Return whether the label that a problem is about asks for the name in question."""
+    if problem.label is None or not question.host:
+        return False
+    wanted = {question.host, f"{question.host}.{evidence.domain}" if "." not in question.host else question.host}
+    return any(
+        not wanted.isdisjoint(_names_in(instance.labels.get(problem.label, "")))
+        for instance in evidence.observed.instances or ()
+        if instance.owner == problem.owner
+    )
+
+
+def _names_in(value: str) -> Iterator[str]:
+    """Yield the names in the value of a label, without scheme, port and path, however malformed it is."""
+    for item in re.split(r"[;,\s]+", value[:_LABEL]):
+        yield parse_question(item).host
+        yield item.lower()
+
+
+def _unlabelled(text: str, evidence: DetailedSnapshot) -> str | None:
+    """Return the name of a running container without labels of the mesh; None if none has this name or id."""
+    for id, name in evidence.unlabelled.items():
+        if text and (text == name or (len(text) >= _ID and id.startswith(text))):
+            return name
+    return None

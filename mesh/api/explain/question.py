@@ -4,13 +4,29 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from mesh.api.explain.trace import TraceScope
-from mesh.model.service import Transport
+from mesh.model.service import EndpointKey, Transport
+from mesh.model.table import VirtualKey
 
 _SCHEME = re.compile(r"([a-z]+)://")
 _HOST_PORT = re.compile(r"\[?(?P<host>[^][]+?)\]?:(?P<port>\d{1,5})")
 _PORT = re.compile(r"(?P<port>\d{1,5})(?:/(?P<transport>tcp|udp|sctp))?")
 _SCHEMES = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class TraceScope:
+    """The part of a service that a question is about."""
+
+    port: int | None = None
+    """The listen port or published port; None for all of them."""
+    transport: Transport | None = None
+    """The transport; None for all of them."""
+    endpoint: EndpointKey | None = None
+    """The endpoint; None for all of them."""
+
+    def has(self, key: VirtualKey) -> bool:
+        """Return whether the scope includes a virtual server."""
+        return self.port in (None, key.port) and self.transport in (None, key.transport)
 
 
 @dataclass(frozen=True, slots=True)

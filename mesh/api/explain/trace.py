@@ -6,9 +6,10 @@ of its own.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, ServiceTrace
+from mesh.api.explain.past import KeptEvents, gone_endpoints
+from mesh.api.explain.question import TraceScope
 from mesh.api.explain.reasons import describe_last_probe, describe_probe, endpoint_reasons
 from mesh.control.arrival import describe_network
 from mesh.control.planner import has_virtual_servers
@@ -19,23 +20,6 @@ from mesh.model.codes import Code
 from mesh.model.eligibility import is_same_family, probe_targets, real_key, serves, takes_traffic, vip_of
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, PortPublication, Scheduler, Service, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey
-
-
-@dataclass(frozen=True, slots=True)
-class TraceScope:
-    """The part of a service that a question is about."""
-
-    port: int | None = None
-    """The listen port or published port; None for all of them."""
-    transport: Transport | None = None
-    """The transport; None for all of them."""
-    endpoint: EndpointKey | None = None
-    """The endpoint; None for all of them."""
-
-    def has(self, key: VirtualKey) -> bool:
-        """Return whether the scope includes a virtual server."""
-        return self.port in (None, key.port) and self.transport in (None, key.transport)
-
 
 _NO_VIP = frozenset({Code.VIP_TAKEN, Code.FIXED_VIP_UNUSABLE, Code.POOL_EXHAUSTED})
 """Codes of problems that leave a service without a VIP."""
@@ -50,11 +34,12 @@ _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 class ServiceTracer:
     """Traces services in one snapshot; it computes once what all traces need."""
 
-    def __init__(self, evidence: DetailedSnapshot, effective: EffectiveView) -> None:
-        """`effective` is the view that follows from the evidence."""
+    def __init__(self, evidence: DetailedSnapshot, effective: EffectiveView, past: KeptEvents) -> None:
+        """`effective` is the view that follows from the evidence. `past` says what became of endpoints."""
         view = effective.known
         self._evidence = evidence
         self._view = view
+        self._past = past
         self._health: Mapping[EndpointKey, Health] = evidence.observed.health(view)
         self._traffic = effective.traffic.health
         self._asked = probe_targets(view)
@@ -67,16 +52,19 @@ class ServiceTracer:
         vip = vip_of(service, self._view)
         if place.endpoint is not None:
             group = tuple(endpoint for endpoint in group if endpoint.key == place.endpoint)
+        ports = (*self._ports(service, place), *self._missing(service, place)) if vip is not None else ()
+        why_not = (self._no_vip(service),) if vip is None else tuple(self._not_listening(service, place))
         return ServiceTrace(
             service=service.name,
             owner=service.owner,
             vip=vip,
             names=tuple(self._name(service, name) for name in service.names),
-            ports=(*self._ports(service, place), *self._missing(service, place)) if vip is not None else (),
+            ports=ports,
             endpoints=tuple(self._endpoint(service, endpoint, vip) for endpoint in group),
-            why_not=() if vip is not None else (self._no_vip(service),),
+            why_not=why_not,
             problems=tuple(str(problem) for problem in self._evidence.problems if problem.owner == service.owner),
             not_arriving=tuple(self._not_arriving(service)),
+            gone=gone_endpoints(service.owner, self._past, self._view) if place.endpoint is None else (),
         )
 
     def _not_arriving(self, service: Service) -> Iterator[Reason]:
@@ -85,6 +73,22 @@ class ServiceTracer:
             text = f"requests from {describe_network(pair.network)} do not arrive"
             text = f"{text}: {record.reason}" if record.reason else text
             yield Reason(Cause.NOT_ARRIVING, text, record.remedy or "`vipmesh status` says since when, and what to do")
+
+    def _not_listening(self, service: Service, place: TraceScope) -> Iterator[Reason]:
+        """Yield the reason if the service has no port in the scope: the ports that it has."""
+        ports = dict.fromkeys((route.transport, route.listen_port) for route in service.routes)
+        holders = self._view.claims.ports.items()
+        published = [key for key, (name, _) in sorted(holders) if name == service.name]
+        published += [(each.transport, each.port) for each in service.publishes if each.port is not None]
+        if place.port is None or any(
+            place.port == port and place.transport in (None, transport) for transport, port in (*ports, *published)
+        ):
+            return
+        shown = [f"{transport} {port}" for transport, port in ports]
+        shown += [f"{transport} {port} of every worker" for transport, port in dict.fromkeys(published)]
+        asked = f"{place.transport or 'port'} {place.port}"
+        text = f"nothing listens on {asked} of {service.name}; it listens on {', '.join(shown) or 'no port'}"
+        yield Reason(Cause.NOT_LISTENING, text, "ask for one of these, or route the port with a label")
 
     # --------------------------------------------------------------------------------------------- name and VIP
 

@@ -17,7 +17,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -52,7 +52,9 @@ from mesh.sources.docker.instances import (
     InstanceListing,
     InstanceRules,
     container_health,
+    container_name,
     has_mesh_label,
+    is_test,
     network_chain,
     read_instances,
 )
@@ -156,6 +158,14 @@ class DockerSource(Source):
                 return instance_id
         ids = [found for id, found in self._good.containers.items() if len(name) >= 12 and id.startswith(name)]
         return ids[0] if len(ids) == 1 else None
+
+    def unlabelled(self) -> Mapping[str, str]:
+        """Return the names of running containers without labels of the mesh, by ID."""
+        return {
+            each.id: container_name(each)
+            for each in self._containers
+            if not each.unreadable and not has_mesh_label(each.labels) and not is_test(each)
+        }
 
     def forgive(self, instance_id: str) -> None:
         """Forget that the instance was sent a signal that should end it: it continued to run."""

@@ -122,8 +122,8 @@ class RecordPublisher:
             reports = self._former_verdicts()
         else:
             reports = dict(
-                encode_verdict(self._worker, key, health, kept=kept, held_back=held_back, run=run)
-                for key, (health, kept, held_back, run) in self._reports.items()
+                encode_verdict(self._worker, key, health, kept=kept, held_back=held_back, run=run, reason=reason)
+                for key, (health, kept, held_back, run, reason) in self._reports.items()
                 if health is not Health.STARTING and (key[0] != self._worker or self._runs_still(key[1], run))
             )
         return {**self._offered, **reports, **self._daemon}

@@ -105,7 +105,7 @@ class SnapshotBuilder:
             conditions.current_problems(),
             troubles,
             conditions.repairs,
-            self._health_monitor.last_answer,
+            lambda key: self._health_monitor.last_answer(key) or effective.known.reasons.get(key),
             drains.requesters,
         )
 

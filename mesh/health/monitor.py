@@ -205,11 +205,20 @@ class HealthMonitor:
         if (verdicts, held_back, kept, self._runs) != self._reports_for:
             self._reports_for = verdicts, held_back, kept, self._runs
             self._reports = {
-                key: HealthReport(health, key in kept, key in held_back, self._runs[key])
+                key: HealthReport(health, key in kept, key in held_back, self._runs[key], self._reason(key, health))
                 for key, health in verdicts.items()
                 if key in self._runs
             }
         return self._reports
+
+    def _reason(self, key: EndpointKey, health: Health) -> str | None:
+        """The answer that made an endpoint unhealthy: the first one stands, so that later ones cause no writes."""
+        if health is not Health.UNHEALTHY:
+            return None
+        before = self._reports.get(key)
+        if before is not None and before.health is health and before.run == self._runs[key] and before.reason:
+            return before.reason
+        return self.last_answer(key)
 
     def judged(self, view: ClusterView) -> HealthSnapshot:
         """A snapshot for status, events and metrics."""

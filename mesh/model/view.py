@@ -40,6 +40,10 @@ class ClusterView:
     """Unhealthy endpoints that stay in traffic because too many failed at once."""
     held_back: frozenset[EndpointKey] = frozenset()
     """Endpoints that answer again but still count as unhealthy, because they failed and recovered too often."""
+    reasons: Mapping[EndpointKey, str] = field(default_factory=dict)
+    """The answer of the probe that made an endpoint unhealthy, as the worker that probes it has published it. An
+    endpoint of a worker that publishes none is missing.
+    """
     workers: frozenset[str] = frozenset()
     """Workers whose daemon is alive."""
     silent: frozenset[str] = frozenset()
@@ -143,3 +147,5 @@ class HealthReport(NamedTuple):
     """The endpoint answers again but still counts as unhealthy, because it failed and recovered too often."""
     run: str | None = None
     """The run that was probed (`Endpoint.run`)."""
+    reason: str | None = None
+    """The answer of the probe that made an endpoint unhealthy; None for other endpoints, or if it is not known."""

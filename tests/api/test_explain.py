@@ -93,10 +93,11 @@ class World:
     answers: Callable[[str], bool] = lambda _: True
     own: Sequence[str] = (OWN,)
     past: Sequence[PastEvent] = ()
+    published: Mapping[EndpointKey, str] = field(default_factory=dict)
     unlabelled: Mapping[str, str] = field(default_factory=dict)
 
     def evidence(self) -> DetailedSnapshot:
-        view = ClusterView(tuple(self.services), tuple(self.endpoints), self.claims, self.said)
+        view = ClusterView(tuple(self.services), tuple(self.endpoints), self.claims, self.said, reasons=self.published)
         served = {port: of for port, of in self.claims.ports.items() if port not in self.contested}
         planned = make_plan(
             replace(view, claims=replace(self.claims, ports=served)),
@@ -237,6 +238,13 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         "web-3",
         [("web-3", Cause.PROBE_FAILED)],
         "worker w2 reports that its probe fails; run `vipmesh explain web-3` there for the details",
+    ),
+    (
+        "a probe of another worker, which has published the answer",
+        World(said={FAR.key: UNHEALTHY}, published={FAR.key: "status 503"}),
+        "web-3",
+        [("web-3", Cause.PROBE_FAILED)],
+        "worker w2 reports that its probe fails: status 503; run `vipmesh explain web-3` there for the details",
     ),
     (
         "another worker has not probed yet",
@@ -495,7 +503,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(past=SHOP_GONE),
         "shop.test",
         [("", Cause.GONE), ("", Cause.GONE)],
-        "shop.test: shop.test (demo/shop) is gone: no worker declares it any more, at 1970-01-01 00:15:00 UTC, 100 s ago",
+        "shop.test: shop.test (demo/shop) is gone: no worker declares it any more, at 1970-01-01 00:15:00 UTC",
     ),
     (
         "how the last endpoint of a service that is gone ended",

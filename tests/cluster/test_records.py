@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mesh.cluster.claim_transactions import claim_all
 from mesh.cluster.claims import ClaimName, ClaimPort, ClaimRequest, ClaimVip, MoveVip, TakeOverName
+from mesh.cluster.records.decode import MAX_REASON_LENGTH
 from mesh.cluster.records.encode import (
     build_view,
     encode_daemon,
@@ -270,6 +271,8 @@ def _variants() -> dict[str, list[bytes]]:  # noqa: C901 (a table)
                     for kept in (False, True):
                         where, value = encode_verdict(worker, (of, id), health, kept=kept, held_back=not kept)
                         found.setdefault(where, []).append(value)
+                where, value = encode_verdict(worker, (worker, id), health, reason="status 503")
+                found.setdefault(where, []).append(value)
         for where, value in encode_daemon(worker, "1", "a session").items():
             found.setdefault(where, []).append(value)
     for name, vip in (("web.test", "10.112.0.9"), ("other.test", "10.112.0.9"), ("web.test", "10.112.0.8")):
@@ -396,6 +399,40 @@ def test_a_verdict_on_another_run_does_not_count(registered: str | None, probed:
     seen, _ = reader.follow(registration)  # the run of the endpoint comes last
     assert (seen.health, seen.kept, seen.groups) == (both.health, both.kept, both.groups)
     assert reader.follow(dict.fromkeys(registration))[0].health == {ENDPOINT.key: Health.UNHEALTHY}
+
+
+class VerdictOfVersion010(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The value of `health` as version 0.1.0 reads it."""
+
+    health: Health
+    kept: bool = False
+    held_back: bool = False
+    run: str | None = None
+
+
+def test_the_answer_of_the_probe_travels_with_the_verdict() -> None:
+    registration = encode_registration("w1", [SERVICE], [ENDPOINT])
+    key, value = encode_verdict("w1", ENDPOINT.key, Health.UNHEALTHY, reason="status 503")
+    seen, problems = build_view({**registration, key: value})
+    assert (seen.reasons, problems) == ({ENDPOINT.key: "status 503"}, ())
+    assert msgspec.json.decode(value, type=VerdictOfVersion010) == VerdictOfVersion010(Health.UNHEALTHY)
+    _, earlier = encode_verdict("w1", ENDPOINT.key, Health.UNHEALTHY)
+    assert earlier == b'{"v":1,"health":"unhealthy"}', "as version 0.1.0 writes it"
+    assert build_view({**registration, key: earlier})[0].reasons == {}
+    _, healthy = encode_verdict("w1", ENDPOINT.key, Health.HEALTHY, reason="status 200")
+    assert build_view({**registration, key: healthy})[0].reasons == {}
+
+
+@pytest.mark.parametrize("reason", ["x" * 100_000, "\n\x1b[2J" * 1000, "\x00" * 300, "\u2028" * 300])
+def test_an_answer_is_escaped_and_bounded_whoever_writes_it(reason: str) -> None:
+    registration = encode_registration("w1", [SERVICE], [ENDPOINT])
+    key, value = encode_verdict("w1", ENDPOINT.key, Health.UNHEALTHY, reason=reason)
+    assert len(value) < 400
+    hostile = msgspec.json.encode({**msgspec.json.decode(value), "reason": reason})
+    for each in (value, hostile):
+        (answer,) = build_view({**registration, key: each})[0].reasons.values()
+        assert answer.isprintable()
+        assert len(answer) <= MAX_REASON_LENGTH
 
 
 def test_a_record_without_a_run_is_written_as_before() -> None:

@@ -254,3 +254,22 @@ async def test_an_endpoint_that_its_worker_keeps_stays_in_traffic(bench: Bench) 
         answers(bench, 1, ok=False)
         await bench.passes(FALL)
         assert addresses(bench) == {"9"}, "it answers at least"
+
+
+async def test_the_answer_that_decided_is_published_once(bench: Bench) -> None:
+    answers(bench, 1)
+    async with bench.running():
+        bench.source.say([numbered_instance(1, {**PROBED_WEB_LABELS, "mesh.probe.floor": "0"})])
+        await bench.passes(FALL)
+        answers(bench, 1, ok=False)
+        await bench.passes(2 * FALL)
+        (key,) = [key for key in bench.cluster.records if key.startswith("health/w1/")]
+        published = bench.cluster.records[key]
+        assert b'"reason":"no answer in 2 s"' in published
+        bench.check.set("10.2.0.1", 80, False, "refused")
+        before = bench.cluster.revision
+        await bench.passes(2 * FALL)
+        assert (bench.cluster.records[key], bench.cluster.revision) == (published, before)
+        answers(bench, 1)
+        await bench.passes(2 * FALL)
+        assert b"reason" not in bench.cluster.records[key]

@@ -101,8 +101,11 @@ def _by_probe(
     failed = health is Health.UNHEALTHY
     cause = Cause.PROBE_FAILED if failed else Cause.NOT_PROBED_YET
     if endpoint.worker != evidence.observed.facts.worker:
-        # The verdicts of other workers come without their details.
+        # Of the verdicts of other workers, only the answer that decided is known.
         what = "reports that its probe fails" if failed else "has not reported a first success yet"
+        view = evidence.observed.view
+        answer = view.reasons.get(endpoint.key) if view is not None and failed else None
+        what += f": {answer}" if answer is not None else ""
         remedy = f"run `vipmesh explain {endpoint.name or endpoint.id}` there for the details"
         return Reason(cause, f"worker {endpoint.worker} {what}", remedy)
     what = describe_probe(*asked) if asked is not None else "its probe"

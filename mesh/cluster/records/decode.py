@@ -28,6 +28,8 @@ MAX_RECORD_BYTES = 256 << 10
 """The most bytes of a record."""
 MAX_KEY_LENGTH = 4096
 """The most characters of a key."""
+MAX_REASON_LENGTH = 200
+"""The most characters of the answer of a probe."""
 MAX_CACHED_SERVICES = 16384
 """Distinct service declarations that are decoded only once, however many workers write them."""
 
@@ -80,6 +82,9 @@ class VerdictRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     held_back: bool = False
     run: str | None = None
     """The run that was probed. Health of a former process does not count for the present one."""
+    reason: str | None = None
+    """The answer of the probe that made the endpoint unhealthy. Workers up to version 0.1.0 neither write nor read it.
+    """
 
 
 class ServiceVipClaim(NamedTuple):

@@ -12,8 +12,8 @@ problem, never raised as an exception: one broken record must not stop the other
     workers/<worker>/services/<owner>   a `Service`                   leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last, after all others
-    health/<worker>/<id>                {"health", "run"}             leased; by the probes of its own worker
-    health/<worker>/<owner>/<id>        {"health", "run"}             leased; by another prober, for a departed owner
+    health/<worker>/<id>                {"health", "run", "reason"}   leased; by the probes of its own worker
+    health/<worker>/<owner>/<id>        {"health", "run", "reason"}   leased; by another prober, for a departed owner
 
 Parts between slashes are percent-encoded where they contain a slash or another special character.
 """
@@ -26,6 +26,7 @@ from urllib.parse import unquote
 import msgspec
 
 from mesh.cluster.records.decode import (
+    MAX_REASON_LENGTH,
     DaemonRecord,
     NameOwnerRecord,
     OlderNamesRecord,
@@ -36,6 +37,7 @@ from mesh.cluster.records.decode import (
     record_key,
 )
 from mesh.cluster.records.view_builder import ViewBuilder
+from mesh.model.past_event import bounded_text
 from mesh.model.problem import Problem
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.view import ClusterView
@@ -97,14 +99,16 @@ def encode_verdict(
     kept: bool = False,
     held_back: bool = False,
     run: str | None = None,
+    reason: str | None = None,
 ) -> tuple[str, bytes]:
     """The key and value of a probe result of this worker, for an own endpoint or one of a departed worker.
 
-    `run` is the run of the endpoint that was probed, or None if it is not known.
+    `run` is the run of the endpoint that was probed, or None if it is not known. `reason` is the answer of the probe
+    that made it unhealthy, of which the beginning is written; None if it is healthy or no answer is known.
 
     Returns a pair instead of a mapping with one record: a worker writes thousands of them at once.
     """
-    return _judged(worker, endpoint), _verdict(health, kept, held_back, run)
+    return _judged(worker, endpoint), _verdict(health, kept, held_back, run, reason)
 
 
 def worker_of(key: str) -> str | None:
@@ -144,8 +148,9 @@ def _judged(worker: str, endpoint: EndpointKey) -> str:
 
 
 @lru_cache(MAX_CACHED_RECORDS)
-def _verdict(health: Health, kept: bool, held_back: bool, run: str | None) -> bytes:
-    return _value(VerdictRecord(health, kept, held_back, run))
+def _verdict(health: Health, kept: bool, held_back: bool, run: str | None, reason: str | None) -> bytes:
+    answer = None if reason is None else bounded_text(reason, MAX_REASON_LENGTH)
+    return _value(VerdictRecord(health, kept, held_back, run, answer))
 
 
 def _value(record: Any) -> bytes:

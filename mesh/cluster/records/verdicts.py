@@ -8,7 +8,8 @@ counts.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mesh.cluster.records.decode import DaemonPresence, EndpointVerdict, VerdictRecord
+from mesh.cluster.records.decode import MAX_REASON_LENGTH, DaemonPresence, EndpointVerdict, VerdictRecord
+from mesh.model.past_event import bounded_text
 from mesh.model.persistent_map import PersistentMap
 from mesh.model.service import Endpoint, EndpointKey, Health, same_run
 from mesh.model.view import ClusterView
@@ -20,6 +21,8 @@ class RecordVerdicts:
     def __init__(self) -> None:
         self.health: PersistentMap[EndpointKey, Health] = PersistentMap()
         """The health that counts, as of the last `settle`."""
+        self.reasons: PersistentMap[EndpointKey, str] = PersistentMap()
+        """Why endpoints are unhealthy by these verdicts, as of the last `settle`."""
         self._facts: dict[EndpointKey, dict[str, EndpointVerdict]] = {}
         """The verdicts by endpoint and key of the record."""
         self._doubled: dict[str, set[EndpointKey]] = {}
@@ -62,10 +65,16 @@ class RecordVerdicts:
         `endpoints` are all endpoints by key. A verdict on another run of an endpoint does not count.
         """
         settled: dict[EndpointKey, Health | None] = {}
+        reasons: dict[EndpointKey, str | None] = {}
         for endpoint in self._touched:
             there = endpoints.get(endpoint)
             counts = self._counts(endpoint, None if there is None else there.run)
             settled[endpoint] = None if counts is None else counts.health
+            reason = None if counts is None or counts.health is not Health.UNHEALTHY else counts.reason
+            # A record may come from anybody: what it says is shown to people.
+            answer = None if reason is None else bounded_text(reason, MAX_REASON_LENGTH)
+            if answer != self.reasons.get(endpoint):
+                reasons[endpoint] = answer
             self._kept.discard(endpoint)
             self._held_back.discard(endpoint)
             if counts is not None and counts.kept:
@@ -73,6 +82,8 @@ class RecordVerdicts:
             if counts is not None and counts.held_back:
                 self._held_back.add(endpoint)
         self._touched = set()
+        if reasons:
+            self.reasons = self.reasons.changed(reasons)
         before, self.health = self.health, self.health.changed(settled)
         return frozenset(endpoint for endpoint, health in settled.items() if before.get(endpoint) is not health)
 
@@ -81,6 +92,7 @@ class RecordVerdicts:
         return replace(
             view,
             health=self.health,
+            reasons=self.reasons,
             kept=before.kept if self._kept == before.kept else frozenset(self._kept),
             held_back=before.held_back if self._held_back == before.held_back else frozenset(self._held_back),
             workers=before.workers if self._workers == before.workers else frozenset(self._workers),

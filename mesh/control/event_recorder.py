@@ -12,17 +12,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 
 from mesh.control.conditions import LoopConditions
-from mesh.control.past_events import EventMoment, EventRecord, RecordedEndpoint, RecordedService, record_events
+from mesh.control.past_events import (
+    EventMoment,
+    EventRecord,
+    RecordedEndpoint,
+    RecordedService,
+    record_events,
+    recording_effort,
+)
 from mesh.model.codes import Code
 from mesh.model.part import ProblemPart
 from mesh.model.past_event import EventKind, NumberedEvent, PastEvent, bounded_text
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.problem import Problem, Severity
 from mesh.store.event_ring import EventRing, EventRingError, RingBatch
+from mesh.util.offload import compute
 
 log = logging.getLogger("vipmesh")
 
@@ -130,7 +139,7 @@ class EventRecorder:
             if not self._opened and clock() >= self._times.retry_at:
                 await self._open()
             if self._opened:
-                self._record_now()
+                await self._record_now()
                 await self._save()
             await asyncio.sleep(PAUSE)
             try:
@@ -143,7 +152,7 @@ class EventRecorder:
     async def stop(self) -> None:
         """Record what happened last and the end of the daemon, and close the ring."""
         if self._opened:
-            self._record_now()
+            await self._record_now()
             self._add([self._of_daemon(EventKind.DAEMON_STOPPED, "the daemon stopped")])
             self._times.retry_at = 0.0
             await self._save(stopped=True)
@@ -154,18 +163,18 @@ class EventRecorder:
 
     # ----------------------------------------------------------------------------------------------- looks
 
-    def _record_now(self) -> None:
+    async def _record_now(self) -> None:
         """Look at the worker, and queue the events since the last look."""
         clock, now = asyncio.get_running_loop().time, time.time()
         if self._times.looked_at and now - self._times.looked_at > GAP:
             self._add([self._gap(self._times.looked_at, now, "the daemon was suspended, or its clock was set")])
         self._times.looked_at = now
-        ended = self._deaths(now)
+        self._add(self._deaths(now))
         moment = self._look(now, clock() < self._times.started + SETTLE_TIME)
-        events: tuple[PastEvent, ...] = ()
         if moment is not None:
-            self._record, events = record_events(self._record, moment)
-        self._add((*ended, *events))
+            effort = recording_effort(self._record, moment)
+            self._record, events = await compute(effort, partial(record_events, self._record, moment))
+            self._add(events)
 
     def _add(self, events: Iterable[PastEvent]) -> None:
         lines = 0
@@ -267,12 +276,20 @@ class EventRecorder:
         except EventRingError as error:
             self._report(error)
             return
+        except asyncio.CancelledError:
+            # The thread of the ring goes on with this batch: `stop` must not write it a second time.
+            self._note_saved()
+            raise
         self._conditions.found(ProblemPart.EVENTS, ())
+        self._note_saved()
+        if events:
+            self._on_events([NumberedEvent(first + n, event) for n, event in enumerate(events)])
+
+    def _note_saved(self) -> None:
+        clock = asyncio.get_running_loop().time
         self._saved, self._times.saved_at = self._record, clock()
         self._waiting.clear()
         self._lost = 0
-        if events:
-            self._on_events([NumberedEvent(first + n, event) for n, event in enumerate(events)])
 
     def _report(self, error: EventRingError) -> None:
         self._times.retry_at = asyncio.get_running_loop().time() + RETRY

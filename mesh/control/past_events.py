@@ -146,8 +146,9 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
             changed = _ServiceEvents(owner, old, new, moment)
             gone += changed.gone()
             events += changed.others()
+    services = before.services.changed(changes) if changes else before.services
     events += _worker_events(before, moment)
-    events += _problem_events(before, moment)
+    events += _problem_events(before, moment, services)
     events += _trouble_events(before.troubles, moment)
     if moment.repairs > before.repairs:
         count = moment.repairs - before.repairs
@@ -162,7 +163,7 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
     lost = (before.lost | (before.workers - known.workers)) - known.workers
     return (
         EventRecord(
-            before.services.changed(changes) if changes else before.services,
+            services,
             known.workers,
             lost if len(lost) <= MAX_LOST_WORKERS else frozenset(sorted(lost)[:MAX_LOST_WORKERS]),
             moment.problems,
@@ -173,6 +174,12 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
         ),
         (*gone, *events),
     )
+
+
+def recording_effort(before: EventRecord, moment: EventMoment) -> int:
+    """Return the approximate number of endpoints that `record_events` will visit."""
+    groups = moment.known.groups
+    return sum(len(groups[owner].endpoints) for owner in _changed_owners(before, moment) if owner in groups)
 
 
 def replay_endpoints(events: Iterable[PastEvent]) -> frozenset[EndpointKey]:
@@ -387,7 +394,9 @@ def _problem_key(problem: Problem) -> str:
     return "\n".join(filter(None, (str(problem.code), problem.where, problem.subject, problem.owner, problem.label)))
 
 
-def _problem_events(before: EventRecord, moment: EventMoment) -> Iterator[PastEvent]:
+def _problem_events(
+    before: EventRecord, moment: EventMoment, services: Mapping[str, RecordedService]
+) -> Iterator[PastEvent]:
     for part in sorted(before.problems.keys() | moment.problems.keys()):
         old, new = before.problems.get(part, ()), moment.problems.get(part, ())
         if old is new:
@@ -395,11 +404,13 @@ def _problem_events(before: EventRecord, moment: EventMoment) -> Iterator[PastEv
         former, now = ({_problem_key(problem): problem for problem in problems} for problems in (old, new))
         for key, problem in now.items():
             if key not in former:
-                yield _problem_event(problem, moment, _problem_kind(problem), problem.code, str(problem))
+                event = _problem_event(problem, moment, services)
+                yield replace(
+                    event, kind=_problem_kind(problem), code=str(problem.code), text=bounded_text(str(problem))
+                )
         for key, problem in former.items():
             if key not in now:
-                text = f"{problem.subject}: the problem {problem.code} ended"
-                yield _problem_event(problem, moment, EventKind.PROBLEM_ENDED, Code.EVENT_OF_PROBLEM_END, text)
+                yield _problem_event(problem, moment, services)
 
 
 def _trouble_events(before: Mapping[str, CodedText], moment: EventMoment) -> Iterator[PastEvent]:
@@ -420,17 +431,17 @@ def _problem_kind(problem: Problem) -> EventKind:
     return EventKind.LABEL_REFUSED if refused else EventKind.PROBLEM_BEGAN
 
 
-def _problem_event(problem: Problem, moment: EventMoment, kind: EventKind, code: Code, text: str) -> PastEvent:
+def _problem_event(problem: Problem, moment: EventMoment, services: Mapping[str, RecordedService]) -> PastEvent:
+    """Return the event of the end of a problem."""
     owner = problem.owner
-    known = moment.known
-    service = next((each.name for each in known.services if each.owner == owner), None) if owner is not None else None
+    recorded = None if owner is None else services.get(owner)
     return PastEvent(
         at=moment.at,
-        kind=kind,
-        code=str(code),
-        text=bounded_text(text),
+        kind=EventKind.PROBLEM_ENDED,
+        code=str(Code.EVENT_OF_PROBLEM_END),
+        text=bounded_text(f"{problem.subject}: the problem {problem.code} ended"),
         worker=moment.worker,
         owner=None if owner is None else bounded_text(owner),
-        service=service,
+        service=None if recorded is None else recorded.service,
         reason=bounded_text(problem.reason),
     )

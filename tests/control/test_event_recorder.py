@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
+from typing_extensions import override
 
 from mesh.control.conditions import LoopConditions
 from mesh.control.event_recorder import MAX_LINES, MAX_WAITING, RETRY, ContainerExit, ContainerExits, EventRecorder
@@ -228,3 +229,20 @@ async def test_each_event_is_one_line_with_code_service_and_name(caplog: pytest.
     assert came.getMessage() == "endpoint web-1 of web.test on w1 came at 10.2.0.1 [VM780]"
     assert came.fields == {"event": "endpoint-came", "code": "VM780", "service": "web.test", "endpoint": "web-1"}
     assert len(lines) == len(await bench.kinds())
+
+
+async def test_a_write_that_a_stop_interrupts_is_not_repeated() -> None:
+    class SlowRing(FakeEventRing):
+        """Goes on to write what its caller no longer waits for, as a thread does."""
+
+        @override
+        async def write(self, batch: RingBatch) -> int:
+            first = await super().write(batch)
+            if any(each.kind is K.ENDPOINT_GONE for each in batch.events):
+                await asyncio.sleep(5)
+            return first
+
+    bench = RecorderBench(ring=SlowRing(RingLimits(1000, 1e9)), known=view(A, B))
+    async with bench.running():
+        await bench.sees(view(A))
+    assert (await bench.kinds()).count(K.ENDPOINT_GONE) == 1

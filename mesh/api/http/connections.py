@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import cast
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from typing_extensions import override
 
 from mesh.model.part import DaemonPart
@@ -68,7 +68,7 @@ async def read_body_in_time(request: web.Request, handler: Handler) -> web.Strea
     return await handler(request)
 
 
-def while_handled(guards: list[ConnectionGuard]) -> Callable[[web.Request, Handler], object]:
+def while_handled(guards: list[ConnectionGuard]) -> Middleware:
     """Return the middleware that stops the clock of a connection while its request is handled."""
 
     @web.middleware

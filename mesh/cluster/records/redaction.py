@@ -32,21 +32,21 @@ def _redact_service(value: bytes) -> bytes | None:
     if len(value) > MAX_RECORD_BYTES:
         return None
     try:
-        fields = msgspec.json.decode(value)
+        record = msgspec.json.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if not isinstance(fields, dict):
+    if not isinstance(record, dict):
         return None
-    probes = [probe for each in ("probe", "own_probe") if (probe := _with_values(fields.get(each))) is not None]
+    probes = [probe for each in ("probe", "own_probe") if (probe := _with_values(record.get(each))) is not None]
     if not probes:
         return value
     for probe in probes:
         headers = probe["headers"] if isinstance(probe["headers"], list) else []
         names = [header[0] for header in headers if isinstance(header, list) and header]
-        fields["own_probe"] = {**probe, "headers": [], "withheld_headers": names}
-    if isinstance(fields.get("probe"), dict):
-        fields["probe"] |= _WITHOUT_HEADERS
-    return msgspec.json.encode(fields)
+        record["own_probe"] = {**probe, "headers": [], "withheld_headers": names}
+    if isinstance(record.get("probe"), dict):
+        record["probe"] |= _WITHOUT_HEADERS
+    return msgspec.json.encode(record)
 
 
 def _with_values(probe: Any) -> dict[str, Any] | None:

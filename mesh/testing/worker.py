@@ -45,11 +45,11 @@ class FakeProber(HealthProber):
         self._wake()
 
     @property
-    @property
     @override
     def lack(self) -> CodedText | None:
         return None
 
+    @property
     @override
     def stats(self) -> ProberCounters:
         return self._stats

@@ -5,7 +5,6 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -33,7 +32,7 @@ def token(tmp_path: Path) -> Path:
 async def over_tcp(directory: Path, token: Path | None, **files: Path) -> AsyncIterator[str]:
     """Where it is."""
     tcp = f"127.0.0.1:{free_port()}"
-    async with serving(replace(AdminListenConfig(f"unix://{directory}/admin.sock", tcp, token), **files)):
+    async with serving(AdminListenConfig(f"unix://{directory}/admin.sock", tcp, token, **files)):  # type: ignore[arg-type]
         yield f"{'https' if files else 'http'}://{tcp}"
 
 

@@ -52,6 +52,8 @@ class NameServer:
     takes a free one. Only clients in the `allowed` networks are served.
     """
 
+    # 13 attributes: its sockets and what answers; the last is the limit of each TCP socket.
+
     def __init__(
         self,
         listen: Sequence[tuple[str, int]],

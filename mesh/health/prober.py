@@ -352,11 +352,12 @@ class Prober:
         spent = asyncio.get_running_loop().time() - watched.begun
         return Verdict(False, f"the check failed: {describe_error(error)[:MAX_REASON]}", max(0.0, spent))
 
-    def _lacks(self, error: ResourceLackError) -> None:
-        """Report what this worker lacks. There is no verdict then."""
+    def _lacks(self, error: ResourceLackError) -> Verdict | None:
+        """Report what this worker lacks. Return the verdict: there is none then."""
         if self.lack is None:
             log.error("probes: %s", _lack_text(str(error)), extra=Code.WORKER_LACKS_RESOURCES.extra)
         self._lack = str(error), asyncio.get_running_loop().time()
+        return None
 
     def _end(self, watched: TargetState, flight: CheckFlight, verdict: Verdict | ResourceLackError | None) -> None:
         """End a check with its verdict, if there is one. What an exception leaves undone is left to the next check."""

@@ -16,6 +16,7 @@ from mesh.health.monitor import HealthProber
 from mesh.health.snapshot import PastChecks
 from mesh.health.state_machine import Verdict
 from mesh.health.targets import ProberCounters, ProbeTarget
+from mesh.model.errors import CodedText
 from mesh.model.service import EndpointKey, Health, Instance, Name
 from mesh.store import Store
 from mesh.testing.dataplane import FakeDataPlane
@@ -42,6 +43,11 @@ class FakeProber(HealthProber):
         self._told |= health
         self._health = None
         self._wake()
+
+    @property
+    @override
+    def lack(self) -> CodedText | None:
+        return None
 
     @property
     @override

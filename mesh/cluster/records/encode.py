@@ -150,19 +150,19 @@ def build_view(records: Mapping[str, bytes]) -> tuple[ClusterView, tuple[Problem
 
 @lru_cache(MAX_CACHED_RECORDS)
 def _declared(worker: str, service: Service) -> tuple[str, bytes]:
-    fields = _declaration(service)
-    return record_key("workers", worker, "services", service.owner), msgspec.json.encode({"v": VERSION, **fields})
+    declared = _declaration(service)
+    return record_key("workers", worker, "services", service.owner), msgspec.json.encode({"v": VERSION, **declared})
 
 
 def _declaration(service: Service) -> dict[str, Any]:
-    """Return the fields of a declaration, without the values of probe headers."""
-    fields = _builtins(service)
+    """Return the declared of a declaration, without the values of probe headers."""
+    declared = _builtins(service)
     if service.probe is not None:
         if service.probe.has_headers:
-            fields["own_probe"] = _builtins(service.probe.without_header_values())
-            fields["probe"] = _builtins(service.probe.without_headers())
-        del fields["probe"]["withheld_headers"]  # such a record is the same as that of a version without this field
-    return fields
+            declared["own_probe"] = _builtins(service.probe.without_header_values())
+            declared["probe"] = _builtins(service.probe.without_headers())
+        del declared["probe"]["withheld_headers"]  # such a record is the same as that of a version without this field
+    return declared
 
 
 @lru_cache(MAX_CACHED_RECORDS)

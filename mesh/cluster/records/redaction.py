@@ -34,25 +34,25 @@ def _redact(value: bytes) -> bytes | None:
     if len(value) > MAX_RECORD_BYTES:
         return None
     try:
-        fields = msgspec.json.decode(value)
+        record = msgspec.json.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if not isinstance(fields, dict):
+    if not isinstance(record, dict):
         return None
-    declarations = [each for each in (fields, fields.get("declared")) if isinstance(each, dict)]
+    declarations = [each for each in (record, record.get("declared")) if isinstance(each, dict)]
     redacted = [_redact_declaration(each) for each in declarations]
-    return msgspec.json.encode(fields) if any(redacted) else value
+    return msgspec.json.encode(record) if any(redacted) else value
 
 
-def _redact_declaration(fields: dict[str, Any]) -> bool:
+def _redact_declaration(declared: dict[str, Any]) -> bool:
     """Remove the values of headers from a service, or from what an endpoint declares. Return whether there were any."""
-    probes = [probe for each in ("probe", "own_probe") if (probe := _with_values(fields.get(each))) is not None]
+    probes = [probe for each in ("probe", "own_probe") if (probe := _with_values(declared.get(each))) is not None]
     for probe in probes:
         headers = probe["headers"] if isinstance(probe["headers"], list) else []
         names = [header[0] for header in headers if isinstance(header, list) and header]
-        fields["own_probe"] = {**probe, "headers": [], "withheld_headers": names}
-    if probes and isinstance(fields.get("probe"), dict):
-        fields["probe"] |= _WITHOUT_HEADERS
+        declared["own_probe"] = {**probe, "headers": [], "withheld_headers": names}
+    if probes and isinstance(declared.get("probe"), dict):
+        declared["probe"] |= _WITHOUT_HEADERS
     return bool(probes)
 
 

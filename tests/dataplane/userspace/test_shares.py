@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from mesh.dataplane.userspace.tcp_proxy import ProxyBackend, TcpListener
 from mesh.dataplane.userspace.udp_proxy import UdpListener
@@ -15,7 +16,7 @@ from mesh.model.service import Address
 from mesh.model.table import RealKey
 from mesh.util.connection_shares import ConnectionShares
 from mesh.util.sockets import LACK_ERRNOS
-from tests.dataplane.userspace.test_plane import free_port
+from tests.system.e2e.programs import free_port
 
 
 class OneRealServer(ProxyBackend):
@@ -25,15 +26,19 @@ class OneRealServer(ProxyBackend):
         self.real = RealKey("127.0.0.1", port)
         self.refusals = 0
 
+    @override
     def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
         return None if self.real in without else self.real
 
+    @override
     def refused(self, real: RealKey) -> None:
         self.refusals += 1
 
+    @override
     def opened(self, real: RealKey) -> None:
         pass
 
+    @override
     def closed(self, real: RealKey) -> None:
         pass
 

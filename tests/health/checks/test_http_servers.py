@@ -15,6 +15,7 @@ import pytest
 from mesh.health.checks.batch import CheckBatch, PlainCheck
 from mesh.health.checks.http import build_request, check_http
 from mesh.health.checks.http_body import check_http_body
+from mesh.health.checks.tcp import ResourceLackError
 from mesh.health.state_machine import Verdict
 from mesh.model.probe import Probe, ProbeKind
 from tests.system.e2e.programs import call
@@ -202,7 +203,7 @@ async def server(sent: bytes) -> AsyncIterator[int]:
 
 async def batched(port: int) -> Verdict:
     """The plain check, as the prober runs it."""
-    batch, found = CheckBatch(), list[Verdict]()
+    batch, found = CheckBatch(), list[Verdict | ResourceLackError]()
     try:
         batch.begin(PlainCheck(PROBE, build_request("127.0.0.1", port, PROBE), found.append), "127.0.0.1", port)
         while not found:
@@ -211,7 +212,9 @@ async def batched(port: int) -> Verdict:
             await asyncio.sleep(0.001)
     finally:
         batch.close()
-    return found[0]
+    (verdict,) = found
+    assert isinstance(verdict, Verdict)
+    return verdict
 
 
 async def curls(port: int) -> tuple[bool, bool]:

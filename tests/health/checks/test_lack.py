@@ -120,8 +120,9 @@ async def test_a_lack_that_is_over_is_no_longer_reported() -> None:
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(prober.run())
         await asyncio.sleep(20)
-        assert prober.lack is not None
+        reported = [prober.lack]
         lacks = False
         await asyncio.sleep(LACK_LASTS + 6)
-        assert prober.lack is None
+        reported.append(prober.lack)
         running.cancel()
+    assert [lack is not None for lack in reported] == [True, False]

@@ -18,9 +18,12 @@ from pathlib import Path
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.model.part import DaemonPart
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.logging.handler import log_surely
 
 log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.ADMIN)
 
 WRITE_TIMEOUT = 2.0
 """Seconds that the log or a file has to take a line."""
@@ -79,7 +82,9 @@ class AuditTrail:
         except AuditError as error:
             log.error("admin API: an action has ended: %s", error, extra=error.code.extra)
             if self._retrying is None or self._retrying.done():
-                self._retrying = asyncio.get_running_loop().create_task(self._retry(), name="audit lines")
+                self._retrying = asyncio.get_running_loop().create_task(
+                    bulkhead.keep_running("audit lines", self._retry), name="audit lines"
+                )
 
     async def close(self) -> None:
         """Try the lines that were not written once more, and give up what cannot be written."""
@@ -138,9 +143,8 @@ class AuditTrail:
         if written is None or written.done():
             written = self._in_log[line] = log_surely(log, level, f"audit: {line.text}", line.code)
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT):
-                # It is asked again at the next attempt, so a timeout must not cancel it.
-                done = await asyncio.shield(asyncio.wrap_future(written))
+            # A timeout does not cancel it: it is asked again at the next attempt.
+            done = await asyncio.to_thread(written.result, WRITE_TIMEOUT)
         except TimeoutError:
             return f"the log: its reader takes nothing for {WRITE_TIMEOUT:g} s"
         return None if done else "the log: it cannot be written"

@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -109,17 +109,20 @@ class AdminConnection(web.RequestHandler):
         self._busy = False
 
     @override
+    @bulkhead.method
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._start_timer()
 
     @override
+    @bulkhead.method
     def data_received(self, data: bytes) -> None:
         if not self._busy and self._head_timer is None:
             self._start_timer()
         super().data_received(data)
 
     @override
+    @bulkhead.method
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()
         self.authenticated()
@@ -154,7 +157,9 @@ class AdminConnection(web.RequestHandler):
             bulkhead.caught("a connection", error)
 
     def _start_timer(self) -> None:
-        self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, self._too_slow)
+        self._head_timer = asyncio.get_running_loop().call_later(
+            HEAD_TIMEOUT, bulkhead.callback(self._too_slow, "a slow client")
+        )
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -208,7 +213,8 @@ class AdminTcpListener:
         except OSError:
             listener.close()
             raise
-        self._spawn(bulkhead.keep_running(f"connections to {host}:{port}", lambda: self._accept(listener)))
+        accept = bulkhead.keep_running(f"connections to {host}:{port}", lambda: self._accept(listener))
+        self._keep(asyncio.get_running_loop().create_task(accept, name="admin connections"))
 
     async def stop(self) -> None:
         """Accept no more connections, and end unfinished handshakes."""
@@ -235,7 +241,8 @@ class AdminTcpListener:
                 continue
             client = client_key(address[0])
             if self._limit.admit(client):
-                self._spawn(self._serve(sock, client))
+                serve = bulkhead.run("a connection", self._serve, sock, client)
+                self._keep(loop.create_task(serve, name="admin connection"))
                 continue
             log.warning(
                 "admin API: a connection from %s is refused: too many are open without a valid token; close them",
@@ -262,7 +269,6 @@ class AdminTcpListener:
                 raise
             log.debug("admin API: no TLS with %s: %s", client, error)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name="admin connections")
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

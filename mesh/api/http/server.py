@@ -223,8 +223,8 @@ class AdminApi:
 
         app = web.Application(
             middlewares=[
-                _timed,
                 _contained(begun),
+                _timed,
                 _in_words,
                 auth_middleware(tokens, _is_open, self._refusals, self._entrance.hosts),
             ],

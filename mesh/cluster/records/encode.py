@@ -155,7 +155,7 @@ def _declared(worker: str, service: Service) -> tuple[str, bytes]:
 
 
 def _declaration(service: Service) -> dict[str, Any]:
-    """Return the declared of a declaration, without the values of probe headers."""
+    """Return the fields of a declaration in a record, without the values of probe headers."""
     declared = _builtins(service)
     if service.probe is not None:
         if service.probe.has_headers:
@@ -168,14 +168,14 @@ def _declaration(service: Service) -> dict[str, Any]:
 @lru_cache(MAX_CACHED_RECORDS)
 def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
     # Only a declaration has sets, whose order differs from one process to the next.
-    fields = msgspec.to_builtins(endpoint, order=None if endpoint.declared is None else "deterministic")
+    record = msgspec.to_builtins(endpoint, order=None if endpoint.declared is None else "deterministic")
     # Such a record is the same as that of a version without these fields: it is not written again.
     for optional in ("run", "declared"):
-        if fields[optional] is None:
-            del fields[optional]
+        if record[optional] is None:
+            del record[optional]
     if endpoint.declared is not None:
-        fields["declared"] = _declaration(endpoint.declared)
-    return record_key("workers", worker, "endpoints", endpoint.id), msgspec.json.encode({"v": VERSION, **fields})
+        record["declared"] = _declaration(endpoint.declared)
+    return record_key("workers", worker, "endpoints", endpoint.id), msgspec.json.encode({"v": VERSION, **record})
 
 
 @lru_cache(MAX_CACHED_RECORDS)

@@ -225,7 +225,7 @@ def _foreign_host(request: web.Request, hosts: Collection[str]) -> web.StreamRes
     host = request.headers.get("Host")
     if host is None:  # HTTP/1.0; no browser sends that
         return None
-    refusal = host_refusal(host, hosts)
+    refusal = host_refusal(host, hosts, is_local=is_on_unix_socket(request))
     return None if refusal is None else refusal_response(refusal.status, refusal.reason)
 
 

@@ -30,15 +30,18 @@ class HostRefusal:
     """Ends with the remedy."""
 
 
-def host_refusal(header: str, names: Collection[str]) -> HostRefusal | None:
+def host_refusal(header: str, names: Collection[str], *, is_local: bool = False) -> HostRefusal | None:
     """Return the refusal, or None if the header is an address or one of `names` (lower case, without a final dot).
 
-    The form of the header is that of RFC 9110, section 7.2.
+    `is_local`: it came over the unix socket, where any name without a dot will do: clients write what they like, and
+    no foreign site has such a name. The form of the header is that of RFC 9110, section 7.2.
     """
     found = _HOST.fullmatch(header) if len(header) <= _MAX_LENGTH else None
     if found is None or (found["literal"] and not _is_address(found["literal"])):
         return HostRefusal(400, "the header Host is invalid; send the name or address of this worker")
     name = found["name"]
+    if is_local and name and "." not in name:
+        return None
     if not name or _is_address(name) or name.lower().rstrip(".") in ALWAYS_ALLOWED.union(names):
         return None
     return HostRefusal(

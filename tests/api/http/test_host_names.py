@@ -29,6 +29,14 @@ def test_names_of_this_worker_and_addresses_are_allowed(header: str) -> None:
     assert host_refusal(header, NAMES) is None
 
 
+@pytest.mark.parametrize("header", ["worker", "d:80", "x", "2130706433"])
+def test_over_the_unix_socket_any_name_without_a_dot_will_do(header: str) -> None:
+    assert host_refusal(header, NAMES, is_local=True) is None
+    assert host_refusal(header, NAMES) is not None
+    for foreign in (f"{header.partition(':')[0]}.test", ".", "..", ""):
+        assert host_refusal(foreign, NAMES, is_local=True) is not None
+
+
 @pytest.mark.parametrize(
     "header",
     [

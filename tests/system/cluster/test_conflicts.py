@@ -62,6 +62,10 @@ async def test_each_claim_is_granted_once_and_every_worker_reports_the_holder(wo
             for holder in holders:  # logged as each loss is learned, so in any order
                 if f"is held by {holder};" not in "".join(program.output):
                     await program.line(re.escape(f"is held by {holder};"))
+        # The services are shown after the next pass, which the problems do not wait for.
+        await eventually(
+            workers[2].status, lambda shown: [each["vip"] for each in shown["services"]].count(None) == 4, 30
+        )
         code, text = await call(*VIPMESH, "status", "--admin", f"unix://{workers[2].directory}/admin.sock")
         assert code == 0
         assert text.count("REFUSED") == 4, "two names and two VIPs; a port that is refused leaves the service its VIP"

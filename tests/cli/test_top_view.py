@@ -110,7 +110,9 @@ def test_nothing_is_shown_before_everything_is_known() -> None:
 
 
 def test_it_reads_events_of_the_api() -> None:
-    assert {"worker", "service", "gone", "flow", "ready"} == set(EVENT_NAMES.values())
+    assert {"worker", "service", "gone", "flow", "ready", "happened"} == set(EVENT_NAMES.values()), (
+        "the last is not shown"
+    )
 
 
 TEXT = st.text(max_size=60)

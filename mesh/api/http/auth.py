@@ -202,11 +202,8 @@ def _refusal(
     if role is not None:
         _authenticated(request)
         if writes and role is AdminRole.READ:
-            return refusal_response(
-                403,
-                "this token, or certificate of a worker, may only read; send the token in the file [admin] token_file, "
-                "or an operator's certificate",
-            )
+            what = "this token" if token is AdminRole.READ else "the certificate of a worker"
+            return refusal_response(403, f"{what} may only read; send the token in the file [admin] token_file")
         return None
     if open_paths(request.path):
         return None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,13 @@ class Worker:
     async def load(self, rate: float = 100, long: int = 4) -> AsyncIterator[Outcome]:
         """Load on the first service, port 80, while the block runs; the outcome is filled in after it."""
         outcome = Outcome({}, [])
+        vip = await self.vip()
+        # An endpoint is shown as serving when it is healthy, a moment before the data plane has it.
+        await eventually(
+            partial(call, *self.prefix, "curl", "-s", "-o", "/dev/null", f"http://{vip}/"), lambda r: r[0] == 0
+        )
         process = await asyncio.create_subprocess_exec(
-            *(*self.prefix, sys.executable, str(LOAD), await self.vip(), "80", str(rate), str(long)),
+            *(*self.prefix, sys.executable, str(LOAD), vip, "80", str(rate), str(long)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

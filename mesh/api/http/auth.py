@@ -194,7 +194,8 @@ def _refusal(
         )
     token = tokens.role_of(request.headers.get("Authorization", ""))
     role = AdminRole.OPERATOR if is_on_unix_socket(request) else _role_of_certificate(request)
-    if role is not None and token is not AdminRole.OPERATOR and writes and request.content_type in FORM_TYPES:
+    needs_no_token = role is not None and token is not AdminRole.OPERATOR
+    if needs_no_token and writes and request.content_type in FORM_TYPES and _is_by_browser(request):
         return refusal_response(
             400, f"a write as {request.content_type} is refused; send Content-Type: application/json"
         )
@@ -212,6 +213,12 @@ def _refusal(
     )
     answer.headers["WWW-Authenticate"] = 'Bearer realm="vipmesh"'
     return answer
+
+
+def _is_by_browser(request: web.Request) -> bool:
+    """Return whether a browser may have sent the request. `curl -d` writes the content type of a form, too."""
+    marks = ("Origin", "Referer", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Accept-Language")
+    return any(mark in request.headers for mark in marks) or "Mozilla" in request.headers.get("User-Agent", "")
 
 
 def _foreign_host(request: web.Request, hosts: Collection[str]) -> web.StreamResponse | None:

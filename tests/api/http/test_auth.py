@@ -183,6 +183,32 @@ async def test_a_client_certificate_is_accepted(tmp_path: Path, token: Path, cap
             await ask(f"{url}/v1/status", ssl=certified)
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"User-Agent": "curl/8.5.0", "Accept": "*/*"}, 200),
+        ({"Referer": "http://evil.test/"}, 400),
+        ({"Cookie": "a=b"}, 400),
+        ({"Origin": "http://localhost"}, 400),
+        ({"Sec-Fetch-Site": "none"}, 400),
+        ({"Accept-Language": "en"}, 400),
+        ({"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}, 400),
+    ],
+)
+async def test_a_form_of_a_browser_is_refused_and_that_of_curl_is_not(
+    headers: dict[str, str], status: int, kind: str, tmp_path: Path
+) -> None:
+    sent = {**headers, "Content-Type": kind}
+    async with (
+        serving(socket_of(tmp_path)),
+        client(tmp_path) as session,
+        session.post("/v1/drain", data=b'{"name":"web-1"}', headers=sent) as answer,
+    ):
+        assert answer.status == status
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

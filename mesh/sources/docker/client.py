@@ -3,10 +3,11 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import aiodocker
 import aiohttp
@@ -35,6 +36,8 @@ from mesh.util.bounded_response import BoundedResponse, ResponseTooLargeError
 from mesh.util.bulkhead import Bulkhead
 
 bulkhead = Bulkhead(DaemonPart.SOURCES)
+
+T = TypeVar("T")
 
 REQUEST_TIMEOUT = 10.0
 """Seconds that the engine has to answer a request. The stream of events has no limit."""
@@ -158,6 +161,20 @@ async def list_network_drivers(docker: aiodocker.Docker) -> dict[str, str]:
     return {network.name: network.driver for network in msgspec.convert(found, list[DockerNetwork])}
 
 
+async def read_together(reads: Iterable[Awaitable[T]]) -> list[T]:
+    """Return the results of requests that run at the same time, in their order.
+
+    The first error is raised when all have ended: none is left that would use the client after it is closed.
+    """
+    found = await asyncio.gather(*reads, return_exceptions=True)
+    results: list[T] = []
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+        results.append(each)
+    return results
+
+
 async def inspect_container(docker: aiodocker.Docker, id: str) -> ContainerInspection | None:
     """Return what the list does not contain of a container, or None if it is gone. Raises `CLIENT_ERRORS`."""
     try:
@@ -178,8 +195,8 @@ async def read_image_labels(docker: aiodocker.Docker, id: str) -> Mapping[str, s
         with translate_surprises():
             shown = await docker.images.inspect(id)
         details = msgspec.convert(shown, ImageDetails)
-    except msgspec.ValidationError:
-        return {}
+    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError):
+        return {}  # this image alone is treated as if it said nothing
     except aiodocker.DockerError as error:
         if error.status != 404:
             raise

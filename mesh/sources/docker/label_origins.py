@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import aiodocker
 
-from mesh.sources.docker.client import list_swarm_tasks, read_image_labels
+from mesh.sources.docker.client import list_swarm_tasks, read_image_labels, read_together
 from mesh.sources.docker.identity import has_swarm_label
 from mesh.sources.docker.messages import ContainerSummary
 
@@ -40,7 +40,7 @@ class OriginReader:
             async with room:
                 return await read_image_labels(docker, id)
 
-        self.images.update(zip(new, await asyncio.gather(*map(read, new)), strict=True))
+        self.images.update(zip(new, await read_together(map(read, new)), strict=True))
         return await self._update_tasks(docker, [c.id for c in containers if has_swarm_label(c.labels)])
 
     async def _update_tasks(self, docker: aiodocker.Docker, containers: Sequence[str]) -> bool:

@@ -43,6 +43,7 @@ from mesh.sources.docker.client import (
     open_client,
     open_events,
     outbound_address,
+    read_together,
     shake_hands,
 )
 from mesh.sources.docker.clock import EngineClock
@@ -389,7 +390,7 @@ class DockerSource(Source):
             new = sorted((wanted - self._inspected.keys()) | (wanted & self._stale))
             if not new:
                 return
-            found = await asyncio.gather(*(self._inspect_one(docker, id) for id in new))
+            found = await read_together(self._inspect_one(docker, id) for id in new)
             gone |= {id for id, inspection in zip(new, found, strict=True) if inspection is None}
 
     async def _inspect_one(self, docker: aiodocker.Docker, id: str) -> ContainerInspection | None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.model.codes import Code
-from mesh.sources.docker.client import open_client
+from mesh.sources.docker.client import open_client, read_together
 from mesh.sources.docker.identity import (
     LabelConstraint,
     LabelOrigins,
@@ -272,3 +272,21 @@ async def test_a_task_that_its_manager_learns_of_late_becomes_an_instance(tmp_pa
         engine.tasks = [{"Status": {"ContainerStatus": {"ContainerID": ID}}}]
         instances, _ = await anext(lists)
         assert [instance.owner for instance in instances] == ["swarm/shop_web"]
+
+
+async def test_an_error_of_one_request_leaves_none_under_way() -> None:
+    ended: list[str] = []
+
+    async def fails() -> str:
+        raise OSError("the engine is gone")
+
+    async def slow() -> str:
+        await asyncio.sleep(0)
+        ended.append("slow")
+        return "slow"
+
+    assert await read_together([slow(), slow()]) == ["slow", "slow"]
+    ended.clear()
+    with pytest.raises(OSError, match="the engine is gone"):
+        await read_together([fails(), slow(), fails()])
+    assert ended == ["slow"]
